@@ -1,0 +1,231 @@
+//! The one error type, and the one table from what went wrong to what follows from it.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, as something that a reader can act on. The names and exit codes are a
+/// contract with scripts and dashboards: extend, never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    Config,
+    ConnErr,
+    Auth,
+    Secret,
+    Permission,
+    PgDumpErr,
+    Version,
+    Stalled,
+    Store,
+    Enospc,
+    Eacces,
+    Enoent,
+    Integrity,
+    RestoreErr,
+    NotFound,
+    Deadline,
+    Busy,
+    Interrupted(Signal),
+    Internal,
+}
+
+/// The signals that end a run in good order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Signal {
+    Interrupt,
+    Terminate,
+}
+
+/// What follows from a code.
+struct Consequence {
+    name: &'static str,
+    exit: u8,
+    /// What to do when the place that failed knows nothing better to say.
+    hint: &'static str,
+}
+
+impl Code {
+    fn consequence(self) -> Consequence {
+        let (name, exit, hint) = match self {
+            Code::Config => (
+                "CONFIG",
+                2,
+                "correct the setting; `pgstow backup --help` lists them all",
+            ),
+            Code::ConnErr => (
+                "CONN_ERR",
+                10,
+                "check host, port and network path (security group, pg_hba.conf), and that the server is up",
+            ),
+            Code::Auth => (
+                "AUTH",
+                11,
+                "check the user and password; a rotated secret must match the database",
+            ),
+            Code::Secret => (
+                "SECRET",
+                12,
+                "check the secret's id, region, format and the task's secretsmanager:GetSecretValue permission",
+            ),
+            Code::Permission => (
+                "PERMISSION",
+                13,
+                "grant the role what it must read: GRANT pg_read_all_data TO <role>",
+            ),
+            Code::PgDumpErr => ("PG_DUMP_ERR", 20, "see pg_dump's message above; nothing was stored"),
+            Code::Version => (
+                "VERSION",
+                21,
+                "install the PostgreSQL client of the server's major version, or point BACKUP_PG_BIN at it",
+            ),
+            Code::Stalled => (
+                "STALLED",
+                22,
+                "look for locks and load on the server; BACKUP_STALL_SECONDS sets the limit",
+            ),
+            Code::Store => (
+                "STORE",
+                30,
+                "check the store's endpoint, credentials and permissions, then run again",
+            ),
+            Code::Enospc => ("ENOSPC", 31, "free space in the store's folder, or choose another"),
+            Code::Eacces => ("EACCES", 32, "give this user write access to the store's folder"),
+            Code::Enoent => ("ENOENT", 33, "create the folder, or correct --store"),
+            Code::Integrity => (
+                "INTEGRITY",
+                40,
+                "do not rely on this backup; use the one before it and find the cause",
+            ),
+            Code::RestoreErr => ("RESTORE_ERR", 41, "see the message for the target's state"),
+            Code::NotFound => ("NOT_FOUND", 42, "use an exact id of a backup in the store"),
+            Code::Deadline => (
+                "DEADLINE",
+                50,
+                "give the task more time, or run the backup as a container task",
+            ),
+            Code::Busy => (
+                "BUSY",
+                51,
+                "wait until the other run has ended; its lease expires by itself if it died",
+            ),
+            Code::Interrupted(Signal::Interrupt) => ("INTERRUPTED", 130, "run it again; nothing was left behind"),
+            Code::Interrupted(Signal::Terminate) => ("INTERRUPTED", 143, "run it again; nothing was left behind"),
+            Code::Internal => (
+                "INTERNAL",
+                70,
+                "this is a bug in pgstow: please report it with the command and this message",
+            ),
+        };
+        Consequence { name, exit, hint }
+    }
+
+    pub fn name(self) -> &'static str {
+        self.consequence().name
+    }
+
+    pub fn exit_code(self) -> u8 {
+        self.consequence().exit
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A failure: its kind, what failed, what to do, and the cause below it. Secrets never enter:
+/// whoever quotes foreign text (a child's stderr, a server's message) takes them out first.
+#[derive(Debug)]
+pub struct Error {
+    code: Code,
+    what: String,
+    hint: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    /// Failures of the clean-up that followed; the first error stays the first.
+    also: Vec<Error>,
+}
+
+impl Error {
+    /// `what` says what failed and, after a colon, why, in one line.
+    pub fn new(code: Code, what: impl Into<String>) -> Self {
+        Self {
+            code,
+            what: what.into(),
+            hint: None,
+            source: None,
+            also: Vec::new(),
+        }
+    }
+
+    pub fn config(what: impl Into<String>) -> Self {
+        Self::new(Code::Config, what)
+    }
+
+    pub fn internal(what: impl Into<String>) -> Self {
+        Self::new(Code::Internal, what)
+    }
+
+    /// Replaces the code's general hint by one that fits the case.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Attaches a failure of the clean-up without losing the first error.
+    #[must_use]
+    pub fn also(mut self, second: Error) -> Self {
+        self.also.push(second);
+        self
+    }
+
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    pub fn hint_text(&self) -> &str {
+        self.hint.as_deref().unwrap_or(self.code.consequence().hint)
+    }
+
+    /// The whole story in one line: what failed, each cause below it, and what the clean-up
+    /// could not do.
+    pub fn message(&self) -> String {
+        let mut text = self.what.clone();
+        let mut cause = self.source.as_deref().map(|source| source as &dyn StdError);
+        while let Some(error) = cause {
+            let part = error.to_string();
+            // Many library errors repeat their cause in their own text.
+            if !part.is_empty() && !text.ends_with(&part) {
+                text.push_str(": ");
+                text.push_str(&part);
+            }
+            cause = error.source();
+        }
+        for second in &self.also {
+            text.push_str("; and then: ");
+            text.push_str(&second.message());
+        }
+        text.replace(['\r', '\n'], " ")
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        // `message` tells the chain already: a caller that walks it would say everything twice.
+        None
+    }
+}

@@ -1,0 +1,167 @@
+//! Settings: read raw from four layers, validated together once, typed from then on.
+//!
+//! `layers` reads, `aliases` knows the variable names of older systems, `parse` turns text into
+//! the types below and reports every problem at once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use crate::postgres::ConnectionInfo;
+use crate::retention::Tier;
+
+/// Everything that a command may need to know, valid as a whole.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub source: Source,
+    pub stores: Vec<StoreUrl>,
+    pub retention: Retention,
+    pub compression: Compression,
+    pub format: Format,
+    /// Streams read from the database at once.
+    pub jobs: usize,
+    /// Compression threads.
+    pub threads: usize,
+    pub postgres: Postgres,
+    pub s3: S3,
+    pub aws: Aws,
+    /// Topic for the one message per run.
+    pub sns_topic_arn: Option<String>,
+    /// How long a lease holds without being renewed.
+    pub lease: Duration,
+    pub md5: bool,
+    pub json: bool,
+    /// What was adjusted or understood in an older way: said once, in the report and the log.
+    pub notes: Vec<String>,
+}
+
+/// Where the credentials come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Given as a URL or as `DB_*` variables.
+    Direct(ConnectionInfo),
+    /// In Secrets Manager; `overrides` are the parts that settings name themselves
+    /// (`DB_NAME` beside a secret without `dbname`, `sslmode`).
+    Secret { id: String, overrides: ConnectionInfo },
+    /// None given: commands that work on the store alone do not need one.
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    Folder(PathBuf),
+    S3 { bucket: String, prefix: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    pub policy: Policy,
+    /// The newest good backups that no rule ever touches.
+    pub keep_last: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Policy {
+    /// `30d`: every backup is a daily, kept that long.
+    Days(u32),
+    /// `daily=7,weekly=4,…`: how many days, weeks, months, years each tier is kept; a tier that
+    /// is not named does not exist. Sorted by tier, counts above zero.
+    Tiers(Vec<(Tier, u32)>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// zstd where the archive version can carry it, else gzip.
+    Auto,
+    Zstd(i32),
+    Gzip(u32),
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Custom,
+    Plain,
+}
+
+/// How PostgreSQL's programs are found and run.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// `BACKUP_PG_BIN`: where set, these folders alone count.
+    pub bin: Option<Vec<PathBuf>>,
+    /// `PATH`, for the search when `bin` is not set.
+    pub path: Vec<PathBuf>,
+    pub dump_major: Option<u32>,
+    pub lock_wait: Duration,
+    pub stall: Duration,
+    pub connect_timeout: Duration,
+    /// Where private folders (passfile) are made.
+    pub temp: PathBuf,
+    /// What PostgreSQL's programs inherit of our environment: `PATH`, `HOME`,
+    /// `LD_LIBRARY_PATH`, `TZ`; never a credential.
+    pub child_env: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct S3 {
+    /// 10,000 unless the provider allows fewer.
+    pub max_parts: u32,
+    pub part_size: u64,
+    pub checksums: Checksums,
+    pub encryption: Encryption,
+    pub storage_class: Option<String>,
+    /// `None`: path-style for a custom endpoint, virtual-hosted otherwise.
+    pub path_style: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksums {
+    /// SHA-256 on every request and part, compared with ours.
+    Always,
+    /// Only where the protocol demands one: for endpoints that refuse the headers.
+    WhenRequired,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// What the bucket does by default.
+    Bucket,
+    SseS3,
+    SseKms {
+        key_id: Option<String>,
+    },
+}
+
+/// What the AWS SDK is told beyond its own chain: values that came from `.env`, the
+/// configuration file or an alias, which the SDK does not see by itself.
+#[derive(Debug, Clone, Default)]
+pub struct Aws {
+    pub region: Option<String>,
+    /// `AWS_ENDPOINT_URL`, for every service.
+    pub endpoint: Option<String>,
+    /// `AWS_ENDPOINT_URL_S3`, `_SECRETS_MANAGER`, `_SNS`: more specific, so stronger.
+    pub endpoint_s3: Option<String>,
+    pub endpoint_secrets: Option<String>,
+    pub endpoint_sns: Option<String>,
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<SecretString>,
+    pub session_token: Option<SecretString>,
+    /// Credentials for the S3 store alone (`MINIO_ACCESS_KEY`), where they differ.
+    pub s3_access_key_id: Option<String>,
+    pub s3_secret_access_key: Option<SecretString>,
+}
+
+/// Who started a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trigger {
+    Schedule,
+    Manual,
+    Api,
+    Cli,
+}
+
+/// The clock, passed in by the face so that plans stay functions of their inputs.
+pub type Clock = fn() -> Timestamp;

@@ -1,0 +1,205 @@
+//! Where backups are kept: one trait, documented by its guarantees. `tests/store_conformance.rs`
+//! holds every back end to them.
+//!
+//! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
+//! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// The store as its user named it, without secrets: for reports, logs and errors.
+    fn url(&self) -> &str;
+
+    /// Checks that the store is there and lets us in, with at most one cheap request and without
+    /// writing anything. Called before the dump starts, so that a wrong bucket costs seconds.
+    async fn reach(&self) -> Result<()>;
+
+    /// Starts an object whose length is not known yet. Nothing is visible under `key` until
+    /// [`Upload::complete`] has returned; an existing object under `key` stays as it is until then.
+    async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>>;
+
+    /// Writes a small object in one atomic step: readers see the whole old one or the whole new
+    /// one. Safe to repeat: a repeated put of the same bytes under [`Condition::Absent`], as a
+    /// retry after a lost answer makes it, is `Put::Done`.
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put>;
+
+    /// The whole object (meant for small ones: manifests, leases), or `None` when there is none.
+    async fn get(&self, key: &str) -> Result<Option<Object>>;
+
+    /// `length` bytes from `offset`; fewer only where the object ends. `None` when there is none.
+    async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>>;
+
+    /// What the store says about an object without reading it; `None` when there is none.
+    async fn head(&self, key: &str) -> Result<Option<Head>>;
+
+    /// Every object whose key starts with `prefix`, in byte order of the keys, all pages followed.
+    /// Uploads in progress and temporary files are not objects. No such folder is an empty list.
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
+
+    /// The folder names directly below `prefix` (empty, or ending in `/`), sorted, without slashes.
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>>;
+
+    /// What killed runs left under `prefix` that never became an object: multipart uploads in
+    /// progress, temporary files.
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>>;
+
+    /// Removes one left-over that [`Store::unfinished`] named. Safe to repeat.
+    async fn abort_unfinished(&self, unfinished: &Unfinished) -> Result<()>;
+
+    /// Gives up an object that no manifest claims. With a lifecycle it is tagged `pending`, for
+    /// the bucket to expire; without one it is deleted, and its folder when that is empty then.
+    /// Safe to repeat; a missing object is no error.
+    async fn discard(&self, key: &str) -> Result<()>;
+
+    /// The store's own expiry, if it has one. Where it has none, `prune` does that work.
+    fn lifecycle(&self) -> Option<&dyn Lifecycle>;
+}
+
+/// An object on its way. Dropping it without `complete` or `abort` leaves a left-over for
+/// [`Store::unfinished`] to find, never a visible object.
+#[async_trait]
+pub trait Upload: Send {
+    /// Takes the next bytes. Returns when they have been taken in; awaits while as many parts are
+    /// in flight as the back end allows, so a caller cannot run ahead of the store.
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Everything has been written. Compares what the store says that it holds (sizes, checksums)
+    /// with `expected` and with our own record of each part, and only then makes the object
+    /// visible, in one step. After an error nothing is visible and nothing in progress.
+    async fn complete(self: Box<Self>, expected: &Expected) -> Result<Stored>;
+
+    /// Gives up: nothing becomes visible, nothing stays in progress.
+    async fn abort(self: Box<Self>) -> Result<()>;
+}
+
+/// What the caller knows about an object when all of its bytes have been written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    pub bytes: u64,
+    pub sha256: [u8; 32],
+}
+
+/// What is said about an object when its writing starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectInfo {
+    pub content_type: &'static str,
+    /// Object tags (S3); ignored by stores without a lifecycle.
+    pub tags: Vec<(String, String)>,
+    /// User metadata (S3), ASCII; ignored by stores without.
+    pub metadata: Vec<(String, String)>,
+    /// A guess of the final size, for the choice of the part size; the object may outgrow it.
+    pub size_estimate: Option<u64>,
+}
+
+/// The store's own receipt for a completed upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    pub bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<StoreChecksum>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// A checksum that the store reported and that was equal to ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreChecksum {
+    /// As S3 names it: `SHA256`.
+    pub algorithm: String,
+    /// As S3 names it: `FULL_OBJECT` or `COMPOSITE`.
+    pub kind: String,
+    /// Base64, with `-<parts>` appended when composite.
+    pub value: String,
+}
+
+/// One part of a multipart upload: what the composite checksum is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub number: u32,
+    pub bytes: u64,
+    /// Base64 SHA-256, as S3 reports it.
+    pub checksum_sha256: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Overwrite whatever is there.
+    Always,
+    /// Only if no object has this key.
+    Absent,
+    /// Only if the object still has this version.
+    Unchanged(Version),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    Done(Version),
+    /// The condition did not hold; nothing was written.
+    Refused,
+}
+
+/// What tells two states of an object apart: S3's ETag, or a digest of a file's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(pub String);
+
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub body: Bytes,
+    pub version: Version,
+}
+
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub bytes: u64,
+    pub version: Version,
+    pub metadata: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub key: String,
+    pub bytes: u64,
+    pub modified: Option<jiff::Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    pub key: String,
+    /// The upload id, or the temporary file's name.
+    pub id: String,
+    pub started: Option<jiff::Timestamp>,
+}
+
+/// Expiry by the store itself, by tag.
+#[async_trait]
+pub trait Lifecycle: Send + Sync {
+    /// An object's tags; `None` when there is no such object.
+    async fn tags(&self, key: &str) -> Result<Option<Vec<(String, String)>>>;
+
+    /// Replaces all of an object's tags. Safe to repeat. A missing object is an error (`STORE`).
+    async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()>;
+
+    /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`]) and the
+    /// number of foreign ones.
+    async fn rules(&self) -> Result<Rules>;
+
+    /// Makes `ours` the set of our rules. Foreign rules stay exactly as they are: they are read,
+    /// kept in the back end's own types, and written back with ours in one request.
+    async fn install_rules(&self, ours: &[crate::retention::Rule]) -> Result<()>;
+
+    /// The key prefix of this store in the bucket (`""`, or ending in `/`), which rules filter by.
+    fn prefix(&self) -> &str;
+}
+
+/// A bucket's lifecycle rules, as far as they concern us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    pub ours: Vec<crate::retention::Rule>,
+    /// Ids of rules that somebody else keeps in this bucket.
+    pub foreign: Vec<String>,
+}
