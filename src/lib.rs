@@ -1,8 +1,12 @@
 //! PostgreSQL backups that prove themselves.
 
+pub mod archive;
 pub mod command;
+pub mod compress;
 pub mod error;
+pub mod pipeline;
 pub mod postgres;
+pub mod progress;
 pub mod retention;
 pub mod settings;
 pub mod store;
