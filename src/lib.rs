@@ -1,7 +1,7 @@
 //! PostgreSQL backups that prove themselves.
 
 pub mod backup_id;
-//pub mod catalog;
+pub mod catalog;
 pub mod command;
 pub mod error;
 //pub mod lease;

@@ -4,6 +4,9 @@
 //! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
 //! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
 
+#[cfg(test)]
+pub(crate) mod memory;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
