@@ -1,9 +1,12 @@
 //! PostgreSQL backups that prove themselves.
 
 pub mod archive;
+pub mod backup_id;
+pub mod catalog;
 pub mod command;
 pub mod compress;
 pub mod error;
+pub mod manifest;
 pub mod pipeline;
 pub mod postgres;
 pub mod progress;

@@ -4,6 +4,9 @@
 //! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
 //! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
 
+#[cfg(test)]
+pub(crate) mod memory;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -184,7 +187,8 @@ pub trait Lifecycle: Send + Sync {
     /// Replaces all of an object's tags. Safe to repeat. A missing object is an error (`STORE`).
     async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()>;
 
-    /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`]) and the
+    /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`] with
+    /// [`Lifecycle::prefix`]: stores under other prefixes of the bucket keep their own) and the
     /// number of foreign ones.
     async fn rules(&self) -> Result<Rules>;
 
