@@ -203,10 +203,10 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
 }
 
 fn check(name: &str, value: &str) -> Result<(), String> {
-    if let Some((_, choices)) = CHOICES.iter().find(|(known, _)| *known == name) {
-        if !choices.contains(&value) {
-            return Err(format!("must be one of {}", choices.join(", ")));
-        }
+    if let Some((_, choices)) = CHOICES.iter().find(|(known, _)| *known == name)
+        && !choices.contains(&value)
+    {
+        return Err(format!("must be one of {}", choices.join(", ")));
     }
     match name {
         "connect_timeout" if value.trim().parse::<i32>().is_err() => Err("is not a number of seconds".into()),
