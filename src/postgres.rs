@@ -2,5 +2,8 @@
 //! programs.
 
 mod conninfo;
+mod redaction;
+mod tls;
 
 pub use conninfo::ConnectionInfo;
+pub use redaction::Redactor;
