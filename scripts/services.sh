@@ -88,7 +88,8 @@ ssl = on
 ssl_cert_file = '$SCRATCH/tls/server.crt'
 ssl_key_file = '$SCRATCH/tls/server.key'
 CONF
-    as_postgres "$bin/pg_ctl" start -w -t 60 -s -D "$data" -l "$data/server.log" </dev/null >/dev/null 2>&1 6>&- 7>&- 8>&- 9>&-
+    # The wheels' modules (postgres_fdw, logical replication) would otherwise find Debian's libpq.
+    as_postgres env LD_LIBRARY_PATH="$(dirname "$bin")/lib" "$bin/pg_ctl" start -w -t 60 -s -D "$data" -l "$data/server.log" </dev/null >/dev/null 2>&1 6>&- 7>&- 8>&- 9>&-
 }
 
 # In two steps: the servers start side by side, each in a subshell; what they are is recorded

@@ -82,8 +82,23 @@ put_in_place() {
     mv "$1" "$2"
 }
 
+# The fixtures' own extension, among those that the server brings.
+test_extension() {
+    local share file
+    share=$("$(postgres_bin "$1")/pg_config" --sharedir)/extension
+    for file in "$ROOT"/tests/fixtures/extension/*; do
+        cmp -s "$file" "$share/${file##*/}" || as_root install -m 644 "$file" "$share/"
+    done
+}
+
 postgres() {
-    [ -x "$(postgres_bin 15)/postgres" ] && command -v openssl >/dev/null && return
+    if [ ! -x "$(postgres_bin 15)/postgres" ] || ! command -v openssl >/dev/null; then
+        install_postgres
+    fi
+    test_extension 15
+}
+
+install_postgres() {
     if ! dpkg-query -W postgresql-common >/dev/null 2>&1; then
         apt_install postgresql-common
         # Debian would otherwise make and start a cluster of its own.
@@ -98,7 +113,10 @@ majors() {
     for major in 16 17 18; do
         pin="POSTGRESQL_$major"
         bin=$(postgres_bin "$major")
-        [ -x "$bin/postgres" ] && continue
+        if [ -x "$bin/postgres" ]; then
+            test_extension "$major"
+            continue
+        fi
         # Debian's package brings the shared libraries that these builds want as well.
         postgres
         apt_install libzstd1 liblz4-1 libxml2 libssl3 libgssapi-krb5-2 libreadline8
@@ -114,6 +132,7 @@ majors() {
             cat "$LOG" >&2
             die "PostgreSQL ${!pin} in $bin does not run"
         }
+        test_extension "$major"
     done
 }
 
