@@ -1,0 +1,32 @@
+# Everything that can be done here, by one word each. `make` alone lists the words.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-s3 test check bench fmt clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## back up a throwaway PostgreSQL into a folder, and restore it with stock pg_restore
+	@scripts/demo.sh
+
+demo-s3: ## the same into a real S3 server, then once more as a Lambda function
+	@scripts/demo-s3.sh
+
+test: ## all tests, against PostgreSQL 15-18, SeaweedFS and moto, which it installs and starts
+	@scripts/test.sh
+
+check: ## what CI runs: format, lints, templates and scripts, then all tests
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	scripts/iac.sh
+	scripts/test.sh
+
+bench: ## against pg_dump into `aws s3 cp`; BENCH_GB=1 BENCH_ROUNDS=3 BENCH_MAJOR=17
+	@bench/run.sh
+
+fmt: ## format the sources
+	cargo fmt
+
+clean: ## remove all that was built here; the installed tools stay
+	@scripts/services.sh stop
+	cargo clean

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Free ports, and waiting for a server to answer.
+
+    net.py ports N           N ports on 127.0.0.1, each with port + 10000 free as well
+    net.py wait URL SECONDS  until a GET of URL answers at all
+"""
+
+import random
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count):
+    """Below 22,000: with SeaweedFS's second port 10,000 above, still below the range that the
+    system hands out to outgoing connections."""
+    found = set()
+    while len(found) < count:
+        port = random.randrange(10_240, 22_000)
+        if is_free(port) and is_free(port + 10_000):
+            found.add(port)
+    return sorted(found)
+
+
+def wait(url, seconds):
+    end = time.monotonic() + seconds
+    # Straight to this machine, whatever proxy the environment names.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while True:
+        try:
+            opener.open(url, timeout=2)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                sys.exit(f"{url} did not answer within {seconds:g} s: {error}")
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["ports", count]:
+            print(*free_ports(int(count)))
+        case ["wait", url, seconds]:
+            wait(url, float(seconds))
+        case _:
+            sys.exit(__doc__)

@@ -1,0 +1,63 @@
+# shellcheck shell=bash
+# Sourced by the other scripts: where things are, and who may do what.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/versions
+. "$ROOT/scripts/versions"
+
+# PostgreSQL refuses to run as root, and root's home is closed to everyone else. So root keeps
+# the tools where the user `postgres` can read them; anyone else keeps them at home and runs
+# PostgreSQL under their own name.
+if [ "$(id -u)" = 0 ]; then
+    TOOLS=${PGSTOW_TOOLS_DIR:-/var/cache/pgstow}
+else
+    TOOLS=${PGSTOW_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pgstow}
+fi
+
+# Not from the caller's environment: a PGHOST or AWS_PROFILE that happens to be set must not
+# lead a test or a demo to somebody's real database or account.
+for name in $(compgen -e); do
+    case $name in
+    PG[A-Z]* | AWS_* | BACKUP_* | DB_* | MINIO_* | DATABASE_URL)
+        case $name in PGSTOW_*) ;; *) unset "$name" ;; esac
+        ;;
+    esac
+done
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "$(basename "$0"): $*"
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Runs a program the way PostgreSQL accepts. From /, because the user `postgres` may not be
+# allowed into the folder that we are in.
+as_postgres() {
+    if [ "$(id -u)" = 0 ]; then
+        (cd / && exec runuser -u postgres -- "$@")
+    else
+        (cd / && exec "$@")
+    fi
+}
+
+# The folder with the programs of one major.
+postgres_bin() {
+    case $1 in
+    15) echo /usr/lib/postgresql/15/bin ;;
+    *)
+        local pin="POSTGRESQL_$1"
+        echo "$TOOLS/postgresql-${!pin}/bin"
+        ;;
+    esac
+}
+
+WEED="$TOOLS/seaweedfs-$SEAWEEDFS/weed"
+AWS_VENV="$TOOLS/venv-aws"
+IAC_VENV="$TOOLS/venv-iac"
+RIE="$TOOLS/aws-sam-cli-$AWS_SAM_CLI/aws-lambda-rie"
+export WEED AWS_VENV IAC_VENV RIE

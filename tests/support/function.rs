@@ -1,0 +1,99 @@
+//! pgstow as a Lambda function, under AWS's own Runtime Interface Emulator.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{Answer, post};
+use super::program::pgstow;
+use super::services::runtime_emulator;
+
+pub struct Function {
+    emulator: Child,
+    endpoint: String,
+    folder: TempDir,
+}
+
+impl Function {
+    /// Starts the emulator with `configure`'s environment for the function, which itself starts
+    /// with the first event. The timeout is Lambda's: the function is killed then.
+    pub fn start(timeout: Duration, configure: impl FnOnce(&mut Command)) -> Self {
+        use std::os::unix::process::CommandExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (events, runtime) = (free_address(), free_address());
+        let ours = pgstow();
+        let mut command = super::program::program(runtime_emulator());
+        command.env_clear();
+        for (name, value) in ours.get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        configure(&mut command);
+        command
+            .env("AWS_LAMBDA_FUNCTION_TIMEOUT", timeout.as_secs().to_string())
+            .env("AWS_LAMBDA_FUNCTION_NAME", "pgstow")
+            .args([
+                "--runtime-interface-emulator-address",
+                &events,
+                "--runtime-api-address",
+                &runtime,
+            ])
+            .arg(ours.get_program())
+            .current_dir(folder.path())
+            .stdout(File::create(folder.path().join("log")).unwrap())
+            .stderr(File::create(folder.path().join("log.err")).unwrap())
+            .stdin(Stdio::null())
+            // Its own group, so that the function ends with the emulator.
+            .process_group(0);
+        let emulator = command.spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(&events).is_err() {
+            assert!(Instant::now() < end, "the emulator does not listen on {events}");
+            sleep(Duration::from_millis(50));
+        }
+        Self {
+            emulator,
+            endpoint: format!("http://{events}"),
+            folder,
+        }
+    }
+
+    /// Sends one event and waits for the answer. A function error has `errorType` in the body.
+    pub fn invoke(&self, event: &Value) -> Value {
+        let Answer { body, .. } = post(
+            &self.endpoint,
+            "/2015-03-31/functions/function/invocations",
+            &[],
+            &event.to_string(),
+        );
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in: {body}\n{}", self.log()))
+    }
+
+    /// What the function and the emulator have written.
+    pub fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.folder.path().join(name)).unwrap();
+        read("log") + &read("log.err")
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        let _ = kill_process_group(Pid::from_child(&self.emulator), Signal::KILL);
+        drop(self.emulator.wait());
+    }
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
+}

@@ -1,0 +1,16 @@
+//! The real services behind the tests, and the stock programs that judge our work.
+//!
+//! `make test` (scripts/test.sh) starts the services and names them in the environment.
+
+// Every test binary has its own copy of this module and uses its own part of it.
+#![allow(dead_code)]
+
+pub mod bucket;
+pub mod contents;
+pub mod database;
+pub mod function;
+pub mod http;
+pub mod moto;
+pub mod program;
+pub mod server;
+pub mod services;
