@@ -1,0 +1,210 @@
+//! A full backup, from the login to the commit.
+//!
+//! What each step leaves behind when the run dies there is said in docs/SEMANTICS.md; the order
+//! of the steps is what makes it true.
+
+mod record;
+mod replicas;
+mod sidecars;
+mod stream;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::backup_id::{BackupId, Kind};
+use crate::catalog;
+use crate::command::BackupRequest;
+use crate::compress::Codec;
+use crate::error::{Code, Error, Result};
+use crate::leftovers;
+use crate::lease::Lease;
+use crate::postgres::{Programs, Session, Snapshot, passfile};
+use crate::progress::Observer;
+use crate::report::BackupReport;
+use crate::secrets::Credentials;
+use crate::settings::{Clock, Compression, Format, Settings};
+use crate::stop::Stop;
+use crate::store::Store;
+
+use record::Record;
+use replicas::Replicas;
+
+/// zstd's level for `auto`: on text, numbers and JSON it gives no more bytes than pg_dump's own
+/// default does, at a fraction of the processor's time (docs/performance.md).
+const AUTO_ZSTD_LEVEL: i32 = 2;
+const AUTO_GZIP_LEVEL: u32 = 6;
+/// The first pg_dump whose archive can say zstd.
+const ZSTD_SINCE_MAJOR: u32 = 16;
+
+/// What a run works with; the face and the app have put it together.
+pub struct Job<'a> {
+    pub settings: &'a Settings,
+    pub credentials: &'a Credentials,
+    /// The first is the primary, the others get copies.
+    pub stores: &'a [Arc<dyn Store>],
+    pub clock: Clock,
+    pub host: &'a str,
+    pub stop: &'a Stop,
+    pub observer: &'a Arc<dyn Observer>,
+}
+
+impl Job<'_> {
+    /// For the steps that may be dropped at any point and leave nothing.
+    async fn unless_stopped<T>(&self, step: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            reason = self.stop.requested() => Err(reason.into()),
+            result = step => result,
+        }
+    }
+}
+
+/// The database at the other end, and the programs that fit it.
+struct Source {
+    session: Session,
+    programs: Programs,
+}
+
+/// Makes one backup, or finds the one that this event has already made.
+pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport> {
+    job.observer.phase("connecting");
+    let source = job.unless_stopped(connect(job, request)).await?;
+    let replicas = job.unless_stopped(Replicas::reach(job.stores)).await?;
+
+    let database = source.session.server().database.clone();
+    let mut lease =
+        Lease::acquire(replicas.primary(), &database, job.host, job.settings.lease, job.clock).await?;
+    let outcome = under_lease(job, request, &source, replicas, &mut lease).await;
+    match (outcome, lease.release().await) {
+        (Ok(report), Ok(())) => Ok(report),
+        // The lease expires by itself; a good backup stays one.
+        (Ok(mut report), Err(error)) => {
+            report.warnings.push(error.message());
+            Ok(report)
+        }
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(second)) => Err(error.also(second)),
+    }
+}
+
+async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
+    passfile::sweep_stale(&job.settings.postgres.temp);
+    let session = job.credentials.connect(&job.settings.postgres).await?;
+    let server = session.server();
+    if let Some(wanted) = &request.database
+        && *wanted != server.database
+    {
+        return Err(Error::config(format!(
+            "the event asks for the database {wanted:?}, the settings lead to {:?}",
+            server.database
+        ))
+        .hint("run one task per database, each with its own settings"));
+    }
+    let programs = Programs::find(&job.settings.postgres, server.major).await?;
+    Ok(Source { session, programs })
+}
+
+async fn under_lease(
+    job: &Job<'_>,
+    request: &BackupRequest,
+    source: &Source,
+    mut replicas: Replicas,
+    lease: &mut Lease,
+) -> Result<BackupReport> {
+    let server = source.session.server();
+    let listed = job.unless_stopped(catalog::backups(replicas.primary(), Some(&server.database))).await?;
+    if let Some(event) = &request.event_id
+        && let Some(made) = catalog::find_by_event(replicas.primary(), &listed, event, (job.clock)()).await?
+    {
+        return record::repeated(job, replicas.primary(), &made.id).await;
+    }
+    let started = (job.clock)();
+    let id = BackupId::next(&server.database, Kind::Full, started, listed.first().map(|newest| &newest.id));
+    let cleared = leftovers::clear(replicas.primary(), &id, &listed, started).await;
+    let tier =
+        catalog::choose_tier(replicas.primary(), &job.settings.retention.policy, id.timestamp(), &listed).await?;
+
+    let mut record = Record::begin(job, request, source, id, tier, started);
+    record.leftovers(lease.took_over(), cleared);
+    let made = make(job, source, &mut replicas, lease, &mut record).await;
+    match made {
+        Ok(()) => Ok(record.report(job, &replicas)),
+        Err(error) => Err(replicas.give_up(error).await),
+    }
+}
+
+/// The backup itself: data, sidecars, manifest, tags; in this order.
+async fn make(
+    job: &Job<'_>,
+    source: &Source,
+    replicas: &mut Replicas,
+    lease: &mut Lease,
+    record: &mut Record<'_>,
+) -> Result<()> {
+    let codec = codec(job.settings, source.programs.major);
+    record.codec(codec);
+
+    // Before the snapshot, so that it is not held longer than it is read.
+    job.observer.phase("reading roles and settings");
+    let sidecars = job.unless_stopped(sidecars::gather(job, source)).await?;
+    let size = job.unless_stopped(source.session.size()).await?;
+    job.observer.estimate(size.tables);
+    let snapshot: Snapshot = job.unless_stopped(source.session.export_snapshot()).await?;
+    record.source(&size, &snapshot);
+
+    // Proof 1: pg_dump has exited with 0, and its stream was whole.
+    job.observer.phase("reading the database");
+    let uploads = replicas.open(&record.data_key(), &record.object_info(size.tables)).await?;
+    let passed = stream::run(job, source, &snapshot, codec, uploads, lease).await?;
+    // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
+    job.observer.phase("completing the upload");
+    let receipts = replicas.complete(&record.data_key(), passed.copies, &passed.expected).await?;
+    record.data(passed.archive.as_ref(), &passed.expected, passed.md5, passed.bytes_read);
+
+    for file in record.sidecars(passed.archive, sidecars) {
+        replicas.put(&file.key, file.bytes, &file.info).await?;
+    }
+
+    // The commit point: with the manifest the backup exists. Before it, all files get the tag
+    // that no rule expires, so that a committed backup never bears `pending`.
+    job.observer.phase("committing");
+    if let Some(reason) = job.stop.reason() {
+        return Err(reason.into());
+    }
+    lease.still_held()?;
+    record.finished((job.clock)());
+    replicas.commit(&record.id, &record.tagged_files(), |receipt| record.manifest(receipt), &receipts).await?;
+
+    for warning in replicas.retag(&record.id, job.settings.retention.keep_last).await {
+        record.warn(warning);
+    }
+    Ok(())
+}
+
+/// What `auto` means for this pg_dump, and what the settings ask for otherwise.
+fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
+    match settings.compression {
+        Compression::Auto if settings.format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => {
+            Codec::Gzip(AUTO_GZIP_LEVEL)
+        }
+        Compression::Auto => Codec::Zstd(AUTO_ZSTD_LEVEL),
+        Compression::Zstd(level) => Codec::Zstd(level),
+        Compression::Gzip(level) => Codec::Gzip(level),
+        Compression::None => Codec::None,
+    }
+}
+
+/// Says at once, rather than after the head has been read, that zstd needs a newer pg_dump.
+fn check_codec(settings: &Settings, programs: &Programs) -> Result<()> {
+    if settings.format == Format::Custom
+        && matches!(settings.compression, Compression::Zstd(_))
+        && programs.major < ZSTD_SINCE_MAJOR
+    {
+        return Err(Error::new(
+            Code::Config,
+            format!("--compress zstd needs the archive of pg_dump 16 or newer; this one is {}", programs.version),
+        )
+        .hint("use --compress auto or gzip, or a newer client with BACKUP_PG_DUMP_MAJOR"));
+    }
+    Ok(())
+}
