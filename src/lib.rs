@@ -1,5 +1,6 @@
 //! PostgreSQL backups that prove themselves.
 
+pub mod aws;
 pub mod command;
 pub mod error;
 pub mod postgres;

@@ -4,6 +4,14 @@
 //! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
 //! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
 
+mod bucket;
+mod lifecycle;
+pub mod local;
+pub mod parts;
+pub mod s3;
+mod temporary;
+mod upload;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
