@@ -1,6 +1,7 @@
 //! PostgreSQL backups that prove themselves.
 
 pub mod archive;
+pub mod aws;
 pub mod backup_id;
 pub mod catalog;
 pub mod command;

@@ -6,6 +6,13 @@
 
 #[cfg(test)]
 pub(crate) mod memory;
+mod bucket;
+mod lifecycle;
+pub mod local;
+pub mod parts;
+pub mod s3;
+mod temporary;
+mod upload;
 
 use async_trait::async_trait;
 use bytes::Bytes;
