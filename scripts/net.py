@@ -3,6 +3,7 @@
 
     net.py ports N           N ports on 127.0.0.1, each with port + 10000 free as well
     net.py wait URL SECONDS  until a GET of URL answers at all
+    net.py post URL BODY     prints the answer, whatever its status
 """
 
 import random
@@ -34,13 +35,15 @@ def free_ports(count):
     return sorted(found)
 
 
+# Straight to this machine, whatever proxy the environment names.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def wait(url, seconds):
     end = time.monotonic() + seconds
-    # Straight to this machine, whatever proxy the environment names.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         try:
-            opener.open(url, timeout=2)
+            DIRECT.open(url, timeout=2)
             return
         except urllib.error.HTTPError:
             return
@@ -50,11 +53,20 @@ def wait(url, seconds):
             time.sleep(0.1)
 
 
+def post(url, body):
+    try:
+        return DIRECT.open(url, data=body.encode()).read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["ports", count]:
             print(*free_ports(int(count)))
         case ["wait", url, seconds]:
             wait(url, float(seconds))
+        case ["post", url, body]:
+            print(post(url, body))
         case _:
             sys.exit(__doc__)

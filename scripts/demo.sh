@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# One backup, from a throwaway PostgreSQL into a folder, and back by stock pg_restore.
+set -euo pipefail
+# shellcheck source=scripts/place.sh
+. "$(dirname "$0")/place.sh"
+# shellcheck source=scripts/sample.sh
+. "$ROOT/scripts/sample.sh"
+cd "$ROOT"
+
+scripts/tools.sh postgres
+build_pgstow
+
+DEMO=target/demo
+rm -rf "$DEMO/backups"
+mkdir -p "$DEMO"
+trap 'scripts/services.sh stop --into "$DEMO/services"' EXIT
+scripts/services.sh start --into "$DEMO/services" --owner $$ pg15
+# shellcheck source=/dev/null
+. "$DEMO/services/env"
+SERVER=$PGSTOW_TEST_PG15_URL
+BIN=$PGSTOW_TEST_PG_BIN_15
+
+heading "A PostgreSQL $("$BIN/psql" -X -A -t -d "$SERVER" -c 'SHOW server_version') with a small shop in it"
+load_sample "$BIN" "$SERVER"
+counts "$BIN" "$(database_url "$SERVER" shop)" | awk '{ printf "%-16s %10d\n", $1, $2 }'
+
+heading "Back it up into a folder"
+# The URL holds a password: it goes through the environment, where other users cannot see it.
+DATABASE_URL=$(database_url "$SERVER" shop)
+export DATABASE_URL
+shown "$BUILT" backup --store "./$DEMO/backups"
+unset DATABASE_URL
+
+heading "What is in the folder"
+(cd "$DEMO/backups" && find . -type f -printf '%10s  %P\n' | sort -k 2)
+
+BACKUP=$(find "$DEMO/backups/shop" -name manifest.json -printf '%h\n' | sort | tail -n 1)
+heading "The manifest, written last: without it there is no backup"
+cat "$BACKUP/manifest.json"
+echo
+
+heading "The checksums, by sha256sum"
+(cd "$BACKUP" && shown sha256sum -c SHA256SUMS)
+
+heading "Restore with stock pg_restore"
+printf '$ pg_restore --exit-on-error -d …/shop_restored %s\n' "$BACKUP/shop.dump"
+"$BIN/pg_restore" --exit-on-error -d "$(database_url "$SERVER" shop_restored)" "$BACKUP/shop.dump"
+compare_counts "$BIN" "$SERVER"
+
+heading "Done. The backup is still in $DEMO/backups; the server is gone."
