@@ -12,5 +12,6 @@ pub mod pipeline;
 pub mod postgres;
 pub mod progress;
 pub mod retention;
+pub mod secrets;
 pub mod settings;
 pub mod store;

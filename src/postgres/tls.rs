@@ -90,7 +90,9 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
         param(info, "ssl_max_protocol_version"),
     ) {
         (Some("TLSv1.3"), Some("TLSv1.2")) => {
-            return Err(Error::config("ssl_min_protocol_version is above ssl_max_protocol_version"));
+            return Err(Error::config(
+                "ssl_min_protocol_version is above ssl_max_protocol_version",
+            ));
         }
         (Some("TLSv1.3"), _) => &[&version::TLS13],
         (_, Some("TLSv1.2")) => &[&version::TLS12],
@@ -104,7 +106,11 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
         .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match client_certificate(info, home)? {
         Some((chain, key, file)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-            Error::config(format!("the client certificate {} does not fit its key", file.display())).source(error)
+            Error::config(format!(
+                "the client certificate {} does not fit its key",
+                file.display()
+            ))
+            .source(error)
         })?,
         None => builder.with_no_client_auth(),
     };
@@ -141,8 +147,10 @@ impl Roots {
         let certificates = if param(info, "sslrootcert") == Some("system") {
             let found = rustls_native_certs::load_native_certs();
             if found.certs.is_empty() {
-                return Err(Error::config("sslrootcert=system: this system has no root certificates")
-                    .hint("install ca-certificates, or set SSL_CERT_FILE"));
+                return Err(
+                    Error::config("sslrootcert=system: this system has no root certificates")
+                        .hint("install ca-certificates, or set SSL_CERT_FILE"),
+                );
             }
             found.certs
         } else {
@@ -151,7 +159,7 @@ impl Roots {
             };
             let certificates: Vec<_> = CertificateDer::pem_file_iter(&file)
                 .and_then(Iterator::collect)
-                .map_err(|error| unreadable("sslrootcert", &file, error))?;
+                .map_err(|error| unreadable("sslrootcert", &file, &error))?;
             if certificates.is_empty() {
                 return Err(Error::config(format!(
                     "sslrootcert: {} holds no certificate",
@@ -163,7 +171,7 @@ impl Roots {
         let revoked = match file(info, "sslcrl", home, "root.crl")? {
             Some(file) => CertificateRevocationListDer::pem_file_iter(&file)
                 .and_then(Iterator::collect)
-                .map_err(|error| unreadable("sslcrl", &file, error))?,
+                .map_err(|error| unreadable("sslcrl", &file, &error))?,
             None => Vec::new(),
         };
         Ok(Some(Self { certificates, revoked }))
@@ -198,9 +206,9 @@ fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Opti
     };
     let chain = CertificateDer::pem_file_iter(&certificate)
         .and_then(Iterator::collect)
-        .map_err(|error| unreadable("sslcert", &certificate, error))?;
+        .map_err(|error| unreadable("sslcert", &certificate, &error))?;
     let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| {
-        unreadable("sslkey", &key_file, error)
+        unreadable("sslkey", &key_file, &error)
             .hint("it must be a PEM key without passphrase, readable by this user alone")
     })?;
     Ok(Some((chain, key, certificate)))
@@ -219,6 +227,6 @@ fn file(info: &ConnectionInfo, name: &str, home: Option<&Path>, default: &str) -
     Ok(path.filter(|path| path.exists()))
 }
 
-fn unreadable(name: &str, file: &Path, error: pem::Error) -> Error {
+fn unreadable(name: &str, file: &Path, error: &pem::Error) -> Error {
     Error::config(format!("{name}: {} cannot be read", file.display())).source(error.to_string())
 }

@@ -289,7 +289,8 @@ fn matches_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool
             names.iter().any(|name| match name {
                 GeneralName::DnsName(pattern) => matches_pattern(pattern.as_str(), host.as_ref()),
                 _ => false,
-            }) || (!has_dns && common_name(&certificate).is_some_and(|pattern| matches_pattern(&pattern, host.as_ref())))
+            }) || (!has_dns
+                && common_name(&certificate).is_some_and(|pattern| matches_pattern(&pattern, host.as_ref())))
         }
         ServerName::IpAddress(address) => {
             let address = IpAddr::from(*address);
@@ -297,7 +298,9 @@ fn matches_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool
                 (GeneralName::IpAddress(bytes), IpAddr::V4(v4)) => bytes.as_bytes() == v4.octets(),
                 (GeneralName::IpAddress(bytes), IpAddr::V6(v6)) => bytes.as_bytes() == v6.octets(),
                 _ => false,
-            }) || (!has_dns && !has_address && common_name(&certificate).is_some_and(|name| name == address.to_string()))
+            }) || (!has_dns
+                && !has_address
+                && common_name(&certificate).is_some_and(|name| name == address.to_string()))
         }
         _ => false,
     }
@@ -315,7 +318,11 @@ fn common_name(certificate: &Certificate) -> Option<String> {
     let text = value
         .decode_as::<Utf8StringRef>()
         .map(|text| text.as_str().to_owned())
-        .or_else(|_| value.decode_as::<PrintableStringRef>().map(|text| text.as_str().to_owned()))
+        .or_else(|_| {
+            value
+                .decode_as::<PrintableStringRef>()
+                .map(|text| text.as_str().to_owned())
+        })
         .or_else(|_| value.decode_as::<Ia5StringRef>().map(|text| text.as_str().to_owned()));
     text.ok()
 }
