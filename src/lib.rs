@@ -7,6 +7,8 @@ pub mod catalog;
 pub mod command;
 pub mod compress;
 pub mod error;
+pub mod lease;
+pub mod leftovers;
 pub mod manifest;
 pub mod pipeline;
 pub mod postgres;

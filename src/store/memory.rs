@@ -155,7 +155,9 @@ impl MemoryStore {
     }
 
     /// Does `work`, unless the script says otherwise.
-    fn call<T>(&self, op: Op, key: &str, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+    async fn call<T>(&self, op: Op, key: &str, work: impl FnOnce(&mut State) -> Result<T> + Send) -> Result<T> {
+        // As over a network, others get their turn between any two requests.
+        tokio::task::yield_now().await;
         let mut state = self.state();
         state.calls.push((op, key.to_owned()));
         let nth = state.calls.iter().filter(|(called, _)| *called == op).count();
@@ -218,11 +220,11 @@ impl Store for MemoryStore {
     }
 
     async fn reach(&self) -> Result<()> {
-        self.call(Op::Reach, "", |_| Ok(()))
+        self.call(Op::Reach, "", |_| Ok(())).await
     }
 
     async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>> {
-        let id = self.call(Op::Upload, key, |state| Ok(state.begin(key, None)))?;
+        let id = self.call(Op::Upload, key, |state| Ok(state.begin(key, None))).await?;
         Ok(Box::new(MemoryUpload {
             store: self.clone(),
             key: key.to_owned(),
@@ -252,6 +254,7 @@ impl Store for MemoryStore {
                 object.metadata.clone(),
             )))
         })
+        .await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
@@ -261,6 +264,7 @@ impl Store for MemoryStore {
                 version: Version(held.version.to_string()),
             }))
         })
+        .await
     }
 
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>> {
@@ -272,6 +276,7 @@ impl Store for MemoryStore {
                 held.body.slice(from..to)
             }))
         })
+        .await
     }
 
     async fn head(&self, key: &str) -> Result<Option<Head>> {
@@ -282,6 +287,7 @@ impl Store for MemoryStore {
                 metadata: held.metadata.clone(),
             }))
         })
+        .await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
@@ -295,6 +301,7 @@ impl Store for MemoryStore {
                 })
                 .collect())
         })
+        .await
     }
 
     async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
@@ -307,6 +314,7 @@ impl Store for MemoryStore {
             names.dedup();
             Ok(names)
         })
+        .await
     }
 
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
@@ -314,6 +322,7 @@ impl Store for MemoryStore {
             let within = state.unfinished.values().filter(|one| one.key.starts_with(prefix));
             Ok(within.cloned().collect())
         })
+        .await
     }
 
     async fn abort_unfinished(&self, unfinished: &Unfinished) -> Result<()> {
@@ -321,6 +330,7 @@ impl Store for MemoryStore {
             state.unfinished.remove(&unfinished.id);
             Ok(())
         })
+        .await
     }
 
     async fn discard(&self, key: &str) -> Result<()> {
@@ -335,6 +345,7 @@ impl Store for MemoryStore {
             }
             Ok(())
         })
+        .await
     }
 
     fn lifecycle(&self) -> Option<&dyn Lifecycle> {
@@ -348,6 +359,7 @@ impl Lifecycle for MemoryStore {
         self.call(Op::Tags, key, |state| {
             Ok(state.objects.get(key).map(|held| held.tags.clone()))
         })
+        .await
     }
 
     async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()> {
@@ -358,6 +370,7 @@ impl Lifecycle for MemoryStore {
             }
             None => Err(Error::new(Code::Store, format!("cannot tag {key}: no such object"))),
         })
+        .await
     }
 
     async fn rules(&self) -> Result<Rules> {
@@ -367,6 +380,7 @@ impl Lifecycle for MemoryStore {
                 foreign: state.foreign_rules.clone(),
             })
         })
+        .await
     }
 
     async fn install_rules(&self, ours: &[Rule]) -> Result<()> {
@@ -374,6 +388,7 @@ impl Lifecycle for MemoryStore {
             state.rules = ours.to_vec();
             Ok(())
         })
+        .await
     }
 
     fn prefix(&self) -> &'static str {
@@ -393,10 +408,12 @@ struct MemoryUpload {
 impl Upload for MemoryUpload {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let Self { store, key, body, .. } = self;
-        store.call(Op::Write, key, |_| {
-            body.extend_from_slice(&bytes);
-            Ok(())
-        })
+        store
+            .call(Op::Write, key, |_| {
+                body.extend_from_slice(&bytes);
+                Ok(())
+            })
+            .await
     }
 
     async fn complete(self: Box<Self>, expected: &Expected) -> Result<Stored> {
@@ -408,29 +425,33 @@ impl Upload for MemoryUpload {
             body,
         } = *self;
         let bytes = body.len() as u64;
-        let result = store.call(Op::Complete, &key, |state| {
-            if expected.bytes != bytes || expected.sha256[..] != Sha256::digest(&body)[..] {
-                return Err(Error::new(
-                    Code::Store,
-                    format!("{key}: not the bytes that were expected"),
-                ));
-            }
-            state.write(&key, body.into(), object.tags, object.metadata);
-            Ok(Stored {
-                bytes,
-                checksum: None,
-                parts: Vec::new(),
+        let result = store
+            .call(Op::Complete, &key, |state| {
+                if expected.bytes != bytes || expected.sha256[..] != Sha256::digest(&body)[..] {
+                    return Err(Error::new(
+                        Code::Store,
+                        format!("{key}: not the bytes that were expected"),
+                    ));
+                }
+                state.write(&key, body.into(), object.tags, object.metadata);
+                Ok(Stored {
+                    bytes,
+                    checksum: None,
+                    parts: Vec::new(),
+                })
             })
-        });
+            .await;
         store.state().unfinished.remove(&id);
         result
     }
 
     async fn abort(self: Box<Self>) -> Result<()> {
-        self.store.call(Op::Abort, &self.key, |state| {
-            state.unfinished.remove(&self.id);
-            Ok(())
-        })
+        self.store
+            .call(Op::Abort, &self.key, |state| {
+                state.unfinished.remove(&self.id);
+                Ok(())
+            })
+            .await
     }
 }
 
