@@ -21,7 +21,11 @@ impl Upload for Nowhere {
         Ok(())
     }
     async fn complete(self: Box<Self>, expected: &Expected) -> Result<Stored> {
-        Ok(Stored { bytes: expected.bytes, checksum: None, parts: Vec::new() })
+        Ok(Stored {
+            bytes: expected.bytes,
+            checksum: None,
+            parts: Vec::new(),
+        })
     }
     async fn abort(self: Box<Self>) -> Result<()> {
         Ok(())
@@ -34,7 +38,11 @@ fn main() {
         println!("give an archive made by pg_dump -Fc -Z0");
         return;
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     println!("codec      threads   seconds   MB/s   CPU s   bytes out");
     for codec in [
         Codec::None,
@@ -82,7 +90,13 @@ fn cpu_seconds() -> f64 {
     let ticks: u64 = stat
         .rsplit(") ")
         .next()
-        .map(|rest| rest.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum())
+        .map(|rest| {
+            rest.split(' ')
+                .skip(11)
+                .take(2)
+                .filter_map(|field| field.parse::<u64>().ok())
+                .sum()
+        })
         .unwrap_or(0);
     ticks as f64 / 100.0
 }

@@ -8,7 +8,6 @@ mod replicas;
 mod sidecars;
 mod stream;
 
-use std::future::Future;
 use std::sync::Arc;
 
 use crate::backup_id::{BackupId, Kind};
@@ -16,9 +15,9 @@ use crate::catalog;
 use crate::command::BackupRequest;
 use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
+use crate::lease::{Acquired, Holder, Lease, Previous};
 use crate::leftovers;
-use crate::lease::Lease;
-use crate::postgres::{Programs, Session, Snapshot, passfile};
+use crate::postgres::{self, Passfile, Programs, Session};
 use crate::progress::Observer;
 use crate::report::BackupReport;
 use crate::secrets::Credentials;
@@ -48,33 +47,27 @@ pub struct Job<'a> {
     pub observer: &'a Arc<dyn Observer>,
 }
 
-impl Job<'_> {
-    /// For the steps that may be dropped at any point and leave nothing.
-    async fn unless_stopped<T>(&self, step: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::select! {
-            biased;
-            reason = self.stop.requested() => Err(reason.into()),
-            result = step => result,
-        }
-    }
-}
-
 /// The database at the other end, and the programs that fit it.
 struct Source {
     session: Session,
     programs: Programs,
+    passfile: Option<Passfile>,
 }
 
 /// Makes one backup, or finds the one that this event has already made.
 pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport> {
     job.observer.phase("connecting");
-    let source = job.unless_stopped(connect(job, request)).await?;
-    let replicas = job.unless_stopped(Replicas::reach(job.stores)).await?;
+    let source = job.stop.or_stop(connect(job, request)).await?;
+    let replicas = job.stop.or_stop(Replicas::reach(job.stores)).await?;
 
-    let database = source.session.server().database.clone();
-    let mut lease =
-        Lease::acquire(replicas.primary(), &database, job.host, job.settings.lease, job.clock).await?;
-    let outcome = under_lease(job, request, &source, replicas, &mut lease).await;
+    let holder = Holder {
+        host: job.host.to_owned(),
+        pid: std::process::id(),
+    };
+    let database = &source.session.server().database;
+    let Acquired { lease, took_over } =
+        Lease::acquire(replicas.primary(), database, holder, job.settings.lease, job.clock).await?;
+    let outcome = under_lease(job, request, &source, replicas, &lease, took_over).await;
     match (outcome, lease.release().await) {
         (Ok(report), Ok(())) => Ok(report),
         // The lease expires by itself; a good backup stays one.
@@ -88,8 +81,9 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
 }
 
 async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
-    passfile::sweep_stale(&job.settings.postgres.temp);
-    let session = job.credentials.connect(&job.settings.postgres).await?;
+    let postgres = &job.settings.postgres;
+    postgres::sweep_stale(&postgres.temp, (job.clock)().into())?;
+    let (_, session) = job.credentials.connect(postgres).await?;
     let server = session.server();
     if let Some(wanted) = &request.database
         && *wanted != server.database
@@ -100,8 +94,14 @@ async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
         ))
         .hint("run one task per database, each with its own settings"));
     }
-    let programs = Programs::find(&job.settings.postgres, server.major).await?;
-    Ok(Source { session, programs })
+    let programs = Programs::find(server.major, postgres).await?;
+    check_codec(job.settings, &programs)?;
+    let passfile = Passfile::create(&postgres.temp, session.info())?;
+    Ok(Source {
+        session,
+        programs,
+        passfile,
+    })
 }
 
 async fn under_lease(
@@ -109,26 +109,41 @@ async fn under_lease(
     request: &BackupRequest,
     source: &Source,
     mut replicas: Replicas,
-    lease: &mut Lease,
+    lease: &Lease,
+    took_over: Option<Previous>,
 ) -> Result<BackupReport> {
     let server = source.session.server();
-    let listed = job.unless_stopped(catalog::backups(replicas.primary(), Some(&server.database))).await?;
+    let listed = job
+        .stop
+        .or_stop(catalog::backups(&*replicas.primary(), Some(&server.database)))
+        .await?;
     if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(replicas.primary(), &listed, event, (job.clock)()).await?
+        && let Some(made) = catalog::find_by_event(&*replicas.primary(), &listed, event, (job.clock)()).await?
     {
-        return record::repeated(job, replicas.primary(), &made.id).await;
+        return record::repeated(&*replicas.primary(), &made.id).await;
     }
     let started = (job.clock)();
-    let id = BackupId::next(&server.database, Kind::Full, started, listed.first().map(|newest| &newest.id));
-    let cleared = leftovers::clear(replicas.primary(), &id, &listed, started).await;
-    let tier =
-        catalog::choose_tier(replicas.primary(), &job.settings.retention.policy, id.timestamp(), &listed).await?;
+    let id = BackupId::next(
+        &server.database,
+        Kind::Full,
+        started,
+        listed.first().map(|newest| &newest.id),
+    );
+    lease.announce(&id).await?;
+    let cleared = leftovers::clear(&*replicas.primary(), &id, &listed, started).await;
+    let tier = catalog::choose_tier(
+        &*replicas.primary(),
+        &job.settings.retention.policy,
+        id.timestamp(),
+        &listed,
+    )
+    .await?;
 
     let mut record = Record::begin(job, request, source, id, tier, started);
-    record.leftovers(lease.took_over(), cleared);
+    record.leftovers(took_over, cleared);
     let made = make(job, source, &mut replicas, lease, &mut record).await;
     match made {
-        Ok(()) => Ok(record.report(job, &replicas)),
+        Ok(()) => Ok(record.report(&replicas)),
         Err(error) => Err(replicas.give_up(error).await),
     }
 }
@@ -138,7 +153,7 @@ async fn make(
     job: &Job<'_>,
     source: &Source,
     replicas: &mut Replicas,
-    lease: &mut Lease,
+    lease: &Lease,
     record: &mut Record<'_>,
 ) -> Result<()> {
     let codec = codec(job.settings, source.programs.major);
@@ -146,19 +161,30 @@ async fn make(
 
     // Before the snapshot, so that it is not held longer than it is read.
     job.observer.phase("reading roles and settings");
-    let sidecars = job.unless_stopped(sidecars::gather(job, source)).await?;
-    let size = job.unless_stopped(source.session.size()).await?;
+    let sidecars = job.stop.or_stop(sidecars::gather(job, source)).await?;
+    let size = job.stop.or_stop(source.session.size()).await?;
     job.observer.estimate(size.tables);
-    let snapshot: Snapshot = job.unless_stopped(source.session.export_snapshot()).await?;
+    let snapshot = job.stop.or_stop(source.session.export_snapshot()).await?;
     record.source(&size, &snapshot);
 
     // Proof 1: pg_dump has exited with 0, and its stream was whole.
     job.observer.phase("reading the database");
-    let uploads = replicas.open(&record.data_key(), &record.object_info(size.tables)).await?;
-    let passed = stream::run(job, source, &snapshot, codec, uploads, lease).await?;
+    let uploads = replicas
+        .open(&record.data_key(), &record.object_info(size.tables))
+        .await?;
+    let passed = match stream::run(job, source, &snapshot, codec, uploads, lease).await {
+        Err(error) if error.code() == Code::Permission => {
+            // pg_dump stops at the first object; the server can name them all, and the GRANT.
+            source.session.check_privileges().await?;
+            return Err(error);
+        }
+        passed => passed?,
+    };
     // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
-    let receipts = replicas.complete(&record.data_key(), passed.copies, &passed.expected).await?;
+    let receipts = replicas
+        .complete(&record.data_key(), passed.copies, &passed.expected)
+        .await?;
     record.data(passed.archive.as_ref(), &passed.expected, passed.md5, passed.bytes_read);
 
     for file in record.sidecars(passed.archive, sidecars) {
@@ -171,9 +197,16 @@ async fn make(
     if let Some(reason) = job.stop.reason() {
         return Err(reason.into());
     }
-    lease.still_held()?;
+    lease.still_held().await?;
     record.finished((job.clock)());
-    replicas.commit(&record.id, &record.tagged_files(), |receipt| record.manifest(receipt), &receipts).await?;
+    replicas
+        .commit(
+            &record.id,
+            &record.tagged_files(),
+            |receipt| record.manifest(receipt),
+            &receipts,
+        )
+        .await?;
 
     for warning in replicas.retag(&record.id, job.settings.retention.keep_last).await {
         record.warn(warning);
@@ -202,7 +235,10 @@ fn check_codec(settings: &Settings, programs: &Programs) -> Result<()> {
     {
         return Err(Error::new(
             Code::Config,
-            format!("--compress zstd needs the archive of pg_dump 16 or newer; this one is {}", programs.version),
+            format!(
+                "--compress zstd needs the archive of pg_dump 16 or newer; this one is {}",
+                programs.version
+            ),
         )
         .hint("use --compress auto or gzip, or a newer client with BACKUP_PG_DUMP_MAJOR"));
     }

@@ -47,6 +47,16 @@ pub enum Outcome {
     Failed(String),
 }
 
+impl Outcome {
+    pub fn name(&self) -> &str {
+        match self {
+            Outcome::Aborted => "aborted",
+            Outcome::Discarded => "given up",
+            Outcome::Failed(why) => why,
+        }
+    }
+}
+
 /// All that was found, and what went wrong: warnings, since a backup can be made all the same.
 #[derive(Debug, Default)]
 pub struct Cleared {

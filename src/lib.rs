@@ -3,6 +3,7 @@
 pub mod app;
 pub mod archive;
 pub mod aws;
+pub mod backup;
 pub mod backup_id;
 pub mod catalog;
 pub mod cli;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod lambda;
 pub mod lease;
 pub mod leftovers;
+pub mod lifecycle;
 pub mod manifest;
 pub mod pipeline;
 pub mod postgres;

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, Kind};
-use crate::manifest::{Compression, FileRecord, PgDump, Server, Snapshot};
+use crate::lease::Previous;
+use crate::leftovers::LeftOver;
+use crate::manifest::{Algorithm, Compression, FileRecord, PgDump, Server, Snapshot};
 use crate::retention::Tier;
 use crate::settings::Trigger;
 
@@ -50,9 +52,12 @@ pub struct BackupReport {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
     pub stores: Vec<StoreReport>,
-    /// What a killed run had left, and what was done about it.
+    /// The run that died while it held the lease, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_over: Option<Previous>,
+    /// What killed runs had left, and what was done about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub leftovers: Vec<String>,
+    pub leftovers: Vec<LeftOver>,
     /// What a person should look at although the backup is good.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -79,7 +84,11 @@ pub struct ErrorReport {
 
 impl From<&crate::error::Error> for ErrorReport {
     fn from(error: &crate::error::Error) -> Self {
-        Self { code: error.code().name(), message: error.message(), hint: error.hint_text().to_owned() }
+        Self {
+            code: error.code().name(),
+            message: error.message(),
+            hint: error.hint_text().to_owned(),
+        }
     }
 }
 
@@ -95,9 +104,9 @@ pub struct Notification {
 pub struct RulesReport {
     #[serde(flatten)]
     pub rules: serde_json::Value,
-    /// Set by `apply`: what is in the bucket now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub applied: Option<Applied>,
+    /// Set by `apply`: what is in each bucket now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<Applied>,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,7 +128,21 @@ impl fmt::Display for Report {
 
 impl fmt::Display for BackupReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}{}", self.id, if self.repeated { "  (this event's backup, made before)" } else { "" })?;
+        writeln!(
+            f,
+            "{}{}",
+            self.id,
+            if self.repeated {
+                "  (this event's backup, made before)"
+            } else {
+                ""
+            }
+        )?;
+        let algorithm = match self.compression.algorithm {
+            Algorithm::None => "not compressed,",
+            Algorithm::Gzip => "gzip",
+            Algorithm::Zstd => "zstd",
+        };
         writeln!(
             f,
             "  {} tables, {} rows, {} read, {} stored ({} {}), {:.1} s, tier {}",
@@ -127,7 +150,7 @@ impl fmt::Display for BackupReport {
             self.rows,
             human_bytes(self.bytes_read),
             human_bytes(self.bytes_stored),
-            self.compression.algorithm.name(),
+            algorithm,
             self.compression.level,
             self.duration_seconds,
             self.tier.name(),
@@ -142,7 +165,12 @@ impl fmt::Display for BackupReport {
             writeln!(f, "  missing {role}: {why}")?;
         }
         for leftover in &self.leftovers {
-            writeln!(f, "  left over: {leftover}")?;
+            writeln!(
+                f,
+                "  left over from a killed run: {} ({})",
+                leftover.key,
+                leftover.outcome.name()
+            )?;
         }
         for warning in &self.warnings {
             writeln!(f, "  warning: {warning}")?;
@@ -154,6 +182,13 @@ impl fmt::Display for BackupReport {
 impl fmt::Display for RulesReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rules = serde_json::to_string_pretty(&self.rules).map_err(|_| fmt::Error)?;
+        for bucket in &self.applied {
+            let (installed, store, foreign) = (bucket.installed, &bucket.store, bucket.foreign.len());
+            writeln!(
+                f,
+                "{installed} rules installed in {store}; {foreign} of others left as they are"
+            )?;
+        }
         writeln!(f, "{rules}")
     }
 }
@@ -169,5 +204,9 @@ pub fn human_bytes(bytes: u64) -> String {
         value /= 1000.0;
         unit = next;
     }
-    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+    if unit == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {unit}")
+    }
 }

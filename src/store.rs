@@ -4,11 +4,11 @@
 //! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
 //! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
 
-#[cfg(test)]
-pub(crate) mod memory;
 mod bucket;
 mod lifecycle;
 pub mod local;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod parts;
 pub mod s3;
 mod temporary;

@@ -80,10 +80,16 @@ fn rule_2_each_table_and_large_object_is_exactly_one_zlib_stream() {
 
 #[test]
 fn rule_3_an_empty_large_object_is_a_valid_empty_stream() {
-    let builder = Builder { minor: 15, blocks: vec![Content::LargeObjects(vec![(77, vec![])])] };
+    let builder = Builder {
+        minor: 15,
+        blocks: vec![Content::LargeObjects(vec![(77, vec![])])],
+    };
     let gzip = run_blocking(flow(builder.build(), Shape::Archive, Codec::Gzip(6))).unwrap();
     let stored = streams(&gzip.object, builder.head().len());
-    assert_eq!(stored[0].chunks.concat(), [0x78, 0x9c, 0x03, 0x00, 0x00, 0x00, 0x00, 0x01]);
+    assert_eq!(
+        stored[0].chunks.concat(),
+        [0x78, 0x9c, 0x03, 0x00, 0x00, 0x00, 0x00, 0x01]
+    );
 
     let zstd = run_blocking(flow(builder.build(), Shape::Archive, Codec::Zstd(3))).unwrap();
     let stored = streams(&zstd.object, builder.head().len());
@@ -101,7 +107,11 @@ fn rule_4_chunks_are_never_empty_and_never_much_beyond_a_piece() {
         let rewritten = run_blocking(flow(builder.build(), Shape::Archive, codec)).unwrap();
         for stream in streams(&rewritten.object, builder.head().len()) {
             for chunk in stream.chunks {
-                assert!(!chunk.is_empty() && chunk.len() <= 4 << 20, "{codec:?}: a chunk of {}", chunk.len());
+                assert!(
+                    !chunk.is_empty() && chunk.len() <= 4 << 20,
+                    "{codec:?}: a chunk of {}",
+                    chunk.len()
+                );
             }
         }
     }
@@ -112,23 +122,34 @@ fn rule_5_blocks_keep_the_order_of_the_table_of_contents() {
     for codec in CODECS {
         let builder = varied(16);
         let rewritten = run_blocking(flow(builder.build(), Shape::Archive, codec)).unwrap();
-        let mut ids: Vec<i64> = streams(&rewritten.object, builder.head().len()).iter().map(|s| s.dump_id).collect();
+        let mut ids: Vec<i64> = streams(&rewritten.object, builder.head().len())
+            .iter()
+            .map(|s| s.dump_id)
+            .collect();
         ids.dedup();
         assert_eq!(ids, [1, 2, 3, 4, 5]);
     }
     // And a source that breaks it is refused: restoring from a pipe would miss a table.
-    let two = Builder { minor: 16, blocks: vec![Content::Table(vec![row(1, 5)]), Content::Table(vec![row(2, 5)])] };
+    let two = Builder {
+        minor: 16,
+        blocks: vec![Content::Table(vec![row(1, 5)]), Content::Table(vec![row(2, 5)])],
+    };
     let archive = two.build();
     let (head, blocks) = archive.split_at(two.head().len());
     let (first, second) = blocks.split_at(blocks.len() / 2);
-    let error = run_blocking(flow([head, second, first].concat(), Shape::Archive, Codec::None)).err().unwrap();
+    let error = run_blocking(flow([head, second, first].concat(), Shape::Archive, Codec::None))
+        .err()
+        .unwrap();
     assert_eq!(error.code(), Code::PgDumpErr);
     assert!(error.message().contains("was due"), "{error}");
 }
 
 #[test]
 fn rule_6_zstd_frames_carry_a_checksum_that_catches_a_flipped_bit() {
-    let builder = Builder { minor: 16, blocks: vec![Content::Table((0..500).map(|seed| row(seed, 60)).collect())] };
+    let builder = Builder {
+        minor: 16,
+        blocks: vec![Content::Table((0..500).map(|seed| row(seed, 60)).collect())],
+    };
     let rewritten = run_blocking(flow(builder.build(), Shape::Archive, Codec::Zstd(1))).unwrap();
     for stream in streams(&rewritten.object, builder.head().len()) {
         for chunk in stream.chunks {
@@ -142,7 +163,9 @@ fn rule_6_zstd_frames_carry_a_checksum_that_catches_a_flipped_bit() {
 
 #[test]
 fn rule_7_zstd_is_refused_where_the_archive_version_cannot_say_it() {
-    let error = run_blocking(flow(varied(14).build(), Shape::Archive, Codec::Zstd(3))).err().unwrap();
+    let error = run_blocking(flow(varied(14).build(), Shape::Archive, Codec::Zstd(3)))
+        .err()
+        .unwrap();
     assert_eq!(error.code(), Code::PgDumpErr);
     assert!(error.message().contains("1.14"), "{error}");
     run_blocking(flow(varied(15).build(), Shape::Archive, Codec::Zstd(3))).unwrap();
@@ -155,8 +178,10 @@ fn the_table_of_contents_points_at_every_block() {
         let rewritten = run_blocking(flow(builder.build(), Shape::Archive, codec)).unwrap();
         let archive = rewritten.passed.archive.unwrap();
         assert_eq!(archive.toc.len(), builder.head().len());
-        let mut starts: Vec<u64> =
-            streams(&rewritten.object, builder.head().len()).iter().map(|s| s.block_at as u64).collect();
+        let mut starts: Vec<u64> = streams(&rewritten.object, builder.head().len())
+            .iter()
+            .map(|s| s.block_at as u64)
+            .collect();
         starts.dedup();
         let places: Vec<u64> = archive.blocks.iter().map(|block| block.place.offset).collect();
         assert_eq!(places, starts);
@@ -165,7 +190,11 @@ fn the_table_of_contents_points_at_every_block() {
             let entry = [&[2u8], offset.as_slice()].concat();
             assert!(memchr::memmem::find(&archive.toc, &entry).is_some());
         }
-        let ends: Vec<u64> = archive.blocks.iter().map(|block| block.place.offset + block.place.length).collect();
+        let ends: Vec<u64> = archive
+            .blocks
+            .iter()
+            .map(|block| block.place.offset + block.place.length)
+            .collect();
         assert_eq!(ends[..ends.len() - 1], starts[1..]);
         assert_eq!(*ends.last().unwrap(), rewritten.object.len() as u64);
     }
@@ -181,7 +210,12 @@ fn rows_bytes_and_digests_are_those_of_the_copy_text() {
             match content {
                 Content::Table(rows) => {
                     let text: Vec<u8> = rows.iter().flat_map(|row| [row.as_slice(), b"\n"].concat()).collect();
-                    assert_eq!(block.digest.content, BlockContent::Table { rows: rows.len() as u64 });
+                    assert_eq!(
+                        block.digest.content,
+                        BlockContent::Table {
+                            rows: rows.len() as u64
+                        }
+                    );
                     assert_eq!(block.digest.bytes, text.len() as u64);
                     assert_eq!(block.digest.sha256[..], Sha256::digest(&text)[..]);
                 }
@@ -193,12 +227,20 @@ fn rows_bytes_and_digests_are_those_of_the_copy_text() {
                             format!("{oid} {} {}\n", content.len(), hex::encode(Sha256::digest(&content)))
                         })
                         .collect();
-                    assert_eq!(block.digest.content, BlockContent::LargeObjects { count: objects.len() as u64 });
+                    assert_eq!(
+                        block.digest.content,
+                        BlockContent::LargeObjects {
+                            count: objects.len() as u64
+                        }
+                    );
                     assert_eq!(block.digest.sha256[..], Sha256::digest(lines)[..]);
                 }
             }
         }
-        assert_eq!(rewritten.passed.expected.sha256[..], Sha256::digest(&rewritten.object)[..]);
+        assert_eq!(
+            rewritten.passed.expected.sha256[..],
+            Sha256::digest(&rewritten.object)[..]
+        );
     }
 }
 
@@ -215,7 +257,12 @@ fn an_archive_cut_anywhere_is_not_a_backup() {
     let archive = builder.build();
     for length in 0..archive.len() {
         let error = run_blocking(flow(&archive[..length], Shape::Archive, Codec::Zstd(1))).err();
-        assert_eq!(error.map(|error| error.code()), Some(Code::PgDumpErr), "cut at {length} of {}", archive.len());
+        assert_eq!(
+            error.map(|error| error.code()),
+            Some(Code::PgDumpErr),
+            "cut at {length} of {}",
+            archive.len()
+        );
     }
     run_blocking(flow(archive, Shape::Archive, Codec::Zstd(1))).unwrap();
 }

@@ -15,7 +15,8 @@ use crate::catalog::{self, object_info};
 use crate::command::BackupRequest;
 use crate::compress::Codec;
 use crate::error::Result;
-use crate::leftovers::Cleared;
+use crate::lease::Previous;
+use crate::leftovers::{Cleared, LeftOver};
 use crate::manifest::{
     Algorithm, Compression, FileRecord, LargeObjectsRecord, Manifest, PgDump, SCHEMA, Server, TableRecord, checksums,
     role,
@@ -52,7 +53,8 @@ pub(super) struct Record<'a> {
     /// Files that the manifest does not list: the sums over those that it does.
     sums: Vec<FileRecord>,
     md5_of_data: Option<[u8; 16]>,
-    leftovers: Vec<String>,
+    took_over: Option<Previous>,
+    leftovers: Vec<LeftOver>,
     warnings: Vec<String>,
 }
 
@@ -94,15 +96,17 @@ impl<'a> Record<'a> {
             large_objects: Vec::new(),
             sums: Vec::new(),
             md5_of_data: None,
+            took_over: None,
             leftovers: Vec::new(),
             warnings: job.settings.notes.clone(),
         }
     }
 
-    pub(super) fn leftovers(&mut self, took_over: Option<String>, cleared: Cleared) {
-        self.leftovers.extend(took_over);
-        self.leftovers.extend(cleared.left_overs.iter().map(ToString::to_string));
-        self.warnings.extend(cleared.warnings.iter().map(crate::error::Error::message));
+    pub(super) fn leftovers(&mut self, took_over: Option<Previous>, cleared: Cleared) {
+        self.took_over = took_over;
+        self.leftovers = cleared.left_overs;
+        self.warnings
+            .extend(cleared.warnings.iter().map(crate::error::Error::message));
     }
 
     pub(super) fn codec(&mut self, codec: Codec) {
@@ -142,7 +146,10 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn object_info(&self, size_estimate: u64) -> ObjectInfo {
-        ObjectInfo { size_estimate: Some(size_estimate), ..self.info("application/octet-stream") }
+        ObjectInfo {
+            size_estimate: Some(size_estimate),
+            ..self.info("application/octet-stream")
+        }
     }
 
     fn info(&self, content_type: &'static str) -> ObjectInfo {
@@ -159,9 +166,16 @@ impl<'a> Record<'a> {
     ) {
         self.bytes_read = bytes_read;
         self.md5_of_data = md5;
-        let role = if self.format == Format::Custom { role::DUMP } else { role::SQL };
-        let file =
-            FileRecord { name: self.data_name(), bytes: expected.bytes, sha256: hex::encode(expected.sha256) };
+        let role = if self.format == Format::Custom {
+            role::DUMP
+        } else {
+            role::SQL
+        };
+        let file = FileRecord {
+            name: self.data_name(),
+            bytes: expected.bytes,
+            sha256: hex::encode(expected.sha256),
+        };
         self.files.insert(role.to_owned(), file);
         let Some(archive) = archive else {
             return;
@@ -206,36 +220,63 @@ impl<'a> Record<'a> {
             }
         }
         let system_info = Bytes::from(gathered.system_info);
-        files.push((role::SYSTEM_INFO, SYSTEM_INFO.to_owned(), system_info, "application/json"));
+        files.push((
+            role::SYSTEM_INFO,
+            SYSTEM_INFO.to_owned(),
+            system_info,
+            "application/json",
+        ));
 
-        let mut md5sums: Vec<(String, String)> =
-            self.md5_of_data.iter().map(|md5| (self.data_name(), hex::encode(md5))).collect();
+        let mut md5sums: Vec<(String, String)> = self
+            .md5_of_data
+            .iter()
+            .map(|md5| (self.data_name(), hex::encode(md5)))
+            .collect();
         let mut sidecars = Vec::new();
         for (role, name, bytes, content_type) in files {
             if self.md5 {
                 md5sums.push((name.clone(), hex::encode(Md5::digest(&bytes))));
             }
             self.files.insert(role.to_owned(), file_record(&name, &bytes));
-            sidecars.push(Sidecar { key: self.id.key(&name), bytes, info: self.info(content_type) });
+            sidecars.push(Sidecar {
+                key: self.id.key(&name),
+                bytes,
+                info: self.info(content_type),
+            });
         }
-        let sha256sums = self.files.values().map(|file| (file.name.clone(), file.sha256.clone())).collect();
+        let sha256sums = self
+            .files
+            .values()
+            .map(|file| (file.name.clone(), file.sha256.clone()))
+            .collect();
         let mut sums = vec![(SHA256SUMS, sums_file(sha256sums))];
         if self.md5 {
             sums.push((MD5SUMS, sums_file(md5sums)));
         }
         for (name, bytes) in sums {
             self.sums.push(file_record(name, &bytes));
-            sidecars.push(Sidecar { key: self.id.key(name), bytes, info: self.info("text/plain") });
+            sidecars.push(Sidecar {
+                key: self.id.key(name),
+                bytes,
+                info: self.info("text/plain"),
+            });
         }
         for sidecar in &mut sidecars {
-            sidecar.info.tags.push(("sha256".to_owned(), hex::encode(Sha256::digest(&sidecar.bytes))));
+            sidecar
+                .info
+                .tags
+                .push(("sha256".to_owned(), hex::encode(Sha256::digest(&sidecar.bytes))));
         }
         sidecars
     }
 
     /// Name and digest of every file that is to be tagged before the manifest is put.
     pub(super) fn tagged_files(&self) -> Vec<(String, String)> {
-        self.files.values().chain(&self.sums).map(|file| (file.name.clone(), file.sha256.clone())).collect()
+        self.files
+            .values()
+            .chain(&self.sums)
+            .map(|file| (file.name.clone(), file.sha256.clone()))
+            .collect()
     }
 
     pub(super) fn manifest(&self, receipt: &Stored) -> Manifest {
@@ -284,11 +325,17 @@ impl<'a> Record<'a> {
     }
 
     fn pg_dump(&self) -> PgDump {
-        PgDump { version: self.source.programs.version.clone(), archive_version: self.archive_version.clone() }
+        PgDump {
+            version: self.source.programs.version.clone(),
+            archive_version: self.archive_version.clone(),
+        }
     }
 
     fn compression(&self) -> Compression {
-        Compression { algorithm: self.algorithm(), level: self.codec.level() }
+        Compression {
+            algorithm: self.algorithm(),
+            level: self.codec.level(),
+        }
     }
 
     fn seconds(&self) -> f64 {
@@ -301,7 +348,13 @@ impl<'a> Record<'a> {
 
     fn metadata(&self) -> BTreeMap<String, Value> {
         let seconds = self.seconds();
-        let rate = |bytes: u64| if seconds > 0.0 { (bytes as f64 / seconds).round() } else { 0.0 };
+        let rate = |bytes: u64| {
+            if seconds > 0.0 {
+                (bytes as f64 / seconds).round()
+            } else {
+                0.0
+            }
+        };
         BTreeMap::from([
             ("host".to_owned(), json!(self.host)),
             ("database_bytes".to_owned(), json!(self.database_bytes)),
@@ -318,8 +371,13 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn report(self, replicas: &Replicas) -> BackupReport {
-        let manifest = self.manifest(&Stored { bytes: 0, checksum: None, parts: Vec::new() });
+        let manifest = self.manifest(&Stored {
+            bytes: 0,
+            checksum: None,
+            parts: Vec::new(),
+        });
         let mut report = describe(&manifest, replicas.report());
+        report.took_over = self.took_over;
         report.leftovers = self.leftovers;
         report.warnings = self.warnings;
         report
@@ -329,8 +387,16 @@ impl<'a> Record<'a> {
 /// The report on a backup that was made before.
 pub(super) async fn repeated(store: &dyn Store, id: &BackupId) -> Result<BackupReport> {
     let manifest = catalog::read_manifest(store, id).await?.require(id)?;
-    let holder = StoreReport { url: store.url().to_owned(), primary: true, holds_backup: true, error: None };
-    Ok(BackupReport { repeated: true, ..describe(&manifest, vec![holder]) })
+    let holder = StoreReport {
+        url: store.url().to_owned(),
+        primary: true,
+        holds_backup: true,
+        error: None,
+    };
+    Ok(BackupReport {
+        repeated: true,
+        ..describe(&manifest, vec![holder])
+    })
 }
 
 /// What a manifest says, as a report.
@@ -358,6 +424,7 @@ fn describe(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
         files: manifest.files.clone(),
         missing: manifest.missing.clone(),
         stores,
+        took_over: None,
         leftovers: Vec::new(),
         warnings: Vec::new(),
         notification: None,
@@ -365,12 +432,19 @@ fn describe(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
 }
 
 fn file_record(name: &str, bytes: &[u8]) -> FileRecord {
-    FileRecord { name: name.to_owned(), bytes: bytes.len() as u64, sha256: hex::encode(Sha256::digest(bytes)) }
+    FileRecord {
+        name: name.to_owned(),
+        bytes: bytes.len() as u64,
+        sha256: hex::encode(Sha256::digest(bytes)),
+    }
 }
 
 /// As `sha256sum` and `md5sum` write and check it. Our names hold no backslash and no newline,
 /// so no line needs their escapes.
 fn sums_file(mut sums: Vec<(String, String)>) -> Bytes {
     sums.sort();
-    sums.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect::<String>().into()
+    sums.iter()
+        .map(|(name, sum)| format!("{sum}  {name}\n"))
+        .collect::<String>()
+        .into()
 }

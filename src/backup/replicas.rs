@@ -49,7 +49,12 @@ impl Replicas {
                 Err(error) if all.is_empty() => return Err(error),
                 Err(error) => Some(error),
             };
-            all.push(Replica { store: Arc::clone(store), failed, written: Vec::new(), committed: false });
+            all.push(Replica {
+                store: Arc::clone(store),
+                failed,
+                written: Vec::new(),
+                committed: false,
+            });
         }
         if all.is_empty() {
             return Err(Error::config("no store is set").hint("name one with --store or BACKUP_STORE"));
@@ -57,14 +62,19 @@ impl Replicas {
         Ok(Self { all })
     }
 
-    pub(super) fn primary(&self) -> &dyn Store {
-        &*self.all[0].store
+    pub(super) fn primary(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.all[0].store)
     }
 
     /// One upload per store that takes part, the primary's first.
     pub(super) async fn open(&mut self, key: &str, info: &ObjectInfo) -> Result<Vec<Box<dyn Upload>>> {
         let mut uploads = Vec::new();
-        for (index, replica) in self.all.iter_mut().enumerate().filter(|(_, replica)| replica.takes_part()) {
+        for (index, replica) in self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, replica)| replica.takes_part())
+        {
             match replica.store.upload(key, info).await {
                 Ok(upload) => uploads.push(upload),
                 Err(error) if index == 0 => return Err(error),
@@ -125,10 +135,18 @@ impl Replicas {
     }
 
     pub(super) async fn put(&mut self, key: &str, bytes: Bytes, info: &ObjectInfo) -> Result<()> {
-        for (index, replica) in self.all.iter_mut().enumerate().filter(|(_, replica)| replica.takes_part()) {
+        for (index, replica) in self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, replica)| replica.takes_part())
+        {
             // Noted first: a put whose answer was lost may have been done.
             replica.written.push(key.to_owned());
-            let put = replica.store.put(key, bytes.clone(), info, crate::store::Condition::Always).await;
+            let put = replica
+                .store
+                .put(key, bytes.clone(), info, crate::store::Condition::Always)
+                .await;
             match put {
                 Ok(_) => {}
                 Err(error) if index == 0 => return Err(error),
@@ -182,7 +200,11 @@ impl Replicas {
         let mut warnings = Vec::new();
         for replica in self.all.iter().filter(|replica| replica.committed) {
             if let Err(error) = catalog::retag(&*replica.store, id.database(), keep_last).await {
-                warnings.push(format!("retention tags in {}: {}", replica.store.url(), error.message()));
+                warnings.push(format!(
+                    "retention tags in {}: {}",
+                    replica.store.url(),
+                    error.message()
+                ));
             }
         }
         warnings

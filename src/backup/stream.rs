@@ -1,5 +1,6 @@
 //! From pg_dump's pipe into open uploads: the long step, and the one that anything may interrupt.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Job, Source};
 use crate::compress::Codec;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::lease::Lease;
 use crate::pipeline::{self, Failure, Flow, Passed, Shape};
-use crate::postgres::{Dump, Snapshot};
+use crate::postgres::{Dump, Snapshot, StallClock, WatchedPipe};
 use crate::settings::Format;
 use crate::store::Upload;
 
@@ -26,21 +27,28 @@ pub(super) async fn run(
     snapshot: &Snapshot,
     codec: Codec,
     uploads: Vec<Box<dyn Upload>>,
-    lease: &mut Lease,
+    lease: &Lease,
 ) -> Result<Passed> {
     let settings = job.settings;
     let mut dump = match Dump::start(
         &source.programs,
         source.session.info(),
-        &settings.postgres,
+        source.passfile.as_ref(),
+        &snapshot.id,
         settings.format,
-        Some(&snapshot.id),
+        &settings.postgres,
     ) {
         Ok(dump) => dump,
         Err(error) => return Err(abort(uploads, error).await),
     };
+    let output = match dump.take_stdout() {
+        Ok(output) => output,
+        Err(error) => return Err(abort(uploads, error).await),
+    };
+    let clock = StallClock::default();
+    let stalled = || stalled(&clock, settings.postgres.stall);
     let flow = Flow {
-        input: Box::new(dump.take_output()),
+        input: Box::new(WatchedPipe::new(output, clock.clone())),
         shape: match settings.format {
             Format::Custom => Shape::Archive,
             Format::Plain => Shape::Sql,
@@ -55,9 +63,9 @@ pub(super) async fn run(
     tokio::pin!(path);
     let passed = tokio::select! {
         biased;
-        error = interruption(job, &dump, lease) => {
+        error = interruption(job, stalled(), lease) => {
             stop.cancel();
-            let stopped = dump.stop().await;
+            dump.stop().await;
             let mut error = error;
             match path.await {
                 // It had just come through: the uploads are still open.
@@ -65,10 +73,7 @@ pub(super) async fn run(
                 Err(Failure::Store(second)) => error = error.also(second),
                 Err(Failure::Source(_) | Failure::Stopped) => {}
             }
-            return Err(match stopped {
-                Ok(()) => error,
-                Err(second) => error.also(second),
-            });
+            return Err(error);
         }
         passed = &mut path => passed,
     };
@@ -76,43 +81,51 @@ pub(super) async fn run(
         Ok(passed) => {
             let exit = tokio::select! {
                 exit = dump.wait() => exit,
-                error = interruption(job, &dump, lease) => Err(error),
+                error = interruption(job, stalled(), lease) => Err(error),
             };
             match exit {
                 Ok(()) => Ok(passed),
                 Err(error) => {
-                    let _ = dump.stop().await;
+                    dump.stop().await;
                     Err(abort(passed.copies.into_iter().flatten().collect(), error).await)
                 }
             }
         }
-        Err(Failure::Source(error)) => Err(last_words(dump, error).await),
-        Err(Failure::Store(error)) => Err(match dump.stop().await {
-            Ok(()) => error,
-            Err(second) => error.also(second),
-        }),
+        Err(Failure::Source(error)) => Err(last_words(&dump, error).await),
+        Err(Failure::Store(error)) => {
+            dump.stop().await;
+            Err(error)
+        }
         Err(Failure::Stopped) => Err(Error::internal("the pipeline stopped without being told to")),
     }
 }
 
 /// Resolves to the reason for which the run must end now.
-async fn interruption(job: &Job<'_>, dump: &Dump, lease: &Lease) -> Error {
+async fn interruption(job: &Job<'_>, stalled: impl Future<Output = Error>, lease: &Lease) -> Error {
     tokio::select! {
         reason = job.stop.requested() => reason.into(),
-        error = dump.stalled() => error,
+        error = stalled => error,
         error = lease.lost() => error,
     }
 }
 
+async fn stalled(clock: &StallClock, limit: Duration) -> Error {
+    clock.watch(limit).await;
+    Error::new(
+        Code::Stalled,
+        format!("pg_dump has given no byte for {} s", limit.as_secs()),
+    )
+}
+
 /// The stream was not whole. If pg_dump knows why, it says so within moments.
-async fn last_words(mut dump: Dump, seen: Error) -> Error {
+async fn last_words(dump: &Dump, seen: Error) -> Error {
     match tokio::time::timeout(LAST_WORDS, dump.wait()).await {
         Ok(Err(told)) => told,
         Ok(Ok(())) => seen,
-        Err(_) => match dump.stop().await {
-            Ok(()) => seen,
-            Err(second) => seen.also(second),
-        },
+        Err(_) => {
+            dump.stop().await;
+            seen
+        }
     }
 }
 

@@ -174,7 +174,11 @@ pub fn streams(archive: &[u8], mut at: usize) -> Vec<StoredStream> {
                 chunks.push(archive[at..at + length as usize].to_vec());
                 at += length as usize;
             }
-            found.push(StoredStream { block_at, dump_id, chunks });
+            found.push(StoredStream {
+                block_at,
+                dump_id,
+                chunks,
+            });
             if block_type == 1 {
                 break;
             }
@@ -186,7 +190,9 @@ pub fn streams(archive: &[u8], mut at: usize) -> Vec<StoredStream> {
 pub fn inflate(stream: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     let mut decoder = flate2::bufread::ZlibDecoder::new(stream);
-    decoder.read_to_end(&mut text).expect("a zlib stream with the right checksum");
+    decoder
+        .read_to_end(&mut text)
+        .expect("a zlib stream with the right checksum");
     assert!(decoder.into_inner().is_empty(), "bytes after the zlib stream's end");
     text
 }

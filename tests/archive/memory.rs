@@ -21,7 +21,11 @@ impl Upload for Memory {
         Ok(())
     }
     async fn complete(self: Box<Self>, expected: &Expected) -> Result<Stored> {
-        Ok(Stored { bytes: expected.bytes, checksum: None, parts: Vec::new() })
+        Ok(Stored {
+            bytes: expected.bytes,
+            checksum: None,
+            parts: Vec::new(),
+        })
     }
     async fn abort(self: Box<Self>) -> Result<()> {
         self.0.lock().unwrap().1 = true;
@@ -63,5 +67,9 @@ pub async fn run(flow: Flow) -> Result<Rewritten, Error> {
 }
 
 pub fn run_blocking(flow: Flow) -> Result<Rewritten, Error> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(flow))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(run(flow))
 }
