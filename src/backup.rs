@@ -21,17 +21,13 @@ use crate::postgres::{self, Passfile, Programs, Session};
 use crate::progress::Observer;
 use crate::report::BackupReport;
 use crate::secrets::Credentials;
-use crate::settings::{Clock, Compression, Format, Settings};
+use crate::settings::{Clock, Compression, Format, GZIP_LEVEL, Settings, ZSTD_LEVEL};
 use crate::stop::Stop;
 use crate::store::Store;
 
 use record::Record;
 use replicas::Replicas;
 
-/// zstd's level for `auto`: on text, numbers and JSON it gives no more bytes than pg_dump's own
-/// default does, at a fraction of the processor's time (docs/performance.md).
-const AUTO_ZSTD_LEVEL: i32 = 2;
-const AUTO_GZIP_LEVEL: u32 = 6;
 /// The first pg_dump whose archive can say zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
 
@@ -218,9 +214,9 @@ async fn make(
 fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
     match settings.compression {
         Compression::Auto if settings.format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => {
-            Codec::Gzip(AUTO_GZIP_LEVEL)
+            Codec::Gzip(GZIP_LEVEL)
         }
-        Compression::Auto => Codec::Zstd(AUTO_ZSTD_LEVEL),
+        Compression::Auto => Codec::Zstd(ZSTD_LEVEL),
         Compression::Zstd(level) => Codec::Zstd(level),
         Compression::Gzip(level) => Codec::Gzip(level),
         Compression::None => Codec::None,

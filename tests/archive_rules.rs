@@ -367,3 +367,43 @@ proptest! {
         prop_assert!(run_blocking(flow(bytes, Shape::Archive, Codec::None)).is_err());
     }
 }
+
+/// The fuzz target's corpus, replayed in every test run: what once broke the reader stays here.
+#[test]
+fn the_fuzz_corpus_ends_in_an_error_or_the_end() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/archive");
+    let mut replayed = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        for codec in CODECS {
+            let _ = run_blocking(flow(bytes.clone(), Shape::Archive, codec));
+        }
+        replayed += 1;
+    }
+    assert!(replayed >= 6, "only {replayed} inputs in {folder}");
+}
+
+/// Writes the corpus's seeds: whole archives of each version.
+#[test]
+fn the_corpus_has_a_whole_archive_of_each_version() {
+    for minor in [14, 15, 16] {
+        let builder = Builder {
+            minor,
+            blocks: vec![
+                Content::Table(vec![row(1, 30), Vec::new()]),
+                Content::LargeObjects(vec![(5, vec![row(3, 10), row(4, 3)]), (3_000_000_000, vec![])]),
+                Content::Table(vec![]),
+            ],
+        };
+        let path = format!("{}/fuzz/corpus/archive/whole-1.{minor}", env!("CARGO_MANIFEST_DIR"));
+        let stored = std::fs::read(&path).unwrap_or_default();
+        if std::env::var_os("PGSTOW_WRITE_CORPUS").is_some() {
+            std::fs::write(&path, builder.build()).unwrap();
+        } else {
+            assert!(
+                stored == builder.build(),
+                "{path}: write it anew with PGSTOW_WRITE_CORPUS=1"
+            );
+        }
+    }
+}
