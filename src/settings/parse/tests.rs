@@ -3,7 +3,7 @@ use secrecy::ExposeSecret;
 use super::*;
 use crate::error::Code;
 use crate::retention::Tier;
-use crate::settings::Source;
+use crate::settings::{Checksums, Encryption, Source};
 
 /// A working directory with the files that a test needs.
 struct Place {
