@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
@@ -132,16 +132,31 @@ fn listen_for_signals(stop: &Stop) -> Result<()> {
     Ok(())
 }
 
+/// The document of a failure.
+#[derive(Serialize)]
+struct Failure<'a> {
+    status: &'static str,
+    error: Told<'a>,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    code: &'static str,
+    message: &'a str,
+    hint: &'a str,
+}
+
 /// The contract's two shapes of a failure: lines for people on stderr, a document on stdout.
 pub fn tell(error: &Error, json: bool) {
-    let (code, message, hint) = (error.code().name(), harmless(&error.message()), error.hint_text());
+    let (code, message, hint) = (error.code().name(), &harmless(&error.message()), error.hint_text());
     if json {
-        let document = json!({
-            "status": "failed",
-            "error": {"code": code, "message": message, "hint": hint},
-        });
+        let failure = Failure {
+            status: "failed",
+            error: Told { code, message, hint },
+        };
+        let document = serde_json::to_string(&failure).unwrap_or_default();
         // Whoever reads stdout may have gone: the exit code and stderr still tell.
-        let _ = write_out(&format!("{document}\n"));
+        let _ = write_out(&(document + "\n"));
     }
     write_err(&format!("error[{code}]: {message}\nhint: {}\n", harmless(hint)));
 }

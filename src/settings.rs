@@ -7,6 +7,7 @@ mod aliases;
 mod dotenv;
 mod layers;
 mod parse;
+mod problems;
 mod source;
 mod specs;
 mod stores;

@@ -34,9 +34,11 @@ fn filter(text: &str) -> Result<EnvFilter> {
 }
 
 /// Where a log line may come from. Others' `trace` holds bytes from the wire, and so secrets:
-/// nobody can turn that on.
+/// nobody can turn that on. Lambda's runtime repeats each failure that the face has logged, which
+/// would count every alarm twice.
 fn allowed(metadata: &tracing::Metadata<'_>) -> bool {
-    metadata.target().starts_with("pgstow") || *metadata.level() <= Level::DEBUG
+    let target = metadata.target();
+    target.starts_with("pgstow") || (*metadata.level() <= Level::DEBUG && target != "lambda_runtime::layers::panic")
 }
 
 /// Starts logging, once per process; a second call (a test's) changes nothing.

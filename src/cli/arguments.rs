@@ -42,7 +42,8 @@ pub enum Invocation {
         pgstow retention show --store s3://acme-backups/pg\n\n\
         `pgstow backup --help` tells every setting.",
     disable_help_subcommand = true,
-    subcommand_required = true
+    subcommand_required = true,
+    arg_required_else_help = false
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -94,7 +95,8 @@ enum Action {
         after_long_help = "Examples:\n  \
             pgstow retention show --store s3://acme-backups/pg --retention daily=7,weekly=4,monthly=12\n  \
             pgstow retention apply --store s3://acme-backups/pg --retention 30d",
-        subcommand_required = true
+        subcommand_required = true,
+        arg_required_else_help = false
     )]
     Retention {
         #[command(subcommand)]

@@ -5,7 +5,7 @@
 //! the copy by SCP), and noted where it would not.
 
 use super::layers::{Value, Values};
-use super::parse::Problems;
+use super::problems::Problems;
 use super::specs::truth;
 
 /// Schedules belong to `serve`; a one-shot command has nothing to do with them.
@@ -201,10 +201,8 @@ fn endpoint(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String
     }
     let ssl = switch(values, "MINIO_USE_SSL", problems);
     let port = values.get("MINIO_PORT").map(|port| port.text().trim().to_owned());
-    if let Some(port) = &port {
-        if port.parse::<u16>().is_err() {
-            problems.add("MINIO_PORT: expected a port number".to_owned());
-        }
+    if port.as_ref().is_some_and(|port| port.parse::<u16>().is_err()) {
+        problems.add("MINIO_PORT: expected a port number".to_owned());
     }
     let text = host.text().trim().trim_end_matches('/');
     let url = match text.split_once("://") {

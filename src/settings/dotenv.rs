@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, Malformed> {
     let mut lines = text.split('\n').enumerate();
     while let Some((index, line)) = lines.next() {
         let malformed = |why| Malformed { line: index + 1, why };
-        let line = line.trim();
+        let line = line.trim_start().trim_end_matches('\r');
         if line.is_empty() || line.starts_with('#') {
             continue;
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::Input;
 use super::aliases;
 use super::dotenv;
-use super::parse::Problems;
+use super::problems::Problems;
 use super::table::{self, Kind, SETTINGS, nearest};
 
 /// Strongest first, so that a smaller layer wins.

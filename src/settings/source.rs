@@ -12,7 +12,7 @@
 
 use super::Source;
 use super::layers::{Value, Values};
-use super::parse::Problems;
+use super::problems::Problems;
 use crate::postgres::ConnectionInfo;
 
 /// The variable, and libpq's name for the same.
@@ -36,11 +36,11 @@ pub fn resolve(values: &Values, problems: &mut Problems, notes: &mut Vec<String>
     let url = values.get("DATABASE_URL");
     let secret = values.get("BACKUP_SECRET_ID");
     let password = values.get("DB_PASSWORD");
-    if let (Some(url), Some(secret)) = (url, secret) {
-        if url.layer == secret.layer {
-            problems.conflict(url, secret, "give the database once");
-            return Source::None;
-        }
+    if let (Some(url), Some(secret)) = (url, secret)
+        && url.layer == secret.layer
+    {
+        problems.conflict(url, secret, "give the database once");
+        return Source::None;
     }
     let secret = secret.filter(|secret| url.is_none_or(|url| secret.layer < url.layer));
     let Some(secret) = secret else {

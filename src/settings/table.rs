@@ -2,7 +2,7 @@
 //! keys of the TOML file, the help text and the guard on secrets all come from here.
 
 /// One setting, as its user may name it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// What its values are keyed by, whatever layer they come from.
     pub variable: &'static str,

@@ -1,9 +1,12 @@
+mod older_names;
+mod source;
+
 use secrecy::ExposeSecret;
 
 use super::*;
 use crate::error::Code;
 use crate::retention::Tier;
-use crate::settings::Source;
+use crate::settings::{Checksums, Encryption, Source};
 
 /// A working directory with the files that a test needs.
 struct Place {
@@ -93,6 +96,17 @@ fn noted(settings: &Settings, part: &str) {
         "{:?}",
         settings.notes
     );
+}
+
+fn direct(settings: &Settings) -> &crate::postgres::ConnectionInfo {
+    match &settings.source {
+        Source::Direct(info) => info,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn password(settings: &Settings) -> Option<&str> {
+    direct(settings).password.as_ref().map(ExposeSecret::expose_secret)
 }
 
 #[test]
@@ -215,126 +229,6 @@ fn a_misspelt_variable_is_noted() {
     assert!(!settings.notes.iter().any(|note| note.contains("ALLOW_RESTORE")));
 }
 
-// The source.
-
-fn direct(settings: &Settings) -> &crate::postgres::ConnectionInfo {
-    match &settings.source {
-        Source::Direct(info) => info,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn password(settings: &Settings) -> Option<&str> {
-    direct(settings).password.as_ref().map(ExposeSecret::expose_secret)
-}
-
-#[test]
-fn single_variables_make_a_source() {
-    let settings = env(&[
-        ("DB_HOST", "db"),
-        ("DB_PORT", "5433"),
-        ("DB_NAME", "shop "),
-        ("DB_USER", "ada"),
-        ("DB_PASSWORD", " p@ss "),
-        ("PGSSLMODE", "require"),
-    ])
-    .load();
-    let info = direct(&settings);
-    assert_eq!(
-        (info.host.as_deref(), info.port, info.dbname.as_deref()),
-        (Some("db"), Some(5433), Some("shop "))
-    );
-    assert_eq!(password(&settings), Some(" p@ss "));
-    assert_eq!(info.params["sslmode"], "require");
-    assert!(!format!("{settings:?}").contains("p@ss"));
-    env(&[("DB_HOST", "db"), ("DB_PORT", "x")]).refused(&["DB_PORT from the environment"]);
-}
-
-#[test]
-fn url_and_secret_in_one_layer_conflict_and_the_stronger_layer_wins() {
-    let url = ("DATABASE_URL", "postgres://u:p@h/db");
-    env(&[url, ("BACKUP_SECRET_ID", "prod")])
-        .refused(&["DATABASE_URL from the environment and BACKUP_SECRET_ID from the environment are in conflict"]);
-    Place::new()
-        .flag("DATABASE_URL", url.1)
-        .flag("BACKUP_SECRET_ID", "prod")
-        .refused(&["--database-url and --secret-id are in conflict"]);
-    let settings = env(&[url]).flag("BACKUP_SECRET_ID", "prod").load();
-    assert!(matches!(&settings.source, Source::Secret { id, .. } if id == "prod"));
-    let settings = env(&[url]).env_file("BACKUP_SECRET_ID=prod").load();
-    assert_eq!(direct(&settings).host.as_deref(), Some("h"));
-}
-
-#[test]
-fn parts_beside_a_url_of_the_same_layer_must_agree() {
-    let url = ("DATABASE_URL", "postgres://u:p@h/db?sslmode=verify-full");
-    let settings = env(&[
-        url,
-        ("DB_HOST", "h"),
-        ("DB_NAME", "db"),
-        ("DB_PORT", "5440"),
-        ("PGSSLMODE", "disable"),
-    ])
-    .load();
-    assert_eq!(direct(&settings).port, Some(5440));
-    assert_eq!(direct(&settings).params["sslmode"], "verify-full");
-    let message = env(&[url, ("DB_HOST", "other"), ("DB_PASSWORD", "hunter2")]).refused(&[
-        "DATABASE_URL from the environment and DB_HOST from the environment are in conflict: they differ in the host",
-        "DB_PASSWORD",
-    ]);
-    assert!(!message.contains("hunter2"));
-}
-
-#[test]
-fn parts_of_another_layer_replace_or_complete_the_url() {
-    let settings = env(&[("DB_PASSWORD", "from env"), ("DB_HOST", "ignored")])
-        .flag("DATABASE_URL", "postgres://u@h/db")
-        .load();
-    assert_eq!(direct(&settings).host.as_deref(), Some("h"));
-    assert_eq!(password(&settings), Some("from env"));
-    let settings = env(&[("DB_HOST", "stronger")])
-        .env_file("DATABASE_URL=postgres://u:p@h/db")
-        .load();
-    assert_eq!(direct(&settings).host.as_deref(), Some("stronger"));
-    assert_eq!(password(&settings), Some("p"));
-}
-
-#[test]
-fn a_password_in_a_flag_is_noted() {
-    let settings = Place::new().flag("DATABASE_URL", "postgres://u:hunter2@h/db").load();
-    noted(&settings, "visible to every user");
-    assert!(!settings.notes.concat().contains("hunter2"));
-}
-
-#[test]
-fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
-    let place = env(&[
-        ("BACKUP_SECRET_ID", "prod"),
-        ("DB_NAME", "shop"),
-        ("PGSSLMODE", "require"),
-    ])
-    .env_file("DB_HOST=localhost\nDB_PASSWORD=old\n");
-    let settings = place.load();
-    let Source::Secret { id, overrides } = &settings.source else {
-        panic!("{:?}", settings.source)
-    };
-    assert_eq!(id, "prod");
-    assert_eq!(overrides.dbname.as_deref(), Some("shop"));
-    assert_eq!((&overrides.host, overrides.password.is_none()), (&None, true));
-    assert_eq!(overrides.params["sslmode"], "require");
-    noted(
-        &settings,
-        "DB_HOST from .env not used: BACKUP_SECRET_ID from the environment is stronger",
-    );
-    env(&[("BACKUP_SECRET_ID", "prod"), ("DB_PASSWORD", "x")]).refused(&["the secret holds the password"]);
-    let settings = env(&[("DB_USER", "ada"), ("DB_PASSWORD", "x")])
-        .env_file("BACKUP_SECRET_ID=prod")
-        .load();
-    assert_eq!(password(&settings), Some("x"));
-}
-
-// Stores.
-
 #[test]
 fn stores_are_separated_by_spaces_in_a_variable_and_whole_in_a_flag() {
     let place = env(&[("BACKUP_STORE", "s3://shop-backups  ./copy")]);
@@ -369,8 +263,6 @@ fn a_lambda_function_must_name_its_store_and_logs_json() {
         (LogFormat::Json, "info")
     );
 }
-
-// Retention, compression, limits.
 
 #[test]
 fn two_retentions_conflict_in_one_layer_only() {
@@ -437,8 +329,6 @@ fn the_wait_for_a_lock_stays_below_the_stall_limit() {
 fn more_jobs_than_this_version_has_are_noted() {
     noted(&env(&[("BACKUP_JOBS", "4")]).load(), "one stream");
 }
-
-// S3 and AWS.
 
 #[test]
 fn encryption_names_a_method_and_a_key() {
@@ -550,135 +440,4 @@ fn children_inherit_four_variables_and_no_credential() {
 fn the_log_filter_is_checked_at_once() {
     assert_eq!(env(&[("RUST_LOG", "debug")]).load().log.filter, "debug");
     env(&[("RUST_LOG", "pgstow=loud"), ("LOG_FORMAT", "xml")]).refused(&["RUST_LOG", "LOG_FORMAT"]);
-}
-
-// The older systems' names.
-
-#[test]
-fn an_older_systems_env_file_runs_unchanged() {
-    let place = Place::new().env_file(
-        "DB_HOST=localhost\nDB_PORT=5432\nDB_NAME=shop\nDB_USER=postgres\nDB_PASSWORD=pa$$#1\n\
-         BACKUP_DIR=./dumps\nBACKUP_LOCAL=true\nBACKUP_RETENTION_DAYS=14\nBACKUP_COMPRESSION_LEVEL=9\n\
-         BACKUP_S3=false\nBACKUP_S3_BUCKET=\nBACKUP_MINIO=true\nMINIO_END_POINT=minio\nMINIO_PORT=9000\n\
-         MINIO_ACCESS_KEY=minioadmin\nMINIO_SECRET_KEY=hunter2\nMINIO_BUCKET=dumps\nBACKUP_REMOTE=false\n\
-         BACKUP_REMOTE_HOST=backup.example\nBACKUP_ENCRYPT=false\nBACKUP_GPG_RECIPIENT=ops@example.com\n\
-         BACKUP_EMAIL_NOTIFY=true\nBACKUP_EMAIL_TO=ops@example.com\nFULL_BACKUP_SCHEDULE=0 2 * * *\n\
-         INCREMENTAL_BACKUP_SCHEDULE=0 * * * *\nCLEANUP_SCHEDULE=0 4 * * 0\n",
-    );
-    let settings = place.load();
-    assert_eq!(password(&settings), Some("pa$$#1"));
-    assert_eq!(
-        settings.stores,
-        [StoreUrl::Folder(place.path("dumps")), s3_store("dumps")]
-    );
-    assert_eq!(settings.retention.policy, Policy::Days(14));
-    assert_eq!(settings.compression, Compression::Gzip(9));
-    assert_eq!(settings.aws.endpoint_s3.as_deref(), Some("http://minio:9000"));
-    assert_eq!(settings.aws.s3_access_key_id.as_deref(), Some("minioadmin"));
-    assert!(settings.aws.access_key_id.is_none());
-    noted(&settings, "e-mail is not in this version");
-    noted(&settings, "travel unencrypted");
-    assert!(!settings.notes.iter().any(|note| note.contains("SCHEDULE")));
-}
-
-#[test]
-fn encryption_that_was_asked_for_is_never_left_out() {
-    env(&[("BACKUP_ENCRYPT", "true")]).refused(&["BACKUP_ENCRYPT from the environment", "does not encrypt"]);
-    env(&[("BACKUP_GPG_RECIPIENT", "ops@example.com")]).refused(&["BACKUP_GPG_RECIPIENT", "BACKUP_ENCRYPT=false"]);
-    env(&[("BACKUP_ENCRYPT", "maybe")]).refused(&["BACKUP_ENCRYPT", "true or false"]);
-}
-
-#[test]
-fn a_copy_to_a_host_is_never_left_out() {
-    env(&[("BACKUP_REMOTE", "true")]).refused(&["BACKUP_REMOTE from the environment", "not in this version"]);
-    env(&[("BACKUP_REMOTE", "ops@host:/srv")]).refused(&["BACKUP_REMOTE"]);
-    noted(&env(&[("BACKUP_REMOTE_HOST", "h")]).load(), "BACKUP_REMOTE_HOST");
-}
-
-#[test]
-fn older_buckets_become_stores() {
-    let stores = |pairs: &[(&str, &str)]| env(pairs).load().stores;
-    assert_eq!(
-        stores(&[("BACKUP_S3", "true"), ("BACKUP_S3_BUCKET", "shop")]),
-        [s3_store("shop")]
-    );
-    assert_eq!(stores(&[("BACKUP_S3_BUCKET", "s3://shop")]), [s3_store("shop")]);
-    assert_eq!(
-        stores(&[
-            ("BACKUP_DIR", "/srv/a b"),
-            ("BACKUP_LOCAL", "false"),
-            ("BACKUP_S3_BUCKET", "shop")
-        ]),
-        [s3_store("shop")]
-    );
-    assert_eq!(
-        stores(&[("BACKUP_DIR", "/srv/a b")]),
-        [StoreUrl::Folder("/srv/a b".into())]
-    );
-    env(&[("BACKUP_S3", "true")]).refused(&["BACKUP_S3_BUCKET names no bucket"]);
-    env(&[("BACKUP_MINIO", "true"), ("MINIO_END_POINT", "m")]).refused(&["MINIO_BUCKET names no bucket"]);
-    env(&[
-        ("BACKUP_S3", "true"),
-        ("BACKUP_S3_BUCKET", "one"),
-        ("BACKUP_MINIO", "true"),
-        ("MINIO_BUCKET", "two"),
-    ])
-    .refused(&["BACKUP_S3 and BACKUP_MINIO are both true"]);
-}
-
-#[test]
-fn minio_is_not_used_where_the_backups_go_to_aws() {
-    let settings = env(&[
-        ("BACKUP_S3", "true"),
-        ("BACKUP_S3_BUCKET", "shop"),
-        ("MINIO_END_POINT", "localhost"),
-        ("MINIO_ACCESS_KEY", "k"),
-        ("MINIO_SECRET_KEY", "s"),
-    ])
-    .load();
-    assert!(settings.aws.endpoint_s3.is_none() && settings.aws.s3_access_key_id.is_none());
-}
-
-#[test]
-fn minios_endpoint_takes_scheme_and_port() {
-    let endpoint = |pairs: &[(&str, &str)]| {
-        let more = [
-            ("MINIO_BUCKET", "shop"),
-            ("MINIO_ACCESS_KEY", "k"),
-            ("MINIO_SECRET_KEY", "s"),
-        ];
-        env(pairs).env(&more).load().aws.endpoint_s3.unwrap()
-    };
-    let host = |host| ("MINIO_END_POINT", host);
-    assert_eq!(
-        endpoint(&[host("m.example"), ("MINIO_USE_SSL", "true")]),
-        "https://m.example"
-    );
-    assert_eq!(
-        endpoint(&[host("m.example"), ("MINIO_PORT", "443")]),
-        "https://m.example:443"
-    );
-    assert_eq!(
-        endpoint(&[host("https://m.example/"), ("MINIO_PORT", "9443")]),
-        "https://m.example:9443"
-    );
-    assert_eq!(
-        endpoint(&[host("127.0.0.1:9000"), ("MINIO_PORT", "9000")]),
-        "http://127.0.0.1:9000"
-    );
-    assert_eq!(
-        endpoint(&[host("m"), ("AWS_ENDPOINT_URL_S3", "https://ours")]),
-        "https://ours"
-    );
-}
-
-#[test]
-fn our_names_win_over_older_ones_in_a_layer_and_the_stronger_layer_wins_always() {
-    let settings = env(&[("BACKUP_STORE", "s3://ours"), ("BACKUP_DIR", "/theirs")]).load();
-    assert_eq!(settings.stores, [s3_store("ours")]);
-    noted(&settings, "BACKUP_DIR from the environment not used");
-    let settings = env(&[("BACKUP_DIR", "/theirs")])
-        .env_file("BACKUP_STORE=s3://ours")
-        .load();
-    assert_eq!(settings.stores, [StoreUrl::Folder("/theirs".into())]);
 }
