@@ -7,7 +7,7 @@ pub mod error;
 pub mod lease;
 pub mod leftovers;
 pub mod manifest;
-//pub mod notify;
+pub mod notify;
 pub mod postgres;
 pub mod retention;
 pub mod settings;
