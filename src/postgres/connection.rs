@@ -89,7 +89,7 @@ impl Session {
     }
 
     pub(super) fn error(&self, what: &str, error: &tokio_postgres::Error) -> Error {
-        let inner = classify(&error, &self.redactor);
+        let inner = classify(error, &self.redactor);
         let text = format!("{what}: {}", inner.message());
         Error::new(inner.code(), text).hint(inner.hint_text().to_owned())
     }
