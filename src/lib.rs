@@ -1,5 +1,6 @@
 //! PostgreSQL backups that prove themselves.
 
+pub mod aws;
 pub mod backup_id;
 pub mod catalog;
 pub mod command;
