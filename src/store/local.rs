@@ -267,7 +267,7 @@ impl Local {
         blocking(move || {
             let start = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
             let mut found = Vec::new();
-            walk(&folder, start, &prefix, &mut Vec::new(), &mut found)?;
+            walk(&folder, start, &prefix, &mut found)?;
             found.sort_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
             Ok(found)
         })
@@ -275,22 +275,23 @@ impl Local {
     }
 }
 
-/// `key` is `folder`'s path below the root, with a slash at its end. Links are followed, so that a
-/// database's folder may lie on another disk; `around` breaks circles.
-fn walk(
-    folder: &Path,
-    key: &str,
-    prefix: &str,
-    around: &mut Vec<(u64, u64)>,
-    found: &mut Vec<(String, fs::Metadata)>,
-) -> Result<()> {
+/// `key` is `folder`'s path below the root, with a slash at its end. Links are followed directly in
+/// the root alone: a database's folder may lie on another disk, but no link inside it may bring
+/// foreign files into the store's listings, or lead in circles.
+fn walk(folder: &Path, key: &str, prefix: &str, found: &mut Vec<(String, fs::Metadata)>) -> Result<()> {
+    let in_root = key.is_empty();
     for entry in entries(folder)? {
         // Whatever has another name than UTF-8 is none of ours.
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
         let path = entry.path();
-        let metadata = match fs::metadata(&path) {
+        let metadata = if in_root {
+            fs::metadata(&path)
+        } else {
+            fs::symlink_metadata(&path)
+        };
+        let metadata = match metadata {
             Ok(metadata) => metadata,
             // Gone in the meantime, or a link that leads nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -298,15 +299,12 @@ fn walk(
         };
         let key = format!("{key}{name}");
         if metadata.is_dir() {
-            let identity = (metadata.dev(), metadata.ino());
             let folder_key = format!("{key}/");
             let on_the_way = folder_key.starts_with(prefix) || prefix.starts_with(&folder_key);
-            // The root of a disk has this folder, closed to all but root.
-            let foreign = around.is_empty() && name == "lost+found" && prefix.is_empty();
-            if on_the_way && !foreign && !around.contains(&identity) {
-                around.push(identity);
-                walk(&path, &folder_key, prefix, around, found)?;
-                around.pop();
+            // A disk's own folder, closed to all but root.
+            let foreign = in_root && prefix.is_empty() && name == "lost+found";
+            if on_the_way && !foreign {
+                walk(&path, &folder_key, prefix, found)?;
             }
         } else if metadata.is_file() && key.starts_with(prefix) {
             found.push((key, metadata));

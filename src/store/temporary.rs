@@ -62,7 +62,8 @@ impl Temporary {
                 remove_made(&made);
                 return Err(error);
             }
-            let prefix = format!(".{}.", &name[..name.floor_char_boundary(NAME_KEPT)]);
+            let kept = (0..=NAME_KEPT.min(name.len())).rfind(|end| name.is_char_boundary(*end));
+            let prefix = format!(".{}.", &name[..kept.unwrap_or(0)]);
             let temporary = tempfile::Builder::new()
                 .prefix(&prefix)
                 .suffix(SUFFIX)

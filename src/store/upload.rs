@@ -15,11 +15,12 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
-use super::bucket::{self, Attempts, Bucket, Sha};
+use super::bucket::{self, Attempts, Bucket, Digests};
 use super::parts::Schedule;
 use super::{Condition, Expected, ObjectInfo, Part, StoreChecksum, Stored, Upload};
 use crate::aws;
 use crate::error::{Code, Error, Result};
+use crate::settings::Checksums;
 
 /// Bytes of parts in memory, the one being filled among them: five parts of 8 MiB. Longer parts
 /// are fewer, but never less than two, one being filled and one in flight.
@@ -54,7 +55,7 @@ struct Multipart {
 struct SentPart {
     number: u32,
     bytes: u64,
-    sha: Sha,
+    digests: Digests,
     e_tag: Option<String>,
     buffer: Option<BytesMut>,
 }
@@ -163,17 +164,17 @@ impl S3Upload {
     async fn put_whole(&mut self, expected: &Expected) -> Result<Stored> {
         let bucket = Arc::clone(&self.bucket);
         let body = std::mem::take(&mut self.filling).freeze();
-        let sha = hash(body.clone()).await?;
-        if body.len() as u64 != expected.bytes || sha.0 != expected.sha256 {
+        let digests = digest(body.clone(), bucket.settings.checksums).await?;
+        if body.len() as u64 != expected.bytes || digests.sha256 != expected.sha256 {
             return Err(self.not_as_expected(body.len() as u64, expected));
         }
         let mut repeated = false;
         let failed = loop {
             let sent = bucket
-                .put_object(&self.key, &body, &sha, &self.object, &Condition::Always)
+                .put_object(&self.key, &body, &digests, &self.object, &Condition::Always)
                 .await;
             match sent {
-                Ok(answer) => match judge(answer.checksum_sha256(), &sha, bucket.always_checksums()) {
+                Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
                     Verdict::Same => return Ok(self.whole(expected, answer.checksum_sha256())),
                     verdict => {
                         let error = self.untrusted(verdict, "the object");
@@ -186,7 +187,7 @@ impl S3Upload {
         };
         // It may have succeeded without our being told.
         match bucket.head(&self.key).await {
-            Ok(Some(head)) if self.is_ours(&head, expected.bytes, &sha.base64()) => {
+            Ok(Some(head)) if self.is_ours(&head, expected.bytes, &digests.sha256_base64()) => {
                 Ok(self.whole(expected, head.checksum_sha256()))
             }
             _ => Err(failed),
@@ -230,7 +231,7 @@ impl S3Upload {
             return Err(self.visible_but_wrong(error).await);
         }
         let head = match self.bucket.head(&self.key).await {
-            Ok(Some(head)) if self.is_ours(&head, expected.bytes, &composite) => head,
+            Ok(Some(head)) if self.agrees(&head, expected.bytes, &composite) => head,
             Ok(head) => {
                 let found = head.map_or("nothing".to_owned(), |head| {
                     format!("an object of {} bytes", head.content_length().unwrap_or_default())
@@ -253,7 +254,7 @@ impl S3Upload {
             CompletedPart::builder()
                 .part_number(i32::try_from(part.number).unwrap_or(i32::MAX))
                 .set_e_tag(part.e_tag.clone())
-                .set_checksum_sha256(always.then(|| part.sha.base64()))
+                .set_checksum_sha256(part.digests.checksum())
                 .build()
         });
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect()));
@@ -309,15 +310,15 @@ impl S3Upload {
                 .map(|part| Part {
                     number: part.number,
                     bytes: part.bytes,
-                    checksum_sha256: part.sha.base64(),
+                    checksum_sha256: part.digests.sha256_base64(),
                 })
                 .collect(),
         }
     }
 
-    /// Whether the visible object is the one that we wrote: by its checksum where the store tells
-    /// one, always by its length and by the metadata, which names this backup.
-    fn is_ours(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
+    /// Whether what the store shows agrees with what we wrote: in its checksum where the store
+    /// tells one, in its length and in the metadata, which names this backup.
+    fn agrees(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
         let metadata = |name: &str| head.metadata().and_then(|metadata| metadata.get(name));
         head.content_length().and_then(|length| u64::try_from(length).ok()) == Some(bytes)
             && head.checksum_sha256().is_none_or(|theirs| theirs == checksum)
@@ -326,6 +327,13 @@ impl S3Upload {
                 .metadata
                 .iter()
                 .all(|(name, value)| metadata(name) == Some(value))
+    }
+
+    /// Whether it is ours beyond doubt, though the store never confirmed that it took it: the
+    /// length alone could be that of an older object.
+    fn is_ours(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
+        let identified = head.checksum_sha256().is_some() || !self.object.metadata.is_empty();
+        identified && self.agrees(head, bytes, checksum)
     }
 
     /// The object can be seen, and must not be taken for a good one. There is no taking it back
@@ -431,14 +439,14 @@ fn parts_in_memory(length: u64) -> u64 {
     ((MEMORY + length / 2) / length.max(1)).max(2)
 }
 
-async fn hash(body: Bytes) -> Result<Sha> {
-    let hashed = tokio::task::spawn_blocking(move || Sha::of(&body)).await;
-    hashed.map_err(|error| Error::internal("a checksum was cut off").source(error))
+async fn digest(body: Bytes, checksums: Checksums) -> Result<Digests> {
+    let digested = tokio::task::spawn_blocking(move || Digests::of(&body, checksums)).await;
+    digested.map_err(|error| Error::internal("a checksum was cut off").source(error))
 }
 
 /// Sends one part until the store has it as we have it: once more when it got damaged on the way.
 async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, body: Bytes) -> Result<SentPart> {
-    let sha = hash(body.clone()).await?;
+    let digests = digest(body.clone(), bucket.settings.checksums).await?;
     let always = bucket.always_checksums();
     let mut repeated = false;
     loop {
@@ -450,19 +458,20 @@ async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, body: B
             .upload_id(&id)
             .part_number(i32::try_from(number).unwrap_or(i32::MAX))
             .body(ByteStream::from(body.clone()))
-            .set_checksum_sha256(always.then(|| sha.base64()))
+            .set_checksum_sha256(digests.checksum())
+            .set_content_md5(digests.content_md5())
             .customize()
             .config_override(bucket.within(bucket.patience.transfer(body.len() as u64)))
-            .interceptor(sha.signed())
+            .interceptor(digests.signed())
             .send()
             .await;
         match sent {
-            Ok(answer) => match judge(answer.checksum_sha256(), &sha, always) {
+            Ok(answer) => match judge(answer.checksum_sha256(), &digests, always) {
                 Verdict::Same => {
                     return Ok(SentPart {
                         number,
                         bytes: body.len() as u64,
-                        sha,
+                        digests,
                         e_tag: answer.e_tag,
                         // Everybody else has let go of it by now; if not, the next part gets a new one.
                         buffer: body.try_into_mut().ok().map(|mut buffer| {
@@ -487,11 +496,11 @@ enum Verdict {
     Missing,
 }
 
-fn judge(theirs: Option<&str>, ours: &Sha, required: bool) -> Verdict {
+fn judge(theirs: Option<&str>, ours: &Digests, required: bool) -> Verdict {
     match theirs {
-        Some(theirs) if theirs == ours.base64() => Verdict::Same,
+        Some(theirs) if theirs == ours.sha256_base64() => Verdict::Same,
         Some(_) => Verdict::Different,
-        // The signature covers the body's SHA-256 in any case.
+        // `Content-MD5` and the signature's SHA-256 cover the body then.
         None if !required => Verdict::Same,
         None => Verdict::Missing,
     }
@@ -525,7 +534,7 @@ fn corrupted<E: aws_sdk_s3::error::ProvideErrorMetadata>(
 fn composite(parts: &[SentPart]) -> String {
     let mut digest = Sha256::new();
     for part in parts {
-        digest.update(part.sha.0);
+        digest.update(part.digests.sha256);
     }
     format!("{}-{}", BASE64.encode(digest.finalize()), parts.len())
 }
