@@ -196,9 +196,8 @@ pub trait Lifecycle: Send + Sync {
     /// Replaces all of an object's tags. Safe to repeat. A missing object is an error (`STORE`).
     async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()>;
 
-    /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`], with
-    /// our [`Lifecycle::prefix`] in their filter: stores under other prefixes of the bucket keep
-    /// their own) and the ids of foreign ones.
+    /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`]) and the
+    /// number of foreign ones.
     async fn rules(&self) -> Result<Rules>;
 
     /// Makes `ours` the set of our rules. Foreign rules stay exactly as they are: they are read,

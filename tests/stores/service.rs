@@ -209,7 +209,7 @@ async fn rules_are_installed_beside_foreign_ones() {
     neighbour
         .lifecycle()
         .unwrap()
-        .install_rules(&[rule("pgstow-daily-other", "other/", 3)])
+        .install_rules(&[rule("pgstow-other-daily", "other/", 3)])
         .await
         .unwrap();
     let newer = [rule("pgstow-daily", "team/", 14)];
@@ -218,7 +218,7 @@ async fn rules_are_installed_beside_foreign_ones() {
     assert_eq!(found.ours, newer);
     let mut others = found.foreign;
     others.sort();
-    assert_eq!(others, ["logs", "pgstow-daily-other"]);
+    assert_eq!(others, ["logs", "pgstow-other-daily"]);
 
     lifecycle.install_rules(&[]).await.unwrap();
     neighbour.lifecycle().unwrap().install_rules(&[]).await.unwrap();
