@@ -157,7 +157,12 @@ impl Replicas {
     }
 
     pub(super) async fn tag(&mut self, id: &BackupId, files: &[(String, String)]) -> Result<()> {
-        for (index, replica) in self.all.iter_mut().enumerate().filter(|(_, replica)| replica.takes_part()) {
+        for (index, replica) in self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, replica)| replica.takes_part())
+        {
             match catalog::commit_tags(&*replica.store, id, files).await {
                 Ok(()) => {}
                 Err(error) if index == 0 => return Err(error),
