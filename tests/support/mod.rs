@@ -14,6 +14,7 @@ pub mod disk;
 pub mod function;
 pub mod http;
 pub mod impostor;
+pub mod locked_cloud;
 pub mod moto;
 pub mod program;
 pub mod server;
