@@ -1,1 +1,47 @@
-fn main() {}
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::{collections::BTreeMap, io};
+
+use pgstow::error::{Error, Result};
+use pgstow::{cli, lambda};
+
+/// The only place that touches the process: its arguments, environment and folder.
+fn main() -> ExitCode {
+    // Bytes that are not UTF-8 become U+FFFD, so that a setting is refused rather than not seen.
+    let env: BTreeMap<String, String> = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
+        .collect();
+    match start(env) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            cli::tell(&error, false);
+            ExitCode::from(error.code().exit_code())
+        }
+    }
+}
+
+fn start(env: BTreeMap<String, String>) -> Result<u8> {
+    let working_dir = std::env::current_dir()
+        .map_err(|error| Error::config("the working directory is gone or closed to us").source(error))?;
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal("the runtime does not start").source(error))?;
+    let result = if env.contains_key("AWS_LAMBDA_RUNTIME_API") {
+        let process = lambda::Process { env, working_dir, cpus };
+        runtime.block_on(lambda::run(process)).map(|()| 0)
+    } else {
+        let process = cli::Process {
+            args: std::env::args_os().collect(),
+            env,
+            working_dir,
+            cpus,
+            stderr_is_terminal: io::stderr().is_terminal(),
+        };
+        Ok(runtime.block_on(cli::run(process)))
+    };
+    // A blocking call that hangs (a dead NFS folder) must not keep the process.
+    runtime.shutdown_background();
+    result
+}

@@ -1,6 +1,25 @@
 //! PostgreSQL as we meet it: how to connect, what the server says of itself, and its own
 //! programs.
 
+mod child;
+mod connection;
 mod conninfo;
+mod dump;
+mod inventory;
+mod passfile;
+mod privileges;
+mod programs;
+mod redaction;
+mod server;
+mod stall;
+mod tls;
 
+pub use connection::Session;
 pub use conninfo::ConnectionInfo;
+pub use dump::{Dump, globals};
+pub use passfile::{Passfile, sweep_stale};
+pub use privileges::{Unreadable, UnreadableKind};
+pub use programs::Programs;
+pub use redaction::Redactor;
+pub use server::{DatabaseSize, ServerInfo, Snapshot};
+pub use stall::{StallClock, WatchedPipe};

@@ -1,7 +1,17 @@
 //! How long backups are kept: tiers, the plan of which backup bears which, and the bucket's
 //! lifecycle rules that follow from the policy. Everything here is a pure function.
 
+mod choice;
+mod rules;
+mod tags;
+
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+pub use choice::{Step, TierChoice};
+pub use rules::{Rule, is_ours, rules, rules_json};
+pub use tags::{LATEST, PENDING, Retag, SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
 
 /// What a stored object's `pgstow-tier` tag says, and so which lifecycle rule it falls under.
 /// Ordered by how long they keep: a monthly counts as the weekly and the daily of its day.
@@ -14,20 +24,22 @@ pub enum Tier {
     Yearly,
 }
 
-/// One lifecycle rule of ours, in the terms that every S3 provider has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    pub id: String,
-    pub prefix: String,
-    /// The tag that an object must bear; `None` for the rule on unfinished uploads.
-    pub tag: Option<(String, String)>,
-    pub expire_days: Option<u32>,
-    /// Days after which a replaced or expired version goes, in a versioned bucket.
-    pub noncurrent_days: Option<u32>,
-    pub abort_uploads_days: Option<u32>,
+impl Tier {
+    pub const ALL: [Tier; 4] = [Tier::Daily, Tier::Weekly, Tier::Monthly, Tier::Yearly];
+
+    /// As tags, rules and manifests spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Daily => "daily",
+            Tier::Weekly => "weekly",
+            Tier::Monthly => "monthly",
+            Tier::Yearly => "yearly",
+        }
+    }
 }
 
-/// Whether a rule with this id is one that `retention apply` installs and may replace.
-pub fn is_ours(id: &str) -> bool {
-    id.starts_with("pgstow-")
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }

@@ -1,16 +1,51 @@
 //! Settings: read raw from four layers, validated together once, typed from then on.
 //!
-//! `layers` reads, `aliases` knows the variable names of older systems, `parse` turns text into
-//! the types below and reports every problem at once.
+//! `table` names every setting, `layers` reads them, `aliases` knows the variable names of older
+//! systems, `parse` turns text into the types below and reports every problem at once.
 
+mod aliases;
+mod dotenv;
+mod layers;
+mod parse;
+mod problems;
+mod source;
+mod specs;
+mod stores;
+mod table;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+use crate::error::Result;
 use crate::postgres::ConnectionInfo;
 use crate::retention::Tier;
+
+pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
+pub use table::{Kind, SETTINGS, Setting, nearest};
+
+/// All that settings are made of: a face gathers it, so that nothing below touches the process.
+#[derive(Default)]
+pub struct Input {
+    /// Values of flags, keyed by the setting's variable ([`SETTINGS`]).
+    pub flags: BTreeMap<&'static str, Vec<String>>,
+    /// The process environment.
+    pub env: BTreeMap<String, String>,
+    /// `.env` is looked for here, and relative paths start here.
+    pub working_dir: PathBuf,
+    /// `--env-file`; else `BACKUP_ENV_FILE`, else `.env` where there is one.
+    pub env_file: Option<PathBuf>,
+    /// `--config`; else `BACKUP_CONFIG`.
+    pub config_file: Option<PathBuf>,
+    /// What this process may use: the default number of compression threads.
+    pub cpus: usize,
+    /// In Lambda there is no folder that outlives the run, so a store has to be named.
+    pub in_lambda: bool,
+    pub json: bool,
+}
 
 /// Everything that a command may need to know, valid as a whole.
 #[derive(Debug, Clone)]
@@ -33,8 +68,30 @@ pub struct Settings {
     pub lease: Duration,
     pub md5: bool,
     pub json: bool,
+    pub log: Log,
     /// What was adjusted or understood in an older way: said once, in the report and the log.
     pub notes: Vec<String>,
+}
+
+impl Settings {
+    /// Reads and validates everything at once. All problems come in one `CONFIG` error, each with
+    /// the setting's name and where it was set, none with a secret.
+    pub fn load(input: &Input) -> Result<Settings> {
+        parse::load(input)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// `RUST_LOG`, in tracing's syntax.
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
 }
 
 /// Where the credentials come from.
@@ -134,8 +191,11 @@ pub enum Encryption {
     },
 }
 
-/// What the AWS SDK is told beyond its own chain: values that came from `.env`, the
-/// configuration file or an alias, which the SDK does not see by itself.
+/// What the AWS SDK is told beyond its own chain.
+///
+/// Region and endpoints come from any layer. Credentials are set only where they came from `.env`
+/// or the configuration file, which the SDK does not see: those of the process environment stay
+/// with the SDK's own chain.
 #[derive(Debug, Clone, Default)]
 pub struct Aws {
     pub region: Option<String>,

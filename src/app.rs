@@ -1,0 +1,179 @@
+//! Where a process is put together: settings into clients and stores, once; then commands into
+//! jobs. Clock and host name enter here and are handed down.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::aws::{self, Patience};
+use crate::backup::{self, Job};
+use crate::backup_id::Kind;
+use crate::command::{BackupRequest, Command};
+use crate::error::{Error, Result};
+use crate::lifecycle;
+use crate::notify::{Notice, Notifier, Sns, Status};
+use crate::progress::Observer;
+use crate::report::{BackupReport, ErrorReport, Notification, Report};
+use crate::secrets::{Credentials, SecretSource};
+use crate::settings::{Clock, Settings, Source, StoreUrl};
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::store::local::Local;
+use crate::store::s3::S3;
+
+pub struct App {
+    settings: Settings,
+    /// The first is the primary.
+    stores: Vec<Arc<dyn Store>>,
+    credentials: Option<Credentials>,
+    notifier: Option<Box<dyn Notifier>>,
+    clock: Clock,
+    host: String,
+}
+
+impl App {
+    /// Makes every client that the settings call for. Nothing is sent yet.
+    pub async fn new(settings: Settings) -> Result<App> {
+        let needs_aws = settings.sns_topic_arn.is_some()
+            || matches!(settings.source, Source::Secret { .. })
+            || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }));
+        let config = if needs_aws {
+            Some(aws::load(&settings.aws).await)
+        } else {
+            None
+        };
+        let aws = || {
+            config
+                .as_ref()
+                .ok_or_else(|| Error::internal("no AWS configuration was made"))
+        };
+
+        let patience = Patience::default();
+        let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+        for url in &settings.stores {
+            stores.push(match url {
+                StoreUrl::Folder(path) => Arc::new(Local::new(path.clone())),
+                StoreUrl::S3 { bucket, prefix } => {
+                    let client = aws::s3_client(aws()?, &settings.aws, &settings.s3, &patience);
+                    Arc::new(S3::new(client, bucket, prefix, settings.s3.clone(), patience))
+                }
+            });
+        }
+        let credentials = match &settings.source {
+            Source::Direct(info) => Some(Credentials::Direct(info.clone())),
+            Source::Secret { id, overrides } => {
+                let client = aws::secrets_client(aws()?, &settings.aws);
+                Some(Credentials::Secret(SecretSource::new(client, id, overrides.clone())))
+            }
+            Source::None => None,
+        };
+        let notifier: Option<Box<dyn Notifier>> = match &settings.sns_topic_arn {
+            Some(topic) => Some(Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws), topic))),
+            None => None,
+        };
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Ok(App {
+            settings,
+            stores,
+            credentials,
+            notifier,
+            clock: Timestamp::now,
+            host,
+        })
+    }
+
+    pub async fn run(&self, command: Command, stop: Stop, observer: Arc<dyn Observer>) -> Result<Report> {
+        match command {
+            Command::Backup(request) => self.backup(&request, &stop, &observer).await,
+            Command::RetentionShow => lifecycle::show(&self.settings, &self.stores).map(Report::Rules),
+            Command::RetentionApply => {
+                let applied = lifecycle::apply(&self.settings, &self.stores);
+                stop.or_stop(applied).await.map(Report::Rules)
+            }
+        }
+    }
+
+    async fn backup(&self, request: &BackupRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
+        let Some(credentials) = &self.credentials else {
+            return Err(
+                Error::config("no database is set: DATABASE_URL, DB_HOST and the like, or BACKUP_SECRET_ID")
+                    .hint("give --database-url postgresql://user@host/database, or --secret-id"),
+            );
+        };
+        let job = Job {
+            settings: &self.settings,
+            credentials,
+            stores: &self.stores,
+            clock: self.clock,
+            host: &self.host,
+            stop,
+            observer,
+        };
+        match backup::run(&job, request).await {
+            Ok(mut report) => {
+                // Told once already, when this event was delivered for the first time.
+                if !report.repeated {
+                    report.notification = self.notify_success(&report).await;
+                }
+                Ok(Report::Backup(Box::new(report)))
+            }
+            Err(error) => Err(self.notify_failure(error).await),
+        }
+    }
+
+    /// A message that cannot be sent never makes a good backup a failed one.
+    async fn notify_success(&self, report: &BackupReport) -> Option<Notification> {
+        let notifier = self.notifier.as_ref()?;
+        let notice = Notice {
+            status: Status::Succeeded,
+            database: Some(report.database.clone()),
+            kind: report.kind,
+            summary: report.to_string(),
+            report: serde_json::to_value(report).unwrap_or_default(),
+        };
+        Some(match notifier.send(&notice).await {
+            Ok(()) => Notification {
+                sent: true,
+                error: None,
+            },
+            Err(error) => {
+                tracing::warn!("the notification was not sent: {error}");
+                Notification {
+                    sent: false,
+                    error: Some(error.message()),
+                }
+            }
+        })
+    }
+
+    /// Gives the error back; what else went wrong in telling it is attached.
+    async fn notify_failure(&self, error: Error) -> Error {
+        let Some(notifier) = &self.notifier else {
+            return error;
+        };
+        let notice = Notice {
+            status: Status::Failed(error.code()),
+            database: self.database_name(),
+            kind: Kind::Full,
+            summary: format!(
+                "error[{}]: {}\nhint: {}",
+                error.code(),
+                error.message(),
+                error.hint_text()
+            ),
+            report: serde_json::json!({ "status": "failed", "error": ErrorReport::from(&error) }),
+        };
+        match notifier.send(&notice).await {
+            Ok(()) => error,
+            Err(second) => error.also(second),
+        }
+    }
+
+    /// As far as the settings know it: a failed run may not have come as far as the server.
+    fn database_name(&self) -> Option<String> {
+        match &self.settings.source {
+            Source::Direct(info) | Source::Secret { overrides: info, .. } => info.database().map(str::to_owned),
+            Source::None => None,
+        }
+    }
+}

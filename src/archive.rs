@@ -1,0 +1,51 @@
+//! pg_dump's custom archive: read as it flows, written with its blocks compressed inside the
+//! format. The facts stand in docs/FORMAT.md; their source is PostgreSQL's
+//! `src/bin/pg_dump/pg_backup_archiver.c` and `pg_backup_custom.c`.
+//!
+//! ```text
+//! Input (bytes, positions) → Head (header and table of contents) → reader (blocks) → BlockSink
+//! ```
+//!
+//! Nothing here trusts a byte: a length is never allocated before it has been read, and odd
+//! input ends in a typed error that names the position.
+
+mod digest;
+mod head;
+mod input;
+mod layout;
+mod reader;
+
+pub use digest::{LargeObjectsDigest, TableDigest};
+pub use head::{Algorithm, Entry, Head, Version};
+pub use input::Input;
+pub use layout::{BlockKind, Layout};
+pub use reader::{BlockSink, read_blocks};
+
+use crate::error::{Code, Error};
+
+/// Why an archive could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("the archive ends early, at byte {at}: {missing}")]
+    EndsEarly { at: u64, missing: String },
+    #[error("not a whole archive: byte {at}: {what}")]
+    Malformed { at: u64, what: String },
+    #[error("archive version {0}.{1}.{2} is not one that this pgstow reads (1.14 to 1.16)")]
+    Version(u8, u8, u8),
+    #[error("reading the archive failed")]
+    Io(#[from] std::io::Error),
+    /// The receiver of the blocks gave up; it knows why.
+    #[error("the receiver of the archive gave up")]
+    Stopped,
+}
+
+impl From<ArchiveError> for Error {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Io(source) => Error::new(Code::PgDumpErr, "reading pg_dump's output failed").source(source),
+            ArchiveError::Version(..) => Error::new(Code::PgDumpErr, error.to_string())
+                .hint("use pg_dump 12 to 18 (BACKUP_PG_BIN, BACKUP_PG_DUMP_MAJOR)"),
+            other => Error::new(Code::PgDumpErr, other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The head: header and table of contents. Its length is final as soon as it is read, since the
+//! compression is the only field that changes, and offsets have a fixed width.
+
+use std::io::Read;
+
+use super::input::{Input, encode_int};
+use super::{ArchiveError, BlockKind};
+
+/// Where the compression stands in every header.
+const COMPRESSION_AT: usize = 11;
+/// A table of contents beyond this is not one.
+const HEAD_LIMIT: u64 = 1 << 30;
+const FORMAT_CUSTOM: u8 = 1;
+
+const OFFSET_NOT_SET: u8 = 1;
+const OFFSET_SET: u8 = 2;
+const OFFSET_NO_DATA: u8 = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    pub major: u8,
+    pub minor: u8,
+    pub revision: u8,
+}
+
+impl Version {
+    /// From 1.15 the header names an algorithm; before, a zlib level.
+    pub fn names_algorithm(self) -> bool {
+        self.minor >= 15
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// How the blocks are compressed, as the header says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    None,
+    /// One zlib stream per table or large object.
+    Gzip,
+    Lz4,
+    /// Concatenated zstd frames, none of them ending inside a chunk.
+    Zstd,
+}
+
+/// One entry of the table of contents, as far as the data path needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub dump_id: i64,
+    /// The OID of the dumped object, 0 where there is none.
+    pub oid: u32,
+    pub tag: String,
+    /// `TABLE DATA`, `BLOBS`, …
+    pub desc: String,
+    pub namespace: Option<String>,
+    /// Whether a block follows for this entry.
+    pub has_data: bool,
+    /// Where the entry's Offset field starts in the head.
+    offset_at: usize,
+}
+
+impl Entry {
+    /// The block kind that carries this entry's data.
+    pub fn block_kind(&self) -> BlockKind {
+        if self.desc == "BLOBS" {
+            BlockKind::LargeObjects
+        } else {
+            BlockKind::Table
+        }
+    }
+}
+
+impl std::fmt::Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {}.{}", self.desc, namespace, self.tag),
+            None => write!(f, "{} {}", self.desc, self.tag),
+        }
+    }
+}
+
+/// Header and table of contents, with the very bytes that they were read from.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub version: Version,
+    pub int_size: usize,
+    pub offset_size: usize,
+    pub compression: Algorithm,
+    pub database: String,
+    pub server_version: String,
+    pub pg_dump_version: String,
+    /// How many entries the table of contents has in all.
+    pub entries: usize,
+    /// The entries that have a block, in the order in which the blocks follow.
+    pub data: Vec<Entry>,
+    bytes: Vec<u8>,
+}
+
+impl Head {
+    pub fn read<R: Read>(input: &mut Input<R>) -> Result<Self, ArchiveError> {
+        input.record();
+        let magic = input.at_least(COMPRESSION_AT)?;
+        if magic.len() < COMPRESSION_AT {
+            return Err(if b"PGDMP".starts_with(&magic[..magic.len().min(5)]) {
+                input.ends_early("the header is cut")
+            } else {
+                input.malformed("this is no pg_dump archive")
+            });
+        }
+        if &magic[..5] != b"PGDMP" {
+            return Err(input.malformed("this is no pg_dump archive"));
+        }
+        let (major, minor, revision) = (magic[5], magic[6], magic[7]);
+        let (int_size, offset_size, format) = (usize::from(magic[8]), usize::from(magic[9]), magic[10]);
+        if major != 1 || !(14..=16).contains(&minor) {
+            return Err(ArchiveError::Version(major, minor, revision));
+        }
+        let version = Version { major, minor, revision };
+        if !(1..=8).contains(&int_size) || !(1..=8).contains(&offset_size) {
+            return Err(input.malformed(format!("integers of {int_size} and offsets of {offset_size} bytes")));
+        }
+        if format != FORMAT_CUSTOM {
+            return Err(input.malformed(format!("archive format {format} is not the custom format")));
+        }
+        input.consume(COMPRESSION_AT);
+        let compression = if version.names_algorithm() {
+            match input.byte("the compression")? {
+                0 => Algorithm::None,
+                1 => Algorithm::Gzip,
+                2 => Algorithm::Lz4,
+                3 => Algorithm::Zstd,
+                other => return Err(input.malformed(format!("compression {other} is unknown"))),
+            }
+        } else if input.int(int_size, "the compression")? == 0 {
+            Algorithm::None
+        } else {
+            Algorithm::Gzip
+        };
+        for field in ["second", "minute", "hour", "day", "month", "year", "daylight saving"] {
+            input.int(int_size, field)?;
+        }
+        let mut strings = Strings { input, int_size };
+        let database = strings.text("the database's name")?.unwrap_or_default();
+        let server_version = strings.text("the server's version")?.unwrap_or_default();
+        let pg_dump_version = strings.text("pg_dump's version")?.unwrap_or_default();
+
+        let count = input.int(int_size, "the number of entries")?;
+        let Ok(entries) = usize::try_from(count) else {
+            return Err(input.malformed(format!("{count} entries")));
+        };
+        let mut data = Vec::new();
+        for number in 1..=entries {
+            let entry = read_entry(input, version, int_size, offset_size, number)?;
+            if entry.has_data {
+                data.push(entry);
+            }
+            if input.position() > HEAD_LIMIT {
+                return Err(input.malformed("the table of contents does not end"));
+            }
+        }
+        let bytes = input.recorded();
+        Ok(Self {
+            version,
+            int_size,
+            offset_size,
+            compression,
+            database,
+            server_version,
+            pg_dump_version,
+            entries,
+            data,
+            bytes,
+        })
+    }
+
+    /// The bytes in the archive that header and table of contents take.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The same head, saying that its blocks are compressed. Same length, nothing moves.
+    pub fn announcing(&self, algorithm: Algorithm, level: u32) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        if self.version.names_algorithm() {
+            bytes[COMPRESSION_AT] = match algorithm {
+                Algorithm::None => 0,
+                Algorithm::Gzip => 1,
+                Algorithm::Lz4 => 2,
+                Algorithm::Zstd => 3,
+            };
+        } else {
+            let mut level_int = Vec::with_capacity(1 + self.int_size);
+            encode_int(
+                if algorithm == Algorithm::None {
+                    0
+                } else {
+                    i64::from(level.max(1))
+                },
+                self.int_size,
+                &mut level_int,
+            );
+            bytes[COMPRESSION_AT..COMPRESSION_AT + level_int.len()].copy_from_slice(&level_int);
+        }
+        bytes
+    }
+
+    /// Fills in where each data entry's block starts; `announced` is a head of this archive.
+    /// `positions` are in the order of `data`.
+    pub fn with_offsets(&self, mut announced: Vec<u8>, positions: &[u64]) -> Vec<u8> {
+        debug_assert_eq!(announced.len(), self.bytes.len());
+        for (entry, position) in self.data.iter().zip(positions) {
+            announced[entry.offset_at] = OFFSET_SET;
+            let field = &mut announced[entry.offset_at + 1..][..self.offset_size];
+            for (index, byte) in field.iter_mut().enumerate() {
+                *byte = (position >> (8 * index)) as u8;
+            }
+        }
+        announced
+    }
+}
+
+struct Strings<'a, R> {
+    input: &'a mut Input<R>,
+    int_size: usize,
+}
+
+impl<R: Read> Strings<'_, R> {
+    /// Names are in the database's encoding; for reports and the manifest they must be UTF-8.
+    fn text(&mut self, name: &str) -> Result<Option<String>, ArchiveError> {
+        let bytes = self.input.string(self.int_size, HEAD_LIMIT, name)?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn skip(&mut self, name: &str) -> Result<bool, ArchiveError> {
+        Ok(self.input.string(self.int_size, HEAD_LIMIT, name)?.is_some())
+    }
+}
+
+fn read_entry<R: Read>(
+    input: &mut Input<R>,
+    version: Version,
+    int_size: usize,
+    offset_size: usize,
+    number: usize,
+) -> Result<Entry, ArchiveError> {
+    let dump_id = input.int(int_size, "an entry's dump id")?;
+    let has_data = match input.int(int_size, "an entry's data flag")? {
+        0 => false,
+        1 => true,
+        other => return Err(input.malformed(format!("entry {number} has the data flag {other}"))),
+    };
+    let mut strings = Strings { input, int_size };
+    strings.skip("an entry's catalog")?;
+    let oid = strings.text("an entry's OID")?.unwrap_or_default();
+    let tag = strings.text("an entry's tag")?.unwrap_or_default();
+    let desc = strings.text("an entry's kind")?.unwrap_or_default();
+    // none 1, pre-data 2, data 3, post-data 4
+    strings.input.int(int_size, "an entry's section")?;
+    for name in ["definition", "drop statement", "copy statement"] {
+        strings.skip(name)?;
+    }
+    let namespace = strings.text("an entry's schema")?;
+    strings.skip("an entry's tablespace")?;
+    strings.skip("an entry's access method")?;
+    if version.minor >= 16 {
+        strings.input.int(int_size, "an entry's relation kind")?;
+    }
+    strings.skip("an entry's owner")?;
+    strings.skip("an entry's OID flag")?;
+    while strings.skip("an entry's dependency")? {}
+
+    let offset_at = usize::try_from(input.position()).unwrap_or(usize::MAX);
+    let state = input.byte("an entry's offset")?;
+    for _ in 0..offset_size {
+        input.byte("an entry's offset")?;
+    }
+    let promises = match state {
+        OFFSET_NOT_SET | OFFSET_SET => true,
+        OFFSET_NO_DATA => false,
+        other => return Err(input.malformed(format!("entry {number} has the offset state {other}"))),
+    };
+    if promises != has_data {
+        return Err(input.malformed(format!(
+            "entry {number} ({desc} {tag}) contradicts itself on having data"
+        )));
+    }
+    // OIDs above 2^31 come out negative in some builds: the low 32 bits are the OID.
+    let oid = oid.parse::<i64>().map_or(0, |oid| oid as u32);
+    Ok(Entry {
+        dump_id,
+        oid,
+        tag,
+        desc,
+        namespace,
+        has_data,
+        offset_at,
+    })
+}

@@ -1,0 +1,45 @@
+//! How the archive's pieces are framed when written, and where each block lies.
+
+use super::input::encode_int;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockKind {
+    Table,
+    LargeObjects,
+}
+
+/// Writes the framing around content into `out`; the content itself is appended by the caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    pub int_size: usize,
+}
+
+impl Layout {
+    pub fn begin_block(self, kind: BlockKind, dump_id: i64, out: &mut Vec<u8>) {
+        out.push(match kind {
+            BlockKind::Table => 1,
+            BlockKind::LargeObjects => 3,
+        });
+        self.int(dump_id, out);
+    }
+
+    /// `oid` as it was read: above 2^31 it is negative.
+    pub fn begin_object(self, oid: i64, out: &mut Vec<u8>) {
+        self.int(oid, out);
+    }
+
+    /// A chunk's length. Never zero: that is the terminator.
+    pub fn chunk(self, length: usize, out: &mut Vec<u8>) {
+        assert!(length > 0, "a chunk of length zero would end its stream");
+        self.int(length as i64, out);
+    }
+
+    /// Ends a stream of chunks, or a block of large objects.
+    pub fn end(self, out: &mut Vec<u8>) {
+        self.int(0, out);
+    }
+
+    fn int(self, value: i64, out: &mut Vec<u8>) {
+        encode_int(value, self.int_size, out);
+    }
+}

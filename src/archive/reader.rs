@@ -1,0 +1,103 @@
+//! The blocks after the head: read in one pass, handed to a sink slice by slice.
+
+use std::io::Read;
+
+use super::input::decode_int;
+use super::{ArchiveError, BlockKind, Head, Input};
+
+/// Receives the blocks' content in archive order. Slices are as they come: one row, a part of
+/// one, or as much as the buffer holds.
+pub trait BlockSink {
+    /// A block begins: `index` counts [`Head::data`].
+    fn begin(&mut self, index: usize) -> Result<(), ArchiveError>;
+    /// A large object begins inside the block; its OID is the low 32 bits.
+    fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError>;
+    fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError>;
+    fn end_object(&mut self) -> Result<(), ArchiveError>;
+    /// `at` is the position of the block's last byte plus one.
+    fn end(&mut self, at: u64) -> Result<(), ArchiveError>;
+}
+
+/// Reads every block that the table of contents promises, in its order, and then the end of the
+/// input. There is no end marker: a block that is missing or cut is the only sign of an archive
+/// that ends early, and a byte more than the last block is none of pg_dump's.
+pub fn read_blocks<R: Read>(input: &mut Input<R>, head: &Head, sink: &mut impl BlockSink) -> Result<(), ArchiveError> {
+    for (index, entry) in head.data.iter().enumerate() {
+        if input.available()?.is_empty() {
+            return Err(input.ends_early(format!("the data of {entry} is missing")));
+        }
+        let block_type = input.byte("a block's type")?;
+        let kind = match block_type {
+            1 => BlockKind::Table,
+            3 => BlockKind::LargeObjects,
+            other => return Err(input.malformed(format!("block type {other} where the data of {entry} was due"))),
+        };
+        let dump_id = input.int(head.int_size, "a block's dump id")?;
+        if dump_id != entry.dump_id || kind != entry.block_kind() {
+            return Err(input.malformed(format!(
+                "a block of entry {dump_id} where the data of {entry} (entry {}) was due",
+                entry.dump_id
+            )));
+        }
+        sink.begin(index)?;
+        match kind {
+            BlockKind::Table => read_chunks(input, head, sink, entry)?,
+            BlockKind::LargeObjects => loop {
+                let oid = input.int(head.int_size, "a large object's OID")?;
+                if oid == 0 {
+                    break;
+                }
+                sink.begin_object(oid)?;
+                read_chunks(input, head, sink, entry)?;
+                sink.end_object()?;
+            },
+        }
+        sink.end(input.position())?;
+    }
+    if !input.available()?.is_empty() {
+        return Err(input.malformed("there are bytes after the archive's end"));
+    }
+    Ok(())
+}
+
+/// `{Int length > 0, bytes}… Int 0`. pg_dump -Z0 writes one chunk per row, so this loop turns
+/// millions of times per gigabyte: the common case, a whole small chunk in the buffer, touches no
+/// byte more than once.
+fn read_chunks<R: Read>(
+    input: &mut Input<R>,
+    head: &Head,
+    sink: &mut impl BlockSink,
+    entry: &super::Entry,
+) -> Result<(), ArchiveError> {
+    let int_bytes = 1 + head.int_size;
+    loop {
+        let bytes = input.at_least(int_bytes)?;
+        if bytes.len() < int_bytes {
+            return Err(input.ends_early(format!("the data of {entry} is cut")));
+        }
+        let Some(length) = decode_int(&bytes[..int_bytes]).and_then(|length| usize::try_from(length).ok()) else {
+            return Err(input.malformed(format!("a chunk of {entry} has no valid length")));
+        };
+        if length == 0 {
+            input.consume(int_bytes);
+            return Ok(());
+        }
+        if let Some(chunk) = bytes.get(int_bytes..int_bytes + length) {
+            sink.data(chunk)?;
+            input.consume(int_bytes + length);
+            continue;
+        }
+        input.consume(int_bytes);
+        let mut left = length;
+        while left > 0 {
+            let bytes = input.available()?;
+            if bytes.is_empty() {
+                return Err(input.ends_early(format!("the data of {entry} is cut")));
+            }
+            let count = bytes.len().min(left);
+            sink.data(&bytes[..count])?;
+            input.consume(count);
+            left -= count;
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A full backup, from the login to the commit.
+//!
+//! What each step leaves behind when the run dies there is said in docs/SEMANTICS.md; the order
+//! of the steps is what makes it true.
+
+mod record;
+mod replicas;
+mod sidecars;
+mod stream;
+
+use std::sync::Arc;
+
+use crate::backup_id::{BackupId, Kind};
+use crate::catalog;
+use crate::command::BackupRequest;
+use crate::compress::Codec;
+use crate::error::{Code, Error, Result};
+use crate::lease::{Acquired, Holder, Lease, Previous};
+use crate::leftovers;
+use crate::postgres::{self, Passfile, Programs, Session};
+use crate::progress::Observer;
+use crate::report::BackupReport;
+use crate::secrets::Credentials;
+use crate::settings::{Clock, Compression, Format, GZIP_LEVEL, Settings, ZSTD_LEVEL};
+use crate::stop::Stop;
+use crate::store::Store;
+
+use record::Record;
+use replicas::Replicas;
+
+/// The first pg_dump whose archive can say zstd.
+const ZSTD_SINCE_MAJOR: u32 = 16;
+
+/// What a run works with; the face and the app have put it together.
+pub struct Job<'a> {
+    pub settings: &'a Settings,
+    pub credentials: &'a Credentials,
+    /// The first is the primary, the others get copies.
+    pub stores: &'a [Arc<dyn Store>],
+    pub clock: Clock,
+    pub host: &'a str,
+    pub stop: &'a Stop,
+    pub observer: &'a Arc<dyn Observer>,
+}
+
+/// The database at the other end, and the programs that fit it.
+struct Source {
+    session: Session,
+    programs: Programs,
+    passfile: Option<Passfile>,
+}
+
+/// Makes one backup, or finds the one that this event has already made.
+pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport> {
+    job.observer.phase("connecting");
+    let source = job.stop.or_stop(connect(job, request)).await?;
+    let replicas = job.stop.or_stop(Replicas::reach(job.stores)).await?;
+
+    let holder = Holder {
+        host: job.host.to_owned(),
+        pid: std::process::id(),
+    };
+    let database = &source.session.server().database;
+    let Acquired { lease, took_over } =
+        Lease::acquire(replicas.primary(), database, holder, job.settings.lease, job.clock).await?;
+    let outcome = under_lease(job, request, &source, replicas, &lease, took_over).await;
+    match (outcome, lease.release().await) {
+        (Ok(report), Ok(())) => Ok(report),
+        // The lease expires by itself; a good backup stays one.
+        (Ok(mut report), Err(error)) => {
+            report.warnings.push(error.message());
+            Ok(report)
+        }
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(second)) => Err(error.also(second)),
+    }
+}
+
+async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
+    let postgres = &job.settings.postgres;
+    postgres::sweep_stale(&postgres.temp, (job.clock)().into())?;
+    let (_, session) = job.credentials.connect(postgres).await?;
+    let server = session.server();
+    if let Some(wanted) = &request.database
+        && *wanted != server.database
+    {
+        return Err(Error::config(format!(
+            "the event asks for the database {wanted:?}, the settings lead to {:?}",
+            server.database
+        ))
+        .hint("run one task per database, each with its own settings"));
+    }
+    let programs = Programs::find(server.major, postgres).await?;
+    check_codec(job.settings, &programs)?;
+    let passfile = Passfile::create(&postgres.temp, session.info())?;
+    Ok(Source {
+        session,
+        programs,
+        passfile,
+    })
+}
+
+async fn under_lease(
+    job: &Job<'_>,
+    request: &BackupRequest,
+    source: &Source,
+    mut replicas: Replicas,
+    lease: &Lease,
+    took_over: Option<Previous>,
+) -> Result<BackupReport> {
+    let server = source.session.server();
+    let listed = job
+        .stop
+        .or_stop(catalog::backups(&*replicas.primary(), Some(&server.database)))
+        .await?;
+    if let Some(event) = &request.event_id
+        && let Some(made) = catalog::find_by_event(&*replicas.primary(), &listed, event, (job.clock)()).await?
+    {
+        return record::repeated(&*replicas.primary(), &made.id).await;
+    }
+    let started = (job.clock)();
+    let id = BackupId::next(
+        &server.database,
+        Kind::Full,
+        started,
+        listed.first().map(|newest| &newest.id),
+    );
+    lease.announce(&id).await?;
+    let cleared = leftovers::clear(&*replicas.primary(), &id, &listed, started).await;
+    let tier = catalog::choose_tier(
+        &*replicas.primary(),
+        &job.settings.retention.policy,
+        id.timestamp(),
+        &listed,
+    )
+    .await?;
+
+    let mut record = Record::begin(job, request, source, id, tier, started);
+    record.leftovers(took_over, cleared);
+    let made = make(job, source, &mut replicas, lease, &mut record).await;
+    match made {
+        Ok(()) => Ok(record.report(&replicas)),
+        Err(error) => Err(replicas.give_up(error).await),
+    }
+}
+
+/// The backup itself: data, sidecars, manifest, tags; in this order.
+async fn make(
+    job: &Job<'_>,
+    source: &Source,
+    replicas: &mut Replicas,
+    lease: &Lease,
+    record: &mut Record<'_>,
+) -> Result<()> {
+    let codec = codec(job.settings, source.programs.major);
+    record.codec(codec);
+
+    // Before the snapshot, so that it is not held longer than it is read.
+    job.observer.phase("reading roles and settings");
+    let sidecars = job.stop.or_stop(sidecars::gather(job, source)).await?;
+    let size = job.stop.or_stop(source.session.size()).await?;
+    job.observer.estimate(size.tables);
+    let snapshot = job.stop.or_stop(source.session.export_snapshot()).await?;
+    record.source(&size, &snapshot);
+
+    // Proof 1: pg_dump has exited with 0, and its stream was whole.
+    job.observer.phase("reading the database");
+    let uploads = replicas
+        .open(&record.data_key(), &record.object_info(size.tables))
+        .await?;
+    let passed = match stream::run(job, source, &snapshot, codec, uploads, lease).await {
+        Err(error) if error.code() == Code::Permission => {
+            // pg_dump stops at the first object; the server can name them all, and the GRANT.
+            source.session.check_privileges().await?;
+            return Err(error);
+        }
+        passed => passed?,
+    };
+    // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
+    job.observer.phase("completing the upload");
+    let receipts = replicas
+        .complete(&record.data_key(), passed.copies, &passed.expected)
+        .await?;
+    record.data(passed.archive.as_ref(), &passed.expected, passed.md5, passed.bytes_read);
+
+    for file in record.sidecars(passed.archive, sidecars) {
+        replicas.put(&file.key, file.bytes, &file.info).await?;
+    }
+
+    // All files get the tag that no rule expires before the manifest is put, so that a committed
+    // backup never bears `pending`.
+    job.observer.phase("committing");
+    replicas.tag(&record.id, &record.tagged_files()).await?;
+    if let Some(reason) = job.stop.reason() {
+        return Err(reason.into());
+    }
+    lease.still_held().await?;
+    // The commit point: with the manifest the backup exists.
+    record.finished((job.clock)());
+    replicas.publish(|receipt| record.manifest(receipt), &receipts).await?;
+
+    for warning in replicas.retag(&record.id, job.settings.retention.keep_last).await {
+        record.warn(warning);
+    }
+    Ok(())
+}
+
+/// What `auto` means for this pg_dump, and what the settings ask for otherwise.
+fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
+    match settings.compression {
+        Compression::Auto if settings.format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => {
+            Codec::Gzip(GZIP_LEVEL)
+        }
+        Compression::Auto => Codec::Zstd(ZSTD_LEVEL),
+        Compression::Zstd(level) => Codec::Zstd(level),
+        Compression::Gzip(level) => Codec::Gzip(level),
+        Compression::None => Codec::None,
+    }
+}
+
+/// Says at once, rather than after the head has been read, that zstd needs a newer pg_dump.
+fn check_codec(settings: &Settings, programs: &Programs) -> Result<()> {
+    if settings.format == Format::Custom
+        && matches!(settings.compression, Compression::Zstd(_))
+        && programs.major < ZSTD_SINCE_MAJOR
+    {
+        return Err(Error::new(
+            Code::Config,
+            format!(
+                "--compress zstd needs the archive of pg_dump 16 or newer; this one is {}",
+                programs.version
+            ),
+        )
+        .hint("use --compress auto or gzip, or a newer client with BACKUP_PG_DUMP_MAJOR"));
+    }
+    Ok(())
+}

@@ -1,0 +1,450 @@
+//! What is known of the run as it goes: it becomes the manifest and the report.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use md5::Md5;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::sidecars::Sidecars;
+use super::{Job, Source};
+use crate::backup_id::{BackupId, GLOBALS, MD5SUMS, SHA256SUMS, SYSTEM_INFO};
+use crate::catalog::{self, object_info};
+use crate::command::BackupRequest;
+use crate::compress::Codec;
+use crate::error::Result;
+use crate::lease::Previous;
+use crate::leftovers::{Cleared, LeftOver};
+use crate::manifest::{
+    Algorithm, Compression, FileRecord, LargeObjectsRecord, Manifest, PgDump, SCHEMA, Server, TableRecord, checksums,
+    role,
+};
+use crate::pipeline::{Archive, BlockContent};
+use crate::postgres::{DatabaseSize, Snapshot};
+use crate::report::{BackupReport, StoreReport};
+use crate::retention::Tier;
+use crate::settings::{Format, Trigger};
+use crate::store::{Expected, ObjectInfo, Store, Stored};
+
+use super::replicas::Replicas;
+
+pub(super) struct Record<'a> {
+    pub id: BackupId,
+    source: &'a Source,
+    host: &'a str,
+    format: Format,
+    md5: bool,
+    trigger: Trigger,
+    event_id: Option<String>,
+    tier: Tier,
+    started: Timestamp,
+    finished: Timestamp,
+    codec: Codec,
+    archive_version: Option<String>,
+    snapshot: Option<Snapshot>,
+    database_bytes: Option<u64>,
+    bytes_read: u64,
+    files: BTreeMap<String, FileRecord>,
+    missing: BTreeMap<String, String>,
+    tables: Vec<TableRecord>,
+    large_objects: Vec<LargeObjectsRecord>,
+    /// Files that the manifest does not list: the sums over those that it does.
+    sums: Vec<FileRecord>,
+    md5_of_data: Option<[u8; 16]>,
+    took_over: Option<Previous>,
+    leftovers: Vec<LeftOver>,
+    warnings: Vec<String>,
+}
+
+/// A small file, ready to be put.
+pub(super) struct Sidecar {
+    pub key: String,
+    pub bytes: Bytes,
+    pub info: ObjectInfo,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn begin(
+        job: &Job<'a>,
+        request: &BackupRequest,
+        source: &'a Source,
+        id: BackupId,
+        tier: Tier,
+        started: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            source,
+            host: job.host,
+            format: job.settings.format,
+            md5: job.settings.md5,
+            trigger: request.trigger,
+            event_id: request.event_id.clone(),
+            tier,
+            started,
+            finished: started,
+            codec: Codec::None,
+            archive_version: None,
+            snapshot: None,
+            database_bytes: None,
+            bytes_read: 0,
+            files: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            tables: Vec::new(),
+            large_objects: Vec::new(),
+            sums: Vec::new(),
+            md5_of_data: None,
+            took_over: None,
+            leftovers: Vec::new(),
+            warnings: job.settings.notes.clone(),
+        }
+    }
+
+    pub(super) fn leftovers(&mut self, took_over: Option<Previous>, cleared: Cleared) {
+        self.took_over = took_over;
+        self.leftovers = cleared.left_overs;
+        self.warnings
+            .extend(cleared.warnings.iter().map(crate::error::Error::message));
+    }
+
+    pub(super) fn codec(&mut self, codec: Codec) {
+        self.codec = codec;
+    }
+
+    pub(super) fn source(&mut self, size: &DatabaseSize, snapshot: &Snapshot) {
+        self.database_bytes = size.database;
+        self.snapshot = Some(snapshot.clone());
+    }
+
+    pub(super) fn finished(&mut self, at: Timestamp) {
+        self.finished = at;
+    }
+
+    pub(super) fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        match self.codec {
+            Codec::None => Algorithm::None,
+            Codec::Zstd(_) => Algorithm::Zstd,
+            Codec::Gzip(_) => Algorithm::Gzip,
+        }
+    }
+
+    fn data_name(&self) -> String {
+        match self.format {
+            Format::Custom => self.id.dump_name(),
+            Format::Plain => self.id.sql_name(self.algorithm().extension()),
+        }
+    }
+
+    pub(super) fn data_key(&self) -> String {
+        self.id.key(&self.data_name())
+    }
+
+    pub(super) fn object_info(&self, size_estimate: u64) -> ObjectInfo {
+        ObjectInfo {
+            size_estimate: Some(size_estimate),
+            ..self.info("application/octet-stream")
+        }
+    }
+
+    fn info(&self, content_type: &'static str) -> ObjectInfo {
+        object_info(&self.id, &self.source.session.server().version, content_type)
+    }
+
+    /// The data has passed and is stored.
+    pub(super) fn data(
+        &mut self,
+        archive: Option<&Archive>,
+        expected: &Expected,
+        md5: Option<[u8; 16]>,
+        bytes_read: u64,
+    ) {
+        self.bytes_read = bytes_read;
+        self.md5_of_data = md5;
+        let role = if self.format == Format::Custom {
+            role::DUMP
+        } else {
+            role::SQL
+        };
+        let file = FileRecord {
+            name: self.data_name(),
+            bytes: expected.bytes,
+            sha256: hex::encode(expected.sha256),
+        };
+        self.files.insert(role.to_owned(), file);
+        let Some(archive) = archive else {
+            return;
+        };
+        self.archive_version = Some(archive.head.version.to_string());
+        for (entry, block) in archive.head.data.iter().zip(&archive.blocks) {
+            let (bytes, sha256) = (block.digest.bytes, hex::encode(block.digest.sha256));
+            let (offset, length) = (block.place.offset, block.place.length);
+            match block.digest.content {
+                BlockContent::Table { rows } => self.tables.push(TableRecord {
+                    schema: entry.namespace.clone().unwrap_or_default(),
+                    name: entry.tag.clone(),
+                    rows,
+                    bytes,
+                    sha256,
+                    offset,
+                    length,
+                }),
+                BlockContent::LargeObjects { count } => self.large_objects.push(LargeObjectsRecord {
+                    dump_id: entry.dump_id,
+                    count,
+                    bytes,
+                    sha256,
+                    offset,
+                    length,
+                }),
+            }
+        }
+    }
+
+    /// The files beside the data, the sums over all of them last.
+    pub(super) fn sidecars(&mut self, archive: Option<Archive>, gathered: Sidecars) -> Vec<Sidecar> {
+        let mut files = Vec::new();
+        if let Some(archive) = archive {
+            let name = self.id.toc_name();
+            files.push((role::TOC, name, Bytes::from(archive.toc), "application/octet-stream"));
+        }
+        match gathered.globals {
+            Ok(sql) => files.push((role::GLOBALS, GLOBALS.to_owned(), Bytes::from(sql), "application/sql")),
+            Err(why) => {
+                self.missing.insert(role::GLOBALS.to_owned(), why);
+            }
+        }
+        let system_info = Bytes::from(gathered.system_info);
+        files.push((
+            role::SYSTEM_INFO,
+            SYSTEM_INFO.to_owned(),
+            system_info,
+            "application/json",
+        ));
+
+        let mut md5sums: Vec<(String, String)> = self
+            .md5_of_data
+            .iter()
+            .map(|md5| (self.data_name(), hex::encode(md5)))
+            .collect();
+        let mut sidecars = Vec::new();
+        for (role, name, bytes, content_type) in files {
+            if self.md5 {
+                md5sums.push((name.clone(), hex::encode(Md5::digest(&bytes))));
+            }
+            self.files.insert(role.to_owned(), file_record(&name, &bytes));
+            sidecars.push(Sidecar {
+                key: self.id.key(&name),
+                bytes,
+                info: self.info(content_type),
+            });
+        }
+        let sha256sums = self
+            .files
+            .values()
+            .map(|file| (file.name.clone(), file.sha256.clone()))
+            .collect();
+        let mut sums = vec![(SHA256SUMS, sums_file(sha256sums))];
+        if self.md5 {
+            sums.push((MD5SUMS, sums_file(md5sums)));
+        }
+        for (name, bytes) in sums {
+            self.sums.push(file_record(name, &bytes));
+            sidecars.push(Sidecar {
+                key: self.id.key(name),
+                bytes,
+                info: self.info("text/plain"),
+            });
+        }
+        for sidecar in &mut sidecars {
+            sidecar
+                .info
+                .tags
+                .push(("sha256".to_owned(), hex::encode(Sha256::digest(&sidecar.bytes))));
+        }
+        sidecars
+    }
+
+    /// Name and digest of every file that is to be tagged before the manifest is put.
+    pub(super) fn tagged_files(&self) -> Vec<(String, String)> {
+        self.files
+            .values()
+            .chain(&self.sums)
+            .map(|file| (file.name.clone(), file.sha256.clone()))
+            .collect()
+    }
+
+    pub(super) fn manifest(&self, receipt: &Stored) -> Manifest {
+        let snapshot = self.snapshot.as_ref();
+        Manifest {
+            schema: SCHEMA,
+            id: self.id.clone(),
+            kind: self.id.kind(),
+            timestamp: self.started,
+            finished_at: self.finished,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            database: self.id.database().to_owned(),
+            trigger: self.trigger,
+            event_id: self.event_id.clone(),
+            server: self.server(),
+            pg_dump: self.pg_dump(),
+            format: self.format,
+            compression: self.compression(),
+            snapshot: crate::manifest::Snapshot {
+                lsn: snapshot.and_then(|snapshot| snapshot.lsn.clone()),
+                xmin: snapshot.map_or(0, |snapshot| snapshot.xmin),
+                xmax: snapshot.map_or(0, |snapshot| snapshot.xmax),
+                xip: snapshot.map(|snapshot| snapshot.xip.clone()).unwrap_or_default(),
+            },
+            tier: self.tier,
+            encryption: None,
+            checksums: checksums(&self.files),
+            files: self.files.clone(),
+            missing: self.missing.clone(),
+            tables: self.tables.clone(),
+            large_objects: self.large_objects.clone(),
+            parts: receipt.parts.clone(),
+            store_checksum: receipt.checksum.clone(),
+            metadata: self.metadata(),
+        }
+    }
+
+    fn server(&self) -> Server {
+        let server = self.source.session.server();
+        Server {
+            version: server.version.clone(),
+            version_num: server.version_num,
+            encoding: server.encoding.clone(),
+            system_identifier: server.system_identifier.clone(),
+        }
+    }
+
+    fn pg_dump(&self) -> PgDump {
+        PgDump {
+            version: self.source.programs.version.clone(),
+            archive_version: self.archive_version.clone(),
+        }
+    }
+
+    fn compression(&self) -> Compression {
+        Compression {
+            algorithm: self.algorithm(),
+            level: self.codec.level(),
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.finished.duration_since(self.started).as_secs_f64()
+    }
+
+    fn bytes_stored(&self) -> u64 {
+        self.files.values().map(|file| file.bytes).sum()
+    }
+
+    fn metadata(&self) -> BTreeMap<String, Value> {
+        let seconds = self.seconds();
+        let rate = |bytes: u64| {
+            if seconds > 0.0 {
+                (bytes as f64 / seconds).round()
+            } else {
+                0.0
+            }
+        };
+        BTreeMap::from([
+            ("host".to_owned(), json!(self.host)),
+            ("database_bytes".to_owned(), json!(self.database_bytes)),
+            ("bytes_read".to_owned(), json!(self.bytes_read)),
+            ("bytes_stored".to_owned(), json!(self.bytes_stored())),
+            ("duration_seconds".to_owned(), json!(seconds)),
+            ("read_bytes_per_second".to_owned(), json!(rate(self.bytes_read))),
+            ("rows".to_owned(), json!(self.rows())),
+        ])
+    }
+
+    fn rows(&self) -> u64 {
+        self.tables.iter().map(|table| table.rows).sum()
+    }
+
+    pub(super) fn report(self, replicas: &Replicas) -> BackupReport {
+        let manifest = self.manifest(&Stored {
+            bytes: 0,
+            checksum: None,
+            parts: Vec::new(),
+        });
+        let mut report = describe(&manifest, replicas.report());
+        report.took_over = self.took_over;
+        report.leftovers = self.leftovers;
+        report.warnings = self.warnings;
+        report
+    }
+}
+
+/// The report on a backup that was made before.
+pub(super) async fn repeated(store: &dyn Store, id: &BackupId) -> Result<BackupReport> {
+    let manifest = catalog::read_manifest(store, id).await?.require(id)?;
+    let holder = StoreReport {
+        url: store.url().to_owned(),
+        primary: true,
+        holds_backup: true,
+        error: None,
+    };
+    Ok(BackupReport {
+        repeated: true,
+        ..describe(&manifest, vec![holder])
+    })
+}
+
+/// What a manifest says, as a report.
+fn describe(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
+    BackupReport {
+        status: "succeeded",
+        id: manifest.id.clone(),
+        database: manifest.database.clone(),
+        kind: manifest.kind,
+        trigger: manifest.trigger,
+        repeated: false,
+        tier: manifest.tier,
+        started_at: manifest.timestamp,
+        finished_at: manifest.finished_at,
+        duration_seconds: manifest.finished_at.duration_since(manifest.timestamp).as_secs_f64(),
+        server: manifest.server.clone(),
+        pg_dump: manifest.pg_dump.clone(),
+        compression: manifest.compression,
+        snapshot: manifest.snapshot.clone(),
+        tables: manifest.tables.len() as u64,
+        rows: manifest.tables.iter().map(|table| table.rows).sum(),
+        large_objects: manifest.large_objects.iter().map(|block| block.count).sum(),
+        bytes_read: manifest.metadata.get("bytes_read").and_then(Value::as_u64).unwrap_or(0),
+        bytes_stored: manifest.files.values().map(|file| file.bytes).sum(),
+        files: manifest.files.clone(),
+        missing: manifest.missing.clone(),
+        stores,
+        took_over: None,
+        leftovers: Vec::new(),
+        warnings: Vec::new(),
+        notification: None,
+    }
+}
+
+fn file_record(name: &str, bytes: &[u8]) -> FileRecord {
+    FileRecord {
+        name: name.to_owned(),
+        bytes: bytes.len() as u64,
+        sha256: hex::encode(Sha256::digest(bytes)),
+    }
+}
+
+/// As `sha256sum` and `md5sum` write and check it. Our names hold no backslash and no newline,
+/// so no line needs their escapes.
+fn sums_file(mut sums: Vec<(String, String)>) -> Bytes {
+    sums.sort();
+    sums.iter()
+        .map(|(name, sum)| format!("{sum}  {name}\n"))
+        .collect::<String>()
+        .into()
+}

@@ -1,0 +1,249 @@
+//! The stores of one run: the primary, without which there is no backup, and the others, which
+//! may fail alone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::backup_id::BackupId;
+use crate::catalog::{self, NotPublished};
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::pipeline::Copy;
+use crate::report::{ErrorReport, StoreReport};
+use crate::store::{Expected, ObjectInfo, Store, Stored, Upload};
+
+pub(super) struct Replicas {
+    /// Never empty; the first is the primary.
+    all: Vec<Replica>,
+}
+
+struct Replica {
+    store: Arc<dyn Store>,
+    /// Why this store takes no further part.
+    failed: Option<Error>,
+    /// What this run has made visible in it, for the clean-up.
+    written: Vec<String>,
+    committed: bool,
+}
+
+impl Replica {
+    fn takes_part(&self) -> bool {
+        self.failed.is_none()
+    }
+
+    /// Leaves this store out from now on, with nothing of this run in it.
+    async fn drop_out(&mut self, error: Error) {
+        let error = discard(&*self.store, std::mem::take(&mut self.written), error).await;
+        self.failed = Some(error);
+    }
+}
+
+impl Replicas {
+    /// Looks whether the stores are there before anything is begun.
+    pub(super) async fn reach(stores: &[Arc<dyn Store>]) -> Result<Self> {
+        let mut all = Vec::new();
+        for store in stores {
+            let failed = match store.reach().await {
+                Ok(()) => None,
+                Err(error) if all.is_empty() => return Err(error),
+                Err(error) => Some(error),
+            };
+            all.push(Replica {
+                store: Arc::clone(store),
+                failed,
+                written: Vec::new(),
+                committed: false,
+            });
+        }
+        if all.is_empty() {
+            return Err(Error::config("no store is set").hint("name one with --store or BACKUP_STORE"));
+        }
+        Ok(Self { all })
+    }
+
+    pub(super) fn primary(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.all[0].store)
+    }
+
+    /// One upload per store that takes part, the primary's first.
+    pub(super) async fn open(&mut self, key: &str, info: &ObjectInfo) -> Result<Vec<Box<dyn Upload>>> {
+        let mut uploads = Vec::new();
+        for (index, replica) in self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, replica)| replica.takes_part())
+        {
+            match replica.store.upload(key, info).await {
+                Ok(upload) => uploads.push(upload),
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => replica.drop_out(error).await,
+            }
+        }
+        Ok(uploads)
+    }
+
+    /// Completes the open uploads, in the order of [`Replicas::open`]. The receipts are in the
+    /// order of the stores.
+    pub(super) async fn complete(
+        &mut self,
+        key: &str,
+        copies: Vec<Copy>,
+        expected: &Expected,
+    ) -> Result<Vec<Option<Stored>>> {
+        let mut copies = copies.into_iter();
+        let mut receipts = Vec::new();
+        let mut failure: Option<Error> = None;
+        for (index, replica) in self.all.iter_mut().enumerate() {
+            if !replica.takes_part() {
+                receipts.push(None);
+                continue;
+            }
+            let Some(copy) = copies.next() else {
+                return Err(Error::internal("fewer uploads than stores"));
+            };
+            let completed = match (copy, failure.take()) {
+                // Without the primary the copies are given up.
+                (Ok(upload), Some(error)) => {
+                    failure = Some(match upload.abort().await {
+                        Ok(()) => error,
+                        Err(second) => error.also(second),
+                    });
+                    continue;
+                }
+                (Err(_), Some(error)) => {
+                    failure = Some(error);
+                    continue;
+                }
+                (Ok(upload), None) => upload.complete(expected).await,
+                (Err(error), None) => Err(error),
+            };
+            match completed {
+                Ok(stored) => {
+                    replica.written.push(key.to_owned());
+                    receipts.push(Some(stored));
+                }
+                Err(error) if index == 0 => failure = Some(error),
+                Err(error) => {
+                    replica.drop_out(error).await;
+                    receipts.push(None);
+                }
+            }
+        }
+        failure.map_or(Ok(receipts), Err)
+    }
+
+    pub(super) async fn put(&mut self, key: &str, bytes: Bytes, info: &ObjectInfo) -> Result<()> {
+        for (index, replica) in self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, replica)| replica.takes_part())
+        {
+            // Noted first: a put whose answer was lost may have been done.
+            replica.written.push(key.to_owned());
+            let put = replica
+                .store
+                .put(key, bytes.clone(), info, crate::store::Condition::Always)
+                .await;
+            match put {
+                Ok(_) => {}
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => replica.drop_out(error).await,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn tag(&mut self, id: &BackupId, files: &[(String, String)]) -> Result<()> {
+        for (index, replica) in self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, replica)| replica.takes_part())
+        {
+            match catalog::commit_tags(&*replica.store, id, files).await {
+                Ok(()) => {}
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => replica.drop_out(error).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the manifest, the primary's first. Each store's manifest carries its own receipt.
+    pub(super) async fn publish(
+        &mut self,
+        manifest: impl Fn(&Stored) -> Manifest,
+        receipts: &[Option<Stored>],
+    ) -> Result<()> {
+        for (index, (replica, receipt)) in self.all.iter_mut().zip(receipts).enumerate() {
+            let (true, Some(receipt)) = (replica.takes_part(), receipt) else {
+                continue;
+            };
+            let error = match catalog::publish(&*replica.store, &manifest(receipt)).await {
+                Ok(_) => {
+                    replica.committed = true;
+                    continue;
+                }
+                Err(NotPublished::Absent(error)) => error,
+                // The files may be another run's, or a good backup: hands off.
+                Err(NotPublished::Taken(error) | NotPublished::Unknown(error)) => {
+                    replica.written.clear();
+                    error
+                }
+            };
+            if index == 0 {
+                return Err(error);
+            }
+            replica.drop_out(error).await;
+        }
+        Ok(())
+    }
+
+    /// After the commit: the newest bear `latest`, their predecessors their tier. What fails here
+    /// is mended by the next run, and never lets a backup expire that should stay.
+    pub(super) async fn retag(&self, id: &BackupId, keep_last: usize) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for replica in self.all.iter().filter(|replica| replica.committed) {
+            if let Err(error) = catalog::retag(&*replica.store, id.database(), keep_last).await {
+                warnings.push(format!(
+                    "retention tags in {}: {}",
+                    replica.store.url(),
+                    error.message()
+                ));
+            }
+        }
+        warnings
+    }
+
+    /// The run has failed: what it made visible is given up, in every store.
+    pub(super) async fn give_up(self, error: Error) -> Error {
+        let mut error = error;
+        for replica in self.all.into_iter().filter(|replica| !replica.committed) {
+            error = discard(&*replica.store, replica.written, error).await;
+        }
+        error
+    }
+
+    pub(super) fn report(&self) -> Vec<StoreReport> {
+        let report = |(index, replica): (usize, &Replica)| StoreReport {
+            url: replica.store.url().to_owned(),
+            primary: index == 0,
+            holds_backup: replica.committed,
+            error: replica.failed.as_ref().map(ErrorReport::from),
+        };
+        self.all.iter().enumerate().map(report).collect()
+    }
+}
+
+async fn discard(store: &dyn Store, written: Vec<String>, error: Error) -> Error {
+    let mut error = error;
+    for key in written {
+        if let Err(second) = store.discard(&key).await {
+            error = error.also(second);
+        }
+    }
+    error
+}

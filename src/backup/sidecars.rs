@@ -1,0 +1,35 @@
+//! The small files beside the data: what the server says of itself, and what lies outside the
+//! database but belongs to it.
+
+use std::time::Duration;
+
+use super::{Job, Source};
+use crate::error::{Error, Result};
+use crate::postgres;
+
+/// Roles are a few kilobytes; a server that takes longer than this will not give them.
+const GLOBALS_LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) struct Sidecars {
+    /// `globals.sql`, or why there is none: many managed services let nobody read the roles.
+    pub globals: std::result::Result<Vec<u8>, String>,
+    pub system_info: Vec<u8>,
+}
+
+pub(super) async fn gather(job: &Job<'_>, source: &Source) -> Result<Sidecars> {
+    let globals = postgres::globals(
+        &source.programs,
+        source.session.info(),
+        source.passfile.as_ref(),
+        &job.settings.postgres,
+        GLOBALS_LIMIT,
+    )
+    .await;
+    let mut system_info = serde_json::to_vec_pretty(&source.session.system_info().await)
+        .map_err(|error| Error::internal("system_info.json").source(error))?;
+    system_info.push(b'\n');
+    Ok(Sidecars {
+        globals: globals.map_err(|error| error.message()),
+        system_info,
+    })
+}

@@ -1,0 +1,157 @@
+//! The commit point of a backup: its manifest becomes visible.
+
+use bytes::Bytes;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+
+use super::tags;
+use crate::backup_id::BackupId;
+use crate::error::{Code, Error, Result};
+use crate::manifest::Manifest;
+use crate::retention::{PENDING, TIER_TAG, Tag};
+use crate::store::{Condition, ObjectInfo, Put, Store, Version};
+
+/// What is said about each of a backup's files when its writing starts: the tag `pending`, until
+/// [`super::commit_tags`], and whose file it is.
+pub fn object_info(id: &BackupId, server_version: &str, content_type: &'static str) -> ObjectInfo {
+    ObjectInfo {
+        content_type,
+        tags: vec![(TIER_TAG.to_owned(), PENDING.to_owned())],
+        metadata: vec![
+            ("pgstow-id".to_owned(), id.ascii()),
+            ("pgstow-version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            (
+                "pgstow-server-version".to_owned(),
+                utf8_percent_encode(server_version, CONTROLS).to_string(),
+            ),
+        ],
+        size_estimate: None,
+    }
+}
+
+/// A manifest that is in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    pub bytes: u64,
+    pub sha256: [u8; 32],
+    pub version: Version,
+}
+
+/// Why a manifest was not published, which decides what may be cleaned up.
+#[derive(Debug)]
+pub enum NotPublished {
+    /// No manifest is there. The backup's files are left-overs: give them up.
+    Absent(Error),
+    /// Another run has published under this id, so files in this folder may be that run's: touch
+    /// none of them. `BUSY`, because that is what two runs at once are; the lease prevents it, if
+    /// the clocks of both hosts are right.
+    Taken(Error),
+    /// The store has not said whether it wrote the manifest. If it did, the files are a good
+    /// backup: leave all as it is, for the next run to see which.
+    Unknown(Error),
+}
+
+impl From<NotPublished> for Error {
+    fn from(not_published: NotPublished) -> Error {
+        match not_published {
+            NotPublished::Absent(error) | NotPublished::Taken(error) | NotPublished::Unknown(error) => error,
+        }
+    }
+}
+
+/// Puts the manifest, the last file of a backup: with it the backup exists, without it there is
+/// none. All other files must be in the store, and bear their final tags: see
+/// [`super::commit_tags`]. An answer that got lost is looked up before it counts as a failure.
+pub async fn publish(store: &dyn Store, manifest: &Manifest) -> Result<Published, NotPublished> {
+    let bytes = Bytes::from(manifest.to_bytes().map_err(NotPublished::Absent)?);
+    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+    let published = |version| Published {
+        bytes: bytes.len() as u64,
+        sha256,
+        version,
+    };
+    let id = &manifest.id;
+    let object = ObjectInfo {
+        tags: tags::of_file(Tag::Latest, &hex::encode(sha256)),
+        ..object_info(id, &manifest.server.version, "application/json")
+    };
+    let key = id.manifest_key();
+    match store.put(&key, bytes.clone(), &object, Condition::Absent).await {
+        Ok(Put::Done(version)) => Ok(published(version)),
+        Ok(Put::Refused) => Err(NotPublished::Taken(taken(id))),
+        Err(error) => match store.get(&key).await {
+            Ok(Some(there)) if there.body == bytes => Ok(published(there.version)),
+            Ok(Some(_)) => Err(NotPublished::Taken(taken(id))),
+            Ok(None) => Err(NotPublished::Absent(error)),
+            Err(second) => Err(NotPublished::Unknown(error.also(second))),
+        },
+    }
+}
+
+fn taken(id: &BackupId) -> Error {
+    Error::new(
+        Code::Busy,
+        format!("cannot publish backup {id}: another run has published one under this id"),
+    )
+    .hint("run it again; if this comes back, compare the clocks of the hosts that back up this database")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::tests::id;
+    use crate::manifest::tests::sample;
+    use crate::retention::Tier;
+    use crate::store::memory::{Fault, MemoryStore, Op};
+
+    fn manifest() -> Manifest {
+        sample(&id("shop/20250131T040500Z-full"), Tier::Daily)
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_born_latest_with_its_digest_and_owner() {
+        let store = MemoryStore::with_lifecycle();
+        let manifest = manifest();
+        let published = publish(&store, &manifest).await.unwrap();
+        let key = manifest.id.manifest_key();
+        assert_eq!(store.body(&key).unwrap(), manifest.to_bytes().unwrap());
+        assert_eq!(store.tag(&key, "pgstow-tier").as_deref(), Some("latest"));
+        assert_eq!(store.tag(&key, "sha256"), Some(hex::encode(published.sha256)));
+        assert_eq!(
+            store.metadata(&key)[0],
+            ("pgstow-id".to_owned(), "shop/20250131T040500Z-full".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn an_id_that_another_run_has_taken_is_refused_and_left_alone() {
+        let store = MemoryStore::with_lifecycle();
+        let manifest = manifest();
+        store.plant(&manifest.id.manifest_key(), "another's", &[]);
+        let refused = publish(&store, &manifest).await.unwrap_err();
+        assert!(matches!(refused, NotPublished::Taken(_)));
+        assert_eq!(Error::from(refused).code(), Code::Busy);
+        assert_eq!(store.body(&manifest.id.manifest_key()).unwrap(), "another's");
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_is_looked_up() {
+        let store = MemoryStore::with_lifecycle();
+        store.fault(Op::Put, 1, Fault::FailAfterWrite);
+        assert!(publish(&store, &manifest()).await.is_ok());
+
+        let store = MemoryStore::with_lifecycle();
+        store.fault(Op::Put, 1, Fault::Reject);
+        assert!(matches!(
+            publish(&store, &manifest()).await,
+            Err(NotPublished::Absent(_))
+        ));
+        assert!(store.keys().is_empty());
+
+        let store = MemoryStore::with_lifecycle();
+        store.fault(Op::Put, 1, Fault::FailAfterWrite);
+        store.fault(Op::Get, 1, Fault::Reject);
+        let unknown = publish(&store, &manifest()).await.unwrap_err();
+        assert!(matches!(&unknown, NotPublished::Unknown(error) if error.message().contains("and then")));
+    }
+}

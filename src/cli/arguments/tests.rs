@@ -1,0 +1,180 @@
+use clap::ValueEnum;
+
+use super::*;
+use crate::error::Code;
+
+fn read(line: &[&str]) -> Result<Invocation> {
+    let args: Vec<OsString> = std::iter::once("pgstow")
+        .chain(line.iter().copied())
+        .map(OsString::from)
+        .collect();
+    parse(&args)
+}
+
+fn given(line: &[&str]) -> (Command, BTreeMap<&'static str, Vec<String>>) {
+    match read(line).unwrap() {
+        Invocation::Run { command, flags, .. } => (command, flags),
+        Invocation::Text(text) => panic!("{text}"),
+    }
+}
+
+fn refusal(line: &[&str]) -> Error {
+    match read(line) {
+        Err(error) => error,
+        Ok(other) => panic!("{other:?}"),
+    }
+}
+
+fn text(line: &[&str]) -> String {
+    match read(line).unwrap() {
+        Invocation::Text(text) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    command().debug_assert();
+}
+
+#[test]
+fn a_backup_is_full_and_by_cli_unless_said_otherwise() {
+    let (command, flags) = given(&["backup"]);
+    let expected = BackupRequest {
+        trigger: Trigger::Cli,
+        event_id: None,
+        database: None,
+    };
+    assert_eq!(command, Command::Backup(expected));
+    assert!(flags.is_empty());
+    let (command, _) = given(&["backup", "--kind=full", "--trigger", "schedule", "--database", "shop"]);
+    let expected = BackupRequest {
+        trigger: Trigger::Schedule,
+        event_id: None,
+        database: Some("shop".into()),
+    };
+    assert_eq!(command, Command::Backup(expected));
+}
+
+#[test]
+fn settings_are_taken_before_and_after_the_command() {
+    for line in [
+        ["--store", "/a", "backup", "--jobs", "2"],
+        ["backup", "--jobs", "2", "--store", "/a"],
+    ] {
+        let (_, flags) = given(&line);
+        assert_eq!(flags["BACKUP_STORE"], ["/a"], "{line:?}");
+        assert_eq!(flags["BACKUP_JOBS"], ["2"]);
+    }
+    let (command, flags) = given(&["retention", "apply", "--store", "s3://one", "--store", "s3://two/a b"]);
+    assert_eq!(command, Command::RetentionApply);
+    assert_eq!(flags["BACKUP_STORE"], ["s3://one", "s3://two/a b"]);
+}
+
+#[test]
+fn every_option_of_the_contract_is_there() {
+    for flag in [
+        "database-url",
+        "secret-id",
+        "store",
+        "retention",
+        "keep-last",
+        "compress",
+        "format",
+        "jobs",
+        "threads",
+        "log-format",
+        "sns-topic-arn",
+    ] {
+        let (_, flags) = given(&["backup", &format!("--{flag}=x")]);
+        assert_eq!(flags.len(), 1, "{flag}");
+    }
+    match read(&["backup", "--json", "--env-file", "e", "--config", "c"]).unwrap() {
+        Invocation::Run {
+            env_file,
+            config_file,
+            json,
+            ..
+        } => assert_eq!(
+            (env_file, config_file, json),
+            (Some("e".into()), Some("c".into()), true)
+        ),
+        Invocation::Text(_) => panic!(),
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_a_config_error_with_a_hint() {
+    for line in [
+        &[][..],
+        &["frobnicate"],
+        &["retention"],
+        &["backup", "--stor", "x"],
+        &["backup", "--store"],
+        &["backup", "--jobs", "1", "--jobs", "2"],
+        &["backup", "extra"],
+        &["backup", "--kind", "incremental"],
+        &["backup", "--kind", "half"],
+        &["backup", "--trigger", "moon"],
+        &["backup", "--database", ""],
+        &["completions", "tcsh"],
+    ] {
+        let error = refusal(line);
+        assert_eq!((error.code(), error.code().exit_code()), (Code::Config, 2), "{line:?}");
+        assert!(
+            !error.message().contains('\n') && !error.hint_text().is_empty(),
+            "{error}"
+        );
+    }
+    assert!(refusal(&["backup", "--stor", "x"]).hint_text().contains("--store"));
+    assert!(refusal(&["lst"]).message().contains("lst"));
+}
+
+#[test]
+fn commands_of_later_versions_are_absent() {
+    for name in [
+        "list", "status", "verify", "restore", "download", "prune", "doctor", "serve", "demo", "help",
+    ] {
+        assert_eq!(refusal(&[name]).code(), Code::Config, "{name}");
+    }
+}
+
+#[test]
+fn a_url_in_the_wrong_place_does_not_show_its_password() {
+    let error = refusal(&["backup", "postgres://u:hun'ter2@h/db"]);
+    let shown = format!("{} {}", error.message(), error.hint_text());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let error = refusal(&["postgres://u:hunter2@h/db"]);
+    assert!(!format!("{} {}", error.message(), error.hint_text()).contains("hunter2"));
+    assert_eq!(
+        without_credentials("a 'x://u:p@h/d' and y://z"),
+        "a 'x://…@h/d' and y://z"
+    );
+}
+
+#[test]
+fn help_teaches_every_setting() {
+    let long = text(&["backup", "--help"]);
+    for setting in SETTINGS {
+        assert!(long.contains(setting.variable), "{}", setting.variable);
+    }
+    assert!(long.contains("Examples:") && long.contains("Exit codes:"));
+    assert!(text(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
+    assert!(text(&["-V"]).starts_with("pgstow "));
+    assert!(text(&["-h"]).contains("retention"));
+}
+
+#[test]
+fn completions_are_scripts() {
+    for shell in clap_complete::Shell::value_variants() {
+        let script = text(&["completions", &shell.to_string()]);
+        assert!(script.contains("pgstow") && script.contains("retention"), "{shell}");
+    }
+}
+
+#[test]
+fn json_is_seen_in_arguments_that_cannot_be_parsed() {
+    let args = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+    assert!(wants_json(&args("pgstow frob --json")));
+    assert!(!wants_json(&args("pgstow frob -- --json")));
+}

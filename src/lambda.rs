@@ -1,0 +1,201 @@
+//! The Lambda function: events into commands, reports into responses, errors into function errors
+//! whose `errorType` is the code.
+//!
+//! Settings are read and clients made once, while Lambda initialises the environment. If that
+//! fails, the function does not exit: Lambda would answer every event with `Runtime.ExitError`
+//! and start it again and again. It is tried once more when an event comes, and the event gets
+//! the error itself (`CONFIG` and what is wrong), where alarms and callers see it.
+
+mod events;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use tracing::Instrument;
+
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::progress::{LogLine, Observer};
+use crate::settings::{Input, Log, LogFormat, Settings};
+use crate::stop::{Reason, Stop};
+use crate::telemetry;
+pub use events::parse_event;
+
+/// What the clean-up gets at the end of an invocation: aborting an upload, releasing the lease and
+/// telling SNS are a few requests each.
+const SAFETY_MARGIN: Duration = Duration::from_secs(10);
+
+/// What the function's environment is.
+pub struct Process {
+    pub env: BTreeMap<String, String>,
+    pub working_dir: PathBuf,
+    pub cpus: usize,
+}
+
+/// Serves events until Lambda ends the environment. An error means that Lambda's own interface
+/// failed.
+pub async fn run(process: Process) -> Result<()> {
+    for name in [
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    ] {
+        if !process.env.contains_key(name) {
+            return Err(Error::config(format!(
+                "AWS_LAMBDA_RUNTIME_API is set, but {name} is not: this is not a Lambda environment"
+            ))
+            .hint("unset AWS_LAMBDA_RUNTIME_API to use the command line"));
+        }
+    }
+    let function = Arc::new(Function {
+        input: Input {
+            env: process.env,
+            working_dir: process.working_dir,
+            cpus: process.cpus,
+            in_lambda: true,
+            json: true,
+            ..Input::default()
+        },
+        app: OnceCell::new(),
+    });
+    // The error is told again, to the event that meets it.
+    if let Err(error) = function.app().await {
+        log_failure(&error);
+    }
+    let handler = service_fn(move |event: LambdaEvent<Value>| {
+        let function = function.clone();
+        async move {
+            let span = tracing::info_span!("invocation", request_id = %event.context.request_id);
+            let result = function.handle(event).instrument(span.clone()).await;
+            result.map_err(|error| {
+                span.in_scope(|| log_failure(&error));
+                diagnostic(&error)
+            })
+        }
+    });
+    lambda_runtime::run(handler)
+        .await
+        .map_err(|error| Error::internal("Lambda's runtime interface failed").source(error))
+}
+
+struct Function {
+    input: Input,
+    app: OnceCell<App>,
+}
+
+impl Function {
+    async fn app(&self) -> Result<&App> {
+        self.app
+            .get_or_try_init(|| async {
+                let settings = Settings::load(&self.input).inspect_err(|_| {
+                    // The wrong settings cannot say how to log; Lambda's defaults do.
+                    let _ = telemetry::start(&default_log(), telemetry::stderr);
+                })?;
+                telemetry::start(&settings.log, telemetry::stderr)?;
+                for note in &settings.notes {
+                    tracing::info!("{note}");
+                }
+                App::new(settings).await
+            })
+            .await
+    }
+
+    async fn handle(self: Arc<Self>, event: LambdaEvent<Value>) -> Result<Value> {
+        let (payload, context) = event.into_parts();
+        let command = parse_event(&payload, &context.request_id)?;
+        let stop = Stop::new();
+        let left = left_until(context.deadline, Timestamp::now());
+        let deadline = tokio::spawn(request_at_deadline(stop.clone(), left));
+        let observer: Arc<dyn Observer> = Arc::new(LogLine::start());
+        let watching = observer.clone();
+        // A task of its own, so that a panic becomes an error with its code.
+        let work = async move { self.app().await?.run(command, stop, watching).await };
+        let result = tokio::spawn(work.in_current_span()).await;
+        deadline.abort();
+        observer.finish();
+        let report = result.unwrap_or_else(|error| Err(Error::internal("the run panicked").source(error)))?;
+        serde_json::to_value(&report).map_err(|error| Error::internal("the report is not JSON").source(error))
+    }
+}
+
+fn default_log() -> Log {
+    Log {
+        format: LogFormat::Json,
+        filter: "info".into(),
+    }
+}
+
+/// Time left of an invocation whose deadline is given in milliseconds since 1970.
+fn left_until(deadline: u64, now: Timestamp) -> Duration {
+    let now = u64::try_from(now.as_millisecond()).unwrap_or(0);
+    Duration::from_millis(deadline.saturating_sub(now))
+}
+
+/// How much of it is kept for the clean-up: [`SAFETY_MARGIN`], but of a short invocation a fifth.
+fn margin(left: Duration) -> Duration {
+    SAFETY_MARGIN.min(left / 5)
+}
+
+async fn request_at_deadline(stop: Stop, left: Duration) {
+    let margin = margin(left);
+    tokio::time::sleep(left - margin).await;
+    stop.request(Reason::Deadline { left: margin });
+}
+
+/// Nobody reads the answer to an asynchronous event: the log must have it too.
+fn log_failure(error: &Error) {
+    tracing::error!(code = error.code().name(), hint = error.hint_text(), "{error}");
+}
+
+fn diagnostic(error: &Error) -> Diagnostic {
+    Diagnostic {
+        error_type: error.code().name().to_owned(),
+        error_message: format!("{}; hint: {}", error.message(), error.hint_text()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_margin_is_ten_seconds_but_a_fifth_of_a_short_run() {
+        let margins = [900, 60, 50, 10, 3].map(|seconds| margin(Duration::from_secs(seconds)).as_millis());
+        assert_eq!(margins, [10_000, 10_000, 10_000, 2_000, 600]);
+        assert_eq!(margin(Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_leaves_nothing() {
+        let now = Timestamp::from_millisecond(10_000).unwrap();
+        assert_eq!(left_until(12_500, now), Duration::from_millis(2_500));
+        assert_eq!(left_until(9_000, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_function_error_has_the_code_as_its_type_and_the_hint_in_its_message() {
+        let error = Error::config("BACKUP_STORE is not set").hint("name s3://bucket");
+        let shown = serde_json::to_value(diagnostic(&error)).unwrap();
+        assert_eq!(shown["errorType"], "CONFIG");
+        assert_eq!(shown["errorMessage"], "BACKUP_STORE is not set; hint: name s3://bucket");
+    }
+
+    #[tokio::test]
+    async fn the_stop_is_requested_before_the_deadline() {
+        let stop = Stop::new();
+        let start = std::time::Instant::now();
+        let left = Duration::from_secs(1);
+        tokio::spawn(request_at_deadline(stop.clone(), left));
+        assert_eq!(stop.reason(), None);
+        let reason = stop.requested().await;
+        assert!(start.elapsed() >= Duration::from_millis(800) && start.elapsed() < left);
+        let left = Duration::from_millis(200);
+        assert_eq!(reason, Reason::Deadline { left });
+    }
+}

@@ -1,0 +1,175 @@
+//! The events that start the function, read strictly: a misspelt field must not quietly back up
+//! something else, and no secret is taken from an event.
+
+use serde_json::{Map, Value};
+
+use crate::command::{BackupRequest, Command};
+use crate::error::{Error, Result};
+use crate::settings::{Trigger, nearest};
+
+/// What an event asks for. `request_id` is Lambda's, which its retries of one asynchronous event
+/// keep: it is the event's id where the event has none of its own.
+pub fn parse_event(event: &Value, request_id: &str) -> Result<Command> {
+    let empty = Map::new();
+    let event = match event {
+        // `aws lambda invoke` without a payload.
+        Value::Null => &empty,
+        Value::Object(fields) => fields,
+        _ => return Err(refused("the event is not a JSON object")),
+    };
+    if is_http(event) {
+        return Err(refused(
+            "the event is an HTTP request: the HTTP API is not in this version",
+        ));
+    }
+    if let Some(field) = secret_in(event) {
+        return Err(Error::config(format!(
+            "the event's field {field:?} looks like a secret: no secret is taken from an event"
+        ))
+        .hint("credentials come from the function's settings: BACKUP_SECRET_ID, or DATABASE_URL"));
+    }
+    if event.contains_key("source") || event.contains_key("detail-type") {
+        return scheduled(event, request_id);
+    }
+    if event.contains_key("Records") {
+        return Err(refused("events of SQS, SNS and S3 (`Records`) are not understood"));
+    }
+    direct(event, request_id)
+}
+
+fn refused(what: &str) -> Error {
+    Error::config(what).hint("send {} or {\"action\":\"backup\",\"kind\":\"full\"}, or use an EventBridge schedule")
+}
+
+/// A function URL and API Gateway's HTTP API (version 2), its REST API (version 1), and a load
+/// balancer.
+fn is_http(event: &Map<String, Value>) -> bool {
+    let context = event.get("requestContext");
+    event.contains_key("httpMethod")
+        || context.is_some_and(|context| {
+            ["http", "elb", "httpMethod"]
+                .iter()
+                .any(|part| context.get(part).is_some())
+        })
+}
+
+/// A rule of EventBridge with a schedule (source `aws.events`), or a schedule of EventBridge
+/// Scheduler without an input of its own (source `aws.scheduler`). Both name the event by `id`.
+fn scheduled(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
+    let source = event.get("source").and_then(Value::as_str).unwrap_or_default();
+    let kind = event.get("detail-type").and_then(Value::as_str).unwrap_or_default();
+    if !matches!(source, "aws.events" | "aws.scheduler") || kind != "Scheduled Event" {
+        return Err(refused(&format!(
+            "an event of source {source:?} and type {kind:?} is not a schedule's"
+        )));
+    }
+    let id = event.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
+    Ok(Command::Backup(BackupRequest {
+        trigger: Trigger::Schedule,
+        event_id: Some(checked_id(id.unwrap_or(request_id))?),
+        database: None,
+    }))
+}
+
+const FIELDS: &[&str] = &["action", "kind", "database", "event_id", "trigger"];
+
+/// `{}`, or the contract's own form, as a person, a script or a schedule with an input sends it.
+fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
+    if let Some(field) = event.keys().find(|field| !FIELDS.contains(&field.as_str())) {
+        let near = nearest(field, FIELDS.iter().copied());
+        let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+        return Err(refused(&format!("the event's field {field:?} is not understood{near}")));
+    }
+    match text(event, "action")?.unwrap_or("backup") {
+        "backup" => {}
+        later @ ("list" | "status" | "verify" | "restore") => {
+            return Err(refused(&format!("the action {later:?} is not in this version")));
+        }
+        other => return Err(refused(&format!("the action {other:?} is not known"))),
+    }
+    match text(event, "kind")?.unwrap_or("full") {
+        "full" => {}
+        "incremental" => return Err(refused("incremental backups are not in this version")),
+        other => return Err(refused(&format!("the kind of backup {other:?} is not known"))),
+    }
+    let trigger = match text(event, "trigger")?.unwrap_or("manual") {
+        "manual" => Trigger::Manual,
+        "schedule" => Trigger::Schedule,
+        other => return Err(refused(&format!("the trigger {other:?} is not schedule or manual"))),
+    };
+    let database = text(event, "database")?;
+    if database.is_some_and(|name| name.is_empty() || name.contains('\0')) {
+        return Err(refused("the event's field \"database\" is not a database's name"));
+    }
+    Ok(Command::Backup(BackupRequest {
+        trigger,
+        event_id: Some(checked_id(text(event, "event_id")?.unwrap_or(request_id))?),
+        database: database.map(str::to_owned),
+    }))
+}
+
+/// A text field; `null` counts as absent.
+fn text<'a>(event: &'a Map<String, Value>, field: &str) -> Result<Option<&'a str>> {
+    match event.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(refused(&format!("the event's field {field:?} is not a text"))),
+    }
+}
+
+/// The id goes into the manifest, so it is short and printable.
+fn checked_id(id: &str) -> Result<String> {
+    let printable = id.chars().all(|c| c.is_ascii_graphic());
+    if id.is_empty() || id.len() > 256 || !printable {
+        return Err(refused("the event's id is not 1 to 256 printable ASCII characters"));
+    }
+    Ok(id.to_owned())
+}
+
+/// The first field, at any depth, that by its name or its value is or names a credential.
+fn secret_in(fields: &Map<String, Value>) -> Option<&str> {
+    fields.iter().find_map(|(name, value)| {
+        if sounds_secret(name) || looks_secret(value) {
+            return Some(name.as_str());
+        }
+        match value {
+            Value::Object(inner) => secret_in(inner),
+            Value::Array(items) => items.iter().find_map(|item| match item {
+                Value::Object(inner) => secret_in(inner),
+                item => looks_secret(item).then_some(name.as_str()),
+            }),
+            _ => None,
+        }
+    })
+}
+
+fn sounds_secret(name: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "password",
+        "passwd",
+        "passphrase",
+        "secret",
+        "credential",
+        "token",
+        "accesskey",
+        "privatekey",
+        "apikey",
+        "url",
+        "dsn",
+        "conninfo",
+        "connectionstring",
+    ];
+    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let plain = plain.to_ascii_lowercase();
+    WORDS.iter().any(|word| plain.contains(word))
+}
+
+fn looks_secret(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| {
+        let text = text.trim_start().to_ascii_lowercase();
+        text.starts_with("postgres://") || text.starts_with("postgresql://") || text.contains("password=")
+    })
+}
+
+#[cfg(test)]
+mod tests;

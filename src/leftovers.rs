@@ -1,0 +1,284 @@
+//! What killed runs left behind, dealt with by the next run, which holds the lease: uploads in
+//! progress are aborted, files without a manifest given up.
+//!
+//! Everything stays strictly below the database's own folder, and within it to names that we make:
+//! other databases' runs share the store, and people keep their own files there.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::backup_id::{BackupId, database_folder, lease_key};
+use crate::catalog::Listed;
+use crate::error::{Error, Result};
+use crate::retention::Tag;
+use crate::store::{Store, Unfinished};
+
+/// Left-overs dealt with per run: a folder that somebody filled by mistake must not eat a backup's
+/// time. The next run goes on.
+const AT_MOST: usize = 1_000;
+/// Commands that hold no lease write small files too (a verification beside a finished backup,
+/// a lease about to be refused): what is younger than this may be theirs.
+const SURELY_DEAD: SignedDuration = SignedDuration::from_hours(24);
+
+/// One left-over and what became of it: for the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOver {
+    pub key: String,
+    pub found: What,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// A multipart upload in progress, or a temporary file.
+    UnfinishedUpload,
+    /// A file of a backup that was never committed, or whose manifest is gone.
+    FileWithoutManifest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", content = "error", rename_all = "snake_case")]
+pub enum Outcome {
+    Aborted,
+    /// Tagged `pending` for the bucket to expire, or deleted where the store has no lifecycle.
+    Discarded,
+    Failed(String),
+}
+
+impl Outcome {
+    pub fn name(&self) -> &str {
+        match self {
+            Outcome::Aborted => "aborted",
+            Outcome::Discarded => "given up",
+            Outcome::Failed(why) => why,
+        }
+    }
+}
+
+/// All that was found, and what went wrong: warnings, since a backup can be made all the same.
+#[derive(Debug, Default)]
+pub struct Cleared {
+    pub left_overs: Vec<LeftOver>,
+    pub warnings: Vec<Error>,
+}
+
+/// Deals with the left-overs of a database. To be called by the holder of its lease, before it
+/// writes anything; `own` is its id, `listed` the database's folders as they are now.
+pub async fn clear(store: &dyn Store, own: &BackupId, listed: &[Listed], now: Timestamp) -> Cleared {
+    let mut cleared = Cleared::default();
+    match store.unfinished(&database_folder(own.database())).await {
+        Ok(unfinished) => {
+            let dead = unfinished
+                .iter()
+                .filter(|one| is_dead(one, own, listed, now))
+                .take(AT_MOST);
+            for one in dead {
+                let result = store.abort_unfinished(one).await;
+                cleared.note(&one.key, What::UnfinishedUpload, Outcome::Aborted, result);
+            }
+        }
+        Err(error) => cleared.warnings.push(error),
+    }
+    let orphans = listed
+        .iter()
+        .filter(|folder| !folder.has_manifest && folder.id != *own && folder.id.database() == own.database())
+        .flat_map(|folder| &folder.files);
+    for (number, file) in orphans.enumerate() {
+        if number == AT_MOST {
+            cleared.warnings.push(Error::new(
+                crate::error::Code::Store,
+                format!(
+                    "more than {AT_MOST} files without a manifest below {}: the next run goes on with them",
+                    database_folder(own.database())
+                ),
+            ));
+            break;
+        }
+        match is_pending(store, &file.key).await {
+            // An earlier run has seen to it; the bucket will expire it.
+            Ok(true) => {}
+            Ok(false) => {
+                let result = store.discard(&file.key).await;
+                cleared.note(&file.key, What::FileWithoutManifest, Outcome::Discarded, result);
+            }
+            Err(error) => cleared.note(&file.key, What::FileWithoutManifest, Outcome::Discarded, Err(error)),
+        }
+    }
+    cleared
+}
+
+impl Cleared {
+    fn note(&mut self, key: &str, found: What, done: Outcome, result: Result<()>) {
+        let outcome = match result {
+            Ok(()) => done,
+            Err(error) => {
+                let message = error.message();
+                self.warnings.push(
+                    Error::new(error.code(), format!("cannot clear the left-over {key}"))
+                        .hint("the next run tries again")
+                        .source(error),
+                );
+                Outcome::Failed(message)
+            }
+        };
+        self.left_overs.push(LeftOver {
+            key: key.to_owned(),
+            found,
+            outcome,
+        });
+    }
+}
+
+/// Whether nobody can be writing this any more. The lease is ours, so no other backup run is;
+/// what lies beside a finished backup, or is a lease, may be another command's and gets a day.
+fn is_dead(unfinished: &Unfinished, own: &BackupId, listed: &[Listed], now: Timestamp) -> bool {
+    let old = || {
+        unfinished
+            .started
+            .is_some_and(|started| now.duration_since(started) > SURELY_DEAD)
+    };
+    match BackupId::of_key(&unfinished.key) {
+        Some((id, _)) if id == *own || id.database() != own.database() => false,
+        Some((id, _)) => {
+            let finished = listed.iter().any(|folder| folder.has_manifest && folder.id == id);
+            !finished || old()
+        }
+        None => unfinished.key == lease_key(own.database()) && old(),
+    }
+}
+
+async fn is_pending(store: &dyn Store, key: &str) -> Result<bool> {
+    let Some(lifecycle) = store.lifecycle() else {
+        return Ok(false);
+    };
+    let tags = lifecycle.tags(key).await?;
+    Ok(tags.is_some_and(|tags| Tag::of(&tags) == Some(Tag::Pending)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::backups;
+    use crate::catalog::tests::{id, plant};
+    use crate::manifest::tests::sample;
+    use crate::retention::{TIER_TAG, Tier};
+    use crate::store::memory::{Fault, MemoryStore, Op};
+
+    const NOW: &str = "2025-01-31T12:00:00Z";
+
+    fn own() -> BackupId {
+        id("shop/20250131T120000Z-full")
+    }
+
+    /// A finished backup, a dead run, and much that is none of our business.
+    fn fill(store: &MemoryStore) {
+        let good = id("shop/20250129T040500Z-full");
+        plant(store, &sample(&good, Tier::Daily), "latest");
+        store.plant("shop/20250130T040500Z-full/shop.dump", "x", &[(TIER_TAG, "latest")]);
+        store.plant("shop/20250130T040500Z-full/shop.toc", "x", &[(TIER_TAG, "pending")]);
+        store.plant("shop/20250131T120000Z-full/globals.sql", "x", &[(TIER_TAG, "pending")]);
+        store.plant("shop2/20250130T040500Z-full/shop2.dump", "x", &[(TIER_TAG, "pending")]);
+        store.plant("shop/20250130-by-hand/shop.dump", "x", &[]);
+        store.plant("shop/.lease", "{}", &[]);
+        store.plant("shop/notes.txt", "x", &[]);
+        let young = Some("2025-01-31T11:59:00Z".parse().unwrap());
+        let old = Some("2025-01-29T11:59:00Z".parse().unwrap());
+        store.plant_unfinished("shop/20250130T040500Z-full/shop.dump", young);
+        store.plant_unfinished("shop/20250131T120000Z-full/shop.dump", young);
+        store.plant_unfinished("shop/20250129T040500Z-full/verification.json", young);
+        store.plant_unfinished("shop/20250129T040500Z-full/shop.toc", old);
+        store.plant_unfinished("shop/.lease", young);
+        store.plant_unfinished("shop/films.mov", old);
+        store.plant_unfinished("shop2/20250130T040500Z-full/shop2.dump", old);
+    }
+
+    async fn run(store: &MemoryStore) -> Cleared {
+        let listed = backups(store, Some("shop")).await.unwrap();
+        clear(store, &own(), &listed, NOW.parse().unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn a_dead_runs_files_are_given_up_and_nobody_elses() {
+        let store = MemoryStore::without_lifecycle();
+        fill(&store);
+        let before = store.keys();
+        let cleared = run(&store).await;
+        assert!(cleared.warnings.is_empty());
+        let gone: Vec<_> = before.iter().filter(|key| !store.keys().contains(key)).collect();
+        assert_eq!(
+            gone,
+            [
+                "shop/20250130T040500Z-full/shop.dump",
+                "shop/20250130T040500Z-full/shop.toc"
+            ]
+        );
+        let mut unfinished = store.unfinished_keys();
+        unfinished.sort();
+        assert_eq!(
+            unfinished,
+            [
+                "shop/.lease",
+                "shop/20250129T040500Z-full/verification.json",
+                "shop/20250131T120000Z-full/shop.dump",
+                "shop/films.mov",
+                "shop2/20250130T040500Z-full/shop2.dump"
+            ]
+        );
+        assert_eq!(cleared.left_overs.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn with_a_lifecycle_they_are_tagged_and_only_once() {
+        let store = MemoryStore::with_lifecycle();
+        fill(&store);
+        let before = store.keys();
+        let cleared = run(&store).await;
+        assert_eq!(store.keys(), before);
+        let dump = "shop/20250130T040500Z-full/shop.dump";
+        assert_eq!(store.tag(dump, TIER_TAG).as_deref(), Some("pending"));
+        assert_eq!(store.calls(Op::Discard), [dump]);
+        assert_eq!(
+            cleared.left_overs.last(),
+            Some(&LeftOver {
+                key: dump.to_owned(),
+                found: What::FileWithoutManifest,
+                outcome: Outcome::Discarded
+            })
+        );
+        assert!(run(&store).await.left_overs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn failures_are_warnings_and_do_not_stop_the_rest() {
+        let store = MemoryStore::with_lifecycle();
+        fill(&store);
+        store.plant("shop/20250130T040500Z-full/globals.sql", "x", &[]);
+        store.fault(Op::Unfinished, 1, Fault::Reject);
+        store.fault(Op::Discard, 1, Fault::Reject);
+        let cleared = run(&store).await;
+        assert_eq!(cleared.warnings.len(), 2);
+        let failed = cleared
+            .left_overs
+            .iter()
+            .filter(|one| matches!(one.outcome, Outcome::Failed(_)));
+        assert_eq!(failed.count(), 1);
+        assert_eq!(store.calls(Op::Discard).len(), 2);
+        let json = serde_json::to_value(&cleared.left_overs[0]).unwrap();
+        assert_eq!(json["outcome"], "failed");
+        assert!(json["error"].as_str().unwrap().contains("scripted fault"));
+    }
+
+    #[tokio::test]
+    async fn a_folder_full_of_junk_does_not_hold_up_a_run() {
+        let store = MemoryStore::without_lifecycle();
+        for number in 0..AT_MOST + 5 {
+            store.plant(&format!("shop/20250130T040500Z-full/{number}"), "x", &[]);
+        }
+        let cleared = run(&store).await;
+        assert_eq!(cleared.left_overs.len(), AT_MOST);
+        assert_eq!(cleared.warnings.len(), 1);
+        assert_eq!(store.keys().len(), 5);
+    }
+}

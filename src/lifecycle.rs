@@ -1,0 +1,58 @@
+//! `retention show` and `retention apply`: the bucket's lifecycle rules that follow from the
+//! policy, printed or installed.
+
+use std::sync::Arc;
+
+use crate::error::{Code, Error, Result};
+use crate::report::{Applied, RulesReport};
+use crate::retention::{rules, rules_json};
+use crate::settings::Settings;
+use crate::store::{Lifecycle, Store};
+
+/// The rules as `aws s3api put-bucket-lifecycle-configuration` takes them. Asks nobody: what is
+/// printed is what `apply` would install in the first bucket of the settings.
+pub fn show(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesReport> {
+    let (_, first) = with_lifecycle(stores)?[0];
+    Ok(RulesReport {
+        rules: rules_json(&rules(&settings.retention.policy, first.prefix())),
+        applied: Vec::new(),
+    })
+}
+
+/// Installs the rules in every bucket of the settings, and reads them back: a store that accepts
+/// rules and does not keep them would let backups pile up, or go.
+pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesReport> {
+    let mut report = show(settings, stores)?;
+    for (store, lifecycle) in with_lifecycle(stores)? {
+        let wanted = rules(&settings.retention.policy, lifecycle.prefix());
+        lifecycle.install_rules(&wanted).await?;
+        let found = lifecycle.rules().await?;
+        if !wanted.iter().all(|rule| found.ours.contains(rule)) || found.ours.len() != wanted.len() {
+            return Err(Error::new(
+                Code::Store,
+                format!("{} took the lifecycle rules, and shows others when asked", store.url()),
+            )
+            .hint("compare `pgstow retention show` with the bucket's lifecycle configuration"));
+        }
+        report.applied.push(Applied {
+            store: store.url().to_owned(),
+            installed: wanted.len(),
+            foreign: found.foreign,
+        });
+    }
+    Ok(report)
+}
+
+fn with_lifecycle(stores: &[Arc<dyn Store>]) -> Result<Vec<(&dyn Store, &dyn Lifecycle)>> {
+    let found: Vec<_> = stores
+        .iter()
+        .filter_map(|store| store.lifecycle().map(|lifecycle| (&**store, lifecycle)))
+        .collect();
+    if found.is_empty() {
+        return Err(
+            Error::config("--store names no bucket: only S3 stores have lifecycle rules")
+                .hint("in a folder old backups are removed by `pgstow prune`"),
+        );
+    }
+    Ok(found)
+}

@@ -1,0 +1,119 @@
+//! The data path from pg_dump's pipe to the stores, in one pass and bounded memory:
+//!
+//! ```text
+//! pipe → reader (rows, digest per table) → pieces → compression, all cores → assembly (framing,
+//! block positions, digest) → fan-out → one upload per store
+//! ```
+//!
+//! The uploads that come out are open: only the caller, who also knows how pg_dump ended, may
+//! complete them. Whatever fails here, every upload has been aborted when the error is returned.
+
+mod assembly;
+mod fanout;
+mod pieces;
+mod pump;
+
+use std::io::Read;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+pub use assembly::BlockPlace;
+pub use fanout::Copy;
+pub use pieces::{BlockContent, BlockDigest};
+
+use crate::archive::Head;
+use crate::compress::Codec;
+use crate::error::{Error, Result};
+use crate::progress::Observer;
+use crate::store::{Expected, Upload};
+
+/// What flows in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `pg_dump --format=custom --compress=0`.
+    Archive,
+    /// `pg_dump --format=plain`.
+    Sql,
+}
+
+pub struct Flow {
+    pub input: Box<dyn Read + Send>,
+    pub shape: Shape,
+    pub codec: Codec,
+    pub threads: usize,
+    pub md5: bool,
+    pub observer: Arc<dyn Observer>,
+}
+
+/// What is known when every byte has passed.
+pub struct Passed {
+    /// The archive's head and blocks; `None` for plain SQL.
+    pub archive: Option<Archive>,
+    /// What every upload must hold.
+    pub expected: Expected,
+    pub md5: Option<[u8; 16]>,
+    /// Bytes that pg_dump wrote.
+    pub bytes_read: u64,
+    /// The uploads in the order in which they were given; the first, the primary's, is open.
+    pub copies: Vec<Copy>,
+}
+
+pub struct Archive {
+    pub head: Head,
+    /// The head with the offsets filled in: `<database>.toc`.
+    pub toc: Vec<u8>,
+    pub blocks: Vec<Block>,
+}
+
+/// One block: where it lies, and what it holds.
+pub struct Block {
+    pub place: BlockPlace,
+    pub digest: BlockDigest,
+}
+
+/// Why nothing came out. The caller weighs a source failure against how pg_dump ended.
+pub enum Failure {
+    Source(Error),
+    Store(Error),
+    Stopped,
+}
+
+/// Runs the whole path until the input ends. The first upload is the primary: the run fails with
+/// it, while a copy may fail alone. `stop` makes it give up at once.
+pub async fn run(flow: Flow, uploads: Vec<Box<dyn Upload>>, stop: CancellationToken) -> Result<Passed, Failure> {
+    let observer = Arc::clone(&flow.observer);
+    let (outlets, fanout) = fanout::open(uploads, &observer, &stop);
+    let (answer, pumped) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("archive".into()).spawn(move || {
+        // The receiver is gone only when the whole run is.
+        let _ = answer.send(pump::pump(flow, outlets));
+    });
+    let pumped = match thread {
+        Ok(_) => pumped
+            .await
+            .unwrap_or_else(|_| Err(pump::Ended::Failed(Error::internal("the archive thread died")))),
+        Err(error) => Err(pump::Ended::Failed(
+            Error::internal("no thread for the archive").source(error),
+        )),
+    };
+    let copies = fanout.collect().await;
+    match (pumped, copies) {
+        (Ok(pumped), Ok(copies)) => Ok(pumped.with_copies(copies)),
+        (Ok(_), Err(failure)) => Err(failure),
+        // The store that gave up is the reason, not the reader that noticed it.
+        (Err(pump::Ended::OutletsClosed), Err(failure)) => Err(failure),
+        (Err(ended), copies) => {
+            let mut error = match ended {
+                pump::Ended::Failed(error) => error,
+                pump::Ended::OutletsClosed => Error::internal("the stores stopped taking bytes without a reason"),
+            };
+            if let Ok(copies) = copies {
+                for second in fanout::abort(copies).await {
+                    error = error.also(second);
+                }
+            }
+            Err(Failure::Source(error))
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The stores' end: one task per store takes the slices and writes them into its upload.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use super::pump::Ended;
+use crate::error::{Error, Result};
+use crate::progress::Observer;
+use crate::store::Upload;
+
+/// Slices that may wait for a store: a hand-off, not a buffer.
+const WAITING: usize = 4;
+
+/// What became of one store's upload when all bytes have passed: still open, or failed and
+/// aborted.
+pub type Copy = Result<Box<dyn Upload>>;
+
+/// The assembly's side. The slowest store sets the pace.
+pub(super) struct Outlets {
+    senders: Vec<Option<mpsc::Sender<Bytes>>>,
+}
+
+impl Outlets {
+    /// A copy that has given up is left out; without the primary nothing is worth going on.
+    pub(super) fn send(&mut self, slice: &Bytes) -> Result<(), Ended> {
+        for (index, outlet) in self.senders.iter_mut().enumerate() {
+            let closed = outlet
+                .as_ref()
+                .is_some_and(|sender| sender.blocking_send(slice.clone()).is_err());
+            if closed {
+                *outlet = None;
+                if index == 0 {
+                    return Err(Ended::OutletsClosed);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tasks' side.
+pub(super) struct Fanout {
+    tasks: Vec<JoinHandle<Result<Box<dyn Upload>, Given>>>,
+}
+
+/// Why a task gave up; its upload has been aborted.
+enum Given {
+    Failed(Error),
+    Stopped,
+}
+
+pub(super) fn open(
+    uploads: Vec<Box<dyn Upload>>,
+    observer: &Arc<dyn Observer>,
+    stop: &CancellationToken,
+) -> (Outlets, Fanout) {
+    let mut senders = Vec::new();
+    let mut tasks = Vec::new();
+    for (index, upload) in uploads.into_iter().enumerate() {
+        let (sender, slices) = mpsc::channel(WAITING);
+        senders.push(Some(sender));
+        // Progress counts what the primary has taken.
+        let observer = (index == 0).then(|| Arc::clone(observer));
+        tasks.push(tokio::spawn(take(upload, slices, observer, stop.clone())));
+    }
+    (Outlets { senders }, Fanout { tasks })
+}
+
+async fn take(
+    mut upload: Box<dyn Upload>,
+    mut slices: mpsc::Receiver<Bytes>,
+    observer: Option<Arc<dyn Observer>>,
+    stop: CancellationToken,
+) -> Result<Box<dyn Upload>, Given> {
+    loop {
+        let slice = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            slice = slices.recv() => match slice {
+                Some(slice) => Some(slice),
+                None => return Ok(upload),
+            },
+        };
+        let Some(slice) = slice else {
+            drop(slices);
+            return Err(match upload.abort().await {
+                Ok(()) => Given::Stopped,
+                Err(error) => Given::Failed(error),
+            });
+        };
+        let length = slice.len() as u64;
+        let written = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(None),
+            written = upload.write(slice) => written.map_err(Some),
+        };
+        match written {
+            Ok(()) => {
+                if let Some(observer) = &observer {
+                    observer.bytes_stored(length);
+                }
+            }
+            Err(cause) => {
+                drop(slices);
+                let aborted = upload.abort().await;
+                return Err(match (cause, aborted) {
+                    (Some(error), Ok(())) => Given::Failed(error),
+                    (Some(error), Err(second)) => Given::Failed(error.also(second)),
+                    (None, Ok(())) => Given::Stopped,
+                    (None, Err(error)) => Given::Failed(error),
+                });
+            }
+        }
+    }
+}
+
+impl Fanout {
+    /// Waits for every store to have taken its last slice. Fails when the primary did, or when
+    /// the run was stopped; then no upload is left open.
+    pub(super) async fn collect(self) -> Result<Vec<Copy>, Failure> {
+        let mut copies = Vec::new();
+        let mut failure = None;
+        for (index, task) in self.tasks.into_iter().enumerate() {
+            let given = match task.await {
+                Ok(Ok(upload)) => {
+                    copies.push(Ok(upload));
+                    continue;
+                }
+                Ok(Err(given)) => given,
+                Err(error) => Given::Failed(Error::internal("a store's task died").source(error)),
+            };
+            match given {
+                Given::Failed(error) if index > 0 => copies.push(Err(error)),
+                Given::Failed(error) => failure = Some(Failure::Store(error)),
+                Given::Stopped => failure = failure.or(Some(Failure::Stopped)),
+            }
+        }
+        let Some(failure) = failure else {
+            return Ok(copies);
+        };
+        let second = abort(copies).await;
+        Err(match failure {
+            Failure::Store(error) => Failure::Store(second.into_iter().fold(error, Error::also)),
+            other => other,
+        })
+    }
+}
+
+/// Aborts what is open, and says what could not be aborted.
+pub(super) async fn abort(copies: Vec<Copy>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for copy in copies {
+        if let Ok(upload) = copy
+            && let Err(error) = upload.abort().await
+        {
+            errors.push(error);
+        }
+    }
+    errors
+}

@@ -1,0 +1,305 @@
+//! Cuts the content into pieces for the workers, and digests it on the way.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::assembly::{Item, Stream};
+use crate::archive::{ArchiveError, BlockKind, BlockSink, Head, Input, LargeObjectsDigest, Layout, TableDigest};
+use crate::compress::{Codec, Job, PIECE, Shape, Squeezed};
+use crate::progress::Observer;
+
+/// What a block holds, by its content alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockDigest {
+    pub content: BlockContent,
+    pub bytes: u64,
+    pub sha256: [u8; 32],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockContent {
+    Table { rows: u64 },
+    LargeObjects { count: u64 },
+}
+
+enum Digesting {
+    Nothing,
+    Table(TableDigest),
+    LargeObjects(LargeObjectsDigest),
+}
+
+/// The archive's blocks on their way to the workers.
+pub(super) struct Pieces<'o> {
+    cutter: Cutter,
+    layout: Layout,
+    /// Per block: kind, dump id, and a name for the observer and errors.
+    blocks: Vec<(BlockKind, i64, String)>,
+    digesting: Digesting,
+    digests: Vec<BlockDigest>,
+    observer: &'o dyn Observer,
+}
+
+impl<'o> Pieces<'o> {
+    pub(super) fn new(codec: Codec, jobs: Sender<Job>, items: Sender<Item>, observer: &'o dyn Observer) -> Self {
+        Self {
+            cutter: Cutter::new(codec, jobs, items),
+            layout: Layout { int_size: 4 },
+            blocks: Vec::new(),
+            digesting: Digesting::Nothing,
+            digests: Vec::new(),
+            observer,
+        }
+    }
+
+    /// Sends the head out and remembers which blocks are due.
+    pub(super) fn begin(&mut self, head: &Head, announced: Vec<u8>) -> Result<(), ArchiveError> {
+        self.layout = Layout {
+            int_size: head.int_size,
+        };
+        self.blocks = head
+            .data
+            .iter()
+            .map(|entry| (entry.block_kind(), entry.dump_id, entry.to_string()))
+            .collect();
+        self.cutter.frame = Some(self.layout);
+        self.cutter.send(Item::Bytes(announced))
+    }
+
+    pub(super) fn finish(self) -> Result<Vec<BlockDigest>, ArchiveError> {
+        Ok(self.digests)
+    }
+
+    /// Digests the current piece in one go, when it leaves: row by row would cost more than the
+    /// digest itself.
+    fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
+        match &mut self.digesting {
+            Digesting::Table(digest) => digest.update(&self.cutter.piece),
+            Digesting::LargeObjects(digest) => digest.update(&self.cutter.piece),
+            Digesting::Nothing => {}
+        }
+        self.cutter.submit(last)
+    }
+}
+
+impl BlockSink for Pieces<'_> {
+    fn begin(&mut self, index: usize) -> Result<(), ArchiveError> {
+        let (kind, dump_id, name) = &self.blocks[index];
+        self.observer.table(name);
+        self.digesting = match kind {
+            BlockKind::Table => Digesting::Table(TableDigest::default()),
+            BlockKind::LargeObjects => Digesting::LargeObjects(LargeObjectsDigest::default()),
+        };
+        let mut frame = Vec::with_capacity(16);
+        self.layout.begin_block(*kind, *dump_id, &mut frame);
+        self.cutter.send(Item::BeginBlock(frame))?;
+        self.cutter.begin_stream();
+        Ok(())
+    }
+
+    fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError> {
+        if let Digesting::LargeObjects(digest) = &mut self.digesting {
+            // Above 2^31 an OID is read as a negative integer: its low 32 bits are right.
+            digest.begin(oid as u32);
+        }
+        let mut frame = Vec::with_capacity(8);
+        self.layout.begin_object(oid, &mut frame);
+        self.cutter.send(Item::Bytes(frame))?;
+        self.cutter.begin_stream();
+        Ok(())
+    }
+
+    #[inline]
+    fn data(&mut self, mut bytes: &[u8]) -> Result<(), ArchiveError> {
+        loop {
+            let room = PIECE - self.cutter.piece.len();
+            if bytes.len() <= room {
+                self.cutter.piece.extend_from_slice(bytes);
+                return Ok(());
+            }
+            // More follows, so a full piece is surely not its stream's last.
+            let (now, later) = bytes.split_at(room);
+            self.cutter.piece.extend_from_slice(now);
+            self.submit(false)?;
+            bytes = later;
+        }
+    }
+
+    fn end_object(&mut self) -> Result<(), ArchiveError> {
+        self.submit(true)?;
+        if let Digesting::LargeObjects(digest) = &mut self.digesting {
+            digest.end();
+        }
+        self.end_stream()
+    }
+
+    fn end(&mut self, at: u64) -> Result<(), ArchiveError> {
+        if matches!(self.digesting, Digesting::Table(_)) {
+            self.submit(true)?;
+        }
+        let digest = match std::mem::replace(&mut self.digesting, Digesting::Nothing) {
+            Digesting::Table(digest) => {
+                let Some((rows, bytes, sha256)) = digest.finish() else {
+                    let name = &self.blocks[self.digests.len()].2;
+                    return Err(ArchiveError::Malformed {
+                        at,
+                        what: format!("{name} does not end as COPY ends"),
+                    });
+                };
+                BlockDigest {
+                    content: BlockContent::Table { rows },
+                    bytes,
+                    sha256,
+                }
+            }
+            Digesting::LargeObjects(digest) => {
+                let (count, bytes, sha256) = digest.finish();
+                BlockDigest {
+                    content: BlockContent::LargeObjects { count },
+                    bytes,
+                    sha256,
+                }
+            }
+            Digesting::Nothing => {
+                return Err(ArchiveError::Malformed {
+                    at,
+                    what: "a block ends twice".into(),
+                });
+            }
+        };
+        self.digests.push(digest);
+        let mut frame = Vec::with_capacity(8);
+        self.layout.end(&mut frame);
+        self.cutter.send(Item::EndBlock(frame))
+    }
+}
+
+impl Pieces<'_> {
+    fn end_stream(&mut self) -> Result<(), ArchiveError> {
+        let mut frame = Vec::with_capacity(8);
+        self.layout.end(&mut frame);
+        self.cutter.send(Item::Bytes(frame))
+    }
+}
+
+/// Plain SQL on its way to the workers: any cut will do.
+pub(super) struct SqlPieces {
+    cutter: Cutter,
+}
+
+/// pg_dump's last words in a plain dump. Since the minor releases of August 2025 an `\unrestrict`
+/// line follows them, so they need not be the very last.
+const SQL_END: &[u8] = b"\n-- PostgreSQL database dump complete\n";
+/// How much of the stream's end may hold them.
+const SQL_TAIL: usize = 4096;
+
+impl SqlPieces {
+    pub(super) fn new(codec: Codec, jobs: Sender<Job>, items: Sender<Item>) -> Self {
+        Self {
+            cutter: Cutter::new(codec, jobs, items),
+        }
+    }
+
+    pub(super) fn take_all<R: Read>(mut self, input: &mut Input<R>) -> Result<(), ArchiveError> {
+        let mut tail: Vec<u8> = Vec::new();
+        loop {
+            let bytes = input.available()?;
+            if bytes.is_empty() {
+                break;
+            }
+            let count = bytes.len().min(PIECE - self.cutter.piece.len());
+            self.cutter.piece.extend_from_slice(&bytes[..count]);
+            input.consume(count);
+            if self.cutter.piece.len() == PIECE {
+                keep_tail(&mut tail, &self.cutter.piece);
+                self.cutter.submit(false)?;
+            }
+        }
+        keep_tail(&mut tail, &self.cutter.piece);
+        if !self.cutter.piece.is_empty() {
+            self.cutter.submit(true)?;
+        }
+        if memchr::memmem::find(&tail, SQL_END).is_none() {
+            return Err(ArchiveError::EndsEarly {
+                at: input.position(),
+                missing: "pg_dump's closing comment is missing".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
+    tail.extend_from_slice(&bytes[bytes.len().saturating_sub(SQL_TAIL)..]);
+    let excess = tail.len().saturating_sub(SQL_TAIL);
+    tail.drain(..excess);
+}
+
+/// Turns filled pieces into jobs, and keeps the order: the answer's receiver enters the ordered
+/// queue before the job can be taken.
+struct Cutter {
+    codec: Codec,
+    jobs: Sender<Job>,
+    items: Sender<Item>,
+    piece: Vec<u8>,
+    /// The piece before in the same stream, which primes deflate.
+    before: Option<Arc<Vec<u8>>>,
+    first: bool,
+    /// Set for an archive, whose pieces are framed; plain SQL has no frames.
+    frame: Option<Layout>,
+}
+
+impl Cutter {
+    fn new(codec: Codec, jobs: Sender<Job>, items: Sender<Item>) -> Self {
+        Self {
+            codec,
+            jobs,
+            items,
+            piece: Vec::new(),
+            before: None,
+            first: true,
+            frame: None,
+        }
+    }
+
+    fn begin_stream(&mut self) {
+        self.before = None;
+        self.first = true;
+        self.piece.clear();
+    }
+
+    fn send(&self, item: Item) -> Result<(), ArchiveError> {
+        self.items.send(item).map_err(|_| ArchiveError::Stopped)
+    }
+
+    fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
+        // A stream that filled one piece will likely fill the next.
+        let capacity = if last { 0 } else { PIECE };
+        let content = std::mem::replace(&mut self.piece, Vec::with_capacity(capacity));
+        let first = std::mem::replace(&mut self.first, false);
+        let stream = match (self.frame, self.codec) {
+            (None, _) => Stream::Bare,
+            (Some(layout), Codec::Gzip(_)) => Stream::Zlib { layout, first, last },
+            (Some(layout), _) => Stream::Chunks { layout },
+        };
+        let shape = match (self.codec, self.frame) {
+            (Codec::None, _) => return self.send(Item::Content(content, stream)),
+            (Codec::Zstd(_), _) => Shape::ZstdFrame,
+            (Codec::Gzip(_), None) => Shape::GzipMember,
+            (Codec::Gzip(_), Some(_)) => Shape::Deflate {
+                before: self.before.take(),
+                last,
+            },
+        };
+        let content = Arc::new(content);
+        if matches!(shape, Shape::Deflate { .. }) && !last {
+            self.before = Some(Arc::clone(&content));
+        }
+        let (answer, squeezed): (_, Receiver<std::io::Result<Squeezed>>) = bounded(1);
+        self.send(Item::Squeezed(squeezed, stream))?;
+        self.jobs
+            .send(Job { content, shape, answer })
+            .map_err(|_| ArchiveError::Stopped)
+    }
+}

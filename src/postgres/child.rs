@@ -1,0 +1,265 @@
+//! One of PostgreSQL's programs as our child: started without a shell and with an environment of
+//! our choosing, watched until it is gone, its complaints kept.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use tokio::sync::watch;
+
+use super::{Passfile, Redactor};
+
+/// As much as Linux gives an ordinary user: fewer switches between pg_dump and us.
+const PIPE_BYTES: usize = 1 << 20;
+/// What is kept of stderr: its end.
+const TAIL_BYTES: usize = 64 << 10;
+/// How long a child that was asked to end may take over it.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long the last words may take to arrive after the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+pub(super) struct Order<'a> {
+    pub program: &'a Path,
+    pub arguments: Vec<OsString>,
+    pub environment: Vec<(OsString, OsString)>,
+    pub redactor: Redactor,
+}
+
+/// How it ended, and what it said.
+#[derive(Debug, Clone)]
+pub(super) struct Exit {
+    pub status: ExitStatus,
+    /// The end of its stderr, without secrets.
+    pub stderr: String,
+}
+
+impl Exit {
+    pub fn signal_name(&self) -> Option<String> {
+        let number = self.status.signal()?;
+        Some(match number {
+            1 => "SIGHUP".into(),
+            2 => "SIGINT".into(),
+            4 => "SIGILL".into(),
+            6 => "SIGABRT".into(),
+            7 => "SIGBUS".into(),
+            9 => "SIGKILL".into(),
+            11 => "SIGSEGV".into(),
+            13 => "SIGPIPE".into(),
+            15 => "SIGTERM".into(),
+            24 => "SIGXCPU".into(),
+            25 => "SIGXFSZ".into(),
+            other => format!("signal {other}"),
+        })
+    }
+}
+
+/// A running child. Dropping it kills it; a thread of its own reaps it in every case.
+pub(super) struct Child {
+    stdout: Option<File>,
+    exit: watch::Receiver<Option<Exit>>,
+    group: Arc<Group>,
+}
+
+/// The child's process group. It is ours to signal until its leader has been reaped; afterwards
+/// the number may be somebody else's.
+struct Group {
+    leader: Mutex<Option<Pid>>,
+}
+
+impl Group {
+    fn leader(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.leader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = *self.leader() {
+            // Failure means that they are gone already.
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+}
+
+impl Child {
+    /// The child is in a process group of its own, so that a Ctrl-C at the terminal comes to us
+    /// alone and we end it in order. If we die, the kernel kills it.
+    pub fn start(order: Order<'_>) -> std::io::Result<Child> {
+        let mut command = Command::new(order.program);
+        command
+            .args(order.arguments)
+            .env_clear()
+            .envs(order.environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        die_with_parent(&mut command);
+        let (started, start) = mpsc::sync_channel(1);
+        let redactor = order.redactor;
+        // The kernel's promise to kill the child is tied to the *thread* that started it. So a
+        // thread of its own does, and then has nothing to do but to outlive the child.
+        std::thread::Builder::new()
+            .name("pg child".into())
+            .spawn(move || keep(command, &redactor, &started))?;
+        let (stdout, exit, group) = start
+            .recv()
+            .map_err(|_| std::io::Error::other("the child's thread died"))??;
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+        Ok(Child {
+            stdout: Some(File::from(stdout)),
+            exit,
+            group,
+        })
+    }
+
+    /// Its output, once, for a blocking reader.
+    pub fn take_stdout(&mut self) -> Option<File> {
+        self.stdout.take()
+    }
+
+    /// Waits for the end; may be asked again. Its output must have been taken or be small, or the
+    /// child may wait for a reader for ever.
+    pub async fn wait(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.clone(),
+            Err(_) => None,
+        }
+        .unwrap_or_else(|| Exit {
+            status: ExitStatus::from_raw(Signal::KILL.as_raw()),
+            stderr: "the thread that watched it died".into(),
+        })
+    }
+
+    /// SIGTERM, on which PostgreSQL's programs cancel their query on the server; after a grace
+    /// SIGKILL. Returns when it is gone.
+    pub async fn stop(&self) -> Exit {
+        self.group.signal(Signal::TERM);
+        if let Ok(exit) = tokio::time::timeout(GRACE, self.wait()).await {
+            return exit;
+        }
+        self.group.signal(Signal::KILL);
+        self.wait().await
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.group.signal(Signal::KILL);
+    }
+}
+
+#[allow(unsafe_code)]
+fn die_with_parent(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    // SAFETY: between fork and exec only async-signal-safe work is allowed. The closure makes two
+    // plain system calls on a captured number; it allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // We may have died before the kernel heard of it.
+            if rustix::process::getppid() == Some(parent) {
+                Ok(())
+            } else {
+                Err(std::io::Error::from(rustix::io::Errno::CHILD))
+            }
+        });
+    }
+}
+
+type Started = (OwnedFd, watch::Receiver<Option<Exit>>, Arc<Group>);
+
+/// The life of the child's thread: start, listen to stderr, wait, reap, tell.
+fn keep(mut command: Command, redactor: &Redactor, started: &mpsc::SyncSender<std::io::Result<Started>>) {
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    let (tell, exit) = watch::channel(None);
+    let pid = Pid::from_child(&child);
+    let group = Arc::new(Group {
+        leader: Mutex::new(Some(pid)),
+    });
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return;
+    };
+    let tail = Arc::new(Mutex::new(Vec::new()));
+    let (silent, silence) = mpsc::channel::<()>();
+    let listener = Arc::clone(&tail);
+    let listening = std::thread::Builder::new().name("pg stderr".into()).spawn(move || {
+        listen(stderr, &listener);
+        drop(silent);
+    });
+    let _ = started.send(Ok((OwnedFd::from(stdout), exit, Arc::clone(&group))));
+    if listening.is_err() {
+        group.signal(Signal::KILL);
+    }
+
+    // First see the end without reaping: until then the group is surely ours, and what a wrapper
+    // script left running in it would hold the pipes open.
+    while let Err(rustix::io::Errno::INTR) =
+        rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+    {}
+    group.signal(Signal::KILL);
+    let status = {
+        let mut leader = group.leader();
+        *leader = None;
+        child.wait()
+    };
+    // Disconnected is what we wait for: the listener has read to the end.
+    let _ = silence.recv_timeout(LAST_WORDS);
+    let stderr = tail.lock().unwrap_or_else(PoisonError::into_inner);
+    tell.send_replace(Some(Exit {
+        status: status.unwrap_or_else(|_| ExitStatus::from_raw(Signal::KILL.as_raw())),
+        stderr: redactor.clean(&String::from_utf8_lossy(&stderr)),
+    }));
+}
+
+fn listen(mut stderr: impl Read, tail: &Mutex<Vec<u8>>) {
+    let mut buffer = [0; 4096];
+    loop {
+        match stderr.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(read) => {
+                let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+                tail.extend_from_slice(&buffer[..read]);
+                if tail.len() > 2 * TAIL_BYTES {
+                    let cut = tail.len() - TAIL_BYTES;
+                    tail.drain(..cut);
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// All that a program of PostgreSQL's gets to see of the world.
+pub(super) fn environment(child_env: &[(String, String)], passfile: Option<&Passfile>) -> Vec<(OsString, OsString)> {
+    // Without a password of ours, the user's own ~/.pgpass must not step in: the dump is to use
+    // the credentials that were given, or none.
+    let passfile = passfile.map_or_else(|| PathBuf::from("/dev/null/none"), |file| file.path().to_owned());
+    let ours = [
+        ("PGPASSFILE", passfile.into_os_string()),
+        ("PGAPPNAME", "pgstow".into()),
+        // Messages in a language that `wait` can classify.
+        ("LC_ALL", "C".into()),
+    ];
+    let inherited = child_env
+        .iter()
+        .filter(|(name, _)| !name.starts_with("PG") && name != "LC_ALL" && name != "LANGUAGE")
+        .map(|(name, value)| (name.into(), value.into()));
+    inherited
+        .chain(ours.into_iter().map(|(name, value)| (name.into(), value)))
+        .collect()
+}

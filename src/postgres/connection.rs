@@ -1,0 +1,350 @@
+//! Our own session with the server: how it is opened, and what each refusal means.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt;
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::server::{self, ServerInfo};
+use super::tls::{self, Attempt};
+use super::{ConnectionInfo, Redactor};
+use crate::error::{Code, Error, Result};
+use crate::settings;
+
+/// An idle session must live as long as the dump, through firewalls that forget quiet
+/// connections after a few minutes.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// One connection of ours, set up as pg_dump sets up its own. It lives until dropped.
+pub struct Session {
+    pub(super) client: Client,
+    pub(super) server: ServerInfo,
+    pub(super) redactor: Redactor,
+    pub(super) opened: Instant,
+    info: ConnectionInfo,
+    connect_timeout: Duration,
+    home: Option<PathBuf>,
+}
+
+impl Session {
+    /// Connects, logs in and asks the server who it is.
+    ///
+    /// `CONN_ERR` if the server cannot be reached or has no such database, `AUTH` if it refuses
+    /// the login, `PERMISSION` if the role may not connect to this database, `CONFIG` if a
+    /// parameter or certificate file cannot be used.
+    pub async fn connect(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
+        let home = settings.child_env.iter().find(|(name, _)| name == "HOME");
+        let home = home.map(|(_, home)| PathBuf::from(home));
+        Self::open(info.settled()?, settings.connect_timeout, home).await
+    }
+
+    async fn open(mut info: ConnectionInfo, connect_timeout: Duration, home: Option<PathBuf>) -> Result<Session> {
+        let opened = Instant::now();
+        let redactor = Redactor::new(&info);
+        let reached = open(&info, &redactor, connect_timeout, home.as_deref()).await;
+        let (client, address) = reached.map_err(|error| in_context(&info, error))?;
+        let greeted = async {
+            server::prepare_session(&client).await?;
+            server::identify(&client).await
+        };
+        let server = greeted
+            .await
+            .map_err(|error| in_context(&info, classify(&error, &redactor)))?;
+        if let Some(address) = address {
+            // A name may stand for several servers. Whoever uses our snapshot must reach ours.
+            info.params.insert("hostaddr".into(), address.to_string());
+        }
+        Ok(Session {
+            client,
+            server,
+            redactor,
+            opened,
+            info,
+            connect_timeout,
+            home,
+        })
+    }
+
+    /// Another session, opened as this one was.
+    pub(super) async fn connect_again(&self) -> Result<Session> {
+        Self::open(self.info.clone(), self.connect_timeout, self.home.clone()).await
+    }
+
+    pub fn server(&self) -> &ServerInfo {
+        &self.server
+    }
+
+    /// How to reach this very server again: all defaults settled, and the address pinned
+    /// (`hostaddr`), since a snapshot is known to one server only. Give this to pg_dump.
+    pub fn info(&self) -> &ConnectionInfo {
+        &self.info
+    }
+
+    pub(super) fn error(&self, what: &str, error: &tokio_postgres::Error) -> Error {
+        let inner = classify(error, &self.redactor);
+        let text = format!("{what}: {}", inner.message());
+        Error::new(inner.code(), text).hint(inner.hint_text().to_owned())
+    }
+}
+
+fn in_context(info: &ConnectionInfo, error: Error) -> Error {
+    if error.code() == Code::Config {
+        return error;
+    }
+    let text = format!("cannot connect to {}: {}", info.target(), error.message());
+    Error::new(error.code(), text).hint(error.hint_text().to_owned())
+}
+
+async fn open(
+    info: &ConnectionInfo,
+    redactor: &Redactor,
+    setting: Duration,
+    home: Option<&Path>,
+) -> Result<(Client, Option<IpAddr>)> {
+    let limit = connect_timeout(info, setting);
+    let attempts = tls::attempts(info, home)?;
+    let mut first = None;
+    for (number, attempt) in attempts.iter().enumerate() {
+        match open_once(info, redactor, attempt, limit).await {
+            Ok(opened) => return Ok(opened),
+            // Only what another way of opening may cure is worth a second attempt.
+            Err((error, retry)) => {
+                let last = number + 1 == attempts.len() || !retry;
+                let first = first.get_or_insert(error);
+                if last {
+                    return Err(std::mem::replace(first, Error::internal("no attempt was made")));
+                }
+            }
+        }
+    }
+    Err(Error::internal("no way to connect was tried"))
+}
+
+/// libpq's `connect_timeout` beats the setting; zero or less means none.
+fn connect_timeout(info: &ConnectionInfo, setting: Duration) -> Duration {
+    let given = info
+        .params
+        .get("connect_timeout")
+        .and_then(|text| text.trim().parse::<i64>().ok());
+    match given {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
+        Some(_) => Duration::from_secs(24 * 3600),
+        None => setting,
+    }
+}
+
+/// An error, and whether the next way of opening may do better.
+type Refusal = (Error, bool);
+
+async fn open_once(
+    info: &ConnectionInfo,
+    redactor: &Redactor,
+    attempt: &Attempt,
+    limit: Duration,
+) -> Result<(Client, Option<IpAddr>), Refusal> {
+    let config = login(info);
+    if info.is_socket() {
+        let host = info.host.as_deref().unwrap_or_default();
+        let path = Path::new(host).join(format!(".s.PGSQL.{}", info.port.unwrap_or_default()));
+        let stream = within(limit, UnixStream::connect(&path))
+            .await?
+            .map_err(|error| (unreachable(&error), false))?;
+        let client = within(limit, start(&config, stream, NoTls))
+            .await?
+            .map_err(|error| refused(&error, redactor))?;
+        return Ok((client, None));
+    }
+    let mut last = None;
+    for address in resolve(info, limit).await? {
+        let stream = match within(limit, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                last = Some((unreachable(&error), false));
+                continue;
+            }
+            Err(refusal) => {
+                last = Some(refusal);
+                continue;
+            }
+        };
+        keep_alive(&stream).map_err(|error| (unreachable(&error), false))?;
+        let client = within(limit, start_with(config.clone(), stream, attempt))
+            .await?
+            .map_err(|error| refused(&error, redactor))?;
+        return Ok((client, Some(address.ip())));
+    }
+    Err(last.unwrap_or_else(|| (Error::new(Code::ConnErr, "the host name has no address"), false)))
+}
+
+async fn within<F: Future>(limit: Duration, work: F) -> Result<F::Output, Refusal> {
+    tokio::time::timeout(limit, work).await.map_err(|_| {
+        let text = format!("no answer within {} s", limit.as_secs());
+        (Error::new(Code::ConnErr, text), false)
+    })
+}
+
+async fn resolve(info: &ConnectionInfo, limit: Duration) -> Result<Vec<SocketAddr>, Refusal> {
+    let host = info.host.as_deref().unwrap_or_default();
+    let port = info.port.unwrap_or_default();
+    if let Some(address) = info.params.get("hostaddr").and_then(|text| text.parse::<IpAddr>().ok()) {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    match within(limit, tokio::net::lookup_host((host, port))).await? {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => Err((
+            Error::new(Code::ConnErr, "the host name cannot be resolved")
+                .source(error)
+                .hint("check the host's spelling, and that this machine may ask the name server that knows it"),
+            false,
+        )),
+    }
+}
+
+fn unreachable(error: &std::io::Error) -> Error {
+    Error::new(Code::ConnErr, error.to_string())
+}
+
+fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE / 4)?;
+    Ok(())
+}
+
+fn login(info: &ConnectionInfo) -> Config {
+    let mut config = Config::new();
+    config.user(info.user.as_deref().unwrap_or_default());
+    config.dbname(info.dbname.as_deref().unwrap_or_default());
+    if let Some(password) = &info.password {
+        config.password(password.expose_secret());
+    }
+    if let Some(options) = info.params.get("options") {
+        config.options(options);
+    }
+    let name = info.params.get("application_name").map_or("pgstow", String::as_str);
+    config.application_name(name);
+    config.channel_binding(match info.params.get("channel_binding").map(String::as_str) {
+        Some("require") => ChannelBinding::Require,
+        Some("disable") => ChannelBinding::Disable,
+        _ => ChannelBinding::Prefer,
+    });
+    config.ssl_mode(SslMode::Disable);
+    config
+}
+
+async fn start_with(mut config: Config, stream: TcpStream, attempt: &Attempt) -> Result<Client, tokio_postgres::Error> {
+    let settings = match attempt {
+        Attempt::Plain => return start(&config, stream, NoTls).await,
+        Attempt::Offered(tls) => {
+            config.ssl_mode(SslMode::Prefer);
+            tls
+        }
+        Attempt::Required(tls) => {
+            config.ssl_mode(SslMode::Require);
+            tls
+        }
+    };
+    if settings.direct {
+        config.ssl_negotiation(SslNegotiation::Direct);
+    }
+    let mut connector = settings.connector.clone();
+    match MakeTlsConnect::<TcpStream>::make_tls_connect(&mut connector, &settings.name) {
+        Ok(tls) => start(&config, stream, tls).await,
+        Err(never) => match never {},
+    }
+}
+
+/// Logs in and leaves the protocol to a task of its own, which ends when the client is dropped.
+async fn start<S, T>(config: &Config, stream: S, tls: T) -> Result<Client, tokio_postgres::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: tokio_postgres::tls::TlsConnect<S>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect_raw(stream, tls).await?;
+    // Its error reaches whoever asks the client next.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn refused(error: &tokio_postgres::Error, redactor: &Redactor) -> Refusal {
+    let error = classify(error, redactor);
+    let retry = matches!(error.code(), Code::Auth | Code::ConnErr);
+    (error, retry)
+}
+
+/// What an error of the protocol means to the reader.
+pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Error {
+    if let Some(server) = error.as_db_error() {
+        let mut text = format!("the server says: {}", server.message());
+        if let Some(detail) = server.detail() {
+            text = format!("{text} ({detail})");
+        }
+        return classify_server(server.code(), &redactor.clean(&text));
+    }
+    let mut text = error.to_string();
+    let mut tls_failed = text.contains("TLS");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        tls_failed |= inner.is::<rustls::Error>();
+        // The causes of an io::Error that wraps another error are that other's causes.
+        cause = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => {
+                tls_failed |= wrapped.is::<rustls::Error>();
+                wrapped.source()
+            }
+            None => inner.source(),
+        };
+    }
+    let text = redactor.clean(&text);
+    if text.contains("password missing") {
+        return Error::new(Code::Auth, "the server asks for a password, and none is given")
+            .hint("give the password in the URL, in DB_PASSWORD, or in the secret");
+    }
+    if text.contains("authentication error") {
+        return Error::new(Code::Auth, text);
+    }
+    if tls_failed {
+        return Error::new(Code::ConnErr, text).hint(
+            "check sslmode and sslrootcert: the server's certificate must be signed by a root in that file, \
+             and name the host for verify-full",
+        );
+    }
+    Error::new(Code::ConnErr, text)
+}
+
+fn classify_server(state: &SqlState, text: &str) -> Error {
+    let code = state.code();
+    // PgBouncer reports failed logins as a protocol violation.
+    let login_refused = code.starts_with("28")
+        || (code == "08P01" && (text.contains("authentication failed") || text.contains("no such user")));
+    if login_refused {
+        let error = Error::new(Code::Auth, text);
+        return if text.contains("pg_hba.conf") {
+            error.hint("the server's pg_hba.conf has no line for this host, user, database and encryption; see sslmode")
+        } else {
+            error
+        };
+    }
+    match code {
+        "3D000" => Error::new(Code::ConnErr, text).hint("check the database's name; `psql -l` lists them all"),
+        "53300" => Error::new(Code::ConnErr, text)
+            .hint("the server has no free connection: a backup needs two; run it later, or raise max_connections"),
+        "57P03" => Error::new(Code::ConnErr, text).hint("the server is starting up or shutting down; run it again"),
+        "42501" => Error::new(Code::Permission, text),
+        "42704" | "08P01" if text.contains("unsupported startup parameter") => {
+            Error::new(Code::ConnErr, text).hint("a connection pooler is in the way: connect to the server itself")
+        }
+        _ => Error::new(Code::ConnErr, text),
+    }
+}

@@ -1,0 +1,216 @@
+//! libpq's parameters by name: which we keep for ourselves and pg_dump, which have no say here,
+//! and which we refuse because our own session could not keep their promise.
+
+use std::net::IpAddr;
+
+use secrecy::SecretString;
+
+use super::ConnectionInfo;
+use crate::error::{Error, Result};
+
+enum Treatment {
+    /// Kept, and handed to pg_dump as it is.
+    Kept,
+    /// Understood and left out.
+    Dropped,
+    /// Refused, with the reason.
+    Refused(&'static str),
+}
+
+use Treatment::{Dropped, Kept, Refused};
+
+const NO_SECRET_IN_ARGV: &str = "it is a secret that pg_dump could only be given in its command line";
+
+/// Every parameter of libpq 12–18 but the five that have their own fields.
+const PARAMETERS: &[(&str, Treatment)] = &[
+    ("application_name", Kept),
+    // pg_dump would translate the data; it writes the database's own encoding by itself.
+    ("client_encoding", Dropped),
+    ("channel_binding", Kept),
+    ("connect_timeout", Kept),
+    ("fallback_application_name", Kept),
+    ("gssdelegation", Kept),
+    ("gssencmode", Kept),
+    ("gsslib", Kept),
+    ("hostaddr", Kept),
+    ("keepalives", Kept),
+    ("keepalives_count", Kept),
+    ("keepalives_idle", Kept),
+    ("keepalives_interval", Kept),
+    ("krbsrvname", Kept),
+    ("load_balance_hosts", Kept),
+    ("max_protocol_version", Kept),
+    ("min_protocol_version", Kept),
+    ("oauth_client_id", Refused("login by OAuth is not supported")),
+    ("oauth_client_secret", Refused(NO_SECRET_IN_ARGV)),
+    ("oauth_issuer", Refused("login by OAuth is not supported")),
+    ("oauth_scope", Refused("login by OAuth is not supported")),
+    ("options", Kept),
+    (
+        "passfile",
+        Refused("password files are not read; give the password in the URL, DB_PASSWORD or a secret"),
+    ),
+    ("replication", Refused("a backup needs an ordinary session")),
+    (
+        "require_auth",
+        Refused("our own session cannot enforce it; use sslmode=verify-full and channel_binding=require"),
+    ),
+    (
+        "requirepeer",
+        Refused("our own session cannot enforce it; protect the socket's folder"),
+    ),
+    ("scram_client_key", Refused(NO_SECRET_IN_ARGV)),
+    ("scram_server_key", Refused(NO_SECRET_IN_ARGV)),
+    (
+        "service",
+        Refused("service files are not read; give the parts themselves"),
+    ),
+    (
+        "servicefile",
+        Refused("service files are not read; give the parts themselves"),
+    ),
+    ("ssl_max_protocol_version", Kept),
+    ("ssl_min_protocol_version", Kept),
+    ("sslcert", Kept),
+    ("sslcertmode", Kept),
+    ("sslcompression", Dropped),
+    ("sslcrl", Kept),
+    (
+        "sslcrldir",
+        Refused("folders of revocation lists are not read; give one file as sslcrl"),
+    ),
+    ("sslkey", Kept),
+    ("sslkeylogfile", Refused("it would write the session's keys to a file")),
+    ("sslmode", Kept),
+    ("sslnegotiation", Kept),
+    (
+        "sslpassword",
+        Refused(
+            "it is a secret that pg_dump could only be given in its command line; use a key without passphrase, readable by this user alone",
+        ),
+    ),
+    ("sslrootcert", Kept),
+    ("sslsni", Kept),
+    ("target_session_attrs", Kept),
+    ("tcp_user_timeout", Kept),
+];
+
+const CORE: [&str; 5] = ["host", "port", "user", "password", "dbname"];
+
+/// Parameters with a closed set of values: a typing error in one that guards the connection must
+/// not pass unseen.
+const CHOICES: &[(&str, &[&str])] = &[
+    ("channel_binding", &["disable", "prefer", "require"]),
+    ("gssencmode", &["disable", "prefer"]),
+    ("ssl_max_protocol_version", &["TLSv1.2", "TLSv1.3"]),
+    ("ssl_min_protocol_version", &["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]),
+    ("sslcertmode", &["disable", "allow", "require"]),
+    (
+        "sslmode",
+        &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
+    ),
+    ("sslnegotiation", &["postgres", "direct"]),
+    ("sslsni", &["0", "1"]),
+];
+
+pub(super) fn is_known(name: &str) -> bool {
+    CORE.contains(&name) || PARAMETERS.iter().any(|(known, _)| *known == name)
+}
+
+/// Names whose values must never be seen, even if someone put them into `params` by hand.
+pub(super) fn is_secret(name: &str) -> bool {
+    matches!(
+        name,
+        "password" | "sslpassword" | "oauth_client_secret" | "scram_client_key" | "scram_server_key"
+    )
+}
+
+/// A parameter's name for a message: only what can be a name at all.
+pub(super) fn printable(name: &str) -> String {
+    let plausible = !name.is_empty()
+        && name.len() <= 40
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    if plausible {
+        format!("`{name}`")
+    } else {
+        "(unprintable)".into()
+    }
+}
+
+pub(super) fn several_hosts() -> Error {
+    Error::config("the connection names several hosts: a backup reads from one server")
+        .hint("name one host: a replica, the primary, or a cluster endpoint")
+}
+
+pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<()> {
+    let invalid = |why: &str| Error::config(format!("the connection parameter {}: {why}", printable(name)));
+    if value.contains('\0') {
+        return Err(invalid("holds a zero byte"));
+    }
+    let empty = value.is_empty();
+    match name {
+        "host" if !empty => {
+            if value.contains(',') && !value.starts_with('/') {
+                return Err(several_hosts());
+            }
+            if value.starts_with('@') {
+                return Err(invalid("abstract sockets are not supported"));
+            }
+            info.host = Some(value.to_owned());
+        }
+        "port" if !empty => {
+            if value.contains(',') {
+                return Err(several_hosts());
+            }
+            let port = value.trim().parse().ok().filter(|port| *port != 0);
+            info.port = Some(port.ok_or_else(|| {
+                invalid("is not a number from 1 to 65535")
+                    .hint("in a URL's password write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A")
+            })?);
+        }
+        "user" if !empty => info.user = Some(value.to_owned()),
+        "password" if !empty => info.password = Some(SecretString::from(value)),
+        "dbname" if !empty => info.dbname = Some(value.to_owned()),
+        // JDBC's way, which libpq understands too.
+        "ssl" if value == "true" => {
+            info.params.insert("sslmode".into(), "require".into());
+        }
+        "requiressl" if matches!(value, "0" | "1") => {
+            let mode = if value == "1" { "require" } else { "prefer" };
+            info.params.insert("sslmode".into(), mode.into());
+        }
+        "ssl" | "requiressl" => return Err(invalid("has a value that is not understood; use sslmode")),
+        _ if CORE.contains(&name) => {}
+        _ => {
+            let Some((_, treatment)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
+                return Err(
+                    invalid("is not one of libpq's").hint("remove parameters of other drivers from the connection URL")
+                );
+            };
+            match treatment {
+                Refused(why) => return Err(invalid(why)),
+                Kept if !empty => {
+                    check(name, value).map_err(|why| invalid(&why))?;
+                    info.params.insert(name.to_owned(), value.to_owned());
+                }
+                Kept | Dropped => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(name: &str, value: &str) -> Result<(), String> {
+    if let Some((_, choices)) = CHOICES.iter().find(|(known, _)| *known == name)
+        && !choices.contains(&value)
+    {
+        return Err(format!("must be one of {}", choices.join(", ")));
+    }
+    match name {
+        "connect_timeout" if value.trim().parse::<i32>().is_err() => Err("is not a number of seconds".into()),
+        "hostaddr" if value.parse::<IpAddr>().is_err() => Err("is not one IP address".into()),
+        _ => Ok(()),
+    }
+}

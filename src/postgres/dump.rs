@@ -1,0 +1,338 @@
+//! pg_dump and pg_dumpall at work: how they are asked, and what their end means.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::time::Duration;
+
+use super::child::{Child, Exit, Order, environment};
+use super::{ConnectionInfo, Passfile, Programs, Redactor};
+use crate::error::{Code, Error, Result};
+use crate::settings::{self, Format};
+
+/// More than any cluster's roles need; a bound all the same.
+const GLOBALS_BYTES: u64 = 64 << 20;
+/// How much of pg_dump's last words goes into an error.
+const QUOTED_LINES: usize = 6;
+const QUOTED_BYTES: usize = 1500;
+
+/// A running pg_dump. Dropping it kills it; it never outlives us.
+pub struct Dump {
+    child: Child,
+    lock_wait: Duration,
+}
+
+impl Dump {
+    /// Starts pg_dump on the database of `info`, which should be [`Session::info`] of the session
+    /// that holds the snapshot, so that both reach the same server. An uncompressed archive, or
+    /// SQL, then comes out of [`Dump::take_stdout`].
+    ///
+    /// [`Session::info`]: super::Session::info
+    pub fn start(
+        programs: &Programs,
+        info: &ConnectionInfo,
+        passfile: Option<&Passfile>,
+        snapshot: &str,
+        format: Format,
+        settings: &settings::Postgres,
+    ) -> Result<Dump> {
+        let mut arguments: Vec<OsString> = match format {
+            Format::Custom => vec!["--format=custom".into(), "--compress=0".into()],
+            Format::Plain => vec!["--format=plain".into()],
+        };
+        arguments.push("--no-password".into());
+        arguments.push(format!("--snapshot={snapshot}").into());
+        if !settings.lock_wait.is_zero() {
+            arguments.push(format!("--lock-wait-timeout={}", settings.lock_wait.as_millis()).into());
+        }
+        arguments.push(format!("--dbname={}", info.settled()?.to_conninfo()).into());
+        let child = Child::start(Order {
+            program: &programs.pg_dump,
+            arguments,
+            environment: environment(&settings.child_env, passfile),
+            redactor: Redactor::new(info),
+        })
+        .map_err(|error| {
+            Error::new(Code::PgDumpErr, format!("cannot start {}", programs.pg_dump.display())).source(error)
+        })?;
+        Ok(Dump {
+            child,
+            lock_wait: settings.lock_wait,
+        })
+    }
+
+    /// The stream, once: a blocking pipe for a thread of its own.
+    pub fn take_stdout(&mut self) -> Result<File> {
+        self.child
+            .take_stdout()
+            .ok_or_else(|| Error::internal("pg_dump's output was taken twice"))
+    }
+
+    /// Waits for the end and judges it: only exit status 0 is a success. Ask when the stream has
+    /// been read to its end; may be asked again.
+    pub async fn wait(&self) -> Result<()> {
+        judge("pg_dump", &self.child.wait().await, self.lock_wait)
+    }
+
+    /// Ends it in order (it cancels its query on the server), or else by force; returns when it
+    /// is gone.
+    pub async fn stop(&self) {
+        self.child.stop().await;
+    }
+}
+
+/// Roles, grants and settings of the whole cluster, without passwords. An ordinary role may not
+/// read all of it: the error says why, and the backup goes on without.
+pub async fn globals(
+    programs: &Programs,
+    info: &ConnectionInfo,
+    passfile: Option<&Passfile>,
+    settings: &settings::Postgres,
+    limit: Duration,
+) -> Result<Vec<u8>> {
+    let Some(program) = &programs.pg_dumpall else {
+        return Err(Error::new(
+            Code::PgDumpErr,
+            format!("pg_dumpall is missing beside {}", programs.pg_dump.display()),
+        ));
+    };
+    let mut server = info.settled()?;
+    // pg_dumpall takes the database from -l alone. It reads that as a connection string if it
+    // looks like one, so a hostile name must come as one.
+    let database = ConnectionInfo {
+        dbname: server.dbname.take(),
+        ..ConnectionInfo::default()
+    };
+    let mut child = Child::start(Order {
+        program,
+        arguments: vec![
+            "--globals-only".into(),
+            "--no-role-passwords".into(),
+            "--no-password".into(),
+            format!("--dbname={}", server.to_conninfo()).into(),
+            format!("--database={}", database.to_conninfo()).into(),
+        ],
+        environment: environment(&settings.child_env, passfile),
+        redactor: Redactor::new(info),
+    })
+    .map_err(|error| Error::new(Code::PgDumpErr, format!("cannot start {}", program.display())).source(error))?;
+    let stdout = child
+        .take_stdout()
+        .ok_or_else(|| Error::internal("pg_dumpall's output was taken twice"))?;
+    let work = async {
+        let text = tokio::task::spawn_blocking(move || {
+            let mut text = Vec::new();
+            stdout.take(GLOBALS_BYTES + 1).read_to_end(&mut text).map(|_| text)
+        })
+        .await
+        .map_err(|error| Error::internal("reading pg_dumpall's output failed").source(error))?
+        .map_err(|error| Error::new(Code::PgDumpErr, "cannot read pg_dumpall's output").source(error))?;
+        if text.len() as u64 > GLOBALS_BYTES {
+            return Err(Error::new(Code::PgDumpErr, "pg_dumpall's output is absurdly long"));
+        }
+        judge("pg_dumpall", &child.wait().await, Duration::ZERO)?;
+        Ok(text)
+    };
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => {
+            child.stop().await;
+            Err(Error::new(
+                Code::PgDumpErr,
+                format!("pg_dumpall did not end within {} s", limit.as_secs()),
+            ))
+        }
+    }
+}
+
+/// What the end of one of PostgreSQL's programs means.
+fn judge(program: &str, exit: &Exit, lock_wait: Duration) -> Result<()> {
+    if exit.status.success() {
+        return Ok(());
+    }
+    let words = last_words(&exit.stderr);
+    let with_words = |text: String| {
+        if words.is_empty() {
+            text
+        } else {
+            format!("{text}: {words}")
+        }
+    };
+    if let Some(signal) = exit.signal_name() {
+        let error = Error::new(Code::PgDumpErr, with_words(format!("{program} was ended by {signal}")));
+        return Err(match signal.as_str() {
+            "SIGKILL" => error.hint("if nobody killed it, the system ran out of memory: look at its log"),
+            _ => error,
+        });
+    }
+    let code = exit.status.code().unwrap_or(-1);
+    let text = with_words(format!("{program} failed with exit status {code}"));
+    let (code, hint) = classify(&exit.stderr, lock_wait);
+    let error = Error::new(code, text);
+    Err(match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    })
+}
+
+/// The kind of failure that stderr speaks of. The program's own words are English (`LC_ALL=C`);
+/// the server's are as the server is configured, so an unknown language gives `PG_DUMP_ERR` with
+/// the text.
+fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
+    let says = |needles: &[&str]| needles.iter().any(|needle| stderr.contains(needle));
+    if says(&["server version mismatch"]) {
+        return (Code::Version, None);
+    }
+    if says(&[
+        "password authentication failed",
+        "no password supplied",
+        "authentication failed",
+        "no pg_hba.conf entry",
+        "is not permitted to log in",
+    ]) {
+        return (Code::Auth, None);
+    }
+    if says(&["row-level security"]) {
+        let hint =
+            "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or back up as the tables' owner";
+        return (Code::Permission, Some(hint.into()));
+    }
+    if says(&["permission denied for", "must be superuser", "must be owner"]) {
+        return (Code::Permission, None);
+    }
+    if says(&["due to statement timeout", "due to lock timeout"]) && says(&["LOCK TABLE"]) {
+        let hint = format!(
+            "another session held a lock for longer than {} s: run the backup at a quieter time, or raise \
+             BACKUP_LOCK_WAIT_SECONDS",
+            lock_wait.as_secs()
+        );
+        return (Code::PgDumpErr, Some(hint));
+    }
+    if says(&["snapshot"]) && says(&["SET TRANSACTION SNAPSHOT"]) {
+        let hint = "pg_dump reached another server than our own session, or that session was cut: connect to one \
+                    server itself, not to a pooler or a balanced name";
+        return (Code::ConnErr, Some(hint.into()));
+    }
+    if says(&[
+        "server closed the connection",
+        "terminating connection",
+        "could not connect to",
+        "connection to server",
+        "could not receive data from server",
+        "could not send data to server",
+        "SSL connection has been closed",
+        "SSL SYSCALL error",
+        "no connection to the server",
+        "could not translate host name",
+        "Connection refused",
+        "Connection reset",
+        "the database system is",
+        "lost synchronization with server",
+        "too many clients",
+        "remaining connection slots",
+    ]) {
+        return (Code::ConnErr, None);
+    }
+    (Code::PgDumpErr, None)
+}
+
+/// The lines that tell: the last errors, in one line.
+fn last_words(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // What comes after the first error explains it; before it are warnings.
+    let first_error = lines
+        .iter()
+        .position(|line| line.contains("error:"))
+        .unwrap_or_default();
+    let telling = &lines[first_error..];
+    let telling = &telling[..telling.len().min(QUOTED_LINES)];
+    let mut text = telling.join(" | ");
+    if text.len() > QUOTED_BYTES {
+        let cut = (0..=QUOTED_BYTES)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or_default();
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    fn verdict(raw_status: i32, stderr: &str) -> Error {
+        let exit = Exit {
+            status: ExitStatus::from_raw(raw_status),
+            stderr: stderr.into(),
+        };
+        judge("pg_dump", &exit, Duration::from_secs(60)).unwrap_err()
+    }
+
+    #[test]
+    fn pg_dumps_words_decide_the_code() {
+        let cases = [
+            (
+                "pg_dump: error: query failed: ERROR:  permission denied for table t\npg_dump: detail: Query was: LOCK TABLE public.t IN ACCESS SHARE MODE",
+                Code::Permission,
+            ),
+            (
+                "pg_dump: error: query failed: ERROR:  query would be affected by row-level security policy for table \"t\"",
+                Code::Permission,
+            ),
+            (
+                "pg_dump: error: aborting because of server version mismatch\npg_dump: detail: server version: 17.11; pg_dump version: 15.18",
+                Code::Version,
+            ),
+            (
+                "pg_dump: error: connection to server at \"h\" failed: FATAL:  password authentication failed for user \"u\"",
+                Code::Auth,
+            ),
+            (
+                "pg_dump: error: connection to server at \"h\" (::1), port 1 failed: Connection refused",
+                Code::ConnErr,
+            ),
+            (
+                "pg_dump: error: Dumping the contents of table \"t\" failed: PQgetCopyData() failed.\npg_dump: detail: Error message from server: server closed the connection unexpectedly",
+                Code::ConnErr,
+            ),
+            (
+                "pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout\npg_dump: detail: Query was: LOCK TABLE public.t IN ACCESS SHARE MODE",
+                Code::PgDumpErr,
+            ),
+            (
+                "pg_dump: error: could not write to output file: No space left on device",
+                Code::PgDumpErr,
+            ),
+            ("", Code::PgDumpErr),
+        ];
+        for (stderr, code) in cases {
+            assert_eq!(verdict(1 << 8, stderr).code(), code, "{stderr}");
+        }
+    }
+
+    #[test]
+    fn a_signal_is_named() {
+        let error = verdict(9, "");
+        assert_eq!(error.code(), Code::PgDumpErr);
+        assert!(error.message().contains("SIGKILL"), "{error}");
+        assert!(verdict(11, "").message().contains("SIGSEGV"));
+    }
+
+    #[test]
+    fn the_telling_lines_are_quoted_and_no_more() {
+        let noise = "pg_dump: warning: there are circular foreign-key constraints\n".repeat(30);
+        let error = verdict(1 << 8, &format!("{noise}pg_dump: error: this\npg_dump: detail: that\n"));
+        assert!(
+            error
+                .message()
+                .ends_with("pg_dump: error: this | pg_dump: detail: that"),
+            "{error}"
+        );
+        assert!(verdict(1 << 8, &"é".repeat(50_000)).message().len() < 2 * QUOTED_BYTES);
+    }
+}

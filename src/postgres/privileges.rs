@@ -1,0 +1,190 @@
+//! What the role may not read although a backup needs it, found before the dump finds it.
+
+use super::Session;
+use crate::error::{Code, Error, Result};
+
+/// Something that pg_dump would stumble over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    pub kind: UnreadableKind,
+    /// Qualified and quoted, as SQL wants it; a large object's number.
+    pub name: String,
+    /// The schema, quoted, if the role may not use it.
+    pub schema: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnreadableKind {
+    Table,
+    Sequence,
+    LargeObject,
+}
+
+impl Unreadable {
+    /// The statement that would cure it for a role (quoted).
+    fn grant(&self, role: &str) -> String {
+        let object = match self.kind {
+            UnreadableKind::Table => format!("GRANT SELECT ON {} TO {role}", self.name),
+            UnreadableKind::Sequence => format!("GRANT SELECT ON SEQUENCE {} TO {role}", self.name),
+            UnreadableKind::LargeObject => format!("GRANT SELECT ON LARGE OBJECT {} TO {role}", self.name),
+        };
+        match &self.schema {
+            Some(schema) => format!("GRANT USAGE ON SCHEMA {schema} TO {role}; {object}"),
+            None => object,
+        }
+    }
+}
+
+impl Session {
+    /// Tables, sequences and large objects that pg_dump locks or reads and this role may not, at
+    /// most 1,000. What an extension owns is left out: pg_dump leaves it to the extension, but
+    /// for its configuration tables.
+    pub async fn unreadable_tables(&self) -> Result<Vec<Unreadable>> {
+        let failed = |error| self.error("cannot read the role's privileges", &error);
+        let rows = self
+            .client
+            .query(
+                "SELECT c.relkind::text, format('%I.%I', n.nspname, c.relname),
+                        CASE WHEN NOT has_schema_privilege(n.oid, 'USAGE') THEN quote_ident(n.nspname) END
+                 FROM pg_catalog.pg_class c
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+                   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'
+                   AND NOT EXISTS (
+                     SELECT FROM pg_catalog.pg_depend d
+                     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+                       AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e
+                                       WHERE e.oid = d.refobjid AND c.oid = ANY (e.extconfig)))
+                   AND (NOT has_schema_privilege(n.oid, 'USAGE')
+                        OR CASE c.relkind WHEN 'S' THEN NOT has_sequence_privilege(c.oid, 'SELECT')
+                                          ELSE NOT has_table_privilege(c.oid, 'SELECT') END)
+                 ORDER BY c.relkind = 'S', n.nspname, c.relname LIMIT 1000",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let mut found = Vec::new();
+        for row in rows {
+            let kind: String = row.try_get(0).map_err(failed)?;
+            found.push(Unreadable {
+                kind: if kind == "S" {
+                    UnreadableKind::Sequence
+                } else {
+                    UnreadableKind::Table
+                },
+                name: row.try_get(1).map_err(failed)?,
+                schema: row.try_get(2).map_err(failed)?,
+            });
+        }
+        let objects = self
+            .client
+            .query(
+                "SELECT m.oid::text FROM pg_catalog.pg_largeobject_metadata m
+                 WHERE NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+                   AND current_setting('lo_compat_privileges') <> 'on'
+                   AND NOT pg_has_role(m.lomowner, 'USAGE')
+                   AND NOT EXISTS (
+                     SELECT FROM aclexplode(m.lomacl) a
+                     WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))
+                   AND NOT (current_setting('server_version_num')::int >= 190000
+                            AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = 'pg_read_all_data'
+                                        AND pg_has_role(r.oid, 'USAGE')))
+                 ORDER BY m.oid LIMIT 1000",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        for row in objects {
+            found.push(Unreadable {
+                kind: UnreadableKind::LargeObject,
+                name: row.try_get(0).map_err(failed)?,
+                schema: None,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Tables (qualified, quoted) whose row-level security would hide rows from this role.
+    pub async fn rls_tables(&self) -> Result<Vec<String>> {
+        let failed = |error| self.error("cannot read row-level security", &error);
+        let rows = self
+            .client
+            .query(
+                "SELECT format('%I.%I', n.nspname, c.relname)
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relrowsecurity AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+                   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND row_security_active(c.oid)
+                 ORDER BY 1 LIMIT 1000",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
+    }
+
+    /// `PERMISSION`, naming what is unreadable and the GRANTs, if the role cannot make a whole
+    /// backup.
+    pub async fn check_privileges(&self) -> Result<()> {
+        let role = quoted(&self.server.user);
+        let unreadable = self.unreadable_tables().await?;
+        if let Some(first) = unreadable.first() {
+            let names: Vec<&str> = unreadable.iter().map(|one| one.name.as_str()).collect();
+            let hint = if unreadable.iter().all(|one| one.kind != UnreadableKind::LargeObject) {
+                format!(
+                    "{}; or for everything: GRANT pg_read_all_data TO {role}",
+                    first.grant(&role)
+                )
+            } else {
+                let object = unreadable.iter().find(|one| one.kind == UnreadableKind::LargeObject);
+                let grant = object.unwrap_or(first).grant(&role);
+                format!("{grant}; a role with pg_read_all_data reads tables, but large objects only by their own grant")
+            };
+            return Err(Error::new(
+                Code::Permission,
+                format!("role {role} may not read {}", some_of(&names)),
+            )
+            .hint(hint));
+        }
+        let filtered = self.rls_tables().await?;
+        if !filtered.is_empty() {
+            let names: Vec<&str> = filtered.iter().map(String::as_str).collect();
+            return Err(Error::new(
+                Code::Permission,
+                format!(
+                    "row-level security would hide rows of {} from role {role}",
+                    some_of(&names)
+                ),
+            )
+            .hint(format!("ALTER ROLE {role} BYPASSRLS, or back up as the tables' owner")));
+        }
+        Ok(())
+    }
+}
+
+fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// An identifier as SQL wants it, always in quotes.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_are_cut() {
+        assert_eq!(some_of(&["a", "b"]), "a, b");
+        assert_eq!(
+            some_of(&["1", "2", "3", "4", "5", "6", "7"]),
+            "1, 2, 3, 4, 5 and 2 more"
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! Taking secrets out of text that others wrote: a server's message, a child's stderr.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::ConnectionInfo;
+
+const STARS: &str = "***";
+
+/// Knows what must not be seen. Its own `Debug` shows nothing of it.
+#[derive(Debug, Clone, Default)]
+pub struct Redactor {
+    password: Option<SecretString>,
+}
+
+impl Redactor {
+    pub fn new(info: &ConnectionInfo) -> Self {
+        Self {
+            password: info.password.clone(),
+        }
+    }
+
+    /// The text without the password, and without whatever follows `password=`.
+    pub fn clean(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        if let Some(password) = &self.password {
+            let password = password.expose_secret();
+            // A password of one or two letters would turn every message into stars, and tells
+            // nobody anything.
+            if password.len() > 2 {
+                text = text.replace(password, STARS);
+            }
+        }
+        clean_assignments(&text)
+    }
+}
+
+fn clean_assignments(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        // ASCII lower case keeps every byte's place.
+        let Some(at) = rest.to_ascii_lowercase().find("password=") else {
+            clean.push_str(rest);
+            return clean;
+        };
+        let (before, value) = rest.split_at(at + "password=".len());
+        clean.push_str(before);
+        clean.push_str(STARS);
+        rest = &value[value_length(value)..];
+    }
+}
+
+fn value_length(value: &str) -> usize {
+    let Some(quote @ ('\'' | '"')) = value.chars().next() else {
+        return value
+            .find(|c: char| c.is_whitespace() || matches!(c, '&' | '"' | '\'' | ')'))
+            .unwrap_or(value.len());
+    };
+    let mut escaped = false;
+    for (at, c) in value.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => return at + 1,
+            _ => {}
+        }
+    }
+    value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_and_every_assignment_of_one_are_taken_out() {
+        let info = ConnectionInfo::parse_url("postgres://u:hunter2@h/d").unwrap();
+        let redactor = Redactor::new(&info);
+        assert_eq!(redactor.clean("FATAL: hunter2 is wrong"), "FATAL: *** is wrong");
+        let redactor = Redactor::default();
+        assert_eq!(
+            redactor.clean(r"host=h PASSWORD='a \' b' sslpassword=x&y password="),
+            "host=h PASSWORD=*** sslpassword=***&y password=***"
+        );
+        assert_eq!(redactor.clean("no secret here"), "no secret here");
+    }
+}

@@ -1,0 +1,266 @@
+//! What the server says of itself, and the snapshot that the whole backup reads.
+
+use serde::Serialize;
+use tokio_postgres::{Client, Row};
+
+use super::Session;
+use crate::error::{Code, Error, Result};
+
+/// Of one server and the database we are connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerInfo {
+    /// As the server prints it: `15.18 (Debian 15.18-0+deb12u1)`.
+    pub version: String,
+    /// 150018.
+    pub version_num: u32,
+    pub major: u32,
+    /// The database's own encoding.
+    pub encoding: String,
+    /// Of the cluster; `None` where the role may not ask.
+    pub system_identifier: Option<String>,
+    pub in_recovery: bool,
+    pub database: String,
+    pub user: String,
+}
+
+/// The oldest server whose catalogs we know.
+const OLDEST_MAJOR: u32 = 12;
+
+/// What a snapshot sees; known to the server as `id` while its session lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    pub id: String,
+    /// Read just before the snapshot was taken, so no change that it lacks lies before it, but
+    /// for those of `xip`. `None` where the service hides its log's position.
+    pub lsn: Option<String>,
+    pub xmin: u64,
+    pub xmax: u64,
+    /// Transactions in progress between the two.
+    pub xip: Vec<u64>,
+}
+
+/// Estimates for progress and the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DatabaseSize {
+    /// On the server's disk, with indexes; `None` where the role may not ask.
+    pub database: Option<u64>,
+    /// Tables and their out-of-line values: about what COPY will send.
+    pub tables: u64,
+}
+
+/// What pg_dump sets in its own session, for the same reasons: nothing that the role or database
+/// has as default may change what we read, or end us early.
+pub(super) async fn prepare_session(client: &Client) -> Result<(), tokio_postgres::Error> {
+    // One statement for all: a setting is set where this server has it.
+    client
+        .batch_execute(
+            "SELECT pg_catalog.set_config(wanted.name, wanted.value, false)
+             FROM (VALUES
+               ('search_path', ''), ('datestyle', 'ISO'), ('intervalstyle', 'postgres'),
+               ('extra_float_digits', '3'), ('synchronize_seqscans', 'off'), ('quote_all_identifiers', 'off'),
+               ('standard_conforming_strings', 'on'), ('statement_timeout', '0'), ('lock_timeout', '0'),
+               ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+               ('transaction_timeout', '0'), ('row_security', 'off'),
+               ('restrict_nonsystem_relation_kind', 'view,foreign-table'),
+               ('max_parallel_workers_per_gather', '0')
+             ) AS wanted (name, value)
+             JOIN pg_catalog.pg_settings AS known ON known.name = pg_catalog.lower(wanted.name)
+                OR (wanted.name = 'datestyle' AND known.name = 'DateStyle')
+                OR (wanted.name = 'intervalstyle' AND known.name = 'IntervalStyle')",
+        )
+        .await
+}
+
+pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
+                    pg_encoding_to_char(d.encoding)::text, pg_is_in_recovery(),
+                    current_database()::text, current_user::text
+             FROM pg_catalog.pg_database d WHERE d.datname = current_database()",
+            &[],
+        )
+        .await?;
+    let version_num = row.try_get::<_, i32>(1)?.unsigned_abs();
+    // Some managed services keep it from ordinary roles.
+    let system_identifier = client
+        .query_one(
+            "SELECT system_identifier::text FROM pg_catalog.pg_control_system()",
+            &[],
+        )
+        .await
+        .ok()
+        .and_then(|row| row.try_get(0).ok());
+    Ok(ServerInfo {
+        version: row.try_get(0)?,
+        version_num,
+        major: version_num / 10_000,
+        encoding: row.try_get(2)?,
+        system_identifier,
+        in_recovery: row.try_get(3)?,
+        database: row.try_get(4)?,
+        user: row.try_get(5)?,
+    })
+}
+
+impl Session {
+    /// Opens the transaction whose view of the database everything else reads, and makes it
+    /// known to other sessions. It stays open, and the snapshot good, while this session lives;
+    /// so ask for sizes and privileges first.
+    pub async fn export_snapshot(&self) -> Result<Snapshot> {
+        let failed = |error| self.error("cannot export a snapshot", &error);
+        if self.server.major < OLDEST_MAJOR {
+            return Err(Error::new(
+                Code::Version,
+                format!(
+                    "the server is PostgreSQL {}; {OLDEST_MAJOR} is the oldest that is supported",
+                    self.server.version
+                ),
+            )
+            .hint("upgrade the server"));
+        }
+        self.refuse_shared_session().await?;
+        let position = if self.server.in_recovery {
+            "SELECT pg_last_wal_replay_lsn()::text"
+        } else {
+            "SELECT pg_current_wal_lsn()::text"
+        };
+        let lsn = self.client.query_one(position, &[]).await.ok();
+        let lsn = lsn.and_then(|row| row.try_get(0).ok());
+        self.client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            .await
+            .map_err(failed)?;
+        let view = if self.server.major >= 13 {
+            "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
+        } else {
+            "SELECT pg_export_snapshot(), txid_current_snapshot()::text"
+        };
+        let row: Row = self.client.query_one(view, &[]).await.map_err(failed)?;
+        let id: String = row.try_get(0).map_err(failed)?;
+        let text: String = row.try_get(1).map_err(failed)?;
+        let (xmin, xmax, xip) = parse_snapshot(&text)
+            .ok_or_else(|| Error::internal(format!("the server's snapshot `{text}` is not understood")))?;
+        Ok(Snapshot {
+            id,
+            lsn,
+            xmin,
+            xmax,
+            xip,
+        })
+    }
+
+    /// A pooler in transaction mode gives our statements, and pg_dump's, whichever connection is
+    /// free: session settings get lost, or into other people's sessions. It shows when a
+    /// connection that is older than ours also serves a second client of ours.
+    async fn refuse_shared_session(&self) -> Result<()> {
+        let failed = |error| self.error("cannot look at our own session", &error);
+        let mine = self.backend().await.map_err(failed)?;
+        if mine.age_seconds < self.opened.elapsed().as_secs_f64() + 2.0 {
+            return Ok(());
+        }
+        let second = self.connect_again().await?;
+        let other = second.backend().await.map_err(failed)?;
+        if mine.pid == other.pid {
+            return Err(Error::new(
+                Code::ConnErr,
+                "the connection goes through a pooler that shares sessions (PgBouncer in transaction mode, or the like)",
+            )
+            .hint("connect to the server itself, or through a pool in session mode"));
+        }
+        Ok(())
+    }
+
+    async fn backend(&self) -> Result<Backend, tokio_postgres::Error> {
+        let row = self
+            .client
+            .query_one(
+                "SELECT pg_backend_pid(), coalesce(extract(epoch FROM clock_timestamp() - max(backend_start)), 0)::float8
+                 FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()",
+                &[],
+            )
+            .await?;
+        Ok(Backend {
+            pid: row.try_get(0)?,
+            age_seconds: row.try_get(1)?,
+        })
+    }
+
+    /// How much there is to read. Never waits for a lock: where one is held, the planner's
+    /// figures must do.
+    pub async fn size(&self) -> Result<DatabaseSize> {
+        let failed = |error| self.error("cannot read the database's size", &error);
+        let database = self
+            .client
+            .query_one("SELECT pg_database_size(current_database())", &[])
+            .await;
+        let database = database.ok().and_then(|row| row.try_get::<_, i64>(0).ok());
+        let exact = "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8";
+        let estimated = "SELECT coalesce(sum((c.relpages + coalesce(t.relpages, 0))::int8), 0)::int8
+                                * current_setting('block_size')::int8";
+        let from = "FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
+                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                    WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+                      AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+        // pg_table_size locks each table for a moment; someone may be rewriting one.
+        self.client
+            .batch_execute("SET lock_timeout = '200ms'")
+            .await
+            .map_err(failed)?;
+        let sum = self.client.query_one(&format!("{exact} {from}"), &[]).await;
+        self.client
+            .batch_execute("SET lock_timeout = 0")
+            .await
+            .map_err(failed)?;
+        let row = match sum {
+            Ok(row) => row,
+            Err(_) => self
+                .client
+                .query_one(&format!("{estimated} {from}"), &[])
+                .await
+                .map_err(failed)?,
+        };
+        let tables: i64 = row.try_get(0).map_err(failed)?;
+        Ok(DatabaseSize {
+            database: database.and_then(|bytes| bytes.try_into().ok()),
+            tables: tables.try_into().unwrap_or_default(),
+        })
+    }
+}
+
+/// The server's process that serves a session.
+struct Backend {
+    pid: i32,
+    age_seconds: f64,
+}
+
+/// `xmin:xmax:xip,xip,…`
+fn parse_snapshot(text: &str) -> Option<(u64, u64, Vec<u64>)> {
+    let mut parts = text.split(':');
+    let xmin = parts.next()?.parse().ok()?;
+    let xmax = parts.next()?.parse().ok()?;
+    let list = parts.next()?;
+    let xip = list
+        .split(',')
+        .filter(|id| !id.is_empty())
+        .map(|id| id.parse().ok())
+        .collect::<Option<_>>()?;
+    parts.next().is_none().then_some((xmin, xmax, xip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_read_with_and_without_running_transactions() {
+        assert_eq!(parse_snapshot("100:104:100,102"), Some((100, 104, vec![100, 102])));
+        assert_eq!(
+            parse_snapshot("4294967396:4294967396:"),
+            Some((4_294_967_396, 4_294_967_396, vec![]))
+        );
+        assert_eq!(parse_snapshot("100:104"), None);
+        assert_eq!(parse_snapshot("100:104:x"), None);
+        assert_eq!(parse_snapshot("1:2:3:4"), None);
+    }
+}

@@ -1,0 +1,245 @@
+//! libpq's `sslmode` and its files, on rustls.
+//!
+//! What libpq does, and so do we: `require` with a root certificate at hand checks the chain as
+//! `verify-ca` does; so do `allow` and `prefer`, which then fall back to a plain connection.
+//! Stricter in one point: a certificate file that was named but does not exist is an error in
+//! every mode, not only in `verify-…`.
+
+mod verifier;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::{ClientConfig, WebPkiServerVerifier};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{InconsistentKeys, RootCertStore, SupportedProtocolVersion, version};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use self::verifier::{Check, Verifier};
+use super::ConnectionInfo;
+use crate::error::{Error, Result};
+
+/// One way to open the connection.
+#[derive(Clone)]
+pub(super) enum Attempt {
+    Plain,
+    /// TLS if the server has it, else plain: what `prefer` asks for first.
+    Offered(Tls),
+    Required(Tls),
+}
+
+#[derive(Clone)]
+pub(super) struct Tls {
+    pub connector: MakeRustlsConnect,
+    /// The name for the handshake: the host, or a stand-in where the host can be no name and
+    /// nobody checks it.
+    pub name: String,
+    pub direct: bool,
+}
+
+/// The ways to open this connection, in the order in which libpq tries them.
+pub(super) fn attempts(info: &ConnectionInfo, home: Option<&Path>) -> Result<Vec<Attempt>> {
+    let system_roots = param(info, "sslrootcert") == Some("system");
+    let mode = param(info, "sslmode").unwrap_or(if system_roots { "verify-full" } else { "prefer" });
+    if system_roots && mode != "verify-full" {
+        return Err(Error::config(format!(
+            "sslrootcert=system needs sslmode=verify-full, not {mode}"
+        )));
+    }
+    let direct = param(info, "sslnegotiation") == Some("direct");
+    if direct && !matches!(mode, "require" | "verify-ca" | "verify-full") {
+        return Err(Error::config(format!(
+            "sslnegotiation=direct needs sslmode=require or stronger, not {mode}"
+        )));
+    }
+    // libpq never speaks TLS over a socket file, whatever the mode.
+    if mode == "disable" || info.is_socket() {
+        return Ok(vec![Attempt::Plain]);
+    }
+    let tls = tls(info, mode, direct, home)?;
+    Ok(match mode {
+        "allow" => vec![Attempt::Plain, Attempt::Required(tls)],
+        "prefer" => vec![Attempt::Offered(tls), Attempt::Plain],
+        _ => vec![Attempt::Required(tls)],
+    })
+}
+
+fn param<'a>(info: &'a ConnectionInfo, name: &str) -> Option<&'a str> {
+    info.params.get(name).map(String::as_str)
+}
+
+fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> Result<Tls> {
+    let provider = Arc::new(ring::default_provider());
+    let roots = Roots::load(info, home)?;
+    let check = match mode {
+        "verify-full" => Check::ChainAndName,
+        "verify-ca" => Check::Chain,
+        _ if roots.is_some() => Check::Chain,
+        _ => Check::Nothing,
+    };
+    if matches!(check, Check::Chain | Check::ChainAndName) && roots.is_none() {
+        return Err(
+            Error::config(format!("sslmode={mode} needs a root certificate, and there is none"))
+                .hint("set sslrootcert to the server's CA file, or to `system` for the system's own list"),
+        );
+    }
+    let versions: &[&SupportedProtocolVersion] = match (
+        param(info, "ssl_min_protocol_version"),
+        param(info, "ssl_max_protocol_version"),
+    ) {
+        (Some("TLSv1.3"), Some("TLSv1.2")) => {
+            return Err(Error::config(
+                "ssl_min_protocol_version is above ssl_max_protocol_version",
+            ));
+        }
+        (Some("TLSv1.3"), _) => &[&version::TLS13],
+        (_, Some("TLSv1.2")) => &[&version::TLS12],
+        _ => &[&version::TLS13, &version::TLS12],
+    };
+    let verifier = Verifier::new(check, roots, &provider)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|error| Error::internal("TLS cannot be set up").source(error))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match client_certificate(info, home)? {
+        Some(certificate) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate))),
+        None => builder.with_no_client_auth(),
+    };
+    config.enable_sni = param(info, "sslsni") != Some("0");
+    if direct {
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
+    }
+    let host = info.host.as_deref().unwrap_or_default();
+    let name = if ServerName::try_from(host).is_ok() {
+        host.to_owned()
+    } else if matches!(check, Check::ChainAndName) {
+        return Err(Error::config(
+            "sslmode=verify-full needs a host that a certificate can name",
+        ));
+    } else {
+        config.enable_sni = false;
+        "server.invalid".to_owned()
+    };
+    Ok(Tls {
+        connector: MakeRustlsConnect::new(config),
+        name,
+        direct,
+    })
+}
+
+/// The certificates that are trusted, and what was revoked.
+struct Roots {
+    certificates: Vec<CertificateDer<'static>>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl Roots {
+    fn load(info: &ConnectionInfo, home: Option<&Path>) -> Result<Option<Self>> {
+        let certificates = if param(info, "sslrootcert") == Some("system") {
+            let found = rustls_native_certs::load_native_certs();
+            if found.certs.is_empty() {
+                return Err(
+                    Error::config("sslrootcert=system: this system has no root certificates")
+                        .hint("install ca-certificates, or set SSL_CERT_FILE"),
+                );
+            }
+            found.certs
+        } else {
+            let Some(file) = file(info, "sslrootcert", home, "root.crt")? else {
+                return Ok(None);
+            };
+            let certificates: Vec<_> = CertificateDer::pem_file_iter(&file)
+                .and_then(Iterator::collect)
+                .map_err(|error| unreadable("sslrootcert", &file, &error))?;
+            if certificates.is_empty() {
+                return Err(Error::config(format!(
+                    "sslrootcert: {} holds no certificate",
+                    file.display()
+                )));
+            }
+            certificates
+        };
+        let revoked = match file(info, "sslcrl", home, "root.crl")? {
+            Some(file) => CertificateRevocationListDer::pem_file_iter(&file)
+                .and_then(Iterator::collect)
+                .map_err(|error| unreadable("sslcrl", &file, &error))?,
+            None => Vec::new(),
+        };
+        Ok(Some(Self { certificates, revoked }))
+    }
+
+    /// rustls' own verifier over these roots; a root that it cannot read is left to ours.
+    fn webpki(&self, provider: &Arc<rustls::crypto::CryptoProvider>) -> Result<Option<Arc<WebPkiServerVerifier>>> {
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(self.certificates.iter().cloned());
+        if store.is_empty() {
+            return Ok(None);
+        }
+        WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
+            .with_crls(self.revoked.iter().cloned())
+            .build()
+            .map(Some)
+            .map_err(|error| Error::config("sslrootcert and sslcrl cannot be used").source(error))
+    }
+}
+
+fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Option<CertifiedKey>> {
+    if param(info, "sslcertmode") == Some("disable") {
+        return Ok(None);
+    }
+    let Some(file_of_chain) = file(info, "sslcert", home, "postgresql.crt")? else {
+        return Ok(None);
+    };
+    let Some(file_of_key) = file(info, "sslkey", home, "postgresql.key")? else {
+        return Err(Error::config("sslcert is given, but no sslkey"));
+    };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&file_of_chain)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable("sslcert", &file_of_chain, &error))?;
+    if chain.is_empty() {
+        return Err(Error::config(format!(
+            "sslcert: {} holds no certificate",
+            file_of_chain.display()
+        )));
+    }
+    let bad_key = |error: &dyn std::fmt::Display| {
+        Error::config(format!("sslkey: {} cannot be used: {error}", file_of_key.display()))
+            .hint("it must be a PEM key without passphrase, readable by this user alone")
+    };
+    let key = PrivateKeyDer::from_pem_file(&file_of_key).map_err(|error| bad_key(&error))?;
+    let key = ring::sign::any_supported_type(&key).map_err(|error| bad_key(&error))?;
+    let certificate = CertifiedKey::new(chain, key);
+    // Other complaints are rustls' dislike of X.509 version 1, which the server may well take.
+    if matches!(
+        certificate.keys_match(),
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch))
+    ) {
+        return Err(Error::config(format!(
+            "sslcert and sslkey do not fit together: {} and {}",
+            file_of_chain.display(),
+            file_of_key.display()
+        )));
+    }
+    Ok(Some(certificate))
+}
+
+/// The file that a parameter names, or libpq's default one in the home folder where it exists.
+fn file(info: &ConnectionInfo, name: &str, home: Option<&Path>, default: &str) -> Result<Option<PathBuf>> {
+    if let Some(named) = param(info, name) {
+        let path = PathBuf::from(named);
+        return match path.metadata() {
+            Ok(_) => Ok(Some(path)),
+            Err(error) => Err(Error::config(format!("{name}: {named} cannot be read")).source(error)),
+        };
+    }
+    let path = home.map(|home| home.join(".postgresql").join(default));
+    Ok(path.filter(|path| path.exists()))
+}
+
+fn unreadable(name: &str, file: &Path, error: &pem::Error) -> Error {
+    Error::config(format!("{name}: {} cannot be read", file.display())).source(error.to_string())
+}

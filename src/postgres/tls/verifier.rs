@@ -1,0 +1,354 @@
+//! The check of a server's certificate, as far as the sslmode asks for one.
+//!
+//! rustls' own verifier does the work. It knows neither certificates of X.509 version 1 nor names
+//! in the subject, nor a self-signed certificate that is its own root, and these are just what
+//! PostgreSQL's manual teaches to make with `openssl x509 -req` and `openssl req -x509`; libpq
+//! accepts them. So where rustls cannot read a certificate, one link (the server's certificate
+//! directly below a root, or being one) is checked here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved, SignatureScheme};
+use x509_cert::Certificate;
+use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
+use x509_cert::der::oid::AssociatedOid;
+use x509_cert::der::oid::db::rfc4519::COMMON_NAME;
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
+
+use super::Roots;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    Nothing,
+    /// The chain, whatever the name.
+    Chain,
+    ChainAndName,
+}
+
+#[derive(Debug)]
+pub(super) struct Verifier {
+    check: Check,
+    webpki: Option<Arc<WebPkiServerVerifier>>,
+    /// Empty where a revocation list is in force: the simple check does not read it.
+    plain_roots: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    pub(super) fn new(
+        check: Check,
+        roots: Option<Roots>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, crate::error::Error> {
+        let webpki = match &roots {
+            Some(roots) => roots.webpki(provider)?,
+            None => None,
+        };
+        let plain_roots = roots
+            .filter(|roots| roots.revoked.is_empty())
+            .map(|roots| roots.certificates)
+            .unwrap_or_default();
+        Ok(Self {
+            check,
+            webpki,
+            plain_roots,
+            algorithms: provider.signature_verification_algorithms,
+        })
+    }
+
+    /// One link: the certificate is one of the roots, or was signed by one.
+    fn verify_plainly(&self, server: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+        let certificate = parse(server)?;
+        check_dates(&certificate, now)?;
+        if self.plain_roots.iter().any(|root| root.as_ref() == server.as_ref()) {
+            return Ok(());
+        }
+        // An ordinary certificate is rustls' to judge; here it could only slip past a rule.
+        if certificate.tbs_certificate.extensions.is_some() {
+            return Err(CertificateError::UnknownIssuer);
+        }
+        for root in &self.plain_roots {
+            let Ok(root) = parse(root) else { continue };
+            if root.tbs_certificate.subject == certificate.tbs_certificate.issuer
+                && may_sign(&root)
+                && check_dates(&root, now).is_ok()
+                && self.signed_by(&certificate, &root)
+            {
+                return Ok(());
+            }
+        }
+        Err(CertificateError::UnknownIssuer)
+    }
+
+    fn signed_by(&self, certificate: &Certificate, root: &Certificate) -> bool {
+        let (Ok(message), Ok(identifier)) = (
+            certificate.tbs_certificate.to_der(),
+            identifier(&certificate.signature_algorithm),
+        ) else {
+            return false;
+        };
+        let Some(signature) = certificate.signature.as_bytes() else {
+            return false;
+        };
+        let key = &root.tbs_certificate.subject_public_key_info;
+        self.algorithms
+            .all
+            .iter()
+            .filter(|algorithm| algorithm.signature_alg_id().as_ref() == identifier)
+            .any(|algorithm| verify(*algorithm, key, &message, signature))
+    }
+
+    /// The server's proof that it holds the certificate's key. Done on the key alone, since
+    /// rustls' own function refuses certificates of version 1 here already.
+    fn verify_handshake(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let certificate = parse(certificate)?;
+        let key = &certificate.tbs_certificate.subject_public_key_info;
+        let candidates = self
+            .algorithms
+            .mapping
+            .iter()
+            .find(|(scheme, _)| *scheme == signed.scheme)
+            .map(|(_, candidates)| *candidates)
+            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        if candidates
+            .iter()
+            .any(|algorithm| verify(*algorithm, key, message, signed.signature()))
+        {
+            Ok(HandshakeSignatureValid::assertion())
+        } else {
+            Err(CertificateError::BadSignature.into())
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        server: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.check == Check::Nothing {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let verdict = match &self.webpki {
+            Some(webpki) => webpki.verify_server_cert(server, intermediates, name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        };
+        let error = match verdict {
+            Ok(verified) => return Ok(verified),
+            Err(error) => error,
+        };
+        match &error {
+            // rustls looks at the name last: the chain is good. (A test holds it to that.)
+            Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => {}
+            Error::InvalidCertificate(
+                CertificateError::Revoked
+                | CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ) => return Err(error),
+            _ => self.verify_plainly(server, now).map_err(|_| error.clone())?,
+        }
+        if self.check == Check::Chain || matches_name(server, name) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(match error {
+                Error::InvalidCertificate(
+                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+                ) => error,
+                _ => CertificateError::NotValidForName.into(),
+            })
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify_handshake(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        // TLS 1.3 dropped PKCS#1 and SHA-1 signatures in the handshake.
+        match signed.scheme {
+            SignatureScheme::RSA_PKCS1_SHA1
+            | SignatureScheme::RSA_PKCS1_SHA256
+            | SignatureScheme::RSA_PKCS1_SHA384
+            | SignatureScheme::RSA_PKCS1_SHA512
+            | SignatureScheme::ECDSA_SHA1_Legacy => {
+                Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+            }
+            _ => self.verify_handshake(message, certificate, signed),
+        }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn parse(certificate: &CertificateDer<'_>) -> Result<Certificate, CertificateError> {
+    Certificate::from_der(certificate).map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))
+}
+
+fn check_dates(certificate: &Certificate, now: UnixTime) -> Result<(), CertificateError> {
+    let validity = &certificate.tbs_certificate.validity;
+    if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
+        return Err(CertificateError::NotValidYet);
+    }
+    if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
+        return Err(CertificateError::Expired);
+    }
+    Ok(())
+}
+
+/// Whether a root may sign a server's certificate: a CA, with no limit that we do not check.
+fn may_sign(root: &Certificate) -> bool {
+    let Some(extensions) = &root.tbs_certificate.extensions else {
+        // Version 1: there was no such mark yet; being in the list of roots must do.
+        return root.tbs_certificate.subject == root.tbs_certificate.issuer;
+    };
+    let mut is_ca = false;
+    for extension in extensions {
+        let value = extension.extn_value.as_bytes();
+        if extension.extn_id == BasicConstraints::OID {
+            is_ca = BasicConstraints::from_der(value).is_ok_and(|constraints| constraints.ca);
+        } else if extension.extn_id == KeyUsage::OID {
+            if !KeyUsage::from_der(value).is_ok_and(|usage| usage.key_cert_sign()) {
+                return false;
+            }
+        } else if extension.critical || extension.extn_id == ExtendedKeyUsage::OID {
+            return false;
+        }
+    }
+    is_ca
+}
+
+/// The algorithm's DER without its outer tag and length, as rustls' tables hold it.
+fn identifier(algorithm: &x509_cert::spki::AlgorithmIdentifierOwned) -> Result<Vec<u8>, x509_cert::der::Error> {
+    let mut inner = algorithm.oid.to_der()?;
+    if let Some(parameters) = &algorithm.parameters {
+        inner.extend(parameters.to_der()?);
+    }
+    Ok(inner)
+}
+
+fn verify(
+    algorithm: &dyn rustls::pki_types::SignatureVerificationAlgorithm,
+    key: &SubjectPublicKeyInfoOwned,
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    identifier(&key.algorithm).is_ok_and(|identifier| algorithm.public_key_alg_id().as_ref() == identifier)
+        && key
+            .subject_public_key
+            .as_bytes()
+            .is_some_and(|public| algorithm.verify_signature(public, message, signature).is_ok())
+}
+
+/// libpq's rule: the alternative names count; the subject's common name only where none of them
+/// is of the host's kind.
+fn matches_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+    let Ok(certificate) = parse(certificate) else {
+        return false;
+    };
+    let names = match certificate.tbs_certificate.get::<SubjectAltName>() {
+        Ok(names) => names.map(|(_, names)| names.0).unwrap_or_default(),
+        Err(_) => return false,
+    };
+    let has_dns = names.iter().any(|name| matches!(name, GeneralName::DnsName(_)));
+    let has_address = names.iter().any(|name| matches!(name, GeneralName::IpAddress(_)));
+    match name {
+        ServerName::DnsName(host) => {
+            names.iter().any(|name| match name {
+                GeneralName::DnsName(pattern) => matches_pattern(pattern.as_str(), host.as_ref()),
+                _ => false,
+            }) || (!has_dns
+                && common_name(&certificate).is_some_and(|pattern| matches_pattern(&pattern, host.as_ref())))
+        }
+        ServerName::IpAddress(address) => {
+            let address = IpAddr::from(*address);
+            names.iter().any(|name| match (name, address) {
+                (GeneralName::IpAddress(bytes), IpAddr::V4(v4)) => bytes.as_bytes() == v4.octets(),
+                (GeneralName::IpAddress(bytes), IpAddr::V6(v6)) => bytes.as_bytes() == v6.octets(),
+                _ => false,
+            }) || (!has_dns
+                && !has_address
+                && common_name(&certificate).is_some_and(|name| name == address.to_string()))
+        }
+        _ => false,
+    }
+}
+
+fn common_name(certificate: &Certificate) -> Option<String> {
+    let attribute = certificate
+        .tbs_certificate
+        .subject
+        .0
+        .iter()
+        .flat_map(|part| part.0.iter())
+        .rfind(|attribute| attribute.oid == COMMON_NAME)?;
+    let value = &attribute.value;
+    let text = value
+        .decode_as::<Utf8StringRef>()
+        .map(|text| text.as_str().to_owned())
+        .or_else(|_| {
+            value
+                .decode_as::<PrintableStringRef>()
+                .map(|text| text.as_str().to_owned())
+        })
+        .or_else(|_| value.decode_as::<Ia5StringRef>().map(|text| text.as_str().to_owned()));
+    text.ok()
+}
+
+/// A `*` stands for the first label alone.
+fn matches_pattern(pattern: &str, host: &str) -> bool {
+    if pattern.eq_ignore_ascii_case(host) {
+        return true;
+    }
+    let (Some(tail), Some((_, parent))) = (pattern.strip_prefix("*."), host.split_once('.')) else {
+        return false;
+    };
+    tail.contains('.') && tail.eq_ignore_ascii_case(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_one_label() {
+        assert!(matches_pattern("*.db.example", "a.db.example"));
+        assert!(matches_pattern("DB.example", "db.EXAMPLE"));
+        assert!(!matches_pattern("*.db.example", "a.b.db.example"));
+        assert!(!matches_pattern("*.example", "a.example"));
+        assert!(!matches_pattern("*.db.example", "db.example"));
+        assert!(!matches_pattern("a.db.example", "b.db.example"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Where there is no terminal: a log line every half minute, at `info`. So a pipe is quiet (the
+//! CLI logs warnings), and a function's or a container's log shows that the run moves.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Observer;
+use super::counters::{Counters, Rate};
+
+const EVERY: Duration = Duration::from_secs(30);
+
+pub struct LogLine {
+    counters: Arc<Counters>,
+    /// Dropped to end the thread.
+    running: Mutex<Option<mpsc::Sender<()>>>,
+}
+
+impl LogLine {
+    /// Lines belong to the span that is current now (a function's request id).
+    pub fn start() -> Self {
+        Self::every(EVERY)
+    }
+
+    fn every(interval: Duration) -> Self {
+        let counters = Arc::new(Counters::default());
+        let (running, ended) = mpsc::channel::<()>();
+        let watched = counters.clone();
+        let span = tracing::Span::current();
+        let dispatch = tracing::dispatcher::get_default(Clone::clone);
+        let tell = move || {
+            let mut rate = Rate::default();
+            while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                let snapshot = watched.snapshot();
+                let rate = rate.at(Instant::now(), snapshot.read).unwrap_or(0.0) as u64;
+                tracing::dispatcher::with_default(&dispatch, || {
+                    span.in_scope(|| {
+                        tracing::info!(
+                            phase = %snapshot.phase,
+                            table = %snapshot.table,
+                            bytes_read = snapshot.read,
+                            bytes_stored = snapshot.stored,
+                            bytes_per_second = rate,
+                            "in progress"
+                        );
+                    });
+                });
+            }
+        };
+        // Without the thread the run is as good, only less talkative.
+        let spawned = thread::Builder::new().name("progress".into()).spawn(tell).is_ok();
+        Self {
+            counters,
+            running: Mutex::new(spawned.then_some(running)),
+        }
+    }
+}
+
+impl Observer for LogLine {
+    fn phase(&self, name: &str) {
+        self.counters.phase(name);
+    }
+
+    fn estimate(&self, bytes: u64) {
+        self.counters.estimate(bytes);
+    }
+
+    fn bytes_read(&self, more: u64) {
+        self.counters.read(more);
+    }
+
+    fn table(&self, name: &str) {
+        self.counters.table(name);
+    }
+
+    fn bytes_stored(&self, more: u64) {
+        self.counters.stored(more);
+    }
+
+    fn finish(&self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<String>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_comes_every_interval_until_the_run_is_over() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let observer = LogLine::every(Duration::from_millis(20));
+            observer.table("public.orders");
+            observer.bytes_read(7);
+            thread::sleep(Duration::from_millis(200));
+            observer.finish();
+            thread::sleep(Duration::from_millis(50));
+            let told = lines.0.lock().unwrap().clone();
+            assert!(
+                told.contains("public.orders") && told.contains("bytes_read=7"),
+                "{told}"
+            );
+            thread::sleep(Duration::from_millis(100));
+            assert_eq!(*lines.0.lock().unwrap(), told);
+        });
+    }
+}

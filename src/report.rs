@@ -1,0 +1,212 @@
+//! What a command says when it has succeeded: one JSON document for programs, a few lines for
+//! people. Failures are [`crate::error::Error`]s.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::backup_id::{BackupId, Kind};
+use crate::lease::Previous;
+use crate::leftovers::LeftOver;
+use crate::manifest::{Algorithm, Compression, FileRecord, PgDump, Server, Snapshot};
+use crate::retention::Tier;
+use crate::settings::Trigger;
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Report {
+    Backup(Box<BackupReport>),
+    Rules(RulesReport),
+}
+
+/// A finished backup. `status` comes first, as in a failure's document.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackupReport {
+    pub status: &'static str,
+    pub id: BackupId,
+    pub database: String,
+    pub kind: Kind,
+    pub trigger: Trigger,
+    /// The event was delivered before, and this is the backup that it made then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
+    pub tier: Tier,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+    pub duration_seconds: f64,
+    pub server: Server,
+    pub pg_dump: PgDump,
+    pub compression: Compression,
+    pub snapshot: Snapshot,
+    pub tables: u64,
+    pub rows: u64,
+    pub large_objects: u64,
+    /// What pg_dump wrote, before compression.
+    pub bytes_read: u64,
+    /// All files of the backup together.
+    pub bytes_stored: u64,
+    pub files: BTreeMap<String, FileRecord>,
+    /// Files that should be there and are not, by role, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, String>,
+    pub stores: Vec<StoreReport>,
+    /// The run that died while it held the lease, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_over: Option<Previous>,
+    /// What killed runs had left, and what was done about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<LeftOver>,
+    /// What a person should look at although the backup is good.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notification: Option<Notification>,
+}
+
+/// One store's part in a run: it holds the backup, or why it does not.
+#[derive(Debug, Clone, Serialize)]
+pub struct StoreReport {
+    pub url: String,
+    pub primary: bool,
+    pub holds_backup: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ErrorReport {
+    pub code: &'static str,
+    pub message: String,
+    pub hint: String,
+}
+
+impl From<&crate::error::Error> for ErrorReport {
+    fn from(error: &crate::error::Error) -> Self {
+        Self {
+            code: error.code().name(),
+            message: error.message(),
+            hint: error.hint_text().to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Notification {
+    pub sent: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// `retention show` and `retention apply`.
+#[derive(Debug, Serialize)]
+pub struct RulesReport {
+    #[serde(flatten)]
+    pub rules: serde_json::Value,
+    /// Set by `apply`: what is in each bucket now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<Applied>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Applied {
+    pub store: String,
+    pub installed: usize,
+    /// Rules of others, left as they are.
+    pub foreign: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Report::Backup(report) => report.fmt(f),
+            Report::Rules(report) => report.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for BackupReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}{}",
+            self.id,
+            if self.repeated {
+                "  (this event's backup, made before)"
+            } else {
+                ""
+            }
+        )?;
+        let algorithm = match self.compression.algorithm {
+            Algorithm::None => "not compressed,",
+            Algorithm::Gzip => "gzip",
+            Algorithm::Zstd => "zstd",
+        };
+        writeln!(
+            f,
+            "  {} tables, {} rows, {} read, {} stored ({} {}), {:.1} s, tier {}",
+            self.tables,
+            self.rows,
+            human_bytes(self.bytes_read),
+            human_bytes(self.bytes_stored),
+            algorithm,
+            self.compression.level,
+            self.duration_seconds,
+            self.tier.name(),
+        )?;
+        for store in &self.stores {
+            match &store.error {
+                None => writeln!(f, "  stored in {}", store.url)?,
+                Some(error) => writeln!(f, "  NOT stored in {}: {}: {}", store.url, error.code, error.message)?,
+            }
+        }
+        for (role, why) in &self.missing {
+            writeln!(f, "  missing {role}: {why}")?;
+        }
+        for leftover in &self.leftovers {
+            writeln!(
+                f,
+                "  left over from a killed run: {} ({})",
+                leftover.key,
+                leftover.outcome.name()
+            )?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "  warning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RulesReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = serde_json::to_string_pretty(&self.rules).map_err(|_| fmt::Error)?;
+        for bucket in &self.applied {
+            let (installed, store, foreign) = (bucket.installed, &bucket.store, bucket.foreign.len());
+            writeln!(
+                f,
+                "{installed} rules installed in {store}; {foreign} of others left as they are"
+            )?;
+        }
+        writeln!(f, "{rules}")
+    }
+}
+
+/// `1.5 GB`: powers of a thousand, as stores and disks are sold.
+pub fn human_bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    if unit == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}

@@ -1,0 +1,217 @@
+//! Which tag each finished backup's files bear: the newest good ones `latest`, which no lifecycle
+//! rule matches, the others the tier that their manifest names.
+
+use std::fmt;
+
+use super::Tier;
+
+/// The object tag that lifecycle rules match.
+pub const TIER_TAG: &str = "pgstow-tier";
+/// The object tag with the file's digest in hex digits.
+pub const SHA256_TAG: &str = "sha256";
+pub const PENDING: &str = "pending";
+pub const LATEST: &str = "latest";
+
+/// A value of [`TIER_TAG`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tag {
+    /// Set when an object is written, and on left-overs: no manifest claims it.
+    Pending,
+    /// Set right before the manifest is put, and on the newest good backups: never expires.
+    Latest,
+    /// Set by the successor's run: expires with its tier.
+    Tier(Tier),
+}
+
+impl Tag {
+    pub fn name(self) -> &'static str {
+        match self {
+            Tag::Pending => PENDING,
+            Tag::Latest => LATEST,
+            Tag::Tier(tier) => tier.name(),
+        }
+    }
+
+    /// `None`: no tag of ours, or a value that this version does not know.
+    pub fn of(tags: &[(String, String)]) -> Option<Self> {
+        let (_, value) = tags.iter().find(|(key, _)| key == TIER_TAG)?;
+        [Tag::Pending, Tag::Latest]
+            .into_iter()
+            .chain(Tier::ALL.map(Tag::Tier))
+            .find(|tag| tag.name() == value)
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One good backup, as far as tags concern it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What its manifest names.
+    pub tier: Tier,
+    /// What it bears as a whole now; `None` where its files disagree or bear nothing known.
+    pub bears: Option<Tag>,
+}
+
+/// One change: the backup at `index` of the list that the plan was made from shall bear `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retag {
+    pub index: usize,
+    pub to: Tag,
+}
+
+fn wanted(keep_last: usize, index: usize, tier: Tier) -> Tag {
+    // The last good backup never expires, whatever the setting.
+    if index < keep_last.max(1) {
+        Tag::Latest
+    } else {
+        Tag::Tier(tier)
+    }
+}
+
+/// Whether everything from this backup on bears what it should, given that plans are carried out
+/// in their order: so the walk along the backups may end here.
+pub fn settled(keep_last: usize, index: usize, standing: Standing) -> bool {
+    index >= keep_last.max(1) && standing.bears == Some(Tag::Tier(standing.tier))
+}
+
+/// What to change so that the good backups, newest first, bear what they should. To be carried
+/// out in order: promotions come first, since an interruption must not leave a backup expiring
+/// that should be kept; then demotions, oldest first, so that after an interruption those still
+/// to be done are the newest ones, which the next walk meets before it ends.
+pub fn tag_plan(keep_last: usize, good: &[Standing]) -> Vec<Retag> {
+    let changes = good.iter().enumerate().filter_map(|(index, standing)| {
+        let to = wanted(keep_last, index, standing.tier);
+        (standing.bears != Some(to)).then_some(Retag { index, to })
+    });
+    let (mut plan, mut demotions): (Vec<_>, Vec<_>) = changes.partition(|retag| retag.to == Tag::Latest);
+    demotions.reverse();
+    plan.append(&mut demotions);
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TIERED: Option<Tag> = Some(Tag::Tier(Tier::Daily));
+
+    fn standing(bears: Option<Tag>) -> Standing {
+        Standing {
+            tier: Tier::Daily,
+            bears,
+        }
+    }
+
+    fn retag(index: usize, to: Tag) -> Retag {
+        Retag { index, to }
+    }
+
+    #[test]
+    fn a_success_demotes_its_predecessor_to_the_tier_of_its_manifest() {
+        let good = [
+            standing(Some(Tag::Latest)),
+            Standing {
+                tier: Tier::Monthly,
+                bears: Some(Tag::Latest),
+            },
+            standing(TIERED),
+        ];
+        assert_eq!(tag_plan(1, &good), [retag(1, Tag::Tier(Tier::Monthly))]);
+        assert!(settled(1, 2, good[2]));
+        assert!(!settled(1, 1, good[1]));
+    }
+
+    #[test]
+    fn a_raised_keep_last_promotes_before_it_demotes() {
+        let good = [Some(Tag::Latest), TIERED, Some(Tag::Pending), None, Some(Tag::Latest)].map(standing);
+        assert_eq!(
+            tag_plan(3, &good),
+            [
+                retag(1, Tag::Latest),
+                retag(2, Tag::Latest),
+                retag(4, Tag::Tier(Tier::Daily)),
+                retag(3, Tag::Tier(Tier::Daily)),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_good_backup_is_kept_whatever_the_setting() {
+        assert_eq!(tag_plan(0, &[standing(TIERED)]), [retag(0, Tag::Latest)]);
+    }
+
+    #[test]
+    fn tags_are_read_back_as_they_are_written() {
+        for tag in [Tag::Pending, Tag::Latest, Tag::Tier(Tier::Yearly)] {
+            let tags = [
+                ("team".into(), "shop".into()),
+                (TIER_TAG.to_owned(), tag.name().to_owned()),
+            ];
+            assert_eq!(Tag::of(&tags), Some(tag));
+        }
+        assert_eq!(Tag::of(&[(TIER_TAG.to_owned(), "hourly".to_owned())]), None);
+    }
+
+    fn any_standing() -> impl Strategy<Value = Standing> {
+        let bears = prop_oneof![
+            Just(None),
+            Just(Some(Tag::Pending)),
+            Just(Some(Tag::Latest)),
+            (0_usize..4).prop_map(|tier| Some(Tag::Tier(Tier::ALL[tier]))),
+        ];
+        (0_usize..4, bears).prop_map(|(tier, bears)| Standing {
+            tier: Tier::ALL[tier],
+            bears,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn carried_out_the_plan_leaves_nothing_to_do(
+            keep_last in 0_usize..5,
+            mut good in proptest::collection::vec(any_standing(), 0..12),
+        ) {
+            for Retag { index, to } in tag_plan(keep_last, &good) {
+                good[index].bears = Some(to);
+            }
+            prop_assert_eq!(tag_plan(keep_last, &good), []);
+            prop_assert!(good.iter().take(keep_last.max(1)).all(|one| one.bears == Some(Tag::Latest)));
+        }
+
+        /// A store in order, a changed setting, and a plan that is interrupted anywhere: the next
+        /// walk, which ends at the first settled backup, still finds all that is left to do.
+        #[test]
+        fn an_interrupted_plan_is_finished_by_the_next_walk(
+            before in 1_usize..6,
+            after in 1_usize..6,
+            tiers in proptest::collection::vec(0_usize..4, 0..12),
+            done in 0_usize..12,
+        ) {
+            let mut good: Vec<Standing> = tiers
+                .iter()
+                .enumerate()
+                .map(|(index, &tier)| Standing {
+                    tier: Tier::ALL[tier],
+                    bears: Some(wanted(before, index, Tier::ALL[tier])),
+                })
+                .collect();
+            // The run that brings the new setting has just committed a backup of its own.
+            good.insert(0, standing(Some(Tag::Latest)));
+            for Retag { index, to } in tag_plan(after, &good).into_iter().take(done) {
+                good[index].bears = Some(to);
+            }
+            good.insert(0, standing(Some(Tag::Latest)));
+            let end = (0..good.len()).find(|&index| settled(after, index, good[index])).unwrap_or(good.len());
+            for Retag { index, to } in tag_plan(after, &good[..end]) {
+                good[index].bears = Some(to);
+            }
+            prop_assert_eq!(tag_plan(after, &good), []);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The variable names of the two systems that this one replaces, turned into ours before anything
+//! is validated. Our own names win over them within a layer; a stronger layer wins as always.
+//!
+//! What this version cannot do is refused where leaving it out would weaken the backup (encryption,
+//! the copy by SCP), and noted where it would not.
+
+use super::layers::{Value, Values};
+use super::problems::Problems;
+use super::specs::truth;
+
+/// Schedules belong to `serve`; a one-shot command has nothing to do with them.
+const NAMES: &[&str] = &[
+    "BACKUP_DIR",
+    "BACKUP_LOCAL",
+    "BACKUP_S3",
+    "BACKUP_S3_BUCKET",
+    "BACKUP_MINIO",
+    "MINIO_END_POINT",
+    "MINIO_PORT",
+    "MINIO_USE_SSL",
+    "MINIO_ACCESS_KEY",
+    "MINIO_SECRET_KEY",
+    "MINIO_BUCKET",
+    "BACKUP_REMOTE",
+    "BACKUP_REMOTE_HOST",
+    "BACKUP_REMOTE_PORT",
+    "BACKUP_REMOTE_USER",
+    "BACKUP_REMOTE_PATH",
+    "BACKUP_REMOTE_DIR",
+    "BACKUP_REMOTE_KEY",
+    "BACKUP_ENCRYPT",
+    "BACKUP_GPG_RECIPIENT",
+    "BACKUP_EMAIL_NOTIFY",
+    "BACKUP_EMAIL_TO",
+    "FULL_BACKUP_SCHEDULE",
+    "INCREMENTAL_BACKUP_SCHEDULE",
+    "CLEANUP_SCHEDULE",
+];
+
+/// Settings that only an alias can give: there is no variable of ours for them.
+pub const S3_ACCESS_KEY: &str = "MINIO_ACCESS_KEY";
+pub const S3_SECRET_KEY: &str = "MINIO_SECRET_KEY";
+
+/// The name under which an older variable is kept, if it is one.
+pub fn variable(name: &str) -> Option<&'static str> {
+    NAMES.iter().copied().find(|known| *known == name)
+}
+
+pub fn translate(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String>) {
+    refuse_what_would_weaken(values, problems, notes);
+    let minio = minio_is_meant(values, problems);
+    stores(values, minio, problems, notes);
+    if minio {
+        endpoint(values, problems, notes);
+    } else {
+        values.remove(S3_ACCESS_KEY);
+        values.remove(S3_SECRET_KEY);
+    }
+}
+
+fn switch(values: &Values, name: &'static str, problems: &mut Problems) -> Option<bool> {
+    let value = values.get(name)?;
+    let parsed = truth(value.text());
+    if parsed.is_none() {
+        problems.add(format!("{}: expected true or false", value.name));
+    }
+    parsed
+}
+
+fn refuse_what_would_weaken(values: &Values, problems: &mut Problems, notes: &mut Vec<String>) {
+    let refusal = "this version does not encrypt, and it will not write in the clear what was to be encrypted";
+    match (
+        switch(values, "BACKUP_ENCRYPT", problems),
+        values.get("BACKUP_GPG_RECIPIENT"),
+    ) {
+        (Some(true), _) => {
+            let name = values.get("BACKUP_ENCRYPT").map_or("", |value| value.name.as_str());
+            problems.add(format!(
+                "{name}: {refusal}; with BACKUP_ENCRYPT=false the store's own encryption applies (BACKUP_S3_SSE)"
+            ));
+        }
+        (None, Some(recipient)) if values.get("BACKUP_ENCRYPT").is_none() => problems.add(format!(
+            "{}: {refusal}; BACKUP_ENCRYPT=false says that this is meant",
+            recipient.name
+        )),
+        _ => {}
+    }
+    if let Some(remote) = values.get("BACKUP_REMOTE") {
+        // Anything but a plain no asks for a copy that would silently not be made.
+        if truth(remote.text()) != Some(false) {
+            problems.add(format!(
+                "{}: copies to a host by SCP or SFTP are not in this version; set BACKUP_REMOTE=false, and --store \
+                 once more for a copy elsewhere",
+                remote.name
+            ));
+        }
+    } else if let Some(host) = values.get("BACKUP_REMOTE_HOST") {
+        notes.push(format!(
+            "{} has no effect: copies to a host are not in this version",
+            host.name
+        ));
+    }
+    let email = switch(values, "BACKUP_EMAIL_NOTIFY", problems);
+    let wanted = match email {
+        Some(wanted) => wanted,
+        None => values.get("BACKUP_EMAIL_TO").is_some(),
+    };
+    let named = values
+        .get("BACKUP_EMAIL_NOTIFY")
+        .or_else(|| values.get("BACKUP_EMAIL_TO"));
+    if let Some(named) = named.filter(|_| wanted) {
+        notes.push(format!(
+            "{} has no effect: e-mail is not in this version; use SNS (BACKUP_SNS_TOPIC_ARN), which can send it",
+            named.name
+        ));
+    }
+}
+
+/// Whether the `MINIO_*` variables are to be used. A `.env` made from a template names them even
+/// where backups go to AWS, so beside an explicit `BACKUP_S3` they need `BACKUP_MINIO=true`.
+fn minio_is_meant(values: &Values, problems: &mut Problems) -> bool {
+    match switch(values, "BACKUP_MINIO", problems) {
+        Some(meant) => meant,
+        None => values.get("MINIO_END_POINT").is_some() && values.get("BACKUP_S3").is_none(),
+    }
+}
+
+/// `BACKUP_DIR`, `BACKUP_S3_BUCKET`, `MINIO_BUCKET` and their switches, as `BACKUP_STORE`: the
+/// folder first, as in the older systems, then the bucket.
+fn stores(values: &mut Values, minio: bool, problems: &mut Problems, notes: &mut Vec<String>) {
+    let local = switch(values, "BACKUP_LOCAL", problems);
+    let s3 = switch(values, "BACKUP_S3", problems);
+    let mut found: Vec<Value> = Vec::new();
+
+    let folder = values.get("BACKUP_DIR").or_else(|| values.get("BACKUP_LOCAL"));
+    if let Some(folder) = folder.filter(|_| local != Some(false)) {
+        let path = values.get("BACKUP_DIR").map_or("./backups", Value::text).to_owned();
+        found.push(Value {
+            texts: vec![path],
+            ..folder.clone()
+        });
+    }
+
+    let bucket = match (s3, minio) {
+        (Some(true), true) => {
+            problems.add(
+                "BACKUP_S3 and BACKUP_MINIO are both true: this version reaches one S3 endpoint; set one of them to false"
+                    .to_owned(),
+            );
+            None
+        }
+        (_, true) => values.get("MINIO_BUCKET").or_else(|| values.get("BACKUP_S3_BUCKET")),
+        (Some(false), false) => None,
+        (_, false) => values.get("BACKUP_S3_BUCKET"),
+    };
+    match bucket {
+        Some(bucket) => {
+            let text = bucket.text().trim_start_matches("s3://");
+            found.push(Value {
+                texts: vec![format!("s3://{text}")],
+                ..bucket.clone()
+            });
+        }
+        None if s3 == Some(true) && !minio && values.get("BACKUP_STORE").is_none() => {
+            problems.add("BACKUP_S3 is true, but BACKUP_S3_BUCKET names no bucket".to_owned());
+        }
+        None if minio && s3 != Some(true) && values.get("BACKUP_STORE").is_none() => {
+            problems.add("MinIO is the store, but MINIO_BUCKET names no bucket".to_owned());
+        }
+        None => {}
+    }
+
+    let Some(strongest) = found.iter().min_by_key(|value| value.layer).cloned() else {
+        return;
+    };
+    let names: Vec<&str> = found.iter().map(|value| value.name.as_str()).collect();
+    let names = names.join(" and ");
+    if let Some(ours) = values.get("BACKUP_STORE").filter(|ours| ours.at_least(&strongest)) {
+        notes.push(format!("{names} not used: {} names the stores", ours.name));
+        return;
+    }
+    let texts = found.iter().flat_map(|value| value.texts.clone()).collect();
+    values.set(
+        "BACKUP_STORE",
+        Value {
+            texts,
+            layer: strongest.layer,
+            name: names,
+        },
+    );
+}
+
+/// `MINIO_END_POINT`, `MINIO_PORT` and `MINIO_USE_SSL`, as `AWS_ENDPOINT_URL_S3`.
+fn endpoint(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String>) {
+    let Some(host) = values.get("MINIO_END_POINT").cloned() else {
+        return;
+    };
+    let ours = values.get("AWS_ENDPOINT_URL_S3");
+    if ours.is_some_and(|ours| ours.at_least(&host)) {
+        return;
+    }
+    let ssl = switch(values, "MINIO_USE_SSL", problems);
+    let port = values.get("MINIO_PORT").map(|port| port.text().trim().to_owned());
+    if port.as_ref().is_some_and(|port| port.parse::<u16>().is_err()) {
+        problems.add("MINIO_PORT: expected a port number".to_owned());
+    }
+    let text = host.text().trim().trim_end_matches('/');
+    let url = match text.split_once("://") {
+        Some(_) => text.to_owned(),
+        None => {
+            // The older systems spoke TLS only where MINIO_USE_SSL was `true`.
+            let scheme = if ssl.unwrap_or(port.as_deref() == Some("443")) {
+                "https"
+            } else {
+                "http"
+            };
+            format!("{scheme}://{text}")
+        }
+    };
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+    let has_port = authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let loopback = ["localhost", "127.", "[::1]"]
+        .iter()
+        .any(|start| authority.starts_with(start));
+    if url.starts_with("http://") && ssl.is_none() && !loopback {
+        notes.push(format!(
+            "{}: backups travel unencrypted, as MINIO_USE_SSL is not set; true makes it https",
+            host.name
+        ));
+    }
+    let url = match port {
+        Some(port) if !has_port => format!("{url}:{port}"),
+        _ => url,
+    };
+    values.set(
+        "AWS_ENDPOINT_URL_S3",
+        Value {
+            texts: vec![url],
+            ..host
+        },
+    );
+}

@@ -1,0 +1,273 @@
+//! The four layers of settings, strongest first: flags, environment, `.env`, TOML file. Each
+//! yields text, keyed by variable, that remembers where it came from.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::Input;
+use super::aliases;
+use super::dotenv;
+use super::problems::Problems;
+use super::table::{self, Kind, SETTINGS, nearest};
+
+/// Strongest first, so that a smaller layer wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    Flags,
+    Environment,
+    EnvFile,
+    ConfigFile,
+}
+
+/// What a layer says about one setting. No `Debug`: the text may be a secret.
+#[derive(Clone)]
+pub struct Value {
+    /// One text; several where the setting is a list.
+    pub texts: Vec<String>,
+    pub layer: Layer,
+    /// How its user knows it: `--retention`, `BACKUP_RETENTION from .env`.
+    pub name: String,
+}
+
+impl Value {
+    /// The text of a setting that is not a list.
+    pub fn text(&self) -> &str {
+        self.texts.first().map_or("", String::as_str)
+    }
+
+    /// Whether this layer is at least as strong as the other's.
+    pub fn at_least(&self, other: &Value) -> bool {
+        self.layer <= other.layer
+    }
+}
+
+/// The winning value of each setting.
+#[derive(Clone, Default)]
+pub struct Values(BTreeMap<&'static str, Value>);
+
+impl Values {
+    pub fn get(&self, variable: &str) -> Option<&Value> {
+        self.0.get(variable)
+    }
+
+    pub fn set(&mut self, variable: &'static str, value: Value) {
+        self.0.insert(variable, value);
+    }
+
+    pub fn remove(&mut self, variable: &str) -> Option<Value> {
+        self.0.remove(variable)
+    }
+
+    /// Takes what no stronger layer has set.
+    fn offer(&mut self, variable: &'static str, value: Value) {
+        self.0.entry(variable).or_insert(value);
+    }
+}
+
+/// Reads all layers. A file that was asked for and cannot be read is a problem; a missing `.env`
+/// in the working directory is not.
+pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>) -> Values {
+    let mut values = Values::default();
+    for setting in SETTINGS {
+        let Some(flag) = setting.flag else { continue };
+        if let Some(texts) = input.flags.get(setting.variable).filter(|texts| !texts.is_empty()) {
+            values.offer(
+                setting.variable,
+                Value {
+                    texts: texts.clone(),
+                    layer: Layer::Flags,
+                    name: format!("--{flag}"),
+                },
+            );
+        }
+    }
+    let from_environment = input.env.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    take_variables(
+        &mut values,
+        from_environment,
+        Layer::Environment,
+        "the environment",
+        notes,
+    );
+    let (path, required) = env_file(input);
+    let name = file_name(&path);
+    match read_file(&path, required, "--env-file", problems)
+        .as_deref()
+        .map(dotenv::parse)
+    {
+        Some(Ok(pairs)) => {
+            // The last of two lines with the same name counts, as in the older systems.
+            let last: BTreeMap<_, _> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            take_variables(&mut values, last.into_iter(), Layer::EnvFile, &name, notes);
+        }
+        Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
+        None => {}
+    }
+    let config = input
+        .config_file
+        .clone()
+        .or_else(|| path_variable(input, "BACKUP_CONFIG"));
+    if let Some(path) = config {
+        let path = input.working_dir.join(path);
+        let name = file_name(&path);
+        if let Some(text) = read_file(&path, true, "--config", problems) {
+            take_toml(&mut values, &text, &name, problems);
+        }
+    }
+    values
+}
+
+/// The `.env` file, and whether it has to be there.
+fn env_file(input: &Input) -> (PathBuf, bool) {
+    let named = input
+        .env_file
+        .clone()
+        .or_else(|| path_variable(input, "BACKUP_ENV_FILE"));
+    match named {
+        Some(path) => (input.working_dir.join(path), true),
+        None => (input.working_dir.join(".env"), false),
+    }
+}
+
+fn path_variable(input: &Input, name: &str) -> Option<PathBuf> {
+    input.env.get(name).filter(|path| !path.is_empty()).map(Into::into)
+}
+
+/// `.env` is known by its name alone; its folder says nothing.
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+fn read_file(path: &Path, required: bool, flag: &str, problems: &mut Problems) -> Option<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        // `.env` may be a folder (a Python virtual environment is often called so).
+        Err(error) if !required && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => None,
+        Err(error) => {
+            let name = if required { flag } else { ".env" };
+            let why = match error.kind() {
+                ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+                _ => error.to_string(),
+            };
+            problems.add(format!("{name}: {} cannot be read: {why}", path.display()));
+            None
+        }
+    }
+}
+
+/// Variables of the table and of the older systems. An empty one counts as not set: templates and
+/// compose files set every variable to something. What looks like ours and is not is noted, for a
+/// misspelt setting must not vanish.
+fn take_variables<'a>(
+    values: &mut Values,
+    variables: impl Iterator<Item = (&'a str, &'a str)>,
+    layer: Layer,
+    place: &str,
+    notes: &mut Vec<String>,
+) {
+    for (name, text) in variables {
+        let name_here = format!("{name} from {place}");
+        let setting = table::by_variable(name);
+        let known = setting
+            .map(|setting| setting.variable)
+            .or_else(|| aliases::variable(name));
+        let Some(variable) = known else {
+            if !text.is_empty() {
+                notes.extend(unknown(name, &name_here, layer));
+            }
+            continue;
+        };
+        let texts: Vec<String> = match setting.map(|setting| setting.kind) {
+            Some(Kind::List) => text.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![text.to_owned()],
+        };
+        if texts.iter().all(String::is_empty) {
+            continue;
+        }
+        values.offer(
+            variable,
+            Value {
+                texts,
+                layer,
+                name: name_here,
+            },
+        );
+    }
+}
+
+fn unknown(name: &str, name_here: &str, layer: Layer) -> Option<String> {
+    const OTHERS: &[&str] = &["BACKUP_ENV_FILE", "BACKUP_CONFIG", "BACKUP_ALLOW_RESTORE"];
+    if name.starts_with("BACKUP_") && !OTHERS.contains(&name) {
+        let variables = SETTINGS.iter().map(|setting| setting.variable);
+        return Some(match nearest(name, variables) {
+            Some(near) => format!("{name_here} is not a setting and was ignored; did you mean {near}?"),
+            None => format!("{name_here} is not a setting and was ignored"),
+        });
+    }
+    // The AWS SDK reads the process environment only.
+    (name.starts_with("AWS_") && layer == Layer::EnvFile)
+        .then(|| format!("{name_here} was ignored: set it in the environment for the AWS SDK to see it"))
+}
+
+fn take_toml(values: &mut Values, text: &str, file: &str, problems: &mut Problems) {
+    let table: toml::Table = match text.parse() {
+        Ok(table) => table,
+        Err(error) => {
+            // Without the quoted line that the error's own Display has: it may hold a password.
+            let error: toml::de::Error = error;
+            let start = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+            problems.add(format!("line {line} of {file}: {}", error.message()));
+            return;
+        }
+    };
+    let mut flat = Vec::new();
+    flatten("", &table, &mut flat);
+    for (key, value) in flat {
+        let Some(setting) = table::by_key(&key) else {
+            let near = nearest(&key, SETTINGS.iter().filter_map(|setting| setting.key));
+            let near = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
+            problems.add(format!("`{key}` in {file} is not a setting{near}"));
+            continue;
+        };
+        let name = format!("`{key}` in {file}");
+        let texts = match (value, setting.kind) {
+            (toml::Value::Array(items), Kind::List) => items.iter().map(scalar).collect(),
+            (value, _) => scalar(value).map(|text| vec![text]),
+        };
+        match texts {
+            Some(texts) => values.offer(
+                setting.variable,
+                Value {
+                    texts,
+                    layer: Layer::ConfigFile,
+                    name,
+                },
+            ),
+            None => problems.add(format!("{name}: a {} does not fit here", value.type_str())),
+        }
+    }
+}
+
+fn flatten<'a>(prefix: &str, table: &'a toml::Table, flat: &mut Vec<(String, &'a toml::Value)>) {
+    for (key, value) in table {
+        let key = format!("{prefix}{key}");
+        match value {
+            toml::Value::Table(inner) => flatten(&format!("{key}."), inner, flat),
+            value => flat.push((key, value)),
+        }
+    }
+}
+
+fn scalar(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,364 @@
+//! From text to [`Settings`]: every value is looked at, and every problem is told, before anything
+//! starts.
+
+mod cloud;
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::layers::{self, Layer, Value, Values};
+use super::problems::Problems;
+use super::specs::{self, Algorithm};
+use super::{
+    Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Settings, StoreUrl, aliases, source,
+    stores,
+};
+use crate::error::Result;
+
+/// The level of `zstd` without one, and what `auto` means by it: in 1 MiB frames it gives no more
+/// bytes than pg_dump's own default of 3, for a quarter less of the processor's time.
+pub const ZSTD_LEVEL: i32 = 2;
+/// The level of `gzip` without one: pg_dump's own default, so that the sizes compare.
+pub const GZIP_LEVEL: u32 = 6;
+
+/// An ordinary migration's statement is over by then; and it is well below the stall limit, so
+/// that the error speaks of the lock and not of silence.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_secs(300);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const LEASE: Duration = Duration::from_secs(120);
+const RETENTION_DAYS: u32 = 30;
+const DEFAULT_STORE: &str = "./backups";
+
+pub fn load(input: &Input) -> Result<Settings> {
+    let mut problems = Problems::default();
+    let mut notes = Vec::new();
+    let mut values = layers::read(input, &mut problems, &mut notes);
+    aliases::translate(&mut values, &mut problems, &mut notes);
+    let mut reader = Reader {
+        input,
+        values,
+        problems,
+        notes,
+    };
+    let settings = reader.settings();
+    reader.problems.into_result()?;
+    Ok(Settings {
+        notes: reader.notes,
+        ..settings
+    })
+}
+
+struct Reader<'a> {
+    input: &'a Input,
+    values: Values,
+    problems: Problems,
+    notes: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn settings(&mut self) -> Settings {
+        let source = source::resolve(&self.values, &mut self.problems, &mut self.notes);
+        if self.values.get("DATABASE_URL").is_some_and(shows_password) {
+            self.note(
+                "the password in --database-url is visible to every user of this machine; set DATABASE_URL or DB_PASSWORD",
+            );
+        }
+        let stores = self.stores();
+        let retention = Retention {
+            policy: self.policy(),
+            keep_last: self.count("BACKUP_KEEP_LAST", 1..=10_000).unwrap_or(1),
+        };
+        let compression = self.compression();
+        let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
+        let jobs = self.count("BACKUP_JOBS", 1..=64).unwrap_or(1);
+        if jobs > 1 {
+            self.note(format!(
+                "{jobs} jobs asked for: this version reads the database with one stream"
+            ));
+        }
+        let threads = self.count("BACKUP_THREADS", 1..=256);
+        let postgres = self.postgres();
+        let s3 = self.s3(&stores);
+        let aws = self.aws();
+        let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
+        let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
+        let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
+        let log = self.log();
+        Settings {
+            source,
+            stores,
+            retention,
+            compression,
+            format: format.unwrap_or(Format::Custom),
+            jobs,
+            threads: threads.unwrap_or(self.input.cpus.max(1)),
+            postgres,
+            s3,
+            aws,
+            sns_topic_arn,
+            lease,
+            md5,
+            json: self.input.json,
+            log,
+            notes: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// One value through its parser; what it says against the text is a problem of that setting.
+    fn read<T, E: Display>(&mut self, variable: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+        let value = self.values.get(variable)?;
+        match parse(value.text().trim()) {
+            Ok(parsed) => Some(parsed),
+            Err(why) => {
+                let problem = format!("{}: {why}", value.name);
+                self.problems.add(problem);
+                None
+            }
+        }
+    }
+
+    fn text(&mut self, variable: &str) -> Option<String> {
+        self.read(variable, |text| match text {
+            "" => Err("it is empty"),
+            text if text.chars().any(char::is_control) => Err("it has control characters"),
+            text => Ok(text.to_owned()),
+        })
+    }
+
+    fn count(&mut self, variable: &str, range: std::ops::RangeInclusive<u64>) -> Option<usize> {
+        self.read(variable, |text| {
+            specs::number(text, range).and_then(|number| usize::try_from(number).map_err(|error| error.to_string()))
+        })
+    }
+
+    fn switch(&mut self, variable: &str) -> Option<bool> {
+        self.read(variable, |text| specs::truth(text).ok_or("expected true or false"))
+    }
+
+    fn choice<T: Copy>(&mut self, variable: &str, choices: &[(&str, T)]) -> Option<T> {
+        self.read(variable, |text| {
+            let chosen = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+            chosen.map(|(_, value)| *value).ok_or_else(|| {
+                let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+                format!("{text:?} is not {}", names.join(" or "))
+            })
+        })
+    }
+
+    fn stores(&mut self) -> Vec<StoreUrl> {
+        let home = self.input.env.get("HOME").map(String::as_str);
+        let Some(value) = self.values.get("BACKUP_STORE") else {
+            if self.input.in_lambda {
+                self.problems.add(
+                    "BACKUP_STORE is not set: a Lambda function has no folder that outlives it; name s3://bucket/prefix"
+                        .to_owned(),
+                );
+                return Vec::new();
+            }
+            self.note(format!("no store was named: backups go to {DEFAULT_STORE}"));
+            return vec![StoreUrl::Folder(self.input.working_dir.join("backups"))];
+        };
+        let mut found: Vec<StoreUrl> = Vec::new();
+        for text in &value.texts {
+            match stores::parse(text, &self.input.working_dir, home) {
+                Ok(store) if found.contains(&store) => {
+                    self.problems.add(format!("{}: {text} stands there twice", value.name));
+                }
+                Ok(store) => found.push(store),
+                Err(why) => self.problems.add(format!("{}: {why}", value.name)),
+            }
+        }
+        found
+    }
+
+    fn policy(&mut self) -> Policy {
+        let days = self.read("BACKUP_RETENTION_DAYS", |text| {
+            specs::retention(text).and_then(|policy| match policy {
+                Policy::Days(_) => Ok(policy),
+                Policy::Tiers(_) => Err("expected a number of days".to_owned()),
+            })
+        });
+        let spec = self.read("BACKUP_RETENTION", specs::retention);
+        let (Some(spec), Some(days)) = (&spec, &days) else {
+            return spec.or(days).unwrap_or(Policy::Days(RETENTION_DAYS));
+        };
+        match (
+            self.values.get("BACKUP_RETENTION"),
+            self.values.get("BACKUP_RETENTION_DAYS"),
+        ) {
+            (Some(one), Some(other)) if one.layer == other.layer && spec != days => {
+                self.problems
+                    .conflict(one, other, "they keep backups for different times");
+                spec.clone()
+            }
+            (Some(one), Some(other)) if other.layer < one.layer => days.clone(),
+            _ => spec.clone(),
+        }
+    }
+
+    fn compression(&mut self) -> Compression {
+        let algorithm = self.read("BACKUP_COMPRESSION", specs::compression);
+        let named = self.values.get("BACKUP_COMPRESSION").cloned();
+        let level = self.values.get("BACKUP_COMPRESSION_LEVEL").cloned();
+        let chosen = match (algorithm, named, level) {
+            (None, Some(_), _) => Algorithm::Auto,
+            (algorithm, _, None) => algorithm.unwrap_or(Algorithm::Auto),
+            (None, None, Some(level)) => self.level_alone(&level),
+            (Some(algorithm), Some(named), Some(level)) => self.with_level(algorithm, &named, &level),
+            (Some(algorithm), None, Some(_)) => algorithm,
+        };
+        chosen.settled(ZSTD_LEVEL, GZIP_LEVEL)
+    }
+
+    /// The older systems knew gzip alone, with zlib's 0 for no compression.
+    fn level_alone(&mut self, level: &Value) -> Algorithm {
+        if level.text().trim() == "0" {
+            self.note(format!("{} alone: 0 means no compression", level.name));
+            return Algorithm::None;
+        }
+        let level_read = self.read("BACKUP_COMPRESSION_LEVEL", specs::gzip_level);
+        self.note(format!(
+            "{} alone means gzip, as in the older systems; BACKUP_COMPRESSION=auto is smaller and faster",
+            level.name
+        ));
+        Algorithm::Gzip(level_read)
+    }
+
+    fn with_level(&mut self, algorithm: Algorithm, named: &Value, level: &Value) -> Algorithm {
+        if !algorithm.takes_level() {
+            return match level.layer.cmp(&named.layer) {
+                std::cmp::Ordering::Less => self.level_alone(level),
+                std::cmp::Ordering::Equal => {
+                    let name = named.text();
+                    self.problems.conflict(named, level, &format!("{name} has no level"));
+                    algorithm
+                }
+                std::cmp::Ordering::Greater => algorithm,
+            };
+        }
+        if algorithm.has_level() && level.layer > named.layer {
+            return algorithm;
+        }
+        let text = level.text().trim();
+        match algorithm.with_level(text) {
+            Ok(with) if algorithm.has_level() && with != algorithm && level.layer == named.layer => {
+                self.problems.conflict(named, level, "they name different levels");
+                algorithm
+            }
+            Ok(with) => with,
+            Err(why) => {
+                self.problems.conflict(named, level, &why);
+                algorithm
+            }
+        }
+    }
+
+    fn postgres(&mut self) -> Postgres {
+        let env = &self.input.env;
+        let path = env
+            .get("PATH")
+            .map_or_else(Vec::new, |path| std::env::split_paths(path).collect());
+        let child_env = ["PATH", "HOME", "LD_LIBRARY_PATH", "TZ"]
+            .iter()
+            .filter_map(|name| env.get(*name).map(|value| ((*name).to_owned(), value.clone())))
+            .collect();
+        let temp = env
+            .get("TMPDIR")
+            .filter(|folder| !folder.is_empty())
+            .map_or("/tmp", String::as_str);
+        let temp = PathBuf::from(temp);
+        let working_dir = self.input.working_dir.clone();
+        let bin = self.read("BACKUP_PG_BIN", |text| {
+            let folders: Vec<PathBuf> = std::env::split_paths(text)
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .map(|folder| working_dir.join(folder))
+                .collect();
+            if folders.is_empty() {
+                Err("it names no folder")
+            } else {
+                Ok(folders)
+            }
+        });
+        let dump_major = self
+            .count("BACKUP_PG_DUMP_MAJOR", 10..=99)
+            .and_then(|major| u32::try_from(major).ok());
+        let (lock_wait, stall) = self.limits();
+        Postgres {
+            bin,
+            path,
+            dump_major,
+            lock_wait,
+            stall,
+            connect_timeout: self
+                .read("BACKUP_CONNECT_TIMEOUT_SECONDS", specs::duration)
+                .unwrap_or(CONNECT_TIMEOUT),
+            temp,
+            child_env,
+        }
+    }
+
+    /// While pg_dump waits for a lock no byte flows, so the wait must end before the stall limit
+    /// does: otherwise the error would speak of silence and hide the lock.
+    fn limits(&mut self) -> (Duration, Duration) {
+        let lock_wait = self.read("BACKUP_LOCK_WAIT_SECONDS", specs::duration);
+        let stall = self.read("BACKUP_STALL_SECONDS", specs::duration);
+        match (lock_wait, stall) {
+            (Some(wait), Some(stall)) => {
+                let names = (
+                    self.values.get("BACKUP_LOCK_WAIT_SECONDS"),
+                    self.values.get("BACKUP_STALL_SECONDS"),
+                );
+                if let (true, (Some(one), Some(other))) = (wait >= stall, names) {
+                    self.problems
+                        .conflict(one, other, "the wait for a lock must be the shorter");
+                }
+                (wait, stall)
+            }
+            (Some(wait), None) if wait >= STALL => {
+                let raised = wait + LOCK_WAIT;
+                self.note(format!(
+                    "the stall limit is {} s, longer than the wait for a lock",
+                    raised.as_secs()
+                ));
+                (wait, raised)
+            }
+            (None, Some(stall)) if LOCK_WAIT >= stall => {
+                let lowered = stall / 2;
+                self.note(format!(
+                    "the wait for a lock is {} ms, shorter than the stall limit",
+                    lowered.as_millis()
+                ));
+                (lowered, stall)
+            }
+            (wait, stall) => (wait.unwrap_or(LOCK_WAIT), stall.unwrap_or(STALL)),
+        }
+    }
+
+    fn log(&mut self) -> Log {
+        let format = self.choice("LOG_FORMAT", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        let (format_default, level) = match self.input.in_lambda {
+            true => (LogFormat::Json, "info"),
+            false => (LogFormat::Text, "warn"),
+        };
+        let filter = self.read("RUST_LOG", |text| specs::log_filter(text).map(|()| text.to_owned()));
+        Log {
+            format: format.unwrap_or(format_default),
+            filter: filter.unwrap_or_else(|| level.to_owned()),
+        }
+    }
+}
+
+/// Whether a URL on the command line holds a password, which `ps` shows to everybody.
+fn shows_password(url: &Value) -> bool {
+    url.layer == Layer::Flags
+        && crate::postgres::ConnectionInfo::parse_url(url.text()).is_ok_and(|info| info.password.is_some())
+}
+
+#[cfg(test)]
+mod tests;

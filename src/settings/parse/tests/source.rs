@@ -1,0 +1,108 @@
+//! Which database is read.
+
+use super::*;
+
+#[test]
+fn single_variables_make_a_source() {
+    let settings = env(&[
+        ("DB_HOST", "db"),
+        ("DB_PORT", "5433"),
+        ("DB_NAME", "shop "),
+        ("DB_USER", "ada"),
+        ("DB_PASSWORD", " p@ss "),
+        ("PGSSLMODE", "require"),
+    ])
+    .load();
+    let info = direct(&settings);
+    assert_eq!(
+        (info.host.as_deref(), info.port, info.dbname.as_deref()),
+        (Some("db"), Some(5433), Some("shop "))
+    );
+    assert_eq!(password(&settings), Some(" p@ss "));
+    assert_eq!(info.params["sslmode"], "require");
+    assert!(!format!("{settings:?}").contains("p@ss"));
+    env(&[("DB_HOST", "db"), ("DB_PORT", "x")]).refused(&["DB_PORT from the environment"]);
+}
+
+#[test]
+fn url_and_secret_in_one_layer_conflict_and_the_stronger_layer_wins() {
+    let url = ("DATABASE_URL", "postgres://u:p@h/db");
+    env(&[url, ("BACKUP_SECRET_ID", "prod")])
+        .refused(&["DATABASE_URL from the environment and BACKUP_SECRET_ID from the environment are in conflict"]);
+    Place::new()
+        .flag("DATABASE_URL", url.1)
+        .flag("BACKUP_SECRET_ID", "prod")
+        .refused(&["--database-url and --secret-id are in conflict"]);
+    let settings = env(&[url]).flag("BACKUP_SECRET_ID", "prod").load();
+    assert!(matches!(&settings.source, Source::Secret { id, .. } if id == "prod"));
+    let settings = env(&[url]).env_file("BACKUP_SECRET_ID=prod").load();
+    assert_eq!(direct(&settings).host.as_deref(), Some("h"));
+}
+
+#[test]
+fn parts_beside_a_url_of_the_same_layer_must_agree() {
+    let url = ("DATABASE_URL", "postgres://u:p@h/db?sslmode=verify-full");
+    let settings = env(&[
+        url,
+        ("DB_HOST", "h"),
+        ("DB_NAME", "db"),
+        ("DB_PORT", "5440"),
+        ("PGSSLMODE", "disable"),
+    ])
+    .load();
+    assert_eq!(direct(&settings).port, Some(5440));
+    assert_eq!(direct(&settings).params["sslmode"], "verify-full");
+    let message = env(&[url, ("DB_HOST", "other"), ("DB_PASSWORD", "hunter2")]).refused(&[
+        "DATABASE_URL from the environment and DB_HOST from the environment are in conflict: they differ in the host",
+        "DB_PASSWORD",
+    ]);
+    assert!(!message.contains("hunter2"));
+}
+
+#[test]
+fn parts_of_another_layer_replace_or_complete_the_url() {
+    let settings = env(&[("DB_PASSWORD", "from env"), ("DB_HOST", "ignored")])
+        .flag("DATABASE_URL", "postgres://u@h/db")
+        .load();
+    assert_eq!(direct(&settings).host.as_deref(), Some("h"));
+    assert_eq!(password(&settings), Some("from env"));
+    let settings = env(&[("DB_HOST", "stronger")])
+        .env_file("DATABASE_URL=postgres://u:p@h/db")
+        .load();
+    assert_eq!(direct(&settings).host.as_deref(), Some("stronger"));
+    assert_eq!(password(&settings), Some("p"));
+}
+
+#[test]
+fn a_password_in_a_flag_is_noted() {
+    let settings = Place::new().flag("DATABASE_URL", "postgres://u:hunter2@h/db").load();
+    noted(&settings, "visible to every user");
+    assert!(!settings.notes.concat().contains("hunter2"));
+}
+
+#[test]
+fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
+    let place = env(&[
+        ("BACKUP_SECRET_ID", "prod"),
+        ("DB_NAME", "shop"),
+        ("PGSSLMODE", "require"),
+    ])
+    .env_file("DB_HOST=localhost\nDB_PASSWORD=old\n");
+    let settings = place.load();
+    let Source::Secret { id, overrides } = &settings.source else {
+        panic!("{:?}", settings.source)
+    };
+    assert_eq!(id, "prod");
+    assert_eq!(overrides.dbname.as_deref(), Some("shop"));
+    assert_eq!((&overrides.host, overrides.password.is_none()), (&None, true));
+    assert_eq!(overrides.params["sslmode"], "require");
+    noted(
+        &settings,
+        "DB_HOST from .env not used: BACKUP_SECRET_ID from the environment is stronger",
+    );
+    env(&[("BACKUP_SECRET_ID", "prod"), ("DB_PASSWORD", "x")]).refused(&["the secret holds the password"]);
+    let settings = env(&[("DB_USER", "ada"), ("DB_PASSWORD", "x")])
+        .env_file("BACKUP_SECRET_ID=prod")
+        .load();
+    assert_eq!(password(&settings), Some("x"));
+}

@@ -1,0 +1,168 @@
+//! Where backups are kept, from text.
+
+use std::path::{Path, PathBuf};
+
+use super::StoreUrl;
+
+/// Reads one store's URL. Relative folders are taken from `working_dir`, `~/` from `home`. The
+/// reason of a refusal never quotes the part that may hold a password.
+pub fn parse(text: &str, working_dir: &Path, home: Option<&str>) -> Result<StoreUrl, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("the store is empty".into());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("the store's URL has control characters".into());
+    }
+    match scheme(text) {
+        Some(("s3", rest)) => bucket(rest),
+        Some(("file", rest)) => {
+            let path = rest.strip_prefix("localhost").unwrap_or(rest);
+            if !path.starts_with('/') {
+                return Err("a file URL has three slashes and an absolute path: file:///srv/backups".into());
+            }
+            let path = percent_encoding::percent_decode_str(path)
+                .decode_utf8()
+                .map_err(|_| "the file URL is not UTF-8 when decoded".to_owned())?;
+            if path.contains('\0') {
+                return Err("the file URL holds a zero byte".into());
+            }
+            Ok(StoreUrl::Folder(PathBuf::from(&*path)))
+        }
+        Some(("sftp", _)) => Err("SFTP stores are not in this version; use a folder or s3://bucket/prefix".into()),
+        Some((other, _)) => Err(format!(
+            "{other} is not a kind of store; use a folder, file:///… or s3://bucket/prefix"
+        )),
+        None => Ok(StoreUrl::Folder(match (text.strip_prefix("~/"), home) {
+            (Some(rest), Some(home)) => Path::new(home).join(rest),
+            _ => plain(working_dir, text),
+        })),
+    }
+}
+
+/// `./backups` without the dot, as it would be typed in full.
+fn plain(working_dir: &Path, text: &str) -> PathBuf {
+    let relative = text.trim_start_matches("./");
+    match relative {
+        "" | "." => working_dir.to_path_buf(),
+        _ if text.starts_with('/') => PathBuf::from(text),
+        _ => working_dir.join(relative),
+    }
+}
+
+/// `word:` or `word://` at the start; a folder whose name looks like that is written `./word:…`.
+fn scheme(text: &str) -> Option<(&str, &str)> {
+    let (word, rest) = text.split_once(':')?;
+    let plausible = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '.' | '-');
+    let is_word = word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(plausible);
+    is_word.then(|| (word, rest.strip_prefix("//").unwrap_or(rest)))
+}
+
+/// The naming rules of general-purpose buckets, so that a typing error costs no request.
+fn bucket(rest: &str) -> Result<StoreUrl, String> {
+    if rest.contains('@') {
+        return Err("an S3 store holds no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into());
+    }
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let plausible = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let valid = (3..=63).contains(&bucket.len())
+        && bucket.chars().all(plausible)
+        && edge(bucket.chars().next())
+        && edge(bucket.chars().last())
+        && !bucket.contains("..");
+    if !valid {
+        return Err(format!(
+            "{bucket:?} is not a bucket's name (3 to 63 of a-z, 0-9, `-` and `.`)"
+        ));
+    }
+    let prefix = prefix.trim_matches('/');
+    let odd = |segment: &str| matches!(segment, "" | "." | "..");
+    if !prefix.is_empty() && prefix.split('/').any(odd) {
+        return Err("the prefix has an empty, `.` or `..` segment".into());
+    }
+    Ok(StoreUrl::S3 {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<StoreUrl, String> {
+        parse(text, Path::new("/work dir"), Some("/home/ada"))
+    }
+
+    fn folder(path: &str) -> Result<StoreUrl, String> {
+        Ok(StoreUrl::Folder(path.into()))
+    }
+
+    #[test]
+    fn folders_are_read_in_every_spelling() {
+        assert_eq!(read("./backups"), folder("/work dir/backups"));
+        assert_eq!(read("backups"), folder("/work dir/backups"));
+        assert_eq!(read("."), folder("/work dir"));
+        assert_eq!(read("/srv/pg"), folder("/srv/pg"));
+        assert_eq!(read("~/pg"), folder("/home/ada/pg"));
+        assert_eq!(read("file:///srv/my%20pg"), folder("/srv/my pg"));
+        assert_eq!(read("file://localhost/srv"), folder("/srv"));
+        assert_eq!(read("./s3:odd"), folder("/work dir/s3:odd"));
+    }
+
+    #[test]
+    fn an_s3_store_is_a_bucket_and_a_prefix() {
+        let s3 = |bucket: &str, prefix: &str| {
+            Ok(StoreUrl::S3 {
+                bucket: bucket.into(),
+                prefix: prefix.into(),
+            })
+        };
+        assert_eq!(read("s3://shop-backups"), s3("shop-backups", ""));
+        assert_eq!(read("s3://shop.backups/pg/prod/"), s3("shop.backups", "pg/prod"));
+    }
+
+    #[test]
+    fn what_is_not_a_store_is_refused() {
+        for text in [
+            "",
+            "file://srv/backups",
+            "file:backups",
+            "s3://",
+            "s3://ab",
+            "s3://Shop",
+            "s3://shop_backups",
+            "s3://-shop",
+            "s3://shop/a//b",
+            "s3://shop/../x",
+            "gs://shop",
+            "https://shop.example",
+            "sftp://user@host/x",
+            "a\nb",
+        ] {
+            assert!(read(text).is_err(), "{text:?}");
+        }
+        assert!(read("sftp://u@h/p").unwrap_err().contains("not in this version"));
+    }
+
+    #[test]
+    fn credentials_in_a_store_are_not_repeated() {
+        for text in [
+            "s3://AKIA:hunter2@bucket/p",
+            "sftp://u:hunter2@h/p",
+            "ftp://u:hunter2@h",
+        ] {
+            assert!(!read(text).unwrap_err().contains("hunter2"), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_without_panic(text in "\\PC*") {
+            let _ = read(&text);
+        }
+    }
+}

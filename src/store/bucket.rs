@@ -1,0 +1,372 @@
+//! Requests on one bucket, as the S3 store, its uploads and its lifecycle make them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use aws_runtime::auth::PayloadSigningOverride;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumMode, MultipartUpload, ServerSideEncryption, StorageClass, Tag, Tagging};
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use md5::Md5;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+
+use super::{Condition, ObjectInfo};
+use crate::aws::{self, Patience};
+use crate::error::{Code, Error, Result};
+use crate::settings::{self, Checksums, Encryption};
+
+/// The tag that lifecycle rules go by, and its value for what no manifest claims.
+const TIER_TAG: &str = "pgstow-tier";
+const TIER_PENDING: &str = "pending";
+
+pub struct Bucket {
+    pub client: Client,
+    pub name: String,
+    /// `""`, or ending in `/`.
+    pub prefix: String,
+    pub url: String,
+    pub settings: settings::S3,
+    pub patience: Patience,
+}
+
+/// A body's digests, in the forms in which requests carry them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digests {
+    pub sha256: [u8; 32],
+    md5: Option<[u8; 16]>,
+}
+
+impl Digests {
+    pub fn of(bytes: &[u8], checksums: Checksums) -> Self {
+        Self {
+            sha256: Sha256::digest(bytes).into(),
+            // An endpoint without the newer checksums knows the oldest, `Content-MD5`. Not every
+            // one compares the body with the SHA-256 of the signature.
+            md5: (checksums == Checksums::WhenRequired).then(|| Md5::digest(bytes).into()),
+        }
+    }
+
+    pub fn sha256_base64(&self) -> String {
+        BASE64.encode(self.sha256)
+    }
+
+    /// The checksum header's value, where the endpoint is to get one.
+    pub fn checksum(&self) -> Option<String> {
+        self.md5.is_none().then(|| self.sha256_base64())
+    }
+
+    /// The value of `Content-MD5`, where that stands in for the checksum.
+    pub fn content_md5(&self) -> Option<String> {
+        self.md5.map(|md5| BASE64.encode(md5))
+    }
+
+    /// For the signature, which would otherwise be computed over the body once more.
+    pub fn signed(&self) -> PayloadHash {
+        PayloadHash(hex::encode(self.sha256))
+    }
+}
+
+/// Gives the signer the body's digest, which we have already.
+#[derive(Debug)]
+pub struct PayloadHash(String);
+
+impl Intercept for PayloadHash {
+    fn name(&self) -> &'static str {
+        "PayloadHash"
+    }
+
+    fn modify_before_signing(
+        &self,
+        _context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        config
+            .interceptor_state()
+            .store_put(PayloadSigningOverride::Precomputed(self.0.clone()));
+        Ok(())
+    }
+}
+
+/// Counts how often a request was really sent.
+#[derive(Debug, Clone, Default)]
+pub struct Attempts(Arc<AtomicU32>);
+
+impl Attempts {
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Intercept for Attempts {
+    fn name(&self) -> &'static str {
+        "Attempts"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Bucket {
+    pub fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    pub fn always_checksums(&self) -> bool {
+        self.settings.checksums == Checksums::Always
+    }
+
+    /// `what` is the verb and its object: `write shop.dump`.
+    pub fn error<E>(&self, what: &str, error: &SdkError<E, HttpResponse>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        aws::error(Code::Store, &format!("cannot {what} in {}", self.url), error)
+    }
+
+    /// The settings of one request whose one attempt may take `attempt`.
+    pub fn within(&self, attempt: Duration) -> aws_sdk_s3::config::Builder {
+        aws_sdk_s3::Config::builder().timeout_config(self.patience.timeouts(attempt))
+    }
+
+    /// The settings of a request that cleans up.
+    pub fn briefly(&self) -> aws_sdk_s3::config::Builder {
+        self.within(self.patience.answer)
+            .retry_config(self.patience.brief_retries())
+    }
+
+    pub async fn put_object(
+        &self,
+        key: &str,
+        body: &Bytes,
+        digests: &Digests,
+        object: &ObjectInfo,
+        condition: &Condition,
+    ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
+        let mut request = self
+            .client
+            .put_object()
+            .bucket(&self.name)
+            .key(self.key(key))
+            .body(ByteStream::from(body.clone()))
+            .set_content_type(content_type(object))
+            .set_tagging(tagging(object))
+            .set_metadata(metadata(object))
+            .set_storage_class(self.storage_class())
+            .set_server_side_encryption(self.encryption())
+            .set_ssekms_key_id(self.kms_key())
+            .set_checksum_sha256(digests.checksum())
+            .set_content_md5(digests.content_md5());
+        request = match condition {
+            Condition::Always => request,
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Unchanged(version) => request.if_match(&version.0),
+        };
+        request
+            .customize()
+            .config_override(self.within(self.patience.transfer(body.len() as u64)))
+            .interceptor(digests.signed())
+            .send()
+            .await
+    }
+
+    pub fn storage_class(&self) -> Option<StorageClass> {
+        self.settings.storage_class.as_deref().map(StorageClass::from)
+    }
+
+    pub fn encryption(&self) -> Option<ServerSideEncryption> {
+        match &self.settings.encryption {
+            Encryption::Bucket => None,
+            Encryption::SseS3 => Some(ServerSideEncryption::Aes256),
+            Encryption::SseKms { .. } => Some(ServerSideEncryption::AwsKms),
+        }
+    }
+
+    pub fn kms_key(&self) -> Option<String> {
+        match &self.settings.encryption {
+            Encryption::SseKms { key_id } => key_id.clone(),
+            _ => None,
+        }
+    }
+
+    pub async fn head(&self, key: &str) -> Result<Option<HeadObjectOutput>> {
+        let request = self
+            .client
+            .head_object()
+            .bucket(&self.name)
+            .key(self.key(key))
+            .set_checksum_mode(self.always_checksums().then_some(ChecksumMode::Enabled));
+        match request.send().await {
+            Ok(head) => Ok(Some(head)),
+            Err(error) if missing(&error) => Ok(None),
+            Err(error) => Err(self.error(&format!("look at {key}"), &error)),
+        }
+    }
+
+    pub async fn tags(&self, key: &str) -> Result<Option<Vec<(String, String)>>> {
+        let request = self.client.get_object_tagging().bucket(&self.name).key(self.key(key));
+        match request.send().await {
+            Ok(answer) => Ok(Some(
+                answer.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect(),
+            )),
+            Err(error) if missing(&error) => Ok(None),
+            Err(error) => Err(self.error(&format!("read the tags of {key}"), &error)),
+        }
+    }
+
+    /// False when there is no such object.
+    pub async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<bool> {
+        let mut tagging = Tagging::builder().set_tag_set(Some(Vec::new()));
+        for (name, value) in tags {
+            tagging = tagging.tag_set(build(Tag::builder().key(name).value(value).build())?);
+        }
+        let request = self
+            .client
+            .put_object_tagging()
+            .bucket(&self.name)
+            .key(self.key(key))
+            .tagging(build(tagging.build())?);
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if missing(&error) => Ok(false),
+            Err(error) => Err(self.error(&format!("tag {key}"), &error)),
+        }
+    }
+
+    /// Tags an object for the bucket to expire, keeping its other tags.
+    pub async fn discard(&self, key: &str) -> Result<()> {
+        let Some(mut tags) = self.tags(key).await? else {
+            return Ok(());
+        };
+        tags.retain(|(name, _)| name != TIER_TAG);
+        tags.push((TIER_TAG.to_owned(), TIER_PENDING.to_owned()));
+        self.set_tags(key, &tags).await?;
+        Ok(())
+    }
+
+    /// Uploads in progress of keys that start with `prefix`, all pages.
+    pub async fn uploads(&self, prefix: &str) -> Result<Vec<MultipartUpload>> {
+        let mut uploads = Vec::new();
+        let (mut key_marker, mut id_marker) = (None, None);
+        loop {
+            let page = self
+                .client
+                .list_multipart_uploads()
+                .bucket(&self.name)
+                .prefix(self.key(prefix))
+                .set_key_marker(key_marker.take())
+                .set_upload_id_marker(id_marker.take())
+                .send()
+                .await
+                .map_err(|error| self.error("list the uploads in progress", &error))?;
+            let more = page.is_truncated() == Some(true) && page.next_key_marker.is_some();
+            uploads.extend(page.uploads.unwrap_or_default());
+            if !more {
+                return Ok(uploads);
+            }
+            (key_marker, id_marker) = (page.next_key_marker, page.next_upload_id_marker);
+        }
+    }
+
+    /// Aborts a multipart upload and waits until none of its parts is left: one that was still
+    /// being received when the abort came would stay, and cost, without being seen.
+    pub async fn abort(&self, key: &str, upload_id: &str) -> Result<()> {
+        for round in 0..6 {
+            if round > 0 {
+                tokio::time::sleep(Duration::from_millis(250 << round)).await;
+            }
+            let abort = self
+                .client
+                .abort_multipart_upload()
+                .bucket(&self.name)
+                .key(self.key(key))
+                .upload_id(upload_id)
+                .customize()
+                .config_override(self.briefly());
+            match abort.send().await {
+                Ok(_) => {}
+                Err(error) if no_such_upload(&error) => return Ok(()),
+                Err(error) => return Err(self.error(&format!("abort the upload of {key}"), &error)),
+            }
+            let left = self
+                .client
+                .list_parts()
+                .bucket(&self.name)
+                .key(self.key(key))
+                .upload_id(upload_id)
+                .max_parts(1)
+                .customize()
+                .config_override(self.briefly());
+            match left.send().await {
+                Ok(left) if !left.parts().is_empty() => {}
+                // Not being allowed to look is no reason to doubt the abort.
+                Ok(_) | Err(_) => return Ok(()),
+            }
+        }
+        Err(Error::new(
+            Code::Store,
+            format!(
+                "the upload of {key} to {} was aborted, but the store still holds parts of it",
+                self.url
+            ),
+        )
+        .hint("the next run aborts it again; the lifecycle rule on unfinished uploads does so too"))
+    }
+}
+
+/// The builders of the SDK's types fail only on a missing field, which would be our mistake.
+pub fn build<T>(built: Result<T, aws_smithy_types::error::operation::BuildError>) -> Result<T> {
+    built.map_err(|error| Error::internal("a request to S3 could not be built").source(error))
+}
+
+pub fn missing<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    // A delete marker in a versioned bucket answers 405.
+    matches!(
+        aws::service_code(error),
+        Some("NoSuchKey" | "NotFound" | "NoSuchVersion" | "MethodNotAllowed")
+    )
+}
+
+pub fn no_such_upload<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    matches!(aws::service_code(error), Some("NoSuchUpload" | "NotFound"))
+}
+
+pub fn content_type(object: &ObjectInfo) -> Option<String> {
+    (!object.content_type.is_empty()).then(|| object.content_type.to_owned())
+}
+
+pub fn tagging(object: &ObjectInfo) -> Option<String> {
+    let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let tags: Vec<String> = object
+        .tags
+        .iter()
+        .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+        .collect();
+    (!tags.is_empty()).then(|| tags.join("&"))
+}
+
+pub fn metadata(object: &ObjectInfo) -> Option<std::collections::HashMap<String, String>> {
+    (!object.metadata.is_empty()).then(|| object.metadata.iter().cloned().collect())
+}

@@ -1,0 +1,511 @@
+//! A store in memory for unit tests: strict about what it is asked, scriptable in how it fails.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Condition, Entry, Expected, Head, Lifecycle, Object, ObjectInfo, Put, Rules, Store, Stored, Unfinished, Upload,
+    Version,
+};
+use crate::error::{Code, Error, Result};
+use crate::retention::{self, Rule};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Op {
+    Reach,
+    Upload,
+    Write,
+    Complete,
+    Abort,
+    Put,
+    Get,
+    GetRange,
+    Head,
+    List,
+    Folders,
+    Unfinished,
+    AbortUnfinished,
+    Discard,
+    Tags,
+    SetTags,
+    Rules,
+    InstallRules,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Does nothing and fails.
+    Reject,
+    /// Does it, and fails all the same: the answer was lost.
+    FailAfterWrite,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    body: Bytes,
+    version: u64,
+    tags: Vec<(String, String)>,
+    metadata: Vec<(String, String)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<String, Held>,
+    unfinished: BTreeMap<String, Unfinished>,
+    foreign_rules: Vec<String>,
+    rules: Vec<Rule>,
+    versions: u64,
+    /// Operation and key, in order.
+    calls: Vec<(Op, String)>,
+    /// Operation, the number of the call (from 1, counted per operation), what happens there.
+    faults: Vec<(Op, usize, Fault)>,
+}
+
+/// Cloning gives another handle of the same store.
+#[derive(Debug, Clone)]
+pub(crate) struct MemoryStore {
+    state: Arc<Mutex<State>>,
+    lifecycle: bool,
+}
+
+impl MemoryStore {
+    /// As S3 is: with tags and rules.
+    pub(crate) fn with_lifecycle() -> Self {
+        Self {
+            state: Arc::default(),
+            lifecycle: true,
+        }
+    }
+
+    /// As a folder is.
+    pub(crate) fn without_lifecycle() -> Self {
+        Self {
+            lifecycle: false,
+            ..Self::with_lifecycle()
+        }
+    }
+
+    /// Scripts what happens at the `nth` call (from 1, counted from now) of an operation.
+    pub(crate) fn fault(&self, op: Op, nth: usize, fault: Fault) {
+        let mut state = self.state();
+        let done = state.calls.iter().filter(|(called, _)| *called == op).count();
+        state.faults.push((op, done + nth, fault));
+    }
+
+    /// Keys of the calls of one operation so far, in order.
+    pub(crate) fn calls(&self, op: Op) -> Vec<String> {
+        let state = self.state();
+        let calls = state.calls.iter().filter(|(called, _)| *called == op);
+        calls.map(|(_, key)| key.clone()).collect()
+    }
+
+    /// How many requests of any sort have been made.
+    pub(crate) fn requests(&self) -> usize {
+        self.state().calls.len()
+    }
+
+    /// Puts an object there without a call being counted.
+    pub(crate) fn plant(&self, key: &str, body: impl Into<Bytes>, tags: &[(&str, &str)]) {
+        let tags = tags
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        self.state().write(key, body.into(), tags, Vec::new());
+    }
+
+    pub(crate) fn plant_unfinished(&self, key: &str, started: Option<Timestamp>) {
+        self.state().begin(key, started);
+    }
+
+    pub(crate) fn remove(&self, key: &str) {
+        assert!(self.state().objects.remove(key).is_some(), "no object {key}");
+    }
+
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.state().objects.keys().cloned().collect()
+    }
+
+    pub(crate) fn unfinished_keys(&self) -> Vec<String> {
+        self.state().unfinished.values().map(|one| one.key.clone()).collect()
+    }
+
+    pub(crate) fn body(&self, key: &str) -> Option<Bytes> {
+        self.state().objects.get(key).map(|held| held.body.clone())
+    }
+
+    pub(crate) fn metadata(&self, key: &str) -> Vec<(String, String)> {
+        self.state().objects[key].metadata.clone()
+    }
+
+    /// The value of one tag of an object, which must be there.
+    pub(crate) fn tag(&self, key: &str, tag: &str) -> Option<String> {
+        let state = self.state();
+        let held = state.objects.get(key).unwrap_or_else(|| panic!("no object {key}"));
+        let found = held.tags.iter().find(|(name, _)| name == tag);
+        found.map(|(_, value)| value.clone())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Does `work`, unless the script says otherwise.
+    async fn call<T>(&self, op: Op, key: &str, work: impl FnOnce(&mut State) -> Result<T> + Send) -> Result<T> {
+        // As over a network, others get their turn between any two requests.
+        tokio::task::yield_now().await;
+        let mut state = self.state();
+        state.calls.push((op, key.to_owned()));
+        let nth = state.calls.iter().filter(|(called, _)| *called == op).count();
+        let fault = state.faults.iter().find(|(on, at, _)| *on == op && *at == nth);
+        match fault.map(|(_, _, fault)| *fault) {
+            None => work(&mut state),
+            Some(Fault::Reject) => Err(scripted(op, "rejected")),
+            Some(Fault::FailAfterWrite) => {
+                work(&mut state)?;
+                Err(scripted(op, "answer lost"))
+            }
+        }
+    }
+}
+
+fn scripted(op: Op, what: &str) -> Error {
+    Error::new(Code::Store, format!("scripted fault: {op:?} {what}"))
+}
+
+impl State {
+    fn write(
+        &mut self,
+        key: &str,
+        body: Bytes,
+        tags: Vec<(String, String)>,
+        metadata: Vec<(String, String)>,
+    ) -> Version {
+        assert!(
+            !key.is_empty() && key.split('/').all(|segment| !matches!(segment, "" | "." | "..")),
+            "not a safe key: {key:?}"
+        );
+        self.versions += 1;
+        let held = Held {
+            body,
+            version: self.versions,
+            tags,
+            metadata,
+        };
+        self.objects.insert(key.to_owned(), held);
+        Version(self.versions.to_string())
+    }
+
+    fn begin(&mut self, key: &str, started: Option<Timestamp>) -> String {
+        self.versions += 1;
+        let id = format!("upload-{}", self.versions);
+        let unfinished = Unfinished {
+            key: key.to_owned(),
+            id: id.clone(),
+            started,
+        };
+        self.unfinished.insert(id.clone(), unfinished);
+        id
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn url(&self) -> &'static str {
+        "memory://test"
+    }
+
+    async fn reach(&self) -> Result<()> {
+        self.call(Op::Reach, "", |_| Ok(())).await
+    }
+
+    async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>> {
+        let id = self.call(Op::Upload, key, |state| Ok(state.begin(key, None))).await?;
+        Ok(Box::new(MemoryUpload {
+            store: self.clone(),
+            key: key.to_owned(),
+            id,
+            object: object.clone(),
+            body: Vec::new(),
+        }))
+    }
+
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
+        self.call(Op::Put, key, |state| {
+            let there = state.objects.get(key);
+            match (condition, there) {
+                (Condition::Absent, Some(held)) if held.body == body => {
+                    return Ok(Put::Done(Version(held.version.to_string())));
+                }
+                (Condition::Absent, Some(_)) | (Condition::Unchanged(_), None) => return Ok(Put::Refused),
+                (Condition::Unchanged(version), Some(held)) if version.0 != held.version.to_string() => {
+                    return Ok(Put::Refused);
+                }
+                _ => {}
+            }
+            Ok(Put::Done(state.write(
+                key,
+                body,
+                object.tags.clone(),
+                object.metadata.clone(),
+            )))
+        })
+        .await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Object>> {
+        self.call(Op::Get, key, |state| {
+            Ok(state.objects.get(key).map(|held| Object {
+                body: held.body.clone(),
+                version: Version(held.version.to_string()),
+            }))
+        })
+        .await
+    }
+
+    async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>> {
+        self.call(Op::GetRange, key, |state| {
+            Ok(state.objects.get(key).map(|held| {
+                let size = held.body.len() as u64;
+                let from = usize::try_from(offset.min(size)).unwrap();
+                let to = usize::try_from(offset.saturating_add(length).min(size)).unwrap();
+                held.body.slice(from..to)
+            }))
+        })
+        .await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<Head>> {
+        self.call(Op::Head, key, |state| {
+            Ok(state.objects.get(key).map(|held| Head {
+                bytes: held.body.len() as u64,
+                version: Version(held.version.to_string()),
+                metadata: held.metadata.clone(),
+            }))
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+        self.call(Op::List, prefix, |state| {
+            let within = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
+            Ok(within
+                .map(|(key, held)| Entry {
+                    key: key.clone(),
+                    bytes: held.body.len() as u64,
+                    modified: None,
+                })
+                .collect())
+        })
+        .await
+    }
+
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        self.call(Op::Folders, prefix, |state| {
+            let below = state.objects.keys().filter_map(|key| key.strip_prefix(prefix));
+            let mut names: Vec<String> = below
+                .filter_map(|rest| Some(rest.split_once('/')?.0.to_owned()))
+                .collect();
+            names.sort_unstable();
+            names.dedup();
+            Ok(names)
+        })
+        .await
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        self.call(Op::Unfinished, prefix, |state| {
+            let within = state.unfinished.values().filter(|one| one.key.starts_with(prefix));
+            Ok(within.cloned().collect())
+        })
+        .await
+    }
+
+    async fn abort_unfinished(&self, unfinished: &Unfinished) -> Result<()> {
+        self.call(Op::AbortUnfinished, &unfinished.key, |state| {
+            state.unfinished.remove(&unfinished.id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn discard(&self, key: &str) -> Result<()> {
+        let lifecycle = self.lifecycle;
+        self.call(Op::Discard, key, |state| {
+            if lifecycle {
+                if let Some(held) = state.objects.get_mut(key) {
+                    held.tags = vec![(retention::TIER_TAG.to_owned(), retention::PENDING.to_owned())];
+                }
+            } else {
+                state.objects.remove(key);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn lifecycle(&self) -> Option<&dyn Lifecycle> {
+        self.lifecycle.then_some(self as &dyn Lifecycle)
+    }
+}
+
+#[async_trait]
+impl Lifecycle for MemoryStore {
+    async fn tags(&self, key: &str) -> Result<Option<Vec<(String, String)>>> {
+        self.call(Op::Tags, key, |state| {
+            Ok(state.objects.get(key).map(|held| held.tags.clone()))
+        })
+        .await
+    }
+
+    async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()> {
+        self.call(Op::SetTags, key, |state| match state.objects.get_mut(key) {
+            Some(held) => {
+                held.tags = tags.to_vec();
+                Ok(())
+            }
+            None => Err(Error::new(Code::Store, format!("cannot tag {key}: no such object"))),
+        })
+        .await
+    }
+
+    async fn rules(&self) -> Result<Rules> {
+        self.call(Op::Rules, "", |state| {
+            Ok(Rules {
+                ours: state.rules.clone(),
+                foreign: state.foreign_rules.clone(),
+            })
+        })
+        .await
+    }
+
+    async fn install_rules(&self, ours: &[Rule]) -> Result<()> {
+        self.call(Op::InstallRules, "", |state| {
+            state.rules = ours.to_vec();
+            Ok(())
+        })
+        .await
+    }
+
+    fn prefix(&self) -> &'static str {
+        ""
+    }
+}
+
+struct MemoryUpload {
+    store: MemoryStore,
+    key: String,
+    id: String,
+    object: ObjectInfo,
+    body: Vec<u8>,
+}
+
+#[async_trait]
+impl Upload for MemoryUpload {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let Self { store, key, body, .. } = self;
+        store
+            .call(Op::Write, key, |_| {
+                body.extend_from_slice(&bytes);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn complete(self: Box<Self>, expected: &Expected) -> Result<Stored> {
+        let Self {
+            store,
+            key,
+            id,
+            object,
+            body,
+        } = *self;
+        let bytes = body.len() as u64;
+        let result = store
+            .call(Op::Complete, &key, |state| {
+                if expected.bytes != bytes || expected.sha256[..] != Sha256::digest(&body)[..] {
+                    return Err(Error::new(
+                        Code::Store,
+                        format!("{key}: not the bytes that were expected"),
+                    ));
+                }
+                state.write(&key, body.into(), object.tags, object.metadata);
+                Ok(Stored {
+                    bytes,
+                    checksum: None,
+                    parts: Vec::new(),
+                })
+            })
+            .await;
+        store.state().unfinished.remove(&id);
+        result
+    }
+
+    async fn abort(self: Box<Self>) -> Result<()> {
+        self.store
+            .call(Op::Abort, &self.key, |state| {
+                state.unfinished.remove(&self.id);
+                Ok(())
+            })
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn conditions_hold_and_faults_come_as_scripted() {
+        let store = MemoryStore::with_lifecycle();
+        let object = ObjectInfo::default();
+        let put =
+            |body: &'static str, condition| store.put("a/b", Bytes::from_static(body.as_bytes()), &object, condition);
+        let Put::Done(first) = put("1", Condition::Absent).await.unwrap() else {
+            panic!("refused");
+        };
+        assert_eq!(put("1", Condition::Absent).await.unwrap(), Put::Done(first.clone()));
+        assert_eq!(put("2", Condition::Absent).await.unwrap(), Put::Refused);
+        store.fault(Op::Put, 1, Fault::Reject);
+        store.fault(Op::Put, 2, Fault::FailAfterWrite);
+        put("2", Condition::Unchanged(first.clone())).await.unwrap_err();
+        assert_eq!(store.body("a/b").unwrap(), "1");
+        put("2", Condition::Unchanged(first.clone())).await.unwrap_err();
+        assert_eq!(store.body("a/b").unwrap(), "2");
+        assert_eq!(put("3", Condition::Unchanged(first)).await.unwrap(), Put::Refused);
+    }
+
+    #[tokio::test]
+    async fn an_upload_is_invisible_until_complete_and_refuses_other_bytes() {
+        let store = MemoryStore::without_lifecycle();
+        let expected = Expected {
+            bytes: 2,
+            sha256: Sha256::digest(b"hi").into(),
+        };
+        for (text, visible) in [("no", false), ("hi", true)] {
+            let mut upload = store.upload("a/b", &ObjectInfo::default()).await.unwrap();
+            upload.write(Bytes::from_static(text.as_bytes())).await.unwrap();
+            assert!(store.keys().is_empty());
+            assert_eq!(store.unfinished("a/").await.unwrap().len(), 1);
+            assert_eq!(upload.complete(&expected).await.is_ok(), visible);
+            assert_eq!(store.keys().len(), usize::from(visible));
+            assert!(store.unfinished_keys().is_empty());
+        }
+        store
+            .upload("a/c", &ObjectInfo::default())
+            .await
+            .unwrap()
+            .abort()
+            .await
+            .unwrap();
+        assert!(store.unfinished_keys().is_empty());
+        assert_eq!(store.folders("").await.unwrap(), ["a"]);
+        assert_eq!(store.get_range("a/b", 1, 9).await.unwrap().unwrap(), "i");
+        assert_eq!(store.head("a/b").await.unwrap().unwrap().bytes, 2);
+        store.reach().await.unwrap();
+    }
+}

@@ -1,0 +1,317 @@
+//! The S3 store: AWS and whatever speaks its protocol.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::DateTime;
+use bytes::Bytes;
+
+use super::bucket::{Bucket, Digests, missing};
+use super::upload::S3Upload;
+use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
+use crate::aws::{self, Patience};
+use crate::error::{Code, Error, Result};
+use crate::settings;
+
+/// How often a body that breaks off is read again, and a conflict of conditional puts repeated.
+const TRIES: u32 = 5;
+
+pub struct S3 {
+    pub(super) bucket: Arc<Bucket>,
+}
+
+impl S3 {
+    /// `client` comes from [`crate::aws::s3_client`], made with the same `patience`.
+    pub fn new(client: Client, bucket: &str, prefix: &str, settings: settings::S3, patience: Patience) -> Self {
+        let prefix = prefix.trim_matches('/');
+        let (url, prefix) = if prefix.is_empty() {
+            (format!("s3://{bucket}"), String::new())
+        } else {
+            (format!("s3://{bucket}/{prefix}"), format!("{prefix}/"))
+        };
+        let bucket = Bucket {
+            client,
+            name: bucket.to_owned(),
+            prefix,
+            url,
+            settings,
+            patience,
+        };
+        Self {
+            bucket: Arc::new(bucket),
+        }
+    }
+
+    /// The whole object or a range of it. The SDK retries a request, but not a body that breaks
+    /// off while it is read.
+    async fn fetch(&self, key: &str, range: Option<String>) -> Result<Option<(GetObjectOutput, Bytes)>> {
+        let bucket = &self.bucket;
+        let mut tries = 1;
+        loop {
+            let request = bucket
+                .client
+                .get_object()
+                .bucket(&bucket.name)
+                .key(bucket.key(key))
+                .set_range(range.clone());
+            let mut object = match request.send().await {
+                Ok(object) => object,
+                Err(error) if missing(&error) => return Ok(None),
+                Err(error) => return Err(bucket.error(&format!("read {key}"), &error)),
+            };
+            let body = std::mem::take(&mut object.body);
+            match body.collect().await {
+                Ok(body) => return Ok(Some((object, body.into_bytes()))),
+                Err(_) if tries < TRIES => {
+                    pause(tries).await;
+                    tries += 1;
+                }
+                Err(error) => {
+                    let what = format!("cannot read {key} in {}: the answer broke off", bucket.url);
+                    return Err(Error::new(Code::Store, what).source(error));
+                }
+            }
+        }
+    }
+
+    /// What a failed condition means: a repeated put finds its own bytes, which is success.
+    async fn settle(&self, key: &str, body: &Bytes) -> Result<Option<Put>> {
+        Ok(self.get(key).await?.map(|current| {
+            if current.body == *body {
+                Put::Done(current.version)
+            } else {
+                Put::Refused
+            }
+        }))
+    }
+}
+
+async fn pause(tries: u32) {
+    tokio::time::sleep(Duration::from_millis(50 << tries.min(6))).await;
+}
+
+#[async_trait]
+impl Store for S3 {
+    fn url(&self) -> &str {
+        &self.bucket.url
+    }
+
+    /// A listing of one key: unlike HEAD on the bucket, its refusal says why, and a policy that
+    /// lets in by prefix alone allows it.
+    async fn reach(&self) -> Result<()> {
+        let bucket = &self.bucket;
+        let listing = bucket
+            .client
+            .list_objects_v2()
+            .bucket(&bucket.name)
+            .prefix(&bucket.prefix)
+            .max_keys(1);
+        let briefly = listing.clone().customize().config_override(bucket.briefly());
+        let reached = match briefly.send().await {
+            // A store that answers, but with errors, may be over it soon. One that does not answer
+            // at all is more likely another than ours.
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|answer| answer.status().is_server_error()) =>
+            {
+                listing.send().await
+            }
+            reached => reached,
+        };
+        reached.map_err(|error| aws::error(Code::Store, &format!("cannot reach the store {}", bucket.url), &error))?;
+        Ok(())
+    }
+
+    async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(S3Upload::new(Arc::clone(&self.bucket), key, object)))
+    }
+
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
+        let bucket = &self.bucket;
+        let digests = Digests::of(&body, bucket.settings.checksums);
+        for tries in 1.. {
+            let error = match bucket.put_object(key, &body, &digests, object, &condition).await {
+                Ok(answer) => {
+                    if answer
+                        .checksum_sha256()
+                        .is_some_and(|theirs| theirs != digests.sha256_base64())
+                    {
+                        let what = format!("{} reports another checksum for {key} than ours", bucket.url);
+                        return Err(Error::new(Code::Store, what));
+                    }
+                    return Ok(Put::Done(version(answer.e_tag)));
+                }
+                Err(error) => error,
+            };
+            let conditional = condition != Condition::Always;
+            match aws::service_code(&error) {
+                Some("PreconditionFailed") if conditional => {
+                    // Gone again in the meantime: with another try, the condition may hold.
+                    match self.settle(key, &body).await? {
+                        Some(put) => return Ok(put),
+                        None if condition == Condition::Absent && tries < TRIES => {}
+                        None => return Ok(Put::Refused),
+                    }
+                }
+                // Somebody else writes the same key at this moment, and may yet fail.
+                Some("ConditionalRequestConflict" | "OperationAborted") if conditional => {
+                    if tries >= TRIES {
+                        return match self.settle(key, &body).await? {
+                            Some(put) => Ok(put),
+                            None => Err(bucket.error(&format!("write {key}"), &error)),
+                        };
+                    }
+                }
+                Some("NoSuchKey" | "NotFound") if conditional => return Ok(Put::Refused),
+                _ => return Err(bucket.error(&format!("write {key}"), &error)),
+            }
+            pause(tries).await;
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Object>> {
+        let fetched = self.fetch(key, None).await?;
+        Ok(fetched.map(|(object, body)| Object {
+            body,
+            version: version(object.e_tag),
+        }))
+    }
+
+    async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>> {
+        let Some(beyond_first) = length.checked_sub(1) else {
+            return Ok(self.head(key).await?.map(|_| Bytes::new()));
+        };
+        // Servers read a range as signed numbers.
+        let last = offset.saturating_add(beyond_first).min(i64::MAX as u64);
+        match self.fetch(key, Some(format!("bytes={offset}-{last}"))).await {
+            Ok(Some((object, bytes))) => {
+                let total = object
+                    .content_range()
+                    .and_then(|range| range.rsplit_once('/')?.1.parse().ok());
+                let expected = total.map(|total: u64| length.min(total.saturating_sub(offset)));
+                if expected.is_some_and(|expected| expected != bytes.len() as u64) || bytes.len() as u64 > length {
+                    let what = format!(
+                        "{} gave {} bytes of {key} where {length} from {offset} were asked for",
+                        self.bucket.url,
+                        bytes.len()
+                    );
+                    return Err(Error::new(Code::Store, what));
+                }
+                Ok(Some(bytes))
+            }
+            Ok(None) => Ok(None),
+            // Beyond the end there is nothing to give, and S3 calls that an error.
+            Err(error) => match self.head(key).await {
+                Ok(Some(head)) if head.bytes <= offset => Ok(Some(Bytes::new())),
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<Head>> {
+        Ok(self.bucket.head(key).await?.map(|head| Head {
+            bytes: head
+                .content_length()
+                .and_then(|bytes| bytes.try_into().ok())
+                .unwrap_or(0),
+            version: version(head.e_tag),
+            metadata: head.metadata.unwrap_or_default().into_iter().collect(),
+        }))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let bucket = &self.bucket;
+        let mut pages = bucket
+            .client
+            .list_objects_v2()
+            .bucket(&bucket.name)
+            .prefix(bucket.key(prefix))
+            .into_paginator()
+            .send();
+        let mut entries = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| bucket.error(&format!("list {prefix}*"), &error))?;
+            for object in page.contents() {
+                // Some consoles write an object for a folder.
+                let key = object.key().and_then(|key| key.strip_prefix(&bucket.prefix));
+                if let Some(key) = key.filter(|key| !key.is_empty() && !key.ends_with('/')) {
+                    entries.push(Entry {
+                        key: key.to_owned(),
+                        bytes: object.size().and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
+                        modified: object.last_modified().and_then(timestamp),
+                    });
+                }
+            }
+        }
+        entries.sort_by(|one, other| one.key.as_bytes().cmp(other.key.as_bytes()));
+        Ok(entries)
+    }
+
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let bucket = &self.bucket;
+        let start = bucket.key(prefix);
+        let mut pages = bucket
+            .client
+            .list_objects_v2()
+            .bucket(&bucket.name)
+            .prefix(&start)
+            .delimiter("/")
+            .into_paginator()
+            .send();
+        let mut names = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| bucket.error(&format!("list {prefix}*"), &error))?;
+            for folder in page.common_prefixes() {
+                let name = folder
+                    .prefix()
+                    .and_then(|path| path.strip_prefix(&start)?.strip_suffix('/'));
+                if let Some(name) = name.filter(|name| !name.is_empty()) {
+                    names.push(name.to_owned());
+                }
+            }
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        let uploads = self.bucket.uploads(prefix).await?;
+        Ok(uploads
+            .into_iter()
+            .filter_map(|upload| {
+                Some(Unfinished {
+                    key: upload.key?.strip_prefix(&self.bucket.prefix)?.to_owned(),
+                    id: upload.upload_id?,
+                    started: upload.initiated.as_ref().and_then(timestamp),
+                })
+            })
+            .collect())
+    }
+
+    async fn abort_unfinished(&self, unfinished: &Unfinished) -> Result<()> {
+        self.bucket.abort(&unfinished.key, &unfinished.id).await
+    }
+
+    async fn discard(&self, key: &str) -> Result<()> {
+        self.bucket.discard(key).await
+    }
+
+    fn lifecycle(&self) -> Option<&dyn Lifecycle> {
+        Some(self)
+    }
+}
+
+fn version(e_tag: Option<String>) -> Version {
+    Version(e_tag.unwrap_or_default())
+}
+
+fn timestamp(time: &DateTime) -> Option<jiff::Timestamp> {
+    let nanoseconds = i32::try_from(time.subsec_nanos()).ok()?;
+    jiff::Timestamp::new(time.secs(), nanoseconds).ok()
+}

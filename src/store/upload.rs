@@ -1,0 +1,553 @@
+//! One object on its way to S3: in one request when it is small, else in parts, of which a
+//! bounded number is in flight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::operation::complete_multipart_upload::CompleteMultipartUploadOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+use tokio::task::JoinSet;
+
+use super::bucket::{self, Attempts, Bucket, Digests};
+use super::parts::Schedule;
+use super::{Condition, Expected, ObjectInfo, Part, StoreChecksum, Stored, Upload};
+use crate::aws;
+use crate::error::{Code, Error, Result};
+use crate::settings::Checksums;
+
+/// Bytes of parts in memory, the one being filled among them: five parts of 8 MiB. Longer parts
+/// are fewer, but never less than two, one being filled and one in flight.
+const MEMORY: u64 = 40 << 20;
+
+const WHEN_REQUIRED: &str = "set BACKUP_S3_CHECKSUMS=when_required if this endpoint cannot do SHA-256 checksums";
+
+pub struct S3Upload {
+    bucket: Arc<Bucket>,
+    key: String,
+    object: ObjectInfo,
+    schedule: Schedule,
+    /// The part being filled.
+    filling: BytesMut,
+    /// Its number, from 1.
+    number: u32,
+    /// Of a part that has been sent, for the next one.
+    spare: Option<BytesMut>,
+    /// `None` until the first part is full and more comes.
+    multipart: Option<Multipart>,
+    in_flight: JoinSet<Result<SentPart>>,
+    sent: Vec<SentPart>,
+}
+
+struct Multipart {
+    id: String,
+    /// Whether its creation was sent more than once: then there may be another upload, whose
+    /// creation was answered to nobody.
+    may_have_twin: bool,
+}
+
+struct SentPart {
+    number: u32,
+    bytes: u64,
+    digests: Digests,
+    e_tag: Option<String>,
+    buffer: Option<BytesMut>,
+}
+
+impl S3Upload {
+    pub fn new(bucket: Arc<Bucket>, key: &str, object: &ObjectInfo) -> Self {
+        Self {
+            schedule: Schedule::new(&bucket.settings, object.size_estimate),
+            bucket,
+            key: key.to_owned(),
+            object: object.clone(),
+            filling: BytesMut::new(),
+            number: 1,
+            spare: None,
+            multipart: None,
+            in_flight: JoinSet::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// Sends the part that has been filled, as soon as there is room for one more in flight.
+    async fn send_part(&mut self) -> Result<()> {
+        let id = match &self.multipart {
+            Some(multipart) => multipart.id.clone(),
+            None => self.begin().await?,
+        };
+        let body = std::mem::take(&mut self.filling).freeze();
+        while self.in_flight.len() as u64 >= parts_in_memory(body.len() as u64) - 1 {
+            self.take_sent().await?;
+        }
+        self.in_flight
+            .spawn(send(Arc::clone(&self.bucket), self.key.clone(), id, self.number, body));
+        self.number += 1;
+        Ok(())
+    }
+
+    /// Waits for one part in flight. None in flight is no error.
+    async fn take_sent(&mut self) -> Result<()> {
+        let Some(joined) = self.in_flight.join_next().await else {
+            return Ok(());
+        };
+        let mut part = joined
+            .map_err(|error| Error::internal(format!("a part of {} was cut off", self.key)).source(error))
+            .flatten()?;
+        self.spare = self.spare.take().or(part.buffer.take());
+        self.sent.push(part);
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<String> {
+        let bucket = &self.bucket;
+        let attempts = Attempts::default();
+        let created = bucket
+            .client
+            .create_multipart_upload()
+            .bucket(&bucket.name)
+            .key(bucket.key(&self.key))
+            .set_content_type(bucket::content_type(&self.object))
+            .set_tagging(bucket::tagging(&self.object))
+            .set_metadata(bucket::metadata(&self.object))
+            .set_storage_class(bucket.storage_class())
+            .set_server_side_encryption(bucket.encryption())
+            .set_ssekms_key_id(bucket.kms_key())
+            .set_checksum_algorithm(bucket.always_checksums().then_some(ChecksumAlgorithm::Sha256))
+            .customize()
+            .interceptor(attempts.clone())
+            .send()
+            .await;
+        let created = match created {
+            Ok(created) => created.upload_id,
+            Err(error) => {
+                self.sweep().await;
+                return Err(bucket.error(&format!("begin the upload of {}", self.key), &error));
+            }
+        };
+        let id = created.ok_or_else(|| {
+            let what = format!("{} began an upload of {} without an id", bucket.url, self.key);
+            Error::new(Code::Store, what)
+        })?;
+        self.multipart = Some(Multipart {
+            id: id.clone(),
+            may_have_twin: attempts.count() > 1,
+        });
+        Ok(id)
+    }
+
+    /// Aborts whatever else is in progress under our key. Best effort: what stays is found by the
+    /// next run, and by the lifecycle rule on unfinished uploads.
+    async fn sweep(&self) {
+        let ours = self.multipart.as_ref().map(|multipart| multipart.id.as_str());
+        let key = self.bucket.key(&self.key);
+        let Ok(uploads) = self.bucket.uploads(&self.key).await else {
+            return;
+        };
+        for upload in uploads {
+            if let Some(id) = upload.upload_id()
+                && upload.key() == Some(&key)
+                && ours != Some(id)
+            {
+                let _ = self.bucket.abort(&self.key, id).await;
+            }
+        }
+    }
+
+    /// The whole object in one request: it is not longer than its first part.
+    async fn put_whole(&mut self, expected: &Expected) -> Result<Stored> {
+        let bucket = Arc::clone(&self.bucket);
+        let body = std::mem::take(&mut self.filling).freeze();
+        let digests = digest(body.clone(), bucket.settings.checksums).await?;
+        if body.len() as u64 != expected.bytes || digests.sha256 != expected.sha256 {
+            return Err(self.not_as_expected(body.len() as u64, expected));
+        }
+        let mut repeated = false;
+        let failed = loop {
+            let sent = bucket
+                .put_object(&self.key, &body, &digests, &self.object, &Condition::Always)
+                .await;
+            match sent {
+                Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
+                    Verdict::Same => return Ok(self.whole(expected, answer.checksum_sha256())),
+                    verdict => {
+                        let error = self.untrusted(verdict, "the object");
+                        return Err(self.visible_but_wrong(error).await);
+                    }
+                },
+                Err(error) if corrupted(&error) && !repeated => repeated = true,
+                Err(error) => break bucket.error(&format!("write {}", self.key), &error),
+            }
+        };
+        // It may have succeeded without our being told.
+        match bucket.head(&self.key).await {
+            Ok(Some(head)) if self.is_ours(&head, expected.bytes, &digests.sha256_base64()) => {
+                Ok(self.whole(expected, head.checksum_sha256()))
+            }
+            _ => Err(failed),
+        }
+    }
+
+    fn whole(&self, expected: &Expected, checksum: Option<&str>) -> Stored {
+        Stored {
+            bytes: expected.bytes,
+            checksum: checksum.map(|value| StoreChecksum {
+                algorithm: "SHA256".to_owned(),
+                kind: "FULL_OBJECT".to_owned(),
+                value: value.to_owned(),
+            }),
+            parts: Vec::new(),
+        }
+    }
+
+    /// Sends the last part, reviews all of them, and makes the object visible.
+    async fn finish(&mut self, id: &str, expected: &Expected) -> Result<Stored> {
+        if !self.filling.is_empty() {
+            self.send_part().await?;
+        }
+        while !self.in_flight.is_empty() {
+            self.take_sent().await?;
+        }
+        self.sent.sort_by_key(|part| part.number);
+        let total: u64 = self.sent.iter().map(|part| part.bytes).sum();
+        let contiguous = self.sent.iter().zip(1..).all(|(part, number)| part.number == number);
+        if total != expected.bytes || !contiguous {
+            return Err(self.not_as_expected(total, expected));
+        }
+        let composite = composite(&self.sent);
+        let reported = match self.request_completion(id, expected).await {
+            Ok(answer) => answer.checksum_sha256,
+            Err(failed) => return self.perhaps_completed(id, expected, &composite, failed).await,
+        };
+        // From here on the object is visible.
+        if reported.as_ref().is_some_and(|reported| *reported != composite) {
+            let error = self.untrusted(Verdict::Different, "the completed object");
+            return Err(self.visible_but_wrong(error).await);
+        }
+        let head = match self.bucket.head(&self.key).await {
+            Ok(Some(head)) if self.agrees(&head, expected.bytes, &composite) => head,
+            Ok(head) => {
+                let found = head.map_or("nothing".to_owned(), |head| {
+                    format!("an object of {} bytes", head.content_length().unwrap_or_default())
+                });
+                let what = format!(
+                    "{} in {} was completed with {} bytes, but the store then shows {found}",
+                    self.key, self.bucket.url, expected.bytes
+                );
+                return Err(self.visible_but_wrong(Error::new(Code::Store, what)).await);
+            }
+            Err(error) => return Err(self.visible_but_wrong(error).await),
+        };
+        Ok(self.composed(expected, reported.as_deref().or(head.checksum_sha256())))
+    }
+
+    async fn request_completion(&self, id: &str, expected: &Expected) -> Result<CompleteMultipartUploadOutput> {
+        let bucket = &self.bucket;
+        let always = bucket.always_checksums();
+        let parts = self.sent.iter().map(|part| {
+            CompletedPart::builder()
+                .part_number(i32::try_from(part.number).unwrap_or(i32::MAX))
+                .set_e_tag(part.e_tag.clone())
+                .set_checksum_sha256(part.digests.checksum())
+                .build()
+        });
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect()));
+        // The store puts the parts together; 10,000 of them take a while in some.
+        let patience =
+            bucket.patience.complete + Duration::from_millis(50) * u32::try_from(self.sent.len()).unwrap_or(0);
+        bucket
+            .client
+            .complete_multipart_upload()
+            .bucket(&bucket.name)
+            .key(bucket.key(&self.key))
+            .upload_id(id)
+            .multipart_upload(parts.build())
+            .set_mpu_object_size(i64::try_from(expected.bytes).ok().filter(|_| always))
+            .customize()
+            .config_override(bucket.within(patience))
+            .send()
+            .await
+            .map_err(|error| bucket.error(&format!("complete the upload of {}", self.key), &error))
+    }
+
+    /// A completion can succeed although its answer was lost. What the store shows decides; when
+    /// it does not show our object, the upload is aborted, and looked for once more, because the
+    /// completion may have won against the abort.
+    async fn perhaps_completed(&self, id: &str, expected: &Expected, composite: &str, failed: Error) -> Result<Stored> {
+        let mut failed = failed;
+        for aborted in [false, true] {
+            match self.bucket.head(&self.key).await {
+                Ok(Some(head)) if self.is_ours(&head, expected.bytes, composite) => {
+                    return Ok(self.composed(expected, head.checksum_sha256()));
+                }
+                Ok(_) => {}
+                Err(second) => failed = failed.also(second),
+            }
+            if !aborted && let Err(second) = self.bucket.abort(&self.key, id).await {
+                failed = failed.also(second);
+            }
+        }
+        Err(failed)
+    }
+
+    fn composed(&self, expected: &Expected, checksum: Option<&str>) -> Stored {
+        Stored {
+            bytes: expected.bytes,
+            checksum: checksum.map(|value| StoreChecksum {
+                algorithm: "SHA256".to_owned(),
+                kind: "COMPOSITE".to_owned(),
+                value: value.to_owned(),
+            }),
+            parts: self
+                .sent
+                .iter()
+                .map(|part| Part {
+                    number: part.number,
+                    bytes: part.bytes,
+                    checksum_sha256: part.digests.sha256_base64(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether what the store shows agrees with what we wrote: in its checksum where the store
+    /// tells one, in its length and in the metadata, which names this backup.
+    fn agrees(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
+        let metadata = |name: &str| head.metadata().and_then(|metadata| metadata.get(name));
+        head.content_length().and_then(|length| u64::try_from(length).ok()) == Some(bytes)
+            && head.checksum_sha256().is_none_or(|theirs| theirs == checksum)
+            && self
+                .object
+                .metadata
+                .iter()
+                .all(|(name, value)| metadata(name) == Some(value))
+    }
+
+    /// Whether it is ours beyond doubt, though the store never confirmed that it took it: the
+    /// length alone could be that of an older object.
+    fn is_ours(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
+        let identified = head.checksum_sha256().is_some() || !self.object.metadata.is_empty();
+        identified && self.agrees(head, bytes, checksum)
+    }
+
+    /// The object can be seen, and must not be taken for a good one. There is no taking it back
+    /// without a delete permission, so it is tagged for expiry, and the error says so.
+    async fn visible_but_wrong(&self, error: Error) -> Error {
+        let what = format!("{} is visible, and was given up", self.key);
+        let note = match self.bucket.discard(&self.key).await {
+            Ok(()) => Error::new(Code::Store, format!("{what}: it is tagged to expire")),
+            Err(second) => Error::new(Code::Store, format!("{what}, but could not be tagged to expire")).also(second),
+        };
+        error.also(note)
+    }
+
+    fn not_as_expected(&self, bytes: u64, expected: &Expected) -> Error {
+        Error::new(
+            Code::Store,
+            format!(
+                "the parts of {} hold {bytes} bytes, which are not the {} that were to be stored",
+                self.key, expected.bytes
+            ),
+        )
+        .hint("run again; if it happens again, please report it")
+    }
+
+    fn untrusted(&self, verdict: Verdict, of: &str) -> Error {
+        untrusted(&self.bucket, &self.key, verdict, of)
+    }
+
+    /// Ends what is in flight, then the upload.
+    async fn give_up(&mut self) -> Result<()> {
+        let patience = self.bucket.patience.abort;
+        let settled = async { while self.in_flight.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(patience, settled).await;
+        self.in_flight.shutdown().await;
+        let Some(multipart) = &self.multipart else {
+            return Ok(());
+        };
+        let aborted = self.bucket.abort(&self.key, &multipart.id).await;
+        if multipart.may_have_twin {
+            self.sweep().await;
+        }
+        aborted
+    }
+}
+
+#[async_trait]
+impl Upload for S3Upload {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let Some(length) = self.schedule.length(self.number) else {
+                let what = format!(
+                    "{} does not fit {} parts in {}",
+                    self.key,
+                    self.schedule.max_parts(),
+                    self.bucket.url
+                );
+                return Err(Error::new(Code::Store, what)
+                    .hint("raise BACKUP_S3_PART_SIZE, or BACKUP_S3_MAX_PARTS where the provider allows more"));
+            };
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            if self.filling.capacity() == 0 {
+                let spare = self.spare.take().filter(|spare| spare.capacity() >= length);
+                self.filling = spare.unwrap_or_else(|| BytesMut::with_capacity(length));
+            }
+            // A part goes only when more comes after it, so that what fits in one part is known
+            // to be the whole object.
+            if self.filling.len() >= length {
+                self.send_part().await?;
+                continue;
+            }
+            let taken = bytes.split_to(bytes.len().min(length - self.filling.len()));
+            self.filling.extend_from_slice(&taken);
+        }
+        Ok(())
+    }
+
+    async fn complete(mut self: Box<Self>, expected: &Expected) -> Result<Stored> {
+        let Some(id) = self.multipart.as_ref().map(|multipart| multipart.id.clone()) else {
+            return self.put_whole(expected).await;
+        };
+        match self.finish(&id, expected).await {
+            Ok(stored) => {
+                if self.multipart.as_ref().is_some_and(|multipart| multipart.may_have_twin) {
+                    self.sweep().await;
+                }
+                Ok(stored)
+            }
+            // Aborting twice does no harm, and a completed upload cannot be aborted any more.
+            Err(error) => Err(match self.give_up().await {
+                Ok(()) => error,
+                Err(second) => error.also(second),
+            }),
+        }
+    }
+
+    async fn abort(mut self: Box<Self>) -> Result<()> {
+        self.give_up().await
+    }
+}
+
+fn parts_in_memory(length: u64) -> u64 {
+    ((MEMORY + length / 2) / length.max(1)).max(2)
+}
+
+async fn digest(body: Bytes, checksums: Checksums) -> Result<Digests> {
+    let digested = tokio::task::spawn_blocking(move || Digests::of(&body, checksums)).await;
+    digested.map_err(|error| Error::internal("a checksum was cut off").source(error))
+}
+
+/// Sends one part until the store has it as we have it: once more when it got damaged on the way.
+async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, body: Bytes) -> Result<SentPart> {
+    let digests = digest(body.clone(), bucket.settings.checksums).await?;
+    let always = bucket.always_checksums();
+    let mut repeated = false;
+    loop {
+        let sent = bucket
+            .client
+            .upload_part()
+            .bucket(&bucket.name)
+            .key(bucket.key(&key))
+            .upload_id(&id)
+            .part_number(i32::try_from(number).unwrap_or(i32::MAX))
+            .body(ByteStream::from(body.clone()))
+            .set_checksum_sha256(digests.checksum())
+            .set_content_md5(digests.content_md5())
+            .customize()
+            .config_override(bucket.within(bucket.patience.transfer(body.len() as u64)))
+            .interceptor(digests.signed())
+            .send()
+            .await;
+        match sent {
+            Ok(answer) => match judge(answer.checksum_sha256(), &digests, always) {
+                Verdict::Same => {
+                    return Ok(SentPart {
+                        number,
+                        bytes: body.len() as u64,
+                        digests,
+                        e_tag: answer.e_tag,
+                        // Everybody else has let go of it by now; if not, the next part gets a new one.
+                        buffer: body.try_into_mut().ok().map(|mut buffer| {
+                            buffer.clear();
+                            buffer
+                        }),
+                    });
+                }
+                Verdict::Different if !repeated => repeated = true,
+                verdict => return Err(untrusted(&bucket, &key, verdict, &format!("part {number}"))),
+            },
+            Err(error) if corrupted(&error) && !repeated => repeated = true,
+            Err(error) => return Err(bucket.error(&format!("write part {number} of {key}"), &error)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Same,
+    Different,
+    Missing,
+}
+
+fn judge(theirs: Option<&str>, ours: &Digests, required: bool) -> Verdict {
+    match theirs {
+        Some(theirs) if theirs == ours.sha256_base64() => Verdict::Same,
+        Some(_) => Verdict::Different,
+        // `Content-MD5` and the signature's SHA-256 cover the body then.
+        None if !required => Verdict::Same,
+        None => Verdict::Missing,
+    }
+}
+
+fn untrusted(bucket: &Bucket, key: &str, verdict: Verdict, of: &str) -> Error {
+    let why = if verdict == Verdict::Missing {
+        "no checksum"
+    } else {
+        "another checksum than ours"
+    };
+    let what = format!("cannot trust {} with {key}: it reports {why} for {of}", bucket.url);
+    Error::new(Code::Store, what).hint(if verdict == Verdict::Missing {
+        WHEN_REQUIRED
+    } else {
+        "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again"
+    })
+}
+
+/// The store found that the bytes are not those that we signed.
+fn corrupted<E: aws_sdk_s3::error::ProvideErrorMetadata>(
+    error: &aws_sdk_s3::error::SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
+) -> bool {
+    matches!(
+        aws::service_code(error),
+        Some("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch")
+    )
+}
+
+/// S3's checksum of a multipart object: the digest of its parts' digests.
+fn composite(parts: &[SentPart]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part.digests.sha256);
+    }
+    format!("{}-{}", BASE64.encode(digest.finalize()), parts.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_in_memory_stay_about_forty_mebibytes_and_never_less_than_two() {
+        assert_eq!(parts_in_memory(8 << 20), 5);
+        assert_eq!(parts_in_memory(16 << 20), 3);
+        assert_eq!(parts_in_memory(64 << 20), 2);
+        assert_eq!(parts_in_memory(5 << 30), 2);
+    }
+}
