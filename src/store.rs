@@ -5,12 +5,14 @@
 //! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
 
 mod bucket;
+mod file_upload;
 mod lifecycle;
 pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod parts;
 pub mod s3;
+mod sending;
 mod temporary;
 mod upload;
 
