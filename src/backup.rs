@@ -157,10 +157,10 @@ async fn make(
 
     // Before the snapshot, so that it is not held longer than it is read.
     job.observer.phase("reading roles and settings");
-    let sidecars = job.stop.or_stop(sidecars::gather(job, source)).await?;
-    let size = job.stop.or_stop(source.session.size()).await?;
+    let sidecars = sidecars::gather(job, source).await?;
+    let size = answered(job, source.session.size()).await?;
     job.observer.estimate(size.tables);
-    let snapshot = job.stop.or_stop(source.session.export_snapshot()).await?;
+    let snapshot = answered(job, source.session.export_snapshot()).await?;
     record.source(&size, &snapshot);
 
     // Proof 1: pg_dump has exited with 0, and its stream was whole.
@@ -171,8 +171,10 @@ async fn make(
     let passed = match stream::run(job, source, &snapshot, codec, uploads, lease).await {
         Err(error) if error.code() == Code::Permission => {
             // pg_dump stops at the first object; the server can name them all, and the GRANT.
-            source.session.check_privileges().await?;
-            return Err(error);
+            return match answered(job, source.session.check_privileges()).await {
+                Err(named) if named.code() == Code::Permission => Err(named),
+                _ => Err(error),
+            };
         }
         passed => passed?,
     };
@@ -203,6 +205,18 @@ async fn make(
         record.warn(warning);
     }
     Ok(())
+}
+
+/// What the server says to one of our questions. It may be silent for as long as a dump may.
+async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = job.settings.postgres.stall;
+    let answer = async {
+        tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
+            let text = format!("the database has not answered for {} s", limit.as_secs());
+            Err(Error::new(Code::Stalled, text))
+        })
+    };
+    job.stop.or_stop(answer).await
 }
 
 /// What `auto` means for this pg_dump, and what the settings ask for otherwise.
