@@ -108,7 +108,15 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
         .source(aws_sdk_secretsmanager::error::DisplayErrorContext(error).to_string())
         .hint("check the region, the network path (a VPC needs an endpoint or NAT) and the task's AWS credentials");
     };
-    let kind = service.code().unwrap_or("an unknown error");
+    // A gateway in between refuses in its own words, of which the SDK makes no code.
+    let forbidden = error
+        .raw_response()
+        .is_some_and(|answer| answer.status().as_u16() == 403);
+    let kind = match service.code() {
+        Some(code) => code,
+        None if forbidden => "HTTP 403",
+        None => "an unknown error",
+    };
     let words = service.message().unwrap_or_default();
     let (what, hint) = match kind {
         "ResourceNotFoundException" => (
@@ -118,7 +126,8 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
         "AccessDeniedException"
         | "UnrecognizedClientException"
         | "InvalidSignatureException"
-        | "ExpiredTokenException" => (
+        | "ExpiredTokenException"
+        | "HTTP 403" => (
             "access is denied",
             "the task's role needs secretsmanager:GetSecretValue on this secret, and kms:Decrypt on its key",
         ),
