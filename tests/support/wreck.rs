@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::database::Database;
-use super::program::{Run, pgstow, run};
+use super::program::{Run, pgstow};
 
 /// Nobody but the run that is tested knows this folder: what mentions it is that run's.
 pub struct Site {
@@ -66,20 +66,11 @@ impl Site {
 
     /// Starts a command with its output in files, for a test that acts meanwhile.
     pub fn start(&self, command: &mut Command) -> Running {
-        let output = |name: &str| self.folder.path().join(name);
-        let number = fs::read_dir(self.path()).unwrap().count();
-        let (stdout, stderr) = (output(&format!("out.{number}")), output(&format!("err.{number}")));
-        command
-            .stdout(fs::File::create(&stdout).unwrap())
-            .stderr(fs::File::create(&stderr).unwrap())
-            .stdin(Stdio::null());
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Running {
-            child,
-            stdout,
-            stderr,
-            started: Instant::now(),
-        }
+        let output = tempfile::Builder::new()
+            .prefix("output-")
+            .tempdir_in(self.path())
+            .unwrap();
+        Running::start(command, &output.keep())
     }
 
     /// No process, no passfile, and in the store nothing but a lease that has been given back.
@@ -153,7 +144,27 @@ pub struct Running {
     started: Instant,
 }
 
+/// No run in these tests takes longer, hung or not.
+const LONGEST: Duration = Duration::from_secs(40);
+
 impl Running {
+    fn start(command: &mut Command, output: &Path) -> Self {
+        let (stdout, stderr) = (output.join("stdout"), output.join("stderr"));
+        command
+            .stdout(fs::File::create(&stdout).unwrap())
+            .stderr(fs::File::create(&stderr).unwrap())
+            .stdin(Stdio::null());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        // Whoever runs the same command again wants to read its output as usual.
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self {
+            child,
+            stdout,
+            stderr,
+            started: Instant::now(),
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -216,9 +227,8 @@ impl Drop for Running {
 /// stderr, the document on stdout, and no password in either.
 pub fn fail(command: &mut Command, code: &str, exit: i32) -> Failure {
     let secret = password_of(command);
-    let started = Instant::now();
-    let run = run(command);
-    let took = started.elapsed();
+    let output = tempfile::tempdir().unwrap();
+    let (run, took) = Running::start(command, output.path()).end(LONGEST);
     failure(&run, took, code, exit, secret.as_deref())
 }
 
