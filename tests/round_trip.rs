@@ -6,18 +6,22 @@
 
 mod support;
 
-mod archive {
-    // The building half is for tests/archive_rules.rs.
-    #[allow(dead_code)]
-    pub mod builder;
-}
+// The building half is for tests/archive_rules.rs.
+#[allow(dead_code)]
+#[path = "archive/builder.rs"]
+mod archive;
 
-mod round_trip {
-    mod backup;
-    mod bucket;
-    mod formats;
-    mod manifest;
-    mod names;
-    mod sizes;
-    mod snapshot;
-}
+#[path = "round_trip/backup.rs"]
+mod backup;
+#[path = "round_trip/bucket.rs"]
+mod bucket;
+#[path = "round_trip/formats.rs"]
+mod formats;
+#[path = "round_trip/manifest.rs"]
+mod manifest;
+#[path = "round_trip/names.rs"]
+mod names;
+#[path = "round_trip/sizes.rs"]
+mod sizes;
+#[path = "round_trip/snapshot.rs"]
+mod snapshot;

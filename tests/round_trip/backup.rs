@@ -23,13 +23,22 @@ pub struct Backup {
 
 impl Backup {
     pub fn of(source: &Database, options: &[&str]) -> Self {
-        Self::by(pgstow().env("DATABASE_URL", source.url()).arg("backup").args(options), source.major)
+        Self::by(
+            pgstow().env("DATABASE_URL", source.url()).arg("backup").args(options),
+            source.major,
+        )
     }
 
     /// By a command that lacks only its store.
     pub fn by(command: &mut Command, major: u32) -> Self {
         let store = tempfile::tempdir().unwrap();
-        let run = succeed(command.arg("--json").arg("--store").arg(store.path()).current_dir(store.path()));
+        let run = succeed(
+            command
+                .arg("--json")
+                .arg("--store")
+                .arg(store.path())
+                .current_dir(store.path()),
+        );
         Self::made(&run.json(), store, major)
     }
 
@@ -55,7 +64,8 @@ impl Backup {
     /// The file of a role of the manifest.
     pub fn file(&self, role: &str) -> PathBuf {
         let name = self.manifest["files"][role]["name"].as_str();
-        self.folder.join(name.unwrap_or_else(|| panic!("no {role} in {}", self.manifest["files"])))
+        self.folder
+            .join(name.unwrap_or_else(|| panic!("no {role} in {}", self.manifest["files"])))
     }
 
     /// The archive with the table of contents laid over its head, as docs/FORMAT.md says.
@@ -64,7 +74,10 @@ impl Backup {
         fs::copy(self.file("dump"), &copy).unwrap();
         let (from, to) = (operand("if", &self.file("toc")), operand("of", &copy));
         succeed(program("dd").args([from, to, "conv=notrunc".into(), "status=none".into()]));
-        assert_eq!(fs::metadata(&copy).unwrap().len(), fs::metadata(self.file("dump")).unwrap().len());
+        assert_eq!(
+            fs::metadata(&copy).unwrap().len(),
+            fs::metadata(self.file("dump")).unwrap().len()
+        );
         copy
     }
 
@@ -104,7 +117,11 @@ pub fn rich(major: u32) -> Database {
 
 pub fn loaded(major: u32, fixture: &str) -> Database {
     let source = Database::fresh(major);
-    source.load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture));
+    source.load(
+        &Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(fixture),
+    );
     source
 }
 
@@ -123,9 +140,18 @@ pub fn assert_same_text(mine: &[u8], theirs: &[u8]) {
     if mine == theirs {
         return;
     }
-    for (number, (mine, theirs)) in mine.split(|b| *b == b'\n').zip(theirs.split(|b| *b == b'\n')).enumerate() {
+    for (number, (mine, theirs)) in mine
+        .split(|b| *b == b'\n')
+        .zip(theirs.split(|b| *b == b'\n'))
+        .enumerate()
+    {
         let shown = |line: &[u8]| String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
-        assert!(mine == theirs, "line {number}: {:?} against {:?}", shown(mine), shown(theirs));
+        assert!(
+            mine == theirs,
+            "line {number}: {:?} against {:?}",
+            shown(mine),
+            shown(theirs)
+        );
     }
     panic!("{} bytes against {}", mine.len(), theirs.len());
 }

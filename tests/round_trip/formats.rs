@@ -4,15 +4,18 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use super::backup::{Backup, assert_same_text, loaded, piped, rich};
-use crate::archive::builder::{read_int, streams};
+use crate::archive::{read_int, streams};
+use crate::backup::{Backup, assert_same_text, loaded, piped, rich};
 use crate::support::contents::{Contents, copied};
 use crate::support::database::{Database, quoted};
 use crate::support::program::{program, stock, succeed};
 use crate::support::services::MAJORS;
 
 /// Tables that are restored alone; one of a name that needs quoting.
-const ALONE: [(&str, &str); 2] = [("shapes", "measured_default"), ("Schéma with spaces", "it's a \"table\"")];
+const ALONE: [(&str, &str); 2] = [
+    ("shapes", "measured_default"),
+    ("Schéma with spaces", "it's a \"table\""),
+];
 
 fn custom_format_survives(major: u32, compress: &str, archive_version: &str) {
     let source = rich(major);
@@ -31,7 +34,12 @@ fn custom_format_survives(major: u32, compress: &str, archive_version: &str) {
     before.assert_equals(&Contents::of(&from_pipe));
 
     let in_parallel = Database::fresh(major);
-    succeed(backup.pg_restore().args(["-j2", "-d", &in_parallel.url()]).arg(&seekable));
+    succeed(
+        backup
+            .pg_restore()
+            .args(["-j2", "-d", &in_parallel.url()])
+            .arg(&seekable),
+    );
     before.assert_equals(&Contents::of(&in_parallel));
 
     for archive in [&archive, &seekable] {
@@ -51,15 +59,34 @@ fn tables_come_back_alone(source: &Database, backup: &Backup, archive: &Path) {
     for (schema, table) in ALONE {
         target.sql(&format!("CREATE SCHEMA {}", quoted(schema)));
         let mut pg_restore = backup.pg_restore();
-        pg_restore.args(["-d", &target.url(), "--section=pre-data", "--section=data", "-n", schema, "-t", table]);
+        pg_restore.args([
+            "-d",
+            &target.url(),
+            "--section=pre-data",
+            "--section=data",
+            "-n",
+            schema,
+            "-t",
+            table,
+        ]);
         succeed(pg_restore.arg(archive));
     }
     let sources: Vec<(String, String)> = ALONE
         .iter()
         .map(|(schema, table)| (table.to_string(), format!("{}.{}", quoted(schema), quoted(table))))
         .collect();
-    assert_eq!(copied(source, "", &sources), copied(&target, "", &sources));
-    assert_eq!(target.sql("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND oid >= 16384"), "2");
+    let rows = |database: &Database| {
+        let texts = copied(database, "", &sources);
+        texts
+            .into_values()
+            .map(|text| (text.rows, text.in_any_order))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rows(source), rows(&target));
+    assert_eq!(
+        target.sql("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND oid >= 16384"),
+        "2"
+    );
 }
 
 #[test]
@@ -89,7 +116,7 @@ fn zstd_from_17_survives() {
 
 #[test]
 fn zstd_from_18_survives() {
-    custom_format_survives(18, "zstd:19", "1.16");
+    custom_format_survives(18, "zstd:9", "1.16");
 }
 
 #[test]
@@ -161,7 +188,11 @@ fn every_newer_pg_restore_reads_our_archives_as_it_reads_pg_dumps() {
         let source = loaded(major, "shop.sql");
         let backup = Backup::of(&source, &["--compress", compress]);
         let stock_archive = backup.store().join("stock.dump");
-        succeed(stock(major, "pg_dump").args(["-Fc", "-Z1", "-d", &source.url(), "-f"]).arg(&stock_archive));
+        succeed(
+            stock(major, "pg_dump")
+                .args(["-Fc", "-Z1", "-d", &source.url(), "-f"])
+                .arg(&stock_archive),
+        );
         for reader in MAJORS.into_iter().filter(|reader| *reader >= major) {
             let text = |archive: &Path| succeed(stock(reader, "pg_restore").args(["-f", "-"]).arg(archive)).stdout;
             assert_same_text(&text(&backup.file("dump")), &text(&stock_archive));
@@ -198,7 +229,11 @@ fn differs_from_pg_dumps_only_in_time_and_chunks(major: u32) {
     // pg_dump's own file, into which it has filled the offsets: the same fields are filled, each
     // with the place of the same block.
     let file = backup.store().join("stock.dump");
-    succeed(stock(major, "pg_dump").args(["-Fc", "-Z0", "-d", &source.url(), "-f"]).arg(&file));
+    succeed(
+        stock(major, "pg_dump")
+            .args(["-Fc", "-Z0", "-d", &source.url(), "-f"])
+            .arg(&file),
+    );
     let seekable = fs::read(&file).unwrap();
     let mut stock_toc = seekable[..toc.len()].to_vec();
     clear_time(&mut toc);
@@ -211,8 +246,13 @@ fn differs_from_pg_dumps_only_in_time_and_chunks(major: u32) {
             at += 1;
             continue;
         }
-        assert_eq!((our_head[at], toc[at], stock_toc[at]), (1, 2, 2), "the offset's state at {at}");
-        let place = |head: &[u8]| usize::try_from(u64::from_le_bytes(head[at + 1..at + 9].try_into().unwrap())).unwrap();
+        assert_eq!(
+            (our_head[at], toc[at], stock_toc[at]),
+            (1, 2, 2),
+            "the offset's state at {at}"
+        );
+        let place =
+            |head: &[u8]| usize::try_from(u64::from_le_bytes(head[at + 1..at + 9].try_into().unwrap())).unwrap();
         let (mine, theirs) = (place(&toc), place(&stock_toc));
         assert_eq!(ours[mine], seekable[theirs]);
         assert_eq!(read_int(&ours, &mut (mine + 1)), read_int(&seekable, &mut (theirs + 1)));

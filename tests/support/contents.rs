@@ -120,10 +120,14 @@ fn data(database: &Database) -> BTreeMap<String, String> {
         queries.push((name.to_owned(), format!("({query})")));
     }
 
-    copied(database, "SET row_security = off;\nSET extra_float_digits = 3;\n", &queries)
-        .into_iter()
-        .map(|(name, text)| (name, format!("{} rows, {}", text.rows, text.sha256)))
-        .collect()
+    copied(
+        database,
+        "SET row_security = off;\nSET extra_float_digits = 3;\n",
+        &queries,
+    )
+    .into_iter()
+    .map(|(name, text)| (name, format!("{} rows, {}", text.rows, text.in_any_order)))
+    .collect()
 }
 
 /// What `COPY … TO STDOUT` has printed.
@@ -133,6 +137,9 @@ pub struct Copied {
     pub bytes: u64,
     /// Hex digits.
     pub sha256: String,
+    /// The same for the same rows in any order: a restore's COPY may put a row into a page that
+    /// has room for it, before rows that came earlier.
+    pub in_any_order: String,
 }
 
 /// Copies each of `sources`, given as (name, table with columns or query in parentheses), after `settings`.
@@ -157,6 +164,7 @@ pub fn copied(database: &Database, settings: &str, sources: &[(String, String)])
     let mut found = BTreeMap::new();
     for (name, _) in sources {
         let (mut rows, mut bytes, mut digest, mut line) = (0, 0, Sha256::new(), Vec::new());
+        let mut each = Vec::new();
         loop {
             line.clear();
             assert_ne!(
@@ -170,9 +178,17 @@ pub fn copied(database: &Database, settings: &str, sources: &[(String, String)])
             rows += 1;
             bytes += line.len() as u64;
             digest.update(&line);
+            each.push(Sha256::digest(&line));
         }
-        let sha256 = hex::encode(digest.finalize());
-        found.insert(name.clone(), Copied { rows, bytes, sha256 });
+        each.sort_unstable();
+        let in_any_order = Sha256::digest(each.concat());
+        let copied = Copied {
+            rows,
+            bytes,
+            sha256: hex::encode(digest.finalize()),
+            in_any_order: hex::encode(in_any_order),
+        };
+        found.insert(name.clone(), copied);
     }
     writer.join().unwrap().unwrap();
     assert!(psql.wait().unwrap().success());
