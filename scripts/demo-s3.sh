@@ -34,7 +34,14 @@ export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
 # The programs of this server's major are not where pgstow looks by itself.
 export BACKUP_PG_BIN=$BIN
 
-aws() { "$PGSTOW_TEST_AWSCLI" "$@"; }
+# The address is always given: this command line ignores AWS_ENDPOINT_URL for SQS and would turn
+# to AWS itself.
+aws() {
+    case $1 in
+    s3 | s3api) "$PGSTOW_TEST_AWSCLI" --endpoint-url "$AWS_ENDPOINT_URL_S3" "$@" ;;
+    *) "$PGSTOW_TEST_AWSCLI" --endpoint-url "$AWS_ENDPOINT_URL" "$@" ;;
+    esac
+}
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
 BUCKET=demo-backups
@@ -90,12 +97,14 @@ ln -sf "$BUILT" "$DEMO/function/bootstrap"
 read -r EVENTS RUNTIME <<<"$(python3 scripts/net.py ports 2)"
 (
     cd "$DEMO/function"
-    exec env -u PGSTOW_TEST_PG17_URL BACKUP_SECRET_ID="$SECRET_ARN" BACKUP_STORE="s3://$BUCKET/nightly" \
+    exec env BACKUP_SECRET_ID="$SECRET_ARN" BACKUP_STORE="s3://$BUCKET/nightly" \
         BACKUP_SNS_TOPIC_ARN="$TOPIC_ARN" AWS_LAMBDA_FUNCTION_NAME=pgstow AWS_LAMBDA_FUNCTION_TIMEOUT=300 \
         setsid "$PGSTOW_TEST_RIE" --runtime-interface-emulator-address "127.0.0.1:$EVENTS" \
         --runtime-api-address "127.0.0.1:$RUNTIME" "$DEMO/function/bootstrap"
 ) </dev/null >"$DEMO/function.log" 2>&1 &
 FUNCTION=$!
+# So that the shell says nothing when it is killed at the end.
+disown "$FUNCTION"
 python3 scripts/net.py wait "http://127.0.0.1:$EVENTS/" 20
 python3 scripts/net.py post "http://127.0.0.1:$EVENTS/2015-03-31/functions/function/invocations" '{}' >"$DEMO/response.json"
 python3 -m json.tool "$DEMO/response.json"

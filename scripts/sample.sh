@@ -41,7 +41,7 @@ compare_counts() {
     restored=$(counts "$bin" "$(database_url "$server" shop_restored)")
     printf '%-16s %10s %10s\n' table source restored
     join <(echo "$source") <(echo "$restored") | awk '{ printf "%-16s %10d %10d\n", $1, $2, $3 }'
-    [ -n "$source" ] && [ "$source" = "$restored" ] || die "the restored database differs from its source"
+    if [ -z "$source" ] || [ "$source" != "$restored" ]; then die "the restored database differs from its source"; fi
     echo "equal"
 }
 

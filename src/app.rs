@@ -7,11 +7,13 @@ use jiff::Timestamp;
 
 use crate::aws::{self, Patience};
 use crate::backup::{self, Job};
+use crate::backup_id::Kind;
 use crate::command::{BackupRequest, Command};
 use crate::error::{Error, Result};
 use crate::lifecycle;
+use crate::notify::{Notice, Notifier, Sns, Status};
 use crate::progress::Observer;
-use crate::report::Report;
+use crate::report::{BackupReport, ErrorReport, Notification, Report};
 use crate::secrets::{Credentials, SecretSource};
 use crate::settings::{Clock, Settings, Source, StoreUrl};
 use crate::stop::Stop;
@@ -24,6 +26,7 @@ pub struct App {
     /// The first is the primary.
     stores: Vec<Arc<dyn Store>>,
     credentials: Option<Credentials>,
+    notifier: Option<Box<dyn Notifier>>,
     clock: Clock,
     host: String,
 }
@@ -64,11 +67,16 @@ impl App {
             }
             Source::None => None,
         };
+        let notifier: Option<Box<dyn Notifier>> = match &settings.sns_topic_arn {
+            Some(topic) => Some(Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws), topic))),
+            None => None,
+        };
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(App {
             settings,
             stores,
             credentials,
+            notifier,
             clock: Timestamp::now,
             host,
         })
@@ -101,7 +109,71 @@ impl App {
             stop,
             observer,
         };
-        let outcome = backup::run(&job, request).await;
-        outcome.map(|report| Report::Backup(Box::new(report)))
+        match backup::run(&job, request).await {
+            Ok(mut report) => {
+                // Told once already, when this event was delivered for the first time.
+                if !report.repeated {
+                    report.notification = self.notify_success(&report).await;
+                }
+                Ok(Report::Backup(Box::new(report)))
+            }
+            Err(error) => Err(self.notify_failure(error).await),
+        }
+    }
+
+    /// A message that cannot be sent never makes a good backup a failed one.
+    async fn notify_success(&self, report: &BackupReport) -> Option<Notification> {
+        let notifier = self.notifier.as_ref()?;
+        let notice = Notice {
+            status: Status::Succeeded,
+            database: Some(report.database.clone()),
+            kind: report.kind,
+            summary: report.to_string(),
+            report: serde_json::to_value(report).unwrap_or_default(),
+        };
+        Some(match notifier.send(&notice).await {
+            Ok(()) => Notification {
+                sent: true,
+                error: None,
+            },
+            Err(error) => {
+                tracing::warn!("the notification was not sent: {error}");
+                Notification {
+                    sent: false,
+                    error: Some(error.message()),
+                }
+            }
+        })
+    }
+
+    /// Gives the error back; what else went wrong in telling it is attached.
+    async fn notify_failure(&self, error: Error) -> Error {
+        let Some(notifier) = &self.notifier else {
+            return error;
+        };
+        let notice = Notice {
+            status: Status::Failed(error.code()),
+            database: self.database_name(),
+            kind: Kind::Full,
+            summary: format!(
+                "error[{}]: {}\nhint: {}",
+                error.code(),
+                error.message(),
+                error.hint_text()
+            ),
+            report: serde_json::json!({ "status": "failed", "error": ErrorReport::from(&error) }),
+        };
+        match notifier.send(&notice).await {
+            Ok(()) => error,
+            Err(second) => error.also(second),
+        }
+    }
+
+    /// As far as the settings know it: a failed run may not have come as far as the server.
+    fn database_name(&self) -> Option<String> {
+        match &self.settings.source {
+            Source::Direct(info) | Source::Secret { overrides: info, .. } => info.database().map(str::to_owned),
+            Source::None => None,
+        }
     }
 }

@@ -93,10 +93,10 @@ impl Patience {
             .with_retry_spec(aws_smithy_types::retry::RetrySpec::v2_0())
     }
 
-    /// For clean-up after a failure: the store may be the reason of the failure, and its illness
-    /// must not be sat through twice.
+    /// For clean-up after a failure, whose reason may be the store: its illness must not be sat
+    /// through twice. And for a first look, where a wrong name is likelier than an illness.
     pub fn brief_retries(&self) -> RetryConfig {
-        self.retries().with_max_attempts(self.attempts.min(8))
+        self.retries().with_max_attempts(self.attempts.min(6))
     }
 }
 
@@ -110,7 +110,6 @@ pub async fn load(settings: &settings::Aws) -> SdkConfig {
     let answer = Duration::from_secs(15);
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
-        .region(region(settings).await)
         .retry_config(RetryConfig::standard().with_max_attempts(5))
         .timeout_config(
             TimeoutConfig::builder()
@@ -119,6 +118,9 @@ pub async fn load(settings: &settings::Aws) -> SdkConfig {
                 .operation_timeout(answer * 3)
                 .build(),
         );
+    if let Some(region) = region(settings).await {
+        loader = loader.region(region);
+    }
     if let Some(credentials) = credentials(
         settings.access_key_id.as_deref(),
         settings.secret_access_key.as_ref(),
@@ -129,22 +131,19 @@ pub async fn load(settings: &settings::Aws) -> SdkConfig {
     loader.load().await
 }
 
+/// The region, where it is not for the SDK to find.
 async fn region(settings: &settings::Aws) -> Option<Region> {
     let named = settings.region.clone().map(Region::new);
-    let custom_endpoint = settings.endpoint.is_some() || settings.endpoint_s3.is_some();
-    let chain = RegionProviderChain::first_try(named);
-    if custom_endpoint {
-        // Not the whole default chain: it ends in a question to the instance metadata service,
-        // which costs seconds where there is none, and such endpoints seldom care for the region.
-        chain
-            .or_else(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new())
-            .or_else(Region::new("us-east-1"))
-            .region()
-            .await
-    } else {
-        chain.or_default_provider().region().await
+    if named.is_some() || (settings.endpoint.is_none() && settings.endpoint_s3.is_none()) {
+        return named;
     }
+    // Not the whole default chain: it ends in a question to the instance metadata service, which
+    // costs seconds where there is none, and a custom endpoint seldom cares for the region.
+    RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new())
+        .or_else(Region::new("us-east-1"))
+        .region()
+        .await
 }
 
 fn credentials(id: Option<&str>, secret: Option<&SecretString>, token: Option<&SecretString>) -> Option<Credentials> {
@@ -309,7 +308,7 @@ fn service_hint(name: &str) -> Option<&'static str> {
     Some(match name {
         "NoSuchBucket" => "create the bucket, or correct --store",
         "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" | "AuthorizationError" => {
-            "allow the action to this role or key, in its policy and in the bucket's or secret's; docs list what pgstow needs"
+            "allow the action to this role or key: in its own policy, and in the policy of the bucket, secret, topic or KMS key"
         }
         "InvalidAccessKeyId" | "InvalidClientTokenId" | "UnrecognizedClientException" => {
             "the access key id is not known there: check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN and the endpoint"
@@ -360,6 +359,9 @@ fn transport(cause: Option<&(dyn StdError + 'static)>, timeout: bool, io: bool) 
     let innermost = causes.last().map_or("", String::as_str).trim();
     let why = if causes.iter().any(|cause| cause.contains("dns error")) {
         format!("the endpoint's name cannot be resolved: {innermost}")
+    } else if causes.iter().any(|cause| cause.contains("InvalidContentType")) {
+        let hint = "the endpoint does not speak TLS: begin it with http://, or give its TLS port";
+        return ("TLS failed: the answer is not TLS".to_owned(), Some(hint));
     } else if causes.iter().any(|cause| cause.contains("certificate")) {
         let hint =
             "the server's certificate is not trusted: check the endpoint's name and this machine's CA certificates";

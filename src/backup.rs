@@ -188,22 +188,17 @@ async fn make(
         replicas.put(&file.key, file.bytes, &file.info).await?;
     }
 
-    // The commit point: with the manifest the backup exists. Before it, all files get the tag
-    // that no rule expires, so that a committed backup never bears `pending`.
+    // All files get the tag that no rule expires before the manifest is put, so that a committed
+    // backup never bears `pending`.
     job.observer.phase("committing");
+    replicas.tag(&record.id, &record.tagged_files()).await?;
     if let Some(reason) = job.stop.reason() {
         return Err(reason.into());
     }
     lease.still_held().await?;
+    // The commit point: with the manifest the backup exists.
     record.finished((job.clock)());
-    replicas
-        .commit(
-            &record.id,
-            &record.tagged_files(),
-            |receipt| record.manifest(receipt),
-            &receipts,
-        )
-        .await?;
+    replicas.publish(|receipt| record.manifest(receipt), &receipts).await?;
 
     for warning in replicas.retag(&record.id, job.settings.retention.keep_last).await {
         record.warn(warning);

@@ -15,6 +15,7 @@ pub mod lease;
 pub mod leftovers;
 pub mod lifecycle;
 pub mod manifest;
+pub mod notify;
 pub mod pipeline;
 pub mod postgres;
 pub mod progress;

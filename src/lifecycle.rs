@@ -43,10 +43,10 @@ pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<Rul
     Ok(report)
 }
 
-fn with_lifecycle(stores: &[Arc<dyn Store>]) -> Result<Vec<(&Arc<dyn Store>, &dyn Lifecycle)>> {
+fn with_lifecycle(stores: &[Arc<dyn Store>]) -> Result<Vec<(&dyn Store, &dyn Lifecycle)>> {
     let found: Vec<_> = stores
         .iter()
-        .filter_map(|store| store.lifecycle().map(|lifecycle| (store, lifecycle)))
+        .filter_map(|store| store.lifecycle().map(|lifecycle| (&**store, lifecycle)))
         .collect();
     if found.is_empty() {
         return Err(

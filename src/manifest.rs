@@ -253,14 +253,14 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Broken> {
         schema: u64,
     }
     // First, because a newer schema may have any shape beside this field.
-    let schema: Schema = serde_json::from_slice(bytes).map_err(broken)?;
+    let schema: Schema = serde_json::from_slice(bytes).map_err(|error| broken(&error))?;
     if schema.schema > u64::from(SCHEMA) {
         return Err(Broken::NewerSchema(schema.schema));
     }
-    serde_json::from_slice(bytes).map_err(broken)
+    serde_json::from_slice(bytes).map_err(|error| broken(&error))
 }
 
-fn broken(error: serde_json::Error) -> Broken {
+fn broken(error: &serde_json::Error) -> Broken {
     match error.classify() {
         serde_json::error::Category::Data => Broken::Shape(error.to_string()),
         _ => Broken::NotJson(error.to_string()),

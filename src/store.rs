@@ -5,12 +5,14 @@
 //! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
 
 mod bucket;
+mod file_upload;
 mod lifecycle;
 pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod parts;
 pub mod s3;
+mod sending;
 mod temporary;
 mod upload;
 
@@ -34,8 +36,10 @@ pub trait Store: Send + Sync {
     async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>>;
 
     /// Writes a small object in one atomic step: readers see the whole old one or the whole new
-    /// one. Safe to repeat: a repeated put of the same bytes under [`Condition::Absent`], as a
-    /// retry after a lost answer makes it, is `Put::Done`.
+    /// one. Of racing puts under a condition, one is done at most. Safe to repeat: a put under a
+    /// condition that no longer holds, because the object has just these bytes already, as a
+    /// retry after a lost answer finds it, is `Put::Done`. So bodies whose owner matters (a lease)
+    /// name their owner.
     async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put>;
 
     /// The whole object (meant for small ones: manifests, leases), or `None` when there is none.
@@ -194,8 +198,7 @@ pub trait Lifecycle: Send + Sync {
     /// Replaces all of an object's tags. Safe to repeat. A missing object is an error (`STORE`).
     async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()>;
 
-    /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`] with
-    /// [`Lifecycle::prefix`]: stores under other prefixes of the bucket keep their own) and the
+    /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`]) and the
     /// number of foreign ones.
     async fn rules(&self) -> Result<Rules>;
 

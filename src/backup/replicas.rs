@@ -156,12 +156,25 @@ impl Replicas {
         Ok(())
     }
 
-    /// Tags all files, then puts the manifest: store by store, the primary first. Each store's
-    /// manifest carries that store's own receipt.
-    pub(super) async fn commit(
+    pub(super) async fn tag(&mut self, id: &BackupId, files: &[(String, String)]) -> Result<()> {
+        for (index, replica) in self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, replica)| replica.takes_part())
+        {
+            match catalog::commit_tags(&*replica.store, id, files).await {
+                Ok(()) => {}
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => replica.drop_out(error).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the manifest, the primary's first. Each store's manifest carries its own receipt.
+    pub(super) async fn publish(
         &mut self,
-        id: &BackupId,
-        files: &[(String, String)],
         manifest: impl Fn(&Stored) -> Manifest,
         receipts: &[Option<Stored>],
     ) -> Result<()> {
@@ -169,12 +182,7 @@ impl Replicas {
             let (true, Some(receipt)) = (replica.takes_part(), receipt) else {
                 continue;
             };
-            let store = &*replica.store;
-            let committed = match catalog::commit_tags(store, id, files).await {
-                Ok(()) => catalog::publish(store, &manifest(receipt)).await,
-                Err(error) => Err(NotPublished::Absent(error)),
-            };
-            let error = match committed {
+            let error = match catalog::publish(&*replica.store, &manifest(receipt)).await {
                 Ok(_) => {
                     replica.committed = true;
                     continue;

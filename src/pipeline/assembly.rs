@@ -168,6 +168,6 @@ impl Assembly {
             md5.update(&slice);
         }
         self.sent += slice.len() as u64;
-        self.outlets.send(Bytes::from(slice))
+        self.outlets.send(&Bytes::from(slice))
     }
 }

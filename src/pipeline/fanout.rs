@@ -27,7 +27,7 @@ pub(super) struct Outlets {
 
 impl Outlets {
     /// A copy that has given up is left out; without the primary nothing is worth going on.
-    pub(super) fn send(&mut self, slice: Bytes) -> Result<(), Ended> {
+    pub(super) fn send(&mut self, slice: &Bytes) -> Result<(), Ended> {
         for (index, outlet) in self.senders.iter_mut().enumerate() {
             let closed = outlet
                 .as_ref()

@@ -52,7 +52,7 @@ impl Programs {
         if found.is_empty() {
             return Err(missing(settings, &broken));
         }
-        choose(found, server_major, settings.dump_major)
+        choose(&found, server_major, settings.dump_major)
     }
 }
 
@@ -151,7 +151,7 @@ fn parse_version(text: &str) -> Option<(String, u32)> {
 }
 
 /// The first of the best major; `found` is in order of preference.
-fn choose(found: Vec<Programs>, server_major: u32, wanted: Option<u32>) -> Result<Programs> {
+fn choose(found: &[Programs], server_major: u32, wanted: Option<u32>) -> Result<Programs> {
     let list = || {
         let each = found
             .iter()
@@ -228,8 +228,8 @@ mod tests {
     }
 
     fn chosen(found: &[u32], server: u32, wanted: Option<u32>) -> Result<u32> {
-        let found = found.iter().map(|major| of(*major, "x")).collect();
-        choose(found, server, wanted).map(|one| one.major)
+        let found: Vec<_> = found.iter().map(|major| of(*major, "x")).collect();
+        choose(&found, server, wanted).map(|one| one.major)
     }
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn of_one_major_the_first_place_is_taken() {
         let found = vec![of(15, "a"), of(15, "b")];
-        assert_eq!(choose(found, 15, None).unwrap().pg_dump, PathBuf::from("a"));
+        assert_eq!(choose(&found, 15, None).unwrap().pg_dump, PathBuf::from("a"));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use rustls::client::{ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
-use rustls::{RootCertStore, SupportedProtocolVersion, version};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{InconsistentKeys, RootCertStore, SupportedProtocolVersion, version};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::verifier::{Check, Verifier};
@@ -105,13 +106,7 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match client_certificate(info, home)? {
-        Some((chain, key, file)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-            Error::config(format!(
-                "the client certificate {} does not fit its key",
-                file.display()
-            ))
-            .source(error)
-        })?,
+        Some(certificate) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate))),
         None => builder.with_no_client_auth(),
     };
     config.enable_sni = param(info, "sslsni") != Some("0");
@@ -192,26 +187,44 @@ impl Roots {
     }
 }
 
-type ClientCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, PathBuf);
-
-fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Option<ClientCertificate>> {
+fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Option<CertifiedKey>> {
     if param(info, "sslcertmode") == Some("disable") {
         return Ok(None);
     }
-    let Some(certificate) = file(info, "sslcert", home, "postgresql.crt")? else {
+    let Some(file_of_chain) = file(info, "sslcert", home, "postgresql.crt")? else {
         return Ok(None);
     };
-    let Some(key_file) = file(info, "sslkey", home, "postgresql.key")? else {
+    let Some(file_of_key) = file(info, "sslkey", home, "postgresql.key")? else {
         return Err(Error::config("sslcert is given, but no sslkey"));
     };
-    let chain = CertificateDer::pem_file_iter(&certificate)
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&file_of_chain)
         .and_then(Iterator::collect)
-        .map_err(|error| unreadable("sslcert", &certificate, &error))?;
-    let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| {
-        unreadable("sslkey", &key_file, &error)
+        .map_err(|error| unreadable("sslcert", &file_of_chain, &error))?;
+    if chain.is_empty() {
+        return Err(Error::config(format!(
+            "sslcert: {} holds no certificate",
+            file_of_chain.display()
+        )));
+    }
+    let bad_key = |error: &dyn std::fmt::Display| {
+        Error::config(format!("sslkey: {} cannot be used: {error}", file_of_key.display()))
             .hint("it must be a PEM key without passphrase, readable by this user alone")
-    })?;
-    Ok(Some((chain, key, certificate)))
+    };
+    let key = PrivateKeyDer::from_pem_file(&file_of_key).map_err(|error| bad_key(&error))?;
+    let key = ring::sign::any_supported_type(&key).map_err(|error| bad_key(&error))?;
+    let certificate = CertifiedKey::new(chain, key);
+    // Other complaints are rustls' dislike of X.509 version 1, which the server may well take.
+    if matches!(
+        certificate.keys_match(),
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch))
+    ) {
+        return Err(Error::config(format!(
+            "sslcert and sslkey do not fit together: {} and {}",
+            file_of_chain.display(),
+            file_of_key.display()
+        )));
+    }
+    Ok(Some(certificate))
 }
 
 /// The file that a parameter names, or libpq's default one in the home folder where it exists.

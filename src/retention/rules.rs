@@ -20,6 +20,9 @@ pub struct Rule {
     pub abort_uploads_days: Option<u32>,
 }
 
+const ID_START: &str = "pgstow-";
+const UPLOADS: &str = "uploads";
+
 /// What never got a manifest goes after this long, unless the next run finds a use for it.
 const PENDING_DAYS: u32 = 2;
 /// Longer than any upload may take: S3 aborts by the day on which an upload began, running or not.
@@ -34,9 +37,8 @@ const OLD_VERSION_DAYS: u32 = 30;
 /// The rules that a store with this policy needs, for objects below `prefix` (`""`, or ending in
 /// `/`). None matches `latest`, nor the lease, which bears no tag.
 pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
-    let own = id_start(prefix);
     let tagged = |name: &str, expire: u32, noncurrent: u32| Rule {
-        id: format!("{own}{name}"),
+        id: id(prefix, name),
         prefix: prefix.to_owned(),
         tag: Some((TIER_TAG.to_owned(), name.to_owned())),
         expire_days: Some(expire),
@@ -49,7 +51,7 @@ pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
         .collect();
     rules.push(tagged(PENDING, PENDING_DAYS, 1));
     rules.push(Rule {
-        id: format!("{own}uploads"),
+        id: id(prefix, UPLOADS),
         prefix: prefix.to_owned(),
         // S3 refuses a tag beside the clean-up of uploads: they have none.
         tag: None,
@@ -83,16 +85,22 @@ fn days_of(tier: Tier, count: u32) -> u32 {
     count.saturating_mul(each).min(i32::MAX.unsigned_abs())
 }
 
-/// Whether a rule with this id is one that `retention apply` installs for this prefix and may
-/// replace. Several stores may share a bucket under different prefixes: each has its own rules.
-pub fn is_ours(id: &str, prefix: &str) -> bool {
-    id.starts_with(&id_start(prefix))
+/// Whether a rule with this id is one that `retention apply` installs and may replace, given that
+/// it filters by the store's own prefix: other stores in the bucket keep theirs. Exact, since a
+/// user may well call a rule of their own `pgstow-to-glacier`.
+pub fn is_ours(id: &str) -> bool {
+    id.strip_prefix(ID_START)
+        .and_then(|rest| rest.rsplit('-').next())
+        .is_some_and(|purpose| {
+            matches!(purpose, PENDING | UPLOADS) || Tier::ALL.iter().any(|tier| tier.name() == purpose)
+        })
 }
 
-/// A digest, because a prefix may be longer than the 255 characters of an id.
-fn id_start(prefix: &str) -> String {
+/// With a digest of the prefix, because ids are unique in a bucket, and a prefix may be longer
+/// than the 255 characters of an id.
+fn id(prefix: &str, purpose: &str) -> String {
     let digest = Sha256::digest(prefix.as_bytes());
-    format!("pgstow-{}-", hex::encode(&digest[..4]))
+    format!("{ID_START}{}-{purpose}", hex::encode(&digest[..4]))
 }
 
 /// Rules as `aws s3api get-bucket-lifecycle-configuration` prints them.
@@ -183,15 +191,25 @@ mod tests {
 
     #[test]
     fn two_prefixes_in_one_bucket_do_not_replace_each_others_rules() {
-        for rule in rules(&tiers(), "a/") {
-            assert!(is_ours(&rule.id, "a/"));
-            assert!(!is_ours(&rule.id, "b/"));
-            assert!(!is_ours(&rule.id, ""));
+        let prefixes = ["", "a/", "b/"];
+        let rules: Vec<Rule> = prefixes.iter().flat_map(|prefix| rules(&tiers(), prefix)).collect();
+        assert!(rules.iter().all(|rule| is_ours(&rule.id) && rule.id.len() < 255));
+        let ids: std::collections::HashSet<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
+        assert_eq!(ids.len(), 3 * 6);
+    }
+
+    #[test]
+    fn rules_that_somebody_else_made_are_not_ours() {
+        for id in [
+            "pgstow-to-glacier",
+            "pgstow-",
+            "daily",
+            "pgstow",
+            "my-pgstow-daily",
+            "pgstow-dailyx",
+        ] {
+            assert!(!is_ours(id), "{id}");
         }
-        assert!(!is_ours("pgstow-legal-hold", ""));
-        let mut ids: Vec<_> = rules(&tiers(), "a/").into_iter().map(|rule| rule.id).collect();
-        ids.dedup();
-        assert_eq!(ids.len(), 6);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use md5::Md5;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
@@ -43,22 +44,40 @@ pub struct Bucket {
     pub patience: Patience,
 }
 
-/// A SHA-256 in the two forms in which requests carry it.
+/// A body's digests, in the forms in which requests carry them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sha(pub [u8; 32]);
+pub struct Digests {
+    pub sha256: [u8; 32],
+    md5: Option<[u8; 16]>,
+}
 
-impl Sha {
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+impl Digests {
+    pub fn of(bytes: &[u8], checksums: Checksums) -> Self {
+        Self {
+            sha256: Sha256::digest(bytes).into(),
+            // An endpoint without the newer checksums knows the oldest, `Content-MD5`. Not every
+            // one compares the body with the SHA-256 of the signature.
+            md5: (checksums == Checksums::WhenRequired).then(|| Md5::digest(bytes).into()),
+        }
     }
 
-    pub fn base64(&self) -> String {
-        BASE64.encode(self.0)
+    pub fn sha256_base64(&self) -> String {
+        BASE64.encode(self.sha256)
+    }
+
+    /// The checksum header's value, where the endpoint is to get one.
+    pub fn checksum(&self) -> Option<String> {
+        self.md5.is_none().then(|| self.sha256_base64())
+    }
+
+    /// The value of `Content-MD5`, where that stands in for the checksum.
+    pub fn content_md5(&self) -> Option<String> {
+        self.md5.map(|md5| BASE64.encode(md5))
     }
 
     /// For the signature, which would otherwise be computed over the body once more.
     pub fn signed(&self) -> PayloadHash {
-        PayloadHash(hex::encode(self.0))
+        PayloadHash(hex::encode(self.sha256))
     }
 }
 
@@ -142,7 +161,7 @@ impl Bucket {
         &self,
         key: &str,
         body: &Bytes,
-        sha: &Sha,
+        digests: &Digests,
         object: &ObjectInfo,
         condition: &Condition,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
@@ -158,7 +177,8 @@ impl Bucket {
             .set_storage_class(self.storage_class())
             .set_server_side_encryption(self.encryption())
             .set_ssekms_key_id(self.kms_key())
-            .set_checksum_sha256(self.always_checksums().then(|| sha.base64()));
+            .set_checksum_sha256(digests.checksum())
+            .set_content_md5(digests.content_md5());
         request = match condition {
             Condition::Always => request,
             Condition::Absent => request.if_none_match("*"),
@@ -167,7 +187,7 @@ impl Bucket {
         request
             .customize()
             .config_override(self.within(self.patience.transfer(body.len() as u64)))
-            .interceptor(sha.signed())
+            .interceptor(digests.signed())
             .send()
             .await
     }

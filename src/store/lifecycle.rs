@@ -102,7 +102,7 @@ impl S3 {
 
     /// Ours by name and by prefix: another store in the same bucket keeps its own rules.
     fn is_ours(&self, rule: &LifecycleRule) -> bool {
-        retention::is_ours(rule.id().unwrap_or_default(), &self.bucket.prefix)
+        retention::is_ours(rule.id().unwrap_or_default()) && filter_prefix(rule) == self.bucket.prefix
     }
 }
 

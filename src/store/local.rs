@@ -2,29 +2,24 @@
 //! files 0600, because a backup holds everything that the database does.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{Access, access};
 use sha2::{Digest, Sha256};
-use tokio::task::JoinHandle;
 
-use super::temporary::{self, Publish, Published, Temporary, io_error};
-use super::{
-    Condition, Entry, Expected, Head, Lifecycle, Object, ObjectInfo, Put, Store, Stored, Unfinished, Upload, Version,
-};
+use super::file_upload::FileUpload;
+use super::temporary::{self, Publish, Published, Temporary, blocking, io_error, with_clean_up};
+use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
 use crate::error::{Code, Error, Result};
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
 /// would cost too much, what its inode says. Whatever is replaced under a condition is small.
 const DIGEST_LIMIT: u64 = 16 << 20;
-/// Written at once. Twice this is what an upload holds in memory.
-const CHUNK: usize = 1 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 pub struct Local {
@@ -67,14 +62,6 @@ impl Local {
     }
 }
 
-/// Runs what blocks where blocking is allowed.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::internal("work on the store's folder was cut off").source(error)),
-    }
-}
-
 #[async_trait]
 impl Store for Local {
     fn url(&self) -> &str {
@@ -113,14 +100,7 @@ impl Store for Local {
         let root = self.root.clone();
         let target = self.path(key)?;
         let temporary = blocking(move || Temporary::create(&root, &target)).await?;
-        Ok(Box::new(FileUpload {
-            file: temporary.file(),
-            temporary,
-            waiting: Vec::new(),
-            waiting_bytes: 0,
-            bytes: 0,
-            writing: None,
-        }))
+        Ok(Box::new(FileUpload::new(temporary)))
     }
 
     async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
@@ -267,7 +247,7 @@ impl Local {
         blocking(move || {
             let start = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
             let mut found = Vec::new();
-            walk(&folder, start, &prefix, &mut Vec::new(), &mut found)?;
+            walk(&folder, start, &prefix, &mut found)?;
             found.sort_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
             Ok(found)
         })
@@ -275,22 +255,23 @@ impl Local {
     }
 }
 
-/// `key` is `folder`'s path below the root, with a slash at its end. Links are followed, so that a
-/// database's folder may lie on another disk; `around` breaks circles.
-fn walk(
-    folder: &Path,
-    key: &str,
-    prefix: &str,
-    around: &mut Vec<(u64, u64)>,
-    found: &mut Vec<(String, fs::Metadata)>,
-) -> Result<()> {
+/// `key` is `folder`'s path below the root, with a slash at its end. Links are followed directly in
+/// the root alone: a database's folder may lie on another disk, but no link inside it may bring
+/// foreign files into the store's listings, or lead in circles.
+fn walk(folder: &Path, key: &str, prefix: &str, found: &mut Vec<(String, fs::Metadata)>) -> Result<()> {
+    let in_root = key.is_empty();
     for entry in entries(folder)? {
         // Whatever has another name than UTF-8 is none of ours.
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
         let path = entry.path();
-        let metadata = match fs::metadata(&path) {
+        let metadata = if in_root {
+            fs::metadata(&path)
+        } else {
+            fs::symlink_metadata(&path)
+        };
+        let metadata = match metadata {
             Ok(metadata) => metadata,
             // Gone in the meantime, or a link that leads nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -298,15 +279,12 @@ fn walk(
         };
         let key = format!("{key}{name}");
         if metadata.is_dir() {
-            let identity = (metadata.dev(), metadata.ino());
             let folder_key = format!("{key}/");
             let on_the_way = folder_key.starts_with(prefix) || prefix.starts_with(&folder_key);
-            // The root of a disk has this folder, closed to all but root.
-            let foreign = around.is_empty() && name == "lost+found" && prefix.is_empty();
-            if on_the_way && !foreign && !around.contains(&identity) {
-                around.push(identity);
-                walk(&path, &folder_key, prefix, around, found)?;
-                around.pop();
+            // A disk's own folder, closed to all but root.
+            let foreign = in_root && prefix.is_empty() && name == "lost+found";
+            if on_the_way && !foreign {
+                walk(&path, &folder_key, prefix, found)?;
             }
         } else if metadata.is_file() && key.starts_with(prefix) {
             found.push((key, metadata));
@@ -450,103 +428,6 @@ fn lock(folder: &Path) -> Result<File> {
             Err(fs::TryLockError::Error(error)) => return Err(io_error("lock", folder, error)),
         }
     }
-}
-
-fn with_clean_up(error: Error, clean_up: Result<()>) -> Error {
-    match clean_up {
-        Ok(()) => error,
-        Err(second) => error.also(second),
-    }
-}
-
-struct FileUpload {
-    temporary: Temporary,
-    file: Arc<File>,
-    waiting: Vec<Bytes>,
-    waiting_bytes: usize,
-    bytes: u64,
-    writing: Option<JoinHandle<io::Result<()>>>,
-}
-
-impl FileUpload {
-    /// Waits for the write before, then starts the next: one is in flight at most.
-    async fn flush(&mut self) -> Result<()> {
-        self.settle().await?;
-        if !self.waiting.is_empty() {
-            let chunks = std::mem::take(&mut self.waiting);
-            self.waiting_bytes = 0;
-            let file = Arc::clone(&self.file);
-            self.writing = Some(tokio::task::spawn_blocking(move || {
-                chunks.iter().try_for_each(|chunk| (&*file).write_all(chunk))
-            }));
-        }
-        Ok(())
-    }
-
-    async fn settle(&mut self) -> Result<()> {
-        match self.writing.take() {
-            None => Ok(()),
-            Some(writing) => match writing.await {
-                Ok(written) => written.map_err(|error| io_error("write", self.temporary.target(), error)),
-                Err(error) => Err(Error::internal("a write into the store's folder was cut off").source(error)),
-            },
-        }
-    }
-}
-
-#[async_trait]
-impl Upload for FileUpload {
-    async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        self.bytes += bytes.len() as u64;
-        self.waiting_bytes += bytes.len();
-        self.waiting.push(bytes);
-        if self.waiting_bytes >= CHUNK {
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
-    async fn complete(mut self: Box<Self>, expected: &Expected) -> Result<Stored> {
-        let written = match self.flush().await {
-            Ok(()) => self.settle().await,
-            Err(error) => Err(error),
-        };
-        let Self { temporary, bytes, .. } = *self;
-        let expected = expected.bytes;
-        blocking(move || {
-            let reviewed = written
-                .and_then(|()| temporary.sync())
-                .and_then(|()| review(&temporary, bytes, expected));
-            if let Err(error) = reviewed {
-                return Err(with_clean_up(error, temporary.remove()));
-            }
-            temporary.publish(Publish::Replace)?;
-            Ok(Stored {
-                bytes,
-                checksum: None,
-                parts: Vec::new(),
-            })
-        })
-        .await
-    }
-
-    async fn abort(mut self: Box<Self>) -> Result<()> {
-        // Its error was reported by `write`, or does not matter any more.
-        let _ = self.settle().await;
-        blocking(move || self.temporary.remove()).await
-    }
-}
-
-fn review(temporary: &Temporary, taken: u64, expected: u64) -> Result<()> {
-    let length = temporary.length()?;
-    if taken != expected || length != expected {
-        let what = format!(
-            "{} has {length} bytes and was given {taken}, but should have {expected}",
-            temporary.target().display()
-        );
-        return Err(Error::new(Code::Store, what).hint("run again; if it happens again, check the disk"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -49,6 +49,12 @@ impl Schedule {
         while schedule.capacity() < ANY_OBJECT && schedule.ceiling < LARGEST {
             schedule.ceiling = (schedule.ceiling * 2).min(LARGEST);
         }
+        // A thousand parts cannot hold that much even so. They grow sooner then, until they hold
+        // half of what they could if all were as long as S3 allows.
+        let possible = u64::from(max_parts) * LARGEST / 2;
+        while schedule.capacity() < ANY_OBJECT.min(possible) && schedule.step > 1 {
+            schedule.step = schedule.step * 3 / 4;
+        }
         schedule
     }
 
@@ -104,7 +110,7 @@ mod tests {
     #[test]
     fn a_thousand_parts_hold_what_the_limits_of_s3_allow() {
         let schedule = Schedule::new(&settings(1_000, 8 * MIB), None);
-        assert!(schedule.capacity() > 1 << 40, "{}", schedule.capacity());
+        assert!(schedule.capacity() > 2 << 40, "{}", schedule.capacity());
         let estimated = Schedule::new(&settings(1_000, 8 * MIB), Some(1 << 40));
         assert!((1..=800).filter_map(|n| estimated.length(n)).sum::<u64>() >= 1 << 40);
     }

@@ -9,7 +9,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
 use bytes::Bytes;
 
-use super::bucket::{Bucket, Sha, missing};
+use super::bucket::{Bucket, Digests, missing};
 use super::upload::S3Upload;
 use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
 use crate::aws::{self, Patience};
@@ -103,15 +103,26 @@ impl Store for S3 {
     /// lets in by prefix alone allows it.
     async fn reach(&self) -> Result<()> {
         let bucket = &self.bucket;
-        bucket
+        let listing = bucket
             .client
             .list_objects_v2()
             .bucket(&bucket.name)
             .prefix(&bucket.prefix)
-            .max_keys(1)
-            .send()
-            .await
-            .map_err(|error| aws::error(Code::Store, &format!("cannot reach the store {}", bucket.url), &error))?;
+            .max_keys(1);
+        let briefly = listing.clone().customize().config_override(bucket.briefly());
+        let reached = match briefly.send().await {
+            // A store that answers, but with errors, may be over it soon. One that does not answer
+            // at all is more likely another than ours.
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|answer| answer.status().is_server_error()) =>
+            {
+                listing.send().await
+            }
+            reached => reached,
+        };
+        reached.map_err(|error| aws::error(Code::Store, &format!("cannot reach the store {}", bucket.url), &error))?;
         Ok(())
     }
 
@@ -121,11 +132,14 @@ impl Store for S3 {
 
     async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
         let bucket = &self.bucket;
-        let sha = Sha::of(&body);
+        let digests = Digests::of(&body, bucket.settings.checksums);
         for tries in 1.. {
-            let error = match bucket.put_object(key, &body, &sha, object, &condition).await {
+            let error = match bucket.put_object(key, &body, &digests, object, &condition).await {
                 Ok(answer) => {
-                    if answer.checksum_sha256().is_some_and(|theirs| theirs != sha.base64()) {
+                    if answer
+                        .checksum_sha256()
+                        .is_some_and(|theirs| theirs != digests.sha256_base64())
+                    {
                         let what = format!("{} reports another checksum for {key} than ours", bucket.url);
                         return Err(Error::new(Code::Store, what));
                     }
@@ -169,9 +183,11 @@ impl Store for S3 {
     }
 
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>> {
-        let Some(last) = length.checked_sub(1).map(|length| offset.saturating_add(length)) else {
+        let Some(beyond_first) = length.checked_sub(1) else {
             return Ok(self.head(key).await?.map(|_| Bytes::new()));
         };
+        // Servers read a range as signed numbers.
+        let last = offset.saturating_add(beyond_first).min(i64::MAX as u64);
         match self.fetch(key, Some(format!("bytes={offset}-{last}"))).await {
             Ok(Some((object, bytes))) => {
                 let total = object

@@ -7,25 +7,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::operation::complete_multipart_upload::CompleteMultipartUploadOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
-use super::bucket::{self, Attempts, Bucket, Sha};
+use super::bucket::{self, Attempts, Bucket};
 use super::parts::Schedule;
+use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
 use super::{Condition, Expected, ObjectInfo, Part, StoreChecksum, Stored, Upload};
-use crate::aws;
 use crate::error::{Code, Error, Result};
 
 /// Bytes of parts in memory, the one being filled among them: five parts of 8 MiB. Longer parts
 /// are fewer, but never less than two, one being filled and one in flight.
 const MEMORY: u64 = 40 << 20;
-
-const WHEN_REQUIRED: &str = "set BACKUP_S3_CHECKSUMS=when_required if this endpoint cannot do SHA-256 checksums";
 
 pub struct S3Upload {
     bucket: Arc<Bucket>,
@@ -49,14 +43,6 @@ struct Multipart {
     /// Whether its creation was sent more than once: then there may be another upload, whose
     /// creation was answered to nobody.
     may_have_twin: bool,
-}
-
-struct SentPart {
-    number: u32,
-    bytes: u64,
-    sha: Sha,
-    e_tag: Option<String>,
-    buffer: Option<BytesMut>,
 }
 
 impl S3Upload {
@@ -163,17 +149,17 @@ impl S3Upload {
     async fn put_whole(&mut self, expected: &Expected) -> Result<Stored> {
         let bucket = Arc::clone(&self.bucket);
         let body = std::mem::take(&mut self.filling).freeze();
-        let sha = hash(body.clone()).await?;
-        if body.len() as u64 != expected.bytes || sha.0 != expected.sha256 {
+        let digests = digest(body.clone(), bucket.settings.checksums).await?;
+        if body.len() as u64 != expected.bytes || digests.sha256 != expected.sha256 {
             return Err(self.not_as_expected(body.len() as u64, expected));
         }
         let mut repeated = false;
         let failed = loop {
             let sent = bucket
-                .put_object(&self.key, &body, &sha, &self.object, &Condition::Always)
+                .put_object(&self.key, &body, &digests, &self.object, &Condition::Always)
                 .await;
             match sent {
-                Ok(answer) => match judge(answer.checksum_sha256(), &sha, bucket.always_checksums()) {
+                Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
                     Verdict::Same => return Ok(self.whole(expected, answer.checksum_sha256())),
                     verdict => {
                         let error = self.untrusted(verdict, "the object");
@@ -186,7 +172,7 @@ impl S3Upload {
         };
         // It may have succeeded without our being told.
         match bucket.head(&self.key).await {
-            Ok(Some(head)) if self.is_ours(&head, expected.bytes, &sha.base64()) => {
+            Ok(Some(head)) if self.is_ours(&head, expected.bytes, &digests.sha256_base64()) => {
                 Ok(self.whole(expected, head.checksum_sha256()))
             }
             _ => Err(failed),
@@ -230,7 +216,7 @@ impl S3Upload {
             return Err(self.visible_but_wrong(error).await);
         }
         let head = match self.bucket.head(&self.key).await {
-            Ok(Some(head)) if self.is_ours(&head, expected.bytes, &composite) => head,
+            Ok(Some(head)) if self.agrees(&head, expected.bytes, &composite) => head,
             Ok(head) => {
                 let found = head.map_or("nothing".to_owned(), |head| {
                     format!("an object of {} bytes", head.content_length().unwrap_or_default())
@@ -253,7 +239,7 @@ impl S3Upload {
             CompletedPart::builder()
                 .part_number(i32::try_from(part.number).unwrap_or(i32::MAX))
                 .set_e_tag(part.e_tag.clone())
-                .set_checksum_sha256(always.then(|| part.sha.base64()))
+                .set_checksum_sha256(part.digests.checksum())
                 .build()
         });
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect()));
@@ -309,15 +295,15 @@ impl S3Upload {
                 .map(|part| Part {
                     number: part.number,
                     bytes: part.bytes,
-                    checksum_sha256: part.sha.base64(),
+                    checksum_sha256: part.digests.sha256_base64(),
                 })
                 .collect(),
         }
     }
 
-    /// Whether the visible object is the one that we wrote: by its checksum where the store tells
-    /// one, always by its length and by the metadata, which names this backup.
-    fn is_ours(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
+    /// Whether what the store shows agrees with what we wrote: in its checksum where the store
+    /// tells one, in its length and in the metadata, which names this backup.
+    fn agrees(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
         let metadata = |name: &str| head.metadata().and_then(|metadata| metadata.get(name));
         head.content_length().and_then(|length| u64::try_from(length).ok()) == Some(bytes)
             && head.checksum_sha256().is_none_or(|theirs| theirs == checksum)
@@ -326,6 +312,13 @@ impl S3Upload {
                 .metadata
                 .iter()
                 .all(|(name, value)| metadata(name) == Some(value))
+    }
+
+    /// Whether it is ours beyond doubt, though the store never confirmed that it took it: the
+    /// length alone could be that of an older object.
+    fn is_ours(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
+        let identified = head.checksum_sha256().is_some() || !self.object.metadata.is_empty();
+        identified && self.agrees(head, bytes, checksum)
     }
 
     /// The object can be seen, and must not be taken for a good one. There is no taking it back
@@ -429,105 +422,6 @@ impl Upload for S3Upload {
 
 fn parts_in_memory(length: u64) -> u64 {
     ((MEMORY + length / 2) / length.max(1)).max(2)
-}
-
-async fn hash(body: Bytes) -> Result<Sha> {
-    let hashed = tokio::task::spawn_blocking(move || Sha::of(&body)).await;
-    hashed.map_err(|error| Error::internal("a checksum was cut off").source(error))
-}
-
-/// Sends one part until the store has it as we have it: once more when it got damaged on the way.
-async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, body: Bytes) -> Result<SentPart> {
-    let sha = hash(body.clone()).await?;
-    let always = bucket.always_checksums();
-    let mut repeated = false;
-    loop {
-        let sent = bucket
-            .client
-            .upload_part()
-            .bucket(&bucket.name)
-            .key(bucket.key(&key))
-            .upload_id(&id)
-            .part_number(i32::try_from(number).unwrap_or(i32::MAX))
-            .body(ByteStream::from(body.clone()))
-            .set_checksum_sha256(always.then(|| sha.base64()))
-            .customize()
-            .config_override(bucket.within(bucket.patience.transfer(body.len() as u64)))
-            .interceptor(sha.signed())
-            .send()
-            .await;
-        match sent {
-            Ok(answer) => match judge(answer.checksum_sha256(), &sha, always) {
-                Verdict::Same => {
-                    return Ok(SentPart {
-                        number,
-                        bytes: body.len() as u64,
-                        sha,
-                        e_tag: answer.e_tag,
-                        // Everybody else has let go of it by now; if not, the next part gets a new one.
-                        buffer: body.try_into_mut().ok().map(|mut buffer| {
-                            buffer.clear();
-                            buffer
-                        }),
-                    });
-                }
-                Verdict::Different if !repeated => repeated = true,
-                verdict => return Err(untrusted(&bucket, &key, verdict, &format!("part {number}"))),
-            },
-            Err(error) if corrupted(&error) && !repeated => repeated = true,
-            Err(error) => return Err(bucket.error(&format!("write part {number} of {key}"), &error)),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Same,
-    Different,
-    Missing,
-}
-
-fn judge(theirs: Option<&str>, ours: &Sha, required: bool) -> Verdict {
-    match theirs {
-        Some(theirs) if theirs == ours.base64() => Verdict::Same,
-        Some(_) => Verdict::Different,
-        // The signature covers the body's SHA-256 in any case.
-        None if !required => Verdict::Same,
-        None => Verdict::Missing,
-    }
-}
-
-fn untrusted(bucket: &Bucket, key: &str, verdict: Verdict, of: &str) -> Error {
-    let why = if verdict == Verdict::Missing {
-        "no checksum"
-    } else {
-        "another checksum than ours"
-    };
-    let what = format!("cannot trust {} with {key}: it reports {why} for {of}", bucket.url);
-    Error::new(Code::Store, what).hint(if verdict == Verdict::Missing {
-        WHEN_REQUIRED
-    } else {
-        "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again"
-    })
-}
-
-/// The store found that the bytes are not those that we signed.
-fn corrupted<E: aws_sdk_s3::error::ProvideErrorMetadata>(
-    error: &aws_sdk_s3::error::SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
-) -> bool {
-    matches!(
-        aws::service_code(error),
-        Some("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch")
-    )
-}
-
-/// S3's checksum of a multipart object: the digest of its parts' digests.
-fn composite(parts: &[SentPart]) -> String {
-    let mut digest = Sha256::new();
-    for part in parts {
-        digest.update(part.sha.0);
-    }
-    format!("{}-{}", BASE64.encode(digest.finalize()), parts.len())
 }
 
 #[cfg(test)]

@@ -1,0 +1,59 @@
+//! Telling people how a run ended: one message per run, after the outcome is settled. A message
+//! that cannot be sent is reported as a warning and never changes the outcome.
+
+mod message;
+mod sns;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::backup_id::Kind;
+use crate::error::{Code, Result};
+
+pub use sns::Sns;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Succeeded,
+    Failed(Code),
+}
+
+/// What a message is made of. Nothing in it is secret: the report is what a run prints.
+#[derive(Debug, Clone)]
+pub struct Notice {
+    pub status: Status,
+    /// As PostgreSQL knows it; `None` where the run failed before it was known.
+    pub database: Option<String>,
+    pub kind: Kind,
+    /// For people: some lines of plain text.
+    pub summary: String,
+    /// The run's `--json` report.
+    pub report: Value,
+}
+
+#[async_trait]
+pub trait Notifier: Send + Sync {
+    /// Where the messages go, without secrets: for warnings.
+    fn target(&self) -> &str;
+
+    /// Hands one message over. An error means that it may not have been delivered; sending it
+    /// again may deliver it twice.
+    async fn send(&self, notice: &Notice) -> Result<()>;
+}
+
+impl Status {
+    /// As the report spells it.
+    fn word(self) -> &'static str {
+        match self {
+            Status::Succeeded => "succeeded",
+            Status::Failed(_) => "failed",
+        }
+    }
+
+    fn code(self) -> Option<Code> {
+        match self {
+            Status::Succeeded => None,
+            Status::Failed(code) => Some(code),
+        }
+    }
+}
