@@ -35,8 +35,16 @@ const EXPIRED_VERSION_DAYS: u32 = 7;
 const OLD_VERSION_DAYS: u32 = 30;
 
 /// The rules that a store with this policy needs, for objects below `prefix` (`""`, or ending in
-/// `/`). None matches `latest`, nor the lease, which bears no tag.
-pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
+/// `/`), where the rules in `before` are ours and installed. None matches `latest`, nor the lease,
+/// which bears no tag.
+///
+/// Every tier has its rule, also one that the policy has not, or has no more: backups that an older
+/// policy tagged with it would stay for ever. Such a tier's rule stays as it was installed, so that
+/// a change of policy takes no backup earlier than the policy under which it was made; whoever
+/// wants them gone sooner says so with a count (`monthly=1`). Where none was installed, nothing says
+/// how long the tier was to be kept: then as long as anything in this policy, and not below what
+/// the smallest count of the tier means.
+pub fn rules(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
     let tagged = |name: &str, expire: u32, noncurrent: u32| Rule {
         id: id(prefix, name),
         prefix: prefix.to_owned(),
@@ -45,9 +53,17 @@ pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
         noncurrent_days: Some(noncurrent),
         abort_uploads_days: None,
     };
-    let mut rules: Vec<Rule> = keeps(policy)
+    let kept = keeps(policy);
+    let longest = kept.iter().map(|&(_, days)| days).max().unwrap_or_default();
+    let days_of_tier = |tier: Tier| {
+        let in_policy = kept.iter().find(|(known, _)| *known == tier).map(|&(_, days)| days);
+        in_policy
+            .or_else(|| installed(before, tier))
+            .unwrap_or_else(|| longest.max(days_of(tier, 1)))
+    };
+    let mut rules: Vec<Rule> = Tier::ALL
         .into_iter()
-        .map(|(tier, days)| tagged(tier.name(), days, EXPIRED_VERSION_DAYS))
+        .map(|tier| tagged(tier.name(), days_of_tier(tier), EXPIRED_VERSION_DAYS))
         .collect();
     rules.push(tagged(PENDING, PENDING_DAYS, 1));
     rules.push(Rule {
@@ -60,6 +76,15 @@ pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
         abort_uploads_days: Some(UPLOAD_DAYS),
     });
     rules
+}
+
+/// Days after which the rules in `before` expire a tier. Of two rules for it S3 obeys the shorter.
+fn installed(before: &[Rule], tier: Tier) -> Option<u32> {
+    let of_tier = |rule: &&Rule| {
+        let tag = rule.tag.as_ref();
+        tag.is_some_and(|(key, value)| key == TIER_TAG && value == tier.name())
+    };
+    before.iter().filter(of_tier).filter_map(|rule| rule.expire_days).min()
 }
 
 /// Days for which each tier of the policy is kept.
@@ -163,18 +188,48 @@ mod tests {
             ("pending", 2),
         ];
         assert_eq!(
-            expiry(&rules(&tiers(), "")),
+            expiry(&rules(&tiers(), "", &[])),
             expected.map(|(tier, days)| (tier.to_owned(), days))
         );
+    }
+
+    #[test]
+    fn a_tier_that_the_policy_lost_keeps_the_rule_under_which_its_backups_were_made() {
+        let before = rules(&tiers(), "team/", &[]);
+        let after = expiry(&rules(&Policy::Days(30), "team/", &before));
+        let expected = [
+            ("daily", 30),
+            ("weekly", 28),
+            ("monthly", 372),
+            ("yearly", 1098),
+            ("pending", 2),
+        ];
+        assert_eq!(after, expected.map(|(tier, days)| (tier.to_owned(), days)));
+        // Applied again, it stays so; and a count in a policy is obeyed again, also a smaller one.
+        let again = rules(&Policy::Days(30), "team/", &rules(&Policy::Days(30), "team/", &before));
+        assert_eq!(expiry(&again), after);
+        let shorter = rules(&Policy::Tiers(vec![(Tier::Monthly, 2)]), "team/", &again);
+        assert!(expiry(&shorter).contains(&("monthly".to_owned(), 62)));
+    }
+
+    #[test]
+    fn a_tier_of_which_nothing_is_known_expires_too_but_not_early() {
+        let expected = [
+            ("daily", 30),
+            ("weekly", 30),
+            ("monthly", 31),
+            ("yearly", 366),
+            ("pending", 2),
+        ];
         assert_eq!(
-            expiry(&rules(&Policy::Days(30), "")),
-            [("daily", 30), ("pending", 2)].map(|(tier, days)| (tier.to_owned(), days))
+            expiry(&rules(&Policy::Days(30), "", &[])),
+            expected.map(|(tier, days)| (tier.to_owned(), days))
         );
     }
 
     #[test]
     fn no_rule_expires_the_latest_or_an_object_without_a_tag() {
-        for rule in rules(&tiers(), "team/") {
+        for rule in rules(&tiers(), "team/", &[]) {
             assert!(rule.expire_days.is_none() || rule.tag.is_some(), "{rule:?}");
             assert!(rule.tag.is_none_or(|(key, value)| key == TIER_TAG && value != LATEST));
         }
@@ -182,7 +237,7 @@ mod tests {
 
     #[test]
     fn uploads_left_in_progress_are_cleared_without_a_tag() {
-        let rules = rules(&tiers(), "team/");
+        let rules = rules(&tiers(), "team/", &[]);
         let clearing: Vec<_> = rules.iter().filter(|rule| rule.abort_uploads_days.is_some()).collect();
         assert_eq!(clearing.len(), 1);
         assert_eq!(clearing[0].tag, None);
@@ -192,7 +247,10 @@ mod tests {
     #[test]
     fn two_prefixes_in_one_bucket_do_not_replace_each_others_rules() {
         let prefixes = ["", "a/", "b/"];
-        let rules: Vec<Rule> = prefixes.iter().flat_map(|prefix| rules(&tiers(), prefix)).collect();
+        let rules: Vec<Rule> = prefixes
+            .iter()
+            .flat_map(|prefix| rules(&tiers(), prefix, &[]))
+            .collect();
         assert!(rules.iter().all(|rule| is_ours(&rule.id) && rule.id.len() < 255));
         let ids: std::collections::HashSet<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
         assert_eq!(ids.len(), 3 * 6);
@@ -215,12 +273,13 @@ mod tests {
     #[test]
     fn absurd_counts_stay_within_what_s3_takes() {
         let policy = Policy::Tiers(vec![(Tier::Yearly, u32::MAX)]);
-        assert_eq!(rules(&policy, "")[0].expire_days, Some(2_147_483_647));
+        let rules = rules(&policy, "", &[]);
+        assert!(expiry(&rules).contains(&("yearly".to_owned(), 2_147_483_647)));
     }
 
     #[test]
     fn rules_print_as_the_aws_tool_prints_them() {
-        let all = rules(&Policy::Days(30), "team/");
+        let all = rules(&Policy::Days(30), "team/", &[]);
         let printed = rules_json(&all);
         assert_eq!(
             printed["Rules"][0],
@@ -232,8 +291,8 @@ mod tests {
                 "NoncurrentVersionExpiration": {"NoncurrentDays": 7}
             })
         );
-        assert_eq!(printed["Rules"][2]["Filter"], json!({"Prefix": "team/"}));
-        let bare = rules_json(&rules(&Policy::Days(30), ""));
+        assert_eq!(printed["Rules"][5]["Filter"], json!({"Prefix": "team/"}));
+        let bare = rules_json(&rules(&Policy::Days(30), "", &[]));
         assert_eq!(
             bare["Rules"][0]["Filter"],
             json!({"Tag": {"Key": "pgstow-tier", "Value": "daily"}})
