@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
 use crate::report::{Applied, RulesReport};
-use crate::retention::{rules, rules_json};
+use crate::retention::{rules, rules_after, rules_json};
 use crate::settings::Settings;
 use crate::store::{Lifecycle, Store};
 
@@ -15,7 +15,7 @@ use crate::store::{Lifecycle, Store};
 pub fn show(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesReport> {
     let (_, first) = with_lifecycle(stores)?[0];
     Ok(RulesReport {
-        rules: rules_json(&rules(&settings.retention.policy, first.prefix(), &[])),
+        rules: rules_json(&rules(&settings.retention.policy, first.prefix())),
         applied: Vec::new(),
     })
 }
@@ -26,7 +26,7 @@ pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<Rul
     let mut report = RulesReport::default();
     for (store, lifecycle) in with_lifecycle(stores)? {
         let before = lifecycle.rules().await?.ours;
-        let wanted = rules(&settings.retention.policy, lifecycle.prefix(), &before);
+        let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &before);
         lifecycle.install_rules(&wanted).await?;
         let found = lifecycle.rules().await?;
         if !wanted.iter().all(|rule| found.ours.contains(rule)) || found.ours.len() != wanted.len() {

@@ -35,16 +35,20 @@ const EXPIRED_VERSION_DAYS: u32 = 7;
 const OLD_VERSION_DAYS: u32 = 30;
 
 /// The rules that a store with this policy needs, for objects below `prefix` (`""`, or ending in
-/// `/`), where the rules in `before` are ours and installed. None matches `latest`, nor the lease,
-/// which bears no tag.
+/// `/`), where none of ours is installed. None matches `latest`, nor the lease, which bears no tag.
+pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
+    rules_after(policy, prefix, &[])
+}
+
+/// The same where the rules in `before` are ours and installed.
 ///
 /// Every tier has its rule, also one that the policy has not, or has no more: backups that an older
 /// policy tagged with it would stay for ever. Such a tier's rule stays as it was installed, so that
-/// a change of policy takes no backup earlier than the policy under which it was made; whoever
-/// wants them gone sooner says so with a count (`monthly=1`). Where none was installed, nothing says
-/// how long the tier was to be kept: then as long as anything in this policy, and not below what
-/// the smallest count of the tier means.
-pub fn rules(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
+/// a change of policy takes no backup of a tier that it drops earlier than the policy under which
+/// it was made; whoever wants them gone sooner says so with a count (`monthly=1`). Where none was
+/// installed, nothing says how long the tier was to be kept: then as long as anything in this
+/// policy, and not below what the smallest count of the tier means.
+pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
     let tagged = |name: &str, expire: u32, noncurrent: u32| Rule {
         id: id(prefix, name),
         prefix: prefix.to_owned(),
@@ -188,15 +192,15 @@ mod tests {
             ("pending", 2),
         ];
         assert_eq!(
-            expiry(&rules(&tiers(), "", &[])),
+            expiry(&rules(&tiers(), "")),
             expected.map(|(tier, days)| (tier.to_owned(), days))
         );
     }
 
     #[test]
     fn a_tier_that_the_policy_lost_keeps_the_rule_under_which_its_backups_were_made() {
-        let before = rules(&tiers(), "team/", &[]);
-        let after = expiry(&rules(&Policy::Days(30), "team/", &before));
+        let before = rules(&tiers(), "team/");
+        let after = expiry(&rules_after(&Policy::Days(30), "team/", &before));
         let expected = [
             ("daily", 30),
             ("weekly", 28),
@@ -206,9 +210,13 @@ mod tests {
         ];
         assert_eq!(after, expected.map(|(tier, days)| (tier.to_owned(), days)));
         // Applied again, it stays so; and a count in a policy is obeyed again, also a smaller one.
-        let again = rules(&Policy::Days(30), "team/", &rules(&Policy::Days(30), "team/", &before));
+        let again = rules_after(
+            &Policy::Days(30),
+            "team/",
+            &rules_after(&Policy::Days(30), "team/", &before),
+        );
         assert_eq!(expiry(&again), after);
-        let shorter = rules(&Policy::Tiers(vec![(Tier::Monthly, 2)]), "team/", &again);
+        let shorter = rules_after(&Policy::Tiers(vec![(Tier::Monthly, 2)]), "team/", &again);
         assert!(expiry(&shorter).contains(&("monthly".to_owned(), 62)));
     }
 
@@ -222,14 +230,14 @@ mod tests {
             ("pending", 2),
         ];
         assert_eq!(
-            expiry(&rules(&Policy::Days(30), "", &[])),
+            expiry(&rules(&Policy::Days(30), "")),
             expected.map(|(tier, days)| (tier.to_owned(), days))
         );
     }
 
     #[test]
     fn no_rule_expires_the_latest_or_an_object_without_a_tag() {
-        for rule in rules(&tiers(), "team/", &[]) {
+        for rule in rules(&tiers(), "team/") {
             assert!(rule.expire_days.is_none() || rule.tag.is_some(), "{rule:?}");
             assert!(rule.tag.is_none_or(|(key, value)| key == TIER_TAG && value != LATEST));
         }
@@ -237,7 +245,7 @@ mod tests {
 
     #[test]
     fn uploads_left_in_progress_are_cleared_without_a_tag() {
-        let rules = rules(&tiers(), "team/", &[]);
+        let rules = rules(&tiers(), "team/");
         let clearing: Vec<_> = rules.iter().filter(|rule| rule.abort_uploads_days.is_some()).collect();
         assert_eq!(clearing.len(), 1);
         assert_eq!(clearing[0].tag, None);
@@ -247,10 +255,7 @@ mod tests {
     #[test]
     fn two_prefixes_in_one_bucket_do_not_replace_each_others_rules() {
         let prefixes = ["", "a/", "b/"];
-        let rules: Vec<Rule> = prefixes
-            .iter()
-            .flat_map(|prefix| rules(&tiers(), prefix, &[]))
-            .collect();
+        let rules: Vec<Rule> = prefixes.iter().flat_map(|prefix| rules(&tiers(), prefix)).collect();
         assert!(rules.iter().all(|rule| is_ours(&rule.id) && rule.id.len() < 255));
         let ids: std::collections::HashSet<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
         assert_eq!(ids.len(), 3 * 6);
@@ -273,13 +278,13 @@ mod tests {
     #[test]
     fn absurd_counts_stay_within_what_s3_takes() {
         let policy = Policy::Tiers(vec![(Tier::Yearly, u32::MAX)]);
-        let rules = rules(&policy, "", &[]);
+        let rules = rules(&policy, "");
         assert!(expiry(&rules).contains(&("yearly".to_owned(), 2_147_483_647)));
     }
 
     #[test]
     fn rules_print_as_the_aws_tool_prints_them() {
-        let all = rules(&Policy::Days(30), "team/", &[]);
+        let all = rules(&Policy::Days(30), "team/");
         let printed = rules_json(&all);
         assert_eq!(
             printed["Rules"][0],
@@ -292,7 +297,7 @@ mod tests {
             })
         );
         assert_eq!(printed["Rules"][5]["Filter"], json!({"Prefix": "team/"}));
-        let bare = rules_json(&rules(&Policy::Days(30), "", &[]));
+        let bare = rules_json(&rules(&Policy::Days(30), ""));
         assert_eq!(
             bare["Rules"][0]["Filter"],
             json!({"Tag": {"Key": "pgstow-tier", "Value": "daily"}})
