@@ -33,6 +33,11 @@ pub enum Fault {
     SwallowAnswer,
     /// Forwards, and then says nothing until the client goes away.
     HoldAnswer,
+    /// Forwards, and then answers with this status, as if the store had failed after its work.
+    /// With 200 the error is in the body, as S3 does it when a completion takes long.
+    Lie(u16),
+    /// Holds the whole request for this long before it forwards it.
+    Delay(Duration),
     /// Flips one bit of the request's body.
     CorruptBody,
     /// Replaces the SHA-256 checksum in the answer by another.
@@ -332,6 +337,10 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
         _ => {}
     }
 
+    if let Some(Fault::Delay(time)) = fault {
+        tokio::time::sleep(time).await;
+    }
+
     let mut server = TcpStream::connect(&upstream).await?;
     head.remove("connection");
     head.headers.push(("Connection".to_owned(), "close".to_owned()));
@@ -351,6 +360,10 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
             tokio::io::copy(&mut server, &mut tokio::io::sink()).await?;
             tokio::io::copy(&mut client, &mut tokio::io::sink()).await?;
             return Ok(());
+        }
+        Some(Fault::Lie(status)) => {
+            tokio::io::copy(&mut server, &mut tokio::io::sink()).await?;
+            return reject(&mut client, &method, status).await;
         }
         Some(Fault::WrongChecksum) => {
             answer.remove("x-amz-checksum-sha256");
@@ -374,6 +387,7 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
 
 async fn reject(client: &mut TcpStream, method: &str, status: u16) -> std::io::Result<()> {
     let (code, reason) = match status {
+        200 => ("InternalError", "OK"),
         400 => ("BadDigest", "Bad Request"),
         403 => ("AccessDenied", "Forbidden"),
         409 => ("ConditionalRequestConflict", "Conflict"),
