@@ -434,7 +434,10 @@ mod tests {
             let pauses = Duration::from_secs(seconds);
             let patience = Patience::lasting(pauses);
             let mean = patience.longest_pauses() / 2;
-            assert!(mean >= pauses && mean <= pauses + patience.longest_backoff / 2, "{mean:?}");
+            assert!(
+                mean >= pauses && mean <= pauses + patience.longest_backoff / 2,
+                "{mean:?}"
+            );
             let whole = patience.timeouts(Duration::from_secs(1)).operation_timeout().unwrap();
             assert!(whole >= pauses * 2);
         }

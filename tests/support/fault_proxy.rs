@@ -93,6 +93,7 @@ impl Op {
 pub struct On {
     op: Option<Op>,
     target: Option<String>,
+    bucket: Option<String>,
     calls: RangeInclusive<usize>,
     until: Option<Instant>,
 }
@@ -102,6 +103,7 @@ impl On {
         Self {
             op: None,
             target: None,
+            bucket: None,
             calls: 1..=usize::MAX,
             until: None,
         }
@@ -117,6 +119,12 @@ impl On {
     /// Only requests whose path and query contain this.
     pub fn target(mut self, part: &str) -> Self {
         self.target = Some(part.to_owned());
+        self
+    }
+
+    /// Only requests whose path starts with this, such as `/bucket/`.
+    pub fn bucket(mut self, start: &str) -> Self {
+        self.bucket = Some(start.to_owned());
         self
     }
 
@@ -224,6 +232,7 @@ impl Script {
             let on = &rule.on;
             let matches = on.op.is_none_or(|wanted| wanted == op)
                 && on.target.as_ref().is_none_or(|part| target.contains(part))
+                && on.bucket.as_ref().is_none_or(|start| target.starts_with(start))
                 && on.until.is_none_or(|until| Instant::now() < until);
             if matches {
                 rule.matched += 1;
