@@ -324,6 +324,8 @@ where
 }
 
 const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 and its kin), DNS, and the network path: a private subnet needs a NAT or a VPC endpoint";
+pub const BYTES_CHANGE: &str =
+    "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again";
 const NO_CREDENTIALS: &str =
     "give credentials: the task's role, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or AWS_PROFILE";
 
@@ -352,6 +354,7 @@ fn service_hint(name: &str) -> Option<&'static str> {
         | "SlowDown"
         | "Throttling"
         | "ThrottlingException" => "the service kept failing after all retries: look at its health, then run again",
+        "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => BYTES_CHANGE,
         "NotImplemented" => {
             "the endpoint does not know this feature of S3; BACKUP_S3_CHECKSUMS=when_required helps where it is the checksums"
         }
