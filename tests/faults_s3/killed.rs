@@ -16,9 +16,9 @@ fn assert_stopped(ended: &Ended) {
     assert!(ended.took < Duration::from_secs(30), "{:?}", ended.took);
 }
 
-/// Sends SIGTERM while the proxy holds a request.
-async fn stopped_while_held(scene: &Scene, op: Op, target: &str) -> Ended {
-    scene.proxy.fault(On::op(op).target(target), Fault::Delay(HELD));
+/// Sends SIGTERM while the proxy holds a request for so long.
+async fn stopped_while_held(scene: &Scene, op: Op, target: &str, held: Duration) -> Ended {
+    scene.proxy.fault(On::op(op).target(target), Fault::Delay(held));
     let running = scene.start();
     scene.has_seen(op, target).await;
     running.signal(Signal::TERM);
@@ -28,18 +28,20 @@ async fn stopped_while_held(scene: &Scene, op: Op, target: &str) -> Ended {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_while_parts_are_under_way_leaves_nothing() {
     let scene = Scene::three_parts().await;
-    let ended = stopped_while_held(&scene, Op::UploadPart, "").await;
+    let long = Duration::from_secs(15);
+    let ended = stopped_while_held(&scene, Op::UploadPart, "", long).await;
     assert_stopped(&ended);
+    assert!(ended.took < long, "it waited for the parts: {:?}", ended.took);
     scene.assert_no_trace().await;
     // Parts that were under way when the upload was aborted have arrived by now.
-    tokio::time::sleep(HELD).await;
+    tokio::time::sleep(long).await;
     scene.assert_no_trace().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_while_the_upload_is_completed_leaves_a_backup_or_a_clean_wreck() {
     let scene = Scene::three_parts().await;
-    let ended = stopped_while_held(&scene, Op::CompleteUpload, "").await;
+    let ended = stopped_while_held(&scene, Op::CompleteUpload, "", HELD).await;
     if ended.exit == Some(0) {
         scene.assert_one_backup(&scene.primary, &ended).await;
     } else {
@@ -51,7 +53,7 @@ async fn sigterm_while_the_upload_is_completed_leaves_a_backup_or_a_clean_wreck(
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_while_a_sidecar_is_written_gives_up_what_is_visible() {
     let scene = Scene::small().await;
-    let ended = stopped_while_held(&scene, Op::PutObject, "globals.sql").await;
+    let ended = stopped_while_held(&scene, Op::PutObject, "globals.sql", HELD).await;
     assert_stopped(&ended);
     scene.assert_only_given_up().await;
 }
@@ -59,7 +61,7 @@ async fn sigterm_while_a_sidecar_is_written_gives_up_what_is_visible() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_while_the_manifest_is_put_comes_too_late() {
     let scene = Scene::small().await;
-    let ended = stopped_while_held(&scene, Op::PutObject, "manifest.json").await;
+    let ended = stopped_while_held(&scene, Op::PutObject, "manifest.json", HELD).await;
     scene.assert_one_backup(&scene.primary, &ended).await;
 }
 
