@@ -48,7 +48,7 @@ impl App {
                 .ok_or_else(|| Error::internal("no AWS configuration was made"))
         };
 
-        let patience = Patience::default();
+        let patience = Patience::lasting(settings.s3.retry);
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();
         for url in &settings.stores {
             stores.push(match url {

@@ -185,7 +185,10 @@ async fn make(
     record.data(passed.archive.as_ref(), &passed.expected, passed.md5, passed.bytes_read);
 
     for file in record.sidecars(passed.archive, sidecars) {
-        replicas.put(&file.key, file.bytes, &file.info).await?;
+        // One that is cut short is given up with the others, and was born `pending`.
+        job.stop
+            .or_stop(replicas.put(&file.key, file.bytes, &file.info))
+            .await?;
     }
 
     // All files get the tag that no rule expires before the manifest is put, so that a committed
