@@ -27,8 +27,15 @@ fn a_host_that_nobody_knows_is_conn_err() {
 fn a_port_where_nobody_listens_is_conn_err() {
     let (site, database) = (Site::new(), Database::fresh(15));
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let failure = fail(&mut site.backup(&at(&database, &format!("127.0.0.1:{port}"))), "CONN_ERR", 10);
-    assert!(failure.message.contains("refused") && failure.message.contains(&port.to_string()), "{failure:?}");
+    let failure = fail(
+        &mut site.backup(&at(&database, &format!("127.0.0.1:{port}"))),
+        "CONN_ERR",
+        10,
+    );
+    assert!(
+        failure.message.contains("refused") && failure.message.contains(&port.to_string()),
+        "{failure:?}"
+    );
     site.assert_nothing_is_left();
 }
 
@@ -91,7 +98,10 @@ fn a_role_without_login_is_auth_and_one_without_connect_is_permission() {
     let role = Role::new(&database, "NOLOGIN");
     fail(&mut site.backup(&role.url()), "AUTH", 11);
     database.sql(&format!("ALTER ROLE {} LOGIN", role.name));
-    database.sql(&format!("REVOKE CONNECT ON DATABASE {} FROM public", quoted(&database.name)));
+    database.sql(&format!(
+        "REVOKE CONNECT ON DATABASE {} FROM public",
+        quoted(&database.name)
+    ));
     let failure = fail(&mut site.backup(&role.url()), "PERMISSION", 13);
     assert!(failure.message.contains(&database.name), "{}", failure.message);
     site.assert_nothing_is_left_of(&database);
@@ -100,7 +110,9 @@ fn a_role_without_login_is_auth_and_one_without_connect_is_permission() {
 #[test]
 fn a_database_that_is_not_there_is_conn_err() {
     let (site, database) = (Site::new(), Database::fresh(15));
-    let url = database.url().replace(database.url().rsplit('/').next().unwrap(), "no%20such%20database");
+    let url = database
+        .url()
+        .replace(database.url().rsplit('/').next().unwrap(), "no%20such%20database");
     let failure = fail(&mut site.backup(&url), "CONN_ERR", 10);
     assert!(failure.message.contains("no such database"), "{}", failure.message);
     assert!(failure.hint.contains("name"), "{}", failure.hint);
@@ -116,18 +128,25 @@ pub struct Role<'a> {
 impl<'a> Role<'a> {
     pub fn new(database: &'a Database, attributes: &str) -> Self {
         let name = format!("role_{}", unique_word());
-        database.sql(&format!("CREATE ROLE {name} LOGIN PASSWORD 'pw of {name}' {attributes}"));
+        database.sql(&format!(
+            "CREATE ROLE {name} LOGIN PASSWORD 'pw of {name}' {attributes}"
+        ));
         Self { database, name }
     }
 
     pub fn url(&self) -> String {
-        self.database.url_as(Some((&self.name, &format!("pw of {}", self.name))))
+        self.database
+            .url_as(Some((&self.name, &format!("pw of {}", self.name))))
     }
 }
 
 impl Drop for Role<'_> {
     fn drop(&mut self) {
         let script = format!("DROP OWNED BY {0}; DROP ROLE {0}", self.name);
-        drop(crate::support::database::try_psql(self.database.major, &self.database.url(), &script));
+        drop(crate::support::database::try_psql(
+            self.database.major,
+            &self.database.url(),
+            &script,
+        ));
     }
 }

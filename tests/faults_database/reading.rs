@@ -17,7 +17,10 @@ const LARGE: &str = "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 10) AS a F
 /// A run whose dump has given its first megabyte and goes on slowly.
 fn midway(site: &Site, database: &Database) -> Running {
     let mut command = site.backup(&database.url());
-    command.env("BACKUP_PG_BIN", impostor(site.path(), database.major, &trickle(1_000_000, 0.1)));
+    command.env(
+        "BACKUP_PG_BIN",
+        impostor(site.path(), database.major, &trickle(1_000_000, 0.1)),
+    );
     let mut running = site.start(&mut command);
     running.until("the dump has started", || site.path().join("started").exists());
     running
@@ -39,7 +42,11 @@ fn a_server_that_is_stopped_midway_is_conn_err() {
         database.sql(LARGE);
         let site = Site::new();
         let running = midway(&site, &database);
-        if fast { server.stop() } else { server.crash() }
+        if fast {
+            server.stop()
+        } else {
+            server.crash()
+        }
         failed(running, &site, &database, "CONN_ERR", 10);
     }
 }
@@ -52,7 +59,9 @@ fn a_server_that_freezes_midway_is_stalled() {
     let site = Site::new();
     let mut command = site.backup(&database.url());
     command.env("BACKUP_PG_BIN", impostor(site.path(), 16, &trickle(1_000_000, 0.1)));
-    command.env("BACKUP_STALL_SECONDS", "2").env_remove("BACKUP_LOCK_WAIT_SECONDS");
+    command
+        .env("BACKUP_STALL_SECONDS", "2")
+        .env_remove("BACKUP_LOCK_WAIT_SECONDS");
     let mut running = site.start(&mut command);
     running.until("the dump has started", || site.path().join("started").exists());
     let frozen = Frozen::all_of(&server);
@@ -73,7 +82,9 @@ fn a_server_that_freezes_before_the_dump_does_not_hold_the_run_for_ever() {
     crate::support::impostor::write_script(&bin.join("pg_dumpall"), &real, site.path(), script);
     let mut command = site.backup(&database.url());
     command.env("BACKUP_PG_BIN", bin);
-    command.env("BACKUP_STALL_SECONDS", "2").env_remove("BACKUP_LOCK_WAIT_SECONDS");
+    command
+        .env("BACKUP_STALL_SECONDS", "2")
+        .env_remove("BACKUP_LOCK_WAIT_SECONDS");
     let mut running = site.start(&mut command);
     running.until("the roles are read", || site.path().join("started").exists());
     let frozen = Frozen::all_of(&server);
@@ -91,7 +102,9 @@ impl Frozen {
         let data = data.to_str().unwrap();
         let all = processes();
         let postmaster = all.iter().find(|one| one.command_line.contains(data)).unwrap().pid;
-        let family = all.iter().filter(|one| one.pid == postmaster || one.parent == postmaster);
+        let family = all
+            .iter()
+            .filter(|one| one.pid == postmaster || one.parent == postmaster);
         let pids: Vec<Pid> = family.filter_map(|one| Pid::from_raw(one.pid.cast_signed())).collect();
         for pid in &pids {
             drop(kill_process(*pid, Signal::STOP));
@@ -110,7 +123,11 @@ impl Drop for Frozen {
 
 /// pg_dump's session is the one that copies; ours is the other.
 fn terminate(database: &Database, copying: bool) {
-    let which = if copying { "query LIKE 'COPY%'" } else { "query NOT LIKE 'COPY%'" };
+    let which = if copying {
+        "query LIKE 'COPY%'"
+    } else {
+        "query NOT LIKE 'COPY%'"
+    };
     let ended = database.sql(&format!(
         "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE datname = current_database() AND application_name ~ '^(pgstow|pg_dump)' AND {which}"
@@ -125,7 +142,11 @@ fn a_dumps_session_that_is_terminated_is_conn_err() {
     let running = midway(&site, &database);
     terminate(&database, true);
     let failure = failed(running, &site, &database, "CONN_ERR", 10);
-    assert!(failure.message.contains("terminating connection"), "{}", failure.message);
+    assert!(
+        failure.message.contains("terminating connection"),
+        "{}",
+        failure.message
+    );
     site.assert_nothing_is_left_of(&database);
 }
 
@@ -185,7 +206,11 @@ fn a_table_that_stays_locked_is_pg_dump_err_with_a_hint_in_bounded_time() {
 fn a_server_without_a_free_connection_is_conn_err_and_says_so() {
     let server = OwnServer::start_with(15, &["max_connections=5", "superuser_reserved_connections=3"]);
     let database = server.database("crowded");
-    psql(15, &server.url(), "CREATE ROLE guest LOGIN PASSWORD 'guest''s own'; GRANT pg_read_all_data TO guest");
+    psql(
+        15,
+        &server.url(),
+        "CREATE ROLE guest LOGIN PASSWORD 'guest''s own'; GRANT pg_read_all_data TO guest",
+    );
     let site = Site::new();
     let url = database.url_as(Some(("guest", "guest's own")));
     // Two are left: ours takes one, a stranger the other, and pg_dump finds none.
@@ -194,14 +219,22 @@ fn a_server_without_a_free_connection_is_conn_err_and_says_so() {
     command.env("BACKUP_PG_BIN", impostor(site.path(), 15, script));
     let mut running = site.start(&mut command);
     running.until("the dump is about to start", || site.path().join("started").exists());
-    let mut stranger = stock(15, "psql").args(["-X", "-q", "-d", &url]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stranger = stock(15, "psql")
+        .args(["-X", "-q", "-d", &url])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     let guests = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'guest'";
     while psql(15, &server.url(), guests) != "2" {}
     fs::write(site.path().join("crowded"), "").unwrap();
     let failure = failed(running, &site, &database, "CONN_ERR", 10);
     assert!(failure.message.contains("connection slots"), "{}", failure.message);
     // And none at all for our own.
-    let mut another = stock(15, "psql").args(["-X", "-q", "-d", &url]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut another = stock(15, "psql")
+        .args(["-X", "-q", "-d", &url])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     while psql(15, &server.url(), guests) != "2" {}
     let failure = fail(&mut site.backup(&url), "CONN_ERR", 10);
     assert!(failure.hint.contains("max_connections"), "{}", failure.hint);

@@ -38,9 +38,17 @@ fn cured_by_its_hint(major: u32, hurdle: &str) -> Failure {
 fn a_table_that_the_role_may_not_read_is_named_with_its_grant() {
     for major in [15, 18] {
         let failure = cured_by_its_hint(major, "REVOKE SELECT ON \"the shop\".\"it's closed\" FROM ROLE");
-        assert!(failure.message.contains("\"the shop\".\"it's closed\""), "{}", failure.message);
+        assert!(
+            failure.message.contains("\"the shop\".\"it's closed\""),
+            "{}",
+            failure.message
+        );
         assert!(!failure.message.contains("open"), "{}", failure.message);
-        assert!(failure.hint.contains("GRANT SELECT ON \"the shop\".\"it's closed\" TO"), "{}", failure.hint);
+        assert!(
+            failure.hint.contains("GRANT SELECT ON \"the shop\".\"it's closed\" TO"),
+            "{}",
+            failure.hint
+        );
         assert!(failure.hint.contains("pg_read_all_data"), "{}", failure.hint);
     }
 }
@@ -49,13 +57,23 @@ fn a_table_that_the_role_may_not_read_is_named_with_its_grant() {
 fn a_sequence_that_the_role_may_not_read_is_named_with_its_grant() {
     let failure = cured_by_its_hint(17, "REVOKE SELECT ON SEQUENCE \"the shop\".numbers FROM ROLE");
     assert!(failure.message.contains("\"the shop\".numbers"), "{}", failure.message);
-    assert!(failure.hint.contains("GRANT SELECT ON SEQUENCE \"the shop\".numbers TO"), "{}", failure.hint);
+    assert!(
+        failure
+            .hint
+            .contains("GRANT SELECT ON SEQUENCE \"the shop\".numbers TO"),
+        "{}",
+        failure.hint
+    );
 }
 
 #[test]
 fn a_schema_that_the_role_may_not_use_is_named_with_its_grant() {
     let failure = cured_by_its_hint(16, "REVOKE USAGE ON SCHEMA \"the shop\" FROM ROLE");
-    assert!(failure.hint.contains("GRANT USAGE ON SCHEMA \"the shop\" TO"), "{}", failure.hint);
+    assert!(
+        failure.hint.contains("GRANT USAGE ON SCHEMA \"the shop\" TO"),
+        "{}",
+        failure.hint
+    );
 }
 
 #[test]
@@ -72,7 +90,11 @@ fn row_level_security_that_hides_rows_is_permission_with_bypassrls() {
 fn a_large_object_that_the_role_may_not_read_is_named_with_its_grant() {
     let failure = cured_by_its_hint(17, "SELECT lo_from_bytea(4711, 'secret')");
     assert!(failure.message.contains("4711"), "{}", failure.message);
-    assert!(failure.hint.contains("GRANT SELECT ON LARGE OBJECT 4711"), "{}", failure.hint);
+    assert!(
+        failure.hint.contains("GRANT SELECT ON LARGE OBJECT 4711"),
+        "{}",
+        failure.hint
+    );
 }
 
 #[test]
@@ -91,7 +113,15 @@ fn tables(site: &Site, report: &Value) -> Vec<Value> {
     let manifest: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let tables = manifest["tables"].as_array().unwrap().iter();
     tables
-        .map(|table| serde_json::json!([table["schema"], table["name"], table["rows"], table["bytes"], table["sha256"]]))
+        .map(|table| {
+            serde_json::json!([
+                table["schema"],
+                table["name"],
+                table["rows"],
+                table["bytes"],
+                table["sha256"]
+            ])
+        })
         .collect()
 }
 
@@ -131,7 +161,10 @@ fn a_roles_own_settings_change_nothing_of_what_is_read() {
             "lc_messages = 'C'",
         ];
         for setting in settings {
-            database.sql(&format!("ALTER ROLE {} IN DATABASE \"{}\" SET {setting}", role.name, database.name));
+            database.sql(&format!(
+                "ALTER ROLE {} IN DATABASE \"{}\" SET {setting}",
+                role.name, database.name
+            ));
         }
         let odd = report(&mut site.backup(&role.url()));
         assert_eq!(tables(&site, &plain), tables(&site, &odd), "PostgreSQL {major}");
@@ -145,7 +178,10 @@ fn a_roles_row_security_off_is_no_way_around_a_policy() {
     let (site, database) = (Site::new(), Database::fresh(15));
     database.sql("CREATE TABLE t AS SELECT 1 AS a; ALTER TABLE t ENABLE ROW LEVEL SECURITY");
     let role = Role::new(&database, "");
-    database.sql(&format!("GRANT pg_read_all_data TO {0}; ALTER ROLE {0} SET row_security = off", role.name));
+    database.sql(&format!(
+        "GRANT pg_read_all_data TO {0}; ALTER ROLE {0} SET row_security = off",
+        role.name
+    ));
     fail(&mut site.backup(&role.url()), "PERMISSION", 13);
     site.assert_nothing_is_left_of(&database);
 }
@@ -172,7 +208,10 @@ fn a_roles_timeouts_do_not_end_a_run_that_takes_longer() {
         let mut command = site.backup(&role.url());
         command.env("BACKUP_PG_BIN", impostor(site.path(), major, &trickle(250_000, 0.15)));
         let report = report(&mut command);
-        assert!(report["duration_seconds"].as_f64().unwrap() > 1.0, "too quick to tell: {report}");
+        assert!(
+            report["duration_seconds"].as_f64().unwrap() > 1.0,
+            "too quick to tell: {report}"
+        );
         assert_eq!(report["rows"], 50_000);
         site.assert_nothing_runs();
     }

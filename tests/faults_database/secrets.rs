@@ -33,7 +33,13 @@ fn a_secret_that_is_not_there_is_named() {
 #[test]
 fn a_secret_that_is_neither_json_nor_a_url_is_not_quoted() {
     let site = Site::new();
-    for value in ["hunter2 and more", "{\"password\": \"hunter2", "[\"hunter2\"]", "  ", "postgres://u:hunter2@[/d"] {
+    for value in [
+        "hunter2 and more",
+        "{\"password\": \"hunter2",
+        "[\"hunter2\"]",
+        "  ",
+        "postgres://u:hunter2@[/d",
+    ] {
         let failure = refused(&site, &moto::secret(value));
         assert!(!failure.stderr.contains("hunter2"), "{}", failure.stderr);
     }
@@ -58,7 +64,11 @@ fn a_secret_that_the_task_may_not_read_says_which_permission_it_needs() {
     let mut command = with_secret(&site, "guarded");
     let failure = fail(cloud.as_nobody(&mut command), "SECRET", 12);
     assert!(failure.message.contains("denied"), "{}", failure.message);
-    assert!(failure.hint.contains("secretsmanager:GetSecretValue"), "{}", failure.hint);
+    assert!(
+        failure.hint.contains("secretsmanager:GetSecretValue"),
+        "{}",
+        failure.hint
+    );
     command.env("AWS_SECRET_ACCESS_KEY", "not the key");
     fail(&mut command, "SECRET", 12);
     site.assert_nothing_is_left();

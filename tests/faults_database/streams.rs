@@ -19,8 +19,12 @@ fn spoilt(script: &str, code: &str, exit: i32) -> [Failure; 2] {
     ["custom", "plain"].map(|format| {
         let site = Site::new();
         let mut command = site.backup(&database.url());
-        command.env("BACKUP_PG_BIN", impostor(site.path(), 17, script)).env("BACKUP_STALL_SECONDS", "2");
-        command.env_remove("BACKUP_LOCK_WAIT_SECONDS").args(["--format", format]);
+        command
+            .env("BACKUP_PG_BIN", impostor(site.path(), 17, script))
+            .env("BACKUP_STALL_SECONDS", "2");
+        command
+            .env_remove("BACKUP_LOCK_WAIT_SECONDS")
+            .args(["--format", format]);
         let failure = fail(&mut command, code, exit);
         assert!(failure.took < Duration::from_secs(15), "{:?}", failure.took);
         site.assert_nothing_is_left_of(&database);
@@ -30,7 +34,11 @@ fn spoilt(script: &str, code: &str, exit: i32) -> [Failure; 2] {
 
 fn says(failures: &[Failure], word: &str) {
     for failure in failures {
-        assert!(failure.message.contains(word), "{word:?} is not in: {}", failure.message);
+        assert!(
+            failure.message.contains(word),
+            "{word:?} is not in: {}",
+            failure.message
+        );
     }
 }
 
@@ -43,12 +51,26 @@ fn killed_midway_is_pg_dump_err_and_names_the_signal() {
 
 #[test]
 fn a_crash_midway_is_pg_dump_err_and_names_the_signal() {
-    says(&spoilt("$REAL \"$@\" | head -c 1000000; ulimit -c 0; kill -SEGV $$", "PG_DUMP_ERR", 20), "SIGSEGV");
+    says(
+        &spoilt(
+            "$REAL \"$@\" | head -c 1000000; ulimit -c 0; kill -SEGV $$",
+            "PG_DUMP_ERR",
+            20,
+        ),
+        "SIGSEGV",
+    );
 }
 
 #[test]
 fn exit_1_after_the_last_byte_of_a_whole_archive_is_pg_dump_err() {
-    says(&spoilt("$REAL \"$@\"; echo 'pg_dump: error: could not close' >&2; exit 1", "PG_DUMP_ERR", 20), "could not close");
+    says(
+        &spoilt(
+            "$REAL \"$@\"; echo 'pg_dump: error: could not close' >&2; exit 1",
+            "PG_DUMP_ERR",
+            20,
+        ),
+        "could not close",
+    );
 }
 
 #[test]
@@ -108,7 +130,11 @@ fn silence_midway_is_stalled() {
 
 #[test]
 fn a_pg_dump_that_ignores_being_stopped_is_stalled_and_killed() {
-    spoilt("trap '' TERM INT HUP; $REAL \"$@\" | head -c 1000000; while :; do sleep 1; done", "STALLED", 22);
+    spoilt(
+        "trap '' TERM INT HUP; $REAL \"$@\" | head -c 1000000; while :; do sleep 1; done",
+        "STALLED",
+        22,
+    );
 }
 
 #[test]
@@ -121,7 +147,9 @@ fn slow_is_not_stalled() {
     let (site, database) = (Site::new(), database(17));
     let mut command = site.backup(&database.url());
     command.env("BACKUP_PG_BIN", impostor(site.path(), 17, &trickle(1_000_000, 0.7)));
-    command.env("BACKUP_STALL_SECONDS", "2").env_remove("BACKUP_LOCK_WAIT_SECONDS");
+    command
+        .env("BACKUP_STALL_SECONDS", "2")
+        .env_remove("BACKUP_LOCK_WAIT_SECONDS");
     let report = report(&mut command);
     assert!(report["duration_seconds"].as_f64().unwrap() > 3.0, "{report}");
     assert_good(&site.store(), report["id"].as_str().unwrap(), 17);
@@ -133,10 +161,17 @@ fn a_flood_of_complaints_is_cut_and_does_not_hold_up_the_dump() {
     let flood = "head -c 30000000 /dev/zero | tr '\\0' 'x' >&2; yes 'pg_dump: warning: again' | head -n 300000 >&2;";
     let (site, database) = (Site::new(), database(17));
     let mut command = site.backup(&database.url());
-    command.env("BACKUP_PG_BIN", impostor(site.path(), 17, &format!("{flood} exec $REAL \"$@\"")));
+    command.env(
+        "BACKUP_PG_BIN",
+        impostor(site.path(), 17, &format!("{flood} exec $REAL \"$@\"")),
+    );
     report(&mut command);
     // `spoilt` sees that the error is short.
-    let failures = spoilt(&format!("{flood} echo 'pg_dump: error: enough' >&2; {flood} exit 1"), "PG_DUMP_ERR", 20);
+    let failures = spoilt(
+        &format!("{flood} echo 'pg_dump: error: enough' >&2; {flood} exit 1"),
+        "PG_DUMP_ERR",
+        20,
+    );
     for failure in failures {
         assert!(failure.stderr.len() < 10_000, "{} bytes", failure.stderr.len());
     }
@@ -163,7 +198,10 @@ fn a_complaint_in_bytes_that_are_no_text_is_told_all_the_same() {
 fn what_pg_dump_leaves_running_does_not_survive_it() {
     let (site, database) = (Site::new(), database(17));
     let mut command = site.backup(&database.url());
-    command.env("BACKUP_PG_BIN", impostor(site.path(), 17, "sleep 1000 & exec $REAL \"$@\""));
+    command.env(
+        "BACKUP_PG_BIN",
+        impostor(site.path(), 17, "sleep 1000 & exec $REAL \"$@\""),
+    );
     // The one that is left holds the pipe open: it is the end of pg_dump that counts.
     report(&mut command);
     site.assert_nothing_runs();

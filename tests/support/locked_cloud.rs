@@ -51,13 +51,22 @@ impl LockedCloud {
         };
         cloud.access_key = element("AccessKeyId");
         cloud.secret_key = element("SecretAccessKey");
-        let locked = post(&cloud.endpoint, "/moto-api/reset-auth", &[("Content-Type", "text/plain")], "0");
+        let locked = post(
+            &cloud.endpoint,
+            "/moto-api/reset-auth",
+            &[("Content-Type", "text/plain")],
+            "0",
+        );
         assert_eq!(locked.status, 200, "{}", locked.body);
         cloud
     }
 
     fn call(&self, service: &str, headers: &[(&str, &str)], body: &str) -> String {
-        let kind = if headers.is_empty() { "application/x-www-form-urlencoded" } else { "application/x-amz-json-1.1" };
+        let kind = if headers.is_empty() {
+            "application/x-www-form-urlencoded"
+        } else {
+            "application/x-amz-json-1.1"
+        };
         let signature = format!(
             "AWS4-HMAC-SHA256 Credential=test/20250101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
         );
