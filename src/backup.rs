@@ -161,7 +161,8 @@ async fn make(
     let size = answered(job, source.session.size()).await?;
     job.observer.estimate(size.tables);
     let snapshot = answered(job, source.session.export_snapshot()).await?;
-    record.source(&size, &snapshot);
+    let names = answered(job, source.session.names_in_other_encoding()).await?;
+    record.source(&size, &snapshot, names);
 
     // Proof 1: pg_dump has exited with 0, and its stream was whole.
     job.observer.phase("reading the database");
@@ -186,7 +187,10 @@ async fn make(
     record.data(passed.archive.as_ref(), &passed.expected, passed.md5, passed.bytes_read);
 
     for file in record.sidecars(passed.archive, sidecars) {
-        replicas.put(&file.key, file.bytes, &file.info).await?;
+        // One that is cut short is given up with the others, and was born `pending`.
+        job.stop
+            .or_stop(replicas.put(&file.key, file.bytes, &file.info))
+            .await?;
     }
 
     // All files get the tag that no rule expires before the manifest is put, so that a committed

@@ -1,6 +1,7 @@
 //! Credentials kept in Secrets Manager.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
@@ -17,6 +18,8 @@ pub struct SecretSource {
     client: Client,
     id: String,
     overrides: ConnectionInfo,
+    /// The database's name as it was last read: a run that fails has nothing else that names it.
+    database: Arc<Mutex<Option<String>>>,
 }
 
 impl SecretSource {
@@ -25,6 +28,7 @@ impl SecretSource {
             client,
             id: id.into(),
             overrides,
+            database: Arc::default(),
         }
     }
 
@@ -42,6 +46,9 @@ impl SecretSource {
         };
         let given = parse(text).map_err(|why| self.unfit(&why))?;
         let info = given.merge(&self.overrides);
+        if let Some(name) = &info.dbname {
+            *self.database.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.clone());
+        }
         match missing(&info) {
             Some((field, cure)) => Err(self.unfit(&format!("it lacks `{field}`")).hint(cure)),
             None => Ok(info),
@@ -87,6 +94,17 @@ impl Credentials {
                 Ok((info, session))
             }
             (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The database's name, as far as the settings tell it or the secret has told it.
+    pub fn database(&self) -> Option<String> {
+        match self {
+            Credentials::Direct(info) => info.database().map(str::to_owned),
+            Credentials::Secret(source) => {
+                let read = source.database.lock().unwrap_or_else(PoisonError::into_inner);
+                source.overrides.dbname.clone().or_else(|| read.clone())
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::join_all;
 
 use crate::backup_id::BackupId;
 use crate::catalog::{self, NotPublished};
@@ -239,11 +240,7 @@ impl Replicas {
 }
 
 async fn discard(store: &dyn Store, written: Vec<String>, error: Error) -> Error {
-    let mut error = error;
-    for key in written {
-        if let Err(second) = store.discard(&key).await {
-            error = error.also(second);
-        }
-    }
-    error
+    // A handful of files: all at once, so that a store that is ill is waited for once.
+    let discarded = join_all(written.iter().map(|key| store.discard(key))).await;
+    discarded.into_iter().filter_map(Result::err).fold(error, Error::also)
 }
