@@ -1,6 +1,9 @@
 //! What can be wrong between us and the database: the way to it, the secret, the role, the
 //! programs, the server itself. Each test looks at what is told, and at what is left behind.
 
+// The lints spare tests, but not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 #[path = "faults_database/programs.rs"]

@@ -1,6 +1,9 @@
 //! A folder store that is missing, closed, full or taken away: what the run says, and that nothing
 //! but the lease stays behind.
 
+// The lints spare tests, but not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;

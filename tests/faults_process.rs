@@ -1,6 +1,9 @@
 //! Faults of the run itself: two at once, signals at any moment, and secrets that must stay where
 //! they are.
 
+// The lints spare tests, but not their helpers.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 mod support;
 
 #[path = "faults_process/crowding.rs"]

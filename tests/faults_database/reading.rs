@@ -43,9 +43,9 @@ fn a_server_that_is_stopped_midway_is_conn_err() {
         let site = Site::new();
         let running = midway(&site, &database);
         if fast {
-            server.stop()
+            server.stop();
         } else {
-            server.crash()
+            server.crash();
         }
         failed(running, &site, &database, "CONN_ERR", 10);
     }

@@ -365,7 +365,7 @@ async fn no_secret_is_in_the_arguments_environment_or_errors_of_the_child() {
     // The shell adds these by itself.
     names.retain(|name| !matches!(*name, "PWD" | "SHLVL" | "_" | "OLDPWD"));
     names.sort_unstable();
-    assert_eq!(names, ["LC_ALL", "PATH", "PGAPPNAME", "PGPASSFILE"]);
+    assert_eq!(names, ["LC_ALL", "PATH", "PGAPPNAME", "PGPASSFILE", "PGTZ"]);
     assert_eq!(read("passfile"), "*:*:*:*:pw of quiet_role\n");
     let modes = read("modes");
     assert!(
