@@ -16,7 +16,6 @@ use crate::command::BackupRequest;
 use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
 use crate::lease::{Acquired, Holder, Lease, Previous};
-use crate::leftovers;
 use crate::postgres::{self, Passfile, Programs, Session};
 use crate::progress::Observer;
 use crate::report::BackupReport;
@@ -126,7 +125,8 @@ async fn under_lease(
         listed.first().map(|newest| &newest.id),
     );
     lease.announce(&id).await?;
-    let cleared = leftovers::clear(&*replicas.primary(), &id, &listed, started).await;
+    let dead = took_over.as_ref().and_then(Previous::backup_id);
+    let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
     let tier = catalog::choose_tier(
         &*replicas.primary(),
         &job.settings.retention.policy,
