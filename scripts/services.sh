@@ -117,10 +117,11 @@ start_s3() {
   "actions": ["Read", "List"]}]}
 JSON
     # Without a key for it, asking for server-side encryption is answered with 500.
-    WEED_S3_SSE_KEK=$(openssl rand -hex 32) launch s3 "$WEED" -logtostderr server -dir="$SCRATCH/s3" \
+    # And every test has a bucket, for each of which it would make seven volumes at once.
+    WEED_S3_SSE_KEK=$(openssl rand -hex 32) WEED_MASTER_VOLUME_GROWTH_COPY_1=1 launch s3 "$WEED" -logtostderr server -dir="$SCRATCH/s3" \
         -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.port="$master" -volume.port="$volume" -filer.port="$filer" \
         -filer -s3 -s3.port="$s3" -s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false \
-        -s3.config="$SCRATCH/s3.json" -master.volumeSizeLimitMB=1024 -volume.max=100 -master.telemetry=false
+        -s3.config="$SCRATCH/s3.json" -master.volumeSizeLimitMB=1024 -volume.max=10000 -master.telemetry=false
     # It leaves these behind in /tmp when it is killed.
     for name in "filer-$filer" "filer-grpc-$((filer + 10000))" "master-grpc-$((master + 10000))" \
         "volume-grpc-$((volume + 10000))" "s3-$s3" "s3-grpc-$((s3 + 10000))"; do

@@ -161,7 +161,8 @@ async fn make(
     let size = job.stop.or_stop(source.session.size()).await?;
     job.observer.estimate(size.tables);
     let snapshot = job.stop.or_stop(source.session.export_snapshot()).await?;
-    record.source(&size, &snapshot);
+    let names = job.stop.or_stop(source.session.names_in_other_encoding()).await?;
+    record.source(&size, &snapshot, names);
 
     // Proof 1: pg_dump has exited with 0, and its stream was whole.
     job.observer.phase("reading the database");

@@ -1,5 +1,6 @@
 //! What the server says of itself, and the snapshot that the whole backup reads.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
@@ -51,6 +52,13 @@ pub struct DatabaseSize {
     pub database: Option<u64>,
     /// Tables and their out-of-line values: about what COPY will send.
     pub tables: u64,
+}
+
+/// A table's names as UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableName {
+    pub schema: String,
+    pub name: String,
 }
 
 /// What pg_dump sets in its own session, for the same reasons: nothing that the role or database
@@ -215,6 +223,31 @@ impl Session {
             database: database.ok().and_then(bytes),
             tables: bytes(tables).unwrap_or_default(),
         })
+    }
+
+    /// The tables by OID, where only the server can read what pg_dump writes as their names: in
+    /// another encoding than UTF-8. Empty otherwise. Ask after the snapshot was exported, so that
+    /// the names are those of that moment.
+    pub async fn names_in_other_encoding(&self) -> Result<HashMap<u32, TableName>> {
+        if self.server.encoding == "UTF8" {
+            return Ok(HashMap::new());
+        }
+        let rows = self
+            .client
+            .query(
+                "SELECT c.oid, n.nspname::text, c.relname::text
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind = 'r' AND n.nspname <> 'pg_catalog'",
+                &[],
+            )
+            .await
+            .map_err(|error| self.error("cannot read the tables' names", &error))?;
+        // A database without an encoding (SQL_ASCII) may hold names that are no text at all.
+        let named = |row: &Row| {
+            let (schema, name) = (row.try_get(1).ok()?, row.try_get(2).ok()?);
+            Some((row.try_get(0).ok()?, TableName { schema, name }))
+        };
+        Ok(rows.iter().filter_map(named).collect())
     }
 
     /// A question that the server may refuse. Within the snapshot's transaction a refusal, or a
