@@ -58,6 +58,13 @@ pub struct Previous {
     pub expired_at: Timestamp,
 }
 
+impl Previous {
+    /// The backup that it never finished, where it came as far as choosing one.
+    pub fn backup_id(&self) -> Option<BackupId> {
+        self.backup.as_ref()?.parse().ok()
+    }
+}
+
 #[derive(Debug)]
 pub struct Acquired {
     pub lease: Lease,

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use jiff::Timestamp;
 
 use crate::backup_id::BackupId;
-use crate::catalog::{self, NotPublished};
+use crate::catalog::{self, Listed, NotPublished};
 use crate::error::{Error, Result};
+use crate::leftovers::{self, Cleared};
 use crate::manifest::Manifest;
 use crate::pipeline::Copy;
 use crate::report::{ErrorReport, StoreReport};
@@ -65,6 +67,22 @@ impl Replicas {
 
     pub(super) fn primary(&self) -> Arc<dyn Store> {
         Arc::clone(&self.all[0].store)
+    }
+
+    /// Deals with what dead runs have left, in every store. `listed` is the primary's list; `dead`
+    /// is the backup that the holder of the lease before us never finished.
+    pub(super) async fn clear(
+        &self,
+        own: &BackupId,
+        listed: &[Listed],
+        dead: Option<&BackupId>,
+        now: Timestamp,
+    ) -> Cleared {
+        let mut cleared = leftovers::clear(&*self.primary(), own, listed, now).await;
+        for copy in self.all.iter().skip(1).filter(|replica| replica.takes_part()) {
+            cleared.add(leftovers::clear_copy(&*copy.store, own, dead, now).await);
+        }
+        cleared
     }
 
     /// One upload per store that takes part, the primary's first.
@@ -239,8 +257,9 @@ impl Replicas {
     }
 }
 
+/// All at once: a store that is ill is waited for once, not once per file.
 async fn discard(store: &dyn Store, written: Vec<String>, error: Error) -> Error {
-    // A handful of files: all at once, so that a store that is ill is waited for once.
     let discarded = join_all(written.iter().map(|key| store.discard(key))).await;
-    discarded.into_iter().filter_map(Result::err).fold(error, Error::also)
+    let failed = discarded.into_iter().filter_map(Result::err);
+    failed.fold(error, Error::also)
 }

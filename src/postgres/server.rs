@@ -240,28 +240,28 @@ impl Session {
     }
 
     /// The tables by OID, where only the server can read what pg_dump writes as their names: in
-    /// another encoding than UTF-8. Empty otherwise. Ask after the snapshot was exported, so that
-    /// the names are those of that moment.
-    pub async fn names_in_other_encoding(&self) -> Result<HashMap<u32, TableName>> {
-        if self.server.encoding == "UTF8" {
-            return Ok(HashMap::new());
+    /// another encoding than UTF-8. Ask after the snapshot was exported, so that the names are
+    /// those of that moment. Empty where there is no need, and where it cannot be done: a database
+    /// without an encoding (SQL_ASCII) has names that are no text in any.
+    pub async fn names_in_other_encoding(&self) -> HashMap<u32, TableName> {
+        if ["UTF8", "SQL_ASCII"].contains(&self.server.encoding.as_str()) {
+            return HashMap::new();
         }
-        let rows = self
-            .client
-            .query(
-                "SELECT c.oid, n.nspname::text, c.relname::text
-                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relkind = 'r' AND n.nspname <> 'pg_catalog'",
-                &[],
-            )
-            .await
-            .map_err(|error| self.error("cannot read the tables' names", &error))?;
-        // A database without an encoding (SQL_ASCII) may hold names that are no text at all.
-        let named = |row: &Row| {
-            let (schema, name) = (row.try_get(1).ok()?, row.try_get(2).ok()?);
-            Some((row.try_get(0).ok()?, TableName { schema, name }))
+        let question = "SELECT coalesce(array_agg(c.oid), '{}'), coalesce(array_agg(n.nspname::text), '{}'),
+                               coalesce(array_agg(c.relname::text), '{}')
+                        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                        WHERE c.relkind = 'r' AND n.nspname <> 'pg_catalog'";
+        let Ok(Some(row)) = self.attempt(question).await else {
+            return HashMap::new();
         };
-        Ok(rows.iter().filter_map(named).collect())
+        let (oids, schemas, names): (Vec<u32>, Vec<String>, Vec<String>) =
+            match (row.try_get(0), row.try_get(1), row.try_get(2)) {
+                (Ok(oids), Ok(schemas), Ok(names)) => (oids, schemas, names),
+                _ => return HashMap::new(),
+            };
+        let names = schemas.into_iter().zip(names);
+        let names = names.map(|(schema, name)| TableName { schema, name });
+        oids.into_iter().zip(names).collect()
     }
 
     /// A question that the server may refuse. Within the snapshot's transaction a refusal, or a

@@ -217,7 +217,20 @@ fn differs_from_pg_dumps_only_in_time_and_chunks(major: u32) {
     let (mut our_head, mut stock_head) = (ours[..toc.len()].to_vec(), piped[..toc.len()].to_vec());
     clear_time(&mut our_head);
     clear_time(&mut stock_head);
-    assert!(our_head == stock_head, "the heads differ in more than the time");
+    let differs = our_head
+        .iter()
+        .zip(&stock_head)
+        .position(|(mine, theirs)| mine != theirs);
+    if let Some(at) = differs {
+        let around = |head: &[u8]| {
+            String::from_utf8_lossy(&head[at.saturating_sub(300)..(at + 100).min(head.len())]).into_owned()
+        };
+        panic!(
+            "the heads differ at {at}:\n{}\nagainst\n{}",
+            around(&our_head),
+            around(&stock_head)
+        );
+    }
 
     let (our_streams, stock_streams) = (streams(&ours, toc.len()), streams(&piped, toc.len()));
     assert_eq!(our_streams.len(), stock_streams.len());
