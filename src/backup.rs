@@ -16,7 +16,6 @@ use crate::command::BackupRequest;
 use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
 use crate::lease::{Acquired, Holder, Lease, Previous};
-use crate::leftovers;
 use crate::postgres::{self, Passfile, Programs, Session};
 use crate::progress::Observer;
 use crate::report::BackupReport;
@@ -126,7 +125,8 @@ async fn under_lease(
         listed.first().map(|newest| &newest.id),
     );
     lease.announce(&id).await?;
-    let cleared = leftovers::clear(&*replicas.primary(), &id, &listed, started).await;
+    let dead = took_over.as_ref().and_then(Previous::backup_id);
+    let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
     let tier = catalog::choose_tier(
         &*replicas.primary(),
         &job.settings.retention.policy,
@@ -157,11 +157,11 @@ async fn make(
 
     // Before the snapshot, so that it is not held longer than it is read.
     job.observer.phase("reading roles and settings");
-    let sidecars = job.stop.or_stop(sidecars::gather(job, source)).await?;
-    let size = job.stop.or_stop(source.session.size()).await?;
+    let sidecars = sidecars::gather(job, source).await?;
+    let size = answered(job, source.session.size()).await?;
     job.observer.estimate(size.tables);
-    let snapshot = job.stop.or_stop(source.session.export_snapshot()).await?;
-    let names = source.session.names_in_other_encoding().await;
+    let snapshot = answered(job, source.session.export_snapshot()).await?;
+    let names = answered(job, async { Ok(source.session.names_in_other_encoding().await) }).await?;
     record.source(&size, &snapshot, names);
 
     // Proof 1: pg_dump has exited with 0, and its stream was whole.
@@ -172,8 +172,10 @@ async fn make(
     let passed = match stream::run(job, source, &snapshot, codec, uploads, lease).await {
         Err(error) if error.code() == Code::Permission => {
             // pg_dump stops at the first object; the server can name them all, and the GRANT.
-            source.session.check_privileges().await?;
-            return Err(error);
+            return match answered(job, source.session.check_privileges()).await {
+                Err(named) if named.code() == Code::Permission => Err(named),
+                _ => Err(error),
+            };
         }
         passed => passed?,
     };
@@ -185,7 +187,10 @@ async fn make(
     record.data(passed.archive.as_ref(), &passed.expected, passed.md5, passed.bytes_read);
 
     for file in record.sidecars(passed.archive, sidecars) {
-        replicas.put(&file.key, file.bytes, &file.info).await?;
+        // One that is cut short is given up with the others, and was born `pending`.
+        job.stop
+            .or_stop(replicas.put(&file.key, file.bytes, &file.info))
+            .await?;
     }
 
     // All files get the tag that no rule expires before the manifest is put, so that a committed
@@ -204,6 +209,18 @@ async fn make(
         record.warn(warning);
     }
     Ok(())
+}
+
+/// What the server says to one of our questions. It may be silent for as long as a dump may.
+async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = job.settings.postgres.stall;
+    let answer = async {
+        tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
+            let text = format!("the database has not answered for {} s", limit.as_secs());
+            Err(Error::new(Code::Stalled, text))
+        })
+    };
+    job.stop.or_stop(answer).await
 }
 
 /// What `auto` means for this pg_dump, and what the settings ask for otherwise.

@@ -58,6 +58,13 @@ pub struct Previous {
     pub expired_at: Timestamp,
 }
 
+impl Previous {
+    /// The backup that it never finished, where it came as far as choosing one.
+    pub fn backup_id(&self) -> Option<BackupId> {
+        self.backup.as_ref()?.parse().ok()
+    }
+}
+
 #[derive(Debug)]
 pub struct Acquired {
     pub lease: Lease,
@@ -217,6 +224,7 @@ impl Lease {
                     error.code(),
                     format!("cannot renew the lease of database {:?}", self.shared.database),
                 )
+                .hint(error.hint_text())
                 .source(error),
             })
     }

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, database_folder, lease_key};
-use crate::catalog::Listed;
+use crate::catalog::{Listed, backups};
 use crate::error::{Error, Result};
 use crate::retention::Tag;
 use crate::store::{Store, Unfinished};
@@ -23,6 +23,9 @@ const SURELY_DEAD: SignedDuration = SignedDuration::from_hours(24);
 /// One left-over and what became of it: for the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOver {
+    /// The store, where it is not the primary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     pub key: String,
     pub found: What,
     #[serde(flatten)]
@@ -64,17 +67,53 @@ pub struct Cleared {
     pub warnings: Vec<Error>,
 }
 
-/// Deals with the left-overs of a database. To be called by the holder of its lease, before it
-/// writes anything; `own` is its id, `listed` the database's folders as they are now.
+/// Deals with the left-overs of a database in the store that the lease is in. To be called by its
+/// holder, before it writes anything; `own` is its id, `listed` the database's folders as they are
+/// now.
 pub async fn clear(store: &dyn Store, own: &BackupId, listed: &[Listed], now: Timestamp) -> Cleared {
+    let dead = |id: &BackupId| id != own && id.database() == own.database();
+    sweep(store, own, listed, now, dead).await
+}
+
+/// As [`clear`], in a store that gets a copy. Its lease is not held, so it may be used by runs that
+/// have another primary: only what `dead` has left, the backup of the run whose lease was taken
+/// over, is known to be nobody's, and what is older than any run.
+pub async fn clear_copy(store: &dyn Store, own: &BackupId, dead: Option<&BackupId>, now: Timestamp) -> Cleared {
+    let listed = match backups(store, Some(own.database())).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            return Cleared {
+                warnings: vec![error],
+                ..Cleared::default()
+            };
+        }
+    };
+    let dead = |id: &BackupId| {
+        let old = now.duration_since(id.timestamp()) > SURELY_DEAD;
+        id != own && id.database() == own.database() && (Some(id) == dead || old)
+    };
+    let mut cleared = sweep(store, own, &listed, now, dead).await;
+    for left_over in &mut cleared.left_overs {
+        left_over.store = Some(store.url().to_owned());
+    }
+    cleared
+}
+
+async fn sweep(
+    store: &dyn Store,
+    own: &BackupId,
+    listed: &[Listed],
+    now: Timestamp,
+    dead: impl Fn(&BackupId) -> bool,
+) -> Cleared {
     let mut cleared = Cleared::default();
     match store.unfinished(&database_folder(own.database())).await {
         Ok(unfinished) => {
-            let dead = unfinished
+            let abandoned = unfinished
                 .iter()
-                .filter(|one| is_dead(one, own, listed, now))
+                .filter(|one| is_abandoned(one, own, listed, now, &dead))
                 .take(AT_MOST);
-            for one in dead {
+            for one in abandoned {
                 let result = store.abort_unfinished(one).await;
                 cleared.note(&one.key, What::UnfinishedUpload, Outcome::Aborted, result);
             }
@@ -83,7 +122,7 @@ pub async fn clear(store: &dyn Store, own: &BackupId, listed: &[Listed], now: Ti
     }
     let orphans = listed
         .iter()
-        .filter(|folder| !folder.has_manifest && folder.id != *own && folder.id.database() == own.database())
+        .filter(|folder| !folder.has_manifest && dead(&folder.id))
         .flat_map(|folder| &folder.files);
     for (number, file) in orphans.enumerate() {
         if number == AT_MOST {
@@ -110,6 +149,11 @@ pub async fn clear(store: &dyn Store, own: &BackupId, listed: &[Listed], now: Ti
 }
 
 impl Cleared {
+    pub fn add(&mut self, more: Cleared) {
+        self.left_overs.extend(more.left_overs);
+        self.warnings.extend(more.warnings);
+    }
+
     fn note(&mut self, key: &str, found: What, done: Outcome, result: Result<()>) {
         let outcome = match result {
             Ok(()) => done,
@@ -124,6 +168,7 @@ impl Cleared {
             }
         };
         self.left_overs.push(LeftOver {
+            store: None,
             key: key.to_owned(),
             found,
             outcome,
@@ -131,16 +176,22 @@ impl Cleared {
     }
 }
 
-/// Whether nobody can be writing this any more. The lease is ours, so no other backup run is;
-/// what lies beside a finished backup, or is a lease, may be another command's and gets a day.
-fn is_dead(unfinished: &Unfinished, own: &BackupId, listed: &[Listed], now: Timestamp) -> bool {
+/// Whether nobody can be writing this any more. What lies beside a finished backup, or is a lease,
+/// may be another command's, which holds no lease, and gets a day.
+fn is_abandoned(
+    unfinished: &Unfinished,
+    own: &BackupId,
+    listed: &[Listed],
+    now: Timestamp,
+    dead: impl Fn(&BackupId) -> bool,
+) -> bool {
     let old = || {
         unfinished
             .started
             .is_some_and(|started| now.duration_since(started) > SURELY_DEAD)
     };
     match BackupId::of_key(&unfinished.key) {
-        Some((id, _)) if id == *own || id.database() != own.database() => false,
+        Some((id, _)) if !dead(&id) => false,
         Some((id, _)) => {
             let finished = listed.iter().any(|folder| folder.has_manifest && folder.id == id);
             !finished || old()
@@ -160,7 +211,6 @@ async fn is_pending(store: &dyn Store, key: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::backups;
     use crate::catalog::tests::{id, plant};
     use crate::manifest::tests::sample;
     use crate::retention::{TIER_TAG, Tier};
@@ -230,6 +280,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn in_a_copy_only_what_is_surely_nobodys_is_given_up() {
+        let dead = id("shop/20250130T040500Z-full");
+        let young = id("shop/20250131T110000Z-full");
+        let old = id("shop/20250129T110000Z-full");
+        for (known, gone) in [(Some(&dead), true), (None, true), (Some(&young), false)] {
+            let store = MemoryStore::without_lifecycle();
+            // More than a day old, or named by the lease that was taken over.
+            let now = if known == Some(&young) {
+                "2025-01-30T20:00:00Z"
+            } else {
+                NOW
+            };
+            store.plant(&dead.key("shop.dump"), "x", &[]);
+            store.plant(&old.key("shop.dump"), "x", &[]);
+            store.plant_unfinished(&dead.key("shop.toc"), Some(now.parse().unwrap()));
+            let own = id("shop/20250131T120000Z-full");
+            let cleared = clear_copy(&store, &own, known, now.parse().unwrap()).await;
+            assert!(cleared.warnings.is_empty());
+            assert_eq!(!store.keys().contains(&dead.key("shop.dump")), gone);
+            assert_eq!(store.unfinished_keys().is_empty(), gone);
+            assert!(!store.keys().contains(&old.key("shop.dump")));
+            assert!(cleared.left_overs.iter().all(|one| one.store.is_some()));
+        }
+    }
+
+    #[tokio::test]
     async fn with_a_lifecycle_they_are_tagged_and_only_once() {
         let store = MemoryStore::with_lifecycle();
         fill(&store);
@@ -242,6 +318,7 @@ mod tests {
         assert_eq!(
             cleared.left_overs.last(),
             Some(&LeftOver {
+                store: None,
                 key: dump.to_owned(),
                 found: What::FileWithoutManifest,
                 outcome: Outcome::Discarded

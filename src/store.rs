@@ -82,6 +82,13 @@ pub trait Upload: Send {
     /// in flight as the back end allows, so a caller cannot run ahead of the store.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
+    /// Everything has been written: returns when the store has taken what can be sent before the
+    /// decision to complete. It may take as long as a slow line needs, so callers let it be
+    /// interrupted; after that, or after an error, only `abort` may follow.
+    async fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Everything has been written. Compares what the store says that it holds (sizes, checksums)
     /// with `expected` and with our own record of each part, and only then makes the object
     /// visible, in one step. After an error nothing is visible and nothing in progress.

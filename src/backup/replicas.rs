@@ -4,10 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::join_all;
+use jiff::Timestamp;
 
 use crate::backup_id::BackupId;
-use crate::catalog::{self, NotPublished};
+use crate::catalog::{self, Listed, NotPublished};
 use crate::error::{Error, Result};
+use crate::leftovers::{self, Cleared};
 use crate::manifest::Manifest;
 use crate::pipeline::Copy;
 use crate::report::{ErrorReport, StoreReport};
@@ -64,6 +67,22 @@ impl Replicas {
 
     pub(super) fn primary(&self) -> Arc<dyn Store> {
         Arc::clone(&self.all[0].store)
+    }
+
+    /// Deals with what dead runs have left, in every store. `listed` is the primary's list; `dead`
+    /// is the backup that the holder of the lease before us never finished.
+    pub(super) async fn clear(
+        &self,
+        own: &BackupId,
+        listed: &[Listed],
+        dead: Option<&BackupId>,
+        now: Timestamp,
+    ) -> Cleared {
+        let mut cleared = leftovers::clear(&*self.primary(), own, listed, now).await;
+        for copy in self.all.iter().skip(1).filter(|replica| replica.takes_part()) {
+            cleared.add(leftovers::clear_copy(&*copy.store, own, dead, now).await);
+        }
+        cleared
     }
 
     /// One upload per store that takes part, the primary's first.
@@ -238,12 +257,9 @@ impl Replicas {
     }
 }
 
+/// All at once: a store that is ill is waited for once, not once per file.
 async fn discard(store: &dyn Store, written: Vec<String>, error: Error) -> Error {
-    let mut error = error;
-    for key in written {
-        if let Err(second) = store.discard(&key).await {
-            error = error.also(second);
-        }
-    }
-    error
+    let discarded = join_all(written.iter().map(|key| store.discard(key))).await;
+    let failed = discarded.into_iter().filter_map(Result::err);
+    failed.fold(error, Error::also)
 }

@@ -83,7 +83,10 @@ pub async fn publish(store: &dyn Store, manifest: &Manifest) -> Result<Published
             Ok(Some(there)) if there.body == bytes => Ok(published(there.version)),
             Ok(Some(_)) => Err(NotPublished::Taken(taken(id))),
             Ok(None) => Err(NotPublished::Absent(error)),
-            Err(second) => Err(NotPublished::Unknown(error.also(second))),
+            Err(second) => Err(NotPublished::Unknown(error.also(second).hint(
+                "the store has not said whether it took the manifest, so the backup may be there: \
+                 look for it when the store answers again; the next run settles what it finds",
+            ))),
         },
     }
 }

@@ -8,14 +8,14 @@
 //! manifest that still says `latest`, and the next run does the rest; that backup may expire
 //! anyway, since a newer good one is committed.
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Listed, backups, manifest_bytes};
-use crate::backup_id::{BackupId, MANIFEST};
+use crate::backup_id::BackupId;
 use crate::error::{Error, Result};
-use crate::manifest::{Summary, role};
+use crate::manifest::Summary;
 use crate::retention::{SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
 use crate::store::{Lifecycle, Store};
 
@@ -42,13 +42,14 @@ pub async fn commit_tags(store: &dyn Store, id: &BackupId, files: &[(String, Str
     let Some(lifecycle) = store.lifecycle() else {
         return Ok(());
     };
-    // A handful of files: all at once.
-    try_join_all(files.iter().map(|(name, sha256)| async move {
+    // A handful of files: all at once. A failure waits for the others: one still on its way would
+    // otherwise arrive after the clean-up has tagged its file `pending`, and keep it for ever.
+    let tagged = join_all(files.iter().map(|(name, sha256)| async move {
         let tags = of_file(Tag::Latest, sha256);
         lifecycle.set_tags(&id.key(name), &tags).await
     }))
-    .await?;
-    Ok(())
+    .await;
+    tagged.into_iter().collect()
 }
 
 /// One good backup on the walk.
@@ -111,22 +112,21 @@ async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>
 }
 
 /// What the backup bears as a whole. The manifest's tag speaks for all, but `latest` is a promise
-/// that data does not expire, so the archive is asked as well: a run whose manifest arrived after
-/// it had given up would have tagged the archive `pending`.
+/// that nothing expires, so all files are asked then: a run whose manifest arrived after it had
+/// given up has tagged the others `pending`, and an interrupted demotion some of them with a tier.
 async fn bears(lifecycle: &dyn Lifecycle, backup: &Backup) -> Result<Option<Tag>> {
-    let tag_of = async |name: &str| -> Result<Option<Tag>> {
-        let tags = lifecycle.tags(&backup.listed.id.key(name)).await?;
+    let tag_of = async |key: &str| -> Result<Option<Tag>> {
+        let tags = lifecycle.tags(key).await?;
         Ok(tags.and_then(|tags| Tag::of(&tags)))
     };
-    let manifest = tag_of(MANIFEST).await?;
+    let manifest_key = backup.listed.id.manifest_key();
+    let manifest = tag_of(&manifest_key).await?;
     if manifest != Some(Tag::Latest) {
         return Ok(manifest);
     }
-    let files = &backup.summary.files;
-    match files.get(role::DUMP).or_else(|| files.get(role::SQL)) {
-        Some(archive) if tag_of(&archive.name).await? != manifest => Ok(None),
-        _ => Ok(manifest),
-    }
+    let others = backup.listed.files.iter().filter(|file| file.key != manifest_key);
+    let others = try_join_all(others.map(|file| tag_of(&file.key))).await?;
+    Ok(manifest.filter(|_| others.iter().all(|other| *other == manifest)))
 }
 
 async fn apply(lifecycle: &dyn Lifecycle, backup: &Backup, to: Tag) -> Result<()> {
@@ -223,8 +223,8 @@ mod tests {
             store.tag(&day(3).manifest_key(), SHA256_TAG),
             Some(hex::encode(Sha256::digest(&bytes)))
         );
-        // One listing; manifests and tags of three backups; four files changed.
-        assert!(store.requests() <= 20, "{}", store.requests());
+        // One listing; manifests of three backups, tags of all files of two; four files changed.
+        assert!(store.requests() <= 24, "{}", store.requests());
         assert_eq!(store.calls(Op::Get).len(), 3);
 
         assert_eq!(retag(&store, "shop", 1).await.unwrap(), []);
@@ -260,6 +260,17 @@ mod tests {
         store.plant(&day(2).key("shop.dump"), "data", &[(TIER_TAG, "pending")]);
         retag(&store, "shop", 1).await.unwrap();
         assert_eq!(tags(&store), ["monthly", "latest"]);
+    }
+
+    #[tokio::test]
+    async fn a_demotion_that_was_interrupted_is_undone_when_the_backup_is_the_last_good_one_again() {
+        let store = store_with(&["monthly", "latest", "latest"]);
+        store.fault(Op::SetTags, 2, Fault::Reject);
+        retag(&store, "shop", 1).await.unwrap_err();
+        assert_eq!(tags(&store)[1], "mixed");
+        store.remove(&day(3).key("shop.dump"));
+        retag(&store, "shop", 1).await.unwrap();
+        assert_eq!(tags(&store)[1], "latest");
     }
 
     #[tokio::test]

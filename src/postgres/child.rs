@@ -254,6 +254,9 @@ pub(super) fn environment(child_env: &[(String, String)], passfile: Option<&Pass
     let ours = [
         ("PGPASSFILE", passfile.into_os_string()),
         ("PGAPPNAME", "pgstow".into()),
+        // Moments are written in the session's time zone: the same data must give the same text
+        // for every role and on every server.
+        ("PGTZ", "UTC".into()),
         // Messages in a language that `wait` can classify.
         ("LC_ALL", "C".into()),
     ];

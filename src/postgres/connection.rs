@@ -62,9 +62,18 @@ impl Session {
             server::prepare_session(&client).await?;
             server::identify(&client).await
         };
-        let server = greeted
+        let server = within(self::connect_timeout(&info, connect_timeout), greeted)
             .await
+            .map_err(|(error, _)| in_context(&info, error))?
             .map_err(|error| in_context(&info, classify(&error, &redactor)))?;
+        // pg_dump leaves these to the role's own settings, which would translate the data or write
+        // it otherwise from server to server. Options only where they are needed: a pooler may
+        // refuse them.
+        info.params.insert("client_encoding".into(), server.encoding.clone());
+        for option in &server.to_settle {
+            let options = info.params.entry("options".into()).or_default();
+            *options = format!("{options} -c {option}").trim_start().to_owned();
+        }
         if let Some(address) = opened.address {
             // A name may stand for several servers. Whoever uses our snapshot must reach ours.
             info.params.insert("hostaddr".into(), address.to_string());

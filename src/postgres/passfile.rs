@@ -139,7 +139,10 @@ fn sweep_one(parent: &OwnedFd, name: &str, now: SystemTime) -> rustix::io::Resul
     let stat = rustix::fs::fstat(&folder)?;
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or_default());
     let young = now.duration_since(changed).map_or(true, |age| age < YOUNG);
-    if stat.st_uid != rustix::process::geteuid().as_raw() || young {
+    // The passfile is written by whoever holds the lock: where there is one, nobody is about to
+    // lock for the first time, and the lock alone tells whether the owner lives.
+    let complete = rustix::fs::statat(&folder, PASSFILE, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    if stat.st_uid != rustix::process::geteuid().as_raw() || (young && !complete) {
         return Ok(false);
     }
     let read = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -230,9 +233,12 @@ mod tests {
         let living = Passfile::create(temp.path(), &info("a")).unwrap().unwrap();
         let dead = temp.path().join("pgstow-1-0123456789abcdef");
         fs::create_dir(&dead).unwrap();
-        fs::write(dead.join(PASSFILE), "x").unwrap();
         fs::write(dead.join(LOCK), "").unwrap();
         assert_eq!(sweep_stale(temp.path(), SystemTime::now()).unwrap(), 0, "too young");
+        fs::write(dead.join(PASSFILE), "x").unwrap();
+        assert_eq!(sweep_stale(temp.path(), SystemTime::now()).unwrap(), 1, "a secret");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join(LOCK), "").unwrap();
         assert_eq!(sweep_stale(temp.path(), later()).unwrap(), 1);
         assert!(!dead.exists());
         assert!(living.path().exists());

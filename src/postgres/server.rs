@@ -24,6 +24,10 @@ pub struct ServerInfo {
     pub in_recovery: bool,
     pub database: String,
     pub user: String,
+    /// Settings (`name=value`) that change how data is written, that pg_dump does not set, and
+    /// that are not here as we want them.
+    #[serde(skip)]
+    pub to_settle: Vec<String>,
 }
 
 /// The oldest server whose catalogs we know.
@@ -94,6 +98,15 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
             &[],
         )
         .await?;
+    // The values with which a session of this role starts, whatever we have set since.
+    let to_settle = client
+        .query(
+            "SELECT wanted.name || '=' || wanted.value
+             FROM (VALUES ('bytea_output', 'hex'), ('quote_all_identifiers', 'off')) AS wanted (name, value)
+             JOIN pg_catalog.pg_settings AS known ON known.name = wanted.name AND known.reset_val <> wanted.value",
+            &[],
+        )
+        .await?;
     let version_num = row.try_get::<_, i32>(1)?.unsigned_abs();
     // Some managed services keep it from ordinary roles.
     let system_identifier = client
@@ -113,6 +126,7 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
         in_recovery: row.try_get(3)?,
         database: row.try_get(4)?,
         user: row.try_get(5)?,
+        to_settle: to_settle.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
     })
 }
 

@@ -225,7 +225,11 @@ impl Store for Local {
             if folder.is_dir() {
                 temporary::remove_file(&path)?;
                 // What is taken away first (a manifest) must not come back after what went later.
-                temporary::sync_folder(folder)?;
+                match temporary::sync_folder(folder) {
+                    // Whoever discarded the last file beside it has taken the folder away.
+                    Err(_) if !folder.exists() => {}
+                    synced => synced?,
+                }
                 temporary::remove_folders(&root, folder);
             }
             Ok(())

@@ -100,7 +100,7 @@ pub fn untrusted(bucket: &Bucket, key: &str, verdict: Verdict, of: &str) -> Erro
     Error::new(Code::Store, what).hint(if verdict == Verdict::Missing {
         WHEN_REQUIRED
     } else {
-        "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again"
+        aws::BYTES_CHANGE
     })
 }
 

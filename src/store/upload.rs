@@ -193,12 +193,7 @@ impl S3Upload {
 
     /// Sends the last part, reviews all of them, and makes the object visible.
     async fn finish(&mut self, id: &str, expected: &Expected) -> Result<Stored> {
-        if !self.filling.is_empty() {
-            self.send_part().await?;
-        }
-        while !self.in_flight.is_empty() {
-            self.take_sent().await?;
-        }
+        self.settle().await?;
         self.sent.sort_by_key(|part| part.number);
         let total: u64 = self.sent.iter().map(|part| part.bytes).sum();
         let contiguous = self.sent.iter().zip(1..).all(|(part, number)| part.number == number);
@@ -392,6 +387,20 @@ impl Upload for S3Upload {
             }
             let taken = bytes.split_to(bytes.len().min(length - self.filling.len()));
             self.filling.extend_from_slice(&taken);
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        if self.multipart.is_none() {
+            // It goes in one request, which makes it visible.
+            return Ok(());
+        }
+        if !self.filling.is_empty() {
+            self.send_part().await?;
+        }
+        while !self.in_flight.is_empty() {
+            self.take_sent().await?;
         }
         Ok(())
     }
