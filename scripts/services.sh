@@ -102,20 +102,26 @@ record_postgres() {
 }
 
 start_s3() {
-    local s3=$1 master=$2 volume=$3 filer=$4 access_key secret_key name
+    local s3=$1 master=$2 volume=$3 filer=$4 access_key secret_key reader_key reader_secret name
     [ -x "$WEED" ] || die "SeaweedFS is not in $WEED: run scripts/tools.sh"
     access_key=pgstow-test
     secret_key=$(openssl rand -hex 20)
+    # May look, but not write: for tests of what a refusal looks like.
+    reader_key=pgstow-reader
+    reader_secret=$(openssl rand -hex 20)
     mkdir "$SCRATCH/s3"
     cat >"$SCRATCH/s3.json" <<JSON
 {"identities": [{"name": "pgstow", "credentials": [{"accessKey": "$access_key", "secretKey": "$secret_key"}],
-  "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}
+  "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
+ {"name": "reader", "credentials": [{"accessKey": "$reader_key", "secretKey": "$reader_secret"}],
+  "actions": ["Read", "List"]}]}
 JSON
     # Without a key for it, asking for server-side encryption is answered with 500.
-    WEED_S3_SSE_KEK=$(openssl rand -hex 32) launch s3 "$WEED" -logtostderr server -dir="$SCRATCH/s3" \
+    # And every test has a bucket, for each of which it would make seven volumes at once.
+    WEED_S3_SSE_KEK=$(openssl rand -hex 32) WEED_MASTER_VOLUME_GROWTH_COPY_1=1 launch s3 "$WEED" -logtostderr server -dir="$SCRATCH/s3" \
         -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.port="$master" -volume.port="$volume" -filer.port="$filer" \
         -filer -s3 -s3.port="$s3" -s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false \
-        -s3.config="$SCRATCH/s3.json" -master.volumeSizeLimitMB=1024 -volume.max=100 -master.telemetry=false
+        -s3.config="$SCRATCH/s3.json" -master.volumeSizeLimitMB=1024 -volume.max=10000 -master.telemetry=false
     # It leaves these behind in /tmp when it is killed.
     for name in "filer-$filer" "filer-grpc-$((filer + 10000))" "master-grpc-$((master + 10000))" \
         "volume-grpc-$((volume + 10000))" "s3-$s3" "s3-grpc-$((s3 + 10000))"; do
@@ -124,6 +130,8 @@ JSON
     export_value PGSTOW_TEST_S3_ENDPOINT "http://127.0.0.1:$s3"
     export_value PGSTOW_TEST_S3_ACCESS_KEY "$access_key"
     export_value PGSTOW_TEST_S3_SECRET_KEY "$secret_key"
+    export_value PGSTOW_TEST_S3_READER_ACCESS_KEY "$reader_key"
+    export_value PGSTOW_TEST_S3_READER_SECRET_KEY "$reader_secret"
     AWAITED+=("http://127.0.0.1:$s3/healthz")
 }
 

@@ -48,7 +48,7 @@ impl App {
                 .ok_or_else(|| Error::internal("no AWS configuration was made"))
         };
 
-        let patience = Patience::default();
+        let patience = Patience::lasting(settings.s3.retry);
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();
         for url in &settings.stores {
             stores.push(match url {
@@ -117,7 +117,7 @@ impl App {
                 }
                 Ok(Report::Backup(Box::new(report)))
             }
-            Err(error) => Err(self.notify_failure(error).await),
+            Err(error) => Err(self.notify_failure(request, error).await),
         }
     }
 
@@ -147,13 +147,18 @@ impl App {
     }
 
     /// Gives the error back; what else went wrong in telling it is attached.
-    async fn notify_failure(&self, error: Error) -> Error {
+    async fn notify_failure(&self, request: &BackupRequest, error: Error) -> Error {
         let Some(notifier) = &self.notifier else {
             return error;
         };
         let notice = Notice {
             status: Status::Failed(error.code()),
-            database: self.database_name(),
+            // A failed run may not have come as far as the server.
+            database: self
+                .credentials
+                .as_ref()
+                .and_then(Credentials::database)
+                .or_else(|| request.database.clone()),
             kind: Kind::Full,
             summary: format!(
                 "error[{}]: {}\nhint: {}",
@@ -166,14 +171,6 @@ impl App {
         match notifier.send(&notice).await {
             Ok(()) => error,
             Err(second) => error.also(second),
-        }
-    }
-
-    /// As far as the settings know it: a failed run may not have come as far as the server.
-    fn database_name(&self) -> Option<String> {
-        match &self.settings.source {
-            Source::Direct(info) | Source::Secret { overrides: info, .. } => info.database().map(str::to_owned),
-            Source::None => None,
         }
     }
 }

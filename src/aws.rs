@@ -27,8 +27,8 @@ use crate::settings::{self, Checksums};
 ///
 /// The back-off is random between nothing and a ceiling that doubles from `first_backoff` to
 /// `longest_backoff`. Many attempts with a low ceiling make the sum of the pauses nearly the same
-/// each time: about 36 s by default, so a store that is ill for 25 s is outlived, and one that
-/// answers 500 for ever is given up in less than a minute.
+/// each time: about 36 s by default (`BACKUP_S3_RETRY_SECONDS`), so a store that is ill for 25 s is
+/// outlived, and one that answers 500 for ever is given up in less than a minute.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Patience {
     pub connect: Duration,
@@ -66,15 +66,38 @@ impl Default for Patience {
 }
 
 impl Patience {
+    /// As by default, but with so many attempts that the pauses between them last about this long.
+    pub fn lasting(pauses: Duration) -> Self {
+        let mut patience = Self {
+            attempts: 2,
+            ..Self::default()
+        };
+        while patience.longest_pauses() / 2 < pauses {
+            patience.attempts += 1;
+        }
+        patience
+    }
+
+    /// The sum of the back-off's ceilings; the pauses are half of it on average.
+    fn longest_pauses(&self) -> Duration {
+        let ceilings = (0..self.attempts.saturating_sub(1)).map(|n| {
+            self.first_backoff
+                .saturating_mul(1 << n.min(16))
+                .min(self.longest_backoff)
+        });
+        ceilings.sum()
+    }
+
     /// The limits for a request whose one attempt may take `attempt`. The whole operation gets
-    /// three attempts' time: fast refusals are retried often, silence is not waited for 22 times.
+    /// three attempts' time, or that of the pauses if they are longer: fast refusals are retried
+    /// often, silence is not waited for 22 times.
     pub fn timeouts(&self, attempt: Duration) -> TimeoutConfig {
         // No read timeout: it would be part of the connection pool's key, and the attempt's limit
         // covers it.
         TimeoutConfig::builder()
             .connect_timeout(self.connect)
             .operation_attempt_timeout(attempt)
-            .operation_timeout(attempt * 3 + self.connect)
+            .operation_timeout((attempt * 3).max(self.longest_pauses()) + self.connect)
             .build()
     }
 
@@ -301,6 +324,8 @@ where
 }
 
 const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 and its kin), DNS, and the network path: a private subnet needs a NAT or a VPC endpoint";
+pub const BYTES_CHANGE: &str =
+    "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again";
 const NO_CREDENTIALS: &str =
     "give credentials: the task's role, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or AWS_PROFILE";
 
@@ -329,6 +354,7 @@ fn service_hint(name: &str) -> Option<&'static str> {
         | "SlowDown"
         | "Throttling"
         | "ThrottlingException" => "the service kept failing after all retries: look at its health, then run again",
+        "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => BYTES_CHANGE,
         "NotImplemented" => {
             "the endpoint does not know this feature of S3; BACKUP_S3_CHECKSUMS=when_required helps where it is the checksums"
         }
@@ -402,6 +428,22 @@ mod tests {
         let deviation = (ceilings.iter().map(|c| c * c).sum::<f64>() / 12.0).sqrt();
         assert!(mean - 2.0 * deviation > 25.0, "{mean} {deviation}");
         assert!(mean + 4.0 * deviation < 60.0, "{mean} {deviation}");
+    }
+
+    #[test]
+    fn as_many_attempts_are_made_as_the_settings_time_asks_for() {
+        assert_eq!(Patience::lasting(Duration::from_secs(35)), Patience::default());
+        for seconds in [1, 2, 5, 60, 3600] {
+            let pauses = Duration::from_secs(seconds);
+            let patience = Patience::lasting(pauses);
+            let mean = patience.longest_pauses() / 2;
+            assert!(
+                mean >= pauses && mean <= pauses + patience.longest_backoff / 2,
+                "{mean:?}"
+            );
+            let whole = patience.timeouts(Duration::from_secs(1)).operation_timeout().unwrap();
+            assert!(whole >= pauses * 2);
+        }
     }
 
     #[tokio::test]

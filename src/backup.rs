@@ -10,15 +10,19 @@ mod stream;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::backup_id::{BackupId, Kind};
 use crate::catalog;
 use crate::command::BackupRequest;
 use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
 use crate::lease::{Acquired, Holder, Lease, Previous};
+use crate::leftovers::Cleared;
 use crate::postgres::{self, Passfile, Programs, Session};
 use crate::progress::Observer;
 use crate::report::BackupReport;
+use crate::retention::Tier;
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Compression, Format, GZIP_LEVEL, Settings, ZSTD_LEVEL};
 use crate::stop::Stop;
@@ -107,34 +111,16 @@ async fn under_lease(
     lease: &Lease,
     took_over: Option<Previous>,
 ) -> Result<BackupReport> {
-    let server = source.session.server();
-    let listed = job
-        .stop
-        .or_stop(catalog::backups(&*replicas.primary(), Some(&server.database)))
-        .await?;
-    if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(&*replicas.primary(), &listed, event, (job.clock)()).await?
-    {
-        return record::repeated(&*replicas.primary(), &made.id).await;
-    }
-    let started = (job.clock)();
-    let id = BackupId::next(
-        &server.database,
-        Kind::Full,
+    let prepare = prepare(job, request, source, &replicas, lease, took_over.as_ref());
+    let Prepared {
+        id,
+        tier,
         started,
-        listed.first().map(|newest| &newest.id),
-    );
-    lease.announce(&id).await?;
-    let dead = took_over.as_ref().and_then(Previous::backup_id);
-    let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
-    let tier = catalog::choose_tier(
-        &*replicas.primary(),
-        &job.settings.retention.policy,
-        id.timestamp(),
-        &listed,
-    )
-    .await?;
-
+        cleared,
+    } = match job.stop.or_stop(prepare).await? {
+        Found::Made(id) => return record::repeated(&*replicas.primary(), &id).await,
+        Found::ToMake(prepared) => prepared,
+    };
     let mut record = Record::begin(job, request, source, id, tier, started);
     record.leftovers(took_over, cleared);
     let made = make(job, source, &mut replicas, lease, &mut record).await;
@@ -142,6 +128,53 @@ async fn under_lease(
         Ok(()) => Ok(record.report(&replicas)),
         Err(error) => Err(replicas.give_up(error).await),
     }
+}
+
+/// What the store says before a run begins.
+enum Found {
+    /// The backup that this event has made already.
+    Made(BackupId),
+    ToMake(Prepared),
+}
+
+struct Prepared {
+    id: BackupId,
+    tier: Tier,
+    started: Timestamp,
+    cleared: Cleared,
+}
+
+/// Looks at the store, clears what dead runs left, and chooses id and tier. May be dropped at any
+/// point: the next run does the rest.
+async fn prepare(
+    job: &Job<'_>,
+    request: &BackupRequest,
+    source: &Source,
+    replicas: &Replicas,
+    lease: &Lease,
+    took_over: Option<&Previous>,
+) -> Result<Found> {
+    let store = &*replicas.primary();
+    let database = &source.session.server().database;
+    let listed = catalog::backups(store, Some(database)).await?;
+    let started = (job.clock)();
+    if let Some(event) = &request.event_id
+        && let Some(made) = catalog::find_by_event(store, &listed, event, started).await?
+    {
+        return Ok(Found::Made(made.id));
+    }
+    let newest = listed.first().map(|newest| &newest.id);
+    let id = BackupId::next(database, Kind::Full, started, newest);
+    lease.announce(&id).await?;
+    let dead = took_over.and_then(Previous::backup_id);
+    let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
+    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &listed).await?;
+    Ok(Found::ToMake(Prepared {
+        id,
+        tier,
+        started,
+        cleared,
+    }))
 }
 
 /// The backup itself: data, sidecars, manifest, tags; in this order.
@@ -157,11 +190,12 @@ async fn make(
 
     // Before the snapshot, so that it is not held longer than it is read.
     job.observer.phase("reading roles and settings");
-    let sidecars = job.stop.or_stop(sidecars::gather(job, source)).await?;
-    let size = job.stop.or_stop(source.session.size()).await?;
+    let sidecars = sidecars::gather(job, source).await?;
+    let size = answered(job, source.session.size()).await?;
     job.observer.estimate(size.tables);
-    let snapshot = job.stop.or_stop(source.session.export_snapshot()).await?;
-    record.source(&size, &snapshot);
+    let snapshot = answered(job, source.session.export_snapshot()).await?;
+    let names = answered(job, async { Ok(source.session.names_in_other_encoding().await) }).await?;
+    record.source(&size, &snapshot, names);
 
     // Proof 1: pg_dump has exited with 0, and its stream was whole.
     job.observer.phase("reading the database");
@@ -171,8 +205,10 @@ async fn make(
     let passed = match stream::run(job, source, &snapshot, codec, uploads, lease).await {
         Err(error) if error.code() == Code::Permission => {
             // pg_dump stops at the first object; the server can name them all, and the GRANT.
-            source.session.check_privileges().await?;
-            return Err(error);
+            return match answered(job, source.session.check_privileges()).await {
+                Err(named) if named.code() == Code::Permission => Err(named),
+                _ => Err(error),
+            };
         }
         passed => passed?,
     };
@@ -184,7 +220,10 @@ async fn make(
     record.data(passed.archive.as_ref(), &passed.expected, passed.md5, passed.bytes_read);
 
     for file in record.sidecars(passed.archive, sidecars) {
-        replicas.put(&file.key, file.bytes, &file.info).await?;
+        // One that is cut short is given up with the others, and was born `pending`.
+        job.stop
+            .or_stop(replicas.put(&file.key, file.bytes, &file.info))
+            .await?;
     }
 
     // All files get the tag that no rule expires before the manifest is put, so that a committed
@@ -203,6 +242,18 @@ async fn make(
         record.warn(warning);
     }
     Ok(())
+}
+
+/// What the server says to one of our questions. It may be silent for as long as a dump may.
+async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = job.settings.postgres.stall;
+    let answer = async {
+        tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
+            let text = format!("the database has not answered for {} s", limit.as_secs());
+            Err(Error::new(Code::Stalled, text))
+        })
+    };
+    job.stop.or_stop(answer).await
 }
 
 /// What `auto` means for this pg_dump, and what the settings ask for otherwise.

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,8 @@ use crate::settings::{Input, LogFormat, Settings};
 use crate::stop::{Reason, Stop};
 use crate::telemetry;
 use arguments::Invocation;
+
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// What the process was started with and stands in.
 pub struct Process {
@@ -102,12 +105,23 @@ async fn perform(command: Command, settings: Settings, draw: bool) -> Result<Rep
     let watching = observer.clone();
     // A task of its own, so that a panic becomes an error with its code.
     let run = tokio::spawn(async move {
-        let app = stop.or_stop(App::new(settings)).await?;
+        let app = put_together(settings, &stop).await?;
         app.run(command, stop, watching).await
     });
     let result = run.await;
     observer.finish();
     result.unwrap_or_else(|error| Err(Error::internal("the run panicked").source(error)))
+}
+
+/// A stop that comes now finds the notifier made, so that it is told like any other failure;
+/// unless the making waits for the network.
+async fn put_together(settings: Settings, stop: &Stop) -> Result<App> {
+    let making = App::new(settings);
+    tokio::pin!(making);
+    tokio::select! {
+        app = &mut making => app,
+        reason = stop.requested() => tokio::time::timeout(MOMENT, making).await.unwrap_or(Err(reason.into())),
+    }
 }
 
 /// The first signal asks the run to end in good order. Later ones change nothing: the clean-up

@@ -8,9 +8,10 @@ use crossbeam_channel::{Receiver, Sender};
 use flate2::{Compress, Compression, FlushCompress};
 use zstd::zstd_safe::{self, CParameter};
 
-/// Content is compressed in pieces of this size: large enough that the ratio does not suffer,
-/// small enough that a piece in flight per thread, twice, is a few MiB.
-pub const PIECE: usize = 1 << 20;
+/// Content is compressed in pieces of this size: zstd's window at its default level, so that the
+/// ratio does not suffer from the cut; and small enough that the pieces in flight, two per thread,
+/// are a few MiB.
+pub const PIECE: usize = 2 << 20;
 
 /// How far back deflate can refer, and so how much of the piece before primes the next.
 const DEFLATE_WINDOW: usize = 32 << 10;

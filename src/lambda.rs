@@ -22,6 +22,7 @@ use tracing::Instrument;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::progress::{LogLine, Observer};
+use crate::report::Report;
 use crate::settings::{Input, Log, LogFormat, Settings};
 use crate::stop::{Reason, Stop};
 use crate::telemetry;
@@ -73,10 +74,17 @@ pub async fn run(process: Process) -> Result<()> {
         async move {
             let span = tracing::info_span!("invocation", request_id = %event.context.request_id);
             let result = function.handle(event).instrument(span.clone()).await;
-            result.map_err(|error| {
-                span.in_scope(|| log_failure(&error));
-                diagnostic(&error)
-            })
+            match result {
+                Ok(report) => {
+                    span.in_scope(|| log_success(&report));
+                    serde_json::to_value(&report)
+                        .map_err(|error| diagnostic(&Error::internal("the report is not JSON").source(error)))
+                }
+                Err(error) => {
+                    span.in_scope(|| log_failure(&error));
+                    Err(diagnostic(&error))
+                }
+            }
         }
     });
     lambda_runtime::run(handler)
@@ -106,7 +114,7 @@ impl Function {
             .await
     }
 
-    async fn handle(self: Arc<Self>, event: LambdaEvent<Value>) -> Result<Value> {
+    async fn handle(self: Arc<Self>, event: LambdaEvent<Value>) -> Result<Report> {
         let (payload, context) = event.into_parts();
         let command = parse_event(&payload, &context.request_id)?;
         let stop = Stop::new();
@@ -119,8 +127,7 @@ impl Function {
         let result = tokio::spawn(work.in_current_span()).await;
         deadline.abort();
         observer.finish();
-        let report = result.unwrap_or_else(|error| Err(Error::internal("the run panicked").source(error)))?;
-        serde_json::to_value(&report).map_err(|error| Error::internal("the report is not JSON").source(error))
+        result.unwrap_or_else(|error| Err(Error::internal("the run panicked").source(error)))
     }
 }
 
@@ -149,6 +156,22 @@ async fn request_at_deadline(stop: Stop, left: Duration) {
 }
 
 /// Nobody reads the answer to an asynchronous event: the log must have it too.
+fn log_success(report: &Report) {
+    if let Report::Backup(report) = report {
+        tracing::info!(
+            backup = %report.id,
+            repeated = report.repeated,
+            tables = report.tables,
+            rows = report.rows,
+            bytes_read = report.bytes_read,
+            bytes_stored = report.bytes_stored,
+            duration_seconds = report.duration_seconds,
+            warnings = report.warnings.len(),
+            "the backup is stored"
+        );
+    }
+}
+
 fn log_failure(error: &Error) {
     tracing::error!(code = error.code().name(), hint = error.hint_text(), "{error}");
 }

@@ -224,6 +224,7 @@ impl Lease {
                     error.code(),
                     format!("cannot renew the lease of database {:?}", self.shared.database),
                 )
+                .hint(error.hint_text())
                 .source(error),
             })
     }

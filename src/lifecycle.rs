@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
 use crate::report::{Applied, RulesReport};
-use crate::retention::{rules, rules_json};
+use crate::retention::{rules, rules_after, rules_json};
 use crate::settings::Settings;
 use crate::store::{Lifecycle, Store};
 
 /// The rules as `aws s3api put-bucket-lifecycle-configuration` takes them. Asks nobody: what is
-/// printed is what `apply` would install in the first bucket of the settings.
+/// printed is what `apply` would install in the first bucket of the settings if it had no rules
+/// of ours yet. (Those of tiers that an older policy had would stay.)
 pub fn show(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesReport> {
     let (_, first) = with_lifecycle(stores)?[0];
     Ok(RulesReport {
@@ -20,11 +21,12 @@ pub fn show(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesRepor
 }
 
 /// Installs the rules in every bucket of the settings, and reads them back: a store that accepts
-/// rules and does not keep them would let backups pile up, or go.
+/// rules and does not keep them would let backups pile up, or go. Reports the first bucket's rules.
 pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesReport> {
-    let mut report = show(settings, stores)?;
+    let mut report = RulesReport::default();
     for (store, lifecycle) in with_lifecycle(stores)? {
-        let wanted = rules(&settings.retention.policy, lifecycle.prefix());
+        let before = lifecycle.rules().await?.ours;
+        let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &before);
         lifecycle.install_rules(&wanted).await?;
         let found = lifecycle.rules().await?;
         if !wanted.iter().all(|rule| found.ours.contains(rule)) || found.ours.len() != wanted.len() {
@@ -33,6 +35,9 @@ pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<Rul
                 format!("{} took the lifecycle rules, and shows others when asked", store.url()),
             )
             .hint("compare `pgstow retention show` with the bucket's lifecycle configuration"));
+        }
+        if report.applied.is_empty() {
+            report.rules = rules_json(&wanted);
         }
         report.applied.push(Applied {
             store: store.url().to_owned(),

@@ -21,5 +21,5 @@ pub use passfile::{Passfile, sweep_stale};
 pub use privileges::{Unreadable, UnreadableKind};
 pub use programs::Programs;
 pub use redaction::Redactor;
-pub use server::{DatabaseSize, ServerInfo, Snapshot};
+pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};

@@ -100,7 +100,7 @@ pub struct Notification {
 }
 
 /// `retention show` and `retention apply`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct RulesReport {
     #[serde(flatten)]
     pub rules: serde_json::Value,

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use choice::{Step, TierChoice};
-pub use rules::{Rule, is_ours, rules, rules_json};
+pub use rules::{Rule, is_ours, rules, rules_after, rules_json};
 pub use tags::{LATEST, PENDING, Retag, SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
 
 /// What a stored object's `pgstow-tier` tag says, and so which lifecycle rule it falls under.

@@ -1,6 +1,7 @@
 //! Credentials kept in Secrets Manager.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
@@ -17,6 +18,8 @@ pub struct SecretSource {
     client: Client,
     id: String,
     overrides: ConnectionInfo,
+    /// The database's name as it was last read: a run that fails has nothing else that names it.
+    database: Arc<Mutex<Option<String>>>,
 }
 
 impl SecretSource {
@@ -25,6 +28,7 @@ impl SecretSource {
             client,
             id: id.into(),
             overrides,
+            database: Arc::default(),
         }
     }
 
@@ -42,6 +46,9 @@ impl SecretSource {
         };
         let given = parse(text).map_err(|why| self.unfit(&why))?;
         let info = given.merge(&self.overrides);
+        if let Some(name) = &info.dbname {
+            *self.database.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.clone());
+        }
         match missing(&info) {
             Some((field, cure)) => Err(self.unfit(&format!("it lacks `{field}`")).hint(cure)),
             None => Ok(info),
@@ -90,6 +97,17 @@ impl Credentials {
         }
     }
 
+    /// The database's name, as far as the settings tell it or the secret has told it.
+    pub fn database(&self) -> Option<String> {
+        match self {
+            Credentials::Direct(info) => info.database().map(str::to_owned),
+            Credentials::Secret(source) => {
+                let read = source.database.lock().unwrap_or_else(PoisonError::into_inner);
+                source.overrides.dbname.clone().or_else(|| read.clone())
+            }
+        }
+    }
+
     /// The credentials as they are now.
     pub async fn current(&self) -> Result<ConnectionInfo> {
         match self {
@@ -108,7 +126,15 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
         .source(aws_sdk_secretsmanager::error::DisplayErrorContext(error).to_string())
         .hint("check the region, the network path (a VPC needs an endpoint or NAT) and the task's AWS credentials");
     };
-    let kind = service.code().unwrap_or("an unknown error");
+    // A gateway in between refuses in its own words, of which the SDK makes no code.
+    let forbidden = error
+        .raw_response()
+        .is_some_and(|answer| answer.status().as_u16() == 403);
+    let kind = match service.code() {
+        Some(code) => code,
+        None if forbidden => "HTTP 403",
+        None => "an unknown error",
+    };
     let words = service.message().unwrap_or_default();
     let (what, hint) = match kind {
         "ResourceNotFoundException" => (
@@ -118,7 +144,8 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
         "AccessDeniedException"
         | "UnrecognizedClientException"
         | "InvalidSignatureException"
-        | "ExpiredTokenException" => (
+        | "ExpiredTokenException"
+        | "HTTP 403" => (
             "access is denied",
             "the task's role needs secretsmanager:GetSecretValue on this secret, and kms:Decrypt on its key",
         ),

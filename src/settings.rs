@@ -166,6 +166,8 @@ pub struct S3 {
     /// 10,000 unless the provider allows fewer.
     pub max_parts: u32,
     pub part_size: u64,
+    /// How long a store that keeps failing is asked again.
+    pub retry: Duration,
     pub checksums: Checksums,
     pub encryption: Encryption,
     pub storage_class: Option<String>,

@@ -5,12 +5,14 @@
 //! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
 
 mod bucket;
+mod file_upload;
 mod lifecycle;
 pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod parts;
 pub mod s3;
+mod sending;
 mod temporary;
 mod upload;
 
@@ -79,6 +81,13 @@ pub trait Upload: Send {
     /// Takes the next bytes. Returns when they have been taken in; awaits while as many parts are
     /// in flight as the back end allows, so a caller cannot run ahead of the store.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Everything has been written: returns when the store has taken what can be sent before the
+    /// decision to complete. It may take as long as a slow line needs, so callers let it be
+    /// interrupted; after that, or after an error, only `abort` may follow.
+    async fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Everything has been written. Compares what the store says that it holds (sizes, checksums)
     /// with `expected` and with our own record of each part, and only then makes the object

@@ -289,9 +289,10 @@ fn other_archive_versions_are_named_in_the_error() {
 }
 
 #[test]
-fn plain_sql_without_its_closing_comment_is_not_a_backup() {
+fn plain_sql_without_its_first_and_last_words_is_not_a_backup() {
+    let start = "--\n-- PostgreSQL database dump\n--\n\n";
     let end = "\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict abc\n\n";
-    let body = "SELECT 1;\n".repeat(300_000);
+    let body = format!("{start}{}", "SELECT 1;\n".repeat(300_000));
     for codec in CODECS {
         let whole = run_blocking(flow(format!("{body}{end}"), Shape::Sql, codec)).unwrap();
         let text = match codec {
@@ -305,8 +306,18 @@ fn plain_sql_without_its_closing_comment_is_not_a_backup() {
             }
         };
         assert!(text == format!("{body}{end}").into_bytes());
-        let error = run_blocking(flow(body.clone(), Shape::Sql, codec)).err().unwrap();
-        assert_eq!(error.code(), Code::PgDumpErr);
+        for spoilt in [
+            body.clone(),
+            format!("NOTICE: hello\n{body}{end}"),
+            format!("{body}{end}x"),
+            format!("{body}{end}{}", "\0".repeat(10_000)),
+            format!("{body}{}", end.strip_suffix('\n').unwrap()),
+            start[..10].to_owned(),
+            String::new(),
+        ] {
+            let error = run_blocking(flow(spoilt, Shape::Sql, codec)).err().unwrap();
+            assert_eq!(error.code(), Code::PgDumpErr);
+        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! The one message per run, through a real SNS protocol into a queue. Needs a moto server:
-//! `PGSTOW_TEST_AWS_ENDPOINT`.
+//! The one message per run, through a real SNS protocol into a queue.
 // The lints' exception for tests does not reach the functions that tests call.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
+
+mod support;
 
 use std::time::{Duration, Instant};
 
@@ -14,16 +15,12 @@ use pgstow::backup_id::Kind;
 use pgstow::error::Code;
 use pgstow::notify::{Notice, Notifier, Sns, Status};
 use serde_json::{Value, json};
+use support::database::Database;
+use support::moto::Topic;
+use support::program::{pgstow, run};
+use support::services::{aws_endpoint, cloud};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-fn endpoint() -> Option<String> {
-    let endpoint = std::env::var("PGSTOW_TEST_AWS_ENDPOINT").ok();
-    if endpoint.is_none() {
-        println!("skipped: PGSTOW_TEST_AWS_ENDPOINT is not set");
-    }
-    endpoint
-}
 
 fn client(endpoint: &str) -> aws_sdk_sns::Client {
     let http = aws_smithy_http_client::Builder::new()
@@ -116,7 +113,7 @@ fn notice(database: &str, status: Status, report: Value) -> Notice {
 
 #[tokio::test]
 async fn a_success_and_a_failure_arrive_with_subject_body_and_attributes() {
-    let Some(endpoint) = endpoint() else { return };
+    let endpoint = aws_endpoint();
     let wired = Wired::new(&endpoint, "both", None).await;
     let sns = Sns::new(client(&endpoint), &wired.topic_arn);
     let report = json!({"status": "succeeded", "id": "bücher/20250131T040500Z-full"});
@@ -149,7 +146,7 @@ async fn a_success_and_a_failure_arrive_with_subject_body_and_attributes() {
 
 #[tokio::test]
 async fn a_filter_policy_can_pick_the_failures() {
-    let Some(endpoint) = endpoint() else { return };
+    let endpoint = aws_endpoint();
     let wired = Wired::new(&endpoint, "failures", Some(r#"{"status": ["failed"]}"#)).await;
     let sns = Sns::new(client(&endpoint), &wired.topic_arn);
     sns.send(&notice("shop", Status::Succeeded, json!({}))).await.unwrap();
@@ -163,7 +160,7 @@ async fn a_filter_policy_can_pick_the_failures() {
 
 #[tokio::test]
 async fn a_report_of_thousands_of_tables_still_arrives() {
-    let Some(endpoint) = endpoint() else { return };
+    let endpoint = aws_endpoint();
     let wired = Wired::new(&endpoint, "long", None).await;
     let sns = Sns::new(client(&endpoint), &wired.topic_arn);
     let tables: Vec<Value> = (0..5_000)
@@ -179,7 +176,7 @@ async fn a_report_of_thousands_of_tables_still_arrives() {
 
 #[tokio::test]
 async fn a_fifo_topic_takes_it_too() {
-    let Some(endpoint) = endpoint() else { return };
+    let endpoint = aws_endpoint();
     let client = client(&endpoint);
     let topic = client
         .create_topic()
@@ -196,7 +193,7 @@ async fn a_fifo_topic_takes_it_too() {
 
 #[tokio::test]
 async fn a_topic_that_is_not_there_is_named_with_the_reason() {
-    let Some(endpoint) = endpoint() else { return };
+    let endpoint = aws_endpoint();
     let arn = "arn:aws:sns:us-east-1:123456789012:nowhere";
     let sns = Sns::new(client(&endpoint), arn);
     let error = sns
@@ -226,4 +223,74 @@ async fn a_service_that_is_down_is_given_up_soon() {
     assert!(started.elapsed() < Duration::from_secs(20));
     assert!(error.message().starts_with("cannot notify arn:aws:sns"), "{error}");
     assert!(error.hint_text().contains("endpoint"));
+}
+
+/// A run of the command line that fails; what it left in the queue comes with it.
+fn failing_run(topic: &str, configure: &[&str]) -> (Option<i32>, Value, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = pgstow();
+    cloud(&mut command).current_dir(folder.path());
+    let run = run(command
+        .args(["backup", "--json", "--sns-topic-arn", topic])
+        .args(configure));
+    (run.status.code(), run.json(), run.stderr)
+}
+
+#[test]
+fn a_failed_run_of_the_command_line_is_told_with_its_code_and_exits_as_without() {
+    let (topic, database) = (Topic::fresh(), Database::fresh(15));
+    let url = database.url();
+    let away = format!("{}/no_such_database", url.rsplit_once('/').unwrap().0);
+    for (configure, exit, code, name) in [
+        (
+            &["--database-url", away.as_str(), "--store", "."][..],
+            10,
+            "CONN_ERR",
+            Some("no_such_database"),
+        ),
+        (
+            &["--database-url", url.as_str(), "--store", "missing/folder"],
+            33,
+            "ENOENT",
+            Some(&*database.name),
+        ),
+        (&["--secret-id", "nowhere", "--store", "."], 12, "SECRET", None),
+    ] {
+        let (status, report, stderr) = failing_run(&topic.arn, configure);
+        assert_eq!(
+            (status, &report["error"]["code"]),
+            (Some(exit), &json!(code)),
+            "{stderr}"
+        );
+        assert!(stderr.starts_with(&format!("error[{code}]: ")), "{stderr}");
+        let messages = topic.messages();
+        assert_eq!(messages.len(), 1, "{messages:#?}");
+        let message = &messages[0];
+        let named = name.map_or(String::new(), |name| format!("{name} "));
+        assert_eq!(message.subject, format!("pgstow {named}backup FAILED"));
+        let attribute = |name: &str| message.attributes.get(name).map(String::as_str);
+        assert_eq!(attribute("code"), Some(code));
+        assert_eq!((attribute("status"), attribute("kind")), (Some("failed"), Some("full")));
+        assert_eq!(attribute("database"), name);
+        let (summary, told) = message.body.split_once("\n\n").unwrap();
+        assert!(summary.starts_with(&format!("error[{code}]: ")), "{summary}");
+        assert_eq!(serde_json::from_str::<Value>(told).unwrap(), report);
+    }
+}
+
+#[test]
+fn a_topic_that_is_gone_does_not_change_how_a_run_ends() {
+    let topic = "arn:aws:sns:us-east-1:123456789012:nowhere";
+    let (status, report, stderr) = failing_run(topic, &["--secret-id", "nowhere", "--store", "."]);
+    assert_eq!((status, &report["error"]["code"]), (Some(12), &json!("SECRET")));
+    assert!(stderr.contains(topic), "{stderr}");
+
+    let (database, folder) = (Database::fresh(15), tempfile::tempdir().unwrap());
+    let mut command = pgstow();
+    cloud(&mut command).current_dir(folder.path());
+    command.args(["backup", "--json", "--store", ".", "--sns-topic-arn", topic]);
+    let run = run(command.env("DATABASE_URL", database.url()));
+    assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
+    assert_eq!(run.json()["notification"]["sent"], false);
+    assert!(run.stderr.contains("notification was not sent"), "{}", run.stderr);
 }

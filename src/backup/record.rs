@@ -1,6 +1,6 @@
 //! What is known of the run as it goes: it becomes the manifest and the report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use crate::manifest::{
     role,
 };
 use crate::pipeline::{Archive, BlockContent};
-use crate::postgres::{DatabaseSize, Snapshot};
+use crate::postgres::{DatabaseSize, Snapshot, TableName};
 use crate::report::{BackupReport, StoreReport};
 use crate::retention::Tier;
 use crate::settings::{Format, Trigger};
@@ -44,6 +44,8 @@ pub(super) struct Record<'a> {
     codec: Codec,
     archive_version: Option<String>,
     snapshot: Option<Snapshot>,
+    /// Of tables whose names in the archive are not UTF-8, by OID.
+    names: HashMap<u32, TableName>,
     database_bytes: Option<u64>,
     bytes_read: u64,
     files: BTreeMap<String, FileRecord>,
@@ -88,6 +90,7 @@ impl<'a> Record<'a> {
             codec: Codec::None,
             archive_version: None,
             snapshot: None,
+            names: HashMap::new(),
             database_bytes: None,
             bytes_read: 0,
             files: BTreeMap::new(),
@@ -113,9 +116,10 @@ impl<'a> Record<'a> {
         self.codec = codec;
     }
 
-    pub(super) fn source(&mut self, size: &DatabaseSize, snapshot: &Snapshot) {
+    pub(super) fn source(&mut self, size: &DatabaseSize, snapshot: &Snapshot, names: HashMap<u32, TableName>) {
         self.database_bytes = size.database;
         self.snapshot = Some(snapshot.clone());
+        self.names = names;
     }
 
     pub(super) fn finished(&mut self, at: Timestamp) {
@@ -185,15 +189,21 @@ impl<'a> Record<'a> {
             let (bytes, sha256) = (block.digest.bytes, hex::encode(block.digest.sha256));
             let (offset, length) = (block.place.offset, block.place.length);
             match block.digest.content {
-                BlockContent::Table { rows } => self.tables.push(TableRecord {
-                    schema: entry.namespace.clone().unwrap_or_default(),
-                    name: entry.tag.clone(),
-                    rows,
-                    bytes,
-                    sha256,
-                    offset,
-                    length,
-                }),
+                BlockContent::Table { rows } => {
+                    let (schema, name) = match self.names.get(&entry.oid) {
+                        Some(known) => (known.schema.clone(), known.name.clone()),
+                        None => (entry.namespace.clone().unwrap_or_default(), entry.tag.clone()),
+                    };
+                    self.tables.push(TableRecord {
+                        schema,
+                        name,
+                        rows,
+                        bytes,
+                        sha256,
+                        offset,
+                        length,
+                    });
+                }
                 BlockContent::LargeObjects { count } => self.large_objects.push(LargeObjectsRecord {
                     dump_id: entry.dump_id,
                     count,

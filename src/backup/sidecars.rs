@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Job, Source};
+use super::{Job, Source, answered};
 use crate::error::{Error, Result};
 use crate::postgres;
 
@@ -23,10 +23,11 @@ pub(super) async fn gather(job: &Job<'_>, source: &Source) -> Result<Sidecars> {
         source.passfile.as_ref(),
         &job.settings.postgres,
         GLOBALS_LIMIT,
-    )
-    .await;
-    let mut system_info = serde_json::to_vec_pretty(&source.session.system_info().await)
-        .map_err(|error| Error::internal("system_info.json").source(error))?;
+    );
+    let globals = job.stop.or_stop(async { Ok(globals.await) }).await?;
+    let system_info = answered(job, async { Ok(source.session.system_info().await) }).await?;
+    let mut system_info =
+        serde_json::to_vec_pretty(&system_info).map_err(|error| Error::internal("system_info.json").source(error))?;
     system_info.push(b'\n');
     Ok(Sidecars {
         globals: globals.map_err(|error| error.message()),

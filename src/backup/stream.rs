@@ -79,9 +79,18 @@ pub(super) async fn run(
     };
     match passed {
         Ok(passed) => {
+            // Nobody waits for a byte any more, but for the end: it has the same time.
+            let late = async {
+                tokio::time::sleep(settings.postgres.stall).await;
+                let seconds = settings.postgres.stall.as_secs();
+                Error::new(
+                    Code::Stalled,
+                    format!("pg_dump has given its last byte, but has not ended for {seconds} s"),
+                )
+            };
             let exit = tokio::select! {
                 exit = dump.wait() => exit,
-                error = interruption(job, stalled(), lease) => Err(error),
+                error = interruption(job, late, lease) => Err(error),
             };
             match exit {
                 Ok(()) => Ok(passed),

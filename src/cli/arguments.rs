@@ -112,9 +112,9 @@ enum Action {
 
 #[derive(Debug, Subcommand)]
 enum RetentionAction {
-    /// Print the rules that `apply` would install, as JSON
+    /// Print the rules that `apply` would install in a bucket without any, as JSON
     Show,
-    /// Install the rules; rules that are not pgstow's stay as they are
+    /// Install the rules; those that are not pgstow's, or of a tier that the retention no longer has, stay as they are
     Apply,
 }
 

@@ -78,29 +78,21 @@ async fn take(
     stop: CancellationToken,
 ) -> Result<Box<dyn Upload>, Given> {
     loop {
-        let slice = tokio::select! {
-            biased;
-            () = stop.cancelled() => None,
-            slice = slices.recv() => match slice {
-                Some(slice) => Some(slice),
-                None => return Ok(upload),
-            },
+        let step = async {
+            let Some(slice) = slices.recv().await else {
+                return upload.settle().await.map(|()| None);
+            };
+            let length = slice.len() as u64;
+            upload.write(slice).await.map(|()| Some(length))
         };
-        let Some(slice) = slice else {
-            drop(slices);
-            return Err(match upload.abort().await {
-                Ok(()) => Given::Stopped,
-                Err(error) => Given::Failed(error),
-            });
-        };
-        let length = slice.len() as u64;
-        let written = tokio::select! {
+        let taken = tokio::select! {
             biased;
             () = stop.cancelled() => Err(None),
-            written = upload.write(slice) => written.map_err(Some),
+            taken = step => taken.map_err(Some),
         };
-        match written {
-            Ok(()) => {
+        match taken {
+            Ok(None) => return Ok(upload),
+            Ok(Some(length)) => {
                 if let Some(observer) = &observer {
                     observer.bytes_stored(length);
                 }
@@ -120,7 +112,7 @@ async fn take(
 }
 
 impl Fanout {
-    /// Waits for every store to have taken its last slice. Fails when the primary did, or when
+    /// Waits for every store to have taken its last slice and settled. Fails when the primary did, or when
     /// the run was stopped; then no upload is left open.
     pub(super) async fn collect(self) -> Result<Vec<Copy>, Failure> {
         let mut copies = Vec::new();

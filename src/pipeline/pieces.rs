@@ -188,9 +188,11 @@ pub(super) struct SqlPieces {
     cutter: Cutter,
 }
 
+/// pg_dump's first words in a plain dump.
+const SQL_START: &[u8] = b"--\n-- PostgreSQL database dump\n--\n";
 /// pg_dump's last words in a plain dump. Since the minor releases of August 2025 an `\unrestrict`
 /// line follows them, so they need not be the very last.
-const SQL_END: &[u8] = b"\n-- PostgreSQL database dump complete\n";
+const SQL_END: &[u8] = b"\n-- PostgreSQL database dump complete\n--\n\n";
 /// How much of the stream's end may hold them.
 const SQL_TAIL: usize = 4096;
 
@@ -203,11 +205,21 @@ impl SqlPieces {
 
     pub(super) fn take_all<R: Read>(mut self, input: &mut Input<R>) -> Result<(), ArchiveError> {
         let mut tail: Vec<u8> = Vec::new();
+        let mut start = SQL_START;
         loop {
             let bytes = input.available()?;
             if bytes.is_empty() {
                 break;
             }
+            // What starts otherwise is known at once not to be pg_dump's.
+            let compared = start.len().min(bytes.len());
+            if bytes[..compared] != start[..compared] {
+                return Err(ArchiveError::Malformed {
+                    at: input.position(),
+                    what: "it does not begin as SQL of pg_dump's does".into(),
+                });
+            }
+            start = &start[compared..];
             let count = bytes.len().min(PIECE - self.cutter.piece.len());
             self.cutter.piece.extend_from_slice(&bytes[..count]);
             input.consume(count);
@@ -220,14 +232,28 @@ impl SqlPieces {
         if !self.cutter.piece.is_empty() {
             self.cutter.submit(true)?;
         }
-        if memchr::memmem::find(&tail, SQL_END).is_none() {
+        let Some(end) = memchr::memmem::rfind(&tail, SQL_END) else {
             return Err(ArchiveError::EndsEarly {
                 at: input.position(),
                 missing: "pg_dump's closing comment is missing".into(),
             });
+        };
+        if !is_unrestrict(&tail[end + SQL_END.len()..]) {
+            return Err(ArchiveError::Malformed {
+                at: input.position(),
+                what: "what follows pg_dump's closing comment is not pg_dump's".into(),
+            });
         }
         Ok(())
     }
+}
+
+/// Nothing, or the one line that may follow the closing comment.
+fn is_unrestrict(rest: &[u8]) -> bool {
+    let token = rest
+        .strip_prefix(b"\\unrestrict ")
+        .and_then(|rest| rest.strip_suffix(b"\n\n"));
+    rest.is_empty() || token.is_some_and(|token| !token.is_empty() && token.iter().all(u8::is_ascii_alphanumeric))
 }
 
 fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {

@@ -43,8 +43,8 @@ impl Pumped {
 }
 
 /// Memory: at most `2 × threads + 2` pieces are between reader and assembly, each with its
-/// content (1 MiB), its compressed form (about as much at worst) and the window that it shares
-/// with the piece before; so about 12 MiB for two threads, whatever the database's size.
+/// content (2 MiB), its compressed form (about as much at worst) and the window that it shares
+/// with the piece before; so about 24 MiB for two threads, whatever the database's size.
 pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
     let Flow {
         input,

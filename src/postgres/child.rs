@@ -62,6 +62,7 @@ impl Exit {
 }
 
 /// A running child. Dropping it kills it; a thread of its own reaps it in every case.
+#[derive(Debug)]
 pub(super) struct Child {
     stdout: Option<File>,
     exit: watch::Receiver<Option<Exit>>,
@@ -70,6 +71,7 @@ pub(super) struct Child {
 
 /// The child's process group. It is ours to signal until its leader has been reaped; afterwards
 /// the number may be somebody else's.
+#[derive(Debug)]
 struct Group {
     leader: Mutex<Option<Pid>>,
 }
@@ -252,6 +254,9 @@ pub(super) fn environment(child_env: &[(String, String)], passfile: Option<&Pass
     let ours = [
         ("PGPASSFILE", passfile.into_os_string()),
         ("PGAPPNAME", "pgstow".into()),
+        // Moments are written in the session's time zone: the same data must give the same text
+        // for every role and on every server.
+        ("PGTZ", "UTC".into()),
         // Messages in a language that `wait` can classify.
         ("LC_ALL", "C".into()),
     ];

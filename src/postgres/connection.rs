@@ -1,13 +1,16 @@
 //! Our own session with the server: how it is opened, and what each refusal means.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use rustix::net::sockopt;
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -28,7 +31,11 @@ pub struct Session {
     pub(super) client: Client,
     pub(super) server: ServerInfo,
     pub(super) redactor: Redactor,
-    pub(super) opened: Instant,
+    /// Our end of the line; none over a socket file.
+    pub(super) local_port: Option<u16>,
+    /// Whether the snapshot's transaction is open: it must not be broken by a failing question.
+    pub(super) in_transaction: AtomicBool,
+    connection: JoinHandle<()>,
     info: ConnectionInfo,
     connect_timeout: Duration,
     home: Option<PathBuf>,
@@ -47,18 +54,27 @@ impl Session {
     }
 
     async fn open(mut info: ConnectionInfo, connect_timeout: Duration, home: Option<PathBuf>) -> Result<Session> {
-        let opened = Instant::now();
         let redactor = Redactor::new(&info);
         let reached = open(&info, &redactor, connect_timeout, home.as_deref()).await;
-        let (client, address) = reached.map_err(|error| in_context(&info, error))?;
+        let opened = reached.map_err(|error| in_context(&info, error))?;
+        let client = opened.client;
         let greeted = async {
             server::prepare_session(&client).await?;
             server::identify(&client).await
         };
-        let server = greeted
+        let server = within(self::connect_timeout(&info, connect_timeout), greeted)
             .await
+            .map_err(|(error, _)| in_context(&info, error))?
             .map_err(|error| in_context(&info, classify(&error, &redactor)))?;
-        if let Some(address) = address {
+        // pg_dump leaves these to the role's own settings, which would translate the data or write
+        // it otherwise from server to server. Options only where they are needed: a pooler may
+        // refuse them.
+        info.params.insert("client_encoding".into(), server.encoding.clone());
+        for option in &server.to_settle {
+            let options = info.params.entry("options".into()).or_default();
+            *options = format!("{options} -c {option}").trim_start().to_owned();
+        }
+        if let Some(address) = opened.address {
             // A name may stand for several servers. Whoever uses our snapshot must reach ours.
             info.params.insert("hostaddr".into(), address.to_string());
         }
@@ -66,7 +82,9 @@ impl Session {
             client,
             server,
             redactor,
-            opened,
+            local_port: opened.local_port,
+            in_transaction: AtomicBool::new(false),
+            connection: opened.connection,
             info,
             connect_timeout,
             home,
@@ -76,6 +94,14 @@ impl Session {
     /// Another session, opened as this one was.
     pub(super) async fn connect_again(&self) -> Result<Session> {
         Self::open(self.info.clone(), self.connect_timeout, self.home.clone()).await
+    }
+
+    /// Ends the session, and returns when the line is closed. Dropping ends it too, a little
+    /// later.
+    pub async fn close(self) {
+        drop(self.client);
+        // It ends by our wish: how does not matter.
+        let _ = self.connection.await;
     }
 
     pub fn server(&self) -> &ServerInfo {
@@ -95,6 +121,23 @@ impl Session {
     }
 }
 
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("info", &self.info)
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A line to the server with the login done.
+struct Opened {
+    client: Client,
+    connection: JoinHandle<()>,
+    address: Option<IpAddr>,
+    local_port: Option<u16>,
+}
+
 fn in_context(info: &ConnectionInfo, error: Error) -> Error {
     if error.code() == Code::Config {
         return error;
@@ -103,12 +146,7 @@ fn in_context(info: &ConnectionInfo, error: Error) -> Error {
     Error::new(error.code(), text).hint(error.hint_text().to_owned())
 }
 
-async fn open(
-    info: &ConnectionInfo,
-    redactor: &Redactor,
-    setting: Duration,
-    home: Option<&Path>,
-) -> Result<(Client, Option<IpAddr>)> {
+async fn open(info: &ConnectionInfo, redactor: &Redactor, setting: Duration, home: Option<&Path>) -> Result<Opened> {
     let limit = connect_timeout(info, setting);
     let attempts = tls::attempts(info, home)?;
     let mut first = None;
@@ -149,7 +187,7 @@ async fn open_once(
     redactor: &Redactor,
     attempt: &Attempt,
     limit: Duration,
-) -> Result<(Client, Option<IpAddr>), Refusal> {
+) -> Result<Opened, Refusal> {
     let config = login(info);
     if info.is_socket() {
         let host = info.host.as_deref().unwrap_or_default();
@@ -157,10 +195,15 @@ async fn open_once(
         let stream = within(limit, UnixStream::connect(&path))
             .await?
             .map_err(|error| (unreachable(&error), false))?;
-        let client = within(limit, start(&config, stream, NoTls))
+        let (client, connection) = within(limit, start(&config, stream, NoTls))
             .await?
             .map_err(|error| refused(&error, redactor))?;
-        return Ok((client, None));
+        return Ok(Opened {
+            client,
+            connection,
+            address: None,
+            local_port: None,
+        });
     }
     let mut last = None;
     for address in resolve(info, limit).await? {
@@ -176,10 +219,16 @@ async fn open_once(
             }
         };
         keep_alive(&stream).map_err(|error| (unreachable(&error), false))?;
-        let client = within(limit, start_with(config.clone(), stream, attempt))
+        let local_port = stream.local_addr().ok().map(|address| address.port());
+        let (client, connection) = within(limit, start_with(config.clone(), stream, attempt))
             .await?
             .map_err(|error| refused(&error, redactor))?;
-        return Ok((client, Some(address.ip())));
+        return Ok(Opened {
+            client,
+            connection,
+            address: Some(address.ip()),
+            local_port,
+        });
     }
     Err(last.unwrap_or_else(|| (Error::new(Code::ConnErr, "the host name has no address"), false)))
 }
@@ -241,7 +290,11 @@ fn login(info: &ConnectionInfo) -> Config {
     config
 }
 
-async fn start_with(mut config: Config, stream: TcpStream, attempt: &Attempt) -> Result<Client, tokio_postgres::Error> {
+async fn start_with(
+    mut config: Config,
+    stream: TcpStream,
+    attempt: &Attempt,
+) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
     let settings = match attempt {
         Attempt::Plain => return start(&config, stream, NoTls).await,
         Attempt::Offered(tls) => {
@@ -264,16 +317,18 @@ async fn start_with(mut config: Config, stream: TcpStream, attempt: &Attempt) ->
 }
 
 /// Logs in and leaves the protocol to a task of its own, which ends when the client is dropped.
-async fn start<S, T>(config: &Config, stream: S, tls: T) -> Result<Client, tokio_postgres::Error>
+async fn start<S, T>(config: &Config, stream: S, tls: T) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: tokio_postgres::tls::TlsConnect<S>,
     T::Stream: Send + 'static,
 {
     let (client, connection) = config.connect_raw(stream, tls).await?;
-    // Its error reaches whoever asks the client next.
-    tokio::spawn(connection);
-    Ok(client)
+    let connection = tokio::spawn(async move {
+        // Its error reaches whoever asks the client next.
+        let _ = connection.await;
+    });
+    Ok((client, connection))
 }
 
 fn refused(error: &tokio_postgres::Error, redactor: &Redactor) -> Refusal {
@@ -323,6 +378,8 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
     Error::new(Code::ConnErr, text)
 }
 
+const POOLER: &str = "a connection pooler is in the way: connect to the server itself, or to a pool in session mode";
+
 fn classify_server(state: &SqlState, text: &str) -> Error {
     let code = state.code();
     // PgBouncer reports failed logins as a protocol violation.
@@ -342,8 +399,10 @@ fn classify_server(state: &SqlState, text: &str) -> Error {
             .hint("the server has no free connection: a backup needs two; run it later, or raise max_connections"),
         "57P03" => Error::new(Code::ConnErr, text).hint("the server is starting up or shutting down; run it again"),
         "42501" => Error::new(Code::Permission, text),
-        "42704" | "08P01" if text.contains("unsupported startup parameter") => {
-            Error::new(Code::ConnErr, text).hint("a connection pooler is in the way: connect to the server itself")
+        // Prepared statements that went to different servers, or a pooler's own complaint.
+        "26000" | "42P05" => Error::new(Code::ConnErr, text).hint(POOLER),
+        _ if text.contains("unsupported startup parameter") || text.contains("pooling mode") => {
+            Error::new(Code::ConnErr, text).hint(POOLER)
         }
         _ => Error::new(Code::ConnErr, text),
     }

@@ -17,6 +17,7 @@ const QUOTED_LINES: usize = 6;
 const QUOTED_BYTES: usize = 1500;
 
 /// A running pg_dump. Dropping it kills it; it never outlives us.
+#[derive(Debug)]
 pub struct Dump {
     child: Child,
     lock_wait: Duration,

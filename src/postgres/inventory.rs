@@ -115,8 +115,7 @@ impl Session {
 
     async fn ask(&self, question: &str) -> Result<Value, String> {
         let row = self
-            .client
-            .query_opt(question, &[])
+            .attempt(question)
             .await
             .map_err(|error| match error.as_db_error() {
                 Some(server) => self.redactor.clean(server.message()),

@@ -1,7 +1,10 @@
 //! What the server says of itself, and the snapshot that the whole backup reads.
 
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
 use serde::Serialize;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use super::Session;
 use crate::error::{Code, Error, Result};
@@ -21,10 +24,17 @@ pub struct ServerInfo {
     pub in_recovery: bool,
     pub database: String,
     pub user: String,
+    /// Settings (`name=value`) that change how data is written, that pg_dump does not set, and
+    /// that are not here as we want them.
+    #[serde(skip)]
+    pub to_settle: Vec<String>,
 }
 
 /// The oldest server whose catalogs we know.
 const OLDEST_MAJOR: u32 = 12;
+
+/// A pool with several idle connections may give each client its own for a while.
+const POOL_ROUNDS: usize = 8;
 
 /// What a snapshot sees; known to the server as `id` while its session lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,6 +56,13 @@ pub struct DatabaseSize {
     pub database: Option<u64>,
     /// Tables and their out-of-line values: about what COPY will send.
     pub tables: u64,
+}
+
+/// A table's names as UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableName {
+    pub schema: String,
+    pub name: String,
 }
 
 /// What pg_dump sets in its own session, for the same reasons: nothing that the role or database
@@ -81,6 +98,15 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
             &[],
         )
         .await?;
+    // The values with which a session of this role starts, whatever we have set since.
+    let to_settle = client
+        .query(
+            "SELECT wanted.name || '=' || wanted.value
+             FROM (VALUES ('bytea_output', 'hex'), ('quote_all_identifiers', 'off')) AS wanted (name, value)
+             JOIN pg_catalog.pg_settings AS known ON known.name = wanted.name AND known.reset_val <> wanted.value",
+            &[],
+        )
+        .await?;
     let version_num = row.try_get::<_, i32>(1)?.unsigned_abs();
     // Some managed services keep it from ordinary roles.
     let system_identifier = client
@@ -100,13 +126,13 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
         in_recovery: row.try_get(3)?,
         database: row.try_get(4)?,
         user: row.try_get(5)?,
+        to_settle: to_settle.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
     })
 }
 
 impl Session {
     /// Opens the transaction whose view of the database everything else reads, and makes it
-    /// known to other sessions. It stays open, and the snapshot good, while this session lives;
-    /// so ask for sizes and privileges first.
+    /// known to other sessions. It stays open, and the snapshot good, while this session lives.
     pub async fn export_snapshot(&self) -> Result<Snapshot> {
         let failed = |error| self.error("cannot export a snapshot", &error);
         if self.server.major < OLDEST_MAJOR {
@@ -125,12 +151,13 @@ impl Session {
         } else {
             "SELECT pg_current_wal_lsn()::text"
         };
-        let lsn = self.client.query_one(position, &[]).await.ok();
+        let lsn = self.attempt(position).await.ok().flatten();
         let lsn = lsn.and_then(|row| row.try_get(0).ok());
         self.client
             .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             .await
             .map_err(failed)?;
+        self.in_transaction.store(true, Ordering::Relaxed);
         let view = if self.server.major >= 13 {
             "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
         } else {
@@ -151,17 +178,25 @@ impl Session {
     }
 
     /// A pooler in transaction mode gives our statements, and pg_dump's, whichever connection is
-    /// free: session settings get lost, or into other people's sessions. It shows when a
-    /// connection that is older than ours also serves a second client of ours.
+    /// free: session settings get lost, or into other people's sessions. It shows when we are
+    /// moved to another server process, or share one with a second client of ours.
     async fn refuse_shared_session(&self) -> Result<()> {
         let failed = |error| self.error("cannot look at our own session", &error);
-        let mine = self.backend().await.map_err(failed)?;
-        if mine.age_seconds < self.opened.elapsed().as_secs_f64() + 2.0 {
+        let row = self
+            .client
+            .query_one("SELECT inet_client_port()", &[])
+            .await
+            .map_err(failed)?;
+        let seen: Option<i32> = row.try_get(0).map_err(failed)?;
+        if seen.is_some() && seen == self.local_port.map(i32::from) {
+            // The server sees our own end of the line: nobody is in between.
             return Ok(());
         }
         let second = self.connect_again().await?;
-        let other = second.backend().await.map_err(failed)?;
-        if mine.pid == other.pid {
+        let shared = shares_processes(&self.client, &second.client).await;
+        // It must not still hold a connection when pg_dump asks for one.
+        second.close().await;
+        if shared.map_err(failed)? {
             return Err(Error::new(
                 Code::ConnErr,
                 "the connection goes through a pooler that shares sessions (PgBouncer in transaction mode, or the like)",
@@ -171,30 +206,11 @@ impl Session {
         Ok(())
     }
 
-    async fn backend(&self) -> Result<Backend, tokio_postgres::Error> {
-        let row = self
-            .client
-            .query_one(
-                "SELECT pg_backend_pid(), coalesce(extract(epoch FROM clock_timestamp() - max(backend_start)), 0)::float8
-                 FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()",
-                &[],
-            )
-            .await?;
-        Ok(Backend {
-            pid: row.try_get(0)?,
-            age_seconds: row.try_get(1)?,
-        })
-    }
-
-    /// How much there is to read. Never waits for a lock: where one is held, the planner's
+    /// How much there is to read. Never waits long for a lock: where one is held, the planner's
     /// figures must do.
     pub async fn size(&self) -> Result<DatabaseSize> {
-        let failed = |error| self.error("cannot read the database's size", &error);
-        let database = self
-            .client
-            .query_one("SELECT pg_database_size(current_database())", &[])
-            .await;
-        let database = database.ok().and_then(|row| row.try_get::<_, i64>(0).ok());
+        let bytes = |row: Option<Row>| row.and_then(|row| row.try_get::<_, i64>(0).ok()?.try_into().ok());
+        let database = self.attempt("SELECT pg_database_size(current_database())").await;
         let exact = "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8";
         let estimated = "SELECT coalesce(sum((c.relpages + coalesce(t.relpages, 0))::int8), 0)::int8
                                 * current_setting('block_size')::int8";
@@ -203,35 +219,90 @@ impl Session {
                     WHERE c.relkind = 'r' AND c.relpersistence <> 't'
                       AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
         // pg_table_size locks each table for a moment; someone may be rewriting one.
+        let failed = |error| self.error("cannot read the database's size", &error);
         self.client
             .batch_execute("SET lock_timeout = '200ms'")
             .await
             .map_err(failed)?;
-        let sum = self.client.query_one(&format!("{exact} {from}"), &[]).await;
+        let tables = self.attempt(&format!("{exact} {from}")).await;
         self.client
             .batch_execute("SET lock_timeout = 0")
             .await
             .map_err(failed)?;
-        let row = match sum {
+        let tables = match tables {
             Ok(row) => row,
-            Err(_) => self
-                .client
-                .query_one(&format!("{estimated} {from}"), &[])
-                .await
-                .map_err(failed)?,
+            Err(_) => self.attempt(&format!("{estimated} {from}")).await.map_err(failed)?,
         };
-        let tables: i64 = row.try_get(0).map_err(failed)?;
         Ok(DatabaseSize {
-            database: database.and_then(|bytes| bytes.try_into().ok()),
-            tables: tables.try_into().unwrap_or_default(),
+            database: database.ok().and_then(bytes),
+            tables: bytes(tables).unwrap_or_default(),
         })
+    }
+
+    /// The tables by OID, where only the server can read what pg_dump writes as their names: in
+    /// another encoding than UTF-8. Ask after the snapshot was exported, so that the names are
+    /// those of that moment. Empty where there is no need, and where it cannot be done: a database
+    /// without an encoding (SQL_ASCII) has names that are no text in any.
+    pub async fn names_in_other_encoding(&self) -> HashMap<u32, TableName> {
+        if ["UTF8", "SQL_ASCII"].contains(&self.server.encoding.as_str()) {
+            return HashMap::new();
+        }
+        let question = "SELECT coalesce(array_agg(c.oid), '{}'), coalesce(array_agg(n.nspname::text), '{}'),
+                               coalesce(array_agg(c.relname::text), '{}')
+                        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                        WHERE c.relkind = 'r' AND n.nspname <> 'pg_catalog'";
+        let Ok(Some(row)) = self.attempt(question).await else {
+            return HashMap::new();
+        };
+        let (oids, schemas, names): (Vec<u32>, Vec<String>, Vec<String>) =
+            match (row.try_get(0), row.try_get(1), row.try_get(2)) {
+                (Ok(oids), Ok(schemas), Ok(names)) => (oids, schemas, names),
+                _ => return HashMap::new(),
+            };
+        let names = schemas.into_iter().zip(names);
+        let names = names.map(|(schema, name)| TableName { schema, name });
+        oids.into_iter().zip(names).collect()
+    }
+
+    /// A question that the server may refuse. Within the snapshot's transaction a refusal, or a
+    /// lock that is kept, would cost the snapshot: there it is asked under a savepoint.
+    pub(super) async fn attempt(&self, question: &str) -> Result<Option<Row>, tokio_postgres::Error> {
+        if !self.in_transaction.load(Ordering::Relaxed) {
+            return self.client.query_opt(question, &[]).await;
+        }
+        self.client.batch_execute("SAVEPOINT attempt").await?;
+        let answer = self.client.query_opt(question, &[]).await;
+        self.client
+            .batch_execute("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt")
+            .await?;
+        answer
     }
 }
 
-/// The server's process that serves a session.
-struct Backend {
-    pid: i32,
-    age_seconds: f64,
+/// Whether two sessions are not served by one process each, all the time.
+async fn shares_processes(first: &Client, second: &Client) -> Result<bool, tokio_postgres::Error> {
+    let mine = process(first).await?;
+    for _ in 0..POOL_ROUNDS {
+        // While the second holds a connection of a pool, the first may be given another; after
+        // it, the second may be given the first's.
+        second.batch_execute("BEGIN").await?;
+        let again = process(first).await?;
+        second.batch_execute("ROLLBACK").await?;
+        if again != mine || process(second).await? == mine {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The server process that serves a session. In one message: a prepared statement would be two,
+/// and a pool may answer each from elsewhere.
+async fn process(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+    let messages = client.simple_query("SELECT pg_backend_pid()").await?;
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
 }
 
 /// `xmin:xmax:xip,xip,…`

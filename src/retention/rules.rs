@@ -35,8 +35,20 @@ const EXPIRED_VERSION_DAYS: u32 = 7;
 const OLD_VERSION_DAYS: u32 = 30;
 
 /// The rules that a store with this policy needs, for objects below `prefix` (`""`, or ending in
-/// `/`). None matches `latest`, nor the lease, which bears no tag.
+/// `/`), where none of ours is installed. None matches `latest`, nor the lease, which bears no tag.
 pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
+    rules_after(policy, prefix, &[])
+}
+
+/// The same where the rules in `before` are ours and installed.
+///
+/// Every tier has its rule, also one that the policy has not, or has no more: backups that an older
+/// policy tagged with it would stay for ever. Such a tier's rule stays as it was installed, so that
+/// a change of policy takes no backup of a tier that it drops earlier than the policy under which
+/// it was made; whoever wants them gone sooner says so with a count (`monthly=1`). Where none was
+/// installed, nothing says how long the tier was to be kept: then as long as anything in this
+/// policy, and not below what the smallest count of the tier means.
+pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
     let tagged = |name: &str, expire: u32, noncurrent: u32| Rule {
         id: id(prefix, name),
         prefix: prefix.to_owned(),
@@ -45,9 +57,17 @@ pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
         noncurrent_days: Some(noncurrent),
         abort_uploads_days: None,
     };
-    let mut rules: Vec<Rule> = keeps(policy)
+    let kept = keeps(policy);
+    let longest = kept.iter().map(|&(_, days)| days).max().unwrap_or_default();
+    let days_of_tier = |tier: Tier| {
+        let in_policy = kept.iter().find(|(known, _)| *known == tier).map(|&(_, days)| days);
+        in_policy
+            .or_else(|| installed(before, tier))
+            .unwrap_or_else(|| longest.max(days_of(tier, 1)))
+    };
+    let mut rules: Vec<Rule> = Tier::ALL
         .into_iter()
-        .map(|(tier, days)| tagged(tier.name(), days, EXPIRED_VERSION_DAYS))
+        .map(|tier| tagged(tier.name(), days_of_tier(tier), EXPIRED_VERSION_DAYS))
         .collect();
     rules.push(tagged(PENDING, PENDING_DAYS, 1));
     rules.push(Rule {
@@ -60,6 +80,15 @@ pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
         abort_uploads_days: Some(UPLOAD_DAYS),
     });
     rules
+}
+
+/// Days after which the rules in `before` expire a tier. Of two rules for it S3 obeys the shorter.
+fn installed(before: &[Rule], tier: Tier) -> Option<u32> {
+    let of_tier = |rule: &&Rule| {
+        let tag = rule.tag.as_ref();
+        tag.is_some_and(|(key, value)| key == TIER_TAG && value == tier.name())
+    };
+    before.iter().filter(of_tier).filter_map(|rule| rule.expire_days).min()
 }
 
 /// Days for which each tier of the policy is kept.
@@ -166,9 +195,43 @@ mod tests {
             expiry(&rules(&tiers(), "")),
             expected.map(|(tier, days)| (tier.to_owned(), days))
         );
+    }
+
+    #[test]
+    fn a_tier_that_the_policy_lost_keeps_the_rule_under_which_its_backups_were_made() {
+        let before = rules(&tiers(), "team/");
+        let after = expiry(&rules_after(&Policy::Days(30), "team/", &before));
+        let expected = [
+            ("daily", 30),
+            ("weekly", 28),
+            ("monthly", 372),
+            ("yearly", 1098),
+            ("pending", 2),
+        ];
+        assert_eq!(after, expected.map(|(tier, days)| (tier.to_owned(), days)));
+        // Applied again, it stays so; and a count in a policy is obeyed again, also a smaller one.
+        let again = rules_after(
+            &Policy::Days(30),
+            "team/",
+            &rules_after(&Policy::Days(30), "team/", &before),
+        );
+        assert_eq!(expiry(&again), after);
+        let shorter = rules_after(&Policy::Tiers(vec![(Tier::Monthly, 2)]), "team/", &again);
+        assert!(expiry(&shorter).contains(&("monthly".to_owned(), 62)));
+    }
+
+    #[test]
+    fn a_tier_of_which_nothing_is_known_expires_too_but_not_early() {
+        let expected = [
+            ("daily", 30),
+            ("weekly", 30),
+            ("monthly", 31),
+            ("yearly", 366),
+            ("pending", 2),
+        ];
         assert_eq!(
             expiry(&rules(&Policy::Days(30), "")),
-            [("daily", 30), ("pending", 2)].map(|(tier, days)| (tier.to_owned(), days))
+            expected.map(|(tier, days)| (tier.to_owned(), days))
         );
     }
 
@@ -215,7 +278,8 @@ mod tests {
     #[test]
     fn absurd_counts_stay_within_what_s3_takes() {
         let policy = Policy::Tiers(vec![(Tier::Yearly, u32::MAX)]);
-        assert_eq!(rules(&policy, "")[0].expire_days, Some(2_147_483_647));
+        let rules = rules(&policy, "");
+        assert!(expiry(&rules).contains(&("yearly".to_owned(), 2_147_483_647)));
     }
 
     #[test]
@@ -232,7 +296,7 @@ mod tests {
                 "NoncurrentVersionExpiration": {"NoncurrentDays": 7}
             })
         );
-        assert_eq!(printed["Rules"][2]["Filter"], json!({"Prefix": "team/"}));
+        assert_eq!(printed["Rules"][5]["Filter"], json!({"Prefix": "team/"}));
         let bare = rules_json(&rules(&Policy::Days(30), ""));
         assert_eq!(
             bare["Rules"][0]["Filter"],

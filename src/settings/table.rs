@@ -242,6 +242,12 @@ pub const SETTINGS: &[Setting] = &[
         "Size of the first parts, 5MiB to 5GiB; parts grow as the object does [default: 8MiB]",
     ),
     plain(
+        "BACKUP_S3_RETRY_SECONDS",
+        "s3.retry_seconds",
+        "N",
+        "How long a request is repeated when S3 keeps failing; a run ends sooner if its lease does [default: 35]",
+    ),
+    plain(
         "BACKUP_S3_CHECKSUMS",
         "s3.checksums",
         "WHEN",

@@ -2,29 +2,24 @@
 //! files 0600, because a backup holds everything that the database does.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{Access, access};
 use sha2::{Digest, Sha256};
-use tokio::task::JoinHandle;
 
-use super::temporary::{self, Publish, Published, Temporary, io_error};
-use super::{
-    Condition, Entry, Expected, Head, Lifecycle, Object, ObjectInfo, Put, Store, Stored, Unfinished, Upload, Version,
-};
+use super::file_upload::FileUpload;
+use super::temporary::{self, Publish, Published, Temporary, blocking, io_error, with_clean_up};
+use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
 use crate::error::{Code, Error, Result};
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
 /// would cost too much, what its inode says. Whatever is replaced under a condition is small.
 const DIGEST_LIMIT: u64 = 16 << 20;
-/// Written at once. Twice this is what an upload holds in memory.
-const CHUNK: usize = 1 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 pub struct Local {
@@ -67,14 +62,6 @@ impl Local {
     }
 }
 
-/// Runs what blocks where blocking is allowed.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::internal("work on the store's folder was cut off").source(error)),
-    }
-}
-
 #[async_trait]
 impl Store for Local {
     fn url(&self) -> &str {
@@ -113,14 +100,7 @@ impl Store for Local {
         let root = self.root.clone();
         let target = self.path(key)?;
         let temporary = blocking(move || Temporary::create(&root, &target)).await?;
-        Ok(Box::new(FileUpload {
-            file: temporary.file(),
-            temporary,
-            waiting: Vec::new(),
-            waiting_bytes: 0,
-            bytes: 0,
-            writing: None,
-        }))
+        Ok(Box::new(FileUpload::new(temporary)))
     }
 
     async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
@@ -245,7 +225,11 @@ impl Store for Local {
             if folder.is_dir() {
                 temporary::remove_file(&path)?;
                 // What is taken away first (a manifest) must not come back after what went later.
-                temporary::sync_folder(folder)?;
+                match temporary::sync_folder(folder) {
+                    // Whoever discarded the last file beside it has taken the folder away.
+                    Err(_) if !folder.exists() => {}
+                    synced => synced?,
+                }
                 temporary::remove_folders(&root, folder);
             }
             Ok(())
@@ -448,103 +432,6 @@ fn lock(folder: &Path) -> Result<File> {
             Err(fs::TryLockError::Error(error)) => return Err(io_error("lock", folder, error)),
         }
     }
-}
-
-fn with_clean_up(error: Error, clean_up: Result<()>) -> Error {
-    match clean_up {
-        Ok(()) => error,
-        Err(second) => error.also(second),
-    }
-}
-
-struct FileUpload {
-    temporary: Temporary,
-    file: Arc<File>,
-    waiting: Vec<Bytes>,
-    waiting_bytes: usize,
-    bytes: u64,
-    writing: Option<JoinHandle<io::Result<()>>>,
-}
-
-impl FileUpload {
-    /// Waits for the write before, then starts the next: one is in flight at most.
-    async fn flush(&mut self) -> Result<()> {
-        self.settle().await?;
-        if !self.waiting.is_empty() {
-            let chunks = std::mem::take(&mut self.waiting);
-            self.waiting_bytes = 0;
-            let file = Arc::clone(&self.file);
-            self.writing = Some(tokio::task::spawn_blocking(move || {
-                chunks.iter().try_for_each(|chunk| (&*file).write_all(chunk))
-            }));
-        }
-        Ok(())
-    }
-
-    async fn settle(&mut self) -> Result<()> {
-        match self.writing.take() {
-            None => Ok(()),
-            Some(writing) => match writing.await {
-                Ok(written) => written.map_err(|error| io_error("write", self.temporary.target(), error)),
-                Err(error) => Err(Error::internal("a write into the store's folder was cut off").source(error)),
-            },
-        }
-    }
-}
-
-#[async_trait]
-impl Upload for FileUpload {
-    async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        self.bytes += bytes.len() as u64;
-        self.waiting_bytes += bytes.len();
-        self.waiting.push(bytes);
-        if self.waiting_bytes >= CHUNK {
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
-    async fn complete(mut self: Box<Self>, expected: &Expected) -> Result<Stored> {
-        let written = match self.flush().await {
-            Ok(()) => self.settle().await,
-            Err(error) => Err(error),
-        };
-        let Self { temporary, bytes, .. } = *self;
-        let expected = expected.bytes;
-        blocking(move || {
-            let reviewed = written
-                .and_then(|()| temporary.sync())
-                .and_then(|()| review(&temporary, bytes, expected));
-            if let Err(error) = reviewed {
-                return Err(with_clean_up(error, temporary.remove()));
-            }
-            temporary.publish(Publish::Replace)?;
-            Ok(Stored {
-                bytes,
-                checksum: None,
-                parts: Vec::new(),
-            })
-        })
-        .await
-    }
-
-    async fn abort(mut self: Box<Self>) -> Result<()> {
-        // Its error was reported by `write`, or does not matter any more.
-        let _ = self.settle().await;
-        blocking(move || self.temporary.remove()).await
-    }
-}
-
-fn review(temporary: &Temporary, taken: u64, expected: u64) -> Result<()> {
-    let length = temporary.length()?;
-    if taken != expected || length != expected {
-        let what = format!(
-            "{} has {length} bytes and was given {taken}, but should have {expected}",
-            temporary.target().display()
-        );
-        return Err(Error::new(Code::Store, what).hint("run again; if it happens again, check the disk"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

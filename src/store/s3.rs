@@ -10,6 +10,7 @@ use aws_sdk_s3::primitives::DateTime;
 use bytes::Bytes;
 
 use super::bucket::{Bucket, Digests, missing};
+use super::sending::{Verdict, corrupted, judge, untrusted};
 use super::upload::S3Upload;
 use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
 use crate::aws::{self, Patience};
@@ -133,17 +134,17 @@ impl Store for S3 {
     async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
         let bucket = &self.bucket;
         let digests = Digests::of(&body, bucket.settings.checksums);
+        let mut damaged = false;
         for tries in 1.. {
             let error = match bucket.put_object(key, &body, &digests, object, &condition).await {
-                Ok(answer) => {
-                    if answer
-                        .checksum_sha256()
-                        .is_some_and(|theirs| theirs != digests.sha256_base64())
-                    {
-                        let what = format!("{} reports another checksum for {key} than ours", bucket.url);
-                        return Err(Error::new(Code::Store, what));
-                    }
-                    return Ok(Put::Done(version(answer.e_tag)));
+                Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
+                    Verdict::Same => return Ok(Put::Done(version(answer.e_tag))),
+                    verdict => return Err(untrusted(bucket, key, verdict, "the object")),
+                },
+                // Damaged on the way: the store has not taken it.
+                Err(error) if corrupted(&error) && !damaged => {
+                    damaged = true;
+                    continue;
                 }
                 Err(error) => error,
             };

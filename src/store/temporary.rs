@@ -1,6 +1,6 @@
 //! A file on its way into a folder store. It is written under a temporary name beside its final
 //! one and published by one rename, so that readers see nothing or all of it, after a crash too.
-//! Everything here blocks.
+//! Everything here blocks, and so runs within [`blocking`].
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,6 +16,14 @@ use crate::error::{Code, Error, Result};
 const SUFFIX: &str = ".pgstow-tmp";
 /// Of the final name, this much is kept in the temporary one: a file name has 255 bytes at most.
 const NAME_KEPT: usize = 200;
+
+/// Runs what blocks where blocking is allowed.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::internal("work on the store's folder was cut off").source(error)),
+    }
+}
 
 /// Whether a file of this name is a temporary one, and of which final name (its beginning, where
 /// that is very long).
@@ -230,6 +238,14 @@ pub fn remove_folders(root: &Path, folder: &Path) {
     let mut folder = folder;
     while folder != root && folder.starts_with(root) && fs::remove_dir(folder).is_ok() {
         folder = parent(folder);
+    }
+}
+
+/// The failure, with that of the clean-up after it attached.
+pub fn with_clean_up(error: Error, clean_up: Result<()>) -> Error {
+    match clean_up {
+        Ok(()) => error,
+        Err(second) => error.also(second),
     }
 }
 

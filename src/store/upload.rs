@@ -7,26 +7,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::operation::complete_multipart_upload::CompleteMultipartUploadOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
-use super::bucket::{self, Attempts, Bucket, Digests};
+use super::bucket::{self, Attempts, Bucket};
 use super::parts::Schedule;
+use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
 use super::{Condition, Expected, ObjectInfo, Part, StoreChecksum, Stored, Upload};
-use crate::aws;
 use crate::error::{Code, Error, Result};
-use crate::settings::Checksums;
 
 /// Bytes of parts in memory, the one being filled among them: five parts of 8 MiB. Longer parts
 /// are fewer, but never less than two, one being filled and one in flight.
 const MEMORY: u64 = 40 << 20;
-
-const WHEN_REQUIRED: &str = "set BACKUP_S3_CHECKSUMS=when_required if this endpoint cannot do SHA-256 checksums";
 
 pub struct S3Upload {
     bucket: Arc<Bucket>,
@@ -50,14 +43,6 @@ struct Multipart {
     /// Whether its creation was sent more than once: then there may be another upload, whose
     /// creation was answered to nobody.
     may_have_twin: bool,
-}
-
-struct SentPart {
-    number: u32,
-    bytes: u64,
-    digests: Digests,
-    e_tag: Option<String>,
-    buffer: Option<BytesMut>,
 }
 
 impl S3Upload {
@@ -208,12 +193,7 @@ impl S3Upload {
 
     /// Sends the last part, reviews all of them, and makes the object visible.
     async fn finish(&mut self, id: &str, expected: &Expected) -> Result<Stored> {
-        if !self.filling.is_empty() {
-            self.send_part().await?;
-        }
-        while !self.in_flight.is_empty() {
-            self.take_sent().await?;
-        }
+        self.settle().await?;
         self.sent.sort_by_key(|part| part.number);
         let total: u64 = self.sent.iter().map(|part| part.bytes).sum();
         let contiguous = self.sent.iter().zip(1..).all(|(part, number)| part.number == number);
@@ -411,6 +391,20 @@ impl Upload for S3Upload {
         Ok(())
     }
 
+    async fn settle(&mut self) -> Result<()> {
+        if self.multipart.is_none() {
+            // It goes in one request, which makes it visible.
+            return Ok(());
+        }
+        if !self.filling.is_empty() {
+            self.send_part().await?;
+        }
+        while !self.in_flight.is_empty() {
+            self.take_sent().await?;
+        }
+        Ok(())
+    }
+
     async fn complete(mut self: Box<Self>, expected: &Expected) -> Result<Stored> {
         let Some(id) = self.multipart.as_ref().map(|multipart| multipart.id.clone()) else {
             return self.put_whole(expected).await;
@@ -437,106 +431,6 @@ impl Upload for S3Upload {
 
 fn parts_in_memory(length: u64) -> u64 {
     ((MEMORY + length / 2) / length.max(1)).max(2)
-}
-
-async fn digest(body: Bytes, checksums: Checksums) -> Result<Digests> {
-    let digested = tokio::task::spawn_blocking(move || Digests::of(&body, checksums)).await;
-    digested.map_err(|error| Error::internal("a checksum was cut off").source(error))
-}
-
-/// Sends one part until the store has it as we have it: once more when it got damaged on the way.
-async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, body: Bytes) -> Result<SentPart> {
-    let digests = digest(body.clone(), bucket.settings.checksums).await?;
-    let always = bucket.always_checksums();
-    let mut repeated = false;
-    loop {
-        let sent = bucket
-            .client
-            .upload_part()
-            .bucket(&bucket.name)
-            .key(bucket.key(&key))
-            .upload_id(&id)
-            .part_number(i32::try_from(number).unwrap_or(i32::MAX))
-            .body(ByteStream::from(body.clone()))
-            .set_checksum_sha256(digests.checksum())
-            .set_content_md5(digests.content_md5())
-            .customize()
-            .config_override(bucket.within(bucket.patience.transfer(body.len() as u64)))
-            .interceptor(digests.signed())
-            .send()
-            .await;
-        match sent {
-            Ok(answer) => match judge(answer.checksum_sha256(), &digests, always) {
-                Verdict::Same => {
-                    return Ok(SentPart {
-                        number,
-                        bytes: body.len() as u64,
-                        digests,
-                        e_tag: answer.e_tag,
-                        // Everybody else has let go of it by now; if not, the next part gets a new one.
-                        buffer: body.try_into_mut().ok().map(|mut buffer| {
-                            buffer.clear();
-                            buffer
-                        }),
-                    });
-                }
-                Verdict::Different if !repeated => repeated = true,
-                verdict => return Err(untrusted(&bucket, &key, verdict, &format!("part {number}"))),
-            },
-            Err(error) if corrupted(&error) && !repeated => repeated = true,
-            Err(error) => return Err(bucket.error(&format!("write part {number} of {key}"), &error)),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Same,
-    Different,
-    Missing,
-}
-
-fn judge(theirs: Option<&str>, ours: &Digests, required: bool) -> Verdict {
-    match theirs {
-        Some(theirs) if theirs == ours.sha256_base64() => Verdict::Same,
-        Some(_) => Verdict::Different,
-        // `Content-MD5` and the signature's SHA-256 cover the body then.
-        None if !required => Verdict::Same,
-        None => Verdict::Missing,
-    }
-}
-
-fn untrusted(bucket: &Bucket, key: &str, verdict: Verdict, of: &str) -> Error {
-    let why = if verdict == Verdict::Missing {
-        "no checksum"
-    } else {
-        "another checksum than ours"
-    };
-    let what = format!("cannot trust {} with {key}: it reports {why} for {of}", bucket.url);
-    Error::new(Code::Store, what).hint(if verdict == Verdict::Missing {
-        WHEN_REQUIRED
-    } else {
-        "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again"
-    })
-}
-
-/// The store found that the bytes are not those that we signed.
-fn corrupted<E: aws_sdk_s3::error::ProvideErrorMetadata>(
-    error: &aws_sdk_s3::error::SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
-) -> bool {
-    matches!(
-        aws::service_code(error),
-        Some("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch")
-    )
-}
-
-/// S3's checksum of a multipart object: the digest of its parts' digests.
-fn composite(parts: &[SentPart]) -> String {
-    let mut digest = Sha256::new();
-    for part in parts {
-        digest.update(part.digests.sha256);
-    }
-    format!("{}-{}", BASE64.encode(digest.finalize()), parts.len())
 }
 
 #[cfg(test)]

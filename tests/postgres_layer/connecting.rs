@@ -181,3 +181,22 @@ async fn a_snapshot_says_what_it_sees() {
         assert!(!alive, "the snapshot outlived its session");
     }
 }
+
+#[tokio::test]
+async fn a_forwarder_in_between_is_not_taken_for_a_pooler() {
+    let boss = superuser(15);
+    let server = format!("{}:{}", boss.host.as_deref().unwrap(), boss.port.unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = tokio::net::TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let session = connect(&with(&boss, &format!("host=127.0.0.1 port={port}")), 15)
+        .await
+        .unwrap();
+    session.export_snapshot().await.unwrap();
+    session.close().await;
+}

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use pgstow::error::Code;
 use pgstow::postgres::{Dump, Passfile, Programs, Session, StallClock, WatchedPipe, globals};
 use pgstow::settings::Format;
+use secrecy::ExposeSecret;
 
 use crate::place::{
-    MAJORS, client, connect, database, dump, dump_with, restored, role, scripted, settings, superuser, with_name,
+    MAJORS, bin, client, connect, database, dump, dump_with, restored, role, scripted, settings, superuser, with_name,
 };
 
 /// Enough that pg_dump is not done before we look.
@@ -54,6 +55,10 @@ fn dumps_of(parent: u32) -> Vec<i32> {
         }
     }
     found
+}
+
+fn arguments_of(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
 fn is_alive(pid: i32) -> bool {
@@ -378,39 +383,37 @@ async fn no_secret_is_in_the_arguments_environment_or_errors_of_the_child() {
     assert!(folder.path().metadata().unwrap().permissions().mode() & 0o700 == 0o700);
 }
 
-/// Run by the next test in a process of its own, to be killed there.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a part of another test"]
-async fn victim() {
-    let Ok(database) = std::env::var("PGSTOW_TEST_VICTIM") else {
-        return;
-    };
-    let info = with_name(&superuser(15), &database);
-    let _all = started(15, &info).await;
-    println!("started");
-    tokio::time::sleep(Duration::from_secs(60)).await;
-}
-
 #[tokio::test]
 async fn a_killed_pgstow_leaves_no_pg_dump_behind_and_the_next_run_sweeps_its_folder() {
-    database(15, "orphaning", LARGE).await;
+    let info = database(15, "orphaning", LARGE).await;
+    // While it waits for this lock, pg_dump writes nothing, so no broken pipe can end it.
+    let holder = client(&info).await;
+    holder.batch_execute("BEGIN; LOCK TABLE large").await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["dumping::victim", "--exact", "--ignored", "--nocapture"])
-        .env("PGSTOW_TEST_VICTIM", "orphaning")
+    let password = info
+        .password
+        .as_ref()
+        .map(|password| password.expose_secret().to_owned());
+    let mut victim = Command::new(env!("CARGO_BIN_EXE_pgstow"))
+        .args(["backup", "--store", "store", "--database-url", &info.to_conninfo()])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("BACKUP_PG_BIN", bin(15))
+        .env("DB_PASSWORD", password.unwrap_or_default())
         .env("TMPDIR", folder.path())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut output = victim.stdout.take().unwrap();
-    let mut text = String::new();
-    while !text.contains("started") {
-        let mut buffer = [0; 512];
-        let read = output.read(&mut buffer).unwrap();
-        assert!(read > 0, "{text}");
-        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    let mut dumps = Vec::new();
+    for _ in 0..500 {
+        dumps = dumps_of(victim.id());
+        dumps.retain(|pid| arguments_of(*pid).contains("--snapshot="));
+        if !dumps.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let dumps = dumps_of(victim.id());
     assert_eq!(dumps.len(), 1);
     victim.kill().unwrap();
     victim.wait().unwrap();
@@ -423,5 +426,8 @@ async fn a_killed_pgstow_leaves_no_pg_dump_behind_and_the_next_run_sweeps_its_fo
     assert!(!is_alive(dumps[0]), "pg_dump outlived a killed pgstow");
     let later = std::time::SystemTime::now() + Duration::from_secs(3600);
     assert_eq!(pgstow::postgres::sweep_stale(folder.path(), later).unwrap(), 1);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let left = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["store"]);
 }

@@ -118,6 +118,25 @@ async fn sizes_are_told_even_while_a_table_is_locked() {
     let locked = session.size().await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(3));
     assert!(locked.tables > 9_000_000, "{locked:?}");
+    // Within the snapshot's transaction a refused question must not cost the snapshot.
+    let snapshot = session.export_snapshot().await.unwrap();
+    assert!(session.size().await.unwrap().tables > 9_000_000);
+    session.system_info().await;
+    drop(transaction);
+    assert!(session.size().await.unwrap().tables > 10_000_000);
+    let keeps = client(&info).await;
+    keeps
+        .batch_execute(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '{}'",
+            snapshot.id
+        ))
+        .await
+        .unwrap();
+    // And no lock on a table is kept, behind which others would queue.
+    keeps
+        .batch_execute("ROLLBACK; SET lock_timeout = '2s'; TRUNCATE t")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

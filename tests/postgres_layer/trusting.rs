@@ -173,6 +173,7 @@ impl Certificates {
 struct Server {
     data: PathBuf,
     port: u16,
+    programs: PathBuf,
     certificates: Certificates,
     folder: tempfile::TempDir,
 }
@@ -199,6 +200,7 @@ fn run(command: &mut Command) {
 
 impl Server {
     fn start() -> Self {
+        let programs = bin(15);
         let folder = tempfile::tempdir().unwrap();
         let certificates = Certificates::make(folder.path());
         let server = Self {
@@ -208,18 +210,19 @@ impl Server {
                 .local_addr()
                 .unwrap()
                 .port(),
+            programs,
             certificates,
             folder,
         };
         if rustix::process::geteuid().is_root() {
             run(Command::new("chown").args(["-R", "postgres"]).arg(server.folder.path()));
         }
-        run(as_postgres(&bin(15).join("initdb"))
+        run(as_postgres(&server.programs.join("initdb"))
             .args(["-A", "trust", "-U", "postgres", "-D"])
             .arg(&server.data));
         server.configure("plain", "host all all all trust");
         let log = server.data.join("log");
-        run(as_postgres(&bin(15).join("pg_ctl"))
+        run(as_postgres(&server.programs.join("pg_ctl"))
             .arg("-D")
             .arg(&server.data)
             .arg("-l")
@@ -242,7 +245,7 @@ impl Server {
 
     async fn use_certificate(&self, certificate: &str, hba: &str) {
         self.configure(certificate, hba);
-        run(as_postgres(&bin(15).join("pg_ctl"))
+        run(as_postgres(&self.programs.join("pg_ctl"))
             .arg("-D")
             .arg(&self.data)
             .arg("reload"));
@@ -263,7 +266,7 @@ impl Server {
 
     /// What libpq makes of the same connection.
     fn psql(&self, info: &ConnectionInfo) -> bool {
-        let mut command = Command::new(bin(15).join("psql"));
+        let mut command = Command::new(self.programs.join("psql"));
         command
             .env_clear()
             .args(["-w", "-Atc", "SELECT 1", "-d"])
@@ -274,7 +277,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = as_postgres(&bin(15).join("pg_ctl"))
+        let _ = as_postgres(&self.programs.join("pg_ctl"))
             .arg("-D")
             .arg(&self.data)
             .args(["-m", "immediate", "stop"])

@@ -340,31 +340,6 @@ async fn a_writer_cannot_run_ahead_of_the_store() {
     assert_nothing_left(&place).await;
 }
 
-/// Of this process, so far, in bytes.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn memory_does_not_grow_with_the_object() {
-    let settings = settings::S3 {
-        part_size: 8 << 20,
-        ..s3_settings()
-    };
-    let place = place::bucket_at(&place::endpoint(), settings, quick()).await;
-    let piece = pattern(1 << 20);
-    let mut upload = place.store.upload(KEY, &info()).await.unwrap();
-    for _ in 0..600 {
-        upload.write(piece.clone()).await.unwrap();
-    }
-    let peak = peak_memory();
-    upload.abort().await.unwrap();
-    // The program, the SDK and 40 MiB of parts.
-    assert!(peak < 90 << 20, "{} MiB", peak >> 20);
-}
-
 #[tokio::test]
 async fn a_conditional_put_whose_answer_is_lost_is_done() {
     let (proxy, place) = through_proxy().await;

@@ -24,6 +24,7 @@ pub struct FolderPlace {
     _folder: tempfile::TempDir,
 }
 
+#[allow(clippy::unused_async)] // the suite awaits every place
 pub async fn folder() -> FolderPlace {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("backups");
@@ -111,6 +112,7 @@ pub fn s3_settings() -> settings::S3 {
     settings::S3 {
         max_parts: 10_000,
         part_size: 5 << 20,
+        retry: Duration::from_secs(35),
         checksums: Checksums::Always,
         encryption: Encryption::Bucket,
         storage_class: None,

@@ -117,15 +117,39 @@ fn data(database: &Database) -> BTreeMap<String, String> {
     let mut fields = listed.split('\0').filter(|field| !field.is_empty());
     let mut queries = Vec::new();
     while let (Some(name), Some(query)) = (fields.next(), fields.next()) {
-        queries.push((name.to_owned(), query.to_owned()));
+        queries.push((name.to_owned(), format!("({query})")));
     }
 
+    copied(
+        database,
+        "SET row_security = off;\nSET extra_float_digits = 3;\n",
+        &queries,
+    )
+    .into_iter()
+    .map(|(name, text)| (name, format!("{} rows, {}", text.rows, text.in_any_order)))
+    .collect()
+}
+
+/// What `COPY … TO STDOUT` has printed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Copied {
+    pub rows: u64,
+    pub bytes: u64,
+    /// Hex digits.
+    pub sha256: String,
+    /// The same for the same rows in any order: a restore's COPY may put a row into a page that
+    /// has room for it, before rows that came earlier.
+    pub in_any_order: String,
+}
+
+/// Copies each of `sources`, given as (name, table with columns or query in parentheses), after `settings`.
+pub fn copied(database: &Database, settings: &str, sources: &[(String, String)]) -> BTreeMap<String, Copied> {
     // One session for all: a database may have thousands of tables. COPY's text has no newline
     // within a row, so a marker line cannot be mistaken.
     let marker = format!("@@{}@@", super::database::unique_word());
-    let mut script = String::from("SET row_security = off;\nSET extra_float_digits = 3;\n");
-    for (_, query) in &queries {
-        script.push_str(&format!("COPY ({query}) TO STDOUT;\n\\echo {marker}\n"));
+    let mut script = settings.to_owned();
+    for (_, source) in sources {
+        script.push_str(&format!("COPY {source} TO STDOUT;\n\\echo {marker}\n"));
     }
     let mut psql = stock(database.major, "psql")
         .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &database.url()])
@@ -138,8 +162,9 @@ fn data(database: &Database) -> BTreeMap<String, String> {
 
     let mut stdout = BufReader::new(psql.stdout.take().unwrap());
     let mut found = BTreeMap::new();
-    for (name, _) in queries {
-        let (mut rows, mut digest, mut line) = (0, Sha256::new(), Vec::new());
+    for (name, _) in sources {
+        let (mut rows, mut bytes, mut digest, mut line) = (0, 0, Sha256::new(), Vec::new());
+        let mut each = Vec::new();
         loop {
             line.clear();
             assert_ne!(
@@ -151,9 +176,19 @@ fn data(database: &Database) -> BTreeMap<String, String> {
                 break;
             }
             rows += 1;
+            bytes += line.len() as u64;
             digest.update(&line);
+            each.push(Sha256::digest(&line));
         }
-        found.insert(name, format!("{rows} rows, {}", hex::encode(digest.finalize())));
+        each.sort_unstable();
+        let in_any_order = Sha256::digest(each.concat());
+        let copied = Copied {
+            rows,
+            bytes,
+            sha256: hex::encode(digest.finalize()),
+            in_any_order: hex::encode(in_any_order),
+        };
+        found.insert(name.clone(), copied);
     }
     writer.join().unwrap().unwrap();
     assert!(psql.wait().unwrap().success());

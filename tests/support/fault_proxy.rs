@@ -33,6 +33,11 @@ pub enum Fault {
     SwallowAnswer,
     /// Forwards, and then says nothing until the client goes away.
     HoldAnswer,
+    /// Forwards, and then answers with this status, as if the store had failed after its work.
+    /// With 200 the error is in the body, as S3 does it when a completion takes long.
+    Lie(u16),
+    /// Holds the whole request for this long before it forwards it.
+    Delay(Duration),
     /// Flips one bit of the request's body.
     CorruptBody,
     /// Replaces the SHA-256 checksum in the answer by another.
@@ -88,6 +93,7 @@ impl Op {
 pub struct On {
     op: Option<Op>,
     target: Option<String>,
+    bucket: Option<String>,
     calls: RangeInclusive<usize>,
     until: Option<Instant>,
 }
@@ -97,6 +103,7 @@ impl On {
         Self {
             op: None,
             target: None,
+            bucket: None,
             calls: 1..=usize::MAX,
             until: None,
         }
@@ -112,6 +119,12 @@ impl On {
     /// Only requests whose path and query contain this.
     pub fn target(mut self, part: &str) -> Self {
         self.target = Some(part.to_owned());
+        self
+    }
+
+    /// Only requests whose path starts with this, such as `/bucket/`.
+    pub fn bucket(mut self, start: &str) -> Self {
+        self.bucket = Some(start.to_owned());
         self
     }
 
@@ -219,6 +232,7 @@ impl Script {
             let on = &rule.on;
             let matches = on.op.is_none_or(|wanted| wanted == op)
                 && on.target.as_ref().is_none_or(|part| target.contains(part))
+                && on.bucket.as_ref().is_none_or(|start| target.starts_with(start))
                 && on.until.is_none_or(|until| Instant::now() < until);
             if matches {
                 rule.matched += 1;
@@ -332,6 +346,10 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
         _ => {}
     }
 
+    if let Some(Fault::Delay(time)) = fault {
+        tokio::time::sleep(time).await;
+    }
+
     let mut server = TcpStream::connect(&upstream).await?;
     head.remove("connection");
     head.headers.push(("Connection".to_owned(), "close".to_owned()));
@@ -351,6 +369,10 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
             tokio::io::copy(&mut server, &mut tokio::io::sink()).await?;
             tokio::io::copy(&mut client, &mut tokio::io::sink()).await?;
             return Ok(());
+        }
+        Some(Fault::Lie(status)) => {
+            tokio::io::copy(&mut server, &mut tokio::io::sink()).await?;
+            return reject(&mut client, &method, status).await;
         }
         Some(Fault::WrongChecksum) => {
             answer.remove("x-amz-checksum-sha256");
@@ -374,6 +396,7 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
 
 async fn reject(client: &mut TcpStream, method: &str, status: u16) -> std::io::Result<()> {
     let (code, reason) = match status {
+        200 => ("InternalError", "OK"),
         400 => ("BadDigest", "Bad Request"),
         403 => ("AccessDenied", "Forbidden"),
         409 => ("ConditionalRequestConflict", "Conflict"),

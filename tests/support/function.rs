@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -24,8 +26,10 @@ impl Function {
     /// Starts the emulator with `configure`'s environment for the function, which itself starts
     /// with the first event. The timeout is Lambda's: the function is killed then.
     pub fn start(timeout: Duration, configure: impl FnOnce(&mut Command)) -> Self {
-        use std::os::unix::process::CommandExt;
         let folder = tempfile::tempdir().unwrap();
+        // As Lambda finds it: by the name `bootstrap`.
+        let bootstrap = folder.path().join("bootstrap");
+        fs::create_dir(folder.path().join("tmp")).unwrap();
         let (events, runtime) = (free_address(), free_address());
         let ours = pgstow();
         let mut command = super::program::program(runtime_emulator());
@@ -35,7 +39,9 @@ impl Function {
                 command.env(name, value);
             }
         }
+        command.env("TMPDIR", folder.path().join("tmp"));
         configure(&mut command);
+        symlink(ours.get_program(), &bootstrap).unwrap();
         command
             .env("AWS_LAMBDA_FUNCTION_TIMEOUT", timeout.as_secs().to_string())
             .env("AWS_LAMBDA_FUNCTION_NAME", "pgstow")
@@ -45,7 +51,7 @@ impl Function {
                 "--runtime-api-address",
                 &runtime,
             ])
-            .arg(ours.get_program())
+            .arg(&bootstrap)
             .current_dir(folder.path())
             .stdout(File::create(folder.path().join("log")).unwrap())
             .stderr(File::create(folder.path().join("log.err")).unwrap())
@@ -74,6 +80,51 @@ impl Function {
             &event.to_string(),
         );
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in: {body}\n{}", self.log()))
+    }
+
+    /// The lines that the function itself has logged.
+    pub fn lines(&self) -> Vec<Value> {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.starts_with('{'));
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The ids that the emulator has given to the invocations.
+    pub fn request_ids(&self) -> Vec<String> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| line.strip_prefix("START RequestId: "));
+        lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    }
+
+    /// How often the function was started, be it because it had ended.
+    pub fn starts(&self) -> usize {
+        self.log().matches("INIT START").count()
+    }
+
+    /// Processes that the function has started and that still run, by their arguments.
+    pub fn children(&self) -> Vec<String> {
+        let folder = self.folder.path().to_str().unwrap();
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let read = |name| {
+                let bytes = fs::read(path.join(name)).ok()?;
+                Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
+            };
+            // The folder with the password's file is theirs to see. An emulator and a function
+            // have it in their environment as well, and have `bootstrap` in their arguments.
+            Some((read("environ")?, read("cmdline")?))
+        });
+        processes
+            .filter(|(environ, arguments)| environ.contains(folder) && !arguments.contains("bootstrap"))
+            .map(|(_, arguments)| arguments)
+            .filter(|arguments| !arguments.is_empty())
+            .collect()
+    }
+
+    /// What lies in the folder for temporary files.
+    pub fn temporary_files(&self) -> Vec<String> {
+        let files = fs::read_dir(self.folder.path().join("tmp")).unwrap();
+        files.map(|file| file.unwrap().path().display().to_string()).collect()
     }
 
     /// What the function and the emulator have written.

@@ -10,9 +10,16 @@
 pub mod bucket;
 pub mod contents;
 pub mod database;
+pub mod disk;
 pub mod function;
 pub mod http;
+pub mod impostor;
+pub mod lock;
+pub mod locked_cloud;
 pub mod moto;
 pub mod program;
+pub mod role;
+pub mod secrets_proxy;
 pub mod server;
 pub mod services;
+pub mod wreck;

@@ -57,6 +57,15 @@ pub fn s3() -> S3 {
     }
 }
 
+/// The same server, with a key that may read and list and nothing else.
+pub fn s3_reader() -> S3 {
+    S3 {
+        access_key: variable("PGSTOW_TEST_S3_READER_ACCESS_KEY"),
+        secret_key: variable("PGSTOW_TEST_S3_READER_SECRET_KEY"),
+        ..s3()
+    }
+}
+
 impl S3 {
     /// What an AWS SDK needs to find this server.
     pub fn environment(&self) -> [(&'static str, String); 4] {

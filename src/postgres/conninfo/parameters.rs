@@ -24,7 +24,7 @@ const NO_SECRET_IN_ARGV: &str = "it is a secret that pg_dump could only be given
 /// Every parameter of libpq 12–18 but the five that have their own fields.
 const PARAMETERS: &[(&str, Treatment)] = &[
     ("application_name", Kept),
-    // pg_dump would translate the data; it writes the database's own encoding by itself.
+    // pg_dump would translate the data; the session names the database's own encoding instead.
     ("client_encoding", Dropped),
     ("channel_binding", Kept),
     ("connect_timeout", Kept),

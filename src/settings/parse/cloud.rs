@@ -1,5 +1,7 @@
 //! The settings of S3 and of the AWS SDK.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 
 use super::Reader;
@@ -10,6 +12,8 @@ const PART_SIZE: u64 = 8 << 20;
 const SMALLEST_PART: u64 = 5 << 20;
 const LARGEST_PART: u64 = 5 << 30;
 const MOST_PARTS: u64 = 10_000;
+/// Outlives what stores call a short disturbance, and is over before a person wonders.
+const RETRY: Duration = Duration::from_secs(35);
 
 impl Reader<'_> {
     pub(super) fn s3(&mut self, stores: &[StoreUrl]) -> S3 {
@@ -18,6 +22,7 @@ impl Reader<'_> {
             size if (SMALLEST_PART..=LARGEST_PART).contains(&size) => Ok(size),
             _ => Err(format!("{text:?} is not a size from 5MiB to 5GiB")),
         });
+        let retry = self.read("BACKUP_S3_RETRY_SECONDS", specs::duration);
         let ours = self.choice(
             "BACKUP_S3_CHECKSUMS",
             &[
@@ -42,6 +47,7 @@ impl Reader<'_> {
                 .and_then(|parts| u32::try_from(parts).ok())
                 .unwrap_or(MOST_PARTS as u32),
             part_size: part_size.unwrap_or(PART_SIZE),
+            retry: retry.unwrap_or(RETRY),
             checksums: ours.or(sdk).unwrap_or(Checksums::Always),
             encryption: self.encryption(),
             storage_class: self.read("BACKUP_S3_STORAGE_CLASS", |text| {

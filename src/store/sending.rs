@@ -1,0 +1,124 @@
+//! One part, or one small object, on its way to S3, and whether the store has it as we have it.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::primitives::ByteStream;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+
+use super::bucket::{Bucket, Digests};
+use crate::aws;
+use crate::error::{Code, Error, Result};
+use crate::settings::Checksums;
+
+const WHEN_REQUIRED: &str = "set BACKUP_S3_CHECKSUMS=when_required if this endpoint cannot do SHA-256 checksums";
+
+pub struct SentPart {
+    pub number: u32,
+    pub bytes: u64,
+    pub digests: Digests,
+    pub e_tag: Option<String>,
+    pub buffer: Option<BytesMut>,
+}
+
+pub async fn digest(body: Bytes, checksums: Checksums) -> Result<Digests> {
+    let digested = tokio::task::spawn_blocking(move || Digests::of(&body, checksums)).await;
+    digested.map_err(|error| Error::internal("a checksum was cut off").source(error))
+}
+
+/// Sends one part until the store has it as we have it: once more when it got damaged on the way.
+pub async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, body: Bytes) -> Result<SentPart> {
+    let digests = digest(body.clone(), bucket.settings.checksums).await?;
+    let always = bucket.always_checksums();
+    let mut repeated = false;
+    loop {
+        let sent = bucket
+            .client
+            .upload_part()
+            .bucket(&bucket.name)
+            .key(bucket.key(&key))
+            .upload_id(&id)
+            .part_number(i32::try_from(number).unwrap_or(i32::MAX))
+            .body(ByteStream::from(body.clone()))
+            .set_checksum_sha256(digests.checksum())
+            .set_content_md5(digests.content_md5())
+            .customize()
+            .config_override(bucket.within(bucket.patience.transfer(body.len() as u64)))
+            .interceptor(digests.signed())
+            .send()
+            .await;
+        match sent {
+            Ok(answer) => match judge(answer.checksum_sha256(), &digests, always) {
+                Verdict::Same => {
+                    return Ok(SentPart {
+                        number,
+                        bytes: body.len() as u64,
+                        digests,
+                        e_tag: answer.e_tag,
+                        // Everybody else has let go of it by now; if not, the next part gets a new one.
+                        buffer: body.try_into_mut().ok().map(|mut buffer| {
+                            buffer.clear();
+                            buffer
+                        }),
+                    });
+                }
+                Verdict::Different if !repeated => repeated = true,
+                verdict => return Err(untrusted(&bucket, &key, verdict, &format!("part {number}"))),
+            },
+            Err(error) if corrupted(&error) && !repeated => repeated = true,
+            Err(error) => return Err(bucket.error(&format!("write part {number} of {key}"), &error)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Same,
+    Different,
+    Missing,
+}
+
+pub fn judge(theirs: Option<&str>, ours: &Digests, required: bool) -> Verdict {
+    match theirs {
+        Some(theirs) if theirs == ours.sha256_base64() => Verdict::Same,
+        Some(_) => Verdict::Different,
+        // `Content-MD5` and the signature's SHA-256 cover the body then.
+        None if !required => Verdict::Same,
+        None => Verdict::Missing,
+    }
+}
+
+pub fn untrusted(bucket: &Bucket, key: &str, verdict: Verdict, of: &str) -> Error {
+    let why = if verdict == Verdict::Missing {
+        "no checksum"
+    } else {
+        "another checksum than ours"
+    };
+    let what = format!("cannot trust {} with {key}: it reports {why} for {of}", bucket.url);
+    Error::new(Code::Store, what).hint(if verdict == Verdict::Missing {
+        WHEN_REQUIRED
+    } else {
+        aws::BYTES_CHANGE
+    })
+}
+
+/// The store found that the bytes are not those that we signed.
+pub fn corrupted<E: aws_sdk_s3::error::ProvideErrorMetadata>(
+    error: &aws_sdk_s3::error::SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
+) -> bool {
+    matches!(
+        aws::service_code(error),
+        Some("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch")
+    )
+}
+
+/// S3's checksum of a multipart object: the digest of its parts' digests.
+pub fn composite(parts: &[SentPart]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part.digests.sha256);
+    }
+    format!("{}-{}", BASE64.encode(digest.finalize()), parts.len())
+}

@@ -1,0 +1,100 @@
+//! Lambda kills a function whose time is up, without a word. So it must end in good order before.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::place::{Place, failed, succeeded, until};
+use crate::support::function::Function;
+use crate::support::lock::Lock;
+use crate::support::moto::secret;
+use crate::support::services::postgres_bin;
+
+const SHORT: Duration = Duration::from_secs(10);
+
+async fn ended_in_good_order(place: &Place, function: &Function) {
+    assert!(!function.log().contains("timed out"), "{}", function.log());
+    assert_eq!(function.starts(), 1);
+    assert_eq!(function.children(), [""; 0]);
+    assert_eq!(function.temporary_files(), [""; 0]);
+    place.assert_nothing_is_left().await;
+    let message = place.message();
+    assert_eq!(message.attributes["code"], "DEADLINE");
+    assert_eq!(message.attributes["database"], place.database.name);
+    // Nobody is left who reads the database.
+    let sessions = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()",
+        place.database.name
+    );
+    let gone = || async { place.database.sql(&sessions) == "0" };
+    until("the sessions are gone", gone).await;
+}
+
+#[tokio::test]
+async fn a_dump_that_waits_for_a_lock_ends_with_deadline_before_lambda_kills_it() {
+    let place = Place::fresh().await;
+    let id = secret(&place.secret().to_string());
+    let function = Function::start(SHORT, |command| {
+        place.configure(command);
+        command.env("BACKUP_SECRET_ID", id);
+    });
+    let lock = Lock::hold(&place.database, "orders");
+    let answer = function.invoke(&json!({}));
+    drop(lock);
+    let told = failed(&answer, "DEADLINE");
+    assert!(told.contains("container task"), "{told}");
+    ended_in_good_order(&place, &function).await;
+    // The lease is free: the same process makes the backup at once.
+    succeeded(&function.invoke(&json!({})));
+    assert_eq!(function.starts(), 1);
+}
+
+/// pg_dump as it is, but for its output: after 20 MB nothing more comes.
+fn programs_that_falter(folder: &Path) {
+    let real = postgres_bin(15);
+    let real = real.display();
+    let program = |name: &str, script: String| {
+        let path = folder.join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    program(
+        "pg_dump",
+        format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] && exec {real}/pg_dump \"$@\"\n\
+             {real}/pg_dump \"$@\" | {{ head -c 20000000; sleep 600; cat; }}\n"
+        ),
+    );
+    program("pg_dumpall", format!("#!/bin/sh\nexec {real}/pg_dumpall \"$@\"\n"));
+}
+
+#[tokio::test]
+async fn an_upload_in_progress_is_aborted_when_the_deadline_comes() {
+    let place = Place::fresh().await;
+    place
+        .database
+        .sql("CREATE TABLE heavy AS SELECT repeat(md5(id::text), 3) FROM generate_series(1, 300000) AS id");
+    let id = secret(&place.secret().to_string());
+    let programs = tempfile::tempdir().unwrap();
+    programs_that_falter(programs.path());
+    let function = Arc::new(Function::start(SHORT, |command| {
+        place.configure(command);
+        command
+            .env("BACKUP_SECRET_ID", id)
+            .env("BACKUP_COMPRESSION", "none")
+            .env("BACKUP_S3_PART_SIZE", "5MiB")
+            .env("BACKUP_PG_BIN", programs.path());
+    }));
+    let running = tokio::task::spawn_blocking({
+        let function = function.clone();
+        move || function.invoke(&json!({}))
+    });
+    let begun = || async { !place.bucket.uploads().await.is_empty() };
+    until("the upload has begun", begun).await;
+    failed(&running.await.unwrap(), "DEADLINE");
+    ended_in_good_order(&place, &function).await;
+}

@@ -1,0 +1,17 @@
+//! The program as a Lambda function, under AWS's own Runtime Interface Emulator: from an event to
+//! the bucket and the queue. PostgreSQL is real, S3 is SeaweedFS, Secrets Manager and SNS are moto.
+
+// clippy.toml allows these in test functions, but does not see that the helpers are called by them
+// alone.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod support;
+
+mod lambda {
+    mod place;
+
+    mod deadline;
+    mod events;
+    mod failures;
+    mod secrecy;
+}
