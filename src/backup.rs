@@ -9,6 +9,7 @@ mod sidecars;
 mod stream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -33,6 +34,9 @@ use replicas::Replicas;
 
 /// The first pg_dump whose archive can say zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
+/// For a small file on its way when the run is stopped. In a folder it takes milliseconds, and
+/// would otherwise appear after the clean-up.
+const PUT_GRACE: Duration = Duration::from_secs(2);
 
 /// What a run works with; the face and the app have put it together.
 pub struct Job<'a> {
@@ -221,9 +225,8 @@ async fn make(
 
     for file in record.sidecars(passed.archive, sidecars) {
         // One that is cut short is given up with the others, and was born `pending`.
-        job.stop
-            .or_stop(replicas.put(&file.key, file.bytes, &file.info))
-            .await?;
+        let put = replicas.put(&file.key, file.bytes, &file.info);
+        job.stop.or_stop_after(PUT_GRACE, put).await?;
     }
 
     // All files get the tag that no rule expires before the manifest is put, so that a committed
