@@ -167,10 +167,12 @@ async fn prepare(
     {
         return Ok(Found::Made(made.id));
     }
-    let newest = listed.first().map(|newest| &newest.id);
+    // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
+    // no listing shows: under the same id it would pass for ours.
+    let dead = took_over.and_then(Previous::backup_id);
+    let newest = listed.first().map(|newest| &newest.id).max(dead.as_ref());
     let id = BackupId::next(database, Kind::Full, started, newest);
     lease.announce(&id).await?;
-    let dead = took_over.and_then(Previous::backup_id);
     let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
     let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &listed).await?;
     Ok(Found::ToMake(Prepared {
