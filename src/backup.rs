@@ -9,6 +9,7 @@ mod sidecars;
 mod stream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -33,6 +34,9 @@ use replicas::Replicas;
 
 /// The first pg_dump whose archive can say zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
+/// For a small file on its way when the run is stopped. In a folder it takes milliseconds, and
+/// would otherwise appear after the clean-up.
+const PUT_GRACE: Duration = Duration::from_secs(2);
 
 /// What a run works with; the face and the app have put it together.
 pub struct Job<'a> {
@@ -163,10 +167,12 @@ async fn prepare(
     {
         return Ok(Found::Made(made.id));
     }
-    let newest = listed.first().map(|newest| &newest.id);
+    // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
+    // no listing shows: under the same id it would pass for ours.
+    let dead = took_over.and_then(Previous::backup_id);
+    let newest = listed.first().map(|newest| &newest.id).max(dead.as_ref());
     let id = BackupId::next(database, Kind::Full, started, newest);
     lease.announce(&id).await?;
-    let dead = took_over.and_then(Previous::backup_id);
     let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
     let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &listed).await?;
     Ok(Found::ToMake(Prepared {
@@ -221,9 +227,8 @@ async fn make(
 
     for file in record.sidecars(passed.archive, sidecars) {
         // One that is cut short is given up with the others, and was born `pending`.
-        job.stop
-            .or_stop(replicas.put(&file.key, file.bytes, &file.info))
-            .await?;
+        let put = replicas.put(&file.key, file.bytes, &file.info);
+        job.stop.or_stop_after(PUT_GRACE, put).await?;
     }
 
     // All files get the tag that no rule expires before the manifest is put, so that a committed

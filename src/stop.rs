@@ -89,6 +89,23 @@ impl Stop {
             result = work => result,
         }
     }
+
+    /// As [`Stop::or_stop`], for work whose effect goes on when it is dropped, as a write into a
+    /// folder does: it gets `grace` to come to its end, so that the clean-up comes after it.
+    pub async fn or_stop_after<T>(&self, grace: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+        if let Some(reason) = self.reason() {
+            return Err(reason.into());
+        }
+        tokio::pin!(work);
+        let reason = tokio::select! {
+            biased;
+            reason = self.requested() => reason,
+            result = &mut work => return result,
+        };
+        // What became of it makes no difference any more.
+        let _ = tokio::time::timeout(grace, work).await;
+        Err(reason.into())
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +127,29 @@ mod tests {
         assert!(!stop.request(INT));
         assert_eq!(waiting.await.unwrap(), TERM);
         assert_eq!(stop.clone().requested().await, TERM);
+    }
+
+    #[tokio::test]
+    async fn work_with_an_effect_is_let_come_to_its_end() {
+        let stop = Stop::new();
+        let mut done = false;
+        let work = async {
+            stop.request(TERM);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            done = true;
+            Ok(())
+        };
+        let grace = Duration::from_secs(60);
+        assert!(stop.or_stop_after(grace, work).await.is_err());
+        assert!(done);
+        let unstarted = async { unreachable!("it was stopped before") };
+        stop.or_stop_after::<()>(grace, unstarted).await.unwrap_err();
+        let stop = Stop::new();
+        let stuck = async {
+            stop.request(INT);
+            std::future::pending::<Result<()>>().await
+        };
+        stop.or_stop_after(Duration::from_millis(20), stuck).await.unwrap_err();
     }
 
     #[tokio::test]

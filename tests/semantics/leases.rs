@@ -140,6 +140,23 @@ fn a_lease_that_is_lost_while_the_database_is_read_stops_the_run() {
 }
 
 #[test]
+fn a_dead_runs_id_is_not_used_again_even_if_it_stored_nothing() {
+    for place in places() {
+        let world = World::new(vec![place]);
+        let script = Script::first(&["upload "], Fate::Die);
+        assert!(matches!(world.run_by(&script), End::Died));
+        let died = script.calls().pop().unwrap();
+        world.let_the_lease_expire();
+        // The clock is set right by just as much.
+        block_on(world.places[0].expire_lease());
+        advance(-LEASE - 1);
+        let id = world.run().unwrap().id.to_string();
+        assert!(!died.contains(&id), "{id} and {died}");
+        assert_clean(&world.state());
+    }
+}
+
+#[test]
 fn a_clock_that_steps_back_makes_no_id_twice_and_no_backup_older_than_the_last() {
     for place in places() {
         let world = World::new(vec![place]);
