@@ -165,7 +165,8 @@ fn walk(folder: &Path, key: &str, state: &mut State) {
             walk(&entry.path(), &format!("{key}/"), state);
         } else if name.ends_with(".pgstow-tmp") {
             // `.NAME.RANDOM.pgstow-tmp`
-            let name = name.trim_start_matches('.').rsplitn(3, '.').nth(2).unwrap();
+            // One dot alone: the lease's own name begins with another.
+            let name = name.strip_prefix('.').unwrap().rsplitn(3, '.').nth(2).unwrap();
             let (folder, _) = key.rsplit_once('/').unwrap();
             state.unfinished.push(format!("{folder}/{name}"));
         } else {
