@@ -220,3 +220,6 @@ impl PruneReport {
         self.stores.push(part);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ pub struct Overview {
 /// What the manifest turned out to be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
-    Backup(Figures),
+    Backup(Box<Figures>),
     Broken(Broken),
     /// The store failed to give it.
     Unread(String),
@@ -105,7 +105,7 @@ async fn overview(store: &dyn Store, listed: Listed) -> (Option<Overview>, Optio
     let (seen, mut failed) = match store.get(&id.manifest_key()).await {
         Ok(None) => return (None, None),
         Ok(Some(object)) => match Figures::parse(&object.body, id) {
-            Ok(figures) => (Seen::Backup(figures), None),
+            Ok(figures) => (Seen::Backup(Box::new(figures)), None),
             Err(broken) => (Seen::Broken(broken), None),
         },
         Err(error) => (Seen::Unread(error.message()), Some(error)),
