@@ -1,6 +1,7 @@
 //! What is in a store: the backups, found by their ids' folders, and their manifests. The store
 //! alone is enough to answer; there is no other state.
 
+mod find;
 mod publish;
 mod tags;
 mod tier;
@@ -19,6 +20,7 @@ use crate::store::{Entry, Store};
 pub use crate::backup_id::{
     BackupId, GLOBALS, Kind, MANIFEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION, database_folder, lease_key,
 };
+pub use find::{Located, find};
 pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Retagged, commit_tags, retag};
 pub use tier::choose_tier;
