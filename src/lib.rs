@@ -27,3 +27,4 @@ pub mod stop;
 pub mod store;
 pub mod stored_archive;
 pub mod telemetry;
+pub mod verification;
