@@ -25,4 +25,6 @@ pub mod secrets;
 pub mod settings;
 pub mod stop;
 pub mod store;
+pub mod stored_archive;
 pub mod telemetry;
+pub mod verification;
