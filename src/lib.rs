@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod notify;
 pub mod pipeline;
 pub mod postgres;
+pub mod private_folder;
 pub mod progress;
 pub mod report;
 pub mod retention;
