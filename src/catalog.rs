@@ -1,6 +1,7 @@
 //! What is in a store: the backups, found by their ids' folders, and their manifests. The store
 //! alone is enough to answer; there is no other state.
 
+mod find;
 mod overview;
 mod publish;
 mod tags;
@@ -20,6 +21,7 @@ use crate::store::{Entry, Store};
 pub use crate::backup_id::{
     BackupId, GLOBALS, Kind, MANIFEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION, database_folder, lease_key,
 };
+pub use find::{Located, find};
 pub use overview::{Overview, Seen, overviews, reachable_folders};
 pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Retagged, commit_tags, retag};

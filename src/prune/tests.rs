@@ -74,10 +74,22 @@ async fn a_backup_that_cannot_be_withdrawn_stays_whole_and_the_others_go() {
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["error"]["code"], "STORE");
     let [newest, middle, oldest] = [0, 1, 2].map(|at| &json["stores"][0]["backups"][at]);
-    assert_eq!((&newest["action"], &newest["outcome"]), (&"keep".into(), &serde_json::Value::Null));
-    assert_eq!((&middle["action"], &middle["outcome"]), (&"remove".into(), &"removed".into()));
-    assert_eq!((&oldest["id"], &oldest["outcome"]), (&day(1).to_string().into(), &"failed".into()));
-    assert!(report.to_string().contains("FAILED   shop/20250101T040500Z-full"), "{report}");
+    assert_eq!(
+        (&newest["action"], &newest["outcome"]),
+        (&"keep".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(
+        (&middle["action"], &middle["outcome"]),
+        (&"remove".into(), &"removed".into())
+    );
+    assert_eq!(
+        (&oldest["id"], &oldest["outcome"]),
+        (&day(1).to_string().into(), &"failed".into())
+    );
+    assert!(
+        report.to_string().contains("FAILED   shop/20250101T040500Z-full"),
+        "{report}"
+    );
 }
 
 #[tokio::test]
@@ -91,7 +103,11 @@ async fn whatever_fails_no_manifest_is_without_its_files_and_the_next_prune_fini
             assert_eq!(report.status, "failed");
             for number in 1..=3 {
                 let manifest = day(number).manifest_key();
-                let files = store.keys().iter().filter(|key| key.starts_with(&day(number).folder())).count();
+                let files = store
+                    .keys()
+                    .iter()
+                    .filter(|key| key.starts_with(&day(number).folder()))
+                    .count();
                 assert!(!store.keys().contains(&manifest) || files == 4, "{fault:?} {nth}");
             }
             assert!(store.keys().contains(&day(3).manifest_key()));
@@ -110,7 +126,10 @@ async fn a_bucket_is_left_to_its_lifecycle_and_a_dry_run_touches_nothing() {
     assert_eq!(bucket.keys().len(), 12);
     assert!(report.stores[0].by_lifecycle);
     let shown = report.to_string();
-    assert!(shown.contains("lifecycle rules") && shown.contains("goes     shop/20250102T040500Z-full"), "{shown}");
+    assert!(
+        shown.contains("lifecycle rules") && shown.contains("goes     shop/20250102T040500Z-full"),
+        "{shown}"
+    );
 
     let store = MemoryStore::without_lifecycle();
     fill(&store, 3);
