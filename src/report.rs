@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, Kind};
+use crate::download::DownloadReport;
 use crate::lease::Previous;
 use crate::leftovers::LeftOver;
 use crate::manifest::{Algorithm, Compression, FileRecord, PgDump, Server, Snapshot};
@@ -18,6 +19,7 @@ use crate::settings::Trigger;
 #[serde(untagged)]
 pub enum Report {
     Backup(Box<BackupReport>),
+    Download(DownloadReport),
     Rules(RulesReport),
 }
 
@@ -121,6 +123,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Report::Backup(report) => report.fmt(f),
+            Report::Download(report) => report.fmt(f),
             Report::Rules(report) => report.fmt(f),
         }
     }

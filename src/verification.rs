@@ -118,7 +118,12 @@ impl Verification {
     }
 
     pub fn verdict(&self) -> Verdict {
-        let said = |status| [&self.verify, &self.drill].into_iter().flatten().any(|one| one.status == status);
+        let said = |status| {
+            [&self.verify, &self.drill]
+                .into_iter()
+                .flatten()
+                .any(|one| one.status == status)
+        };
         if said(Status::Failed) {
             Verdict::Damaged
         } else if said(Status::Ok) {
@@ -153,7 +158,10 @@ mod tests {
         let read_back = read(&written).unwrap();
         assert_eq!(read_back.verify.as_ref().unwrap().rest["tables"], 3);
         assert_eq!(serde_json::to_value(&read_back).unwrap(), written);
-        assert_eq!(Verification::parse(&read_back.to_bytes().unwrap(), &id()), Ok(read_back));
+        assert_eq!(
+            Verification::parse(&read_back.to_bytes().unwrap(), &id()),
+            Ok(read_back)
+        );
     }
 
     #[test]
@@ -161,7 +169,10 @@ mod tests {
         let outcome = |status: &str| json!({"status": status, "at": "2025-02-01T00:00:00Z"});
         let verdict = |parts: Value| {
             let mut whole = json!({"schema": 1, "id": id(), "novelty": {"deep": []}});
-            whole.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
+            whole
+                .as_object_mut()
+                .unwrap()
+                .extend(parts.as_object().unwrap().clone());
             read(&whole).unwrap().verdict()
         };
         assert_eq!(verdict(json!({})), Verdict::Unproved);
@@ -176,7 +187,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_told_apart() {
-        assert!(matches!(Verification::parse(b"{\"schema\"", &id()), Err(Broken::Shape(_))));
+        assert!(matches!(
+            Verification::parse(b"{\"schema\"", &id()),
+            Err(Broken::Shape(_))
+        ));
         assert!(matches!(read(&json!([])), Err(Broken::Shape(_))));
         assert_eq!(read(&json!({"schema": 2, "id": 7})), Err(Broken::NewerSchema(2)));
         let other = json!({"schema": 1, "id": "shop2/20250131T040500Z-full"});
