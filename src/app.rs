@@ -9,6 +9,7 @@ use crate::aws::{self, Patience};
 use crate::backup::{self, Job};
 use crate::backup_id::Kind;
 use crate::command::{BackupRequest, Command};
+use crate::download;
 use crate::error::{Error, Result};
 use crate::lifecycle;
 use crate::list;
@@ -88,6 +89,15 @@ impl App {
     pub async fn run(&self, command: Command, stop: Stop, observer: Arc<dyn Observer>) -> Result<Report> {
         match command {
             Command::Backup(request) => self.backup(&request, &stop, &observer).await,
+            Command::Download(request) => {
+                let job = download::Job {
+                    stores: &self.stores,
+                    database: self.credentials.as_ref().and_then(Credentials::database),
+                    stop: &stop,
+                    observer: &observer,
+                };
+                download::run(&job, &request).await.map(Report::Download)
+            }
             Command::RetentionShow => lifecycle::show(&self.settings, &self.stores).map(Report::Rules),
             Command::RetentionApply => {
                 let applied = lifecycle::apply(&self.settings, &self.stores);

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod cli;
 pub mod command;
 pub mod compress;
+pub mod download;
 pub mod error;
 pub mod lambda;
 pub mod lease;

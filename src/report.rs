@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, Kind};
+use crate::download::DownloadReport;
 use crate::lease::Previous;
 use crate::leftovers::LeftOver;
 use crate::list::ListReport;
@@ -21,6 +22,7 @@ use crate::status::StatusReport;
 #[serde(untagged)]
 pub enum Report {
     Backup(Box<BackupReport>),
+    Download(DownloadReport),
     Rules(RulesReport),
     List(ListReport),
     Status(Box<StatusReport>),
@@ -138,6 +140,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Report::Backup(report) => report.fmt(f),
+            Report::Download(report) => report.fmt(f),
             Report::Rules(report) => report.fmt(f),
             Report::List(report) => report.fmt(f),
             Report::Status(report) => report.fmt(f),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{BackupRequest, Command, PruneRequest};
+use crate::command::{BackupRequest, Command, DownloadRequest, PruneRequest};
 use crate::error::{Error, Result};
 use crate::settings::{Kind, SETTINGS, Trigger};
 
@@ -148,6 +148,35 @@ enum Action {
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
+    /// Fetch a backup's archive as one file for stock pg_restore
+    #[command(
+        long_about = "Fetch a backup's archive as one file for stock pg_restore.\n\n\
+            The bytes are held against the manifest's SHA-256 as they come; then the table of contents with the \
+            offsets is laid over the head, so that pg_restore -j and -t can seek in the file. It gets its name when \
+            all of it is there and on the disk. A run that was interrupted leaves .<name>.<time>.partial, with which \
+            the same command goes on. SHA256SUMS beside the file gets its digest, and that of the object as a comment.",
+        after_long_help = "Examples:\n  \
+            pgstow download latest --store s3://acme-backups/pg --database shop\n  \
+            pgstow download shop/20260131T040500Z-full -o /restore/shop.dump && pg_restore -j 4 -d shop \
+            /restore/shop.dump"
+    )]
+    Download {
+        /// An id as `pgstow list` prints it, or latest
+        #[arg(value_name = "BACKUP")]
+        backup: String,
+        /// The file, or the folder for it [default: the archive's own name, here]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Whose latest, where the source names another database or none
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+        /// Bit for bit as in the store: do not lay the offsets in
+        #[arg(long)]
+        as_stored: bool,
+        /// Replace a file that is there already
+        #[arg(long)]
+        force: bool,
+    },
     /// Show or install the bucket's lifecycle rules
     #[command(
         long_about = "Show or install the bucket's lifecycle rules.\n\n\
@@ -209,6 +238,19 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             dry_run,
             verified_only,
             database: named(database)?,
+        }),
+        Action::Download {
+            backup,
+            output,
+            database,
+            as_stored,
+            force,
+        } => Command::Download(DownloadRequest {
+            backup,
+            database,
+            output,
+            as_stored,
+            force,
         }),
         Action::Retention {
             action: RetentionAction::Show,
