@@ -14,6 +14,7 @@ mod restoring;
 mod script;
 mod server;
 mod stall;
+mod target;
 mod tls;
 
 pub use connection::Session;
@@ -27,3 +28,4 @@ pub use restoring::{ArchiveInput, RestoreEnd, RestoreOrder, Restoring, Section};
 pub use script::Script;
 pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
+pub use target::{Named, Target, quoted};
