@@ -8,23 +8,29 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, Kind};
+use crate::download::DownloadReport;
 use crate::lease::Previous;
 use crate::leftovers::LeftOver;
 use crate::list::ListReport;
 use crate::manifest::{Algorithm, Compression, FileRecord, PgDump, Server, Snapshot};
 use crate::prune::PruneReport;
+use crate::restore::RestoreReport;
 use crate::retention::Tier;
 use crate::settings::Trigger;
 use crate::status::StatusReport;
+use crate::verify::VerifyReport;
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Report {
     Backup(Box<BackupReport>),
+    Download(DownloadReport),
     Rules(RulesReport),
     List(ListReport),
     Status(Box<StatusReport>),
     Prune(PruneReport),
+    Verify(VerifyReport),
+    Restore(Box<RestoreReport>),
 }
 
 impl Report {
@@ -33,7 +39,16 @@ impl Report {
         match self {
             Report::Status(report) => report.exit_code(),
             Report::Prune(report) => report.exit_code(),
-            Report::Backup(_) | Report::Rules(_) | Report::List(_) => 0,
+            Report::Verify(report) => report.exit_code(),
+            _ => 0,
+        }
+    }
+
+    /// What it found, where that is a failure in its own right.
+    pub fn error(&self) -> Option<&ErrorReport> {
+        match self {
+            Report::Verify(report) => report.error.as_ref(),
+            _ => None,
         }
     }
 }
@@ -138,10 +153,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Report::Backup(report) => report.fmt(f),
+            Report::Download(report) => report.fmt(f),
             Report::Rules(report) => report.fmt(f),
             Report::List(report) => report.fmt(f),
             Report::Status(report) => report.fmt(f),
             Report::Prune(report) => report.fmt(f),
+            Report::Verify(report) => report.fmt(f),
+            Report::Restore(report) => report.fmt(f),
         }
     }
 }

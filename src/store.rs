@@ -14,7 +14,7 @@ pub mod parts;
 pub mod reading;
 pub mod s3;
 mod sending;
-mod temporary;
+pub(crate) mod temporary;
 mod upload;
 
 use async_trait::async_trait;

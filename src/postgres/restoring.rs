@@ -135,7 +135,8 @@ impl Restoring {
 }
 
 fn arguments(order: &RestoreOrder<'_>) -> Result<Vec<OsString>> {
-    let mut arguments: Vec<OsString> = vec!["--no-password".into()];
+    // Verbose, or it does not say which entry an error is about.
+    let mut arguments: Vec<OsString> = vec!["--no-password".into(), "--verbose".into()];
     let mut flag = |wanted: bool, name: &str| {
         if wanted {
             arguments.push(name.into());

@@ -54,11 +54,15 @@ fn order<'a>(
 async fn fed(order: &RestoreOrder<'_>, archive: &[u8]) -> pgstow::error::Result<RestoreEnd> {
     let mut restoring = Restoring::start(order).unwrap();
     let stdin = restoring.take_stdin();
-    assert!(restoring.take_stdin().is_none());
     let archive = archive.to_vec();
-    let writing = tokio::task::spawn_blocking(move || stdin.map(|mut stdin| stdin.write_all(&archive)));
+    let writing = tokio::task::spawn_blocking(move || {
+        stdin.map(|mut stdin| {
+            // It may end before it has read everything: what it says then is what matters.
+            stdin.write_all(&archive)
+        })
+    });
     let end = restoring.wait().await;
-    writing.await.unwrap();
+    let _ = writing.await.unwrap();
     end
 }
 
@@ -167,7 +171,7 @@ async fn a_failure_names_the_object_and_nothing_after_it_is_done() {
         "{error}"
     );
     assert!(error.hint_text().contains("--clean"), "{}", error.hint_text());
-    assert_eq!(count(&target, "items").await, 0);
+    assert_eq!(tables(&target).await, ["prices"]);
 
     // Going on, everything else is done, and what was not is told.
     let target = database(15, "restore_going_on_target", in_the_way).await;
@@ -207,20 +211,17 @@ async fn a_newer_pg_restore_fills_an_older_server_and_still_stops_at_a_true_erro
         assert_eq!(fed(&with_jobs, &[]).await.unwrap(), RestoreEnd::default());
         assert_eq!(count(&target, "dear").await, 600);
 
-        let target = database(major, "restore_older_failing", "CREATE TABLE items (x int)").await;
-        for order in [
-            RestoreOrder {
-                info: &target,
-                ..from_stdin.clone()
-            },
-            RestoreOrder {
-                info: &target,
-                ..with_jobs.clone()
-            },
-        ] {
-            let error = fed(&order, &archive).await.unwrap_err();
+        for order in [from_stdin.clone(), with_jobs] {
+            let target = database(major, "restore_older_failing", "CREATE TABLE items (x int)").await;
+            let error = fed(&RestoreOrder { info: &target, ..order }, &archive)
+                .await
+                .unwrap_err();
             assert_eq!(error.code(), Code::RestoreErr);
-            assert!(error.message().contains("\"items\" already exists"), "{error}");
+            assert!(
+                error.message().contains("TABLE items postgres")
+                    && error.message().contains("\"items\" already exists"),
+                "{error}"
+            );
         }
 
         let error = Restoring::start(&RestoreOrder {

@@ -12,7 +12,9 @@ use super::super::Redactor;
 use super::super::child::{Hearing, quoted};
 
 const KEPT: usize = 100;
-const UNKNOWN_SETTING: &str = "unrecognized configuration parameter \"transaction_timeout\"";
+/// What follows the error about the setting that an old server does not know. The error itself is
+/// in the server's own language.
+const SETS_TIMEOUT: &str = "Command was: SET transaction_timeout = 0;";
 const LAST_LINE: &str = "warning: errors ignored on restore";
 
 #[derive(Debug)]
@@ -20,7 +22,8 @@ pub(super) struct Complaints {
     redactor: Redactor,
     tolerates_transaction_timeout: bool,
     stops_at_first: bool,
-    initializing: bool,
+    /// An error that the next line will tell whether to tolerate.
+    doubtful: Option<String>,
     /// The entry that it is at.
     entry: Option<String>,
     kept: Vec<String>,
@@ -42,7 +45,7 @@ impl Complaints {
             redactor,
             tolerates_transaction_timeout,
             stops_at_first,
-            initializing: false,
+            doubtful: None,
             entry: None,
             kept: Vec::new(),
             count: 0,
@@ -57,16 +60,32 @@ impl Complaints {
         }
         // A command that it quotes may hold any line; the true last line has none after it.
         self.came_to_the_end = false;
+        let verdict = match self.doubtful.take() {
+            Some(_) if line.trim_end() == SETS_TIMEOUT => return Hearing::GoOn,
+            Some(error) => self.complain(&error),
+            None => Hearing::GoOn,
+        };
+        match self.understand(line) {
+            Hearing::GoOn => verdict,
+            Hearing::Stop => Hearing::Stop,
+        }
+    }
+
+    fn understand(&mut self, line: &str) -> Hearing {
         let Some(said) = line.strip_prefix("pg_restore: ") else {
             self.explain(line);
             return Hearing::GoOn;
         };
-        if let Some(stage) = said.strip_prefix("while ") {
-            self.initializing = stage.starts_with("INITIALIZING");
+        if said.starts_with("while ") {
             self.entry = None;
         } else if let Some(entry) = said.strip_prefix("from TOC entry ") {
             self.entry = Some(entry.to_owned());
         } else if let Some(error) = said.strip_prefix("error: ") {
+            self.listening = Listening::Nothing;
+            if self.tolerates_transaction_timeout && error.contains("transaction_timeout") {
+                self.doubtful = Some(error.to_owned());
+                return Hearing::GoOn;
+            }
             return self.complain(error);
         } else if said.starts_with("detail: ") || said.starts_with("hint: ") {
             self.explain(said);
@@ -79,12 +98,6 @@ impl Complaints {
     }
 
     fn complain(&mut self, error: &str) -> Hearing {
-        // In the server's own language only the setting's name is sure.
-        let known = error.contains(UNKNOWN_SETTING) || (self.initializing && error.contains("transaction_timeout"));
-        if known && self.tolerates_transaction_timeout {
-            self.listening = Listening::Nothing;
-            return Hearing::GoOn;
-        }
         self.count += 1;
         if self.kept.len() < KEPT {
             let text = match &self.entry {
@@ -186,20 +199,21 @@ mod tests {
     #[test]
     fn the_unknown_setting_is_tolerated_in_every_language_but_a_table_of_that_name_is_not() {
         for error in [
-            "could not execute query: ERROR:  unrecognized configuration parameter \"transaction_timeout\"",
-            "could not execute query: FEHLER:  nicht erkannter Konfigurationsparameter »transaction_timeout«",
+            "ERROR:  unrecognized configuration parameter \"transaction_timeout\"",
+            "FEHLER:  nicht erkannter Konfigurationsparameter »transaction_timeout«",
         ] {
-            let lines = format!("pg_restore: while INITIALIZING:\npg_restore: error: {error}\n");
+            let error = format!("pg_restore: error: could not execute query: {error}\n");
+            let lines = format!("{error}Command was: SET transaction_timeout = 0;\n");
             let (complaints, hearings) = heard(&lines, true);
-            assert_eq!((complaints.count(), hearings[1]), (0, Hearing::GoOn));
+            assert_eq!(complaints.count(), 0);
+            assert_eq!(hearings, [Hearing::GoOn, Hearing::GoOn]);
             assert_eq!(heard(&lines, false).0.count(), 1);
+            let (complaints, hearings) = heard(
+                &format!("{error}Command was: CREATE TABLE transaction_timeout ();"),
+                true,
+            );
+            assert_eq!((complaints.count(), hearings[1]), (1, Hearing::Stop));
         }
-        let (complaints, _) = heard(
-            "pg_restore: while PROCESSING TOC:\n\
-             pg_restore: error: could not execute query: ERROR:  relation \"transaction_timeout\" already exists\n",
-            true,
-        );
-        assert_eq!(complaints.count(), 1);
     }
 
     #[test]
