@@ -96,6 +96,11 @@ fn files_of_others_stay_and_their_folder_with_them() {
     );
     let left: Vec<String> = folder.keys().into_iter().filter(|key| key.starts_with(&old)).collect();
     assert_eq!(left, [format!("{old}/deeper/shop.dump"), format!("{old}/notes.txt")]);
+
+    // What is left is nobody's left-over: neither told again, nor taken by the next run.
+    let (report, _) = folder.json(&["prune", "--retention", "7d"]);
+    assert_eq!(report["stores"][0]["backups"].as_array().unwrap().len(), 1);
+    assert_eq!(folder.json(&["status"]).1, 0);
 }
 
 #[test]
