@@ -3,23 +3,34 @@
 //! `src/bin/pg_dump/pg_backup_archiver.c` and `pg_backup_custom.c`.
 //!
 //! ```text
-//! Input (bytes, positions) → Head (header and table of contents) → reader (blocks) → BlockSink
+//! backup:   Input (bytes, positions) → Head (header and table of contents) → reader (blocks) → BlockSink
+//! way back: Blocks (each at its place) → reader → Unpack → Check → Writer, or Nobody
 //! ```
 //!
 //! Nothing here trusts a byte: a length is never allocated before it has been read, and odd
 //! input ends in a typed error that names the position.
 
+mod blocks;
+mod check;
+mod contents;
 mod digest;
 mod head;
 mod input;
 mod layout;
 mod reader;
+mod unpack;
+mod writer;
 
-pub use digest::{LargeObjectsDigest, TableDigest};
+pub use blocks::Blocks;
+pub use check::{Check, Nobody};
+pub use contents::{Item, Section, contents};
+pub use digest::{BlockContent, BlockDigest, ContentDigest, LargeObjectsDigest, TableDigest};
 pub use head::{Algorithm, Entry, Head, Version};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};
-pub use reader::{BlockSink, read_blocks};
+pub use reader::{BlockSink, read_block, read_blocks};
+pub use unpack::Unpack;
+pub use writer::Writer;
 
 use crate::error::{Code, Error};
 
@@ -32,6 +43,9 @@ pub enum ArchiveError {
     Malformed { at: u64, what: String },
     #[error("archive version {0}.{1}.{2} is not one that this pgstow reads (1.14 to 1.16)")]
     Version(u8, u8, u8),
+    /// What a block holds is not what it should; the caller knows whose block it is.
+    #[error("{0}")]
+    Content(String),
     #[error("reading the archive failed")]
     Io(#[from] std::io::Error),
     /// The receiver of the blocks gave up; it knows why.

@@ -1,13 +1,28 @@
 //! What a face can ask for. Faces turn their input into a [`Command`]; `App::run` answers with a
 //! report or an error.
 
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
 use crate::settings::Trigger;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Backup(BackupRequest),
+    Download(DownloadRequest),
     RetentionShow,
     RetentionApply,
+    /// The backups in the store: of one database, or of all.
+    List {
+        database: Option<String>,
+    },
+    Status {
+        database: Option<String>,
+    },
+    Prune(PruneRequest),
+    Verify(VerifyRequest),
+    Restore(RestoreRequest),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,4 +32,67 @@ pub struct BackupRequest {
     pub event_id: Option<String>,
     /// The database that the event names, where it names one.
     pub database: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PruneRequest {
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Count verified backups alone among those that never expire.
+    pub verified_only: bool,
+    pub database: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownloadRequest {
+    /// An exact id, or `latest`.
+    pub backup: String,
+    /// Whose latest, where it is not the source's.
+    pub database: Option<String>,
+    /// A file, or a folder for a file of the archive's own name; else the working folder.
+    pub output: Option<PathBuf>,
+    /// Bit for bit as in the store: the offsets are not laid in.
+    pub as_stored: bool,
+    /// Replace a file that is there.
+    pub force: bool,
+}
+
+/// Which backups a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// An exact id, or `latest`.
+    One(String),
+    /// All of the store, or of one database; those made since a moment.
+    All { since: Option<Timestamp> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyRequest {
+    pub selection: Selection,
+    /// Whose, where the store holds several databases.
+    pub database: Option<String>,
+    /// Restore it into a throwaway server as well, and compare.
+    pub drill: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreRequest {
+    /// An exact id, or `latest`.
+    pub backup: String,
+    pub database: Option<String>,
+    /// As the user wrote them, `schema.table`; none: everything.
+    pub tables: Vec<String>,
+    /// Rows alone, into tables that are there.
+    pub data_only: bool,
+    /// Make the target database.
+    pub create: bool,
+    /// Remove what stands in the way first.
+    pub clean: bool,
+    /// Roles first.
+    pub globals: bool,
+    pub no_owner: bool,
+    pub no_privileges: bool,
+    pub no_tablespaces: bool,
+    /// Say what would be done.
+    pub dry_run: bool,
 }

@@ -20,9 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use assembly::BlockPlace;
 pub use fanout::Copy;
-pub use pieces::{BlockContent, BlockDigest};
 
-use crate::archive::Head;
+use crate::archive::{BlockDigest, Head};
 use crate::compress::Codec;
 use crate::error::{Error, Result};
 use crate::progress::Observer;

@@ -10,9 +10,10 @@ mod archive {
 
 use archive::builder::{Builder, Content, inflate, streams};
 use archive::memory::{flow, run_blocking};
+use pgstow::archive::BlockContent;
 use pgstow::compress::{Codec, PIECE};
 use pgstow::error::Code;
-use pgstow::pipeline::{BlockContent, Shape};
+use pgstow::pipeline::Shape;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 

@@ -2,8 +2,78 @@
 
 use sha2::{Digest, Sha256};
 
+use super::BlockKind;
+
+/// What a block holds, by its content alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockDigest {
+    pub content: BlockContent,
+    pub bytes: u64,
+    pub sha256: [u8; 32],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockContent {
+    Table { rows: u64 },
+    LargeObjects { count: u64 },
+}
+
+/// The digest of the block that passes now, of either kind.
+pub enum ContentDigest {
+    Table(TableDigest),
+    LargeObjects(LargeObjectsDigest),
+}
+
+impl ContentDigest {
+    pub fn of(kind: BlockKind) -> Self {
+        match kind {
+            BlockKind::Table => ContentDigest::Table(TableDigest::default()),
+            BlockKind::LargeObjects => ContentDigest::LargeObjects(LargeObjectsDigest::default()),
+        }
+    }
+
+    pub fn begin_object(&mut self, oid: i64) {
+        if let ContentDigest::LargeObjects(digest) = self {
+            // Above 2^31 an OID is read as a negative integer: its low 32 bits are right.
+            digest.begin(oid as u32);
+        }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            ContentDigest::Table(digest) => digest.update(bytes),
+            ContentDigest::LargeObjects(digest) => digest.update(bytes),
+        }
+    }
+
+    pub fn end_object(&mut self) {
+        if let ContentDigest::LargeObjects(digest) = self {
+            digest.end();
+        }
+    }
+
+    /// `None` when a table's text did not end as pg_dump ends it.
+    pub fn finish(self) -> Option<BlockDigest> {
+        match self {
+            ContentDigest::Table(digest) => digest.finish().map(|(rows, bytes, sha256)| BlockDigest {
+                content: BlockContent::Table { rows },
+                bytes,
+                sha256,
+            }),
+            ContentDigest::LargeObjects(digest) => {
+                let (count, bytes, sha256) = digest.finish();
+                Some(BlockDigest {
+                    content: BlockContent::LargeObjects { count },
+                    bytes,
+                    sha256,
+                })
+            }
+        }
+    }
+}
+
 /// pg_dump ends every table's text with this, inside the stream.
-const END_OF_COPY: &[u8; 5] = b"\\.\n\n\n";
+pub(super) const END_OF_COPY: &[u8; 5] = b"\\.\n\n\n";
 
 /// Rows and digest of a table's COPY text: exactly the bytes that `COPY table TO STDOUT` gives,
 /// without the terminator that pg_dump adds.

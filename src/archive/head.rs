@@ -47,7 +47,7 @@ pub enum Algorithm {
     Zstd,
 }
 
-/// One entry of the table of contents, as far as the data path needs it.
+/// One entry of the table of contents, as far as the data path needs it; [`Details`] is the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub dump_id: i64,
@@ -83,6 +83,21 @@ impl std::fmt::Display for Entry {
     }
 }
 
+/// What a restore needs to know of an entry beside [`Entry`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Details {
+    /// As written: none 1, pre-data 2, data 3, post-data 4.
+    pub section: i64,
+    pub definition: String,
+    pub drop_statement: String,
+    pub copy_statement: String,
+    pub tablespace: Option<String>,
+    pub access_method: Option<String>,
+    pub owner: String,
+    /// The dump ids of what must be there first.
+    pub dependencies: Vec<i64>,
+}
+
 /// Header and table of contents, with the very bytes that they were read from.
 #[derive(Debug, Clone)]
 pub struct Head {
@@ -97,6 +112,8 @@ pub struct Head {
     pub entries: usize,
     /// The entries that have a block, in the order in which the blocks follow.
     pub data: Vec<Entry>,
+    /// Where the first entry starts in `bytes`.
+    entries_at: usize,
     bytes: Vec<u8>,
 }
 
@@ -152,9 +169,10 @@ impl Head {
         let Ok(entries) = usize::try_from(count) else {
             return Err(input.malformed(format!("{count} entries")));
         };
+        let entries_at = usize::try_from(input.position()).unwrap_or(usize::MAX);
         let mut data = Vec::new();
         for number in 1..=entries {
-            let entry = read_entry(input, version, int_size, offset_size, number)?;
+            let (entry, _) = read_entry(input, version, int_size, offset_size, number)?;
             if entry.has_data {
                 data.push(entry);
             }
@@ -173,8 +191,39 @@ impl Head {
             pg_dump_version,
             entries,
             data,
+            entries_at,
             bytes,
         })
+    }
+
+    /// Every entry in full. Read again from the head's bytes: a backup, which has no use for it,
+    /// does not pay for the texts of a large schema.
+    pub(super) fn read_entries(&self) -> Result<Vec<(Entry, Details)>, ArchiveError> {
+        let mut input = Input::at(&self.bytes[self.entries_at..], self.entries_at as u64);
+        (1..=self.entries)
+            .map(|number| read_entry(&mut input, self.version, self.int_size, self.offset_size, number))
+            .collect()
+    }
+
+    /// The head as the archive itself begins with it: offsets not set.
+    pub fn without_offsets(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        for entry in &self.data {
+            bytes[entry.offset_at] = OFFSET_NOT_SET;
+            bytes[entry.offset_at + 1..][..self.offset_size].fill(0);
+        }
+        bytes
+    }
+
+    /// Where the blocks start, in the order of `data`, if the offsets are filled in: those of a
+    /// stored table of contents are.
+    pub fn positions(&self) -> Option<Vec<u64>> {
+        let position = |entry: &Entry| {
+            let field = self.bytes.get(entry.offset_at..=entry.offset_at + self.offset_size)?;
+            let little_endian = field[1..].iter().rev();
+            (field[0] == OFFSET_SET).then(|| little_endian.fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+        };
+        self.data.iter().map(position).collect()
     }
 
     /// The bytes in the archive that header and table of contents take.
@@ -250,7 +299,7 @@ fn read_entry<R: Read>(
     int_size: usize,
     offset_size: usize,
     number: usize,
-) -> Result<Entry, ArchiveError> {
+) -> Result<(Entry, Details), ArchiveError> {
     let dump_id = input.int(int_size, "an entry's dump id")?;
     let has_data = match input.int(int_size, "an entry's data flag")? {
         0 => false,
@@ -262,20 +311,25 @@ fn read_entry<R: Read>(
     let oid = strings.text("an entry's OID")?.unwrap_or_default();
     let tag = strings.text("an entry's tag")?.unwrap_or_default();
     let desc = strings.text("an entry's kind")?.unwrap_or_default();
-    // none 1, pre-data 2, data 3, post-data 4
-    strings.input.int(int_size, "an entry's section")?;
-    for name in ["definition", "drop statement", "copy statement"] {
-        strings.skip(name)?;
-    }
+    let section = strings.input.int(int_size, "an entry's section")?;
+    let definition = strings.text("an entry's definition")?.unwrap_or_default();
+    let drop_statement = strings.text("an entry's drop statement")?.unwrap_or_default();
+    let copy_statement = strings.text("an entry's copy statement")?.unwrap_or_default();
     let namespace = strings.text("an entry's schema")?;
-    strings.skip("an entry's tablespace")?;
-    strings.skip("an entry's access method")?;
+    let tablespace = strings.text("an entry's tablespace")?;
+    let access_method = strings.text("an entry's access method")?;
     if version.minor >= 16 {
         strings.input.int(int_size, "an entry's relation kind")?;
     }
-    strings.skip("an entry's owner")?;
+    let owner = strings.text("an entry's owner")?.unwrap_or_default();
     strings.skip("an entry's OID flag")?;
-    while strings.skip("an entry's dependency")? {}
+    let mut dependencies = Vec::new();
+    while let Some(dependency) = strings.text("an entry's dependency")? {
+        let Ok(dependency) = dependency.parse() else {
+            return Err(input.malformed(format!("entry {number} depends on {dependency:?}, which is no dump id")));
+        };
+        dependencies.push(dependency);
+    }
 
     let offset_at = usize::try_from(input.position()).unwrap_or(usize::MAX);
     let state = input.byte("an entry's offset")?;
@@ -294,7 +348,7 @@ fn read_entry<R: Read>(
     }
     // OIDs above 2^31 come out negative in some builds: the low 32 bits are the OID.
     let oid = oid.parse::<i64>().map_or(0, |oid| oid as u32);
-    Ok(Entry {
+    let entry = Entry {
         dump_id,
         oid,
         tag,
@@ -302,5 +356,16 @@ fn read_entry<R: Read>(
         namespace,
         has_data,
         offset_at,
-    })
+    };
+    let details = Details {
+        section,
+        definition,
+        drop_statement,
+        copy_statement,
+        tablespace,
+        access_method,
+        owner,
+        dependencies,
+    };
+    Ok((entry, details))
 }

@@ -21,18 +21,32 @@ pub struct Input<R> {
 
 impl<R: Read> Input<R> {
     pub fn new(source: R) -> Self {
+        Self::at(source, 0)
+    }
+
+    /// For a source that starts in the middle of an archive, such as a single block.
+    pub fn at(source: R, position: u64) -> Self {
         Self {
             source,
             buffer: vec![0; BUFFER].into(),
             start: 0,
             end: 0,
-            position: 0,
+            position,
             recording: None,
         }
     }
 
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// How much has been read and not consumed.
+    pub(super) fn buffered(&self) -> u64 {
+        (self.end - self.start) as u64
+    }
+
+    pub(super) fn source_mut(&mut self) -> &mut R {
+        &mut self.source
     }
 
     pub(super) fn record(&mut self) {

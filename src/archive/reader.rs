@@ -13,6 +13,10 @@ pub trait BlockSink {
     /// A large object begins inside the block; its OID is the low 32 bits.
     fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError>;
     fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError>;
+    /// A chunk ends here: of interest to those who know what may not follow in it.
+    fn end_chunk(&mut self) -> Result<(), ArchiveError> {
+        Ok(())
+    }
     fn end_object(&mut self) -> Result<(), ArchiveError>;
     /// `at` is the position of the block's last byte plus one.
     fn end(&mut self, at: u64) -> Result<(), ArchiveError>;
@@ -22,42 +26,53 @@ pub trait BlockSink {
 /// input. There is no end marker: a block that is missing or cut is the only sign of an archive
 /// that ends early, and a byte more than the last block is none of pg_dump's.
 pub fn read_blocks<R: Read>(input: &mut Input<R>, head: &Head, sink: &mut impl BlockSink) -> Result<(), ArchiveError> {
-    for (index, entry) in head.data.iter().enumerate() {
-        if input.available()?.is_empty() {
-            return Err(input.ends_early(format!("the data of {entry} is missing")));
-        }
-        let block_type = input.byte("a block's type")?;
-        let kind = match block_type {
-            1 => BlockKind::Table,
-            3 => BlockKind::LargeObjects,
-            other => return Err(input.malformed(format!("block type {other} where the data of {entry} was due"))),
-        };
-        let dump_id = input.int(head.int_size, "a block's dump id")?;
-        if dump_id != entry.dump_id || kind != entry.block_kind() {
-            return Err(input.malformed(format!(
-                "a block of entry {dump_id} where the data of {entry} (entry {}) was due",
-                entry.dump_id
-            )));
-        }
-        sink.begin(index)?;
-        match kind {
-            BlockKind::Table => read_chunks(input, head, sink, entry)?,
-            BlockKind::LargeObjects => loop {
-                let oid = input.int(head.int_size, "a large object's OID")?;
-                if oid == 0 {
-                    break;
-                }
-                sink.begin_object(oid)?;
-                read_chunks(input, head, sink, entry)?;
-                sink.end_object()?;
-            },
-        }
-        sink.end(input.position())?;
+    for index in 0..head.data.len() {
+        read_block(input, head, index, sink)?;
     }
     if !input.available()?.is_empty() {
         return Err(input.malformed("there are bytes after the archive's end"));
     }
     Ok(())
+}
+
+/// Reads the one block that belongs to the entry `index` of [`Head::data`].
+pub fn read_block<R: Read>(
+    input: &mut Input<R>,
+    head: &Head,
+    index: usize,
+    sink: &mut impl BlockSink,
+) -> Result<(), ArchiveError> {
+    let entry = &head.data[index];
+    if input.available()?.is_empty() {
+        return Err(input.ends_early(format!("the data of {entry} is missing")));
+    }
+    let block_type = input.byte("a block's type")?;
+    let kind = match block_type {
+        1 => BlockKind::Table,
+        3 => BlockKind::LargeObjects,
+        other => return Err(input.malformed(format!("block type {other} where the data of {entry} was due"))),
+    };
+    let dump_id = input.int(head.int_size, "a block's dump id")?;
+    if dump_id != entry.dump_id || kind != entry.block_kind() {
+        return Err(input.malformed(format!(
+            "a block of entry {dump_id} where the data of {entry} (entry {}) was due",
+            entry.dump_id
+        )));
+    }
+    sink.begin(index)?;
+    match kind {
+        BlockKind::Table => read_chunks(input, head, sink, entry)?,
+        BlockKind::LargeObjects => loop {
+            let oid = input.int(head.int_size, "a large object's OID")?;
+            if oid == 0 {
+                break;
+            }
+            sink.begin_object(oid)?;
+            read_chunks(input, head, sink, entry)?;
+            sink.end_object()?;
+        },
+    }
+    sink.end(input.position())
 }
 
 /// `{Int length > 0, bytes}… Int 0`. pg_dump -Z0 writes one chunk per row, so this loop turns
@@ -84,6 +99,7 @@ fn read_chunks<R: Read>(
         }
         if let Some(chunk) = bytes.get(int_bytes..int_bytes + length) {
             sink.data(chunk)?;
+            sink.end_chunk()?;
             input.consume(int_bytes + length);
             continue;
         }
@@ -99,5 +115,6 @@ fn read_chunks<R: Read>(
             input.consume(count);
             left -= count;
         }
+        sink.end_chunk()?;
     }
 }

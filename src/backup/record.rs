@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::sidecars::Sidecars;
 use super::{Job, Source};
+use crate::archive::BlockContent;
 use crate::backup_id::{BackupId, GLOBALS, MD5SUMS, SHA256SUMS, SYSTEM_INFO};
 use crate::catalog::{self, object_info};
 use crate::command::BackupRequest;
@@ -21,7 +22,7 @@ use crate::manifest::{
     Algorithm, Compression, FileRecord, LargeObjectsRecord, Manifest, PgDump, SCHEMA, Server, TableRecord, checksums,
     role,
 };
-use crate::pipeline::{Archive, BlockContent};
+use crate::pipeline::Archive;
 use crate::postgres::{DatabaseSize, Snapshot, TableName};
 use crate::report::{BackupReport, StoreReport};
 use crate::retention::Tier;

@@ -1,16 +1,20 @@
 //! The arguments: commands by clap's derive, the options that every command takes from the table
 //! of settings, so that a setting has one home.
 
+mod actions;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
+use jiff::Timestamp;
 
-use crate::command::{BackupRequest, Command};
+use crate::command::{BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Error, Result};
 use crate::settings::{Kind, SETTINGS, Trigger};
+use actions::{Action, RetentionAction};
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -39,6 +43,7 @@ pub enum Invocation {
     after_help = "Examples:\n  \
         pgstow backup --database-url postgres://reader@db.example/shop --store s3://acme-backups/pg\n  \
         pgstow backup --secret-id prod/shop --json\n  \
+        pgstow list --store s3://acme-backups/pg\n  \
         pgstow retention show --store s3://acme-backups/pg\n\n\
         `pgstow backup --help` tells every setting.",
     disable_help_subcommand = true,
@@ -66,58 +71,6 @@ struct Files {
     config: Option<PathBuf>,
 }
 
-#[derive(Debug, Subcommand)]
-enum Action {
-    /// Make a backup
-    #[command(
-        long_about = "Make a backup of one database.\n\n\
-            Nothing is visible in the store until the whole archive was read, checked and stored; a run that fails, \
-            is stopped or dies leaves no backup behind.",
-        after_long_help = after_backup()
-    )]
-    Backup {
-        /// What kind of backup: full
-        #[arg(long, value_name = "KIND", default_value = "full", hide_default_value = true)]
-        kind: String,
-        /// Who started it, for the manifest: schedule, manual or cli
-        #[arg(long, value_name = "WHO", default_value = "cli", hide_default_value = true)]
-        trigger: String,
-        /// The database to back up, where the source names another one or none
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-    },
-    /// Show or install the bucket's lifecycle rules
-    #[command(
-        long_about = "Show or install the bucket's lifecycle rules.\n\n\
-            Old backups expire by the bucket's own rules, one for each tier, so that the task that writes backups \
-            needs no permission to delete any. The newest good backups bear a tag that no rule matches: when backups \
-            stop, the last good one stays.",
-        after_long_help = "Examples:\n  \
-            pgstow retention show --store s3://acme-backups/pg --retention daily=7,weekly=4,monthly=12\n  \
-            pgstow retention apply --store s3://acme-backups/pg --retention 30d",
-        subcommand_required = true,
-        arg_required_else_help = false
-    )]
-    Retention {
-        #[command(subcommand)]
-        action: RetentionAction,
-    },
-    /// Print the completion script for a shell
-    #[command(after_long_help = "Examples:\n  \
-            pgstow completions bash > /etc/bash_completion.d/pgstow\n  \
-            pgstow completions zsh > ~/.zfunc/_pgstow\n  \
-            pgstow completions fish > ~/.config/fish/completions/pgstow.fish")]
-    Completions { shell: clap_complete::Shell },
-}
-
-#[derive(Debug, Subcommand)]
-enum RetentionAction {
-    /// Print the rules that `apply` would install in a bucket without any, as JSON
-    Show,
-    /// Install the rules; those that are not pgstow's, or of a tier that the retention no longer has, stay as they are
-    Apply,
-}
-
 pub fn parse(args: &[OsString]) -> Result<Invocation> {
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
@@ -127,12 +80,93 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
         Ok(arguments) => arguments,
         Err(error) => return refusal_or_text(&error),
     };
+    let mut flags = flags(&matches);
     let command = match arguments.action {
+        Action::Verify {
+            backup,
+            all: _,
+            since,
+            drill,
+            database,
+        } => Command::Verify(VerifyRequest {
+            selection: match backup {
+                Some(backup) => Selection::One(backup),
+                None => Selection::All {
+                    since: since.as_deref().map(moment).transpose()?,
+                },
+            },
+            database,
+            drill,
+        }),
+        Action::Restore {
+            backup,
+            target,
+            tables,
+            data_only,
+            create,
+            clean,
+            globals,
+            no_owner,
+            no_privileges,
+            no_tablespaces,
+            to_time,
+            dry_run,
+            database,
+        } => {
+            if to_time.is_some() {
+                return Err(Error::config(
+                    "--to-time: recovery to a moment needs incremental backups, which are not in this version",
+                )
+                .hint("restore the newest full backup before that moment"));
+            }
+            flags.extend(target.map(|target| ("BACKUP_TARGET_URL", vec![target])));
+            Command::Restore(RestoreRequest {
+                backup,
+                database,
+                tables,
+                data_only,
+                create,
+                clean,
+                globals,
+                no_owner,
+                no_privileges,
+                no_tablespaces,
+                dry_run,
+            })
+        }
         Action::Backup {
             kind,
             trigger,
             database,
         } => backup(&kind, &trigger, database)?,
+        Action::List { database } => Command::List {
+            database: named(database)?,
+        },
+        Action::Status { database } => Command::Status {
+            database: named(database)?,
+        },
+        Action::Prune {
+            dry_run,
+            verified_only,
+            database,
+        } => Command::Prune(PruneRequest {
+            dry_run,
+            verified_only,
+            database: named(database)?,
+        }),
+        Action::Download {
+            backup,
+            output,
+            database,
+            as_stored,
+            force,
+        } => Command::Download(DownloadRequest {
+            backup,
+            database,
+            output,
+            as_stored,
+            force,
+        }),
         Action::Retention {
             action: RetentionAction::Show,
         } => Command::RetentionShow,
@@ -143,7 +177,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
     };
     Ok(Invocation::Run {
         command,
-        flags: flags(&matches),
+        flags,
         env_file: arguments.files.env_file,
         config_file: arguments.files.config,
         json: arguments.files.json,
@@ -222,14 +256,35 @@ fn backup(kind: &str, trigger: &str, database: Option<String>) -> Result<Command
             )));
         }
     };
-    if database.as_deref().is_some_and(str::is_empty) {
-        return Err(Error::config("--database: the name is empty"));
-    }
     Ok(Command::Backup(BackupRequest {
         trigger,
         event_id: None,
-        database,
+        database: named(database)?,
     }))
+}
+
+fn named(database: Option<String>) -> Result<Option<String>> {
+    if database.as_deref().is_some_and(str::is_empty) {
+        return Err(Error::config("--database: the name is empty"));
+    }
+    Ok(database)
+}
+
+/// A moment in the past: a span back from now (`7d`), a date, or a timestamp.
+fn moment(text: &str) -> Result<Timestamp> {
+    let refused = || {
+        Error::config(format!("--since: {text:?} is no moment"))
+            .hint("give a span (7d, 12h), a date (2025-01-31, UTC) or a timestamp (2025-01-31T04:05:00Z)")
+    };
+    if let Ok(span) = humantime::parse_duration(text) {
+        let span = jiff::SignedDuration::try_from(span).map_err(|_| refused())?;
+        return Timestamp::now().checked_sub(span).map_err(|_| refused());
+    }
+    if let Ok(date) = text.parse::<jiff::civil::Date>() {
+        let start = date.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| refused())?;
+        return Ok(start.timestamp());
+    }
+    text.parse().map_err(|_| refused())
 }
 
 fn completions(shell: clap_complete::Shell) -> String {

@@ -6,29 +6,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::assembly::{Item, Stream};
-use crate::archive::{ArchiveError, BlockKind, BlockSink, Head, Input, LargeObjectsDigest, Layout, TableDigest};
+use crate::archive::{ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, Head, Input, Layout};
 use crate::compress::{Codec, Job, PIECE, Shape, Squeezed};
 use crate::progress::Observer;
-
-/// What a block holds, by its content alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockDigest {
-    pub content: BlockContent,
-    pub bytes: u64,
-    pub sha256: [u8; 32],
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BlockContent {
-    Table { rows: u64 },
-    LargeObjects { count: u64 },
-}
-
-enum Digesting {
-    Nothing,
-    Table(TableDigest),
-    LargeObjects(LargeObjectsDigest),
-}
 
 /// The archive's blocks on their way to the workers.
 pub(super) struct Pieces<'o> {
@@ -36,7 +16,7 @@ pub(super) struct Pieces<'o> {
     layout: Layout,
     /// Per block: kind, dump id, and a name for the observer and errors.
     blocks: Vec<(BlockKind, i64, String)>,
-    digesting: Digesting,
+    digesting: Option<ContentDigest>,
     digests: Vec<BlockDigest>,
     observer: &'o dyn Observer,
 }
@@ -47,7 +27,7 @@ impl<'o> Pieces<'o> {
             cutter: Cutter::new(codec, jobs, items),
             layout: Layout { int_size: 4 },
             blocks: Vec::new(),
-            digesting: Digesting::Nothing,
+            digesting: None,
             digests: Vec::new(),
             observer,
         }
@@ -74,10 +54,8 @@ impl<'o> Pieces<'o> {
     /// Digests the current piece in one go, when it leaves: row by row would cost more than the
     /// digest itself.
     fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
-        match &mut self.digesting {
-            Digesting::Table(digest) => digest.update(&self.cutter.piece),
-            Digesting::LargeObjects(digest) => digest.update(&self.cutter.piece),
-            Digesting::Nothing => {}
+        if let Some(digest) = &mut self.digesting {
+            digest.update(&self.cutter.piece);
         }
         self.cutter.submit(last)
     }
@@ -87,10 +65,7 @@ impl BlockSink for Pieces<'_> {
     fn begin(&mut self, index: usize) -> Result<(), ArchiveError> {
         let (kind, dump_id, name) = &self.blocks[index];
         self.observer.table(name);
-        self.digesting = match kind {
-            BlockKind::Table => Digesting::Table(TableDigest::default()),
-            BlockKind::LargeObjects => Digesting::LargeObjects(LargeObjectsDigest::default()),
-        };
+        self.digesting = Some(ContentDigest::of(*kind));
         let mut frame = Vec::with_capacity(16);
         self.layout.begin_block(*kind, *dump_id, &mut frame);
         self.cutter.send(Item::BeginBlock(frame))?;
@@ -99,9 +74,8 @@ impl BlockSink for Pieces<'_> {
     }
 
     fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError> {
-        if let Digesting::LargeObjects(digest) = &mut self.digesting {
-            // Above 2^31 an OID is read as a negative integer: its low 32 bits are right.
-            digest.begin(oid as u32);
+        if let Some(digest) = &mut self.digesting {
+            digest.begin_object(oid);
         }
         let mut frame = Vec::with_capacity(8);
         self.layout.begin_object(oid, &mut frame);
@@ -128,46 +102,24 @@ impl BlockSink for Pieces<'_> {
 
     fn end_object(&mut self) -> Result<(), ArchiveError> {
         self.submit(true)?;
-        if let Digesting::LargeObjects(digest) = &mut self.digesting {
-            digest.end();
+        if let Some(digest) = &mut self.digesting {
+            digest.end_object();
         }
         self.end_stream()
     }
 
     fn end(&mut self, at: u64) -> Result<(), ArchiveError> {
-        if matches!(self.digesting, Digesting::Table(_)) {
+        if matches!(self.digesting, Some(ContentDigest::Table(_))) {
             self.submit(true)?;
         }
-        let digest = match std::mem::replace(&mut self.digesting, Digesting::Nothing) {
-            Digesting::Table(digest) => {
-                let Some((rows, bytes, sha256)) = digest.finish() else {
-                    let name = &self.blocks[self.digests.len()].2;
-                    return Err(ArchiveError::Malformed {
-                        at,
-                        what: format!("{name} does not end as COPY ends"),
-                    });
-                };
-                BlockDigest {
-                    content: BlockContent::Table { rows },
-                    bytes,
-                    sha256,
-                }
-            }
-            Digesting::LargeObjects(digest) => {
-                let (count, bytes, sha256) = digest.finish();
-                BlockDigest {
-                    content: BlockContent::LargeObjects { count },
-                    bytes,
-                    sha256,
-                }
-            }
-            Digesting::Nothing => {
-                return Err(ArchiveError::Malformed {
-                    at,
-                    what: "a block ends twice".into(),
-                });
-            }
+        let malformed = |what: String| ArchiveError::Malformed { at, what };
+        let Some(digest) = self.digesting.take() else {
+            return Err(malformed("a block ends twice".into()));
         };
+        let digest = digest.finish().ok_or_else(|| {
+            let name = &self.blocks[self.digests.len()].2;
+            malformed(format!("{name} does not end as COPY ends"))
+        })?;
         self.digests.push(digest);
         let mut frame = Vec::with_capacity(8);
         self.layout.end(&mut frame);

@@ -6,9 +6,9 @@ use crossbeam_channel::bounded;
 
 use super::assembly::{Assembled, Assembly};
 use super::fanout::Outlets;
-use super::pieces::{BlockDigest, Pieces, SqlPieces};
+use super::pieces::{Pieces, SqlPieces};
 use super::{Archive, Block, Copy, Flow, Passed, Shape};
-use crate::archive::{Algorithm, ArchiveError, Head, Input, read_blocks};
+use crate::archive::{Algorithm, ArchiveError, BlockDigest, Head, Input, read_blocks};
 use crate::compress::{self, Codec};
 use crate::error::{Code, Error};
 use crate::progress::Observer;

@@ -171,7 +171,8 @@ fn remove_made(made: &[PathBuf]) {
     let _ = made.iter().rev().try_for_each(fs::remove_dir);
 }
 
-fn rename_if_absent(from: &Path, to: &Path) -> io::Result<()> {
+/// Atomically, an existing name is refused.
+pub fn rename_if_absent(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         // Some file systems do not know the flag; a hard link refuses an existing name as well.

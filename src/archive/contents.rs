@@ -1,0 +1,84 @@
+//! The table of contents in full: what a restore chooses from.
+
+use super::head::Details;
+use super::{ArchiveError, Entry, Head};
+
+/// The phases in which a restore creates things: definitions, data, and what is better made when
+/// the data is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Section {
+    PreData,
+    Data,
+    PostData,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    pub entry: Entry,
+    /// Where pg_restore counts it. An entry that is written without a section (a comment, a
+    /// grant) belongs to that of the entries before it.
+    pub section: Section,
+    pub definition: String,
+    pub drop_statement: String,
+    pub copy_statement: String,
+    pub tablespace: Option<String>,
+    pub access_method: Option<String>,
+    pub owner: String,
+    /// The dump ids of what must be there first.
+    pub dependencies: Vec<i64>,
+}
+
+impl Item {
+    /// Grants come last in a restore, so that none of them stands in its way.
+    pub fn is_grant(&self) -> bool {
+        matches!(self.entry.desc.as_str(), "ACL" | "DEFAULT ACL" | "ACL LANGUAGE")
+    }
+
+    /// What every restore needs and no list can leave out: encoding and the like.
+    pub fn is_setting(&self) -> bool {
+        matches!(self.entry.desc.as_str(), "ENCODING" | "STDSTRINGS" | "SEARCHPATH")
+    }
+
+    /// Whether it belongs to the database itself, which pg_restore touches with `--create` alone.
+    pub fn is_of_database(&self) -> bool {
+        matches!(self.entry.desc.as_str(), "DATABASE" | "DATABASE PROPERTIES")
+            || (matches!(self.entry.desc.as_str(), "ACL" | "COMMENT" | "SECURITY LABEL")
+                && self.entry.tag.starts_with("DATABASE "))
+    }
+}
+
+/// All entries, in the archive's order.
+pub fn contents(head: &Head) -> Result<Vec<Item>, ArchiveError> {
+    let mut section = Section::PreData;
+    let entries = head.read_entries()?;
+    let items = entries.into_iter().map(|(entry, details)| {
+        section = match details.section {
+            2 => Section::PreData,
+            3 => Section::Data,
+            4 => Section::PostData,
+            _ => section,
+        };
+        let Details {
+            definition,
+            drop_statement,
+            copy_statement,
+            tablespace,
+            access_method,
+            owner,
+            dependencies,
+            ..
+        } = details;
+        Item {
+            entry,
+            section,
+            definition,
+            drop_statement,
+            copy_statement,
+            tablespace,
+            access_method,
+            owner,
+            dependencies,
+        }
+    });
+    Ok(items.collect())
+}

@@ -1,0 +1,256 @@
+//! The backup that somebody asks for: by its exact id, or the latest good one. Never by a prefix:
+//! `app` is not `app_prod`.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{BackupId, Found, Listed, backups, gather, read_manifest};
+use crate::error::{Code, Error, Result};
+use crate::manifest::Manifest;
+use crate::store::Store;
+
+/// How many ids or names an error gives to choose from.
+const NEAREST: usize = 3;
+/// Longer text than this is compared by its beginning: no id is that long.
+const COMPARED: usize = 300;
+
+/// A backup, and the store to read it from.
+pub struct Located {
+    pub store: Arc<dyn Store>,
+    pub manifest: Manifest,
+    /// What a person should know although a backup was found: a store that was passed over, a
+    /// newer backup that cannot be used.
+    pub warnings: Vec<String>,
+}
+
+/// Finds `wanted`, an id or `latest`, in the first of the stores that has it whole. `database` is
+/// whose latest is meant, where something names it. When no store has it, the error is that of the
+/// first, the primary.
+///
+/// A backup asked for by its id whose files are not all there is found all the same, with a
+/// warning, unless a copy has them: what is missing may not matter for what is wanted.
+pub async fn find(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&str>) -> Result<Located> {
+    if wanted == "latest" {
+        return latest(stores, database).await;
+    }
+    match wanted.parse() {
+        Ok(id) => exact(stores, &id).await,
+        Err(_) => {
+            let mut asked = Asked::default();
+            for store in stores {
+                match backups(store.as_ref(), None).await {
+                    Ok(listed) => {
+                        let what = format!("there is no backup {wanted:?} in {}", store.url());
+                        let hint = nearest(wanted, None, &listed);
+                        return Err(Error::new(Code::NotFound, what).hint(hint));
+                    }
+                    Err(error) => asked.failed(error),
+                }
+            }
+            Err(asked.error())
+        }
+    }
+}
+
+async fn exact(stores: &[Arc<dyn Store>], id: &BackupId) -> Result<Located> {
+    let mut asked = Asked::default();
+    let mut lacking = None;
+    for store in stores {
+        match look(store.as_ref(), id).await {
+            Ok((manifest, None)) => return Ok(asked.found(store, manifest)),
+            Ok((manifest, Some(lack))) => {
+                lacking.get_or_insert((store, manifest));
+                asked.failed(lack);
+            }
+            Err(error) => asked.failed(error),
+        }
+    }
+    if let Some((store, manifest)) = lacking {
+        return Ok(Located {
+            store: Arc::clone(store),
+            manifest,
+            warnings: asked.failures.iter().map(Error::message).collect(),
+        });
+    }
+    let error = asked.error();
+    match stores.first() {
+        Some(primary) if error.code() == Code::NotFound => {
+            // For the hint alone: without it, the error is the same.
+            let there = backups(primary.as_ref(), None).await.unwrap_or_default();
+            Err(error.hint(nearest(&id.to_string(), Some(id), &there)))
+        }
+        _ => Err(error),
+    }
+}
+
+/// A backup's manifest, and what the backup lacks of the files that it names; or why it cannot be
+/// used here at all.
+async fn look(store: &dyn Store, id: &BackupId) -> Result<(Manifest, Option<Error>)> {
+    let listed = gather(store.list(&id.folder()).await?.into_iter()).pop();
+    let url = store.url();
+    match read_manifest(store, id).await? {
+        Found::Good(manifest) => {
+            let lack = lack(store, &manifest, listed.as_ref());
+            Ok((manifest, lack))
+        }
+        Found::Broken(broken) => Err(broken.into_error(id)),
+        Found::Missing => Err(Error::new(
+            Code::NotFound,
+            match listed {
+                Some(_) => format!(
+                    "{id} in {url} is not a backup: it has no manifest; its run is at work, or did not come to its end"
+                ),
+                None => format!("there is no backup {id} in {url}"),
+            },
+        )),
+    }
+}
+
+fn lack(store: &dyn Store, manifest: &Manifest, listed: Option<&Listed>) -> Option<Error> {
+    let of_size = |name: &str| Some(listed?.file(name)?.bytes);
+    let lacks: Vec<String> = manifest
+        .files
+        .values()
+        .filter_map(|file| match of_size(&file.name) {
+            Some(bytes) if bytes == file.bytes => None,
+            Some(bytes) => Some(format!("{} has {bytes} bytes and not {}", file.name, file.bytes)),
+            None => Some(format!("{} is missing", file.name)),
+        })
+        .collect();
+    (!lacks.is_empty()).then(|| {
+        let (id, url) = (&manifest.id, store.url());
+        Error::new(
+            Code::Integrity,
+            format!("{id} in {url} is not whole: {}", lacks.join(", ")),
+        )
+    })
+}
+
+async fn latest(stores: &[Arc<dyn Store>], database: Option<&str>) -> Result<Located> {
+    let mut asked = Asked::default();
+    for (at, store) in stores.iter().enumerate() {
+        if let Some(found) = latest_in(store, &stores[at + 1..], database, &mut asked).await? {
+            return Ok(found);
+        }
+    }
+    Err(asked.error())
+}
+
+/// The newest good backup that `store` knows of. One that is not good there is looked for in the
+/// copies before an older one is taken. Without any, `asked` knows why; an error is a question to
+/// the user, which no copy can answer.
+async fn latest_in(
+    store: &Arc<dyn Store>,
+    copies: &[Arc<dyn Store>],
+    database: Option<&str>,
+    asked: &mut Asked,
+) -> Result<Option<Located>> {
+    let listed = match backups(store.as_ref(), database).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            asked.failed(error);
+            return Ok(None);
+        }
+    };
+    let ids: Vec<&BackupId> = committed(&listed).collect();
+    let databases: BTreeSet<&str> = ids.iter().map(|id| id.database()).collect();
+    let url = store.url();
+    if databases.len() > 1 {
+        let names: Vec<&str> = databases.into_iter().collect();
+        let what = format!("{url} holds backups of several databases: {}", names.join(", "));
+        return Err(Error::config(what).hint("name one of them: --database NAME"));
+    }
+    for id in ids {
+        let mut unread = false;
+        for (at, place) in std::iter::once(store).chain(copies).enumerate() {
+            match look(place.as_ref(), id).await {
+                Ok((manifest, None)) => return Ok(Some(asked.found(place, manifest))),
+                Ok((_, Some(lack))) => asked.failed(lack),
+                Err(error) => {
+                    unread |= at == 0 && !matches!(error.code(), Code::Integrity | Code::NotFound);
+                    asked.failed(error);
+                }
+            }
+        }
+        if unread {
+            // It may well be good: an older one in its place would be a wrong answer.
+            return Ok(None);
+        }
+    }
+    let what = match database {
+        Some(database) => format!("there is no good backup of {database} in {url}"),
+        None => format!("there is no good backup in {url}"),
+    };
+    let there = backups(store.as_ref(), None).await.unwrap_or_default();
+    asked.failed(Error::new(Code::NotFound, what).hint(nearest(database.unwrap_or_default(), None, &there)));
+    Ok(None)
+}
+
+fn committed(listed: &[Listed]) -> impl Iterator<Item = &BackupId> {
+    listed.iter().filter(|one| one.has_manifest).map(|one| &one.id)
+}
+
+/// Why the places that were asked before did not do, in the order in which they were asked: the
+/// primary first.
+#[derive(Default)]
+struct Asked {
+    failures: Vec<Error>,
+}
+
+impl Asked {
+    fn failed(&mut self, error: Error) {
+        self.failures.push(error);
+    }
+
+    /// What was found after all.
+    fn found(&self, store: &Arc<dyn Store>, manifest: Manifest) -> Located {
+        let mut warnings: Vec<String> = self.failures.iter().map(Error::message).collect();
+        if !warnings.is_empty() {
+            warnings.push(format!("{} in {} is used instead", manifest.id, store.url()));
+        }
+        Located {
+            store: Arc::clone(store),
+            manifest,
+            warnings,
+        }
+    }
+
+    fn error(self) -> Error {
+        let mut failures = self.failures.into_iter();
+        let first = failures.next().unwrap_or_else(|| Error::config("no store is set"));
+        // That another lacks what the first lacks goes without saying.
+        let code = first.code();
+        failures.filter(|error| error.code() != code).fold(first, Error::also)
+    }
+}
+
+/// What an error says to somebody who asked for what is not there.
+fn nearest(wanted: &str, id: Option<&BackupId>, listed: &[Listed]) -> String {
+    let mut ids: Vec<&BackupId> = committed(listed).collect();
+    if ids.is_empty() {
+        return "no backup at all is there: check --store, its prefix too".to_owned();
+    }
+    let of_same = |other: &BackupId| id.is_some_and(|id| id.database() == other.database());
+    if ids.iter().any(|other| of_same(other)) {
+        ids.retain(|other| of_same(other));
+        ids.sort_by_key(|other| id.map(|id| id.timestamp().duration_since(other.timestamp()).abs()));
+    } else {
+        let wanted: String = wanted.chars().take(COMPARED).collect();
+        // By the whole id, its database's name, or its time, whichever was meant.
+        let distance = |id: &BackupId| {
+            let text = id.to_string();
+            let (database, time) = text.split_once('/').unwrap_or((&text, ""));
+            [&text, database, time, id.database()]
+                .map(|part| strsim::damerau_levenshtein(&wanted, part))
+                .into_iter()
+                .min()
+        };
+        ids.sort_by_cached_key(|id| (distance(id), Reverse(id.timestamp())));
+    }
+    let names: Vec<String> = ids.iter().take(NEAREST).map(ToString::to_string).collect();
+    format!("the nearest there: {}; or give `latest`", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

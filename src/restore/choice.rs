@@ -1,0 +1,282 @@
+//! One table out of an archive: which of its entries belong to it, and what they need that the
+//! target may lack. A pure function; what the target has is told to it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::plan::LeftOut;
+use crate::archive::Item;
+use crate::error::{Code, Error, Result};
+use crate::stored_archive::StoredArchive;
+
+/// What comes along with a table when it depends on it.
+const BELONGS: &[&str] = &[
+    "TABLE DATA",
+    "MATERIALIZED VIEW DATA",
+    "DEFAULT",
+    "CONSTRAINT",
+    "CHECK CONSTRAINT",
+    "FK CONSTRAINT",
+    "INDEX",
+    "INDEX ATTACH",
+    "TABLE ATTACH",
+    "STATISTICS",
+    "STATISTICS DATA",
+    "TRIGGER",
+    "RULE",
+    "POLICY",
+    "ROW SECURITY",
+    "COMMENT",
+    "SECURITY LABEL",
+    "ACL",
+    "SEQUENCE",
+    "SEQUENCE OWNED BY",
+    "SEQUENCE SET",
+];
+/// What may stay behind when the target lacks what it refers to.
+const DISPENSABLE: &[&str] = &[
+    "FK CONSTRAINT",
+    "TABLE ATTACH",
+    "INDEX ATTACH",
+    "TRIGGER",
+    "RULE",
+    "POLICY",
+];
+const RELATIONS: &[&str] = &["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW"];
+/// Names that an error offers.
+const NEAREST: usize = 3;
+
+/// The entries that hold relations of these names; partitions come with their table.
+pub fn relations(archive: &StoredArchive, items: &[Item], names: &[String]) -> Result<HashSet<i64>> {
+    let mut named = relation_names(archive, items);
+    named.sort();
+    let mut chosen = HashSet::new();
+    for wanted in names {
+        let found = named
+            .iter()
+            .filter(|(name, _)| spelt(name).iter().any(|text| text == wanted));
+        let before = chosen.len();
+        chosen.extend(found.map(|(_, id)| *id));
+        if chosen.len() == before {
+            return Err(unknown(wanted, &named));
+        }
+    }
+    // A partitioned table's rows are in its partitions.
+    loop {
+        let attached: Vec<i64> = items
+            .iter()
+            .filter(|item| item.entry.desc == "TABLE ATTACH")
+            .filter_map(|item| partition(item, items, &chosen))
+            .collect();
+        let before = chosen.len();
+        chosen.extend(attached);
+        if chosen.len() == before {
+            return Ok(chosen);
+        }
+    }
+}
+
+type Named = ((String, String), i64);
+
+fn relation_names(archive: &StoredArchive, items: &[Item]) -> Vec<Named> {
+    // The manifest has the names as they are; the archive's bytes are in the database's encoding.
+    let with_data: HashMap<i64, &(String, String)> = archive
+        .head
+        .data
+        .iter()
+        .zip(&archive.tables)
+        .filter_map(|(entry, name)| Some((entry.dump_id, name.as_ref()?)))
+        .collect();
+    let mut better: HashMap<i64, &(String, String)> = HashMap::new();
+    for item in items {
+        if let (Some(name), Some(table)) = (with_data.get(&item.entry.dump_id), item.dependencies.first()) {
+            better.insert(*table, name);
+        }
+    }
+    items
+        .iter()
+        .filter(|item| RELATIONS.contains(&item.entry.desc.as_str()))
+        .map(|item| {
+            let id = item.entry.dump_id;
+            let own = || (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone());
+            (better.get(&id).map_or_else(own, |name| (*name).clone()), id)
+        })
+        .collect()
+}
+
+/// How its user may write a table's name: plain, or quoted as in SQL.
+fn spelt((schema, name): &(String, String)) -> [String; 4] {
+    let quoted = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
+    [
+        format!("{schema}.{name}"),
+        format!("{}.{}", quoted(schema), quoted(name)),
+        format!("{schema}.{}", quoted(name)),
+        format!("{}.{name}", quoted(schema)),
+    ]
+}
+
+fn unknown(wanted: &str, named: &[Named]) -> Error {
+    let mut near: Vec<(usize, String)> = named
+        .iter()
+        .map(|((schema, name), _)| {
+            let whole = format!("{schema}.{name}");
+            let distance = strsim::damerau_levenshtein(wanted, &whole).min(strsim::damerau_levenshtein(wanted, name));
+            (distance, whole)
+        })
+        .collect();
+    near.sort();
+    let names: Vec<String> = near.into_iter().take(NEAREST).map(|(_, name)| name).collect();
+    let error = Error::new(Code::NotFound, format!("the backup has no table {wanted:?}"));
+    match names.is_empty() {
+        true => error.hint("the backup has no tables at all"),
+        false => error.hint(format!(
+            "name it as SCHEMA.TABLE; the nearest in the backup: {}",
+            names.join(", ")
+        )),
+    }
+}
+
+/// Of an entry that attaches a partition, the partition, if its table is chosen.
+fn partition(attach: &Item, items: &[Item], chosen: &HashSet<i64>) -> Option<i64> {
+    let tables: Vec<&Item> = attach
+        .dependencies
+        .iter()
+        .filter_map(|id| items.iter().find(|item| item.entry.dump_id == *id))
+        .filter(|item| RELATIONS.contains(&item.entry.desc.as_str()))
+        .collect();
+    let is_partition =
+        |item: &&&Item| item.entry.tag == attach.entry.tag && item.entry.namespace == attach.entry.namespace;
+    let partition = tables.iter().find(is_partition)?.entry.dump_id;
+    let parent = tables.iter().find(|item| item.entry.dump_id != partition)?;
+    chosen.contains(&parent.entry.dump_id).then_some(partition)
+}
+
+/// What is to be restored for the chosen relations.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// The tables with all that belongs to them.
+    pub entries: HashSet<i64>,
+    /// What they need and the target lacks: schemas, types, functions.
+    pub prerequisites: HashSet<i64>,
+    pub left_out: Vec<LeftOut>,
+}
+
+/// `exists` says of an entry whether the target has its object already.
+pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -> bool) -> Result<Choice> {
+    let by_id: HashMap<i64, &Item> = items.iter().map(|item| (item.entry.dump_id, item)).collect();
+    let mut entries = relations.clone();
+    // What belongs to them, and what belongs to that: an index's comment.
+    loop {
+        let before = entries.len();
+        for item in items {
+            let belongs = BELONGS.contains(&item.entry.desc.as_str()) && !item.is_of_database();
+            if belongs && item.dependencies.iter().any(|id| entries.contains(id)) && owns(item, &entries, &by_id) {
+                entries.insert(item.entry.dump_id);
+            }
+        }
+        if entries.len() == before {
+            break;
+        }
+    }
+    let mut choice = Choice {
+        entries,
+        ..Choice::default()
+    };
+    let ordered: Vec<&Item> = items
+        .iter()
+        .filter(|item| choice.entries.contains(&item.entry.dump_id))
+        .collect();
+    for item in ordered {
+        if !choice.entries.contains(&item.entry.dump_id) {
+            continue;
+        }
+        match need(item, &by_id, &choice, &exists) {
+            Ok(needed) => choice.prerequisites.extend(needed),
+            Err(lacking) if DISPENSABLE.contains(&item.entry.desc.as_str()) => {
+                choice.entries.remove(&item.entry.dump_id);
+                choice.left_out.push(LeftOut {
+                    what: item.entry.to_string(),
+                    why: format!("the target lacks {}", lacking.entry),
+                });
+            }
+            Err(lacking) => {
+                let what = format!("{} needs {}, which the target lacks", item.entry, lacking.entry);
+                return Err(Error::new(Code::RestoreErr, format!("nothing was changed: {what}"))
+                    .hint("restore it as well: name it with another --table"));
+            }
+        }
+    }
+    drop_orphans(items, &mut choice, relations);
+    Ok(choice)
+}
+
+/// An entry that depends on a chosen table *and* belongs to another one stays with that other: a
+/// foreign key that points here, a trigger's function that reads here.
+fn owns(item: &Item, entries: &HashSet<i64>, by_id: &HashMap<i64, &Item>) -> bool {
+    // `FK CONSTRAINT`, `TRIGGER` and the like are tagged with the name of their table in front.
+    let tables = item
+        .dependencies
+        .iter()
+        .filter_map(|id| by_id.get(id))
+        .filter(|other| RELATIONS.contains(&other.entry.desc.as_str()));
+    let mut owners = tables.filter(|table| {
+        table.entry.namespace == item.entry.namespace
+            && (item.entry.tag == table.entry.tag
+                || item
+                    .entry
+                    .tag
+                    .strip_prefix(&table.entry.tag)
+                    .is_some_and(|rest| rest.starts_with(' ')))
+    });
+    match item.entry.desc.as_str() {
+        "FK CONSTRAINT" | "TRIGGER" | "RULE" | "POLICY" | "CONSTRAINT" | "DEFAULT" => match owners.next() {
+            Some(owner) => entries.contains(&owner.entry.dump_id),
+            None => true,
+        },
+        _ => true,
+    }
+}
+
+/// What an entry needs beyond what is chosen, all the way down; or the relation that is lacking.
+fn need<'a>(
+    item: &Item,
+    by_id: &HashMap<i64, &'a Item>,
+    choice: &Choice,
+    exists: &impl Fn(&Item) -> bool,
+) -> std::result::Result<HashSet<i64>, &'a Item> {
+    let mut needed = HashSet::new();
+    let mut open: Vec<i64> = item.dependencies.clone();
+    while let Some(id) = open.pop() {
+        let Some(other) = by_id.get(&id) else { continue };
+        let known = choice.entries.contains(&id) || choice.prerequisites.contains(&id) || needed.contains(&id);
+        if known || exists(other) {
+            continue;
+        }
+        if RELATIONS.contains(&other.entry.desc.as_str()) || BELONGS.contains(&other.entry.desc.as_str()) {
+            // A constraint or index of another relation: it is that relation that is lacking.
+            if other.entry.desc != "SEQUENCE" {
+                return Err(other);
+            }
+        }
+        needed.insert(id);
+        open.extend(&other.dependencies);
+    }
+    Ok(needed)
+}
+
+/// What belonged to an entry that was left out (its comment) stays behind too.
+fn drop_orphans(items: &[Item], choice: &mut Choice, relations: &HashSet<i64>) {
+    let left: BTreeSet<i64> = loop {
+        let here = |id: &i64| choice.entries.contains(id);
+        let orphans: BTreeSet<i64> = items
+            .iter()
+            .filter(|item| here(&item.entry.dump_id) && !relations.contains(&item.entry.dump_id))
+            .filter(|item| !item.dependencies.iter().any(here))
+            .map(|item| item.entry.dump_id)
+            .collect();
+        if orphans.is_empty() {
+            break orphans;
+        }
+        choice.entries.retain(|id| !orphans.contains(id));
+    };
+    debug_assert!(left.is_empty());
+}

@@ -1,0 +1,237 @@
+//! What a restore will do, decided before it does anything: a pure function of the archive's
+//! table of contents and of what is wanted.
+//!
+//! Every entry belongs to one of three steps, each run by stock pg_restore with a list of its
+//! entries: definitions first, data by several at once, and then what is better made when the
+//! data is there (indexes, constraints, triggers). Grants come last of all, as in pg_restore's own
+//! order, so that none of them stands in the way of the data.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
+
+use serde::Serialize;
+
+use super::grants;
+use crate::archive::{Item, Section};
+use crate::stored_archive::StoredArchive;
+
+/// A pg_restore takes a moment to start and to read a long table of contents, so small tables
+/// travel together: up to so many stored bytes, and so many blocks.
+const GROUP_BYTES: u64 = 32 << 20;
+const GROUP_BLOCKS: usize = 250;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Dump ids of the definitions, in the archive's order.
+    pub before: Vec<i64>,
+    /// The largest first, so that the last to end is a small one.
+    pub loads: Vec<Load>,
+    /// Dump ids of indexes, constraints, triggers and grants.
+    pub after: Vec<i64>,
+    /// Statements that remove what stands in the way, in the order in which they must run.
+    pub drops: Vec<String>,
+    /// Large objects that would stand in the way.
+    pub large_objects: Vec<u32>,
+    /// Extensions that will be made.
+    pub extensions: BTreeSet<String>,
+    /// Roles that must be there: owners, and those of grants.
+    pub roles: BTreeSet<String>,
+    pub tablespaces: BTreeSet<String>,
+    /// What belongs to the chosen tables and cannot come along, and why.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// What one pg_restore loads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Indexes into the archive's blocks, ascending.
+    pub blocks: Vec<usize>,
+    /// Dump ids, in the archive's order.
+    pub list: Vec<i64>,
+    pub stored_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    pub what: String,
+    pub why: String,
+}
+
+/// What a restore is to leave aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Without {
+    pub owners: bool,
+    pub grants: bool,
+    pub definitions: bool,
+}
+
+/// The plan for these of the archive's entries. `chosen` says which, by dump id; everything that
+/// an archive's own pg_restore would do with them is done.
+pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, without: Without) -> Plan {
+    let mut plan = Plan::default();
+    let wanted = |item: &&Item| chosen.contains(&item.entry.dump_id) && !item.is_setting() && !item.is_of_database();
+    let blocks: BTreeMap<i64, usize> = archive
+        .head
+        .data
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| (entry.dump_id, index))
+        .collect();
+    let mut loose = Load::default();
+    let mut pieces: Vec<Load> = Vec::new();
+    for item in items.iter().filter(wanted) {
+        let id = item.entry.dump_id;
+        if let Some(&index) = blocks.get(&id) {
+            let stored = &archive.places[index];
+            pieces.push(Load {
+                blocks: vec![index],
+                list: with_metadata(item, items, chosen),
+                stored_bytes: stored.end - stored.start,
+            });
+            continue;
+        }
+        match item.entry.desc.as_str() {
+            // Numbers of sequences wait for nothing but their sequence.
+            "SEQUENCE SET" => loose.list.push(id),
+            "BLOB METADATA" if has_contents(item, items) => {}
+            "BLOB METADATA" => loose.list.push(id),
+            _ if item.is_grant() => {
+                if !without.grants && !without.definitions {
+                    plan.after.push(id);
+                    plan.roles.extend(grants::roles(&item.definition));
+                }
+                continue;
+            }
+            _ if without.definitions => {}
+            _ if item.section == Section::PreData => plan.before.push(id),
+            _ => plan.after.push(id),
+        }
+        describe(item, without, &mut plan);
+    }
+    plan.loads = group(pieces);
+    if !loose.list.is_empty() {
+        plan.loads.push(loose);
+    }
+    plan
+}
+
+fn describe(item: &Item, without: Without, plan: &mut Plan) {
+    if without.definitions {
+        return;
+    }
+    if item.entry.desc == "EXTENSION" {
+        plan.extensions.insert(item.entry.tag.clone());
+    }
+    if !without.owners && !item.owner.is_empty() {
+        plan.roles.insert(item.owner.clone());
+    }
+    plan.tablespaces
+        .extend(item.tablespace.iter().filter(|name| !name.is_empty()).cloned());
+}
+
+/// Since archive version 1.16 large objects are made by entries of their own, which belong into
+/// the same pg_restore as the contents.
+fn with_metadata(item: &Item, items: &[Item], chosen: &HashSet<i64>) -> Vec<i64> {
+    if item.entry.desc != "BLOBS" {
+        return vec![item.entry.dump_id];
+    }
+    let belongs = |other: &&Item| {
+        let id = other.entry.dump_id;
+        other.entry.desc == "BLOB METADATA" && item.dependencies.contains(&id) && chosen.contains(&id)
+    };
+    let metadata = items.iter().filter(belongs).map(|other| other.entry.dump_id);
+    metadata.chain([item.entry.dump_id]).collect()
+}
+
+fn has_contents(metadata: &Item, items: &[Item]) -> bool {
+    items
+        .iter()
+        .any(|item| item.entry.desc == "BLOBS" && item.dependencies.contains(&metadata.entry.dump_id))
+}
+
+/// Neighbours go together while they are small; then the largest come first.
+fn group(pieces: Vec<Load>) -> Vec<Load> {
+    let mut loads: Vec<Load> = Vec::new();
+    let mut open: Option<Load> = None;
+    for piece in pieces {
+        match &mut open {
+            Some(load) if load.stored_bytes + piece.stored_bytes <= GROUP_BYTES && load.blocks.len() < GROUP_BLOCKS => {
+                load.stored_bytes += piece.stored_bytes;
+                load.blocks.extend(piece.blocks);
+                load.list.extend(piece.list);
+            }
+            _ => loads.extend(open.replace(piece)),
+        }
+    }
+    loads.extend(open);
+    loads.sort_by_key(|load| std::cmp::Reverse(load.stored_bytes));
+    loads
+}
+
+impl Plan {
+    pub fn stored_bytes(&self) -> u64 {
+        self.loads.iter().map(|load| load.stored_bytes).sum()
+    }
+
+    pub fn blocks(&self) -> impl Iterator<Item = usize> {
+        self.loads.iter().flat_map(|load| load.blocks.iter().copied())
+    }
+}
+
+impl Load {
+    /// The stretches of the stored archive that hold the blocks: neighbours are read as one.
+    pub fn stretches(&self, archive: &StoredArchive) -> Vec<(Range<u64>, Vec<usize>)> {
+        let mut stretches: Vec<(Range<u64>, Vec<usize>)> = Vec::new();
+        for &index in &self.blocks {
+            let place = &archive.places[index];
+            match stretches.last_mut() {
+                Some((range, blocks)) if range.end == place.start => {
+                    range.end = place.end;
+                    blocks.push(index);
+                }
+                _ => stretches.push((place.clone(), vec![index])),
+            }
+        }
+        stretches
+    }
+}
+
+/// Everything that is in the archive.
+pub fn everything(items: &[Item]) -> HashSet<i64> {
+    items.iter().map(|item| item.entry.dump_id).collect()
+}
+
+/// Statements that remove these entries' objects, dependents first.
+pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> Vec<String> {
+    items
+        .iter()
+        .rev()
+        .filter(|item| chosen.contains(&item.entry.dump_id) && !item.is_of_database() && !item.is_grant())
+        // Large objects have no statement of their own: see [`Plan::large_objects`].
+        .filter(|item| !item.entry.desc.starts_with("BLOB"))
+        .map(|item| item.drop_statement.trim())
+        .filter(|statement| !statement.is_empty() && !statement.starts_with("--"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The OIDs of the large objects that these entries make.
+pub fn large_objects(items: &[Item], chosen: &HashSet<i64>) -> Vec<u32> {
+    let of_item = |item: &Item| -> Vec<u32> {
+        match item.entry.desc.as_str() {
+            "BLOB" => vec![item.entry.oid],
+            // Its definition is a list of OIDs, one per line.
+            "BLOB METADATA" => item
+                .definition
+                .lines()
+                .filter_map(|line| line.trim().parse().ok())
+                .collect(),
+            _ => Vec::new(),
+        }
+    };
+    items
+        .iter()
+        .filter(|item| chosen.contains(&item.entry.dump_id))
+        .flat_map(of_item)
+        .collect()
+}

@@ -1,0 +1,186 @@
+//! A backup's archive as it lies in a store: what the manifest says of each block, joined with
+//! the table of contents that is stored beside it. Verify, restore and drill all read through it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::archive::{Algorithm, BlockContent, BlockDigest, BlockKind, Head, Input};
+use crate::backup_id::BackupId;
+use crate::error::{Code, Error, Result};
+use crate::manifest::{self, FileRecord, Manifest, role};
+use crate::store::Store;
+
+#[derive(Debug)]
+pub struct StoredArchive {
+    /// Of the object in the store.
+    pub key: String,
+    pub file: FileRecord,
+    /// With the offsets filled in.
+    pub head: Head,
+    /// In the order of [`Head::data`], without gaps from the head's end to the file's.
+    pub places: Vec<Range<u64>>,
+    /// What each block holds, in the same order.
+    pub promises: Vec<BlockDigest>,
+    /// Schema and name of each block's table; `None` for large objects.
+    pub tables: Vec<Option<(String, String)>>,
+}
+
+impl StoredArchive {
+    /// Reads the table of contents and holds it against the manifest. `INTEGRITY` when they do
+    /// not tell of the same archive.
+    pub async fn open(store: &dyn Store, manifest: &Manifest) -> Result<Self> {
+        let toc = file_of(manifest, role::TOC)?;
+        let bytes = read_file(store, &manifest.id, toc).await?;
+        Self::describe(manifest, &bytes)
+    }
+
+    /// The same from bytes at hand.
+    pub fn describe(manifest: &Manifest, toc: &Bytes) -> Result<Self> {
+        let id = &manifest.id;
+        let file = file_of(manifest, role::DUMP)?.clone();
+        let name = &file_of(manifest, role::TOC)?.name;
+        let broken = |what: String| Error::new(Code::Integrity, format!("{}: {what}", id.key(name)));
+        let mut input = Input::new(&toc[..]);
+        let head = Head::read(&mut input).map_err(|error| broken(error.to_string()))?;
+        if !matches!(input.available(), Ok([])) {
+            return Err(broken("there are bytes after the table of contents".into()));
+        }
+        let announced = match manifest.compression.algorithm {
+            manifest::Algorithm::None => Algorithm::None,
+            manifest::Algorithm::Gzip => Algorithm::Gzip,
+            manifest::Algorithm::Zstd => Algorithm::Zstd,
+        };
+        if head.compression != announced {
+            return Err(broken(format!(
+                "it says {:?}, the manifest {:?}",
+                head.compression, announced
+            )));
+        }
+        let positions = head
+            .positions()
+            .ok_or_else(|| broken("the blocks' offsets are not filled in".into()))?;
+        let records = records(manifest).map_err(|hex| broken(format!("the manifest's {hex:?} is no SHA-256")))?;
+        if positions.len() != records.len() {
+            return Err(broken(format!(
+                "it has {} blocks, the manifest {}",
+                positions.len(),
+                records.len()
+            )));
+        }
+        let mut archive = StoredArchive {
+            key: id.key(&file.name),
+            places: Vec::with_capacity(records.len()),
+            promises: Vec::with_capacity(records.len()),
+            tables: Vec::with_capacity(records.len()),
+            file,
+            head,
+        };
+        let mut end = archive.head.len() as u64;
+        for ((entry, position), record) in archive.head.data.iter().zip(positions).zip(records) {
+            let kind = match record.promise.content {
+                BlockContent::Table { .. } => BlockKind::Table,
+                BlockContent::LargeObjects { .. } => BlockKind::LargeObjects,
+            };
+            let fits = record.place.start == position && position == end && kind == entry.block_kind();
+            if !fits {
+                return Err(broken(format!(
+                    "the manifest and the table of contents differ on where {entry} lies: {} and {position}",
+                    record.place.start
+                )));
+            }
+            end = record.place.end;
+            archive.places.push(record.place);
+            archive.promises.push(record.promise);
+            archive.tables.push(record.table);
+        }
+        if end != archive.file.bytes {
+            return Err(broken(format!(
+                "its blocks end at byte {end}, the archive at {}",
+                archive.file.bytes
+            )));
+        }
+        Ok(archive)
+    }
+
+    /// The block's name for people: `public.orders`, `large objects`.
+    pub fn name(&self, index: usize) -> String {
+        match &self.tables[index] {
+            Some((schema, name)) => format!("{schema}.{name}"),
+            None => "large objects".to_owned(),
+        }
+    }
+}
+
+struct Record {
+    place: Range<u64>,
+    promise: BlockDigest,
+    table: Option<(String, String)>,
+}
+
+/// What the manifest says of the blocks, in the archive's order.
+fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
+    let digest = |text: &str| -> std::result::Result<[u8; 32], String> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest).map_err(|_| text.to_owned())?;
+        Ok(digest)
+    };
+    let mut records = Vec::with_capacity(manifest.tables.len() + manifest.large_objects.len());
+    for table in &manifest.tables {
+        records.push(Record {
+            place: table.offset..table.offset.saturating_add(table.length),
+            promise: BlockDigest {
+                content: BlockContent::Table { rows: table.rows },
+                bytes: table.bytes,
+                sha256: digest(&table.sha256)?,
+            },
+            table: Some((table.schema.clone(), table.name.clone())),
+        });
+    }
+    for objects in &manifest.large_objects {
+        records.push(Record {
+            place: objects.offset..objects.offset.saturating_add(objects.length),
+            promise: BlockDigest {
+                content: BlockContent::LargeObjects { count: objects.count },
+                bytes: objects.bytes,
+                sha256: digest(&objects.sha256)?,
+            },
+            table: None,
+        });
+    }
+    records.sort_by_key(|record| record.place.start);
+    Ok(records)
+}
+
+pub fn file_of<'m>(manifest: &'m Manifest, role: &str) -> Result<&'m FileRecord> {
+    manifest.files.get(role).ok_or_else(|| {
+        Error::new(
+            Code::Integrity,
+            format!("the manifest of {} names no {role} file", manifest.id),
+        )
+    })
+}
+
+/// A small file of a backup, whole, when it is what the manifest says.
+pub async fn read_file(store: &dyn Store, id: &BackupId, file: &FileRecord) -> Result<Bytes> {
+    let key = id.key(&file.name);
+    let differs = |what: String| Error::new(Code::Integrity, format!("{key} {what}"));
+    // Its size first, so that nobody makes us take in a giant.
+    let head = store.head(&key).await?.ok_or_else(|| differs("is missing".into()))?;
+    if head.bytes != file.bytes {
+        return Err(differs(format!(
+            "has {} bytes, the manifest says {}",
+            head.bytes, file.bytes
+        )));
+    }
+    let object = store.get(&key).await?.ok_or_else(|| differs("is missing".into()))?;
+    let found = hex::encode(Sha256::digest(&object.body));
+    if found != file.sha256 {
+        return Err(differs(format!(
+            "has the SHA-256 {found}, the manifest says {}",
+            file.sha256
+        )));
+    }
+    Ok(object.body)
+}

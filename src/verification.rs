@@ -1,0 +1,199 @@
+//! `verification.json`: the newest result of `verify` and of a drill, beside the backup that they
+//! looked at. It is news about the backup, not a part of it: no digest covers it, and a backup
+//! without one is as good as it was.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::backup_id::BackupId;
+use crate::error::{Error, Result};
+
+/// The schema that this program writes, and the newest that it reads.
+pub const SCHEMA: u32 = 1;
+
+/// Fields that a later version adds are passed over when reading.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verification {
+    pub schema: u32,
+    pub id: BackupId,
+    /// Every stored byte read and compared with the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Outcome>,
+    /// Restored into a throwaway server and compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub status: Status,
+    /// When it ended.
+    pub at: Timestamp,
+    /// What else was found out: figures, differences.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    Failed,
+    /// A word of a later version: it proves nothing, and condemns nothing.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Failed => "failed",
+            Status::Unknown => "unknown",
+        }
+    }
+}
+
+/// What all results together say of the backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody has looked, or the result cannot be read.
+    Unproved,
+    Proved,
+    /// Something looked and found it wanting.
+    Damaged,
+}
+
+/// Why a verification cannot be used. The backup is what it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    #[error("verification.json cannot be read: {0}")]
+    Shape(String),
+    #[error("verification.json has schema {0}, this pgstow reads up to {SCHEMA}: a newer pgstow wrote it")]
+    NewerSchema(u64),
+    #[error("verification.json speaks of {claimed}: it was copied or moved")]
+    OtherBackup { claimed: BackupId },
+}
+
+impl Verification {
+    /// For a backup that nobody has looked at yet.
+    pub fn new(id: BackupId) -> Self {
+        Self {
+            schema: SCHEMA,
+            id,
+            verify: None,
+            drill: None,
+        }
+    }
+
+    /// The file's bytes: the same verification always gives the same ones.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::internal("cannot write the verification as JSON").source(error))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Reads the verification found in `id`'s folder.
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+        #[derive(Deserialize)]
+        struct Schema {
+            schema: u64,
+        }
+        let shape = |error: serde_json::Error| Broken::Shape(error.to_string());
+        // First, because a newer schema may have any shape beside this field.
+        let Schema { schema } = serde_json::from_slice(bytes).map_err(shape)?;
+        if schema > u64::from(SCHEMA) {
+            return Err(Broken::NewerSchema(schema));
+        }
+        let verification: Self = serde_json::from_slice(bytes).map_err(shape)?;
+        if verification.id == *id {
+            Ok(verification)
+        } else {
+            Err(Broken::OtherBackup {
+                claimed: verification.id,
+            })
+        }
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        let said = |status| {
+            [&self.verify, &self.drill]
+                .into_iter()
+                .flatten()
+                .any(|one| one.status == status)
+        };
+        if said(Status::Failed) {
+            Verdict::Damaged
+        } else if said(Status::Ok) {
+            Verdict::Proved
+        } else {
+            Verdict::Unproved
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn id() -> BackupId {
+        "shop/20250131T040500Z-full".parse().unwrap()
+    }
+
+    fn read(verification: &Value) -> Result<Verification, Broken> {
+        Verification::parse(verification.to_string().as_bytes(), &id())
+    }
+
+    #[test]
+    fn what_was_found_out_comes_back_as_it_was_written() {
+        let written = json!({
+            "schema": 1,
+            "id": id(),
+            "verify": {"status": "ok", "at": "2025-02-01T00:00:00Z", "tables": 3},
+            "drill": {"status": "failed", "at": "2025-02-02T00:00:00Z", "differences": ["public.orders"]}
+        });
+        let read_back = read(&written).unwrap();
+        assert_eq!(read_back.verify.as_ref().unwrap().rest["tables"], 3);
+        assert_eq!(serde_json::to_value(&read_back).unwrap(), written);
+        assert_eq!(
+            Verification::parse(&read_back.to_bytes().unwrap(), &id()),
+            Ok(read_back)
+        );
+    }
+
+    #[test]
+    fn one_failure_outweighs_and_silence_proves_nothing() {
+        let outcome = |status: &str| json!({"status": status, "at": "2025-02-01T00:00:00Z"});
+        let verdict = |parts: Value| {
+            let mut whole = json!({"schema": 1, "id": id(), "novelty": {"deep": []}});
+            whole
+                .as_object_mut()
+                .unwrap()
+                .extend(parts.as_object().unwrap().clone());
+            read(&whole).unwrap().verdict()
+        };
+        assert_eq!(verdict(json!({})), Verdict::Unproved);
+        assert_eq!(verdict(json!({"verify": outcome("ok")})), Verdict::Proved);
+        assert_eq!(verdict(json!({"drill": outcome("ok")})), Verdict::Proved);
+        assert_eq!(
+            verdict(json!({"verify": outcome("ok"), "drill": outcome("failed")})),
+            Verdict::Damaged
+        );
+        assert_eq!(verdict(json!({"verify": outcome("partly")})), Verdict::Unproved);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_apart() {
+        assert!(matches!(
+            Verification::parse(b"{\"schema\"", &id()),
+            Err(Broken::Shape(_))
+        ));
+        assert!(matches!(read(&json!([])), Err(Broken::Shape(_))));
+        assert_eq!(read(&json!({"schema": 2, "id": 7})), Err(Broken::NewerSchema(2)));
+        let other = json!({"schema": 1, "id": "shop2/20250131T040500Z-full"});
+        assert!(matches!(read(&other), Err(Broken::OtherBackup { .. })));
+    }
+}

@@ -1,0 +1,161 @@
+//! `verify`: reads every stored byte of a backup, the way a restore does, into nowhere, and says
+//! exactly what differs from the manifest.
+
+mod data;
+mod report;
+mod sidecars;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::backup_id::{BackupId, VERIFICATION};
+use crate::catalog::{self, Listed, Located};
+use crate::command::{Selection, VerifyRequest};
+use crate::error::{Code, Error, Result};
+use crate::manifest::{Manifest, role};
+use crate::progress::Observer;
+use crate::retention::TIER_TAG;
+use crate::settings::Clock;
+use crate::stop::Stop;
+use crate::store::{Condition, ObjectInfo, Store};
+use crate::stored_archive::StoredArchive;
+use crate::verification::Verification;
+
+pub use report::{Finding, Verified, VerifyReport};
+
+/// What a verification works with.
+pub struct Job<'a> {
+    pub stores: &'a [Arc<dyn Store>],
+    /// Whose `latest` is meant, where something names it.
+    pub database: Option<&'a str>,
+    pub clock: Clock,
+    pub stop: &'a Stop,
+    pub observer: &'a Arc<dyn Observer>,
+}
+
+/// Verifies what was asked for. A backup that differs is a result, told in the report; an error
+/// is what kept us from looking.
+pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport> {
+    match &request.selection {
+        Selection::One(wanted) => {
+            let located = job
+                .stop
+                .or_stop(catalog::find(job.stores, wanted, job.database))
+                .await?;
+            Ok(VerifyReport::one(one(job, &located).await?))
+        }
+        Selection::All { since } => all(job, *since).await,
+    }
+}
+
+/// Every backup of the primary store, newest first. One whose manifest cannot be read has failed.
+async fn all(job: &Job<'_>, since: Option<Timestamp>) -> Result<VerifyReport> {
+    let Some(store) = job.stores.first() else {
+        return Err(Error::config("no store is set"));
+    };
+    let listed = job.stop.or_stop(catalog::backups(store.as_ref(), job.database)).await?;
+    let wanted = |one: &&Listed| one.has_manifest && since.is_none_or(|since| one.id.timestamp() >= since);
+    let mut verified = Vec::new();
+    for listed in listed.iter().filter(wanted) {
+        let found = catalog::read_manifest(store.as_ref(), &listed.id);
+        let found = job.stop.or_stop(found).await?.require(&listed.id);
+        verified.push(match found {
+            Ok(manifest) => {
+                let located = Located {
+                    store: Arc::clone(store),
+                    manifest,
+                    warnings: Vec::new(),
+                };
+                one(job, &located).await?
+            }
+            // It has expired since it was listed.
+            Err(error) if error.code() == Code::NotFound => continue,
+            Err(error) => Verified::unreadable(&listed.id, &error),
+        });
+    }
+    Ok(VerifyReport::many(verified))
+}
+
+async fn one(job: &Job<'_>, located: &Located) -> Result<Verified> {
+    let Located {
+        store,
+        manifest,
+        warnings,
+    } = located;
+    let begun = Instant::now();
+    job.observer.phase(&format!("verifying {}", manifest.id));
+    let mut findings = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
+    let (read, about_data) = data(job, store, manifest, &findings).await?;
+    findings.extend(about_data);
+    let mut verified = Verified::new(manifest, findings, read, begun.elapsed());
+    verified.warnings.extend(warnings.iter().cloned());
+    let outcome = verified.outcome((job.clock)());
+    if let Err(error) = record(store.as_ref(), &manifest.id, |verification| {
+        verification.verify = Some(outcome)
+    })
+    .await
+    {
+        verified
+            .warnings
+            .push(format!("the result could not be written beside the backup: {error}"));
+    }
+    Ok(verified)
+}
+
+/// The archive or the script; and how many bytes were read of it.
+async fn data(
+    job: &Job<'_>,
+    store: &Arc<dyn Store>,
+    manifest: &Manifest,
+    so_far: &[Finding],
+) -> Result<(u64, Vec<Finding>)> {
+    let work = async {
+        if manifest.files.contains_key(role::SQL) {
+            return data::script(store, manifest, job.observer).await;
+        }
+        // Without its table of contents the blocks cannot be told apart: that is reported, and
+        // the object's own digest is what is left to check.
+        let archive = match StoredArchive::open(store.as_ref(), manifest).await {
+            Ok(archive) => Some(archive),
+            Err(error) if error.code() == Code::Integrity => {
+                let name = manifest.files.get(role::TOC).map_or("manifest.json", |file| &file.name);
+                let told = so_far.iter().any(|finding| finding.file == name);
+                let finding = (!told).then(|| Finding::of_file(name, error.message()));
+                let (read, mut findings) = data::object(store, manifest, job.observer).await?;
+                findings.extend(finding);
+                return Ok((read, findings));
+            }
+            Err(error) => return Err(error),
+        };
+        match archive {
+            Some(archive) => data::archive(store, archive, job.observer).await,
+            None => Ok((0, Vec::new())),
+        }
+    };
+    job.stop.or_stop(work).await
+}
+
+/// Writes a result beside the backup, keeping the other kind's. It bears the tier of the files
+/// around it, so that it expires with them.
+pub async fn record(store: &dyn Store, id: &BackupId, change: impl FnOnce(&mut Verification)) -> Result<()> {
+    let key = id.key(VERIFICATION);
+    let before = store.get(&key).await?;
+    let mut verification = before
+        .and_then(|object| Verification::parse(&object.body, id).ok())
+        .unwrap_or_else(|| Verification::new(id.clone()));
+    change(&mut verification);
+    let tags = match store.lifecycle() {
+        Some(lifecycle) => lifecycle.tags(&id.manifest_key()).await?.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let info = ObjectInfo {
+        content_type: "application/json",
+        tags: tags.into_iter().filter(|(name, _)| name == TIER_TAG).collect(),
+        ..ObjectInfo::default()
+    };
+    let body = Bytes::from(verification.to_bytes()?);
+    store.put(&key, body, &info, Condition::Always).await.map(|_| ())
+}

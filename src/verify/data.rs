@@ -1,0 +1,187 @@
+//! The large object of a backup: digested as it is stored, and read as a restore reads it.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use flate2::read::MultiGzDecoder;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::Finding;
+use crate::archive::{ArchiveError, Blocks, Check, Nobody, Unpack};
+use crate::error::{Code, Error, Result};
+use crate::manifest::{Algorithm, FileRecord, Manifest, role};
+use crate::progress::Observer;
+use crate::store::Store;
+use crate::store::reading::Reading;
+use crate::stored_archive::{StoredArchive, file_of};
+
+/// Slices that may wait for the thread behind.
+const WAITING: usize = 2;
+/// Our zstd frames hold 2 MiB; see [`crate::archive::Unpack`].
+const ZSTD_WINDOW_LOG: u32 = 24;
+
+/// Every block against what the manifest says of it, and the whole against its digest.
+pub(super) async fn archive(
+    store: &Arc<dyn Store>,
+    archive: StoredArchive,
+    observer: &Arc<dyn Observer>,
+) -> Result<(u64, Vec<Finding>)> {
+    let (key, file) = (archive.key.clone(), archive.file.clone());
+    let watching = Arc::clone(observer);
+    read(store, key, &file, observer, move |source| {
+        blocks(&archive, source, &*watching)
+    })
+    .await
+}
+
+/// A plain script: it must decompress to its end, to as many bytes as pg_dump wrote.
+pub(super) async fn script(
+    store: &Arc<dyn Store>,
+    manifest: &Manifest,
+    observer: &Arc<dyn Observer>,
+) -> Result<(u64, Vec<Finding>)> {
+    let file = file_of(manifest, role::SQL)?.clone();
+    let key = manifest.id.key(&file.name);
+    let name = file.name.clone();
+    let algorithm = manifest.compression.algorithm;
+    let wanted = manifest.metadata.get("bytes_read").and_then(Value::as_u64);
+    read(store, key, &file, observer, move |source| {
+        let found = match decompressed(algorithm, source) {
+            Ok(found) => found,
+            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Error>()) => return Err(error.into()),
+            Err(error) => return Ok(vec![Finding::of_file(&name, format!("does not decompress: {error}"))]),
+        };
+        let differs = wanted.filter(|wanted| *wanted != found);
+        let finding = differs.map(|wanted| {
+            let what = format!("holds {found} bytes of SQL, the manifest says {wanted}");
+            Finding::of_file(&name, what)
+        });
+        Ok(finding.into_iter().collect())
+    })
+    .await
+}
+
+/// The object's digest alone.
+pub(super) async fn object(
+    store: &Arc<dyn Store>,
+    manifest: &Manifest,
+    observer: &Arc<dyn Observer>,
+) -> Result<(u64, Vec<Finding>)> {
+    let file = file_of(manifest, role::DUMP)?.clone();
+    let key = manifest.id.key(&file.name);
+    read(store, key, &file, observer, |_| Ok(Vec::new())).await
+}
+
+/// Reads the object once, for two threads: one digests it, the other looks into it.
+async fn read(
+    store: &Arc<dyn Store>,
+    key: String,
+    file: &FileRecord,
+    observer: &Arc<dyn Observer>,
+    look: impl FnOnce(Slices) -> Result<Vec<Finding>, ArchiveError> + Send + 'static,
+) -> Result<(u64, Vec<Finding>)> {
+    let of_file = |what: String| Finding::of_file(&file.name, what);
+    let Some(head) = store.head(&key).await? else {
+        return Ok((0, vec![of_file("is missing".into())]));
+    };
+    if head.bytes != file.bytes {
+        let what = format!("has {} bytes, the manifest says {}", head.bytes, file.bytes);
+        return Ok((0, vec![of_file(what)]));
+    }
+    observer.estimate(file.bytes);
+    let (to_digest, mut digesting) = mpsc::channel::<Bytes>(WAITING);
+    let (to_look, looking) = mpsc::channel::<Bytes>(WAITING);
+    let digest = tokio::task::spawn_blocking(move || {
+        let mut sha256 = Sha256::new();
+        while let Some(bytes) = digesting.blocking_recv() {
+            sha256.update(&bytes);
+        }
+        hex::encode(sha256.finalize())
+    });
+    let source = Slices {
+        slices: looking,
+        current: Bytes::new(),
+        left: file.bytes,
+    };
+    let looked = tokio::task::spawn_blocking(move || look(source));
+    let mut reading = Reading::start(Arc::clone(store), key, 0..file.bytes);
+    while let Some(bytes) = reading.next().await? {
+        observer.bytes_read(bytes.len() as u64);
+        // Whoever looks into it may have seen enough; the digest is still wanted.
+        let _ = to_look.send(bytes.clone()).await;
+        let _ = to_digest.send(bytes).await;
+    }
+    drop((to_look, to_digest));
+    let died = |error| Error::internal("a thread of the verification died").source(error);
+    let digest = digest.await.map_err(died)?;
+    let mut findings = looked.await.map_err(died)??;
+    if digest != file.sha256 {
+        let what = format!("has the SHA-256 {digest}, the manifest says {}", file.sha256);
+        findings.push(of_file(what));
+    }
+    Ok((file.bytes, findings))
+}
+
+fn blocks(archive: &StoredArchive, mut source: Slices, observer: &dyn Observer) -> Result<Vec<Finding>, ArchiveError> {
+    let mut findings = Vec::new();
+    let finding = |table: Option<String>, what: String| Finding {
+        file: archive.file.name.clone(),
+        table,
+        what,
+    };
+    let mut head = vec![0; archive.head.len()];
+    source.read_exact(&mut head)?;
+    let wanted = archive.head.without_offsets();
+    if let Some(at) = head.iter().zip(&wanted).position(|(found, wanted)| found != wanted) {
+        let what = format!("its header or table of contents differs from the stored .toc file at byte {at}");
+        findings.push(finding(None, what));
+    }
+    let mut blocks = Blocks::new(source, head.len() as u64);
+    let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, Nobody));
+    for (index, place) in archive.places.iter().enumerate() {
+        let name = archive.name(index);
+        observer.table(&name);
+        match blocks.read(&archive.head, index, place, &mut sink) {
+            Ok(()) => {}
+            Err(ArchiveError::Io(error)) => return Err(error.into()),
+            Err(error) => findings.push(finding(Some(name), error.to_string())),
+        }
+    }
+    Ok(findings)
+}
+
+fn decompressed(algorithm: Algorithm, source: Slices) -> io::Result<u64> {
+    match algorithm {
+        Algorithm::None => io::copy(&mut { source }, &mut io::sink()),
+        Algorithm::Gzip => io::copy(&mut MultiGzDecoder::new(source), &mut io::sink()),
+        Algorithm::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::new(source)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            io::copy(&mut decoder, &mut io::sink())
+        }
+    }
+}
+
+/// The slices that one of the two threads gets, as a reader.
+struct Slices {
+    slices: mpsc::Receiver<Bytes>,
+    current: Bytes,
+    /// What has not come yet: when it stops before, whoever reads the store knows why.
+    left: u64,
+}
+
+impl Read for Slices {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.current.is_empty() && self.left > 0 && !buffer.is_empty() {
+            let cut = || Error::new(Code::Internal, "reading from the store was cut off");
+            self.current = self.slices.blocking_recv().ok_or_else(|| io::Error::other(cut()))?;
+            self.left -= self.current.len() as u64;
+        }
+        let length = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}

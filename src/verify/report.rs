@@ -1,0 +1,241 @@
+//! What a verification found, for people and for `verification.json`.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::backup_id::BackupId;
+use crate::error::{Code, Error};
+use crate::manifest::Manifest;
+use crate::report::{ErrorReport, human_bytes};
+use crate::verification::{Outcome, Status};
+
+/// Findings that are told of one backup: a thousand broken tables are one broken disk.
+const TOLD: usize = 100;
+
+/// One thing that differs from the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Within the backup's folder.
+    pub file: String,
+    /// `schema.table`, or `large objects`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    pub what: String,
+}
+
+impl Finding {
+    pub fn of_file(file: &str, what: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            table: None,
+            what: what.into(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.table {
+            Some(table) => write!(f, "{}: {table}: {}", self.file, self.what),
+            None => write!(f, "{}: {}", self.file, self.what),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    pub status: Status,
+    pub id: BackupId,
+    pub files: usize,
+    pub tables: usize,
+    pub rows: u64,
+    pub large_objects: u64,
+    /// Stored bytes that were read.
+    pub bytes: u64,
+    pub duration_seconds: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Finding>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl Verified {
+    pub(super) fn new(manifest: &Manifest, mut problems: Vec<Finding>, read: u64, took: Duration) -> Self {
+        let more = problems.len().saturating_sub(TOLD);
+        problems.truncate(TOLD);
+        if more > 0 {
+            problems.push(Finding::of_file(
+                "manifest.json",
+                format!("{more} more of its blocks differ"),
+            ));
+        }
+        Self {
+            status: if problems.is_empty() {
+                Status::Ok
+            } else {
+                Status::Failed
+            },
+            id: manifest.id.clone(),
+            files: manifest.files.len(),
+            tables: manifest.tables.len(),
+            rows: manifest.tables.iter().map(|table| table.rows).sum(),
+            large_objects: manifest.large_objects.iter().map(|objects| objects.count).sum(),
+            bytes: read,
+            duration_seconds: took.as_secs_f64(),
+            problems,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// A backup whose manifest tells nothing.
+    pub(super) fn unreadable(id: &BackupId, error: &Error) -> Self {
+        Self {
+            status: Status::Failed,
+            id: id.clone(),
+            files: 0,
+            tables: 0,
+            rows: 0,
+            large_objects: 0,
+            bytes: 0,
+            duration_seconds: 0.0,
+            problems: vec![Finding::of_file("manifest.json", error.message())],
+            warnings: Vec::new(),
+        }
+    }
+
+    /// As it stands in `verification.json`.
+    pub(super) fn outcome(&self, at: Timestamp) -> Outcome {
+        let mut rest = Map::new();
+        rest.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        rest.insert("duration_seconds".into(), self.duration_seconds.into());
+        rest.insert("bytes".into(), self.bytes.into());
+        rest.insert("tables".into(), self.tables.into());
+        rest.insert("rows".into(), self.rows.into());
+        if !self.problems.is_empty() {
+            let problems = serde_json::to_value(&self.problems).unwrap_or(Value::Null);
+            rest.insert("problems".into(), problems);
+        }
+        Outcome {
+            status: self.status,
+            at,
+            rest,
+        }
+    }
+}
+
+/// One backup's result, or several.
+#[derive(Debug, Serialize)]
+pub struct VerifyReport {
+    pub status: Status,
+    #[serde(flatten)]
+    pub result: VerifyResult,
+    /// Set when something differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum VerifyResult {
+    One(OneBackup),
+    Many { backups: Vec<Verified> },
+}
+
+/// The same fields without the status, which stands in front of them already.
+#[derive(Debug, Serialize)]
+pub struct OneBackup {
+    #[serde(flatten)]
+    fields: Map<String, Value>,
+    #[serde(skip)]
+    verified: Verified,
+}
+
+impl VerifyReport {
+    pub fn one(verified: Verified) -> Self {
+        let mut fields = match serde_json::to_value(&verified) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        fields.remove("status");
+        let result = VerifyResult::One(OneBackup { fields, verified });
+        Self::told(result)
+    }
+
+    pub fn many(backups: Vec<Verified>) -> Self {
+        Self::told(VerifyResult::Many { backups })
+    }
+
+    fn told(result: VerifyResult) -> Self {
+        let mut report = Self {
+            status: Status::Ok,
+            result,
+            error: None,
+        };
+        if let Some(error) = report.difference() {
+            report.status = Status::Failed;
+            report.error = Some(ErrorReport::from(&error));
+        }
+        report
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        match self.error {
+            Some(_) => Code::Integrity.exit_code(),
+            None => 0,
+        }
+    }
+
+    pub fn backups(&self) -> &[Verified] {
+        match &self.result {
+            VerifyResult::One(one) => std::slice::from_ref(&one.verified),
+            VerifyResult::Many { backups } => backups,
+        }
+    }
+
+    /// What differs, as an error that names the first.
+    fn difference(&self) -> Option<Error> {
+        let failed: Vec<&Verified> = self.backups().iter().filter(|one| one.status != Status::Ok).collect();
+        let first = failed.first()?;
+        let finding = first.problems.first()?;
+        let others = first.problems.len() - 1;
+        let mut text = format!("backup {}: {finding}", first.id);
+        if others > 0 {
+            text.push_str(&format!(" ({others} more in this backup)"));
+        }
+        if failed.len() > 1 {
+            text.push_str(&format!("; {} backups differ in all", failed.len()));
+        }
+        Some(Error::new(Code::Integrity, text))
+    }
+}
+
+impl fmt::Display for VerifyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for one in self.backups() {
+            writeln!(
+                f,
+                "{}  {}  {} tables, {} rows, {} read in {:.1} s",
+                one.id,
+                one.status.name(),
+                one.tables,
+                one.rows,
+                human_bytes(one.bytes),
+                one.duration_seconds
+            )?;
+            for problem in &one.problems {
+                writeln!(f, "  {problem}")?;
+            }
+            for warning in &one.warnings {
+                writeln!(f, "  warning: {warning}")?;
+            }
+        }
+        if self.backups().is_empty() {
+            writeln!(f, "no backup to verify")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! The small files of a backup, and the sums over all of them.
+
+use std::collections::BTreeMap;
+
+use super::Finding;
+use crate::backup_id::SHA256SUMS;
+use crate::error::{Code, Result};
+use crate::manifest::{Manifest, role};
+use crate::store::Store;
+use crate::stored_archive::read_file;
+
+/// More than the sums of any backup's files need.
+const SUMS_LIMIT: u64 = 1 << 20;
+
+pub(super) async fn check(store: &dyn Store, manifest: &Manifest) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (role, file) in &manifest.files {
+        if role == role::DUMP || role == role::SQL {
+            continue;
+        }
+        match read_file(store, &manifest.id, file).await {
+            Ok(_) => {}
+            Err(error) if error.code() == Code::Integrity => {
+                let key = manifest.id.key(&file.name);
+                let message = error.message();
+                let what = message.strip_prefix(&key).unwrap_or(&message).trim_start();
+                findings.push(Finding::of_file(&file.name, what));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    findings.extend(sums(store, manifest).await?);
+    Ok(findings)
+}
+
+/// `SHA256SUMS` must say of every file what the manifest says, for whoever checks by stock tools.
+async fn sums(store: &dyn Store, manifest: &Manifest) -> Result<Vec<Finding>> {
+    let key = manifest.id.key(SHA256SUMS);
+    let Some(head) = store.head(&key).await? else {
+        return Ok(vec![Finding::of_file(SHA256SUMS, "is missing")]);
+    };
+    if head.bytes > SUMS_LIMIT {
+        return Ok(vec![Finding::of_file(SHA256SUMS, "is absurdly long")]);
+    }
+    let Some(object) = store.get(&key).await? else {
+        return Ok(vec![Finding::of_file(SHA256SUMS, "is missing")]);
+    };
+    let text = String::from_utf8_lossy(&object.body);
+    let mut said: BTreeMap<&str, &str> = BTreeMap::new();
+    for line in text.lines() {
+        match line.split_once("  ") {
+            Some((digest, name)) => {
+                said.insert(name, digest);
+            }
+            None => return Ok(vec![Finding::of_file(SHA256SUMS, format!("has the odd line {line:?}"))]),
+        }
+    }
+    let differs = |name: &str, sha256: &str| match said.get(name) {
+        Some(digest) if *digest == sha256 => None,
+        Some(_) => Some(format!("says of {name} another digest than the manifest")),
+        None => Some(format!("lacks {name}")),
+    };
+    let findings = manifest
+        .files
+        .values()
+        .filter_map(|file| differs(&file.name, &file.sha256))
+        .map(|what| Finding::of_file(SHA256SUMS, what));
+    Ok(findings.collect())
+}
