@@ -12,11 +12,14 @@ use crate::command::{BackupRequest, Command};
 use crate::download;
 use crate::error::{Error, Result};
 use crate::lifecycle;
+use crate::list;
 use crate::notify::{Notice, Notifier, Sns, Status};
 use crate::progress::Observer;
+use crate::prune;
 use crate::report::{BackupReport, ErrorReport, Notification, Report};
 use crate::secrets::{Credentials, SecretSource};
 use crate::settings::{Clock, Settings, Source, StoreUrl};
+use crate::status::{self, Inquiry};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::local::Local;
@@ -99,6 +102,27 @@ impl App {
             Command::RetentionApply => {
                 let applied = lifecycle::apply(&self.settings, &self.stores);
                 stop.or_stop(applied).await.map(Report::Rules)
+            }
+            Command::List { database } => {
+                let listed = list::run(&self.stores, database.as_deref(), (self.clock)());
+                stop.or_stop(listed).await.map(Report::List)
+            }
+            Command::Status { database } => {
+                let source = self.credentials.as_ref().and_then(Credentials::database);
+                let inquiry = Inquiry {
+                    settings: &self.settings,
+                    stores: &self.stores,
+                    source,
+                    database,
+                    now: (self.clock)(),
+                };
+                let found = async { Ok(status::run(&inquiry).await) };
+                stop.or_stop(found).await.map(|report| Report::Status(Box::new(report)))
+            }
+            Command::Prune(request) => {
+                let retention = &self.settings.retention;
+                let pruned = prune::run(&self.stores, retention, &request, (self.clock)(), &stop);
+                pruned.await.map(Report::Prune)
             }
         }
     }

@@ -20,7 +20,8 @@ use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
 use crate::lease::{Acquired, Holder, Lease, Previous};
 use crate::leftovers::Cleared;
-use crate::postgres::{self, Passfile, Programs, Session};
+use crate::postgres::{Passfile, Programs, Session};
+use crate::private_folder;
 use crate::progress::Observer;
 use crate::report::BackupReport;
 use crate::retention::Tier;
@@ -85,7 +86,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
 
 async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
     let postgres = &job.settings.postgres;
-    postgres::sweep_stale(&postgres.temp, (job.clock)().into())?;
+    private_folder::sweep_stale(&postgres.temp, (job.clock)().into())?;
     let (_, session) = job.credentials.connect(postgres).await?;
     let server = session.server();
     if let Some(wanted) = &request.database

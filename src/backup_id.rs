@@ -121,6 +121,21 @@ impl BackupId {
         format!("{}.sql{extension}", encode(&self.database))
     }
 
+    /// Whether pgstow itself gives this name to a file in the folder. Any other is somebody's own.
+    pub fn makes(&self, name: &str) -> bool {
+        const ALWAYS: [&str; 6] = [GLOBALS, SYSTEM_INFO, SHA256SUMS, MD5SUMS, MANIFEST, VERIFICATION];
+        let script = || {
+            ["", ".gz", ".zst"]
+                .into_iter()
+                .map(|extension| self.sql_name(extension))
+        };
+        ALWAYS.contains(&name)
+            || [self.dump_name(), self.toc_name()]
+                .into_iter()
+                .chain(script())
+                .any(|own| own == name)
+    }
+
     /// The id where only visible ASCII may stand, as in S3 metadata headers: percent-decoding
     /// gives the database's own name back.
     pub fn ascii(&self) -> String {
@@ -346,6 +361,26 @@ mod tests {
         ] {
             assert!(text.parse::<BackupId>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_files_that_we_make_are_told_from_others() {
+        for name in [
+            "shop.dump",
+            "shop.toc",
+            "shop.sql",
+            "shop.sql.gz",
+            "shop.sql.zst",
+            GLOBALS,
+            MANIFEST,
+            MD5SUMS,
+        ] {
+            assert!(id("shop").makes(name), "{name}");
+        }
+        for name in ["shop2.dump", "shop.dump.bak", "notes.txt", ".lease", "shop.sql.xz", ""] {
+            assert!(!id("shop").makes(name), "{name}");
+        }
+        assert!(id("a/b").makes("a%2Fb.dump"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! alone is enough to answer; there is no other state.
 
 mod find;
+mod overview;
 mod publish;
 mod tags;
 mod tier;
@@ -14,13 +15,14 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Code, Error, Result};
-use crate::manifest::{Broken, Manifest, Summary};
+use crate::manifest::{Broken, FileRecord, Manifest, Summary};
 use crate::store::{Entry, Store};
 
 pub use crate::backup_id::{
     BackupId, GLOBALS, Kind, MANIFEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION, database_folder, lease_key,
 };
 pub use find::{Located, find};
+pub use overview::{Overview, Seen, overviews, reachable_folders};
 pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Retagged, commit_tags, retag};
 pub use tier::choose_tier;
@@ -57,10 +59,13 @@ impl Listed {
     /// Whether all files that the manifest names are there with their sizes. Expiry takes a
     /// backup's objects one by one: a manifest may outlive its archive by some hours.
     pub fn holds(&self, summary: &Summary) -> bool {
-        summary
-            .files
-            .values()
-            .all(|file| self.file(&file.name).is_some_and(|entry| entry.bytes == file.bytes))
+        self.lacking(&summary.files).next().is_none()
+    }
+
+    /// Those of a manifest's files that are not there, or not with their sizes.
+    pub fn lacking<'a>(&'a self, files: &'a BTreeMap<String, FileRecord>) -> impl Iterator<Item = &'a FileRecord> {
+        let there = |file: &FileRecord| self.file(&file.name).is_some_and(|entry| entry.bytes == file.bytes);
+        files.values().filter(move |file| !there(file))
     }
 }
 

@@ -39,12 +39,12 @@ pub struct Process {
 pub async fn run(process: Process) -> u8 {
     let json = arguments::wants_json(&process.args);
     match answer(process).await {
-        Ok(text) => {
+        Ok((text, code)) => {
             if let Err(error) = write_out(&text) {
                 // What was done is done, so the exit code stays; only the telling of it failed.
                 write_err(&format!("warning: stdout could not be written: {error}\n"));
             }
-            0
+            code
         }
         Err(error) => {
             tell(&error, json);
@@ -53,10 +53,10 @@ pub async fn run(process: Process) -> u8 {
     }
 }
 
-/// What belongs on stdout.
-async fn answer(process: Process) -> Result<String> {
+/// What belongs on stdout, and the exit code.
+async fn answer(process: Process) -> Result<(String, u8)> {
     match arguments::parse(&process.args)? {
-        Invocation::Text(text) => Ok(text),
+        Invocation::Text(text) => Ok((text, 0)),
         Invocation::Run {
             command,
             flags,
@@ -77,13 +77,13 @@ async fn answer(process: Process) -> Result<String> {
                 json,
             })?;
             let report = perform(command, settings, draw).await?;
-            if json {
-                let text = serde_json::to_string(&report)
-                    .map_err(|error| Error::internal("the report is not JSON").source(error))?;
-                Ok(text + "\n")
+            let text = if json {
+                serde_json::to_string(&report)
+                    .map_err(|error| Error::internal("the report is not JSON").source(error))?
             } else {
-                Ok(harmless(&report.to_string()).trim_end().to_owned() + "\n")
-            }
+                harmless(&report.to_string()).trim_end().to_owned()
+            };
+            Ok((text + "\n", report.exit_code()))
         }
     }
 }

@@ -11,6 +11,14 @@ pub enum Command {
     Download(DownloadRequest),
     RetentionShow,
     RetentionApply,
+    /// The backups in the store: of one database, or of all.
+    List {
+        database: Option<String>,
+    },
+    Status {
+        database: Option<String>,
+    },
+    Prune(PruneRequest),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +27,15 @@ pub struct BackupRequest {
     /// Identifies the event that asked for this backup: delivered twice, it makes one backup.
     pub event_id: Option<String>,
     /// The database that the event names, where it names one.
+    pub database: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PruneRequest {
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Count verified backups alone among those that never expire.
+    pub verified_only: bool,
     pub database: Option<String>,
 }
 

@@ -5,6 +5,8 @@
 //! that was read fails if anybody was faster. Clocks only decide when a silent holder may be taken
 //! for dead, and a holder gives up a while before that.
 
+mod seen;
+
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use crate::backup_id::{BackupId, lease_key};
 use crate::error::{Code, Error, Result};
 use crate::settings::Clock;
 use crate::store::{Condition, ObjectInfo, Put, Store, Version};
+
+pub use seen::{Hold, Seen, look};
 
 /// Times that a lost race is run again. Each loss means that somebody else has won, so the second
 /// look normally finds a holder.

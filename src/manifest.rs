@@ -1,6 +1,8 @@
 //! `manifest.json`: the commit record of a backup. A backup exists if and only if its manifest
 //! does; everything that a restore or a proof needs to know stands in it.
 
+mod figures;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -11,6 +13,8 @@ use crate::error::{Code, Error, Result};
 use crate::retention::Tier;
 use crate::settings::{Format, Trigger};
 use crate::store::{Part, StoreChecksum};
+
+pub use figures::{Figures, Tally};
 
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;
@@ -284,7 +288,7 @@ fn check(folder: &BackupId, claimed: &BackupId, files: &BTreeMap<String, FileRec
 }
 
 /// The settings' own type, spelled as the option spells it.
-mod format_name {
+pub(crate) mod format_name {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
     use crate::settings::Format;

@@ -11,9 +11,12 @@ use crate::backup_id::{BackupId, Kind};
 use crate::download::DownloadReport;
 use crate::lease::Previous;
 use crate::leftovers::LeftOver;
+use crate::list::ListReport;
 use crate::manifest::{Algorithm, Compression, FileRecord, PgDump, Server, Snapshot};
+use crate::prune::PruneReport;
 use crate::retention::Tier;
 use crate::settings::Trigger;
+use crate::status::StatusReport;
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -21,6 +24,20 @@ pub enum Report {
     Backup(Box<BackupReport>),
     Download(DownloadReport),
     Rules(RulesReport),
+    List(ListReport),
+    Status(Box<StatusReport>),
+    Prune(PruneReport),
+}
+
+impl Report {
+    /// A command that has done its work may still have found what a person must see to.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Report::Status(report) => report.exit_code(),
+            Report::Prune(report) => report.exit_code(),
+            Report::Backup(_) | Report::Rules(_) | Report::List(_) => 0,
+        }
+    }
 }
 
 /// A finished backup. `status` comes first, as in a failure's document.
@@ -125,6 +142,9 @@ impl fmt::Display for Report {
             Report::Backup(report) => report.fmt(f),
             Report::Download(report) => report.fmt(f),
             Report::Rules(report) => report.fmt(f),
+            Report::List(report) => report.fmt(f),
+            Report::Status(report) => report.fmt(f),
+            Report::Prune(report) => report.fmt(f),
         }
     }
 }
@@ -211,5 +231,15 @@ pub fn human_bytes(bytes: u64) -> String {
         format!("{bytes} B")
     } else {
         format!("{value:.1} {unit}")
+    }
+}
+
+/// `45 s`, `26 h`, `12 d`: one unit, as people speak of age.
+pub fn human_span(seconds: i64) -> String {
+    match seconds.max(0) {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7_200 => format!("{} min", seconds / 60),
+        seconds @ ..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
     }
 }

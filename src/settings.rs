@@ -14,6 +14,7 @@ mod stores;
 mod table;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +54,9 @@ pub struct Settings {
     pub source: Source,
     pub stores: Vec<StoreUrl>,
     pub retention: Retention,
+    /// How old the last good backup may be before a person is called for.
+    pub max_age: Duration,
+    pub schedule: Schedule,
     pub compression: Compression,
     pub format: Format,
     /// Streams read from the database at once.
@@ -128,6 +132,26 @@ pub enum Policy {
     Tiers(Vec<(Tier, u32)>),
 }
 
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Policy::Days(days) => write!(f, "{days}d"),
+            Policy::Tiers(tiers) => {
+                let tiers: Vec<String> = tiers.iter().map(|(tier, count)| format!("{tier}={count}")).collect();
+                f.write_str(&tiers.join(","))
+            }
+        }
+    }
+}
+
+/// When backups are made, in cron's words, where the settings say so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Schedule {
+    pub full: Option<String>,
+    pub incremental: Option<String>,
+    pub cleanup: Option<String>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// zstd where the archive version can carry it, else gzip.
@@ -135,6 +159,17 @@ pub enum Compression {
     Zstd(i32),
     Gzip(u32),
     None,
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Compression::Auto => f.write_str("auto"),
+            Compression::Zstd(level) => write!(f, "zstd:{level}"),
+            Compression::Gzip(level) => write!(f, "gzip:{level}"),
+            Compression::None => f.write_str("none"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

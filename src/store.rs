@@ -71,6 +71,11 @@ pub trait Store: Send + Sync {
     /// Safe to repeat; a missing object is no error.
     async fn discard(&self, key: &str) -> Result<()>;
 
+    /// The room on the disk that the store lies on; `None` where a store has no such limit.
+    async fn space(&self) -> Result<Option<Space>> {
+        Ok(None)
+    }
+
     /// The store's own expiry, if it has one. Where it has none, `prune` does that work.
     fn lifecycle(&self) -> Option<&dyn Lifecycle>;
 }
@@ -195,6 +200,14 @@ pub struct Unfinished {
     /// The upload id, or the temporary file's name.
     pub id: String,
     pub started: Option<jiff::Timestamp>,
+}
+
+/// Bytes of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Space {
+    /// Of those that this user may fill.
+    pub free: u64,
+    pub total: u64,
 }
 
 /// Expiry by the store itself, by tag.

@@ -15,6 +15,8 @@ mod dumping;
 mod finding;
 #[path = "postgres_layer/reading_secrets.rs"]
 mod reading_secrets;
+#[path = "postgres_layer/restoring.rs"]
+mod restoring;
 #[path = "postgres_layer/surveying.rs"]
 mod surveying;
 #[path = "postgres_layer/trusting.rs"]

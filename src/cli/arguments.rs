@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{BackupRequest, Command, DownloadRequest};
+use crate::command::{BackupRequest, Command, DownloadRequest, PruneRequest};
 use crate::error::{Error, Result};
 use crate::settings::{Kind, SETTINGS, Trigger};
 
@@ -39,6 +39,7 @@ pub enum Invocation {
     after_help = "Examples:\n  \
         pgstow backup --database-url postgres://reader@db.example/shop --store s3://acme-backups/pg\n  \
         pgstow backup --secret-id prod/shop --json\n  \
+        pgstow list --store s3://acme-backups/pg\n  \
         pgstow retention show --store s3://acme-backups/pg\n\n\
         `pgstow backup --help` tells every setting.",
     disable_help_subcommand = true,
@@ -83,6 +84,67 @@ enum Action {
         #[arg(long, value_name = "WHO", default_value = "cli", hide_default_value = true)]
         trigger: String,
         /// The database to back up, where the source names another one or none
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+    },
+    /// List the backups in the store, newest first
+    #[command(
+        long_about = "List the backups in the store, newest first.\n\n\
+            Everything comes from the store itself, by one listing and one request per backup. The ids are those that \
+            other commands take. A backup whose manifest is damaged, foreign or of a newer pgstow stands in the list \
+            with what is wrong; folders without a manifest are not backups: `pgstow status` speaks of them. If the \
+            first store cannot be reached, the next one answers.",
+        after_long_help = "Examples:\n  \
+            pgstow list --store s3://acme-backups/pg\n  \
+            pgstow list --database shop --json | jq -r '.backups[0].id'"
+    )]
+    List {
+        /// Of this database alone
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+    },
+    /// Say whether all is well, and what a person should do
+    #[command(
+        long_about = "Say whether all is well, and what a person should do.\n\n\
+            Shows the settings without secrets, the schedule where it is known, the last good backup of each \
+            database and its age, and of each store: whether it can be reached, what the backups take, room on the \
+            disk, lifecycle rules that are missing or differ, leases, uploads in progress, backups that lack a file, \
+            and what killed runs have left. The database itself is not asked; nothing is written.\n\n\
+            Exit code 0 when all is well, 1 when something needs a person: no backup yet, the last good one older \
+            than --max-age, a store out of reach, a damaged backup.",
+        after_long_help = "Examples:\n  \
+            pgstow status --store s3://acme-backups/pg --max-age 26h\n  \
+            pgstow status --database shop --json | jq -r '.problems[]'"
+    )]
+    Status {
+        /// Of this database alone
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+    },
+    /// Remove the backups that the retention no longer keeps, where no lifecycle rules do it
+    #[command(
+        alias = "cleanup",
+        long_about = "Remove the backups that the retention no longer keeps.\n\n\
+            For folders, which have no lifecycle rules; in a bucket nothing is removed, since its rules do that, and \
+            only the plan is shown. A backup goes when it is older than its tier's days. The newest --keep-last good \
+            ones of each database stay whatever their age, so the last good one never goes. Good is a backup that has \
+            all its files and was not found damaged. A backup whose manifest cannot be read stays. Files that pgstow \
+            did not write stay, and so does the folder that they are in. What a killed run has left goes after two \
+            days, unless a run is at work.\n\n\
+            The manifest is removed first: a prune that is interrupted leaves no half backup, and the next one \
+            finishes its work.",
+        after_long_help = "Examples:\n  \
+            pgstow prune --dry-run --store /srv/backups --retention daily=7,weekly=4,monthly=12\n  \
+            pgstow prune --store /srv/backups --retention 30d --keep-last 3 --verified-only"
+    )]
+    Prune {
+        /// Print every backup with the reason why it stays or goes, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Keep the newest --keep-last verified backups too, whatever their age
+        #[arg(long)]
+        verified_only: bool,
+        /// Of this database alone
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
@@ -162,6 +224,21 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             trigger,
             database,
         } => backup(&kind, &trigger, database)?,
+        Action::List { database } => Command::List {
+            database: named(database)?,
+        },
+        Action::Status { database } => Command::Status {
+            database: named(database)?,
+        },
+        Action::Prune {
+            dry_run,
+            verified_only,
+            database,
+        } => Command::Prune(PruneRequest {
+            dry_run,
+            verified_only,
+            database: named(database)?,
+        }),
         Action::Download {
             backup,
             output,
@@ -264,14 +341,18 @@ fn backup(kind: &str, trigger: &str, database: Option<String>) -> Result<Command
             )));
         }
     };
-    if database.as_deref().is_some_and(str::is_empty) {
-        return Err(Error::config("--database: the name is empty"));
-    }
     Ok(Command::Backup(BackupRequest {
         trigger,
         event_id: None,
-        database,
+        database: named(database)?,
     }))
+}
+
+fn named(database: Option<String>) -> Result<Option<String>> {
+    if database.as_deref().is_some_and(str::is_empty) {
+        return Err(Error::config("--database: the name is empty"));
+    }
+    Ok(database)
 }
 
 fn completions(shell: clap_complete::Shell) -> String {

@@ -82,7 +82,15 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
     }
     match text(event, "action")?.unwrap_or("backup") {
         "backup" => {}
-        later @ ("list" | "status" | "verify" | "restore") => {
+        "list" => {
+            let database = asked_of(event)?;
+            return Ok(Command::List { database });
+        }
+        "status" => {
+            let database = asked_of(event)?;
+            return Ok(Command::Status { database });
+        }
+        later @ ("verify" | "restore") => {
             return Err(refused(&format!("the action {later:?} is not in this version")));
         }
         other => return Err(refused(&format!("the action {other:?} is not known"))),
@@ -97,15 +105,30 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
         "schedule" => Trigger::Schedule,
         other => return Err(refused(&format!("the trigger {other:?} is not schedule or manual"))),
     };
-    let database = text(event, "database")?;
-    if database.is_some_and(|name| name.is_empty() || name.contains('\0')) {
-        return Err(refused("the event's field \"database\" is not a database's name"));
-    }
     Ok(Command::Backup(BackupRequest {
         trigger,
         event_id: Some(checked_id(text(event, "event_id")?.unwrap_or(request_id))?),
-        database: database.map(str::to_owned),
+        database: database(event)?,
     }))
+}
+
+/// The database of an event that asks about the store, and has nothing else to say.
+fn asked_of(event: &Map<String, Value>) -> Result<Option<String>> {
+    match ["kind", "event_id", "trigger"]
+        .iter()
+        .find(|field| event.contains_key(**field))
+    {
+        Some(field) => Err(refused(&format!("the event's field {field:?} belongs to a backup"))),
+        None => database(event),
+    }
+}
+
+fn database(event: &Map<String, Value>) -> Result<Option<String>> {
+    let name = text(event, "database")?;
+    if name.is_some_and(|name| name.is_empty() || name.contains('\0')) {
+        return Err(refused("the event's field \"database\" is not a database's name"));
+    }
+    Ok(name.map(str::to_owned))
 }
 
 /// A text field; `null` counts as absent.

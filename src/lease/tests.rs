@@ -209,3 +209,22 @@ fn runs_are_told_apart() {
     assert_eq!(runs.len(), 100);
     assert!(runs.iter().all(|run| run.len() == 32));
 }
+
+#[tokio::test]
+async fn a_lease_is_seen_as_free_held_or_expired_and_is_not_touched() {
+    let store = MemoryStore::with_lifecycle();
+    assert_eq!(look(&store, "shop", noon()).await.unwrap(), Seen::Free);
+    let lease = acquire(&store, 7, TTL, noon).await.unwrap().lease;
+    let puts = store.calls(Op::Put).len();
+    let Seen::Held(hold) = look(&store, "shop", within_the_minute()).await.unwrap() else {
+        panic!("not held");
+    };
+    assert_eq!((hold.holder.pid, hold.until), (7, a_minute_later()));
+    let seen = look(&store, "shop", a_minute_later()).await.unwrap();
+    assert_eq!(seen, Seen::Expired(hold));
+    assert_eq!(store.calls(Op::Put).len(), puts);
+    lease.release().await.unwrap();
+    assert_eq!(look(&store, "shop", noon()).await.unwrap(), Seen::Free);
+    store.plant(KEY, "not a lease", &[]);
+    assert_eq!(look(&store, "shop", noon()).await.unwrap_err().code(), Code::Busy);
+}

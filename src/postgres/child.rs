@@ -25,12 +25,60 @@ const TAIL_BYTES: usize = 64 << 10;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the last words may take to arrive after the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// What a listener gets of one line at most.
+const LINE_BYTES: usize = 8 << 10;
+/// How much of its last words goes into an error.
+const QUOTED_LINES: usize = 6;
+const QUOTED_BYTES: usize = 1500;
 
 pub(super) struct Order<'a> {
     pub program: &'a Path,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
     pub redactor: Redactor,
+    pub special: Special,
+}
+
+/// What only some children need.
+pub(super) struct Special {
+    /// A pipe to its stdin; without, it finds nothing there.
+    pub stdin: bool,
+    /// Hears its stderr while it runs.
+    pub listener: Option<Listener>,
+    /// As whom it runs, if not as we do: without our supplementary groups.
+    pub identity: Option<Identity>,
+    /// Inherited by it and by its own children, so that the other end tells when all are gone.
+    pub keeps: Option<OwnedFd>,
+    /// What the kernel sends it when we die.
+    pub dies_of: Signal,
+}
+
+impl Default for Special {
+    fn default() -> Self {
+        Self {
+            stdin: false,
+            listener: None,
+            identity: None,
+            keeps: None,
+            dies_of: Signal::KILL,
+        }
+    }
+}
+
+/// Gets every line as it comes, secrets not yet taken out; says whether the child may go on.
+pub(super) type Listener = Box<dyn FnMut(&str) -> Hearing + Send>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hearing {
+    GoOn,
+    /// It is asked to end (SIGTERM).
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// How it ended, and what it said.
@@ -59,11 +107,31 @@ impl Exit {
             other => format!("signal {other}"),
         })
     }
+
+    /// The lines that tell: the first error that is left and what follows it, in one line.
+    pub fn last_words(&self) -> String {
+        let lines = self.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+        let lines: Vec<&str> = lines.collect();
+        // What comes after the first error explains it; before it are warnings.
+        let first_error = lines.iter().position(|line| line.contains("error:"));
+        let telling = &lines[first_error.unwrap_or_default()..];
+        quoted(&telling[..telling.len().min(QUOTED_LINES)].join(" | "))
+    }
+}
+
+/// As much of foreign text as an error may carry.
+pub(super) fn quoted(text: &str) -> String {
+    if text.len() <= QUOTED_BYTES {
+        return text.to_owned();
+    }
+    let cut = (0..=QUOTED_BYTES).rev().find(|at| text.is_char_boundary(*at));
+    format!("{}…", &text[..cut.unwrap_or_default()])
 }
 
 /// A running child. Dropping it kills it; a thread of its own reaps it in every case.
 #[derive(Debug)]
 pub(super) struct Child {
+    stdin: Option<File>,
     stdout: Option<File>,
     exit: watch::Receiver<Option<Exit>>,
     group: Arc<Group>,
@@ -98,27 +166,53 @@ impl Child {
             .args(order.arguments)
             .env_clear()
             .envs(order.environment)
-            .stdin(Stdio::null())
+            .stdin(if order.special.stdin {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        die_with_parent(&mut command);
+        if let Some(identity) = order.special.identity {
+            // PostgreSQL's programs ask for their working folder, and may not enter ours.
+            command.uid(identity.uid).gid(identity.gid).current_dir("/");
+        }
+        // These run after the change of identity, which would undo the first.
+        die_with_parent(&mut command, order.special.dies_of);
+        if let Some(descriptor) = order.special.keeps {
+            keep_open(&mut command, descriptor);
+        }
         let (started, start) = mpsc::sync_channel(1);
-        let redactor = order.redactor;
+        let (redactor, listener) = (order.redactor, order.special.listener);
         // The kernel's promise to kill the child is tied to the *thread* that started it. So a
         // thread of its own does, and then has nothing to do but to outlive the child.
         std::thread::Builder::new()
             .name("pg child".into())
-            .spawn(move || keep(command, &redactor, &started))?;
-        let (stdout, exit, group) = start
+            .spawn(move || keep(command, &redactor, listener, &started))?;
+        let Started {
+            stdin,
+            stdout,
+            exit,
+            group,
+        } = start
             .recv()
             .map_err(|_| std::io::Error::other("the child's thread died"))??;
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+        for pipe in stdin.iter().chain([&stdout]) {
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
+        }
         Ok(Child {
+            stdin: stdin.map(File::from),
             stdout: Some(File::from(stdout)),
             exit,
             group,
         })
+    }
+
+    /// Its input, once, for a blocking writer, where the order asked for it. Dropped, it is the
+    /// end of the input. When the child is gone, writing is an error (`BrokenPipe`).
+    pub fn take_stdin(&mut self) -> Option<File> {
+        self.stdin.take()
     }
 
     /// Its output, once, for a blocking reader.
@@ -159,13 +253,13 @@ impl Drop for Child {
 }
 
 #[allow(unsafe_code)]
-fn die_with_parent(command: &mut Command) {
+fn die_with_parent(command: &mut Command, signal: Signal) {
     let parent = rustix::process::getpid();
     // SAFETY: between fork and exec only async-signal-safe work is allowed. The closure makes two
     // plain system calls on a captured number; it allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(move || {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            rustix::process::set_parent_process_death_signal(Some(signal))?;
             // We may have died before the kernel heard of it.
             if rustix::process::getppid() == Some(parent) {
                 Ok(())
@@ -176,11 +270,32 @@ fn die_with_parent(command: &mut Command) {
     }
 }
 
-type Started = (OwnedFd, watch::Receiver<Option<Exit>>, Arc<Group>);
+#[allow(unsafe_code)]
+fn keep_open(command: &mut Command, descriptor: OwnedFd) {
+    // SAFETY: as above: one plain system call on a captured number, in the child alone.
+    unsafe {
+        command.pre_exec(move || Ok(rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::empty())?));
+    }
+}
+
+struct Started {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    exit: watch::Receiver<Option<Exit>>,
+    group: Arc<Group>,
+}
 
 /// The life of the child's thread: start, listen to stderr, wait, reap, tell.
-fn keep(mut command: Command, redactor: &Redactor, started: &mpsc::SyncSender<std::io::Result<Started>>) {
-    let mut child = match command.spawn() {
+fn keep(
+    mut command: Command,
+    redactor: &Redactor,
+    listener: Option<Listener>,
+    started: &mpsc::SyncSender<std::io::Result<Started>>,
+) {
+    let spawned = command.spawn();
+    // With it goes our copy of what the child keeps.
+    drop(command);
+    let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
             let _ = started.send(Err(error));
@@ -197,12 +312,17 @@ fn keep(mut command: Command, redactor: &Redactor, started: &mpsc::SyncSender<st
     };
     let tail = Arc::new(Mutex::new(Vec::new()));
     let (silent, silence) = mpsc::channel::<()>();
-    let listener = Arc::clone(&tail);
+    let (kept, heard) = (Arc::clone(&tail), Arc::clone(&group));
     let listening = std::thread::Builder::new().name("pg stderr".into()).spawn(move || {
-        listen(stderr, &listener);
+        listen(stderr, &kept, &heard, listener);
         drop(silent);
     });
-    let _ = started.send(Ok((OwnedFd::from(stdout), exit, Arc::clone(&group))));
+    let _ = started.send(Ok(Started {
+        stdin: child.stdin.take().map(OwnedFd::from),
+        stdout: OwnedFd::from(stdout),
+        exit,
+        group: Arc::clone(&group),
+    }));
     if listening.is_err() {
         group.signal(Signal::KILL);
     }
@@ -227,21 +347,44 @@ fn keep(mut command: Command, redactor: &Redactor, started: &mpsc::SyncSender<st
     }));
 }
 
-fn listen(mut stderr: impl Read, tail: &Mutex<Vec<u8>>) {
+fn listen(mut stderr: impl Read, tail: &Mutex<Vec<u8>>, group: &Group, mut listener: Option<Listener>) {
     let mut buffer = [0; 4096];
+    let mut line = Vec::new();
     loop {
-        match stderr.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(read) => {
-                let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-                tail.extend_from_slice(&buffer[..read]);
-                if tail.len() > 2 * TAIL_BYTES {
-                    let cut = tail.len() - TAIL_BYTES;
-                    tail.drain(..cut);
-                }
+        let read = match stderr.read(&mut buffer) {
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => 0,
+        };
+        let mut hear = |line: &mut Vec<u8>| {
+            if let Some(listener) = &mut listener
+                && listener(&String::from_utf8_lossy(line)) == Hearing::Stop
+            {
+                group.signal(Signal::TERM);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return,
+            line.clear();
+        };
+        if read == 0 {
+            if !line.is_empty() {
+                hear(&mut line);
+            }
+            return;
+        }
+        for piece in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
+            let (text, whole) = match piece.split_last() {
+                Some((b'\n', text)) => (text, true),
+                _ => (piece, false),
+            };
+            line.extend_from_slice(&text[..text.len().min(LINE_BYTES.saturating_sub(line.len()))]);
+            if whole {
+                hear(&mut line);
+            }
+        }
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend_from_slice(&buffer[..read]);
+        if tail.len() > 2 * TAIL_BYTES {
+            let cut = tail.len() - TAIL_BYTES;
+            tail.drain(..cut);
         }
     }
 }

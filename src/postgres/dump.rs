@@ -5,16 +5,13 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use super::child::{Child, Exit, Order, environment};
+use super::child::{Child, Exit, Order, Special, environment};
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};
 use crate::settings::{self, Format};
 
 /// More than any cluster's roles need; a bound all the same.
 const GLOBALS_BYTES: u64 = 64 << 20;
-/// How much of pg_dump's last words goes into an error.
-const QUOTED_LINES: usize = 6;
-const QUOTED_BYTES: usize = 1500;
 
 /// A running pg_dump. Dropping it kills it; it never outlives us.
 #[derive(Debug)]
@@ -52,6 +49,7 @@ impl Dump {
             arguments,
             environment: environment(&settings.child_env, passfile),
             redactor: Redactor::new(info),
+            special: Special::default(),
         })
         .map_err(|error| {
             Error::new(Code::PgDumpErr, format!("cannot start {}", programs.pg_dump.display())).source(error)
@@ -115,6 +113,7 @@ pub async fn globals(
         ],
         environment: environment(&settings.child_env, passfile),
         redactor: Redactor::new(info),
+        special: Special::default(),
     })
     .map_err(|error| Error::new(Code::PgDumpErr, format!("cannot start {}", program.display())).source(error))?;
     let stdout = child
@@ -151,7 +150,7 @@ fn judge(program: &str, exit: &Exit, lock_wait: Duration) -> Result<()> {
     if exit.status.success() {
         return Ok(());
     }
-    let words = last_words(&exit.stderr);
+    let words = exit.last_words();
     let with_words = |text: String| {
         if words.is_empty() {
             text
@@ -237,28 +236,6 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
     (Code::PgDumpErr, None)
 }
 
-/// The lines that tell: the last errors, in one line.
-fn last_words(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    // What comes after the first error explains it; before it are warnings.
-    let first_error = lines
-        .iter()
-        .position(|line| line.contains("error:"))
-        .unwrap_or_default();
-    let telling = &lines[first_error..];
-    let telling = &telling[..telling.len().min(QUOTED_LINES)];
-    let mut text = telling.join(" | ");
-    if text.len() > QUOTED_BYTES {
-        let cut = (0..=QUOTED_BYTES)
-            .rev()
-            .find(|at| text.is_char_boundary(*at))
-            .unwrap_or_default();
-        text.truncate(cut);
-        text.push('…');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
@@ -334,6 +311,6 @@ mod tests {
                 .ends_with("pg_dump: error: this | pg_dump: detail: that"),
             "{error}"
         );
-        assert!(verdict(1 << 8, &"é".repeat(50_000)).message().len() < 2 * QUOTED_BYTES);
+        assert!(verdict(1 << 8, &"é".repeat(50_000)).message().len() < 3000);
     }
 }

@@ -1,69 +1,108 @@
-//! Finding the pg_dump that fits the server.
+//! Finding PostgreSQL's own programs, in the versions that fit.
+
+mod dump;
+mod restore;
+mod server;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Redactor;
-use super::child::{Child, Order, environment};
-use crate::error::{Code, Error, Result};
+use super::child::{Child, Order, Special, environment};
+use crate::error::{Code, Error};
 use crate::settings;
+
+pub use dump::Programs;
+pub use restore::{Psql, RestoreProgram};
+pub use server::ServerPrograms;
 
 /// Where distributions and our Lambda layer keep several majors side by side: `<root>/<major>/bin`.
 const ROOTS: [&str; 2] = ["/opt/pgsql", "/usr/lib/postgresql"];
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 const VERSION_BYTES: u64 = 4096;
 
-/// The programs of one PostgreSQL installation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Programs {
-    pub pg_dump: PathBuf,
-    /// Missing from some packages: then there are no globals.
-    pub pg_dumpall: Option<PathBuf>,
-    /// As `pg_dump --version` says it: `15.18 (Debian 15.18-0+deb12u1)`.
-    pub version: String,
-    pub major: u32,
+fn usual_roots() -> [PathBuf; 2] {
+    ROOTS.map(PathBuf::from)
 }
 
-impl Programs {
-    /// The programs for a server of this major: its own major, else the next newer one, unless
-    /// the settings name a major. `PG_DUMP_ERR` if there is no pg_dump at all, `VERSION` if none
-    /// will do.
-    pub async fn find(server_major: u32, settings: &settings::Postgres) -> Result<Programs> {
-        Self::find_below(&ROOTS.map(PathBuf::from), server_major, settings).await
-    }
+/// One program that runs and says its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Installed {
+    path: PathBuf,
+    /// As `--version` says it: `15.18 (Debian 15.18-0+deb12u1)`.
+    version: String,
+    major: u32,
+}
 
-    /// The same with other places than the usual for `<root>/<major>/bin`.
-    pub async fn find_below(roots: &[PathBuf], server_major: u32, settings: &settings::Postgres) -> Result<Programs> {
-        let places = places(roots, settings);
-        let mut found = Vec::new();
-        let mut broken = Vec::new();
-        for place in &places {
-            match ask_version(&place.pg_dump, settings).await {
-                Ok((version, major)) => found.push(Programs {
-                    pg_dumpall: Some(place.pg_dump.with_file_name("pg_dumpall")).filter(|path| is_program(path)),
-                    pg_dump: place.pg_dump.clone(),
-                    version,
-                    major,
-                }),
-                Err(why) => broken.push(format!("{}: {why}", place.pg_dump.display())),
+impl Installed {
+    /// Another program of the same installation.
+    fn sibling(&self, name: &str) -> Option<PathBuf> {
+        Some(self.path.with_file_name(name)).filter(|path| is_program(path))
+    }
+}
+
+/// All programs of one name.
+struct Search {
+    name: &'static str,
+    /// In the order of preference among equals.
+    found: Vec<Installed>,
+    /// Those that do not run, and why.
+    broken: Vec<String>,
+    place: String,
+}
+
+impl Search {
+    async fn of(name: &'static str, roots: &[PathBuf], settings: &settings::Postgres) -> Search {
+        let mut search = Search {
+            name,
+            found: Vec::new(),
+            broken: Vec::new(),
+            place: searched(settings),
+        };
+        for path in places(name, roots, settings) {
+            match ask_version(&path, settings).await {
+                Ok((version, major)) => search.found.push(Installed { path, version, major }),
+                Err(why) => search.broken.push(format!("{}: {why}", path.display())),
             }
         }
-        if found.is_empty() {
-            return Err(missing(settings, &broken));
-        }
-        choose(&found, server_major, settings.dump_major)
+        search
+    }
+
+    /// What there is, for an error that says that it will not do.
+    fn list(&self) -> String {
+        let each = self
+            .found
+            .iter()
+            .map(|one| format!("{} in {}", one.version, one.path.display()));
+        each.collect::<Vec<_>>().join(", ")
+    }
+
+    /// There is none.
+    fn missing(&self, code: Code) -> Error {
+        let (name, place) = (self.name, &self.place);
+        let text = if self.broken.is_empty() {
+            format!("{name} is missing: there is none in {place}")
+        } else {
+            let broken = self.broken.join("; ");
+            format!("{name} is missing: what is in {place} does not work: {broken}")
+        };
+        Error::new(code, text)
     }
 }
 
-/// A pg_dump that exists.
-struct Place {
-    pg_dump: PathBuf,
-    is_wrapper: bool,
+fn searched(settings: &settings::Postgres) -> String {
+    match &settings.bin {
+        Some(folders) => {
+            let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+            format!("BACKUP_PG_BIN ({})", folders.join(":"))
+        }
+        None => format!("PATH, {}", ROOTS.map(|root| format!("{root}/*/bin")).join(" and ")),
+    }
 }
 
 /// In the order of preference among equals.
-fn places(roots: &[PathBuf], settings: &settings::Postgres) -> Vec<Place> {
+fn places(name: &str, roots: &[PathBuf], settings: &settings::Postgres) -> Vec<PathBuf> {
     let folders = match &settings.bin {
         Some(folders) => folders.clone(),
         None => {
@@ -72,25 +111,25 @@ fn places(roots: &[PathBuf], settings: &settings::Postgres) -> Vec<Place> {
             folders
         }
     };
-    let mut places: Vec<Place> = Vec::new();
+    let mut places: Vec<(PathBuf, bool)> = Vec::new();
     let mut seen = Vec::new();
     for folder in folders {
-        let pg_dump = folder.join("pg_dump");
-        if !is_program(&pg_dump) {
+        let program = folder.join(name);
+        if !is_program(&program) {
             continue;
         }
-        let real = pg_dump.canonicalize().unwrap_or_else(|_| pg_dump.clone());
+        let real = program.canonicalize().unwrap_or_else(|_| program.clone());
         if seen.contains(&real) {
             continue;
         }
         // Debian's /usr/bin/pg_dump is a script that guesses a version from its own
         // configuration. The real ones are in the version folders: they go first.
         let is_wrapper = real.file_name().is_some_and(|name| name == "pg_wrapper");
-        places.push(Place { pg_dump, is_wrapper });
+        places.push((program, is_wrapper));
         seen.push(real);
     }
-    places.sort_by_key(|place| place.is_wrapper);
-    places
+    places.sort_by_key(|(_, is_wrapper)| *is_wrapper);
+    places.into_iter().map(|(path, _)| path).collect()
 }
 
 fn major_folders(root: &Path) -> Vec<PathBuf> {
@@ -111,12 +150,13 @@ fn is_program(path: &Path) -> bool {
 }
 
 /// `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` → text and major, or why not.
-async fn ask_version(pg_dump: &Path, settings: &settings::Postgres) -> Result<(String, u32), String> {
+async fn ask_version(program: &Path, settings: &settings::Postgres) -> Result<(String, u32), String> {
     let mut child = Child::start(Order {
-        program: pg_dump,
+        program,
         arguments: vec!["--version".into()],
         environment: environment(&settings.child_env, None),
         redactor: Redactor::default(),
+        special: Special::default(),
     })
     .map_err(|error| error.to_string())?;
     let Some(stdout) = child.take_stdout() else {
@@ -150,108 +190,25 @@ fn parse_version(text: &str) -> Option<(String, u32)> {
     Some((version.to_owned(), version[..digits].parse().ok()?))
 }
 
-/// The first of the best major; `found` is in order of preference.
-fn choose(found: &[Programs], server_major: u32, wanted: Option<u32>) -> Result<Programs> {
-    let list = || {
-        let each = found
-            .iter()
-            .map(|one| format!("{} in {}", one.version, one.pg_dump.display()));
-        each.collect::<Vec<_>>().join(", ")
-    };
-    if let Some(wanted) = wanted {
-        if wanted < server_major {
-            return Err(Error::new(
-                Code::Version,
-                format!("BACKUP_PG_DUMP_MAJOR={wanted} is older than the server, PostgreSQL {server_major}"),
-            )
-            .hint(format!(
-                "pg_dump reads no server newer than itself: set it to {server_major} or newer, or leave it out"
-            )));
-        }
-        if !found.iter().any(|one| one.major == wanted) {
-            return Err(Error::new(
-                Code::Version,
-                format!(
-                    "there is no pg_dump {wanted}, which BACKUP_PG_DUMP_MAJOR asks for; found: {}",
-                    list()
-                ),
-            ));
-        }
-    }
-    let fits = |one: &&Programs| match wanted {
-        Some(wanted) => one.major == wanted,
-        None => one.major >= server_major,
-    };
-    // min_by_key keeps the first among equals.
-    match found.iter().filter(fits).min_by_key(|one| one.major) {
-        Some(best) => Ok(best.clone()),
-        None => Err(Error::new(
-            Code::Version,
-            format!(
-                "the server is PostgreSQL {server_major}, and no pg_dump is that new; found: {}",
-                list()
-            ),
-        )),
-    }
-}
-
-fn missing(settings: &settings::Postgres, broken: &[String]) -> Error {
-    let place = match &settings.bin {
-        Some(folders) => {
-            let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-            format!("BACKUP_PG_BIN ({})", folders.join(":"))
-        }
-        None => format!("PATH, {}", ROOTS.map(|root| format!("{root}/*/bin")).join(" and ")),
-    };
-    let mut text = format!("pg_dump is missing: there is none in {place}");
-    if !broken.is_empty() {
-        text = format!(
-            "pg_dump is missing: what is in {place} does not work: {}",
-            broken.join("; ")
-        );
-    }
-    Error::new(Code::PgDumpErr, text)
-        .hint("install the PostgreSQL client of the server's major version, or point BACKUP_PG_BIN at its bin folder")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(major: u32, place: &str) -> Programs {
-        Programs {
-            pg_dump: place.into(),
-            pg_dumpall: None,
-            version: format!("{major}.1"),
-            major,
+    impl Search {
+        /// One of each of these majors, in `/0`, `/1` and so on.
+        pub(super) fn that_found(name: &'static str, majors: &[u32]) -> Search {
+            let installed = |(place, major): (usize, &u32)| Installed {
+                path: format!("/{place}/{name}").into(),
+                version: format!("{major}.1"),
+                major: *major,
+            };
+            Search {
+                name,
+                found: majors.iter().enumerate().map(installed).collect(),
+                broken: Vec::new(),
+                place: "PATH".into(),
+            }
         }
-    }
-
-    fn chosen(found: &[u32], server: u32, wanted: Option<u32>) -> Result<u32> {
-        let found: Vec<_> = found.iter().map(|major| of(*major, "x")).collect();
-        choose(&found, server, wanted).map(|one| one.major)
-    }
-
-    #[test]
-    fn the_servers_own_major_is_best_then_the_next_newer() {
-        assert_eq!(chosen(&[14, 18, 16, 17, 15], 16, None).unwrap(), 16);
-        assert_eq!(chosen(&[14, 18, 17, 15], 16, None).unwrap(), 17);
-        assert_eq!(chosen(&[16, 18], 16, Some(18)).unwrap(), 18);
-    }
-
-    #[test]
-    fn of_one_major_the_first_place_is_taken() {
-        let found = vec![of(15, "a"), of(15, "b")];
-        assert_eq!(choose(&found, 15, None).unwrap().pg_dump, PathBuf::from("a"));
-    }
-
-    #[test]
-    fn an_older_pg_dump_never_does() {
-        let error = chosen(&[14, 15], 16, None).unwrap_err();
-        assert_eq!(error.code(), Code::Version);
-        assert!(error.message().contains("14.1 in x"), "{error}");
-        assert_eq!(chosen(&[15, 16], 16, Some(15)).unwrap_err().code(), Code::Version);
-        assert_eq!(chosen(&[16], 16, Some(17)).unwrap_err().code(), Code::Version);
     }
 
     #[test]

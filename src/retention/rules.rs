@@ -24,7 +24,7 @@ const ID_START: &str = "pgstow-";
 const UPLOADS: &str = "uploads";
 
 /// What never got a manifest goes after this long, unless the next run finds a use for it.
-const PENDING_DAYS: u32 = 2;
+pub const PENDING_DAYS: u32 = 2;
 /// Longer than any upload may take: S3 aborts by the day on which an upload began, running or not.
 const UPLOAD_DAYS: u32 = 7;
 /// In a versioned bucket an expired object stays behind as an old version; a week is left to
@@ -57,17 +57,9 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         noncurrent_days: Some(noncurrent),
         abort_uploads_days: None,
     };
-    let kept = keeps(policy);
-    let longest = kept.iter().map(|&(_, days)| days).max().unwrap_or_default();
-    let days_of_tier = |tier: Tier| {
-        let in_policy = kept.iter().find(|(known, _)| *known == tier).map(|&(_, days)| days);
-        in_policy
-            .or_else(|| installed(before, tier))
-            .unwrap_or_else(|| longest.max(days_of(tier, 1)))
-    };
     let mut rules: Vec<Rule> = Tier::ALL
         .into_iter()
-        .map(|tier| tagged(tier.name(), days_of_tier(tier), EXPIRED_VERSION_DAYS))
+        .map(|tier| tagged(tier.name(), days_after(policy, tier, before), EXPIRED_VERSION_DAYS))
         .collect();
     rules.push(tagged(PENDING, PENDING_DAYS, 1));
     rules.push(Rule {
@@ -80,6 +72,20 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         abort_uploads_days: Some(UPLOAD_DAYS),
     });
     rules
+}
+
+/// Days for which a backup of this tier is kept where no rules are installed that say otherwise.
+pub fn days_kept(policy: &Policy, tier: Tier) -> u32 {
+    days_after(policy, tier, &[])
+}
+
+fn days_after(policy: &Policy, tier: Tier, before: &[Rule]) -> u32 {
+    let kept = keeps(policy);
+    let in_policy = kept.iter().find(|(known, _)| *known == tier).map(|&(_, days)| days);
+    in_policy.or_else(|| installed(before, tier)).unwrap_or_else(|| {
+        let longest = kept.iter().map(|&(_, days)| days).max().unwrap_or_default();
+        longest.max(days_of(tier, 1))
+    })
 }
 
 /// Days after which the rules in `before` expire a tier. Of two rules for it S3 obeys the shorter.

@@ -11,8 +11,8 @@ use super::layers::{self, Layer, Value, Values};
 use super::problems::Problems;
 use super::specs::{self, Algorithm};
 use super::{
-    Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Settings, StoreUrl, aliases, source,
-    stores,
+    Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Schedule, Settings, StoreUrl, aliases,
+    source, stores,
 };
 use crate::error::Result;
 
@@ -29,6 +29,8 @@ const STALL: Duration = Duration::from_secs(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const LEASE: Duration = Duration::from_secs(120);
 const RETENTION_DAYS: u32 = 30;
+/// A nightly backup, and two hours for it to be made.
+const MAX_AGE: Duration = Duration::from_secs(26 * 3_600);
 const DEFAULT_STORE: &str = "./backups";
 
 pub fn load(input: &Input) -> Result<Settings> {
@@ -70,6 +72,8 @@ impl Reader<'_> {
             policy: self.policy(),
             keep_last: self.count("BACKUP_KEEP_LAST", 1..=10_000).unwrap_or(1),
         };
+        let max_age = self.read("BACKUP_MAX_AGE", specs::age).unwrap_or(MAX_AGE);
+        let schedule = self.schedule();
         let compression = self.compression();
         let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
         let jobs = self.count("BACKUP_JOBS", 1..=64).unwrap_or(1);
@@ -90,6 +94,8 @@ impl Reader<'_> {
             source,
             stores,
             retention,
+            max_age,
+            schedule,
             compression,
             format: format.unwrap_or(Format::Custom),
             jobs,
@@ -175,6 +181,19 @@ impl Reader<'_> {
             }
         }
         found
+    }
+
+    /// As the older systems name them. Nothing here runs by them yet: they are known, and told.
+    fn schedule(&self) -> Schedule {
+        let text = |variable| {
+            let text = self.values.get(variable)?.text().trim();
+            (!text.is_empty()).then(|| text.to_owned())
+        };
+        Schedule {
+            full: text("FULL_BACKUP_SCHEDULE"),
+            incremental: text("INCREMENTAL_BACKUP_SCHEDULE"),
+            cleanup: text("CLEANUP_SCHEDULE"),
+        }
     }
 
     fn policy(&mut self) -> Policy {

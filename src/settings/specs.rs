@@ -40,6 +40,15 @@ pub fn duration(text: &str) -> Parsed<Duration> {
         .ok_or_else(|| format!("{text:?} is not a number of seconds from 1 to 604800"))
 }
 
+/// An age with its unit: a bare number would be days to one reader and hours to another.
+pub fn age(text: &str) -> Parsed<Duration> {
+    let limits = Duration::from_secs(60)..=Duration::from_secs(u64::from(MOST_DAYS) * 86_400);
+    let parsed = humantime::parse_duration(text).ok();
+    parsed
+        .filter(|age| limits.contains(age) && text.parse::<u64>().is_err())
+        .ok_or_else(|| format!("{text:?} is not a time such as 26h or 2d"))
+}
+
 /// Bytes, with an optional unit. `M` and `MB` mean what people mean by them here: MiB.
 pub fn size(text: &str) -> Parsed<u64> {
     let digits = text
@@ -243,13 +252,16 @@ mod tests {
         assert!(size("99999999999999999999G").is_err() && size("17179869184G").is_err() && size("MiB").is_err());
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(age("26h"), Ok(Duration::from_secs(26 * 3_600)));
+        assert_eq!(age("1day 2h"), age("26h"));
+        assert!(age("26").is_err() && age("0").is_err() && age("5s").is_err() && age("soon").is_err());
         assert!(duration("0").is_err() && duration("soon").is_err() && duration("-1").is_err());
     }
 
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in "\\PC*|[0-9a-z=:,. ]{0,24}") {
-            let _ = (retention(&text), compression(&text), size(&text), duration(&text), truth(&text));
+            let _ = (retention(&text), compression(&text), size(&text), duration(&text), age(&text), truth(&text));
         }
 
         #[test]

@@ -107,6 +107,13 @@ pub const SETTINGS: &[Setting] = &[
         "The newest N good backups never expire, whatever the retention says [default: 1]",
     ),
     flag(
+        "BACKUP_MAX_AGE",
+        "max-age",
+        "max_age",
+        "TIME",
+        "How old the last good backup may be before `status` calls for a person: 90m, 26h, 2d [default: 26h]",
+    ),
+    flag(
         "BACKUP_COMPRESSION",
         "compress",
         "compress",

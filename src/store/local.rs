@@ -9,12 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, access, statvfs};
 use sha2::{Digest, Sha256};
 
 use super::file_upload::FileUpload;
 use super::temporary::{self, Publish, Published, Temporary, blocking, io_error, with_clean_up};
-use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
+use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version};
 use crate::error::{Code, Error, Result};
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
@@ -233,6 +233,24 @@ impl Store for Local {
                 temporary::remove_folders(&root, folder);
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn space(&self) -> Result<Option<Space>> {
+        let root = self.root.clone();
+        blocking(move || {
+            // Before the first backup there is only the folder around it.
+            let folder = if root.exists() {
+                root.as_path()
+            } else {
+                temporary::parent(&root)
+            };
+            let disk = statvfs(folder).map_err(|error| io_error("measure the disk of", folder, error.into()))?;
+            Ok(Some(Space {
+                free: disk.f_bavail.saturating_mul(disk.f_frsize),
+                total: disk.f_blocks.saturating_mul(disk.f_frsize),
+            }))
         })
         .await
     }

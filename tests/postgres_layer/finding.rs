@@ -2,7 +2,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use pgstow::error::Code;
-use pgstow::postgres::Programs;
+use pgstow::postgres::{Programs, RestoreProgram, ServerPrograms};
 
 use crate::place::{bin, settings};
 
@@ -109,4 +109,58 @@ async fn debians_wrapper_gives_way_to_the_real_program() {
     // Where it is all there is, it will do.
     let found = Programs::find_below(&[], 15, &settings).await.unwrap();
     assert_eq!(found.pg_dump, path.join("pg_dump"));
+}
+
+#[tokio::test]
+async fn the_pg_restore_reads_the_archive_and_suits_the_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let roots = [root_of(folder.path(), &[15, 16, 17, 18])];
+    let mut settings = settings(15);
+    settings.bin = None;
+    for (minor, target, major, tolerates) in [
+        (14, 15, 15, false),
+        (14, 18, 18, false),
+        (15, 15, 16, false),
+        (16, 18, 18, false),
+        (16, 16, 17, true),
+    ] {
+        let found = RestoreProgram::find_below(&roots, (1, minor), target, &settings)
+            .await
+            .unwrap();
+        assert_eq!((found.major, found.tolerates_transaction_timeout), (major, tolerates));
+        assert!(found.version.starts_with(&major.to_string()), "{found:?}");
+    }
+    settings.bin = Some(vec![bin(15)]);
+    let error = RestoreProgram::find_below(&roots, (1, 16), 15, &settings)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::Version);
+    assert!(
+        error.message().contains("pg_restore 17 or newer; found: 15."),
+        "{error}"
+    );
+    settings.bin = Some(vec![folder.path().into()]);
+    let error = RestoreProgram::find_below(&roots, (1, 14), 15, &settings)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::RestoreErr);
+    assert!(error.message().contains("pg_restore is missing"), "{error}");
+}
+
+#[tokio::test]
+async fn a_servers_programs_are_found_beside_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let roots = [root_of(folder.path(), &[15, 17])];
+    let mut settings = settings(15);
+    settings.bin = None;
+    let found = ServerPrograms::find_below(&roots, 16, &settings).await.unwrap();
+    assert_eq!(found.major, 17);
+    assert_eq!(found.initdb, found.postgres.with_file_name("initdb"));
+    let error = ServerPrograms::find_below(&roots, 18, &settings).await.unwrap_err();
+    assert_eq!(error.code(), Code::Version);
+    // A client's package has no server.
+    settings.bin = Some(vec![folder.path().into()]);
+    let error = ServerPrograms::find_below(&roots, 15, &settings).await.unwrap_err();
+    assert_eq!(error.code(), Code::RestoreErr);
+    assert!(error.hint_text().contains("initdb"), "{}", error.hint_text());
 }

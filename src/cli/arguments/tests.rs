@@ -104,6 +104,31 @@ fn every_option_of_the_contract_is_there() {
 }
 
 #[test]
+fn the_store_is_listed_judged_and_pruned_as_a_whole_or_for_one_database() {
+    let database = Some("shop".to_owned());
+    assert_eq!(given(&["list"]).0, Command::List { database: None });
+    let list = Command::List {
+        database: database.clone(),
+    };
+    assert_eq!(given(&["list", "--database", "shop"]).0, list);
+    let (status, flags) = given(&["status", "--database=shop", "--max-age", "2d"]);
+    let expected = Command::Status {
+        database: database.clone(),
+    };
+    assert_eq!(status, expected);
+    assert_eq!(flags["BACKUP_MAX_AGE"], ["2d"]);
+    assert_eq!(given(&["prune"]).0, Command::Prune(PruneRequest::default()));
+    let request = PruneRequest {
+        dry_run: true,
+        verified_only: true,
+        database,
+    };
+    let line = ["cleanup", "--dry-run", "--verified-only", "--database", "shop"];
+    assert_eq!(given(&line).0, Command::Prune(request));
+    assert_eq!(refusal(&["list", "--database", ""]).code(), Code::Config);
+}
+
+#[test]
 fn what_is_not_understood_is_a_config_error_with_a_hint() {
     for line in [
         &[][..],
@@ -132,9 +157,7 @@ fn what_is_not_understood_is_a_config_error_with_a_hint() {
 
 #[test]
 fn commands_of_later_versions_are_absent() {
-    for name in [
-        "list", "status", "verify", "restore", "download", "prune", "doctor", "serve", "demo", "help",
-    ] {
+    for name in ["verify", "restore", "download", "doctor", "serve", "demo", "help"] {
         assert_eq!(refusal(&[name]).code(), Code::Config, "{name}");
     }
 }

@@ -89,13 +89,32 @@ fn a_request_names_kind_and_database() {
 
 #[test]
 fn what_this_version_cannot_do_is_said() {
-    for action in ["list", "status", "verify", "restore"] {
+    for action in ["verify", "restore"] {
         is_refused(&json!({"action": action}), "not in this version");
     }
     is_refused(
         &json!({"action": "backup", "kind": "incremental"}),
         "not in this version",
     );
+}
+
+#[test]
+fn the_store_is_asked_for_its_backups_and_its_state() {
+    asks_for(&json!({"action": "list"}), &Command::List { database: None });
+    asks_for(&json!({"action": "status"}), &Command::Status { database: None });
+    let database = Some("shop".to_owned());
+    asks_for(
+        &json!({"action": "list", "database": "shop"}),
+        &Command::List {
+            database: database.clone(),
+        },
+    );
+    asks_for(
+        &json!({"action": "status", "database": "shop"}),
+        &Command::Status { database },
+    );
+    is_refused(&json!({"action": "list", "kind": "full"}), "kind");
+    is_refused(&json!({"action": "status", "database": ""}), "database");
 }
 
 #[test]

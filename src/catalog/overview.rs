@@ -1,0 +1,218 @@
+//! What lists, status and prune want to know of every backup: a listing, then one request per
+//! manifest and one per verification, many at once.
+
+use futures::stream::{self, StreamExt};
+
+use super::{BackupId, Listed, VERIFICATION, backups};
+use crate::error::{Code, Error, Result};
+use crate::manifest::{Broken, Figures};
+use crate::store::Store;
+use crate::verification::{Verdict, Verification};
+
+/// Requests on their way at once.
+const AT_ONCE: usize = 32;
+/// Files that may refuse to be read before the store itself counts as failing: each of them costs
+/// all the patience that a request has.
+const FAILURES: usize = 8;
+
+/// One folder that has a manifest.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    pub listed: Listed,
+    pub seen: Seen,
+    /// Names of the files that the manifest names and that are not there with their sizes.
+    pub lacks: Vec<String>,
+    pub verification: Option<Verification>,
+    /// Why there is none although its file is there.
+    pub unverifiable: Option<String>,
+}
+
+/// What the manifest turned out to be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen {
+    Backup(Box<Figures>),
+    Broken(Broken),
+    /// The store failed to give it.
+    Unread(String),
+}
+
+impl Overview {
+    pub fn id(&self) -> &BackupId {
+        &self.listed.id
+    }
+
+    pub fn figures(&self) -> Option<&Figures> {
+        match &self.seen {
+            Seen::Backup(figures) => Some(figures),
+            Seen::Broken(_) | Seen::Unread(_) => None,
+        }
+    }
+
+    /// What is wrong with the manifest, in a sentence.
+    pub fn flaw(&self) -> Option<String> {
+        match &self.seen {
+            Seen::Backup(_) => None,
+            Seen::Broken(broken) => Some(broken.to_string()),
+            Seen::Unread(why) => Some(why.clone()),
+        }
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        self.verification
+            .as_ref()
+            .map_or(Verdict::Unproved, Verification::verdict)
+    }
+
+    /// Its manifest is whole, its files are there, and nobody has found them wanting.
+    pub fn is_good(&self) -> bool {
+        self.figures().is_some() && self.lacks.is_empty() && self.verdict() != Verdict::Damaged
+    }
+}
+
+/// As [`backups`], of a store that is there. One whose folder is gone lists as empty, and would
+/// pass for a store without backups; one that may not be written to can be read all the same.
+pub async fn reachable_folders(store: &dyn Store, database: Option<&str>) -> Result<Vec<Listed>> {
+    match store.reach().await {
+        Err(error) if error.code() != Code::Eacces => Err(error),
+        _ => backups(store, database).await,
+    }
+}
+
+/// Reads the manifests of these folders, in their order; those without one are passed over. What
+/// is wrong with one backup is told with it; an error means that the store keeps failing.
+pub async fn overviews(store: &dyn Store, listed: Vec<Listed>) -> Result<Vec<Overview>> {
+    let folders = listed.into_iter().filter(|one| one.has_manifest);
+    let mut reads = stream::iter(folders)
+        .map(|listed| overview(store, listed))
+        .buffered(AT_ONCE);
+    let mut found = Vec::new();
+    let mut failures = 0;
+    while let Some((overview, failed)) = reads.next().await {
+        if let Some(error) = failed {
+            failures += 1;
+            if failures > FAILURES {
+                return Err(error);
+            }
+        }
+        found.extend(overview);
+    }
+    Ok(found)
+}
+
+/// `None`: removed since it was listed. The error is the store's, and stands in the overview too.
+async fn overview(store: &dyn Store, listed: Listed) -> (Option<Overview>, Option<Error>) {
+    let id = &listed.id;
+    let (seen, mut failed) = match store.get(&id.manifest_key()).await {
+        Ok(None) => return (None, None),
+        Ok(Some(object)) => match Figures::parse(&object.body, id) {
+            Ok(figures) => (Seen::Backup(Box::new(figures)), None),
+            Err(broken) => (Seen::Broken(broken), None),
+        },
+        Err(error) => (Seen::Unread(error.message()), Some(error)),
+    };
+    let (mut verification, mut unverifiable) = (None, None);
+    if listed.file(VERIFICATION).is_some() && failed.is_none() {
+        match store.get(&id.key(VERIFICATION)).await {
+            Ok(None) => {}
+            Ok(Some(object)) => match Verification::parse(&object.body, id) {
+                Ok(read) => verification = Some(read),
+                Err(broken) => unverifiable = Some(broken.to_string()),
+            },
+            Err(error) => {
+                unverifiable = Some(error.message());
+                failed = Some(error);
+            }
+        }
+    }
+    let lacks = match &seen {
+        Seen::Backup(figures) => listed.lacking(&figures.files).map(|file| file.name.clone()).collect(),
+        Seen::Broken(_) | Seen::Unread(_) => Vec::new(),
+    };
+    let overview = Overview {
+        listed,
+        seen,
+        lacks,
+        verification,
+        unverifiable,
+    };
+    (Some(overview), failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::tests::{id, plant};
+    use crate::manifest::tests::sample;
+    use crate::retention::Tier;
+    use crate::store::memory::{Fault, MemoryStore, Op};
+
+    async fn all(store: &MemoryStore) -> Result<Vec<Overview>> {
+        let listed = reachable_folders(store, None).await?;
+        overviews(store, listed).await
+    }
+
+    #[tokio::test]
+    async fn five_thousand_backups_cost_one_listing_and_one_request_each() {
+        let store = MemoryStore::without_lifecycle();
+        let first = id("shop/20100101T040500Z-full").timestamp();
+        for day in 0..5_000 {
+            let at = first + jiff::SignedDuration::from_hours(24 * day);
+            let id = BackupId::next("shop", crate::backup_id::Kind::Full, at, None);
+            let bytes = sample(&id, Tier::Daily).to_bytes().unwrap();
+            store.plant(&id.manifest_key(), bytes, &[]);
+        }
+        let newest = "shop/20230909T040500Z-full";
+        store.plant(&format!("{newest}/verification.json"), "{", &[]);
+        let found = all(&store).await.unwrap();
+        assert_eq!(found.len(), 5_000);
+        assert_eq!(found[0].id().to_string(), newest);
+        assert_eq!(found[0].figures().unwrap().tables.rows, 3);
+        // To see whether it is there, the databases, the listing, and one verification.
+        assert_eq!(store.requests(), 5_000 + 4);
+        assert_eq!(store.calls(Op::Get).len(), 5_001);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_one_backup_is_told_with_it() {
+        let store = MemoryStore::without_lifecycle();
+        let day = |day: u32| id(&format!("shop/202501{day:02}T040500Z-full"));
+        for number in 1..=5 {
+            plant(&store, &sample(&day(number), Tier::Daily), "");
+        }
+        store.plant(&day(5).manifest_key(), "{\"schema\":", &[]);
+        store.plant(&day(4).manifest_key(), "{\"schema\": 2}", &[]);
+        let copied = sample(&day(1), Tier::Daily).to_bytes().unwrap();
+        store.plant(&day(3).manifest_key(), copied, &[]);
+        store.remove(&day(2).key("shop.toc"));
+        store.plant(&day(1).key(VERIFICATION), "[]", &[]);
+        store.plant("shop/20250106T040500Z-full/shop.dump", "x", &[]);
+        let found = all(&store).await.unwrap();
+        assert_eq!(found.len(), 5);
+        for (overview, flaw) in found.iter().zip(["not JSON", "schema 2", "copied or moved"]) {
+            assert!(overview.flaw().unwrap().contains(flaw), "{:?}", overview.seen);
+            assert!(!overview.is_good());
+        }
+        assert_eq!(found[3].lacks, ["shop.toc"]);
+        assert!(!found[3].is_good());
+        assert!(found[4].unverifiable.is_some() && found[4].is_good());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_told_and_a_store_that_keeps_failing_is_an_error() {
+        let store = MemoryStore::without_lifecycle();
+        for number in 1..=20 {
+            plant(
+                &store,
+                &sample(&id(&format!("shop/202501{number:02}T040500Z-full")), Tier::Daily),
+                "",
+            );
+        }
+        store.fault(Op::Get, 1, Fault::Reject);
+        let found = all(&store).await.unwrap();
+        assert_eq!(found.iter().filter(|one| one.flaw().is_some()).count(), 1);
+        for nth in 1..=20 {
+            store.fault(Op::Get, nth, Fault::Reject);
+        }
+        assert_eq!(all(&store).await.unwrap_err().code(), Code::Store);
+    }
+}

@@ -1,0 +1,93 @@
+//! `list`: the backups in the store, newest first, from the store alone.
+
+mod report;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::catalog::{Overview, overviews, reachable_folders};
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::verification::Outcome;
+
+pub use report::{Entry, ListReport, Problem, Proof};
+
+/// Asks the primary; if it cannot be read, the next store, and says so.
+pub async fn run(stores: &[Arc<dyn Store>], database: Option<&str>, now: Timestamp) -> Result<ListReport> {
+    let mut failed: Vec<Error> = Vec::new();
+    for store in stores {
+        match read(&**store, database).await {
+            Ok(found) => return Ok(tell(store.url(), &found, &failed, now)),
+            Err(error) => failed.push(error),
+        }
+    }
+    let mut failed = failed.into_iter();
+    let first = failed.next().unwrap_or_else(|| Error::internal("no store to list"));
+    Err(failed.fold(first, Error::also))
+}
+
+async fn read(store: &dyn Store, database: Option<&str>) -> Result<Vec<Overview>> {
+    let listed = reachable_folders(store, database).await?;
+    overviews(store, listed).await
+}
+
+fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> ListReport {
+    let mut report = ListReport::of(url);
+    for error in failed {
+        report.problems.push(Problem {
+            backup: None,
+            problem: format!("{error}: this is the list of {url}"),
+        });
+    }
+    for overview in found {
+        let id = overview.id();
+        let mut problem = |problem: String| {
+            report.problems.push(Problem {
+                backup: Some(id.clone()),
+                problem,
+            });
+        };
+        if let Some(flaw) = overview.flaw() {
+            problem(flaw);
+        }
+        if !overview.lacks.is_empty() {
+            problem(format!("lacks {}", overview.lacks.join(", ")));
+        }
+        if let Some(why) = &overview.unverifiable {
+            problem(why.clone());
+        }
+        report.backups.extend(entry(overview, now));
+    }
+    report
+}
+
+fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
+    let figures = overview.figures()?;
+    let proof = |outcome: &Outcome| Proof {
+        status: outcome.status,
+        at: outcome.at,
+        age_seconds: now.duration_since(outcome.at).as_secs(),
+    };
+    let verification = overview.verification.as_ref();
+    Some(Entry {
+        id: figures.id.clone(),
+        database: figures.database.clone(),
+        kind: figures.kind,
+        timestamp: figures.timestamp,
+        finished_at: figures.finished_at,
+        age_seconds: now.duration_since(figures.timestamp).as_secs(),
+        duration_seconds: figures.seconds(),
+        bytes: overview.listed.bytes(),
+        tables: figures.tables.count,
+        rows: figures.tables.rows,
+        tier: figures.tier,
+        format: figures.format,
+        compression: figures.compression,
+        server_version: figures.server.version.clone(),
+        complete: overview.lacks.is_empty(),
+        lacks: overview.lacks.clone(),
+        verified: verification.and_then(|one| one.verify.as_ref()).map(proof),
+        drilled: verification.and_then(|one| one.drill.as_ref()).map(proof),
+    })
+}

@@ -1,0 +1,106 @@
+//! A manifest as a list tells it: the tables are counted while they are read, and not kept, since
+//! thousands of manifests may have thousands of tables each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::{Broken, Compression, FileRecord, Server, check, custom, format_name, parse};
+use crate::backup_id::{BackupId, Kind};
+use crate::retention::Tier;
+use crate::settings::Format;
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Figures {
+    pub id: BackupId,
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    pub timestamp: Timestamp,
+    pub finished_at: Timestamp,
+    /// Of the pgstow that made it.
+    pub version: String,
+    pub database: String,
+    pub server: Server,
+    #[serde(with = "format_name", default = "custom")]
+    pub format: Format,
+    pub compression: Compression,
+    pub tier: Tier,
+    pub files: BTreeMap<String, FileRecord>,
+    #[serde(default)]
+    pub missing: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tables: Tally,
+}
+
+/// How many tables there are, and how many rows in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    pub count: u64,
+    pub rows: u64,
+}
+
+impl Figures {
+    /// Reads the manifest found in `id`'s folder.
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+        let figures: Self = parse(bytes)?;
+        check(id, &figures.id, &figures.files)?;
+        Ok(figures)
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.finished_at.duration_since(self.timestamp).as_secs_f64().max(0.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tally {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Table {
+            rows: u64,
+        }
+        struct Counting;
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Tally;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of tables")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut tables: A) -> Result<Tally, A::Error> {
+                let mut tally = Tally::default();
+                while let Some(Table { rows }) = tables.next_element()? {
+                    tally.count += 1;
+                    tally.rows = tally.rows.saturating_add(rows);
+                }
+                Ok(tally)
+            }
+        }
+        deserializer.deserialize_seq(Counting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::tests::sample;
+
+    #[test]
+    fn tables_are_counted_and_what_is_no_table_is_a_broken_shape() {
+        let id: BackupId = "shop/20250131T040500Z-full".parse().unwrap();
+        let mut manifest = sample(&id, Tier::Weekly);
+        manifest.finished_at = id.timestamp() + jiff::SignedDuration::from_secs(90);
+        manifest.tables = vec![manifest.tables[0].clone(); 5];
+        let figures = Figures::parse(&manifest.to_bytes().unwrap(), &id).unwrap();
+        assert_eq!(figures.tables, Tally { count: 5, rows: 15 });
+        assert_eq!((figures.tier, figures.seconds()), (Tier::Weekly, 90.0));
+        assert_eq!(figures.files, manifest.files);
+
+        let mut json = serde_json::to_value(&manifest).unwrap();
+        json["tables"] = serde_json::json!([7]);
+        let broken = Figures::parse(json.to_string().as_bytes(), &id).unwrap_err();
+        assert!(matches!(broken, Broken::Shape(_)), "{broken}");
+    }
+}

@@ -1,0 +1,281 @@
+//! pg_restore at work: how it is asked, and what its end means.
+
+mod complaints;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::child::{Child, Exit, Order, Special, environment};
+use super::{ConnectionInfo, Passfile, Redactor, RestoreProgram};
+use crate::error::{Code, Error, Result};
+use crate::settings;
+use complaints::Complaints;
+pub(super) use complaints::without_values;
+
+/// Where the archive comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArchiveInput {
+    /// Written into [`Restoring::take_stdin`].
+    Stdin,
+    /// Read by pg_restore itself; only so can it work with several jobs.
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    PreData,
+    Data,
+    PostData,
+}
+
+/// What pg_restore is asked to do.
+#[derive(Debug, Clone)]
+pub struct RestoreOrder<'a> {
+    pub program: &'a RestoreProgram,
+    /// The target database.
+    pub info: &'a ConnectionInfo,
+    pub passfile: Option<&'a Passfile>,
+    pub settings: &'a settings::Postgres,
+    pub archive: ArchiveInput,
+    /// A file that names the entries to restore, in their order (`--use-list`).
+    pub list: Option<PathBuf>,
+    /// Only these; all when empty.
+    pub sections: Vec<Section>,
+    pub jobs: usize,
+    pub single_transaction: bool,
+    pub no_owner: bool,
+    pub no_privileges: bool,
+    pub no_tablespaces: bool,
+    /// Otherwise errors of single entries become warnings.
+    pub exit_on_error: bool,
+}
+
+/// A running pg_restore. Dropping it kills it; it never outlives us.
+#[derive(Debug)]
+pub struct Restoring {
+    child: Child,
+    complaints: Arc<Mutex<Complaints>>,
+    exit_on_error: bool,
+}
+
+/// It came to its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreEnd {
+    /// What it could not do, where the order let it go on; a hundred at most.
+    pub warnings: Vec<String>,
+}
+
+impl Restoring {
+    pub fn start(order: &RestoreOrder<'_>) -> Result<Restoring> {
+        let tolerates = order.program.tolerates_transaction_timeout;
+        if tolerates && order.single_transaction {
+            return Err(Error::new(
+                Code::Version,
+                format!(
+                    "pg_restore {} sets transaction_timeout, which the target does not know and which would break a \
+                     single transaction",
+                    order.program.version
+                ),
+            )
+            .hint("restore without a single transaction, or into PostgreSQL 17 or newer"));
+        }
+        let redactor = Redactor::new(order.info);
+        let complaints = Arc::new(Mutex::new(Complaints::new(
+            redactor.clone(),
+            tolerates,
+            tolerates && order.exit_on_error,
+        )));
+        let heard = Arc::clone(&complaints);
+        let child = Child::start(Order {
+            program: &order.program.pg_restore,
+            arguments: arguments(order)?,
+            environment: environment(&order.settings.child_env, order.passfile),
+            redactor,
+            special: Special {
+                stdin: order.archive == ArchiveInput::Stdin,
+                listener: Some(Box::new(move |line| {
+                    heard.lock().unwrap_or_else(PoisonError::into_inner).hear(line)
+                })),
+                ..Special::default()
+            },
+        })
+        .map_err(|error| {
+            let program = order.program.pg_restore.display();
+            Error::new(Code::RestoreErr, format!("cannot start {program}")).source(error)
+        })?;
+        Ok(Restoring {
+            child,
+            complaints,
+            exit_on_error: order.exit_on_error,
+        })
+    }
+
+    /// Its input, once, for a blocking writer in a thread of its own; dropping it is the end of
+    /// the archive. When pg_restore is gone, writing is an error (`BrokenPipe`), and
+    /// [`Restoring::wait`] says why it went.
+    pub fn take_stdin(&mut self) -> Option<File> {
+        self.child.take_stdin()
+    }
+
+    /// Waits for the end and judges it; may be asked again. `RESTORE_ERR`, naming the entry, if
+    /// it failed.
+    pub async fn wait(&self) -> Result<RestoreEnd> {
+        let exit = self.child.wait().await;
+        let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        judge(&exit, &complaints, self.exit_on_error)
+    }
+
+    /// Ends it in order (it cancels its queries on the server), or else by force; returns when it
+    /// is gone.
+    pub async fn stop(&self) {
+        self.child.stop().await;
+    }
+}
+
+fn arguments(order: &RestoreOrder<'_>) -> Result<Vec<OsString>> {
+    // Verbose, or it does not say which entry an error is about.
+    let mut arguments: Vec<OsString> = vec!["--no-password".into(), "--verbose".into()];
+    let mut flag = |wanted: bool, name: &str| {
+        if wanted {
+            arguments.push(name.into());
+        }
+    };
+    // pg_restore's own stop would come at `transaction_timeout`: then the listener stops it.
+    let stops = order.exit_on_error && !order.program.tolerates_transaction_timeout;
+    flag(stops, "--exit-on-error");
+    flag(order.single_transaction, "--single-transaction");
+    flag(order.no_owner, "--no-owner");
+    flag(order.no_privileges, "--no-privileges");
+    flag(order.no_tablespaces, "--no-tablespaces");
+    for section in &order.sections {
+        flag(
+            true,
+            match section {
+                Section::PreData => "--section=pre-data",
+                Section::Data => "--section=data",
+                Section::PostData => "--section=post-data",
+            },
+        );
+    }
+    if order.jobs > 1 {
+        arguments.push(format!("--jobs={}", order.jobs).into());
+    }
+    if let Some(list) = &order.list {
+        let mut argument = OsString::from("--use-list=");
+        argument.push(list);
+        arguments.push(argument);
+    }
+    arguments.push(format!("--dbname={}", order.info.settled()?.to_conninfo()).into());
+    if let ArchiveInput::File(path) = &order.archive {
+        arguments.push("--".into());
+        arguments.push(path.into());
+    }
+    Ok(arguments)
+}
+
+/// What its end means. Its exit status alone does not tell an end with ignored errors from a
+/// failure; its last line does.
+fn judge(exit: &Exit, complaints: &Complaints, exit_on_error: bool) -> Result<RestoreEnd> {
+    let went_on = exit.status.code() == Some(1) && complaints.came_to_the_end();
+    if exit.status.success() || (went_on && (!exit_on_error || complaints.count() == 0)) {
+        return Ok(RestoreEnd {
+            warnings: complaints.all(),
+        });
+    }
+    let why = match exit.signal_name() {
+        Some(signal) => format!("was ended by {signal}"),
+        None => format!("failed with exit status {}", exit.status.code().unwrap_or(-1)),
+    };
+    let words = complaints.first().unwrap_or_else(|| exit.last_words());
+    let text = if words.is_empty() {
+        format!("pg_restore {why}")
+    } else {
+        format!("pg_restore {why}: {words}")
+    };
+    let error = Error::new(Code::RestoreErr, text);
+    Err(match hint(&words) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    })
+}
+
+/// The server's words are as it is configured; English ones are understood.
+fn hint(words: &str) -> Option<&'static str> {
+    let says = |needles: &[&str]| needles.iter().any(|needle| words.contains(needle));
+    Some(if says(&["already exists"]) {
+        "restore into an empty database, or let --clean drop what is in the way"
+    } else if says(&["is not available", "extension control file"]) {
+        "install the extension's package on the target's machine"
+    } else if says(&["No space left on device"]) {
+        "free space on the target's disk"
+    } else if says(&[
+        "permission denied",
+        "must be superuser",
+        "must be owner",
+        "must be member",
+    ]) {
+        "restore as a role that may create these objects; --no-owner and --no-privileges leave the rest out"
+    } else if says(&["unsupported version", "did not find magic string", "input file"]) {
+        "the archive did not come through whole, or is not for this pg_restore"
+    } else {
+        return None;
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    const IGNORED: &str = "pg_restore: warning: errors ignored on restore: 1\n";
+    const TIMEOUT: &str = "pg_restore: while INITIALIZING:\npg_restore: error: could not execute query: \
+        ERROR:  unrecognized configuration parameter \"transaction_timeout\"\nCommand was: SET transaction_timeout = 0;\n\n";
+    const EXISTS: &str = "pg_restore: while PROCESSING TOC:\npg_restore: from TOC entry 215; 1259 16385 TABLE t postgres\n\
+        pg_restore: error: could not execute query: ERROR:  relation \"t\" already exists\nCommand was: CREATE TABLE public.t (\n\
+        );\n\n\n";
+
+    fn verdict(raw_status: i32, stderr: &str, tolerates: bool, exit_on_error: bool) -> Result<RestoreEnd> {
+        let mut complaints = Complaints::new(Redactor::default(), tolerates, tolerates && exit_on_error);
+        for line in stderr.lines() {
+            complaints.hear(line);
+        }
+        let exit = Exit {
+            status: ExitStatus::from_raw(raw_status),
+            stderr: stderr.into(),
+        };
+        judge(&exit, &complaints, exit_on_error)
+    }
+
+    #[test]
+    fn an_end_with_ignored_errors_is_told_from_a_failure() {
+        assert_eq!(verdict(0, "", false, true).unwrap(), RestoreEnd::default());
+        let end = verdict(1 << 8, &(EXISTS.to_owned() + IGNORED), false, false).unwrap();
+        assert_eq!(end.warnings.len(), 1);
+        assert!(end.warnings[0].contains("TABLE t postgres"), "{end:?}");
+        let error = verdict(1 << 8, EXISTS, false, false).unwrap_err();
+        assert_eq!(error.code(), Code::RestoreErr);
+        let error = verdict(
+            1 << 8,
+            "pg_restore: error: could not read from input file: end of file",
+            false,
+            false,
+        );
+        assert!(error.unwrap_err().message().contains("end of file"));
+        assert!(verdict(9, "", false, false).unwrap_err().message().contains("SIGKILL"));
+    }
+
+    #[test]
+    fn only_the_one_known_error_is_tolerated_and_only_where_it_may_be() {
+        let only = TIMEOUT.to_owned() + IGNORED;
+        assert_eq!(verdict(1 << 8, &only, true, true).unwrap(), RestoreEnd::default());
+        assert!(verdict(1 << 8, &only, false, true).is_err());
+        let more = TIMEOUT.to_owned() + EXISTS + IGNORED;
+        let error = verdict(1 << 8, &more, true, true).unwrap_err();
+        assert!(error.message().contains("already exists") && !error.message().contains("transaction_timeout"));
+        assert_eq!(verdict(1 << 8, &more, true, false).unwrap().warnings.len(), 1);
+    }
+}

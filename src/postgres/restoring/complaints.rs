@@ -1,0 +1,236 @@
+//! What pg_restore says on stderr, understood line by line while it runs.
+//!
+//! ```text
+//! pg_restore: while PROCESSING TOC:
+//! pg_restore: from TOC entry 215; 1259 16385 TABLE t postgres
+//! pg_restore: error: could not execute query: ERROR:  relation "t" already exists
+//! DETAIL:  …
+//! Command was: CREATE TABLE …
+//! ```
+
+use super::super::Redactor;
+use super::super::child::{Hearing, quoted};
+
+const KEPT: usize = 100;
+/// What follows the error about the setting that an old server does not know. The error itself is
+/// in the server's own language.
+const SETS_TIMEOUT: &str = "Command was: SET transaction_timeout = 0;";
+const LAST_LINE: &str = "warning: errors ignored on restore";
+
+#[derive(Debug)]
+pub(super) struct Complaints {
+    redactor: Redactor,
+    tolerates_transaction_timeout: bool,
+    stops_at_first: bool,
+    /// An error that the next line will tell whether to tolerate.
+    doubtful: Option<String>,
+    /// The entry that it is at.
+    entry: Option<String>,
+    kept: Vec<String>,
+    count: usize,
+    listening: Listening,
+    came_to_the_end: bool,
+}
+
+/// What the next line without the program's name belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listening {
+    Complaint,
+    Nothing,
+}
+
+impl Complaints {
+    pub fn new(redactor: Redactor, tolerates_transaction_timeout: bool, stops_at_first: bool) -> Self {
+        Self {
+            redactor,
+            tolerates_transaction_timeout,
+            stops_at_first,
+            doubtful: None,
+            entry: None,
+            kept: Vec::new(),
+            count: 0,
+            listening: Listening::Nothing,
+            came_to_the_end: false,
+        }
+    }
+
+    pub fn hear(&mut self, line: &str) -> Hearing {
+        if line.trim().is_empty() {
+            return Hearing::GoOn;
+        }
+        // A command that it quotes may hold any line; the true last line has none after it.
+        self.came_to_the_end = false;
+        let verdict = match self.doubtful.take() {
+            Some(_) if line.trim_end() == SETS_TIMEOUT => return Hearing::GoOn,
+            Some(error) => self.complain(&error),
+            None => Hearing::GoOn,
+        };
+        match self.understand(line) {
+            Hearing::GoOn => verdict,
+            Hearing::Stop => Hearing::Stop,
+        }
+    }
+
+    fn understand(&mut self, line: &str) -> Hearing {
+        let Some(said) = line.strip_prefix("pg_restore: ") else {
+            self.explain(line);
+            return Hearing::GoOn;
+        };
+        if said.starts_with("while ") {
+            self.entry = None;
+        } else if let Some(entry) = said.strip_prefix("from TOC entry ") {
+            self.entry = Some(entry.to_owned());
+        } else if let Some(error) = said.strip_prefix("error: ") {
+            self.listening = Listening::Nothing;
+            if self.tolerates_transaction_timeout && error.contains("transaction_timeout") {
+                self.doubtful = Some(error.to_owned());
+                return Hearing::GoOn;
+            }
+            return self.complain(error);
+        } else if said.starts_with("detail: ") || said.starts_with("hint: ") {
+            self.explain(said);
+            return Hearing::GoOn;
+        } else if said.starts_with(LAST_LINE) {
+            self.came_to_the_end = true;
+        }
+        self.listening = Listening::Nothing;
+        Hearing::GoOn
+    }
+
+    fn complain(&mut self, error: &str) -> Hearing {
+        self.count += 1;
+        if self.kept.len() < KEPT {
+            let text = match &self.entry {
+                Some(entry) => format!("from TOC entry {entry}: {error}"),
+                None => error.to_owned(),
+            };
+            self.kept.push(quoted(&self.redactor.clean(&text)));
+            self.listening = Listening::Complaint;
+        }
+        if self.stops_at_first {
+            Hearing::Stop
+        } else {
+            Hearing::GoOn
+        }
+    }
+
+    /// Details of the last complaint; the command that failed is not quoted.
+    fn explain(&mut self, line: &str) {
+        if line.starts_with("Command was: ") {
+            self.listening = Listening::Nothing;
+        }
+        let telling = ["DETAIL: ", "HINT: ", "CONTEXT: ", "detail: ", "hint: "];
+        if self.listening == Listening::Complaint
+            && telling.iter().any(|start| line.starts_with(start))
+            && let Some(last) = self.kept.last_mut()
+        {
+            let line = self.redactor.clean(&without_values(line));
+            *last = quoted(&format!("{last} | {line}"));
+        }
+    }
+
+    /// Whether it worked through the whole archive and said so, with errors on the way.
+    pub fn came_to_the_end(&self) -> bool {
+        self.came_to_the_end
+    }
+
+    /// Those that are not tolerated.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn first(&self) -> Option<String> {
+        self.kept.first().cloned()
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        let mut all = self.kept.clone();
+        if self.count > KEPT {
+            all.push(format!("and {} more", self.count - KEPT));
+        }
+        all
+    }
+}
+
+/// A detail without the row that it quotes: `Key (id)=(…)`, `COPY t, line 1, column a`.
+pub(in super::super) fn without_values(line: &str) -> String {
+    if line.starts_with("CONTEXT: ") {
+        return line.split(": \"").next().unwrap_or(line).to_owned();
+    }
+    for before_row in ["=(", "contains ("] {
+        if let (Some(at), Some(end)) = (line.find(before_row), line.rfind(')')) {
+            let start = at + before_row.len();
+            if start <= end {
+                return format!("{}…{}", &line[..start], &line[end..]);
+            }
+        }
+    }
+    line.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(lines: &str, tolerates: bool) -> (Complaints, Vec<Hearing>) {
+        let mut complaints = Complaints::new(Redactor::default(), tolerates, true);
+        let hearings = lines.lines().map(|line| complaints.hear(line)).collect();
+        (complaints, hearings)
+    }
+
+    #[test]
+    fn the_entry_the_error_and_its_details_are_kept_but_no_row_and_no_command() {
+        let (complaints, hearings) = heard(
+            "pg_restore: while PROCESSING TOC:\npg_restore: from TOC entry 3; 0 1 TABLE DATA t ada\n\
+             pg_restore: error: COPY failed for table \"t\": ERROR:  duplicate key\n\
+             DETAIL:  Key (name)=(Grace (Hopper)) already exists.\nCONTEXT:  COPY t, line 3: \"Grace\"\n\
+             Command was: INSERT Grace\nDETAIL:  Grace\n",
+            false,
+        );
+        let text = complaints.first().unwrap();
+        assert_eq!(
+            text,
+            "from TOC entry 3; 0 1 TABLE DATA t ada: COPY failed for table \"t\": ERROR:  duplicate key | \
+             DETAIL:  Key (name)=(…) already exists. | CONTEXT:  COPY t, line 3"
+        );
+        assert_eq!(hearings[2], Hearing::Stop);
+    }
+
+    #[test]
+    fn the_unknown_setting_is_tolerated_in_every_language_but_a_table_of_that_name_is_not() {
+        for error in [
+            "ERROR:  unrecognized configuration parameter \"transaction_timeout\"",
+            "FEHLER:  nicht erkannter Konfigurationsparameter »transaction_timeout«",
+        ] {
+            let error = format!("pg_restore: error: could not execute query: {error}\n");
+            let lines = format!("{error}Command was: SET transaction_timeout = 0;\n");
+            let (complaints, hearings) = heard(&lines, true);
+            assert_eq!(complaints.count(), 0);
+            assert_eq!(hearings, [Hearing::GoOn, Hearing::GoOn]);
+            assert_eq!(heard(&lines, false).0.count(), 1);
+            let (complaints, hearings) = heard(
+                &format!("{error}Command was: CREATE TABLE transaction_timeout ();"),
+                true,
+            );
+            assert_eq!((complaints.count(), hearings[1]), (1, Hearing::Stop));
+        }
+    }
+
+    #[test]
+    fn the_end_is_believed_only_as_the_last_line() {
+        let last = "pg_restore: warning: errors ignored on restore: 1\n";
+        assert!(heard(last, false).0.came_to_the_end());
+        assert!(
+            !heard(&format!("{last}pg_restore: error: x\n"), false)
+                .0
+                .came_to_the_end()
+        );
+    }
+
+    #[test]
+    fn thousands_of_errors_are_counted_and_a_hundred_kept() {
+        let (complaints, _) = heard(&"pg_restore: error: x\n".repeat(1000), false);
+        assert_eq!(complaints.all().len(), KEPT + 1);
+        assert_eq!(complaints.all()[KEPT], "and 900 more");
+    }
+}

@@ -1,0 +1,285 @@
+//! A folder that only we can enter, gone when we are: for the password on its way to PostgreSQL's
+//! programs, the small files that they read, and a throwaway server's data.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// Held locked while its owner lives; the kernel lets go of it however the owner dies.
+const LOCK: &str = "lock";
+/// A folder may be so new that its lock is not taken yet.
+const YOUNG: Duration = Duration::from_secs(60);
+/// Deeper than PostgreSQL's data, and far from the end of the stack.
+const DEEPEST: usize = 64;
+
+/// Removed with all that is in it on drop. What a killed process leaves behind is removed by a
+/// later [`sweep_stale`].
+#[derive(Debug)]
+pub struct PrivateFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl PrivateFolder {
+    /// A new folder below `temp`, of mode 0700.
+    pub fn create(temp: &Path) -> Result<PrivateFolder> {
+        let failed = |error: std::io::Error| {
+            Error::internal(format!("cannot make a private folder below {}", temp.display()))
+                .source(error)
+                .hint("point TMPDIR at a folder that this user may write to")
+        };
+        let path = temp.join(folder_name().map_err(failed)?);
+        DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+        match lock(&path) {
+            Ok(lock) => Ok(PrivateFolder { path, _lock: lock }),
+            Err(error) => {
+                remove(&path);
+                Err(failed(error))
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A new file of mode 0600 with these bytes. `name` is a bare file name.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        create_file(&path)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(|error| Error::internal(format!("cannot write {}", path.display())).source(error))?;
+        Ok(path)
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+fn lock(folder: &Path) -> std::io::Result<File> {
+    let lock = create_file(&folder.join(LOCK))?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(lock)
+}
+
+fn create_file(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn folder_name() -> std::io::Result<String> {
+    let mut random = [0u8; 8];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(format!("pgstow-{}-{}", std::process::id(), hex::encode(random)))
+}
+
+fn is_folder_name(name: &str) -> bool {
+    let Some((pid, random)) = name.strip_prefix("pgstow-").and_then(|rest| rest.split_once('-')) else {
+        return false;
+    };
+    !pid.is_empty()
+        && pid.bytes().all(|byte| byte.is_ascii_digit())
+        && random.len() == 16
+        && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Nothing can be done about a failure here; the next sweep tries again.
+fn remove(path: &Path) {
+    if let Ok(folder) = open_folder(CWD, path) {
+        let _ = empty(&folder).and_then(|()| absent_is_fine(rustix::fs::rmdir(path)));
+    }
+}
+
+/// Removes the private folders below `temp` whose owners have died, and says how many. Only
+/// folders of this user, named by us, whose lock nobody holds; links are not followed.
+pub fn sweep_stale(temp: &Path, now: SystemTime) -> Result<usize> {
+    let failed = |error: std::io::Error| Error::internal(format!("cannot look into {}", temp.display())).source(error);
+    let parent = rustix::fs::openat(
+        CWD,
+        temp,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| failed(error.into()))?;
+    let mut swept = 0;
+    for entry in fs::read_dir(temp).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(name) = name.to_str().filter(|name| is_folder_name(name)) else {
+            continue;
+        };
+        // A folder that vanishes or changes under our hands is somebody's who is alive.
+        if sweep_one(&parent, name, now).unwrap_or(false) {
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+fn sweep_one(parent: &OwnedFd, name: &str, now: SystemTime) -> rustix::io::Result<bool> {
+    let folder = open_folder(parent, Path::new(name))?;
+    let stat = rustix::fs::fstat(&folder)?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Ok(false);
+    }
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or_default());
+    let young = now.duration_since(changed).map_or(true, |age| age < YOUNG);
+    // Whatever else is in it was written by one who held the lock: then nobody is about to lock
+    // for the first time, and the lock alone tells whether the owner lives.
+    if young && entries(&folder)?.iter().all(|name| name.to_bytes() == LOCK.as_bytes()) {
+        return Ok(false);
+    }
+    let write = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    match rustix::fs::openat(&folder, LOCK, write, Mode::empty()) {
+        Ok(lock) => {
+            if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+                return Ok(false);
+            }
+            empty(&folder)?;
+        }
+        // Its owner died before it locked, or at the very end of its clean-up: so it is empty,
+        // or not ours.
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    absent_is_fine(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR))?;
+    Ok(true)
+}
+
+/// The lock goes last, so that a clean-up that is cut short can be finished by a sweep.
+fn empty(folder: &OwnedFd) -> rustix::io::Result<()> {
+    remove_content(folder, Some(LOCK), 0)?;
+    absent_is_fine(rustix::fs::unlinkat(folder, LOCK, AtFlags::empty()))
+}
+
+/// Somebody else (a server that is ending, its watchdog) may be removing the same files.
+fn remove_content(folder: &OwnedFd, keep: Option<&str>, depth: usize) -> rustix::io::Result<()> {
+    if depth > DEEPEST {
+        return Err(Errno::LOOP);
+    }
+    for name in entries(folder)? {
+        if keep.is_some_and(|keep| keep.as_bytes() == name.to_bytes()) {
+            continue;
+        }
+        match rustix::fs::unlinkat(folder, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => continue,
+            Err(Errno::ISDIR) => {}
+            Err(error) => return Err(error),
+        }
+        match open_folder(folder, &name) {
+            Ok(inner) => remove_content(&inner, None, depth + 1)?,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error),
+        }
+        absent_is_fine(rustix::fs::unlinkat(folder, &name, AtFlags::REMOVEDIR))?;
+    }
+    Ok(())
+}
+
+fn entries(folder: &OwnedFd) -> rustix::io::Result<Vec<std::ffi::CString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn open_folder(parent: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, path, flags, Mode::empty())
+}
+
+fn absent_is_fine(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match result {
+        Err(error) if error != Errno::NOENT => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn later() -> SystemTime {
+        SystemTime::now() + Duration::from_secs(3600)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn it_is_private_and_gone_afterwards_with_all_that_is_in_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let precious = temp.path().join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "keep").unwrap();
+        let folder = PrivateFolder::create(temp.path()).unwrap();
+        let file = folder.write("list", b"1; 2 3 TABLE").unwrap();
+        assert_eq!((mode(folder.path()), mode(&file)), (0o700, 0o600));
+        assert!(folder.write("list", b"again").is_err());
+        fs::create_dir_all(folder.path().join("data/base/1")).unwrap();
+        fs::write(folder.path().join("data/base/1/2"), "x").unwrap();
+        symlink(&precious, folder.path().join("data/link")).unwrap();
+        drop(folder);
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+        assert!(precious.join("file").exists());
+    }
+
+    #[test]
+    fn the_sweep_takes_dead_folders_and_leaves_living_ones() {
+        let temp = tempfile::tempdir().unwrap();
+        let living = PrivateFolder::create(temp.path()).unwrap();
+        living.write("passfile", b"a").unwrap();
+        let dead = temp.path().join("pgstow-1-0123456789abcdef");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join(LOCK), "").unwrap();
+        assert_eq!(sweep_stale(temp.path(), SystemTime::now()).unwrap(), 0, "too young");
+        fs::create_dir_all(dead.join("data/base")).unwrap();
+        fs::write(dead.join("data/base/1"), "x").unwrap();
+        assert_eq!(sweep_stale(temp.path(), SystemTime::now()).unwrap(), 1, "content");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join(LOCK), "").unwrap();
+        assert_eq!(sweep_stale(temp.path(), later()).unwrap(), 1);
+        fs::create_dir(&dead).unwrap();
+        assert_eq!(sweep_stale(temp.path(), later()).unwrap(), 1, "not even a lock");
+        assert!(!dead.exists());
+        assert!(living.path().join("passfile").exists());
+    }
+
+    #[test]
+    fn the_sweep_follows_no_link_and_takes_nothing_that_is_not_ours() {
+        let temp = tempfile::tempdir().unwrap();
+        let precious = temp.path().join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "keep").unwrap();
+        fs::write(precious.join(LOCK), "").unwrap();
+        symlink(&precious, temp.path().join("pgstow-1-0123456789abcdef")).unwrap();
+        let foreign = temp.path().join("pgstow-2-0123456789abcdef");
+        fs::create_dir(&foreign).unwrap();
+        fs::write(foreign.join("notes"), "keep").unwrap();
+        let linked = temp.path().join("pgstow-3-0123456789abcdef");
+        fs::create_dir(&linked).unwrap();
+        fs::write(linked.join("notes"), "keep").unwrap();
+        symlink(precious.join(LOCK), linked.join(LOCK)).unwrap();
+        fs::create_dir(temp.path().join("pgstow-backups")).unwrap();
+        assert_eq!(sweep_stale(temp.path(), later()).unwrap(), 0);
+        assert!(precious.join("file").exists() && precious.join(LOCK).exists());
+        assert!(foreign.join("notes").exists() && linked.join("notes").exists());
+        assert!(temp.path().join("pgstow-backups").exists());
+    }
+}

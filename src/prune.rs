@@ -1,0 +1,225 @@
+//! `prune`: the retention plan, carried out in stores that have no lifecycle rules. In a bucket
+//! nothing is removed: its rules do that, and the writer has no permission to.
+
+mod removal;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::backup_id::BackupId;
+use crate::catalog::{Listed, Overview, database_folder, overviews, reachable_folders};
+use crate::command::PruneRequest;
+use crate::error::{Error, Result};
+use crate::lease::{self, Seen};
+use crate::report::ErrorReport;
+use crate::retention::{Candidate, Decision, State, Terms, plan};
+use crate::settings::Retention;
+use crate::stop::Stop;
+use crate::store::{Store, Unfinished};
+
+pub use report::{Action, Outcome, PruneReport, Pruned, StorePrune};
+
+/// Every store for itself: a copy has its own backups, and its own last good one. What fails in
+/// one of them, or with one backup, is told in the report; the rest goes on.
+pub async fn run(
+    stores: &[Arc<dyn Store>],
+    retention: &Retention,
+    request: &PruneRequest,
+    now: Timestamp,
+    stop: &Stop,
+) -> Result<PruneReport> {
+    let terms = Terms {
+        policy: &retention.policy,
+        keep_last: retention.keep_last,
+        verified_only: request.verified_only,
+        now,
+    };
+    let mut report = PruneReport::new(request.dry_run);
+    for store in stores {
+        let surveyed = stop.or_stop(survey(&**store, stores, request.database.as_deref(), now));
+        let survey = match surveyed.await {
+            Ok(survey) => survey,
+            Err(error) if stop.reason().is_some() => return Err(report.stopped(&error)),
+            Err(error) => {
+                report.failed(store.url(), &error);
+                continue;
+            }
+        };
+        let decisions = plan(&survey.candidates(), &terms);
+        let by_lifecycle = store.lifecycle().is_some();
+        let mut part = StorePrune::of(store.url(), by_lifecycle);
+        part.backups = survey
+            .folders
+            .iter()
+            .zip(&decisions)
+            .map(|(folder, decision)| Pruned::planned(&folder.listed, decision))
+            .collect();
+        if !request.dry_run && !by_lifecycle {
+            // Oldest first, so that a prune that is stopped has done what matters most.
+            for at in (0..part.backups.len()).rev() {
+                if !matches!(decisions[at], Decision::Remove(_)) {
+                    continue;
+                }
+                if let Some(reason) = stop.reason() {
+                    report.stores.push(part);
+                    return Err(report.stopped(&reason.into()));
+                }
+                let done = removal::remove(&**store, &survey.folders[at]).await;
+                part.backups[at].outcome = Some(done.into());
+            }
+        }
+        report.stores.push(part);
+    }
+    Ok(report.concluded())
+}
+
+/// What a plan for one store is made from, newest first.
+struct Survey {
+    folders: Vec<Folder>,
+}
+
+/// A folder of a backup, finished or not.
+struct Folder {
+    listed: Listed,
+    state: State,
+    /// Names of files by its manifest.
+    named: Vec<String>,
+    /// Uploads that never became a file of it.
+    unfinished: Vec<Unfinished>,
+}
+
+impl Survey {
+    fn candidates(&self) -> Vec<Candidate> {
+        let candidate = |folder: &Folder| Candidate {
+            id: folder.listed.id.clone(),
+            state: folder.state,
+        };
+        self.folders.iter().map(candidate).collect()
+    }
+}
+
+async fn survey(
+    store: &dyn Store,
+    stores: &[Arc<dyn Store>],
+    database: Option<&str>,
+    now: Timestamp,
+) -> Result<Survey> {
+    let listed = reachable_folders(store, database).await?;
+    let mut left_overs: BTreeMap<BackupId, Listed> = listed
+        .iter()
+        .filter(|one| !one.has_manifest)
+        .map(|one| (one.id.clone(), one.clone()))
+        .collect();
+    let with_manifest: BTreeSet<BackupId> = listed
+        .iter()
+        .filter(|one| one.has_manifest)
+        .map(|one| one.id.clone())
+        .collect();
+    let mut folders: Vec<Folder> = overviews(store, listed).await?.into_iter().map(finished).collect();
+
+    let prefix = database.map_or(String::new(), database_folder);
+    let mut unfinished: BTreeMap<BackupId, Vec<Unfinished>> = BTreeMap::new();
+    for one in store.unfinished(&prefix).await? {
+        let Some((id, _)) = BackupId::of_key(&one.key) else {
+            continue;
+        };
+        // A run that died early has left nothing else.
+        if !with_manifest.contains(&id) {
+            left_overs.entry(id.clone()).or_insert_with(|| Listed {
+                id: id.clone(),
+                has_manifest: false,
+                files: Vec::new(),
+            });
+        }
+        unfinished.entry(id).or_default().push(one);
+    }
+    let mut at_work: BTreeMap<String, bool> = BTreeMap::new();
+    for listed in left_overs.into_values() {
+        let database = listed.id.database().to_owned();
+        let run_at_work = match at_work.get(&database) {
+            Some(known) => *known,
+            None => run_at_work(store, stores, &database, now).await,
+        };
+        at_work.insert(database, run_at_work);
+        folders.push(Folder {
+            listed,
+            state: State::LeftOver { run_at_work },
+            named: Vec::new(),
+            unfinished: Vec::new(),
+        });
+    }
+    for folder in &mut folders {
+        folder.unfinished = unfinished.remove(&folder.listed.id).unwrap_or_default();
+    }
+    folders.sort_by(|one, other| {
+        let (one, other) = (&one.listed.id, &other.listed.id);
+        other.timestamp().cmp(&one.timestamp()).then_with(|| one.cmp(other))
+    });
+    Ok(Survey { folders })
+}
+
+fn finished(overview: Overview) -> Folder {
+    let verdict = overview.verdict();
+    let (state, named) = match overview.figures() {
+        None => (State::Unreadable, Vec::new()),
+        Some(figures) => (
+            State::Backup {
+                tier: figures.tier,
+                whole: overview.lacks.is_empty(),
+                verdict,
+            },
+            figures.files.values().map(|file| file.name.clone()).collect(),
+        ),
+    };
+    Folder {
+        listed: overview.listed,
+        state,
+        named,
+        unfinished: Vec::new(),
+    }
+}
+
+/// Whether a run may be writing below this database: by the lease of this store, whose runs may
+/// have it as their primary, and by that of ours. A lease that cannot be read may be held.
+async fn run_at_work(store: &dyn Store, stores: &[Arc<dyn Store>], database: &str, now: Timestamp) -> bool {
+    let primary = stores.first().map(|primary| &**primary);
+    let others = primary.filter(|primary| primary.url() != store.url());
+    for store in [Some(store), others].into_iter().flatten() {
+        match lease::look(store, database, now).await {
+            Ok(Seen::Free | Seen::Expired(_)) => {}
+            Ok(Seen::Held(_)) => return true,
+            Err(error) => {
+                tracing::warn!("left-overs stay, since a run may be at work: {error}");
+                return true;
+            }
+        }
+    }
+    false
+}
+
+impl From<Result<removal::Removed>> for Outcome {
+    fn from(done: Result<removal::Removed>) -> Self {
+        match done {
+            Ok(removed) => Outcome::Removed {
+                bytes_removed: removed.bytes,
+                foreign: removed.foreign,
+            },
+            Err(error) => Outcome::failed(&error),
+        }
+    }
+}
+
+impl PruneReport {
+    fn failed(&mut self, url: &str, error: &Error) {
+        let mut part = StorePrune::of(url, false);
+        part.error = Some(ErrorReport::from(error));
+        self.fail(error);
+        self.stores.push(part);
+    }
+}
+
+#[cfg(test)]
+mod tests;

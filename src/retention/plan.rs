@@ -1,0 +1,174 @@
+//! What `prune` keeps and what it removes, in stores that have no lifecycle rules: by the same
+//! times as the rules, and with the same promise, that the last good backup never goes.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Tier;
+use super::rules::{PENDING_DAYS, days_kept};
+use crate::backup_id::BackupId;
+use crate::settings::Policy;
+use crate::verification::Verdict;
+
+/// One folder of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub id: BackupId,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It has a manifest that cannot be read, or that a newer pgstow wrote.
+    Unreadable,
+    /// It has no manifest: a run's left-over, or a run at work.
+    LeftOver {
+        /// Whether the database's lease is held, or may be.
+        run_at_work: bool,
+    },
+    Backup {
+        /// What its manifest names.
+        tier: Tier,
+        /// Whether all its files are there.
+        whole: bool,
+        verdict: Verdict,
+    },
+}
+
+/// What the plan goes by, beside the backups.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    pub policy: &'a Policy,
+    /// So many of the newest good backups stay, and at least one.
+    pub keep_last: usize,
+    /// So many of the newest proved ones stay as well.
+    pub verified_only: bool,
+    pub now: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    Keep(Stays),
+    Remove(Goes),
+}
+
+/// Why a folder stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stays {
+    /// Among the newest good ones.
+    Newest,
+    /// Among the newest that were verified, where those alone count.
+    NewestVerified,
+    /// Found damaged, but there is no better one.
+    Best,
+    /// Its tier's time is not up.
+    Young {
+        tier: Tier,
+        days: u32,
+    },
+    Unreadable,
+    /// A left-over that may yet become a backup.
+    RunAtWork,
+    /// A left-over of which nobody can be sure yet.
+    YoungLeftOver,
+}
+
+/// Why a folder goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goes {
+    Expired { tier: Tier, days: u32 },
+    LeftOver,
+}
+
+/// What becomes of each folder, in the order in which they are given. Databases do not concern
+/// each other.
+///
+/// A good backup has all its files and was not found damaged. The newest `keep_last` of them stay
+/// whatever their age, and where `verified_only` is set, the newest `keep_last` that were verified
+/// as well: it never removes what would stay without it. Where no backup is good, the newest that
+/// has all its files stays.
+pub fn plan(candidates: &[Candidate], terms: &Terms<'_>) -> Vec<Decision> {
+    let floor = floor(candidates, terms);
+    candidates
+        .iter()
+        .map(|one| match floor.get(&one.id) {
+            Some(stays) => Decision::Keep(*stays),
+            None => by_age(one, terms),
+        })
+        .collect()
+}
+
+/// What stays whatever its age.
+fn floor<'a>(candidates: &'a [Candidate], terms: &Terms<'_>) -> HashMap<&'a BackupId, Stays> {
+    let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
+    newest_first.sort_by(|one, other| other.id.cmp(&one.id));
+    let mut floor = HashMap::new();
+    for database in newest_first.chunk_by(|one, other| one.id.database() == other.id.database()) {
+        let whole = |wanted: fn(Verdict) -> bool| {
+            database
+                .iter()
+                .filter(move |one| matches!(one.state, State::Backup { whole: true, verdict, .. } if wanted(verdict)))
+        };
+        let keep_last = terms.keep_last.max(1);
+        for good in whole(|verdict| verdict != Verdict::Damaged).take(keep_last) {
+            floor.insert(&good.id, Stays::Newest);
+        }
+        if terms.verified_only {
+            for proved in whole(|verdict| verdict == Verdict::Proved).take(keep_last) {
+                floor.entry(&proved.id).or_insert(Stays::NewestVerified);
+            }
+        }
+        let any_good = whole(|verdict| verdict != Verdict::Damaged).next().is_some();
+        if let Some(best) = whole(|_| true).next().filter(|_| !any_good) {
+            floor.insert(&best.id, Stays::Best);
+        }
+    }
+    floor
+}
+
+fn by_age(one: &Candidate, terms: &Terms<'_>) -> Decision {
+    let older_than =
+        |days: u32| terms.now.duration_since(one.id.timestamp()) > SignedDuration::from_hours(24 * i64::from(days));
+    match one.state {
+        State::Unreadable => Decision::Keep(Stays::Unreadable),
+        State::LeftOver { run_at_work: true } => Decision::Keep(Stays::RunAtWork),
+        State::LeftOver { run_at_work: false } if older_than(PENDING_DAYS) => Decision::Remove(Goes::LeftOver),
+        State::LeftOver { run_at_work: false } => Decision::Keep(Stays::YoungLeftOver),
+        State::Backup { tier, .. } => {
+            let days = days_kept(terms.policy, tier);
+            if older_than(days) {
+                Decision::Remove(Goes::Expired { tier, days })
+            } else {
+                Decision::Keep(Stays::Young { tier, days })
+            }
+        }
+    }
+}
+
+impl fmt::Display for Stays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stays::Newest => f.write_str("one of the newest good backups, which never expire"),
+            Stays::NewestVerified => f.write_str("one of the newest verified backups, which never expire"),
+            Stays::Best => f.write_str("found damaged, but the newest of a database that has no good backup"),
+            Stays::Young { tier, days } => write!(f, "{tier}, kept for {days} days"),
+            Stays::Unreadable => f.write_str("its manifest cannot be used, so nobody knows what it is"),
+            Stays::RunAtWork => f.write_str("no manifest, but the database's lease is held: a run may be at work"),
+            Stays::YoungLeftOver => write!(f, "no manifest, and less than {PENDING_DAYS} days old"),
+        }
+    }
+}
+
+impl fmt::Display for Goes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Goes::Expired { tier, days } => write!(f, "{tier}, older than {days} days"),
+            Goes::LeftOver => write!(f, "left over by a run, older than {PENDING_DAYS} days"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

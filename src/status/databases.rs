@@ -1,0 +1,79 @@
+//! Each database by its backups: the last good one, and when one was last proved.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::backup_id::BackupId;
+use crate::catalog::Overview;
+use crate::verification::{Outcome, Status, Verification};
+
+#[derive(Debug, Clone, Serialize)]
+pub struct DatabaseStatus {
+    pub database: String,
+    /// With a manifest, good or not.
+    pub backups: u64,
+    pub bytes: u64,
+    pub last_good: Option<LastGood>,
+    pub last_verified: Option<Proof>,
+    pub last_drilled: Option<Proof>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct LastGood {
+    pub id: BackupId,
+    pub finished_at: Timestamp,
+    /// Since its start: what is newer than that is in no backup.
+    pub age_seconds: i64,
+    pub bytes: u64,
+}
+
+/// The newest result of its sort, good or bad.
+#[derive(Debug, Clone, Serialize)]
+pub struct Proof {
+    pub id: BackupId,
+    pub status: Status,
+    pub at: Timestamp,
+    pub age_seconds: i64,
+}
+
+/// By name; `backups` are of one store, newest first.
+pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus> {
+    let mut databases: BTreeMap<&str, Vec<&Overview>> = BTreeMap::new();
+    for overview in backups {
+        databases.entry(overview.id().database()).or_default().push(overview);
+    }
+    let sum = |(database, backups): (&str, Vec<&Overview>)| DatabaseStatus {
+        database: database.to_owned(),
+        backups: backups.len() as u64,
+        bytes: backups.iter().map(|one| one.listed.bytes()).sum(),
+        last_good: backups.iter().find_map(|one| last_good(one, now)),
+        last_verified: newest(&backups, now, |verification| verification.verify.as_ref()),
+        last_drilled: newest(&backups, now, |verification| verification.drill.as_ref()),
+    };
+    databases.into_iter().map(sum).collect()
+}
+
+fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
+    let figures = overview.figures().filter(|_| overview.is_good())?;
+    Some(LastGood {
+        id: figures.id.clone(),
+        finished_at: figures.finished_at,
+        age_seconds: now.duration_since(figures.timestamp).as_secs(),
+        bytes: overview.listed.bytes(),
+    })
+}
+
+fn newest(backups: &[&Overview], now: Timestamp, part: fn(&Verification) -> Option<&Outcome>) -> Option<Proof> {
+    let results = backups.iter().filter_map(|one| {
+        let outcome = part(one.verification.as_ref()?)?;
+        Some(Proof {
+            id: one.id().clone(),
+            status: outcome.status,
+            at: outcome.at,
+            age_seconds: now.duration_since(outcome.at).as_secs(),
+        })
+    });
+    results.max_by_key(|proof| proof.at)
+}

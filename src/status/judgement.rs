@@ -1,0 +1,215 @@
+//! What of all that was seen needs a person: plain sentences, each with what to do.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::databases::{DatabaseStatus, sum_up};
+use super::stores::{Drift, Looked};
+use super::{Inquiry, seconds};
+use crate::catalog::Overview;
+use crate::lease::Seen;
+use crate::report::{human_bytes, human_span};
+use crate::retention::{PENDING_DAYS, days_kept};
+use crate::settings::Policy;
+use crate::verification::Verdict;
+
+/// Sentences of one sort about one store: a thousand broken manifests have one cause.
+const EACH: usize = 10;
+/// The longest lease that a setting allows.
+const LONGEST_LEASE: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[DatabaseStatus]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for store in stores {
+        if let Some(error) = &store.status.error {
+            let (url, error, hint) = (&store.status.url, &error.message, &error.hint);
+            problems.push(format!("the store {url} cannot be used: {error}: {hint}"));
+        }
+    }
+    let reachable: Vec<&Looked> = stores.iter().filter(|store| store.status.reachable).collect();
+    if let Some(first) = reachable.first() {
+        of_databases(inquiry, &first.status.url, databases, &mut problems);
+    }
+    for copy in reachable.iter().skip(1) {
+        of_copy(copy, databases, inquiry.now, &mut problems);
+    }
+    for store in reachable {
+        of_backups(store, &inquiry.settings.retention.policy, inquiry.now, &mut problems);
+        of_store(store, databases, inquiry.now, &mut problems);
+    }
+    problems
+}
+
+fn of_databases(inquiry: &Inquiry<'_>, url: &str, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
+    let expected = inquiry.database.as_ref().or(inquiry.source.as_ref());
+    match expected {
+        Some(name) if !databases.iter().any(|one| one.database == *name) => {
+            problems.push(format!(
+                "no backup yet of database {name:?} in {url}: make one with `pgstow backup`"
+            ));
+        }
+        None if databases.is_empty() => {
+            problems.push(format!("no backup yet in {url}: make one with `pgstow backup`"));
+        }
+        _ => {}
+    }
+    let limit = seconds(inquiry.settings.max_age);
+    for database in databases {
+        let name = &database.database;
+        match &database.last_good {
+            None => problems.push(format!(
+                "database {name:?} has {} backups in {url}, and none of them is good: make one with `pgstow backup` at once",
+                database.backups
+            )),
+            Some(last) if last.age_seconds > limit => problems.push(format!(
+                "the last good backup of database {name:?}, {}, is {} old, more than {}: see why none has been made \
+                 since, and run `pgstow backup`",
+                last.id,
+                human_span(last.age_seconds),
+                human_span(limit)
+            )),
+            Some(_) => {}
+        }
+    }
+}
+
+/// What the store that speaks for all holds, a copy should hold too.
+fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
+    let here = sum_up(&copy.backups, now);
+    for database in databases {
+        let Some(last) = &database.last_good else { continue };
+        let there = here.iter().find(|one| one.database == database.database);
+        let newest = there.and_then(|one| one.last_good.as_ref());
+        let has = match newest {
+            Some(newest) if newest.id >= last.id => continue,
+            Some(newest) => format!("its newest good one is {}", newest.id),
+            None => "it has no good one".to_owned(),
+        };
+        problems.push(format!(
+            "the copy {} lacks {}, {has}: see the warnings of the last backup; the next one writes there again",
+            copy.status.url, last.id
+        ));
+    }
+}
+
+fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Vec<String>) {
+    let url = &store.status.url;
+    let broken = store.status.broken.iter().map(|one| {
+        format!(
+            "{} in {url}: {}: look at the file; if the backup is of no use, remove its folder",
+            one.id, one.problem
+        )
+    });
+    few(broken.collect(), url, problems);
+    // A bucket expires objects one by one: what is past its time may be on its way out.
+    let expiring = |one: &Overview| {
+        let days = one
+            .figures()
+            .map_or(u32::MAX, |figures| days_kept(policy, figures.tier));
+        now.duration_since(one.id().timestamp()) > SignedDuration::from_hours(24 * i64::from(days))
+    };
+    let incomplete = store
+        .backups
+        .iter()
+        .filter(|one| !one.lacks.is_empty() && !expiring(one));
+    let incomplete = incomplete.map(|one| {
+        format!(
+            "{} in {url} lacks {}: it cannot be restored whole; find out who removed that, and do not count on it",
+            one.id(),
+            one.lacks.join(", ")
+        )
+    });
+    few(incomplete.collect(), url, problems);
+    let damaged = store.backups.iter().filter(|one| one.verdict() == Verdict::Damaged);
+    let damaged = damaged.map(|one| {
+        format!(
+            "{} in {url} was found damaged: see its verification.json, do not rely on it, and make another",
+            one.id()
+        )
+    });
+    few(damaged.collect(), url, problems);
+}
+
+fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
+    let status = &store.status;
+    let url = &status.url;
+    // The next backup is about as large as the last one.
+    let needed = databases
+        .iter()
+        .filter_map(|one| one.last_good.as_ref())
+        .map(|last| last.bytes);
+    if let (Some(disk), Some(needed)) = (status.disk, needed.max())
+        && disk.free < needed
+    {
+        problems.push(format!(
+            "the disk of {url} has {} left, and the last backup took {}: free some space, or keep fewer backups and \
+             run `pgstow prune`",
+            human_bytes(disk.free),
+            human_bytes(needed)
+        ));
+    }
+    match &status.lifecycle {
+        None | Some(Drift::None) => {}
+        Some(Drift::NotInstalled) => problems.push(format!(
+            "{url} has no lifecycle rules of pgstow's, so that no backup ever expires: run `pgstow retention apply`"
+        )),
+        Some(Drift::Drifted { missing, different }) => problems.push(format!(
+            "the lifecycle rules of {url} are not those of the retention ({}): run `pgstow retention apply`",
+            [said("missing", missing), said("different", different)]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("; ")
+        )),
+    }
+    for error in &store.not_leases {
+        problems.push(format!(
+            "{error}: no backup can be made until then: {}",
+            error.hint_text()
+        ));
+    }
+    for lease in &status.leases {
+        if let Seen::Held(hold) = &lease.seen
+            && hold.until.duration_since(now) > LONGEST_LEASE
+        {
+            problems.push(format!(
+                "the lease of database {:?} in {url} lasts until {}, so a clock was wrong when it was written: remove \
+                 .lease from its folder when no backup is running",
+                lease.database, hold.until
+            ));
+        }
+    }
+    // In a bucket they bear `pending`, and its rules take them.
+    if !store.has_lifecycle {
+        let old = status.left_overs.iter().filter(|one| {
+            let at_work = status
+                .leases
+                .iter()
+                .any(|lease| lease.database == one.id.database() && matches!(lease.seen, Seen::Held(_)));
+            let age = now.duration_since(one.id.timestamp());
+            !at_work && age > SignedDuration::from_hours(24 * i64::from(PENDING_DAYS))
+        });
+        let old = old.map(|one| {
+            format!(
+                "{} in {url} has no manifest, and is what a killed run has left ({}): run `pgstow prune`",
+                one.id,
+                human_bytes(one.bytes)
+            )
+        });
+        few(old.collect(), url, problems);
+    }
+}
+
+fn said(what: &str, ids: &[String]) -> Option<String> {
+    (!ids.is_empty()).then(|| format!("{what}: {}", ids.join(", ")))
+}
+
+fn few(mut sentences: Vec<String>, url: &str, problems: &mut Vec<String>) {
+    let more = sentences.len().saturating_sub(EACH);
+    sentences.truncate(EACH);
+    problems.append(&mut sentences);
+    if more > 0 {
+        problems.push(format!(
+            "{more} more like the last one in {url}: `pgstow list` names them all"
+        ));
+    }
+}
