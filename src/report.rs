@@ -35,7 +35,7 @@ impl Report {
         match self {
             Report::Status(report) => report.exit_code(),
             Report::Prune(report) => report.exit_code(),
-            Report::Backup(_) | Report::Rules(_) | Report::List(_) => 0,
+            Report::Backup(_) | Report::Download(_) | Report::Rules(_) | Report::List(_) => 0,
         }
     }
 }
