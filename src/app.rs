@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::aws::{self, Patience};
 use crate::backup::{self, Job};
 use crate::backup_id::Kind;
-use crate::command::{BackupRequest, Command};
+use crate::command::{BackupRequest, Command, RestoreRequest, VerifyRequest};
 use crate::download;
 use crate::error::{Error, Result};
 use crate::lifecycle;
@@ -17,6 +17,7 @@ use crate::notify::{Notice, Notifier, Sns, Status};
 use crate::progress::Observer;
 use crate::prune;
 use crate::report::{BackupReport, ErrorReport, Notification, Report};
+use crate::restore;
 use crate::secrets::{Credentials, SecretSource};
 use crate::settings::{Clock, Settings, Source, StoreUrl};
 use crate::status::{self, Inquiry};
@@ -24,12 +25,15 @@ use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::local::Local;
 use crate::store::s3::S3;
+use crate::verify::{self, VerifyReport};
 
 pub struct App {
     settings: Settings,
     /// The first is the primary.
     stores: Vec<Arc<dyn Store>>,
     credentials: Option<Credentials>,
+    /// Into the database that a restore fills.
+    target: Option<Credentials>,
     notifier: Option<Box<dyn Notifier>>,
     clock: Clock,
     host: String,
@@ -39,7 +43,9 @@ impl App {
     /// Makes every client that the settings call for. Nothing is sent yet.
     pub async fn new(settings: Settings) -> Result<App> {
         let needs_aws = settings.sns_topic_arn.is_some()
-            || matches!(settings.source, Source::Secret { .. })
+            || [&settings.source, &settings.target]
+                .iter()
+                .any(|source| matches!(source, Source::Secret { .. }))
             || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }));
         let config = if needs_aws {
             Some(aws::load(&settings.aws).await)
@@ -63,14 +69,18 @@ impl App {
                 }
             });
         }
-        let credentials = match &settings.source {
-            Source::Direct(info) => Some(Credentials::Direct(info.clone())),
-            Source::Secret { id, overrides } => {
-                let client = aws::secrets_client(aws()?, &settings.aws);
-                Some(Credentials::Secret(SecretSource::new(client, id, overrides.clone())))
-            }
-            Source::None => None,
+        let credentials = |source: &Source| -> Result<Option<Credentials>> {
+            Ok(match source {
+                Source::Direct(info) => Some(Credentials::Direct(info.clone())),
+                Source::Secret { id, overrides } => {
+                    let client = aws::secrets_client(aws()?, &settings.aws);
+                    Some(Credentials::Secret(SecretSource::new(client, id, overrides.clone())))
+                }
+                Source::None => None,
+            })
         };
+        let target = credentials(&settings.target)?;
+        let credentials = credentials(&settings.source)?;
         let notifier: Option<Box<dyn Notifier>> = match &settings.sns_topic_arn {
             Some(topic) => Some(Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws), topic))),
             None => None,
@@ -80,6 +90,7 @@ impl App {
             settings,
             stores,
             credentials,
+            target,
             notifier,
             clock: Timestamp::now,
             host,
@@ -98,6 +109,8 @@ impl App {
                 };
                 download::run(&job, &request).await.map(Report::Download)
             }
+            Command::Verify(request) => self.verify(&request, &stop, &observer).await.map(Report::Verify),
+            Command::Restore(request) => self.restore(&request, &stop, &observer).await,
             Command::RetentionShow => lifecycle::show(&self.settings, &self.stores).map(Report::Rules),
             Command::RetentionApply => {
                 let applied = lifecycle::apply(&self.settings, &self.stores);
@@ -125,6 +138,45 @@ impl App {
                 pruned.await.map(Report::Prune)
             }
         }
+    }
+
+    async fn verify(&self, request: &VerifyRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<VerifyReport> {
+        let database = request.database.clone().or_else(|| self.source_database());
+        let job = verify::Job {
+            stores: &self.stores,
+            database: database.as_deref(),
+            clock: self.clock,
+            stop,
+            observer,
+        };
+        verify::run(&job, request).await
+    }
+
+    async fn restore(&self, request: &RestoreRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
+        let Some(target) = &self.target else {
+            return Err(
+                Error::config("no target is named: --target, BACKUP_TARGET_URL or BACKUP_TARGET_SECRET_ID")
+                    .hint("give --target postgres://user@host:5432/database"),
+            );
+        };
+        let database = request.database.clone().or_else(|| self.source_database());
+        let job = restore::Job {
+            settings: &self.settings,
+            target,
+            stores: &self.stores,
+            database: database.as_deref(),
+            clock: self.clock,
+            stop,
+            observer,
+        };
+        restore::run(&job, request)
+            .await
+            .map(|report| Report::Restore(Box::new(report)))
+    }
+
+    /// The database that the settings name, where they name one without being asked further.
+    fn source_database(&self) -> Option<String> {
+        self.credentials.as_ref().and_then(Credentials::database)
     }
 
     async fn backup(&self, request: &BackupRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {

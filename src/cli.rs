@@ -83,6 +83,9 @@ async fn answer(process: Process) -> Result<(String, u8)> {
             } else {
                 harmless(&report.to_string()).trim_end().to_owned()
             };
+            if let Some(error) = report.error() {
+                write_err(&lines(error.code, &error.message, &error.hint));
+            }
             Ok((text + "\n", report.exit_code()))
         }
     }
@@ -172,7 +175,11 @@ pub fn tell(error: &Error, json: bool) {
         // Whoever reads stdout may have gone: the exit code and stderr still tell.
         let _ = write_out(&(document + "\n"));
     }
-    write_err(&format!("error[{code}]: {message}\nhint: {}\n", harmless(hint)));
+    write_err(&lines(code, message, hint));
+}
+
+fn lines(code: &str, message: &str, hint: &str) -> String {
+    format!("error[{code}]: {}\nhint: {}\n", harmless(message), harmless(hint))
 }
 
 /// Text that cannot steer a terminal: names of tables and servers' messages are in it.

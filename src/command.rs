@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use crate::settings::Trigger;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub enum Command {
         database: Option<String>,
     },
     Prune(PruneRequest),
+    Verify(VerifyRequest),
+    Restore(RestoreRequest),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,4 +55,44 @@ pub struct DownloadRequest {
     pub as_stored: bool,
     /// Replace a file that is there.
     pub force: bool,
+}
+
+/// Which backups a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// An exact id, or `latest`.
+    One(String),
+    /// All of the store, or of one database; those made since a moment.
+    All { since: Option<Timestamp> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyRequest {
+    pub selection: Selection,
+    /// Whose, where the store holds several databases.
+    pub database: Option<String>,
+    /// Restore it into a throwaway server as well, and compare.
+    pub drill: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreRequest {
+    /// An exact id, or `latest`.
+    pub backup: String,
+    pub database: Option<String>,
+    /// As the user wrote them, `schema.table`; none: everything.
+    pub tables: Vec<String>,
+    /// Rows alone, into tables that are there.
+    pub data_only: bool,
+    /// Make the target database.
+    pub create: bool,
+    /// Remove what stands in the way first.
+    pub clean: bool,
+    /// Roles first.
+    pub globals: bool,
+    pub no_owner: bool,
+    pub no_privileges: bool,
+    pub no_tablespaces: bool,
+    /// Say what would be done.
+    pub dry_run: bool,
 }

@@ -195,6 +195,11 @@ impl Error {
         self.hint.as_deref().unwrap_or(self.code.consequence().hint)
     }
 
+    /// Whether the place that failed knew a better hint than the code's.
+    pub fn has_own_hint(&self) -> bool {
+        self.hint.is_some()
+    }
+
     /// The whole story in one line: what failed, each cause below it, and what the clean-up
     /// could not do.
     pub fn message(&self) -> String {

@@ -14,9 +14,11 @@ use crate::leftovers::LeftOver;
 use crate::list::ListReport;
 use crate::manifest::{Algorithm, Compression, FileRecord, PgDump, Server, Snapshot};
 use crate::prune::PruneReport;
+use crate::restore::RestoreReport;
 use crate::retention::Tier;
 use crate::settings::Trigger;
 use crate::status::StatusReport;
+use crate::verify::VerifyReport;
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -27,6 +29,8 @@ pub enum Report {
     List(ListReport),
     Status(Box<StatusReport>),
     Prune(PruneReport),
+    Verify(VerifyReport),
+    Restore(Box<RestoreReport>),
 }
 
 impl Report {
@@ -35,7 +39,16 @@ impl Report {
         match self {
             Report::Status(report) => report.exit_code(),
             Report::Prune(report) => report.exit_code(),
-            Report::Backup(_) | Report::Download(_) | Report::Rules(_) | Report::List(_) => 0,
+            Report::Verify(report) => report.exit_code(),
+            _ => 0,
+        }
+    }
+
+    /// What it found, where that is a failure in its own right.
+    pub fn error(&self) -> Option<&ErrorReport> {
+        match self {
+            Report::Verify(report) => report.error.as_ref(),
+            _ => None,
         }
     }
 }
@@ -145,6 +158,8 @@ impl fmt::Display for Report {
             Report::List(report) => report.fmt(f),
             Report::Status(report) => report.fmt(f),
             Report::Prune(report) => report.fmt(f),
+            Report::Verify(report) => report.fmt(f),
+            Report::Restore(report) => report.fmt(f),
         }
     }
 }

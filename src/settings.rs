@@ -52,6 +52,8 @@ pub struct Input {
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub source: Source,
+    /// What a restore fills.
+    pub target: Source,
     pub stores: Vec<StoreUrl>,
     pub retention: Retention,
     /// How old the last good backup may be before a person is called for.

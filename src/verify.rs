@@ -22,7 +22,7 @@ use crate::settings::Clock;
 use crate::stop::Stop;
 use crate::store::{Condition, ObjectInfo, Store};
 use crate::stored_archive::StoredArchive;
-use crate::verification::{Outcome, Status, Verification};
+use crate::verification::Verification;
 
 pub use report::{Finding, Verified, VerifyReport};
 
@@ -41,7 +41,10 @@ pub struct Job<'a> {
 pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport> {
     match &request.selection {
         Selection::One(wanted) => {
-            let located = job.stop.or_stop(catalog::find(job.stores, wanted, job.database)).await?;
+            let located = job
+                .stop
+                .or_stop(catalog::find(job.stores, wanted, job.database))
+                .await?;
             Ok(VerifyReport::one(one(job, &located).await?))
         }
         Selection::All { since } => all(job, *since).await,
@@ -90,7 +93,11 @@ async fn one(job: &Job<'_>, located: &Located) -> Result<Verified> {
     let mut verified = Verified::new(manifest, findings, read, begun.elapsed());
     verified.warnings.extend(warnings.iter().cloned());
     let outcome = verified.outcome((job.clock)());
-    if let Err(error) = record(store.as_ref(), &manifest.id, |verification| verification.verify = Some(outcome)).await {
+    if let Err(error) = record(store.as_ref(), &manifest.id, |verification| {
+        verification.verify = Some(outcome)
+    })
+    .await
+    {
         verified
             .warnings
             .push(format!("the result could not be written beside the backup: {error}"));

@@ -27,9 +27,8 @@ impl<'a, W: Write> Writer<'a, W> {
         })
     }
 
-    pub fn finish(mut self) -> Result<W, ArchiveError> {
-        self.out.flush()?;
-        Ok(self.out)
+    pub fn flush(&mut self) -> Result<(), ArchiveError> {
+        Ok(self.out.flush()?)
     }
 
     fn write_frame(&mut self, write: impl FnOnce(Layout, &mut Vec<u8>)) -> Result<(), ArchiveError> {

@@ -1,16 +1,20 @@
 //! The arguments: commands by clap's derive, the options that every command takes from the table
 //! of settings, so that a setting has one home.
 
+mod actions;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
+use jiff::Timestamp;
 
-use crate::command::{BackupRequest, Command, DownloadRequest, PruneRequest};
+use crate::command::{BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Error, Result};
 use crate::settings::{Kind, SETTINGS, Trigger};
+use actions::{Action, RetentionAction};
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -67,148 +71,6 @@ struct Files {
     config: Option<PathBuf>,
 }
 
-#[derive(Debug, Subcommand)]
-enum Action {
-    /// Make a backup
-    #[command(
-        long_about = "Make a backup of one database.\n\n\
-            Nothing is visible in the store until the whole archive was read, checked and stored; a run that fails, \
-            is stopped or dies leaves no backup behind.",
-        after_long_help = after_backup()
-    )]
-    Backup {
-        /// What kind of backup: full
-        #[arg(long, value_name = "KIND", default_value = "full", hide_default_value = true)]
-        kind: String,
-        /// Who started it, for the manifest: schedule, manual or cli
-        #[arg(long, value_name = "WHO", default_value = "cli", hide_default_value = true)]
-        trigger: String,
-        /// The database to back up, where the source names another one or none
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-    },
-    /// List the backups in the store, newest first
-    #[command(
-        long_about = "List the backups in the store, newest first.\n\n\
-            Everything comes from the store itself, by one listing and one request per backup. The ids are those that \
-            other commands take. A backup whose manifest is damaged, foreign or of a newer pgstow stands in the list \
-            with what is wrong; folders without a manifest are not backups: `pgstow status` speaks of them. If the \
-            first store cannot be reached, the next one answers.",
-        after_long_help = "Examples:\n  \
-            pgstow list --store s3://acme-backups/pg\n  \
-            pgstow list --database shop --json | jq -r '.backups[0].id'"
-    )]
-    List {
-        /// Of this database alone
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-    },
-    /// Say whether all is well, and what a person should do
-    #[command(
-        long_about = "Say whether all is well, and what a person should do.\n\n\
-            Shows the settings without secrets, the schedule where it is known, the last good backup of each \
-            database and its age, and of each store: whether it can be reached, what the backups take, room on the \
-            disk, lifecycle rules that are missing or differ, leases, uploads in progress, backups that lack a file, \
-            and what killed runs have left. The database itself is not asked; nothing is written.\n\n\
-            Exit code 0 when all is well, 1 when something needs a person: no backup yet, the last good one older \
-            than --max-age, a store out of reach, a damaged backup.",
-        after_long_help = "Examples:\n  \
-            pgstow status --store s3://acme-backups/pg --max-age 26h\n  \
-            pgstow status --database shop --json | jq -r '.problems[]'"
-    )]
-    Status {
-        /// Of this database alone
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-    },
-    /// Remove the backups that the retention no longer keeps, where no lifecycle rules do it
-    #[command(
-        alias = "cleanup",
-        long_about = "Remove the backups that the retention no longer keeps.\n\n\
-            For folders, which have no lifecycle rules; in a bucket nothing is removed, since its rules do that, and \
-            only the plan is shown. A backup goes when it is older than its tier's days. The newest --keep-last good \
-            ones of each database stay whatever their age, so the last good one never goes. Good is a backup that has \
-            all its files and was not found damaged. A backup whose manifest cannot be read stays. Files that pgstow \
-            did not write stay, and so does the folder that they are in. What a killed run has left goes after two \
-            days, unless a run is at work.\n\n\
-            The manifest is removed first: a prune that is interrupted leaves no half backup, and the next one \
-            finishes its work.",
-        after_long_help = "Examples:\n  \
-            pgstow prune --dry-run --store /srv/backups --retention daily=7,weekly=4,monthly=12\n  \
-            pgstow prune --store /srv/backups --retention 30d --keep-last 3 --verified-only"
-    )]
-    Prune {
-        /// Print every backup with the reason why it stays or goes, and remove nothing
-        #[arg(long)]
-        dry_run: bool,
-        /// Keep the newest --keep-last verified backups too, whatever their age
-        #[arg(long)]
-        verified_only: bool,
-        /// Of this database alone
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-    },
-    /// Fetch a backup's archive as one file for stock pg_restore
-    #[command(
-        long_about = "Fetch a backup's archive as one file for stock pg_restore.\n\n\
-            The bytes are held against the manifest's SHA-256 as they come; then the table of contents with the \
-            offsets is laid over the head, so that pg_restore -j and -t can seek in the file. It gets its name when \
-            all of it is there and on the disk. A run that was interrupted leaves .<name>.<time>.partial, with which \
-            the same command goes on. SHA256SUMS beside the file gets its digest, and that of the object as a comment.",
-        after_long_help = "Examples:\n  \
-            pgstow download latest --store s3://acme-backups/pg --database shop\n  \
-            pgstow download shop/20260131T040500Z-full -o /restore/shop.dump && pg_restore -j 4 -d shop \
-            /restore/shop.dump"
-    )]
-    Download {
-        /// An id as `pgstow list` prints it, or latest
-        #[arg(value_name = "BACKUP")]
-        backup: String,
-        /// The file, or the folder for it [default: the archive's own name, here]
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-        /// Whose latest, where the source names another database or none
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-        /// Bit for bit as in the store: do not lay the offsets in
-        #[arg(long)]
-        as_stored: bool,
-        /// Replace a file that is there already
-        #[arg(long)]
-        force: bool,
-    },
-    /// Show or install the bucket's lifecycle rules
-    #[command(
-        long_about = "Show or install the bucket's lifecycle rules.\n\n\
-            Old backups expire by the bucket's own rules, one for each tier, so that the task that writes backups \
-            needs no permission to delete any. The newest good backups bear a tag that no rule matches: when backups \
-            stop, the last good one stays.",
-        after_long_help = "Examples:\n  \
-            pgstow retention show --store s3://acme-backups/pg --retention daily=7,weekly=4,monthly=12\n  \
-            pgstow retention apply --store s3://acme-backups/pg --retention 30d",
-        subcommand_required = true,
-        arg_required_else_help = false
-    )]
-    Retention {
-        #[command(subcommand)]
-        action: RetentionAction,
-    },
-    /// Print the completion script for a shell
-    #[command(after_long_help = "Examples:\n  \
-            pgstow completions bash > /etc/bash_completion.d/pgstow\n  \
-            pgstow completions zsh > ~/.zfunc/_pgstow\n  \
-            pgstow completions fish > ~/.config/fish/completions/pgstow.fish")]
-    Completions { shell: clap_complete::Shell },
-}
-
-#[derive(Debug, Subcommand)]
-enum RetentionAction {
-    /// Print the rules that `apply` would install in a bucket without any, as JSON
-    Show,
-    /// Install the rules; those that are not pgstow's, or of a tier that the retention no longer has, stay as they are
-    Apply,
-}
-
 pub fn parse(args: &[OsString]) -> Result<Invocation> {
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
@@ -218,7 +80,60 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
         Ok(arguments) => arguments,
         Err(error) => return refusal_or_text(&error),
     };
+    let mut flags = flags(&matches);
     let command = match arguments.action {
+        Action::Verify {
+            backup,
+            all: _,
+            since,
+            drill,
+            database,
+        } => Command::Verify(VerifyRequest {
+            selection: match backup {
+                Some(backup) => Selection::One(backup),
+                None => Selection::All {
+                    since: since.as_deref().map(moment).transpose()?,
+                },
+            },
+            database,
+            drill,
+        }),
+        Action::Restore {
+            backup,
+            target,
+            tables,
+            data_only,
+            create,
+            clean,
+            globals,
+            no_owner,
+            no_privileges,
+            no_tablespaces,
+            to_time,
+            dry_run,
+            database,
+        } => {
+            if to_time.is_some() {
+                return Err(Error::config(
+                    "--to-time: recovery to a moment needs incremental backups, which are not in this version",
+                )
+                .hint("restore the newest full backup before that moment"));
+            }
+            flags.extend(target.map(|target| ("BACKUP_TARGET_URL", vec![target])));
+            Command::Restore(RestoreRequest {
+                backup,
+                database,
+                tables,
+                data_only,
+                create,
+                clean,
+                globals,
+                no_owner,
+                no_privileges,
+                no_tablespaces,
+                dry_run,
+            })
+        }
         Action::Backup {
             kind,
             trigger,
@@ -262,7 +177,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
     };
     Ok(Invocation::Run {
         command,
-        flags: flags(&matches),
+        flags,
         env_file: arguments.files.env_file,
         config_file: arguments.files.config,
         json: arguments.files.json,
@@ -353,6 +268,23 @@ fn named(database: Option<String>) -> Result<Option<String>> {
         return Err(Error::config("--database: the name is empty"));
     }
     Ok(database)
+}
+
+/// A moment in the past: a span back from now (`7d`), a date, or a timestamp.
+fn moment(text: &str) -> Result<Timestamp> {
+    let refused = || {
+        Error::config(format!("--since: {text:?} is no moment"))
+            .hint("give a span (7d, 12h), a date (2025-01-31, UTC) or a timestamp (2025-01-31T04:05:00Z)")
+    };
+    if let Ok(span) = humantime::parse_duration(text) {
+        let span = jiff::SignedDuration::try_from(span).map_err(|_| refused())?;
+        return Timestamp::now().checked_sub(span).map_err(|_| refused());
+    }
+    if let Ok(date) = text.parse::<jiff::civil::Date>() {
+        let start = date.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| refused())?;
+        return Ok(start.timestamp());
+    }
+    text.parse().map_err(|_| refused())
 }
 
 fn completions(shell: clap_complete::Shell) -> String {

@@ -33,7 +33,14 @@ const BELONGS: &[&str] = &[
     "SEQUENCE SET",
 ];
 /// What may stay behind when the target lacks what it refers to.
-const DISPENSABLE: &[&str] = &["FK CONSTRAINT", "TABLE ATTACH", "INDEX ATTACH", "TRIGGER", "RULE", "POLICY"];
+const DISPENSABLE: &[&str] = &[
+    "FK CONSTRAINT",
+    "TABLE ATTACH",
+    "INDEX ATTACH",
+    "TRIGGER",
+    "RULE",
+    "POLICY",
+];
 const RELATIONS: &[&str] = &["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW"];
 /// Names that an error offers.
 const NEAREST: usize = 3;
@@ -44,7 +51,9 @@ pub fn relations(archive: &StoredArchive, items: &[Item], names: &[String]) -> R
     named.sort();
     let mut chosen = HashSet::new();
     for wanted in names {
-        let found = named.iter().filter(|(name, _)| spelt(name).iter().any(|text| text == wanted));
+        let found = named
+            .iter()
+            .filter(|(name, _)| spelt(name).iter().any(|text| text == wanted));
         let before = chosen.len();
         chosen.extend(found.map(|(_, id)| *id));
         if chosen.len() == before {
@@ -134,7 +143,8 @@ fn partition(attach: &Item, items: &[Item], chosen: &HashSet<i64>) -> Option<i64
         .filter_map(|id| items.iter().find(|item| item.entry.dump_id == *id))
         .filter(|item| RELATIONS.contains(&item.entry.desc.as_str()))
         .collect();
-    let is_partition = |item: &&&Item| item.entry.tag == attach.entry.tag && item.entry.namespace == attach.entry.namespace;
+    let is_partition =
+        |item: &&&Item| item.entry.tag == attach.entry.tag && item.entry.namespace == attach.entry.namespace;
     let partition = tables.iter().find(is_partition)?.entry.dump_id;
     let parent = tables.iter().find(|item| item.entry.dump_id != partition)?;
     chosen.contains(&parent.entry.dump_id).then_some(partition)
@@ -171,7 +181,10 @@ pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -
         entries,
         ..Choice::default()
     };
-    let ordered: Vec<&Item> = items.iter().filter(|item| choice.entries.contains(&item.entry.dump_id)).collect();
+    let ordered: Vec<&Item> = items
+        .iter()
+        .filter(|item| choice.entries.contains(&item.entry.dump_id))
+        .collect();
     for item in ordered {
         if !choice.entries.contains(&item.entry.dump_id) {
             continue;

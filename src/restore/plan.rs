@@ -155,9 +155,7 @@ fn group(pieces: Vec<Load>) -> Vec<Load> {
     let mut open: Option<Load> = None;
     for piece in pieces {
         match &mut open {
-            Some(load)
-                if load.stored_bytes + piece.stored_bytes <= GROUP_BYTES && load.blocks.len() < GROUP_BLOCKS =>
-            {
+            Some(load) if load.stored_bytes + piece.stored_bytes <= GROUP_BYTES && load.blocks.len() < GROUP_BLOCKS => {
                 load.stored_bytes += piece.stored_bytes;
                 load.blocks.extend(piece.blocks);
                 load.list.extend(piece.list);
@@ -223,7 +221,11 @@ pub fn large_objects(items: &[Item], chosen: &HashSet<i64>) -> Vec<u32> {
         match item.entry.desc.as_str() {
             "BLOB" => vec![item.entry.oid],
             // Its definition is a list of OIDs, one per line.
-            "BLOB METADATA" => item.definition.lines().filter_map(|line| line.trim().parse().ok()).collect(),
+            "BLOB METADATA" => item
+                .definition
+                .lines()
+                .filter_map(|line| line.trim().parse().ok())
+                .collect(),
             _ => Vec::new(),
         }
     };

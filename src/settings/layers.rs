@@ -70,7 +70,11 @@ impl Values {
 pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>) -> Values {
     let mut values = Values::default();
     for setting in SETTINGS {
-        let Some(flag) = setting.flag else { continue };
+        // A command's own option is no flag of every command's: `restore --target`.
+        let flag = match setting.variable {
+            "BACKUP_TARGET_URL" => "target",
+            _ => setting.flag.unwrap_or(setting.variable),
+        };
         if let Some(texts) = input.flags.get(setting.variable).filter(|texts| !texts.is_empty()) {
             values.offer(
                 setting.variable,

@@ -67,6 +67,13 @@ impl Reader<'_> {
                 "the password in --database-url is visible to every user of this machine; set DATABASE_URL or DB_PASSWORD",
             );
         }
+        let target = source::target(&self.values, &mut self.problems);
+        if self.values.get("BACKUP_TARGET_URL").is_some_and(shows_password) {
+            self.note(
+                "the password in --target is visible to every user of this machine; set BACKUP_TARGET_URL or \
+                 BACKUP_TARGET_PASSWORD",
+            );
+        }
         let stores = self.stores();
         let retention = Retention {
             policy: self.policy(),
@@ -92,6 +99,7 @@ impl Reader<'_> {
         let log = self.log();
         Settings {
             source,
+            target,
             stores,
             retention,
             max_age,

@@ -56,6 +56,45 @@ pub fn resolve(values: &Values, problems: &mut Problems, notes: &mut Vec<String>
     }
 }
 
+/// Where a restore goes: `BACKUP_TARGET_URL` (`--target`), or `BACKUP_TARGET_SECRET_ID`.
+/// `BACKUP_TARGET_PASSWORD` is for a URL without one, so that none stands in an argument.
+pub fn target(values: &Values, problems: &mut Problems) -> Source {
+    let url = values.get("BACKUP_TARGET_URL");
+    let secret = values.get("BACKUP_TARGET_SECRET_ID");
+    if let (Some(url), Some(secret)) = (url, secret)
+        && url.layer == secret.layer
+    {
+        problems.conflict(url, secret, "give the target once");
+        return Source::None;
+    }
+    if let Some(secret) = secret.filter(|secret| url.is_none_or(|url| secret.layer < url.layer)) {
+        let id = secret.text().trim().to_owned();
+        if id.is_empty() {
+            problems.add(format!("{}: the secret's id is empty", secret.name));
+        }
+        let mut overrides = ConnectionInfo::default();
+        parameters(values, &mut overrides, problems);
+        return Source::Secret { id, overrides };
+    }
+    let Some(url) = url else { return Source::None };
+    let mut info = match ConnectionInfo::parse_url(url.text()) {
+        Ok(info) => info,
+        Err(error) => {
+            problems.add_error(&url.name, &error);
+            return Source::None;
+        }
+    };
+    if let (None, Some(password)) = (&info.password, values.get("BACKUP_TARGET_PASSWORD")) {
+        let mut one = ConnectionInfo::default();
+        match one.set("password", password.text()) {
+            Ok(()) => info = info.merge(&one),
+            Err(error) => problems.add_error(&password.name, &error),
+        }
+    }
+    parameters(values, &mut info, problems);
+    Source::Direct(info)
+}
+
 fn direct(values: &Values, url: Option<&Value>, problems: &mut Problems) -> Source {
     let mut info = match url.map(|url| (url, ConnectionInfo::parse_url(url.text()))) {
         Some((_, Ok(info))) => info,

@@ -76,6 +76,30 @@ pub const SETTINGS: &[Setting] = &[
         "Secrets Manager secret with the database's credentials: RDS-style JSON or a plain connection URL",
     ),
     kind(
+        Kind::Secret,
+        plain(
+            "BACKUP_TARGET_URL",
+            "target_url",
+            "URL",
+            "The database that `restore` fills, where --target does not name it",
+        ),
+    ),
+    kind(
+        Kind::Secret,
+        plain(
+            "BACKUP_TARGET_PASSWORD",
+            "target_password",
+            "PASSWORD",
+            "Its password, where the URL has none",
+        ),
+    ),
+    plain(
+        "BACKUP_TARGET_SECRET_ID",
+        "target_secret_id",
+        "ID",
+        "Secrets Manager secret with the target's credentials, instead of a URL",
+    ),
+    kind(
         Kind::List,
         flag(
             "BACKUP_STORE",

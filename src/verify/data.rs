@@ -14,7 +14,8 @@ use crate::archive::{ArchiveError, Blocks, Check, Nobody, Unpack};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Algorithm, FileRecord, Manifest, role};
 use crate::progress::Observer;
-use crate::store::{Reading, Store};
+use crate::store::Store;
+use crate::store::reading::Reading;
 use crate::stored_archive::{StoredArchive, file_of};
 
 /// Slices that may wait for the thread behind.
@@ -30,7 +31,10 @@ pub(super) async fn archive(
 ) -> Result<(u64, Vec<Finding>)> {
     let (key, file) = (archive.key.clone(), archive.file.clone());
     let watching = Arc::clone(observer);
-    read(store, key, &file, observer, move |source| blocks(&archive, source, &*watching)).await
+    read(store, key, &file, observer, move |source| {
+        blocks(&archive, source, &*watching)
+    })
+    .await
 }
 
 /// A plain script: it must decompress to its end, to as many bytes as pg_dump wrote.

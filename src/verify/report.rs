@@ -68,10 +68,17 @@ impl Verified {
         let more = problems.len().saturating_sub(TOLD);
         problems.truncate(TOLD);
         if more > 0 {
-            problems.push(Finding::of_file("manifest.json", format!("{more} more of its blocks differ")));
+            problems.push(Finding::of_file(
+                "manifest.json",
+                format!("{more} more of its blocks differ"),
+            ));
         }
         Self {
-            status: if problems.is_empty() { Status::Ok } else { Status::Failed },
+            status: if problems.is_empty() {
+                Status::Ok
+            } else {
+                Status::Failed
+            },
             id: manifest.id.clone(),
             files: manifest.files.len(),
             tables: manifest.tables.len(),
@@ -173,6 +180,13 @@ impl VerifyReport {
             report.error = Some(ErrorReport::from(&error));
         }
         report
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        match self.error {
+            Some(_) => Code::Integrity.exit_code(),
+            None => 0,
+        }
     }
 
     pub fn backups(&self) -> &[Verified] {

@@ -1,0 +1,258 @@
+//! Stock pg_restore at work on a plan: definitions, data by several at once, the rest. The data
+//! comes straight from the store, each table's bytes alone.
+
+use std::collections::VecDeque;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{Load, Plan};
+use crate::archive::{Algorithm, ArchiveError, Blocks, Check, Unpack, Writer};
+use crate::error::{Code, Error, Result};
+use crate::postgres::{ArchiveInput, ConnectionInfo, Passfile, RestoreOrder, RestoreProgram, Restoring};
+use crate::private_folder::PrivateFolder;
+use crate::progress::Observer;
+use crate::settings;
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::store::reading::{Reading, our_error};
+use crate::stored_archive::StoredArchive;
+
+/// Frames around the content are small, the content itself goes past the buffer.
+const BUFFER: usize = 64 << 10;
+/// How long a pg_restore that hangs up on us may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// All that the three steps have in common.
+pub(super) struct Loader<'a> {
+    pub store: &'a Arc<dyn Store>,
+    pub archive: &'a Arc<StoredArchive>,
+    pub program: &'a RestoreProgram,
+    pub info: &'a ConnectionInfo,
+    pub passfile: Option<&'a Passfile>,
+    pub settings: &'a settings::Postgres,
+    /// For the lists of entries, and for the head, which parallel pg_restore opens by its name.
+    pub folder: &'a PrivateFolder,
+    pub no_owner: bool,
+    pub no_privileges: bool,
+    pub no_tablespaces: bool,
+    pub stop: &'a Stop,
+    pub observer: &'a Arc<dyn Observer>,
+}
+
+impl Loader<'_> {
+    /// Definitions: from the head alone. In one transaction, where the server has room for its
+    /// locks: then a failure leaves the target as it was.
+    pub async fn definitions(&self, list: &[i64], single_transaction: bool) -> Result<()> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        let list = self.list("before", list)?;
+        let mut restoring = self.start(ArchiveInput::Stdin, list, 1, single_transaction)?;
+        let stdin = restoring.take_stdin();
+        let head = self.archive.head.announcing(Algorithm::None, 0);
+        let feeding = async {
+            let fed = tokio::task::spawn_blocking(move || match stdin {
+                Some(mut stdin) => stdin.write_all(&head).map_err(ArchiveError::Io),
+                None => Ok(()),
+            });
+            fed.await
+                .map_err(|error| Error::internal("the thread that feeds pg_restore died").source(error))
+        };
+        self.to_its_end(&restoring, feeding, &CancellationToken::new()).await
+    }
+
+    /// Data: as many pg_restores at once as there are jobs. The first failure ends the others.
+    /// `done` counts the blocks that are in the target for good.
+    pub async fn data(&self, plan: &Plan, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
+        let queue: Mutex<VecDeque<(usize, &Load)>> = Mutex::new(plan.loads.iter().enumerate().collect());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let cancel = CancellationToken::new();
+        let worker = |_| {
+            let (next, cancel) = (&next, &cancel);
+            async move {
+                while let Some((number, load)) = next() {
+                    let loaded = self.load(number, load, cancel).await;
+                    if loaded.is_err() {
+                        cancel.cancel();
+                    }
+                    loaded?;
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    done.extend(&load.blocks);
+                }
+                Ok(())
+            }
+        };
+        let mut workers: FuturesUnordered<_> = (0..jobs.min(plan.loads.len())).map(worker).collect();
+        let mut first: Option<Error> = None;
+        while let Some(ended) = workers.next().await {
+            if let Err(error) = ended
+                // What was ended because another failed has nothing to say.
+                && first.is_none()
+            {
+                first = Some(error);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Indexes, constraints, triggers, grants: the head in a file, so that pg_restore can make
+    /// several at once.
+    pub async fn finish(&self, list: &[i64], jobs: usize) -> Result<()> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        let list = self.list("after", list)?;
+        let head = self.archive.head.announcing(Algorithm::None, 0);
+        let head = self.folder.write("head.dump", &head)?;
+        let restoring = self.start(ArchiveInput::File(head), list, jobs, false)?;
+        let nothing = async { Ok(Ok(())) };
+        self.to_its_end(&restoring, nothing, &CancellationToken::new()).await
+    }
+
+    async fn load(&self, number: usize, load: &Load, cancel: &CancellationToken) -> Result<()> {
+        if cancel.is_cancelled() {
+            return Err(Error::internal("another load has failed"));
+        }
+        let list = self.list(&format!("load-{number}"), &load.list)?;
+        let mut restoring = self.start(ArchiveInput::Stdin, list, 1, false)?;
+        let Some(stdin) = restoring.take_stdin() else {
+            return Err(Error::internal("pg_restore's input was taken twice"));
+        };
+        let store = Arc::clone(self.store);
+        let archive = Arc::clone(self.archive);
+        let observer = Arc::clone(self.observer);
+        let load = load.clone();
+        let feeding = async {
+            let fed = tokio::task::spawn_blocking(move || feed(&store, &archive, &load, stdin, &observer));
+            fed.await
+                .map_err(|error| Error::internal("the thread that feeds pg_restore died").source(error))
+        };
+        self.to_its_end(&restoring, feeding, cancel).await
+    }
+
+    /// Waits for both the feeding and pg_restore, whichever fails first. When it returns,
+    /// pg_restore is gone.
+    async fn to_its_end(
+        &self,
+        restoring: &Restoring,
+        feeding: impl Future<Output = Result<Result<(), ArchiveError>>>,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let both = async {
+            match feeding.await? {
+                Ok(()) => restoring.wait().await.map(|_| ()),
+                Err(error) => Err(match why(error) {
+                    Some(error) => error,
+                    // pg_restore hung up: it knows why.
+                    None => match tokio::time::timeout(LAST_WORDS, restoring.wait()).await {
+                        Ok(Err(told)) => told,
+                        _ => Error::new(Code::RestoreErr, "pg_restore ended before it had read all of its input"),
+                    },
+                }),
+            }
+        };
+        let result = tokio::select! {
+            biased;
+            reason = self.stop.requested() => Err(reason.into()),
+            () = cancel.cancelled() => Err(Error::internal("another load has failed")),
+            result = both => result,
+        };
+        if result.is_err() {
+            restoring.stop().await;
+        }
+        result
+    }
+
+    fn start(&self, archive: ArchiveInput, list: PathBuf, jobs: usize, single_transaction: bool) -> Result<Restoring> {
+        Restoring::start(&RestoreOrder {
+            program: self.program,
+            info: self.info,
+            passfile: self.passfile,
+            settings: self.settings,
+            archive,
+            list: Some(list),
+            sections: Vec::new(),
+            jobs,
+            single_transaction,
+            no_owner: self.no_owner,
+            no_privileges: self.no_privileges,
+            no_tablespaces: self.no_tablespaces,
+            exit_on_error: true,
+        })
+    }
+
+    fn list(&self, name: &str, ids: &[i64]) -> Result<PathBuf> {
+        let lines: String = ids.iter().map(|id| format!("{id};\n")).collect();
+        self.folder.write(&format!("{name}.list"), lines.as_bytes())
+    }
+}
+
+/// Writes the head and the load's blocks as pg_dump -Z0 would. A block's last bytes are written
+/// when its digest has been found right: pg_restore, whose input ends before, takes none of its
+/// rows.
+fn feed(
+    store: &Arc<dyn Store>,
+    archive: &StoredArchive,
+    load: &Load,
+    stdin: std::fs::File,
+    observer: &Arc<dyn Observer>,
+) -> Result<(), ArchiveError> {
+    let writer = Writer::new(&archive.head, BufWriter::with_capacity(BUFFER, stdin))?;
+    let check = Check::new(&archive.promises, writer);
+    let mut sink = Unpack::new(archive.head.compression, check);
+    for (range, blocks) in load.stretches(archive) {
+        let start = range.start;
+        let reading = Reading::start(Arc::clone(store), archive.key.clone(), range).into_blocking();
+        let counted = Counted {
+            inner: reading,
+            observer: &**observer,
+        };
+        let mut reader = Blocks::new(counted, start);
+        for index in blocks {
+            let name = archive.name(index);
+            observer.table(&name);
+            reader
+                .read(&archive.head, index, &archive.places[index], &mut sink)
+                .map_err(|error| of_block(&archive.key, &name, error))?;
+        }
+    }
+    sink.inner().inner().flush()
+}
+
+fn of_block(key: &str, name: &str, error: ArchiveError) -> ArchiveError {
+    match error {
+        ArchiveError::Io(_) | ArchiveError::Stopped => error,
+        other => ArchiveError::Content(format!("{key}: {name}: {other}")),
+    }
+}
+
+/// What a failed feeding means; nothing when it was pg_restore that hung up.
+fn why(error: ArchiveError) -> Option<Error> {
+    let ArchiveError::Io(error) = error else {
+        return Some(Error::new(Code::Integrity, error.to_string()));
+    };
+    match our_error(error) {
+        Ok(ours) => Some(ours),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
+        Err(error) => Some(Error::new(Code::RestoreErr, "feeding pg_restore failed").source(error)),
+    }
+}
+
+/// Tells the observer what comes from the store.
+struct Counted<'a, R> {
+    inner: R,
+    observer: &'a dyn Observer,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.observer.bytes_read(count as u64);
+        Ok(count)
+    }
+}

@@ -1,0 +1,75 @@
+//! What a restore did, or would do.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::plan::LeftOut;
+use crate::backup_id::BackupId;
+use crate::report::human_bytes;
+
+/// `status` comes first, as in a failure's document.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreReport {
+    /// `restored`, or `planned` for a dry run.
+    pub status: &'static str,
+    pub id: BackupId,
+    /// `user@host:port/database`.
+    pub target: String,
+    /// The store that it came from.
+    pub store: String,
+    pub created_database: bool,
+    pub jobs: usize,
+    pub pg_restore: String,
+    pub tables: usize,
+    pub rows: u64,
+    pub large_objects: u64,
+    /// Stored bytes of the data that was asked for.
+    pub bytes_read: u64,
+    pub definitions: usize,
+    /// Indexes, constraints, triggers, grants.
+    pub finishing: usize,
+    pub duration_seconds: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// In a dry run: the steps, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl fmt::Display for RestoreReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.status == "planned" {
+            "would restore"
+        } else {
+            "restored"
+        };
+        writeln!(f, "{verb} {} into {}", self.id, self.target)?;
+        writeln!(
+            f,
+            "  {} tables, {} rows, {} large objects, {} read from {}, {} jobs, {:.1} s",
+            self.tables,
+            self.rows,
+            self.large_objects,
+            human_bytes(self.bytes_read),
+            self.store,
+            self.jobs,
+            self.duration_seconds
+        )?;
+        for (number, step) in self.steps.iter().enumerate() {
+            writeln!(f, "  {}. {step}", number + 1)?;
+        }
+        for left in &self.left_out {
+            writeln!(f, "  left out: {}: {}", left.what, left.why)?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "  warning: {warning}")?;
+        }
+        if self.status == "restored" {
+            writeln!(f, "  run ANALYZE in the target: statistics are not part of a backup")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! How far a restore has come, so that its failure can say in what state the target is.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::plan::Plan;
+use crate::error::{Code, Error};
+use crate::stored_archive::StoredArchive;
+
+/// Set by [`super::run`] before each step that changes the target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Stage {
+    #[default]
+    Untouched,
+    /// The database is being made, or roles are.
+    Making { database: Option<String> },
+    /// Objects are being removed, in one transaction.
+    Cleaning,
+    /// Definitions are being made; in one transaction, or not.
+    Defining { atomic: bool, cleaned: usize },
+    /// Rows are being loaded.
+    Loading {
+        loaded: usize,
+        of: usize,
+        first_empty: Vec<String>,
+    },
+    /// Indexes, constraints and grants are being made.
+    Finishing,
+    /// A script is being run, in one transaction.
+    Running,
+}
+
+/// Names in an error.
+const NAMED: usize = 10;
+
+impl Stage {
+    pub fn loading(archive: &StoredArchive, plan: &Plan, loaded: &[usize]) -> Self {
+        let empty: Vec<usize> = plan.blocks().filter(|index| !loaded.contains(index)).collect();
+        let mut first_empty: Vec<String> = empty.iter().take(NAMED).map(|index| archive.name(*index)).collect();
+        if empty.len() > NAMED {
+            first_empty.push(format!("{} more", empty.len() - NAMED));
+        }
+        Stage::Loading {
+            loaded: loaded.len(),
+            of: loaded.len() + empty.len(),
+            first_empty,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State(Mutex<Stage>);
+
+impl State {
+    pub fn set(&self, stage: Stage) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    /// The error with what it left behind.
+    pub fn tell(self, error: Error) -> Error {
+        let stage = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (state, again) = match stage {
+            Stage::Untouched => ("nothing was changed in the target".to_owned(), None),
+            Stage::Making { database: None } => {
+                ("roles may have been made; the database is as it was".to_owned(), None)
+            }
+            Stage::Making { database: Some(name) } => (
+                format!("the database {name} may have been made, and is empty"),
+                Some("correct the cause, and run it again with --create --clean"),
+            ),
+            Stage::Cleaning => ("the removal was rolled back: the target is as it was".to_owned(), None),
+            Stage::Defining {
+                atomic: true,
+                cleaned: 0,
+            } => (
+                "the definitions were rolled back: the target is as it was".to_owned(),
+                None,
+            ),
+            Stage::Defining { atomic: true, cleaned } => (
+                format!("{cleaned} objects had been removed; the definitions were rolled back: the target lacks them"),
+                Some("correct the cause, and run it again: what was removed comes with it"),
+            ),
+            Stage::Defining { atomic: false, .. } => (
+                "the target holds a part of the definitions, and no data".to_owned(),
+                Some("correct the cause, and run it again with --clean"),
+            ),
+            Stage::Loading {
+                loaded,
+                of,
+                first_empty,
+            } => (
+                format!(
+                    "the target holds all definitions, and the data of {loaded} of {of} tables; without data: {}",
+                    match first_empty.len() {
+                        0 => "none".to_owned(),
+                        _ => first_empty.join(", "),
+                    }
+                ),
+                Some("correct the cause, and run it again with --clean"),
+            ),
+            Stage::Finishing => (
+                "the target holds all data; indexes, constraints, triggers or grants are missing".to_owned(),
+                Some("correct the cause, and run it again with --clean"),
+            ),
+            Stage::Running => (
+                "the script ran in one transaction, which was rolled back: the target is as it was".to_owned(),
+                None,
+            ),
+        };
+        let hint = match (error.code(), again) {
+            (Code::Interrupted(_), Some(again)) => again.replace("correct the cause, and ", ""),
+            (Code::RestoreErr, Some(again)) if error.has_own_hint() => format!("{}; then {again}", error.hint_text()),
+            (Code::RestoreErr, Some(again)) => again.to_owned(),
+            (Code::RestoreErr, None) if !error.has_own_hint() => {
+                "correct the cause, and run it again: nothing stands in its way".to_owned()
+            }
+            _ => error.hint_text().to_owned(),
+        };
+        Error::new(error.code(), format!("{}; {state}", error.message())).hint(hint)
+    }
+}
