@@ -66,7 +66,7 @@ pub async fn run(job: &Job<'_>, request: &RestoreRequest) -> Result<RestoreRepor
             report.duration_seconds = begun.elapsed().as_secs_f64();
             Ok(report)
         }
-        Err(error) => Err(state.tell(error)),
+        Err(error) => Err(state.tell(&error)),
     }
 }
 
