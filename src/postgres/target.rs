@@ -216,9 +216,9 @@ impl Session {
             .map_err(|error| self.error("cannot look at the target", &error))
     }
 
-    /// Whether a table that exists holds a row.
+    /// Whether a table that exists holds a row; those of its heirs do not count.
     pub async fn holds_rows(&self, schema: &str, name: &str) -> Result<bool> {
-        let sql = format!("SELECT EXISTS (SELECT FROM {}.{})", quoted(schema), quoted(name));
+        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {}.{})", quoted(schema), quoted(name));
         self.client
             .query_one(&sql, &[])
             .await
