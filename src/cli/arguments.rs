@@ -162,7 +162,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             force,
         } => Command::Download(DownloadRequest {
             backup,
-            database,
+            database: named(database)?,
             output,
             as_stored,
             force,

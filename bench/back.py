@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""The way back: from the object store into databases. One backup is made; then whole restores, one
+table alone, and reading all that is stored, each by stock programs and by pgstow.
+
+Started by bench/run.sh, which brings the database and the S3 server.
+"""
+
+import argparse
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from measuring import BUCKET, S3, Contestant, figures, in_turn, measure, median, spread
+
+FILES = Path("target/bench/files")
+TABLE = "words"
+
+
+class CountingProxy:
+    """Between a client and the S3 server: counts what the server gives, headers and all."""
+
+    def __init__(self, upstream):
+        self.upstream = urlsplit(upstream)
+        self.given = 0
+        self.requests = 0
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection((self.upstream.hostname, self.upstream.port))
+            threading.Thread(target=self.pass_on, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self.pass_on, args=(server, client, True), daemon=True).start()
+
+    def pass_on(self, source, sink, counted):
+        try:
+            while data := source.recv(1 << 16):
+                with self.lock:
+                    if counted:
+                        self.given += len(data)
+                        # Every answer begins a packet of its own on this loopback.
+                        self.requests += data.startswith(b"HTTP/1.1 ")
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        self.s3 = S3(options.aws)
+        self.pgstow = str(Path(options.pgstow).resolve())
+        self.store = f"s3://{BUCKET}/back"
+        self.target = urlunsplit(urlsplit(options.database)._replace(path="/restored"))
+        self.manifest = None
+
+    def psql(self, sql, database=None):
+        command = [f"{self.options.postgres}/psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", database or self.options.database]
+        return subprocess.run([*command, "-c", sql], check=True, capture_output=True, text=True).stdout.strip()
+
+    def ours(self, *arguments):
+        return [self.pgstow, *arguments, "--store", self.store]
+
+    def environment(self):
+        return {"BACKUP_PG_BIN": self.options.postgres}
+
+    def prepare(self):
+        """One backup, and the very frames of its blocks as a file for `zstd -d`."""
+        self.s3.make_bucket()
+        self.s3.empty()
+        environment = {**self.s3.environment, **self.environment(), "DATABASE_URL": self.options.database}
+        backup = subprocess.run(self.ours("backup", "--json"), env=environment, check=True, capture_output=True)
+        self.id = json.loads(backup.stdout)["id"]
+        self.folder = f"{self.store}/{self.id}"
+        self.manifest = json.loads(self.s3.aws("s3", "cp", f"{self.folder}/manifest.json", "-"))
+        self.dump, self.toc = (self.manifest["files"][role]["name"] for role in ("dump", "toc"))
+        FILES.mkdir(parents=True, exist_ok=True)
+        self.s3.aws("s3", "cp", "--quiet", f"{self.folder}/{self.dump}", str(FILES / "archive"))
+        if self.manifest["compression"]["algorithm"] == "zstd":
+            frames(FILES / "archive", self.manifest["files"]["toc"]["bytes"], FILES / "frames.zst")
+            self.s3.aws("s3", "cp", "--quiet", str(FILES / "frames.zst"), f"s3://{BUCKET}/frames.zst")
+        self.clear()
+
+    def clear(self):
+        for file in FILES.iterdir():
+            file.unlink()
+
+    def fresh_target(self):
+        self.psql("DROP DATABASE IF EXISTS restored WITH (FORCE)")
+        self.psql("CREATE DATABASE restored TEMPLATE template0")
+        # So that no checkpoint falls into a measured run.
+        self.psql("CHECKPOINT")
+
+    def counts(self, database):
+        tables = [f'"{table["schema"]}"."{table["name"]}"' for table in self.manifest["tables"]]
+        return self.psql("; ".join(f"SELECT '{table}', count(*) FROM {table}" for table in sorted(tables)), database)
+
+    def into_fresh_target(self, contestant):
+        self.fresh_target()
+        run = measure(contestant, self.s3)
+        self.clear()
+        if self.counts(self.target) != self.counts(self.options.database):
+            sys.exit(f"{contestant.name} restored other rows than there were")
+        return run
+
+    def whole(self):
+        """The README's recipe against one command."""
+        copy, restore = self.s3.copy(), f"'{self.options.postgres}/pg_restore' --exit-on-error -j 2 -d '{self.target}'"
+        archive, toc = FILES / "shop.dump", FILES / "shop.toc"
+        yield Contestant(
+            "aws s3 cp; pg_restore -j 2",
+            f"{copy} '{self.folder}/{self.dump}' {archive} && {copy} '{self.folder}/{self.toc}' {toc} && "
+            f"dd if={toc} of={archive} conv=notrunc status=none && {restore} {archive}",
+        )
+        command = self.ours("restore", "latest", "--target", self.target, "--jobs", "2")
+        yield Contestant("pgstow restore --jobs 2", command, self.environment())
+
+    def reading(self):
+        """All that is stored, read and unpacked, kept nowhere."""
+        if self.manifest["compression"]["algorithm"] == "zstd":
+            yield Contestant("aws s3 cp - | zstd -d", f"{self.s3.copy()} s3://{BUCKET}/frames.zst - | zstd -q -dc > /dev/null")
+        yield Contestant("pgstow verify", self.ours("verify", "latest"), self.environment())
+
+    def fetching(self):
+        archive = FILES / "shop.dump"
+        yield Contestant("aws s3 cp", f"{self.s3.copy()} '{self.folder}/{self.dump}' {archive}")
+        yield Contestant("pgstow download", self.ours("download", "latest", "-o", str(archive)), self.environment())
+
+    def one_table(self, endpoint=None):
+        command = self.ours("restore", "latest", "--target", self.target, "--table", f"public.{TABLE}")
+        environment = self.environment() | ({"AWS_ENDPOINT_URL_S3": endpoint} if endpoint else {})
+        return Contestant(f"pgstow restore --table public.{TABLE}", command, environment)
+
+    def into_empty_target(self, contestant):
+        self.fresh_target()
+        run = measure(contestant, self.s3)
+        count = f"SELECT count(*) FROM {TABLE}"
+        if self.psql(count, self.target) != self.psql(count):
+            sys.exit(f"{contestant.name} restored other rows than there were")
+        return run
+
+    def and_clear(self, contestant):
+        run = measure(contestant, self.s3)
+        self.clear()
+        return run
+
+
+def frames(archive, head, target):
+    """The content of every block of an archive, chunk after chunk: each chunk is a zstd frame."""
+    with archive.open("rb") as source, target.open("wb") as sink:
+        source.seek(head)
+
+        def integer():
+            sign, magnitude = source.read(1), source.read(4)
+            return -int.from_bytes(magnitude, "little") if sign == b"\1" else int.from_bytes(magnitude, "little")
+
+        def chunks():
+            while length := integer():
+                sink.write(source.read(length))
+
+        while kind := source.read(1):
+            integer()
+            if kind == b"\1":
+                chunks()
+            else:
+                while integer():
+                    chunks()
+
+
+def table(title, contestants):
+    first = contestants[0]
+    width = 34
+    print(f"\n{title}")
+    print(" " * width + "".join(f"{head:>14}" for head in ("wall s", "(range)", "CPU s", "peak MiB", "than the first")))
+    for contestant in contestants:
+        wall = median(contestant.runs, "wall")
+        cells = [
+            f"{wall:.1f}",
+            f"({spread(contestant.runs, 'wall')})",
+            f"{median(contestant.runs, 'cpu'):.1f}",
+            f"{max(run.peak_mib for run in contestant.runs):.0f}",
+            f"{median(first.runs, 'wall') / wall:.2f}x",
+        ]
+        print(f"{contestant.name:<{width}}" + "".join(f"{cell:>14}" for cell in cells))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("database", "postgres", "gb", "pgstow", "aws", "result"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--major", type=int, required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    options = parser.parse_args()
+
+    bench = Bench(options)
+    bench.prepare()
+    files = bench.manifest["files"]
+    print(f"\nPostgreSQL {options.major}, {options.gb} GB, {options.rounds} rounds, {os.cpu_count()} cores ({platform.machine()})")
+    print(f"An archive of {files['dump']['bytes'] / 1e6:.1f} MB. Medians; CPU is the client side's, memory the program's own.")
+
+    kinds = [
+        ("Everything into an empty database", list(bench.whole()), bench.into_fresh_target),
+        ("Reading and unpacking all of it", list(bench.reading()), bench.and_clear),
+        ("Into a file", list(bench.fetching()), bench.and_clear),
+        ("One small table", [bench.one_table()], bench.into_empty_target),
+    ]
+    for title, contestants, run in kinds:
+        in_turn(contestants, options.rounds, run)
+        table(title, contestants)
+
+    # Once more, and counted: the proxy would cost the measured runs their time.
+    proxy = CountingProxy(bench.s3.environment["AWS_ENDPOINT_URL_S3"])
+    bench.into_empty_target(bench.one_table(proxy.url))
+    one = next(table for table in bench.manifest["tables"] if (table["schema"], table["name"]) == ("public", TABLE))
+    needed = one["length"] + files["toc"]["bytes"]
+    print(f"  {proxy.given:,} bytes in {proxy.requests} answers; the block and the head have {needed:,}")
+
+    runs = figures([contestant for _, contestants, _ in kinds for contestant in contestants])
+    table_bytes = {"given": proxy.given, "answers": proxy.requests, "block_and_head": needed}
+    document = {"gb": options.gb, "major": options.major, "runs": runs, "one_table": table_bytes}
+    Path(options.result).write_text(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
