@@ -3,14 +3,14 @@
 //! before anything is changed.
 
 mod choice;
-mod database;
-mod globals;
+pub(crate) mod database;
+pub(crate) mod globals;
 mod grants;
 mod loading;
 mod plan;
 mod ready;
 mod report;
-mod script;
+pub(crate) mod script;
 mod state;
 mod tables;
 
@@ -31,12 +31,12 @@ use crate::settings::{Clock, Settings};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::stored_archive::StoredArchive;
-use loading::Loader;
-use plan::{Plan, Without};
 use ready::Target;
 use state::{Stage, State};
 
+pub(crate) use loading::Loader;
 pub use plan::LeftOut;
+pub(crate) use plan::{Plan, Without, everything, plan};
 pub use report::RestoreReport;
 
 /// What a restore works with.
@@ -202,7 +202,7 @@ async fn carry_out(
         job.observer.phase("making roles");
         let notes = job
             .stop
-            .or_stop(globals::apply(&prepared.target.session, globals))
+            .or_stop(globals::apply(&prepared.target.session, globals, true))
             .await?;
         prepared.warnings.extend(notes);
     }

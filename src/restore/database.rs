@@ -4,12 +4,20 @@ use crate::archive::Item;
 use crate::postgres::quoted;
 
 /// The statement that makes it, with the encoding and locale that it had.
-pub(super) fn creation(items: &[Item], name: &str) -> String {
+pub(crate) fn creation(items: &[Item], name: &str) -> String {
     items
         .iter()
         .find(|item| item.entry.desc == "DATABASE")
         .and_then(|item| renamed(&item.definition, name))
         .unwrap_or_else(|| format!("CREATE DATABASE {} WITH TEMPLATE = template0", quoted(name)))
+}
+
+/// The same for a server that has no tablespaces but its own.
+pub(crate) fn without_tablespace(creation: &str) -> String {
+    match creation.rfind(" TABLESPACE = ") {
+        Some(at) => creation[..at].to_owned(),
+        None => creation.to_owned(),
+    }
 }
 
 /// Its owner, where the archive names one.

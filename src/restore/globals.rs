@@ -9,7 +9,7 @@ use crate::store::Store;
 use crate::stored_archive::{file_of, read_file};
 
 /// `globals.sql`, or why the backup has none.
-pub(super) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes> {
+pub(crate) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes> {
     if let Some(why) = manifest.missing.get(role::GLOBALS) {
         return Err(
             Error::config(format!("--globals: the backup holds no roles: {why}")).hint("make the roles by hand first")
@@ -20,7 +20,7 @@ pub(super) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes
 
 /// Runs its statements one by one. What exists already stays as it is; what the role may not do
 /// is told.
-pub(super) async fn apply(session: &Session, sql: &[u8]) -> Result<Vec<String>> {
-    let _ = (session, sql);
+pub(crate) async fn apply(session: &Session, sql: &[u8], tablespaces: bool) -> Result<Vec<String>> {
+    let _ = (session, sql, tablespaces);
     Ok(Vec::new())
 }

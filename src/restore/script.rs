@@ -23,7 +23,7 @@ const PIECE: usize = 1 << 20;
 /// Our frames hold 2 MiB; see [`crate::archive::Unpack`].
 const ZSTD_WINDOW_LOG: u32 = 24;
 
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     pub psql: &'a Psql,
     pub info: &'a ConnectionInfo,
     pub passfile: Option<&'a Passfile>,
@@ -56,7 +56,7 @@ pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &s
 
 /// Runs the script. Its last piece is handed over when the whole file has been found to be what
 /// the manifest says; otherwise psql is ended before it can commit.
-pub(super) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
+pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
     let file = file_of(manifest, role::SQL)?.clone();
     let key = manifest.id.key(&file.name);
     let algorithm = manifest.compression.algorithm;
