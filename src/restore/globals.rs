@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::Session;
+use crate::postgres::{Scope, Session, statements};
 use crate::store::Store;
 use crate::stored_archive::{file_of, read_file};
 
@@ -21,6 +21,11 @@ pub(crate) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes
 /// Runs its statements one by one. What exists already stays as it is; what the role may not do
 /// is told.
 pub(crate) async fn apply(session: &Session, sql: &[u8], tablespaces: bool) -> Result<Vec<String>> {
-    let _ = (session, sql, tablespaces);
-    Ok(Vec::new())
+    let scope = if tablespaces {
+        Scope::Everything
+    } else {
+        Scope::WithoutTablespaces
+    };
+    let applied = session.apply_globals(&statements(sql), scope).await?;
+    Ok(applied.notes)
 }
