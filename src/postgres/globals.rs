@@ -5,7 +5,7 @@ mod split;
 
 use super::Session;
 use super::connection::classify;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 pub use split::{Statement, statements};
 
@@ -36,7 +36,7 @@ impl Session {
         let mut applied = AppliedGlobals::default();
         let mut encoding = "UTF8".to_owned();
         // The role's own default may forbid writing.
-        self.run("SET default_transaction_read_only = off").await?;
+        self.execute("SET default_transaction_read_only = off").await?;
         for statement in statements {
             if let Some(set) = statement.client_encoding() {
                 encoding = set;
@@ -87,10 +87,5 @@ impl Session {
             }
             Err(error) => Ok(Err(classify(&error, &self.redactor).message())),
         }
-    }
-
-    pub(super) async fn run(&self, statement: &str) -> Result<(), Error> {
-        let done = self.client.batch_execute(statement).await;
-        done.map_err(|error| self.error("the server refuses a statement", &error))
     }
 }

@@ -2,7 +2,9 @@
 //! its own that it runs there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use tokio_postgres::error::SqlState;
 
@@ -129,22 +131,17 @@ impl Session {
         Ok((count.unsigned_abs(), names))
     }
 
+    /// The folder is known for the server's by the number in it that only its cluster has: one in
+    /// a container, behind a port of ours, may name a folder that is ours.
     async fn free_bytes(&self) -> Option<u64> {
-        let address = self
-            .info()
-            .params
-            .get("hostaddr")
-            .and_then(|text| text.parse::<IpAddr>().ok());
-        let here = self.info().is_socket() || address.is_some_and(|address| address.is_loopback());
-        if !here {
+        let row = self.attempt("SELECT current_setting('data_directory')").await.ok()??;
+        let folder: String = row.try_get(0).ok()?;
+        let mut number = [0; 8];
+        let control = Path::new(&folder).join("global/pg_control");
+        File::open(control).ok()?.read_exact(&mut number).ok()?;
+        if u64::from_ne_bytes(number).to_string() != *self.server.system_identifier.as_ref()? {
             return None;
         }
-        let row = self
-            .client
-            .query_one("SELECT current_setting('data_directory')", &[])
-            .await
-            .ok()?;
-        let folder: String = row.try_get(0).ok()?;
         let disk = rustix::fs::statvfs(folder).ok()?;
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
