@@ -56,6 +56,20 @@ impl Listed {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
+    /// Whether a run left it: it has files of ours, and no manifest. What somebody else keeps in
+    /// such a folder is none of our business.
+    pub fn is_left_over(&self) -> bool {
+        !self.has_manifest && self.own_files().next().is_some()
+    }
+
+    /// The files whose names pgstow gives.
+    pub fn own_files(&self) -> impl Iterator<Item = &Entry> {
+        self.files.iter().filter(|file| {
+            let name = BackupId::of_key(&file.key).map(|(_, name)| name);
+            name.is_some_and(|name| self.id.makes(name))
+        })
+    }
+
     /// Whether all files that the manifest names are there with their sizes. Expiry takes a
     /// backup's objects one by one: a manifest may outlive its archive by some hours.
     pub fn holds(&self, summary: &Summary) -> bool {

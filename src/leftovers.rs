@@ -123,7 +123,7 @@ async fn sweep(
     let orphans = listed
         .iter()
         .filter(|folder| !folder.has_manifest && dead(&folder.id))
-        .flat_map(|folder| &folder.files);
+        .flat_map(Listed::own_files);
     for (number, file) in orphans.enumerate() {
         if number == AT_MOST {
             cleared.warnings.push(Error::new(
@@ -228,6 +228,7 @@ mod tests {
         plant(store, &sample(&good, Tier::Daily), "latest");
         store.plant("shop/20250130T040500Z-full/shop.dump", "x", &[(TIER_TAG, "latest")]);
         store.plant("shop/20250130T040500Z-full/shop.toc", "x", &[(TIER_TAG, "pending")]);
+        store.plant("shop/20250130T040500Z-full/notes.txt", "somebody's", &[]);
         store.plant("shop/20250131T120000Z-full/globals.sql", "x", &[(TIER_TAG, "pending")]);
         store.plant("shop2/20250130T040500Z-full/shop2.dump", "x", &[(TIER_TAG, "pending")]);
         store.plant("shop/20250130-by-hand/shop.dump", "x", &[]);
@@ -350,8 +351,11 @@ mod tests {
     #[tokio::test]
     async fn a_folder_full_of_junk_does_not_hold_up_a_run() {
         let store = MemoryStore::without_lifecycle();
+        let first = id("shop/20250130T040500Z-full").timestamp();
         for number in 0..AT_MOST + 5 {
-            store.plant(&format!("shop/20250130T040500Z-full/{number}"), "x", &[]);
+            let at = first + SignedDuration::from_secs(i64::try_from(number).unwrap());
+            let dead = BackupId::next("shop", crate::backup_id::Kind::Full, at, None);
+            store.plant(&dead.key("shop.dump"), "x", &[]);
         }
         let cleared = run(&store).await;
         assert_eq!(cleared.left_overs.len(), AT_MOST);

@@ -110,7 +110,7 @@ async fn survey(
     let listed = reachable_folders(store, database).await?;
     let mut left_overs: BTreeMap<BackupId, Listed> = listed
         .iter()
-        .filter(|one| !one.has_manifest)
+        .filter(|one| one.is_left_over())
         .map(|one| (one.id.clone(), one.clone()))
         .collect();
     let with_manifest: BTreeSet<BackupId> = listed

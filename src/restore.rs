@@ -3,13 +3,16 @@
 //! before anything is changed.
 
 mod choice;
+pub(crate) mod database;
+pub(crate) mod globals;
 mod grants;
 mod loading;
 mod plan;
 mod ready;
 mod report;
-mod script;
+pub(crate) mod script;
 mod state;
+mod tables;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -19,20 +22,21 @@ use crate::catalog::{self, Located};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
-use crate::postgres::{Passfile, Psql, RestoreProgram};
+use crate::postgres::{self, Passfile, Psql, RestoreProgram};
 use crate::private_folder::{PrivateFolder, sweep_stale};
 use crate::progress::Observer;
+use crate::report::human_bytes;
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Settings};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::stored_archive::StoredArchive;
-use loading::Loader;
-use plan::{Plan, Without};
 use ready::Target;
 use state::{Stage, State};
 
+pub(crate) use loading::Loader;
 pub use plan::LeftOut;
+pub(crate) use plan::{Plan, Without, everything, plan};
 pub use report::RestoreReport;
 
 /// What a restore works with.
@@ -62,7 +66,7 @@ pub async fn run(job: &Job<'_>, request: &RestoreRequest) -> Result<RestoreRepor
             report.duration_seconds = begun.elapsed().as_secs_f64();
             Ok(report)
         }
-        Err(error) => Err(state.tell(error)),
+        Err(error) => Err(state.tell(&error)),
     }
 }
 
@@ -71,6 +75,7 @@ struct Prepared {
     located: Located,
     source: Source,
     target: Target,
+    globals: Option<bytes::Bytes>,
     warnings: Vec<String>,
 }
 
@@ -88,6 +93,7 @@ struct Archive {
 }
 
 async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
+    check_request(request)?;
     let postgres = &job.settings.postgres;
     sweep_stale(&postgres.temp, (job.clock)().into())?;
     job.observer.phase("looking at the backup");
@@ -95,57 +101,122 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
         .stop
         .or_stop(catalog::find(job.stores, &request.backup, job.database))
         .await?;
-    let mut warnings = located.warnings.clone();
+    let manifest = &located.manifest;
     job.observer.phase("looking at the target");
     let target = job.stop.or_stop(ready::reach(job, request)).await?;
-    let major = target.session.server().major;
-    let manifest = &located.manifest;
-    if manifest.files.contains_key(role::SQL) {
-        let psql = Psql::find(major, postgres).await?;
-        return Ok(Prepared {
-            source: Source::Script(psql),
-            located,
-            target,
-            warnings,
-        });
+    target.check(manifest, request)?;
+    let source = if manifest.files.contains_key(role::SQL) {
+        Source::Script(script::psql(&target, request, postgres).await?)
+    } else {
+        Source::Archive(Box::new(archive(job, request, &located, &target).await?))
+    };
+    let globals = if request.globals {
+        let globals = globals::read(&*located.store, manifest);
+        Some(job.stop.or_stop(globals).await?)
+    } else {
+        None
+    };
+    Ok(Prepared {
+        warnings: located.warnings.clone(),
+        located,
+        source,
+        target,
+        globals,
+    })
+}
+
+fn check_request(request: &RestoreRequest) -> Result<()> {
+    if request.create && (!request.tables.is_empty() || request.data_only) {
+        return Err(
+            Error::config("--create makes a whole database, --table restores single tables")
+                .hint("make the database first, or restore everything into it"),
+        );
     }
-    let stored = job.stop.or_stop(StoredArchive::open(&*located.store, manifest)).await?;
+    Ok(())
+}
+
+/// The archive, held against its manifest, and the plan for it, held against the target.
+async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, target: &Target) -> Result<Archive> {
+    let stored = StoredArchive::open(&*located.store, &located.manifest);
+    let stored = job.stop.or_stop(stored).await?;
+    check_object(&*located.store, &stored).await?;
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
-    let version = stored.head.version;
-    let pg_restore = RestoreProgram::find((version.major, version.minor), major, postgres).await?;
-    let without = Without {
+    let version = (stored.head.version.major, stored.head.version.minor);
+    let major = target.session.server().major;
+    let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
+    let plan = if request.tables.is_empty() {
+        whole(&stored, &items, request)
+    } else {
+        let tables = tables::plan(target, &stored, &items, request);
+        job.stop.or_stop(tables).await?
+    };
+    target.check_plan(&plan, request)?;
+    Ok(Archive {
+        stored: Arc::new(stored),
+        items,
+        plan,
+        pg_restore,
+    })
+}
+
+/// That the object has its length costs one request, and is worth it before a table is dropped.
+async fn check_object(store: &dyn Store, stored: &StoredArchive) -> Result<()> {
+    let differs = |what: String| Error::new(Code::Integrity, format!("{} {what}", stored.key));
+    match store.head(&stored.key).await? {
+        None => Err(differs("is missing".into())),
+        Some(head) if head.bytes != stored.file.bytes => Err(differs(format!(
+            "has {} bytes, the manifest says {}",
+            head.bytes, stored.file.bytes
+        ))),
+        Some(_) => Ok(()),
+    }
+}
+
+fn whole(stored: &StoredArchive, items: &[Item], request: &RestoreRequest) -> Plan {
+    let everything = plan::everything(items);
+    let mut plan = plan::plan(stored, items, &everything, without(request));
+    if request.clean && !request.create {
+        plan.drops = plan::drops(items, &everything);
+        plan.large_objects = plan::large_objects(items, &everything);
+    }
+    plan
+}
+
+fn without(request: &RestoreRequest) -> Without {
+    Without {
         owners: request.no_owner,
         grants: request.no_privileges,
         definitions: request.data_only,
-    };
-    let plan = plan::plan(&stored, &items, &plan::everything(&items), without);
-    warnings.sort();
-    Ok(Prepared {
-        source: Source::Archive(Box::new(Archive {
-            stored: Arc::new(stored),
-            items,
-            plan,
-            pg_restore,
-        })),
-        located,
-        target,
-        warnings,
-    })
+    }
 }
 
 async fn carry_out(
     job: &Job<'_>,
     request: &RestoreRequest,
-    prepared: Prepared,
+    mut prepared: Prepared,
     state: &State,
 ) -> Result<RestoreReport> {
     let settings = &job.settings.postgres;
+    if let Some(globals) = &prepared.globals {
+        state.set(Stage::Making { database: None });
+        job.observer.phase("making roles");
+        let notes = job
+            .stop
+            .or_stop(globals::apply(&prepared.target.session, globals, true))
+            .await?;
+        prepared.warnings.extend(notes);
+    }
+    if request.create {
+        job.observer.phase("making the database");
+        let making = make(&prepared.target, prepared.source.items(), request, state);
+        job.stop.or_stop(making).await?;
+    }
+    let passfile = Passfile::create(&settings.temp, &prepared.target.info)?;
     let info = &prepared.target.info;
-    let folder = PrivateFolder::create(&settings.temp)?;
-    let passfile = Passfile::create(&settings.temp, info)?;
     match &prepared.source {
         Source::Script(psql) => {
             state.set(Stage::Running);
+            job.observer.phase("running the script");
             let place = script::Place {
                 psql,
                 info,
@@ -157,6 +228,7 @@ async fn carry_out(
             script::run(&place, &prepared.located.store, &prepared.located.manifest).await?;
         }
         Source::Archive(archive) => {
+            let folder = PrivateFolder::create(&settings.temp)?;
             let loader = Loader {
                 store: &prepared.located.store,
                 archive: &archive.stored,
@@ -171,17 +243,59 @@ async fn carry_out(
                 stop: job.stop,
                 observer: job.observer,
             };
-            fill(job, archive, &loader, state).await?;
+            fill(job, archive, &prepared.target, &loader, state).await?;
         }
+    }
+    if request.create {
+        let setting = set_up(&prepared.target, prepared.source.items(), request);
+        let notes = job.stop.or_stop(setting).await?;
+        prepared.warnings.extend(notes);
     }
     Ok(prepared.report(job, request, "restored"))
 }
 
-/// The three steps of the plan.
-async fn fill(job: &Job<'_>, archive: &Archive, loader: &Loader<'_>, state: &State) -> Result<()> {
+async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<()> {
+    let name = target.name();
+    if target.exists && request.clean {
+        let statement = format!("DROP DATABASE {}", postgres::quoted(name));
+        target.session.execute(&statement).await?;
+    }
+    state.set(Stage::Making {
+        database: Some(name.to_owned()),
+    });
+    target.session.execute(&database::creation(items, name)).await
+}
+
+/// What belongs to the database itself. The data is there: what fails now is told, and no more.
+async fn set_up(target: &Target, items: &[Item], request: &RestoreRequest) -> Result<Vec<String>> {
+    let name = target.name();
+    let owner = database::owner(items).filter(|_| !request.no_owner);
+    let owner = owner.map(|owner| {
+        let (name, owner) = (postgres::quoted(name), postgres::quoted(owner));
+        format!("ALTER DATABASE {name} OWNER TO {owner}")
+    });
+    let properties = database::properties(items, name, !request.no_privileges);
+    let mut notes = Vec::new();
+    for statement in owner.into_iter().chain(properties) {
+        if let Err(error) = target.session.execute(&statement).await {
+            notes.push(format!("{statement} {}", error.message()));
+        }
+    }
+    Ok(notes)
+}
+
+/// The steps of the plan, in their order.
+async fn fill(job: &Job<'_>, archive: &Archive, target: &Target, loader: &Loader<'_>, state: &State) -> Result<()> {
     let plan = &archive.plan;
-    let atomic = !archive.pg_restore.tolerates_transaction_timeout;
-    state.set(Stage::Defining { atomic, cleaned: 0 });
+    let mut cleaned = 0;
+    if !plan.drops.is_empty() || !plan.large_objects.is_empty() {
+        state.set(Stage::Cleaning);
+        job.observer.phase("removing what stands in the way");
+        let removing = target.session.remove(&plan.drops, &plan.large_objects);
+        cleaned = job.stop.or_stop(removing).await?;
+    }
+    let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
+    state.set(Stage::Defining { atomic, cleaned });
     job.observer.phase("making the definitions");
     loader.definitions(&plan.before, atomic).await?;
 
@@ -195,7 +309,17 @@ async fn fill(job: &Job<'_>, archive: &Archive, loader: &Loader<'_>, state: &Sta
 
     state.set(Stage::Finishing);
     job.observer.phase("making indexes and constraints");
-    loader.finish(&plan.after, job.settings.jobs).await
+    loader.finish("after", &plan.after, job.settings.jobs).await?;
+    loader.finish("joins", &plan.joins, 1).await
+}
+
+impl Source {
+    fn items(&self) -> &[Item] {
+        match self {
+            Source::Archive(archive) => &archive.items,
+            Source::Script(_) => &[],
+        }
+    }
 }
 
 impl Prepared {
@@ -238,7 +362,51 @@ impl Prepared {
         report
     }
 
+    /// What would be done, in words.
     fn planned(&self, job: &Job<'_>, request: &RestoreRequest) -> RestoreReport {
-        self.report(job, request, "planned")
+        let mut report = self.report(job, request, "planned");
+        let name = self.target.name();
+        let mut step = |text: String| report.steps.push(text);
+        if request.globals {
+            step("make the backup's roles, as far as they are not there".into());
+        }
+        if request.create {
+            if self.target.exists {
+                step(format!("remove the database {name}"));
+            }
+            step(format!("make the database {name}"));
+        }
+        match &self.source {
+            Source::Script(psql) => step(format!("run the script with psql {} in one transaction", psql.version)),
+            Source::Archive(archive) => {
+                let plan = &archive.plan;
+                for statement in &plan.drops {
+                    step(statement.clone());
+                }
+                if !plan.large_objects.is_empty() {
+                    step(format!(
+                        "remove those of {} large objects that are there",
+                        plan.large_objects.len()
+                    ));
+                }
+                if !plan.before.is_empty() {
+                    step(format!("make {} definitions", plan.before.len()));
+                }
+                let processes = plan.loads.len();
+                step(format!(
+                    "load {} blocks of data, {} stored, in {processes} pg_restores, {} at once",
+                    plan.blocks().count(),
+                    human_bytes(plan.stored_bytes()),
+                    job.settings.jobs.min(processes.max(1))
+                ));
+                if !plan.after.is_empty() {
+                    step(format!(
+                        "make {} indexes, constraints, triggers and grants",
+                        plan.after.len()
+                    ));
+                }
+            }
+        }
+        report
     }
 }

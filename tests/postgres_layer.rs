@@ -19,5 +19,7 @@ mod reading_secrets;
 mod restoring;
 #[path = "postgres_layer/surveying.rs"]
 mod surveying;
+#[path = "postgres_layer/throwing_away.rs"]
+mod throwing_away;
 #[path = "postgres_layer/trusting.rs"]
 mod trusting;

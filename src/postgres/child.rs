@@ -49,7 +49,7 @@ pub(super) struct Special {
     pub identity: Option<Identity>,
     /// Inherited by it and by its own children, so that the other end tells when all are gone.
     pub keeps: Option<OwnedFd>,
-    /// What the kernel sends it when we die.
+    /// What the kernel sends it when we die, and we when it is dropped.
     pub dies_of: Signal,
 }
 
@@ -128,13 +128,14 @@ pub(super) fn quoted(text: &str) -> String {
     format!("{}…", &text[..cut.unwrap_or_default()])
 }
 
-/// A running child. Dropping it kills it; a thread of its own reaps it in every case.
+/// A running child. Dropping it ends it; a thread of its own reaps it in every case.
 #[derive(Debug)]
 pub(super) struct Child {
     stdin: Option<File>,
     stdout: Option<File>,
     exit: watch::Receiver<Option<Exit>>,
     group: Arc<Group>,
+    dies_of: Signal,
 }
 
 /// The child's process group. It is ours to signal until its leader has been reaped; afterwards
@@ -153,6 +154,12 @@ impl Group {
         if let Some(pid) = *self.leader() {
             // Failure means that they are gone already.
             let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+
+    fn signal_leader(&self, signal: Signal) {
+        if let Some(pid) = *self.leader() {
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
 }
@@ -206,6 +213,7 @@ impl Child {
             stdout: Some(File::from(stdout)),
             exit,
             group,
+            dies_of: order.special.dies_of,
         })
     }
 
@@ -233,6 +241,10 @@ impl Child {
             stderr: "the thread that watched it died".into(),
         })
     }
+    /// To it alone, if it is still there.
+    pub fn signal(&self, signal: Signal) {
+        self.group.signal_leader(signal);
+    }
 
     /// SIGTERM, on which PostgreSQL's programs cancel their query on the server; after a grace
     /// SIGKILL. Returns when it is gone.
@@ -247,8 +259,9 @@ impl Child {
 }
 
 impl Drop for Child {
+    /// When it is gone, its thread kills what is left of its group.
     fn drop(&mut self) {
-        self.group.signal(Signal::KILL);
+        self.group.signal_leader(self.dies_of);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the role may not read although a backup needs it, found before the dump finds it.
 
-use super::Session;
+use super::{Session, quoted};
 use crate::error::{Code, Error, Result};
 
 /// Something that pg_dump would stumble over.
@@ -168,11 +168,6 @@ fn some_of(names: &[&str]) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
-}
-
-/// An identifier as SQL wants it, always in quotes.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -135,6 +135,26 @@ fn unknown(wanted: &str, named: &[Named]) -> Error {
     }
 }
 
+/// Partitions whose table is not chosen and so is in the target already: the entries that attach
+/// them, and those that attach their indexes. The server attaches a partition's indexes with it if
+/// they are there, and makes them if they are not: so it is attached last, and they need nothing.
+pub fn joins(items: &[Item], chosen: &HashSet<i64>, entries: &HashSet<i64>) -> (Vec<i64>, HashSet<i64>) {
+    let here = |item: &&Item| entries.contains(&item.entry.dump_id);
+    let tables: Vec<i64> = items
+        .iter()
+        .filter(here)
+        .filter(|item| item.entry.desc == "TABLE ATTACH" && partition(item, items, chosen).is_none())
+        .map(|item| item.entry.dump_id)
+        .collect();
+    let indexes = items
+        .iter()
+        .filter(here)
+        .filter(|item| item.entry.desc == "INDEX ATTACH" && !item.dependencies.iter().all(|id| entries.contains(id)))
+        .map(|item| item.entry.dump_id)
+        .collect();
+    (tables, indexes)
+}
+
 /// Of an entry that attaches a partition, the partition, if its table is chosen.
 fn partition(attach: &Item, items: &[Item], chosen: &HashSet<i64>) -> Option<i64> {
     let tables: Vec<&Item> = attach
@@ -200,8 +220,7 @@ pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -
             }
             Err(lacking) => {
                 let what = format!("{} needs {}, which the target lacks", item.entry, lacking.entry);
-                return Err(Error::new(Code::RestoreErr, format!("nothing was changed: {what}"))
-                    .hint("restore it as well: name it with another --table"));
+                return Err(Error::new(Code::RestoreErr, what).hint("restore it as well: name it with another --table"));
             }
         }
     }

@@ -11,7 +11,12 @@ pub fn roles(definition: &str) -> Vec<String> {
         let role = match word {
             Word::Bare("TO" | "FROM") => next(1),
             Word::Bare("ROLE") if matches!(at.checked_sub(1).map(|at| &words[at]), Some(Word::Bare("FOR"))) => next(1),
-            Word::Bare("AUTHORIZATION") => next(1),
+            // Not of `RESET SESSION AUTHORIZATION`.
+            Word::Bare("AUTHORIZATION")
+                if !matches!(at.checked_sub(2).map(|at| &words[at]), Some(Word::Bare("RESET"))) =>
+            {
+                next(1)
+            }
             _ => None,
         };
         match role {

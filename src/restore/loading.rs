@@ -28,7 +28,7 @@ const BUFFER: usize = 64 << 10;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// All that the three steps have in common.
-pub(super) struct Loader<'a> {
+pub(crate) struct Loader<'a> {
     pub store: &'a Arc<dyn Store>,
     pub archive: &'a Arc<StoredArchive>,
     pub program: &'a RestoreProgram,
@@ -102,13 +102,13 @@ impl Loader<'_> {
 
     /// Indexes, constraints, triggers, grants: the head in a file, so that pg_restore can make
     /// several at once.
-    pub async fn finish(&self, list: &[i64], jobs: usize) -> Result<()> {
+    pub async fn finish(&self, step: &str, list: &[i64], jobs: usize) -> Result<()> {
         if list.is_empty() {
             return Ok(());
         }
-        let list = self.list("after", list)?;
+        let list = self.list(step, list)?;
         let head = self.archive.head.announcing(Algorithm::None, 0);
-        let head = self.folder.write("head.dump", &head)?;
+        let head = self.folder.write(&format!("{step}.head"), &head)?;
         let restoring = self.start(ArchiveInput::File(head), list, jobs, false)?;
         let nothing = async { Ok(Ok(())) };
         self.to_its_end(&restoring, nothing, &CancellationToken::new()).await

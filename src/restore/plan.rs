@@ -28,6 +28,8 @@ pub struct Plan {
     pub loads: Vec<Load>,
     /// Dump ids of indexes, constraints, triggers and grants.
     pub after: Vec<i64>,
+    /// Last of all: what joins the chosen tables to others that the target has.
+    pub joins: Vec<i64>,
     /// Statements that remove what stands in the way, in the order in which they must run.
     pub drops: Vec<String>,
     /// Large objects that would stand in the way.
@@ -36,6 +38,8 @@ pub struct Plan {
     pub extensions: BTreeSet<String>,
     /// Roles that must be there: owners, and those of grants.
     pub roles: BTreeSet<String>,
+    /// Those of them that own things.
+    pub owners: BTreeSet<String>,
     pub tablespaces: BTreeSet<String>,
     /// What belongs to the chosen tables and cannot come along, and why.
     pub left_out: Vec<LeftOut>,
@@ -124,6 +128,7 @@ fn describe(item: &Item, without: Without, plan: &mut Plan) {
     }
     if !without.owners && !item.owner.is_empty() {
         plan.roles.insert(item.owner.clone());
+        plan.owners.insert(item.owner.clone());
     }
     plan.tablespaces
         .extend(item.tablespace.iter().filter(|name| !name.is_empty()).cloned());

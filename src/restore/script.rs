@@ -7,6 +7,8 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
+use super::ready::Target;
+use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Algorithm, Manifest, role};
 use crate::postgres::{ConnectionInfo, Passfile, Psql, Script};
@@ -21,7 +23,7 @@ const PIECE: usize = 1 << 20;
 /// Our frames hold 2 MiB; see [`crate::archive::Unpack`].
 const ZSTD_WINDOW_LOG: u32 = 24;
 
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     pub psql: &'a Psql,
     pub info: &'a ConnectionInfo,
     pub passfile: Option<&'a Passfile>,
@@ -30,9 +32,31 @@ pub(super) struct Place<'a> {
     pub observer: &'a Arc<dyn Observer>,
 }
 
+/// A script can do one thing: fill an empty database.
+pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &settings::Postgres) -> Result<Psql> {
+    let refused = |option: &str| {
+        Error::config(format!(
+            "{option}: this backup is a plain SQL script, which knows all or nothing"
+        ))
+        .hint("restore all of it into a new database with --create, or make backups with --format custom")
+    };
+    for (asked, option) in [
+        (!request.tables.is_empty(), "--table"),
+        (request.clean && !request.create, "--clean"),
+        (request.no_owner, "--no-owner"),
+        (request.no_privileges, "--no-privileges"),
+        (request.no_tablespaces, "--no-tablespaces"),
+    ] {
+        if asked {
+            return Err(refused(option));
+        }
+    }
+    Psql::find(target.session.server().major, settings).await
+}
+
 /// Runs the script. Its last piece is handed over when the whole file has been found to be what
 /// the manifest says; otherwise psql is ended before it can commit.
-pub(super) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
+pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
     let file = file_of(manifest, role::SQL)?.clone();
     let key = manifest.id.key(&file.name);
     let algorithm = manifest.compression.algorithm;

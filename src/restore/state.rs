@@ -56,7 +56,7 @@ impl State {
     }
 
     /// The error with what it left behind.
-    pub fn tell(self, error: Error) -> Error {
+    pub fn tell(self, error: &Error) -> Error {
         let stage = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (state, again) = match stage {
             Stage::Untouched => ("nothing was changed in the target".to_owned(), None),

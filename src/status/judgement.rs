@@ -209,7 +209,7 @@ fn few(mut sentences: Vec<String>, url: &str, problems: &mut Vec<String>) {
     problems.append(&mut sentences);
     if more > 0 {
         problems.push(format!(
-            "{more} more like the last one in {url}: `pgstow list` names them all"
+            "{more} more like the last one in {url}: `pgstow status --json` names them all"
         ));
     }
 }

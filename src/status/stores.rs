@@ -202,6 +202,7 @@ impl Looked {
         status.bytes = backups.iter().map(|one| one.listed.bytes()).sum();
         status.left_overs = left_overs
             .iter()
+            .filter(|one| one.is_left_over())
             .map(|one| LeftOver {
                 id: one.id.clone(),
                 bytes: one.bytes(),

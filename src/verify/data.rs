@@ -51,7 +51,13 @@ pub(super) async fn script(
     read(store, key, &file, observer, move |source| {
         let found = match decompressed(algorithm, source) {
             Ok(found) => found,
-            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Error>()) => return Err(error.into()),
+            Err(error)
+                if error
+                    .get_ref()
+                    .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) =>
+            {
+                return Err(error.into());
+            }
             Err(error) => return Ok(vec![Finding::of_file(&name, format!("does not decompress: {error}"))]),
         };
         let differs = wanted.filter(|wanted| *wanted != found);

@@ -100,6 +100,27 @@ async fn a_warm_function_makes_its_next_backup_in_the_same_process() {
     }
 }
 
+#[tokio::test]
+async fn a_function_lists_and_judges_its_store() {
+    let place = Place::fresh().await;
+    let function = place.function();
+    let id = succeeded(&function.invoke(&json!({})));
+    let list = function.invoke(&json!({"action": "list"}));
+    assert_eq!((&list["status"], &list["backups"][0]["id"]), (&json!("ok"), &json!(id)));
+    let status = function.invoke(&json!({"action": "status", "database": place.database.name}));
+    // That a person is needed is an answer, not a failure of the function.
+    assert_eq!(status["status"], "attention", "{status:#}");
+    assert_eq!(status["databases"][0]["last_good"]["id"], id);
+    assert_eq!(status["stores"][0]["lifecycle"]["state"], "not_installed");
+    let shown = status.to_string();
+    assert!(
+        !shown.contains(&place.database.password()) && !shown.contains("arn:"),
+        "{shown}"
+    );
+    // The message told of the backup.
+    assert_eq!(place.topic.messages().len(), 1);
+}
+
 fn scheduled(id: &str) -> Value {
     json!({
         "version": "0", "id": id, "detail-type": "Scheduled Event", "source": "aws.events",
@@ -195,8 +216,6 @@ async fn events_that_are_not_a_backups_are_refused_and_touch_nothing() {
     let function = place.function();
     let http = json!({"http": {"method": "POST", "path": "/backups"}});
     for event in [
-        json!({"action": "list"}),
-        json!({"action": "status"}),
         json!({"action": "verify", "backup": "latest", "drill": true}),
         json!({"action": "restore", "backup": "latest"}),
         json!({"action": "drop"}),

@@ -1,0 +1,93 @@
+//! Where a throwaway server's data and its socket are.
+
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::super::child::Identity;
+use super::{PORT, failed, identity};
+use crate::error::Result;
+use crate::private_folder::{self, PrivateFolder};
+
+/// A socket's whole path, as the kernel takes it.
+const SOCKET_BYTES: usize = 107;
+const SHORT: &str = "/tmp";
+const DATA: &str = "data";
+const SOCKET: &str = "s";
+
+/// Its folders, removed on drop.
+#[derive(Debug)]
+pub(super) struct Place {
+    folder: PrivateFolder,
+    /// Another one for the socket alone, where the first's path is too long for that.
+    short: Option<PrivateFolder>,
+}
+
+impl Place {
+    /// Empty folders for a server that runs as `identity`.
+    pub fn prepare(temp: &Path, identity: Option<Identity>) -> Result<Place> {
+        let temp = temp.canonicalize().unwrap_or_else(|_| temp.to_owned());
+        let folder = open(&temp, identity)?;
+        make(&folder.path().join(DATA), identity)?;
+        let mut place = Place { folder, short: None };
+        if too_long(&place.socket()) {
+            let short = Path::new(SHORT);
+            // The owner of this one may have had another TMPDIR, whose sweep never comes here.
+            let _ = private_folder::sweep_stale(short, SystemTime::now());
+            place.short = Some(open(short, identity)?);
+        }
+        make(&place.socket(), identity)?;
+        Ok(place)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join(DATA)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.short.as_ref().unwrap_or(&self.folder).path().join(SOCKET)
+    }
+
+    pub fn folders(&self) -> Vec<&Path> {
+        std::iter::once(&self.folder)
+            .chain(&self.short)
+            .map(PrivateFolder::path)
+            .collect()
+    }
+}
+
+fn too_long(socket: &Path) -> bool {
+    socket.join(format!(".s.PGSQL.{PORT}")).as_os_str().len() > SOCKET_BYTES
+}
+
+/// A private folder whose inside the server's user may reach, but not list or change.
+fn open(temp: &Path, identity: Option<Identity>) -> Result<PrivateFolder> {
+    let folder = PrivateFolder::create(temp)?;
+    if let Some(identity) = identity {
+        if let Some(closed) = identity::closed_to(identity, temp) {
+            return Err(failed(format!(
+                "we are root, it runs as user {}, and that user may not enter {}",
+                identity.uid,
+                closed.display()
+            ))
+            .hint("point TMPDIR at a folder that every user may enter"));
+        }
+        let path = folder.path();
+        chown(path, None, Some(identity.gid))
+            .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(0o710)))
+            .map_err(|error| failed(format!("{} cannot be opened for its user", path.display())).source(error))?;
+    }
+    Ok(folder)
+}
+
+fn make(path: &Path, identity: Option<Identity>) -> Result<()> {
+    DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .and_then(|()| match identity {
+            Some(identity) => chown(path, Some(identity.uid), Some(identity.gid)),
+            None => Ok(()),
+        })
+        .map_err(|error| failed(format!("{} cannot be made", path.display())).source(error))
+}

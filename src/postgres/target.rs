@@ -1,0 +1,304 @@
+//! What a restore must know of its target before it changes anything, and the few statements of
+//! its own that it runs there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use tokio_postgres::error::SqlState;
+
+use super::Session;
+use super::connection::classify;
+use crate::error::{Code, Error, Result};
+
+/// Objects that an error names.
+const NAMED: i64 = 5;
+
+/// Of the server and the database that the session is connected to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Target {
+    pub is_superuser: bool,
+    /// May make schemas in this database.
+    pub may_create: bool,
+    /// May make databases.
+    pub may_create_databases: bool,
+    /// Tables, functions, types, schemas and large objects that are neither the system's nor an
+    /// extension's; an empty `public` does not count.
+    pub objects: u64,
+    pub first_objects: Vec<String>,
+    /// By name, whether we may act as it, and so give it objects to own.
+    pub roles: BTreeMap<String, bool>,
+    pub tablespaces: BTreeSet<String>,
+    /// By name, whether it is installed in this database.
+    pub extensions: BTreeMap<String, bool>,
+    /// Locks that a single transaction may count on.
+    pub locks: u64,
+    /// Where the server runs on this machine and shows its folder.
+    pub free_bytes: Option<u64>,
+}
+
+/// An object of which it is asked whether it exists, as an archive's table of contents names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named<'a> {
+    pub kind: &'a str,
+    pub schema: &'a str,
+    pub name: &'a str,
+}
+
+impl Session {
+    pub async fn survey_target(&self) -> Result<Target> {
+        let failed = |error| self.error("cannot look at the target", &error);
+        let about = self
+            .client
+            .query_one(
+                "SELECT r.rolsuper, r.rolcreatedb, has_database_privilege(current_database(), 'CREATE'),
+                        current_setting('max_locks_per_transaction')::bigint
+                          * (current_setting('max_connections')::bigint
+                             + current_setting('max_prepared_transactions')::bigint)
+                 FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let texts = |rows: Vec<tokio_postgres::Row>| -> Result<BTreeSet<String>, tokio_postgres::Error> {
+            rows.iter().map(|row| row.try_get(0)).collect()
+        };
+        let ask = |sql: &'static str| self.client.query(sql, &[]);
+        let pairs = |rows: Vec<tokio_postgres::Row>| -> Result<BTreeMap<String, bool>, tokio_postgres::Error> {
+            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+        };
+        let roles = ask("SELECT rolname::text, pg_has_role(current_user, oid, 'MEMBER') FROM pg_catalog.pg_roles")
+            .await
+            .map_err(failed)?;
+        let tablespaces = ask("SELECT spcname::text FROM pg_catalog.pg_tablespace")
+            .await
+            .map_err(failed)?;
+        let extensions = ask(
+            "SELECT a.name::text, e.extname IS NOT NULL FROM pg_catalog.pg_available_extensions a
+             LEFT JOIN pg_catalog.pg_extension e ON e.extname = a.name",
+        )
+        .await
+        .map_err(failed)?;
+        let (objects, first_objects) = self.objects().await.map_err(failed)?;
+        Ok(Target {
+            is_superuser: about.try_get(0).map_err(failed)?,
+            may_create_databases: about.try_get(1).map_err(failed)?,
+            may_create: about.try_get(2).map_err(failed)?,
+            locks: about.try_get::<_, i64>(3).map_err(failed)?.unsigned_abs(),
+            objects,
+            first_objects,
+            roles: pairs(roles).map_err(failed)?,
+            tablespaces: texts(tablespaces).map_err(failed)?,
+            extensions: pairs(extensions).map_err(failed)?,
+            free_bytes: self.free_bytes().await,
+        })
+    }
+
+    async fn objects(&self) -> Result<(u64, Vec<String>), tokio_postgres::Error> {
+        let rows = self
+            .client
+            .query(
+                "WITH here AS (
+                   SELECT oid, nspname FROM pg_catalog.pg_namespace
+                   WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_(toast|temp)'
+                 ), found (kind, class, oid, name) AS (
+                   SELECT 'relation', 'pg_catalog.pg_class'::regclass, c.oid, n.nspname || '.' || c.relname
+                     FROM pg_catalog.pg_class c JOIN here n ON n.oid = c.relnamespace WHERE c.relkind <> 'i'
+                   UNION ALL
+                   SELECT 'function', 'pg_catalog.pg_proc'::regclass, p.oid, n.nspname || '.' || p.proname || '()'
+                     FROM pg_catalog.pg_proc p JOIN here n ON n.oid = p.pronamespace
+                   UNION ALL
+                   SELECT 'type', 'pg_catalog.pg_type'::regclass, t.oid, n.nspname || '.' || t.typname
+                     FROM pg_catalog.pg_type t JOIN here n ON n.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
+                   UNION ALL
+                   SELECT 'schema', 'pg_catalog.pg_namespace'::regclass, oid, nspname FROM here WHERE nspname <> 'public'
+                   UNION ALL
+                   SELECT 'object', 'pg_catalog.pg_largeobject'::regclass, oid, 'large object ' || oid
+                     FROM pg_catalog.pg_largeobject_metadata
+                 ), own AS (
+                   SELECT name FROM found f WHERE NOT EXISTS (
+                     SELECT FROM pg_catalog.pg_depend d
+                     WHERE d.classid = f.class AND d.objid = f.oid AND d.deptype = 'e')
+                 )
+                 SELECT (SELECT count(*) FROM own), name::text FROM own ORDER BY name LIMIT $1",
+                &[&NAMED],
+            )
+            .await?;
+        let count = rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0))?;
+        let names = rows.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
+        Ok((count.unsigned_abs(), names))
+    }
+
+    async fn free_bytes(&self) -> Option<u64> {
+        let address = self
+            .info()
+            .params
+            .get("hostaddr")
+            .and_then(|text| text.parse::<IpAddr>().ok());
+        let here = self.info().is_socket() || address.is_some_and(|address| address.is_loopback());
+        if !here {
+            return None;
+        }
+        let row = self
+            .client
+            .query_one("SELECT current_setting('data_directory')", &[])
+            .await
+            .ok()?;
+        let folder: String = row.try_get(0).ok()?;
+        let disk = rustix::fs::statvfs(folder).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    pub async fn database_exists(&self, name: &str) -> Result<bool> {
+        self.client
+            .query_one(
+                "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)",
+                &[&name],
+            )
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(|error| self.error("cannot look for the database", &error))
+    }
+
+    /// Runs one statement, or several, of which each is its own transaction.
+    pub async fn execute(&self, statement: &str) -> Result<()> {
+        self.client
+            .batch_execute(statement)
+            .await
+            .map_err(|error| self.refused(&error))
+    }
+
+    /// Which of them exist here. Kinds that are not known count as existing: the server itself
+    /// will say what it lacks.
+    pub async fn exist(&self, asked: &[Named<'_>]) -> Result<Vec<bool>> {
+        let column = |of: fn(&Named<'_>) -> String| asked.iter().map(of).collect::<Vec<_>>();
+        let kinds = column(|named| named.kind.to_owned());
+        let schemas = column(|named| named.schema.to_owned());
+        let names = column(|named| named.name.to_owned());
+        let rows = self
+            .client
+            .query(
+                "SELECT CASE
+                   WHEN kind = 'SCHEMA' THEN EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = name)
+                   WHEN kind = 'EXTENSION' THEN EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = name)
+                   WHEN kind = 'PROCEDURAL LANGUAGE' THEN EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = name)
+                   WHEN kind = 'FOREIGN DATA WRAPPER' THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_foreign_data_wrapper WHERE fdwname = name)
+                   WHEN kind = 'SERVER' THEN EXISTS (SELECT FROM pg_catalog.pg_foreign_server WHERE srvname = name)
+                   WHEN kind IN ('TYPE', 'SHELL TYPE', 'DOMAIN') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_type WHERE typname = name AND typnamespace = n.oid)
+                   WHEN kind IN ('TABLE', 'VIEW', 'MATERIALIZED VIEW', 'FOREIGN TABLE', 'SEQUENCE', 'INDEX') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname = name AND relnamespace = n.oid)
+                   WHEN kind IN ('CONSTRAINT', 'CHECK CONSTRAINT', 'FK CONSTRAINT') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_class r ON r.oid = c.conrelid
+                             WHERE r.relnamespace = n.oid AND r.relname || ' ' || c.conname = name)
+                   WHEN kind = 'COLLATION' THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_collation WHERE collname = name AND collnamespace = n.oid)
+                   WHEN kind = 'TEXT SEARCH CONFIGURATION' THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_ts_config WHERE cfgname = name AND cfgnamespace = n.oid)
+                   WHEN kind = 'TEXT SEARCH DICTIONARY' THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_ts_dict WHERE dictname = name AND dictnamespace = n.oid)
+                   WHEN kind IN ('FUNCTION', 'PROCEDURE', 'AGGREGATE') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = n.oid
+                             AND p.proname || '(' || array_to_string(ARRAY(
+                               SELECT pg_catalog.format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY u (t, at)
+                               ORDER BY at), ', ') || ')' = name)
+                   ELSE true END
+                 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (kind, schema, name, at)
+                 LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = asked.schema
+                 ORDER BY at",
+                &[&kinds, &schemas, &names],
+            )
+            .await
+            .map_err(|error| self.error("cannot look at the target", &error))?;
+        rows.iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.error("cannot look at the target", &error))
+    }
+
+    /// Whether a table that exists holds a row.
+    pub async fn holds_rows(&self, schema: &str, name: &str) -> Result<bool> {
+        let sql = format!("SELECT EXISTS (SELECT FROM {}.{})", quoted(schema), quoted(name));
+        self.client
+            .query_one(&sql, &[])
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(|error| self.error("cannot look into the table", &error))
+    }
+
+    /// Runs statements that remove things, in one transaction; what does not exist counts as
+    /// removed. After an error everything is as it was. Says how many had something to remove.
+    pub async fn remove(&self, statements: &[String], large_objects: &[u32]) -> Result<usize> {
+        let removed = self.remove_all(statements, large_objects).await;
+        let end = if removed.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = self.client.batch_execute(end).await;
+        let removed = removed?;
+        ended.map_err(|error| self.refused(&error))?;
+        Ok(removed)
+    }
+
+    async fn remove_all(&self, statements: &[String], large_objects: &[u32]) -> Result<usize> {
+        let failed = |error| self.refused(&error);
+        self.client.batch_execute("BEGIN").await.map_err(failed)?;
+        let mut removed = 0;
+        for statement in statements {
+            self.client.batch_execute("SAVEPOINT one").await.map_err(failed)?;
+            match self.client.batch_execute(statement).await {
+                Ok(()) => removed += 1,
+                Err(error) if error.code().is_some_and(is_absence) => {
+                    self.client.batch_execute("ROLLBACK TO one").await.map_err(failed)?;
+                }
+                Err(error) => {
+                    let refused = self.refused(&error);
+                    let hint = if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
+                        "the target holds objects that the backup does not know, and that need this one: remove them \
+                         first, or restore into a new database with --create"
+                    } else {
+                        "correct the cause, or restore into a new database with --create"
+                    };
+                    return Err(Error::new(refused.code(), format!("{statement}: {}", refused.message())).hint(hint));
+                }
+            }
+            self.client.batch_execute("RELEASE one").await.map_err(failed)?;
+        }
+        if !large_objects.is_empty() {
+            let unlinked = self
+                .client
+                .query(
+                    "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata WHERE oid = ANY($1)",
+                    &[&large_objects],
+                )
+                .await
+                .map_err(failed)?;
+            removed += unlinked.len();
+        }
+        Ok(removed)
+    }
+
+    /// A statement of a restore that the server refused.
+    fn refused(&self, error: &tokio_postgres::Error) -> Error {
+        let inner = classify(error, &self.redactor);
+        let code = match inner.code() {
+            Code::ConnErr if error.is_closed() => Code::ConnErr,
+            Code::Permission => Code::Permission,
+            _ => Code::RestoreErr,
+        };
+        Error::new(code, inner.message())
+    }
+}
+
+fn is_absence(state: &SqlState) -> bool {
+    [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_OBJECT,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::INVALID_SCHEMA_NAME,
+    ]
+    .contains(state)
+}
+
+/// A name as SQL has it.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
