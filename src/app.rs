@@ -143,6 +143,7 @@ impl App {
     async fn verify(&self, request: &VerifyRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<VerifyReport> {
         let database = request.database.clone().or_else(|| self.source_database());
         let job = verify::Job {
+            settings: &self.settings,
             stores: &self.stores,
             database: database.as_deref(),
             clock: self.clock,

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod command;
 pub mod compress;
 pub mod download;
+pub mod drill;
 pub mod error;
 pub mod lambda;
 pub mod lease;

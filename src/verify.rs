@@ -14,20 +14,22 @@ use jiff::Timestamp;
 use crate::backup_id::{BackupId, VERIFICATION};
 use crate::catalog::{self, Listed, Located};
 use crate::command::{Selection, VerifyRequest};
+use crate::drill;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::progress::Observer;
 use crate::retention::TIER_TAG;
-use crate::settings::Clock;
+use crate::settings::{Clock, Settings};
 use crate::stop::Stop;
 use crate::store::{Condition, ObjectInfo, Store};
 use crate::stored_archive::StoredArchive;
-use crate::verification::Verification;
+use crate::verification::{Status, Verification};
 
 pub use report::{Finding, Verified, VerifyReport};
 
 /// What a verification works with.
 pub struct Job<'a> {
+    pub settings: &'a Settings,
     pub stores: &'a [Arc<dyn Store>],
     /// Whose `latest` is meant, where something names it.
     pub database: Option<&'a str>,
@@ -45,14 +47,14 @@ pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport>
                 .stop
                 .or_stop(catalog::find(job.stores, wanted, job.database))
                 .await?;
-            Ok(VerifyReport::one(one(job, &located).await?))
+            Ok(VerifyReport::one(one(job, &located, request.drill).await?))
         }
-        Selection::All { since } => all(job, *since).await,
+        Selection::All { since } => all(job, *since, request.drill).await,
     }
 }
 
 /// Every backup of the primary store, newest first. One whose manifest cannot be read has failed.
-async fn all(job: &Job<'_>, since: Option<Timestamp>) -> Result<VerifyReport> {
+async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<VerifyReport> {
     let Some(store) = job.stores.first() else {
         return Err(Error::config("no store is set"));
     };
@@ -69,7 +71,7 @@ async fn all(job: &Job<'_>, since: Option<Timestamp>) -> Result<VerifyReport> {
                     manifest,
                     warnings: Vec::new(),
                 };
-                one(job, &located).await?
+                one(job, &located, drill).await?
             }
             // It has expired since it was listed.
             Err(error) if error.code() == Code::NotFound => continue,
@@ -79,7 +81,7 @@ async fn all(job: &Job<'_>, since: Option<Timestamp>) -> Result<VerifyReport> {
     Ok(VerifyReport::many(verified))
 }
 
-async fn one(job: &Job<'_>, located: &Located) -> Result<Verified> {
+async fn one(job: &Job<'_>, located: &Located, drill: bool) -> Result<Verified> {
     let Located {
         store,
         manifest,
@@ -92,12 +94,24 @@ async fn one(job: &Job<'_>, located: &Located) -> Result<Verified> {
     findings.extend(about_data);
     let mut verified = Verified::new(manifest, findings, read, begun.elapsed());
     verified.warnings.extend(warnings.iter().cloned());
-    let outcome = verified.outcome((job.clock)());
-    if let Err(error) = record(store.as_ref(), &manifest.id, |verification| {
-        verification.verify = Some(outcome)
-    })
-    .await
-    {
+    // Bytes that are not those of the backup prove nothing by being restored.
+    if drill && verified.status == Status::Ok {
+        let job = drill::Job {
+            settings: job.settings,
+            clock: job.clock,
+            stop: job.stop,
+            observer: job.observer,
+        };
+        verified.drilled(drill::run(&job, located).await?);
+    }
+    let now = (job.clock)();
+    let verify = verified.outcome(now);
+    let drill = verified.drill.as_ref().map(|drill| drill.outcome(now));
+    let recorded = record(store.as_ref(), &manifest.id, |verification| {
+        verification.verify = Some(verify);
+        verification.drill = drill.or(verification.drill.take());
+    });
+    if let Err(error) = recorded.await {
         verified
             .warnings
             .push(format!("the result could not be written beside the backup: {error}"));

@@ -19,6 +19,8 @@ mod reading_secrets;
 mod restoring;
 #[path = "postgres_layer/surveying.rs"]
 mod surveying;
+#[path = "postgres_layer/targeting.rs"]
+mod targeting;
 #[path = "postgres_layer/throwing_away.rs"]
 mod throwing_away;
 #[path = "postgres_layer/trusting.rs"]

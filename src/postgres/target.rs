@@ -2,12 +2,15 @@
 //! its own that it runs there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use tokio_postgres::error::SqlState;
 
 use super::Session;
 use super::connection::classify;
+use super::quoting::qualified;
 use crate::error::{Code, Error, Result};
 
 /// Objects that an error names.
@@ -128,22 +131,17 @@ impl Session {
         Ok((count.unsigned_abs(), names))
     }
 
+    /// The folder is known for the server's by the number in it that only its cluster has: one in
+    /// a container, behind a port of ours, may name a folder that is ours.
     async fn free_bytes(&self) -> Option<u64> {
-        let address = self
-            .info()
-            .params
-            .get("hostaddr")
-            .and_then(|text| text.parse::<IpAddr>().ok());
-        let here = self.info().is_socket() || address.is_some_and(|address| address.is_loopback());
-        if !here {
+        let row = self.attempt("SELECT current_setting('data_directory')").await.ok()??;
+        let folder: String = row.try_get(0).ok()?;
+        let mut number = [0; 8];
+        let control = Path::new(&folder).join("global/pg_control");
+        File::open(control).ok()?.read_exact(&mut number).ok()?;
+        if u64::from_ne_bytes(number).to_string() != *self.server.system_identifier.as_ref()? {
             return None;
         }
-        let row = self
-            .client
-            .query_one("SELECT current_setting('data_directory')", &[])
-            .await
-            .ok()?;
-        let folder: String = row.try_get(0).ok()?;
         let disk = rustix::fs::statvfs(folder).ok()?;
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
@@ -218,7 +216,11 @@ impl Session {
 
     /// Whether a table that exists holds a row; those of its heirs do not count.
     pub async fn holds_rows(&self, schema: &str, name: &str) -> Result<bool> {
+<<<<<<< HEAD
         let sql = format!("SELECT EXISTS (SELECT FROM ONLY {}.{})", quoted(schema), quoted(name));
+=======
+        let sql = format!("SELECT EXISTS (SELECT FROM {})", qualified(schema, name));
+>>>>>>> main
         self.client
             .query_one(&sql, &[])
             .await
@@ -296,9 +298,4 @@ fn is_absence(state: &SqlState) -> bool {
         SqlState::INVALID_SCHEMA_NAME,
     ]
     .contains(state)
-}
-
-/// A name as SQL has it.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,15 +1,23 @@
 //! The database itself: how the archive says it was made and set up, for one of another name.
 
 use crate::archive::Item;
-use crate::postgres::quoted;
+use crate::postgres::quoting::identifier;
 
 /// The statement that makes it, with the encoding and locale that it had.
-pub(super) fn creation(items: &[Item], name: &str) -> String {
+pub(crate) fn creation(items: &[Item], name: &str) -> String {
     items
         .iter()
         .find(|item| item.entry.desc == "DATABASE")
         .and_then(|item| renamed(&item.definition, name))
-        .unwrap_or_else(|| format!("CREATE DATABASE {} WITH TEMPLATE = template0", quoted(name)))
+        .unwrap_or_else(|| format!("CREATE DATABASE {} WITH TEMPLATE = template0", identifier(name)))
+}
+
+/// The same for a server that has no tablespaces but its own.
+pub(crate) fn without_tablespace(creation: &str) -> String {
+    match creation.rfind(" TABLESPACE = ") {
+        Some(at) => creation[..at].to_owned(),
+        None => creation.to_owned(),
+    }
 }
 
 /// Its owner, where the archive names one.
@@ -77,7 +85,7 @@ fn renamed(statement: &str, name: &str) -> Option<String> {
         }
         None => rest.find([' ', ';', '\n']).unwrap_or(rest.len()),
     };
-    Some(format!("{before}{}{}", quoted(name), &rest[end..]))
+    Some(format!("{before}{}{}", identifier(name), &rest[end..]))
 }
 
 #[cfg(test)]

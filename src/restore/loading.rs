@@ -28,7 +28,7 @@ const BUFFER: usize = 64 << 10;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// All that the three steps have in common.
-pub(super) struct Loader<'a> {
+pub(crate) struct Loader<'a> {
     pub store: &'a Arc<dyn Store>,
     pub archive: &'a Arc<StoredArchive>,
     pub program: &'a RestoreProgram,

@@ -27,7 +27,7 @@ const COMMIT: &[u8] = b"\nCOMMIT;\n";
 /// Our frames hold 2 MiB; see [`crate::archive::Unpack`].
 const ZSTD_WINDOW_LOG: u32 = 24;
 
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     pub psql: &'a Psql,
     pub info: &'a ConnectionInfo,
     pub passfile: Option<&'a Passfile>,
@@ -60,7 +60,7 @@ pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &s
 
 /// Runs the script in one transaction. Its last piece and the commit are handed over when the whole
 /// file has been found to be what the manifest says.
-pub(super) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
+pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
     let file = file_of(manifest, role::SQL)?.clone();
     let key = manifest.id.key(&file.name);
     let algorithm = manifest.compression.algorithm;

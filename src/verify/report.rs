@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::backup_id::BackupId;
+use crate::drill::DrillReport;
 use crate::error::{Code, Error};
 use crate::manifest::Manifest;
 use crate::report::{ErrorReport, human_bytes};
@@ -59,6 +60,8 @@ pub struct Verified {
     pub duration_seconds: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -87,6 +90,7 @@ impl Verified {
             bytes: read,
             duration_seconds: took.as_secs_f64(),
             problems,
+            drill: None,
             warnings: Vec::new(),
         }
     }
@@ -103,8 +107,21 @@ impl Verified {
             bytes: 0,
             duration_seconds: 0.0,
             problems: vec![Finding::of_file("manifest.json", error.message())],
+            drill: None,
             warnings: Vec::new(),
         }
+    }
+
+    /// The bytes are right; and this is what they restore to.
+    pub(super) fn drilled(&mut self, drill: DrillReport) {
+        self.status = drill.status;
+        self.drill = Some(drill);
+    }
+
+    /// What differs, in the bytes or in what they restore to.
+    fn all_problems(&self) -> impl Iterator<Item = &Finding> {
+        let drilled = self.drill.iter().flat_map(|drill| &drill.problems);
+        self.problems.iter().chain(drilled)
     }
 
     /// As it stands in `verification.json`.
@@ -120,7 +137,11 @@ impl Verified {
             rest.insert("problems".into(), problems);
         }
         Outcome {
-            status: self.status,
+            status: if self.problems.is_empty() {
+                Status::Ok
+            } else {
+                Status::Failed
+            },
             at,
             rest,
         }
@@ -200,8 +221,8 @@ impl VerifyReport {
     fn difference(&self) -> Option<Error> {
         let failed: Vec<&Verified> = self.backups().iter().filter(|one| one.status != Status::Ok).collect();
         let first = failed.first()?;
-        let finding = first.problems.first()?;
-        let others = first.problems.len() - 1;
+        let finding = first.all_problems().next()?;
+        let others = first.all_problems().count() - 1;
         let mut text = format!("backup {}: {finding}", first.id);
         if others > 0 {
             text.push_str(&format!(" ({others} more in this backup)"));
@@ -228,6 +249,9 @@ impl fmt::Display for VerifyReport {
             )?;
             for problem in &one.problems {
                 writeln!(f, "  {problem}")?;
+            }
+            if let Some(drill) = &one.drill {
+                drill.fmt(f)?;
             }
             for warning in &one.warnings {
                 writeln!(f, "  warning: {warning}")?;

@@ -1,0 +1,456 @@
+//! `verify --drill`: a backup is only what restores. It is restored, by pgstow's own restore, into
+//! a throwaway server, dumped again, and compared with what the backup says of itself.
+
+mod definitions;
+mod exclusion;
+mod gather;
+mod report;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::archive::{self, ArchiveError, BlockContent, BlockKind, Blocks, Head, Input, Item, Unpack, read_blocks};
+use crate::catalog::Located;
+use crate::error::{Code, Error, Result};
+use crate::manifest::{Manifest, role};
+use crate::postgres::quoting::identifier;
+use crate::postgres::{Dump, Programs, Psql, RestoreProgram, Scope, ScratchServer, ServerPrograms, Session};
+use crate::private_folder::{PrivateFolder, sweep_stale};
+use crate::progress::Observer;
+use crate::report::human_bytes;
+use crate::restore::{self, LeftOut, Loader, Plan, Without};
+use crate::settings::{Clock, Format, Settings};
+use crate::stop::Stop;
+use crate::store::reading::{Reading, our_error};
+use crate::stored_archive::StoredArchive;
+use crate::verification::Status;
+use crate::verify::Finding;
+use gather::{Gather, Gathered, Unordered};
+
+pub use report::{DrillReport, Proof, TableProof};
+
+/// Where the restored database is meant, rather than a file of the backup.
+const RESTORED: &str = "the restored database";
+
+/// What a drill works with.
+pub struct Job<'a> {
+    pub settings: &'a Settings,
+    pub clock: Clock,
+    pub stop: &'a Stop,
+    pub observer: &'a Arc<dyn Observer>,
+}
+
+/// Drills one backup. What differs is a result, told in the report; an error is what kept us from
+/// trying.
+pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
+    let begun = Instant::now();
+    let postgres = &job.settings.postgres;
+    sweep_stale(&postgres.temp, (job.clock)().into())?;
+    job.observer.phase("starting a throwaway server");
+    let major = located.manifest.server.version_num / 10_000;
+    let programs = ServerPrograms::find(major, postgres).await?;
+    let server = job
+        .stop
+        .or_stop(ScratchServer::start(&programs, &postgres.temp, postgres))
+        .await?;
+    let drilled = match room(&server, &located.manifest) {
+        Ok(()) => job.stop.or_stop(drill(job, located, &server, programs.major)).await,
+        Err(error) => Err(error),
+    };
+    // In every case, and before anything is told.
+    let stopped = server.stop().await;
+    let mut report = match (drilled, stopped) {
+        (Ok(report), Ok(())) => report,
+        (Ok(_), Err(error)) => return Err(error),
+        (Err(error), Ok(())) => return Err(error),
+        (Err(error), Err(second)) => return Err(error.also(second)),
+    };
+    report.duration_seconds = begun.elapsed().as_secs_f64();
+    report.settle();
+    Ok(report)
+}
+
+/// The disk must have room for the whole database.
+fn room(server: &ScratchServer, manifest: &Manifest) -> Result<()> {
+    let needed = manifest.metadata.get("database_bytes").and_then(Value::as_u64);
+    let disk = rustix::fs::statvfs(server.data());
+    let (Some(needed), Ok(disk)) = (needed, disk) else {
+        return Ok(());
+    };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    let (free, needed) = (human_bytes(free), human_bytes(needed));
+    let text = format!("no room for a drill: {free} are free for a database of {needed}");
+    Err(Error::new(Code::RestoreErr, text).hint("point TMPDIR at a larger disk"))
+}
+
+async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: u32) -> Result<DrillReport> {
+    let mut report = DrillReport {
+        status: Status::Ok,
+        server: server.version().to_owned(),
+        tables: Vec::new(),
+        sequences: 0,
+        large_objects: 0,
+        definitions: 0,
+        duration_seconds: 0.0,
+        not_proved: Vec::new(),
+        problems: Vec::new(),
+    };
+    let cluster = Session::connect(server.info(), &job.settings.postgres).await?;
+    let manifest = &located.manifest;
+    if manifest.files.contains_key(role::SQL) {
+        let mut ground = Ground::make(job, &cluster, located, &[], &Plan::default()).await?;
+        report.not_proved.append(&mut ground.not_proved);
+        script(job, located, &ground, &mut report).await?;
+        return Ok(report);
+    }
+    let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
+    let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
+    let extensions = cluster.survey_target().await?.extensions;
+    let (excluded, not_proved) = exclusion::unprovable(&items, &extensions);
+    report.not_proved.extend(not_proved);
+    let chosen: HashSet<i64> = restore::everything(&items).difference(&excluded).copied().collect();
+    let plan = restore::plan(&stored, &items, &chosen, Without::default());
+    let mut ground = Ground::make(job, &cluster, located, &items, &plan).await?;
+    report.not_proved.append(&mut ground.not_proved);
+
+    job.observer.phase("restoring into the throwaway server");
+    if let Err(error) = refill(job, located, &stored, &plan, &ground, major).await {
+        return match error.code() {
+            Code::RestoreErr | Code::Integrity => {
+                let what = format!("it does not restore: {}", error.message());
+                report.problems.push(Finding::of_file(&stored.file.name, what));
+                Ok(report)
+            }
+            _ => Err(error),
+        };
+    }
+    job.observer.phase("dumping it again");
+    let again = dump(job, &ground).await?;
+    job.observer.phase("comparing");
+    compare_data(located, &stored, &again, &excluded, &mut report).await?;
+    let comparison = definitions::compare(&items, &excluded, &again.items);
+    report.sequences = comparison.sequences;
+    report.definitions = comparison.equal;
+    let comparable = manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
+        && manifest.server.version_num / 10_000 == major;
+    for (name, what) in comparison.differences {
+        if comparable {
+            report.problems.push(Finding {
+                file: RESTORED.to_owned(),
+                table: Some(name),
+                what: what.to_owned(),
+            });
+        } else {
+            // Another major writes the same thing in other words.
+            let why = format!(
+                "another major's pg_dump ({}) writes it otherwise",
+                again.head.pg_dump_version
+            );
+            report.not_proved.push(LeftOut { what: name, why });
+        }
+    }
+    Ok(report)
+}
+
+/// A database in the throwaway server, with the roles that the backup speaks of.
+struct Ground {
+    session: Session,
+    not_proved: Vec<LeftOut>,
+}
+
+impl Ground {
+    async fn make(job: &Job<'_>, cluster: &Session, located: &Located, items: &[Item], plan: &Plan) -> Result<Self> {
+        let mut not_proved = Vec::new();
+        let manifest = &located.manifest;
+        match manifest.missing.get(role::GLOBALS) {
+            Some(why) => not_proved.push(LeftOut {
+                what: "roles".into(),
+                why: format!("the backup holds none: {why}"),
+            }),
+            None => {
+                let sql = restore::globals::read(&*located.store, manifest).await?;
+                for note in restore::globals::apply(cluster, &sql, Scope::WithoutTablespaces).await? {
+                    not_proved.push(LeftOut {
+                        what: "roles".into(),
+                        why: note,
+                    });
+                }
+            }
+        }
+        let there = cluster.survey_target().await?.roles;
+        for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
+            cluster.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
+        }
+        let name = manifest.database.as_str();
+        let name = if matches!(name, "postgres" | "template0" | "template1") {
+            "drilled"
+        } else {
+            name
+        };
+        let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
+        if let Err(error) = cluster.execute(&creation).await {
+            not_proved.push(LeftOut {
+                what: "the database's locale".into(),
+                why: error.message(),
+            });
+            let plain = format!(
+                "CREATE DATABASE {} WITH TEMPLATE = template0 ENCODING = {} LOCALE = 'C'",
+                identifier(name),
+                identifier(&manifest.server.encoding)
+            );
+            cluster.execute(&plain).await?;
+        }
+        let mut info = cluster.info().clone();
+        info.dbname = Some(name.to_owned());
+        info.params.remove("client_encoding");
+        Ok(Self {
+            session: Session::connect(&info, &job.settings.postgres).await?,
+            not_proved,
+        })
+    }
+}
+
+/// The restore proper, which holds every block against the manifest as it passes.
+async fn refill(
+    job: &Job<'_>,
+    located: &Located,
+    stored: &Arc<StoredArchive>,
+    plan: &Plan,
+    ground: &Ground,
+    major: u32,
+) -> Result<()> {
+    let settings = &job.settings.postgres;
+    let version = (stored.head.version.major, stored.head.version.minor);
+    let program = RestoreProgram::find(version, major, settings).await?;
+    let folder = PrivateFolder::create(&settings.temp)?;
+    let loader = Loader {
+        store: &located.store,
+        archive: stored,
+        program: &program,
+        info: ground.session.info(),
+        passfile: None,
+        settings,
+        folder: &folder,
+        no_owner: false,
+        no_privileges: false,
+        no_tablespaces: true,
+        stop: job.stop,
+        observer: job.observer,
+    };
+    let jobs = job.settings.jobs.max(job.settings.threads);
+    loader.definitions(&plan.before, false).await?;
+    loader.data(plan, jobs, &Mutex::default()).await?;
+    loader.finish("after", &plan.after, jobs).await
+}
+
+/// What a second dump gives.
+struct Again {
+    head: Head,
+    items: Vec<Item>,
+    found: Vec<Gathered>,
+}
+
+async fn dump(job: &Job<'_>, ground: &Ground) -> Result<Again> {
+    let settings = &job.settings.postgres;
+    let session = &ground.session;
+    let programs = Programs::find(session.server().major, settings).await?;
+    let snapshot = session.export_snapshot().await?;
+    let mut dump = Dump::start(&programs, session.info(), None, &snapshot.id, Format::Custom, settings)?;
+    let output = dump.take_stdout()?;
+    let reading = tokio::task::spawn_blocking(move || -> Result<Again, ArchiveError> {
+        let mut input = Input::new(output);
+        let head = Head::read(&mut input)?;
+        let mut gather = Gather::new(&head);
+        read_blocks(&mut input, &head, &mut gather)?;
+        let found = gather.found;
+        let items = archive::contents(&head)?;
+        Ok(Again { head, items, found })
+    });
+    let again = reading
+        .await
+        .map_err(|error| Error::internal("the thread that reads the second dump died").source(error))?;
+    // How pg_dump ended says more than what was seen of its stream.
+    dump.wait().await?;
+    again.map_err(Error::from)
+}
+
+/// Every table and the large objects: first by the digest in the manifest's order; rows that come
+/// in another order are looked at once more in the backup.
+async fn compare_data(
+    located: &Located,
+    stored: &Arc<StoredArchive>,
+    again: &Again,
+    excluded: &HashSet<i64>,
+    report: &mut DrillReport,
+) -> Result<()> {
+    let mut tables: HashMap<(&str, &str), &Gathered> = HashMap::new();
+    let mut objects: Vec<&Gathered> = Vec::new();
+    for found in &again.found {
+        let entry = &again.head.data[found.index];
+        match entry.block_kind() {
+            BlockKind::Table => {
+                tables.insert((entry.namespace.as_deref().unwrap_or_default(), &entry.tag), found);
+            }
+            BlockKind::LargeObjects => objects.push(found),
+        }
+    }
+    let differs = |table: String, what: String| Finding {
+        file: RESTORED.to_owned(),
+        table: Some(table),
+        what,
+    };
+    let mut blocks_of_objects = Vec::new();
+    for (index, entry) in stored.head.data.iter().enumerate() {
+        let Some((schema, name)) = &stored.tables[index] else {
+            blocks_of_objects.push(index);
+            continue;
+        };
+        let promise = &stored.promises[index];
+        let rows = match promise.content {
+            BlockContent::Table { rows } => rows,
+            BlockContent::LargeObjects { .. } => 0,
+        };
+        let found = tables.remove(&(entry.namespace.as_deref().unwrap_or_default(), entry.tag.as_str()));
+        let result = match found {
+            _ if excluded.contains(&entry.dump_id) => Proof::NotProved,
+            None => {
+                report.problems.push(differs(stored.name(index), "is not there".into()));
+                Proof::Differs
+            }
+            Some(found) if found.digest == *promise => Proof::Equal,
+            Some(found) if found.digest.content != promise.content => {
+                let what = match found.digest.content {
+                    BlockContent::Table { rows: there } => format!("has {there} rows, the backup {rows}"),
+                    BlockContent::LargeObjects { .. } => "is no table".into(),
+                };
+                report.problems.push(differs(stored.name(index), what));
+                Proof::Differs
+            }
+            Some(found) if found.unordered == unordered(located, stored, &[index]).await? => Proof::EqualInOtherOrder,
+            Some(_) => {
+                let what = "has as many rows as the backup, and other ones";
+                report.problems.push(differs(stored.name(index), what.into()));
+                Proof::Differs
+            }
+        };
+        report.tables.push(TableProof {
+            schema: schema.clone(),
+            name: name.clone(),
+            rows,
+            result,
+        });
+    }
+    for (schema, name) in tables.keys() {
+        let what = "is there and not in the backup";
+        report.problems.push(differs(format!("{schema}.{name}"), what.into()));
+    }
+    compare_objects(located, stored, &blocks_of_objects, &objects, report).await
+}
+
+/// Large objects may be grouped into blocks otherwise: all of them together are compared.
+async fn compare_objects(
+    located: &Located,
+    stored: &Arc<StoredArchive>,
+    blocks: &[usize],
+    found: &[&Gathered],
+    report: &mut DrillReport,
+) -> Result<()> {
+    let count = |content: &BlockContent| match content {
+        BlockContent::LargeObjects { count } => *count,
+        BlockContent::Table { .. } => 0,
+    };
+    report.large_objects = blocks.iter().map(|index| count(&stored.promises[*index].content)).sum();
+    let same_blocks = blocks.len() == found.len()
+        && blocks
+            .iter()
+            .zip(found)
+            .all(|(index, found)| stored.promises[*index] == found.digest);
+    if same_blocks {
+        return Ok(());
+    }
+    let mut there = Unordered::default();
+    for gathered in found {
+        there.merge(gathered.unordered);
+    }
+    if there != unordered(located, stored, blocks).await? {
+        let number: u64 = found.iter().map(|gathered| count(&gathered.digest.content)).sum();
+        report.problems.push(Finding {
+            file: RESTORED.to_owned(),
+            table: Some("large objects".to_owned()),
+            what: format!(
+                "{number} are there, and not those {} of the backup",
+                report.large_objects
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// The same of the backup's own blocks, read once more.
+async fn unordered(located: &Located, stored: &Arc<StoredArchive>, blocks: &[usize]) -> Result<Unordered> {
+    let mut sum = Unordered::default();
+    for &index in blocks {
+        let place = stored.places[index].clone();
+        let reading = Reading::start(Arc::clone(&located.store), stored.key.clone(), place.clone()).into_blocking();
+        let archive = Arc::clone(stored);
+        let gathered = tokio::task::spawn_blocking(move || {
+            let mut sink = Unpack::new(archive.head.compression, Gather::new(&archive.head));
+            Blocks::new(reading, place.start).read(&archive.head, index, &place, &mut sink)?;
+            Ok(sink
+                .inner()
+                .found
+                .pop()
+                .map(|gathered| gathered.unordered)
+                .unwrap_or_default())
+        });
+        let gathered = gathered
+            .await
+            .map_err(|error| Error::internal("the thread that reads the backup died").source(error))?;
+        sum.merge(gathered.map_err(|error| match error {
+            ArchiveError::Io(error) => match our_error(error) {
+                Ok(ours) => ours,
+                Err(error) => Error::new(Code::Store, format!("cannot read {}", stored.key)).source(error),
+            },
+            other => Error::new(
+                Code::Integrity,
+                format!("{}: {}: {other}", stored.key, stored.name(index)),
+            ),
+        })?);
+    }
+    Ok(sum)
+}
+
+/// A plain dump proves no more than that it runs: the manifest says nothing of its tables.
+async fn script(job: &Job<'_>, located: &Located, ground: &Ground, report: &mut DrillReport) -> Result<()> {
+    job.observer.phase("running the script in the throwaway server");
+    let settings = &job.settings.postgres;
+    let psql = Psql::find(ground.session.server().major, settings).await?;
+    let place = restore::script::Place {
+        psql: &psql,
+        info: ground.session.info(),
+        passfile: None,
+        settings,
+        stop: job.stop,
+        observer: job.observer,
+    };
+    report.not_proved.push(LeftOut {
+        what: "rows".into(),
+        why: "a plain dump's manifest says nothing of its tables".into(),
+    });
+    match restore::script::run(&place, &located.store, &located.manifest).await {
+        Ok(()) => Ok(()),
+        Err(error) if matches!(error.code(), Code::RestoreErr | Code::Integrity) => {
+            let file = located.manifest.files.get(role::SQL).map_or("", |file| &file.name);
+            let what = format!("it does not run: {}", error.message());
+            report.problems.push(Finding::of_file(file, what));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

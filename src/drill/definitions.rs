@@ -1,0 +1,84 @@
+//! Whether two archives define the same things: every entry of one, but for numbers that differ
+//! from server to server, must be in the other.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::archive::Item;
+
+/// What identifies an entry: kind, schema, name.
+type Key<'a> = (&'a str, &'a str, &'a str);
+
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    /// Entries that are the same in both.
+    pub equal: usize,
+    /// Of them, where sequences stand.
+    pub sequences: usize,
+    /// What differs, in words, by the entry's name.
+    pub differences: Vec<(String, &'static str)>,
+}
+
+/// `left` is the backup, without the entries that were left out; `right` what was dumped again.
+pub(super) fn compare(left: &[Item], left_out: &HashSet<i64>, right: &[Item]) -> Comparison {
+    let mut entries: BTreeMap<Key<'_>, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    for item in left
+        .iter()
+        .filter(|item| counts(item) && !left_out.contains(&item.entry.dump_id))
+    {
+        entries.entry(key(item)).or_default().0.push(text(item));
+    }
+    for item in right.iter().filter(|item| counts(item)) {
+        entries.entry(key(item)).or_default().1.push(text(item));
+    }
+    let mut comparison = Comparison::default();
+    for ((kind, schema, name), (mut ours, mut theirs)) in entries {
+        ours.sort();
+        theirs.sort();
+        if ours == theirs {
+            comparison.equal += ours.len();
+            if kind == "SEQUENCE SET" {
+                comparison.sequences += ours.len();
+            }
+            continue;
+        }
+        let what = match (ours.len(), theirs.len()) {
+            (0, _) => "is there and not in the backup",
+            (_, 0) => "is not there",
+            _ => "is defined otherwise",
+        };
+        let name = match schema {
+            "" => format!("{kind} {name}"),
+            _ => format!("{kind} {schema}.{name}"),
+        };
+        comparison.differences.push((name, what));
+    }
+    comparison
+}
+
+/// The database's own entries depend on its name and on where it was made; data are compared by
+/// their digests, large objects by theirs.
+fn counts(item: &Item) -> bool {
+    !item.is_of_database()
+        && !item.entry.has_data
+        && !item.entry.desc.starts_with("BLOB")
+        // The drill's server has one tablespace and no publisher to ask.
+        && !matches!(item.entry.desc.as_str(), "STATISTICS DATA")
+}
+
+fn key(item: &Item) -> Key<'_> {
+    (
+        &item.entry.desc,
+        item.entry.namespace.as_deref().unwrap_or_default(),
+        &item.entry.tag,
+    )
+}
+
+fn text(item: &Item) -> String {
+    [
+        item.definition.as_str(),
+        &item.copy_statement,
+        &item.owner,
+        item.access_method.as_deref().unwrap_or_default(),
+    ]
+    .join("\u{0}")
+}
