@@ -243,7 +243,7 @@ fn an_extension_that_this_machine_lacks_is_named_with_all_that_could_not_be_prov
 #[test]
 fn a_drill_that_is_stopped_or_killed_leaves_no_server_and_no_folder() {
     let (site, database) = (Site::new(), Database::fresh(17));
-    database.sql("CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 200000)");
+    database.sql("CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 200000)");
     succeed(&mut site.backup(&database.url()));
     let bin = meddling(&site, 17, "SELECT pg_sleep(60);");
     for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
