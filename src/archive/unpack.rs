@@ -18,6 +18,8 @@ pub struct Unpack<S> {
     inner: S,
     algorithm: Algorithm,
     stream: Option<Stream>,
+    /// Something has come since the block began.
+    touched: bool,
     slice: Box<[u8]>,
 }
 
@@ -42,6 +44,7 @@ impl<S: BlockSink> Unpack<S> {
             inner,
             algorithm,
             stream: None,
+            touched: false,
             slice: vec![0; if algorithm == Algorithm::None { 0 } else { SLICE }].into(),
         }
     }
@@ -84,15 +87,18 @@ impl<S: BlockSink> Unpack<S> {
 impl<S: BlockSink> BlockSink for Unpack<S> {
     fn begin(&mut self, index: usize) -> Result<(), ArchiveError> {
         self.inner.begin(index)?;
+        self.touched = false;
         self.begin_stream()
     }
 
     fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError> {
         self.inner.begin_object(oid)?;
+        self.touched = true;
         self.begin_stream()
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        self.touched = true;
         match self.stream.as_mut() {
             None => Err(content("it has data outside of any stream")),
             Some(Stream::Plain) => self.inner.data(bytes),
@@ -162,8 +168,11 @@ impl<S: BlockSink> BlockSink for Unpack<S> {
     }
 
     fn end(&mut self, at: u64) -> Result<(), ArchiveError> {
-        // A block of large objects ends between their streams.
-        self.end_stream()?;
+        // A block of large objects ends between their streams, or without any. A table without a
+        // stream lacks COPY's end, which is found behind.
+        if self.touched {
+            self.end_stream()?;
+        }
         self.inner.end(at)
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::ready::Target;
@@ -71,13 +72,15 @@ pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Ma
     place.observer.estimate(file.bytes);
     let reading = Reading::start(Arc::clone(store), key.clone(), 0..file.bytes).into_blocking();
     let observer = Arc::clone(place.observer);
+    let limit = manifest.metadata.get("bytes_read").and_then(Value::as_u64);
+    let limit = limit.unwrap_or(u64::MAX);
     let feeding = tokio::task::spawn_blocking(move || {
         let digested = Digested {
             inner: reading,
             sha256: Sha256::new(),
             observer,
         };
-        feed(digested, algorithm, &file.sha256, &key, stdin)
+        feed(digested, algorithm, limit, &file.sha256, &key, stdin)
     });
     let work = async {
         let (stdin, fed) = feeding
@@ -116,10 +119,11 @@ pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Ma
     }
 }
 
-/// Gives the pipe back open. An error of `None` is psql's own end.
+/// Passes on `limit` bytes at most. Gives the pipe back open. An error of `None` is psql's own end.
 fn feed(
     mut stored: Digested,
     algorithm: Algorithm,
+    limit: u64,
     sha256: &str,
     key: &str,
     mut stdin: File,
@@ -132,19 +136,20 @@ fn feed(
         };
         stdin.write_all(BEGIN).map_err(telling)?;
         let held = match algorithm {
-            Algorithm::None => pass(&mut stored, &mut stdin),
-            Algorithm::Gzip => pass(&mut MultiGzDecoder::new(&mut stored), &mut stdin),
+            Algorithm::None => pass(&mut stored, limit, &mut stdin),
+            Algorithm::Gzip => pass(&mut MultiGzDecoder::new(&mut stored), limit, &mut stdin),
             Algorithm::Zstd => {
                 let decoder = zstd::stream::read::Decoder::new(&mut stored);
                 let decoder = decoder.and_then(|mut decoder| decoder.window_log_max(ZSTD_WINDOW_LOG).map(|()| decoder));
                 match decoder {
-                    Ok(mut decoder) => pass(&mut decoder, &mut stdin),
+                    Ok(mut decoder) => pass(&mut decoder, limit, &mut stdin),
                     Err(error) => Err(Passing::Reading(error)),
                 }
             }
         };
         let held = held.map_err(|failed| match failed {
             Passing::Writing(error) => telling(error),
+            Passing::TooMuch => Some(differs("holds more SQL than the manifest says".into())),
             Passing::Reading(error) => Some(match our_error(error) {
                 Ok(ours) => ours,
                 Err(error) => differs(format!("does not decompress: {error}")),
@@ -164,11 +169,13 @@ fn feed(
 enum Passing {
     Reading(io::Error),
     Writing(io::Error),
+    TooMuch,
 }
 
 /// Passes everything on but the last piece, which it gives back.
-fn pass(from: &mut impl Read, to: &mut impl Write) -> std::result::Result<Vec<u8>, Passing> {
+fn pass(from: &mut impl Read, limit: u64, to: &mut impl Write) -> std::result::Result<Vec<u8>, Passing> {
     let mut held = Vec::new();
+    let mut left = limit;
     loop {
         let mut piece = Vec::with_capacity(PIECE);
         Read::by_ref(from)
@@ -178,6 +185,7 @@ fn pass(from: &mut impl Read, to: &mut impl Write) -> std::result::Result<Vec<u8
         if piece.is_empty() {
             return Ok(held);
         }
+        left = left.checked_sub(piece.len() as u64).ok_or(Passing::TooMuch)?;
         to.write_all(&held).map_err(Passing::Writing)?;
         held = piece;
     }

@@ -49,7 +49,9 @@ pub(super) async fn script(
     let algorithm = manifest.compression.algorithm;
     let wanted = manifest.metadata.get("bytes_read").and_then(Value::as_u64);
     read(store, key, &file, observer, move |source| {
-        let found = match decompressed(algorithm, source) {
+        // One byte too many is enough to know, however many would follow.
+        let limit = wanted.map_or(u64::MAX, |wanted| wanted.saturating_add(1));
+        let found = match decompressed(algorithm, source, limit) {
             Ok(found) => found,
             Err(error)
                 if error
@@ -62,7 +64,10 @@ pub(super) async fn script(
         };
         let differs = wanted.filter(|wanted| *wanted != found);
         let finding = differs.map(|wanted| {
-            let what = format!("holds {found} bytes of SQL, the manifest says {wanted}");
+            let what = match found > wanted {
+                true => format!("holds more than the {wanted} bytes of SQL that the manifest says"),
+                false => format!("holds {found} bytes of SQL, the manifest says {wanted}"),
+            };
             Finding::of_file(&name, what)
         });
         Ok(finding.into_iter().collect())
@@ -159,14 +164,16 @@ fn blocks(archive: &StoredArchive, mut source: Slices, observer: &dyn Observer) 
     Ok(findings)
 }
 
-fn decompressed(algorithm: Algorithm, source: Slices) -> io::Result<u64> {
+/// How many bytes come out, up to `limit`.
+fn decompressed(algorithm: Algorithm, source: Slices, limit: u64) -> io::Result<u64> {
+    let count = |content: &mut dyn Read| io::copy(&mut content.take(limit), &mut io::sink());
     match algorithm {
-        Algorithm::None => io::copy(&mut { source }, &mut io::sink()),
-        Algorithm::Gzip => io::copy(&mut MultiGzDecoder::new(source), &mut io::sink()),
+        Algorithm::None => count(&mut { source }),
+        Algorithm::Gzip => count(&mut MultiGzDecoder::new(source)),
         Algorithm::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(source)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            io::copy(&mut decoder, &mut io::sink())
+            count(&mut decoder)
         }
     }
 }

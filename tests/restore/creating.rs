@@ -2,7 +2,7 @@
 
 use crate::place::Backed;
 use crate::support::contents::Contents;
-use crate::support::database::{Database, psql, quoted, unique_word};
+use crate::support::database::{Database, psql, quoted};
 use crate::support::role::Role;
 use crate::support::services::postgres_url;
 
@@ -67,5 +67,4 @@ fn a_role_that_may_not_create_databases_is_told_so_and_none_is_made() {
     assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
     let count = format!("SELECT count(*) FROM pg_database WHERE datname = '{}'", target.name);
     assert_eq!(psql(16, &postgres_url(16), &count), "0");
-    drop(unique_word());
 }

@@ -1,6 +1,6 @@
 //! What is found out before anything is changed.
 
-use crate::place::{Backed, copy, loaded, roles, three, untouched};
+use crate::place::{Backed, copy, loaded, three, untouched};
 use crate::support::database::{Database, quoted};
 use crate::support::program::pgstow;
 use crate::support::role::Role;
@@ -200,5 +200,4 @@ fn a_table_that_is_there_and_options_in_conflict_are_refused() {
         );
         backed.refused(&target.url(), &["--create", "--table", "public.a"], "CONFIG", 2);
     });
-    drop(roles);
 }

@@ -1,6 +1,5 @@
 //! Backups that are whole.
 
-use std::os::unix::fs::PermissionsExt;
 use std::{fs, path::Path};
 
 use serde_json::Value;
@@ -88,7 +87,6 @@ fn a_store_that_may_not_be_written_gives_a_warning_and_the_result_all_the_same()
             .contains("could not be written beside the backup"),
         "{report}"
     );
-    drop(fs::Permissions::from_mode(0o755));
 }
 
 #[test]
