@@ -126,6 +126,12 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
 }
 
 fn check_request(request: &RestoreRequest) -> Result<()> {
+    if request.data_only && request.tables.is_empty() {
+        return Err(
+            Error::config("--data-only loads rows into tables that are there: it needs --table")
+                .hint("name each table with --table SCHEMA.TABLE, or leave --data-only out"),
+        );
+    }
     if request.create && (!request.tables.is_empty() || request.data_only) {
         return Err(
             Error::config("--create makes a whole database, --table restores single tables")
@@ -311,7 +317,10 @@ async fn fill(job: &Job<'_>, archive: &Archive, target: &Target, loader: &Loader
     let loaded = Mutex::new(Vec::new());
     let result = loader.data(plan, job.settings.jobs, &loaded).await;
     let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
-    state.set(Stage::loading(&archive.stored, plan, &loaded));
+    if result.is_err() {
+        let survey = state::survey(&archive.stored, plan, &loaded, &target.info, &job.settings.postgres);
+        state.set(survey.await);
+    }
     result?;
 
     state.set(Stage::Finishing);

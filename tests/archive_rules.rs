@@ -8,6 +8,9 @@ mod archive {
     pub mod memory;
 }
 
+#[path = "archive/reading_back.rs"]
+mod reading_back;
+
 use archive::builder::{Builder, Content, inflate, streams};
 use archive::memory::{flow, run_blocking};
 use pgstow::archive::BlockContent;

@@ -214,9 +214,13 @@ impl Session {
             .map_err(|error| self.error("cannot look at the target", &error))
     }
 
-    /// Whether a table that exists holds a row.
+    /// Whether a table that exists holds a row; those of its heirs do not count.
     pub async fn holds_rows(&self, schema: &str, name: &str) -> Result<bool> {
+<<<<<<< HEAD
+        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {}.{})", quoted(schema), quoted(name));
+=======
         let sql = format!("SELECT EXISTS (SELECT FROM {})", qualified(schema, name));
+>>>>>>> main
         self.client
             .query_one(&sql, &[])
             .await

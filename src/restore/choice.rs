@@ -264,6 +264,7 @@ fn need<'a>(
 ) -> std::result::Result<HashSet<i64>, &'a Item> {
     let mut needed = HashSet::new();
     let mut open: Vec<i64> = item.dependencies.clone();
+    open.extend(unrecorded(item, by_id));
     while let Some(id) = open.pop() {
         let Some(other) = by_id.get(&id) else { continue };
         let known = choice.entries.contains(&id) || choice.prerequisites.contains(&id) || needed.contains(&id);
@@ -280,6 +281,15 @@ fn need<'a>(
         open.extend(&other.dependencies);
     }
     Ok(needed)
+}
+
+/// pg_dump does not record from where an exclusion constraint has its operator classes. For plain
+/// types it is this extension.
+fn unrecorded(item: &Item, by_id: &HashMap<i64, &Item>) -> Option<i64> {
+    let excludes = item.entry.desc == "CONSTRAINT" && item.definition.contains(" EXCLUDE USING gist ");
+    let extension = |other: &&&Item| other.entry.desc == "EXTENSION" && other.entry.tag == "btree_gist";
+    let found = by_id.values().find(extension).map(|other| other.entry.dump_id);
+    found.filter(|_| excludes)
 }
 
 /// What belonged to an entry that was left out (its comment) stays behind too.

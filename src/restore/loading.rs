@@ -147,7 +147,11 @@ impl Loader<'_> {
             match feeding.await? {
                 Ok(()) => restoring.wait().await.map(|_| ()),
                 Err(error) => Err(match why(error) {
-                    Some(error) => error,
+                    Some(error) => {
+                        // Its input has ended: what came before the damage it takes in still.
+                        let _ = tokio::time::timeout(LAST_WORDS, restoring.wait()).await;
+                        error
+                    }
                     // pg_restore hung up: it knows why.
                     None => match tokio::time::timeout(LAST_WORDS, restoring.wait()).await {
                         Ok(Err(told)) => told,
@@ -156,16 +160,24 @@ impl Loader<'_> {
                 }),
             }
         };
-        let result = tokio::select! {
+        let error = tokio::select! {
             biased;
-            reason = self.stop.requested() => Err(reason.into()),
-            () = cancel.cancelled() => Err(Error::internal("another load has failed")),
-            result = both => result,
+            reason = self.stop.requested() => reason.into(),
+            () = cancel.cancelled() => Error::internal("another load has failed"),
+            result = both => match result {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    restoring.stop().await;
+                    return Err(error);
+                }
+            },
         };
-        if result.is_err() {
-            restoring.stop().await;
+        restoring.stop().await;
+        match restoring.wait().await {
+            // It had done its work when it was told to stop, and what it did stays.
+            Ok(_) => Ok(()),
+            Err(_) => Err(error),
         }
-        result
     }
 
     fn start(&self, archive: ArchiveInput, list: PathBuf, jobs: usize, single_transaction: bool) -> Result<Restoring> {

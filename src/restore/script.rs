@@ -20,6 +20,10 @@ use crate::store::reading::{BlockingReading, Reading, our_error};
 use crate::stored_archive::file_of;
 
 const PIECE: usize = 1 << 20;
+/// The transaction is ours, not psql's: that one would be committed at whatever end its input has,
+/// and when we are killed, that end may reach psql before the kernel's signal does.
+const BEGIN: &[u8] = b"BEGIN;\n";
+const COMMIT: &[u8] = b"\nCOMMIT;\n";
 /// Our frames hold 2 MiB; see [`crate::archive::Unpack`].
 const ZSTD_WINDOW_LOG: u32 = 24;
 
@@ -54,13 +58,13 @@ pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &s
     Psql::find(target.session.server().major, settings).await
 }
 
-/// Runs the script. Its last piece is handed over when the whole file has been found to be what
-/// the manifest says; otherwise psql is ended before it can commit.
+/// Runs the script in one transaction. Its last piece and the commit are handed over when the whole
+/// file has been found to be what the manifest says.
 pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
     let file = file_of(manifest, role::SQL)?.clone();
     let key = manifest.id.key(&file.name);
     let algorithm = manifest.compression.algorithm;
-    let mut script = Script::start(place.psql, place.info, place.passfile, place.settings, true)?;
+    let mut script = Script::start(place.psql, place.info, place.passfile, place.settings, false)?;
     let Some(stdin) = script.take_stdin() else {
         return Err(Error::internal("psql's input was taken twice"));
     };
@@ -84,8 +88,6 @@ pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Ma
                 drop(stdin);
                 script.wait().await
             }
-            // psql would take the end of its input for the end of the script, and commit: it must
-            // be gone before the pipe closes.
             Err(Some(error)) => {
                 script.stop().await;
                 drop(stdin);
@@ -105,10 +107,13 @@ pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Ma
         reason = place.stop.requested() => Err(reason.into()),
         result = work => result,
     };
-    if result.is_err() {
-        script.stop().await;
+    let Err(error) = result else { return Ok(()) };
+    script.stop().await;
+    match script.wait().await {
+        // The signal came when it had just committed.
+        Ok(()) if place.stop.reason().is_some() => Ok(()),
+        _ => Err(error),
     }
-    result
 }
 
 /// Gives the pipe back open. An error of `None` is psql's own end.
@@ -121,6 +126,11 @@ fn feed(
 ) -> (File, std::result::Result<(), Option<Error>>) {
     let differs = |what: String| Error::new(Code::Integrity, format!("{key} {what}"));
     let fed = (|| -> std::result::Result<(), Option<Error>> {
+        let telling = |error: io::Error| match error.kind() {
+            io::ErrorKind::BrokenPipe => None,
+            _ => Some(Error::new(Code::RestoreErr, "feeding psql failed").source(error)),
+        };
+        stdin.write_all(BEGIN).map_err(telling)?;
         let held = match algorithm {
             Algorithm::None => pass(&mut stored, &mut stdin),
             Algorithm::Gzip => pass(&mut MultiGzDecoder::new(&mut stored), &mut stdin),
@@ -134,8 +144,7 @@ fn feed(
             }
         };
         let held = held.map_err(|failed| match failed {
-            Passing::Writing(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
-            Passing::Writing(error) => Some(Error::new(Code::RestoreErr, "feeding psql failed").source(error)),
+            Passing::Writing(error) => telling(error),
             Passing::Reading(error) => Some(match our_error(error) {
                 Ok(ours) => ours,
                 Err(error) => differs(format!("does not decompress: {error}")),
@@ -147,10 +156,7 @@ fn feed(
                 "has the SHA-256 {found}, the manifest says {sha256}"
             ))));
         }
-        stdin.write_all(&held).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => None,
-            _ => Some(Error::new(Code::RestoreErr, "feeding psql failed").source(error)),
-        })
+        stdin.write_all(&[&held, COMMIT].concat()).map_err(telling)
     })();
     (stdin, fed)
 }

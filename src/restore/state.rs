@@ -1,9 +1,14 @@
 //! How far a restore has come, so that its failure can say in what state the target is.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::plan::Plan;
+use crate::archive::BlockContent;
 use crate::error::{Code, Error};
+use crate::postgres::{ConnectionInfo, Session};
+use crate::settings;
 use crate::stored_archive::StoredArchive;
 
 /// Set by [`super::run`] before each step that changes the target.
@@ -22,6 +27,8 @@ pub(super) enum Stage {
         loaded: usize,
         of: usize,
         first_empty: Vec<String>,
+        /// Whether the target was asked; otherwise more may be loaded than is known.
+        sure: bool,
     },
     /// Indexes, constraints and grants are being made.
     Finishing,
@@ -31,19 +38,51 @@ pub(super) enum Stage {
 
 /// Names in an error.
 const NAMED: usize = 10;
+/// How long the target may take to say what it holds; the error waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-impl Stage {
-    pub fn loading(archive: &StoredArchive, plan: &Plan, loaded: &[usize]) -> Self {
-        let empty: Vec<usize> = plan.blocks().filter(|index| !loaded.contains(index)).collect();
-        let mut first_empty: Vec<String> = empty.iter().take(NAMED).map(|index| archive.name(*index)).collect();
-        if empty.len() > NAMED {
-            first_empty.push(format!("{} more", empty.len() - NAMED));
+/// Which tables have their data after a load that failed. Several travel in one pg_restore, each
+/// in a transaction of its own: so the target is asked about those whose pg_restore did not come
+/// to its end.
+pub(super) async fn survey(
+    archive: &StoredArchive,
+    plan: &Plan,
+    loaded: &[usize],
+    info: &ConnectionInfo,
+    settings: &settings::Postgres,
+) -> Stage {
+    let known: HashSet<usize> = loaded.iter().copied().collect();
+    let open: Vec<usize> = plan.blocks().filter(|index| !known.contains(index)).collect();
+    let asking = async {
+        let session = Session::connect(info, settings).await?;
+        let mut empty = Vec::new();
+        for &index in &open {
+            let full = match (&archive.tables[index], &archive.promises[index].content) {
+                (Some(_), BlockContent::Table { rows: 0 }) => true,
+                (Some((schema, name)), _) => session.holds_rows(schema, name).await?,
+                (None, _) => false,
+            };
+            if !full {
+                empty.push(index);
+            }
         }
-        Stage::Loading {
-            loaded: loaded.len(),
-            of: loaded.len() + empty.len(),
-            first_empty,
-        }
+        Ok::<_, Error>(empty)
+    };
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
+    let (empty, sure) = match asked {
+        Ok(Ok(empty)) => (empty, true),
+        _ => (open, false),
+    };
+    let mut first_empty: Vec<String> = empty.iter().take(NAMED).map(|index| archive.name(*index)).collect();
+    if empty.len() > NAMED {
+        first_empty.push(format!("{} more", empty.len() - NAMED));
+    }
+    let of = plan.blocks().count();
+    Stage::Loading {
+        loaded: of - empty.len(),
+        of,
+        first_empty,
+        sure,
     }
 }
 
@@ -87,9 +126,12 @@ impl State {
                 loaded,
                 of,
                 first_empty,
+                sure,
             } => (
                 format!(
-                    "the target holds all definitions, and the data of {loaded} of {of} tables; without data: {}",
+                    "the target holds all definitions, and the data of {}{loaded} of {of} tables; {}without data: {}",
+                    if sure { "" } else { "at least " },
+                    if sure { "" } else { "perhaps " },
                     match first_empty.len() {
                         0 => "none".to_owned(),
                         _ => first_empty.join(", "),

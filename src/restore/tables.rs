@@ -121,6 +121,6 @@ async fn make_room(
             refused(format!("the target has rows in {} already", full.join(", "))).hint("empty it first with --clean")
         );
     }
-    // Together, since they may refer to each other.
-    Ok(vec![format!("TRUNCATE TABLE {}", full.join(", "))])
+    // Together, since they may refer to each other; without their heirs, whose rows stay.
+    Ok(vec![format!("TRUNCATE TABLE ONLY {}", full.join(", ONLY "))])
 }

@@ -160,6 +160,7 @@ struct Rule {
 struct Script {
     rules: Vec<Rule>,
     seen: Vec<Seen>,
+    answered: u64,
 }
 
 pub struct FaultProxy {
@@ -206,6 +207,11 @@ impl FaultProxy {
 
     pub fn seen(&self) -> Vec<Seen> {
         self.script.lock().expect("no panic").seen.clone()
+    }
+
+    /// Bytes of all answers' bodies that were passed on whole.
+    pub fn answered(&self) -> u64 {
+        self.script.lock().expect("no panic").answered
     }
 
     pub fn count(&self, op: Op) -> usize {
@@ -390,7 +396,8 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
         return client.shutdown().await;
     }
     client.write_all(&rest).await?;
-    tokio::io::copy(&mut server, &mut client).await?;
+    let copied = tokio::io::copy(&mut server, &mut client).await?;
+    script.lock().expect("no panic").answered += rest.len() as u64 + copied;
     client.shutdown().await
 }
 

@@ -1,0 +1,71 @@
+//! `--create`: the database itself, with what belongs to it.
+
+use crate::place::Backed;
+use crate::support::contents::Contents;
+use crate::support::database::{Database, psql, quoted, unique_word};
+use crate::support::role::Role;
+use crate::support::services::postgres_url;
+
+const ABOUT: &str = "SELECT pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba),
+    shobj_description(oid, 'pg_database'), datconnlimit, has_database_privilege('public', oid, 'TEMPORARY'),
+    (SELECT array_agg(s.setconfig::text ORDER BY s.setrole) FROM pg_db_role_setting s WHERE s.setdatabase = d.oid)
+    FROM pg_database d WHERE datname = current_database()";
+
+#[test]
+fn create_makes_the_database_as_it_was_and_clean_makes_it_anew() {
+    let source = Database::fresh(17);
+    let owner = Role::fresh(&source, "secret", "");
+    let (server, name) = (postgres_url(17), quoted(&source.name));
+    psql(
+        17,
+        &server,
+        &format!(
+            "DROP DATABASE {name};
+             CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C' CONNECTION LIMIT 7;
+             COMMENT ON DATABASE {name} IS 'a comment; with ''quotes''';
+             ALTER DATABASE {name} SET work_mem = '7MB';
+             ALTER DATABASE {name} SET default_transaction_read_only = on;
+             ALTER ROLE {owner} IN DATABASE {name} SET search_path = a, \"b c\";
+             REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC;
+             ALTER DATABASE {name} OWNER TO {owner}",
+            owner = quoted(&owner.name)
+        ),
+    );
+    source.sql("SET default_transaction_read_only = off; CREATE TABLE \"größe\" AS SELECT U&'\\00e9' AS \"ä\"");
+    let backed = Backed::up(source, &[]);
+
+    // A name that wants quotes; the guard that removes it in the end is made around it.
+    let target = Database::named(17, "new \"one\"");
+    psql(17, &server, &format!("DROP DATABASE {}", quoted(&target.name)));
+    let report = backed.restored(&target, &["--create"]);
+    assert_eq!(report["created_database"], true);
+    assert_eq!(target.sql(ABOUT), backed.source.sql(ABOUT));
+    Contents::of(&backed.source).assert_equals(&Contents::of(&target));
+
+    let refused = backed.refused(&target.url(), &["--create"], "RESTORE_ERR", 41);
+    assert!(refused.message.contains("exists already"), "{}", refused.message);
+    assert!(refused.hint.contains("--create --clean"), "{}", refused.hint);
+    target.sql("SET default_transaction_read_only = off; DROP TABLE \"größe\"; CREATE TABLE other ()");
+    backed.restored(&target, &["--create", "--clean"]);
+    assert_eq!(target.sql(ABOUT), backed.source.sql(ABOUT));
+    Contents::of(&backed.source).assert_equals(&Contents::of(&target));
+}
+
+#[test]
+fn a_role_that_may_not_create_databases_is_told_so_and_none_is_made() {
+    let backed = Backed::up(crate::place::three(16), &[]);
+    let target = Database::fresh(16);
+    let role = Role::fresh(&target, "its secret", "");
+    psql(
+        16,
+        &postgres_url(16),
+        &format!("DROP DATABASE {}", quoted(&target.name)),
+    );
+    let url = target.url_as(Some((&role.name, &role.password)));
+    let refused = backed.refused(&url, &["--create"], "PERMISSION", 13);
+    assert!(refused.hint.contains("CREATEDB"), "{}", refused.hint);
+    assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
+    let count = format!("SELECT count(*) FROM pg_database WHERE datname = '{}'", target.name);
+    assert_eq!(psql(16, &postgres_url(16), &count), "0");
+    drop(unique_word());
+}
