@@ -216,11 +216,7 @@ impl Session {
 
     /// Whether a table that exists holds a row; those of its heirs do not count.
     pub async fn holds_rows(&self, schema: &str, name: &str) -> Result<bool> {
-<<<<<<< HEAD
-        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {}.{})", quoted(schema), quoted(name));
-=======
-        let sql = format!("SELECT EXISTS (SELECT FROM {})", qualified(schema, name));
->>>>>>> main
+        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {})", qualified(schema, name));
         self.client
             .query_one(&sql, &[])
             .await
