@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# One backup, from a throwaway PostgreSQL into a folder, and back by stock pg_restore.
+# One backup, from a throwaway PostgreSQL into a folder; listed, verified, drilled, one table of it
+# restored; and all of it by stock pg_restore.
 set -euo pipefail
 # shellcheck source=scripts/place.sh
 . "$(dirname "$0")/place.sh"
@@ -41,6 +42,26 @@ echo
 
 heading "The checksums, by sha256sum"
 (cd "$BACKUP" && shown sha256sum -c SHA256SUMS)
+
+STORE=./$DEMO/backups
+heading "What the store knows"
+shown "$BUILT" list --store "$STORE"
+
+heading "Prove it: every byte, then a drill in a throwaway server"
+shown "$BUILT" verify latest --drill --store "$STORE"
+
+heading "One table back, and nothing else"
+"$BIN/psql" -X -q -d "$SERVER" -c 'CREATE DATABASE shop_one_table'
+# The target's URL holds a password too.
+BACKUP_TARGET_URL=$(database_url "$SERVER" shop_one_table)
+export BACKUP_TARGET_URL
+shown "$BUILT" restore latest --table public.orders --store "$STORE"
+counts "$BIN" "$BACKUP_TARGET_URL" | awk '{ printf "%-16s %10d\n", $1, $2 }'
+
+heading "The whole database, two streams at once"
+BACKUP_TARGET_URL=$(database_url "$SERVER" shop_again)
+shown "$BUILT" restore latest --create --jobs 2 --store "$STORE"
+unset BACKUP_TARGET_URL
 
 heading "Restore with stock pg_restore"
 printf '$ pg_restore --exit-on-error -d …/shop_restored %s\n' "$BACKUP/shop.dump"

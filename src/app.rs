@@ -9,6 +9,7 @@ use crate::aws::{self, Patience};
 use crate::backup::{self, Job};
 use crate::backup_id::Kind;
 use crate::command::{BackupRequest, Command, RestoreRequest, VerifyRequest};
+use crate::doctor::{self, Checkup};
 use crate::download;
 use crate::error::{Error, Result};
 use crate::lifecycle;
@@ -111,6 +112,17 @@ impl App {
             }
             Command::Verify(request) => self.verify(&request, &stop, &observer).await.map(Report::Verify),
             Command::Restore(request) => self.restore(&request, &stop, &observer).await,
+            Command::Doctor => {
+                let checkup = Checkup {
+                    settings: &self.settings,
+                    credentials: self.credentials.as_ref(),
+                    stores: &self.stores,
+                    notifier: self.notifier.as_deref(),
+                    clock: self.clock,
+                };
+                let found = async { Ok(doctor::run(&checkup).await) };
+                stop.or_stop(found).await.map(Report::Doctor)
+            }
             Command::RetentionShow => lifecycle::show(&self.settings, &self.stores).map(Report::Rules),
             Command::RetentionApply => {
                 let applied = lifecycle::apply(&self.settings, &self.stores);

@@ -276,7 +276,7 @@ fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
 }
 
 /// Says at once, rather than after the head has been read, that zstd needs a newer pg_dump.
-fn check_codec(settings: &Settings, programs: &Programs) -> Result<()> {
+pub(crate) fn check_codec(settings: &Settings, programs: &Programs) -> Result<()> {
     if settings.format == Format::Custom
         && matches!(settings.compression, Compression::Zstd(_))
         && programs.major < ZSTD_SINCE_MAJOR

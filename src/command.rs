@@ -11,6 +11,8 @@ use crate::settings::Trigger;
 pub enum Command {
     Backup(BackupRequest),
     Download(DownloadRequest),
+    /// Try everything that a backup needs.
+    Doctor,
     RetentionShow,
     RetentionApply,
     /// The backups in the store: of one database, or of all.

@@ -31,10 +31,22 @@ pub struct Notice {
     pub report: Value,
 }
 
+/// What can be seen of the place where messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// It is there. Whether we may publish, only a message would tell.
+    Seen,
+    /// We may not look, and may be allowed to publish all the same.
+    Hidden,
+}
+
 #[async_trait]
 pub trait Notifier: Send + Sync {
     /// Where the messages go, without secrets: for warnings.
     fn target(&self) -> &str;
+
+    /// Looks whether a message could be handed over, and hands none.
+    async fn look(&self) -> Result<Topic>;
 
     /// Hands one message over. An error means that it may not have been delivered; sending it
     /// again may deliver it twice.

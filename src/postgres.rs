@@ -2,6 +2,7 @@
 //! programs.
 
 mod child;
+mod condition;
 mod connection;
 mod conninfo;
 mod dump;
@@ -20,6 +21,7 @@ mod stall;
 mod target;
 mod tls;
 
+pub use condition::{Encryption, Replication};
 pub use connection::Session;
 pub use conninfo::ConnectionInfo;
 pub use dump::{Dump, globals};
@@ -34,3 +36,4 @@ pub use script::Script;
 pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
 pub use target::{Named, Target};
+pub use tls::Verified;

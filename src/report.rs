@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, Kind};
+use crate::doctor::DoctorReport;
 use crate::download::DownloadReport;
 use crate::lease::Previous;
 use crate::leftovers::LeftOver;
@@ -24,6 +25,7 @@ use crate::verify::VerifyReport;
 #[serde(untagged)]
 pub enum Report {
     Backup(Box<BackupReport>),
+    Doctor(DoctorReport),
     Download(DownloadReport),
     Rules(RulesReport),
     List(ListReport),
@@ -37,6 +39,7 @@ impl Report {
     /// A command that has done its work may still have found what a person must see to.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Report::Doctor(report) => report.exit_code(),
             Report::Status(report) => report.exit_code(),
             Report::Prune(report) => report.exit_code(),
             Report::Verify(report) => report.exit_code(),
@@ -153,6 +156,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Report::Backup(report) => report.fmt(f),
+            Report::Doctor(report) => report.fmt(f),
             Report::Download(report) => report.fmt(f),
             Report::Rules(report) => report.fmt(f),
             Report::List(report) => report.fmt(f),

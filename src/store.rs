@@ -219,6 +219,10 @@ pub trait Lifecycle: Send + Sync {
     /// Replaces all of an object's tags. Safe to repeat. A missing object is an error (`STORE`).
     async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()>;
 
+    /// Deletes one object, as somebody with our key could: `false` if the store refuses that to
+    /// this key. A missing object is no error.
+    async fn try_delete(&self, key: &str) -> Result<bool>;
+
     /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`]) and the
     /// number of foreign ones.
     async fn rules(&self) -> Result<Rules>;

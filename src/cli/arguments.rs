@@ -98,6 +98,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             database,
             drill,
         }),
+        Action::Doctor => Command::Doctor,
         Action::Restore {
             backup,
             target,

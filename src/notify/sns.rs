@@ -6,7 +6,8 @@ use aws_sdk_sns::types::MessageAttributeValue;
 use sha2::{Digest, Sha256};
 
 use super::message::{BODY_BYTES, attributes, body, subject};
-use super::{Notice, Notifier};
+use super::{Notice, Notifier, Topic};
+use crate::aws;
 use crate::error::{Code, Error, Result};
 
 pub struct Sns {
@@ -27,6 +28,21 @@ impl Sns {
 impl Notifier for Sns {
     fn target(&self) -> &str {
         &self.topic_arn
+    }
+
+    async fn look(&self) -> Result<Topic> {
+        let asked = self.client.get_topic_attributes().topic_arn(&self.topic_arn).send();
+        match asked.await {
+            Ok(_) => Ok(Topic::Seen),
+            Err(error) => match aws::service_code(&error) {
+                Some("AuthorizationError" | "AuthorizationErrorException" | "AccessDenied") => Ok(Topic::Hidden),
+                _ => Err(aws::error(
+                    Code::Config,
+                    &format!("cannot look at {}", self.topic_arn),
+                    &error,
+                )),
+            },
+        }
     }
 
     async fn send(&self, notice: &Notice) -> Result<()> {

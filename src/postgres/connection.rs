@@ -114,6 +114,10 @@ impl Session {
         &self.info
     }
 
+    pub(super) fn home(&self) -> Option<&Path> {
+        self.home.as_deref()
+    }
+
     pub(super) fn error(&self, what: &str, error: &tokio_postgres::Error) -> Error {
         let inner = classify(error, &self.redactor);
         let text = format!("{what}: {}", inner.message());

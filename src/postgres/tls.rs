@@ -67,6 +67,28 @@ pub(super) fn attempts(info: &ConnectionInfo, home: Option<&Path>) -> Result<Vec
     })
 }
 
+/// What is known of the one at the other end of an encrypted line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    Nothing,
+    /// An authority that we trust has signed its certificate.
+    Chain,
+    /// And the certificate names the host.
+    ChainAndName,
+}
+
+/// What was verified of a connection by TLS, now that it stands.
+pub(super) fn verified(info: &ConnectionInfo, home: Option<&Path>) -> Verified {
+    let system_roots = param(info, "sslrootcert") == Some("system");
+    if system_roots || param(info, "sslmode") == Some("verify-full") {
+        Verified::ChainAndName
+    } else if Roots::load(info, home).is_ok_and(|roots| roots.is_some()) {
+        Verified::Chain
+    } else {
+        Verified::Nothing
+    }
+}
+
 fn param<'a>(info: &'a ConnectionInfo, name: &str) -> Option<&'a str> {
     info.params.get(name).map(String::as_str)
 }

@@ -28,6 +28,16 @@ impl Lifecycle for S3 {
         Err(Error::new(Code::Store, what))
     }
 
+    async fn try_delete(&self, key: &str) -> Result<bool> {
+        let bucket = &self.bucket;
+        let delete = bucket.client.delete_object().bucket(&bucket.name).key(bucket.key(key));
+        match delete.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if aws::service_code(&error) == Some("AccessDenied") => Ok(false),
+            Err(error) => Err(bucket.error(&format!("delete {key}"), &error)),
+        }
+    }
+
     async fn rules(&self) -> Result<Rules> {
         let mut rules = Rules::default();
         for rule in self.installed().await?.rules {

@@ -373,6 +373,14 @@ impl Lifecycle for MemoryStore {
         .await
     }
 
+    async fn try_delete(&self, key: &str) -> Result<bool> {
+        self.call(Op::Discard, key, |state| {
+            state.objects.remove(key);
+            Ok(true)
+        })
+        .await
+    }
+
     async fn rules(&self) -> Result<Rules> {
         self.call(Op::Rules, "", |state| {
             Ok(Rules {

@@ -162,7 +162,7 @@ pub struct VerifyReport {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum VerifyResult {
-    One(OneBackup),
+    One(Box<OneBackup>),
     Many { backups: Vec<Verified> },
 }
 
@@ -182,7 +182,7 @@ impl VerifyReport {
             _ => Map::new(),
         };
         fields.remove("status");
-        let result = VerifyResult::One(OneBackup { fields, verified });
+        let result = VerifyResult::One(Box::new(OneBackup { fields, verified }));
         Self::told(result)
     }
 

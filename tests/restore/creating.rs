@@ -2,8 +2,10 @@
 
 use crate::place::Backed;
 use crate::support::contents::Contents;
-use crate::support::database::{Database, psql, quoted};
+use crate::support::database::{Database, psql, quoted, unique_word};
+use crate::support::program::succeed;
 use crate::support::role::Role;
+use crate::support::server::OwnServer;
 use crate::support::services::postgres_url;
 
 const ABOUT: &str = "SELECT pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba),
@@ -67,4 +69,38 @@ fn a_role_that_may_not_create_databases_is_told_so_and_none_is_made() {
     assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
     let count = format!("SELECT count(*) FROM pg_database WHERE datname = '{}'", target.name);
     assert_eq!(psql(16, &postgres_url(16), &count), "0");
+}
+
+#[test]
+fn roles_that_another_server_lacks_come_first_with_globals() {
+    let source = Database::fresh(15);
+    let (owner, reader) = (
+        Role::fresh(&source, "secret", ""),
+        Role::fresh(&source, "other secret", ""),
+    );
+    source.sql(&format!(
+        "CREATE TABLE owned (a int); INSERT INTO owned VALUES (1); ALTER TABLE owned OWNER TO {};
+         GRANT SELECT ON owned TO {}; GRANT {} TO {}",
+        quoted(&owner.name),
+        quoted(&reader.name),
+        quoted(&reader.name),
+        quoted(&owner.name)
+    ));
+    let backed = Backed::up(source, &[]);
+    let server = OwnServer::start(15);
+    let target = server.database("globals");
+    let refused = backed.refused(&target.url(), &[], "RESTORE_ERR", 41);
+    assert!(refused.message.contains(&owner.name), "{}", refused.message);
+    assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
+    assert!(refused.hint.contains("--globals"), "{}", refused.hint);
+
+    let report = succeed(&mut backed.restore(&target.url(), &["--globals"])).json();
+    assert_eq!(report["status"], "restored", "{report:#}");
+    let about = "SELECT pg_get_userbyid(relowner), relacl::text FROM pg_class WHERE relname = 'owned'";
+    assert_eq!(target.sql(about), backed.source.sql(about));
+    let member = format!(
+        "SELECT pg_has_role('{}', '{}', 'MEMBER'), rolcanlogin, rolpassword IS NULL FROM pg_authid WHERE rolname = '{}'",
+        owner.name, reader.name, owner.name
+    );
+    assert_eq!(target.sql(&member), "t|t|t");
 }

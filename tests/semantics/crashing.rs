@@ -254,6 +254,11 @@ impl Lifecycle for Crashing {
         self.script.meet(format!("set_tags {key}"), effect).await
     }
 
+    async fn try_delete(&self, key: &str) -> Result<bool> {
+        let effect = self.tagger().try_delete(key);
+        self.script.meet(format!("try_delete {key}"), effect).await
+    }
+
     async fn rules(&self) -> Result<Rules> {
         self.script.meet("rules".to_owned(), self.tagger().rules()).await
     }

@@ -114,6 +114,20 @@ pub(super) enum Action {
         #[arg(long)]
         force: bool,
     },
+    /// Try everything that a backup needs, and say what to mend
+    #[command(
+        alias = "test",
+        long_about = "Try everything that a backup needs, and say what to mend.\n\n\
+            The settings, the secret, the way to the database step by step (name, port, login, encryption), what the \
+            role may not read, PostgreSQL's programs, clocks; and each store with a probe that is written, read back \
+            and removed: conditions, checksums, tags, lifecycle rules, room. No backup is made and no message sent. \
+            A check that fails does not stop those that do not depend on it.\n\n\
+            Exit code 0 when a backup can be made, else that of the first failure.",
+        after_long_help = "Examples:\n  \
+            pgstow doctor --secret-id prod/shop --store s3://acme-backups/pg\n  \
+            pgstow doctor --json | jq -r '.checks[] | select(.state != \"ok\") | .detail'"
+    )]
+    Doctor,
     /// Show or install the bucket's lifecycle rules
     #[command(
         long_about = "Show or install the bucket's lifecycle rules.\n\n\

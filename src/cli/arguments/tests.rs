@@ -157,7 +157,7 @@ fn what_is_not_understood_is_a_config_error_with_a_hint() {
 
 #[test]
 fn commands_of_later_versions_are_absent() {
-    for name in ["verify", "restore", "download", "doctor", "serve", "demo", "help"] {
+    for name in ["verify", "restore", "download", "serve", "demo", "help"] {
         assert_eq!(refusal(&[name]).code(), Code::Config, "{name}");
     }
 }

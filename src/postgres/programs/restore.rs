@@ -52,6 +52,17 @@ impl RestoreProgram {
     }
 }
 
+impl RestoreProgram {
+    /// The version of the archives that a pg_dump of this major writes.
+    pub fn archive_version(dump_major: u32) -> (u8, u8) {
+        match dump_major {
+            ..=15 => (1, 14),
+            16 => (1, 15),
+            _ => (1, 16),
+        }
+    }
+}
+
 const INSTALL: &str =
     "install the PostgreSQL client of the target's major version, or point BACKUP_PG_BIN at its bin folder";
 

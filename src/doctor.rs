@@ -1,0 +1,74 @@
+//! `doctor`: all that a backup will need, tried before one is made. A check that fails does not
+//! stop those that do not depend on it.
+
+mod database;
+mod programs;
+mod report;
+mod source;
+mod stores;
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+
+use crate::notify::{Notifier, Topic};
+use crate::secrets::Credentials;
+use crate::settings::{Clock, Settings};
+use crate::store::Store;
+
+pub use report::{Check, DoctorReport, State};
+
+pub struct Checkup<'a> {
+    pub settings: &'a Settings,
+    pub credentials: Option<&'a Credentials>,
+    pub stores: &'a [Arc<dyn Store>],
+    pub notifier: Option<&'a dyn Notifier>,
+    pub clock: Clock,
+}
+
+/// Writes nothing but a probe into each store, which is removed or expires by itself.
+pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
+    let mut checks = vec![settings(checkup.settings)];
+    let (found, topic) = futures::join!(source::check(checkup), notifications(checkup.notifier));
+    let bytes = found.bytes;
+    checks.extend(found.checks);
+    let stores = checkup
+        .stores
+        .iter()
+        .map(|store| stores::check(&**store, checkup.settings, bytes, checkup.clock));
+    checks.extend(join_all(stores).await.into_iter().flatten());
+    checks.push(topic);
+    DoctorReport::of(checks)
+}
+
+/// They were read and understood, or no check would be made.
+fn settings(settings: &Settings) -> Check {
+    let detail = match settings.notes.as_slice() {
+        [] => "understood".to_owned(),
+        notes => notes.join("; "),
+    };
+    Check::ok("settings", detail)
+}
+
+/// Never by a message: whoever gets those would take it for one about a backup.
+async fn notifications(notifier: Option<&dyn Notifier>) -> Check {
+    const NAME: &str = "notifications";
+    let Some(notifier) = notifier else {
+        return Check::skipped(
+            NAME,
+            "no topic is set (BACKUP_SNS_TOPIC_ARN): nobody will be told of a failure",
+        );
+    };
+    let target = notifier.target();
+    match notifier.look().await {
+        Ok(Topic::Seen) => Check::ok(NAME, format!("{target} is there; no message was sent")),
+        Ok(Topic::Hidden) => Check::warning(
+            NAME,
+            format!(
+                "{target}: this role may not look at the topic, so only a message would tell whether it may publish"
+            ),
+            "allow sns:GetTopicAttributes beside sns:Publish, or watch for the next backup's message",
+        ),
+        Err(error) => Check::failed(NAME, &error),
+    }
+}

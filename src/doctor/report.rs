@@ -1,0 +1,184 @@
+//! What the checks have found: for people a tick or the thing to do, for programs the same.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::error::{Code, Error};
+
+#[derive(Debug, Serialize)]
+pub struct DoctorReport {
+    /// `ok` or `failed`.
+    pub status: &'static str,
+    pub checks: Vec<Check>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    /// Of several things of one kind, which: a store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    pub state: State,
+    pub detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// With which a backup would fail.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "by_name")]
+    pub code: Option<Code>,
+    /// All that the detail cannot name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Ok,
+    /// A backup will be made, but a person should look.
+    Warning,
+    Failed,
+    Skipped,
+}
+
+// serde's signature.
+#[allow(clippy::ref_option)]
+fn by_name<S: Serializer>(code: &Option<Code>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&code.map_or("", Code::name))
+}
+
+impl Check {
+    fn new(name: &'static str, state: State, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            of: None,
+            state,
+            detail: detail.into(),
+            hint: None,
+            code: None,
+            objects: Vec::new(),
+        }
+    }
+
+    pub fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(name, State::Ok, detail)
+    }
+
+    pub fn warning(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..Self::new(name, State::Warning, detail)
+        }
+    }
+
+    pub fn skipped(name: &'static str, why: impl Into<String>) -> Self {
+        Self::new(name, State::Skipped, why)
+    }
+
+    pub fn failed(name: &'static str, error: &Error) -> Self {
+        Self {
+            hint: Some(error.hint_text().to_owned()),
+            code: Some(error.code()),
+            ..Self::new(name, State::Failed, error.message())
+        }
+    }
+
+    /// What a backup does not need.
+    pub fn lacking(name: &'static str, error: &Error) -> Self {
+        Self::warning(name, error.message(), error.hint_text())
+    }
+
+    #[must_use]
+    pub fn naming(mut self, objects: Vec<String>) -> Self {
+        self.objects = objects;
+        self
+    }
+
+    #[must_use]
+    pub fn of(mut self, thing: &str) -> Self {
+        self.of = Some(thing.to_owned());
+        self
+    }
+}
+
+impl DoctorReport {
+    pub fn of(checks: Vec<Check>) -> Self {
+        let failed = checks.iter().any(|check| check.state == State::Failed);
+        Self {
+            status: if failed { "failed" } else { "ok" },
+            checks,
+        }
+    }
+
+    /// That of the first failure.
+    pub fn exit_code(&self) -> u8 {
+        self.checks
+            .iter()
+            .find_map(|check| check.code)
+            .map_or(0, Code::exit_code)
+    }
+
+    fn count(&self, state: State) -> usize {
+        self.checks.iter().filter(|check| check.state == state).count()
+    }
+}
+
+impl fmt::Display for DoctorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut last = None;
+        for check in &self.checks {
+            if check.of != last {
+                if let Some(of) = &check.of {
+                    writeln!(f, "store {of}")?;
+                }
+                last.clone_from(&check.of);
+            }
+            let sign = match check.state {
+                State::Ok => '✓',
+                State::Warning => '!',
+                State::Failed => '✗',
+                State::Skipped => '-',
+            };
+            let code = check.code.map_or(String::new(), |code| format!("{code}: "));
+            writeln!(f, "{sign} {:<14} {code}{}", check.name, check.detail)?;
+            for object in &check.objects {
+                writeln!(f, "  {:<14}   {object}", "")?;
+            }
+            if let Some(hint) = &check.hint {
+                writeln!(f, "  {:<14} → {hint}", "")?;
+            }
+        }
+        let (failed, warnings) = (self.count(State::Failed), self.count(State::Warning));
+        writeln!(f)?;
+        match (failed, warnings) {
+            (0, 0) => writeln!(f, "all is well"),
+            (0, _) => writeln!(f, "a backup can be made; to look at: {warnings}"),
+            _ => writeln!(f, "failed: {failed}; to look at: {warnings}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_decides_the_exit_code_and_a_warning_does_not() {
+        let warning = Check::warning("tls", "in clear text", "sslmode");
+        assert_eq!(DoctorReport::of(vec![warning.clone()]).exit_code(), 0);
+        let auth = Check::failed("login", &Error::new(Code::Auth, "refused"));
+        let store = Check::failed("write", &Error::new(Code::Store, "no")).of("s3://b");
+        let report = DoctorReport::of(vec![warning, auth, store]);
+        assert_eq!((report.status, report.exit_code()), ("failed", 11));
+        let text = report.to_string();
+        assert!(
+            text.contains("✗ login          AUTH: refused") && text.contains("store s3://b\n✗ write"),
+            "{text}"
+        );
+        assert!(text.ends_with("failed: 2; to look at: 1\n"));
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["checks"][1]["code"], "AUTH");
+        assert_eq!(json["checks"][0]["state"], "warning");
+        assert!(json["checks"][0].get("code").is_none());
+    }
+}

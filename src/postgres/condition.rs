@@ -1,0 +1,98 @@
+//! What the server says of its state and of the line to it: for a preflight.
+
+use super::Session;
+use super::tls::{self, Verified};
+use crate::error::Result;
+
+/// The line that our session has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encryption {
+    /// `TLSv1.3`
+    pub protocol: String,
+    pub cipher: String,
+    pub verified: Verified,
+}
+
+/// Of the server's write-ahead log and those who read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replication {
+    pub wal_level: String,
+    pub archive_mode: String,
+    pub standbys: i64,
+    pub slots: i64,
+    pub most_slots: i64,
+    /// Slots that nobody reads, for which the server keeps its log: name and bytes.
+    pub idle_slots: Vec<(String, u64)>,
+}
+
+impl Session {
+    /// `None`: in clear text.
+    pub async fn encryption(&self) -> Result<Option<Encryption>> {
+        let failed = |error| self.error("cannot ask about the line's encryption", &error);
+        let row = self
+            .client
+            .query_opt(
+                "SELECT version::text, cipher::text FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        Ok(Some(Encryption {
+            protocol: row.try_get(0).map_err(failed)?,
+            cipher: row.try_get(1).map_err(failed)?,
+            verified: tls::verified(self.info(), self.home()),
+        }))
+    }
+
+    /// The server's clock, in seconds since 1970.
+    pub async fn clock(&self) -> Result<f64> {
+        let row = self
+            .client
+            .query_one("SELECT extract(epoch FROM clock_timestamp())::float8", &[])
+            .await;
+        row.and_then(|row| row.try_get(0))
+            .map_err(|error| self.error("cannot ask for the server's time", &error))
+    }
+
+    /// As far as this role sees it.
+    pub async fn replication(&self) -> Result<Replication> {
+        let failed = |error| self.error("cannot look at the server's log", &error);
+        let row = self
+            .client
+            .query_one(
+                "SELECT current_setting('wal_level'), current_setting('archive_mode'),
+                        (SELECT count(*) FROM pg_catalog.pg_stat_replication),
+                        (SELECT count(*) FROM pg_catalog.pg_replication_slots),
+                        current_setting('max_replication_slots')::int8",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        // On a standby the end of its own log is another function's matter, and not of interest.
+        let idle = self
+            .client
+            .query(
+                "SELECT slot_name::text, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8
+                 FROM pg_catalog.pg_replication_slots
+                 WHERE NOT pg_is_in_recovery() AND NOT active AND restart_lsn IS NOT NULL ORDER BY 2 DESC",
+                &[],
+            )
+            .await
+            .unwrap_or_default();
+        let idle = idle.iter().map(|row| {
+            let bytes: i64 = row.try_get(1)?;
+            Ok((row.try_get(0)?, bytes.max(0).unsigned_abs()))
+        });
+        Ok(Replication {
+            wal_level: row.try_get(0).map_err(failed)?,
+            archive_mode: row.try_get(1).map_err(failed)?,
+            standbys: row.try_get(2).map_err(failed)?,
+            slots: row.try_get(3).map_err(failed)?,
+            most_slots: row.try_get(4).map_err(failed)?,
+            idle_slots: idle.collect::<Result<_, _>>().map_err(failed)?,
+        })
+    }
+}
