@@ -268,12 +268,22 @@ async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: 
     let name = target.name();
     if target.exists && request.clean {
         let statement = format!("DROP DATABASE {}", postgres::quoting::identifier(name));
-        target.session.execute(&statement).await?;
+        state.set(Stage::Removing {
+            database: name.to_owned(),
+        });
+        let removed = target.session.execute(&statement).await;
+        if removed.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
+            // The server's own refusal.
+            state.set(Stage::Untouched);
+        }
+        removed?;
     }
     state.set(Stage::Making {
         database: Some(name.to_owned()),
     });
-    target.session.execute(&database::creation(items, name)).await
+    target.session.execute(&database::creation(items, name)).await?;
+    state.made();
+    Ok(())
 }
 
 /// What belongs to the database itself. The data is there: what fails now is told, and no more.

@@ -1,6 +1,7 @@
 //! How far a restore has come, so that its failure can say in what state the target is.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::stored_archive::StoredArchive;
 pub(super) enum Stage {
     #[default]
     Untouched,
+    /// The database that is to be made anew is being removed.
+    Removing { database: String },
     /// The database is being made, or roles are.
     Making { database: Option<String> },
     /// Objects are being removed, in one transaction.
@@ -87,18 +90,28 @@ pub(super) async fn survey(
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State(Mutex<Stage>);
+pub(super) struct State {
+    stage: Mutex<Stage>,
+    /// The database is of this run's making: what is rolled back in it leaves it empty.
+    made: AtomicBool,
+}
 
 impl State {
     pub fn set(&self, stage: Stage) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    pub fn made(&self) {
+        self.made.store(true, Ordering::Relaxed);
     }
 
     /// The error with what it left behind.
     pub fn tell(self, error: &Error) -> Error {
-        let stage = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let made = self.made.into_inner();
         let (state, again) = match stage {
             Stage::Untouched => ("nothing was changed in the target".to_owned(), None),
+            Stage::Removing { database } => (format!("the database {database} may have been removed"), None),
             Stage::Making { database: None } => {
                 ("roles may have been made; the database is as it was".to_owned(), None)
             }
@@ -107,6 +120,10 @@ impl State {
                 Some("correct the cause, and run it again with --create --clean"),
             ),
             Stage::Cleaning => ("the removal was rolled back: the target is as it was".to_owned(), None),
+            Stage::Defining { atomic: true, .. } | Stage::Running if made => (
+                "what it held so far was rolled back: the new database is empty".to_owned(),
+                Some("correct the cause, and run it again with --clean"),
+            ),
             Stage::Defining {
                 atomic: true,
                 cleaned: 0,
@@ -148,10 +165,14 @@ impl State {
                 None,
             ),
         };
+        let again = again.map(|text| match made {
+            true => text.replace("with --clean", "with --create --clean"),
+            false => text.to_owned(),
+        });
         let hint = match (error.code(), again) {
             (Code::Interrupted(_), Some(again)) => again.replace("correct the cause, and ", ""),
             (Code::RestoreErr, Some(again)) if error.has_own_hint() => format!("{}; then {again}", error.hint_text()),
-            (Code::RestoreErr, Some(again)) => again.to_owned(),
+            (Code::RestoreErr, Some(again)) => again,
             (Code::RestoreErr, None) if !error.has_own_hint() => {
                 "correct the cause, and run it again: nothing stands in its way".to_owned()
             }

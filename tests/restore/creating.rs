@@ -1,9 +1,12 @@
 //! `--create`: the database itself, with what belongs to it.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use crate::place::Backed;
 use crate::support::contents::Contents;
-use crate::support::database::{Database, psql, quoted, unique_word};
-use crate::support::program::succeed;
+use crate::support::database::{Database, psql, quoted};
+use crate::support::program::{stock, succeed};
 use crate::support::role::Role;
 use crate::support::server::OwnServer;
 use crate::support::services::postgres_url;
@@ -51,6 +54,52 @@ fn create_makes_the_database_as_it_was_and_clean_makes_it_anew() {
     backed.restored(&target, &["--create", "--clean"]);
     assert_eq!(target.sql(ABOUT), backed.source.sql(ABOUT));
     Contents::of(&backed.source).assert_equals(&Contents::of(&target));
+}
+
+#[test]
+fn a_database_that_is_in_use_stays_and_one_made_anew_is_said_to_be() {
+    let source = Database::fresh(17);
+    source.sql("CREATE TABLE t AS SELECT 1 AS n; CREATE TABLE u AS SELECT 2 AS n");
+    let backed = Backed::up(source, &["--compress", "none"]);
+    let target = Database::fresh(17);
+    target.sql("CREATE TABLE mine ()");
+    let mut session = stock(17, "psql");
+    let mut session = session
+        .args(["-X", "-q", "-d", &target.url()])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let connected = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND application_name = 'psql'",
+        target.name
+    );
+    while psql(17, &postgres_url(17), &connected) == "0" {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let refused = backed.refused(&target.url(), &["--create", "--clean"], "RESTORE_ERR", 41);
+    assert!(
+        refused.message.contains("being accessed by other users"),
+        "{}",
+        refused.message
+    );
+    assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
+    drop(session.stdin.take());
+    session.wait().unwrap();
+    assert_eq!(target.sql("SELECT count(*) FROM mine"), "0");
+
+    backed.damage("u");
+    let failed = backed.refused(&target.url(), &["--create", "--clean"], "INTEGRITY", 40);
+    assert!(
+        failed
+            .message
+            .contains("the data of 1 of 2 tables; without data: public.u"),
+        "{}",
+        failed.message
+    );
+    assert_eq!(
+        target.sql("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)"),
+        "1|0"
+    );
 }
 
 #[test]

@@ -53,6 +53,17 @@ fn a_flipped_bit_or_a_statement_that_fails_leaves_the_target_as_it_was() {
             assert!(failed.message.contains(".sql"), "{}", failed.message);
             assert!(failed.message.contains("the target is as it was"), "{}", failed.message);
         });
+        // Where it made the database itself, that one is empty.
+        let failed = backed.refused(&target.url(), &["--create", "--clean"], "INTEGRITY", 40);
+        assert!(
+            failed.message.contains("the new database is empty"),
+            "{}",
+            failed.message
+        );
+        assert_eq!(
+            target.sql("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"),
+            "0"
+        );
         flip(&file, usize::try_from(middle).unwrap());
         backed.restored(&target, &[]);
         Contents::of(&backed.source).assert_equals(&Contents::of(&target));
