@@ -181,7 +181,7 @@ def table(title, contestants):
     first = contestants[0]
     width = 34
     print(f"\n{title}")
-    print(" " * width + "".join(f"{head:>14}" for head in ("wall s", "(range)", "CPU s", "peak MiB", "than the first")))
+    print(" " * width + "".join(f"{head:>14}" for head in ("wall s", "(range)", "CPU s", "peak MiB", "faster than 1")))
     for contestant in contestants:
         wall = median(contestant.runs, "wall")
         cells = [

@@ -73,7 +73,7 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
     let partial = blocking(move || Partial::open(&place, &stamp)).await?;
     let fetched = match fetch_whole(&fetch, &partial, archive).await {
         Ok(fetched) => fetched,
-        Err(error) => return Err(partial.keep_or_remove(error)),
+        Err(error) => return Err(partial.keep_or_remove(&manifest.id, error)),
     };
     if fetched.anew {
         warnings.push("what an earlier run had left of the file was damaged: all of it was fetched anew".to_owned());

@@ -16,7 +16,8 @@ use crate::archive::{self, ArchiveError, BlockContent, BlockKind, Blocks, Head, 
 use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::{Dump, Programs, Psql, RestoreProgram, ScratchServer, ServerPrograms, Session, quoted};
+use crate::postgres::quoting::identifier;
+use crate::postgres::{Dump, Programs, Psql, RestoreProgram, Scope, ScratchServer, ServerPrograms, Session};
 use crate::private_folder::{PrivateFolder, sweep_stale};
 use crate::progress::Observer;
 use crate::report::human_bytes;
@@ -174,7 +175,7 @@ impl Ground {
             }),
             None => {
                 let sql = restore::globals::read(&*located.store, manifest).await?;
-                for note in restore::globals::apply(cluster, &sql, false).await? {
+                for note in restore::globals::apply(cluster, &sql, Scope::WithoutTablespaces).await? {
                     not_proved.push(LeftOut {
                         what: "roles".into(),
                         why: note,
@@ -184,7 +185,7 @@ impl Ground {
         }
         let there = cluster.survey_target().await?.roles;
         for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
-            cluster.execute(&format!("CREATE ROLE {}", quoted(role))).await?;
+            cluster.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
         }
         let name = manifest.database.as_str();
         let name = if matches!(name, "postgres" | "template0" | "template1") {
@@ -200,8 +201,8 @@ impl Ground {
             });
             let plain = format!(
                 "CREATE DATABASE {} WITH TEMPLATE = template0 ENCODING = {} LOCALE = 'C'",
-                quoted(name),
-                quoted(&manifest.server.encoding)
+                identifier(name),
+                identifier(&manifest.server.encoding)
             );
             cluster.execute(&plain).await?;
         }

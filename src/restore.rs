@@ -22,7 +22,7 @@ use crate::catalog::{self, Located};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
-use crate::postgres::{self, Passfile, Psql, RestoreProgram};
+use crate::postgres::{self, Passfile, Psql, RestoreProgram, Scope};
 use crate::private_folder::{PrivateFolder, sweep_stale};
 use crate::progress::Observer;
 use crate::report::human_bytes;
@@ -202,7 +202,11 @@ async fn carry_out(
         job.observer.phase("making roles");
         let notes = job
             .stop
-            .or_stop(globals::apply(&prepared.target.session, globals, true))
+            .or_stop(globals::apply(
+                &prepared.target.session,
+                globals,
+                Scope::WithoutTablespaces,
+            ))
             .await?;
         prepared.warnings.extend(notes);
     }
@@ -257,7 +261,7 @@ async fn carry_out(
 async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<()> {
     let name = target.name();
     if target.exists && request.clean {
-        let statement = format!("DROP DATABASE {}", postgres::quoted(name));
+        let statement = format!("DROP DATABASE {}", postgres::quoting::identifier(name));
         target.session.execute(&statement).await?;
     }
     state.set(Stage::Making {
@@ -271,7 +275,10 @@ async fn set_up(target: &Target, items: &[Item], request: &RestoreRequest) -> Re
     let name = target.name();
     let owner = database::owner(items).filter(|_| !request.no_owner);
     let owner = owner.map(|owner| {
-        let (name, owner) = (postgres::quoted(name), postgres::quoted(owner));
+        let (name, owner) = (
+            postgres::quoting::identifier(name),
+            postgres::quoting::identifier(owner),
+        );
         format!("ALTER DATABASE {name} OWNER TO {owner}")
     });
     let properties = database::properties(items, name, !request.no_privileges);

@@ -11,6 +11,7 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::process::geteuid;
 
 use super::target::file_error;
+use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
 use crate::report::human_bytes;
 use crate::store::temporary::{parent, remove_file, rename_if_absent, sync_folder, with_clean_up};
@@ -119,13 +120,19 @@ impl Partial {
         } else {
             rename_if_absent(&self.path, &self.target)
         };
-        renamed.map_err(|error| file_error("make", &self.target, error))?;
+        renamed.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                let what = format!("{} has come to be there meanwhile", self.target.display());
+                Error::config(what).hint("run it again with --force to replace it: nothing is fetched twice")
+            }
+            _ => file_error("make", &self.target, error),
+        })?;
         sync_folder(parent(&self.target))
     }
 
     /// What to do with it after a failure: what is damaged, or empty, goes; anything else spares
-    /// the next run its time, and the error says so.
-    pub fn keep_or_remove(self, error: Error) -> Error {
+    /// the next run of `id`'s download its time, and the error says so.
+    pub fn keep_or_remove(self, id: &BackupId, error: Error) -> Error {
         let length = self.length().unwrap_or(0);
         if error.code() == Code::Integrity || length == 0 {
             return with_clean_up(error, remove_file(&self.path));
@@ -133,7 +140,7 @@ impl Partial {
         // Gives back the room beyond what is there.
         let _ = self.file.set_len(length);
         let again = format!(
-            "run it again: it goes on with the {} that are in {}",
+            "download {id} again: it goes on with the {} that are in {}",
             human_bytes(length),
             self.path.display()
         );

@@ -1,6 +1,7 @@
 //! What the role may not read although a backup needs it, found before the dump finds it.
 
-use super::{Session, quoted};
+use super::Session;
+use super::quoting::identifier;
 use crate::error::{Code, Error, Result};
 
 /// Something that pg_dump would stumble over.
@@ -125,7 +126,7 @@ impl Session {
     /// `PERMISSION`, naming what is unreadable and the GRANTs, if the role cannot make a whole
     /// backup.
     pub async fn check_privileges(&self) -> Result<()> {
-        let role = quoted(&self.server.user);
+        let role = identifier(&self.server.user);
         let unreadable = self.unreadable_tables().await?;
         if let Some(first) = unreadable.first() {
             let names: Vec<&str> = unreadable.iter().map(|one| one.name.as_str()).collect();

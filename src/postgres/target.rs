@@ -10,6 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use super::Session;
 use super::connection::classify;
+use super::quoting::qualified;
 use crate::error::{Code, Error, Result};
 
 /// Objects that an error names.
@@ -215,7 +216,7 @@ impl Session {
 
     /// Whether a table that exists holds a row.
     pub async fn holds_rows(&self, schema: &str, name: &str) -> Result<bool> {
-        let sql = format!("SELECT EXISTS (SELECT FROM {}.{})", quoted(schema), quoted(name));
+        let sql = format!("SELECT EXISTS (SELECT FROM {})", qualified(schema, name));
         self.client
             .query_one(&sql, &[])
             .await
@@ -293,9 +294,4 @@ fn is_absence(state: &SqlState) -> bool {
         SqlState::INVALID_SCHEMA_NAME,
     ]
     .contains(state)
-}
-
-/// A name as SQL has it.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::plan::LeftOut;
 use crate::archive::Item;
 use crate::error::{Code, Error, Result};
+use crate::postgres::quoting::{identifier, qualified};
 use crate::stored_archive::StoredArchive;
 
 /// What comes along with a table when it depends on it.
@@ -105,12 +106,11 @@ fn relation_names(archive: &StoredArchive, items: &[Item]) -> Vec<Named> {
 
 /// How its user may write a table's name: plain, or quoted as in SQL.
 fn spelt((schema, name): &(String, String)) -> [String; 4] {
-    let quoted = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
     [
         format!("{schema}.{name}"),
-        format!("{}.{}", quoted(schema), quoted(name)),
-        format!("{schema}.{}", quoted(name)),
-        format!("{}.{name}", quoted(schema)),
+        qualified(schema, name),
+        format!("{schema}.{}", identifier(name)),
+        format!("{}.{name}", identifier(schema)),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! The database itself: how the archive says it was made and set up, for one of another name.
 
 use crate::archive::Item;
-use crate::postgres::quoted;
+use crate::postgres::quoting::identifier;
 
 /// The statement that makes it, with the encoding and locale that it had.
 pub(crate) fn creation(items: &[Item], name: &str) -> String {
@@ -9,7 +9,7 @@ pub(crate) fn creation(items: &[Item], name: &str) -> String {
         .iter()
         .find(|item| item.entry.desc == "DATABASE")
         .and_then(|item| renamed(&item.definition, name))
-        .unwrap_or_else(|| format!("CREATE DATABASE {} WITH TEMPLATE = template0", quoted(name)))
+        .unwrap_or_else(|| format!("CREATE DATABASE {} WITH TEMPLATE = template0", identifier(name)))
 }
 
 /// The same for a server that has no tablespaces but its own.
@@ -85,7 +85,7 @@ fn renamed(statement: &str, name: &str) -> Option<String> {
         }
         None => rest.find([' ', ';', '\n']).unwrap_or(rest.len()),
     };
-    Some(format!("{before}{}{}", quoted(name), &rest[end..]))
+    Some(format!("{before}{}{}", identifier(name), &rest[end..]))
 }
 
 #[cfg(test)]

@@ -18,14 +18,8 @@ pub(crate) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes
     read_file(store, &manifest.id, file_of(manifest, role::GLOBALS)?).await
 }
 
-/// Runs its statements one by one. What exists already stays as it is; what the role may not do
-/// is told.
-pub(crate) async fn apply(session: &Session, sql: &[u8], tablespaces: bool) -> Result<Vec<String>> {
-    let scope = if tablespaces {
-        Scope::Everything
-    } else {
-        Scope::WithoutTablespaces
-    };
-    let applied = session.apply_globals(&statements(sql), scope).await?;
-    Ok(applied.notes)
+/// Runs its statements one by one. What exists already stays as it is; what could not be done is
+/// told.
+pub(crate) async fn apply(session: &Session, sql: &[u8], scope: Scope) -> Result<Vec<String>> {
+    Ok(session.apply_globals(&statements(sql), scope).await?.notes)
 }

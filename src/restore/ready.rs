@@ -99,8 +99,8 @@ impl Target {
             )
             .hint(format!(
                 "GRANT CREATE ON DATABASE {} TO {}",
-                postgres::quoted(self.name()),
-                postgres::quoted(&server.user)
+                postgres::quoting::identifier(self.name()),
+                postgres::quoting::identifier(&server.user)
             )));
         }
         if self.found.objects > 0 && request.tables.is_empty() && !request.clean {
@@ -130,7 +130,7 @@ impl Target {
             return Err(
                 Error::new(Code::Permission, format!("the role {user} may not create databases")).hint(format!(
                     "ALTER ROLE {} CREATEDB, or make the database yourself and leave --create out",
-                    postgres::quoted(user)
+                    postgres::quoting::identifier(user)
                 )),
             );
         }
@@ -185,7 +185,7 @@ impl Target {
             )
             .hint(format!(
                 "GRANT those roles TO {}, or use --no-owner",
-                postgres::quoted(user)
+                postgres::quoting::identifier(user)
             )));
         }
         let places: Vec<String> = plan.tablespaces.difference(&self.found.tablespaces).cloned().collect();

@@ -8,7 +8,8 @@ use super::ready::Target;
 use crate::archive::Item;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Named, quoted};
+use crate::postgres::Named;
+use crate::postgres::quoting::qualified;
 use crate::stored_archive::StoredArchive;
 
 pub(super) async fn plan(
@@ -109,7 +110,7 @@ async fn make_room(
     let mut full = Vec::new();
     for (schema, name) in plan.blocks().filter_map(|index| stored.tables[index].as_ref()) {
         if target.session.holds_rows(schema, name).await? {
-            full.push(format!("{}.{}", quoted(schema), quoted(name)));
+            full.push(qualified(schema, name));
         }
     }
     if full.is_empty() {

@@ -44,7 +44,9 @@ async fn a_download_stopped_midway_goes_on_where_it_was() {
     let (run, took) = running.end(Duration::from_secs(10));
     let stopped = failure(&run, took, "INTERRUPTED", 143, None);
     assert!(
-        stopped.hint.starts_with("run it again: it goes on with the "),
+        stopped
+            .hint
+            .starts_with(&format!("download {} again: it goes on with the ", place.id())),
         "{}",
         stopped.hint
     );
@@ -69,7 +71,7 @@ async fn a_store_that_goes_away_midway_is_told_and_the_rest_fetched_later() {
         .proxy
         .fault(On::op(Op::GetObject).target(".dump").calls(6..=999), Fault::Reject(503));
     let failed = fail(&mut place.download("latest"), "STORE", 30);
-    assert!(failed.hint.contains("run it again: it goes on with"), "{}", failed.hint);
+    assert!(failed.hint.contains("again: it goes on with"), "{}", failed.hint);
     assert!(length(&partial(&place)) > 0);
     place.proxy.heal();
     let told = report(&mut place.download("latest"));
@@ -139,4 +141,22 @@ async fn a_rest_that_somebody_else_put_there_is_not_written_to() {
     let refused = fail(&mut place.download("latest"), "EACCES", 32);
     assert!(refused.message.contains("not ours"), "{}", refused.message);
     assert_eq!(length(&elsewhere), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_to_be_there_meanwhile_stays() {
+    let place = large().await;
+    let slow = On::op(Op::GetObject).target(".dump").calls(6..=6);
+    place.proxy.fault(slow, Fault::Delay(Duration::from_secs(3)));
+    let site = Site::new();
+    let mut running = site.start(&mut place.download("latest"));
+    running.until("it has begun", || place.files().len() == 1);
+    fs::write(place.file(), "precious").unwrap();
+    let (run, took) = running.end(Duration::from_secs(20));
+    let refused = failure(&run, took, "CONFIG", 2, None);
+    assert!(refused.message.contains("meanwhile"), "{}", refused.message);
+    assert_eq!(fs::read_to_string(place.file()).unwrap(), "precious");
+    let told = report(place.download("latest").arg("--force"));
+    assert_eq!(told["bytes_fetched"], place.report["files"]["toc"]["bytes"]);
+    place.assert_whole();
 }

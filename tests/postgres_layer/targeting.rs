@@ -1,14 +1,22 @@
 //! What a restore asks of its target, and does to it by itself.
 
 use pgstow::error::Code;
-use pgstow::postgres::{Scope, ScratchServer, ServerPrograms, Session, statements};
+use pgstow::postgres::{Named, Scope, ScratchServer, ServerPrograms, Session, statements};
 
-use crate::place::{MAJORS, connect, database, role, settings};
+use crate::place::{MAJORS, client, connect, database, role, settings, superuser};
 
 const CONTENT: &str = "CREATE SCHEMA app; CREATE TABLE app.\"Or;ders\" (id int GENERATED ALWAYS AS IDENTITY);
     CREATE TABLE empty (a int); CREATE TABLE full_one (a serial); INSERT INTO full_one DEFAULT VALUES;
     CREATE VIEW v AS SELECT 1; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
     CREATE TYPE mood AS ENUM ('good'); CREATE EXTENSION pg_trgm; SELECT lo_create(815)";
+
+fn table<'a>(schema: &'a str, name: &'a str) -> Named<'a> {
+    Named {
+        kind: "TABLE",
+        schema,
+        name,
+    }
+}
 
 #[tokio::test]
 async fn a_survey_tells_what_is_there_and_what_this_role_may() {
@@ -18,7 +26,8 @@ async fn a_survey_tells_what_is_there_and_what_this_role_may() {
         assert_eq!(target.objects, 0, "{:?}", target.first_objects);
         assert!(target.is_superuser && target.may_create && target.may_create_databases);
         assert!(target.roles["postgres"] && target.tablespaces.contains("pg_default"));
-        assert!(target.extensions["pg_trgm"] && !target.extensions["btree_gist"]);
+        assert!(target.extensions["pg_trgm"]);
+        assert!(!target.extensions["btree_gist"]);
         assert_eq!(target.locks, 256 * 200);
         // The test's server is on this machine; not everyone may look at its folder.
         assert_eq!(target.free_bytes.is_some(), rustix::process::geteuid().is_root());
@@ -27,17 +36,49 @@ async fn a_survey_tells_what_is_there_and_what_this_role_may() {
         let reader = role(&info, "target_reader", "NOCREATEDB NOCREATEROLE").await;
         let target = connect(&reader, major).await.unwrap().survey_target().await.unwrap();
         assert!(!target.is_superuser && !target.may_create && !target.may_create_databases);
-        assert_eq!((target.roles["postgres"], target.free_bytes), (false, None));
-        assert!(target.objects >= 8, "{target:?}");
-        assert!(
-            target.first_objects.iter().any(|name| name == "app.Or;ders"),
-            "{target:?}"
+        assert!(!target.roles["postgres"]);
+        assert_eq!(target.free_bytes, None);
+        // The sequence of the identity column counts too.
+        assert_eq!(target.objects, 10);
+        assert_eq!(
+            target.first_objects,
+            [
+                "app",
+                "app.Or;ders",
+                "app.Or;ders_id_seq",
+                "large object 815",
+                "public.empty"
+            ]
         );
     }
 }
 
 #[tokio::test]
-async fn removals_are_all_done_or_none_and_what_is_missing_counts_as_removed() {
+async fn what_exists_is_known_by_kind_and_name_and_tables_by_whether_they_hold_rows() {
+    let info = database(17, "target_tables", CONTENT).await;
+    let session = connect(&info, 17).await.unwrap();
+    let named = |kind: &'static str, schema: &'static str, name: &'static str| Named { kind, schema, name };
+    let asked = [
+        (named("TABLE", "public", "full_one"), true),
+        (named("TABLE", "app", "Or;ders"), true),
+        (named("TABLE", "public", "missing"), false),
+        (named("VIEW", "nowhere", "v"), false),
+        (named("SCHEMA", "", "app"), true),
+        (named("SCHEMA", "", "App"), false),
+        (named("TYPE", "public", "mood"), true),
+        (named("FUNCTION", "public", "f()"), true),
+        (named("FUNCTION", "public", "f(integer)"), false),
+        (named("EXTENSION", "", "pg_trgm"), true),
+        (named("SEQUENCE", "public", "full_one_a_seq"), true),
+    ];
+    let (names, expected): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+    assert_eq!(session.exist(&names).await.unwrap(), expected);
+    assert!(session.holds_rows("public", "full_one").await.unwrap());
+    assert!(!session.holds_rows("app", "Or;ders").await.unwrap());
+}
+
+#[tokio::test]
+async fn drops_are_all_done_or_none_and_what_is_missing_need_not_be_dropped() {
     let info = database(17, "target_drops", CONTENT).await;
     let session = connect(&info, 17).await.unwrap();
     let all = |statements: &[&str]| statements.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
@@ -45,11 +86,7 @@ async fn removals_are_all_done_or_none_and_what_is_missing_counts_as_removed() {
     let error = session.remove(&failing, &[]).await.unwrap_err();
     assert_eq!(error.code(), Code::RestoreErr);
     assert!(error.message().contains("DROP SCHEMA app"), "{error}");
-    assert!(session.holds_rows("public", "full_one").await.unwrap());
-    assert!(
-        !session.holds_rows("public", "empty").await.unwrap(),
-        "it is still there"
-    );
+    assert_eq!(session.exist(&[table("public", "empty")]).await.unwrap(), [true]);
     let good = all(&[
         "ALTER TABLE public.missing DROP CONSTRAINT c;",
         "ALTER TABLE public.empty DROP CONSTRAINT c;",
@@ -59,8 +96,42 @@ async fn removals_are_all_done_or_none_and_what_is_missing_counts_as_removed() {
         "DROP SCHEMA app;",
         "DROP TABLE public.empty",
     ]);
-    assert_eq!(session.remove(&good, &[815, 816]).await.unwrap(), 4);
-    assert_eq!(session.remove(&good, &[815]).await.unwrap(), 0);
+    assert_eq!(session.remove(&good, &[]).await.unwrap(), 3);
+    assert_eq!(session.remove(&good, &[]).await.unwrap(), 0);
+    let still = session.exist(&[table("public", "empty"), table("public", "v")]).await;
+    assert_eq!(still.unwrap(), [false, true]);
+    assert_eq!(session.remove(&[], &[815, 816]).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_database_is_made_once_and_only_by_who_may() {
+    let info = database(17, "target_creating", "").await;
+    let session = connect(&info, 17).await.unwrap();
+    let name = "target made \"here\"";
+    let statement = format!(
+        "CREATE DATABASE {} TEMPLATE template0",
+        pgstow::postgres::quoting::identifier(name)
+    );
+    let boss = client(&superuser(17)).await;
+    let drop = format!(
+        "DROP DATABASE IF EXISTS {}",
+        pgstow::postgres::quoting::identifier(name)
+    );
+    boss.batch_execute(&drop).await.unwrap();
+    assert!(!session.database_exists(name).await.unwrap());
+    session.execute(&statement).await.unwrap();
+    assert!(session.database_exists(name).await.unwrap());
+    let error = session.execute(&statement).await.unwrap_err();
+    assert_eq!(error.code(), Code::RestoreErr);
+    boss.batch_execute(&drop).await.unwrap();
+    let reader = role(&info, "target_no_creator", "NOCREATEDB").await;
+    let error = connect(&reader, 17)
+        .await
+        .unwrap()
+        .execute(&statement)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::Permission);
 }
 
 /// What pg_dumpall of a major writes, from a server of its own.
