@@ -228,7 +228,7 @@ async fn refill(
     let settings = &job.settings.postgres;
     let version = (stored.head.version.major, stored.head.version.minor);
     let program = RestoreProgram::find(version, major, settings).await?;
-    let folder = PrivateFolder::create(&settings.temp)?;
+    let folder = PrivateFolder::watched(&settings.temp)?;
     let loader = Loader {
         store: &located.store,
         archive: stored,

@@ -1,6 +1,8 @@
 //! A folder that only we can enter, gone when we are: for the password on its way to PostgreSQL's
 //! programs, the small files that they read, and a throwaway server's data.
 
+mod tether;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,6 +14,8 @@ use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+
+pub(crate) use tether::{Tether, Watchdog};
 
 /// Held locked while its owner lives; the kernel lets go of it however the owner dies.
 const LOCK: &str = "lock";
@@ -26,6 +30,8 @@ const DEEPEST: usize = 64;
 pub struct PrivateFolder {
     path: PathBuf,
     _lock: File,
+    /// Whoever removes it when we are killed.
+    _watchdog: Option<(Tether, Watchdog)>,
 }
 
 impl PrivateFolder {
@@ -39,12 +45,28 @@ impl PrivateFolder {
         let path = temp.join(folder_name().map_err(failed)?);
         DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         match lock(&path) {
-            Ok(lock) => Ok(PrivateFolder { path, _lock: lock }),
+            Ok(lock) => Ok(PrivateFolder {
+                path,
+                _lock: lock,
+                _watchdog: None,
+            }),
             Err(error) => {
                 remove(&path);
                 Err(failed(error))
             }
         }
+    }
+
+    /// One that goes at once even if we are killed, where the system has a shell: for what is
+    /// larger than a passfile, or wants no later run.
+    pub fn watched(temp: &Path) -> Result<PrivateFolder> {
+        let mut folder = Self::create(temp)?;
+        if let Ok(tether) = Tether::new()
+            && let Some(watchdog) = tether.watchdog(&[&folder.path])
+        {
+            folder._watchdog = Some((tether, watchdog));
+        }
+        Ok(folder)
     }
 
     pub fn path(&self) -> &Path {

@@ -221,7 +221,8 @@ async fn carry_out(
         let making = make(&prepared.target, prepared.source.items(), request, state);
         job.stop.or_stop(making).await?;
     }
-    let passfile = Passfile::create(&settings.temp, &prepared.target.info)?;
+    let folder = PrivateFolder::watched(&settings.temp)?;
+    let passfile = Passfile::within(&folder, &prepared.target.info)?;
     let info = &prepared.target.info;
     match &prepared.source {
         Source::Script(psql) => {
@@ -238,7 +239,6 @@ async fn carry_out(
             script::run(&place, &prepared.located.store, &prepared.located.manifest).await?;
         }
         Source::Archive(archive) => {
-            let folder = PrivateFolder::create(&settings.temp)?;
             let loader = Loader {
                 store: &prepared.located.store,
                 archive: &archive.stored,

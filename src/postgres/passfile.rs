@@ -12,19 +12,32 @@ use crate::private_folder::PrivateFolder;
 #[derive(Debug)]
 pub struct Passfile {
     path: PathBuf,
-    _folder: PrivateFolder,
+    /// None where it lies in somebody else's.
+    _folder: Option<PrivateFolder>,
 }
 
 impl Passfile {
     /// Writes the connection's password, if it has one, into a new private folder below `temp`.
     pub fn create(temp: &Path, info: &ConnectionInfo) -> Result<Option<Passfile>> {
+        if info.password.is_none() {
+            return Ok(None);
+        }
+        let folder = PrivateFolder::create(temp)?;
+        let written = Self::within(&folder, info)?;
+        Ok(written.map(|passfile| Passfile {
+            _folder: Some(folder),
+            ..passfile
+        }))
+    }
+
+    /// The same in a folder that is there, and goes with it.
+    pub fn within(folder: &PrivateFolder, info: &ConnectionInfo) -> Result<Option<Passfile>> {
         let Some(password) = &info.password else {
             return Ok(None);
         };
         let line = passfile_line(password)?;
-        let folder = PrivateFolder::create(temp)?;
         let path = folder.write("passfile", line.expose_secret().as_bytes())?;
-        Ok(Some(Passfile { path, _folder: folder }))
+        Ok(Some(Passfile { path, _folder: None }))
     }
 
     pub fn path(&self) -> &Path {

@@ -3,7 +3,6 @@
 
 mod identity;
 mod place;
-mod tether;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,9 +13,9 @@ use rustix::process::Signal;
 use super::child::{Child, Exit, Identity, Order, Special, environment};
 use super::{ConnectionInfo, Redactor, ServerPrograms, Session};
 use crate::error::{Code, Error, Result};
+use crate::private_folder::{Tether, Watchdog};
 use crate::settings;
 use place::Place;
-use tether::Tether;
 
 const SUPERUSER: &str = "postgres";
 /// Only the name of the socket's file depends on it.
@@ -68,7 +67,7 @@ pub struct ScratchServer {
 struct Remains {
     tether: Tether,
     /// Goes before the folders: while we live, their owner removes them, who can be waited for.
-    watchdog: Option<tether::Watchdog>,
+    watchdog: Option<Watchdog>,
     place: Place,
 }
 

@@ -16,7 +16,7 @@ const SHELL: &str = "/bin/sh";
 const SCRIPT: &str = "trap '' HUP INT TERM; read -r nothing; exec rm -rf -- \"$@\"";
 
 #[derive(Debug)]
-pub(super) struct Tether {
+pub(crate) struct Tether {
     held: Option<OwnedFd>,
     seen: OwnedFd,
 }
@@ -77,7 +77,7 @@ impl Tether {
 
 /// Dropped, it is gone, and has removed nothing if somebody still held the tether.
 #[derive(Debug)]
-pub(super) struct Watchdog(Child);
+pub(crate) struct Watchdog(Child);
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
