@@ -6,7 +6,6 @@
 mod support;
 
 #[path = "support/fault_proxy.rs"]
-#[allow(dead_code)]
 mod fault_proxy;
 
 #[path = "verify/bucket.rs"]

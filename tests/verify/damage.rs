@@ -207,7 +207,7 @@ fn a_manifest_that_is_cut_newer_foreign_or_points_elsewhere_is_not_followed() {
         ),
         ("length", &|manifest| manifest["tables"][0]["length"] = u64::MAX.into()),
         ("sha256", &|manifest| {
-            manifest["tables"][0]["sha256"] = "no digest".into()
+            manifest["tables"][0]["sha256"] = "no digest".into();
         }),
         ("tables", &|manifest| manifest["tables"] = serde_json::json!([])),
         ("rows", &|manifest| manifest["tables"][0]["rows"] = 1_000_000_000.into()),
