@@ -8,6 +8,7 @@ mod archive {
     pub mod memory;
 }
 
+#[allow(clippy::unwrap_used)]
 #[path = "archive/reading_back.rs"]
 mod reading_back;
 
