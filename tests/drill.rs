@@ -195,7 +195,7 @@ fn without_extension(site: &Site, major: u32, name: &str) -> PathBuf {
             .arg(real.parent().unwrap())
             .arg(&copy),
     );
-    let shared = succeed(&mut Command::new(copy.join("bin/pg_config")).arg("--sharedir")).text();
+    let shared = succeed(Command::new(copy.join("bin/pg_config")).arg("--sharedir")).text();
     for file in fs::read_dir(Path::new(shared.trim()).join("extension")).unwrap() {
         let path = file.unwrap().path();
         if path.file_name().unwrap().to_str().unwrap().starts_with(name) {
