@@ -122,7 +122,7 @@ async fn under_lease(
         tier,
         started,
         cleared,
-    } = match job.stop.or_stop(prepare).await? {
+    } = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
         Found::Made(id) => return record::repeated(&*replicas.primary(), &id).await,
         Found::ToMake(prepared) => prepared,
     };

@@ -61,12 +61,13 @@ pub fn relations(archive: &StoredArchive, items: &[Item], names: &[String]) -> R
             return Err(unknown(wanted, &named));
         }
     }
+    let by_id = by_id(items);
     // A partitioned table's rows are in its partitions.
     loop {
         let attached: Vec<i64> = items
             .iter()
             .filter(|item| item.entry.desc == "TABLE ATTACH")
-            .filter_map(|item| partition(item, items, &chosen))
+            .filter_map(|item| partition(item, &by_id, &chosen))
             .collect();
         let before = chosen.len();
         chosen.extend(attached);
@@ -140,10 +141,11 @@ fn unknown(wanted: &str, named: &[Named]) -> Error {
 /// they are there, and makes them if they are not: so it is attached last, and they need nothing.
 pub fn joins(items: &[Item], chosen: &HashSet<i64>, entries: &HashSet<i64>) -> (Vec<i64>, HashSet<i64>) {
     let here = |item: &&Item| entries.contains(&item.entry.dump_id);
+    let by_id = by_id(items);
     let tables: Vec<i64> = items
         .iter()
         .filter(here)
-        .filter(|item| item.entry.desc == "TABLE ATTACH" && partition(item, items, chosen).is_none())
+        .filter(|item| item.entry.desc == "TABLE ATTACH" && partition(item, &by_id, chosen).is_none())
         .map(|item| item.entry.dump_id)
         .collect();
     let indexes = items
@@ -155,12 +157,16 @@ pub fn joins(items: &[Item], chosen: &HashSet<i64>, entries: &HashSet<i64>) -> (
     (tables, indexes)
 }
 
+fn by_id(items: &[Item]) -> HashMap<i64, &Item> {
+    items.iter().map(|item| (item.entry.dump_id, item)).collect()
+}
+
 /// Of an entry that attaches a partition, the partition, if its table is chosen.
-fn partition(attach: &Item, items: &[Item], chosen: &HashSet<i64>) -> Option<i64> {
+fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &HashSet<i64>) -> Option<i64> {
     let tables: Vec<&Item> = attach
         .dependencies
         .iter()
-        .filter_map(|id| items.iter().find(|item| item.entry.dump_id == *id))
+        .filter_map(|id| by_id.get(id).copied())
         .filter(|item| RELATIONS.contains(&item.entry.desc.as_str()))
         .collect();
     let is_partition =
@@ -182,7 +188,7 @@ pub struct Choice {
 
 /// `exists` says of an entry whether the target has its object already.
 pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -> bool) -> Result<Choice> {
-    let by_id: HashMap<i64, &Item> = items.iter().map(|item| (item.entry.dump_id, item)).collect();
+    let by_id = by_id(items);
     let mut entries = relations.clone();
     // What belongs to them, and what belongs to that: an index's comment.
     loop {
