@@ -6,7 +6,7 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## back up a throwaway PostgreSQL into a folder, and restore it with stock pg_restore
+demo: ## back up a throwaway PostgreSQL into a folder, verify, drill and restore it
 	@scripts/demo.sh
 
 demo-s3: ## the same into a real S3 server, then once more as a Lambda function
