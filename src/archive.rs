@@ -25,7 +25,7 @@ pub use blocks::Blocks;
 pub use check::{Check, Nobody};
 pub use contents::{Item, Section, contents};
 pub use digest::{BlockContent, BlockDigest, ContentDigest, LargeObjectsDigest, TableDigest};
-pub use head::{Algorithm, Entry, Head, Version};
+pub use head::{Algorithm, Details, Entry, Head, Version};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};
 pub use reader::{BlockSink, read_block, read_blocks};

@@ -145,7 +145,7 @@ fn check_request(request: &RestoreRequest) -> Result<()> {
 async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, target: &Target) -> Result<Archive> {
     let stored = StoredArchive::open(&*located.store, &located.manifest);
     let stored = job.stop.or_stop(stored).await?;
-    check_object(&*located.store, &stored).await?;
+    job.stop.or_stop(check_object(&*located.store, &stored)).await?;
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
     let version = (stored.head.version.major, stored.head.version.minor);
     let major = target.session.server().major;

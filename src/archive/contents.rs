@@ -18,14 +18,7 @@ pub struct Item {
     /// Where pg_restore counts it. An entry that is written without a section (a comment, a
     /// grant) belongs to that of the entries before it.
     pub section: Section,
-    pub definition: String,
-    pub drop_statement: String,
-    pub copy_statement: String,
-    pub tablespace: Option<String>,
-    pub access_method: Option<String>,
-    pub owner: String,
-    /// The dump ids of what must be there first.
-    pub dependencies: Vec<i64>,
+    pub details: Details,
 }
 
 impl Item {
@@ -58,26 +51,10 @@ pub fn contents(head: &Head) -> Result<Vec<Item>, ArchiveError> {
             4 => Section::PostData,
             _ => section,
         };
-        let Details {
-            definition,
-            drop_statement,
-            copy_statement,
-            tablespace,
-            access_method,
-            owner,
-            dependencies,
-            ..
-        } = details;
         Item {
             entry,
             section,
-            definition,
-            drop_statement,
-            copy_statement,
-            tablespace,
-            access_method,
-            owner,
-            dependencies,
+            details,
         }
     });
     Ok(items.collect())

@@ -85,7 +85,7 @@ impl std::fmt::Display for Entry {
 
 /// What a restore needs to know of an entry beside [`Entry`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Details {
+pub struct Details {
     /// As written: none 1, pre-data 2, data 3, post-data 4.
     pub section: i64,
     pub definition: String,

@@ -75,10 +75,10 @@ fn key(item: &Item) -> Key<'_> {
 
 fn text(item: &Item) -> String {
     [
-        item.definition.as_str(),
-        &item.copy_statement,
-        &item.owner,
-        item.access_method.as_deref().unwrap_or_default(),
+        item.details.definition.as_str(),
+        &item.details.copy_statement,
+        &item.details.owner,
+        item.details.access_method.as_deref().unwrap_or_default(),
     ]
     .join("\u{0}")
 }

@@ -40,7 +40,7 @@ fn exclude(items: &[Item], first: &Item, why: &str, excluded: &mut HashSet<i64>,
                     why: why.to_owned(),
                 });
             }
-            if item.dependencies.contains(&id) {
+            if item.details.dependencies.contains(&id) {
                 open.push(item.entry.dump_id);
             }
         }

@@ -158,3 +158,28 @@ impl BlockSink for Gather<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(rows: &[&str]) -> Unordered {
+        let mut sum = Unordered::default();
+        for row in rows {
+            sum.add(&Sha256::digest(row.as_bytes()));
+        }
+        sum
+    }
+
+    #[test]
+    fn the_sum_knows_which_rows_and_how_often_but_not_in_which_order() {
+        assert_eq!(sum(&["a", "b", "c"]), sum(&["c", "a", "b"]));
+        assert_ne!(sum(&["a", "b"]), sum(&["a", "c"]));
+        assert_ne!(sum(&["a"]), sum(&["a", "a"]));
+        // An exclusive or would take these for the same.
+        assert_ne!(sum(&["a", "b", "b"]), sum(&["a", "c", "c"]));
+        let mut halves = sum(&["a", "b"]);
+        halves.merge(sum(&["c"]));
+        assert_eq!(halves, sum(&["b", "c", "a"]));
+    }
+}

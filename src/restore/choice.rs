@@ -90,7 +90,7 @@ fn relation_names(archive: &StoredArchive, items: &[Item]) -> Vec<Named> {
         .collect();
     let mut better: HashMap<i64, &(String, String)> = HashMap::new();
     for item in items {
-        if let (Some(name), Some(table)) = (with_data.get(&item.entry.dump_id), item.dependencies.first()) {
+        if let (Some(name), Some(table)) = (with_data.get(&item.entry.dump_id), item.details.dependencies.first()) {
             better.insert(*table, name);
         }
     }
@@ -151,7 +151,9 @@ pub fn joins(items: &[Item], chosen: &HashSet<i64>, entries: &HashSet<i64>) -> (
     let indexes = items
         .iter()
         .filter(here)
-        .filter(|item| item.entry.desc == "INDEX ATTACH" && !item.dependencies.iter().all(|id| entries.contains(id)))
+        .filter(|item| {
+            item.entry.desc == "INDEX ATTACH" && !item.details.dependencies.iter().all(|id| entries.contains(id))
+        })
         .map(|item| item.entry.dump_id)
         .collect();
     (tables, indexes)
@@ -164,6 +166,7 @@ fn by_id(items: &[Item]) -> HashMap<i64, &Item> {
 /// Of an entry that attaches a partition, the partition, if its table is chosen.
 fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &HashSet<i64>) -> Option<i64> {
     let tables: Vec<&Item> = attach
+        .details
         .dependencies
         .iter()
         .filter_map(|id| by_id.get(id).copied())
@@ -195,7 +198,10 @@ pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -
         let before = entries.len();
         for item in items {
             let belongs = BELONGS.contains(&item.entry.desc.as_str()) && !item.is_of_database();
-            if belongs && item.dependencies.iter().any(|id| entries.contains(id)) && owns(item, &entries, &by_id) {
+            if belongs
+                && item.details.dependencies.iter().any(|id| entries.contains(id))
+                && owns(item, &entries, &by_id)
+            {
                 entries.insert(item.entry.dump_id);
             }
         }
@@ -239,6 +245,7 @@ pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -
 fn owns(item: &Item, entries: &HashSet<i64>, by_id: &HashMap<i64, &Item>) -> bool {
     // `FK CONSTRAINT`, `TRIGGER` and the like are tagged with the name of their table in front.
     let tables = item
+        .details
         .dependencies
         .iter()
         .filter_map(|id| by_id.get(id))
@@ -269,7 +276,7 @@ fn need<'a>(
     exists: &impl Fn(&Item) -> bool,
 ) -> std::result::Result<HashSet<i64>, &'a Item> {
     let mut needed = HashSet::new();
-    let mut open: Vec<i64> = item.dependencies.clone();
+    let mut open: Vec<i64> = item.details.dependencies.clone();
     open.extend(unrecorded(item, by_id));
     while let Some(id) = open.pop() {
         let Some(other) = by_id.get(&id) else { continue };
@@ -284,7 +291,7 @@ fn need<'a>(
             }
         }
         needed.insert(id);
-        open.extend(&other.dependencies);
+        open.extend(&other.details.dependencies);
     }
     Ok(needed)
 }
@@ -292,7 +299,7 @@ fn need<'a>(
 /// pg_dump does not record from where an exclusion constraint has its operator classes. For plain
 /// types it is this extension.
 fn unrecorded(item: &Item, by_id: &HashMap<i64, &Item>) -> Option<i64> {
-    let excludes = item.entry.desc == "CONSTRAINT" && item.definition.contains(" EXCLUDE USING gist ");
+    let excludes = item.entry.desc == "CONSTRAINT" && item.details.definition.contains(" EXCLUDE USING gist ");
     let extension = |other: &&&Item| other.entry.desc == "EXTENSION" && other.entry.tag == "btree_gist";
     let found = by_id.values().find(extension).map(|other| other.entry.dump_id);
     found.filter(|_| excludes)
@@ -305,7 +312,7 @@ fn drop_orphans(items: &[Item], choice: &mut Choice, relations: &HashSet<i64>) {
         let orphans: BTreeSet<i64> = items
             .iter()
             .filter(|item| here(&item.entry.dump_id) && !relations.contains(&item.entry.dump_id))
-            .filter(|item| !item.dependencies.iter().any(here))
+            .filter(|item| !item.details.dependencies.iter().any(here))
             .map(|item| item.entry.dump_id)
             .collect();
         if orphans.is_empty() {

@@ -8,7 +8,7 @@ pub(crate) fn creation(items: &[Item], name: &str) -> String {
     items
         .iter()
         .find(|item| item.entry.desc == "DATABASE")
-        .and_then(|item| renamed(&item.definition, name))
+        .and_then(|item| renamed(&item.details.definition, name))
         .unwrap_or_else(|| format!("CREATE DATABASE {} WITH TEMPLATE = template0", identifier(name)))
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn without_tablespace(creation: &str) -> String {
 /// Its owner, where the archive names one.
 pub(super) fn owner(items: &[Item]) -> Option<&str> {
     let database = items.iter().find(|item| item.entry.desc == "DATABASE")?;
-    Some(database.owner.as_str()).filter(|owner| !owner.is_empty())
+    Some(database.details.owner.as_str()).filter(|owner| !owner.is_empty())
 }
 
 /// Its settings, comment and grants: statements for when all data is there, since some of them
@@ -33,7 +33,7 @@ pub(super) fn properties(items: &[Item], name: &str, grants: bool) -> Vec<String
         .iter()
         .filter(|item| item.is_of_database() && item.entry.desc != "DATABASE")
         .filter(|item| grants || !item.is_grant())
-        .flat_map(|item| statements(&item.definition))
+        .flat_map(|item| statements(&item.details.definition))
         .filter_map(|statement| renamed(statement, name))
         .collect()
 }

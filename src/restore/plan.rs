@@ -102,7 +102,7 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
             _ if item.is_grant() => {
                 if !without.grants && !without.definitions {
                     plan.after.push(id);
-                    plan.roles.extend(grants::roles(&item.definition));
+                    plan.roles.extend(grants::roles(&item.details.definition));
                 }
                 continue;
             }
@@ -126,12 +126,12 @@ fn describe(item: &Item, without: Without, plan: &mut Plan) {
     if item.entry.desc == "EXTENSION" {
         plan.extensions.insert(item.entry.tag.clone());
     }
-    if !without.owners && !item.owner.is_empty() {
-        plan.roles.insert(item.owner.clone());
-        plan.owners.insert(item.owner.clone());
+    if !without.owners && !item.details.owner.is_empty() {
+        plan.roles.insert(item.details.owner.clone());
+        plan.owners.insert(item.details.owner.clone());
     }
     plan.tablespaces
-        .extend(item.tablespace.iter().filter(|name| !name.is_empty()).cloned());
+        .extend(item.details.tablespace.iter().filter(|name| !name.is_empty()).cloned());
 }
 
 /// Since archive version 1.16 large objects are made by entries of their own, which belong into
@@ -142,7 +142,7 @@ fn with_metadata(item: &Item, items: &[Item], chosen: &HashSet<i64>) -> Vec<i64>
     }
     let belongs = |other: &&Item| {
         let id = other.entry.dump_id;
-        other.entry.desc == "BLOB METADATA" && item.dependencies.contains(&id) && chosen.contains(&id)
+        other.entry.desc == "BLOB METADATA" && item.details.dependencies.contains(&id) && chosen.contains(&id)
     };
     let metadata = items.iter().filter(belongs).map(|other| other.entry.dump_id);
     metadata.chain([item.entry.dump_id]).collect()
@@ -151,7 +151,7 @@ fn with_metadata(item: &Item, items: &[Item], chosen: &HashSet<i64>) -> Vec<i64>
 fn has_contents(metadata: &Item, items: &[Item]) -> bool {
     items
         .iter()
-        .any(|item| item.entry.desc == "BLOBS" && item.dependencies.contains(&metadata.entry.dump_id))
+        .any(|item| item.entry.desc == "BLOBS" && item.details.dependencies.contains(&metadata.entry.dump_id))
 }
 
 /// Neighbours go together while they are small; then the largest come first.
@@ -214,7 +214,7 @@ pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> Vec<String> {
         .filter(|item| chosen.contains(&item.entry.dump_id) && !item.is_of_database() && !item.is_grant())
         // Large objects have no statement of their own: see [`Plan::large_objects`].
         .filter(|item| !item.entry.desc.starts_with("BLOB"))
-        .map(|item| item.drop_statement.trim())
+        .map(|item| item.details.drop_statement.trim())
         .filter(|statement| !statement.is_empty() && !statement.starts_with("--"))
         .map(str::to_owned)
         .collect()
@@ -227,6 +227,7 @@ pub fn large_objects(items: &[Item], chosen: &HashSet<i64>) -> Vec<u32> {
             "BLOB" => vec![item.entry.oid],
             // Its definition is a list of OIDs, one per line.
             "BLOB METADATA" => item
+                .details
                 .definition
                 .lines()
                 .filter_map(|line| line.trim().parse().ok())

@@ -76,7 +76,7 @@ fn named(item: &Item) -> Named<'_> {
 /// Rows, and where the tables' sequences stand.
 fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
     let of = |item: &Item, kind: &str, owners: &HashSet<i64>| {
-        item.entry.desc == kind && item.dependencies.iter().any(|id| owners.contains(id))
+        item.entry.desc == kind && item.details.dependencies.iter().any(|id| owners.contains(id))
     };
     let ids = |kind: &str, owners: &HashSet<i64>| -> HashSet<i64> {
         items
