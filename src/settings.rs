@@ -61,7 +61,7 @@ pub struct Settings {
     pub schedule: Schedule,
     pub compression: Compression,
     pub format: Format,
-    /// Streams read from the database at once.
+    /// Streams restored into the database at once.
     pub jobs: usize,
     /// Compression threads.
     pub threads: usize,

@@ -86,7 +86,7 @@ impl Reader<'_> {
         let jobs = self.count("BACKUP_JOBS", 1..=64).unwrap_or(1);
         if jobs > 1 {
             self.note(format!(
-                "{jobs} jobs asked for: this version reads the database with one stream"
+                "{jobs} jobs: a restore uses them; a backup reads the database with one stream in this version"
             ));
         }
         let threads = self.count("BACKUP_THREADS", 1..=256);

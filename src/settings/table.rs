@@ -162,7 +162,7 @@ pub const SETTINGS: &[Setting] = &[
         "jobs",
         "jobs",
         "N",
-        "Streams read from the database at once [default: 1]",
+        "Streams restored into the database at once, as pg_restore's -j; a backup reads with one [default: 1]",
     ),
     flag(
         "BACKUP_THREADS",
