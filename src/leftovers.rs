@@ -145,7 +145,33 @@ async fn sweep(
             Err(error) => cleared.note(&file.key, What::FileWithoutManifest, Outcome::Discarded, Err(error)),
         }
     }
+    if store.lifecycle().is_none()
+        && let Err(error) = remove_empty_folders(store, own.database(), listed, dead).await
+    {
+        cleared.warnings.push(error);
+    }
     cleared
+}
+
+/// A run that is killed right after it has made its folder leaves it with nothing in it. Only a
+/// store without a lifecycle has folders of their own; nothing was lost, so nothing is reported.
+async fn remove_empty_folders(
+    store: &dyn Store,
+    database: &str,
+    listed: &[Listed],
+    dead: impl Fn(&BackupId) -> bool,
+) -> Result<()> {
+    let around = database_folder(database);
+    let folders = store.folders(&around).await?;
+    let unlisted = folders
+        .iter()
+        .filter_map(|name| format!("{around}{name}").parse::<BackupId>().ok())
+        .filter(|id| dead(id) && !listed.iter().any(|folder| folder.id == *id));
+    for id in unlisted.take(AT_MOST) {
+        // What is missing is no error, and takes the folder along where nothing else is in it.
+        store.discard(&id.key(&id.dump_name())).await?;
+    }
+    Ok(())
 }
 
 impl Cleared {
@@ -278,6 +304,28 @@ mod tests {
             ]
         );
         assert_eq!(cleared.left_overs.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn the_empty_folder_of_a_dead_run_goes_and_nobody_elses() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str| root.path().join("shop").join(name);
+        let dead = folder("20250130T040500Z-full");
+        let others = [
+            folder("20250131T120000Z-full"),
+            folder("films"),
+            root.path().join("shop2/20250130T040500Z-full"),
+        ];
+        for folder in others.iter().chain([&dead]) {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        std::fs::create_dir_all(folder("20250129T040500Z-full/somebodys")).unwrap();
+        let store = crate::store::local::Local::new(root.path().to_owned());
+        let cleared = clear(&store, &own(), &[], NOW.parse().unwrap()).await;
+        assert!(cleared.warnings.is_empty() && cleared.left_overs.is_empty());
+        assert!(!dead.exists());
+        assert!(others.iter().all(|folder| folder.exists()));
+        assert!(folder("20250129T040500Z-full/somebodys").exists());
     }
 
     #[tokio::test]
