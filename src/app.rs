@@ -11,7 +11,8 @@ use crate::backup_id::Kind;
 use crate::command::{BackupRequest, Command, RestoreRequest, VerifyRequest};
 use crate::doctor::{self, Checkup};
 use crate::download;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::handover::Handover;
 use crate::lifecycle;
 use crate::list;
 use crate::notify::{Notice, Notifier, Sns, Status};
@@ -36,6 +37,7 @@ pub struct App {
     /// Into the database that a restore fills.
     target: Option<Credentials>,
     notifier: Option<Box<dyn Notifier>>,
+    handover: Option<Handover>,
     clock: Clock,
     host: String,
 }
@@ -44,6 +46,7 @@ impl App {
     /// Makes every client that the settings call for. Nothing is sent yet.
     pub async fn new(settings: Settings) -> Result<App> {
         let needs_aws = settings.sns_topic_arn.is_some()
+            || settings.handover.is_some()
             || [&settings.source, &settings.target]
                 .iter()
                 .any(|source| matches!(source, Source::Secret { .. }))
@@ -86,6 +89,10 @@ impl App {
             Some(topic) => Some(Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws), topic))),
             None => None,
         };
+        let handover = match &settings.handover {
+            Some(task) => Some(Handover::new(aws::ecs_client(aws()?, &settings.aws), task.clone())),
+            None => None,
+        };
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(App {
             settings,
@@ -93,6 +100,7 @@ impl App {
             credentials,
             target,
             notifier,
+            handover,
             clock: Timestamp::now,
             host,
         })
@@ -187,6 +195,11 @@ impl App {
             .map(|report| Report::Restore(Box::new(report)))
     }
 
+    /// Whether an event may ask for a restore.
+    pub fn allows_restore(&self) -> bool {
+        self.settings.allow_restore
+    }
+
     /// The database that the settings name, where they name one without being asked further.
     fn source_database(&self) -> Option<String> {
         self.credentials.as_ref().and_then(Credentials::database)
@@ -216,7 +229,22 @@ impl App {
                 }
                 Ok(Report::Backup(Box::new(report)))
             }
-            Err(error) => Err(self.notify_failure(request, error).await),
+            Err(error) => match self.hand_over(request, error).await {
+                Ok(report) => Ok(report),
+                Err(error) => Err(self.notify_failure(request, error).await),
+            },
+        }
+    }
+
+    /// A backup for which the time is too short goes on elsewhere, where the settings say so; that
+    /// run tells how it ended, so nothing is told here.
+    async fn hand_over(&self, request: &BackupRequest, error: Error) -> Result<Report> {
+        match &self.handover {
+            Some(handover) if error.code() == Code::Deadline => match handover.start(request, &error).await {
+                Ok(report) => Ok(Report::HandedOver(report)),
+                Err(second) => Err(error.hint(second.hint_text().to_owned()).also(second)),
+            },
+            _ => Err(error),
         }
     }
 

@@ -2,6 +2,7 @@
 //! starts.
 
 mod cloud;
+mod handover;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -94,6 +95,8 @@ impl Reader<'_> {
         let s3 = self.s3(&stores);
         let aws = self.aws();
         let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
+        let handover = self.handover();
+        let allow_restore = self.switch("BACKUP_ALLOW_RESTORE").unwrap_or(false);
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
         let log = self.log();
@@ -112,6 +115,8 @@ impl Reader<'_> {
             s3,
             aws,
             sns_topic_arn,
+            handover,
+            allow_restore,
             lease,
             md5,
             json: self.input.json,
