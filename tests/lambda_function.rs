@@ -13,5 +13,7 @@ mod lambda {
     mod deadline;
     mod events;
     mod failures;
+    mod handing_over;
+    mod proving;
     mod secrecy;
 }

@@ -76,6 +76,7 @@ const ACTIONS: &[(&str, &[&str])] = &[
     ("backup", &["kind", "database", "event_id", "trigger"]),
     ("list", &["database"]),
     ("status", &["database"]),
+    ("doctor", &[]),
     ("verify", &["backup", "database", "drill"]),
     (
         "restore",
@@ -113,6 +114,7 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
     Ok(match action {
         "list" => Command::List { database },
         "status" => Command::Status { database },
+        "doctor" => Command::Doctor,
         "verify" => Command::Verify(VerifyRequest {
             selection: Selection::One(which(event)?.unwrap_or("latest").to_owned()),
             database,

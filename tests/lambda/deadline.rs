@@ -98,3 +98,57 @@ async fn an_upload_in_progress_is_aborted_when_the_deadline_comes() {
     failed(&running.await.unwrap(), "DEADLINE");
     ended_in_good_order(&place, &function).await;
 }
+
+#[tokio::test]
+async fn what_lambda_kills_at_its_timeout_the_next_event_clears() {
+    let place = Place::fresh().await;
+    place
+        .database
+        .sql("CREATE TABLE heavy AS SELECT repeat(md5(id::text), 3) FROM generate_series(1, 300000) AS id");
+    let id = secret(&place.secret().to_string());
+    let programs = tempfile::tempdir().unwrap();
+    programs_that_falter(programs.path());
+    let function = Arc::new(Function::start(SHORT, |command| {
+        place.configure(command);
+        command
+            .env("BACKUP_SECRET_ID", id)
+            .env("BACKUP_COMPRESSION", "none")
+            .env("BACKUP_S3_PART_SIZE", "5MiB")
+            .env("BACKUP_LEASE_SECONDS", "6")
+            .env("BACKUP_PG_BIN", programs.path());
+    }));
+    let running = tokio::task::spawn_blocking({
+        let function = function.clone();
+        move || function.invoke(&json!({}))
+    });
+    let begun = || async { !place.bucket.uploads().await.is_empty() };
+    until("the upload has begun", begun).await;
+    // It cannot end in good order now: the platform ends it, by SIGKILL.
+    function.freeze();
+    let killed = running.await.unwrap();
+    assert!(
+        killed["errorMessage"].as_str().unwrap().contains("timed out"),
+        "{killed:#}"
+    );
+    assert_eq!(place.backups().await, [""; 0]);
+    let dead = || async { function.children().is_empty() };
+    until("pg_dump has died with it", dead).await;
+
+    for name in ["pg_dump", "pg_dumpall"] {
+        fs::remove_file(programs.path().join(name)).unwrap();
+        std::os::unix::fs::symlink(postgres_bin(15).join(name), programs.path().join(name)).unwrap();
+    }
+    // The dead run's lease keeps others out until it expires.
+    let answer = loop {
+        let answer = function.invoke(&json!({}));
+        if answer["errorType"] != "BUSY" {
+            break answer;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    succeeded(&answer);
+    assert_eq!(function.starts(), 2);
+    assert_eq!(answer["leftovers"][0]["found"], "unfinished_upload", "{answer:#}");
+    assert_eq!(place.bucket.uploads().await, [""; 0]);
+    assert_eq!(function.temporary_files(), [""; 0]);
+}

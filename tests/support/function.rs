@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -99,6 +99,21 @@ impl Function {
     /// How often the function was started, be it because it had ended.
     pub fn starts(&self) -> usize {
         self.log().matches("INIT START").count()
+    }
+
+    /// Stops the function where it stands, as a machine that hangs does: the platform's timeout
+    /// finds it so.
+    pub fn freeze(&self) {
+        let bootstrap = self.folder.path().join("bootstrap");
+        let frozen = fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            command.split(|byte| *byte == 0).next() == Some(bootstrap.as_os_str().as_encoded_bytes())
+        });
+        let pids: Vec<i32> = frozen
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        assert_eq!(pids.len(), 1, "{pids:?}");
+        kill_process(Pid::from_raw(pids[0]).unwrap(), Signal::STOP).unwrap();
     }
 
     /// Processes that the function has started and that still run, by their arguments.

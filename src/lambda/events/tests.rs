@@ -166,6 +166,8 @@ fn the_store_is_asked_for_its_backups_and_its_state() {
         &json!({"action": "status", "database": "shop"}),
         &Command::Status { database },
     );
+    asks_for(&json!({"action": "doctor"}), &Command::Doctor);
+    is_refused(&json!({"action": "doctor", "database": "shop"}), "database");
     is_refused(&json!({"action": "list", "kind": "full"}), "kind");
     is_refused(&json!({"action": "status", "database": ""}), "database");
 }
