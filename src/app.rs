@@ -2,6 +2,7 @@
 //! jobs. Clock and host name enter here and are handed down.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -28,6 +29,9 @@ use crate::store::Store;
 use crate::store::local::Local;
 use crate::store::s3::S3;
 use crate::verify::{self, VerifyReport};
+
+/// For the handover of a run whose time is up: somebody must still be told if it fails.
+const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
 
 pub struct App {
     settings: Settings,
@@ -229,7 +233,7 @@ impl App {
                 }
                 Ok(Report::Backup(Box::new(report)))
             }
-            Err(error) => match self.hand_over(request, error).await {
+            Err(error) => match self.hand_over(request, error, stop).await {
                 Ok(report) => Ok(report),
                 Err(error) => Err(self.notify_failure(request, error).await),
             },
@@ -238,13 +242,25 @@ impl App {
 
     /// A backup for which the time is too short goes on elsewhere, where the settings say so; that
     /// run tells how it ended, so nothing is told here.
-    async fn hand_over(&self, request: &BackupRequest, error: Error) -> Result<Report> {
-        match &self.handover {
-            Some(handover) if error.code() == Code::Deadline => match handover.start(request, &error).await {
-                Ok(report) => Ok(Report::HandedOver(report)),
-                Err(second) => Err(error.hint(second.hint_text().to_owned()).also(second)),
-            },
-            _ => Err(error),
+    async fn hand_over(&self, request: &BackupRequest, error: Error, stop: &Stop) -> Result<Report> {
+        let Some(handover) = self.handover.as_ref().filter(|_| error.code() == Code::Deadline) else {
+            return Err(error);
+        };
+        let start = handover.start(request, &error);
+        let started = match stop.reason() {
+            None => start.await,
+            Some(_) => tokio::time::timeout(HANDOVER_AT_THE_END, start)
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Error::new(
+                        Code::Deadline,
+                        "ECS did not answer in the time that was left",
+                    ))
+                }),
+        };
+        match started {
+            Ok(report) => Ok(Report::HandedOver(report)),
+            Err(second) => Err(error.hint(second.hint_text().to_owned()).also(second)),
         }
     }
 

@@ -29,7 +29,7 @@ async fn a_key_that_may_only_read_is_told_which_permission_is_missing() {
     let ended = scene.run();
     let statement = format!(
         r#"{{"Effect": "Allow", "Action": "s3:PutObject", "Resource": "arn:aws:s3:::{}/"#,
-        scene.primary.name
+        scene.primary.bucket.name
     );
     ended.store_failed("AccessDenied", &statement);
     assert_eq!(scene.primary.keys().await, [""; 0]);

@@ -53,7 +53,8 @@ async fn a_dump_that_waits_for_a_lock_ends_with_deadline_before_lambda_kills_it(
     assert_eq!(function.starts(), 1);
 }
 
-/// pg_dump as it is, but for its output: after 20 MB nothing more comes.
+/// pg_dump as it is, but for its output: after 20 MB nothing more comes. The process that we start
+/// is the one that stays, so whoever ends it ends all of it.
 fn programs_that_falter(folder: &Path) {
     let real = postgres_bin(15);
     let real = real.display();
@@ -65,8 +66,8 @@ fn programs_that_falter(folder: &Path) {
     program(
         "pg_dump",
         format!(
-            "#!/bin/sh\n[ \"$1\" = --version ] && exec {real}/pg_dump \"$@\"\n\
-             {real}/pg_dump \"$@\" | {{ head -c 20000000; sleep 600; cat; }}\n"
+            "#!/bin/bash\n[ \"$1\" = --version ] && exec {real}/pg_dump \"$@\"\n\
+             exec 3< <({real}/pg_dump \"$@\")\nhead -c 20000000 <&3\nexec sleep 600\n"
         ),
     );
     program("pg_dumpall", format!("#!/bin/sh\nexec {real}/pg_dumpall \"$@\"\n"));
@@ -119,17 +120,14 @@ async fn what_lambda_kills_at_its_timeout_the_next_event_clears() {
     }));
     let running = tokio::task::spawn_blocking({
         let function = function.clone();
-        move || function.invoke(&json!({}))
+        move || function.deliver(&json!({}))
     });
     let begun = || async { !place.bucket.uploads().await.is_empty() };
     until("the upload has begun", begun).await;
     // It cannot end in good order now: the platform ends it, by SIGKILL.
     function.freeze();
     let killed = running.await.unwrap();
-    assert!(
-        killed["errorMessage"].as_str().unwrap().contains("timed out"),
-        "{killed:#}"
-    );
+    assert!(killed.contains("timed out"), "{killed}");
     assert_eq!(place.backups().await, [""; 0]);
     let dead = || async { function.children().is_empty() };
     until("pg_dump has died with it", dead).await;

@@ -39,7 +39,8 @@ fn function(place: &Place, timeout: Duration, cluster: Option<&Cluster>) -> Func
                 .env("BACKUP_HANDOVER", "ecs")
                 .env("BACKUP_ECS_CLUSTER", &cluster.name)
                 .env("BACKUP_ECS_TASK_DEFINITION", &cluster.family)
-                .env("BACKUP_ECS_SUBNETS", &cluster.subnet);
+                .env("BACKUP_ECS_SUBNETS", &cluster.subnet)
+                .env("BACKUP_ECS_SECURITY_GROUPS", &cluster.security_group);
         }
     })
 }

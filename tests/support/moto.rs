@@ -76,6 +76,7 @@ pub struct Cluster {
     pub name: String,
     pub family: String,
     pub subnet: String,
+    pub security_group: String,
 }
 
 impl Cluster {
@@ -90,7 +91,14 @@ impl Cluster {
         ecs("RegisterTaskDefinition", &definition);
         let asked = [("Action", "DescribeSubnets"), ("Version", "2016-11-15")];
         let subnet = call_query("ec2", &asked, "subnetId");
-        Self { name, family, subnet }
+        let asked = [("Action", "DescribeSecurityGroups"), ("Version", "2016-11-15")];
+        let security_group = call_query("ec2", &asked, "groupId");
+        Self {
+            name,
+            family,
+            subnet,
+            security_group,
+        }
     }
 
     /// The tasks that were started in it, as ECS describes them.
