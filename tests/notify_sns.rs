@@ -13,7 +13,7 @@ use aws_sdk_sns::config::retry::RetryConfig;
 use aws_smithy_http_client::tls;
 use pgstow::backup_id::Kind;
 use pgstow::error::Code;
-use pgstow::notify::{Notice, Notifier, Sns, Status};
+use pgstow::notify::{About, Notice, Notifier, Sns, Status};
 use serde_json::{Value, json};
 use support::database::Database;
 use support::moto::Topic;
@@ -104,8 +104,8 @@ impl Wired {
 fn notice(database: &str, status: Status, report: Value) -> Notice {
     Notice {
         status,
+        about: About::Backup(Kind::Full),
         database: Some(database.to_owned()),
-        kind: Kind::Full,
         summary: format!("Backup of {database}"),
         report,
     }

@@ -2,6 +2,7 @@
 //! starts.
 
 mod cloud;
+mod metrics;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -94,6 +95,7 @@ impl Reader<'_> {
         let s3 = self.s3(&stores);
         let aws = self.aws();
         let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
+        let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
         let log = self.log();
@@ -112,6 +114,7 @@ impl Reader<'_> {
             s3,
             aws,
             sns_topic_arn,
+            metrics,
             lease,
             md5,
             json: self.input.json,
