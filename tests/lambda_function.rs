@@ -13,5 +13,6 @@ mod lambda {
     mod deadline;
     mod events;
     mod failures;
+    mod metrics;
     mod secrecy;
 }
