@@ -1,6 +1,8 @@
 //! Where a process is put together: settings into clients and stores, once; then commands into
 //! jobs. Clock and host name enter here and are handed down.
 
+mod aftermath;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,6 @@ use jiff::Timestamp;
 
 use crate::aws::{self, Patience};
 use crate::backup::{self, Job};
-use crate::backup_id::Kind;
 use crate::command::{BackupRequest, Command, RestoreRequest, VerifyRequest};
 use crate::doctor::{self, Checkup};
 use crate::download;
@@ -16,10 +17,10 @@ use crate::error::{Code, Error, Result};
 use crate::handover::Handover;
 use crate::lifecycle;
 use crate::list;
-use crate::notify::{Notice, Notifier, Sns, Status};
+use crate::notify::{Notifier, Sns};
 use crate::progress::Observer;
 use crate::prune;
-use crate::report::{BackupReport, ErrorReport, Notification, Report};
+use crate::report::Report;
 use crate::restore;
 use crate::secrets::{Credentials, SecretSource};
 use crate::settings::{Clock, Settings, Source, StoreUrl};
@@ -29,6 +30,7 @@ use crate::store::Store;
 use crate::store::local::Local;
 use crate::store::s3::S3;
 use crate::verify::{self, VerifyReport};
+use aftermath::Aftermath;
 
 /// For the handover of a run whose time is up: somebody must still be told if it fails.
 const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
@@ -112,7 +114,12 @@ impl App {
 
     pub async fn run(&self, command: Command, stop: Stop, observer: Arc<dyn Observer>) -> Result<Report> {
         match command {
-            Command::Backup(request) => self.backup(&request, &stop, &observer).await,
+            Command::Backup(request) => {
+                let begun = (self.clock)();
+                let result = self.backup(&request, &stop, &observer).await;
+                let aftermath = self.aftermath(begun, &stop, &observer);
+                aftermath.of_backup(&request, result).await
+            }
             Command::Download(request) => {
                 let job = download::Job {
                     stores: &self.stores,
@@ -122,7 +129,12 @@ impl App {
                 };
                 download::run(&job, &request).await.map(Report::Download)
             }
-            Command::Verify(request) => self.verify(&request, &stop, &observer).await.map(Report::Verify),
+            Command::Verify(request) => {
+                let begun = (self.clock)();
+                let result = self.verify(&request, &stop, &observer).await;
+                let aftermath = self.aftermath(begun, &stop, &observer);
+                aftermath.of_verification(&request, result).await.map(Report::Verify)
+            }
             Command::Restore(request) => self.restore(&request, &stop, &observer).await,
             Command::Doctor => {
                 let checkup = Checkup {
@@ -226,17 +238,8 @@ impl App {
             observer,
         };
         match backup::run(&job, request).await {
-            Ok(mut report) => {
-                // Told once already, when this event was delivered for the first time.
-                if !report.repeated {
-                    report.notification = self.notify_success(&report).await;
-                }
-                Ok(Report::Backup(Box::new(report)))
-            }
-            Err(error) => match self.hand_over(request, error, stop).await {
-                Ok(report) => Ok(report),
-                Err(error) => Err(self.notify_failure(request, error).await),
-            },
+            Ok(report) => Ok(Report::Backup(Box::new(report))),
+            Err(error) => self.hand_over(request, error, stop).await,
         }
     }
 
@@ -264,56 +267,17 @@ impl App {
         }
     }
 
-    /// A message that cannot be sent never makes a good backup a failed one.
-    async fn notify_success(&self, report: &BackupReport) -> Option<Notification> {
-        let notifier = self.notifier.as_ref()?;
-        let notice = Notice {
-            status: Status::Succeeded,
-            database: Some(report.database.clone()),
-            kind: report.kind,
-            summary: report.to_string(),
-            report: serde_json::to_value(report).unwrap_or_default(),
-        };
-        Some(match notifier.send(&notice).await {
-            Ok(()) => Notification {
-                sent: true,
-                error: None,
-            },
-            Err(error) => {
-                tracing::warn!("the notification was not sent: {error}");
-                Notification {
-                    sent: false,
-                    error: Some(error.message()),
-                }
-            }
-        })
-    }
-
-    /// Gives the error back; what else went wrong in telling it is attached.
-    async fn notify_failure(&self, request: &BackupRequest, error: Error) -> Error {
-        let Some(notifier) = &self.notifier else {
-            return error;
-        };
-        let notice = Notice {
-            status: Status::Failed(error.code()),
-            // A failed run may not have come as far as the server.
-            database: self
-                .credentials
-                .as_ref()
-                .and_then(Credentials::database)
-                .or_else(|| request.database.clone()),
-            kind: Kind::Full,
-            summary: format!(
-                "error[{}]: {}\nhint: {}",
-                error.code(),
-                error.message(),
-                error.hint_text()
-            ),
-            report: serde_json::json!({ "status": "failed", "error": ErrorReport::from(&error) }),
-        };
-        match notifier.send(&notice).await {
-            Ok(()) => error,
-            Err(second) => error.also(second),
+    /// After a run, since that may have been the first to learn the database's name.
+    fn aftermath<'a>(&'a self, begun: Timestamp, stop: &'a Stop, observer: &'a Arc<dyn Observer>) -> Aftermath<'a> {
+        Aftermath {
+            metrics: &self.settings.metrics,
+            stores: &self.stores,
+            notifier: self.notifier.as_deref(),
+            source: self.source_database(),
+            clock: self.clock,
+            begun,
+            stop,
+            observer,
         }
     }
 }

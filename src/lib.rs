@@ -20,6 +20,7 @@ pub mod leftovers;
 pub mod lifecycle;
 pub mod list;
 pub mod manifest;
+pub mod metrics;
 pub mod notify;
 pub mod pipeline;
 pub mod postgres;

@@ -1,5 +1,6 @@
-//! Telling people how a run ended: one message per run, after the outcome is settled. A message
-//! that cannot be sent is reported as a warning and never changes the outcome.
+//! Telling people how a run ended: one message per backup, and one per verification or drill that
+//! fails, after the outcome is settled. A message that cannot be sent is reported as a warning and
+//! never changes the outcome.
 
 mod message;
 mod sns;
@@ -18,13 +19,21 @@ pub enum Status {
     Failed(Code),
 }
 
+/// What kind of run a message is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    Backup(Kind),
+    Verify,
+    Drill,
+}
+
 /// What a message is made of. Nothing in it is secret: the report is what a run prints.
 #[derive(Debug, Clone)]
 pub struct Notice {
     pub status: Status,
+    pub about: About,
     /// As PostgreSQL knows it; `None` where the run failed before it was known.
     pub database: Option<String>,
-    pub kind: Kind,
     /// For people: some lines of plain text.
     pub summary: String,
     /// The run's `--json` report.
@@ -51,6 +60,25 @@ pub trait Notifier: Send + Sync {
     /// Hands one message over. An error means that it may not have been delivered; sending it
     /// again may deliver it twice.
     async fn send(&self, notice: &Notice) -> Result<()>;
+}
+
+impl About {
+    /// In the subject.
+    fn word(self) -> &'static str {
+        match self {
+            About::Backup(_) => "backup",
+            About::Verify => "verify",
+            About::Drill => "drill",
+        }
+    }
+
+    /// In the attribute `kind`.
+    fn kind(self) -> &'static str {
+        match self {
+            About::Backup(kind) => kind.name(),
+            other => other.word(),
+        }
+    }
 }
 
 impl Status {

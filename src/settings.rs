@@ -68,12 +68,13 @@ pub struct Settings {
     pub postgres: Postgres,
     pub s3: S3,
     pub aws: Aws,
-    /// Topic for the one message per run.
+    /// Topic for the message on how a run ended.
     pub sns_topic_arn: Option<String>,
     /// Who makes a backup for which a function has not the time.
     pub handover: Option<ContainerTask>,
     /// Whether an event may ask for a restore.
     pub allow_restore: bool,
+    pub metrics: Metrics,
     /// How long a lease holds without being renewed.
     pub lease: Duration,
     pub md5: bool,
@@ -102,6 +103,26 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// Where the numbers of a run go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    pub lines: MetricLines,
+    /// CloudWatch's.
+    pub namespace: String,
+    /// What tells this installation's numbers from those of others.
+    pub service: String,
+    /// For Prometheus, by way of node exporter's textfile collector.
+    pub file: Option<PathBuf>,
+}
+
+/// What is written among the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricLines {
+    /// CloudWatch's embedded metric format.
+    Emf,
+    None,
 }
 
 /// Where the credentials come from.

@@ -14,6 +14,7 @@ mod lambda {
     mod events;
     mod failures;
     mod handing_over;
+    mod metrics;
     mod proving;
     mod secrecy;
 }

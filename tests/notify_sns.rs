@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aws_config::BehaviorVersion;
@@ -13,11 +14,11 @@ use aws_sdk_sns::config::retry::RetryConfig;
 use aws_smithy_http_client::tls;
 use pgstow::backup_id::Kind;
 use pgstow::error::Code;
-use pgstow::notify::{Notice, Notifier, Sns, Status};
+use pgstow::notify::{About, Notice, Notifier, Sns, Status};
 use serde_json::{Value, json};
 use support::database::Database;
 use support::moto::Topic;
-use support::program::{pgstow, run};
+use support::program::{Run, pgstow, run, succeed};
 use support::services::{aws_endpoint, cloud};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -104,8 +105,8 @@ impl Wired {
 fn notice(database: &str, status: Status, report: Value) -> Notice {
     Notice {
         status,
+        about: About::Backup(Kind::Full),
         database: Some(database.to_owned()),
-        kind: Kind::Full,
         summary: format!("Backup of {database}"),
         report,
     }
@@ -293,4 +294,64 @@ fn a_topic_that_is_gone_does_not_change_how_a_run_ends() {
     assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
     assert_eq!(run.json()["notification"]["sent"], false);
     assert!(run.stderr.contains("notification was not sent"), "{}", run.stderr);
+}
+
+/// `pgstow verify` of a store, with a topic.
+fn verify(topic: &str, store: &Path, args: &[&str]) -> Run {
+    let mut command = pgstow();
+    cloud(&mut command).arg("verify").args(args).args(["--json", "--store"]);
+    command.arg(store).args(["--sns-topic-arn", topic]).current_dir(store);
+    run(&mut command)
+}
+
+#[test]
+fn a_verification_and_a_drill_are_told_when_they_fail_and_only_then() {
+    let (topic, database, folder) = (Topic::fresh(), Database::fresh(15), tempfile::tempdir().unwrap());
+    let mut backup = pgstow();
+    backup
+        .args(["backup", "--json", "--store"])
+        .arg(folder.path())
+        .current_dir(folder.path());
+    let made = succeed(backup.env("DATABASE_URL", database.url())).json();
+    let good = verify(&topic.arn, folder.path(), &["latest", "--drill"]);
+    assert_eq!(good.status.code(), Some(0), "{}", good.stderr);
+    assert!(topic.messages().is_empty());
+
+    let id = made["id"].as_str().unwrap();
+    std::fs::write(folder.path().join(id).join("globals.sql"), "-- another\n").unwrap();
+    let never = format!("{}/20200101T000000Z-full", database.name);
+    for (args, word, code, exit) in [
+        (&["latest"][..], "verify", "INTEGRITY", 40),
+        (&["latest", "--drill"], "drill", "INTEGRITY", 40),
+        (&["--all"], "verify", "INTEGRITY", 40),
+        (&[never.as_str()], "verify", "NOT_FOUND", 42),
+        (&[never.as_str(), "--drill"], "drill", "NOT_FOUND", 42),
+    ] {
+        let failed = verify(&topic.arn, folder.path(), args);
+        assert_eq!(failed.status.code(), Some(exit), "{args:?}: {}", failed.stderr);
+        let messages = topic.messages();
+        assert_eq!(messages.len(), 1, "{args:?}: {messages:#?}");
+        let message = &messages[0];
+        assert_eq!(message.subject, format!("pgstow {} {word} FAILED", database.name));
+        let expected = [
+            ("code", code),
+            ("database", &database.name),
+            ("kind", word),
+            ("status", "failed"),
+        ];
+        let attributes = message.attributes.iter().map(|(name, value)| (&**name, &**value));
+        assert!(attributes.eq(expected), "{:#?}", message.attributes);
+        let (summary, told) = message.body.split_once("\n\n").unwrap();
+        assert!(summary.starts_with(&format!("error[{code}]: ")), "{summary}");
+        assert_eq!(serde_json::from_str::<Value>(told).unwrap(), failed.json());
+    }
+}
+
+#[test]
+fn a_topic_that_is_gone_does_not_change_how_a_verification_ends() {
+    let topic = "arn:aws:sns:us-east-1:123456789012:nowhere";
+    let folder = tempfile::tempdir().unwrap();
+    let failed = verify(topic, folder.path(), &["latest"]);
+    assert_eq!(failed.status.code(), Some(42), "{}", failed.stderr);
+    assert!(failed.stderr.contains(topic), "{}", failed.stderr);
 }

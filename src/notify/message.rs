@@ -14,14 +14,14 @@ const LIST_LENGTHS: [usize; 4] = [200, 50, 10, 0];
 const TEXT_BYTES: usize = 2_000;
 const NOTE: &str = "shortened to fit a message; the backup's manifest.json and the log have everything";
 
-/// `pgstow <database> backup SUCCEEDED|FAILED`, in ASCII. Where it is too long, the database's
+/// `pgstow <database> backup SUCCEEDED|FAILED`, or `verify` or `drill`, in ASCII. Where it is too long, the database's
 /// name is cut: the outcome is what matters.
 pub(super) fn subject(notice: &Notice) -> String {
     let outcome = match notice.status {
         Status::Succeeded => "SUCCEEDED",
         Status::Failed(_) => "FAILED",
     };
-    let rest = format!("backup {outcome}");
+    let rest = format!("{} {outcome}", notice.about.word());
     let Some(database) = &notice.database else {
         return format!("pgstow {rest}");
     };
@@ -109,7 +109,7 @@ pub(super) fn attributes(notice: &Notice) -> Vec<(&'static str, String)> {
     [
         ("status", Some(notice.status.word().to_owned())),
         ("database", notice.database.as_deref().map(|name| printable(name, &[]))),
-        ("kind", Some(notice.kind.name().to_owned())),
+        ("kind", Some(notice.about.kind().to_owned())),
         ("code", code),
     ]
     .into_iter()
@@ -122,13 +122,14 @@ mod tests {
     use super::*;
     use crate::backup_id::Kind;
     use crate::error::Code;
+    use crate::notify::About;
     use proptest::prelude::*;
 
     fn notice(database: Option<&str>, status: Status, report: Value) -> Notice {
         Notice {
             status,
+            about: About::Backup(Kind::Full),
             database: database.map(str::to_owned),
-            kind: Kind::Full,
             summary: "Backup of shop: 3 tables, 42 rows.\n".into(),
             report,
         }
@@ -148,6 +149,16 @@ mod tests {
         let long = subject_of(&"x".repeat(200));
         assert_eq!(long.len(), 99);
         assert!(long.ends_with("x backup FAILED"));
+    }
+
+    #[test]
+    fn a_verification_and_a_drill_are_named_as_what_they_are() {
+        let mut notice = notice(Some("shop"), Status::Failed(Code::Integrity), json!({}));
+        for (about, word) in [(About::Verify, "verify"), (About::Drill, "drill")] {
+            notice.about = about;
+            assert_eq!(subject(&notice), format!("pgstow shop {word} FAILED"));
+            assert!(attributes(&notice).contains(&("kind", word.to_owned())));
+        }
     }
 
     #[test]

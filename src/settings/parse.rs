@@ -3,6 +3,7 @@
 
 mod cloud;
 mod handover;
+mod metrics;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -97,6 +98,7 @@ impl Reader<'_> {
         let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
         let handover = self.handover();
         let allow_restore = self.switch("BACKUP_ALLOW_RESTORE").unwrap_or(false);
+        let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
         let log = self.log();
@@ -117,6 +119,7 @@ impl Reader<'_> {
             sns_topic_arn,
             handover,
             allow_restore,
+            metrics,
             lease,
             md5,
             json: self.input.json,

@@ -176,7 +176,34 @@ pub const SETTINGS: &[Setting] = &[
         "sns-topic-arn",
         "sns_topic_arn",
         "ARN",
-        "SNS topic that gets one message per run, good or bad",
+        "SNS topic that gets one message per backup, good or bad, and per verification or drill that fails",
+    ),
+    plain(
+        "BACKUP_METRICS",
+        "metrics",
+        "FORMAT",
+        "emf: the run's metrics as one line on stderr, in CloudWatch's embedded metric format; or none [default: none, in \
+         Lambda emf]",
+    ),
+    plain(
+        "BACKUP_METRICS_NAMESPACE",
+        "metrics_namespace",
+        "NAME",
+        "CloudWatch's namespace for them [default: pgstow]",
+    ),
+    plain(
+        "BACKUP_METRICS_SERVICE",
+        "metrics_service",
+        "NAME",
+        "Their dimension and label Service [default: pgstow, in Lambda the function's name]",
+    ),
+    flag(
+        "BACKUP_METRICS_FILE",
+        "metrics-file",
+        "metrics_file",
+        "FILE",
+        "Write the run's metrics for Prometheus into this file as well, for node exporter's textfile collector: its \
+         name ends in .prom",
     ),
     flag(
         "LOG_FORMAT",

@@ -1,3 +1,4 @@
+mod metrics;
 mod older_names;
 mod source;
 

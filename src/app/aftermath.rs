@@ -1,0 +1,225 @@
+//! What follows a run: people are told how it ended, and its numbers go to what watches over it.
+//! Neither changes how it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::backup_id::{BackupId, Kind};
+use crate::command::{BackupRequest, Selection, VerifyRequest};
+use crate::error::{Code, Error, Result};
+use crate::metrics::{self, History, Observation};
+use crate::notify::{About, Notice, Notifier, Status};
+use crate::progress::Observer;
+use crate::report::{BackupReport, ErrorReport, Notification, Report};
+use crate::settings::{Clock, Metrics};
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::telemetry;
+use crate::verification;
+use crate::verify::VerifyReport;
+
+/// How long the store may take to say what was there before the run.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same, when the run was stopped: a task that has reached its deadline has no time left.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
+
+pub(super) struct Aftermath<'a> {
+    pub metrics: &'a Metrics,
+    pub stores: &'a [Arc<dyn Store>],
+    pub notifier: Option<&'a dyn Notifier>,
+    /// The database that the settings name, or that the secret has named by now.
+    pub source: Option<String>,
+    pub clock: Clock,
+    pub begun: Timestamp,
+    pub stop: &'a Stop,
+    pub observer: &'a Arc<dyn Observer>,
+}
+
+impl Aftermath<'_> {
+    pub(super) async fn of_backup(&self, request: &BackupRequest, result: Result<Report>) -> Result<Report> {
+        match result {
+            Ok(Report::Backup(report)) => Ok(Report::Backup(self.of_made_backup(report).await)),
+            Ok(report) => Ok(report),
+            Err(error) => Err(self.of_failed_backup(request, error).await),
+        }
+    }
+
+    async fn of_made_backup(&self, mut report: Box<BackupReport>) -> Box<BackupReport> {
+        let (told, history) = tokio::join!(
+            self.tell_success(&report),
+            self.history(Some(&report.database), Some(&report.id))
+        );
+        report.notification = told;
+        let observation = Observation::of_backup(&report, &history, (self.clock)());
+        let warnings = self.publish(vec![observation]).await;
+        report.warnings.extend(warnings);
+        report
+    }
+
+    async fn of_failed_backup(&self, request: &BackupRequest, error: Error) -> Error {
+        // A failed run may not have come as far as the server.
+        let database = self.source.clone().or_else(|| request.database.clone());
+        let notice = failure(About::Backup(Kind::Full), database.clone(), &error);
+        let (told, history) = tokio::join!(self.tell(&notice), self.history(database.as_deref(), None));
+        let now = (self.clock)();
+        let mut observation = Observation::of_failed_backup(database, error.code(), self.begun, &history, now);
+        observation.notifications_failed = u64::from(told.is_err());
+        self.publish(vec![observation]).await;
+        attach(error, told)
+    }
+
+    /// People hear of a verification or a drill when it fails: that one goes well is what they
+    /// expect, and `status` shows it.
+    pub(super) async fn of_verification(
+        &self,
+        request: &VerifyRequest,
+        result: Result<VerifyReport>,
+    ) -> Result<VerifyReport> {
+        let about = match request.drill {
+            true => About::Drill,
+            false => About::Verify,
+        };
+        match result {
+            Ok(report) => {
+                let told = match difference(about, &report) {
+                    Some(notice) => self.tell(&notice).await,
+                    None => Ok(()),
+                };
+                let mut observations = Observation::of_verification(&report, request.drill, (self.clock)());
+                if let Err(error) = told {
+                    warn_of(&error);
+                    // It is one message, however many databases it spoke of.
+                    if let Some(first) = observations.first_mut() {
+                        first.notifications_failed = 1;
+                    }
+                }
+                self.publish(observations).await;
+                Ok(report)
+            }
+            Err(error) => {
+                let database = named(request).or_else(|| self.source.clone());
+                let told = self.tell(&failure(about, database.clone(), &error)).await;
+                let (drill, now) = (request.drill, (self.clock)());
+                let mut observation =
+                    Observation::of_failed_verification(database, drill, error.code(), self.begun, now);
+                observation.notifications_failed = u64::from(told.is_err());
+                self.publish(vec![observation]).await;
+                Err(attach(error, told))
+            }
+        }
+    }
+
+    /// A message that cannot be sent never makes a good backup a failed one.
+    async fn tell_success(&self, report: &BackupReport) -> Option<Notification> {
+        // Told once already, when this event was delivered for the first time.
+        if report.repeated {
+            return None;
+        }
+        self.notifier?;
+        let notice = Notice {
+            status: Status::Succeeded,
+            about: About::Backup(report.kind),
+            database: Some(report.database.clone()),
+            summary: report.to_string(),
+            report: serde_json::to_value(report).unwrap_or_default(),
+        };
+        let told = self.tell(&notice).await;
+        Some(Notification {
+            sent: told.is_ok(),
+            error: told.err().map(|error| {
+                warn_of(&error);
+                error.message()
+            }),
+        })
+    }
+
+    /// Where nobody is to be told, that is done at once.
+    async fn tell(&self, notice: &Notice) -> Result<()> {
+        match self.notifier {
+            Some(notifier) => notifier.send(notice).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What was there before this run, as far as the store says it in time.
+    async fn history(&self, database: Option<&str>, but: Option<&BackupId>) -> History {
+        let Some(database) = database.filter(|_| metrics::wanted(self.metrics)) else {
+            return History::unknown();
+        };
+        let patience = match self.stop.reason() {
+            Some(_) => LITTLE_PATIENCE,
+            None => PATIENCE,
+        };
+        let looked = History::look(self.stores, database, but);
+        tokio::time::timeout(patience, looked)
+            .await
+            .unwrap_or_else(|_| History::unknown())
+    }
+
+    async fn publish(&self, observations: Vec<Observation>) -> Vec<String> {
+        // Its line must not be drawn into one of the metrics'.
+        self.observer.finish();
+        metrics::publish(self.metrics, observations, telemetry::stderr()).await
+    }
+}
+
+/// What else went wrong in telling an error is attached to it.
+fn attach(error: Error, told: Result<()>) -> Error {
+    match told {
+        Ok(()) => error,
+        Err(second) => error.also(second),
+    }
+}
+
+fn warn_of(error: &Error) {
+    tracing::warn!("the notification was not sent: {error}");
+}
+
+fn failure(about: About, database: Option<String>, error: &Error) -> Notice {
+    let told = ErrorReport::from(error);
+    Notice {
+        status: Status::Failed(error.code()),
+        about,
+        database,
+        summary: summary(&told),
+        report: json!({ "status": "failed", "error": told }),
+    }
+}
+
+/// The notice of what a verification has found, if that is a failure.
+fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
+    let error = report.error.as_ref()?;
+    let failed = report
+        .backups()
+        .iter()
+        .filter(|one| one.status != verification::Status::Ok);
+    let mut databases: Vec<&str> = failed.map(|one| one.id.database()).collect();
+    databases.dedup();
+    let database = match databases[..] {
+        [one] => Some(one.to_owned()),
+        _ => None,
+    };
+    Some(Notice {
+        status: Status::Failed(Code::Integrity),
+        about,
+        database,
+        summary: format!("{}\n{report}", summary(error)),
+        report: serde_json::to_value(report).unwrap_or(Value::Null),
+    })
+}
+
+fn summary(error: &ErrorReport) -> String {
+    format!("error[{}]: {}\nhint: {}", error.code, error.message, error.hint)
+}
+
+/// The database that a request names, by itself or by a backup's id.
+fn named(request: &VerifyRequest) -> Option<String> {
+    let of_id = match &request.selection {
+        Selection::One(wanted) => wanted.parse().ok().map(|id: BackupId| id.database().to_owned()),
+        Selection::All { .. } => None,
+    };
+    of_id.or_else(|| request.database.clone())
+}
