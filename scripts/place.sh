@@ -60,5 +60,6 @@ WEED="$TOOLS/seaweedfs-$SEAWEEDFS/weed"
 AWS_VENV="$TOOLS/venv-aws"
 IAC_VENV="$TOOLS/venv-iac"
 CHECKOV_VENV="$TOOLS/venv-checkov"
+MINISTACK_VENV="$TOOLS/venv-ministack"
 RIE="$TOOLS/aws-sam-cli-$AWS_SAM_CLI/aws-lambda-rie"
-export WEED AWS_VENV IAC_VENV CHECKOV_VENV RIE
+export WEED AWS_VENV IAC_VENV CHECKOV_VENV MINISTACK_VENV RIE

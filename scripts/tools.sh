@@ -10,6 +10,7 @@
 #   lambda     AWS's Lambda Runtime Interface Emulator        (out of the SAM wheel)
 #   iac        sam, cfn-lint, shellcheck
 #   checkov    checkov                                        (a virtual environment)
+#   ministack  an AWS account on this machine: Lambda, Scheduler, CloudFormation (a virtual environment)
 #   rust       cargo-nextest
 #   bench      zstd and GNU time
 #
@@ -186,6 +187,8 @@ bench() { apt_install zstd time; }
 
 checkov() { venv "$CHECKOV_VENV" "$ROOT/scripts/requirements/checkov.txt"; }
 
+ministack() { venv "$MINISTACK_VENV" "$ROOT/scripts/requirements/ministack.txt"; }
+
 mkdir -p "$TOOLS"
 LOG=$(mktemp)
 trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
@@ -193,10 +196,10 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench checkov
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench checkov ministack
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | bench | checkov) "$group" ;;
+    postgres | majors | s3 | aws | lambda | iac | rust | bench | checkov | ministack) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done
