@@ -175,7 +175,7 @@ class Deployment:
                 return text.split(separator)
             case "FindInMap":
                 table, first, second = self.value(argument)
-                return self.template["Mappings"][table][first][second]
+                return self.template["Mappings"][table][str(first)][second]
             case _:
                 sys.exit(f"{TEMPLATE.name}: Fn::{name} is not known to {Path(__file__).name}")
 
@@ -280,6 +280,8 @@ def check_rest(deployment, expect):
     silence = alarms["NoGoodBackup"]
     expect(silence["TreatMissingData"] == "breaching", "silence raises no alarm")
     expect(silence["EvaluationPeriods"] == deployment.parameters["MaxAgeHours"], "the alarm on silence has its own time")
+    limit = int(deployment.parameters["Timeout"])
+    expect(alarms["NearTheTimeLimit"]["Threshold"] == limit * 800, "the alarm on the time limit has its own limit")
     for name, schedule in deployment.resources("AWS::Scheduler::Schedule").items():
         event = json.loads(schedule["Target"]["Input"])
         expect(schedule["Target"]["DeadLetterConfig"]["Arn"] == queue, f"{name} loses what cannot be delivered")
@@ -311,6 +313,8 @@ def check(document):
         deployment = Deployment(**given)
         check_policy(deployment, expect)
         check_rest(deployment, expect)
+    for seconds in template["Parameters"]["Timeout"]["AllowedValues"]:
+        check_rest(Deployment(Timeout=seconds), expect)
     missing = [name for name in EVERYTHING if name not in template["Parameters"]]
     expect(not missing, f"not parameters of the template: {missing}")
     required = [name for name, spec in template["Parameters"].items() if "Default" not in spec]
