@@ -163,6 +163,7 @@ aws lambda get-function-configuration --function-name "$FUNCTION" >"$WORK/functi
 json 'it["Runtime"], it["Timeout"], len(it["Layers"]), it["Environment"]["Variables"]["BACKUP_RETENTION"]' \
     <"$WORK/function.json" | grep -qF "('provided.al2023', 900, 1, 'daily=14,weekly=8,monthly=12,yearly=7')" ||
     failed "the function is not as the template says: $(cat "$WORK/function.json")"
+# shellcheck disable=SC2016 # it is called so
 aws lambda get-function-event-invoke-config --function-name "$FUNCTION" --qualifier '$LATEST' |
     json 'it["MaximumRetryAttempts"], it["DestinationConfig"]["OnFailure"]["Destination"].split(":")[2]' |
     grep -qxF "(1, 'sqs')" || failed "a failed event would not go to the queue"
@@ -204,11 +205,10 @@ compare_counts "$PGSTOW_TEST_PG_BIN_17" "$PGSTOW_TEST_PG17_URL" >"$WORK/counts"
 say "the backup $(dirname "$FIRST") restores, with all rows"
 
 message() {
-    aws sqs receive-message --queue-url "$1" --wait-time-seconds 5 --max-number-of-messages 1 --query 'Messages[0].Body' --output text
+    aws sqs receive-message --queue-url "$1" --wait-time-seconds 3 --max-number-of-messages 1 --query 'Messages[0].Body' --output text
 }
 message "$MESSAGES" | json 'it["Subject"]' | grep -qxF 'pgstow shop backup SUCCEEDED' || failed "the topic got no message"
 say "the topic has the message"
-aws sqs purge-queue --queue-url "$MESSAGES"
 
 invoke ListBackups
 [ "$(json 'len(it["backups"])' <"$WORK/answer.json")" = 1 ] || failed "list does not know of it: $(cat "$WORK/answer.json")"
@@ -226,6 +226,7 @@ tags() { s3 s3api get-object-tagging --bucket "$BUCKET" --key "$1" --query "TagS
 
 say "made to fail: without its secret, an event lands in the dead-letter queue after one more try"
 aws secretsmanager delete-secret --secret-id "$SECRET_ARN" --force-delete-without-recovery >/dev/null
+aws sqs purge-queue --queue-url "$MESSAGES"
 [ "$(message "$QUEUE")" = None ] || failed "something is in the dead-letter queue already"
 aws lambda invoke --function-name "$FUNCTION" --invocation-type Event \
     --payload '{"event_id":"doomed"}' "$WORK/answer.json" >/dev/null
@@ -243,9 +244,11 @@ json 'it["Subject"]' <"$WORK/message.json" | grep -q 'FAILED' || failed "the top
 say "deployed again with another retention: updated in place; deleted: the bucket stays"
 deploy Retention=30d
 [ "$(output Function) $(output Bucket)" = "$FUNCTION $BUCKET" ] || failed "the update has replaced the function or the bucket"
-aws lambda get-function-configuration --function-name "$FUNCTION" |
-    json 'it["Environment"]["Variables"]["BACKUP_RETENTION"], it["VpcConfig"]["SubnetIds"]' |
-    grep -qxF "('30d', ['subnet-0a'])" || failed "the update has lost a parameter or not taken one"
+[ "$(aws lambda get-function-configuration --function-name "$FUNCTION" --output text \
+    --query Environment.Variables.BACKUP_RETENTION)" = 30d ] || failed "the update has not taken the parameter"
+[ "$(aws cloudformation describe-stacks --stack-name shop-backups --output text \
+    --query "Stacks[0].Parameters[?ParameterKey=='SubnetIds'].ParameterValue")" = subnet-0a ] ||
+    failed "the update has lost a parameter of the first deployment"
 aws cloudformation delete-stack --stack-name shop-backups
 aws cloudformation wait stack-delete-complete --stack-name shop-backups
 aws s3api head-bucket --bucket "$BUCKET" >/dev/null || failed "the bucket was deleted with the stack"
