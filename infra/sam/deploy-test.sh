@@ -224,6 +224,15 @@ s3 s3 cp --quiet "s3://$BUCKET/$SECOND" "$WORK/manifest.json"
 tags() { s3 s3api get-object-tagging --bucket "$BUCKET" --key "$1" --query "TagSet[?Key=='pgstow-tier'].Value" --output text; }
 [ "$(tags "${SECOND%manifest.json}shop.dump")" = latest ] || failed "the newest backup does not bear the tag latest"
 
+say "verified, by the very input of the schedule Verification"
+VERIFICATION=$(aws scheduler list-schedules --group-name "$(output ScheduleGroup)" --output text \
+    --query "Schedules[?contains(Name, 'Verification')].Name")
+aws scheduler get-schedule --group-name "$(output ScheduleGroup)" --name "$VERIFICATION" --output text \
+    --query Target.Input >"$WORK/input.json"
+aws lambda invoke --function-name "$FUNCTION" --payload "file://$WORK/input.json" "$WORK/answer.json" >"$WORK/invoked.json"
+[ "$(json 'it["status"], it["id"]' <"$WORK/answer.json")" = "('ok', '$(sed 's/^pgstow.//; s/.manifest.json$//' <<<"$SECOND")')" ] ||
+    failed "the newest backup is not verified: $(cat "$WORK/answer.json")"
+
 say "made to fail: without its secret, an event lands in the dead-letter queue after one more try"
 aws secretsmanager delete-secret --secret-id "$SECRET_ARN" --force-delete-without-recovery >/dev/null
 aws sqs purge-queue --queue-url "$MESSAGES"
@@ -240,6 +249,29 @@ json 'it["requestPayload"], it["responsePayload"]["errorType"]' <<<"$LETTER" |
 message "$MESSAGES" >"$WORK/message.json"
 json 'it["Subject"]' <"$WORK/message.json" | grep -q 'FAILED' || failed "the topic got no message of the failure: $(cat "$WORK/message.json")"
 [ "$(manifests | wc -l)" = 2 ] || failed "a failed run has left a backup"
+
+say "the numbers in its log are those that the alarms look at"
+LOGS=$(aws cloudformation describe-stack-resource --stack-name shop-backups --logical-resource-id BackupLogs --output text \
+    --query StackResourceDetail.PhysicalResourceId)
+aws logs filter-log-events --log-group-name "$LOGS" --query 'events[].message' >"$WORK/log.json"
+python3 - "$WORK/log.json" "$WORK/alarms.json" "$FUNCTION" <<'PY' || failed "the alarms would never see a number"
+import json, sys
+log, alarms, function = sys.argv[1:]
+seen = {}
+for line in "\n".join(json.load(open(log))).splitlines():
+    if line.startswith("{") and '"_aws"' in line:
+        numbers = json.loads(line)
+        for metrics in numbers["_aws"]["CloudWatchMetrics"]:
+            if ["Service"] in metrics["Dimensions"] and numbers["Service"] == function:
+                for metric in metrics["Metrics"]:
+                    seen.setdefault((metrics["Namespace"], metric["Name"]), []).append(numbers[metric["Name"]])
+ours = {(one["Namespace"], one["MetricName"]) for one in json.load(open(alarms))["MetricAlarms"]}
+ours = {one for one in ours if one[0] == "pgstow"}
+# Too few backups for a median, and no drill.
+missing = ours - seen.keys() - {("pgstow", "BackupSizeDeviation"), ("pgstow", "DrillFailed")}
+if missing or sum(seen["pgstow", "BackupSucceeded"]) != 2 or sum(seen["pgstow", "BackupFailed"]) < 2:
+    sys.exit(f"missing: {missing}; seen: {seen}")
+PY
 
 say "deployed again with another retention: updated in place; deleted: the bucket stays"
 deploy Retention=30d
