@@ -3,15 +3,15 @@
 # what was deployed works:  infra/sam/deploy-test.sh
 #
 # The account is ministack's: CloudFormation with SAM's transform, Lambda (which runs the real binary), the Scheduler,
-# Secrets Manager, SNS, SQS and IAM, which it enforces. S3 is SeaweedFS, because ministack's is no judge of checksums, and the
-# database a real PostgreSQL. The binary is $PGSTOW, or target/debug/pgstow; nothing is built here.
+# Secrets Manager, SNS, SQS and IAM, which it enforces. S3 is SeaweedFS, because ministack's is no judge of checksums,
+# and the database a real PostgreSQL. The binary is $PGSTOW, or target/debug/pgstow; nothing is built here.
 #
 # What this account cannot show:
 #   - it forgets the bucket's lifecycle, encryption and Object Lock (infra/sam/test.sh compares the rules);
 #   - a layer is kept, but not laid under /opt: the programs come by BACKUP_PG_BIN, and clients.zip is a stand-in;
-#   - the Scheduler forgets the time zone, puts nothing in place of <aws.scheduler.scheduled-time> (so every firing is the same
-#     event, and makes one backup), and calls the function without Lambda's queue of events, so that its retries and
-#     dead letters are shown by an event sent with --invocation-type Event;
+#   - the Scheduler forgets the time zone, puts nothing in place of <aws.scheduler.scheduled-time> (so every firing is
+#     the same event, and makes one backup), and calls the function without Lambda's queue of events, so that its
+#     retries and dead letters are shown by an event sent with --invocation-type Event;
 #   - there is no network to be in, and memory is not limited.
 set -euo pipefail
 # shellcheck source=scripts/place.sh
@@ -155,8 +155,10 @@ print(json.dumps({"Policy": json.dumps({"Version": "2012-10-17", "Statement": [
     {"Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage", "Resource": "*",
      "Condition": {"ArnEquals": {"aws:SourceArn": sys.argv[1]}}}]})}))
 PY
-MESSAGES=$(aws sqs create-queue --queue-name messages --attributes "file://$WORK/attributes.json" --query QueueUrl --output text)
-aws sns subscribe --topic-arn "$TOPIC" --protocol sqs --notification-endpoint "${TOPIC%:sns:*}:sqs:us-east-1:000000000000:messages" >/dev/null
+MESSAGES=$(aws sqs create-queue --queue-name messages --attributes "file://$WORK/attributes.json" \
+    --query QueueUrl --output text)
+aws sns subscribe --topic-arn "$TOPIC" --protocol sqs \
+    --notification-endpoint arn:aws:sqs:us-east-1:000000000000:messages >/dev/null
 
 say "what is there: function, layer, log group, role, queue for failed events, alarms, schedules"
 aws lambda get-function-configuration --function-name "$FUNCTION" >"$WORK/function.json"
@@ -172,7 +174,7 @@ json '[one for one in it["MetricAlarms"] if one["AlarmActions"] != [it["MetricAl
     <"$WORK/alarms.json" | grep -qxF '[]' || failed "an alarm goes elsewhere"
 json '[(one["TreatMissingData"], one["EvaluationPeriods"], one["Dimensions"][0]["Value"]) for one in it["MetricAlarms"]
     if one["AlarmName"] == "shop-backups-no-good-backup"], len(it["MetricAlarms"])' <"$WORK/alarms.json" |
-    grep -qxF "([('breaching', 26, '$FUNCTION')], 8)" || failed "the alarms are not as the template says: $(cat "$WORK/alarms.json")"
+    grep -qxF "([('breaching', 26, '$FUNCTION')], 8)" || failed "the alarms are not as the template says"
 [ "$(aws scheduler list-schedules --group-name "$(output ScheduleGroup)" --query 'length(Schedules)')" = 2 ] ||
     failed "there should be a schedule for backups and one for verification"
 
@@ -205,13 +207,15 @@ compare_counts "$PGSTOW_TEST_PG_BIN_17" "$PGSTOW_TEST_PG17_URL" >"$WORK/counts"
 say "the backup $(dirname "$FIRST") restores, with all rows"
 
 message() {
-    aws sqs receive-message --queue-url "$1" --wait-time-seconds 3 --max-number-of-messages 1 --query 'Messages[0].Body' --output text
+    aws sqs receive-message --queue-url "$1" --wait-time-seconds 3 --query 'Messages[0].Body' --output text
 }
-message "$MESSAGES" | json 'it["Subject"]' | grep -qxF 'pgstow shop backup SUCCEEDED' || failed "the topic got no message"
+message "$MESSAGES" | json 'it["Subject"]' | grep -qxF 'pgstow shop backup SUCCEEDED' ||
+    failed "the topic got no message"
 say "the topic has the message"
 
 invoke ListBackups
-[ "$(json 'len(it["backups"])' <"$WORK/answer.json")" = 1 ] || failed "list does not know of it: $(cat "$WORK/answer.json")"
+[ "$(json 'len(it["backups"])' <"$WORK/answer.json")" = 1 ] ||
+    failed "list does not know of it: $(cat "$WORK/answer.json")"
 
 say "fired by the schedule (a minute after the deployment)"
 until [ "$(manifests | wc -l)" = 2 ]; do
@@ -221,16 +225,18 @@ done
 SECOND=$(manifests | grep -vxF "$FIRST")
 s3 s3 cp --quiet "s3://$BUCKET/$SECOND" "$WORK/manifest.json"
 [ "$(json 'it["trigger"]' <"$WORK/manifest.json")" = schedule ] || failed "the manifest says something else"
-tags() { s3 s3api get-object-tagging --bucket "$BUCKET" --key "$1" --query "TagSet[?Key=='pgstow-tier'].Value" --output text; }
-[ "$(tags "${SECOND%manifest.json}shop.dump")" = latest ] || failed "the newest backup does not bear the tag latest"
+[ "$(s3 s3api get-object-tagging --bucket "$BUCKET" --key "${SECOND%manifest.json}shop.dump" --output text \
+    --query "TagSet[?Key=='pgstow-tier'].Value")" = latest ] || failed "the newest backup does not bear the tag latest"
 
 say "verified, by the very input of the schedule Verification"
 VERIFICATION=$(aws scheduler list-schedules --group-name "$(output ScheduleGroup)" --output text \
     --query "Schedules[?contains(Name, 'Verification')].Name")
 aws scheduler get-schedule --group-name "$(output ScheduleGroup)" --name "$VERIFICATION" --output text \
     --query Target.Input >"$WORK/input.json"
-aws lambda invoke --function-name "$FUNCTION" --payload "file://$WORK/input.json" "$WORK/answer.json" >"$WORK/invoked.json"
-[ "$(json 'it["status"], it["id"]' <"$WORK/answer.json")" = "('ok', '$(sed 's/^pgstow.//; s/.manifest.json$//' <<<"$SECOND")')" ] ||
+aws lambda invoke --function-name "$FUNCTION" --payload "file://$WORK/input.json" "$WORK/answer.json" >/dev/null
+ID=${SECOND#pgstow/}
+ID=${ID%/manifest.json}
+[ "$(json 'it["status"], it["id"]' <"$WORK/answer.json")" = "('ok', '$ID')" ] ||
     failed "the newest backup is not verified: $(cat "$WORK/answer.json")"
 
 say "made to fail: without its secret, an event lands in the dead-letter queue after one more try"
@@ -247,12 +253,13 @@ done
 json 'it["requestPayload"], it["responsePayload"]["errorType"]' <<<"$LETTER" |
     grep -qxF "({'event_id': 'doomed'}, 'SECRET')" || failed "the dead letter says something else: $LETTER"
 message "$MESSAGES" >"$WORK/message.json"
-json 'it["Subject"]' <"$WORK/message.json" | grep -q 'FAILED' || failed "the topic got no message of the failure: $(cat "$WORK/message.json")"
+json 'it["Subject"]' <"$WORK/message.json" | grep -qxF 'pgstow shop backup FAILED' ||
+    failed "the topic got no message of the failure: $(cat "$WORK/message.json")"
 [ "$(manifests | wc -l)" = 2 ] || failed "a failed run has left a backup"
 
 say "the numbers in its log are those that the alarms look at"
-LOGS=$(aws cloudformation describe-stack-resource --stack-name shop-backups --logical-resource-id BackupLogs --output text \
-    --query StackResourceDetail.PhysicalResourceId)
+LOGS=$(aws cloudformation describe-stack-resource --stack-name shop-backups --logical-resource-id BackupLogs \
+    --query StackResourceDetail.PhysicalResourceId --output text)
 aws logs filter-log-events --log-group-name "$LOGS" --query 'events[].message' >"$WORK/log.json"
 python3 - "$WORK/log.json" "$WORK/alarms.json" "$FUNCTION" <<'PY' || failed "the alarms would never see a number"
 import json, sys
@@ -275,7 +282,8 @@ PY
 
 say "deployed again with another retention: updated in place; deleted: the bucket stays"
 deploy Retention=30d
-[ "$(output Function) $(output Bucket)" = "$FUNCTION $BUCKET" ] || failed "the update has replaced the function or the bucket"
+[ "$(output Function) $(output Bucket)" = "$FUNCTION $BUCKET" ] ||
+    failed "the update has replaced the function or the bucket"
 [ "$(aws lambda get-function-configuration --function-name "$FUNCTION" --output text \
     --query Environment.Variables.BACKUP_RETENTION)" = 30d ] || failed "the update has not taken the parameter"
 [ "$(aws cloudformation describe-stacks --stack-name shop-backups --output text \
@@ -284,5 +292,6 @@ deploy Retention=30d
 aws cloudformation delete-stack --stack-name shop-backups
 aws cloudformation wait stack-delete-complete --stack-name shop-backups
 aws s3api head-bucket --bucket "$BUCKET" >/dev/null || failed "the bucket was deleted with the stack"
-! aws lambda get-function-configuration --function-name "$FUNCTION" >/dev/null 2>&1 || failed "the function was not deleted"
+! aws lambda get-function-configuration --function-name "$FUNCTION" >/dev/null 2>&1 ||
+    failed "the function was not deleted"
 say "deployed, invoked, fired, failed, updated and deleted, in $SECONDS s"

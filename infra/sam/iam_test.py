@@ -1,4 +1,4 @@
-"""The policy of template.yaml against accounts that enforce IAM. Started by iam-test.sh, which starts those accounts."""
+"""The policy of template.yaml in accounts that enforce IAM. Started by iam-test.sh, which starts those accounts."""
 
 import argparse
 import json
@@ -137,7 +137,8 @@ class Account:
         }.items():
             if not (self.only_s3 and what in OTHER_SERVICES):
                 self.is_refused(what, call)
-        say(f"{self.name}: refused: a delete, another prefix, the bucket's rules{'' if self.only_s3 else ', another secret and topic'}")
+        more = "" if self.only_s3 else ", another secret and topic"
+        say(f"{self.name}: refused: a delete, another prefix, the bucket's rules{more}")
 
     def is_refused(self, what, call):
         try:
@@ -171,7 +172,7 @@ def say(what):
 OTHER_SERVICES = ("read another secret", "change its own secret", "publish to another topic", "give itself more")
 
 # What a backup meets where a statement is missing: the error's code, or None for a backup that is made with a
-# complaint; and the action that the hint or the complaint names. KeepFailedEvents and WriteTheLog are for Lambda itself.
+# complaint; and the action that the hint or the complaint names. KeepFailedEvents and WriteTheLog are for Lambda.
 MISSING = {
     "WriteAndReadBackups": ("STORE", "s3:GetObject"),
     "ListBackups": ("STORE", "s3:ListBucket"),
@@ -227,9 +228,10 @@ def doctor(account, credentials):
     wrong = [one for one in report["checks"] if one["state"] == "failed"]
     expect(not wrong, f"{account.name}: doctor is not content: {wrong}")
     states = {one["name"]: one for one in report["checks"]}
-    expect(states["lifecycle"]["state"] == "ok", f"{account.name}: the bucket's rules are not right: {states['lifecycle']}")
+    rules = states["lifecycle"]
+    expect(rules["state"] == "ok", f"{account.name}: the bucket's rules are not right: {rules}")
     expect("refused" in states["delete"]["detail"], f"{account.name}: a delete is not refused: {states['delete']}")
-    say(f"{account.name}: doctor finds nothing that would fail, the template's rules in the bucket right, and a delete refused")
+    say(f"{account.name}: doctor finds nothing that would fail, the bucket's rules right, and a delete refused")
 
 
 main()

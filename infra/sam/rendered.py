@@ -169,7 +169,8 @@ class Deployment:
             case "GetAtt":
                 return self.attribute(*argument)
             case "Sub":
-                return re.sub(r"\$\{([^}]+)\}", self.substituted, argument)
+                text, values = argument if isinstance(argument, list) else (argument, {})
+                return re.sub(r"\$\{([^}]+)\}", lambda found: self.substituted(found[1], values), text)
             case "Split":
                 separator, text = self.value(argument)
                 return text.split(separator)
@@ -179,8 +180,10 @@ class Deployment:
             case _:
                 sys.exit(f"{TEMPLATE.name}: Fn::{name} is not known to {Path(__file__).name}")
 
-    def substituted(self, found):
-        name, _, attribute = found[1].partition(".")
+    def substituted(self, name, values):
+        if name in values:
+            return str(self.value(values[name]))
+        name, _, attribute = name.partition(".")
         return str(self.attribute(name, attribute) if attribute else self.ref(name))
 
 
@@ -250,7 +253,8 @@ def check_policy(deployment, expect):
                     expect("kms:ViaService" in str(one.get("Condition")), f"{role}: {sid} is not bound to a service")
         if "AttachToTheNetwork" in by_sid:
             allowed, barred = by_sid["AttachToTheNetwork"], by_sid["ButNotByTheCode"]
-            expect(allowed["Action"] == barred["Action"] and barred["Effect"] == "Deny", "the code is not barred from EC2")
+            bars = allowed["Action"] == barred["Action"] and barred["Effect"] == "Deny"
+            expect(bars, "the function's code is not barred from EC2")
     in_network = parameters["SubnetIds"] != ""
     sids = {one["Sid"] for one in statements(deployment, "BackupRole")}
     for sid, wanted in {
@@ -279,7 +283,8 @@ def check_rest(deployment, expect):
         expect(alarm["AlarmActions"] == [topic], f"{name} does not go to the topic")
     silence = alarms["NoGoodBackup"]
     expect(silence["TreatMissingData"] == "breaching", "silence raises no alarm")
-    expect(silence["EvaluationPeriods"] == deployment.parameters["MaxAgeHours"], "the alarm on silence has its own time")
+    hours = deployment.parameters["MaxAgeHours"]
+    expect(silence["EvaluationPeriods"] == hours, "the alarm on silence has its own time")
     limit = int(deployment.parameters["Timeout"])
     expect(alarms["NearTheTimeLimit"]["Threshold"] == limit * 800, "the alarm on the time limit has its own limit")
     for name, schedule in deployment.resources("AWS::Scheduler::Schedule").items():
@@ -308,7 +313,8 @@ def check(document):
 
     # All at once and nothing at all, then each setting alone, in case one hides another.
     groups = [{}, EVERYTHING, EVERYTHING | {"EncryptMessages": "false"}]
-    groups += [{name: value} for name, value in EVERYTHING.items() if not name.startswith(("Handover", "Target", "Allow"))]
+    together = ("Handover", "Target", "Allow")
+    groups += [{name: value} for name, value in EVERYTHING.items() if not name.startswith(together)]
     for given in groups:
         deployment = Deployment(**given)
         check_policy(deployment, expect)

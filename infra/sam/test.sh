@@ -26,7 +26,8 @@ SAM_CLI_TELEMETRY=0 AWS_ACCESS_KEY_ID=none AWS_SECRET_ACCESS_KEY=none \
 say "checkov: template.yaml, and no rule skipped without a reason or without need"
 "$CHECKOV_VENV/bin/checkov" --skip-download --compact --framework cloudformation --file template.yaml \
     --output json >"$WORK/checkov.json" || {
-    "$CHECKOV_VENV/bin/checkov" --skip-download --compact --quiet --framework cloudformation --file template.yaml >&2 || true
+    "$CHECKOV_VENV/bin/checkov" --skip-download --compact --quiet --framework cloudformation \
+        --file template.yaml >&2 || true
     die "checkov is not content with template.yaml"
 }
 python3 - "$WORK/checkov.json" <<'PY'
@@ -47,7 +48,7 @@ rendered presets >"$WORK/presets"
 while read -r preset spec; do
     say "lifecycle rules: $preset ($spec)"
     rendered rules "$preset" >"$WORK/template.json"
-    "$PGSTOW" retention show --store s3://b/pgstow --retention "$spec" >"$WORK/pgstow.json"
+    AWS_REGION=us-east-1 "$PGSTOW" retention show --store s3://backups/pgstow --retention "$spec" >"$WORK/pgstow.json"
     python3 - "$WORK/template.json" "$WORK/pgstow.json" <<'PY' || die "the rules of template.yaml for $preset differ"
 import json, sys
 template, pgstow = (json.load(open(path)) for path in sys.argv[1:])
