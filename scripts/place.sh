@@ -19,7 +19,7 @@ fi
 for name in $(compgen -e); do
     case $name in
     PG[A-Z]* | AWS_* | BACKUP_* | DB_* | MINIO_* | DATABASE_URL)
-        case $name in PGSTOW_*) ;; *) unset "$name" ;; esac
+        case $name in PGSTOW | PGSTOW_*) ;; *) unset "$name" ;; esac
         ;;
     esac
 done
@@ -59,5 +59,8 @@ postgres_bin() {
 WEED="$TOOLS/seaweedfs-$SEAWEEDFS/weed"
 AWS_VENV="$TOOLS/venv-aws"
 IAC_VENV="$TOOLS/venv-iac"
+CHECKOV_VENV="$TOOLS/venv-checkov"
+MINISTACK_VENV="$TOOLS/venv-ministack"
+ZIG_VENV="$TOOLS/venv-zig"
 RIE="$TOOLS/aws-sam-cli-$AWS_SAM_CLI/aws-lambda-rie"
-export WEED AWS_VENV IAC_VENV RIE
+export WEED AWS_VENV IAC_VENV CHECKOV_VENV MINISTACK_VENV ZIG_VENV RIE

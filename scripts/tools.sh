@@ -9,6 +9,10 @@
 #   aws        moto's server and the AWS command line         (a virtual environment)
 #   lambda     AWS's Lambda Runtime Interface Emulator        (out of the SAM wheel)
 #   iac        sam, cfn-lint, shellcheck
+#   checkov    checkov                                        (a virtual environment)
+#   ministack  an AWS account on this machine: Lambda, Scheduler, CloudFormation (a virtual environment)
+#   zig        cargo-zigbuild and zig                         (a virtual environment)
+#   elf        readelf
 #   rust       cargo-nextest
 #   bench      zstd and GNU time
 #
@@ -183,6 +187,14 @@ rust() {
 
 bench() { apt_install zstd time; }
 
+checkov() { venv "$CHECKOV_VENV" "$ROOT/scripts/requirements/checkov.txt"; }
+
+ministack() { venv "$MINISTACK_VENV" "$ROOT/scripts/requirements/ministack.txt"; }
+
+zig() { venv "$ZIG_VENV" "$ROOT/scripts/requirements/zig.txt"; }
+
+elf() { apt_install binutils; }
+
 mkdir -p "$TOOLS"
 LOG=$(mktemp)
 trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
@@ -190,10 +202,10 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench checkov ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | bench) "$group" ;;
+    postgres | majors | s3 | aws | lambda | iac | rust | bench | checkov | ministack | zig | elf) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done

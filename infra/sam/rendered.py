@@ -1,0 +1,356 @@
+#!/usr/bin/env python3
+"""What template.yaml comes to with given parameters, as far as the tests need it.
+
+    rendered.py presets                                 name and spec of each retention preset
+    rendered.py rules PRESET                            the bucket's lifecycle rules, as S3 has them
+    rendered.py policy ROLE [NAME=VALUE]...             the policy of a role of the template
+    rendered.py check [DOCUMENT]                        what every deployment must hold, whatever its parameters
+
+NAME is a parameter, or a resource whose Ref or ARN (`NAME.Arn`) is to be the given value. The template is parsed as
+YAML and its functions are computed; nothing is guessed from its text.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "template.yaml"
+ACCOUNT, REGION = "123456789012", "us-east-1"
+SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:shop-AbCdEf"
+
+# What each condition of the template hangs on: every one of these is set in one run of `check` and absent in another.
+EVERYTHING = {
+    "SubnetIds": "subnet-0a,subnet-0b",
+    "SecurityGroupIds": "sg-0a",
+    "SecretKmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/5ec0",
+    "BucketKmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/b0c0",
+    "ObjectLockDays": 14,
+    "AccessLogBucket": "logs",
+    "NotificationEmail": "dba@example.com",
+    "IncrementalSchedule": "rate(1 hour)",
+    "DrillSchedule": "rate(7 days)",
+    "ExtraLayerArns": f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:server:1",
+    "HandoverClusterArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/backups",
+    "HandoverTaskFamily": "pgstow",
+    "HandoverTaskRoleArn": f"arn:aws:iam::{ACCOUNT}:role/task",
+    "HandoverExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/execution",
+    "HandoverSubnetIds": "subnet-0a",
+    "HandoverSecurityGroupIds": "sg-0a",
+    "AllowRestore": "true",
+    "TargetSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:target-AbCdEf",
+}
+
+
+class Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms, each read as the long one."""
+
+
+def short_form(loader, suffix, node):
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+        if suffix == "GetAtt":
+            value = value.split(".", 1)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+
+
+Loader.add_multi_constructor("!", short_form)
+
+
+def load():
+    """The parsed template; a key that stands twice would quietly win over the first."""
+    text = TEMPLATE.read_text()
+
+    def look(node):
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    sys.exit(f"{TEMPLATE.name}: the key {key} stands twice, at {node.start_mark}")
+            for _, value in node.value:
+                look(value)
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                look(value)
+
+    look(yaml.compose(text, Loader))
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader)):
+        sys.exit(f"{TEMPLATE.name}: CloudFormation knows no YAML aliases")
+    return yaml.load(text, Loader)
+
+
+ABSENT = object()
+
+
+class Deployment:
+    """The template with its parameters filled in."""
+
+    def __init__(self, **given):
+        self.template = load()
+        self.parameters = {
+            name: given.pop(name) if name in given else spec.get("Default", SECRET)
+            for name, spec in self.template["Parameters"].items()
+        }
+        self.overrides = given
+        self.pseudo = {
+            "AWS::Partition": "aws",
+            "AWS::Region": REGION,
+            "AWS::AccountId": ACCOUNT,
+            "AWS::StackName": "pgstow",
+            "AWS::NoValue": ABSENT,
+        }
+
+    def resource(self, name):
+        """A resource's properties, or None where its condition takes it out."""
+        resource = self.template["Resources"][name]
+        if "Condition" in resource and not self.condition(resource["Condition"]):
+            return None
+        return self.value(resource.get("Properties", {}))
+
+    def resources(self, kind):
+        names = [name for name, resource in self.template["Resources"].items() if resource["Type"] == kind]
+        found = {name: self.resource(name) for name in names}
+        return {name: properties for name, properties in found.items() if properties is not None}
+
+    def condition(self, name):
+        return self.value(self.template["Conditions"][name])
+
+    def ref(self, name):
+        for known in (self.pseudo, self.parameters, self.overrides):
+            if name in known:
+                return known[name]
+        if name not in self.template["Resources"]:
+            sys.exit(f"{TEMPLATE.name}: nothing is called {name}")
+        return f"arn:aws:of:{REGION}:{ACCOUNT}:{name}" if self.refers_by_arn(name) else f"the-{name.lower()}"
+
+    def refers_by_arn(self, name):
+        return self.template["Resources"][name]["Type"] in ("AWS::SNS::Topic", "AWS::Serverless::LayerVersion")
+
+    def attribute(self, name, attribute):
+        return self.overrides.get(f"{name}.{attribute}") or f"arn:aws:of:{REGION}:{ACCOUNT}:{name}"
+
+    def value(self, node):
+        if isinstance(node, list):
+            values = [self.value(item) for item in node]
+            return [value for value in values if value is not ABSENT]
+        if not isinstance(node, dict):
+            return node
+        if len(node) == 1:
+            (name, argument), = node.items()
+            if name == "Ref":
+                return self.ref(argument)
+            if name == "Condition" and isinstance(argument, str):
+                return self.condition(argument)
+            if name.startswith("Fn::"):
+                return self.function(name[4:], argument)
+        values = {key: self.value(item) for key, item in node.items()}
+        return {key: value for key, value in values.items() if value is not ABSENT}
+
+    def function(self, name, argument):
+        match name:
+            case "If":
+                condition, yes, no = argument
+                return self.value(yes if self.condition(condition) else no)
+            case "Equals":
+                left, right = self.value(argument)
+                return str(left) == str(right)
+            case "Not":
+                return not self.value(argument)[0]
+            case "And":
+                return all(self.value(argument))
+            case "Or":
+                return any(self.value(argument))
+            case "GetAtt":
+                return self.attribute(*argument)
+            case "Sub":
+                text, values = argument if isinstance(argument, list) else (argument, {})
+                return re.sub(r"\$\{([^}]+)\}", lambda found: self.substituted(found[1], values), text)
+            case "Split":
+                separator, text = self.value(argument)
+                return text.split(separator)
+            case "FindInMap":
+                table, first, second = self.value(argument)
+                return self.template["Mappings"][table][str(first)][second]
+            case _:
+                sys.exit(f"{TEMPLATE.name}: Fn::{name} is not known to {Path(__file__).name}")
+
+    def substituted(self, name, values):
+        if name in values:
+            return str(self.value(values[name]))
+        name, _, attribute = name.partition(".")
+        return str(self.attribute(name, attribute) if attribute else self.ref(name))
+
+
+def presets(template):
+    return {name: line["Spec"] for name, line in template["Mappings"]["Retention"].items()}
+
+
+def lifecycle_rules(preset):
+    """In the form in which S3 gives them back, from CloudFormation's."""
+    rules = []
+    for rule in Deployment(Retention=preset).resource("BackupBucket")["LifecycleConfiguration"]["Rules"]:
+        rule = dict(rule)
+        known = {"ID": rule.pop("Id"), "Status": rule.pop("Status")}
+        prefix, tags = rule.pop("Prefix"), rule.pop("TagFilters", None)
+        known["Filter"] = {"And": {"Prefix": prefix, "Tags": tags}} if tags else {"Prefix": prefix}
+        if "ExpirationInDays" in rule:
+            known["Expiration"] = {"Days": rule.pop("ExpirationInDays")}
+        for same in ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"):
+            if same in rule:
+                known[same] = rule.pop(same)
+        # A property that this does not know must not pass as equal.
+        known |= rule
+        rules.append(known)
+    return {"Rules": rules}
+
+
+def statements(deployment, role):
+    return [one for policy in deployment.resource(role)["Policies"] for one in policy["PolicyDocument"]["Statement"]]
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def check_policy(deployment, expect):
+    bucket = "arn:aws:s3:::the-backupbucket"
+    parameters = deployment.parameters
+    for role in deployment.resources("AWS::IAM::Role"):
+        found = statements(deployment, role)
+        sids = [one["Sid"] for one in found]
+        expect(len(set(sids)) == len(sids), f"{role}: two statements have the same Sid")
+        by_sid = {one["Sid"]: one for one in found}
+        for sid, one in by_sid.items():
+            actions, resources = listed(one["Action"]), listed(one["Resource"])
+            network = sid in ("AttachToTheNetwork", "ButNotByTheCode")
+            expect("NotAction" not in one and "NotResource" not in one, f"{role}: {sid} says what it is not about")
+            expect(not any("*" in action for action in actions), f"{role}: {sid} has a wildcard in an action")
+            if network:
+                continue
+            expect(one["Effect"] == "Allow", f"{role}: {sid} is not an Allow")
+            expect(
+                not any(word in action for action in actions for word in ("Delete", "Remove", "Bypass")),
+                f"{role}: {sid} allows a delete",
+            )
+            expect("*" not in resources and not any(r.endswith(":*:*") for r in resources), f"{role}: {sid} is about *")
+            for action in actions:
+                service, _, name = action.partition(":")
+                if service == "s3":
+                    on_bucket = name.startswith("List") and "Parts" not in name or name.startswith("GetBucket")
+                    on_bucket = on_bucket or name == "GetLifecycleConfiguration"
+                    wanted = bucket if on_bucket else f"{bucket}/pgstow/*"
+                    expect(resources == [wanted], f"{role}: {sid} is about {resources}, not {wanted}")
+                elif service == "secretsmanager":
+                    secrets = [parameters["DatabaseSecretArn"], parameters["TargetSecretArn"]]
+                    expect(resources[0] in secrets and len(resources) == 1, f"{role}: {sid} is about {resources}")
+                elif service == "kms":
+                    expect("kms:ViaService" in str(one.get("Condition")), f"{role}: {sid} is not bound to a service")
+        if "AttachToTheNetwork" in by_sid:
+            allowed, barred = by_sid["AttachToTheNetwork"], by_sid["ButNotByTheCode"]
+            bars = allowed["Action"] == barred["Action"] and barred["Effect"] == "Deny"
+            expect(bars, "the function's code is not barred from EC2")
+    in_network = parameters["SubnetIds"] != ""
+    sids = {one["Sid"] for one in statements(deployment, "BackupRole")}
+    for sid, wanted in {
+        "AttachToTheNetwork": in_network,
+        "EncryptBackups": parameters["BucketKmsKeyArn"] != "",
+        "DecryptTheSecret": parameters["SecretKmsKeyArn"] != "",
+        "ReadTheTargetsSecret": parameters["AllowRestore"] == "true",
+        "StartTheTask": parameters["HandoverClusterArn"] != "",
+        "GiveTheTaskItsRoles": parameters["HandoverClusterArn"] != "",
+        "EncryptTheMessage": parameters["EncryptMessages"] == "true",
+    }.items():
+        expect((sid in sids) == wanted, f"BackupRole: {sid} is {'missing' if wanted else 'there'}")
+    pass_role = [one for one in statements(deployment, "BackupRole") if one["Action"] == "iam:PassRole"]
+    for one in pass_role:
+        expect(
+            one["Resource"] == [parameters["HandoverTaskRoleArn"], parameters["HandoverExecutionRoleArn"]]
+            and one["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+            "iam:PassRole is not bound to the task's two roles and ECS",
+        )
+
+
+def check_rest(deployment, expect):
+    topic, queue = deployment.ref("BackupTopic"), deployment.attribute("DeadLetters", "Arn")
+    alarms = deployment.resources("AWS::CloudWatch::Alarm")
+    for name, alarm in alarms.items():
+        expect(alarm["AlarmActions"] == [topic], f"{name} does not go to the topic")
+    silence = alarms["NoGoodBackup"]
+    expect(silence["TreatMissingData"] == "breaching", "silence raises no alarm")
+    hours = deployment.parameters["MaxAgeHours"]
+    expect(silence["EvaluationPeriods"] == hours, "the alarm on silence has its own time")
+    limit = int(deployment.parameters["Timeout"])
+    expect(alarms["NearTheTimeLimit"]["Threshold"] == limit * 800, "the alarm on the time limit has its own limit")
+    for name, schedule in deployment.resources("AWS::Scheduler::Schedule").items():
+        event = json.loads(schedule["Target"]["Input"])
+        expect(schedule["Target"]["DeadLetterConfig"]["Arn"] == queue, f"{name} loses what cannot be delivered")
+        expect(schedule["FlexibleTimeWindow"]["Mode"] == "OFF", f"{name} is not punctual")
+        if event["action"] == "backup":
+            expect("<aws.scheduler.scheduled-time>" in event["event_id"], f"{name}: an event may make two backups")
+            expect(event["trigger"] == "schedule", f"{name}: the trigger is not the schedule")
+    function = deployment.resource("BackupFunction")
+    environment = function["Environment"]["Variables"]
+    expect(environment["BACKUP_STORE"] == "s3://the-backupbucket/pgstow", "the store is elsewhere")
+    expect(not any("*" in str(value) or value == "" for value in environment.values()), "an empty variable is set")
+    bucket = deployment.resource("BackupBucket")
+    expect(all(bucket["PublicAccessBlockConfiguration"].values()), "the bucket may become public")
+    expect(bucket["VersioningConfiguration"]["Status"] == "Enabled", "the bucket is not versioned")
+
+
+def check(document):
+    template = load()
+    broken = []
+
+    def expect(holds, what):
+        if not holds and what not in broken:
+            broken.append(what)
+
+    # All at once and nothing at all, then each setting alone, in case one hides another.
+    groups = [{}, EVERYTHING, EVERYTHING | {"EncryptMessages": "false"}]
+    together = ("Handover", "Target", "Allow")
+    groups += [{name: value} for name, value in EVERYTHING.items() if not name.startswith(together)]
+    for given in groups:
+        deployment = Deployment(**given)
+        check_policy(deployment, expect)
+        check_rest(deployment, expect)
+    for seconds in template["Parameters"]["Timeout"]["AllowedValues"]:
+        check_rest(Deployment(Timeout=seconds), expect)
+    missing = [name for name in EVERYTHING if name not in template["Parameters"]]
+    expect(not missing, f"not parameters of the template: {missing}")
+    required = [name for name, spec in template["Parameters"].items() if "Default" not in spec]
+    expect(required == ["DatabaseSecretArn"], f"more than one required parameter: {required}")
+    expect(
+        list(presets(template)) == template["Parameters"]["Retention"]["AllowedValues"],
+        "the presets of Mappings and of the parameter Retention differ",
+    )
+    if document:
+        text = Path(document).read_text()
+        deployment = Deployment(**EVERYTHING)
+        sids = {one["Sid"] for role in deployment.resources("AWS::IAM::Role") for one in statements(deployment, role)}
+        for name in [*template["Parameters"], *sids, *template["Outputs"]]:
+            expect(f"`{name}`" in text, f"{document} does not name `{name}`")
+    for what in broken:
+        print(f"{TEMPLATE.name}: {what}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["presets"]:
+            for name, spec in presets(load()).items():
+                print(name, spec)
+        case ["rules", preset]:
+            print(json.dumps(lifecycle_rules(preset), indent=2))
+        case ["policy", role, *given]:
+            deployment = Deployment(**dict(one.split("=", 1) for one in given))
+            print(json.dumps({"Version": "2012-10-17", "Statement": statements(deployment, role)}))
+        case ["check", *document] if len(document) < 2:
+            sys.exit(check(*document or [None]))
+        case _:
+            sys.exit(__doc__)
