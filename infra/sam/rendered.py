@@ -23,6 +23,11 @@ SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:shop-AbCdEf"
 
 # What each condition of the template hangs on: every one of these is set in one run of `check` and absent in another.
 EVERYTHING = {
+    "TlsMode": "verify-full",
+    "TlsRootCertificate": "/opt/rds.pem",
+    "DatabaseHost": "db.example",
+    "DatabasePort": "5433",
+    "DatabaseName": "shop",
     "SubnetIds": "subnet-0a,subnet-0b",
     "SecurityGroupIds": "sg-0a",
     "SecretKmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/5ec0",
