@@ -5,12 +5,8 @@ resource "aws_sqs_queue" "dead_letters" {
   name                      = "${var.name}-dead-letters"
   message_retention_seconds = 14 * 24 * 3600
   sqs_managed_sse_enabled   = true
+  policy                    = data.aws_iam_policy_document.dead_letters.json
   tags                      = var.tags
-}
-
-resource "aws_sqs_queue_policy" "dead_letters" {
-  queue_url = aws_sqs_queue.dead_letters.id
-  policy    = data.aws_iam_policy_document.dead_letters.json
 }
 
 # It grants nothing: those who send have it in their roles.
@@ -19,7 +15,7 @@ data "aws_iam_policy_document" "dead_letters" {
     sid       = "EncryptedConnectionsOnly"
     effect    = "Deny"
     actions   = ["sqs:SendMessage", "sqs:ReceiveMessage"]
-    resources = [aws_sqs_queue.dead_letters.arn]
+    resources = ["arn:${local.partition}:sqs:${local.region}:${local.account}:${var.name}-dead-letters"]
 
     principals {
       type        = "*"
