@@ -9,6 +9,7 @@
 #   aws        moto's server and the AWS command line         (a virtual environment)
 #   lambda     AWS's Lambda Runtime Interface Emulator        (out of the SAM wheel)
 #   iac        sam, cfn-lint, shellcheck
+#   checkov    checkov                                        (a virtual environment)
 #   rust       cargo-nextest
 #   bench      zstd and GNU time
 #
@@ -183,6 +184,8 @@ rust() {
 
 bench() { apt_install zstd time; }
 
+checkov() { venv "$CHECKOV_VENV" "$ROOT/scripts/requirements/checkov.txt"; }
+
 mkdir -p "$TOOLS"
 LOG=$(mktemp)
 trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
@@ -190,10 +193,10 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench checkov
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | bench) "$group" ;;
+    postgres | majors | s3 | aws | lambda | iac | rust | bench | checkov) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done
