@@ -129,7 +129,8 @@ certificates() {
 }
 
 users() {
-    mkdir -p "$FOLDER/etc" "$FOLDER/home/pgstow" "$FOLDER/backups" "$FOLDER/tmp"
+    # What an engine mounts must be there, since it cannot make it in a read-only file system.
+    mkdir -p "$FOLDER"/{etc,home/pgstow,backups,tmp,dev,proc,sys}
     # initdb and libpq ask who they are; a drill that runs as root takes `nobody`.
     cat >"$FOLDER/etc/passwd" <<'PASSWD'
 root:x:0:0:root:/:/usr/sbin/nologin
