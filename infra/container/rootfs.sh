@@ -206,4 +206,5 @@ for deb in "${DEBS[@]}"; do unpack_deb "$deb"; done
 certificates
 users
 programs
-chmod -R go-w "$FOLDER/etc" "$FOLDER/opt" "$FOLDER/usr"
+# The tarballs' own modes close some libraries to others.
+chmod -R u=rwX,go=rX "$FOLDER/etc" "$FOLDER/opt" "$FOLDER/usr" "$FOLDER/var"
