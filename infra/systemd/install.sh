@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Installs pgstow as systemd units: the program, the units, its user, and settings to fill in.
+#
+#   install.sh BINARY          as root; DESTDIR names another root than /
+#
+# Settings and credentials that are there already stay as they are. Nothing is started: fill in
+# /etc/pgstow, then  systemctl enable --now pgstow-backup.timer pgstow-verify.timer
+set -euo pipefail
+
+BINARY=${1:-}
+[ -x "$BINARY" ] || {
+    echo "install.sh: name the pgstow binary" >&2
+    exit 2
+}
+HERE=$(cd "$(dirname "$0")" && pwd)
+DESTDIR=${DESTDIR:-}
+
+install -D -m 755 "$BINARY" "$DESTDIR/usr/local/bin/pgstow"
+install -D -m 644 "$HERE/../../docs/deploy-systemd.md" "$DESTDIR/usr/local/share/doc/pgstow/deploy-systemd.md"
+for unit in "$HERE"/*.service "$HERE"/*.timer; do
+    install -D -m 644 "$unit" "$DESTDIR/etc/systemd/system/${unit##*/}"
+done
+install -D -m 644 "$HERE/pgstow.sysusers" "$DESTDIR/etc/sysusers.d/pgstow.conf"
+[ -e "$DESTDIR/etc/pgstow/settings.env" ] ||
+    install -D -m 644 "$HERE/settings.env" "$DESTDIR/etc/pgstow/settings.env"
+# Root alone reads it, and gives it to each run.
+[ -e "$DESTDIR/etc/pgstow/credentials.env" ] ||
+    install -D -m 600 "$HERE/credentials.env" "$DESTDIR/etc/pgstow/credentials.env"
+systemd-sysusers ${DESTDIR:+--root="$DESTDIR"} "$DESTDIR/etc/sysusers.d/pgstow.conf"
+[ -n "$DESTDIR" ] || systemctl daemon-reload

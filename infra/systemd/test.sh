@@ -1,0 +1,196 @@
+#!/usr/bin/env bash
+# The units, checked and run by a real systemd.
+#
+#   infra/systemd/test.sh          PGSTOW names the binary; default: target/debug/pgstow
+#
+# A systemd of its own is started in namespaces, on a copy of this machine's files that keeps all
+# changes in memory (an overlay), with nothing in it but its journal and what install.sh installs
+# there. So the units are started, sandboxed, given their credentials, stopped and failed by systemd
+# itself; this machine's own systemd, if it has one, is left alone.
+set -euo pipefail
+# Before place.sh, which forgets all that begins with PG.
+BINARY=${PGSTOW:-target/debug/pgstow}
+# shellcheck source=scripts/place.sh
+. "$(dirname "$0")/../../scripts/place.sh"
+# shellcheck source=scripts/sample.sh
+. "$ROOT/scripts/sample.sh"
+cd "$ROOT"
+
+[ -x "$BINARY" ] || die "there is no $BINARY: cargo build, or name another one in PGSTOW"
+BINARY=$(realpath "$BINARY")
+[ "$(id -u)" = 0 ] || die "a systemd of its own wants root"
+scripts/tools.sh postgres deploy
+HERE=$ROOT/infra/systemd
+
+say "systemd-analyze security: at most 1.5 of 10"
+for unit in "$HERE"/pgstow-backup.service "$HERE"/pgstow-verify.service; do
+    systemd-analyze security --offline=true --threshold=15 --no-pager "$unit" >/dev/null ||
+        die "${unit##*/} is more exposed than that: systemd-analyze security --offline=true $unit"
+done
+systemd-analyze security --offline=true --threshold=25 --no-pager "$HERE/pgstow-failed@.service" >/dev/null ||
+    die "pgstow-failed@.service is more exposed than 2.5 of 10"
+
+WORK=$(mktemp -d /tmp/pgstow-systemd.XXXXXX)
+# What runs in it is ended by the group's own switch, whatever it has started meanwhile.
+GROUPS_AT=$(findmnt -n -t cgroup2 -o TARGET | head -n 1)
+[ -n "$GROUPS_AT" ] || die "there is no cgroup2 file system"
+GROUP=$GROUPS_AT/${WORK##*/}
+BOOT=
+LOCK=
+clean_up() {
+    [ -z "$LOCK" ] || kill "$LOCK" 2>/dev/null || true
+    if [ -d "$GROUP" ]; then
+        echo 1 >"$GROUP/cgroup.kill" || true
+        [ -z "$BOOT" ] || wait "$BOOT" 2>/dev/null || true
+        for _ in $(seq 50); do
+            find "$GROUP" -depth -type d -exec rmdir {} + 2>/dev/null && break
+            sleep 0.1
+        done
+    fi
+    scripts/services.sh stop --into "$WORK/services" || true
+    rm -rf "$WORK"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+scripts/services.sh start --into "$WORK/services" --owner $$ pg15
+# shellcheck source=/dev/null
+. "$WORK/services/env"
+load_sample "$PGSTOW_TEST_PG_BIN_15" "$PGSTOW_TEST_PG15_URL"
+
+mkdir "$WORK/memory" "$GROUP"
+cat >"$WORK/boot.sh" <<'BOOT'
+set -eu
+work=$1 here=$2 binary=$3
+mount -t tmpfs tmpfs "$work/memory"
+mkdir "$work"/memory/{upper,work,root}
+root=$work/memory/root
+mount -t overlay overlay -o "lowerdir=/,upperdir=$work/memory/upper,workdir=$work/memory/work" "$root"
+mount -t proc proc "$root/proc"
+mount -t sysfs -o ro sysfs "$root/sys"
+mount -t tmpfs tmpfs "$root/sys/fs/cgroup"
+mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+for folder in run tmp dev; do mount -t tmpfs tmpfs "$root/$folder"; done
+mkdir "$root"/dev/{pts,shm}
+for device in null zero random urandom full tty; do
+    : >"$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+# A bare system: nothing that this machine's own would start at boot.
+rm -rf "$root"/etc/systemd/system "$root"/{lib,usr/lib}/systemd/system/*.{wants,requires}
+mkdir "$root/etc/systemd/system"
+printf '[Unit]\nDefaultDependencies=no\nWants=systemd-journald.service systemd-journald.socket\n' \
+    >"$root/etc/systemd/system/bare.target"
+# A system target of its own name does as much as that one here: nothing.
+for target in sysinit basic; do
+    printf '[Unit]\nDefaultDependencies=no\n' >"$root/etc/systemd/system/$target.target"
+done
+DESTDIR=$root "$here/install.sh" "$binary"
+# Not chroot: units have mount namespaces of their own, made from the root of this one.
+cd "$root"
+mkdir -p old
+pivot_root . old
+umount -l /old
+exec env -i container=pgstow-test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    /lib/systemd/systemd --system --unit=bare.target --log-target=journal --show-status=no
+BOOT
+(
+    echo "$BASHPID" >"$GROUP/cgroup.procs"
+    exec unshare --mount --pid --ipc --uts --cgroup --fork --kill-child=KILL \
+        bash "$WORK/boot.sh" "$WORK" "$HERE" "$BINARY" >"$WORK/boot.log" 2>&1
+) &
+BOOT=$!
+
+# In the namespaces of that systemd.
+first() { cat "/proc/$BOOT/task/$BOOT/children" 2>/dev/null | cut -d ' ' -f 1; }
+inside() { nsenter --target "$INIT" --mount --pid --ipc --uts --cgroup --root --wd "$@"; }
+INIT=
+for _ in $(seq 200); do
+    INIT=$(first)
+    [ -n "$INIT" ] && inside systemctl is-system-running >/dev/null 2>&1 && break
+    kill -0 "$BOOT" 2>/dev/null || break
+    sleep 0.1
+done
+inside systemctl is-system-running >/dev/null || {
+    cat "$WORK/boot.log" >&2
+    die "systemd does not run"
+}
+say "$(inside systemctl --version | head -n 1) runs in namespaces of its own"
+
+say "systemd-analyze verify: services and timers, as installed"
+answer=$(inside systemd-analyze verify --man=no --recursive-errors=one pgstow-backup.service pgstow-backup.timer \
+    pgstow-verify.service pgstow-verify.timer pgstow-failed@pgstow-backup.service 2>&1) || die "$answer"
+[ -z "$answer" ] || die "$answer"
+
+into() { inside tee "$1" >/dev/null; }
+credentials() { echo "DATABASE_URL=$1" | into /etc/pgstow/credentials.env; }
+property() { inside systemctl show --property="$2" --value "$1"; }
+log() { inside journalctl --no-pager -q -o cat -u "$1"; }
+start() {
+    inside systemctl start "$1" || {
+        log "$1" >&2
+        die "$1 failed"
+    }
+}
+[ "$(inside stat -c '%U %a' /etc/pgstow/credentials.env)" = 'root 600' ] || die "credentials.env is open to others"
+credentials "$(database_url "$PGSTOW_TEST_PG15_URL" shop)"
+
+start pgstow-backup.service
+backups=$(inside find /var/lib/pgstow/backups -name manifest.json | wc -l)
+[ "$backups" = 1 ] || die "there are $backups backups"
+open=$(inside find /var/lib/pgstow \( -perm /077 -o ! -user pgstow \) -print)
+[ -z "$open" ] || die "open to others: $open"
+say "pgstow-backup.service: a backup into /var/lib/pgstow/backups, which only the user pgstow may read"
+
+start pgstow-verify.service
+[ "$(inside find /var/cache/pgstow -mindepth 1 -maxdepth 1 -name 'pgstow*' | wc -l)" = 0 ] || die "the drill has left something"
+say "pgstow-verify.service: $(log pgstow-verify.service | grep -m 1 shop/)"
+
+if "$BINARY" backup --help | grep -q metrics-file; then
+    for file in backup verify; do
+        [ "$(inside stat -c %a "/run/pgstow/$file.prom")" = 644 ] || die "node exporter may not read $file.prom"
+    done
+    say "metrics for node exporter in /run/pgstow"
+fi
+
+# Stopped while pg_dump waits for a lock.
+printf 'BEGIN; LOCK TABLE orders; SELECT 1; SELECT pg_sleep(60);' |
+    "$PGSTOW_TEST_PG_BIN_15/psql" -X -q -d "$(database_url "$PGSTOW_TEST_PG15_URL" shop)" >"$WORK/lock.txt" 2>&1 &
+LOCK=$!
+inside systemctl start --no-block pgstow-backup.service
+for _ in $(seq 100); do
+    inside systemctl show -p ControlGroup --value pgstow-backup.service >/dev/null
+    inside systemctl status --no-pager pgstow-backup.service 2>/dev/null | grep -q 'pg_dump ' && break
+    sleep 0.1
+done
+inside systemctl stop pgstow-backup.service
+kill "$LOCK" 2>/dev/null || true
+LOCK=
+[ "$(property pgstow-backup.service ExecMainStatus)" = 143 ] || {
+    log pgstow-backup.service >&2
+    die "stopped, it ended with $(property pgstow-backup.service ExecMainStatus)"
+}
+[ "$(inside find /var/lib/pgstow/backups -name manifest.json | wc -l)" = 1 ] || die "a stopped backup has left one"
+say "systemctl stop: a clean abort, nothing visible left"
+
+# A password that has become wrong: no second try, and the hook.
+inside systemctl reset-failed
+credentials "$(database_url "${PGSTOW_TEST_PG15_URL/postgres:/postgres:wrong}" shop)"
+! inside systemctl start pgstow-backup.service 2>/dev/null || die "a wrong password did not fail the unit"
+[ "$(property pgstow-backup.service ExecMainStatus)" = 11 ] || die "it ended with $(property pgstow-backup.service ExecMainStatus)"
+[ "$(property pgstow-backup.service ActiveState)" = failed ] || die "it is tried again"
+for _ in $(seq 50); do
+    [ -n "$(log pgstow-failed@pgstow-backup.service.service)" ] && break
+    sleep 0.1
+done
+[ "$(property pgstow-failed@pgstow-backup.service.service Result)" = success ] && [ -n "$(property pgstow-failed@pgstow-backup.service.service ExecMainStartTimestamp)" ] ||
+    die "the hook did not run"
+say "a wrong password: the unit fails at once, and pgstow-failed@ is started"
+
+inside systemctl enable --now -q pgstow-backup.timer pgstow-verify.timer
+for timer in pgstow-backup.timer pgstow-verify.timer; do
+    next=$(property "$timer" NextElapseUSecRealtime)
+    [ -n "$next" ] || die "$timer does not know its next run"
+    say "$timer: next on $next"
+done
