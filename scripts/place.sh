@@ -59,5 +59,6 @@ postgres_bin() {
 WEED="$TOOLS/seaweedfs-$SEAWEEDFS/weed"
 AWS_VENV="$TOOLS/venv-aws"
 IAC_VENV="$TOOLS/venv-iac"
+LAYER_VENV="$TOOLS/venv-layer"
 RIE="$TOOLS/aws-sam-cli-$AWS_SAM_CLI/aws-lambda-rie"
-export WEED AWS_VENV IAC_VENV RIE
+export WEED AWS_VENV IAC_VENV LAYER_VENV RIE

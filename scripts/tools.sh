@@ -11,6 +11,7 @@
 #   iac        sam, cfn-lint, shellcheck
 #   rust       cargo-nextest
 #   bench      zstd and GNU time
+#   layer      what builds and checks the Lambda layers: patchelf, pyelftools, binutils of both architectures
 #
 # Quick when all is there. What is half there is made anew: every tool is put together beside
 # its place and moved into it when it is whole.
@@ -183,6 +184,13 @@ rust() {
 
 bench() { apt_install zstd time; }
 
+layer() {
+    local foreign=aarch64-linux-gnu
+    [ "$(uname -m)" != aarch64 ] || foreign=x86-64-linux-gnu
+    apt_install binutils "binutils-$foreign"
+    venv "$LAYER_VENV" "$ROOT/scripts/requirements/layer.txt"
+}
+
 mkdir -p "$TOOLS"
 LOG=$(mktemp)
 trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
@@ -190,10 +198,10 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench layer
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | bench) "$group" ;;
+    postgres | majors | s3 | aws | lambda | iac | rust | bench | layer) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done
