@@ -11,7 +11,7 @@
 #   iac        sam, cfn-lint, shellcheck
 #   rust       cargo-nextest
 #   bench      zstd and GNU time
-#   layer      what builds and checks the Lambda layers: patchelf, pyelftools, binutils of both architectures
+#   layer      what builds and checks the Lambda layers: patchelf, binutils of both architectures
 #
 # Quick when all is there. What is half there is made anew: every tool is put together beside
 # its place and moved into it when it is whole.

