@@ -80,7 +80,7 @@ example() {
     cd "$WORK/module/examples/$name"
 
     port=$(python3 "$ROOT/scripts/net.py" ports 1)
-    "$AWS_VENV/bin/python" "$MODULE/moto.py" "$port" >"$WORK/$name.moto" 2>&1 </dev/null &
+    "$AWS_VENV/bin/python" "$MODULE/account.py" "$port" >"$WORK/$name.moto" 2>&1 </dev/null &
     export AWS_ENDPOINT_URL=http://127.0.0.1:$port
     # Nothing of the example is changed; this is laid over its provider.
     cat >moto_override.tf <<TF

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A moto server for the module's test:  moto.py PORT
+"""A moto server for the module's test:  account.py PORT
 
 moto's own server but for one header. S3 answers a PutBucketLifecycleConfiguration with the size under which it moves
 nothing; moto says it only when asked for the rules. Terraform's provider holds one against the other, and would wait three
