@@ -177,7 +177,7 @@ mod tests {
         let ill = MemoryStore::without_lifecycle();
         ill.fault(Op::List, 1, Fault::Reject);
         assert_eq!(seen_in(&ill, "shop", None).await.unwrap_err().code(), Code::Store);
-        ill.fault(Op::List, 2, Fault::Reject);
+        ill.fault(Op::List, 1, Fault::Reject);
         let copy = MemoryStore::without_lifecycle();
         plant(&copy, &sample(&day(1), Tier::Daily), "");
         let ill: Arc<dyn Store> = Arc::new(ill);

@@ -38,10 +38,10 @@ fn a_function_writes_lines_under_its_own_name() {
 #[test]
 fn names_that_cloudwatch_would_drop_are_refused() {
     env(&[("BACKUP_METRICS_NAMESPACE", "Backups/pg #1")]).load();
-    for wrong in [":x", "", "AWS/RDS", "ü", "a\"b", &"x".repeat(256)] {
+    for wrong in [":x", "AWS/RDS", "ü", "a\"b", &"x".repeat(256)] {
         env(&[("BACKUP_METRICS_NAMESPACE", wrong)]).refused(&["BACKUP_METRICS_NAMESPACE"]);
     }
-    for wrong in [":x", "", "ü", "a\nb", &"x".repeat(256)] {
+    for wrong in [":x", "ü", "a\nb", &"x".repeat(256)] {
         env(&[("BACKUP_METRICS_SERVICE", wrong)]).refused(&["BACKUP_METRICS_SERVICE"]);
     }
     env(&[("BACKUP_METRICS", "statsd")]).refused(&["BACKUP_METRICS", "emf or none"]);
@@ -59,7 +59,9 @@ fn a_file_is_found_from_the_working_folder_and_must_have_the_collectors_ending()
         "{notes:?}"
     );
     env(&[("BACKUP_METRICS_FILE", "/var/lib/")]).refused(&["BACKUP_METRICS_FILE", "pgstow.prom"]);
-    env(&[("BACKUP_METRICS_FILE", "")]).refused(&["BACKUP_METRICS_FILE", "empty"]);
+    Place::new()
+        .flag("BACKUP_METRICS_FILE", "")
+        .refused(&["--metrics-file", "empty"]);
 }
 
 #[test]
