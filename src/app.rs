@@ -4,6 +4,7 @@
 mod aftermath;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -12,7 +13,8 @@ use crate::backup::{self, Job};
 use crate::command::{BackupRequest, Command, RestoreRequest, VerifyRequest};
 use crate::doctor::{self, Checkup};
 use crate::download;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::handover::Handover;
 use crate::lifecycle;
 use crate::list;
 use crate::notify::{Notifier, Sns};
@@ -30,6 +32,9 @@ use crate::store::s3::S3;
 use crate::verify::{self, VerifyReport};
 use aftermath::Aftermath;
 
+/// For the handover of a run whose time is up: somebody must still be told if it fails.
+const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
+
 pub struct App {
     settings: Settings,
     /// The first is the primary.
@@ -38,6 +43,7 @@ pub struct App {
     /// Into the database that a restore fills.
     target: Option<Credentials>,
     notifier: Option<Box<dyn Notifier>>,
+    handover: Option<Handover>,
     clock: Clock,
     host: String,
 }
@@ -46,6 +52,7 @@ impl App {
     /// Makes every client that the settings call for. Nothing is sent yet.
     pub async fn new(settings: Settings) -> Result<App> {
         let needs_aws = settings.sns_topic_arn.is_some()
+            || settings.handover.is_some()
             || [&settings.source, &settings.target]
                 .iter()
                 .any(|source| matches!(source, Source::Secret { .. }))
@@ -88,6 +95,10 @@ impl App {
             Some(topic) => Some(Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws), topic))),
             None => None,
         };
+        let handover = match &settings.handover {
+            Some(task) => Some(Handover::new(aws::ecs_client(aws()?, &settings.aws), task.clone())),
+            None => None,
+        };
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(App {
             settings,
@@ -95,6 +106,7 @@ impl App {
             credentials,
             target,
             notifier,
+            handover,
             clock: Timestamp::now,
             host,
         })
@@ -199,6 +211,11 @@ impl App {
             .map(|report| Report::Restore(Box::new(report)))
     }
 
+    /// Whether an event may ask for a restore.
+    pub fn allows_restore(&self) -> bool {
+        self.settings.allow_restore
+    }
+
     /// The database that the settings name, where they name one without being asked further.
     fn source_database(&self) -> Option<String> {
         self.credentials.as_ref().and_then(Credentials::database)
@@ -220,9 +237,34 @@ impl App {
             stop,
             observer,
         };
-        backup::run(&job, request)
-            .await
-            .map(|report| Report::Backup(Box::new(report)))
+        match backup::run(&job, request).await {
+            Ok(report) => Ok(Report::Backup(Box::new(report))),
+            Err(error) => self.hand_over(request, error, stop).await,
+        }
+    }
+
+    /// A backup for which the time is too short goes on elsewhere, where the settings say so; that
+    /// run tells how it ended, so nothing is told here.
+    async fn hand_over(&self, request: &BackupRequest, error: Error, stop: &Stop) -> Result<Report> {
+        let Some(handover) = self.handover.as_ref().filter(|_| error.code() == Code::Deadline) else {
+            return Err(error);
+        };
+        let start = handover.start(request, &error);
+        let started = match stop.reason() {
+            None => start.await,
+            Some(_) => tokio::time::timeout(HANDOVER_AT_THE_END, start)
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Error::new(
+                        Code::Deadline,
+                        "ECS did not answer in the time that was left",
+                    ))
+                }),
+        };
+        match started {
+            Ok(report) => Ok(Report::HandedOver(report)),
+            Err(second) => Err(error.hint(second.hint_text().to_owned()).also(second)),
+        }
     }
 
     /// After a run, since that may have been the first to learn the database's name.

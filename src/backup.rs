@@ -3,6 +3,7 @@
 //! What each step leaves behind when the run dies there is said in docs/SEMANTICS.md; the order
 //! of the steps is what makes it true.
 
+mod forecast;
 mod record;
 mod replicas;
 mod sidecars;
@@ -20,7 +21,7 @@ use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
 use crate::lease::{Acquired, Holder, Lease, Previous};
 use crate::leftovers::Cleared;
-use crate::postgres::{Passfile, Programs, Session};
+use crate::postgres::{DatabaseSize, Passfile, Programs, Session};
 use crate::private_folder;
 use crate::progress::Observer;
 use crate::report::BackupReport;
@@ -121,6 +122,7 @@ async fn under_lease(
         id,
         tier,
         started,
+        size,
         cleared,
     } = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
         Found::Made(id) => return record::repeated(&*replicas.primary(), &id).await,
@@ -128,7 +130,7 @@ async fn under_lease(
     };
     let mut record = Record::begin(job, request, source, id, tier, started);
     record.leftovers(took_over, cleared);
-    let made = make(job, source, &mut replicas, lease, &mut record).await;
+    let made = make(job, source, &size, &mut replicas, lease, &mut record).await;
     match made {
         Ok(()) => Ok(record.report(&replicas)),
         Err(error) => Err(replicas.give_up(error).await),
@@ -146,6 +148,7 @@ struct Prepared {
     id: BackupId,
     tier: Tier,
     started: Timestamp,
+    size: DatabaseSize,
     cleared: Cleared,
 }
 
@@ -168,6 +171,12 @@ async fn prepare(
     {
         return Ok(Found::Made(made.id));
     }
+    let size = answered(job, source.session.size()).await?;
+    if let Some(deadline) = job.stop.deadline() {
+        let past = catalog::newest_good(store, &listed, forecast::ASKED).await?;
+        let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
+        forecast::check(&size, job.settings.threads, &past, left)?;
+    }
     // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
     // no listing shows: under the same id it would pass for ours.
     let dead = took_over.and_then(Previous::backup_id);
@@ -180,6 +189,7 @@ async fn prepare(
         id,
         tier,
         started,
+        size,
         cleared,
     }))
 }
@@ -188,6 +198,7 @@ async fn prepare(
 async fn make(
     job: &Job<'_>,
     source: &Source,
+    size: &DatabaseSize,
     replicas: &mut Replicas,
     lease: &Lease,
     record: &mut Record<'_>,
@@ -198,11 +209,10 @@ async fn make(
     // Before the snapshot, so that it is not held longer than it is read.
     job.observer.phase("reading roles and settings");
     let sidecars = sidecars::gather(job, source).await?;
-    let size = answered(job, source.session.size()).await?;
     job.observer.estimate(size.tables);
     let snapshot = answered(job, source.session.export_snapshot()).await?;
     let names = answered(job, async { Ok(source.session.names_in_other_encoding().await) }).await?;
-    record.source(&size, &snapshot, names);
+    record.source(size, &snapshot, names);
 
     // Proof 1: pg_dump has exited with 0, and its stream was whole.
     job.observer.phase("reading the database");

@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
@@ -197,6 +198,22 @@ async fn read_good(store: &dyn Store, listed: &Listed) -> Result<Option<Summary>
     Ok(summary.filter(|summary| listed.holds(summary)))
 }
 
+/// The newest good backups of `listed`, a database's folders, newest first: `count` at most.
+pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize) -> Result<Vec<Summary>> {
+    let finished: Vec<&Listed> = listed.iter().filter(|one| one.has_manifest).collect();
+    let mut good = Vec::new();
+    // Seldom more than one round: a manifest that is broken makes another.
+    for some in finished.chunks(count.max(1)) {
+        let read = try_join_all(some.iter().map(|one| read_good(store, one))).await?;
+        good.extend(read.into_iter().flatten());
+        if good.len() >= count {
+            break;
+        }
+    }
+    good.truncate(count);
+    Ok(good)
+}
+
 /// The good backup that this event has already made, if it was delivered before. Looks at the
 /// backups of the last two days in `listed`, the database's folders, newest first.
 pub async fn find_by_event(
@@ -306,6 +323,21 @@ pub(crate) mod tests {
         let listed = backups(&store, Some("shop")).await.unwrap();
         assert!(listed[0].has_manifest);
         assert!(read_good(&store, &listed[0]).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_newest_good_ones_are_read_and_a_broken_one_passed_over() {
+        let store = MemoryStore::with_lifecycle();
+        for day in 20..=31 {
+            plant_daily(&store, &format!("shop/202501{day}T040500Z-full"));
+        }
+        store.plant("shop/20250130T040500Z-full/manifest.json", "{", &[]);
+        let listed = backups(&store, Some("shop")).await.unwrap();
+        let good = newest_good(&store, &listed, 3).await.unwrap();
+        let days: Vec<_> = good.iter().map(|one| one.id.to_string()[11..13].to_owned()).collect();
+        assert_eq!(days, ["31", "29", "28"]);
+        assert_eq!(store.calls(Op::Get).len(), 6);
+        assert!(newest_good(&store, &[], 3).await.unwrap().is_empty());
     }
 
     #[tokio::test]

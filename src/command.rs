@@ -36,6 +36,11 @@ pub struct BackupRequest {
     pub database: Option<String>,
 }
 
+/// Whether a text may be an event's id: it goes into the manifest, so it is short and printable.
+pub fn is_event_id(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 256 && text.chars().all(|c| c.is_ascii_graphic())
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneRequest {
     /// Say what would be done, and do nothing.

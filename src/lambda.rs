@@ -20,9 +20,10 @@ use tokio::sync::OnceCell;
 use tracing::Instrument;
 
 use crate::app::App;
+use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::progress::{LogLine, Observer};
-use crate::report::Report;
+use crate::report::{ErrorReport, Report};
 use crate::settings::{Input, Log, LogFormat, Settings};
 use crate::stop::{Reason, Stop};
 use crate::telemetry;
@@ -31,6 +32,10 @@ pub use events::parse_event;
 /// What the clean-up gets at the end of an invocation: aborting an upload, releasing the lease and
 /// telling SNS are a few requests each.
 const SAFETY_MARGIN: Duration = Duration::from_secs(10);
+
+const MEMORY_SIZE: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
+/// In megabytes: ours at its peak, pg_dump beside it, and what Lambda's runtime takes.
+const LEAST_MEMORY: u64 = 256;
 
 /// What the function's environment is.
 pub struct Process {
@@ -42,11 +47,7 @@ pub struct Process {
 /// Serves events until Lambda ends the environment. An error means that Lambda's own interface
 /// failed.
 pub async fn run(process: Process) -> Result<()> {
-    for name in [
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-    ] {
+    for name in ["AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION", MEMORY_SIZE] {
         if !process.env.contains_key(name) {
             return Err(Error::config(format!(
                 "AWS_LAMBDA_RUNTIME_API is set, but {name} is not: this is not a Lambda environment"
@@ -67,22 +68,24 @@ pub async fn run(process: Process) -> Result<()> {
     });
     // The error is told again, to the event that meets it.
     if let Err(error) = function.app().await {
-        log_failure(&error);
+        log_failure(&ErrorReport::from(&error));
     }
     let handler = service_fn(move |event: LambdaEvent<Value>| {
         let function = function.clone();
         async move {
             let span = tracing::info_span!("invocation", request_id = %event.context.request_id);
             let result = function.handle(event).instrument(span.clone()).await;
-            match result {
+            match outcome(result) {
                 Ok(report) => {
                     span.in_scope(|| log_success(&report));
-                    serde_json::to_value(&report)
-                        .map_err(|error| diagnostic(&Error::internal("the report is not JSON").source(error)))
+                    serde_json::to_value(&report).map_err(|error| {
+                        let error = Error::internal("the report is not JSON").source(error);
+                        diagnostic(&ErrorReport::from(&error))
+                    })
                 }
-                Err(error) => {
-                    span.in_scope(|| log_failure(&error));
-                    Err(diagnostic(&error))
+                Err(failed) => {
+                    span.in_scope(|| log_failure(&failed));
+                    Err(diagnostic(&failed))
                 }
             }
         }
@@ -109,6 +112,7 @@ impl Function {
                 for note in &settings.notes {
                     tracing::info!("{note}");
                 }
+                check_memory(&self.input.env)?;
                 App::new(settings).await
             })
             .await
@@ -117,17 +121,52 @@ impl Function {
     async fn handle(self: Arc<Self>, event: LambdaEvent<Value>) -> Result<Report> {
         let (payload, context) = event.into_parts();
         let command = parse_event(&payload, &context.request_id)?;
-        let stop = Stop::new();
-        let left = left_until(context.deadline, Timestamp::now());
+        let now = Timestamp::now();
+        let left = left_until(context.deadline, now);
+        let stop = Stop::before(now + (left - margin(left)));
         let deadline = tokio::spawn(request_at_deadline(stop.clone(), left));
         let observer: Arc<dyn Observer> = Arc::new(LogLine::start());
         let watching = observer.clone();
         // A task of its own, so that a panic becomes an error with its code.
-        let work = async move { self.app().await?.run(command, stop, watching).await };
+        let work = async move {
+            let app = self.app().await?;
+            if matches!(command, Command::Restore(_)) && !app.allows_restore() {
+                return Err(
+                    Error::config("this function takes no restore events: BACKUP_ALLOW_RESTORE is not true").hint(
+                        "restore with the command line; or set BACKUP_ALLOW_RESTORE=true and BACKUP_TARGET_SECRET_ID",
+                    ),
+                );
+            }
+            app.run(command, stop, watching).await
+        };
         let result = tokio::spawn(work.in_current_span()).await;
         deadline.abort();
         observer.finish();
         result.unwrap_or_else(|error| Err(Error::internal("the run panicked").source(error)))
+    }
+}
+
+/// With less, Lambda would kill the function in the middle of a dump, and say so only in its log.
+fn check_memory(env: &BTreeMap<String, String>) -> Result<()> {
+    let megabytes: Option<u64> = env.get(MEMORY_SIZE).and_then(|text| text.parse().ok());
+    match megabytes {
+        Some(megabytes) if megabytes < LEAST_MEMORY => Err(Error::config(format!(
+            "the function has {megabytes} MB of memory, and needs {LEAST_MEMORY} at least"
+        ))
+        .hint("raise MemorySize: 1769 MB bring one core, 3538 MB two")),
+        _ => Ok(()),
+    }
+}
+
+/// The response, or why there is none. What a verification has found is a failure too, for alarms
+/// and callers alike.
+fn outcome(result: Result<Report>) -> Result<Report, ErrorReport> {
+    match result {
+        Ok(report) => match report.error() {
+            Some(found) => Err(found.clone()),
+            None => Ok(report),
+        },
+        Err(error) => Err(ErrorReport::from(&error)),
     }
 }
 
@@ -157,8 +196,8 @@ async fn request_at_deadline(stop: Stop, left: Duration) {
 
 /// Nobody reads the answer to an asynchronous event: the log must have it too.
 fn log_success(report: &Report) {
-    if let Report::Backup(report) = report {
-        tracing::info!(
+    match report {
+        Report::Backup(report) => tracing::info!(
             backup = %report.id,
             repeated = report.repeated,
             tables = report.tables,
@@ -168,18 +207,25 @@ fn log_success(report: &Report) {
             duration_seconds = report.duration_seconds,
             warnings = report.warnings.len(),
             "the backup is stored"
-        );
+        ),
+        Report::HandedOver(report) => tracing::info!(
+            task = report.task,
+            reason = report.reason,
+            "the backup is handed over to a container task"
+        ),
+        Report::Verify(_) | Report::Restore(_) => tracing::info!("{}", report.to_string().trim_end()),
+        _ => {}
     }
 }
 
-fn log_failure(error: &Error) {
-    tracing::error!(code = error.code().name(), hint = error.hint_text(), "{error}");
+fn log_failure(failed: &ErrorReport) {
+    tracing::error!(code = failed.code, hint = failed.hint, "{}", failed.message);
 }
 
-fn diagnostic(error: &Error) -> Diagnostic {
+fn diagnostic(failed: &ErrorReport) -> Diagnostic {
     Diagnostic {
-        error_type: error.code().name().to_owned(),
-        error_message: format!("{}; hint: {}", error.message(), error.hint_text()),
+        error_type: failed.code.to_owned(),
+        error_message: format!("{}; hint: {}", failed.message, failed.hint),
     }
 }
 
@@ -195,6 +241,14 @@ mod tests {
     }
 
     #[test]
+    fn a_function_with_too_little_memory_says_so_before_it_is_killed() {
+        let with = |text: &str| BTreeMap::from([(MEMORY_SIZE.to_owned(), text.to_owned())]);
+        let error = check_memory(&with("128")).unwrap_err();
+        assert!(error.message().contains("128 MB") && error.hint_text().contains("MemorySize"));
+        assert!(check_memory(&with("256")).is_ok());
+    }
+
+    #[test]
     fn a_deadline_that_has_passed_leaves_nothing() {
         let now = Timestamp::from_millisecond(10_000).unwrap();
         assert_eq!(left_until(12_500, now), Duration::from_millis(2_500));
@@ -204,7 +258,7 @@ mod tests {
     #[test]
     fn a_function_error_has_the_code_as_its_type_and_the_hint_in_its_message() {
         let error = Error::config("BACKUP_STORE is not set").hint("name s3://bucket");
-        let shown = serde_json::to_value(diagnostic(&error)).unwrap();
+        let shown = serde_json::to_value(diagnostic(&ErrorReport::from(&error))).unwrap();
         assert_eq!(shown["errorType"], "CONFIG");
         assert_eq!(shown["errorMessage"], "BACKUP_STORE is not set; hint: name s3://bucket");
     }

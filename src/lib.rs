@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod download;
 pub mod drill;
 pub mod error;
+pub mod handover;
 pub mod lambda;
 pub mod lease;
 pub mod leftovers;

@@ -175,6 +175,9 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
     pub files: BTreeMap<String, FileRecord>,
+    /// Sizes, durations, host, rates.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, serde_json::Value>,
 }
 
 /// Why a manifest cannot be used.
@@ -230,6 +233,7 @@ impl Manifest {
             tier: self.tier,
             event_id: self.event_id.clone(),
             files: self.files.clone(),
+            metadata: self.metadata.clone(),
         }
     }
 }

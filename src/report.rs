@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::backup_id::{BackupId, Kind};
 use crate::doctor::DoctorReport;
 use crate::download::DownloadReport;
+use crate::handover::HandoverReport;
 use crate::lease::Previous;
 use crate::leftovers::LeftOver;
 use crate::list::ListReport;
@@ -25,6 +26,8 @@ use crate::verify::VerifyReport;
 #[serde(untagged)]
 pub enum Report {
     Backup(Box<BackupReport>),
+    /// Somebody else makes the backup.
+    HandedOver(HandoverReport),
     Doctor(DoctorReport),
     Download(DownloadReport),
     Rules(RulesReport),
@@ -156,6 +159,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Report::Backup(report) => report.fmt(f),
+            Report::HandedOver(report) => report.fmt(f),
             Report::Doctor(report) => report.fmt(f),
             Report::Download(report) => report.fmt(f),
             Report::Rules(report) => report.fmt(f),

@@ -8,6 +8,7 @@ use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use serde_json::{Map, Value};
 
+use crate::aws;
 use crate::error::{Code, Error, Result};
 use crate::postgres::{ConnectionInfo, Session};
 use crate::settings;
@@ -136,6 +137,10 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
         None => "an unknown error",
     };
     let words = service.message().unwrap_or_default();
+    let needed = format!(
+        "allow it to the task's role: {}; and kms:Decrypt on the secret's key, where that is one of your own",
+        aws::statement("secretsmanager:GetSecretValue", id)
+    );
     let (what, hint) = match kind {
         "ResourceNotFoundException" => (
             "there is no such secret in this account and region",
@@ -145,10 +150,7 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
         | "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "ExpiredTokenException"
-        | "HTTP 403" => (
-            "access is denied",
-            "the task's role needs secretsmanager:GetSecretValue on this secret, and kms:Decrypt on its key",
-        ),
+        | "HTTP 403" => ("access is denied", needed.as_str()),
         "DecryptionFailure" => (
             "it cannot be decrypted",
             "the task's role needs kms:Decrypt on the secret's key",

@@ -71,6 +71,10 @@ pub struct Settings {
     /// Topic for the message on how a run ended.
     pub sns_topic_arn: Option<String>,
     pub metrics: Metrics,
+    /// Who makes a backup for which a function has not the time.
+    pub handover: Option<ContainerTask>,
+    /// Whether an event may ask for a restore.
+    pub allow_restore: bool,
     /// How long a lease holds without being renewed.
     pub lease: Duration,
     pub md5: bool,
@@ -219,6 +223,19 @@ pub struct Postgres {
     pub child_env: Vec<(String, String)>,
 }
 
+/// A task of ECS on Fargate that runs pgstow with settings of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerTask {
+    pub cluster: String,
+    /// `family`, `family:revision` or an ARN.
+    pub definition: String,
+    /// The container in it that gets the command.
+    pub container: String,
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    pub public_ip: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct S3 {
     /// 10,000 unless the provider allows fewer.
@@ -261,10 +278,11 @@ pub struct Aws {
     pub region: Option<String>,
     /// `AWS_ENDPOINT_URL`, for every service.
     pub endpoint: Option<String>,
-    /// `AWS_ENDPOINT_URL_S3`, `_SECRETS_MANAGER`, `_SNS`: more specific, so stronger.
+    /// `AWS_ENDPOINT_URL_S3`, `_SECRETS_MANAGER`, `_SNS`, `_ECS`: more specific, so stronger.
     pub endpoint_s3: Option<String>,
     pub endpoint_secrets: Option<String>,
     pub endpoint_sns: Option<String>,
+    pub endpoint_ecs: Option<String>,
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<SecretString>,
     pub session_token: Option<SecretString>,

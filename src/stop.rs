@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::error::{Code, Error, Result, Signal};
@@ -40,7 +41,11 @@ impl From<Reason> for Error {
 /// Shared by the face, which requests, and the jobs, which select on [`Stop::requested`]. The
 /// clean-up that follows is not to be stopped: whoever cleans up does not look here again.
 #[derive(Debug, Clone)]
-pub struct Stop(watch::Sender<Option<Reason>>);
+pub struct Stop {
+    reason: watch::Sender<Option<Reason>>,
+    /// When a stop will be requested at the latest, where that is known beforehand.
+    deadline: Option<Timestamp>,
+}
 
 impl Default for Stop {
     fn default() -> Self {
@@ -50,12 +55,28 @@ impl Default for Stop {
 
 impl Stop {
     pub fn new() -> Self {
-        Self(watch::Sender::new(None))
+        Self {
+            reason: watch::Sender::new(None),
+            deadline: None,
+        }
+    }
+
+    /// For a run that somebody will request to stop at `deadline`: a job that can tell that it needs
+    /// longer need not begin.
+    pub fn before(deadline: Timestamp) -> Self {
+        Self {
+            deadline: Some(deadline),
+            ..Self::new()
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.deadline
     }
 
     /// The first reason stays; says whether this one was it.
     pub fn request(&self, reason: Reason) -> bool {
-        self.0.send_if_modified(|current| {
+        self.reason.send_if_modified(|current| {
             let first = current.is_none();
             current.get_or_insert(reason);
             first
@@ -64,12 +85,12 @@ impl Stop {
 
     /// Without waiting: whether a stop has been requested.
     pub fn reason(&self) -> Option<Reason> {
-        *self.0.borrow()
+        *self.reason.borrow()
     }
 
     /// Waits until a stop is requested; at once if it was.
     pub async fn requested(&self) -> Reason {
-        let mut receiver = self.0.subscribe();
+        let mut receiver = self.reason.subscribe();
         loop {
             if let Some(reason) = *receiver.borrow_and_update() {
                 return reason;

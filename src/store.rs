@@ -11,6 +11,7 @@ pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod parts;
+mod permission;
 pub mod reading;
 pub mod s3;
 mod sending;

@@ -13,6 +13,8 @@ mod lambda {
     mod deadline;
     mod events;
     mod failures;
+    mod handing_over;
     mod metrics;
+    mod proving;
     mod secrecy;
 }

@@ -35,6 +35,7 @@ pub(super) struct Record<'a> {
     pub id: BackupId,
     source: &'a Source,
     host: &'a str,
+    threads: usize,
     format: Format,
     md5: bool,
     trigger: Trigger,
@@ -81,6 +82,7 @@ impl<'a> Record<'a> {
             id,
             source,
             host: job.host,
+            threads: job.settings.threads,
             format: job.settings.format,
             md5: job.settings.md5,
             trigger: request.trigger,
@@ -374,6 +376,7 @@ impl<'a> Record<'a> {
             ("duration_seconds".to_owned(), json!(seconds)),
             ("read_bytes_per_second".to_owned(), json!(rate(self.bytes_read))),
             ("rows".to_owned(), json!(self.rows())),
+            ("threads".to_owned(), json!(self.threads)),
         ])
     }
 

@@ -11,7 +11,9 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
-use crate::command::{BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest};
+use crate::command::{
+    BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, is_event_id,
+};
 use crate::error::{Error, Result};
 use crate::settings::{Kind, SETTINGS, Trigger};
 use actions::{Action, RetentionAction};
@@ -138,8 +140,9 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
         Action::Backup {
             kind,
             trigger,
+            event_id,
             database,
-        } => backup(&kind, &trigger, database)?,
+        } => backup(&kind, &trigger, event_id, database)?,
         Action::List { database } => Command::List {
             database: named(database)?,
         },
@@ -236,7 +239,7 @@ fn flags(matches: &ArgMatches) -> BTreeMap<&'static str, Vec<String>> {
         .collect()
 }
 
-fn backup(kind: &str, trigger: &str, database: Option<String>) -> Result<Command> {
+fn backup(kind: &str, trigger: &str, event_id: Option<String>, database: Option<String>) -> Result<Command> {
     match kind {
         "full" => {}
         "incremental" | "incr" => {
@@ -257,9 +260,16 @@ fn backup(kind: &str, trigger: &str, database: Option<String>) -> Result<Command
             )));
         }
     };
+    if let Some(id) = &event_id
+        && !is_event_id(id)
+    {
+        return Err(Error::config(
+            "--event-id: expected 1 to 256 printable ASCII characters",
+        ));
+    }
     Ok(Command::Backup(BackupRequest {
         trigger,
-        event_id: None,
+        event_id,
         database: named(database)?,
     }))
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::command::{BackupRequest, Command};
+use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, is_event_id};
 use crate::error::{Error, Result};
 use crate::settings::{Trigger, nearest};
 
@@ -71,30 +71,61 @@ fn scheduled(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
     }))
 }
 
-const FIELDS: &[&str] = &["action", "kind", "database", "event_id", "trigger"];
+/// The actions of an event of ours, and the fields that each may have beside `action`.
+const ACTIONS: &[(&str, &[&str])] = &[
+    ("backup", &["kind", "database", "event_id", "trigger"]),
+    ("list", &["database"]),
+    ("status", &["database"]),
+    ("doctor", &[]),
+    ("verify", &["backup", "database", "drill"]),
+    (
+        "restore",
+        &[
+            "backup",
+            "database",
+            "tables",
+            "data_only",
+            "create",
+            "clean",
+            "globals",
+            "no_owner",
+            "no_privileges",
+            "no_tablespaces",
+            "dry_run",
+        ],
+    ),
+];
 
 /// `{}`, or the contract's own form, as a person, a script or a schedule with an input sends it.
 fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
-    if let Some(field) = event.keys().find(|field| !FIELDS.contains(&field.as_str())) {
-        let near = nearest(field, FIELDS.iter().copied());
+    let action = text(event, "action")?.unwrap_or("backup");
+    let Some((_, fields)) = ACTIONS.iter().find(|(name, _)| *name == action) else {
+        return Err(refused(&format!("the action {action:?} is not known")));
+    };
+    let known = |field: &&String| *field == "action" || fields.contains(&field.as_str());
+    if let Some(field) = event.keys().find(|field| !known(field)) {
+        let near = nearest(field, fields.iter().copied().chain(["action"]));
         let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
-        return Err(refused(&format!("the event's field {field:?} is not understood{near}")));
+        return Err(refused(&format!(
+            "the event's field {field:?} is not understood beside the action {action:?}{near}"
+        )));
     }
-    match text(event, "action")?.unwrap_or("backup") {
-        "backup" => {}
-        "list" => {
-            let database = asked_of(event)?;
-            return Ok(Command::List { database });
-        }
-        "status" => {
-            let database = asked_of(event)?;
-            return Ok(Command::Status { database });
-        }
-        later @ ("verify" | "restore") => {
-            return Err(refused(&format!("the action {later:?} is not in this version")));
-        }
-        other => return Err(refused(&format!("the action {other:?} is not known"))),
-    }
+    let database = database(event)?;
+    Ok(match action {
+        "list" => Command::List { database },
+        "status" => Command::Status { database },
+        "doctor" => Command::Doctor,
+        "verify" => Command::Verify(VerifyRequest {
+            selection: Selection::One(which(event)?.unwrap_or("latest").to_owned()),
+            database,
+            drill: switch(event, "drill")?,
+        }),
+        "restore" => Command::Restore(restore(event, database)?),
+        _ => Command::Backup(backup(event, request_id, database)?),
+    })
+}
+
+fn backup(event: &Map<String, Value>, request_id: &str, database: Option<String>) -> Result<BackupRequest> {
     match text(event, "kind")?.unwrap_or("full") {
         "full" => {}
         "incremental" => return Err(refused("incremental backups are not in this version")),
@@ -105,21 +136,58 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
         "schedule" => Trigger::Schedule,
         other => return Err(refused(&format!("the trigger {other:?} is not schedule or manual"))),
     };
-    Ok(Command::Backup(BackupRequest {
+    Ok(BackupRequest {
         trigger,
         event_id: Some(checked_id(text(event, "event_id")?.unwrap_or(request_id))?),
-        database: database(event)?,
-    }))
+        database,
+    })
 }
 
-/// The database of an event that asks about the store, and has nothing else to say.
-fn asked_of(event: &Map<String, Value>) -> Result<Option<String>> {
-    match ["kind", "event_id", "trigger"]
-        .iter()
-        .find(|field| event.contains_key(**field))
-    {
-        Some(field) => Err(refused(&format!("the event's field {field:?} belongs to a backup"))),
-        None => database(event),
+/// The target is the settings' (`BACKUP_TARGET_SECRET_ID`): an event holds no credentials.
+fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<RestoreRequest> {
+    let Some(backup) = which(event)? else {
+        return Err(refused(
+            "the event names no \"backup\" to restore: an id, or \"latest\"",
+        ));
+    };
+    let tables = match event.get("tables") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(names)) => names
+            .iter()
+            .map(|name| name.as_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .ok_or_else(|| refused("the event's field \"tables\" holds something else than names"))?,
+        Some(_) => return Err(refused("the event's field \"tables\" is not a list of names")),
+    };
+    Ok(RestoreRequest {
+        backup: backup.to_owned(),
+        database,
+        tables,
+        data_only: switch(event, "data_only")?,
+        create: switch(event, "create")?,
+        clean: switch(event, "clean")?,
+        globals: switch(event, "globals")?,
+        no_owner: switch(event, "no_owner")?,
+        no_privileges: switch(event, "no_privileges")?,
+        no_tablespaces: switch(event, "no_tablespaces")?,
+        dry_run: switch(event, "dry_run")?,
+    })
+}
+
+/// An exact id, or `latest`.
+fn which(event: &Map<String, Value>) -> Result<Option<&str>> {
+    match text(event, "backup")? {
+        Some("") => Err(refused("the event's field \"backup\" is empty")),
+        named => Ok(named),
+    }
+}
+
+/// A yes or no; absent is no. Text is refused: `"false"` must not be taken for a yes.
+fn switch(event: &Map<String, Value>, field: &str) -> Result<bool> {
+    match event.get(field) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(on)) => Ok(*on),
+        Some(_) => Err(refused(&format!("the event's field {field:?} is not true or false"))),
     }
 }
 
@@ -140,10 +208,8 @@ fn text<'a>(event: &'a Map<String, Value>, field: &str) -> Result<Option<&'a str
     }
 }
 
-/// The id goes into the manifest, so it is short and printable.
 fn checked_id(id: &str) -> Result<String> {
-    let printable = id.chars().all(|c| c.is_ascii_graphic());
-    if id.is_empty() || id.len() > 256 || !printable {
+    if !is_event_id(id) {
         return Err(refused("the event's id is not 1 to 256 printable ASCII characters"));
     }
     Ok(id.to_owned())

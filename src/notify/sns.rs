@@ -70,11 +70,8 @@ impl Notifier for Sns {
         }
         publish.message(body).send().await.map_err(|error| {
             // The code never ends a run: the caller makes a warning of this.
-            Error::new(Code::Config, format!("cannot notify {}", self.topic_arn))
-                .hint(
-                    "check the topic's ARN and region, the task's sns:Publish permission, and the way to the endpoint",
-                )
-                .source(error)
+            let what = format!("cannot notify {}", self.topic_arn);
+            aws::error_needing(Code::Config, &what, &error, "sns:Publish", &self.topic_arn)
         })?;
         Ok(())
     }

@@ -217,8 +217,8 @@ async fn open_once(
                 last = Some((unreachable(&error), false));
                 continue;
             }
-            Err(refusal) => {
-                last = Some(refusal);
+            Err((error, again)) => {
+                last = Some((error.hint(SILENCE), again));
                 continue;
             }
         };
@@ -236,6 +236,10 @@ async fn open_once(
     }
     Err(last.unwrap_or_else(|| (Error::new(Code::ConnErr, "the host name has no address"), false)))
 }
+
+/// A host that is there refuses; a firewall says nothing.
+const SILENCE: &str = "packets seem to be dropped on the way: a function or task must be in subnets that reach the \
+                       database (its VPC), in a security group that the database's lets in on its port";
 
 async fn within<F: Future>(limit: Duration, work: F) -> Result<F::Output, Refusal> {
     tokio::time::timeout(limit, work).await.map_err(|_| {

@@ -2,6 +2,7 @@
 //! starts.
 
 mod cloud;
+mod handover;
 mod metrics;
 
 use std::fmt::Display;
@@ -96,6 +97,8 @@ impl Reader<'_> {
         let aws = self.aws();
         let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
         let metrics = self.metrics();
+        let handover = self.handover();
+        let allow_restore = self.switch("BACKUP_ALLOW_RESTORE").unwrap_or(false);
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
         let log = self.log();
@@ -115,6 +118,8 @@ impl Reader<'_> {
             aws,
             sns_topic_arn,
             metrics,
+            handover,
+            allow_restore,
             lease,
             md5,
             json: self.input.json,

@@ -25,6 +25,7 @@ use md5::Md5;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
+use super::permission::{Needs, Scope};
 use super::{Condition, ObjectInfo};
 use crate::aws::{self, Patience};
 use crate::error::{Code, Error, Result};
@@ -139,11 +140,17 @@ impl Bucket {
     }
 
     /// `what` is the verb and its object: `write shop.dump`.
-    pub fn error<E>(&self, what: &str, error: &SdkError<E, HttpResponse>) -> Error
-    where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-    {
-        aws::error(Code::Store, &format!("cannot {what} in {}", self.url), error)
+    pub fn error<E: Needs + 'static>(&self, what: &str, error: &SdkError<E, HttpResponse>) -> Error {
+        self.error_of(&format!("cannot {what} in {}", self.url), error)
+    }
+
+    /// As [`Bucket::error`], where `what` is the whole sentence.
+    pub fn error_of<E: Needs + 'static>(&self, what: &str, error: &SdkError<E, HttpResponse>) -> Error {
+        let resource = match E::SCOPE {
+            Scope::Bucket => format!("arn:aws:s3:::{}", self.name),
+            Scope::Objects => format!("arn:aws:s3:::{}/{}*", self.name, self.prefix),
+        };
+        aws::error_needing(Code::Store, what, error, E::ACTION, &resource)
     }
 
     /// The settings of one request whose one attempt may take `attempt`.

@@ -123,7 +123,7 @@ impl Store for S3 {
             }
             reached => reached,
         };
-        reached.map_err(|error| aws::error(Code::Store, &format!("cannot reach the store {}", bucket.url), &error))?;
+        reached.map_err(|error| bucket.error_of(&format!("cannot reach the store {}", bucket.url), &error))?;
         Ok(())
     }
 

@@ -51,12 +51,13 @@ fn a_black_hole_is_conn_err_after_the_connect_timeout() {
         .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok())
         .collect();
     assert!(queued.len() < 4, "the queue takes everybody");
-    for listener in [&silent, &full] {
+    for (listener, hint) in [(&silent, "host, port"), (&full, "security group")] {
         let place = listener.local_addr().unwrap().to_string();
         let mut command = site.backup(&at(&database, &place));
         command.env("BACKUP_CONNECT_TIMEOUT_SECONDS", "1");
         let failure = fail(&mut command, "CONN_ERR", 10);
         assert!(failure.message.contains("no answer within 1 s"), "{}", failure.message);
+        assert!(failure.hint.contains(hint), "{}", failure.hint);
         assert!(failure.took < Duration::from_secs(5), "{:?}", failure.took);
         site.assert_nothing_is_left();
     }

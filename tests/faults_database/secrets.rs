@@ -65,7 +65,9 @@ fn a_secret_that_the_task_may_not_read_says_which_permission_it_needs() {
     let failure = fail(cloud.as_nobody(&mut command), "SECRET", 12);
     assert!(failure.message.contains("denied"), "{}", failure.message);
     assert!(
-        failure.hint.contains("secretsmanager:GetSecretValue"),
+        failure
+            .hint
+            .contains(r#""Action": "secretsmanager:GetSecretValue", "Resource": "guarded"}"#),
         "{}",
         failure.hint
     );

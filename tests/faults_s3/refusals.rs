@@ -27,7 +27,11 @@ async fn a_key_that_may_only_read_is_told_which_permission_is_missing() {
     scene.log_in(&s3_reader());
     scene.set("AWS_ENDPOINT_URL_S3", &scene.proxy.url());
     let ended = scene.run();
-    ended.store_failed("AccessDenied", "allow the action");
+    let statement = format!(
+        r#"{{"Effect": "Allow", "Action": "s3:PutObject", "Resource": "arn:aws:s3:::{}/"#,
+        scene.primary.bucket.name
+    );
+    ended.store_failed("AccessDenied", &statement);
     assert_eq!(scene.primary.keys().await, [""; 0]);
     scene.assert_no_trace().await;
     let (message, _) = ended.failed("STORE", 30);

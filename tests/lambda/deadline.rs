@@ -53,7 +53,8 @@ async fn a_dump_that_waits_for_a_lock_ends_with_deadline_before_lambda_kills_it(
     assert_eq!(function.starts(), 1);
 }
 
-/// pg_dump as it is, but for its output: after 20 MB nothing more comes.
+/// pg_dump as it is, but for its output: after 20 MB nothing more comes. The process that we start
+/// is the one that stays, so whoever ends it ends all of it.
 fn programs_that_falter(folder: &Path) {
     let real = postgres_bin(15);
     let real = real.display();
@@ -65,8 +66,8 @@ fn programs_that_falter(folder: &Path) {
     program(
         "pg_dump",
         format!(
-            "#!/bin/sh\n[ \"$1\" = --version ] && exec {real}/pg_dump \"$@\"\n\
-             {real}/pg_dump \"$@\" | {{ head -c 20000000; sleep 600; cat; }}\n"
+            "#!/bin/bash\n[ \"$1\" = --version ] && exec {real}/pg_dump \"$@\"\n\
+             exec 3< <({real}/pg_dump \"$@\")\nhead -c 20000000 <&3\nexec sleep 600\n"
         ),
     );
     program("pg_dumpall", format!("#!/bin/sh\nexec {real}/pg_dumpall \"$@\"\n"));
@@ -97,4 +98,55 @@ async fn an_upload_in_progress_is_aborted_when_the_deadline_comes() {
     until("the upload has begun", begun).await;
     failed(&running.await.unwrap(), "DEADLINE");
     ended_in_good_order(&place, &function).await;
+}
+
+#[tokio::test]
+async fn what_lambda_kills_at_its_timeout_the_next_event_clears() {
+    let place = Place::fresh().await;
+    place
+        .database
+        .sql("CREATE TABLE heavy AS SELECT repeat(md5(id::text), 3) FROM generate_series(1, 300000) AS id");
+    let id = secret(&place.secret().to_string());
+    let programs = tempfile::tempdir().unwrap();
+    programs_that_falter(programs.path());
+    let function = Arc::new(Function::start(SHORT, |command| {
+        place.configure(command);
+        command
+            .env("BACKUP_SECRET_ID", id)
+            .env("BACKUP_COMPRESSION", "none")
+            .env("BACKUP_S3_PART_SIZE", "5MiB")
+            .env("BACKUP_LEASE_SECONDS", "6")
+            .env("BACKUP_PG_BIN", programs.path());
+    }));
+    let running = tokio::task::spawn_blocking({
+        let function = function.clone();
+        move || function.deliver(&json!({}))
+    });
+    let begun = || async { !place.bucket.uploads().await.is_empty() };
+    until("the upload has begun", begun).await;
+    // It cannot end in good order now: the platform ends it, by SIGKILL.
+    function.freeze();
+    let killed = running.await.unwrap();
+    assert!(killed.contains("timed out"), "{killed}");
+    assert_eq!(place.backups().await, [""; 0]);
+    let dead = || async { function.children().is_empty() };
+    until("pg_dump has died with it", dead).await;
+
+    for name in ["pg_dump", "pg_dumpall"] {
+        fs::remove_file(programs.path().join(name)).unwrap();
+        std::os::unix::fs::symlink(postgres_bin(15).join(name), programs.path().join(name)).unwrap();
+    }
+    // The dead run's lease keeps others out until it expires.
+    let answer = loop {
+        let answer = function.invoke(&json!({}));
+        if answer["errorType"] != "BUSY" {
+            break answer;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    succeeded(&answer);
+    assert_eq!(function.starts(), 2);
+    assert_eq!(answer["leftovers"][0]["found"], "unfinished_upload", "{answer:#}");
+    assert_eq!(place.bucket.uploads().await, [""; 0]);
+    assert_eq!(function.temporary_files(), [""; 0]);
 }

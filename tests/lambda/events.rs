@@ -216,7 +216,7 @@ async fn events_that_are_not_a_backups_are_refused_and_touch_nothing() {
     let function = place.function();
     let http = json!({"http": {"method": "POST", "path": "/backups"}});
     for event in [
-        json!({"action": "verify", "backup": "latest", "drill": true}),
+        json!({"action": "verify", "backup": "latest", "drill": "true"}),
         json!({"action": "restore", "backup": "latest"}),
         json!({"action": "drop"}),
         json!({"action": "backup", "kind": "incremental"}),

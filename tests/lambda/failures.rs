@@ -243,3 +243,36 @@ async fn a_missing_topic_is_told_after_the_failure_that_it_should_have_told() {
     let told = failed(&function.invoke(&json!({})), "SECRET");
     assert!(told.contains("pgstow/nowhere") && told.contains(topic), "{told}");
 }
+
+#[tokio::test]
+async fn a_function_without_its_layer_is_told_which_one_and_so_is_its_doctor() {
+    let place = Place::fresh().await;
+    let (id, empty) = (secret(&place.secret().to_string()), tempfile::tempdir().unwrap());
+    let function = place.function_with(|command| {
+        command.env("BACKUP_SECRET_ID", id).env("BACKUP_PG_BIN", empty.path());
+    });
+    let answer = function.invoke(&json!({}));
+    let database = place.database.name.as_str();
+    let told = is_told_and_leaves_nothing(&place, &function, &answer, "PG_DUMP_ERR", Some(database)).await;
+    assert!(told.contains("pg_dump is missing") && told.contains("layer"), "{told}");
+
+    let found = function.invoke(&json!({"action": "doctor"}));
+    assert_eq!(found["status"], "failed", "{found:#}");
+    let checks = found["checks"].as_array().unwrap();
+    let programs = checks.iter().find(|check| check["state"] == "failed").unwrap();
+    assert!(programs["hint"].as_str().unwrap().contains("layer"), "{programs}");
+    assert!(!found.to_string().contains(&place.database.password()));
+}
+
+#[tokio::test]
+async fn a_function_with_too_little_memory_says_so_before_it_begins() {
+    let place = Place::fresh().await;
+    let id = secret(&place.secret().to_string());
+    let function = place.function_with(|command| {
+        command
+            .env("BACKUP_SECRET_ID", id)
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128");
+    });
+    let told = failed(&function.invoke(&json!({})), "CONFIG");
+    assert!(told.contains("128 MB") && told.contains("MemorySize"), "{told}");
+}

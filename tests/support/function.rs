@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -73,13 +73,20 @@ impl Function {
 
     /// Sends one event and waits for the answer. A function error has `errorType` in the body.
     pub fn invoke(&self, event: &Value) -> Value {
+        let body = self.deliver(event);
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in: {body}\n{}", self.log()))
+    }
+
+    /// As [`Function::invoke`]; the answer's text, which is the platform's own when it has killed
+    /// the function.
+    pub fn deliver(&self, event: &Value) -> String {
         let Answer { body, .. } = post(
             &self.endpoint,
             "/2015-03-31/functions/function/invocations",
             &[],
             &event.to_string(),
         );
-        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in: {body}\n{}", self.log()))
+        body
     }
 
     /// The lines that the function itself has logged.
@@ -99,6 +106,21 @@ impl Function {
     /// How often the function was started, be it because it had ended.
     pub fn starts(&self) -> usize {
         self.log().matches("INIT START").count()
+    }
+
+    /// Stops the function where it stands, as a machine that hangs does: the platform's timeout
+    /// finds it so.
+    pub fn freeze(&self) {
+        let bootstrap = self.folder.path().join("bootstrap");
+        let frozen = fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            command.split(|byte| *byte == 0).next() == Some(bootstrap.as_os_str().as_encoded_bytes())
+        });
+        let pids: Vec<i32> = frozen
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        assert_eq!(pids.len(), 1, "{pids:?}");
+        kill_process(Pid::from_raw(pids[0]).unwrap(), Signal::STOP).unwrap();
     }
 
     /// Processes that the function has started and that still run, by their arguments.

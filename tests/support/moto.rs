@@ -71,6 +71,51 @@ pub fn rotate(secret: &str, value: &str) {
     call("secretsmanager", "secretsmanager.PutSecretValue", &body);
 }
 
+/// A cluster with a task definition in it that Fargate could run, and where.
+pub struct Cluster {
+    pub name: String,
+    pub family: String,
+    pub subnet: String,
+    pub security_group: String,
+}
+
+impl Cluster {
+    pub fn fresh() -> Self {
+        let (name, family) = (unique_word(), unique_word());
+        ecs("CreateCluster", &json!({"clusterName": name}));
+        let container = json!({"name": "pgstow", "image": "pgstow", "memory": 2048, "essential": true});
+        let definition = json!({
+            "family": family, "requiresCompatibilities": ["FARGATE"], "networkMode": "awsvpc", "cpu": "1024",
+            "memory": "2048", "containerDefinitions": [container],
+        });
+        ecs("RegisterTaskDefinition", &definition);
+        let asked = [("Action", "DescribeSubnets"), ("Version", "2016-11-15")];
+        let subnet = call_query("ec2", &asked, "subnetId");
+        let asked = [("Action", "DescribeSecurityGroups"), ("Version", "2016-11-15")];
+        let security_group = call_query("ec2", &asked, "groupId");
+        Self {
+            name,
+            family,
+            subnet,
+            security_group,
+        }
+    }
+
+    /// The tasks that were started in it, as ECS describes them.
+    pub fn tasks(&self) -> Vec<Value> {
+        let listed = ecs("ListTasks", &json!({"cluster": self.name}));
+        if listed["taskArns"].as_array().unwrap().is_empty() {
+            return Vec::new();
+        }
+        let asked = json!({"cluster": self.name, "tasks": listed["taskArns"]});
+        ecs("DescribeTasks", &asked)["tasks"].as_array().unwrap().clone()
+    }
+}
+
+fn ecs(action: &str, body: &Value) -> Value {
+    call("ecs", &format!("AmazonEC2ContainerServiceV20141113.{action}"), body)
+}
+
 /// An SNS topic whose messages land in a queue that the test reads.
 pub struct Topic {
     pub arn: String,

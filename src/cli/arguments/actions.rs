@@ -20,6 +20,9 @@ pub(super) enum Action {
         /// Who started it, for the manifest: schedule, manual or cli
         #[arg(long, value_name = "WHO", default_value = "cli", hide_default_value = true)]
         trigger: String,
+        /// What asked for it, for the manifest: given again within two days, the backup is not made twice
+        #[arg(long, value_name = "ID")]
+        event_id: Option<String>,
         /// The database to back up, where the source names another one or none
         #[arg(long, value_name = "NAME")]
         database: Option<String>,

@@ -47,10 +47,11 @@ fn a_backup_is_full_and_by_cli_unless_said_otherwise() {
     };
     assert_eq!(command, Command::Backup(expected));
     assert!(flags.is_empty());
-    let (command, _) = given(&["backup", "--kind=full", "--trigger", "schedule", "--database", "shop"]);
+    let line = "backup --kind=full --trigger schedule --event-id full-2026-01-31 --database shop";
+    let (command, _) = given(&line.split(' ').collect::<Vec<_>>());
     let expected = BackupRequest {
         trigger: Trigger::Schedule,
-        event_id: None,
+        event_id: Some("full-2026-01-31".into()),
         database: Some("shop".into()),
     };
     assert_eq!(command, Command::Backup(expected));
@@ -141,6 +142,7 @@ fn what_is_not_understood_is_a_config_error_with_a_hint() {
         &["backup", "--kind", "incremental"],
         &["backup", "--kind", "half"],
         &["backup", "--trigger", "moon"],
+        &["backup", "--event-id", ""],
         &["backup", "--database", ""],
         &["completions", "tcsh"],
     ] {

@@ -89,12 +89,65 @@ fn a_request_names_kind_and_database() {
 
 #[test]
 fn what_this_version_cannot_do_is_said() {
-    for action in ["verify", "restore"] {
-        is_refused(&json!({"action": action}), "not in this version");
-    }
     is_refused(
         &json!({"action": "backup", "kind": "incremental"}),
         "not in this version",
+    );
+}
+
+#[test]
+fn a_verification_is_of_the_latest_unless_said_otherwise_and_drills_when_asked() {
+    let verify = |backup: &str, database: Option<&str>, drill| {
+        Command::Verify(VerifyRequest {
+            selection: Selection::One(backup.to_owned()),
+            database: database.map(str::to_owned),
+            drill,
+        })
+    };
+    asks_for(&json!({"action": "verify"}), &verify("latest", None, false));
+    asks_for(
+        &json!({"action": "verify", "backup": "shop/20260131T040500Z-full", "drill": true}),
+        &verify("shop/20260131T040500Z-full", None, true),
+    );
+    asks_for(
+        &json!({"action": "verify", "database": "shop", "drill": false}),
+        &verify("latest", Some("shop"), false),
+    );
+    is_refused(&json!({"action": "verify", "drill": "false"}), "drill");
+    is_refused(&json!({"action": "verify", "backup": ""}), "backup");
+    is_refused(&json!({"action": "verify", "kind": "full"}), "kind");
+}
+
+#[test]
+fn a_restore_names_its_backup_and_never_its_target() {
+    let restore = RestoreRequest {
+        backup: "latest".into(),
+        tables: vec!["public.orders".into()],
+        clean: true,
+        dry_run: true,
+        ..RestoreRequest::default()
+    };
+    asks_for(
+        &json!({"action": "restore", "backup": "latest", "tables": ["public.orders"], "clean": true, "dry_run": true}),
+        &Command::Restore(restore),
+    );
+    is_refused(&json!({"action": "restore"}), "backup");
+    is_refused(
+        &json!({"action": "restore", "backup": "latest", "tables": "public.orders"}),
+        "tables",
+    );
+    is_refused(
+        &json!({"action": "restore", "backup": "latest", "tables": [1]}),
+        "tables",
+    );
+    is_refused(&json!({"action": "restore", "backup": "latest", "clean": 1}), "clean");
+    is_refused(
+        &json!({"action": "restore", "backup": "latest", "target": "db"}),
+        "target",
+    );
+    is_refused(
+        &json!({"action": "restore", "backup": "latest", "target_secret_id": "db"}),
+        "no secret is taken",
     );
 }
 
@@ -113,6 +166,8 @@ fn the_store_is_asked_for_its_backups_and_its_state() {
         &json!({"action": "status", "database": "shop"}),
         &Command::Status { database },
     );
+    asks_for(&json!({"action": "doctor"}), &Command::Doctor);
+    is_refused(&json!({"action": "doctor", "database": "shop"}), "database");
     is_refused(&json!({"action": "list", "kind": "full"}), "kind");
     is_refused(&json!({"action": "status", "database": ""}), "database");
 }

@@ -30,7 +30,8 @@ impl Programs {
         let search = Search::of("pg_dump", roots, settings).await;
         if search.found.is_empty() {
             return Err(search.missing(Code::PgDumpErr).hint(
-                "install the PostgreSQL client of the server's major version, or point BACKUP_PG_BIN at its bin folder",
+                "install the PostgreSQL client of the server's major version, or point BACKUP_PG_BIN at its bin folder; a \
+                 Lambda function gets it by a layer with pgsql/<major>/bin",
             ));
         }
         let best = choose(&search, server_major, settings.dump_major)?;

@@ -113,6 +113,7 @@ impl Reader<'_> {
             endpoint_s3: self.read("AWS_ENDPOINT_URL_S3", endpoint),
             endpoint_secrets: self.read("AWS_ENDPOINT_URL_SECRETS_MANAGER", endpoint),
             endpoint_sns: self.read("AWS_ENDPOINT_URL_SNS", endpoint),
+            endpoint_ecs: self.read("AWS_ENDPOINT_URL_ECS", endpoint),
             access_key_id: text(&credentials),
             secret_access_key: secret(&credentials),
             session_token,

@@ -1,0 +1,144 @@
+//! How long a backup will take, before it starts: a task whose time is short had better not begin
+//! what it cannot end.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::{Code, Error, Result};
+use crate::manifest::Summary;
+use crate::postgres::DatabaseSize;
+use crate::report::human_bytes;
+
+/// Earlier backups that are asked for their pace.
+pub(super) const ASKED: usize = 5;
+/// Bytes per second that one backend never exceeded when it wrote COPY text. Without an earlier
+/// backup only that is known, so only what is surely impossible is refused.
+const FASTEST: f64 = 130e6;
+/// By how much one run may be slower than the one before it.
+const SPREAD: f64 = 1.1;
+
+/// What one earlier backup tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Pace {
+    bytes_per_second: f64,
+    threads: Option<u64>,
+}
+
+impl Pace {
+    fn of(summary: &Summary) -> Option<Self> {
+        let number = |name: &str| summary.metadata.get(name).and_then(Value::as_u64);
+        let seconds = summary.finished_at.duration_since(summary.timestamp).as_secs_f64();
+        let bytes = number("database_bytes")? as f64;
+        (seconds > 0.0 && bytes > 0.0).then_some(Self {
+            bytes_per_second: bytes / seconds,
+            threads: number("threads"),
+        })
+    }
+
+    /// With so many threads. More of them promise nothing: the database may be what is slow.
+    fn with(self, threads: usize) -> f64 {
+        match self.threads {
+            Some(had) if had > threads as u64 => self.bytes_per_second * threads as f64 / had as f64,
+            _ => self.bytes_per_second,
+        }
+    }
+}
+
+/// The time for a database of this size, going by the earlier backups: by their median, so that
+/// one that waited for a lock, or for a cold disk, does not count for more than it is.
+fn forecast(size: &DatabaseSize, threads: usize, past: &[Summary]) -> Duration {
+    let mut paces: Vec<f64> = past
+        .iter()
+        .filter_map(Pace::of)
+        .map(|pace| pace.with(threads))
+        .collect();
+    paces.sort_by(f64::total_cmp);
+    let seconds = match (size.database, paces.get(paces.len() / 2)) {
+        (Some(bytes), Some(pace)) => bytes as f64 / pace * SPREAD,
+        _ => size.tables as f64 / FASTEST,
+    };
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// `DEADLINE` where the backup will need more than `left`.
+pub(super) fn check(size: &DatabaseSize, threads: usize, past: &[Summary], left: Duration) -> Result<()> {
+    let needed = forecast(size, threads, past);
+    if needed <= left {
+        return Ok(());
+    }
+    let bytes = human_bytes(size.database.unwrap_or(size.tables));
+    Err(Error::new(
+        Code::Deadline,
+        format!(
+            "a backup of this database ({bytes}) takes about {} s, and {} s are left; it was not begun",
+            needed.as_secs().max(1),
+            left.as_secs()
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup_id::BackupId;
+    use crate::manifest::tests::sample;
+    use crate::retention::Tier;
+    use serde_json::json;
+
+    const GB: u64 = 1_000_000_000;
+
+    fn took(gigabytes: u64, seconds: i64, threads: u64) -> Summary {
+        let id: BackupId = "shop/20250131T040500Z-full".parse().unwrap();
+        let mut summary = sample(&id, Tier::Daily).summary();
+        summary.finished_at = summary.timestamp + jiff::SignedDuration::from_secs(seconds);
+        summary.metadata.insert("database_bytes".into(), json!(gigabytes * GB));
+        summary.metadata.insert("threads".into(), json!(threads));
+        summary
+    }
+
+    fn seconds(gigabytes: u64, threads: usize, past: &[Summary]) -> u64 {
+        let size = DatabaseSize {
+            database: Some(gigabytes * GB),
+            tables: gigabytes * GB,
+        };
+        forecast(&size, threads, past).as_secs()
+    }
+
+    #[test]
+    fn it_goes_by_the_median_of_the_earlier_runs_and_leaves_room() {
+        assert_eq!(seconds(10, 2, &[took(10, 100, 2)]), 110);
+        let past = [took(10, 100, 2), took(10, 5_000, 2), took(9, 100, 2)];
+        assert_eq!(seconds(20, 2, &past), 244);
+    }
+
+    #[test]
+    fn runs_with_more_threads_were_faster_and_with_fewer_promise_nothing() {
+        assert_eq!(seconds(10, 2, &[took(10, 100, 4)]), 220);
+        assert_eq!(seconds(10, 4, &[took(10, 100, 2)]), 110);
+    }
+
+    #[test]
+    fn without_an_earlier_run_only_the_impossible_is_refused() {
+        let size = DatabaseSize {
+            database: None,
+            tables: 100 * GB,
+        };
+        assert!(check(&size, 2, &[], Duration::from_secs(890)).is_ok());
+        let size = DatabaseSize {
+            tables: 150 * GB,
+            ..size
+        };
+        let error = check(&size, 2, &[], Duration::from_secs(890)).unwrap_err();
+        assert_eq!(error.code(), Code::Deadline);
+        assert!(error.message().contains("150.0 GB") && error.hint_text().contains("container task"));
+    }
+
+    #[test]
+    fn what_a_manifest_does_not_say_counts_for_nothing() {
+        let mut odd = took(10, 100, 2);
+        odd.metadata.insert("database_bytes".into(), json!("much"));
+        let instant = took(10, 0, 2);
+        assert_eq!(seconds(13, 2, &[odd, instant]), 100);
+    }
+}
