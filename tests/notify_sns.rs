@@ -318,7 +318,10 @@ fn a_verification_and_a_drill_are_told_when_they_fail_and_only_then() {
     assert!(topic.messages().is_empty());
 
     let id = made["id"].as_str().unwrap();
-    std::fs::write(folder.path().join(id).join("globals.sql"), "-- another\n").unwrap();
+    let globals = folder.path().join(id).join("globals.sql");
+    let mut sql = std::fs::read(&globals).unwrap();
+    sql[0] ^= 1;
+    std::fs::write(&globals, sql).unwrap();
     let never = format!("{}/20200101T000000Z-full", database.name);
     for (args, word, code, exit) in [
         (&["latest"][..], "verify", "INTEGRITY", 40),

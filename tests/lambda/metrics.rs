@@ -26,9 +26,15 @@ async fn each_event_leaves_one_line_under_the_functions_name() {
     // Delivered again, it has made nothing.
     assert_eq!(function.invoke(&event)["repeated"], true);
     function.invoke(&json!({"action": "status"}));
+    function.invoke(&json!({"action": "verify", "backup": id}));
 
-    let lines = lines(&function);
-    assert_eq!(lines.len(), 2, "{lines:#?}");
+    let mut lines = lines(&function);
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    let verified = lines.pop().unwrap();
+    assert_eq!(
+        (&verified["VerifySucceeded"], &verified["VerifyFailed"]),
+        (&json!(1), &json!(0))
+    );
     for line in &lines {
         assert_eq!(
             (&line["Service"], &line["Database"]),

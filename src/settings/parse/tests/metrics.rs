@@ -61,7 +61,7 @@ fn a_file_is_found_from_the_working_folder_and_must_have_the_collectors_ending()
     env(&[("BACKUP_METRICS_FILE", "/var/lib/")]).refused(&["BACKUP_METRICS_FILE", "pgstow.prom"]);
     Place::new()
         .flag("BACKUP_METRICS_FILE", "")
-        .refused(&["BACKUP_METRICS_FILE", "empty"]);
+        .refused(&["--metrics-file", "empty"]);
 }
 
 #[test]
