@@ -6,7 +6,7 @@
 COMPUTE is lambda or fargate; RULES.json is what `pgstow retention show` prints for the bucket and its policy. Ends with 1
 and says what differs.
 
-Not seen here, because moto does not do it: that a schedule fires and fills in its time, that an alarm goes off, that a role
+Not seen here, because moto does not do it: that Object Lock holds, that a schedule fires and fills in its time, that an alarm goes off, that a role
 is refused (moto checks no policies unless told), that a topic's key lets the alarms in.
 """
 
@@ -38,8 +38,12 @@ def the_bucket():
     s3 = client("s3")
     with open(rules_file) as file:
         wanted = json.load(file)["Rules"]
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    # Terraform's provider says so where nothing is said of a size; nothing that pgstow writes is empty.
+    sizes = [rule["Filter"]["And"].pop("ObjectSizeGreaterThan", 0) for rule in rules if "And" in rule["Filter"]]
+    equal("lifecycle: no object is too small", sizes, [0] * 5)
     # One by one and in order: ids, prefixes, tags, days.
-    equal("lifecycle rules", s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"], wanted)
+    equal("lifecycle rules", rules, wanted)
     holds("lifecycle: no rule for `latest`", "latest" not in json.dumps(wanted), wanted)
     equal(
         "public access block",
@@ -187,6 +191,7 @@ def the_function():
     queue = f"arn:aws:sqs:{REGION}:123456789012:{name}-dead-letters"
     equal("its failures go to", failed["DestinationConfig"]["OnFailure"]["Destination"], queue)
     equal("its retries", failed["MaximumRetryAttempts"], 1)
+    equal("its log", function["LoggingConfig"], {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{name}"})
     logs(f"/aws/lambda/{name}")
 
 

@@ -8,12 +8,14 @@
 # AWS provider come from no package registry: where they are absent it says so, and skips. The provider is looked for below
 # /opt, or in PGSTOW_TERRAFORM_MIRROR. All is done in a copy, so that no state is left in the tree.
 set -euo pipefail
+# Before the environment is cleared of what begins with PG.
+BINARY=${PGSTOW:-}
 # shellcheck source=scripts/place.sh
 . "$(dirname "$0")/../../scripts/place.sh"
 cd "$ROOT"
 
 MODULE=$ROOT/infra/terraform
-PGSTOW=${PGSTOW:-$ROOT/target/debug/pgstow}
+PGSTOW=${BINARY:-$ROOT/target/debug/pgstow}
 
 mirror() {
     [ -z "${PGSTOW_TERRAFORM_MIRROR:-}" ] || {
@@ -80,7 +82,7 @@ example() {
     cd "$WORK/module/examples/$name"
 
     port=$(python3 "$ROOT/scripts/net.py" ports 1)
-    "$AWS_VENV/bin/python" "$MODULE/account.py" "$port" >"$WORK/$name.moto" 2>&1 </dev/null &
+    "$AWS_VENV/bin/python" "$MODULE/emulator.py" "$port" >"$WORK/$name.moto" 2>&1 </dev/null &
     export AWS_ENDPOINT_URL=http://127.0.0.1:$port
     # Nothing of the example is changed; this is laid over its provider.
     cat >moto_override.tf <<TF
@@ -118,7 +120,7 @@ TF
     say "terraform: examples/$name: applied, and read back as it was meant; its rules are those of \`retention show --retention $retention\`"
 
     step "$WORK/$name.plan" terraform plan -no-color -detailed-exitcode
-    step "$WORK/$name.destroy" terraform destroy -no-color -auto-approve
+    step "$WORK/$name.destroy" terraform destroy -no-color -auto-approve -refresh=false
     say "terraform: examples/$name: nothing changes in a second plan; destroyed"
 }
 
