@@ -71,12 +71,15 @@ mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t tmpfs tmpfs "$root/sys/fs/cgroup"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
-for folder in run tmp dev; do mount -t tmpfs tmpfs "$root/$folder"; done
+mount -t tmpfs tmpfs "$root/tmp"
+for folder in run dev; do mount -t tmpfs -o mode=755 tmpfs "$root/$folder"; done
 mkdir "$root"/dev/{pts,shm}
 for device in null zero random urandom full tty; do
     : >"$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
 done
+# PrivateDevices= wants to know what it is.
+ln -s pts/ptmx "$root/dev/ptmx"
 # A bare system: nothing that this machine's own would start at boot.
 rm -rf "$root"/etc/systemd/system "$root"/{lib,usr/lib}/systemd/system/*.{wants,requires}
 mkdir "$root/etc/systemd/system"
