@@ -95,6 +95,8 @@ cd "$root"
 mkdir -p old
 pivot_root . old
 umount -l /old
+# As at a boot of systemd outside a container: a run's credentials are a mount that must be seen from here.
+mount --make-rshared /
 exec env -i container=pgstow-test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --system --unit=bare.target --log-target=journal --show-status=no
 BOOT
