@@ -282,7 +282,8 @@ RUNNING=$!
 # The pg_dump that reads, a child of one of its threads.
 dumping() {
     local child
-    read -r FIRST _ <"/proc/$RUNNING/task/$RUNNING/children" || return 1
+    # Without an end of line, which `read` takes for a failure.
+    read -r FIRST _ <"/proc/$RUNNING/task/$RUNNING/children" || [ -n "$FIRST" ] || return 1
     # shellcheck disable=SC2013 # words are what is wanted
     for child in $(cat "/proc/$FIRST/task"/*/children 2>/dev/null); do
         grep -qa -e --snapshot "/proc/$child/cmdline" 2>/dev/null && return
