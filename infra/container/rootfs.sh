@@ -20,10 +20,10 @@ while [ $# -gt 1 ]; do
     esac
 done
 FOLDER=${1:-}
-[ $# = 1 ] && [ -n "$FOLDER" ] || {
+if [ $# != 1 ] || [ -z "$FOLDER" ]; then
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2
     exit 2
-}
+fi
 # A word or several.
 read -ra PIP <<<"${PIP:-python3 -m pip}"
 

@@ -149,7 +149,7 @@ chroot_has() {
 # Every program and library finds all that it links to in the image alone.
 links() {
     local image=$1 loader file answer count=0
-    loader=$(cd "$image" && ls -d usr/lib64/ld-linux-*.so.? usr/lib/ld-linux-*.so.? 2>/dev/null | head -n 1)
+    loader=$(cd "$image" && find usr/lib64 usr/lib -maxdepth 1 -name 'ld-linux-*.so.?' 2>/dev/null | head -n 1) || true
     while IFS= read -r -d '' file; do
         [ "$(head -c 4 "$image/$file")" = $'\x7fELF' ] || continue
         answer=$(env -i "$CHROOT" "$image" "/$loader" --list "/$file" 2>&1) || true
@@ -196,7 +196,8 @@ in_image() {
 for target in pgstow full; do
     image=${IMAGE[$target]}
     look "$image"
-    say "$target: no setuid file, no compiler, no shell beyond sh; $(links "$image") programs and libraries find each other"
+    count=$(links "$image")
+    say "$target: no setuid file, no compiler, no shell beyond sh; $count programs and libraries find each other"
     programs='pg_dump pg_dumpall pg_restore psql'
     [ "$target" = pgstow ] || programs+=' initdb postgres'
     # shellcheck disable=SC2016 # for the shell in the image
@@ -230,6 +231,7 @@ for major in 15 17; do
     # The try-out's own database, by the script that its PostgreSQL runs.
     mkdir -p "$WORK/secrets"
     printf 'of-the-role' >"$WORK/secrets/backup_password"
+    # shellcheck disable=SC2016 # for the inner shell
     env PATH="${!bin}:$PATH" PGPASSWORD="$(sed -E 's|.*:([^@]*)@.*|\1|' <<<"$server")" PGHOST=127.0.0.1 \
         PGPORT="$(sed -E 's|.*:([0-9]+)/.*|\1|' <<<"$server")" PGUSER=postgres SECRETS="$WORK/secrets" \
         bash -c 'psql -X -q -d postgres -c "CREATE DATABASE shop" && POSTGRES_DB=shop bash "$1"' _ "$shop"
@@ -277,15 +279,24 @@ before=$(aws s3 ls --recursive s3://backups/pg17/ | grep -c manifest.json)
 COMMAND=(/usr/local/bin/pgstow backup --json)
 run_image "${IMAGE[pgstow]}" 64m >"$WORK/stopped.json" 2>"$WORK/stopped.log" &
 RUNNING=$!
-for _ in $(seq 100); do
-    grep -qa pg_dump /proc/[0-9]*/cmdline 2>/dev/null && break
+# The pg_dump that reads, a child of one of its threads.
+dumping() {
+    local child
+    # Without an end of line, which `read` takes for a failure.
+    read -r FIRST _ <"/proc/$RUNNING/task/$RUNNING/children" || [ -n "$FIRST" ] || return 1
+    # shellcheck disable=SC2013 # words are what is wanted
+    for child in $(cat "/proc/$FIRST/task"/*/children 2>/dev/null); do
+        grep -qa -e --snapshot "/proc/$child/cmdline" 2>/dev/null && return
+    done
+    return 1
+}
+for _ in $(seq 300); do
+    dumping && break
     sleep 0.1
 done
-sleep 1
-first=$(cat "/proc/$RUNNING/task/$RUNNING/children")
-read -ra first <<<"$first"
+dumping || die "no pg_dump waits for the lock"
 began=$SECONDS
-kill -TERM "${first[0]}"
+kill -TERM "$FIRST"
 code=0
 wait "$RUNNING" || code=$?
 RUNNING=

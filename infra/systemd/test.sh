@@ -71,12 +71,15 @@ mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t tmpfs tmpfs "$root/sys/fs/cgroup"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
-for folder in run tmp dev; do mount -t tmpfs tmpfs "$root/$folder"; done
+mount -t tmpfs tmpfs "$root/tmp"
+for folder in run dev; do mount -t tmpfs -o mode=755 tmpfs "$root/$folder"; done
 mkdir "$root"/dev/{pts,shm}
 for device in null zero random urandom full tty; do
     : >"$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
 done
+# PrivateDevices= wants to know what it is.
+ln -s pts/ptmx "$root/dev/ptmx"
 # A bare system: nothing that this machine's own would start at boot.
 rm -rf "$root"/etc/systemd/system "$root"/{lib,usr/lib}/systemd/system/*.{wants,requires}
 mkdir "$root/etc/systemd/system"
@@ -92,6 +95,8 @@ cd "$root"
 mkdir -p old
 pivot_root . old
 umount -l /old
+# As at a boot of systemd outside a container: a run's credentials are a mount that must be seen from here.
+mount --make-rshared /
 exec env -i container=pgstow-test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --system --unit=bare.target --log-target=journal --show-status=no
 BOOT
@@ -103,7 +108,7 @@ BOOT
 BOOT=$!
 
 # In the namespaces of that systemd.
-first() { cat "/proc/$BOOT/task/$BOOT/children" 2>/dev/null | cut -d ' ' -f 1; }
+first() { cut -d ' ' -f 1 "/proc/$BOOT/task/$BOOT/children" 2>/dev/null; }
 inside() { nsenter --target "$INIT" --mount --pid --ipc --uts --cgroup --root --wd "$@"; }
 INIT=
 for _ in $(seq 200); do
@@ -144,10 +149,11 @@ open=$(inside find /var/lib/pgstow \( -perm /077 -o ! -user pgstow \) -print)
 say "pgstow-backup.service: a backup into /var/lib/pgstow/backups, which only the user pgstow may read"
 
 start pgstow-verify.service
-[ "$(inside find /var/cache/pgstow -mindepth 1 -maxdepth 1 -name 'pgstow*' | wc -l)" = 0 ] || die "the drill has left something"
+left=$(inside find /var/cache/pgstow -mindepth 1 -maxdepth 1 -name 'pgstow*')
+[ -z "$left" ] || die "the drill has left $left"
 say "pgstow-verify.service: $(log pgstow-verify.service | grep -m 1 shop/)"
 
-if "$BINARY" backup --help | grep -q metrics-file; then
+if "$BINARY" backup --help | grep metrics-file >/dev/null; then
     for file in backup verify; do
         [ "$(inside stat -c %a "/run/pgstow/$file.prom")" = 644 ] || die "node exporter may not read $file.prom"
     done
@@ -159,11 +165,18 @@ printf 'BEGIN; LOCK TABLE orders; SELECT 1; SELECT pg_sleep(60);' |
     "$PGSTOW_TEST_PG_BIN_15/psql" -X -q -d "$(database_url "$PGSTOW_TEST_PG15_URL" shop)" >"$WORK/lock.txt" 2>&1 &
 LOCK=$!
 inside systemctl start --no-block pgstow-backup.service
+# The pg_dump that reads; the one that is asked for its version has gone before.
+dumping() {
+    local status
+    # Not 0 for a unit that is still starting, as a oneshot is to its end.
+    status=$(inside systemctl status --no-pager --full pgstow-backup.service) || true
+    case $status in *pg_dump*--snapshot*) ;; *) return 1 ;; esac
+}
 for _ in $(seq 100); do
-    inside systemctl show -p ControlGroup --value pgstow-backup.service >/dev/null
-    inside systemctl status --no-pager pgstow-backup.service 2>/dev/null | grep -q 'pg_dump ' && break
+    dumping && break
     sleep 0.1
 done
+dumping || die "no pg_dump waits for the lock"
 inside systemctl stop pgstow-backup.service
 kill "$LOCK" 2>/dev/null || true
 LOCK=
@@ -178,14 +191,16 @@ say "systemctl stop: a clean abort, nothing visible left"
 inside systemctl reset-failed
 credentials "$(database_url "${PGSTOW_TEST_PG15_URL/postgres:/postgres:wrong}" shop)"
 ! inside systemctl start pgstow-backup.service 2>/dev/null || die "a wrong password did not fail the unit"
-[ "$(property pgstow-backup.service ExecMainStatus)" = 11 ] || die "it ended with $(property pgstow-backup.service ExecMainStatus)"
+code=$(property pgstow-backup.service ExecMainStatus)
+[ "$code" = 11 ] || die "it ended with $code"
 [ "$(property pgstow-backup.service ActiveState)" = failed ] || die "it is tried again"
 for _ in $(seq 50); do
     [ -n "$(log pgstow-failed@pgstow-backup.service.service)" ] && break
     sleep 0.1
 done
-[ "$(property pgstow-failed@pgstow-backup.service.service Result)" = success ] && [ -n "$(property pgstow-failed@pgstow-backup.service.service ExecMainStartTimestamp)" ] ||
-    die "the hook did not run"
+hook=pgstow-failed@pgstow-backup.service.service
+[ "$(property $hook Result)" = success ] || die "the hook failed"
+[ -n "$(property $hook ExecMainStartTimestamp)" ] || die "the hook did not run"
 say "a wrong password: the unit fails at once, and pgstow-failed@ is started"
 
 inside systemctl enable --now -q pgstow-backup.timer pgstow-verify.timer

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Checks what kustomize makes of the base and of each overlay.
+#
+#   infra/kubernetes/test.sh          PGSTOW names the binary; default: target/debug/pgstow
+#
+# No cluster is asked. Kubernetes' own schemas tell whether the API would take a document, checkov
+# whether a pod is closed as it should be, and the binary whether it knows what it would be given.
+set -euo pipefail
+# Before place.sh, which forgets all that begins with PG.
+BINARY=${PGSTOW:-target/debug/pgstow}
+# shellcheck source=scripts/place.sh
+. "$(dirname "$0")/../../scripts/place.sh"
+cd "$ROOT"
+
+[ -x "$BINARY" ] || die "there is no $BINARY: cargo build, or name another one in PGSTOW"
+scripts/tools.sh deploy checkov
+HERE=infra/kubernetes
+WORK=$(mktemp -d /tmp/pgstow-kubernetes.XXXXXX)
+trap 'rm -rf "$WORK"' EXIT
+
+# The oldest API server that has all that is used, and the newest that the schemas know.
+VERSIONS=(1.31 1.37)
+
+mkdir "$WORK/made"
+for folder in "$HERE/base" "$HERE"/overlays/*/; do
+    folder=${folder%/}
+    made=$WORK/made/${folder##*/}.yaml
+    "$DEPLOY_VENV/bin/kubectl" kustomize "$folder" >"$made"
+    for version in "${VERSIONS[@]}"; do
+        "$DEPLOY_VENV/bin/kubernetes-validate" --strict --quiet -k "$version" "$made" ||
+            die "$folder is not what Kubernetes $version takes"
+    done
+    say "kustomize: ${folder#"$HERE/"}, taken by the schemas of Kubernetes ${VERSIONS[*]}"
+done
+
+# What no schema can know: that the parts fit each other, the image, and pgstow.
+"$BINARY" backup --help >"$WORK/help"
+"$DEPLOY_VENV/bin/python" - "$WORK" <<'PY'
+import re, sys
+from pathlib import Path
+
+import yaml
+
+work = Path(sys.argv[1])
+help_text = (work / "help").read_text()
+# Of libraries below pgstow, and of the pod itself.
+not_settings = {"JOB_NAME"}
+codes = {int(code) for code in re.findall(r"\b(\d+)\s+[A-Z_0-9]+", help_text.split("Exit codes:")[1])}
+
+
+def check(name, condition, what):
+    if not condition:
+        sys.exit(f"{name}: {what}")
+
+
+def job(name, cron, settings):
+    spec = cron["spec"]["jobTemplate"]["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    labels = spec["template"]["metadata"]["labels"]
+    variables = {variable["name"] for variable in container["env"]}
+
+    for variable in (variables | set(settings)) - not_settings:
+        check(name, re.search(rf"\b{variable}\b", help_text), f"pgstow knows no {variable}")
+    for argument in container["args"]:
+        for variable in re.findall(r"\$\((\w+)\)", argument):
+            check(name, variable in variables, f"{argument}: {variable} is not set")
+    for rule in spec["podFailurePolicy"]["rules"]:
+        values = set(rule.get("onExitCodes", {}).get("values", []))
+        check(name, values <= codes, f"exit codes that pgstow does not have: {sorted(values - codes)}")
+
+    # The network policies' selectors, which must not miss a pod.
+    check(name, labels.get("app.kubernetes.io/name") == "pgstow", "its pods lack the label that the policies select")
+    check(name, pod["automountServiceAccountToken"] is False, "it would hold a token of the cluster")
+    check(name, pod["securityContext"]["runAsUser"] == 65532, "the image's user is 65532")
+    security = container["securityContext"]
+    check(name, security["readOnlyRootFilesystem"] is True, "its root file system can be written to")
+    check(name, security["capabilities"]["drop"] == ["ALL"], "it keeps capabilities")
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+    check(name, mounts == {"/tmp"}, f"it can write to {sorted(mounts)}")
+    limit = container["resources"]["limits"]
+    check(name, {"cpu", "memory", "ephemeral-storage"} <= set(limit), "a resource has no limit")
+    full = "--drill" in container["args"]
+    check(name, full == ("full" in container["image"]), f"{container['image']} is not the image for this")
+
+
+for made in sorted((work / "made").glob("*.yaml")):
+    documents = list(yaml.safe_load_all(made.read_text()))
+    settings = next(d["data"] for d in documents if d["kind"] == "ConfigMap")
+    jobs = [d for d in documents if d["kind"] == "CronJob"]
+    names = [d["metadata"]["name"] for d in jobs]
+    check(made.stem, names == ["pgstow-backup", "pgstow-drill"], f"its jobs are {names}")
+    for cron in jobs:
+        job(f"{made.stem}: {cron['metadata']['name']}", cron, settings)
+    if made.stem != "base":
+        check(made.stem, settings.get("BACKUP_STORE"), "it names no store")
+        check(made.stem, all(d["metadata"].get("namespace") for d in documents), "something is in no namespace")
+        registry = "registry.example/"
+        for d in documents:
+            pod = str(d.get("spec", ""))
+            check(made.stem, "pgstow:0.1.0" not in pod or registry in pod, "an image has no registry")
+PY
+say "jobs: settings, exit codes and arguments are pgstow's; pods are closed, and the policies select them"
+
+# The base is in no namespace: that is the overlay's to give.
+rm "$WORK/made/base.yaml"
+"$CHECKOV_VENV/bin/checkov" --skip-download --quiet --compact --framework kubernetes -d "$WORK/made" >"$WORK/checkov.txt" || {
+    cat "$WORK/checkov.txt" >&2
+    die "checkov"
+}
+say "checkov: $(grep -m 1 '^Passed' "$WORK/checkov.txt" || echo overlays)"
