@@ -20,8 +20,10 @@ data "aws_iam_policy_document" "run" {
     actions   = ["s3:ListBucket"]
     resources = [aws_s3_bucket.backups.arn]
 
+    # IfExists, because S3 asks for this permission also when a key that is read is not there, and such a request has no
+    # prefix: without it, the answer would be AccessDenied in place of NoSuchKey.
     condition {
-      test     = "StringLike"
+      test     = "StringLikeIfExists"
       variable = "s3:prefix"
       values   = [var.prefix, "${var.prefix}/*"]
     }
