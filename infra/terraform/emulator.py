@@ -46,9 +46,9 @@ make = LambdaFunction.__init__
 tell = LambdaFunction.get_configuration
 
 
-def make_and_keep(self, spec, *further, **named):
+def make_and_keep(self, account_id, spec, *further, **named):
     self.logging_config = spec.get("LoggingConfig")
-    make(self, spec, *further, **named)
+    make(self, account_id, spec, *further, **named)
 
 
 def tell_all(self, *further, **named):
