@@ -142,7 +142,7 @@ impl Samples {
     pub(super) fn parse(text: &str) -> Result<Self, usize> {
         let mut samples = Self::default();
         let mut lines = text.lines().enumerate();
-        if !lines.next().is_some_and(|(_, line)| line == MARK) {
+        if lines.next().is_none_or(|(_, line)| line != MARK) {
             return Err(1);
         }
         for (at, line) in lines.filter(|(_, line)| !line.starts_with('#') && !line.is_empty()) {
