@@ -103,7 +103,7 @@ def least(where, statement):
         if action.startswith("s3:") and ("Object" in action or "Multipart" in action and action != "s3:ListBucketMultipartUploads"):
             equal(f"{where}: below the prefix", resources, [f"arn:aws:s3:::{bucket}/pgstow/*"])
     if "s3:ListBucket" in actions:
-        prefixes = statement["Condition"]["StringLike"]["s3:prefix"]
+        prefixes = statement["Condition"]["StringLikeIfExists"]["s3:prefix"]
         equal(f"{where}: listed prefixes", sorted(prefixes), ["pgstow", "pgstow/*"])
     for resource in resources:
         # The one action for which AWS takes no resource.
