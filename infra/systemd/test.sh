@@ -18,7 +18,10 @@ cd "$ROOT"
 
 [ -x "$BINARY" ] || die "there is no $BINARY: cargo build, or name another one in PGSTOW"
 BINARY=$(realpath "$BINARY")
-[ "$(id -u)" = 0 ] || die "a systemd of its own wants root"
+[ "$(id -u)" = 0 ] || {
+    say "systemd: NOT TESTED: a systemd of its own wants root"
+    exit 0
+}
 scripts/tools.sh postgres deploy
 HERE=$ROOT/infra/systemd
 

@@ -1,0 +1,85 @@
+//! Requests that AWS refuses to a role or key: which statement its policy lacks.
+
+use std::error::Error as StdError;
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use super::{error, service_code};
+use crate::error::{Code, Error};
+
+/// Whether the service refuses the action to this role or key.
+fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    service_code(error).is_some_and(|name| CODES.contains(&name))
+}
+
+pub(super) const CODES: [&str; 7] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "AllAccessDisabled",
+    "AuthorizationError",
+    "AuthorizationErrorException",
+    "KMSAccessDenied",
+    "KMSAccessDeniedException",
+];
+
+/// The statement of a policy that allows an action.
+pub fn statement(action: &str, resource: &str) -> String {
+    format!(r#"{{"Effect": "Allow", "Action": "{action}", "Resource": "{resource}"}}"#)
+}
+
+/// As [`super::error`], where the request needs one permission: a refusal's hint is the statement to add.
+/// What AWS itself says is lacking (it may be the key's permission) goes before what we asked for.
+pub fn error_needing<E>(
+    code: Code,
+    what: &str,
+    failed: &SdkError<E, HttpResponse>,
+    action: &str,
+    resource: &str,
+) -> Error
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    let ours = error(code, what, failed);
+    if !is_refusal(failed) {
+        return ours;
+    }
+    let told = failed
+        .as_service_error()
+        .and_then(|service| lacking(service.message()?));
+    let (action, resource) = told.unwrap_or((action, resource));
+    ours.hint(format!(
+        "allow the action to this role or key: {}; and see that no policy of the bucket, secret, topic or KMS key denies it",
+        statement(action, resource)
+    ))
+}
+
+/// What a refusal of AWS says is lacking: `… is not authorized to perform: s3:PutObject on
+/// resource: "arn:aws:s3:::…" because …`.
+fn lacking(message: &str) -> Option<(&str, &str)> {
+    let (_, rest) = message.split_once("not authorized to perform: ")?;
+    let (action, rest) = rest.split_once(" on resource: ")?;
+    let resource = rest.split_whitespace().next()?.trim_matches(['"', ',', '.']);
+    let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '"');
+    (plain(action) && plain(resource)).then_some((action, resource))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_aws_names_what_is_lacking() {
+        let told = "User: arn:aws:sts::1:assumed-role/r/f is not authorized to perform: kms:GenerateDataKey on resource: \
+                    arn:aws:kms:us-east-1:1:key/k because no identity-based policy allows it";
+        assert_eq!(
+            lacking(told),
+            Some(("kms:GenerateDataKey", "arn:aws:kms:us-east-1:1:key/k"))
+        );
+        let quoted = "User: u is not authorized to perform: s3:PutObject on resource: \"arn:aws:s3:::b/p/x\" because";
+        assert_eq!(lacking(quoted), Some(("s3:PutObject", "arn:aws:s3:::b/p/x")));
+        assert_eq!(lacking("Access Denied."), None);
+        assert_eq!(lacking("not authorized to perform: a\"b on resource: c"), None);
+    }
+}
