@@ -22,7 +22,10 @@ esac
 # In circumstances as different as one machine has them, side by side.
 "$HERE/build.sh" -o "$SCRATCH/clients.zip" &
 first=$!
-(umask 077 && TZ=Asia/Tokyo LC_ALL=C TMPDIR=$SCRATCH "$HERE/build.sh" --majors "14 15 16 17 18" -o "$SCRATCH/again.zip") &
+(
+    umask 077
+    TZ=Asia/Tokyo LC_ALL=C TMPDIR=$SCRATCH "$HERE/build.sh" --majors "14 15 16 17 18" -o "$SCRATCH/again.zip"
+) &
 second=$!
 wait $first
 wait $second
