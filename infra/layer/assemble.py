@@ -335,7 +335,8 @@ def main():
             print(complaint, file=sys.stderr)
         what = f"PostgreSQL {part} cannot be had" if part.isdigit() else "this cannot be built"
         limit = ".".join(map(str, GLIBC_LIMIT))
-        sys.exit(f"assemble.py: {what} for {layer.arch} within glibc {limit}; leave it out by --majors, or take another source")
+        hint = "leave it out by --majors, or take another source"
+        sys.exit(f"assemble.py: {what} for {layer.arch} within glibc {limit}; {hint}")
 
 
 if __name__ == "__main__":

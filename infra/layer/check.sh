@@ -113,7 +113,8 @@ check_tls() {
         protocol=$(ask "$major" "$url?sslmode=verify-full&sslrootcert=/etc/right.crt" \
             'SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()')
         [ "$protocol" = TLSv1.3 ] || die "psql $major speaks ${protocol:-no TLS}"
-        refused 'certificate verify failed' ask "$major" "$url?sslmode=verify-full&sslrootcert=/etc/wrong.crt" 'SELECT 1'
+        refused 'certificate verify failed' ask "$major" \
+            "$url?sslmode=verify-full&sslrootcert=/etc/wrong.crt" 'SELECT 1'
         refused 'does not match host name' ask "$major" \
             "${url/localhost/elsewhere.example}?sslmode=verify-full&sslrootcert=/etc/right.crt" 'SELECT 1'
         # The system's authorities, which libpq knows from 16 on, where Amazon Linux keeps them.
@@ -157,16 +158,19 @@ check_clients() {
             refused 'server version mismatch' inside "/opt/pgsql/$major/bin/pg_dump" -d "$url"
         fi
     done
-    say "pg_dump, pg_restore and pg_dumpall ${able[*]}: a dump of PostgreSQL ${service#pg} in every compression, read back"
+    say "pg_dump, pg_restore, pg_dumpall ${able[*]}: a dump of PostgreSQL ${service#pg} in each compression, read back"
     "$ROOT/scripts/services.sh" stop --into "$SCRATCH/services"
 }
 
-stop_server() { [ -z "${SERVING:-}" ] || inside "/opt/pgsql/$SERVING/bin/pg_ctl" -s -m immediate -D "/tmp/data$SERVING" stop || true; }
+stop_server() {
+    [ -n "${SERVING:-}" ] || return 0
+    inside "/opt/pgsql/$SERVING/bin/pg_ctl" -s -m immediate -D "/tmp/data$SERVING" stop || true
+}
 
 # As pgstow's drill starts it (src/postgres/scratch.rs), on Lambda: no /dev/shm, no time zones but
 # the layer's.
 check_server() {
-    local major=$1 bin=/opt/pgsql/$1/bin data=/tmp/data$1 url="host=/tmp user=postgres dbname=postgres" count
+    local major=$1 bin=/opt/pgsql/$1/bin data=/tmp/data$1 url="host=/tmp user=postgres dbname=postgres" moment count
     inside TZ=:UTC "$bin/initdb" --username=postgres --encoding=UTF8 --locale=C --auth=trust --no-sync -D "$data" \
         >"$SCRATCH/log" 2>&1 || die "initdb $major: $(tail -n 5 "$SCRATCH/log")"
     SERVING=$major
@@ -174,9 +178,11 @@ check_server() {
         -o "-c listen_addresses= -c unix_socket_directories=/tmp -c dynamic_shared_memory_type=mmap -c fsync=off" \
         start </dev/null >/dev/null 2>"$SCRATCH/log" || die "PostgreSQL $major: $(cat "$SCRATCH/log" "$BOX/tmp/log")"
     if [ -x "$BOX$bin/psql" ]; then
-        [ "$(ask "$major" "$url" "SELECT '2026-07-01 12:00 Europe/Athens'::timestamptz AT TIME ZONE 'America/Lima'")" = \
-            '2026-07-01 04:00:00' ] || die "PostgreSQL $major has no time zones"
-        [ "$(ask "$major" "$url" "SELECT (xpath('/a/text()', '<a>b</a>'))[1]")" = b ] || die "PostgreSQL $major knows no XML"
+        moment="'2026-07-01 12:00 Europe/Athens'::timestamptz"
+        [ "$(ask "$major" "$url" "SELECT $moment AT TIME ZONE 'America/Lima'")" = '2026-07-01 04:00:00' ] ||
+            die "PostgreSQL $major has no time zones"
+        [ "$(ask "$major" "$url" "SELECT (xpath('/a/text()', '<a>b</a>'))[1]")" = b ] ||
+            die "PostgreSQL $major knows no XML"
         # shellcheck disable=SC2016
         ask "$major" "$url" 'DO $$ DECLARE name text; BEGIN
             FOR name IN SELECT e.name FROM pg_available_extensions e LOOP
@@ -184,7 +190,8 @@ check_server() {
             END LOOP; END $$' 2>"$SCRATCH/log" || die "PostgreSQL $major: an extension: $(cat "$SCRATCH/log")"
         count=$(ask "$major" "$url" 'SELECT count(*) FROM pg_extension')
         ask "$major" "$url" "CREATE TABLE layered AS SELECT 42 AS number, 'Ελλάδα' AS word"
-        ask "$major" "$url" 'SELECT uuid_generate_v4(), gen_random_bytes(8), similarity(word, word) FROM layered' >/dev/null
+        ask "$major" "$url" 'SELECT uuid_generate_v4(), gen_random_bytes(8), similarity(word, word) FROM layered' \
+            >/dev/null
         dump "$major" "$url"
         say "PostgreSQL $major: initialised, started, $count extensions created, dumped by its own clients"
     else

@@ -8,6 +8,7 @@ Lambda has, and is named in the notices with a licence whose text is there. Prin
 
 import os
 import re
+import struct
 import sys
 import zipfile
 
@@ -35,7 +36,13 @@ class Tree:
             for parent, _, files in os.walk(self.folder)
             for name in files
         )
-        self.elves = {name: Elf(self.path(name)) for name in self.names if is_elf(self.path(name))}
+        self.elves = {}
+        for name in self.names:
+            if is_elf(self.path(name)):
+                try:
+                    self.elves[name] = Elf(self.path(name))
+                except (struct.error, ValueError, IndexError):
+                    problem(f"{name} is no whole ELF file")
         self._reached = {}
 
     def path(self, name):

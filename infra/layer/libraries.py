@@ -38,7 +38,9 @@ class Component:
 
 
 OPENSSL = Component("OpenSSL", "Apache-2.0", None, "https://www.openssl.org/", rb"OpenSSL (\d+\.\d+\.\d+) ")
-KRB5 = Component("MIT Kerberos", "MIT", "krb5.txt", "https://web.mit.edu/kerberos/", rb"KRB5_BRAND: krb5-([\d.]+)-final")
+KRB5 = Component(
+    "MIT Kerberos", "MIT", "krb5.txt", "https://web.mit.edu/kerberos/", rb"KRB5_BRAND: krb5-([\d.]+)-final"
+)
 # AlmaLinux's own version, as its libraries name the file of their debugging symbols.
 EL_VERSION = rb"-(\d[\w.]*-[\w.]+\.el\d+[\w.]*)\.(?:x86_64|aarch64)\.debug"
 
@@ -58,7 +60,9 @@ READLINE = Component(
 NCURSES = Component("ncurses", "X11", "ncurses.txt", "https://invisible-island.net/ncurses/", EL_VERSION)
 LIBXML2 = Component("libxml2", "MIT", "libxml2.txt", "https://gitlab.gnome.org/GNOME/libxml2", EL_VERSION)
 XZ = Component("liblzma", "public domain", "xz.txt", "https://tukaani.org/xz/", EL_VERSION)
-OSSP_UUID = Component("OSSP uuid", "ISC", "ossp-uuid.txt", "http://www.ossp.org/pkg/lib/uuid/", rb"OSSP uuid (\d[\d.]+)")
+OSSP_UUID = Component(
+    "OSSP uuid", "ISC", "ossp-uuid.txt", "http://www.ossp.org/pkg/lib/uuid/", rb"OSSP uuid (\d[\d.]+)"
+)
 
 
 @dataclass(frozen=True)
