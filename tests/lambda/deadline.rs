@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use super::place::{Place, failed, succeeded, until};
 use crate::support::function::Function;
@@ -73,42 +74,13 @@ fn programs_that_falter(folder: &Path) {
     program("pg_dumpall", format!("#!/bin/sh\nexec {real}/pg_dumpall \"$@\"\n"));
 }
 
-#[tokio::test]
-async fn an_upload_in_progress_is_aborted_when_the_deadline_comes() {
-    let place = Place::fresh().await;
+/// A function whose upload has begun and does not go on, and the answer that it will give.
+async fn stuck_in_its_upload(place: &Place, programs: &Path) -> (Arc<Function>, JoinHandle<String>) {
     place
         .database
         .sql("CREATE TABLE heavy AS SELECT repeat(md5(id::text), 3) FROM generate_series(1, 300000) AS id");
     let id = secret(&place.secret().to_string());
-    let programs = tempfile::tempdir().unwrap();
-    programs_that_falter(programs.path());
-    let function = Arc::new(Function::start(SHORT, |command| {
-        place.configure(command);
-        command
-            .env("BACKUP_SECRET_ID", id)
-            .env("BACKUP_COMPRESSION", "none")
-            .env("BACKUP_S3_PART_SIZE", "5MiB")
-            .env("BACKUP_PG_BIN", programs.path());
-    }));
-    let running = tokio::task::spawn_blocking({
-        let function = function.clone();
-        move || function.invoke(&json!({}))
-    });
-    let begun = || async { !place.bucket.uploads().await.is_empty() };
-    until("the upload has begun", begun).await;
-    failed(&running.await.unwrap(), "DEADLINE");
-    ended_in_good_order(&place, &function).await;
-}
-
-#[tokio::test]
-async fn what_lambda_kills_at_its_timeout_the_next_event_clears() {
-    let place = Place::fresh().await;
-    place
-        .database
-        .sql("CREATE TABLE heavy AS SELECT repeat(md5(id::text), 3) FROM generate_series(1, 300000) AS id");
-    let id = secret(&place.secret().to_string());
-    let programs = tempfile::tempdir().unwrap();
-    programs_that_falter(programs.path());
+    programs_that_falter(programs);
     let function = Arc::new(Function::start(SHORT, |command| {
         place.configure(command);
         command
@@ -116,7 +88,7 @@ async fn what_lambda_kills_at_its_timeout_the_next_event_clears() {
             .env("BACKUP_COMPRESSION", "none")
             .env("BACKUP_S3_PART_SIZE", "5MiB")
             .env("BACKUP_LEASE_SECONDS", "6")
-            .env("BACKUP_PG_BIN", programs.path());
+            .env("BACKUP_PG_BIN", programs);
     }));
     let running = tokio::task::spawn_blocking({
         let function = function.clone();
@@ -124,6 +96,23 @@ async fn what_lambda_kills_at_its_timeout_the_next_event_clears() {
     });
     let begun = || async { !place.bucket.uploads().await.is_empty() };
     until("the upload has begun", begun).await;
+    (function, running)
+}
+
+#[tokio::test]
+async fn an_upload_in_progress_is_aborted_when_the_deadline_comes() {
+    let place = Place::fresh().await;
+    let programs = tempfile::tempdir().unwrap();
+    let (function, running) = stuck_in_its_upload(&place, programs.path()).await;
+    failed(&serde_json::from_str(&running.await.unwrap()).unwrap(), "DEADLINE");
+    ended_in_good_order(&place, &function).await;
+}
+
+#[tokio::test]
+async fn what_lambda_kills_at_its_timeout_the_next_event_clears() {
+    let place = Place::fresh().await;
+    let programs = tempfile::tempdir().unwrap();
+    let (function, running) = stuck_in_its_upload(&place, programs.path()).await;
     // It cannot end in good order now: the platform ends it, by SIGKILL.
     function.freeze();
     let killed = running.await.unwrap();
