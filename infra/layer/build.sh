@@ -24,12 +24,15 @@ out=
 while [ $# -gt 0 ]; do
     case $1 in
     --arch) architecture=${2:?--arch x86_64 or arm64} && shift 2 ;;
-    --majors) majors=${2:?--majors \"17 18\"} && shift 2 ;;
+    --majors) majors=${2-} && shift 2 ;;
     --server) kind=server && shift ;;
     -o) out=${2:?-o FILE} && shift 2 ;;
     *) die "no such option: $1" ;;
     esac
 done
+# Each once, in order.
+majors=$(tr -s ' ' '\n' <<<"$majors" | sort -nu | xargs)
+[ -n "$majors" ] || die "--majors names none: --majors \"17 18\""
 # Lambda says arm64, the linker and the wheels say aarch64.
 case $architecture in
 x86_64) lambda_architecture=x86_64 debian_architecture=amd64 ;;
