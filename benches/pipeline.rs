@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pgstow::compress::Codec;
 use pgstow::error::Result;
-use pgstow::pipeline::{self, Failure, Flow, Shape};
+use pgstow::pipeline::{self, Failure, Flow, Inflow};
 use pgstow::progress::Silent;
 use pgstow::store::{Expected, Stored, Upload};
 
@@ -57,8 +57,7 @@ fn main() {
     ] {
         for threads in [1, 2] {
             let flow = Flow {
-                input: Box::new(File::open(&path).expect("the archive opens")),
-                shape: Shape::Archive,
+                input: Inflow::Archive(Box::new(File::open(&path).expect("the archive opens"))),
                 codec,
                 threads,
                 md5: false,

@@ -24,7 +24,7 @@ mod writer;
 pub use blocks::Blocks;
 pub use check::{Check, Nobody};
 pub use contents::{Item, Section, contents};
-pub use digest::{BlockContent, BlockDigest, ContentDigest, LargeObjectsDigest, TableDigest};
+pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObjectsDigest, TableDigest};
 pub use head::{Algorithm, Details, Entry, Head, Version};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};

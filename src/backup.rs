@@ -8,6 +8,7 @@ mod record;
 mod replicas;
 mod sidecars;
 mod stream;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +57,7 @@ pub struct Job<'a> {
 struct Source {
     session: Session,
     programs: Programs,
-    passfile: Option<Passfile>,
+    passfile: Option<Arc<Passfile>>,
 }
 
 /// Makes one backup, or finds the one that this event has already made.
@@ -101,7 +102,7 @@ async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
     }
     let programs = Programs::find(server.major, postgres).await?;
     check_codec(job.settings, &programs)?;
-    let passfile = Passfile::create(&postgres.temp, session.info())?;
+    let passfile = Passfile::create(&postgres.temp, session.info())?.map(Arc::new);
     Ok(Source {
         session,
         programs,
@@ -210,24 +211,20 @@ async fn make(
     job.observer.phase("reading roles and settings");
     let sidecars = sidecars::gather(job, source).await?;
     job.observer.estimate(size.tables);
-    let snapshot = answered(job, source.session.export_snapshot()).await?;
-    let names = answered(job, async { Ok(source.session.names_in_other_encoding().await) }).await?;
-    record.source(size, &snapshot, names);
+    let view = match view::open(job, source).await {
+        Ok(view) => view,
+        Err(error) => return Err(named(job, source, error).await),
+    };
+    record.view(size, &view);
 
-    // Proof 1: pg_dump has exited with 0, and its stream was whole.
+    // Proof 1: what was read is whole, by the word of whoever read it and by the archive's own shape.
     job.observer.phase("reading the database");
     let uploads = replicas
         .open(&record.data_key(), &record.object_info(size.tables))
         .await?;
-    let passed = match stream::run(job, source, &snapshot, codec, uploads, lease).await {
-        Err(error) if error.code() == Code::Permission => {
-            // pg_dump stops at the first object; the server can name them all, and the GRANT.
-            return match answered(job, source.session.check_privileges()).await {
-                Err(named) if named.code() == Code::Permission => Err(named),
-                _ => Err(error),
-            };
-        }
-        passed => passed?,
+    let passed = match stream::run(job, source, view, codec, uploads, lease).await {
+        Ok(passed) => passed,
+        Err(error) => return Err(named(job, source, error).await),
     };
     // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
@@ -258,6 +255,18 @@ async fn make(
         record.warn(warning);
     }
     Ok(())
+}
+
+/// pg_dump, like the server, stops at the first object that the role may not read; the server can
+/// name them all, and the GRANT.
+async fn named(job: &Job<'_>, source: &Source, error: Error) -> Error {
+    if error.code() != Code::Permission {
+        return error;
+    }
+    match answered(job, source.session.check_privileges()).await {
+        Err(named) if named.code() == Code::Permission => named,
+        _ => error,
+    }
 }
 
 /// What the server says to one of our questions. It may be silent for as long as a dump may.

@@ -17,7 +17,9 @@ use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::quoting::identifier;
-use crate::postgres::{Dump, Programs, Psql, RestoreProgram, Scope, ScratchServer, ServerPrograms, Session};
+use crate::postgres::{
+    Contents, Dump, DumpOrder, Programs, Psql, RestoreProgram, Scope, ScratchServer, ServerPrograms, Session,
+};
 use crate::private_folder::{PrivateFolder, sweep_stale};
 use crate::progress::Observer;
 use crate::report::human_bytes;
@@ -261,7 +263,15 @@ async fn dump(job: &Job<'_>, ground: &Ground) -> Result<Again> {
     let session = &ground.session;
     let programs = Programs::find(session.server().major, settings).await?;
     let snapshot = session.export_snapshot().await?;
-    let mut dump = Dump::start(&programs, session.info(), None, &snapshot.id, Format::Custom, settings)?;
+    let mut dump = Dump::start(&DumpOrder {
+        programs: &programs,
+        info: session.info(),
+        passfile: None,
+        snapshot: &snapshot.id,
+        contents: Contents::Whole(Format::Custom),
+        lock_wait: settings.lock_wait,
+        settings,
+    })?;
     let output = dump.take_stdout()?;
     let reading = tokio::task::spawn_blocking(move || -> Result<Again, ArchiveError> {
         let mut input = Input::new(output);

@@ -149,6 +149,24 @@ pub struct TableRecord {
     pub sha256: String,
     pub offset: u64,
     pub length: u64,
+    /// How its rows were read.
+    #[serde(default)]
+    pub read: Way,
+}
+
+/// By whom a table's rows were read. The bytes are the same whichever it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// pg_dump, in its one stream.
+    #[default]
+    PgDump,
+    /// A COPY of ours, of the whole table.
+    Copy,
+    /// Several of ours, each of some of its pages.
+    Ranges,
+    /// At least in part the session that holds the locks, because somebody waited for this table's.
+    Coordinator,
 }
 
 /// One block of large objects, measured as a table's is.
@@ -386,6 +404,7 @@ pub(crate) mod tests {
                 sha256: "33".repeat(32),
                 offset: 100,
                 length: 60,
+                read: Way::PgDump,
             }],
             large_objects: Vec::new(),
             parts: Vec::new(),

@@ -21,24 +21,63 @@ use tokio_util::sync::CancellationToken;
 pub use assembly::BlockPlace;
 pub use fanout::Copy;
 
-use crate::archive::{BlockDigest, Head};
+use crate::archive::{ArchiveError, BlockDigest, BlockSink, Head};
 use crate::compress::Codec;
 use crate::error::{Error, Result};
+use crate::manifest::Way;
 use crate::progress::Observer;
 use crate::store::{Expected, Upload};
 
 /// What flows in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum Inflow {
     /// `pg_dump --format=custom --compress=0`.
-    Archive,
+    Archive(Box<dyn Read + Send>),
     /// `pg_dump --format=plain`.
-    Sql,
+    Sql(Box<dyn Read + Send>),
+    /// An archive's head, and blocks that somebody else brings.
+    Blocks { head: Head, source: Box<dyn BlockSource> },
+}
+
+/// Brings what the head promises: every block, in its order, as pg_dump would have written it.
+pub trait BlockSource: Send {
+    fn deliver(
+        &mut self,
+        head: &Head,
+        observer: &dyn Observer,
+        sink: &mut dyn BlockSink,
+    ) -> Result<Delivered, Undelivered>;
+}
+
+/// What a source knows of the blocks that it has brought.
+pub struct Delivered {
+    /// As much as pg_dump would have written, but for the frame of each row.
+    pub bytes: u64,
+    /// By block: the rows that the server says it sent.
+    pub rows: Vec<Option<u64>>,
+    /// By block: who read it.
+    pub ways: Vec<Way>,
+}
+
+/// Why a source gave up: what it read is not right, or cannot be read.
+pub enum Undelivered {
+    Archive(ArchiveError),
+    Failed(Error),
+}
+
+impl From<ArchiveError> for Undelivered {
+    fn from(error: ArchiveError) -> Self {
+        Undelivered::Archive(error)
+    }
+}
+
+impl From<Error> for Undelivered {
+    fn from(error: Error) -> Self {
+        Undelivered::Failed(error)
+    }
 }
 
 pub struct Flow {
-    pub input: Box<dyn Read + Send>,
-    pub shape: Shape,
+    pub input: Inflow,
     pub codec: Codec,
     pub threads: usize,
     pub md5: bool,
@@ -52,7 +91,7 @@ pub struct Passed {
     /// What every upload must hold.
     pub expected: Expected,
     pub md5: Option<[u8; 16]>,
-    /// Bytes that pg_dump wrote.
+    /// Bytes that came in.
     pub bytes_read: u64,
     /// The uploads in the order in which they were given; the first, the primary's, is open.
     pub copies: Vec<Copy>,
@@ -69,6 +108,7 @@ pub struct Archive {
 pub struct Block {
     pub place: BlockPlace,
     pub digest: BlockDigest,
+    pub way: Way,
 }
 
 /// Why nothing came out. The caller weighs a source failure against how pg_dump ended.

@@ -13,11 +13,10 @@ mod archive {
 mod reading_back;
 
 use archive::builder::{Builder, Content, inflate, streams};
-use archive::memory::{flow, run_blocking};
+use archive::memory::{Shape, flow, run_blocking};
 use pgstow::archive::BlockContent;
 use pgstow::compress::{Codec, PIECE};
 use pgstow::error::Code;
-use pgstow::pipeline::Shape;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 

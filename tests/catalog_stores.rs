@@ -12,7 +12,7 @@ use pgstow::backup_id::{BackupId, Kind, database_folder};
 use pgstow::error::Code;
 use pgstow::lease::{Holder, Lease};
 use pgstow::manifest::{
-    Algorithm, Compression, FileRecord, Manifest, PgDump, SCHEMA, Server, Snapshot, TableRecord, checksums, role,
+    Algorithm, Compression, FileRecord, Manifest, PgDump, SCHEMA, Server, Snapshot, TableRecord, Way, checksums, role,
 };
 use pgstow::retention::{self, Tier};
 use pgstow::settings::{self, Format, Policy, Trigger};
@@ -157,6 +157,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             sha256: String::new(),
             offset: 0,
             length: 0,
+            read: Way::PgDump,
         }],
         large_objects: Vec::new(),
         parts: Vec::new(),

@@ -73,7 +73,7 @@ impl ContentDigest {
 }
 
 /// pg_dump ends every table's text with this, inside the stream.
-pub(super) const END_OF_COPY: &[u8; 5] = b"\\.\n\n\n";
+pub const END_OF_COPY: &[u8; 5] = b"\\.\n\n\n";
 
 /// Rows and digest of a table's COPY text: exactly the bytes that `COPY table TO STDOUT` gives,
 /// without the terminator that pg_dump adds.

@@ -90,7 +90,8 @@ pub struct Details {
     pub section: i64,
     pub definition: String,
     pub drop_statement: String,
-    pub copy_statement: String,
+    /// In the database's encoding, as it was written.
+    pub copy_statement: Vec<u8>,
     pub tablespace: Option<String>,
     pub access_method: Option<String>,
     pub owner: String,
@@ -205,6 +206,15 @@ impl Head {
             .collect()
     }
 
+    /// How each block's table is copied back, in the order of `data`.
+    pub fn copy_statements(&self) -> Result<Vec<Vec<u8>>, ArchiveError> {
+        let entries = self.read_entries()?.into_iter();
+        Ok(entries
+            .filter(|(entry, _)| entry.has_data)
+            .map(|(_, details)| details.copy_statement)
+            .collect())
+    }
+
     /// The head as the archive itself begins with it: offsets not set.
     pub fn without_offsets(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
@@ -284,8 +294,13 @@ struct Strings<'a, R> {
 impl<R: Read> Strings<'_, R> {
     /// Names are in the database's encoding; for reports and the manifest they must be UTF-8.
     fn text(&mut self, name: &str) -> Result<Option<String>, ArchiveError> {
-        let bytes = self.input.string(self.int_size, HEAD_LIMIT, name)?;
-        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(self
+            .bytes(name)?
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn bytes(&mut self, name: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
+        self.input.string(self.int_size, HEAD_LIMIT, name)
     }
 
     fn skip(&mut self, name: &str) -> Result<bool, ArchiveError> {
@@ -314,7 +329,7 @@ fn read_entry<R: Read>(
     let section = strings.input.int(int_size, "an entry's section")?;
     let definition = strings.text("an entry's definition")?.unwrap_or_default();
     let drop_statement = strings.text("an entry's drop statement")?.unwrap_or_default();
-    let copy_statement = strings.text("an entry's copy statement")?.unwrap_or_default();
+    let copy_statement = strings.bytes("an entry's copy statement")?.unwrap_or_default();
     let namespace = strings.text("an entry's schema")?;
     let tablespace = strings.text("an entry's tablespace")?;
     let access_method = strings.text("an entry's access method")?;

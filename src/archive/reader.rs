@@ -13,6 +13,10 @@ pub trait BlockSink {
     /// A large object begins inside the block; its OID is the low 32 bits.
     fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError>;
     fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError>;
+    /// The same, for one who has no more use for the buffer; more of this block follows.
+    fn owned(&mut self, bytes: Vec<u8>) -> Result<(), ArchiveError> {
+        self.data(&bytes)
+    }
     /// A chunk ends here: of interest to those who know what may not follow in it.
     fn end_chunk(&mut self) -> Result<(), ArchiveError> {
         Ok(())

@@ -30,6 +30,7 @@ use crate::settings::{Format, Trigger};
 use crate::store::{Expected, ObjectInfo, Store, Stored};
 
 use super::replicas::Replicas;
+use super::view::View;
 
 pub(super) struct Record<'a> {
     pub id: BackupId,
@@ -49,6 +50,8 @@ pub(super) struct Record<'a> {
     /// Of tables whose names in the archive are not UTF-8, by OID.
     names: HashMap<u32, TableName>,
     database_bytes: Option<u64>,
+    /// That read the database at once.
+    streams: usize,
     bytes_read: u64,
     files: BTreeMap<String, FileRecord>,
     missing: BTreeMap<String, String>,
@@ -95,6 +98,7 @@ impl<'a> Record<'a> {
             snapshot: None,
             names: HashMap::new(),
             database_bytes: None,
+            streams: 1,
             bytes_read: 0,
             files: BTreeMap::new(),
             missing: BTreeMap::new(),
@@ -119,10 +123,12 @@ impl<'a> Record<'a> {
         self.codec = codec;
     }
 
-    pub(super) fn source(&mut self, size: &DatabaseSize, snapshot: &Snapshot, names: HashMap<u32, TableName>) {
+    pub(super) fn view(&mut self, size: &DatabaseSize, view: &View) {
         self.database_bytes = size.database;
-        self.snapshot = Some(snapshot.clone());
-        self.names = names;
+        self.snapshot = Some(view.snapshot.clone());
+        self.names.clone_from(&view.names);
+        self.streams = view.streams.as_ref().map_or(1, |streams| streams.streams());
+        self.warnings.extend(view.notes.iter().cloned());
     }
 
     pub(super) fn finished(&mut self, at: Timestamp) {
@@ -205,6 +211,7 @@ impl<'a> Record<'a> {
                         sha256,
                         offset,
                         length,
+                        read: block.way,
                     });
                 }
                 BlockContent::LargeObjects { count } => self.large_objects.push(LargeObjectsRecord {
@@ -376,6 +383,7 @@ impl<'a> Record<'a> {
             ("duration_seconds".to_owned(), json!(seconds)),
             ("read_bytes_per_second".to_owned(), json!(rate(self.bytes_read))),
             ("rows".to_owned(), json!(self.rows())),
+            ("streams".to_owned(), json!(self.streams)),
             ("threads".to_owned(), json!(self.threads)),
         ])
     }

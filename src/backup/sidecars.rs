@@ -20,7 +20,7 @@ pub(super) async fn gather(job: &Job<'_>, source: &Source) -> Result<Sidecars> {
     let globals = postgres::globals(
         &source.programs,
         source.session.info(),
-        source.passfile.as_ref(),
+        source.passfile.as_deref(),
         &job.settings.postgres,
         GLOBALS_LIMIT,
     );

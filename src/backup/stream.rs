@@ -1,4 +1,4 @@
-//! From pg_dump's pipe into open uploads: the long step, and the one that anything may interrupt.
+//! From the database into open uploads: the long step, and the one that anything may interrupt.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -6,53 +6,46 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::view::View;
 use super::{Job, Source};
 use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
 use crate::lease::Lease;
-use crate::pipeline::{self, Failure, Flow, Passed, Shape};
-use crate::postgres::{Dump, Snapshot, StallClock, WatchedPipe};
+use crate::pipeline::{self, Failure, Flow, Inflow, Passed};
+use crate::postgres::{Contents, Dump, DumpOrder, StallClock, WatchedPipe};
 use crate::settings::Format;
 use crate::store::Upload;
+use crate::streams::Reading;
 
 /// How long pg_dump may take to exit by itself when its stream has failed: its own last words are
 /// better than what we saw of it.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// Runs pg_dump through the pipeline. When it returns an error, pg_dump is gone and no upload is
-/// open; when it returns the open uploads, pg_dump has exited with 0.
+/// Who reads the database.
+enum Reader {
+    Dump(Dump),
+    Sessions(Reading),
+}
+
+/// Runs the database's rows through the pipeline. When it returns an error, whoever read them is
+/// gone and no upload is open; when it returns the open uploads, the rows were whole: pg_dump has
+/// exited with 0, or each session has said so of all its tables.
 pub(super) async fn run(
     job: &Job<'_>,
     source: &Source,
-    snapshot: &Snapshot,
+    view: View,
     codec: Codec,
     uploads: Vec<Box<dyn Upload>>,
     lease: &Lease,
 ) -> Result<Passed> {
     let settings = job.settings;
-    let mut dump = match Dump::start(
-        &source.programs,
-        source.session.info(),
-        source.passfile.as_ref(),
-        &snapshot.id,
-        settings.format,
-        &settings.postgres,
-    ) {
-        Ok(dump) => dump,
-        Err(error) => return Err(abort(uploads, error).await),
-    };
-    let output = match dump.take_stdout() {
-        Ok(output) => output,
-        Err(error) => return Err(abort(uploads, error).await),
-    };
     let clock = StallClock::default();
-    let stalled = || stalled(&clock, settings.postgres.stall);
+    let (input, mut reader) = match begin(job, source, view, &clock) {
+        Ok(begun) => begun,
+        Err(error) => return Err(abort(uploads, error).await),
+    };
     let flow = Flow {
-        input: Box::new(WatchedPipe::new(output, clock.clone())),
-        shape: match settings.format {
-            Format::Custom => Shape::Archive,
-            Format::Plain => Shape::Sql,
-        },
+        input,
         codec,
         threads: settings.threads,
         md5: settings.md5,
@@ -61,11 +54,18 @@ pub(super) async fn run(
     let stop = CancellationToken::new();
     let path = pipeline::run(flow, uploads, stop.clone());
     tokio::pin!(path);
+    let ended = async {
+        tokio::select! {
+            biased;
+            error = reader.failed() => error,
+            error = stalled(&clock, settings.postgres.stall) => error,
+        }
+    };
     let passed = tokio::select! {
         biased;
-        error = interruption(job, stalled(), lease) => {
+        error = interruption(job, ended, lease) => {
             stop.cancel();
-            dump.stop().await;
+            reader.stop().await;
             let mut error = error;
             match path.await {
                 // It had just come through: the uploads are still open.
@@ -89,31 +89,98 @@ pub(super) async fn run(
                 )
             };
             let exit = tokio::select! {
-                exit = dump.wait() => exit,
+                exit = reader.end() => exit,
                 error = interruption(job, late, lease) => Err(error),
             };
             match exit {
                 Ok(()) => Ok(passed),
                 Err(error) => {
-                    dump.stop().await;
+                    reader.stop().await;
                     Err(abort(passed.copies.into_iter().flatten().collect(), error).await)
                 }
             }
         }
-        Err(Failure::Source(error)) => Err(last_words(&dump, error).await),
+        Err(Failure::Source(error)) => Err(reader.last_words(error).await),
         Err(Failure::Store(error)) => {
-            dump.stop().await;
+            reader.stop().await;
             Err(error)
         }
         Err(Failure::Stopped) => Err(Error::internal("the pipeline stopped without being told to")),
     }
 }
 
+fn begin(job: &Job<'_>, source: &Source, view: View, clock: &StallClock) -> Result<(Inflow, Reader)> {
+    if let Some(streams) = view.streams {
+        let (head, source, reading) = streams.start(clock);
+        return Ok((Inflow::Blocks { head, source }, Reader::Sessions(reading)));
+    }
+    let settings = job.settings;
+    let mut dump = Dump::start(&DumpOrder {
+        programs: &source.programs,
+        info: source.session.info(),
+        passfile: source.passfile.as_deref(),
+        snapshot: &view.snapshot.id,
+        contents: Contents::Whole(settings.format),
+        lock_wait: settings.postgres.lock_wait,
+        settings: &settings.postgres,
+    })?;
+    let pipe = Box::new(WatchedPipe::new(dump.take_stdout()?, clock.clone()));
+    let input = match settings.format {
+        Format::Custom => Inflow::Archive(pipe),
+        Format::Plain => Inflow::Sql(pipe),
+    };
+    Ok((input, Reader::Dump(dump)))
+}
+
+impl Reader {
+    /// Resolves when it has failed. A pg_dump that fails ends its stream, which tells as much.
+    async fn failed(&self) -> Error {
+        match self {
+            Reader::Dump(_) => std::future::pending().await,
+            Reader::Sessions(reading) => reading.failed().await,
+        }
+    }
+
+    /// Its end, when all that it read has passed. That the sessions read all, each of their
+    /// answers has said, and the last of them that the tables were held until then.
+    async fn end(&self) -> Result<()> {
+        match self {
+            Reader::Dump(dump) => dump.wait().await,
+            Reader::Sessions(_) => Ok(()),
+        }
+    }
+
+    async fn stop(&mut self) {
+        match self {
+            Reader::Dump(dump) => dump.stop().await,
+            Reader::Sessions(reading) => reading.stop().await,
+        }
+    }
+
+    /// The stream was not whole. Whoever wrote it may know why, and says so within moments.
+    async fn last_words(&mut self, seen: Error) -> Error {
+        match self {
+            Reader::Dump(dump) => match tokio::time::timeout(LAST_WORDS, dump.wait()).await {
+                Ok(Err(told)) => told,
+                Ok(Ok(())) => seen,
+                Err(_) => {
+                    dump.stop().await;
+                    seen
+                }
+            },
+            Reader::Sessions(reading) => {
+                reading.stop().await;
+                reading.failure().unwrap_or(seen)
+            }
+        }
+    }
+}
+
 /// Resolves to the reason for which the run must end now.
-async fn interruption(job: &Job<'_>, stalled: impl Future<Output = Error>, lease: &Lease) -> Error {
+async fn interruption(job: &Job<'_>, ended: impl Future<Output = Error>, lease: &Lease) -> Error {
     tokio::select! {
         reason = job.stop.requested() => reason.into(),
-        error = stalled => error,
+        error = ended => error,
         error = lease.lost() => error,
     }
 }
@@ -122,20 +189,8 @@ async fn stalled(clock: &StallClock, limit: Duration) -> Error {
     clock.watch(limit).await;
     Error::new(
         Code::Stalled,
-        format!("pg_dump has given no byte for {} s", limit.as_secs()),
+        format!("the database has given no byte for {} s", limit.as_secs()),
     )
-}
-
-/// The stream was not whole. If pg_dump knows why, it says so within moments.
-async fn last_words(dump: &Dump, seen: Error) -> Error {
-    match tokio::time::timeout(LAST_WORDS, dump.wait()).await {
-        Ok(Err(told)) => told,
-        Ok(Ok(())) => seen,
-        Err(_) => {
-            dump.stop().await;
-            seen
-        }
-    }
 }
 
 async fn abort(uploads: Vec<Box<dyn Upload>>, error: Error) -> Error {

@@ -76,7 +76,7 @@ fn key(item: &Item) -> Key<'_> {
 fn text(item: &Item) -> String {
     [
         item.details.definition.as_str(),
-        &item.details.copy_statement,
+        &String::from_utf8_lossy(&item.details.copy_statement),
         &item.details.owner,
         item.details.access_method.as_deref().unwrap_or_default(),
     ]

@@ -47,8 +47,8 @@ impl<'o> Pieces<'o> {
         self.cutter.send(Item::Bytes(announced))
     }
 
-    pub(super) fn finish(self) -> Result<Vec<BlockDigest>, ArchiveError> {
-        Ok(self.digests)
+    pub(super) fn finish(self) -> Vec<BlockDigest> {
+        self.digests
     }
 
     /// Digests the current piece in one go, when it leaves: row by row would cost more than the
@@ -98,6 +98,20 @@ impl BlockSink for Pieces<'_> {
             self.submit(false)?;
             bytes = later;
         }
+    }
+
+    /// A buffer that is worth it goes to the workers as it is, and what came before it too.
+    fn owned(&mut self, bytes: Vec<u8>) -> Result<(), ArchiveError> {
+        let worth = |length: usize| (PIECE / 4..=PIECE).contains(&length);
+        let before = self.cutter.piece.len();
+        if !worth(bytes.len()) || !(before == 0 || worth(before)) {
+            return self.data(&bytes);
+        }
+        if before > 0 {
+            self.submit(false)?;
+        }
+        self.cutter.piece = bytes;
+        self.submit(false)
     }
 
     fn end_object(&mut self) -> Result<(), ArchiveError> {

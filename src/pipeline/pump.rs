@@ -1,16 +1,15 @@
 //! The synchronous half: one thread reads, the workers compress, one thread assembles.
 
-use std::io::Read;
+use crossbeam_channel::{Sender, bounded};
 
-use crossbeam_channel::bounded;
-
-use super::assembly::{Assembled, Assembly};
+use super::assembly::{Assembled, Assembly, Item};
 use super::fanout::Outlets;
 use super::pieces::{Pieces, SqlPieces};
-use super::{Archive, Block, Copy, Flow, Passed, Shape};
-use crate::archive::{Algorithm, ArchiveError, BlockDigest, Head, Input, read_blocks};
-use crate::compress::{self, Codec};
+use super::{Archive, Block, Copy, Delivered, Flow, Inflow, Passed, Undelivered};
+use crate::archive::{Algorithm, ArchiveError, BlockContent, BlockDigest, Head, Input, read_blocks};
+use crate::compress::{self, Codec, Job};
 use crate::error::{Code, Error};
+use crate::manifest::Way;
 use crate::progress::Observer;
 use crate::store::Expected;
 
@@ -48,7 +47,6 @@ impl Pumped {
 pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
     let Flow {
         input,
-        shape,
         codec,
         threads,
         md5,
@@ -67,44 +65,116 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
         drop(work);
         let assembly = scope.spawn(move || Assembly::new(outlets, md5).run(&ordered));
 
-        let mut input = Input::new(Counted { inner: input, observer });
-        let read = match shape {
-            Shape::Archive => read_archive(&mut input, codec, Pieces::new(codec, jobs, items, observer)).map(Some),
-            Shape::Sql => SqlPieces::new(codec, jobs, items).take_all(&mut input).map(|()| None),
-        };
-        let bytes_read = input.position();
-        // Closing the pipe at once lets pg_dump notice a failure.
-        drop(input);
+        let read = read(input, codec, jobs, items, observer);
         let assembled = match assembly.join() {
             Ok(assembled) => assembled,
             Err(_) => Err(Ended::Failed(Error::internal("the assembly thread died"))),
         };
         match (read, assembled) {
-            (Ok(read), Ok(assembled)) => {
-                let archive = match read {
-                    Some((head, announced, digests)) => Some(describe(head, announced, digests, &assembled)?),
+            (Ok(Read { bytes, blocks }), Ok(assembled)) => {
+                let archive = match blocks {
+                    Some(blocks) => Some(describe(blocks, &assembled)?),
                     None => None,
                 };
                 Ok(Pumped {
                     archive,
                     assembled,
-                    bytes_read,
+                    bytes_read: bytes,
                 })
             }
             // The reader only saw its receiver go away.
-            (Err(ArchiveError::Stopped), Err(ended)) | (Ok(_), Err(ended)) => Err(ended),
-            (Err(error), _) => Err(Ended::Failed(error.into())),
+            (Err(Undelivered::Archive(ArchiveError::Stopped)), Err(ended)) | (Ok(_), Err(ended)) => Err(ended),
+            (Err(Undelivered::Archive(error)), _) => Err(Ended::Failed(error.into())),
+            (Err(Undelivered::Failed(error)), _) => Err(Ended::Failed(error)),
         }
     })
 }
 
-/// Head first, then the blocks: the head's bytes go out as they came, but for the compression.
-fn read_archive<R: Read>(
-    input: &mut Input<R>,
+/// What came in.
+struct Read {
+    bytes: u64,
+    /// Of an archive.
+    blocks: Option<Blocks>,
+}
+
+struct Blocks {
+    head: Head,
+    announced: Vec<u8>,
+    digests: Vec<BlockDigest>,
+    /// By block; empty where pg_dump read all of them.
+    ways: Vec<Way>,
+}
+
+fn read(
+    input: Inflow,
     codec: Codec,
-    mut pieces: Pieces,
-) -> Result<(Head, Vec<u8>, Vec<BlockDigest>), ArchiveError> {
-    let head = Head::read(input)?;
+    jobs: Sender<Job>,
+    items: Sender<Item>,
+    observer: &dyn Observer,
+) -> Result<Read, Undelivered> {
+    let counted = |inner| Input::new(Counted { inner, observer });
+    match input {
+        Inflow::Archive(inner) => {
+            let mut input = counted(inner);
+            let head = Head::read(&mut input)?;
+            let mut pieces = Pieces::new(codec, jobs, items, observer);
+            let announced = begin(&head, codec, &mut pieces)?;
+            // Closing the pipe at once lets pg_dump notice a failure.
+            read_blocks(&mut input, &head, &mut pieces)?;
+            let blocks = Blocks {
+                head,
+                announced,
+                digests: pieces.finish(),
+                ways: Vec::new(),
+            };
+            Ok(Read {
+                bytes: input.position(),
+                blocks: Some(blocks),
+            })
+        }
+        Inflow::Sql(inner) => {
+            let mut input = counted(inner);
+            SqlPieces::new(codec, jobs, items).take_all(&mut input)?;
+            Ok(Read {
+                bytes: input.position(),
+                blocks: None,
+            })
+        }
+        Inflow::Blocks { head, mut source } => {
+            let mut pieces = Pieces::new(codec, jobs, items, observer);
+            let announced = begin(&head, codec, &mut pieces)?;
+            let Delivered { bytes, rows, ways } = source.deliver(&head, observer, &mut pieces)?;
+            let digests = pieces.finish();
+            compare(&head, &digests, &rows)?;
+            let blocks = Blocks {
+                head,
+                announced,
+                digests,
+                ways,
+            };
+            Ok(Read {
+                bytes,
+                blocks: Some(blocks),
+            })
+        }
+    }
+}
+
+/// The rows that were written are those that the server says it sent.
+fn compare(head: &Head, digests: &[BlockDigest], rows: &[Option<u64>]) -> Result<(), Undelivered> {
+    for ((entry, digest), sent) in head.data.iter().zip(digests).zip(rows) {
+        if let (BlockContent::Table { rows }, Some(sent)) = (&digest.content, sent)
+            && rows != sent
+        {
+            let text = format!("{entry}: the server sent {sent} rows, and {rows} have arrived");
+            return Err(Error::new(Code::PgDumpErr, text).into());
+        }
+    }
+    Ok(())
+}
+
+/// The head's bytes go out as they came, but for the compression.
+fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, ArchiveError> {
     if head.compression != Algorithm::None {
         return Err(ArchiveError::Malformed {
             at: 11,
@@ -126,17 +196,17 @@ fn read_archive<R: Read>(
         Codec::Gzip(_) => Algorithm::Gzip,
     };
     let announced = head.announcing(algorithm, codec.level().unsigned_abs());
-    pieces.begin(&head, announced.clone())?;
-    read_blocks(input, &head, &mut pieces)?;
-    Ok((head, announced, pieces.finish()?))
+    pieces.begin(head, announced.clone())?;
+    Ok(announced)
 }
 
-fn describe(
-    head: Head,
-    announced: Vec<u8>,
-    digests: Vec<BlockDigest>,
-    assembled: &Assembled,
-) -> Result<Archive, Ended> {
+fn describe(blocks: Blocks, assembled: &Assembled) -> Result<Archive, Ended> {
+    let Blocks {
+        head,
+        announced,
+        digests,
+        ways,
+    } = blocks;
     if assembled.blocks.len() != head.data.len() || digests.len() != head.data.len() {
         return Err(Ended::Failed(Error::new(
             Code::Internal,
@@ -153,18 +223,23 @@ fn describe(
         .blocks
         .iter()
         .zip(digests)
-        .map(|(place, digest)| Block { place: *place, digest })
+        .enumerate()
+        .map(|(index, (place, digest))| Block {
+            place: *place,
+            digest,
+            way: ways.get(index).copied().unwrap_or_default(),
+        })
         .collect();
     Ok(Archive { head, toc, blocks })
 }
 
 /// Tells the observer what comes out of the pipe.
 struct Counted<'a> {
-    inner: Box<dyn Read + Send>,
+    inner: Box<dyn std::io::Read + Send>,
     observer: &'a dyn Observer,
 }
 
-impl Read for Counted<'_> {
+impl std::io::Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.observer.bytes_read(count as u64);

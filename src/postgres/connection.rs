@@ -6,18 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rustix::net::sockopt;
 use secrecy::ExposeSecret;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::server::{self, ServerInfo};
+use super::tap::{Line, Tap, Tapped};
 use super::tls::{self, Attempt};
+use super::wire::{self, Wire};
 use super::{ConnectionInfo, Redactor};
 use crate::error::{Code, Error, Result};
 use crate::settings;
@@ -36,6 +38,7 @@ pub struct Session {
     /// Whether the snapshot's transaction is open: it must not be broken by a failing question.
     pub(super) in_transaction: AtomicBool,
     connection: JoinHandle<()>,
+    tap: Tap,
     info: ConnectionInfo,
     connect_timeout: Duration,
     home: Option<PathBuf>,
@@ -85,6 +88,7 @@ impl Session {
             local_port: opened.local_port,
             in_transaction: AtomicBool::new(false),
             connection: opened.connection,
+            tap: opened.tap,
             info,
             connect_timeout,
             home,
@@ -94,6 +98,20 @@ impl Session {
     /// Another session, opened as this one was.
     pub(super) async fn connect_again(&self) -> Result<Session> {
         Self::open(self.info.clone(), self.connect_timeout, self.home.clone()).await
+    }
+
+    /// Another session with this server, for COPY: set up as this one, in the database's own
+    /// encoding as pg_dump's is.
+    pub(crate) async fn open_wire(&self) -> Result<Wire> {
+        let session = self.connect_again().await?;
+        let line = session.tap.take();
+        let line = line.ok_or_else(|| Error::internal("a session has no line to the server"))?;
+        let mut wire = Wire::new(line, session.redactor.clone());
+        let encoding = format!("SET client_encoding = '{}'", self.server.encoding);
+        wire.execute(encoding.as_bytes())
+            .await
+            .map_err(wire::Refusal::into_error)?;
+        Ok(wire)
     }
 
     /// Ends the session, and returns when the line is closed. Dropping ends it too, a little
@@ -138,6 +156,7 @@ impl fmt::Debug for Session {
 struct Opened {
     client: Client,
     connection: JoinHandle<()>,
+    tap: Tap,
     address: Option<IpAddr>,
     local_port: Option<u16>,
 }
@@ -199,12 +218,13 @@ async fn open_once(
         let stream = within(limit, UnixStream::connect(&path))
             .await?
             .map_err(|error| (unreachable(&error), false))?;
-        let (client, connection) = within(limit, start(&config, stream, NoTls))
+        let (client, connection, tap) = within(limit, start(&config, stream, NoTls))
             .await?
             .map_err(|error| refused(&error, redactor))?;
         return Ok(Opened {
             client,
             connection,
+            tap,
             address: None,
             local_port: None,
         });
@@ -224,12 +244,13 @@ async fn open_once(
         };
         keep_alive(&stream).map_err(|error| (unreachable(&error), false))?;
         let local_port = stream.local_addr().ok().map(|address| address.port());
-        let (client, connection) = within(limit, start_with(config.clone(), stream, attempt))
+        let (client, connection, tap) = within(limit, start_with(config.clone(), stream, attempt))
             .await?
             .map_err(|error| refused(&error, redactor))?;
         return Ok(Opened {
             client,
             connection,
+            tap,
             address: Some(address.ip()),
             local_port,
         });
@@ -302,7 +323,7 @@ async fn start_with(
     mut config: Config,
     stream: TcpStream,
     attempt: &Attempt,
-) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+) -> Result<Started, tokio_postgres::Error> {
     let settings = match attempt {
         Attempt::Plain => return start(&config, stream, NoTls).await,
         Attempt::Offered(tls) => {
@@ -318,25 +339,33 @@ async fn start_with(
         config.ssl_negotiation(SslNegotiation::Direct);
     }
     let mut connector = settings.connector.clone();
-    match MakeTlsConnect::<TcpStream>::make_tls_connect(&mut connector, &settings.name) {
+    match MakeTlsConnect::<Tapped>::make_tls_connect(&mut connector, &settings.name) {
         Ok(tls) => start(&config, stream, tls).await,
         Err(never) => match never {},
     }
 }
 
-/// Logs in and leaves the protocol to a task of its own, which ends when the client is dropped.
-async fn start<S, T>(config: &Config, stream: S, tls: T) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error>
+type Started = (Client, JoinHandle<()>, Tap);
+
+/// Logs in and leaves the protocol to a task of its own, which ends when the client is dropped, or
+/// when the tap has been used.
+fn start<S, T>(config: &Config, stream: S, tls: T) -> BoxFuture<'static, Result<Started, tokio_postgres::Error>>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    T: tokio_postgres::tls::TlsConnect<S>,
+    S: Line + 'static,
+    T: TlsConnect<Tapped> + Send + 'static,
     T::Stream: Send + 'static,
+    T::Future: Send + 'static,
 {
-    let (client, connection) = config.connect_raw(stream, tls).await?;
-    let connection = tokio::spawn(async move {
-        // Its error reaches whoever asks the client next.
-        let _ = connection.await;
-    });
-    Ok((client, connection))
+    let config = config.clone();
+    Box::pin(async move {
+        let tap = Tap::default();
+        let (client, connection) = config.connect_raw(tap.socket(stream), tap.encryption(tls)).await?;
+        let connection = tokio::spawn(async move {
+            // Its error reaches whoever asks the client next.
+            let _ = connection.await;
+        });
+        Ok((client, connection, tap))
+    })
 }
 
 fn refused(error: &tokio_postgres::Error, redactor: &Redactor) -> Refusal {
@@ -388,7 +417,7 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
 
 const POOLER: &str = "a connection pooler is in the way: connect to the server itself, or to a pool in session mode";
 
-fn classify_server(state: &SqlState, text: &str) -> Error {
+pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
     let code = state.code();
     // PgBouncer reports failed logins as a protocol violation.
     let login_refused = code.starts_with("28")

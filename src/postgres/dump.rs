@@ -13,6 +13,34 @@ use crate::settings::{self, Format};
 /// More than any cluster's roles need; a bound all the same.
 const GLOBALS_BYTES: u64 = 64 << 20;
 
+/// For whom row-level security would hide rows from.
+pub(crate) const BYPASS_HINT: &str =
+    "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or back up as the tables' owner";
+
+/// What is asked of pg_dump.
+pub struct DumpOrder<'a> {
+    pub programs: &'a Programs,
+    /// Should be [`Session::info`] of the session that holds the snapshot, so that both reach the
+    /// same server.
+    ///
+    /// [`Session::info`]: super::Session::info
+    pub info: &'a ConnectionInfo,
+    pub passfile: Option<&'a Passfile>,
+    pub snapshot: &'a str,
+    pub contents: Contents,
+    /// How long it may wait for its locks; zero is for ever.
+    pub lock_wait: Duration,
+    pub settings: &'a settings::Postgres,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    /// All of the database, uncompressed.
+    Whole(Format),
+    /// An archive of the large objects alone. It locks no table.
+    LargeObjects,
+}
+
 /// A running pg_dump. Dropping it kills it; it never outlives us.
 #[derive(Debug)]
 pub struct Dump {
@@ -21,43 +49,42 @@ pub struct Dump {
 }
 
 impl Dump {
-    /// Starts pg_dump on the database of `info`, which should be [`Session::info`] of the session
-    /// that holds the snapshot, so that both reach the same server. An uncompressed archive, or
-    /// SQL, then comes out of [`Dump::take_stdout`].
-    ///
-    /// [`Session::info`]: super::Session::info
-    pub fn start(
-        programs: &Programs,
-        info: &ConnectionInfo,
-        passfile: Option<&Passfile>,
-        snapshot: &str,
-        format: Format,
-        settings: &settings::Postgres,
-    ) -> Result<Dump> {
-        let mut arguments: Vec<OsString> = match format {
-            Format::Custom => vec!["--format=custom".into(), "--compress=0".into()],
-            Format::Plain => vec!["--format=plain".into()],
+    /// What was ordered then comes out of [`Dump::take_stdout`].
+    pub fn start(order: &DumpOrder<'_>) -> Result<Dump> {
+        let DumpOrder {
+            programs,
+            info,
+            snapshot,
+            lock_wait,
+            ..
+        } = *order;
+        let mut arguments: Vec<OsString> = match order.contents {
+            Contents::Whole(Format::Custom) => vec!["--format=custom".into(), "--compress=0".into()],
+            Contents::Whole(Format::Plain) => vec!["--format=plain".into()],
+            Contents::LargeObjects => vec![
+                "--format=custom".into(),
+                "--compress=0".into(),
+                "--data-only".into(),
+                "--exclude-table=*.*".into(),
+            ],
         };
         arguments.push("--no-password".into());
         arguments.push(format!("--snapshot={snapshot}").into());
-        if !settings.lock_wait.is_zero() {
-            arguments.push(format!("--lock-wait-timeout={}", settings.lock_wait.as_millis()).into());
+        if !lock_wait.is_zero() {
+            arguments.push(format!("--lock-wait-timeout={}", lock_wait.as_millis()).into());
         }
         arguments.push(format!("--dbname={}", info.settled()?.to_conninfo()).into());
         let child = Child::start(Order {
             program: &programs.pg_dump,
             arguments,
-            environment: environment(&settings.child_env, passfile),
+            environment: environment(&order.settings.child_env, order.passfile),
             redactor: Redactor::new(info),
             special: Special::default(),
         })
         .map_err(|error| {
             Error::new(Code::PgDumpErr, format!("cannot start {}", programs.pg_dump.display())).source(error)
         })?;
-        Ok(Dump {
-            child,
-            lock_wait: settings.lock_wait,
-        })
+        Ok(Dump { child, lock_wait })
     }
 
     /// The stream, once: a blocking pipe for a thread of its own.
@@ -193,9 +220,7 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
         return (Code::Auth, None);
     }
     if says(&["row-level security"]) {
-        let hint =
-            "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or back up as the tables' owner";
-        return (Code::Permission, Some(hint.into()));
+        return (Code::Permission, Some(BYPASS_HINT.into()));
     }
     if says(&["permission denied for", "must be superuser", "must be owner"]) {
         return (Code::Permission, None);

@@ -177,6 +177,16 @@ impl Session {
         })
     }
 
+    /// Ends the transaction of [`Session::export_snapshot`], for another.
+    pub async fn release_snapshot(&self) -> Result<()> {
+        self.client
+            .batch_execute("ROLLBACK")
+            .await
+            .map_err(|error| self.error("cannot let go of a snapshot", &error))?;
+        self.in_transaction.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// A pooler in transaction mode gives our statements, and pg_dump's, whichever connection is
     /// free: session settings get lost, or into other people's sessions. It shows when we are
     /// moved to another server process, or share one with a second client of ours.

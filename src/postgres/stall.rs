@@ -23,13 +23,27 @@ impl Default for StallClock {
 }
 
 impl StallClock {
-    fn begin(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.waiting_since.store(now + 1, Ordering::Relaxed);
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
-    fn end(&self) {
+    pub(crate) fn begin(&self) {
+        self.waiting_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
         self.waiting_since.store(0, Ordering::Relaxed);
+    }
+
+    /// Somebody else got a byte: whoever waits has waited for nothing yet.
+    pub fn touch(&self) {
+        let since = self.waiting_since.load(Ordering::Relaxed);
+        if since != 0 {
+            // Unless the wait has just ended: then it must not begin again.
+            let _ = self
+                .waiting_since
+                .compare_exchange(since, self.now(), Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// How long the present read has been waiting; zero if none is.

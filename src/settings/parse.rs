@@ -86,11 +86,6 @@ impl Reader<'_> {
         let compression = self.compression();
         let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
         let jobs = self.count("BACKUP_JOBS", 1..=64).unwrap_or(1);
-        if jobs > 1 {
-            self.note(format!(
-                "{jobs} jobs: a restore uses them; a backup reads the database with one stream in this version"
-            ));
-        }
         let threads = self.count("BACKUP_THREADS", 1..=256);
         let postgres = self.postgres();
         let s3 = self.s3(&stores);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pgstow::compress::Codec;
 use pgstow::error::{Error, Result};
-use pgstow::pipeline::{self, Failure, Flow, Passed, Shape};
+use pgstow::pipeline::{self, Failure, Flow, Inflow, Passed};
 use pgstow::progress::Silent;
 use pgstow::store::{Expected, Stored, Upload};
 
@@ -38,10 +38,20 @@ pub struct Rewritten {
     pub passed: Passed,
 }
 
+/// Which of pg_dump's formats the bytes are.
+#[derive(Clone, Copy)]
+pub enum Shape {
+    Archive,
+    Sql,
+}
+
 pub fn flow(input: impl Into<Vec<u8>>, shape: Shape, codec: Codec) -> Flow {
+    let bytes = Box::new(Cursor::new(input.into()));
     Flow {
-        input: Box::new(Cursor::new(input.into())),
-        shape,
+        input: match shape {
+            Shape::Archive => Inflow::Archive(bytes),
+            Shape::Sql => Inflow::Sql(bytes),
+        },
         codec,
         threads: 2,
         md5: false,

@@ -8,11 +8,11 @@ use pgstow::archive::{
     Algorithm, ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Head, Input, Nobody, Unpack, Writer,
 };
 use pgstow::compress::{Codec, PIECE};
-use pgstow::pipeline::Shape;
+
 use proptest::prelude::*;
 
 use crate::archive::builder::{Builder, Content, int, streams};
-use crate::archive::memory::{flow, run_blocking};
+use crate::archive::memory::{Shape, flow, run_blocking};
 use crate::{CODECS, content, row, varied};
 
 /// An archive as the pipeline has stored it.

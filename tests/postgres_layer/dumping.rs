@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pgstow::error::Code;
-use pgstow::postgres::{Dump, Passfile, Programs, Session, StallClock, WatchedPipe, globals};
+use pgstow::postgres::{Contents, Dump, DumpOrder, Passfile, Programs, Session, StallClock, WatchedPipe, globals};
 use pgstow::settings::Format;
 use secrecy::ExposeSecret;
 
@@ -23,14 +23,15 @@ async fn started(major: u32, info: &pgstow::postgres::ConnectionInfo) -> (Sessio
     let passfile = Passfile::create(&settings.temp, session.info()).unwrap();
     let programs = Programs::find(major, &settings).await.unwrap();
     let info = session.info().clone();
-    let mut dump = Dump::start(
-        &programs,
-        &info,
-        passfile.as_ref(),
-        &snapshot.id,
-        Format::Custom,
-        &settings,
-    )
+    let mut dump = Dump::start(&DumpOrder {
+        programs: &programs,
+        info: &info,
+        passfile: passfile.as_ref(),
+        snapshot: &snapshot.id,
+        contents: Contents::Whole(Format::Custom),
+        lock_wait: settings.lock_wait,
+        settings: &settings,
+    })
     .unwrap();
     let mut stdout = dump.take_stdout().unwrap();
     // It has read the catalogs and begun with the data.
@@ -91,14 +92,15 @@ async fn the_dump_holds_what_the_snapshot_saw() {
         let passfile = Passfile::create(&settings.temp, session.info()).unwrap();
         let programs = Programs::find(major, &settings).await.unwrap();
         for format in [Format::Custom, Format::Plain] {
-            let mut dump = Dump::start(
-                &programs,
-                session.info(),
-                passfile.as_ref(),
-                &snapshot.id,
-                format,
-                &settings,
-            )
+            let mut dump = Dump::start(&DumpOrder {
+                programs: &programs,
+                info: session.info(),
+                passfile: passfile.as_ref(),
+                snapshot: &snapshot.id,
+                contents: Contents::Whole(format),
+                lock_wait: settings.lock_wait,
+                settings: &settings,
+            })
             .unwrap();
             let mut bytes = Vec::new();
             dump.take_stdout().unwrap().read_to_end(&mut bytes).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgstow::error::Result;
-use pgstow::postgres::{ConnectionInfo, Dump, Passfile, Programs, Session};
+use pgstow::postgres::{ConnectionInfo, Contents, Dump, DumpOrder, Passfile, Programs, Session};
 use pgstow::settings::{Format, Postgres};
 use tokio_postgres::{Client, NoTls};
 
@@ -112,14 +112,15 @@ pub async fn dump_with(programs: &Programs, info: &ConnectionInfo, settings: &Po
     let snapshot = session.export_snapshot().await.unwrap();
     let passfile = Passfile::create(&settings.temp, session.info()).unwrap();
     let format = Format::Custom;
-    let mut dump = Dump::start(
+    let mut dump = Dump::start(&DumpOrder {
         programs,
-        session.info(),
-        passfile.as_ref(),
-        &snapshot.id,
-        format,
+        info: session.info(),
+        passfile: passfile.as_ref(),
+        snapshot: &snapshot.id,
+        contents: Contents::Whole(format),
+        lock_wait: settings.lock_wait,
         settings,
-    )
+    })
     .unwrap();
     let mut stdout = dump.take_stdout().unwrap();
     let bytes = tokio::task::spawn_blocking(move || {

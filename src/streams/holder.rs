@@ -1,0 +1,214 @@
+//! The session that holds every table as it is. It takes an ACCESS SHARE lock on each before
+//! pg_dump looks at them, and keeps it to the end, so that nobody can empty, rewrite or drop a
+//! table that a worker has still to read: that would not show in the snapshot, but in no rows.
+//!
+//! A worker's own lock can have to wait behind somebody who waits for ours: PostgreSQL sees no
+//! deadlock in that, since we wait for nothing. So a worker gives up after a moment, and the table
+//! is read here, where the lock is held already.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_postgres::error::SqlState;
+
+use super::plan::Facts;
+use super::portion::{Event, Portion};
+use super::{Shared, refused};
+use crate::compress::PIECE;
+use crate::error::{Code, Error, Result};
+use crate::postgres::{READ, Refusal, Row, Rows, Wire};
+
+/// Names in one LOCK statement.
+const AT_ONCE: usize = 1000;
+/// The first server with Tid Range Scan.
+const PAGES_SINCE: u32 = 14;
+
+/// The tables that pg_dump may copy, and those that it locks beside them: not temporary ones, not
+/// the system's, and of an extension's those alone whose rows are its configuration.
+const TABLES: &str = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+      AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+      AND (NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                       AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e')
+           OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))";
+
+/// What became of the attempt to hold the tables.
+pub enum Held {
+    /// By OID.
+    Facts(HashMap<u32, Facts>),
+    /// A table is not what it was when the snapshot was taken.
+    Changed(String),
+    /// The server has no room for the locks.
+    NoRoom(usize),
+}
+
+/// Locks all tables of the snapshot, and asks what they are. Each lock is waited for as pg_dump
+/// waits for its own.
+pub async fn hold(wire: &mut Wire, major: u32, lock_wait: Duration) -> Result<Held> {
+    let names = format!(
+        "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) FROM {TABLES} ORDER BY c.oid"
+    );
+    let names = wire.query(names.as_bytes()).await.map_err(Refusal::into_error)?;
+    let timeout = format!("SET lock_timeout = {}", lock_wait.as_millis());
+    wire.execute(timeout.as_bytes()).await.map_err(Refusal::into_error)?;
+    for some in names.chunks(AT_ONCE) {
+        match wire.execute(&lock_statement(some)).await {
+            Ok(()) => {}
+            Err(refusal) if refusal.is(&SqlState::OUT_OF_MEMORY) => return Ok(Held::NoRoom(names.len())),
+            Err(refusal) if refusal.is(&SqlState::UNDEFINED_TABLE) || refusal.is(&SqlState::INVALID_SCHEMA_NAME) => {
+                return Ok(Held::Changed(refusal.into_error().message()));
+            }
+            Err(refusal) if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) => {
+                let text = format!("cannot lock the tables for reading: {}", refusal.into_error().message());
+                return Err(Error::new(Code::PgDumpErr, text).hint(format!(
+                    "another session held a lock for longer than {} s: run the backup at a quieter time, or raise \
+                     BACKUP_LOCK_WAIT_SECONDS",
+                    lock_wait.as_secs()
+                )));
+            }
+            Err(refusal) => return Err(refused(refusal, "cannot lock the tables for reading")),
+        }
+    }
+    // From here on we wait for no lock: we have them all.
+    facts(wire, major).await
+}
+
+fn lock_statement(names: &[Row]) -> Vec<u8> {
+    let mut statement = b"LOCK TABLE ".to_vec();
+    for (index, name) in names.iter().enumerate() {
+        statement.extend_from_slice(if index == 0 { b"ONLY " } else { b", ONLY " });
+        statement.extend_from_slice(name.bytes(0).unwrap_or_default());
+    }
+    statement.extend_from_slice(b" IN ACCESS SHARE MODE");
+    statement
+}
+
+/// `relfilenode` comes from the snapshot, `pg_relation_filenode` from this moment: between the two
+/// lies the time in which the table was not locked yet. TRUNCATE and a rewrite change it.
+async fn facts(wire: &mut Wire, major: u32) -> Result<Held> {
+    let question = format!(
+        "SELECT c.oid, n.nspname || '.' || c.relname,
+                pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode,
+                coalesce(pg_catalog.pg_relation_size(c.oid), 0),
+                CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE coalesce(pg_catalog.pg_relation_size(c.reltoastrelid), 0) END,
+                current_setting('block_size'), am.amname = 'heap'
+         FROM {TABLES} AND c.relkind = 'r'"
+    );
+    let rows = wire.query(question.as_bytes()).await.map_err(Refusal::into_error)?;
+    let mut facts = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        if row.text(2) == Some("t") {
+            let name = String::from_utf8_lossy(row.bytes(1).unwrap_or_default()).into_owned();
+            return Ok(Held::Changed(format!("{name} was emptied, rewritten or dropped")));
+        }
+        let (Some(oid), Some(bytes), Some(beside), Some(page)) = (
+            row.number::<u32>(0),
+            row.number::<u64>(3),
+            row.number::<u64>(4),
+            row.number::<u64>(5),
+        ) else {
+            return Err(Error::internal("what the server says of its tables is not understood"));
+        };
+        let known = Facts {
+            pages: u32::try_from(bytes / page.max(1)).unwrap_or(u32::MAX),
+            bytes: bytes + beside,
+            has_pages: major >= PAGES_SINCE && row.text(6) == Some("t"),
+            condition: None,
+        };
+        facts.insert(oid, known);
+    }
+    // Which rows of an extension's tables are configuration, no table of contents says.
+    let question = "SELECT chosen.oid, chosen.condition FROM pg_catalog.pg_extension e,
+                    unnest(e.extconfig, e.extcondition) AS chosen (oid, condition) WHERE chosen.condition <> ''";
+    let rows = wire.query(question.as_bytes()).await.map_err(Refusal::into_error)?;
+    for row in &rows {
+        if let Some(known) = row.number(0).and_then(|oid: u32| facts.get_mut(&oid)) {
+            known.condition = row.bytes(1).map(<[u8]>::to_vec);
+        }
+    }
+    Ok(Held::Facts(facts))
+}
+
+/// What the session is asked for while it holds.
+pub enum Request {
+    /// One read, which a worker could not make.
+    Read { read: usize, events: mpsc::Sender<Event> },
+    /// All is read: let go. Answered when the server has said that the session stood to the end.
+    LetGo { done: mpsc::Sender<Event> },
+}
+
+/// Holds, and reads when asked, until told to let go. Its end before that is the end of the
+/// backup: the tables are not held any more.
+pub async fn serve(mut wire: Wire, shared: &Shared, mut requests: mpsc::Receiver<Request>) -> Result<()> {
+    loop {
+        let request = tokio::select! {
+            request = requests.recv() => request,
+            error = wire.ended() => return Err(lost_hold(&error)),
+        };
+        match request {
+            None => return Ok(()),
+            Some(Request::LetGo { done }) => {
+                wire.execute(b"COMMIT")
+                    .await
+                    .map_err(|refusal| lost_hold(&refusal.into_error()))?;
+                let _ = done.send(Event::Locked).await;
+                return Ok(());
+            }
+            Some(Request::Read { read, events }) => {
+                let mut statement = Vec::new();
+                shared.plan.statement(read, &mut statement);
+                let mut handing = Handing {
+                    portion: Portion::default(),
+                    events,
+                    shared,
+                };
+                wire.copy(&statement, &mut handing)
+                    .await
+                    .map_err(|refusal| refused(refusal, &format!("cannot read {}", shared.name(read))))?;
+                handing.hand_on().await?;
+            }
+        }
+    }
+}
+
+fn lost_hold(error: &Error) -> Error {
+    let text = format!("the session that holds the tables has ended: {}", error.message());
+    Error::new(Code::ConnErr, text).hint(error.hint_text().to_owned())
+}
+
+/// Rows on their way to whoever waits for them now: no room is needed, two portions are.
+struct Handing<'a> {
+    portion: Portion,
+    events: mpsc::Sender<Event>,
+    shared: &'a Shared,
+}
+
+impl Handing<'_> {
+    async fn hand_on(&mut self) -> Result<()> {
+        let portion = std::mem::take(&mut self.portion);
+        self.events
+            .send(Event::Portion(portion))
+            .await
+            .map_err(|_| Error::internal("nobody waits for a table's rows any more"))
+    }
+}
+
+impl Rows for Handing<'_> {
+    fn text(&mut self, bytes: &[u8]) {
+        self.portion.text.extend_from_slice(bytes);
+    }
+
+    fn end(&mut self, rows: u64) {
+        self.portion.end(rows);
+    }
+
+    async fn turn(&mut self) -> Result<()> {
+        self.shared.clock.touch();
+        if self.portion.text.len() > PIECE - READ {
+            self.hand_on().await?;
+        }
+        Ok(())
+    }
+}
