@@ -36,7 +36,7 @@ pub mod status;
 pub mod stop;
 pub mod store;
 pub mod stored_archive;
-mod streams;
+pub mod streams;
 pub mod telemetry;
 pub mod verification;
 pub mod verify;

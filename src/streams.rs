@@ -88,32 +88,73 @@ pub struct Streams {
 
 /// Opens the sessions and locks the tables. Dropped midway, it leaves nothing behind.
 pub async fn open(order: &Order<'_>) -> Result<Opening> {
-    let server = order.session.server();
     let mut holder = match join(order).await {
         Ok(wire) => wire,
         Err(Unjoined::Connection(error)) => return Ok(Opening::OneStream(error.message())),
         Err(Unjoined::Snapshot(error)) => return Err(error),
     };
-    let facts = match holder::hold(&mut holder, server.major, order.settings.lock_wait).await? {
+    let hold = match hold(order, &mut holder).await {
+        Ok(Ok(hold)) => hold,
+        Ok(Err(other)) => {
+            // Its locks and its connection are wanted by those who come now.
+            holder.close().await;
+            return Ok(other);
+        }
+        Err(error) => return Err(error),
+    };
+    let wanted = order.jobs.min(hold.plan.tasks.len());
+    let (workers, note) = workers(order, wanted).await?;
+    if let (Some(why), true) = (&note, workers.is_empty()) {
+        holder.close().await;
+        return Ok(Opening::OneStream(why.clone()));
+    }
+    let Hold { head, plan } = hold;
+    Ok(Opening::Streams(Box::new(Streams {
+        names: head.data.iter().map(ToString::to_string).collect(),
+        head,
+        plan,
+        holder,
+        note: note.map(|why| format!("read with {} streams, not {wanted}: {why}", workers.len())),
+        workers,
+        dumping: Dumping::of(order),
+        read_ahead: order.read_ahead,
+    })))
+}
+
+/// What is to be read, and cannot change any more.
+struct Hold {
+    head: Head,
+    plan: Plan,
+}
+
+/// Locks the tables, and asks pg_dump what they are. The inner `Err` is what else is to be done.
+async fn hold(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Hold, Opening>> {
+    let major = order.session.server().major;
+    let facts = match holder::hold(holder, major, order.settings.lock_wait).await? {
         Held::Facts(facts) => facts,
-        Held::Changed(what) => return Ok(Opening::Changed(what)),
+        Held::Changed(what) => return Ok(Err(Opening::Changed(what))),
         Held::NoRoom(tables) => {
-            return Ok(Opening::OneStream(format!(
+            return Ok(Err(Opening::OneStream(format!(
                 "the server's lock table has no room for {tables} tables a second time: raise max_locks_per_transaction"
-            )));
+            ))));
         }
     };
-    let head = match contents(order).await? {
-        Ok(head) => head,
-        Err(what) => return Ok(Opening::Changed(what)),
+    let head = match contents(order).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(what)) => return Ok(Err(Opening::Changed(what))),
+        // It may be that there is one connection too few.
+        Err(error) if error.code() == Code::ConnErr => return Ok(Err(Opening::OneStream(error.message()))),
+        Err(error) => return Err(error),
     };
-    let plan = match plan::plan(&head, &head.copy_statements()?, &facts) {
-        Ok(plan) => plan,
-        Err(entry) => return Ok(Opening::OneStream(format!("pg_dump reads {entry} in a way of its own"))),
-    };
-    let wanted = order.jobs.min(plan.tasks.len());
+    Ok(plan::plan(&head, &head.copy_statements()?, &facts)
+        .map(|plan| Hold { head, plan })
+        .map_err(|entry| Opening::OneStream(format!("pg_dump reads {entry} in a way of its own"))))
+}
+
+/// As many workers as there are connections for, and why there are not more.
+async fn workers(order: &Order<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
     let mut workers = Vec::new();
-    let mut note = None;
+    let mut why = None;
     for joined in futures::future::join_all((0..wanted).map(|_| join(order))).await {
         match joined {
             Ok(mut wire) => {
@@ -121,27 +162,11 @@ pub async fn open(order: &Order<'_>) -> Result<Opening> {
                 wire.execute(wait.as_bytes()).await.map_err(Refusal::into_error)?;
                 workers.push(wire);
             }
-            Err(Unjoined::Connection(error)) => note = Some(error.message()),
+            Err(Unjoined::Connection(error)) => why = Some(error.message()),
             Err(Unjoined::Snapshot(error)) => return Err(error),
         }
     }
-    if let Some(why) = &note {
-        if workers.is_empty() {
-            return Ok(Opening::OneStream(why.clone()));
-        }
-        note = Some(format!("{} of {wanted} streams: {why}", workers.len()));
-    }
-    let names = head.data.iter().map(ToString::to_string).collect();
-    Ok(Opening::Streams(Box::new(Streams {
-        head,
-        plan,
-        names,
-        holder,
-        workers,
-        dumping: Dumping::of(order),
-        read_ahead: order.read_ahead,
-        note,
-    })))
+    Ok((workers, why))
 }
 
 /// Why a session could not join.

@@ -107,8 +107,9 @@ impl Session {
         let line = session.tap.take();
         let line = line.ok_or_else(|| Error::internal("a session has no line to the server"))?;
         let mut wire = Wire::new(line, session.redactor.clone());
-        let encoding = format!("SET client_encoding = '{}'", self.server.encoding);
-        wire.execute(encoding.as_bytes())
+        // As pg_dump finds them in the environment that we give it.
+        let settled = format!("SET client_encoding = '{}'; SET TimeZone = 'UTC'", self.server.encoding);
+        wire.execute(settled.as_bytes())
             .await
             .map_err(wire::Refusal::into_error)?;
         Ok(wire)

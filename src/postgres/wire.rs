@@ -6,6 +6,7 @@
 //! ends the session.
 
 use std::fmt;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::error::SqlState;
@@ -17,6 +18,8 @@ use crate::error::{Code, Error, Result};
 
 /// As much as a read may bring. Sockets seldom give more at once.
 pub(crate) const READ: usize = 256 << 10;
+/// How long a server may take to end a session.
+const CLOSING: Duration = Duration::from_secs(2);
 /// A message that is no row: an error, a notice, a column's description. Rows have no limit but
 /// PostgreSQL's own.
 const MESSAGE_LIMIT: usize = 1 << 20;
@@ -168,6 +171,18 @@ impl Wire {
                 (Ok(()), None) => {}
             }
         }
+    }
+
+    /// Ends the session, and returns when the server has let go of it.
+    pub async fn close(mut self) {
+        let ended = async {
+            self.line.write_all(&[b'X', 0, 0, 0, 4]).await?;
+            self.line.flush().await?;
+            while self.line.read(&mut self.buffer).await? > 0 {}
+            Ok::<_, std::io::Error>(())
+        };
+        // It ends by our wish: how does not matter.
+        let _ = tokio::time::timeout(CLOSING, ended).await;
     }
 
     async fn send(&mut self, statements: &[u8]) -> Result<()> {

@@ -26,6 +26,15 @@ impl Lock {
         assert_eq!(line, "held\n");
         Self(psql)
     }
+
+    /// Changes what it holds, and lets go with that.
+    pub fn release_after(mut self, change: &str) {
+        let script = format!("{change}; COMMIT;\n");
+        let mut stdin = self.0.stdin.take().unwrap();
+        stdin.write_all(script.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(self.0.wait().unwrap().success());
+    }
 }
 
 impl Drop for Lock {
