@@ -4,6 +4,7 @@
 //! of the steps is what makes it true.
 
 mod forecast;
+mod nice;
 mod record;
 mod replicas;
 mod sidecars;
@@ -28,9 +29,10 @@ use crate::progress::Observer;
 use crate::report::BackupReport;
 use crate::retention::Tier;
 use crate::secrets::Credentials;
-use crate::settings::{Clock, Compression, Format, GZIP_LEVEL, Settings, ZSTD_LEVEL};
+use crate::settings::{Clock, Compression, Format, Settings};
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::throttle::Throttle;
 
 use record::Record;
 use replicas::Replicas;
@@ -222,16 +224,25 @@ async fn make(
     let uploads = replicas
         .open(&record.data_key(), &record.object_info(size.tables))
         .await?;
-    let passed = match stream::run(job, source, view, codec, uploads, lease).await {
+    let throttle = Throttle::new(job.settings.max_rate);
+    let watch = match job.settings.nice {
+        Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
+        None => None,
+    };
+    let passed = stream::run(job, source, view, codec, uploads, lease, &throttle).await;
+    if let Some(watch) = watch {
+        record.nice(watch, &throttle);
+    }
+    let mut passed = match passed {
         Ok(passed) => passed,
         Err(error) => return Err(named(job, source, error).await),
     };
     // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
     let receipts = replicas
-        .complete(&record.data_key(), passed.copies, &passed.expected)
+        .complete(&record.data_key(), std::mem::take(&mut passed.copies), &passed.expected)
         .await?;
-    record.data(passed.archive.as_ref(), &passed.expected, passed.md5, passed.bytes_read);
+    record.data(&passed);
 
     for file in record.sidecars(passed.archive, sidecars) {
         // One that is cut short is given up with the others, and was born `pending`.
@@ -284,10 +295,8 @@ async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -
 /// What `auto` means for this pg_dump, and what the settings ask for otherwise.
 fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
     match settings.compression {
-        Compression::Auto if settings.format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => {
-            Codec::Gzip(GZIP_LEVEL)
-        }
-        Compression::Auto => Codec::Zstd(ZSTD_LEVEL),
+        Compression::Auto if settings.format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => Codec::AutoGzip,
+        Compression::Auto => Codec::AutoZstd,
         Compression::Zstd(level) => Codec::Zstd(level),
         Compression::Gzip(level) => Codec::Gzip(level),
         Compression::None => Codec::None,

@@ -32,6 +32,7 @@ pub struct Process {
     pub env: BTreeMap<String, String>,
     pub working_dir: PathBuf,
     pub cpus: usize,
+    pub memory: Option<u64>,
     pub stderr_is_terminal: bool,
 }
 
@@ -73,6 +74,7 @@ async fn answer(process: Process) -> Result<(String, u8)> {
                 env_file,
                 config_file,
                 cpus: process.cpus,
+                memory: process.memory,
                 in_lambda: false,
                 json,
             })?;

@@ -4,9 +4,11 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use flate2::{Compress, Compression, FlushCompress};
-use zstd::zstd_safe::{self, CParameter};
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::{self, CParameter, Strategy};
 
 /// Content is compressed in pieces of this size: zstd's window at its default level, so that the
 /// ratio does not suffer from the cut; and small enough that the pieces in flight, two per thread,
@@ -22,22 +24,63 @@ pub enum Codec {
     None,
     Zstd(i32),
     Gzip(u32),
+    /// zstd as hard as there is time for: [`Codec::ladder`].
+    AutoZstd,
+    AutoGzip,
+}
+
+/// How hard a worker works on one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    None,
+    /// zstd's own choice for a level.
+    Zstd(i32),
+    /// zstd's fast match finder, with a table of 64 Ki entries and matches of 7 bytes and more.
+    /// On rows, measured (docs/performance.md), it is as small as level 3 within a percent or two,
+    /// smaller on numbers, and costs a third less.
+    Rows,
+    /// Its double fast one, with smaller tables than level 3 has and matches of 6 bytes: they stay in
+    /// the processor's cache. Smaller than level 3 and cheaper.
+    DenseRows,
+    Gzip(u32),
+}
+
+impl Effort {
+    /// The level of zstd's or zlib's own that is nearest in size and cost.
+    pub fn level(self) -> i32 {
+        match self {
+            Effort::None => 0,
+            Effort::Zstd(level) => level,
+            Effort::Rows => 2,
+            Effort::DenseRows => 3,
+            Effort::Gzip(level) => level as i32,
+        }
+    }
 }
 
 impl Codec {
     pub fn name(self) -> &'static str {
         match self {
             Codec::None => "none",
-            Codec::Zstd(_) => "zstd",
-            Codec::Gzip(_) => "gzip",
+            Codec::Zstd(_) | Codec::AutoZstd => "zstd",
+            Codec::Gzip(_) | Codec::AutoGzip => "gzip",
         }
     }
 
+    /// What it begins with.
     pub fn level(self) -> i32 {
+        self.ladder()[0].level()
+    }
+
+    /// The efforts from the one that is right when the processor is short, to the one that is when
+    /// the store is. One alone where the level was asked for.
+    pub fn ladder(self) -> Vec<Effort> {
         match self {
-            Codec::None => 0,
-            Codec::Zstd(level) => level,
-            Codec::Gzip(level) => level as i32,
+            Codec::None => vec![Effort::None],
+            Codec::Zstd(level) => vec![Effort::Zstd(level)],
+            Codec::Gzip(level) => vec![Effort::Gzip(level)],
+            Codec::AutoZstd => vec![Effort::Rows, Effort::DenseRows, Effort::Zstd(6), Effort::Zstd(9)],
+            Codec::AutoGzip => vec![Effort::Gzip(6), Effort::Gzip(9)],
         }
     }
 }
@@ -57,91 +100,90 @@ pub enum Shape {
 pub struct Job {
     pub content: Arc<Vec<u8>>,
     pub shape: Shape,
+    pub effort: Effort,
     pub answer: Sender<io::Result<Squeezed>>,
 }
 
 /// A compressed piece. `adler` is of the content, for zlib's trailer.
 #[derive(Debug)]
 pub struct Squeezed {
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     pub adler: u32,
     pub content_length: u64,
 }
 
-/// One worker: takes jobs until there are no more senders. A worker keeps its contexts, since
-/// making one costs more than a small piece.
-pub fn work(jobs: &Receiver<Job>, codec: Codec) {
-    let mut worker = Worker::new(codec);
+/// One worker: takes jobs until there are no more senders. A worker keeps its contexts and its
+/// output buffer, since making them costs more than a small piece.
+pub fn work(jobs: &Receiver<Job>) {
+    let mut worker = Worker::default();
     for job in jobs {
-        let squeezed = worker.squeeze(&job.content, &job.shape);
+        let squeezed = worker.squeeze(&job);
         // Nobody waits any more when the run has failed elsewhere.
         let _ = job.answer.send(squeezed);
     }
 }
 
+#[derive(Default)]
 struct Worker {
-    level: Compression,
-    deflate: Option<Compress>,
-    zstd: io::Result<zstd::bulk::Compressor<'static>>,
+    deflate: Vec<(u32, Compress)>,
+    zstd: Vec<(Effort, Compressor<'static>)>,
+    out: Vec<u8>,
 }
 
 impl Worker {
-    fn new(codec: Codec) -> Self {
-        let (zstd_level, gzip_level) = match codec {
-            Codec::Zstd(level) => (level, 0),
-            Codec::Gzip(level) => (1, level),
-            Codec::None => (1, 0),
-        };
-        let zstd = zstd::bulk::Compressor::new(zstd_level).and_then(|mut compressor| {
-            compressor.set_parameter(CParameter::ChecksumFlag(true))?;
-            Ok(compressor)
-        });
-        Self {
-            level: Compression::new(gzip_level),
-            deflate: None,
-            zstd,
-        }
-    }
-
-    fn squeeze(&mut self, content: &[u8], shape: &Shape) -> io::Result<Squeezed> {
+    fn squeeze(&mut self, job: &Job) -> io::Result<Squeezed> {
+        let content = &job.content[..];
         let mut adler = 1;
-        let bytes = match shape {
-            Shape::ZstdFrame => self.zstd_frame(content)?,
-            Shape::Deflate { before, last } => {
+        match (&job.shape, job.effort) {
+            (Shape::ZstdFrame, effort) => self.zstd_frame(content, effort)?,
+            (Shape::Deflate { before, last }, Effort::Gzip(level)) => {
                 adler = zlib_rs::adler32::adler32(1, content);
-                self.deflate(content, before.as_deref().map(Vec::as_slice), *last)?
+                self.deflate(content, level, before.as_deref().map(Vec::as_slice), *last)?;
             }
-            Shape::GzipMember => {
-                let member = Vec::with_capacity(content.len() / 2);
-                let mut encoder = flate2::write::GzEncoder::new(member, self.level);
+            (Shape::GzipMember, Effort::Gzip(level)) => {
+                self.out.clear();
+                let mut encoder = flate2::write::GzEncoder::new(&mut self.out, Compression::new(level));
                 encoder.write_all(content)?;
-                encoder.finish()?
+                encoder.finish()?;
             }
-        };
+            (shape, effort) => return Err(io::Error::other(format!("{effort:?} does not give {shape:?}"))),
+        }
         Ok(Squeezed {
-            bytes,
+            // Exactly as long as it is: it may wait for its part to be sent.
+            bytes: Bytes::copy_from_slice(&self.out),
             adler,
             content_length: content.len() as u64,
         })
     }
 
-    fn zstd_frame(&mut self, content: &[u8]) -> io::Result<Vec<u8>> {
-        let compressor = self
-            .zstd
-            .as_mut()
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        let frame = compressor.compress(content)?;
+    fn zstd_frame(&mut self, content: &[u8], effort: Effort) -> io::Result<()> {
+        let known = self.zstd.iter().position(|(known, _)| *known == effort);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                self.zstd.push((effort, compressor(effort)?));
+                self.zstd.len() - 1
+            }
+        };
+        self.out.clear();
+        self.out.reserve(zstd_safe::compress_bound(content.len()));
+        self.zstd[index].1.compress_to_buffer(content, &mut self.out)?;
         // pg_restore drops, without a word, what follows a frame's end inside a chunk: so the
         // frame must be the chunk, no more and no less.
-        match zstd_safe::find_frame_compressed_size(&frame) {
-            Ok(length) if length == frame.len() => Ok(frame),
+        match zstd_safe::find_frame_compressed_size(&self.out) {
+            Ok(length) if length == self.out.len() => Ok(()),
             _ => Err(io::Error::other("zstd did not give exactly one frame")),
         }
     }
 
-    fn deflate(&mut self, content: &[u8], before: Option<&[u8]>, last: bool) -> io::Result<Vec<u8>> {
-        let level = self.level;
-        let deflate = self.deflate.get_or_insert_with(|| Compress::new(level, false));
+    fn deflate(&mut self, content: &[u8], level: u32, before: Option<&[u8]>, last: bool) -> io::Result<()> {
+        let known = self.deflate.iter().position(|(known, _)| *known == level);
+        let index = known.unwrap_or_else(|| {
+            self.deflate
+                .push((level, Compress::new(Compression::new(level), false)));
+            self.deflate.len() - 1
+        });
+        let deflate = &mut self.deflate[index].1;
         deflate.reset();
         if let Some(before) = before {
             let window = &before[before.len().saturating_sub(DEFLATE_WINDOW)..];
@@ -152,11 +194,13 @@ impl Worker {
         } else {
             FlushCompress::Sync
         };
-        let mut out = Vec::with_capacity(content.len() / 2 + 1024);
+        let out = &mut self.out;
+        out.clear();
+        out.reserve(content.len() / 2 + 1024);
         loop {
             let taken = deflate.total_in() as usize;
             let status = deflate
-                .compress_vec(&content[taken..], &mut out, flush)
+                .compress_vec(&content[taken..], out, flush)
                 .map_err(io::Error::other)?;
             let done = match status {
                 flate2::Status::StreamEnd => true,
@@ -164,9 +208,35 @@ impl Worker {
                 _ => !last && deflate.total_in() as usize == content.len() && out.len() < out.capacity(),
             };
             if done {
-                return Ok(out);
+                return Ok(());
             }
             out.reserve(64 << 10);
         }
     }
+}
+
+fn compressor(effort: Effort) -> io::Result<Compressor<'static>> {
+    let level = if let Effort::Zstd(level) = effort { level } else { 1 };
+    let mut compressor = Compressor::new(level)?;
+    let (strategy, tables, shortest) = match effort {
+        Effort::Rows => (Strategy::ZSTD_fast, (12, 16), 7),
+        Effort::DenseRows => (Strategy::ZSTD_dfast, (15, 16), 6),
+        _ => {
+            compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+            return Ok(compressor);
+        }
+    };
+    for parameter in [
+        CParameter::ChecksumFlag(true),
+        CParameter::Strategy(strategy),
+        CParameter::WindowLog(PIECE.ilog2()),
+        CParameter::ChainLog(tables.0),
+        CParameter::HashLog(tables.1),
+        CParameter::SearchLog(1),
+        CParameter::MinMatch(shortest),
+        CParameter::TargetLength(0),
+    ] {
+        compressor.set_parameter(parameter)?;
+    }
+    Ok(compressor)
 }

@@ -42,6 +42,7 @@ pub struct Process {
     pub env: BTreeMap<String, String>,
     pub working_dir: PathBuf,
     pub cpus: usize,
+    pub memory: Option<u64>,
 }
 
 /// Serves events until Lambda ends the environment. An error means that Lambda's own interface
@@ -60,6 +61,7 @@ pub async fn run(process: Process) -> Result<()> {
             env: process.env,
             working_dir: process.working_dir,
             cpus: process.cpus,
+            memory: process.memory,
             in_lambda: true,
             json: true,
             ..Input::default()

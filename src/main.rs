@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use std::{collections::BTreeMap, io};
 
 use pgstow::error::{Error, Result};
-use pgstow::{cli, lambda};
+use pgstow::{cli, lambda, memory};
 
 /// The only place that touches the process: its arguments, environment and folder.
 fn main() -> ExitCode {
@@ -23,13 +23,19 @@ fn main() -> ExitCode {
 fn start(env: BTreeMap<String, String>) -> Result<u8> {
     let working_dir = std::env::current_dir()
         .map_err(|error| Error::config("the working directory is gone or closed to us").source(error))?;
+    let memory = memory::of_this_task(&env);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::internal("the runtime does not start").source(error))?;
     let result = if env.contains_key("AWS_LAMBDA_RUNTIME_API") {
-        let process = lambda::Process { env, working_dir, cpus };
+        let process = lambda::Process {
+            env,
+            working_dir,
+            cpus,
+            memory,
+        };
         runtime.block_on(lambda::run(process)).map(|()| 0)
     } else {
         let process = cli::Process {
@@ -37,6 +43,7 @@ fn start(env: BTreeMap<String, String>) -> Result<u8> {
             env,
             working_dir,
             cpus,
+            memory,
             stderr_is_terminal: io::stderr().is_terminal(),
         };
         Ok(runtime.block_on(cli::run(process)))

@@ -10,9 +10,11 @@
 
 mod assembly;
 mod fanout;
+mod level;
 mod pieces;
 mod pump;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -93,6 +95,8 @@ pub struct Passed {
     pub md5: Option<[u8; 16]>,
     /// Bytes that came in.
     pub bytes_read: u64,
+    /// Bytes of content by the level at which they were compressed.
+    pub levels: BTreeMap<i32, u64>,
     /// The uploads in the order in which they were given; the first, the primary's, is open.
     pub copies: Vec<Copy>,
 }

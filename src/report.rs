@@ -81,6 +81,11 @@ pub struct BackupReport {
     pub tables: u64,
     pub rows: u64,
     pub large_objects: u64,
+    /// With --nice: how often it paused, and for how long in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pauses: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused_seconds: Option<f64>,
     /// What pg_dump wrote, before compression.
     pub bytes_read: u64,
     /// All files of the backup together.
@@ -201,6 +206,9 @@ impl fmt::Display for BackupReport {
             self.duration_seconds,
             self.tier.name(),
         )?;
+        if let (Some(pauses @ 1..), Some(seconds)) = (self.pauses, self.paused_seconds) {
+            writeln!(f, "  paused {pauses} times, {seconds:.1} s in all, to spare the server")?;
+        }
         for store in &self.stores {
             match &store.error {
                 None => writeln!(f, "  stored in {}", store.url)?,

@@ -8,6 +8,7 @@ mod dotenv;
 mod layers;
 mod parse;
 mod problems;
+mod setting;
 mod source;
 mod specs;
 mod stores;
@@ -22,11 +23,13 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::error::Result;
+use crate::memory::Shares;
 use crate::postgres::ConnectionInfo;
 use crate::retention::Tier;
 
 pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
-pub use table::{Kind, SETTINGS, Setting, nearest};
+pub use setting::{Kind, Setting, nearest};
+pub use table::SETTINGS;
 
 /// All that settings are made of: a face gathers it, so that nothing below touches the process.
 #[derive(Default)]
@@ -43,6 +46,8 @@ pub struct Input {
     pub config_file: Option<PathBuf>,
     /// What this process may use: the default number of compression threads.
     pub cpus: usize,
+    /// Bytes that this process may use, where it is known: what the default of `BACKUP_MEMORY` goes by.
+    pub memory: Option<u64>,
     /// In Lambda there is no folder that outlives the run, so a store has to be named.
     pub in_lambda: bool,
     pub json: bool,
@@ -61,10 +66,15 @@ pub struct Settings {
     pub schedule: Schedule,
     pub compression: Compression,
     pub format: Format,
-    /// Streams restored into the database at once.
+    /// Streams read from, or restored into, the database at once.
     pub jobs: usize,
     /// Compression threads.
     pub threads: usize,
+    /// What a backup may have in memory, by what it is for.
+    pub memory: Shares,
+    /// Bytes per second that are read from the database at most.
+    pub max_rate: Option<u64>,
+    pub nice: Option<Nice>,
     pub postgres: Postgres,
     pub s3: S3,
     pub aws: Aws,
@@ -103,6 +113,14 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// When a backup that is to disturb nobody pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nice {
+    pub max_lag: Duration,
+    /// Active ones, of others.
+    pub max_sessions: u64,
 }
 
 /// Where the numbers of a run go.
@@ -241,6 +259,8 @@ pub struct S3 {
     /// 10,000 unless the provider allows fewer.
     pub max_parts: u32,
     pub part_size: u64,
+    /// Bytes that one upload's parts may take in memory.
+    pub memory: u64,
     /// How long a store that keeps failing is asked again.
     pub retry: Duration,
     pub checksums: Checksums,

@@ -14,9 +14,11 @@ pub mod parts;
 mod permission;
 pub mod reading;
 pub mod s3;
+mod segments;
 mod sending;
 pub(crate) mod temporary;
 mod upload;
+mod window;
 
 use async_trait::async_trait;
 use bytes::Bytes;

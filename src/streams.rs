@@ -36,6 +36,7 @@ use crate::postgres::{
     ConnectionInfo, Contents, Dump, DumpOrder, Passfile, Programs, Refusal, Session, StallClock, WatchedPipe, Wire,
 };
 use crate::settings::{self, Format};
+use crate::throttle::Throttle;
 
 use delivery::Delivery;
 use holder::{Held, Request};
@@ -257,6 +258,7 @@ struct Shared {
     names: Vec<String>,
     ahead: ReadAhead,
     clock: StallClock,
+    throttle: Throttle,
     queue: tokio::sync::Mutex<Queue>,
     failure: Failure,
 }
@@ -268,6 +270,17 @@ struct Queue {
 }
 
 impl Shared {
+    /// Between two reads of `bytes` or fewer: the server lives, and may be spared.
+    async fn turn(&self, bytes: usize) {
+        self.throttle.took(bytes);
+        self.clock.touch();
+        while let Some(wait) = self.throttle.wait() {
+            tokio::time::sleep(wait).await;
+            // To pause is not to stall.
+            self.clock.touch();
+        }
+    }
+
     async fn take_turn(&self) -> Option<Turn> {
         let mut queue = self.queue.lock().await;
         let task = queue.next;
@@ -317,13 +330,14 @@ pub struct Reading {
 
 impl Streams {
     /// Begins to read. The head, and the blocks after it, are for the pipeline.
-    pub fn start(self, clock: &StallClock) -> (Head, Box<dyn BlockSource>, Reading) {
+    pub fn start(self, clock: &StallClock, throttle: &Throttle) -> (Head, Box<dyn BlockSource>, Reading) {
         let (turns, taken) = mpsc::channel(TASKS_AHEAD);
         let shared = Arc::new(Shared {
             plan: self.plan,
             names: self.names,
             ahead: ReadAhead::new(self.read_ahead),
             clock: clock.clone(),
+            throttle: throttle.clone(),
             queue: tokio::sync::Mutex::new(Queue { next: 0, turns }),
             failure: Failure::default(),
         });

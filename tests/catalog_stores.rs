@@ -64,6 +64,7 @@ async fn places() -> Vec<Place> {
     let s3 = settings::S3 {
         max_parts: 10_000,
         part_size: 8 << 20,
+        memory: 40 << 20,
         retry: Duration::from_secs(35),
         checksums: settings::Checksums::Always,
         encryption: settings::Encryption::Bucket,

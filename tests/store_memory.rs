@@ -21,6 +21,7 @@ fn peak_memory() -> u64 {
 async fn memory_does_not_grow_with_the_object() {
     let settings = settings::S3 {
         part_size: 8 << 20,
+        memory: 40 << 20,
         ..place::s3_settings()
     };
     let place = place::bucket_at(&place::endpoint(), settings, place::quick()).await;

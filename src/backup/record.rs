@@ -22,13 +22,15 @@ use crate::manifest::{
     Algorithm, Compression, FileRecord, LargeObjectsRecord, Manifest, PgDump, SCHEMA, Server, TableRecord, checksums,
     role,
 };
-use crate::pipeline::Archive;
+use crate::pipeline::{Archive, Passed};
 use crate::postgres::{DatabaseSize, Snapshot, TableName};
 use crate::report::{BackupReport, StoreReport};
 use crate::retention::Tier;
 use crate::settings::{Format, Trigger};
-use crate::store::{Expected, ObjectInfo, Store, Stored};
+use crate::store::{ObjectInfo, Store, Stored};
+use crate::throttle::{Pauses, Throttle};
 
+use super::nice::Watch;
 use super::replicas::Replicas;
 use super::view::View;
 
@@ -52,7 +54,11 @@ pub(super) struct Record<'a> {
     database_bytes: Option<u64>,
     /// That read the database at once.
     streams: usize,
+    /// Of a run that disturbs nobody.
+    pauses: Option<Pauses>,
     bytes_read: u64,
+    /// Bytes of content by the level at which they were compressed.
+    levels: BTreeMap<i32, u64>,
     files: BTreeMap<String, FileRecord>,
     missing: BTreeMap<String, String>,
     tables: Vec<TableRecord>,
@@ -99,7 +105,9 @@ impl<'a> Record<'a> {
             names: HashMap::new(),
             database_bytes: None,
             streams: 1,
+            pauses: None,
             bytes_read: 0,
+            levels: BTreeMap::new(),
             files: BTreeMap::new(),
             missing: BTreeMap::new(),
             tables: Vec::new(),
@@ -131,6 +139,18 @@ impl<'a> Record<'a> {
         self.warnings.extend(view.notes.iter().cloned());
     }
 
+    /// How a backup that disturbs nobody went.
+    pub(super) fn nice(&mut self, watch: Result<Watch>, throttle: &Throttle) {
+        match watch {
+            Ok(watch) => self.warnings.extend(watch.warnings()),
+            Err(error) => self.warnings.push(format!(
+                "--nice could not look at the server's load: {}",
+                error.message()
+            )),
+        }
+        self.pauses = Some(throttle.pauses());
+    }
+
     pub(super) fn finished(&mut self, at: Timestamp) {
         self.finished = at;
     }
@@ -142,8 +162,8 @@ impl<'a> Record<'a> {
     fn algorithm(&self) -> Algorithm {
         match self.codec {
             Codec::None => Algorithm::None,
-            Codec::Zstd(_) => Algorithm::Zstd,
-            Codec::Gzip(_) => Algorithm::Gzip,
+            Codec::Zstd(_) | Codec::AutoZstd => Algorithm::Zstd,
+            Codec::Gzip(_) | Codec::AutoGzip => Algorithm::Gzip,
         }
     }
 
@@ -170,15 +190,11 @@ impl<'a> Record<'a> {
     }
 
     /// The data has passed and is stored.
-    pub(super) fn data(
-        &mut self,
-        archive: Option<&Archive>,
-        expected: &Expected,
-        md5: Option<[u8; 16]>,
-        bytes_read: u64,
-    ) {
-        self.bytes_read = bytes_read;
-        self.md5_of_data = md5;
+    pub(super) fn data(&mut self, passed: &Passed) {
+        let expected = &passed.expected;
+        self.bytes_read = passed.bytes_read;
+        self.levels.clone_from(&passed.levels);
+        self.md5_of_data = passed.md5;
         let role = if self.format == Format::Custom {
             role::DUMP
         } else {
@@ -190,7 +206,7 @@ impl<'a> Record<'a> {
             sha256: hex::encode(expected.sha256),
         };
         self.files.insert(role.to_owned(), file);
-        let Some(archive) = archive else {
+        let Some(archive) = &passed.archive else {
             return;
         };
         self.archive_version = Some(archive.head.version.to_string());
@@ -375,7 +391,7 @@ impl<'a> Record<'a> {
                 0.0
             }
         };
-        BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             ("host".to_owned(), json!(self.host)),
             ("database_bytes".to_owned(), json!(self.database_bytes)),
             ("bytes_read".to_owned(), json!(self.bytes_read)),
@@ -383,9 +399,15 @@ impl<'a> Record<'a> {
             ("duration_seconds".to_owned(), json!(seconds)),
             ("read_bytes_per_second".to_owned(), json!(rate(self.bytes_read))),
             ("rows".to_owned(), json!(self.rows())),
+            ("compression_levels".to_owned(), json!(self.levels)),
             ("streams".to_owned(), json!(self.streams)),
             ("threads".to_owned(), json!(self.threads)),
-        ])
+        ]);
+        if let Some(pauses) = self.pauses {
+            metadata.insert("pauses".to_owned(), json!(pauses.count));
+            metadata.insert("paused_seconds".to_owned(), json!(pauses.time.as_secs_f64()));
+        }
+        metadata
     }
 
     fn rows(&self) -> u64 {
@@ -441,6 +463,8 @@ fn describe(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
         tables: manifest.tables.len() as u64,
         rows: manifest.tables.iter().map(|table| table.rows).sum(),
         large_objects: manifest.large_objects.iter().map(|block| block.count).sum(),
+        pauses: manifest.metadata.get("pauses").and_then(Value::as_u64),
+        paused_seconds: manifest.metadata.get("paused_seconds").and_then(Value::as_f64),
         bytes_read: manifest.metadata.get("bytes_read").and_then(Value::as_u64).unwrap_or(0),
         bytes_stored: manifest.files.values().map(|file| file.bytes).sum(),
         files: manifest.files.clone(),

@@ -16,6 +16,7 @@ use crate::postgres::{Contents, Dump, DumpOrder, StallClock, WatchedPipe};
 use crate::settings::Format;
 use crate::store::Upload;
 use crate::streams::Reading;
+use crate::throttle::{Throttle, Throttled};
 
 /// How long pg_dump may take to exit by itself when its stream has failed: its own last words are
 /// better than what we saw of it.
@@ -37,10 +38,11 @@ pub(super) async fn run(
     codec: Codec,
     uploads: Vec<Box<dyn Upload>>,
     lease: &Lease,
+    throttle: &Throttle,
 ) -> Result<Passed> {
     let settings = job.settings;
     let clock = StallClock::default();
-    let (input, mut reader) = match begin(job, source, view, &clock) {
+    let (input, mut reader) = match begin(job, source, view, &clock, throttle) {
         Ok(begun) => begun,
         Err(error) => return Err(abort(uploads, error).await),
     };
@@ -65,6 +67,7 @@ pub(super) async fn run(
         biased;
         error = interruption(job, ended, lease) => {
             stop.cancel();
+            throttle.stop();
             reader.stop().await;
             let mut error = error;
             match path.await {
@@ -102,6 +105,7 @@ pub(super) async fn run(
         }
         Err(Failure::Source(error)) => Err(reader.last_words(error).await),
         Err(Failure::Store(error)) => {
+            throttle.stop();
             reader.stop().await;
             Err(error)
         }
@@ -109,9 +113,15 @@ pub(super) async fn run(
     }
 }
 
-fn begin(job: &Job<'_>, source: &Source, view: View, clock: &StallClock) -> Result<(Inflow, Reader)> {
+fn begin(
+    job: &Job<'_>,
+    source: &Source,
+    view: View,
+    clock: &StallClock,
+    throttle: &Throttle,
+) -> Result<(Inflow, Reader)> {
     if let Some(streams) = view.streams {
-        let (head, source, reading) = streams.start(clock);
+        let (head, source, reading) = streams.start(clock, throttle);
         return Ok((Inflow::Blocks { head, source }, Reader::Sessions(reading)));
     }
     let settings = job.settings;
@@ -124,7 +134,9 @@ fn begin(job: &Job<'_>, source: &Source, view: View, clock: &StallClock) -> Resu
         lock_wait: settings.postgres.lock_wait,
         settings: &settings.postgres,
     })?;
-    let pipe = Box::new(WatchedPipe::new(dump.take_stdout()?, clock.clone()));
+    // The clock does not see the pauses: to pause is not to stall.
+    let pipe = WatchedPipe::new(dump.take_stdout()?, clock.clone());
+    let pipe = Box::new(Throttled::new(pipe, throttle.clone()));
     let input = match settings.format {
         Format::Custom => Inflow::Archive(pipe),
         Format::Plain => Inflow::Sql(pipe),

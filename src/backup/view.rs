@@ -37,7 +37,7 @@ pub(super) async fn open(job: &Job<'_>, source: &Source) -> Result<View> {
                 passfile: source.passfile.as_ref(),
                 snapshot: &snapshot.id,
                 jobs: job.settings.jobs,
-                read_ahead: READ_AHEAD,
+                read_ahead: job.settings.memory.read_ahead,
                 settings: &job.settings.postgres,
             };
             let why = match job.stop.or_stop(streams::open(&order)).await? {
@@ -69,6 +69,3 @@ pub(super) async fn open(job: &Job<'_>, source: &Source) -> Result<View> {
         notes,
     })
 }
-
-/// Bytes that the streams may be ahead of what is written.
-const READ_AHEAD: u64 = 32 << 20;

@@ -205,9 +205,13 @@ fn command() -> clap::Command {
             "BACKUP_COMPRESSION" => "BACKUP_COMPRESSION, BACKUP_COMPRESSION_LEVEL",
             variable => variable,
         };
+        let arg = Arg::new(setting.variable);
+        let arg = match setting.kind {
+            Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            _ => arg,
+        };
         Some(
-            Arg::new(setting.variable)
-                .long(flag)
+            arg.long(flag)
                 .value_name(setting.value)
                 .help(format!("{} [{variable}]", setting.help))
                 .help_heading("Settings, for every command")

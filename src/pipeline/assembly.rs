@@ -1,6 +1,7 @@
 //! Puts the pieces together again in order: framing, positions, the object's digest.
 
 use std::io;
+use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
@@ -8,13 +9,15 @@ use md5::Md5;
 use sha2::{Digest, Sha256};
 
 use super::fanout::Outlets;
+use super::level::Waited;
 use super::pump::Ended;
 use crate::archive::Layout;
 use crate::compress::Squeezed;
 use crate::error::Error;
 
-/// Bytes are handed to the stores in slices of about this size.
-const SLICE: usize = 256 << 10;
+/// What is shorter is gathered up to this size before it is handed to the stores; what is longer
+/// goes as it is, in the buffer in which it was made.
+const SLICE: usize = 128 << 10;
 
 /// zlib's header: deflate, 32 KiB window, default level.
 const ZLIB_HEADER: [u8; 2] = [0x78, 0x9c];
@@ -60,8 +63,10 @@ pub(super) struct Assembled {
 
 pub(super) struct Assembly {
     outlets: Outlets,
-    slice: Vec<u8>,
-    /// Bytes before `slice`.
+    waited: Waited,
+    /// Frames and short pieces.
+    gathered: Vec<u8>,
+    /// Bytes before `gathered`.
     sent: u64,
     sha256: Sha256,
     md5: Option<Md5>,
@@ -70,10 +75,11 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    pub(super) fn new(outlets: Outlets, md5: bool) -> Self {
+    pub(super) fn new(outlets: Outlets, waited: Waited, md5: bool) -> Self {
         Self {
             outlets,
-            slice: Vec::with_capacity(2 * SLICE),
+            waited,
+            gathered: Vec::new(),
             sent: 0,
             sha256: Sha256::new(),
             md5: md5.then(Md5::new),
@@ -86,31 +92,31 @@ impl Assembly {
     pub(super) fn run(mut self, items: &Receiver<Item>) -> Result<Assembled, Ended> {
         for item in items {
             match item {
-                Item::Bytes(bytes) => self.slice.extend_from_slice(&bytes),
+                Item::Bytes(bytes) => self.gathered.extend_from_slice(&bytes),
                 Item::BeginBlock(bytes) => {
                     self.blocks.push(BlockPlace {
                         offset: self.position(),
                         length: 0,
                     });
-                    self.slice.extend_from_slice(&bytes);
+                    self.gathered.extend_from_slice(&bytes);
                 }
                 Item::EndBlock(bytes) => {
-                    self.slice.extend_from_slice(&bytes);
+                    self.gathered.extend_from_slice(&bytes);
                     let end = self.position();
                     if let Some(block) = self.blocks.last_mut() {
                         block.length = end - block.offset;
                     }
                 }
-                Item::Content(content, stream) => self.content(&content, stream),
+                Item::Content(content, stream) => self.content(Bytes::from(content), stream)?,
                 Item::Squeezed(answer, stream) => {
                     let squeezed = answer
                         .recv()
                         .map_err(|_| Ended::Failed(Error::internal("a compression thread died")))?
                         .map_err(|error| Ended::Failed(Error::internal("compression failed").source(error)))?;
-                    self.squeezed(&squeezed, stream);
+                    self.squeezed(squeezed, stream)?;
                 }
             }
-            if self.slice.len() >= SLICE {
+            if self.gathered.len() >= SLICE {
                 self.flush()?;
             }
         }
@@ -124,20 +130,20 @@ impl Assembly {
     }
 
     fn position(&self) -> u64 {
-        self.sent + self.slice.len() as u64
+        self.sent + self.gathered.len() as u64
     }
 
-    fn content(&mut self, content: &[u8], stream: Stream) {
+    fn content(&mut self, content: Bytes, stream: Stream) -> Result<(), Ended> {
         // An empty large object has no chunk at all: a chunk of length zero is the terminator.
         if let (Stream::Chunks { layout } | Stream::Zlib { layout, .. }, false) = (stream, content.is_empty()) {
-            layout.chunk(content.len(), &mut self.slice);
+            layout.chunk(content.len(), &mut self.gathered);
         }
-        self.slice.extend_from_slice(content);
+        self.put(content)
     }
 
-    fn squeezed(&mut self, piece: &Squeezed, stream: Stream) {
+    fn squeezed(&mut self, piece: Squeezed, stream: Stream) -> Result<(), Ended> {
         match stream {
-            Stream::Bare | Stream::Chunks { .. } => self.content(&piece.bytes, stream),
+            Stream::Bare | Stream::Chunks { .. } => self.content(piece.bytes, stream),
             Stream::Zlib { layout, first, last } => {
                 // One zlib stream for the whole table: pg_restore 15 and 18 loop for ever on two.
                 self.adler = if first {
@@ -146,28 +152,47 @@ impl Assembly {
                     zlib_rs::adler32::adler32_combine(self.adler, piece.adler, piece.content_length)
                 };
                 let around = if first { ZLIB_HEADER.len() } else { 0 } + if last { 4 } else { 0 };
-                layout.chunk(piece.bytes.len() + around, &mut self.slice);
+                layout.chunk(piece.bytes.len() + around, &mut self.gathered);
                 if first {
-                    self.slice.extend_from_slice(&ZLIB_HEADER);
+                    self.gathered.extend_from_slice(&ZLIB_HEADER);
                 }
-                self.slice.extend_from_slice(&piece.bytes);
+                self.put(piece.bytes)?;
                 if last {
-                    self.slice.extend_from_slice(&self.adler.to_be_bytes());
+                    self.gathered.extend_from_slice(&self.adler.to_be_bytes());
                 }
+                Ok(())
             }
         }
     }
 
-    fn flush(&mut self) -> Result<(), Ended> {
-        if self.slice.is_empty() {
+    fn put(&mut self, bytes: Bytes) -> Result<(), Ended> {
+        if bytes.len() < SLICE {
+            self.gathered.extend_from_slice(&bytes);
             return Ok(());
         }
-        let slice = std::mem::replace(&mut self.slice, Vec::with_capacity(2 * SLICE));
-        self.sha256.update(&slice);
-        if let Some(md5) = &mut self.md5 {
-            md5.update(&slice);
+        self.flush()?;
+        self.send(bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), Ended> {
+        if self.gathered.is_empty() {
+            return Ok(());
         }
-        self.sent += slice.len() as u64;
-        self.outlets.send(&Bytes::from(slice))
+        // Copied to its length: the buffer may be far larger, and the copy waits for its part.
+        let gathered = Bytes::copy_from_slice(&self.gathered);
+        self.gathered.clear();
+        self.send(gathered)
+    }
+
+    fn send(&mut self, bytes: Bytes) -> Result<(), Ended> {
+        self.sha256.update(&bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(&bytes);
+        }
+        self.sent += bytes.len() as u64;
+        let began = Instant::now();
+        let sent = self.outlets.send(&bytes);
+        self.waited.add(began.elapsed());
+        sent
     }
 }

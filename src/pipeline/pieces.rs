@@ -1,11 +1,13 @@
 //! Cuts the content into pieces for the workers, and digests it on the way.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::assembly::{Item, Stream};
+use super::level::{Level, Waited};
 use crate::archive::{ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, Head, Input, Layout};
 use crate::compress::{Codec, Job, PIECE, Shape, Squeezed};
 use crate::progress::Observer;
@@ -22,9 +24,9 @@ pub(super) struct Pieces<'o> {
 }
 
 impl<'o> Pieces<'o> {
-    pub(super) fn new(codec: Codec, jobs: Sender<Job>, items: Sender<Item>, observer: &'o dyn Observer) -> Self {
+    pub(super) fn new(codec: Codec, workers: Workers, observer: &'o dyn Observer) -> Self {
         Self {
-            cutter: Cutter::new(codec, jobs, items),
+            cutter: Cutter::new(codec, workers),
             layout: Layout { int_size: 4 },
             blocks: Vec::new(),
             digesting: None,
@@ -47,8 +49,8 @@ impl<'o> Pieces<'o> {
         self.cutter.send(Item::Bytes(announced))
     }
 
-    pub(super) fn finish(self) -> Vec<BlockDigest> {
-        self.digests
+    pub(super) fn finish(self) -> (Vec<BlockDigest>, BTreeMap<i32, u64>) {
+        (self.digests, self.cutter.level.used())
     }
 
     /// Digests the current piece in one go, when it leaves: row by row would cost more than the
@@ -163,13 +165,13 @@ const SQL_END: &[u8] = b"\n-- PostgreSQL database dump complete\n--\n\n";
 const SQL_TAIL: usize = 4096;
 
 impl SqlPieces {
-    pub(super) fn new(codec: Codec, jobs: Sender<Job>, items: Sender<Item>) -> Self {
+    pub(super) fn new(codec: Codec, workers: Workers) -> Self {
         Self {
-            cutter: Cutter::new(codec, jobs, items),
+            cutter: Cutter::new(codec, workers),
         }
     }
 
-    pub(super) fn take_all<R: Read>(mut self, input: &mut Input<R>) -> Result<(), ArchiveError> {
+    pub(super) fn take_all<R: Read>(mut self, input: &mut Input<R>) -> Result<BTreeMap<i32, u64>, ArchiveError> {
         let mut tail: Vec<u8> = Vec::new();
         let mut start = SQL_START;
         loop {
@@ -210,7 +212,7 @@ impl SqlPieces {
                 what: "what follows pg_dump's closing comment is not pg_dump's".into(),
             });
         }
-        Ok(())
+        Ok(self.cutter.level.used())
     }
 }
 
@@ -228,10 +230,18 @@ fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
     tail.drain(..excess);
 }
 
+/// Where pieces go: to whoever compresses them, and in their order to the assembly.
+pub(super) struct Workers {
+    pub(super) jobs: Sender<Job>,
+    pub(super) items: Sender<Item>,
+    pub(super) waited: Waited,
+}
+
 /// Turns filled pieces into jobs, and keeps the order: the answer's receiver enters the ordered
 /// queue before the job can be taken.
 struct Cutter {
     codec: Codec,
+    level: Level,
     jobs: Sender<Job>,
     items: Sender<Item>,
     piece: Vec<u8>,
@@ -243,9 +253,11 @@ struct Cutter {
 }
 
 impl Cutter {
-    fn new(codec: Codec, jobs: Sender<Job>, items: Sender<Item>) -> Self {
+    fn new(codec: Codec, workers: Workers) -> Self {
+        let Workers { jobs, items, waited } = workers;
         Self {
             codec,
+            level: Level::new(codec, waited),
             jobs,
             items,
             piece: Vec::new(),
@@ -266,20 +278,21 @@ impl Cutter {
     }
 
     fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
+        let effort = self.level.effort(self.jobs.len(), self.piece.len());
         // A stream that filled one piece will likely fill the next.
         let capacity = if last { 0 } else { PIECE };
         let content = std::mem::replace(&mut self.piece, Vec::with_capacity(capacity));
         let first = std::mem::replace(&mut self.first, false);
         let stream = match (self.frame, self.codec) {
             (None, _) => Stream::Bare,
-            (Some(layout), Codec::Gzip(_)) => Stream::Zlib { layout, first, last },
+            (Some(layout), Codec::Gzip(_) | Codec::AutoGzip) => Stream::Zlib { layout, first, last },
             (Some(layout), _) => Stream::Chunks { layout },
         };
         let shape = match (self.codec, self.frame) {
             (Codec::None, _) => return self.send(Item::Content(content, stream)),
-            (Codec::Zstd(_), _) => Shape::ZstdFrame,
-            (Codec::Gzip(_), None) => Shape::GzipMember,
-            (Codec::Gzip(_), Some(_)) => Shape::Deflate {
+            (Codec::Zstd(_) | Codec::AutoZstd, _) => Shape::ZstdFrame,
+            (Codec::Gzip(_) | Codec::AutoGzip, None) => Shape::GzipMember,
+            (Codec::Gzip(_) | Codec::AutoGzip, Some(_)) => Shape::Deflate {
                 before: self.before.take(),
                 last,
             },
@@ -291,7 +304,12 @@ impl Cutter {
         let (answer, squeezed): (_, Receiver<std::io::Result<Squeezed>>) = bounded(1);
         self.send(Item::Squeezed(squeezed, stream))?;
         self.jobs
-            .send(Job { content, shape, answer })
+            .send(Job {
+                content,
+                shape,
+                effort,
+                answer,
+            })
             .map_err(|_| ArchiveError::Stopped)
     }
 }

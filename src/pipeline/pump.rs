@@ -1,13 +1,16 @@
 //! The synchronous half: one thread reads, the workers compress, one thread assembles.
 
-use crossbeam_channel::{Sender, bounded};
+use std::collections::BTreeMap;
 
-use super::assembly::{Assembled, Assembly, Item};
+use crossbeam_channel::bounded;
+
+use super::assembly::{Assembled, Assembly};
 use super::fanout::Outlets;
-use super::pieces::{Pieces, SqlPieces};
+use super::level::Waited;
+use super::pieces::{Pieces, SqlPieces, Workers};
 use super::{Archive, Block, Copy, Delivered, Flow, Inflow, Passed, Undelivered};
 use crate::archive::{Algorithm, ArchiveError, BlockContent, BlockDigest, Head, Input, read_blocks};
-use crate::compress::{self, Codec, Job};
+use crate::compress::{self, Codec};
 use crate::error::{Code, Error};
 use crate::manifest::Way;
 use crate::progress::Observer;
@@ -24,6 +27,7 @@ pub(super) struct Pumped {
     archive: Option<Archive>,
     assembled: Assembled,
     bytes_read: u64,
+    levels: BTreeMap<i32, u64>,
 }
 
 impl Pumped {
@@ -36,6 +40,7 @@ impl Pumped {
             },
             md5: self.assembled.md5,
             bytes_read: self.bytes_read,
+            levels: self.levels,
             copies,
         }
     }
@@ -60,18 +65,24 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let work = work.clone();
-            scope.spawn(move || compress::work(&work, codec));
+            scope.spawn(move || compress::work(&work));
         }
         drop(work);
-        let assembly = scope.spawn(move || Assembly::new(outlets, md5).run(&ordered));
+        let waited = Waited::default();
+        let workers = Workers {
+            jobs,
+            items,
+            waited: waited.clone(),
+        };
+        let assembly = scope.spawn(move || Assembly::new(outlets, waited, md5).run(&ordered));
 
-        let read = read(input, codec, jobs, items, observer);
+        let read = read(input, codec, workers, observer);
         let assembled = match assembly.join() {
             Ok(assembled) => assembled,
             Err(_) => Err(Ended::Failed(Error::internal("the assembly thread died"))),
         };
         match (read, assembled) {
-            (Ok(Read { bytes, blocks }), Ok(assembled)) => {
+            (Ok(Read { bytes, levels, blocks }), Ok(assembled)) => {
                 let archive = match blocks {
                     Some(blocks) => Some(describe(blocks, &assembled)?),
                     None => None,
@@ -80,6 +91,7 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
                     archive,
                     assembled,
                     bytes_read: bytes,
+                    levels,
                 })
             }
             // The reader only saw its receiver go away.
@@ -93,6 +105,7 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
 /// What came in.
 struct Read {
     bytes: u64,
+    levels: BTreeMap<i32, u64>,
     /// Of an archive.
     blocks: Option<Blocks>,
 }
@@ -105,46 +118,43 @@ struct Blocks {
     ways: Vec<Way>,
 }
 
-fn read(
-    input: Inflow,
-    codec: Codec,
-    jobs: Sender<Job>,
-    items: Sender<Item>,
-    observer: &dyn Observer,
-) -> Result<Read, Undelivered> {
+fn read(input: Inflow, codec: Codec, workers: Workers, observer: &dyn Observer) -> Result<Read, Undelivered> {
     let counted = |inner| Input::new(Counted { inner, observer });
     match input {
         Inflow::Archive(inner) => {
             let mut input = counted(inner);
             let head = Head::read(&mut input)?;
-            let mut pieces = Pieces::new(codec, jobs, items, observer);
+            let mut pieces = Pieces::new(codec, workers, observer);
             let announced = begin(&head, codec, &mut pieces)?;
             // Closing the pipe at once lets pg_dump notice a failure.
             read_blocks(&mut input, &head, &mut pieces)?;
+            let (digests, levels) = pieces.finish();
             let blocks = Blocks {
                 head,
                 announced,
-                digests: pieces.finish(),
+                digests,
                 ways: Vec::new(),
             };
             Ok(Read {
                 bytes: input.position(),
+                levels,
                 blocks: Some(blocks),
             })
         }
         Inflow::Sql(inner) => {
             let mut input = counted(inner);
-            SqlPieces::new(codec, jobs, items).take_all(&mut input)?;
+            let levels = SqlPieces::new(codec, workers).take_all(&mut input)?;
             Ok(Read {
                 bytes: input.position(),
+                levels,
                 blocks: None,
             })
         }
         Inflow::Blocks { head, mut source } => {
-            let mut pieces = Pieces::new(codec, jobs, items, observer);
+            let mut pieces = Pieces::new(codec, workers, observer);
             let announced = begin(&head, codec, &mut pieces)?;
             let Delivered { bytes, rows, ways } = source.deliver(&head, observer, &mut pieces)?;
-            let digests = pieces.finish();
+            let (digests, levels) = pieces.finish();
             compare(&head, &digests, &rows)?;
             let blocks = Blocks {
                 head,
@@ -154,6 +164,7 @@ fn read(
             };
             Ok(Read {
                 bytes,
+                levels,
                 blocks: Some(blocks),
             })
         }
@@ -183,7 +194,7 @@ fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, 
     }
     let algorithm = match codec {
         Codec::None => Algorithm::None,
-        Codec::Zstd(_) if !head.version.names_algorithm() => {
+        Codec::Zstd(_) | Codec::AutoZstd if !head.version.names_algorithm() => {
             return Err(ArchiveError::Malformed {
                 at: 5,
                 what: format!(
@@ -192,8 +203,8 @@ fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, 
                 ),
             });
         }
-        Codec::Zstd(_) => Algorithm::Zstd,
-        Codec::Gzip(_) => Algorithm::Gzip,
+        Codec::Zstd(_) | Codec::AutoZstd => Algorithm::Zstd,
+        Codec::Gzip(_) | Codec::AutoGzip => Algorithm::Gzip,
     };
     let announced = head.announcing(algorithm, codec.level().unsigned_abs());
     pieces.begin(head, announced.clone())?;

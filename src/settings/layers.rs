@@ -9,7 +9,8 @@ use super::Input;
 use super::aliases;
 use super::dotenv;
 use super::problems::Problems;
-use super::table::{self, Kind, SETTINGS, nearest};
+use super::setting::{self, Kind, nearest};
+use super::table::SETTINGS;
 
 /// Strongest first, so that a smaller layer wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,7 +176,7 @@ fn take_variables<'a>(
 ) {
     for (name, text) in variables {
         let name_here = format!("{name} from {place}");
-        let setting = table::by_variable(name);
+        let setting = setting::by_variable(name);
         let known = setting
             .map(|setting| setting.variable)
             .or_else(|| aliases::variable(name));
@@ -232,7 +233,7 @@ fn take_toml(values: &mut Values, text: &str, file: &str, problems: &mut Problem
     let mut flat = Vec::new();
     flatten("", &table, &mut flat);
     for (key, value) in flat {
-        let Some(setting) = table::by_key(&key) else {
+        let Some(setting) = setting::by_key(&key) else {
             let near = nearest(&key, SETTINGS.iter().filter_map(|setting| setting.key));
             let near = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
             problems.add(format!("`{key}` in {file} is not a setting{near}"));

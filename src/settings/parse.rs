@@ -4,6 +4,7 @@
 mod cloud;
 mod handover;
 mod metrics;
+mod pace;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -18,8 +19,8 @@ use super::{
 };
 use crate::error::Result;
 
-/// The level of `zstd` without one, and what `auto` means by it: pg_dump's own default. In frames
-/// of 2 MiB it gives no more bytes than pg_dump's stream, and fewer than gzip does.
+/// The level of `zstd` without one: pg_dump's own default. In frames of 2 MiB it gives no more bytes
+/// than pg_dump's stream, and fewer than gzip does.
 pub const ZSTD_LEVEL: i32 = 3;
 /// The level of `gzip` without one: pg_dump's own default, so that the sizes compare.
 pub const GZIP_LEVEL: u32 = 6;
@@ -85,10 +86,15 @@ impl Reader<'_> {
         let schedule = self.schedule();
         let compression = self.compression();
         let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
-        let jobs = self.count("BACKUP_JOBS", 1..=64).unwrap_or(1);
+        let nice = self.nice();
+        let max_rate = self.max_rate();
+        let jobs = self.jobs(nice, format.unwrap_or(Format::Custom));
         let threads = self.count("BACKUP_THREADS", 1..=256);
+        let threads = threads.unwrap_or(self.input.cpus.max(1));
         let postgres = self.postgres();
-        let s3 = self.s3(&stores);
+        let mut s3 = self.s3(&stores);
+        let (memory, threads) = self.memory(jobs, threads, &stores, s3.part_size);
+        s3.memory = memory.parts;
         let aws = self.aws();
         let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
         let handover = self.handover();
@@ -107,7 +113,10 @@ impl Reader<'_> {
             compression,
             format: format.unwrap_or(Format::Custom),
             jobs,
-            threads: threads.unwrap_or(self.input.cpus.max(1)),
+            threads,
+            memory,
+            max_rate,
+            nice,
             postgres,
             s3,
             aws,

@@ -1,60 +1,7 @@
 //! The one table of settings. The flags of the command line, the variables that are read, the
 //! keys of the TOML file, the help text and the guard on secrets all come from here.
 
-/// One setting, as its user may name it.
-#[derive(Debug, Clone, Copy)]
-pub struct Setting {
-    /// What its values are keyed by, whatever layer they come from.
-    pub variable: &'static str,
-    pub flag: Option<&'static str>,
-    /// Dotted where it stands in a TOML table.
-    pub key: Option<&'static str>,
-    pub kind: Kind,
-    /// What stands for the value in the help text.
-    pub value: &'static str,
-    pub help: &'static str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Text,
-    /// Several values: a repeated flag, words in a variable, an array in TOML.
-    List,
-    /// Never quoted in a message.
-    Secret,
-}
-
-const fn flag(
-    variable: &'static str,
-    flag: &'static str,
-    key: &'static str,
-    value: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting {
-        variable,
-        flag: Some(flag),
-        key: Some(key),
-        kind: Kind::Text,
-        value,
-        help,
-    }
-}
-
-const fn plain(variable: &'static str, key: &'static str, value: &'static str, help: &'static str) -> Setting {
-    Setting {
-        variable,
-        flag: None,
-        key: Some(key),
-        kind: Kind::Text,
-        value,
-        help,
-    }
-}
-
-const fn kind(kind: Kind, setting: Setting) -> Setting {
-    Setting { kind, ..setting }
-}
+use super::setting::{Kind, Setting, flag, kind, plain};
 
 pub const SETTINGS: &[Setting] = &[
     kind(
@@ -162,7 +109,7 @@ pub const SETTINGS: &[Setting] = &[
         "jobs",
         "jobs",
         "N",
-        "Streams restored into the database at once, as pg_restore's -j; a backup reads with one [default: 1]",
+        "Streams read from, or restored into, the database at once, as pg_dump's and pg_restore's -j [default: 1]",
     ),
     flag(
         "BACKUP_THREADS",
@@ -170,6 +117,43 @@ pub const SETTINGS: &[Setting] = &[
         "threads",
         "N",
         "Compression threads [default: the CPUs that the task has]",
+    ),
+    flag(
+        "BACKUP_MEMORY",
+        "memory",
+        "memory",
+        "SIZE",
+        "Bytes of data that a backup may have in memory at once, beside the 30 MiB of the program itself [default: a \
+         quarter of what the task has, at most 32 MiB and 32 MiB for each job or thread]",
+    ),
+    flag(
+        "BACKUP_MAX_RATE",
+        "max-rate",
+        "max_rate",
+        "SIZE",
+        "Bytes per second that a backup reads from the database at most, as pg_basebackup's --max-rate [default: none]",
+    ),
+    kind(
+        Kind::Switch,
+        flag(
+            "BACKUP_NICE",
+            "nice",
+            "nice",
+            "BOOL",
+            "Keep the server's load low: one stream, which pauses while replicas lag or sessions are many [default: false]",
+        ),
+    ),
+    plain(
+        "BACKUP_NICE_MAX_LAG",
+        "nice_max_lag",
+        "N",
+        "Seconds by which a replica may lag before --nice pauses [default: 10]",
+    ),
+    plain(
+        "BACKUP_NICE_MAX_SESSIONS",
+        "nice_max_sessions",
+        "N",
+        "Active sessions of others before --nice pauses [default: 20]",
     ),
     flag(
         "BACKUP_SNS_TOPIC_ARN",
@@ -451,52 +435,3 @@ pub const SETTINGS: &[Setting] = &[
         ),
     ),
 ];
-
-pub fn by_variable(name: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.variable == name)
-}
-
-pub fn by_key(key: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.key == Some(key))
-}
-
-/// The name among `names` that a misspelt `name` most likely meant.
-pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = name.to_lowercase();
-    names
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(likeness, _)| *likeness > 0.88)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, candidate)| candidate)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn no_two_settings_share_a_variable_a_flag_or_a_key() {
-        let mut seen = BTreeSet::new();
-        for setting in SETTINGS {
-            assert!(seen.insert(setting.variable.to_owned()), "{}", setting.variable);
-            if let Some(flag) = setting.flag {
-                assert!(seen.insert(format!("--{flag}")), "{flag}");
-            }
-            if let Some(key) = setting.key {
-                assert!(seen.insert(format!("{key} =")), "{key}");
-            }
-            assert!(!setting.help.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_misspelt_name_finds_its_neighbour_and_a_strange_one_none() {
-        let keys = || SETTINGS.iter().filter_map(|setting| setting.key);
-        assert_eq!(nearest("retenton", keys()), Some("retention"));
-        assert_eq!(nearest("Secret-Id", keys()), Some("secret_id"));
-        assert_eq!(nearest("colour", keys()), None);
-    }
-}

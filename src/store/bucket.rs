@@ -10,7 +10,6 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumMode, MultipartUpload, ServerSideEncryption, StorageClass, Tag, Tagging};
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
@@ -20,12 +19,12 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use md5::Md5;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use super::permission::{Needs, Scope};
+use super::segments::Segments;
 use super::{Condition, ObjectInfo};
 use crate::aws::{self, Patience};
 use crate::error::{Code, Error, Result};
@@ -53,12 +52,20 @@ pub struct Digests {
 }
 
 impl Digests {
-    pub fn of(bytes: &[u8], checksums: Checksums) -> Self {
+    pub fn of<'a>(segments: impl Iterator<Item = &'a [u8]>, checksums: Checksums) -> Self {
+        // An endpoint without the newer checksums knows the oldest, `Content-MD5`. Not every one
+        // compares the body with the SHA-256 of the signature.
+        let mut md5 = (checksums == Checksums::WhenRequired).then(Md5::new);
+        let mut sha256 = Sha256::new();
+        for bytes in segments {
+            sha256.update(bytes);
+            if let Some(md5) = &mut md5 {
+                md5.update(bytes);
+            }
+        }
         Self {
-            sha256: Sha256::digest(bytes).into(),
-            // An endpoint without the newer checksums knows the oldest, `Content-MD5`. Not every
-            // one compares the body with the SHA-256 of the signature.
-            md5: (checksums == Checksums::WhenRequired).then(|| Md5::digest(bytes).into()),
+            sha256: sha256.finalize().into(),
+            md5: md5.map(|md5| md5.finalize().into()),
         }
     }
 
@@ -167,7 +174,7 @@ impl Bucket {
     pub async fn put_object(
         &self,
         key: &str,
-        body: &Bytes,
+        body: &Segments,
         digests: &Digests,
         object: &ObjectInfo,
         condition: &Condition,
@@ -177,7 +184,7 @@ impl Bucket {
             .put_object()
             .bucket(&self.name)
             .key(self.key(key))
-            .body(ByteStream::from(body.clone()))
+            .body(body.clone().body())
             .set_content_type(content_type(object))
             .set_tagging(tagging(object))
             .set_metadata(metadata(object))

@@ -89,6 +89,7 @@ mod tests {
         settings::S3 {
             max_parts,
             part_size,
+            memory: 0,
             retry: std::time::Duration::from_secs(35),
             checksums: Checksums::Always,
             encryption: Encryption::Bucket,

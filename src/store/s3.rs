@@ -10,6 +10,7 @@ use aws_sdk_s3::primitives::DateTime;
 use bytes::Bytes;
 
 use super::bucket::{Bucket, Digests, missing};
+use super::segments::Segments;
 use super::sending::{Verdict, corrupted, judge, untrusted};
 use super::upload::S3Upload;
 use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
@@ -133,10 +134,11 @@ impl Store for S3 {
 
     async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
         let bucket = &self.bucket;
-        let digests = Digests::of(&body, bucket.settings.checksums);
+        let digests = Digests::of([&body[..]].into_iter(), bucket.settings.checksums);
+        let segments = Segments::from(body.clone());
         let mut damaged = false;
         for tries in 1.. {
-            let error = match bucket.put_object(key, &body, &digests, object, &condition).await {
+            let error = match bucket.put_object(key, &segments, &digests, object, &condition).await {
                 Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
                     Verdict::Same => return Ok(Put::Done(version(answer.e_tag))),
                     verdict => return Err(untrusted(bucket, key, verdict, "the object")),

@@ -1,14 +1,14 @@
 //! One part, or one small object, on its way to S3, and whether the store has it as we have it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::bucket::{Bucket, Digests};
+use super::segments::Segments;
 use crate::aws;
 use crate::error::{Code, Error, Result};
 use crate::settings::Checksums;
@@ -20,18 +20,20 @@ pub struct SentPart {
     pub bytes: u64,
     pub digests: Digests,
     pub e_tag: Option<String>,
-    pub buffer: Option<BytesMut>,
+    /// From its first byte to the store's word for it, retries included.
+    pub time: Duration,
 }
 
-pub async fn digest(body: Bytes, checksums: Checksums) -> Result<Digests> {
-    let digested = tokio::task::spawn_blocking(move || Digests::of(&body, checksums)).await;
+pub async fn digest(body: Segments, checksums: Checksums) -> Result<Digests> {
+    let digested = tokio::task::spawn_blocking(move || Digests::of(body.iter(), checksums)).await;
     digested.map_err(|error| Error::internal("a checksum was cut off").source(error))
 }
 
 /// Sends one part until the store has it as we have it: once more when it got damaged on the way.
-pub async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, body: Bytes) -> Result<SentPart> {
+pub async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, body: Segments) -> Result<SentPart> {
     let digests = digest(body.clone(), bucket.settings.checksums).await?;
     let always = bucket.always_checksums();
+    let began = Instant::now();
     let mut repeated = false;
     loop {
         let sent = bucket
@@ -41,7 +43,7 @@ pub async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, bod
             .key(bucket.key(&key))
             .upload_id(&id)
             .part_number(i32::try_from(number).unwrap_or(i32::MAX))
-            .body(ByteStream::from(body.clone()))
+            .body(body.clone().body())
             .set_checksum_sha256(digests.checksum())
             .set_content_md5(digests.content_md5())
             .customize()
@@ -57,11 +59,7 @@ pub async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, bod
                         bytes: body.len() as u64,
                         digests,
                         e_tag: answer.e_tag,
-                        // Everybody else has let go of it by now; if not, the next part gets a new one.
-                        buffer: body.try_into_mut().ok().map(|mut buffer| {
-                            buffer.clear();
-                            buffer
-                        }),
+                        time: began.elapsed(),
                     });
                 }
                 Verdict::Different if !repeated => repeated = true,

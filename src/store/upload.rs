@@ -8,18 +8,16 @@ use async_trait::async_trait;
 use aws_sdk_s3::operation::complete_multipart_upload::CompleteMultipartUploadOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
-use bytes::{Bytes, BytesMut};
-use tokio::task::JoinSet;
+use bytes::Bytes;
+use tokio::task::{JoinError, JoinSet};
 
 use super::bucket::{self, Attempts, Bucket};
 use super::parts::Schedule;
+use super::segments::Segments;
 use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
+use super::window::Window;
 use super::{Condition, Expected, ObjectInfo, Part, StoreChecksum, Stored, Upload};
 use crate::error::{Code, Error, Result};
-
-/// Bytes of parts in memory, the one being filled among them: five parts of 8 MiB. Longer parts
-/// are fewer, but never less than two, one being filled and one in flight.
-const MEMORY: u64 = 40 << 20;
 
 pub struct S3Upload {
     bucket: Arc<Bucket>,
@@ -27,11 +25,10 @@ pub struct S3Upload {
     object: ObjectInfo,
     schedule: Schedule,
     /// The part being filled.
-    filling: BytesMut,
+    filling: Segments,
     /// Its number, from 1.
     number: u32,
-    /// Of a part that has been sent, for the next one.
-    spare: Option<BytesMut>,
+    window: Window,
     /// `None` until the first part is full and more comes.
     multipart: Option<Multipart>,
     in_flight: JoinSet<Result<SentPart>>,
@@ -52,9 +49,9 @@ impl S3Upload {
             bucket,
             key: key.to_owned(),
             object: object.clone(),
-            filling: BytesMut::new(),
+            filling: Segments::default(),
             number: 1,
-            spare: None,
+            window: Window::default(),
             multipart: None,
             in_flight: JoinSet::new(),
             sent: Vec::new(),
@@ -67,9 +64,17 @@ impl S3Upload {
             Some(multipart) => multipart.id.clone(),
             None => self.begin().await?,
         };
-        let body = std::mem::take(&mut self.filling).freeze();
-        while self.in_flight.len() as u64 >= parts_in_memory(body.len() as u64) - 1 {
-            self.take_sent().await?;
+        let body = std::mem::take(&mut self.filling);
+        let memory = parts_in_flight(self.bucket.settings.memory, body.len() as u64);
+        // What has come back already was not waited for.
+        while let Some(joined) = self.in_flight.try_join_next() {
+            self.sent_one(joined, false, memory)?;
+        }
+        while self.in_flight.len() >= self.window.size(memory) {
+            let Some(joined) = self.in_flight.join_next().await else {
+                break;
+            };
+            self.sent_one(joined, true, memory)?;
         }
         self.in_flight
             .spawn(send(Arc::clone(&self.bucket), self.key.clone(), id, self.number, body));
@@ -77,15 +82,16 @@ impl S3Upload {
         Ok(())
     }
 
-    /// Waits for one part in flight. None in flight is no error.
-    async fn take_sent(&mut self) -> Result<()> {
-        let Some(joined) = self.in_flight.join_next().await else {
-            return Ok(());
-        };
-        let mut part = joined
+    fn sent_one(
+        &mut self,
+        joined: std::result::Result<Result<SentPart>, JoinError>,
+        waited: bool,
+        memory: usize,
+    ) -> Result<()> {
+        let part = joined
             .map_err(|error| Error::internal(format!("a part of {} was cut off", self.key)).source(error))
             .flatten()?;
-        self.spare = self.spare.take().or(part.buffer.take());
+        self.window.took(part.bytes, part.time, waited, memory);
         self.sent.push(part);
         Ok(())
     }
@@ -148,7 +154,7 @@ impl S3Upload {
     /// The whole object in one request: it is not longer than its first part.
     async fn put_whole(&mut self, expected: &Expected) -> Result<Stored> {
         let bucket = Arc::clone(&self.bucket);
-        let body = std::mem::take(&mut self.filling).freeze();
+        let body = std::mem::take(&mut self.filling);
         let digests = digest(body.clone(), bucket.settings.checksums).await?;
         if body.len() as u64 != expected.bytes || digests.sha256 != expected.sha256 {
             return Err(self.not_as_expected(body.len() as u64, expected));
@@ -375,18 +381,14 @@ impl Upload for S3Upload {
                     .hint("raise BACKUP_S3_PART_SIZE, or BACKUP_S3_MAX_PARTS where the provider allows more"));
             };
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            if self.filling.capacity() == 0 {
-                let spare = self.spare.take().filter(|spare| spare.capacity() >= length);
-                self.filling = spare.unwrap_or_else(|| BytesMut::with_capacity(length));
-            }
             // A part goes only when more comes after it, so that what fits in one part is known
             // to be the whole object.
             if self.filling.len() >= length {
                 self.send_part().await?;
                 continue;
             }
-            let taken = bytes.split_to(bytes.len().min(length - self.filling.len()));
-            self.filling.extend_from_slice(&taken);
+            self.filling
+                .push(bytes.split_to(bytes.len().min(length - self.filling.len())));
         }
         Ok(())
     }
@@ -399,8 +401,8 @@ impl Upload for S3Upload {
         if !self.filling.is_empty() {
             self.send_part().await?;
         }
-        while !self.in_flight.is_empty() {
-            self.take_sent().await?;
+        while let Some(joined) = self.in_flight.join_next().await {
+            self.sent_one(joined, false, 1)?;
         }
         Ok(())
     }
@@ -429,8 +431,12 @@ impl Upload for S3Upload {
     }
 }
 
-fn parts_in_memory(length: u64) -> u64 {
-    ((MEMORY + length / 2) / length.max(1)).max(2)
+/// Of the bytes that parts may take in memory, one part is being filled; the others may be in
+/// flight. One is, however long it is. So the worst case is `memory`, or two parts if they are
+/// longer.
+fn parts_in_flight(memory: u64, length: u64) -> usize {
+    let parts = (memory + length / 2) / length.max(1);
+    usize::try_from(parts.saturating_sub(1)).unwrap_or(usize::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -438,10 +444,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_in_memory_stay_about_forty_mebibytes_and_never_less_than_two() {
-        assert_eq!(parts_in_memory(8 << 20), 5);
-        assert_eq!(parts_in_memory(16 << 20), 3);
-        assert_eq!(parts_in_memory(64 << 20), 2);
-        assert_eq!(parts_in_memory(5 << 30), 2);
+    fn parts_in_flight_and_the_one_being_filled_take_what_they_may_and_never_less_than_two() {
+        let memory = 40 << 20;
+        assert_eq!(parts_in_flight(memory, 8 << 20), 4);
+        assert_eq!(parts_in_flight(memory, 16 << 20), 2);
+        assert_eq!(parts_in_flight(memory, 64 << 20), 1);
+        assert_eq!(parts_in_flight(memory, 5 << 30), 1);
+        assert_eq!(parts_in_flight(256 << 20, 8 << 20), 31);
     }
 }

@@ -163,6 +163,7 @@ pub async fn serve(mut wire: Wire, shared: &Shared, mut requests: mpsc::Receiver
                     portion: Portion::default(),
                     events,
                     shared,
+                    since_turn: 0,
                 };
                 wire.copy(&statement, &mut handing)
                     .await
@@ -183,6 +184,7 @@ struct Handing<'a> {
     portion: Portion,
     events: mpsc::Sender<Event>,
     shared: &'a Shared,
+    since_turn: usize,
 }
 
 impl Handing<'_> {
@@ -198,6 +200,7 @@ impl Handing<'_> {
 impl Rows for Handing<'_> {
     fn text(&mut self, bytes: &[u8]) {
         self.portion.text.extend_from_slice(bytes);
+        self.since_turn += bytes.len();
     }
 
     fn end(&mut self, rows: u64) {
@@ -205,7 +208,7 @@ impl Rows for Handing<'_> {
     }
 
     async fn turn(&mut self) -> Result<()> {
-        self.shared.clock.touch();
+        self.shared.turn(std::mem::take(&mut self.since_turn)).await;
         if self.portion.text.len() > PIECE - READ {
             self.hand_on().await?;
         }

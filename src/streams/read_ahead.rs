@@ -11,7 +11,7 @@ use crate::compress::PIECE;
 const KIB: usize = 1 << 10;
 const PORTION: u32 = (PIECE / KIB) as u32;
 /// Portions of the task whose turn it is that find no room with the others.
-pub const LANE: usize = 2;
+const LANE: usize = 2;
 
 pub struct ReadAhead {
     shared: Arc<Semaphore>,
@@ -36,9 +36,10 @@ impl Room {
 }
 
 impl ReadAhead {
-    /// Worst case in memory: `bytes`, and [`LANE`] portions of [`PIECE`].
+    /// Worst case in memory: `bytes`, the lane's portions among them; at least one more.
     pub fn new(bytes: u64) -> Self {
-        let permits = usize::try_from(bytes / KIB as u64).unwrap_or(usize::MAX);
+        let shared = bytes.saturating_sub((LANE * PIECE) as u64).max(PIECE as u64);
+        let permits = usize::try_from(shared / KIB as u64).unwrap_or(usize::MAX);
         Self {
             shared: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             lane: Arc::new(Semaphore::new(LANE)),
@@ -78,7 +79,7 @@ mod tests {
 
     #[tokio::test]
     async fn whose_turn_it_is_finds_room_when_nobody_else_does() {
-        let ahead = ReadAhead::new(2 * PIECE as u64);
+        let ahead = ReadAhead::new((LANE + 2) as u64 * PIECE as u64);
         let mut first = ahead.room(5).await.unwrap();
         let second = ahead.room(6).await.unwrap();
         assert!(waits(ahead.room(1)).await, "full");

@@ -39,6 +39,7 @@ async fn copy(wire: &mut Wire, shared: &Shared, turn: &Turn) -> Result<()> {
         portion: Portion::default(),
         ended: 0,
         since_end: 0,
+        since_turn: 0,
     };
     filling.make_room().await?;
     while filling.ended < turn.reads.len() {
@@ -83,6 +84,8 @@ struct Filling<'a> {
     ended: usize,
     /// Bytes of the read that is not.
     since_end: usize,
+    /// Bytes since the last turn.
+    since_turn: usize,
 }
 
 impl Filling<'_> {
@@ -117,6 +120,7 @@ impl Rows for Filling<'_> {
     fn text(&mut self, bytes: &[u8]) {
         self.portion.text.extend_from_slice(bytes);
         self.since_end += bytes.len();
+        self.since_turn += bytes.len();
     }
 
     fn end(&mut self, rows: u64) {
@@ -126,7 +130,7 @@ impl Rows for Filling<'_> {
     }
 
     async fn turn(&mut self) -> Result<()> {
-        self.shared.clock.touch();
+        self.shared.turn(std::mem::take(&mut self.since_turn)).await;
         if self.portion.text.len() > PIECE - READ {
             self.flush();
             self.make_room().await?;

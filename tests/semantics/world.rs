@@ -103,6 +103,7 @@ impl World {
             env: variables,
             working_dir: temp.path().to_owned(),
             cpus: 2,
+            memory: None,
             ..Input::default()
         })
         .unwrap();

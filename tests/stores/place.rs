@@ -112,6 +112,7 @@ pub fn s3_settings() -> settings::S3 {
     settings::S3 {
         max_parts: 10_000,
         part_size: 5 << 20,
+        memory: 40 << 20,
         retry: Duration::from_secs(35),
         checksums: Checksums::Always,
         encryption: Encryption::Bucket,

@@ -12,6 +12,7 @@ use pgstow::postgres::{ConnectionInfo, Contents, Dump, DumpOrder, Programs, Sess
 use pgstow::progress::Silent;
 use pgstow::settings::{Format, Postgres};
 use pgstow::streams::{self, Opening, Order};
+use pgstow::throttle::Throttle;
 
 use super::same::{LARGE, backup, ways};
 use crate::builder::streams as blocks;
@@ -127,7 +128,7 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams() {
         while !waits_for_a_lock(&database) {
             std::thread::sleep(Duration::from_millis(20));
         }
-        let (head, source, reading) = opened.start(&StallClock::default());
+        let (head, source, reading) = opened.start(&StallClock::default(), &Throttle::default());
         let streamed = memory::run(flow(Inflow::Blocks {
             head: head.clone(),
             source,

@@ -47,6 +47,8 @@ impl Reader<'_> {
                 .and_then(|parts| u32::try_from(parts).ok())
                 .unwrap_or(MOST_PARTS as u32),
             part_size: part_size.unwrap_or(PART_SIZE),
+            // Its share is known when all shares are.
+            memory: 0,
             retry: retry.unwrap_or(RETRY),
             checksums: ours.or(sdk).unwrap_or(Checksums::Always),
             encryption: self.encryption(),

@@ -21,6 +21,7 @@ impl Place {
         let input = Input {
             working_dir: folder.path().to_owned(),
             cpus: 3,
+            memory: None,
             ..Input::default()
         };
         Self { folder, input }

@@ -1,0 +1,157 @@
+//! What a backup may have in memory, and what for. A pure function of the memory and of what is to
+//! share it, so that the worst case is known before anything is read:
+//!
+//! ```text
+//! read ahead   what several streams have read and nobody has written yet
+//! pieces       between reader and assembly: 2 × threads + 2 of them, each with its content (2 MiB) and
+//!              its compressed form (as much at worst), and the compressors' tables
+//! parts        filled and on their way, for each bucket; a folder takes what comes
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::compress::PIECE;
+
+const MIB: u64 = 1 << 20;
+/// The tables of the hardest effort that `auto` may choose, and a worker's output buffer.
+const CONTEXT: u64 = 6 * MIB;
+/// For each stream that reads: a task's rows, and half of the next one's.
+const AHEAD: u64 = 12 * MIB;
+
+/// Who wants memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    pub jobs: usize,
+    pub threads: usize,
+    pub buckets: usize,
+    pub part_size: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shares {
+    pub read_ahead: u64,
+    pub pieces: u64,
+    /// For each bucket.
+    pub parts: u64,
+}
+
+impl Demand {
+    /// `None` if there is not enough.
+    pub fn shares(self, memory: u64) -> Option<Shares> {
+        let least = self.at_least();
+        let rest = memory.checked_sub(self.least())?;
+        let (jobs, buckets) = (self.jobs as u64, self.buckets as u64);
+        let ahead = if jobs > 1 {
+            (jobs * AHEAD).saturating_sub(least.read_ahead)
+        } else {
+            0
+        };
+        let read_ahead = ahead.min(rest / if buckets > 0 { 2 } else { 1 });
+        let parts = (rest - read_ahead).checked_div(buckets).unwrap_or(0);
+        Some(Shares {
+            read_ahead: least.read_ahead + read_ahead,
+            parts: least.parts + parts,
+            ..least
+        })
+    }
+
+    /// With what it can just go on: one portion for each stream, a part being filled and another on
+    /// its way.
+    pub fn at_least(self) -> Shares {
+        let (jobs, threads) = (self.jobs as u64, self.threads as u64);
+        Shares {
+            read_ahead: if jobs > 1 { (jobs + 2) * PIECE as u64 } else { 0 },
+            pieces: (2 * threads + 2) * 2 * PIECE as u64 + threads * CONTEXT,
+            parts: if self.buckets > 0 { 2 * self.part_size } else { 0 },
+        }
+    }
+
+    /// The least memory that will do.
+    pub fn least(self) -> u64 {
+        let Shares {
+            read_ahead,
+            pieces,
+            parts,
+        } = self.at_least();
+        read_ahead + pieces + self.buckets as u64 * parts
+    }
+}
+
+/// What a backup takes when nobody has said it: a quarter of what there is, and no more than it can
+/// make use of.
+pub fn usual(task: Option<u64>, workers: usize) -> u64 {
+    let useful = (32 + 32 * workers as u64) * MIB;
+    task.map_or(useful, |task| useful.min(task / 4))
+}
+
+/// The memory of this task: what Lambda says, what the control group allows, what the machine has.
+pub fn of_this_task(env: &BTreeMap<String, String>) -> Option<u64> {
+    if let Some(size) = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") {
+        return size.parse::<u64>().ok().map(|mib| mib * MIB);
+    }
+    let machine = rustix::system::sysinfo();
+    let machine = u64::try_from(machine.totalram).ok()? * u64::from(machine.mem_unit.max(1));
+    let limits = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let limit = limits.iter().filter_map(|path| limit(Path::new(path))).min();
+    Some(limit.map_or(machine, |limit| limit.min(machine)))
+}
+
+/// `max`, or a number so large that it means the same.
+fn limit(path: &Path) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(jobs: usize, threads: usize, buckets: usize) -> Demand {
+        Demand {
+            jobs,
+            threads,
+            buckets,
+            part_size: 8 * MIB,
+        }
+    }
+
+    fn total(shares: Shares, buckets: u64) -> u64 {
+        shares.read_ahead + shares.pieces + buckets * shares.parts
+    }
+
+    #[test]
+    fn the_shares_are_all_of_it_and_no_more() {
+        for jobs in [1, 2, 4, 16] {
+            for threads in [1, 2, 8] {
+                for buckets in [0, 1, 3] {
+                    let demand = demand(jobs, threads, buckets);
+                    assert_eq!(demand.shares(demand.least() - 1), None);
+                    for more in [0, 1, 10 * MIB, 500 * MIB] {
+                        let memory = demand.least() + more;
+                        let shares = demand.shares(memory).unwrap();
+                        assert!(total(shares, buckets as u64) <= memory, "{demand:?} {more}");
+                        let least = demand.at_least();
+                        assert!(shares.read_ahead >= least.read_ahead && shares.parts >= least.parts);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_smallest_function_can_make_a_backup_of_one_stream_and_thread() {
+        let memory = usual(Some(128 * MIB), 1);
+        assert!(memory >= 32 * MIB);
+        assert!(demand(1, 1, 1).least() <= 40 * MIB, "{}", demand(1, 1, 1).least() / MIB);
+    }
+
+    #[test]
+    fn two_jobs_stay_below_what_is_promised() {
+        // 128 MiB with the program itself.
+        assert_eq!(usual(Some(24 << 30), 2), 96 * MIB);
+        assert!(demand(2, 2, 1).shares(96 * MIB).is_some());
+    }
+}

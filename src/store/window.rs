@@ -1,0 +1,106 @@
+//! How many parts are in flight at once, by what they tell of the line.
+//!
+//! A part's time is the line's latency and the time that its bytes take. As long as one more in
+//! flight does not make each of them slower, the line is idle while it waits for answers, and one
+//! more is worth its memory. When all get slower in the same measure, the line or the store is full:
+//! more in flight only wait in another queue. That is how TCP Vegas finds its window.
+
+use std::time::Duration;
+
+/// In flight at first, where there is memory for them.
+const FIRST: usize = 4;
+/// Slower than the quickest part by this much, and no more are added.
+const FULL: f64 = 1.6;
+/// Slower by this much, and one fewer is enough.
+const OVERFULL: f64 = 4.0;
+
+#[derive(Debug)]
+pub struct Window {
+    size: usize,
+    /// Seconds per byte of the quickest part so far.
+    quickest: Option<f64>,
+    /// Parts that have come back since the size changed: what was sent before it says nothing of it.
+    settled: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            size: FIRST,
+            quickest: None,
+            settled: 0,
+        }
+    }
+}
+
+impl Window {
+    /// How many parts may be in flight, of those that there is memory for: at least one.
+    pub fn size(&self, memory: usize) -> usize {
+        self.size.min(memory).max(1)
+    }
+
+    /// A part has been taken. `waited`: the next one was ready and had no place.
+    pub fn took(&mut self, bytes: u64, time: Duration, waited: bool, memory: usize) {
+        let pace = time.as_secs_f64() / bytes.max(1) as f64;
+        let quickest = self.quickest.map_or(pace, |quickest| quickest.min(pace));
+        self.quickest = Some(quickest);
+        self.settled += 1;
+        if self.settled <= self.size {
+            return;
+        }
+        let slower = pace / quickest.max(f64::MIN_POSITIVE);
+        let size = self.size(memory);
+        let wanted = if slower > OVERFULL && size > FIRST {
+            size - 1
+        } else if waited && slower < FULL && size < memory {
+            size + 1
+        } else {
+            return;
+        };
+        self.size = wanted;
+        self.settled = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line with this latency and these bytes per second, shared by all that are in flight.
+    fn run(latency: f64, rate: f64, memory: usize) -> usize {
+        let mut window = Window::default();
+        let bytes = 8_000_000;
+        for _ in 0..200 {
+            let size = window.size(memory) as f64;
+            let alone = latency + bytes as f64 / rate;
+            let shared = (bytes as f64 * size / rate).max(alone);
+            window.took(bytes, Duration::from_secs_f64(shared), true, memory);
+        }
+        window.size(memory)
+    }
+
+    #[test]
+    fn latency_opens_it_and_a_full_line_does_not() {
+        assert_eq!(run(2.0, 1e9, 30), 30, "far away, and wide");
+        assert_eq!(run(0.0, 50e6, 30), FIRST, "near, and narrow");
+        let between = run(0.1, 200e6, 30);
+        assert!((FIRST..12).contains(&between), "{between}");
+    }
+
+    #[test]
+    fn memory_is_the_bound() {
+        assert_eq!(run(2.0, 1e9, 7), 7);
+        assert_eq!(run(2.0, 1e9, 1), 1);
+        assert_eq!(Window::default().size(2), 2);
+        assert_eq!(Window::default().size(0), 1);
+    }
+
+    #[test]
+    fn who_does_not_wait_gets_no_more() {
+        let mut window = Window::default();
+        for _ in 0..100 {
+            window.took(1, Duration::from_millis(1), false, 30);
+        }
+        assert_eq!(window.size(30), FIRST);
+    }
+}
