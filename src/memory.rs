@@ -91,7 +91,7 @@ pub fn of_this_task(env: &BTreeMap<String, String>) -> Option<u64> {
         return size.parse::<u64>().ok().map(|mib| mib * MIB);
     }
     let machine = rustix::system::sysinfo();
-    let machine = u64::try_from(machine.totalram).ok()? * u64::from(machine.mem_unit.max(1));
+    let machine = machine.totalram * u64::from(machine.mem_unit.max(1));
     let limits = [
         "/sys/fs/cgroup/memory.max",
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",

@@ -20,7 +20,13 @@ use pgstow::error::Code;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-const CODECS: [Codec; 3] = [Codec::None, Codec::Zstd(1), Codec::Gzip(3)];
+const CODECS: [Codec; 5] = [
+    Codec::None,
+    Codec::Zstd(1),
+    Codec::AutoZstd,
+    Codec::Gzip(3),
+    Codec::AutoGzip,
+];
 
 fn row(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -301,8 +307,8 @@ fn plain_sql_without_its_first_and_last_words_is_not_a_backup() {
         let whole = run_blocking(flow(format!("{body}{end}"), Shape::Sql, codec)).unwrap();
         let text = match codec {
             Codec::None => whole.object,
-            Codec::Zstd(_) => zstd::decode_all(whole.object.as_slice()).unwrap(),
-            Codec::Gzip(_) => {
+            Codec::Zstd(_) | Codec::AutoZstd => zstd::decode_all(whole.object.as_slice()).unwrap(),
+            Codec::Gzip(_) | Codec::AutoGzip => {
                 let mut text = Vec::new();
                 let mut members = flate2::bufread::MultiGzDecoder::new(whole.object.as_slice());
                 std::io::Read::read_to_end(&mut members, &mut text).unwrap();
@@ -350,8 +356,8 @@ proptest! {
             .iter()
             .map(|stream| match codec {
                 Codec::None => stream.chunks.concat(),
-                Codec::Zstd(_) => stream.chunks.iter().flat_map(|c| zstd::decode_all(c.as_slice()).unwrap()).collect(),
-                Codec::Gzip(_) => inflate(&stream.chunks.concat()),
+                Codec::Zstd(_) | Codec::AutoZstd => stream.chunks.iter().flat_map(|c| zstd::decode_all(c.as_slice()).unwrap()).collect(),
+                Codec::Gzip(_) | Codec::AutoGzip => inflate(&stream.chunks.concat()),
             })
             .collect();
         prop_assert_eq!(texts, builder.streams());

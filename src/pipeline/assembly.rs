@@ -107,13 +107,13 @@ impl Assembly {
                         block.length = end - block.offset;
                     }
                 }
-                Item::Content(content, stream) => self.content(Bytes::from(content), stream)?,
+                Item::Content(content, stream) => self.content(&Bytes::from(content), stream)?,
                 Item::Squeezed(answer, stream) => {
                     let squeezed = answer
                         .recv()
                         .map_err(|_| Ended::Failed(Error::internal("a compression thread died")))?
                         .map_err(|error| Ended::Failed(Error::internal("compression failed").source(error)))?;
-                    self.squeezed(squeezed, stream)?;
+                    self.squeezed(&squeezed, stream)?;
                 }
             }
             if self.gathered.len() >= SLICE {
@@ -133,7 +133,7 @@ impl Assembly {
         self.sent + self.gathered.len() as u64
     }
 
-    fn content(&mut self, content: Bytes, stream: Stream) -> Result<(), Ended> {
+    fn content(&mut self, content: &Bytes, stream: Stream) -> Result<(), Ended> {
         // An empty large object has no chunk at all: a chunk of length zero is the terminator.
         if let (Stream::Chunks { layout } | Stream::Zlib { layout, .. }, false) = (stream, content.is_empty()) {
             layout.chunk(content.len(), &mut self.gathered);
@@ -141,9 +141,9 @@ impl Assembly {
         self.put(content)
     }
 
-    fn squeezed(&mut self, piece: Squeezed, stream: Stream) -> Result<(), Ended> {
+    fn squeezed(&mut self, piece: &Squeezed, stream: Stream) -> Result<(), Ended> {
         match stream {
-            Stream::Bare | Stream::Chunks { .. } => self.content(piece.bytes, stream),
+            Stream::Bare | Stream::Chunks { .. } => self.content(&piece.bytes, stream),
             Stream::Zlib { layout, first, last } => {
                 // One zlib stream for the whole table: pg_restore 15 and 18 loop for ever on two.
                 self.adler = if first {
@@ -156,7 +156,7 @@ impl Assembly {
                 if first {
                     self.gathered.extend_from_slice(&ZLIB_HEADER);
                 }
-                self.put(piece.bytes)?;
+                self.put(&piece.bytes)?;
                 if last {
                     self.gathered.extend_from_slice(&self.adler.to_be_bytes());
                 }
@@ -165,9 +165,9 @@ impl Assembly {
         }
     }
 
-    fn put(&mut self, bytes: Bytes) -> Result<(), Ended> {
+    fn put(&mut self, bytes: &Bytes) -> Result<(), Ended> {
         if bytes.len() < SLICE {
-            self.gathered.extend_from_slice(&bytes);
+            self.gathered.extend_from_slice(bytes);
             return Ok(());
         }
         self.flush()?;
@@ -181,17 +181,17 @@ impl Assembly {
         // Copied to its length: the buffer may be far larger, and the copy waits for its part.
         let gathered = Bytes::copy_from_slice(&self.gathered);
         self.gathered.clear();
-        self.send(gathered)
+        self.send(&gathered)
     }
 
-    fn send(&mut self, bytes: Bytes) -> Result<(), Ended> {
-        self.sha256.update(&bytes);
+    fn send(&mut self, bytes: &Bytes) -> Result<(), Ended> {
+        self.sha256.update(bytes);
         if let Some(md5) = &mut self.md5 {
-            md5.update(&bytes);
+            md5.update(bytes);
         }
         self.sent += bytes.len() as u64;
         let began = Instant::now();
-        let sent = self.outlets.send(&bytes);
+        let sent = self.outlets.send(bytes);
         self.waited.add(began.elapsed());
         sent
     }

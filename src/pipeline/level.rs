@@ -114,7 +114,7 @@ mod tests {
     fn it_climbs_rung_by_rung_to_the_top_and_comes_down_in_one() {
         let waited = Waited::default();
         let mut level = Level::new(Codec::AutoZstd, waited.clone());
-        let mut pass = |level: &mut Level, backlog| {
+        let pass = |level: &mut Level, backlog| {
             level.since.0 -= TRIAL;
             waited.add(TRIAL);
             level.effort(backlog, 1)
