@@ -21,7 +21,7 @@ check: ## what CI runs: format, lints, templates and scripts, then all tests
 	scripts/iac.sh
 	scripts/test.sh
 
-bench: ## against PostgreSQL's programs and `aws s3 cp`, there and back; BENCH_GB=1 BENCH_ROUNDS=3 BENCH_MAJOR=17
+bench: ## against stock pipelines and other tools, there and back; BENCH_ONLY, BENCH_MAJOR, BENCH_FRESH
 	@bench/run.sh
 
 fmt: ## format the sources

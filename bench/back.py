@@ -9,50 +9,15 @@ import argparse
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from measuring import BUCKET, S3, Contestant, figures, in_turn, measure, median, spread
+from counting import CountingProxy
+from measuring import BUCKET, S3, Contestant, figures, in_turn, measure, median, save, spread
 
 FILES = Path("target/bench/files")
-TABLE = "words"
-
-
-class CountingProxy:
-    """Between a client and the S3 server: counts what the server gives, headers and all."""
-
-    def __init__(self, upstream):
-        self.upstream = urlsplit(upstream)
-        self.given = 0
-        self.requests = 0
-        self.lock = threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            client, _ = self.listener.accept()
-            server = socket.create_connection((self.upstream.hostname, self.upstream.port))
-            threading.Thread(target=self.pass_on, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self.pass_on, args=(server, client, True), daemon=True).start()
-
-    def pass_on(self, source, sink, counted):
-        try:
-            while data := source.recv(1 << 16):
-                with self.lock:
-                    if counted:
-                        self.given += len(data)
-                        # Every answer begins a packet of its own on this loopback.
-                        self.requests += data.startswith(b"HTTP/1.1 ")
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
 
 
 class Bench:
@@ -63,6 +28,7 @@ class Bench:
         self.store = f"s3://{BUCKET}/back"
         self.target = urlunsplit(urlsplit(options.database)._replace(path="/restored"))
         self.manifest = None
+        self.table = None
 
     def psql(self, sql, database=None):
         command = [f"{self.options.postgres}/psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", database or self.options.database]
@@ -79,10 +45,13 @@ class Bench:
         self.s3.make_bucket()
         self.s3.empty()
         environment = {**self.s3.environment, **self.environment(), "DATABASE_URL": self.options.database}
-        backup = subprocess.run(self.ours("backup", "--json"), env=environment, check=True, capture_output=True)
+        backup = subprocess.run(self.ours("backup", "--jobs", "2", "--json"), env=environment, check=True, capture_output=True)
         self.id = json.loads(backup.stdout)["id"]
         self.folder = f"{self.store}/{self.id}"
         self.manifest = json.loads(self.s3.aws("s3", "cp", f"{self.folder}/manifest.json", "-"))
+        # The smallest that has rows.
+        full = [table for table in self.manifest["tables"] if table["rows"] > 0]
+        self.table = min(full, key=lambda table: table["bytes"])
         self.dump, self.toc = (self.manifest["files"][role]["name"] for role in ("dump", "toc"))
         FILES.mkdir(parents=True, exist_ok=True)
         self.s3.aws("s3", "cp", "--quiet", f"{self.folder}/{self.dump}", str(FILES / "archive"))
@@ -137,14 +106,14 @@ class Bench:
         yield Contestant("pgstow download", self.ours("download", "latest", "-o", str(archive)), self.environment())
 
     def one_table(self, endpoint=None):
-        command = self.ours("restore", "latest", "--target", self.target, "--table", f"public.{TABLE}")
+        command = self.ours("restore", "latest", "--target", self.target, "--table", f"public.{self.table['name']}")
         environment = self.environment() | ({"AWS_ENDPOINT_URL_S3": endpoint} if endpoint else {})
-        return Contestant(f"pgstow restore --table public.{TABLE}", command, environment)
+        return Contestant("pgstow restore --table, the smallest", command, environment)
 
     def into_empty_target(self, contestant):
         self.fresh_target()
         run = measure(contestant, self.s3)
-        count = f"SELECT count(*) FROM {TABLE}"
+        count = f"SELECT count(*) FROM {self.table['name']}"
         if self.psql(count, self.target) != self.psql(count):
             sys.exit(f"{contestant.name} restored other rows than there were")
         return run
@@ -221,14 +190,13 @@ def main():
     # Once more, and counted: the proxy would cost the measured runs their time.
     proxy = CountingProxy(bench.s3.environment["AWS_ENDPOINT_URL_S3"])
     bench.into_empty_target(bench.one_table(proxy.url))
-    one = next(table for table in bench.manifest["tables"] if (table["schema"], table["name"]) == ("public", TABLE))
-    needed = one["length"] + files["toc"]["bytes"]
+    needed = bench.table["length"] + files["toc"]["bytes"]
     print(f"  {proxy.given:,} bytes in {proxy.requests} answers; the block and the head have {needed:,}")
 
     runs = figures([contestant for _, contestants, _ in kinds for contestant in contestants])
     table_bytes = {"given": proxy.given, "answers": proxy.requests, "block_and_head": needed}
     document = {"gb": options.gb, "major": options.major, "runs": runs, "one_table": table_bytes}
-    Path(options.result).write_text(json.dumps(document, indent=1))
+    save(Path(options.result), document)
 
 
 if __name__ == "__main__":

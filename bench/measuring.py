@@ -1,4 +1,4 @@
-"""What the benchmarks share: the S3 server, running one contestant, and its figures."""
+"""What the benchmarks share: the servers, running one contestant, and its figures."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BUCKET = "bench"
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -27,7 +28,11 @@ class Contestant:
 @dataclass
 class Run:
     wall: float
+    # Of the client's side: the program and all that it has started.
     cpu: float
+    # Of PostgreSQL, and of the S3 server.
+    server_cpu: float
+    s3_cpu: float
     # Of the one program, or of the largest in a pipeline.
     peak_mib: float
     stored: int = 0
@@ -57,11 +62,37 @@ class Peak(threading.Thread):
             time.sleep(0.02)
 
 
+def stat(pid):
+    """(parent, own seconds, seconds of the children that it has buried)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    except OSError:
+        return 0, 0.0, 0.0
+    own, buried = (sum(map(int, fields[at : at + 2])) / TICKS for at in (11, 13))
+    return int(fields[1]), own, buried
+
+
+class Server:
+    """A server of scripts/services.sh, by the CPU time of its family. A backend that has ended counts
+    with its postmaster."""
+
+    def __init__(self, name):
+        pids = Path(os.environ["BENCH_SERVICES"]) / "pids" / name
+        self.pid = int(pids.read_text().split()[0])
+
+    def cpu(self):
+        _, own, buried = stat(self.pid)
+        children = (stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return own + buried + sum(own + buried for parent, own, buried in children if parent == self.pid)
+
+
 def measure(contestant, s3):
     """One run, to success."""
     shell = isinstance(contestant.command, str)
     command = ["bash", "-o", "pipefail", "-c", contestant.command] if shell else contestant.command
     log = Path("target/bench/last.log")
+    servers = [Server(os.environ["BENCH_POSTGRES"]), Server("s3")]
+    before = [server.cpu() for server in servers]
     with log.open("wb") as output:
         start = time.monotonic()
         child = subprocess.Popen(command, stdout=output, stderr=output, env={**s3.environment, **contestant.environment})
@@ -72,7 +103,9 @@ def measure(contestant, s3):
         wall = time.monotonic() - start
     if status != 0:
         sys.exit(f"{contestant.name} failed:\n{log.read_text()[-4000:]}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, (own.kib if own else usage.ru_maxrss) / 1024)
+    postgres, store = (server.cpu() - cpu for server, cpu in zip(servers, before))
+    peak = (own.kib if own else usage.ru_maxrss) / 1024
+    return Run(wall, usage.ru_utime + usage.ru_stime, postgres, store, peak)
 
 
 class S3:
@@ -105,10 +138,10 @@ class S3:
     def empty(self):
         self.aws("s3", "rm", "--recursive", f"s3://{BUCKET}/")
 
-    def largest(self):
-        """The archive; what lies beside it (manifest, table of contents) is small."""
-        query = ["--query", "Contents[].Size", "--output", "json"]
-        return max(json.loads(self.aws("s3api", "list-objects-v2", "--bucket", BUCKET, *query)))
+    def stored(self):
+        """All bytes in the bucket."""
+        query = ["--query", "sum(Contents[].Size || `[0]`)", "--output", "json"]
+        return int(float(self.aws("s3api", "list-objects-v2", "--bucket", BUCKET, *query)))
 
 
 def in_turn(contestants, rounds, before):
@@ -132,3 +165,11 @@ def spread(runs, name):
 
 def figures(contestants):
     return {contestant.name: [vars(run) for run in contestant.runs] for contestant in contestants}
+
+
+def save(path, document):
+    """Whole or not at all: a run that is interrupted goes on where it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(document, indent=1))
+    new.rename(path)

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# pgstow beside PostgreSQL's programs with the AWS command line, on one generated database and
-# with one S3 server: the way there, and the way back. Settings, as environment variables:
+# pgstow beside stock pipelines and other tools, on generated databases and with one S3 server: the
+# way there, the way back, and how the cost grows. Then docs/performance.md is written anew.
 #
-#   BENCH_GB=1          size of the database in gigabytes; several ("1 4") one after the other
-#   BENCH_ROUNDS=3      how often each is run; the order alternates
-#   BENCH_MAJOR=17      PostgreSQL's major: 15, 16, 17 or 18
-#   BENCH_WAYS="there back"         what to measure
-#   BENCH_COMPRESS="auto gzip:6"    pgstow's settings to measure
+#   BENCH_MAJOR=17       PostgreSQL's major: 15, 16, 17 or 18
+#   BENCH_ONLY="giant-1gb mixed-1gb"    these cases of bench/cases.py alone [default: all]
+#   BENCH_FRESH=1        measure what has been measured before as well
+#   BENCH_PGSTOW=PATH    another binary [default: a release build of this tree]
+#
+# What is measured is kept in target/bench/results: a run that was interrupted goes on.
 set -euo pipefail
 # shellcheck source=scripts/place.sh
 . "$(dirname "$0")/../scripts/place.sh"
@@ -16,34 +17,26 @@ export PYTHONDONTWRITEBYTECODE=1
 MAJOR=${BENCH_MAJOR:-17}
 BENCH=$ROOT/target/bench
 scripts/tools.sh postgres majors s3 aws bench
-say "building pgstow (release)"
-cargo build --locked --release --quiet
+if [ -z "${BENCH_PGSTOW:-}" ]; then
+    say "building pgstow (release)"
+    cargo build --locked --release --quiet
+    BENCH_PGSTOW=$ROOT/target/release/pgstow
+fi
 
 trap 'scripts/services.sh stop --into "$BENCH/services"' EXIT
 mkdir -p "$BENCH"
-for gb in ${BENCH_GB:-1}; do
-    # Servers of its own for every size: neither finds the other's leavings.
-    scripts/services.sh start --into "$BENCH/services" --owner $$ "pg$MAJOR" s3
-    # shellcheck source=/dev/null
-    . "$BENCH/services/env"
-    url="PGSTOW_TEST_PG${MAJOR}_URL"
-    bin="PGSTOW_TEST_PG_BIN_$MAJOR"
-    # Encryption on the loopback would cost all of them the same, and tell nothing.
-    database="${!url%/*}/bench?sslmode=disable"
+scripts/services.sh start --into "$BENCH/services" --owner $$ "pg$MAJOR" s3
+# shellcheck source=/dev/null
+. "$BENCH/services/env"
+url="PGSTOW_TEST_PG${MAJOR}_URL"
+bin="PGSTOW_TEST_PG_BIN_$MAJOR"
+export BENCH_SERVICES=$BENCH/services BENCH_POSTGRES=pg$MAJOR
+# So that no checkpoint and no autovacuum falls into a measured run.
+"${!bin}/psql" -X -q -d "${!url}" -c 'ALTER SYSTEM SET autovacuum = off' -c "ALTER SYSTEM SET max_wal_size = '16GB'" \
+    -c "ALTER SYSTEM SET checkpoint_timeout = '1d'" -c 'SELECT pg_reload_conf()' >/dev/null
 
-    say "generating $gb GB"
-    "${!bin}/psql" -X -q -d "${!url}" -c 'CREATE DATABASE bench'
-    "${!bin}/psql" -X -q -d "$database" -v gb="$gb" -f bench/generate.sql
-    # So that no checkpoint and no autovacuum falls into a measured run.
-    "${!bin}/psql" -X -q -d "$database" -c 'ALTER SYSTEM SET autovacuum = off' -c 'SELECT pg_reload_conf()' -c 'VACUUM FREEZE' -c 'CHECKPOINT' >/dev/null
-
-    for way in ${BENCH_WAYS:-there back}; do
-        options=(--database "$database" --postgres "${!bin}" --major "$MAJOR" --gb "$gb" --rounds "${BENCH_ROUNDS:-3}"
-            --pgstow target/release/pgstow --aws "$PGSTOW_TEST_AWSCLI" --result "$BENCH/$way-pg$MAJOR-${gb}gb.json")
-        if [ "$way" = there ]; then
-            options+=(--compress "${BENCH_COMPRESS:-auto gzip:6}")
-        fi
-        "bench/$way.py" "${options[@]}"
-    done
-    scripts/services.sh stop --into "$BENCH/services"
-done
+# Encryption on the loopback would cost all of them the same, and tell nothing.
+bench/cases.py --server "${!url}" --options 'sslmode=disable' --postgres "${!bin}" --major "$MAJOR" \
+    --pgstow "$BENCH_PGSTOW" --aws "$PGSTOW_TEST_AWSCLI" --results "$BENCH/results" --only "${BENCH_ONLY:-}" \
+    ${BENCH_FRESH:+--fresh}
+bench/report.py --results "$BENCH/results" --document docs/performance.md --plots docs/performance

@@ -16,7 +16,7 @@
 #   zig        cargo-zigbuild and zig                         (a virtual environment)
 #   elf        readelf
 #   rust       cargo-nextest
-#   bench      zstd and GNU time
+#   bench      zstd, pigz, restic and GNU time
 #
 # Quick when all is there. What is half there is made anew: every tool is put together beside
 # its place and moved into it when it is whole.
@@ -187,7 +187,7 @@ rust() {
     quietly cargo install -q --locked cargo-nextest --version "$CARGO_NEXTEST"
 }
 
-bench() { apt_install zstd time; }
+bench() { apt_install zstd time pigz restic; }
 
 checkov() { venv "$CHECKOV_VENV" "$ROOT/scripts/requirements/checkov.txt"; }
 

@@ -178,7 +178,11 @@ async fn prepare(
     if let Some(deadline) = job.stop.deadline() {
         let past = catalog::newest_good(store, &listed, forecast::ASKED).await?;
         let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
-        forecast::check(&size, job.settings.threads, &past, left)?;
+        let means = forecast::Means {
+            threads: job.settings.threads,
+            streams: job.settings.jobs,
+        };
+        forecast::check(&size, means, &past, left)?;
     }
     // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
     // no listing shows: under the same id it would pass for ours.

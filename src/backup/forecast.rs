@@ -23,6 +23,14 @@ const SPREAD: f64 = 1.1;
 struct Pace {
     bytes_per_second: f64,
     threads: Option<u64>,
+    streams: Option<u64>,
+}
+
+/// What a run works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Means {
+    pub threads: usize,
+    pub streams: usize,
 }
 
 impl Pace {
@@ -33,37 +41,32 @@ impl Pace {
         (seconds > 0.0 && bytes > 0.0).then_some(Self {
             bytes_per_second: bytes / seconds,
             threads: number("threads"),
+            streams: number("streams"),
         })
     }
 
-    /// With so many threads. More of them promise nothing: the database may be what is slow.
-    fn with(self, threads: usize) -> f64 {
-        match self.threads {
-            Some(had) if had > threads as u64 => self.bytes_per_second * threads as f64 / had as f64,
-            _ => self.bytes_per_second,
-        }
+    /// With these means. More of them promise nothing: something else may be what is slow.
+    fn with(self, means: Means) -> f64 {
+        let share = |has: usize, had: Option<u64>| had.map_or(1.0, |had| (has as f64 / had.max(1) as f64).min(1.0));
+        self.bytes_per_second * share(means.threads, self.threads).min(share(means.streams, self.streams))
     }
 }
 
 /// The time for a database of this size, going by the earlier backups: by their median, so that
 /// one that waited for a lock, or for a cold disk, does not count for more than it is.
-fn forecast(size: &DatabaseSize, threads: usize, past: &[Summary]) -> Duration {
-    let mut paces: Vec<f64> = past
-        .iter()
-        .filter_map(Pace::of)
-        .map(|pace| pace.with(threads))
-        .collect();
+fn forecast(size: &DatabaseSize, means: Means, past: &[Summary]) -> Duration {
+    let mut paces: Vec<f64> = past.iter().filter_map(Pace::of).map(|pace| pace.with(means)).collect();
     paces.sort_by(f64::total_cmp);
     let seconds = match (size.database, paces.get(paces.len() / 2)) {
         (Some(bytes), Some(pace)) => bytes as f64 / pace * SPREAD,
-        _ => size.tables as f64 / FASTEST,
+        _ => size.tables as f64 / (FASTEST * means.streams as f64),
     };
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// `DEADLINE` where the backup will need more than `left`.
-pub(super) fn check(size: &DatabaseSize, threads: usize, past: &[Summary], left: Duration) -> Result<()> {
-    let needed = forecast(size, threads, past);
+pub(super) fn check(size: &DatabaseSize, means: Means, past: &[Summary], left: Duration) -> Result<()> {
+    let needed = forecast(size, means, past);
     if needed <= left {
         return Ok(());
     }
@@ -97,12 +100,16 @@ mod tests {
         summary
     }
 
+    fn with(threads: usize) -> Means {
+        Means { threads, streams: 1 }
+    }
+
     fn seconds(gigabytes: u64, threads: usize, past: &[Summary]) -> u64 {
         let size = DatabaseSize {
             database: Some(gigabytes * GB),
             tables: gigabytes * GB,
         };
-        forecast(&size, threads, past).as_secs()
+        forecast(&size, with(threads), past).as_secs()
     }
 
     #[test]
@@ -119,17 +126,24 @@ mod tests {
     }
 
     #[test]
+    fn runs_with_more_streams_were_faster_too() {
+        let mut many = took(10, 100, 2);
+        many.metadata.insert("streams".into(), json!(4));
+        assert_eq!(seconds(10, 2, &[many]), 440);
+    }
+
+    #[test]
     fn without_an_earlier_run_only_the_impossible_is_refused() {
         let size = DatabaseSize {
             database: None,
             tables: 100 * GB,
         };
-        assert!(check(&size, 2, &[], Duration::from_secs(890)).is_ok());
+        assert!(check(&size, with(2), &[], Duration::from_secs(890)).is_ok());
         let size = DatabaseSize {
             tables: 150 * GB,
             ..size
         };
-        let error = check(&size, 2, &[], Duration::from_secs(890)).unwrap_err();
+        let error = check(&size, with(2), &[], Duration::from_secs(890)).unwrap_err();
         assert_eq!(error.code(), Code::Deadline);
         assert!(error.message().contains("150.0 GB") && error.hint_text().contains("container task"));
     }

@@ -109,8 +109,10 @@ impl Assembly {
                 }
                 Item::Content(content, stream) => self.content(&Bytes::from(content), stream)?,
                 Item::Squeezed(answer, stream) => {
-                    let squeezed = answer
-                        .recv()
+                    let began = Instant::now();
+                    let squeezed = answer.recv();
+                    self.waited.for_workers(began);
+                    let squeezed = squeezed
                         .map_err(|_| Ended::Failed(Error::internal("a compression thread died")))?
                         .map_err(|error| Ended::Failed(Error::internal("compression failed").source(error)))?;
                     self.squeezed(&squeezed, stream)?;
@@ -192,7 +194,7 @@ impl Assembly {
         self.sent += bytes.len() as u64;
         let began = Instant::now();
         let sent = self.outlets.send(bytes);
-        self.waited.add(began.elapsed());
+        self.waited.for_stores(began);
         sent
     }
 }

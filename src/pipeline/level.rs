@@ -1,6 +1,6 @@
 //! How hard to compress, when nobody has said it: as hard as there is time for. While the store is
 //! what everybody waits for, the processor's time costs nothing and fewer bytes save some; as soon
-//! as pieces wait for the processor, the cheapest effort is right.
+//! as the workers are what is waited for, the cheapest effort is right.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,27 +13,56 @@ use crate::compress::{Codec, Effort};
 const TRIAL: Duration = Duration::from_millis(500);
 /// The share of a trial that must have been waiting for the store.
 const WAITING: f64 = 0.6;
+/// How soon, and at which share of waiting for the workers, it comes down.
+const MISTAKE: Duration = Duration::from_millis(100);
+const HURRY: f64 = 0.3;
 
-/// The time that was spent waiting for the stores to take bytes; written by the assembly.
+/// What the assembly has waited for so far.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Waited(Arc<AtomicU64>);
+pub(super) struct Waited(Arc<Waits>);
+
+#[derive(Debug, Default)]
+struct Waits {
+    stores: AtomicU64,
+    workers: AtomicU64,
+}
 
 impl Waited {
-    pub(super) fn add(&self, time: Duration) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.0.fetch_add(nanoseconds, Ordering::Relaxed);
+    /// For the stores to take bytes.
+    pub(super) fn for_stores(&self, since: Instant) {
+        add(&self.0.stores, since.elapsed());
     }
 
-    fn so_far(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    /// For a worker to be done with a piece.
+    pub(super) fn for_workers(&self, since: Instant) {
+        add(&self.0.workers, since.elapsed());
     }
+
+    fn so_far(&self) -> Wait {
+        let read = |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed));
+        Wait {
+            stores: read(&self.0.stores),
+            workers: read(&self.0.workers),
+        }
+    }
+}
+
+fn add(counter: &AtomicU64, time: Duration) {
+    let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    counter.fetch_add(nanoseconds, Ordering::Relaxed);
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Wait {
+    stores: Duration,
+    workers: Duration,
 }
 
 pub(super) struct Level {
     ladder: Vec<Effort>,
     rung: usize,
     waited: Waited,
-    since: (Instant, Duration),
+    since: (Instant, Wait),
     used: BTreeMap<i32, u64>,
 }
 
@@ -48,12 +77,16 @@ impl Level {
         }
     }
 
-    /// For the next piece, when so many wait for a worker.
-    pub(super) fn effort(&mut self, backlog: usize, bytes: usize) -> Effort {
+    /// For the next piece.
+    pub(super) fn effort(&mut self, bytes: usize) -> Effort {
         if self.ladder.len() > 1 {
             let (now, waited) = (Instant::now(), self.waited.so_far());
             let (since, before) = self.since;
-            let verdict = judge(now - since, waited.saturating_sub(before), backlog);
+            let wait = Wait {
+                stores: waited.stores.saturating_sub(before.stores),
+                workers: waited.workers.saturating_sub(before.workers),
+            };
+            let verdict = judge(now - since, wait);
             if verdict != Verdict::Undecided {
                 self.since = (now, waited);
             }
@@ -82,14 +115,15 @@ enum Verdict {
     Undecided,
 }
 
-fn judge(trial: Duration, waited: Duration, backlog: usize) -> Verdict {
-    if backlog > 0 {
+fn judge(trial: Duration, wait: Wait) -> Verdict {
+    let share = |time: Duration| time.as_secs_f64() / trial.as_secs_f64();
+    if trial >= MISTAKE && share(wait.workers) >= HURRY {
         return Verdict::Cheapest;
     }
     if trial < TRIAL {
         return Verdict::Undecided;
     }
-    if waited.as_secs_f64() >= WAITING * trial.as_secs_f64() {
+    if share(wait.stores) >= WAITING {
         Verdict::Harder
     } else {
         Verdict::Same
@@ -100,29 +134,36 @@ fn judge(trial: Duration, waited: Duration, backlog: usize) -> Verdict {
 mod tests {
     use super::*;
 
+    fn wait(stores: u64, workers: u64) -> Wait {
+        Wait {
+            stores: Duration::from_millis(stores),
+            workers: Duration::from_millis(workers),
+        }
+    }
+
     #[test]
     fn the_store_makes_it_harder_and_the_processor_cheaper() {
         let ms = Duration::from_millis;
-        assert_eq!(judge(ms(100), ms(100), 0), Verdict::Undecided, "too early to tell");
-        assert_eq!(judge(ms(600), ms(500), 0), Verdict::Harder);
-        assert_eq!(judge(ms(600), ms(100), 0), Verdict::Same);
-        assert_eq!(judge(ms(10), ms(10), 1), Verdict::Cheapest, "at once");
-        assert_eq!(judge(ms(600), ms(600), 2), Verdict::Cheapest);
+        assert_eq!(judge(ms(100), wait(100, 0)), Verdict::Undecided, "too early to tell");
+        assert_eq!(judge(ms(600), wait(500, 50)), Verdict::Harder);
+        assert_eq!(judge(ms(600), wait(100, 0)), Verdict::Same, "the database is slow");
+        assert_eq!(judge(ms(120), wait(0, 90)), Verdict::Cheapest, "at once");
+        assert_eq!(judge(ms(20), wait(0, 20)), Verdict::Undecided, "one piece");
     }
 
     #[test]
     fn it_climbs_rung_by_rung_to_the_top_and_comes_down_in_one() {
         let waited = Waited::default();
         let mut level = Level::new(Codec::AutoZstd, waited.clone());
-        let pass = |level: &mut Level, backlog| {
+        let pass = |level: &mut Level, counter: &AtomicU64| {
             level.since.0 -= TRIAL;
-            waited.add(TRIAL);
-            level.effort(backlog, 1)
+            add(counter, TRIAL);
+            level.effort(1)
         };
-        let climbed: Vec<Effort> = (0..5).map(|_| pass(&mut level, 0)).collect();
+        let climbed: Vec<Effort> = (0..5).map(|_| pass(&mut level, &waited.0.stores)).collect();
         let ladder = Codec::AutoZstd.ladder();
         assert_eq!(climbed, [ladder[1], ladder[2], ladder[3], ladder[3], ladder[3]]);
-        assert_eq!(pass(&mut level, 1), ladder[0]);
+        assert_eq!(pass(&mut level, &waited.0.workers), ladder[0]);
         assert_eq!(level.used(), BTreeMap::from([(2, 1), (3, 1), (6, 1), (9, 3)]));
     }
 
@@ -131,8 +172,8 @@ mod tests {
         let waited = Waited::default();
         let mut level = Level::new(Codec::Zstd(5), waited.clone());
         level.since.0 -= TRIAL;
-        waited.add(TRIAL);
-        assert_eq!(level.effort(0, 10), Effort::Zstd(5));
+        add(&waited.0.stores, TRIAL);
+        assert_eq!(level.effort(10), Effort::Zstd(5));
         assert_eq!(level.used(), BTreeMap::from([(5, 10)]));
     }
 }

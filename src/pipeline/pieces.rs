@@ -278,7 +278,7 @@ impl Cutter {
     }
 
     fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
-        let effort = self.level.effort(self.jobs.len(), self.piece.len());
+        let effort = self.level.effort(self.piece.len());
         // A stream that filled one piece will likely fill the next.
         let capacity = if last { 0 } else { PIECE };
         let content = std::mem::replace(&mut self.piece, Vec::with_capacity(capacity));

@@ -104,6 +104,10 @@ impl Session {
     /// encoding as pg_dump's is.
     pub(crate) async fn open_wire(&self) -> Result<Wire> {
         let session = self.connect_again().await?;
+        // The library closes its prepared statements in passing. After one more answer nothing is
+        // on its way any more.
+        let asked = session.client.batch_execute("").await;
+        asked.map_err(|error| session.error("cannot prepare a session for COPY", &error))?;
         let line = session.tap.take();
         let line = line.ok_or_else(|| Error::internal("a session has no line to the server"))?;
         let mut wire = Wire::new(line, session.redactor.clone());

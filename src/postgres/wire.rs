@@ -388,17 +388,17 @@ mod tests {
         message
     }
 
-    /// A server that has said all this, in writes of `cut` bytes, and hangs up.
-    fn wire(said: &[u8], cut: usize) -> Wire {
+    /// A server that has said all this, in writes of `cut` bytes, and hangs up when it was asked so often.
+    fn wire(said: &[u8], cut: usize, asked: usize) -> Wire {
         let (ours, mut theirs) = tokio::io::duplex(64 << 10);
         let said = said.to_vec();
         tokio::spawn(async move {
             for piece in said.chunks(cut) {
                 theirs.write_all(piece).await.unwrap();
             }
-            // Whatever it is asked; its end is ours to notice.
-            let mut asked = [0; 1024];
-            let _ = theirs.read(&mut asked).await;
+            for _ in 0..asked {
+                let _ = theirs.read(&mut [0; 1024]).await;
+            }
         });
         Wire::new(Box::new(ours), Redactor::default())
     }
@@ -420,7 +420,7 @@ mod tests {
         .concat();
         for cut in [1, 7, 4096, said.len()] {
             let mut heard = Heard::default();
-            wire(&said, cut).copy(b"COPY", &mut heard).await.unwrap();
+            wire(&said, cut, 1).copy(b"COPY", &mut heard).await.unwrap();
             assert_eq!(heard.text.len(), 4 + long.len(), "cut {cut}");
             assert_eq!(heard.ends, [(4 + long.len(), 2), (4 + long.len(), 0)]);
         }
@@ -437,7 +437,7 @@ mod tests {
             message(b'Z', b"T"),
         ]
         .concat();
-        let mut wire = wire(&said, said.len());
+        let mut wire = wire(&said, said.len(), 2);
         let refused = wire.execute(b"COPY").await.unwrap_err();
         assert!(refused.is(&SqlState::LOCK_NOT_AVAILABLE), "{refused:?}");
         let rows = wire.query(b"SELECT").await.unwrap();
@@ -453,10 +453,10 @@ mod tests {
             message(b'D', b"\0\x05"),
             message(b'd', b"x"),
         ] {
-            let refused = wire(&said, 3).query(b"SELECT").await.unwrap_err();
+            let refused = wire(&said, 3, 1).query(b"SELECT").await.unwrap_err();
             assert!(matches!(refused, Refusal::Broken(_)), "{said:?}");
         }
-        let ended = wire(&message(b'E', b"SFATAL\0C57P01\0Mterminating connection\0\0"), 5)
+        let ended = wire(&message(b'E', b"SFATAL\0C57P01\0Mterminating connection\0\0"), 5, 0)
             .ended()
             .await;
         assert!(ended.message().contains("terminating connection"), "{ended}");

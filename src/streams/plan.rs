@@ -108,7 +108,7 @@ fn stretches(facts: &Facts) -> Option<Vec<Option<Stretch>>> {
     if !facts.has_pages || count < 2 || facts.pages < 2 {
         return None;
     }
-    let pages = u32::try_from(u64::from(facts.pages) / count).unwrap_or(u32::MAX).max(1);
+    let pages = u32::try_from(u64::from(facts.pages).div_ceil(count)).unwrap_or(u32::MAX);
     let mut stretches = Vec::new();
     let mut from = 0_u32;
     loop {

@@ -1,5 +1,7 @@
 //! Bytes that get lost or changed on the way.
 
+use std::time::Duration;
+
 use super::scene::Scene;
 use crate::fault_proxy::{Fault, On, Op};
 
@@ -96,4 +98,33 @@ async fn a_store_without_checksums_works_when_told_so_and_only_then() {
         "{:?}",
         ended.warnings()
     );
+}
+
+/// A refusal is an answer: the connection that brought it is good for the next try.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_used_again_whatever_the_answers_are() {
+    let mut scene = Scene::holding(70 << 20).await;
+    scene.set("BACKUP_S3_RETRY_SECONDS", "10");
+    scene.proxy.keep_connections();
+    let part = || On::op(Op::UploadPart);
+    for call in [2, 5, 6, 9] {
+        scene.proxy.fault(part().calls(call..=call), Fault::Reject(503));
+    }
+    scene
+        .proxy
+        .fault(part().calls(7..=7), Fault::Delay(Duration::from_secs(1)));
+    let ended = scene.run();
+    assert!(
+        scene.proxy.count(Op::UploadPart) >= 18,
+        "{}",
+        scene.proxy.count(Op::UploadPart)
+    );
+    // Four parts are in flight, and beside them the lease is renewed and the rest is asked.
+    let connections = scene.proxy.connections();
+    assert!(
+        connections <= 8,
+        "{connections} connections for {} requests",
+        scene.proxy.seen().len()
+    );
+    scene.assert_one_backup(&scene.primary, &ended).await;
 }

@@ -10,7 +10,7 @@ use pgstow::compress::Codec;
 use pgstow::pipeline::{Flow, Inflow};
 use pgstow::postgres::{ConnectionInfo, Contents, Dump, DumpOrder, Programs, Session, StallClock};
 use pgstow::progress::Silent;
-use pgstow::settings::{Format, Postgres};
+use pgstow::settings::Format;
 use pgstow::streams::{self, Opening, Order};
 use pgstow::throttle::Throttle;
 
@@ -20,21 +20,8 @@ use crate::memory;
 use crate::support::database::Database;
 use crate::support::lock::Lock;
 use crate::support::program::stock;
-use crate::support::services::postgres_bin;
+use crate::support::services::postgres_settings;
 use crate::support::wreck::{Site, assert_good, assert_no_session, report};
-
-fn settings(major: u32) -> Postgres {
-    Postgres {
-        bin: Some(vec![postgres_bin(major)]),
-        path: Vec::new(),
-        dump_major: None,
-        lock_wait: Duration::from_secs(20),
-        stall: Duration::from_secs(30),
-        connect_timeout: Duration::from_secs(10),
-        temp: std::env::temp_dir(),
-        child_env: vec![("PATH".into(), std::env::var("PATH").unwrap())],
-    }
-}
 
 fn flow(input: Inflow) -> Flow {
     Flow {
@@ -95,7 +82,7 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams() {
         database.sql(LARGE);
         database.sql("CREATE TABLE little AS SELECT i, md5(i::text) AS a FROM generate_series(1, 1000) i");
         let info = ConnectionInfo::parse_url(&database.url()).unwrap();
-        let settings = settings(major);
+        let settings = postgres_settings(major);
         let session = Session::connect(&info, &settings).await.unwrap();
         let programs = Programs::find(major, &settings).await.unwrap();
         let passfile = pgstow::postgres::Passfile::create(&settings.temp, session.info())
@@ -111,8 +98,9 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams() {
             read_ahead: 8 << 20,
             settings: &settings,
         };
-        let Opening::Streams(opened) = streams::open(&order).await.unwrap() else {
-            panic!("no streams");
+        let opened = match streams::open(&order).await.unwrap() {
+            Opening::Streams(opened) => opened,
+            Opening::Changed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
         };
         // From here on the tables are held. What the snapshot does not see is written, and who wants
         // to empty and alter waits; the last to come waits for them.

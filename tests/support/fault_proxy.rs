@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The `Host` header passes unchanged, so signatures made for the proxy's address stay valid.
-//! Requests that no rule names are forwarded as they are, one upstream connection each.
+//! Requests that no rule names are forwarded as they are, one upstream connection each. Every answer
+//! closes its connection, unless the proxy is told to keep them.
 
 #![allow(dead_code)] // each test binary uses a part of it
 
@@ -161,6 +162,9 @@ struct Script {
     rules: Vec<Rule>,
     seen: Vec<Seen>,
     answered: u64,
+    connections: usize,
+    /// Refusals, and answers that pass whole, leave the connection open.
+    keeps: bool,
 }
 
 pub struct FaultProxy {
@@ -179,6 +183,7 @@ impl FaultProxy {
         let shared = Arc::clone(&script);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                shared.lock().expect("no panic").connections += 1;
                 // A broken connection is what this proxy is for: nothing to report.
                 tokio::spawn(serve(client, upstream.clone(), Arc::clone(&shared)));
             }
@@ -212,6 +217,16 @@ impl FaultProxy {
     /// Bytes of all answers' bodies that were passed on whole.
     pub fn answered(&self) -> u64 {
         self.script.lock().expect("no panic").answered
+    }
+
+    /// From now on connections are kept open, as a store keeps them.
+    pub fn keep_connections(&self) {
+        self.script.lock().expect("no panic").keeps = true;
+    }
+
+    /// How many were opened to it.
+    pub fn connections(&self) -> usize {
+        self.script.lock().expect("no panic").connections
     }
 
     pub fn count(&self, op: Op) -> usize {
@@ -306,9 +321,20 @@ impl Head {
 }
 
 async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script>>) -> std::io::Result<()> {
-    // Every answer closes its connection, so there is one request on each.
-    let Some((mut head, mut body)) = Head::read(&mut client).await? else {
-        return Ok(());
+    loop {
+        serve_one(&mut client, &upstream, &script).await?;
+        if !script.lock().expect("no panic").keeps {
+            return client.shutdown().await;
+        }
+    }
+}
+
+/// An error ends the connection.
+async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Script>>) -> std::io::Result<()> {
+    let over = || std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+    let keeps = script.lock().expect("no panic").keeps;
+    let Some((mut head, mut body)) = Head::read(client).await? else {
+        return Err(over());
     };
     let mut words = head.first.split(' ');
     let method = words.next().unwrap_or_default().to_owned();
@@ -331,7 +357,7 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
     while body.len() < take {
         let before = body.len();
         if client.read_buf(&mut body).await? == 0 {
-            return Ok(());
+            return Err(over());
         }
         if let Some(Fault::Slow { bytes_per_second }) = fault {
             let seconds = (body.len() - before) as f64 / bytes_per_second as f64;
@@ -342,9 +368,9 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
     match fault {
         Some(Fault::Reset { .. }) => {
             client.set_zero_linger()?;
-            return Ok(());
+            return Err(over());
         }
-        Some(Fault::Reject(status)) => return reject(&mut client, &method, status).await,
+        Some(Fault::Reject(status)) => return reject(client, &method, status, keeps).await,
         Some(Fault::CorruptBody) if !body.is_empty() => {
             let middle = body.len() / 2;
             body[middle] ^= 1;
@@ -356,29 +382,32 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
         tokio::time::sleep(time).await;
     }
 
-    let mut server = TcpStream::connect(&upstream).await?;
+    let mut server = TcpStream::connect(upstream).await?;
     head.remove("connection");
     head.headers.push(("Connection".to_owned(), "close".to_owned()));
     server.write_all(&head.bytes()).await?;
     server.write_all(&body).await?;
     drop(body);
     let Some((mut answer, rest)) = Head::read(&mut server).await? else {
-        return Ok(());
+        return Err(over());
     };
+    if keeps {
+        answer.remove("connection");
+    }
     match fault {
         Some(Fault::SwallowAnswer) => {
             tokio::io::copy(&mut server, &mut tokio::io::sink()).await?;
             client.set_zero_linger()?;
-            return Ok(());
+            return Err(over());
         }
         Some(Fault::HoldAnswer) => {
             tokio::io::copy(&mut server, &mut tokio::io::sink()).await?;
-            tokio::io::copy(&mut client, &mut tokio::io::sink()).await?;
-            return Ok(());
+            tokio::io::copy(client, &mut tokio::io::sink()).await?;
+            return Err(over());
         }
         Some(Fault::Lie(status)) => {
             tokio::io::copy(&mut server, &mut tokio::io::sink()).await?;
-            return reject(&mut client, &method, status).await;
+            return reject(client, &method, status, keeps).await;
         }
         Some(Fault::WrongChecksum) => {
             answer.remove("x-amz-checksum-sha256");
@@ -392,16 +421,17 @@ async fn serve(mut client: TcpStream, upstream: String, script: Arc<Mutex<Script
     if let Some(Fault::CutAnswer { after }) = fault {
         client.write_all(&rest[..rest.len().min(after)]).await?;
         let left = after.saturating_sub(rest.len()) as u64;
-        tokio::io::copy(&mut (&mut server).take(left), &mut client).await?;
-        return client.shutdown().await;
+        tokio::io::copy(&mut (&mut server).take(left), client).await?;
+        client.shutdown().await?;
+        return Err(over());
     }
     client.write_all(&rest).await?;
-    let copied = tokio::io::copy(&mut server, &mut client).await?;
+    let copied = tokio::io::copy(&mut server, client).await?;
     script.lock().expect("no panic").answered += rest.len() as u64 + copied;
-    client.shutdown().await
+    Ok(())
 }
 
-async fn reject(client: &mut TcpStream, method: &str, status: u16) -> std::io::Result<()> {
+async fn reject(client: &mut TcpStream, method: &str, status: u16, keeps: bool) -> std::io::Result<()> {
     let (code, reason) = match status {
         200 => ("InternalError", "OK"),
         400 => ("BadDigest", "Bad Request"),
@@ -416,12 +446,13 @@ async fn reject(client: &mut TcpStream, method: &str, status: u16) -> std::io::R
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>scripted fault</Message></Error>"
     );
     let head = format!(
-        "HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: {}\r\n\r\n",
+        body.len(),
+        if keeps { "keep-alive" } else { "close" }
     );
     client.write_all(head.as_bytes()).await?;
     if method != "HEAD" {
         client.write_all(body.as_bytes()).await?;
     }
-    client.shutdown().await
+    Ok(())
 }

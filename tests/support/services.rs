@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
+
+use pgstow::settings::Postgres;
 
 /// The PostgreSQL majors that have a server and programs.
 pub const MAJORS: [u32; 4] = [15, 16, 17, 18];
@@ -21,6 +24,20 @@ pub fn postgres_bin(major: u32) -> PathBuf {
 }
 
 /// The authority that signed the servers' certificates, for `sslmode=verify-full`.
+/// As a backup of that major's server is set up.
+pub fn postgres_settings(major: u32) -> Postgres {
+    Postgres {
+        bin: Some(vec![postgres_bin(major)]),
+        path: Vec::new(),
+        dump_major: None,
+        lock_wait: Duration::from_secs(20),
+        stall: Duration::from_secs(30),
+        connect_timeout: Duration::from_secs(10),
+        temp: std::env::temp_dir(),
+        child_env: vec![("PATH".into(), std::env::var("PATH").unwrap())],
+    }
+}
+
 pub fn postgres_ca() -> PathBuf {
     variable("PGSTOW_TEST_PG_CA").into()
 }

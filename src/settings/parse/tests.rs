@@ -328,8 +328,34 @@ fn the_wait_for_a_lock_stays_below_the_stall_limit() {
 }
 
 #[test]
-fn more_jobs_than_this_version_has_are_noted() {
-    noted(&env(&[("BACKUP_JOBS", "4")]).load(), "one stream");
+fn jobs_are_for_the_custom_format_and_for_those_in_a_hurry() {
+    noted(
+        &env(&[("BACKUP_JOBS", "4"), ("BACKUP_FORMAT", "plain")]).load(),
+        "one stream",
+    );
+    let nice = [("BACKUP_NICE", "true"), ("BACKUP_JOBS", "2")];
+    env(&nice).refused(&["BACKUP_NICE", "BACKUP_JOBS"]);
+    let alone = env(&[("BACKUP_NICE", "true"), ("BACKUP_NICE_MAX_LAG", "3")]).load();
+    let limits = alone.nice.unwrap();
+    assert_eq!((limits.max_lag.as_secs(), limits.max_sessions), (3, 20));
+    assert_eq!(env(&[]).load().nice, None);
+}
+
+#[test]
+fn rate_and_memory_are_sizes_that_can_do_something() {
+    let rate = |text| env(&[("BACKUP_MAX_RATE", text)]).load().max_rate;
+    assert_eq!(rate("20M"), Some(20 << 20));
+    env(&[("BACKUP_MAX_RATE", "100")]).refused(&["BACKUP_MAX_RATE"]);
+    env(&[("BACKUP_MEMORY", "1M")]).refused(&["BACKUP_MEMORY", "MiB"]);
+    let bucket = [("BACKUP_STORE", "s3://one-bucket"), ("BACKUP_JOBS", "2")];
+    let usual = env(&bucket).load();
+    assert_eq!(usual.s3.memory, usual.memory.parts);
+    assert!(usual.memory.parts >= 2 * usual.s3.part_size && usual.memory.read_ahead > 0);
+    let more = env(&[bucket[0], bucket[1], ("BACKUP_MEMORY", "1G")]).load();
+    assert!(more.s3.memory > usual.s3.memory);
+    let less = env(&[bucket[0], ("BACKUP_MEMORY", "48M"), ("BACKUP_THREADS", "8")]).load();
+    assert!(less.threads < 8, "fewer threads fit");
+    noted(&less, "threads");
 }
 
 #[test]

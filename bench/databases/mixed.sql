@@ -3,7 +3,7 @@
 -- with the frequencies of a language, random numbers, hashes and times. The same seed gives the
 -- same rows.
 --
---   psql -v gb=1 -f bench/generate.sql
+--   psql -v gb=1 -f bench/databases/mixed.sql
 
 \set ON_ERROR_STOP on
 SET client_min_messages = warning;
