@@ -212,7 +212,7 @@ class Report:
                           f"{first['date']}. Medians, with the range where there were several rounds.\n")
         for part in (self.targets, self.there, self.growth, self.back, self.efforts, self.larger):
             part()
-        return "\n".join(self.parts)
+        return "\n\n".join(part.strip("\n") for part in self.parts)
 
 
 def main():
