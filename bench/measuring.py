@@ -22,6 +22,8 @@ class Contestant:
     environment: dict = field(default_factory=dict)
     # What it reads from the object store afterwards; None where nothing is stored.
     stores: bool = True
+    # Shell text that is run before, outside of the time.
+    prepare: str = ""
     runs: list = field(default_factory=list)
 
 
@@ -88,6 +90,8 @@ class Server:
 
 def measure(contestant, s3):
     """One run, to success."""
+    if contestant.prepare:
+        subprocess.run(["bash", "-c", contestant.prepare], env={**s3.environment, **contestant.environment}, check=True)
     shell = isinstance(contestant.command, str)
     command = ["bash", "-o", "pipefail", "-c", contestant.command] if shell else contestant.command
     log = Path("target/bench/last.log")

@@ -44,7 +44,7 @@ def cost(runs, gb, median):
 
 
 def machines(cost):
-    """(vCPU, GB per minute, what sets the pace)"""
+    """(vCPU, seconds per GB, what sets the pace)"""
     for vcpus in (2, 4, 6):
         seconds = cost.seconds(vcpus, vcpus, 10)
         limits = {"the server": cost.server / vcpus, "our compression": cost.client / vcpus,
@@ -68,4 +68,4 @@ def prices(cost, gb=100):
         hours = cost.seconds(vcpus, vcpus, 5) * gb / 3600
         yield f"Fargate, {vcpus} vCPU, {memory} GB", hours, hours * (vcpus * FARGATE_VCPU_HOUR + memory * FARGATE_GB_HOUR) + puts
     seconds = cost.seconds(1, 1, LAMBDA_GBIT) * gb
-    yield "Lambda, 1,769 MB (in several databases)", seconds / 3600, seconds * 1.769 * LAMBDA_GB_SECOND + puts
+    yield "Lambda, 1,769 MB (in several databases)", seconds / 3600, seconds * 1769 / 1024 * LAMBDA_GB_SECOND + puts
