@@ -60,6 +60,7 @@ fn main() {
                 input: Inflow::Archive(Box::new(File::open(&path).expect("the archive opens"))),
                 codec,
                 threads,
+                range: pipeline::RANGE,
                 md5: false,
                 observer: Arc::new(Silent),
             };

@@ -5,6 +5,7 @@
 //! ```text
 //! backup:   Input (bytes, positions) → Head (header and table of contents) → reader (blocks) → BlockSink
 //! way back: Blocks (each at its place) → reader → Unpack → Check → Writer, or Nobody
+//! in parts: Sealed (some of a table's chunks) → reader → Unpack → PartCheck → Writer
 //! ```
 //!
 //! Nothing here trusts a byte: a length is never allocated before it has been read, and odd
@@ -17,6 +18,8 @@ mod digest;
 mod head;
 mod input;
 mod layout;
+mod part_check;
+mod range;
 mod reader;
 mod unpack;
 mod writer;
@@ -24,11 +27,13 @@ mod writer;
 pub use blocks::Blocks;
 pub use check::{Check, Nobody};
 pub use contents::{Item, Section, contents};
-pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObjectsDigest, TableDigest};
+pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObjectsDigest, TableDigest, TextCount};
 pub use head::{Algorithm, Details, Entry, Head, Version};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};
-pub use reader::{BlockSink, read_block, read_blocks};
+pub use part_check::PartCheck;
+pub use range::{RangeCheck, Sealed, SealedRange, Spoilt};
+pub use reader::{BlockSink, read_block, read_blocks, read_part};
 pub use unpack::Unpack;
 pub use writer::Writer;
 

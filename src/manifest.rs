@@ -1,6 +1,7 @@
 //! `manifest.json`: the commit record of a backup. A backup exists if and only if its manifest
 //! does; everything that a restore or a proof needs to know stands in it.
 
+mod blocks;
 mod figures;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use crate::retention::Tier;
 use crate::settings::{Format, Trigger};
 use crate::store::{Part, StoreChecksum};
 
+pub use blocks::{LargeObjectsRecord, RangeRecord, TableRecord, Way};
 pub use figures::{Figures, Tally};
 
 /// The schema that this program writes, and the newest that it reads.
@@ -136,48 +138,6 @@ pub struct FileRecord {
     pub bytes: u64,
     /// Hex digits.
     pub sha256: String,
-}
-
-/// One table's data. `bytes` and `sha256` are of its COPY text before compression; `offset` and
-/// `length` are where its block lies in the archive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableRecord {
-    pub schema: String,
-    pub name: String,
-    pub rows: u64,
-    pub bytes: u64,
-    pub sha256: String,
-    pub offset: u64,
-    pub length: u64,
-    /// How its rows were read.
-    #[serde(default)]
-    pub read: Way,
-}
-
-/// By whom a table's rows were read. The bytes are the same whichever it was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Way {
-    /// pg_dump, in its one stream.
-    #[default]
-    PgDump,
-    /// A COPY of ours, of the whole table.
-    Copy,
-    /// Several of ours, each of some of its pages.
-    Ranges,
-    /// At least in part the session that holds the locks, because somebody waited for this table's.
-    Coordinator,
-}
-
-/// One block of large objects, measured as a table's is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LargeObjectsRecord {
-    pub dump_id: i64,
-    pub count: u64,
-    pub bytes: u64,
-    pub sha256: String,
-    pub offset: u64,
-    pub length: u64,
 }
 
 /// What lists, plans and tags need of a manifest: reading it skips the tables, of which there may
@@ -405,6 +365,7 @@ pub(crate) mod tests {
                 offset: 100,
                 length: 60,
                 read: Way::PgDump,
+                ranges: Vec::new(),
             }],
             large_objects: Vec::new(),
             parts: Vec::new(),

@@ -13,6 +13,7 @@ mod fanout;
 mod level;
 mod pieces;
 mod pump;
+mod ranges;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use assembly::BlockPlace;
 pub use fanout::Copy;
 
-use crate::archive::{ArchiveError, BlockDigest, BlockSink, Head};
+use crate::archive::{ArchiveError, BlockDigest, BlockSink, Head, SealedRange};
 use crate::compress::Codec;
 use crate::error::{Error, Result};
 use crate::manifest::Way;
@@ -78,10 +79,15 @@ impl From<Error> for Undelivered {
     }
 }
 
+/// [`Flow::range`] of a backup: worth a pg_restore's start, and small beside what one job loads.
+pub const RANGE: usize = 64 << 20;
+
 pub struct Flow {
     pub input: Inflow,
     pub codec: Codec,
     pub threads: usize,
+    /// About how much of a large table's text is in each of the ranges that can be loaded apart.
+    pub range: usize,
     pub md5: bool,
     pub observer: Arc<dyn Observer>,
 }
@@ -113,6 +119,8 @@ pub struct Block {
     pub place: BlockPlace,
     pub digest: BlockDigest,
     pub way: Way,
+    /// Of a large table that can be loaded in parts: what its block is made of.
+    pub ranges: Vec<SealedRange>,
 }
 
 /// Why nothing came out. The caller weighs a source failure against how pg_dump ended.

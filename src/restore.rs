@@ -7,6 +7,7 @@ pub(crate) mod database;
 pub(crate) mod globals;
 mod grants;
 mod loading;
+mod parts;
 mod plan;
 mod ready;
 mod report;
@@ -151,9 +152,9 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     let major = target.session.server().major;
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
     let plan = if request.tables.is_empty() {
-        whole(&stored, &items, request)
+        whole(&stored, &items, request, job.settings.jobs)
     } else {
-        let tables = tables::plan(target, &stored, &items, request);
+        let tables = tables::plan(job, target, &stored, &items, request);
         job.stop.or_stop(tables).await?
     };
     target.check_plan(&plan, request)?;
@@ -178,9 +179,9 @@ async fn check_object(store: &dyn Store, stored: &StoredArchive) -> Result<()> {
     }
 }
 
-fn whole(stored: &StoredArchive, items: &[Item], request: &RestoreRequest) -> Plan {
+fn whole(stored: &StoredArchive, items: &[Item], request: &RestoreRequest, jobs: usize) -> Plan {
     let everything = plan::everything(items);
-    let mut plan = plan::plan(stored, items, &everything, without(request));
+    let mut plan = plan::plan(stored, items, &everything, without(request), jobs);
     if request.clean && !request.create {
         plan.drops = plan::drops(items, &everything);
         plan.large_objects = plan::large_objects(items, &everything);
@@ -324,11 +325,11 @@ async fn fill(job: &Job<'_>, archive: &Archive, target: &Target, loader: &Loader
 
     job.observer.phase("loading the data");
     job.observer.estimate(plan.stored_bytes());
-    let loaded = Mutex::new(Vec::new());
-    let result = loader.data(plan, job.settings.jobs, &loaded).await;
-    let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let done = Mutex::new(Vec::new());
+    let result = loader.data(plan, job.settings.jobs, &done).await;
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     if result.is_err() {
-        let survey = state::survey(&archive.stored, plan, &loaded, &target.info, &job.settings.postgres);
+        let survey = state::survey(&archive.stored, plan, &done, &target.info, &job.settings.postgres);
         state.set(survey.await);
     }
     result?;

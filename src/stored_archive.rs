@@ -6,10 +6,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::archive::{Algorithm, BlockContent, BlockDigest, BlockKind, Head, Input};
+use crate::archive::{Algorithm, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange};
 use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
-use crate::manifest::{self, FileRecord, Manifest, role};
+use crate::manifest::{self, FileRecord, Manifest, RangeRecord, role};
 use crate::store::Store;
 
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct StoredArchive {
     pub places: Vec<Range<u64>>,
     /// What each block holds, in the same order.
     pub promises: Vec<BlockDigest>,
+    /// Of a table that can be loaded in parts, what its block is made of; none of the others.
+    pub ranges: Vec<Vec<SealedRange>>,
     /// Schema and name of each block's table; `None` for large objects.
     pub tables: Vec<Option<(String, String)>>,
 }
@@ -73,6 +75,7 @@ impl StoredArchive {
             key: id.key(&file.name),
             places: Vec::with_capacity(records.len()),
             promises: Vec::with_capacity(records.len()),
+            ranges: Vec::with_capacity(records.len()),
             tables: Vec::with_capacity(records.len()),
             file,
             head,
@@ -90,9 +93,15 @@ impl StoredArchive {
                     record.place.start
                 )));
             }
+            if !make_up(&record.ranges, &record, archive.head.int_size) {
+                return Err(broken(format!(
+                    "the manifest's ranges of {entry} do not make up its block"
+                )));
+            }
             end = record.place.end;
             archive.places.push(record.place);
             archive.promises.push(record.promise);
+            archive.ranges.push(record.ranges);
             archive.tables.push(record.table);
         }
         if end != archive.file.bytes {
@@ -116,7 +125,29 @@ impl StoredArchive {
 struct Record {
     place: Range<u64>,
     promise: BlockDigest,
+    ranges: Vec<SealedRange>,
     table: Option<(String, String)>,
+}
+
+/// Whether the ranges, where there are any, hold every chunk and every row of the block once.
+fn make_up(ranges: &[SealedRange], record: &Record, int_size: usize) -> bool {
+    let (Some(last), BlockContent::Table { rows }) = (ranges.last(), &record.promise.content) else {
+        return ranges.is_empty();
+    };
+    let layout = Layout { int_size };
+    let mut due = record.place.start + layout.block_header();
+    let (mut found_rows, mut bytes) = (0_u64, 0_u64);
+    for range in ranges {
+        if range.offset != due || range.length == 0 {
+            return false;
+        }
+        due = range.end();
+        found_rows = found_rows.saturating_add(range.rows);
+        bytes = bytes.saturating_add(range.bytes);
+    }
+    last.end().checked_add(layout.terminator()) == Some(record.place.end)
+        && found_rows == *rows
+        && bytes == record.promise.bytes
 }
 
 /// What the manifest says of the blocks, in the archive's order.
@@ -125,6 +156,15 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
         let mut digest = [0; 32];
         hex::decode_to_slice(text, &mut digest).map_err(|_| text.to_owned())?;
         Ok(digest)
+    };
+    let range = |range: &RangeRecord| -> std::result::Result<SealedRange, String> {
+        Ok(SealedRange {
+            offset: range.offset,
+            length: range.length,
+            rows: range.rows,
+            bytes: range.bytes,
+            stored_sha256: digest(&range.stored_sha256)?,
+        })
     };
     let mut records = Vec::with_capacity(manifest.tables.len() + manifest.large_objects.len());
     for table in &manifest.tables {
@@ -135,6 +175,7 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
                 bytes: table.bytes,
                 sha256: digest(&table.sha256)?,
             },
+            ranges: table.ranges.iter().map(range).collect::<std::result::Result<_, _>>()?,
             table: Some((table.schema.clone(), table.name.clone())),
         });
     }
@@ -146,6 +187,7 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
                 bytes: objects.bytes,
                 sha256: digest(&objects.sha256)?,
             },
+            ranges: Vec::new(),
             table: None,
         });
     }

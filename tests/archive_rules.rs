@@ -12,6 +12,10 @@ mod archive {
 #[path = "archive/reading_back.rs"]
 mod reading_back;
 
+#[allow(clippy::unwrap_used)]
+#[path = "archive/ranges.rs"]
+mod ranges;
+
 use archive::builder::{Builder, Content, inflate, streams};
 use archive::memory::{Shape, flow, run_blocking};
 use pgstow::archive::BlockContent;

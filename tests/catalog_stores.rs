@@ -159,6 +159,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             offset: 0,
             length: 0,
             read: Way::PgDump,
+            ranges: Vec::new(),
         }],
         large_objects: Vec::new(),
         parts: Vec::new(),

@@ -124,6 +124,7 @@ async fn most(
         input: Inflow::Blocks { head, source },
         codec,
         threads,
+        range: pipeline::RANGE,
         md5: false,
         observer: Arc::new(Silent),
     };

@@ -12,6 +12,8 @@ mod fault_proxy;
 mod creating;
 #[path = "restore/failing.rs"]
 mod failing;
+#[path = "restore/parts.rs"]
+mod parts;
 #[path = "restore/place.rs"]
 mod place;
 #[path = "restore/plain.rs"]

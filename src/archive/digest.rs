@@ -52,6 +52,14 @@ impl ContentDigest {
         }
     }
 
+    /// `(rows, bytes)` of a table's text that has passed: see [`TextCount::so_far`].
+    pub fn so_far(&self) -> Option<(u64, u64)> {
+        match self {
+            ContentDigest::Table(digest) => Some(digest.so_far()),
+            ContentDigest::LargeObjects(_) => None,
+        }
+    }
+
     /// `None` when a table's text did not end as pg_dump ends it.
     pub fn finish(self) -> Option<BlockDigest> {
         match self {
@@ -75,46 +83,80 @@ impl ContentDigest {
 /// pg_dump ends every table's text with this, inside the stream.
 pub const END_OF_COPY: &[u8; 5] = b"\\.\n\n\n";
 
-/// Rows and digest of a table's COPY text: exactly the bytes that `COPY table TO STDOUT` gives,
-/// without the terminator that pg_dump adds.
-#[derive(Default)]
-pub struct TableDigest {
-    sha256: Sha256,
+/// How much COPY text has passed, without the terminator that pg_dump adds.
+#[derive(Debug, Default)]
+pub struct TextCount {
     bytes: u64,
     rows: u64,
     /// The last bytes seen, held back until it is known that they are not the terminator.
     tail: Vec<u8>,
 }
 
-impl TableDigest {
-    pub fn update(&mut self, text: &[u8]) {
+impl TextCount {
+    /// `sure` gets what is text for certain.
+    pub fn update(&mut self, text: &[u8], mut sure: impl FnMut(&[u8])) {
         let keep = END_OF_COPY.len();
         if text.len() >= keep {
             let tail = std::mem::take(&mut self.tail);
-            self.take_in(&tail);
+            self.take_in(&tail, &mut sure);
             self.tail = tail;
             self.tail.clear();
             let (body, tail) = text.split_at(text.len() - keep);
-            self.take_in(body);
+            self.take_in(body, &mut sure);
             self.tail.extend_from_slice(tail);
         } else {
             self.tail.extend_from_slice(text);
-            let sure = self.tail.len().saturating_sub(keep);
-            let body: Vec<u8> = self.tail.drain(..sure).collect();
-            self.take_in(&body);
+            let certain = self.tail.len().saturating_sub(keep);
+            let body: Vec<u8> = self.tail.drain(..certain).collect();
+            self.take_in(&body, &mut sure);
         }
     }
 
-    fn take_in(&mut self, body: &[u8]) {
-        self.sha256.update(body);
+    fn take_in(&mut self, body: &[u8], sure: &mut impl FnMut(&[u8])) {
+        sure(body);
         self.bytes += body.len() as u64;
-        // COPY escapes newlines inside values: each one here ends a row.
-        self.rows += memchr::memchr_iter(b'\n', body).count() as u64;
+        self.rows += rows(body);
+    }
+
+    /// `(rows, bytes)` of all that has passed, where the terminator has not begun.
+    pub fn so_far(&self) -> (u64, u64) {
+        (self.rows + rows(&self.tail), self.bytes + self.tail.len() as u64)
+    }
+
+    /// `(rows, bytes)`, or `None` when the text did not end as pg_dump ends it.
+    pub fn finish(&self) -> Option<(u64, u64)> {
+        (self.tail == END_OF_COPY).then_some((self.rows, self.bytes))
+    }
+}
+
+/// COPY escapes newlines inside values: each one ends a row.
+fn rows(text: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', text).count() as u64
+}
+
+/// Rows and digest of a table's COPY text: exactly the bytes that `COPY table TO STDOUT` gives,
+/// without the terminator that pg_dump adds.
+#[derive(Default)]
+pub struct TableDigest {
+    sha256: Sha256,
+    count: TextCount,
+}
+
+impl TableDigest {
+    pub fn update(&mut self, text: &[u8]) {
+        let Self { sha256, count } = self;
+        count.update(text, |body| sha256.update(body));
+    }
+
+    /// See [`TextCount::so_far`].
+    pub fn so_far(&self) -> (u64, u64) {
+        self.count.so_far()
     }
 
     /// `(rows, bytes, sha256)`, or `None` when the text did not end as pg_dump ends it.
     pub fn finish(self) -> Option<(u64, u64, [u8; 32])> {
-        (self.tail == END_OF_COPY).then(|| (self.rows, self.bytes, self.sha256.finalize().into()))
+        let (rows, bytes) = self.count.finish()?;
+        Some((rows, bytes, self.sha256.finalize().into()))
     }
 }
 

@@ -23,6 +23,16 @@ impl Layout {
         self.int(dump_id, out);
     }
 
+    /// How many bytes [`Layout::begin_block`] writes.
+    pub fn block_header(self) -> u64 {
+        2 + self.int_size as u64
+    }
+
+    /// How many bytes [`Layout::end`] writes.
+    pub fn terminator(self) -> u64 {
+        1 + self.int_size as u64
+    }
+
     /// `oid` as it was read: above 2^31 it is negative.
     pub fn begin_object(self, oid: i64, out: &mut Vec<u8>) {
         self.int(oid, out);

@@ -65,18 +65,38 @@ pub fn read_block<R: Read>(
     }
     sink.begin(index)?;
     match kind {
-        BlockKind::Table => read_chunks(input, head, sink, entry)?,
+        BlockKind::Table => read_chunks(input, head, sink, entry, Until::Terminator)?,
         BlockKind::LargeObjects => loop {
             let oid = input.int(head.int_size, "a large object's OID")?;
             if oid == 0 {
                 break;
             }
             sink.begin_object(oid)?;
-            read_chunks(input, head, sink, entry)?;
+            read_chunks(input, head, sink, entry, Until::Terminator)?;
             sink.end_object()?;
         },
     }
     sink.end(input.position())
+}
+
+/// Reads chunks of the table `index` until the input ends, as if they were all that it has.
+pub fn read_part<R: Read>(
+    input: &mut Input<R>,
+    head: &Head,
+    index: usize,
+    sink: &mut impl BlockSink,
+) -> Result<(), ArchiveError> {
+    sink.begin(index)?;
+    read_chunks(input, head, sink, &head.data[index], Until::End)?;
+    sink.end(input.position())
+}
+
+/// Where chunks end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Terminator,
+    /// The input's: what is read is cut out between two chunks.
+    End,
 }
 
 /// `{Int length > 0, bytes}… Int 0`. pg_dump -Z0 writes one chunk per row, so this loop turns
@@ -87,10 +107,14 @@ fn read_chunks<R: Read>(
     head: &Head,
     sink: &mut impl BlockSink,
     entry: &super::Entry,
+    until: Until,
 ) -> Result<(), ArchiveError> {
     let int_bytes = 1 + head.int_size;
     loop {
         let bytes = input.at_least(int_bytes)?;
+        if bytes.is_empty() && until == Until::End {
+            return Ok(());
+        }
         if bytes.len() < int_bytes {
             return Err(input.ends_early(format!("the data of {entry} is cut")));
         }
@@ -98,6 +122,9 @@ fn read_chunks<R: Read>(
             return Err(input.malformed(format!("a chunk of {entry} has no valid length")));
         };
         if length == 0 {
+            if until == Until::End {
+                return Err(input.malformed(format!("a part of {entry} holds its terminator")));
+            }
             input.consume(int_bytes);
             return Ok(());
         }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::sidecars::Sidecars;
 use super::{Job, Source};
-use crate::archive::BlockContent;
+use crate::archive::{BlockContent, SealedRange};
 use crate::backup_id::{BackupId, GLOBALS, MD5SUMS, SHA256SUMS, SYSTEM_INFO};
 use crate::catalog::{self, object_info};
 use crate::command::BackupRequest;
@@ -19,8 +19,8 @@ use crate::error::Result;
 use crate::lease::Previous;
 use crate::leftovers::{Cleared, LeftOver};
 use crate::manifest::{
-    Algorithm, Compression, FileRecord, LargeObjectsRecord, Manifest, PgDump, SCHEMA, Server, TableRecord, checksums,
-    role,
+    Algorithm, Compression, FileRecord, LargeObjectsRecord, Manifest, PgDump, RangeRecord, SCHEMA, Server, TableRecord,
+    checksums, role,
 };
 use crate::pipeline::{Archive, Passed};
 use crate::postgres::{DatabaseSize, Snapshot, TableName};
@@ -228,6 +228,7 @@ impl<'a> Record<'a> {
                         offset,
                         length,
                         read: block.way,
+                        ranges: block.ranges.iter().map(range_record).collect(),
                     });
                 }
                 BlockContent::LargeObjects { count } => self.large_objects.push(LargeObjectsRecord {
@@ -474,6 +475,16 @@ fn describe(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
         leftovers: Vec::new(),
         warnings: Vec::new(),
         notification: None,
+    }
+}
+
+fn range_record(range: &SealedRange) -> RangeRecord {
+    RangeRecord {
+        rows: range.rows,
+        bytes: range.bytes,
+        offset: range.offset,
+        length: range.length,
+        stored_sha256: hex::encode(range.stored_sha256),
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) async fn run(
         input,
         codec,
         threads: settings.threads,
+        range: pipeline::RANGE,
         md5: settings.md5,
         observer: Arc::clone(job.observer),
     };

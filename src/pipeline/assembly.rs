@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use super::fanout::Outlets;
 use super::level::Waited;
 use super::pump::Ended;
-use crate::archive::Layout;
+use super::ranges::Ranges;
+use crate::archive::{Layout, SealedRange};
 use crate::compress::Squeezed;
 use crate::error::Error;
 
@@ -26,8 +27,10 @@ const ZLIB_HEADER: [u8; 2] = [0x78, 0x9c];
 pub(super) enum Item {
     /// Bytes that go out as they are.
     Bytes(Vec<u8>),
-    /// A block's first bytes.
-    BeginBlock(Vec<u8>),
+    /// A block's first bytes, and whether it comes in ranges.
+    BeginBlock { frame: Vec<u8>, divisible: bool },
+    /// A range ends here: so many rows and bytes of text since the block began.
+    EndRange { rows: u64, bytes: u64 },
     /// A block's last bytes.
     EndBlock(Vec<u8>),
     /// A piece of content that is stored as it is.
@@ -56,6 +59,8 @@ pub struct BlockPlace {
 
 pub(super) struct Assembled {
     pub(super) blocks: Vec<BlockPlace>,
+    /// By block: its ranges, where it has several.
+    pub(super) ranges: Vec<Vec<SealedRange>>,
     pub(super) bytes: u64,
     pub(super) sha256: [u8; 32],
     pub(super) md5: Option<[u8; 16]>,
@@ -71,6 +76,7 @@ pub(super) struct Assembly {
     sha256: Sha256,
     md5: Option<Md5>,
     blocks: Vec<BlockPlace>,
+    ranges: Ranges,
     adler: u32,
 }
 
@@ -84,6 +90,7 @@ impl Assembly {
             sha256: Sha256::new(),
             md5: md5.then(Md5::new),
             blocks: Vec::new(),
+            ranges: Ranges::default(),
             adler: 1,
         }
     }
@@ -93,14 +100,19 @@ impl Assembly {
         for item in items {
             match item {
                 Item::Bytes(bytes) => self.gathered.extend_from_slice(&bytes),
-                Item::BeginBlock(bytes) => {
+                Item::BeginBlock { frame, divisible } => {
                     self.blocks.push(BlockPlace {
                         offset: self.position(),
                         length: 0,
                     });
-                    self.gathered.extend_from_slice(&bytes);
+                    self.gathered.extend_from_slice(&frame);
+                    self.ranges.begin_block(divisible, self.position(), self.gathered.len());
+                }
+                Item::EndRange { rows, bytes } => {
+                    self.ranges.end(rows, bytes, self.position(), &self.gathered);
                 }
                 Item::EndBlock(bytes) => {
+                    self.ranges.end_block(self.position(), &self.gathered);
                     self.gathered.extend_from_slice(&bytes);
                     let end = self.position();
                     if let Some(block) = self.blocks.last_mut() {
@@ -125,6 +137,7 @@ impl Assembly {
         self.flush()?;
         Ok(Assembled {
             blocks: self.blocks,
+            ranges: self.ranges.finish(),
             bytes: self.sent,
             sha256: self.sha256.finalize().into(),
             md5: self.md5.map(|md5| md5.finalize().into()),
@@ -173,6 +186,7 @@ impl Assembly {
             return Ok(());
         }
         self.flush()?;
+        self.ranges.passed(bytes);
         self.send(bytes)
     }
 
@@ -180,6 +194,7 @@ impl Assembly {
         if self.gathered.is_empty() {
             return Ok(());
         }
+        self.ranges.flushed(&self.gathered);
         // Copied to its length: the buffer may be far larger, and the copy waits for its part.
         let gathered = Bytes::copy_from_slice(&self.gathered);
         self.gathered.clear();

@@ -8,7 +8,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::assembly::{Item, Stream};
 use super::level::{Level, Waited};
-use crate::archive::{ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, Head, Input, Layout};
+use crate::archive::{
+    ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, END_OF_COPY, Head, Input, Layout,
+};
 use crate::compress::{Codec, Job, PIECE, Shape, Squeezed};
 use crate::progress::Observer;
 
@@ -20,12 +22,19 @@ pub(super) struct Pieces<'o> {
     blocks: Vec<(BlockKind, i64, String)>,
     digesting: Option<ContentDigest>,
     digests: Vec<BlockDigest>,
+    /// How large ranges are, where a block can be taken up in its middle: not in one compressed
+    /// stream.
+    range: Option<usize>,
+    /// Content of the open range.
+    in_range: usize,
     observer: &'o dyn Observer,
 }
 
 impl<'o> Pieces<'o> {
-    pub(super) fn new(codec: Codec, workers: Workers, observer: &'o dyn Observer) -> Self {
+    pub(super) fn new(codec: Codec, range: usize, workers: Workers, observer: &'o dyn Observer) -> Self {
         Self {
+            range: matches!(codec, Codec::None | Codec::Zstd(_) | Codec::AutoZstd).then_some(range),
+            in_range: 0,
             cutter: Cutter::new(codec, workers),
             layout: Layout { int_size: 4 },
             blocks: Vec::new(),
@@ -54,12 +63,35 @@ impl<'o> Pieces<'o> {
     }
 
     /// Digests the current piece in one go, when it leaves: row by row would cost more than the
-    /// digest itself.
+    /// digest itself. Where a range ends, what follows its last row is left as the next piece.
     fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
+        self.in_range += self.cutter.piece.len();
+        let next = if last { None } else { self.end_range() };
         if let Some(digest) = &mut self.digesting {
             digest.update(&self.cutter.piece);
         }
-        self.cutter.submit(last)
+        self.cutter.submit(last)?;
+        let Some(next) = next else { return Ok(()) };
+        self.cutter.piece.extend_from_slice(&next);
+        self.in_range = 0;
+        let Some((rows, bytes)) = self.digesting.as_ref().and_then(ContentDigest::so_far) else {
+            return Ok(());
+        };
+        self.cutter.send(Item::EndRange { rows, bytes })
+    }
+
+    /// Cuts the piece behind its last row, when its range is full: what is left over, which may
+    /// be nothing. `None` where no range ends.
+    fn end_range(&mut self) -> Option<Vec<u8>> {
+        let of_table = matches!(self.digesting, Some(ContentDigest::Table(_)));
+        if !of_table || self.range.is_none_or(|range| self.in_range < range) {
+            return None;
+        }
+        // More follows this piece, so of COPY's end at most all but the last byte is in it: its
+        // newlines end no row.
+        let rows = self.cutter.piece.len().saturating_sub(END_OF_COPY.len() - 1);
+        let last = memchr::memrchr(b'\n', &self.cutter.piece[..rows])?;
+        Some(self.cutter.piece.split_off(last + 1))
     }
 }
 
@@ -70,7 +102,9 @@ impl BlockSink for Pieces<'_> {
         self.digesting = Some(ContentDigest::of(*kind));
         let mut frame = Vec::with_capacity(16);
         self.layout.begin_block(*kind, *dump_id, &mut frame);
-        self.cutter.send(Item::BeginBlock(frame))?;
+        let divisible = self.range.is_some() && *kind == BlockKind::Table;
+        self.cutter.send(Item::BeginBlock { frame, divisible })?;
+        self.in_range = 0;
         self.cutter.begin_stream();
         Ok(())
     }
@@ -111,6 +145,10 @@ impl BlockSink for Pieces<'_> {
         }
         if before > 0 {
             self.submit(false)?;
+            if !self.cutter.piece.is_empty() {
+                // A range has ended, and left something over.
+                return self.data(&bytes);
+            }
         }
         self.cutter.piece = bytes;
         self.submit(false)

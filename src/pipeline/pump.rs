@@ -8,6 +8,7 @@ use super::assembly::{Assembled, Assembly};
 use super::fanout::Outlets;
 use super::level::Waited;
 use super::pieces::{Pieces, SqlPieces, Workers};
+use super::ranges;
 use super::{Archive, Block, Copy, Delivered, Flow, Inflow, Passed, Undelivered};
 use crate::archive::{Algorithm, ArchiveError, BlockContent, BlockDigest, Head, Input, read_blocks};
 use crate::compress::{self, Codec};
@@ -54,6 +55,7 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
         input,
         codec,
         threads,
+        range,
         md5,
         observer,
     } = flow;
@@ -76,15 +78,15 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
         };
         let assembly = scope.spawn(move || Assembly::new(outlets, waited, md5).run(&ordered));
 
-        let read = read(input, codec, workers, observer);
+        let read = read(input, codec, range, workers, observer);
         let assembled = match assembly.join() {
             Ok(assembled) => assembled,
             Err(_) => Err(Ended::Failed(Error::internal("the assembly thread died"))),
         };
         match (read, assembled) {
-            (Ok(Read { bytes, levels, blocks }), Ok(assembled)) => {
+            (Ok(Read { bytes, levels, blocks }), Ok(mut assembled)) => {
                 let archive = match blocks {
-                    Some(blocks) => Some(describe(blocks, &assembled)?),
+                    Some(blocks) => Some(describe(blocks, &mut assembled)?),
                     None => None,
                 };
                 Ok(Pumped {
@@ -118,13 +120,19 @@ struct Blocks {
     ways: Vec<Way>,
 }
 
-fn read(input: Inflow, codec: Codec, workers: Workers, observer: &dyn Observer) -> Result<Read, Undelivered> {
+fn read(
+    input: Inflow,
+    codec: Codec,
+    range: usize,
+    workers: Workers,
+    observer: &dyn Observer,
+) -> Result<Read, Undelivered> {
     let counted = |inner| Input::new(Counted { inner, observer });
     match input {
         Inflow::Archive(inner) => {
             let mut input = counted(inner);
             let head = Head::read(&mut input)?;
-            let mut pieces = Pieces::new(codec, workers, observer);
+            let mut pieces = Pieces::new(codec, range, workers, observer);
             let announced = begin(&head, codec, &mut pieces)?;
             // Closing the pipe at once lets pg_dump notice a failure.
             read_blocks(&mut input, &head, &mut pieces)?;
@@ -151,7 +159,7 @@ fn read(input: Inflow, codec: Codec, workers: Workers, observer: &dyn Observer) 
             })
         }
         Inflow::Blocks { head, mut source } => {
-            let mut pieces = Pieces::new(codec, workers, observer);
+            let mut pieces = Pieces::new(codec, range, workers, observer);
             let announced = begin(&head, codec, &mut pieces)?;
             let Delivered { bytes, rows, ways } = source.deliver(&head, observer, &mut pieces)?;
             let (digests, levels) = pieces.finish();
@@ -211,7 +219,7 @@ fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, 
     Ok(announced)
 }
 
-fn describe(blocks: Blocks, assembled: &Assembled) -> Result<Archive, Ended> {
+fn describe(blocks: Blocks, assembled: &mut Assembled) -> Result<Archive, Ended> {
     let Blocks {
         head,
         announced,
@@ -230,13 +238,19 @@ fn describe(blocks: Blocks, assembled: &Assembled) -> Result<Archive, Ended> {
     }
     let positions: Vec<u64> = assembled.blocks.iter().map(|place| place.offset).collect();
     let toc = head.with_offsets(announced, &positions);
+    let ranges = std::mem::take(&mut assembled.ranges);
     let blocks = assembled
         .blocks
         .iter()
         .zip(digests)
+        .zip(ranges)
         .enumerate()
-        .map(|(index, (place, digest))| Block {
+        .map(|(index, ((place, digest), ranges))| Block {
             place: *place,
+            ranges: match digest.content {
+                BlockContent::Table { rows } => ranges::whole(ranges, rows, digest.bytes),
+                BlockContent::LargeObjects { .. } => Vec::new(),
+            },
             digest,
             way: ways.get(index).copied().unwrap_or_default(),
         })

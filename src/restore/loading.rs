@@ -10,8 +10,11 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::parts::Part;
 use super::plan::{Load, Plan};
-use crate::archive::{Algorithm, ArchiveError, Blocks, Check, Unpack, Writer};
+use crate::archive::{
+    Algorithm, ArchiveError, Blocks, Check, Input, PartCheck, Sealed, SealedRange, Unpack, Writer, read_part,
+};
 use crate::error::{Code, Error, Result};
 use crate::postgres::{ArchiveInput, ConnectionInfo, Passfile, RestoreOrder, RestoreProgram, Restoring};
 use crate::private_folder::PrivateFolder;
@@ -67,7 +70,7 @@ impl Loader<'_> {
     }
 
     /// Data: as many pg_restores at once as there are jobs. The first failure ends the others.
-    /// `done` counts the blocks that are in the target for good.
+    /// `done` collects the numbers of those loads that are in the target for good.
     pub async fn data(&self, plan: &Plan, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
         let queue: Mutex<VecDeque<(usize, &Load)>> = Mutex::new(plan.loads.iter().enumerate().collect());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -82,7 +85,7 @@ impl Loader<'_> {
                     }
                     loaded?;
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                    done.extend(&load.blocks);
+                    done.push(number);
                 }
                 Ok(())
             }
@@ -215,6 +218,9 @@ fn feed(
     observer: &Arc<dyn Observer>,
 ) -> Result<(), ArchiveError> {
     let writer = Writer::new(&archive.head, BufWriter::with_capacity(BUFFER, stdin))?;
+    if let (Some(part), [block]) = (&load.part, &load.blocks[..]) {
+        return feed_part(store, archive, *block, part, writer, observer);
+    }
     let check = Check::new(&archive.promises, writer);
     let mut sink = Unpack::new(archive.head.compression, check);
     for (range, blocks) in load.stretches(archive) {
@@ -233,6 +239,39 @@ fn feed(
                 .map_err(|error| of_block(&archive.key, &name, error))?;
         }
     }
+    sink.inner().inner().flush()
+}
+
+/// The same of some of one table's rows: their bytes are checked as they are stored, range by
+/// range, and a range's last bytes are written when it has been found right.
+fn feed_part(
+    store: &Arc<dyn Store>,
+    archive: &StoredArchive,
+    index: usize,
+    part: &Part,
+    writer: Writer<'_, BufWriter<std::fs::File>>,
+    observer: &Arc<dyn Observer>,
+) -> Result<(), ArchiveError> {
+    let ranges = &archive.ranges[index];
+    let ends_itself = part.ranges.end == ranges.len();
+    let ranges = &ranges[part.ranges.clone()];
+    let (start, end) = match ranges {
+        [first, .., last] => (first.offset, last.end()),
+        [only] => (only.offset, only.end()),
+        [] => return Ok(()),
+    };
+    let sum = |of: fn(&SealedRange) -> u64| ranges.iter().map(of).sum();
+    let taken = PartCheck::new(sum(|range| range.rows), sum(|range| range.bytes), ends_itself, writer);
+    let mut sink = Unpack::new(archive.head.compression, taken);
+    let name = archive.name(index);
+    observer.table(&name);
+    let counted = Counted {
+        inner: Reading::start(Arc::clone(store), archive.key.clone(), start..end).into_blocking(),
+        observer: &**observer,
+    };
+    let sealed = Sealed::new(counted, ranges.to_vec(), format!("{}: {name}", archive.key));
+    read_part(&mut Input::at(sealed, start), &archive.head, index, &mut sink)
+        .map_err(|error| of_block(&archive.key, &name, error))?;
     sink.inner().inner().flush()
 }
 

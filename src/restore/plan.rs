@@ -12,6 +12,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::grants;
+use super::parts::{self, Divisible, Part};
 use crate::archive::{Item, Section};
 use crate::stored_archive::StoredArchive;
 
@@ -52,6 +53,8 @@ pub struct Load {
     pub blocks: Vec<usize>,
     /// Dump ids, in the archive's order.
     pub list: Vec<i64>,
+    /// Of the one block, where it is loaded in parts.
+    pub part: Option<Part>,
     pub stored_bytes: u64,
 }
 
@@ -70,8 +73,9 @@ pub struct Without {
 }
 
 /// The plan for these of the archive's entries. `chosen` says which, by dump id; everything that
-/// an archive's own pg_restore would do with them is done.
-pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, without: Without) -> Plan {
+/// an archive's own pg_restore would do with them is done. With several jobs, large tables are
+/// loaded in parts.
+pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, without: Without, jobs: usize) -> Plan {
     let mut plan = Plan::default();
     let wanted = |item: &&Item| chosen.contains(&item.entry.dump_id) && !item.is_setting() && !item.is_of_database();
     let blocks: BTreeMap<i64, usize> = archive
@@ -90,6 +94,7 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
             pieces.push(Load {
                 blocks: vec![index],
                 list: with_metadata(item, items, chosen),
+                part: None,
                 stored_bytes: stored.end - stored.start,
             });
             continue;
@@ -112,11 +117,31 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
         }
         describe(item, without, &mut plan);
     }
+    if jobs > 1 && !without.definitions {
+        pieces = divide(pieces, archive, items, chosen, jobs);
+    }
     plan.loads = group(pieces);
     if !loose.list.is_empty() {
         plan.loads.push(loose);
     }
     plan
+}
+
+fn divide(pieces: Vec<Load>, archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, jobs: usize) -> Vec<Load> {
+    let divisible = Divisible::among(items, chosen);
+    let allowed: HashSet<i64> = items
+        .iter()
+        .filter(|item| divisible.allows(item))
+        .map(|item| item.entry.dump_id)
+        .collect();
+    let target = parts::target(pieces.iter().map(|piece| piece.stored_bytes).sum(), jobs);
+    let divided = pieces.into_iter().flat_map(|piece| match piece.blocks[..] {
+        [block] if piece.list.iter().all(|id| allowed.contains(id)) => {
+            parts::cut(piece, &archive.ranges[block], target)
+        }
+        _ => vec![piece],
+    });
+    divided.collect()
 }
 
 fn describe(item: &Item, without: Without, plan: &mut Plan) {
@@ -159,8 +184,14 @@ fn group(pieces: Vec<Load>) -> Vec<Load> {
     let mut loads: Vec<Load> = Vec::new();
     let mut open: Option<Load> = None;
     for piece in pieces {
+        let whole = |load: &Load| load.part.is_none();
         match &mut open {
-            Some(load) if load.stored_bytes + piece.stored_bytes <= GROUP_BYTES && load.blocks.len() < GROUP_BLOCKS => {
+            Some(load)
+                if whole(load)
+                    && whole(&piece)
+                    && load.stored_bytes + piece.stored_bytes <= GROUP_BYTES
+                    && load.blocks.len() < GROUP_BLOCKS =>
+            {
                 load.stored_bytes += piece.stored_bytes;
                 load.blocks.extend(piece.blocks);
                 load.list.extend(piece.list);
@@ -178,8 +209,19 @@ impl Plan {
         self.loads.iter().map(|load| load.stored_bytes).sum()
     }
 
+    /// Each once, also where it is loaded in parts.
     pub fn blocks(&self) -> impl Iterator<Item = usize> {
-        self.loads.iter().flat_map(|load| load.blocks.iter().copied())
+        let first = |load: &&Load| load.part.as_ref().is_none_or(|part| part.ranges.start == 0);
+        self.loads
+            .iter()
+            .filter(first)
+            .flat_map(|load| load.blocks.iter().copied())
+    }
+
+    /// Tables that are loaded in parts.
+    pub fn divided(&self) -> HashSet<usize> {
+        let parts = self.loads.iter().filter(|load| load.part.is_some());
+        parts.flat_map(|load| load.blocks.iter().copied()).collect()
     }
 }
 

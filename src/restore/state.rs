@@ -1,11 +1,11 @@
 //! How far a restore has come, so that its failure can say in what state the target is.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::plan::Plan;
+use super::plan::{Load, Plan};
 use crate::archive::BlockContent;
 use crate::error::{Code, Error};
 use crate::postgres::{ConnectionInfo, Session};
@@ -29,7 +29,7 @@ pub(super) enum Stage {
     Loading {
         loaded: usize,
         of: usize,
-        first_empty: Vec<String>,
+        first_lacking: Vec<String>,
         /// Whether the target was asked; otherwise more may be loaded than is known.
         sure: bool,
     },
@@ -44,47 +44,55 @@ const NAMED: usize = 10;
 /// How long the target may take to say what it holds; the error waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Which tables have their data after a load that failed. Several travel in one pg_restore, each
-/// in a transaction of its own: so the target is asked about those whose pg_restore did not come
-/// to its end.
+/// Which tables have their data after a load that failed, by the numbers of those loads that came
+/// to their end. Several tables travel in one pg_restore, each in a transaction of its own: so the
+/// target is asked about the others. Of a table that is loaded in parts, some may be there.
 pub(super) async fn survey(
     archive: &StoredArchive,
     plan: &Plan,
-    loaded: &[usize],
+    done: &[usize],
     info: &ConnectionInfo,
     settings: &settings::Postgres,
 ) -> Stage {
-    let known: HashSet<usize> = loaded.iter().copied().collect();
-    let open: Vec<usize> = plan.blocks().filter(|index| !known.contains(index)).collect();
+    let done: HashSet<usize> = done.iter().copied().collect();
+    let is_open = |(number, load): (usize, &Load)| (!done.contains(&number)).then(|| load.blocks.clone());
+    // In the archive's order, and each once.
+    let open: BTreeSet<usize> = plan.loads.iter().enumerate().filter_map(is_open).flatten().collect();
+    let divided = plan.divided();
     let asking = async {
         let session = Session::connect(info, settings).await?;
-        let mut empty = Vec::new();
+        let mut lacking = Vec::new();
         for &index in &open {
-            let full = match (&archive.tables[index], &archive.promises[index].content) {
+            let any = match (&archive.tables[index], &archive.promises[index].content) {
                 (Some(_), BlockContent::Table { rows: 0 }) => true,
                 (Some((schema, name)), _) => session.holds_rows(schema, name).await?,
                 (None, _) => false,
             };
-            if !full {
-                empty.push(index);
+            match (any, divided.contains(&index)) {
+                (true, false) => {}
+                (true, true) => lacking.push((index, " (in part)")),
+                (false, _) => lacking.push((index, "")),
             }
         }
-        Ok::<_, Error>(empty)
+        Ok::<_, Error>(lacking)
     };
     let asked = tokio::time::timeout(PATIENCE, asking).await;
-    let (empty, sure) = match asked {
-        Ok(Ok(empty)) => (empty, true),
-        _ => (open, false),
+    let (lacking, sure) = match asked {
+        Ok(Ok(lacking)) => (lacking, true),
+        _ => (open.iter().map(|index| (*index, "")).collect(), false),
     };
-    let mut first_empty: Vec<String> = empty.iter().take(NAMED).map(|index| archive.name(*index)).collect();
-    if empty.len() > NAMED {
-        first_empty.push(format!("{} more", empty.len() - NAMED));
+    let named = lacking.iter().take(NAMED);
+    let mut first_lacking: Vec<String> = named
+        .map(|(index, how)| format!("{}{how}", archive.name(*index)))
+        .collect();
+    if lacking.len() > NAMED {
+        first_lacking.push(format!("{} more", lacking.len() - NAMED));
     }
     let of = plan.blocks().count();
     Stage::Loading {
-        loaded: of - empty.len(),
+        loaded: of - lacking.len(),
         of,
-        first_empty,
+        first_lacking,
         sure,
     }
 }
@@ -142,16 +150,16 @@ impl State {
             Stage::Loading {
                 loaded,
                 of,
-                first_empty,
+                first_lacking,
                 sure,
             } => (
                 format!(
                     "the target holds all definitions, and the data of {}{loaded} of {of} tables; {}without data: {}",
                     if sure { "" } else { "at least " },
                     if sure { "" } else { "perhaps " },
-                    match first_empty.len() {
+                    match first_lacking.len() {
                         0 => "none".to_owned(),
-                        _ => first_empty.join(", "),
+                        _ => first_lacking.join(", "),
                     }
                 ),
                 Some("correct the cause, and run it again with --clean"),

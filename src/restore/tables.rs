@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::Job;
 use super::choice::{self, Choice};
 use super::plan::{self, Plan};
 use super::ready::Target;
@@ -13,6 +14,7 @@ use crate::postgres::quoting::qualified;
 use crate::stored_archive::StoredArchive;
 
 pub(super) async fn plan(
+    job: &Job<'_>,
     target: &Target,
     stored: &StoredArchive,
     items: &[Item],
@@ -33,7 +35,7 @@ pub(super) async fn plan(
         choice::choose(items, &relations, is_there)?
     };
     let chosen = entries.union(&prerequisites).copied().collect();
-    let mut plan = plan::plan(stored, items, &chosen, super::without(request));
+    let mut plan = plan::plan(stored, items, &chosen, super::without(request), job.settings.jobs);
     plan.left_out = left_out;
     let (joins, with_them) = choice::joins(items, &relations, &entries);
     plan.before.retain(|id| !joins.contains(id));

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::Finding;
-use crate::archive::{ArchiveError, Blocks, Check, Nobody, Unpack};
+use crate::archive::{ArchiveError, Blocks, Check, Nobody, RangeCheck, SealedRange, Spoilt, Unpack};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Algorithm, FileRecord, Manifest, role};
 use crate::progress::Observer;
@@ -31,10 +31,28 @@ pub(super) async fn archive(
 ) -> Result<(u64, Vec<Finding>)> {
     let (key, file) = (archive.key.clone(), archive.file.clone());
     let watching = Arc::clone(observer);
-    read(store, key, &file, observer, move |source| {
-        blocks(&archive, source, &*watching)
-    })
-    .await
+    let ranges: Vec<SealedRange> = archive.ranges.iter().flatten().cloned().collect();
+    let archive = Arc::new(archive);
+    let looking = Arc::clone(&archive);
+    let look = move |source| blocks(&looking, source, &*watching);
+    let Seen {
+        bytes,
+        mut findings,
+        spoilt,
+    } = read(store, key, &file, ranges, observer, look).await?;
+    for spoilt in spoilt {
+        let holds = |place: &std::ops::Range<u64>| place.contains(&spoilt.range.offset);
+        let table = archive.places.iter().position(holds).map(|index| archive.name(index));
+        // Damage that shows in the rows has been told.
+        if !findings.iter().any(|known| known.table == table) {
+            findings.push(Finding {
+                file: file.name.clone(),
+                table,
+                what: spoilt.to_string(),
+            });
+        }
+    }
+    Ok((bytes, findings))
 }
 
 /// A plain script: it must decompress to its end, to as many bytes as pg_dump wrote.
@@ -48,7 +66,7 @@ pub(super) async fn script(
     let name = file.name.clone();
     let algorithm = manifest.compression.algorithm;
     let wanted = manifest.metadata.get("bytes_read").and_then(Value::as_u64);
-    read(store, key, &file, observer, move |source| {
+    let look = move |source| {
         // One byte too many is enough to know, however many would follow.
         let limit = wanted.map_or(u64::MAX, |wanted| wanted.saturating_add(1));
         let found = match decompressed(algorithm, source, limit) {
@@ -71,8 +89,9 @@ pub(super) async fn script(
             Finding::of_file(&name, what)
         });
         Ok(finding.into_iter().collect())
-    })
-    .await
+    };
+    let seen = read(store, key, &file, Vec::new(), observer, look).await?;
+    Ok((seen.bytes, seen.findings))
 }
 
 /// The object's digest alone.
@@ -83,7 +102,16 @@ pub(super) async fn object(
 ) -> Result<(u64, Vec<Finding>)> {
     let file = file_of(manifest, role::DUMP)?.clone();
     let key = manifest.id.key(&file.name);
-    read(store, key, &file, observer, |_| Ok(Vec::new())).await
+    let seen = read(store, key, &file, Vec::new(), observer, |_| Ok(Vec::new())).await?;
+    Ok((seen.bytes, seen.findings))
+}
+
+/// What a reading has found.
+#[derive(Default)]
+struct Seen {
+    bytes: u64,
+    findings: Vec<Finding>,
+    spoilt: Vec<Spoilt>,
 }
 
 /// Reads the object once, for two threads: one digests it, the other looks into it.
@@ -91,26 +119,34 @@ async fn read(
     store: &Arc<dyn Store>,
     key: String,
     file: &FileRecord,
+    ranges: Vec<SealedRange>,
     observer: &Arc<dyn Observer>,
     look: impl FnOnce(Slices) -> Result<Vec<Finding>, ArchiveError> + Send + 'static,
-) -> Result<(u64, Vec<Finding>)> {
+) -> Result<Seen> {
     let of_file = |what: String| Finding::of_file(&file.name, what);
+    let unread = |what: String| Seen {
+        findings: vec![of_file(what)],
+        ..Seen::default()
+    };
     let Some(head) = store.head(&key).await? else {
-        return Ok((0, vec![of_file("is missing".into())]));
+        return Ok(unread("is missing".into()));
     };
     if head.bytes != file.bytes {
         let what = format!("has {} bytes, the manifest says {}", head.bytes, file.bytes);
-        return Ok((0, vec![of_file(what)]));
+        return Ok(unread(what));
     }
     observer.estimate(file.bytes);
     let (to_digest, mut digesting) = mpsc::channel::<Bytes>(WAITING);
     let (to_look, looking) = mpsc::channel::<Bytes>(WAITING);
     let digest = tokio::task::spawn_blocking(move || {
         let mut sha256 = Sha256::new();
+        let mut check = RangeCheck::new(0, ranges);
+        let mut spoilt = Vec::new();
         while let Some(bytes) = digesting.blocking_recv() {
             sha256.update(&bytes);
+            check.update(&bytes, |one| spoilt.push(one));
         }
-        hex::encode(sha256.finalize())
+        (hex::encode(sha256.finalize()), spoilt)
     });
     let source = Slices {
         slices: looking,
@@ -127,13 +163,17 @@ async fn read(
     }
     drop((to_look, to_digest));
     let died = |error| Error::internal("a thread of the verification died").source(error);
-    let digest = digest.await.map_err(died)?;
+    let (digest, spoilt) = digest.await.map_err(died)?;
     let mut findings = looked.await.map_err(died)??;
     if digest != file.sha256 {
         let what = format!("has the SHA-256 {digest}, the manifest says {}", file.sha256);
         findings.push(of_file(what));
     }
-    Ok((file.bytes, findings))
+    Ok(Seen {
+        bytes: file.bytes,
+        findings,
+        spoilt,
+    })
 }
 
 fn blocks(archive: &StoredArchive, mut source: Slices, observer: &dyn Observer) -> Result<Vec<Finding>, ArchiveError> {

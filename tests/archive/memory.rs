@@ -54,6 +54,7 @@ pub fn flow(input: impl Into<Vec<u8>>, shape: Shape, codec: Codec) -> Flow {
         },
         codec,
         threads: 2,
+        range: pipeline::RANGE,
         md5: false,
         observer: Arc::new(Silent),
     }

@@ -28,6 +28,7 @@ fn flow(input: Inflow) -> Flow {
         input,
         codec: Codec::None,
         threads: 2,
+        range: pgstow::pipeline::RANGE,
         md5: false,
         observer: Arc::new(Silent),
     }

@@ -1,0 +1,182 @@
+//! Stretches of a large table's block that can be read without the others, and the proof that
+//! their stored bytes are those that were written.
+
+use std::io::{self, Read};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Code, Error};
+
+/// Some of a table's chunks: where they lie in the archive, and what they hold. Ranges begin and
+/// end between two chunks and between two rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedRange {
+    pub offset: u64,
+    pub length: u64,
+    /// Of the COPY text in it, without the terminator.
+    pub rows: u64,
+    pub bytes: u64,
+    /// Of its bytes as they are stored.
+    pub stored_sha256: [u8; 32],
+}
+
+impl SealedRange {
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+}
+
+/// Digests an archive's bytes as they pass, range by range.
+pub struct RangeCheck {
+    /// Ascending; what lies between them is passed over.
+    ranges: std::vec::IntoIter<SealedRange>,
+    open: Option<SealedRange>,
+    position: u64,
+    sha256: Sha256,
+}
+
+/// A range whose stored bytes are others than those that were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spoilt {
+    pub range: SealedRange,
+    pub found: [u8; 32],
+}
+
+impl std::fmt::Display for Spoilt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the bytes {} to {} have the SHA-256 {}, the manifest says {}",
+            self.range.offset,
+            self.range.end(),
+            hex::encode(self.found),
+            hex::encode(self.range.stored_sha256)
+        )
+    }
+}
+
+impl RangeCheck {
+    /// The first byte that passes is at `position`.
+    pub fn new(position: u64, ranges: Vec<SealedRange>) -> Self {
+        let mut ranges = ranges.into_iter();
+        Self {
+            open: ranges.next(),
+            ranges,
+            position,
+            sha256: Sha256::new(),
+        }
+    }
+
+    pub fn update(&mut self, mut bytes: &[u8], mut spoilt: impl FnMut(Spoilt)) {
+        while let Some(range) = &self.open {
+            let length = |from: u64, to: u64| usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+            let before = length(self.position, range.offset).min(bytes.len());
+            let (_, rest) = bytes.split_at(before);
+            self.position += before as u64;
+            let (now, later) = rest.split_at(length(self.position, range.end()).min(rest.len()));
+            self.sha256.update(now);
+            self.position += now.len() as u64;
+            bytes = later;
+            if self.position < range.end() {
+                return;
+            }
+            let found: [u8; 32] = self.sha256.finalize_reset().into();
+            if found != range.stored_sha256 {
+                spoilt(Spoilt {
+                    range: range.clone(),
+                    found,
+                });
+            }
+            self.open = self.ranges.next();
+        }
+    }
+}
+
+/// A reader of ranges that lie one behind the other, which never gives the end of one that is
+/// spoilt: it fails instead.
+pub struct Sealed<R> {
+    inner: R,
+    check: RangeCheck,
+    /// For the error: whose bytes these are.
+    name: String,
+}
+
+impl<R: Read> Sealed<R> {
+    pub fn new(inner: R, ranges: Vec<SealedRange>, name: String) -> Self {
+        let position = ranges.first().map_or(0, |range| range.offset);
+        Self {
+            inner,
+            check: RangeCheck::new(position, ranges),
+            name,
+        }
+    }
+}
+
+impl<R: Read> Read for Sealed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        let mut first = None;
+        self.check.update(&buffer[..count], |spoilt| {
+            first.get_or_insert(spoilt);
+        });
+        match first {
+            None => Ok(count),
+            Some(spoilt) => Err(io::Error::other(Error::new(
+                Code::Integrity,
+                format!("{}: {spoilt}", self.name),
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(offset: u64, content: &[u8]) -> SealedRange {
+        SealedRange {
+            offset,
+            length: content.len() as u64,
+            rows: 0,
+            bytes: 0,
+            stored_sha256: Sha256::digest(content).into(),
+        }
+    }
+
+    fn spoilt(ranges: Vec<SealedRange>, bytes: &[u8], slice: usize) -> Vec<u64> {
+        let mut check = RangeCheck::new(100, ranges);
+        let mut offsets = Vec::new();
+        for slice in bytes.chunks(slice) {
+            check.update(slice, |spoilt| offsets.push(spoilt.range.offset));
+        }
+        offsets
+    }
+
+    #[test]
+    fn every_range_is_held_against_its_digest_however_the_bytes_come() {
+        let bytes = b"head-one-two-tail";
+        let ranges = vec![range(105, b"one-"), range(109, b"two"), range(113, b"tail")];
+        let mut wrong = ranges.clone();
+        wrong[1].stored_sha256[0] ^= 1;
+        for slice in 1..=bytes.len() {
+            assert_eq!(spoilt(ranges.clone(), bytes, slice), [0_u64; 0], "{slice}");
+            assert_eq!(spoilt(wrong.clone(), bytes, slice), [109], "{slice}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_spoilt_range_is_never_given() {
+        let ranges = vec![range(7, b"one"), range(10, b"two")];
+        let mut whole = Vec::new();
+        Sealed::new(&b"onetwo"[..], ranges.clone(), "t".into())
+            .read_to_end(&mut whole)
+            .unwrap();
+        assert_eq!(whole, b"onetwo");
+        let mut seen = Vec::new();
+        let error = Sealed::new(&b"onetwO"[..], ranges, "t".into())
+            .read_to_end(&mut seen)
+            .unwrap_err();
+        assert!(seen.len() < 6);
+        assert_eq!(error.downcast::<Error>().unwrap().code(), Code::Integrity);
+    }
+}

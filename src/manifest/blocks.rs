@@ -1,0 +1,60 @@
+//! What the manifest says of each block of the archive.
+
+use serde::{Deserialize, Serialize};
+
+/// One table's data. `bytes` and `sha256` are of its COPY text before compression; `offset` and
+/// `length` are where its block lies in the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRecord {
+    pub schema: String,
+    pub name: String,
+    pub rows: u64,
+    pub bytes: u64,
+    pub sha256: String,
+    pub offset: u64,
+    pub length: u64,
+    /// How its rows were read.
+    #[serde(default)]
+    pub read: Way,
+    /// Where the table is large and its block can be taken up in its middle: what it is made of,
+    /// in order and without gaps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<RangeRecord>,
+}
+
+/// Whole rows of a table in whole chunks of its block: they can be read without the others.
+/// `rows` and `bytes` are of the COPY text; the digest is of what is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeRecord {
+    pub rows: u64,
+    pub bytes: u64,
+    pub offset: u64,
+    pub length: u64,
+    pub stored_sha256: String,
+}
+
+/// By whom a table's rows were read. The bytes are the same whichever it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// pg_dump, in its one stream.
+    #[default]
+    PgDump,
+    /// A COPY of ours, of the whole table.
+    Copy,
+    /// Several of ours, each of some of its pages.
+    Ranges,
+    /// At least in part the session that holds the locks, because somebody waited for this table's.
+    Coordinator,
+}
+
+/// One block of large objects, measured as a table's is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargeObjectsRecord {
+    pub dump_id: i64,
+    pub count: u64,
+    pub bytes: u64,
+    pub sha256: String,
+    pub offset: u64,
+    pub length: u64,
+}
