@@ -7,7 +7,8 @@
 #   BENCH_FRESH=1        measure what has been measured before as well
 #   BENCH_PGSTOW=PATH    another binary [default: a release build of this tree]
 #
-# What is measured is kept in target/bench/results: a run that was interrupted goes on.
+# What is measured is kept in target/bench/results: a run that was interrupted goes on. While not all
+# of it has been measured, what there is goes to target/bench/performance.md.
 set -euo pipefail
 # shellcheck source=scripts/place.sh
 . "$(dirname "$0")/../scripts/place.sh"
@@ -39,4 +40,9 @@ export BENCH_SERVICES=$BENCH/services BENCH_POSTGRES=pg$MAJOR
 bench/cases.py --server "${!url}" --options 'sslmode=disable' --postgres "${!bin}" --major "$MAJOR" \
     --pgstow "$BENCH_PGSTOW" --aws "$PGSTOW_TEST_AWSCLI" --results "$BENCH/results" --only "${BENCH_ONLY:-}" \
     ${BENCH_FRESH:+--fresh}
+if [ ! -s "$BENCH/results/levels.txt" ] || [ -n "${BENCH_FRESH:-}" ]; then
+    say "measuring the levels"
+    cargo bench --locked --quiet --bench levels >"$BENCH/levels.new"
+    mv "$BENCH/levels.new" "$BENCH/results/levels.txt"
+fi
 bench/report.py --results "$BENCH/results" --document docs/performance.md --plots docs/performance

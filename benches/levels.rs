@@ -127,13 +127,13 @@ fn run(pieces: &[Arc<Vec<u8>>], effort: Effort) -> (usize, f64) {
 #[allow(clippy::print_stdout)]
 fn main() {
     let efforts = [
-        ("zstd 1", Effort::Zstd(1)),
+        ("zstd 1: auto, short of processors", Effort::Zstd(1)),
         ("zstd 2", Effort::Zstd(2)),
         ("zstd 3", Effort::Zstd(3)),
-        ("auto, 1st", Effort::Rows),
-        ("auto, 2nd", Effort::DenseRows),
-        ("zstd 6", Effort::Zstd(6)),
-        ("zstd 9", Effort::Zstd(9)),
+        ("auto, usually", Effort::Rows),
+        ("auto, harder", Effort::DenseRows),
+        ("zstd 6: auto, harder", Effort::Zstd(6)),
+        ("zstd 9: auto, hardest", Effort::Zstd(9)),
         ("zstd 12", Effort::Zstd(12)),
         ("gzip 1", Effort::Gzip(1)),
         ("gzip 4", Effort::Gzip(4)),

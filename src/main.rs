@@ -7,6 +7,7 @@ use pgstow::{cli, lambda, memory};
 
 /// The only place that touches the process: its arguments, environment and folder.
 fn main() -> ExitCode {
+    give_large_buffers_back();
     // Bytes that are not UTF-8 become U+FFFD, so that a setting is refused rather than not seen.
     let env: BTreeMap<String, String> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
@@ -19,6 +20,22 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// The C library's allocator learns from the first large buffer that is freed to keep them, in a heap for
+/// each thread: with buffers of megabytes that go from thread to thread that is half as much again as is
+/// in use. A threshold that was set, it does not change.
+#[cfg(target_env = "gnu")]
+fn give_large_buffers_back() {
+    const THRESHOLD: libc::c_int = 1 << 20;
+    // SAFETY: it sets a number, and no other thread is there yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD);
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn give_large_buffers_back() {}
 
 fn start(env: BTreeMap<String, String>) -> Result<u8> {
     let working_dir = std::env::current_dir()

@@ -14,6 +14,7 @@ mod level;
 mod pieces;
 mod pump;
 mod ranges;
+mod spare;
 
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -422,14 +422,9 @@ fn refused(refusal: Refusal, what: &str) -> Error {
             error
         };
     }
-    if state.starts_with("08") || state.starts_with("57P") || state.starts_with("53") {
+    let of_the_session = ["08", "57P", "53", "40001"];
+    if of_the_session.iter().any(|start| state.starts_with(start)) {
         return Error::new(Code::ConnErr, text).hint(error.hint_text().to_owned());
-    }
-    if state == "40001" {
-        return Error::new(Code::ConnErr, text).hint(
-            "on a standby, replay gives way to a backup only for so long: raise max_standby_streaming_delay, or turn \
-             hot_standby_feedback on, or back up the primary",
-        );
     }
     Error::new(Code::PgDumpErr, text)
 }

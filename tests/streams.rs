@@ -18,5 +18,9 @@ mod memory;
 mod busy;
 #[path = "streams/failing.rs"]
 mod failing;
+#[path = "streams/pooling.rs"]
+mod pooling;
 #[path = "streams/same.rs"]
 mod same;
+#[path = "streams/standby.rs"]
+mod standby;

@@ -121,10 +121,8 @@ impl Assembly {
                 }
                 Item::Content(content, stream) => self.content(&Bytes::from(content), stream)?,
                 Item::Squeezed(answer, stream) => {
-                    let began = Instant::now();
-                    let squeezed = answer.recv();
-                    self.waited.for_workers(began);
-                    let squeezed = squeezed
+                    let squeezed = answer
+                        .recv()
                         .map_err(|_| Ended::Failed(Error::internal("a compression thread died")))?
                         .map_err(|error| Ended::Failed(Error::internal("compression failed").source(error)))?;
                     self.squeezed(&squeezed, stream)?;
@@ -209,7 +207,7 @@ impl Assembly {
         self.sent += bytes.len() as u64;
         let began = Instant::now();
         let sent = self.outlets.send(bytes);
-        self.waited.for_stores(began);
+        self.waited.since(began);
         sent
     }
 }

@@ -1,77 +1,61 @@
 //! How hard to compress, when nobody has said it: as hard as there is time for. While the store is
 //! what everybody waits for, the processor's time costs nothing and fewer bytes save some; as soon
-//! as the workers are what is waited for, the cheapest effort is right.
+//! as no processor has time to spare, the cheapest effort is right.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::spare::Clocks;
 use crate::compress::{Codec, Effort};
 
-/// How long a rung is tried before the next.
+/// How long a rung is tried before a harder one.
 const TRIAL: Duration = Duration::from_millis(500);
 /// The share of a trial that must have been waiting for the store.
 const WAITING: f64 = 0.6;
-/// How soon, and at which share of waiting for the workers, it comes down.
-const MISTAKE: Duration = Duration::from_millis(100);
-const HURRY: f64 = 0.3;
+/// How often it looks, and with which share of the processors' time left it comes down.
+const LOOK: Duration = Duration::from_millis(100);
+const SHORT: f64 = 0.1;
+/// What must be left for the usual effort, which takes up to half as much time again as the cheapest.
+const ENOUGH: f64 = 0.25;
 
-/// What the assembly has waited for so far.
+/// How long the assembly has waited for the stores to take bytes.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Waited(Arc<Waits>);
-
-#[derive(Debug, Default)]
-struct Waits {
-    stores: AtomicU64,
-    workers: AtomicU64,
-}
+pub(super) struct Waited(Arc<AtomicU64>);
 
 impl Waited {
-    /// For the stores to take bytes.
-    pub(super) fn for_stores(&self, since: Instant) {
-        add(&self.0.stores, since.elapsed());
+    pub(super) fn since(&self, began: Instant) {
+        let nanoseconds = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    /// For a worker to be done with a piece.
-    pub(super) fn for_workers(&self, since: Instant) {
-        add(&self.0.workers, since.elapsed());
+    fn so_far(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
     }
-
-    fn so_far(&self) -> Wait {
-        let read = |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed));
-        Wait {
-            stores: read(&self.0.stores),
-            workers: read(&self.0.workers),
-        }
-    }
-}
-
-fn add(counter: &AtomicU64, time: Duration) {
-    let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    counter.fetch_add(nanoseconds, Ordering::Relaxed);
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Wait {
-    stores: Duration,
-    workers: Duration,
 }
 
 pub(super) struct Level {
-    ladder: Vec<Effort>,
-    rung: usize,
+    rungs: Rungs,
     waited: Waited,
-    since: (Instant, Wait),
+    /// When this trial began, and what had been waited by then.
+    trial: (Clocks, Duration),
+    looked: Instant,
     used: BTreeMap<i32, u64>,
 }
 
 impl Level {
     pub(super) fn new(codec: Codec, waited: Waited) -> Self {
+        let (ladder, usual) = codec.ladder();
+        let now = Clocks::now();
         Self {
-            ladder: codec.ladder(),
-            rung: 0,
-            since: (Instant::now(), waited.so_far()),
+            rungs: Rungs {
+                ladder,
+                usual,
+                now: usual,
+            },
+            trial: (now, waited.so_far()),
+            looked: now.at,
             waited,
             used: BTreeMap::new(),
         }
@@ -79,26 +63,30 @@ impl Level {
 
     /// For the next piece.
     pub(super) fn effort(&mut self, bytes: usize) -> Effort {
-        if self.ladder.len() > 1 {
-            let (now, waited) = (Instant::now(), self.waited.so_far());
-            let (since, before) = self.since;
-            let wait = Wait {
-                stores: waited.stores.saturating_sub(before.stores),
-                workers: waited.workers.saturating_sub(before.workers),
-            };
-            let verdict = judge(now - since, wait);
-            if verdict != Verdict::Undecided {
-                self.since = (now, waited);
-            }
-            self.rung = match verdict {
-                Verdict::Harder => (self.rung + 1).min(self.ladder.len() - 1),
-                Verdict::Cheapest => 0,
-                Verdict::Same | Verdict::Undecided => self.rung,
-            };
+        if self.rungs.ladder.len() > 1 && self.looked.elapsed() >= LOOK {
+            self.look();
         }
-        let effort = self.ladder[self.rung];
+        let effort = self.rungs.effort();
         *self.used.entry(effort.level()).or_default() += bytes as u64;
         effort
+    }
+
+    fn look(&mut self) {
+        let (now, waited) = (Clocks::now(), self.waited.so_far());
+        let (began, before) = self.trial;
+        self.looked = now.at;
+        // What came before the first piece says nothing.
+        if self.used.is_empty() {
+            self.trial = (now, waited);
+            return;
+        }
+        let trial = now.at - began.at;
+        let waiting = waited.saturating_sub(before).as_secs_f64() / trial.as_secs_f64();
+        let verdict = judge(trial, waiting, now.spare_since(began));
+        if verdict != Verdict::Undecided {
+            self.trial = (now, waited);
+        }
+        self.rungs.go(verdict);
     }
 
     /// Bytes of content by level.
@@ -107,26 +95,49 @@ impl Level {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Harder,
+    Usual,
     Same,
     Cheapest,
     Undecided,
 }
 
-fn judge(trial: Duration, wait: Wait) -> Verdict {
-    let share = |time: Duration| time.as_secs_f64() / trial.as_secs_f64();
-    if trial >= MISTAKE && share(wait.workers) >= HURRY {
-        return Verdict::Cheapest;
-    }
-    if trial < TRIAL {
-        return Verdict::Undecided;
-    }
-    if share(wait.stores) >= WAITING {
+/// By the share of the trial that was waiting for the store, and that of the processors' time that
+/// nobody used.
+fn judge(trial: Duration, waiting: f64, spare: f64) -> Verdict {
+    if spare < SHORT {
+        Verdict::Cheapest
+    } else if trial < TRIAL {
+        Verdict::Undecided
+    } else if waiting >= WAITING {
         Verdict::Harder
+    } else if spare >= ENOUGH {
+        Verdict::Usual
     } else {
         Verdict::Same
+    }
+}
+
+struct Rungs {
+    ladder: Vec<Effort>,
+    usual: usize,
+    now: usize,
+}
+
+impl Rungs {
+    fn go(&mut self, verdict: Verdict) {
+        self.now = match verdict {
+            Verdict::Harder => (self.now + 1).min(self.ladder.len() - 1),
+            Verdict::Usual => self.now.max(self.usual),
+            Verdict::Cheapest => 0,
+            Verdict::Same | Verdict::Undecided => self.now,
+        };
+    }
+
+    fn effort(&self) -> Effort {
+        self.ladder[self.now]
     }
 }
 
@@ -134,46 +145,53 @@ fn judge(trial: Duration, wait: Wait) -> Verdict {
 mod tests {
     use super::*;
 
-    fn wait(stores: u64, workers: u64) -> Wait {
-        Wait {
-            stores: Duration::from_millis(stores),
-            workers: Duration::from_millis(workers),
-        }
-    }
-
     #[test]
     fn the_store_makes_it_harder_and_the_processor_cheaper() {
         let ms = Duration::from_millis;
-        assert_eq!(judge(ms(100), wait(100, 0)), Verdict::Undecided, "too early to tell");
-        assert_eq!(judge(ms(600), wait(500, 50)), Verdict::Harder);
-        assert_eq!(judge(ms(600), wait(100, 0)), Verdict::Same, "the database is slow");
-        assert_eq!(judge(ms(120), wait(0, 90)), Verdict::Cheapest, "at once");
-        assert_eq!(judge(ms(20), wait(0, 20)), Verdict::Undecided, "one piece");
+        assert_eq!(judge(ms(100), 1.0, 0.5), Verdict::Undecided, "too early to tell");
+        assert_eq!(judge(ms(600), 0.8, 0.5), Verdict::Harder);
+        assert_eq!(judge(ms(600), 0.2, 0.5), Verdict::Usual, "the database is slow");
+        assert_eq!(
+            judge(ms(600), 0.2, 0.2),
+            Verdict::Same,
+            "and what is harder might be slower"
+        );
+        assert_eq!(judge(ms(120), 0.2, 0.05), Verdict::Cheapest, "at once");
+        assert_eq!(
+            judge(ms(600), 0.9, 0.05),
+            Verdict::Cheapest,
+            "the store has no processor either"
+        );
     }
 
     #[test]
     fn it_climbs_rung_by_rung_to_the_top_and_comes_down_in_one() {
-        let waited = Waited::default();
-        let mut level = Level::new(Codec::AutoZstd, waited.clone());
-        let pass = |level: &mut Level, counter: &AtomicU64| {
-            level.since.0 -= TRIAL;
-            add(counter, TRIAL);
-            level.effort(1)
+        let (ladder, usual) = Codec::AutoZstd.ladder();
+        let mut rungs = Rungs {
+            ladder: ladder.clone(),
+            usual,
+            now: usual,
         };
-        let climbed: Vec<Effort> = (0..5).map(|_| pass(&mut level, &waited.0.stores)).collect();
-        let ladder = Codec::AutoZstd.ladder();
-        assert_eq!(climbed, [ladder[1], ladder[2], ladder[3], ladder[3], ladder[3]]);
-        assert_eq!(pass(&mut level, &waited.0.workers), ladder[0]);
-        assert_eq!(level.used(), BTreeMap::from([(2, 1), (3, 1), (6, 1), (9, 3)]));
+        let mut pass = |verdict| {
+            rungs.go(verdict);
+            rungs.effort()
+        };
+        let climbed = [0; 4].map(|_| pass(Verdict::Harder));
+        assert_eq!(climbed, [ladder[2], ladder[3], ladder[4], ladder[4]]);
+        assert_eq!(pass(Verdict::Usual), ladder[4], "as long as there is time");
+        assert_eq!(pass(Verdict::Cheapest), ladder[0]);
+        assert_eq!(pass(Verdict::Same), ladder[0]);
+        assert_eq!(pass(Verdict::Usual), ladder[1]);
     }
 
     #[test]
     fn what_was_asked_for_stays() {
-        let waited = Waited::default();
-        let mut level = Level::new(Codec::Zstd(5), waited.clone());
-        level.since.0 -= TRIAL;
-        add(&waited.0.stores, TRIAL);
+        let mut level = Level::new(Codec::Zstd(5), Waited::default());
+        level.looked -= TRIAL;
         assert_eq!(level.effort(10), Effort::Zstd(5));
-        assert_eq!(level.used(), BTreeMap::from([(5, 10)]));
+        level.rungs.go(Verdict::Harder);
+        level.rungs.go(Verdict::Cheapest);
+        assert_eq!(level.effort(10), Effort::Zstd(5));
+        assert_eq!(level.used(), BTreeMap::from([(5, 20)]));
     }
 }

@@ -422,6 +422,11 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
 
 const POOLER: &str = "a connection pooler is in the way: connect to the server itself, or to a pool in session mode";
 
+pub(super) const LOCKS: &str = "each table takes a lock, and the server has no room for more: raise \
+                                max_locks_per_transaction, and restart it";
+pub(super) const REPLAY: &str = "on a standby, replay gives way to a backup only for so long: raise \
+                                 max_standby_streaming_delay, or turn hot_standby_feedback on, or back up the primary";
+
 pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
     let code = state.code();
     // PgBouncer reports failed logins as a protocol violation.
@@ -439,6 +444,9 @@ pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
         "3D000" => Error::new(Code::ConnErr, text).hint("check the database's name; `psql -l` lists them all"),
         "53300" => Error::new(Code::ConnErr, text)
             .hint("the server has no free connection: a backup needs two; run it later, or raise max_connections"),
+        "53200" => Error::new(Code::ConnErr, text).hint(LOCKS),
+        // We only read, so nothing but replay can be in conflict with us.
+        "40001" => Error::new(Code::ConnErr, text).hint(REPLAY),
         "57P03" => Error::new(Code::ConnErr, text).hint("the server is starting up or shutting down; run it again"),
         "42501" => Error::new(Code::Permission, text),
         // Prepared statements that went to different servers, or a pooler's own complaint.

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment};
+use super::connection::{LOCKS, REPLAY};
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};
 use crate::settings::{self, Format};
@@ -232,6 +233,12 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
             lock_wait.as_secs()
         );
         return (Code::PgDumpErr, Some(hint));
+    }
+    if says(&["max_locks_per_transaction"]) {
+        return (Code::PgDumpErr, Some(LOCKS.into()));
+    }
+    if says(&["conflict with recovery"]) {
+        return (Code::ConnErr, Some(REPLAY.into()));
     }
     if says(&["snapshot"]) && says(&["SET TRANSACTION SNAPSHOT"]) {
         let hint = "pg_dump reached another server than our own session, or that session was cut: connect to one \

@@ -192,13 +192,8 @@ impl Session {
     /// moved to another server process, or share one with a second client of ours.
     async fn refuse_shared_session(&self) -> Result<()> {
         let failed = |error| self.error("cannot look at our own session", &error);
-        let row = self
-            .client
-            .query_one("SELECT inet_client_port()", &[])
-            .await
-            .map_err(failed)?;
-        let seen: Option<i32> = row.try_get(0).map_err(failed)?;
-        if seen.is_some() && seen == self.local_port.map(i32::from) {
+        let seen = told(&self.client, "SELECT inet_client_port()").await.map_err(failed)?;
+        if seen.is_some() && seen == self.local_port.map(|port| port.to_string()) {
             // The server sees our own end of the line: nobody is in between.
             return Ok(());
         }
@@ -291,24 +286,37 @@ impl Session {
 
 /// Whether two sessions are not served by one process each, all the time.
 async fn shares_processes(first: &Client, second: &Client) -> Result<bool, tokio_postgres::Error> {
-    let mine = process(first).await?;
+    let ours = (process(first).await?, process(second).await?);
+    // A pool of one connection would let nobody in beside the other's transaction.
+    if ours.0 == ours.1 {
+        return Ok(true);
+    }
     for _ in 0..POOL_ROUNDS {
-        // While the second holds a connection of a pool, the first may be given another; after
-        // it, the second may be given the first's.
+        // Each takes a connection; the first's goes back last. A pool that gives out what came back
+        // last then gives it to the second, and one that gives out what came back first, another.
         second.batch_execute("BEGIN").await?;
-        let again = process(first).await?;
+        first.batch_execute("BEGIN").await?;
+        let during = (process(first).await?, process(second).await?);
         second.batch_execute("ROLLBACK").await?;
-        if again != mine || process(second).await? == mine {
+        first.batch_execute("ROLLBACK").await?;
+        let theirs = process(second).await?;
+        let after = (process(first).await?, theirs);
+        if during != ours || after != ours {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// The server process that serves a session. In one message: a prepared statement would be two,
-/// and a pool may answer each from elsewhere.
+/// The server process that serves a session.
 async fn process(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
-    let messages = client.simple_query("SELECT pg_backend_pid()").await?;
+    told(client, "SELECT pg_backend_pid()").await
+}
+
+/// What one question gives, in one message: a prepared statement would be three, and a pool may answer
+/// each from elsewhere.
+async fn told(client: &Client, question: &str) -> Result<Option<String>, tokio_postgres::Error> {
+    let messages = client.simple_query(question).await?;
     Ok(messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,

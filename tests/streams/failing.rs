@@ -154,6 +154,37 @@ fn too_few_connections_mean_fewer_streams_and_the_report_says_so() {
     }
 }
 
+/// pg_dump alone needs as many: there is no way round, but for a larger table of locks.
+#[test]
+fn no_room_for_the_locks_is_said_with_the_setting_that_helps() {
+    let server = OwnServer::start_with(
+        17,
+        &[
+            "max_connections=10",
+            "max_locks_per_transaction=10",
+            "max_wal_senders=0",
+            "autovacuum=off",
+        ],
+    );
+    let database = server.database("many");
+    for hundred in 0..40 {
+        database.sql(&format!(
+            "DO $$BEGIN FOR i IN 1..100 LOOP EXECUTE 'CREATE TABLE t_{hundred}_' || i || ' (a int)'; END LOOP; END$$"
+        ));
+    }
+    let site = Site::new();
+    for jobs in ["1", "2"] {
+        let told = fail(site.backup(&database.url()).args(["--jobs", jobs]), "PG_DUMP_ERR", 20);
+        assert!(
+            told.hint.contains("max_locks_per_transaction"),
+            "{} {}",
+            told.message,
+            told.hint
+        );
+    }
+    site.assert_nothing_is_left_of(&database);
+}
+
 #[test]
 fn a_table_locked_for_longer_than_the_lock_wait_is_pg_dump_err_with_a_hint() {
     let (site, database) = (Site::new(), Database::fresh(15));

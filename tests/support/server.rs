@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -31,16 +31,9 @@ impl OwnServer {
 
     /// With further settings, as `name=value`.
     pub fn start_with(major: u32, settings: &[&str]) -> Self {
-        // Not in the target folder: the user `postgres` must be able to get there.
-        let folder = tempfile::Builder::new()
-            .prefix("pgstow-server-")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let folder = folder();
         fs::write(folder.path().join("password"), PASSWORD).unwrap();
-        if let Some((uid, gid)) = postgres_user() {
-            chown(folder.path(), Some(uid), Some(gid)).unwrap();
-            chown(folder.path().join("password"), Some(uid), Some(gid)).unwrap();
-        }
+        give_to_postgres(&folder.path().join("password"));
         let data = folder.path().join("data");
         let mut initdb = as_postgres(major, "initdb");
         initdb.args([
@@ -58,7 +51,26 @@ impl OwnServer {
                 .arg("-D")
                 .arg(&data),
         );
+        Self::launch(major, folder, settings)
+    }
 
+    /// A standby that follows this server.
+    pub fn standby(&self, settings: &[&str]) -> Self {
+        let folder = folder();
+        let mut base = as_postgres(self.major, "pg_basebackup");
+        base.args([
+            "-d",
+            &self.url(),
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+        ]);
+        succeed(base.arg("-D").arg(folder.path().join("data")));
+        Self::launch(self.major, folder, settings)
+    }
+
+    fn launch(major: u32, folder: TempDir, settings: &[&str]) -> Self {
+        let data = folder.path().join("data");
         // Somebody may take the port between our finding it free and the server's taking it.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -141,6 +153,16 @@ impl OwnServer {
     }
 }
 
+/// Not in the target folder: the user `postgres` must be able to get there.
+fn folder() -> TempDir {
+    let folder = tempfile::Builder::new()
+        .prefix("pgstow-server-")
+        .tempdir_in("/tmp")
+        .unwrap();
+    give_to_postgres(folder.path());
+    folder
+}
+
 impl Drop for OwnServer {
     fn drop(&mut self) {
         self.end(Signal::QUIT);
@@ -168,7 +190,7 @@ fn answers(major: u32, port: u16, postmaster: &mut Child) -> bool {
 
 /// Uid and gid of the user `postgres`, if it is us who must become it: PostgreSQL refuses to run
 /// as root.
-fn postgres_user() -> Option<(u32, u32)> {
+pub fn postgres_user() -> Option<(u32, u32)> {
     geteuid().is_root().then(|| {
         let id = |option| {
             run(Command::new("id").args([option, "postgres"]))
@@ -179,6 +201,12 @@ fn postgres_user() -> Option<(u32, u32)> {
         };
         (id("-u"), id("-g"))
     })
+}
+
+fn give_to_postgres(path: &Path) {
+    if let Some((uid, gid)) = postgres_user() {
+        chown(path, Some(uid), Some(gid)).unwrap();
+    }
 }
 
 fn as_postgres(major: u32, name: &str) -> Command {
