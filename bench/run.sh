@@ -6,6 +6,7 @@
 #   BENCH_ONLY="giant-1gb mixed-1gb"    these cases of bench/cases.py alone [default: all]
 #   BENCH_FRESH=1        measure what has been measured before as well
 #   BENCH_PGSTOW=PATH    another binary [default: a release build of this tree]
+#   BENCH_PROFILE="giant-1gb pgstow 2"  sample this case and way alone, and draw a flame graph
 #
 # What is measured is kept in target/bench/results: a run that was interrupted goes on. While not all
 # of it has been measured, what there is goes to target/bench/performance.md.
@@ -18,10 +19,15 @@ export PYTHONDONTWRITEBYTECODE=1
 MAJOR=${BENCH_MAJOR:-17}
 BENCH=$ROOT/target/bench
 scripts/tools.sh postgres majors s3 aws bench
+if [ -n "${BENCH_PROFILE:-}" ]; then
+    scripts/tools.sh profile
+    # The same program, with its names left in.
+    export CARGO_PROFILE_RELEASE_STRIP=none CARGO_TARGET_DIR=$BENCH/profiled
+fi
 if [ -z "${BENCH_PGSTOW:-}" ]; then
     say "building pgstow (release)"
     cargo build --locked --release --quiet
-    BENCH_PGSTOW=$ROOT/target/release/pgstow
+    BENCH_PGSTOW=${CARGO_TARGET_DIR:-$ROOT/target}/release/pgstow
 fi
 
 trap 'scripts/services.sh stop --into "$BENCH/services"' EXIT
@@ -37,9 +43,13 @@ export BENCH_SERVICES=$BENCH/services BENCH_POSTGRES=pg$MAJOR
     -c "ALTER SYSTEM SET checkpoint_timeout = '1d'" -c 'SELECT pg_reload_conf()' >/dev/null
 
 # Encryption on the loopback would cost all of them the same, and tell nothing.
-bench/cases.py --server "${!url}" --options 'sslmode=disable' --postgres "${!bin}" --major "$MAJOR" \
-    --pgstow "$BENCH_PGSTOW" --aws "$PGSTOW_TEST_AWSCLI" --results "$BENCH/results" --only "${BENCH_ONLY:-}" \
-    ${BENCH_FRESH:+--fresh}
+common=(--server "${!url}" --options 'sslmode=disable' --postgres "${!bin}" --pgstow "$BENCH_PGSTOW" --aws "$PGSTOW_TEST_AWSCLI")
+if [ -n "${BENCH_PROFILE:-}" ]; then
+    read -r database way <<<"$BENCH_PROFILE"
+    bench/profile.py "${common[@]}" --database "$database" --way "$way" --plots docs/performance --inferno "$TOOLS/inferno-$INFERNO/bin"
+    exit
+fi
+bench/cases.py "${common[@]}" --major "$MAJOR" --results "$BENCH/results" --only "${BENCH_ONLY:-}" ${BENCH_FRESH:+--fresh}
 if [ ! -s "$BENCH/results/levels.txt" ] || [ -n "${BENCH_FRESH:-}" ]; then
     say "measuring the levels"
     cargo bench --locked --quiet --bench levels >"$BENCH/levels.new"

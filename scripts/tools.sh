@@ -17,6 +17,7 @@
 #   elf        readelf
 #   rust       cargo-nextest
 #   bench      zstd, pigz, restic and GNU time
+#   profile    perf, inferno
 #
 # Quick when all is there. What is half there is made anew: every tool is put together beside
 # its place and moved into it when it is whole.
@@ -194,6 +195,13 @@ rust() {
 
 bench() { apt_install zstd time pigz restic; }
 
+profile() {
+    command -v perf >/dev/null || apt_install linux-perf
+    [ -x "$TOOLS/inferno-$INFERNO/bin/inferno-flamegraph" ] && return
+    say "installing inferno $INFERNO (built from source)"
+    quietly cargo install -q --locked inferno --version "$INFERNO" --root "$TOOLS/inferno-$INFERNO"
+}
+
 checkov() { venv "$CHECKOV_VENV" "$ROOT/scripts/requirements/checkov.txt"; }
 
 deploy() {
@@ -242,7 +250,7 @@ flock 9
 [ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | bench | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
+    postgres | majors | s3 | aws | lambda | iac | rust | bench | profile | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done

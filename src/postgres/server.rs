@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::timeout;
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use super::Session;
@@ -34,7 +36,8 @@ pub struct ServerInfo {
 const OLDEST_MAJOR: u32 = 12;
 
 /// A pool with several idle connections may give each client its own for a while.
-const POOL_ROUNDS: usize = 8;
+const POOL_ROUNDS: usize = 3;
+const POOL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a snapshot sees; known to the server as `id` while its session lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -188,8 +191,8 @@ impl Session {
     }
 
     /// A pooler in transaction mode gives our statements, and pg_dump's, whichever connection is
-    /// free: session settings get lost, or into other people's sessions. It shows when we are
-    /// moved to another server process, or share one with a second client of ours.
+    /// free: session settings get lost, or into other people's sessions. It shows when one of two
+    /// clients of ours is moved to another server process, or shares the other's.
     async fn refuse_shared_session(&self) -> Result<()> {
         let failed = |error| self.error("cannot look at our own session", &error);
         let seen = told(&self.client, "SELECT inet_client_port()").await.map_err(failed)?;
@@ -197,11 +200,20 @@ impl Session {
             // The server sees our own end of the line: nobody is in between.
             return Ok(());
         }
-        let second = self.connect_again().await?;
-        let shared = shares_processes(&self.client, &second.client).await;
-        // It must not still hold a connection when pg_dump asks for one.
-        second.close().await;
-        if shared.map_err(failed)? {
+        // PgBouncer 1.18 leaves to a client for good what it had to wait for: so that neither of the two
+        // has to, one that goes before them leaves its connection to the pool.
+        self.connect_again().await?.close().await;
+        let one = self.connect_again().await?;
+        // Where there is no room for a third, this session must do.
+        let other = self.connect_again().await.ok();
+        let second = other.as_ref().unwrap_or(self);
+        let shared = timeout(POOL_PATIENCE, shares_processes(&one.client, &second.client)).await;
+        // They must not still hold connections when pg_dump asks for one.
+        one.close().await;
+        if let Some(other) = other {
+            other.close().await;
+        }
+        if shared.unwrap_or(Ok(false)).map_err(failed)? {
             return Err(Error::new(
                 Code::ConnErr,
                 "the connection goes through a pooler that shares sessions (PgBouncer in transaction mode, or the like)",
