@@ -82,6 +82,7 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams() {
         let database = Database::fresh(major);
         database.sql(LARGE);
         database.sql("CREATE TABLE little AS SELECT i, md5(i::text) AS a FROM generate_series(1, 1000) i");
+        let copy = database.copy();
         let info = ConnectionInfo::parse_url(&database.url()).unwrap();
         let settings = postgres_settings(major);
         let session = Session::connect(&info, &settings).await.unwrap();
@@ -144,9 +145,6 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams() {
         session.close().await;
 
         // What pg_dump gives of the same rows, in a copy of the database as it was.
-        let copy = Database::fresh(major);
-        copy.sql(LARGE);
-        copy.sql("CREATE TABLE little AS SELECT i, md5(i::text) AS a FROM generate_series(1, 1000) i");
         let info = ConnectionInfo::parse_url(&copy.url()).unwrap();
         let session = Session::connect(&info, &settings).await.unwrap();
         let snapshot = session.export_snapshot().await.unwrap();

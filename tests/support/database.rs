@@ -44,16 +44,27 @@ impl Database {
 
     /// On a server of the test's own.
     pub fn on(major: u32, server: &str, prefix: &str) -> Self {
+        Self::from_template(major, server, prefix, "template0")
+    }
+
+    /// Another one with the same pages, while nobody is connected to this one. The same statements
+    /// would not always put every row into the same place.
+    pub fn copy(&self) -> Self {
+        Self::from_template(self.major, &self.server, "copy", &self.name)
+    }
+
+    fn from_template(major: u32, server: &str, prefix: &str, template: &str) -> Self {
         let database = Self {
             major,
             name: format!("{prefix}_{}", unique_word()),
             server: server.to_owned(),
         };
-        psql(
-            major,
-            server,
-            &format!("CREATE DATABASE {} TEMPLATE template0", quoted(&database.name)),
+        let script = format!(
+            "CREATE DATABASE {} TEMPLATE {}",
+            quoted(&database.name),
+            quoted(template)
         );
+        psql(major, server, &script);
         database
     }
 
