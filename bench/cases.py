@@ -32,6 +32,8 @@ class Case:
     tables: int = 1
     back: bool = False
     requests: tuple = ()
+    # Beside pgBackRest, on the server that it can read.
+    physical: bool = False
     # Roughly, for the plan that is printed first.
     minutes: float = 1
 
@@ -46,6 +48,7 @@ PLAN = [
     *(Case(f"many-{tables}", "many", 1, [FLOOR, "pgstow 1", "pgstow 2"], ["pg_dump"] if tables == 10000 else [],
            tables=tables, rounds=2, minutes=2) for tables in (10, 100, 1000, 10000)),
     *(Case(f"giant-{gb}gb", "giant", gb, [FLOOR, "zstd", "pgstow 2"], [], minutes=gb * 1.3) for gb in (2, 4, 8)),
+    Case("physical-1gb", "giant", 1, [FLOOR, "pgbackrest 2", "pgstow 2"], [], physical=True, minutes=2),
 ]
 
 
@@ -104,6 +107,7 @@ def main():
     for name in ("server", "options", "postgres", "pgstow", "aws", "results", "only"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--major", type=int, required=True)
+    parser.add_argument("--physical", action="store_true")
     parser.add_argument("--fresh", action="store_true")
     options = parser.parse_args()
 
@@ -112,7 +116,7 @@ def main():
     if unknown := set(only) - known:
         sys.exit(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     results = Path(options.results)
-    due = [case for case in PLAN if not only or case.name in only]
+    due = [case for case in PLAN if case.physical == options.physical and (not only or case.name in only)]
     due = [case for case in due if options.fresh or not (results / f"{case.name}.json").exists()]
     print(f"{len(due)} cases, about {sum(case.minutes for case in due):.0f} minutes", file=sys.stderr)
     bench = Bench(options)

@@ -4,6 +4,7 @@ graph. Started by bench/run.sh, which brings the servers."""
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,11 @@ def draw(samples, title, picture, inferno):
     # Idle processors are no cost.
     busy = b"".join(line for line in folded.stdout.splitlines(keepends=True) if not line.startswith(b"swapper"))
     flame = [f"{inferno}/inferno-flamegraph", "--title", title, "--width", "1200", "--minwidth", "0.6", "--hash"]
-    picture.write_bytes(subprocess.run(flame, input=busy, check=True, capture_output=True).stdout)
+    drawn = subprocess.run(flame, input=busy, check=True, capture_output=True).stdout.decode()
+    # A picture, without the program to search in it.
+    for rest in (r"<script.*?</script>", r"<!--.*?-->", r' onload="[^"]*"', r'<text [^>]*id="(search|unzoom|matched)".*?</text>'):
+        drawn = re.sub(rest, "", drawn, flags=re.DOTALL)
+    picture.write_text(drawn)
     shares(busy)
 
 

@@ -18,6 +18,7 @@ NAMES = {
     "zstd": "`pg_dump -Fc -Z0 \\| zstd -T0 -1 \\| aws s3 cp -`",
     "pigz": "`pg_dump -Fc -Z0 \\| pigz \\| aws s3 cp -`",
     "directory 2": "`pg_dump -Fd -j2`, `aws s3 sync`",
+    "pgbackrest 2": "pgBackRest, 2 processes, zst",
     "restic": "`pg_dump -Fc -Z0 \\| restic backup --stdin`",
 }
 DATABASES = {
@@ -66,7 +67,7 @@ class Report:
 
     def there(self):
         for case, data in self.cases.items():
-            if data["database"] == "many" or not case.endswith("-1gb"):
+            if data["database"] == "many" or not case.endswith("-1gb") or case == "physical-1gb":
                 continue
             dump = self.wall(case, "pg_dump")
             rows = []
@@ -86,6 +87,17 @@ class Report:
             bars = [(label(way), median(runs, "wall"), *(f(run["wall"] for run in runs) for f in (min, max)))
                     for way, runs in sorted(data["there"].items(), key=lambda item: median(item[1], "wall"))]
             self.figure(f"there-{data['database']}.svg", plot.bars, f"The way there: {what}, {data['gb']:g} GB", "wall, seconds", bars)
+
+    def physical(self):
+        data = self.cases.get("physical-1gb")
+        if data:
+            self.parts.append(
+                f"### A physical backup, for orientation\n\nPostgreSQL {data['major']}, one table of 1 GB of COPY text. pgBackRest copies "
+                "the server's files, indexes and all, from the server's own disk, and has to use TLS. The archives of pg_dump 15 know "
+                "gzip alone, so that is what pgstow takes here.\n")
+            rows = [[name(way), span(runs, "wall"), f"{median(runs, 'cpu'):.1f}", f"{median(runs, 'server_cpu'):.1f}",
+                     f"{median(runs, 's3_cpu'):.1f}", f"{median(runs, 'stored') / 1e6:.1f}"] for way, runs in data["there"].items()]
+            self.parts.append(table(["way", "wall s", "client CPU s", "server CPU s", "S3 CPU s", "stored MB"], rows))
 
     def growth(self):
         sizes = [size for size in (1, 2, 4, 8) if f"giant-{size}gb" in self.cases]
@@ -221,12 +233,12 @@ class Report:
         self.parts.append(table(["where", "hours", "$ per run"], [[what, f"{h:.2f}", f"{d:.3f}"] for what, h, d in model.prices(cost)]))
 
     def text(self):
-        first = next(iter(self.cases.values()), None)
+        first = next((data for case, data in self.cases.items() if case != "physical-1gb"), None)
         if first is None:
             sys.exit("nothing has been measured yet")
         self.parts.append(f"PostgreSQL {first['major']}, SeaweedFS and the clients share {first['cores']} cores ({first['machine']}); "
                           f"{first['date']}. Medians, with the range where there were several rounds.\n")
-        for part in (self.targets, self.there, self.growth, self.back, self.efforts, self.larger):
+        for part in (self.targets, self.there, self.physical, self.growth, self.back, self.efforts, self.larger):
             part()
         return "\n\n".join(part.strip("\n") for part in self.parts)
 

@@ -17,6 +17,8 @@ cd "$ROOT"
 export PYTHONDONTWRITEBYTECODE=1
 
 MAJOR=${BENCH_MAJOR:-17}
+# The last that Debian's pgBackRest reads.
+PHYSICAL=15
 BENCH=$ROOT/target/bench
 scripts/tools.sh postgres majors s3 aws bench
 if [ -n "${BENCH_PROFILE:-}" ]; then
@@ -32,24 +34,33 @@ fi
 
 trap 'scripts/services.sh stop --into "$BENCH/services"' EXIT
 mkdir -p "$BENCH"
-scripts/services.sh start --into "$BENCH/services" --owner $$ "pg$MAJOR" s3
+mapfile -t servers < <(printf 'pg%s\n' "$MAJOR" "$PHYSICAL" | sort -u)
+scripts/services.sh start --into "$BENCH/services" --owner $$ "${servers[@]}" s3+tls
 # shellcheck source=/dev/null
 . "$BENCH/services/env"
-url="PGSTOW_TEST_PG${MAJOR}_URL"
-bin="PGSTOW_TEST_PG_BIN_$MAJOR"
-export BENCH_SERVICES=$BENCH/services BENCH_POSTGRES=pg$MAJOR
-# So that no checkpoint and no autovacuum falls into a measured run.
-"${!bin}/psql" -X -q -d "${!url}" -c 'ALTER SYSTEM SET autovacuum = off' -c "ALTER SYSTEM SET max_wal_size = '16GB'" \
-    -c "ALTER SYSTEM SET checkpoint_timeout = '1d'" -c 'SELECT pg_reload_conf()' >/dev/null
+export BENCH_SERVICES=$BENCH/services
 
-# Encryption on the loopback would cost all of them the same, and tell nothing.
-common=(--server "${!url}" --options 'sslmode=disable' --postgres "${!bin}" --pgstow "$BENCH_PGSTOW" --aws "$PGSTOW_TEST_AWSCLI")
+# A program of the benchmark, on the server of one major.
+with_server() {
+    local major=$1 program=$2 url="PGSTOW_TEST_PG${1}_URL" bin="PGSTOW_TEST_PG_BIN_$1"
+    shift 2
+    # So that no checkpoint and no autovacuum falls into a measured run.
+    "${!bin}/psql" -X -q -d "${!url}" -c 'ALTER SYSTEM SET autovacuum = off' -c "ALTER SYSTEM SET max_wal_size = '16GB'" \
+        -c "ALTER SYSTEM SET checkpoint_timeout = '1d'" -c 'SELECT pg_reload_conf()' >/dev/null
+    # Encryption on the loopback would cost all of them the same, and tell nothing.
+    BENCH_POSTGRES=pg$major "$program" --server "${!url}" --options 'sslmode=disable' --postgres "${!bin}" \
+        --pgstow "$BENCH_PGSTOW" --aws "$PGSTOW_TEST_AWSCLI" "$@"
+}
 if [ -n "${BENCH_PROFILE:-}" ]; then
     read -r database way <<<"$BENCH_PROFILE"
-    bench/profile.py "${common[@]}" --database "$database" --way "$way" --plots docs/performance --inferno "$TOOLS/inferno-$INFERNO/bin"
+    with_server "$MAJOR" bench/profile.py --database "$database" --way "$way" --plots docs/performance --inferno "$TOOLS/inferno-$INFERNO/bin"
     exit
 fi
-bench/cases.py "${common[@]}" --major "$MAJOR" --results "$BENCH/results" --only "${BENCH_ONLY:-}" ${BENCH_FRESH:+--fresh}
+for kind in "$MAJOR" "$PHYSICAL --physical"; do
+    read -ra kind <<<"$kind"
+    with_server "${kind[0]}" bench/cases.py --major "${kind[@]}" --results "$BENCH/results" --only "${BENCH_ONLY:-}" \
+        ${BENCH_FRESH:+--fresh}
+done
 if [ ! -s "$BENCH/results/levels.txt" ] || [ -n "${BENCH_FRESH:-}" ]; then
     say "measuring the levels"
     cargo bench --locked --quiet --bench levels >"$BENCH/levels.new"

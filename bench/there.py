@@ -1,7 +1,11 @@
 """The ways there: a database into the object store, by stock pipelines, by other tools, and by
 pgstow."""
 
+import os
+import shlex
+import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from counting import CountingProxy
 from measuring import BUCKET, Contestant, figures, in_turn, measure
@@ -49,6 +53,31 @@ class Ways:
         # A repository is made once, not for each backup, and its key costs a second and a half.
         init = "restic init --quiet --repository-version 2"
         return Contestant(name, f"{dump} | {backup}", environment, prepare=init)
+
+    def pgbackrest(self, name, processes):
+        """The server's files, all of them, read where they lie."""
+        scratch = Path(os.environ["BENCH_SERVICES"], "scratch").read_text().strip()
+        place = urlsplit(self.options.server)
+        settings = {
+            "pg1-path": f"{scratch}/{os.environ['BENCH_POSTGRES']}", "pg1-socket-path": f"{scratch}/{os.environ['BENCH_POSTGRES']}",
+            "pg1-port": place.port, "pg1-user": place.username, "log-path": scratch, "lock-path": f"{scratch}/lock",
+            "log-level-file": "off", "log-level-console": "error", "archive-check": "n", "start-fast": "y", "process-max": processes,
+            "compress-type": "zst", "repo1-type": "s3", "repo1-path": "/pgbackrest", "repo1-s3-bucket": BUCKET,
+            "repo1-s3-endpoint": "127.0.0.1", "repo1-s3-region": "us-east-1", "repo1-s3-uri-style": "path",
+            "repo1-storage-port": os.environ["PGSTOW_TEST_S3_TLS_PORT"], "repo1-storage-verify-tls": "n",
+            "repo1-s3-key": self.s3.environment["AWS_ACCESS_KEY_ID"],
+            "repo1-s3-key-secret": self.s3.environment["AWS_SECRET_ACCESS_KEY"],
+        }
+        file = Path(scratch, "pgbackrest.conf")
+        file.write_text("[bench]\n" + "".join(f"{key}={value}\n" for key, value in settings.items()))
+        command = ["pgbackrest", "--config", str(file), "--stanza", "bench"]
+        if os.geteuid() == 0:
+            shutil.chown(file, "postgres", "postgres")
+            command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *command]
+        file.chmod(0o600)
+        environment = {"PGPASSWORD": place.password, "PWD": "/"}
+        prepare = f"cd / && {shlex.join(command)} stanza-create"
+        return Contestant(name, f"cd / && exec {shlex.join(command)} --type=full backup", environment, prepare=prepare)
 
     def floor(self, name, _):
         dump = f"'{self.options.postgres}/pg_dump' -Fc -Z0 -d '{self.options.database}' > /dev/null"

@@ -102,7 +102,7 @@ record_postgres() {
 }
 
 start_s3() {
-    local s3=$1 master=$2 volume=$3 filer=$4 access_key secret_key reader_key reader_secret name
+    local s3=$1 master=$2 volume=$3 filer=$4 access_key secret_key reader_key reader_secret name tls=()
     [ -x "$WEED" ] || die "SeaweedFS is not in $WEED: run scripts/tools.sh"
     access_key=pgstow-test
     secret_key=$(openssl rand -hex 20)
@@ -116,12 +116,17 @@ start_s3() {
  {"name": "reader", "credentials": [{"accessKey": "$reader_key", "secretKey": "$reader_secret"}],
   "actions": ["Read", "List"]}]}
 JSON
+    # For clients that will have nothing else.
+    if [ -n "${5:-}" ]; then
+        tls=(-s3.port.https="$5" -s3.cert.file="$SCRATCH/tls/server.crt" -s3.key.file="$SCRATCH/tls/server.key")
+        export_value PGSTOW_TEST_S3_TLS_PORT "$5"
+    fi
     # Without a key for it, asking for server-side encryption is answered with 500.
     # And every test has a bucket, for each of which it would make seven volumes at once.
     WEED_S3_SSE_KEK=$(openssl rand -hex 32) WEED_MASTER_VOLUME_GROWTH_COPY_1=1 launch s3 "$WEED" -logtostderr server -dir="$SCRATCH/s3" \
         -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.port="$master" -volume.port="$volume" -filer.port="$filer" \
         -filer -s3 -s3.port="$s3" -s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false \
-        -s3.config="$SCRATCH/s3.json" -master.volumeSizeLimitMB=1024 -volume.max=10000 -master.telemetry=false
+        -s3.config="$SCRATCH/s3.json" ${tls[@]+"${tls[@]}"} -master.volumeSizeLimitMB=1024 -volume.max=10000 -master.telemetry=false
     # It leaves these behind in /tmp when it is killed.
     for name in "filer-$filer" "filer-grpc-$((filer + 10000))" "master-grpc-$((master + 10000))" \
         "volume-grpc-$((volume + 10000))" "s3-$s3" "s3-grpc-$((s3 + 10000))"; do
@@ -164,11 +169,12 @@ start() {
     [ "$(id -u)" != 0 ] || chown -R postgres: "$SCRATCH"
 
     local ports service major starting=()
-    read -ra ports <<<"$(python3 "$ROOT/scripts/net.py" ports 9)"
+    read -ra ports <<<"$(python3 "$ROOT/scripts/net.py" ports 10)"
     AWAITED=()
     for service in "$@"; do
         case $service in
         s3) start_s3 "${ports[@]:4:4}" ;;
+        s3+tls) start_s3 "${ports[@]:4:4}" "${ports[9]}" ;;
         aws) start_aws "${ports[8]}" ;;
         pg15 | pg16 | pg17 | pg18)
             major=${service#pg}

@@ -16,7 +16,7 @@
 #   zig        cargo-zigbuild and zig                         (a virtual environment)
 #   elf        readelf
 #   rust       cargo-nextest
-#   bench      zstd, pigz, restic and GNU time
+#   bench      zstd, pigz, restic, pgBackRest and GNU time
 #   profile    perf, inferno
 #
 # Quick when all is there. What is half there is made anew: every tool is put together beside
@@ -193,7 +193,7 @@ rust() {
     quietly cargo install -q --locked cargo-nextest --version "$CARGO_NEXTEST"
 }
 
-bench() { apt_install zstd time pigz restic; }
+bench() { apt_install zstd time pigz restic pgbackrest; }
 
 profile() {
     command -v perf >/dev/null || apt_install linux-perf
