@@ -19,6 +19,8 @@ def draw(samples, title, picture, inferno):
     """Whoever has no frame pointers has short stacks: the leaves count."""
     script = subprocess.Popen(["perf", "script", "-i", str(samples)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     folded = subprocess.run([f"{inferno}/inferno-collapse-perf"], stdin=script.stdout, check=True, capture_output=True)
+    if script.wait() != 0:
+        sys.exit("perf could not read its samples")
     # Idle processors are no cost.
     busy = b"".join(line for line in folded.stdout.splitlines(keepends=True) if not line.startswith(b"swapper"))
     flame = [f"{inferno}/inferno-flamegraph", "--title", title, "--width", "1200", "--minwidth", "0.6", "--hash"]

@@ -75,7 +75,7 @@ class Ways:
             shutil.chown(file, "postgres", "postgres")
             command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *command]
         file.chmod(0o600)
-        environment = {"PGPASSWORD": place.password, "PWD": "/"}
+        environment = {"PGPASSWORD": place.password}
         prepare = f"cd / && {shlex.join(command)} stanza-create"
         return Contestant(name, f"cd / && exec {shlex.join(command)} --type=full backup", environment, prepare=prepare)
 

@@ -37,7 +37,7 @@ const OLDEST_MAJOR: u32 = 12;
 
 /// A pool with several idle connections may give each client its own for a while.
 const POOL_ROUNDS: usize = 3;
-const POOL_PATIENCE: Duration = Duration::from_secs(10);
+const POOL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a snapshot sees; known to the server as `id` while its session lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -213,7 +213,11 @@ impl Session {
         if let Some(other) = other {
             other.close().await;
         }
-        if shared.unwrap_or(Ok(false)).map_err(failed)? {
+        let Ok(shared) = shared else {
+            let text = "what is between us and the server gives two sessions no connections at the same time";
+            return Err(Error::new(Code::ConnErr, text).hint("connect to the server itself"));
+        };
+        if shared.map_err(failed)? {
             return Err(Error::new(
                 Code::ConnErr,
                 "the connection goes through a pooler that shares sessions (PgBouncer in transaction mode, or the like)",
