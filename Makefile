@@ -16,10 +16,7 @@ test: ## all tests, against PostgreSQL 15-18, SeaweedFS and moto, which it insta
 	@scripts/test.sh
 
 check: ## what CI runs: format, lints, templates and scripts, then all tests
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	scripts/iac.sh
-	scripts/test.sh
+	@scripts/check.sh
 
 bench: ## against stock pipelines and other tools, there and back; BENCH_ONLY, BENCH_MAJOR, BENCH_FRESH
 	@bench/run.sh

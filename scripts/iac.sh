@@ -18,7 +18,9 @@ done < <(git ls-files -z --cached --others --exclude-standard)
 say "shellcheck: ${#scripts[@]} scripts"
 shellcheck -x scripts/place.sh "${scripts[@]}"
 
-[ -n "${PGSTOW:-}" ] || cargo build --locked --quiet
+# As the tests have it built: what they need beside it changes how a library is built, so that a build of the
+# program alone would compile all of pgstow once more.
+[ -n "${PGSTOW:-}" ] || cargo build --locked --quiet --tests
 
 for script in infra/layer/test.sh infra/sam/test.sh infra/sam/iam-test.sh infra/sam/deploy-test.sh infra/terraform/test.sh \
     infra/kubernetes/test.sh infra/container/test.sh infra/systemd/test.sh; do

@@ -7,6 +7,7 @@ mod forecast;
 mod nice;
 mod record;
 mod replicas;
+mod report;
 mod sidecars;
 mod stream;
 mod view;
@@ -125,15 +126,16 @@ async fn under_lease(
         id,
         tier,
         started,
-        size,
+        database_bytes,
         cleared,
     } = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
-        Found::Made(id) => return record::repeated(&*replicas.primary(), &id).await,
+        Found::Made(id) => return report::repeated(&*replicas.primary(), &id).await,
         Found::ToMake(prepared) => prepared,
     };
     let mut record = Record::begin(job, request, source, id, tier, started);
     record.leftovers(took_over, cleared);
-    let made = make(job, source, &size, &mut replicas, lease, &mut record).await;
+    record.database_bytes(database_bytes);
+    let made = make(job, source, &mut replicas, lease, &mut record).await;
     match made {
         Ok(()) => Ok(record.report(&replicas)),
         Err(error) => Err(replicas.give_up(error).await),
@@ -151,7 +153,7 @@ struct Prepared {
     id: BackupId,
     tier: Tier,
     started: Timestamp,
-    size: DatabaseSize,
+    database_bytes: Option<u64>,
     cleared: Cleared,
 }
 
@@ -174,13 +176,17 @@ async fn prepare(
     {
         return Ok(Found::Made(made.id));
     }
-    let size = answered(job, source.session.size()).await?;
+    let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
     if let Some(deadline) = job.stop.deadline() {
         let past = catalog::newest_good(store, &listed, forecast::ASKED).await?;
         let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
         let means = forecast::Means {
             threads: job.settings.threads,
             streams: job.settings.jobs,
+        };
+        let size = DatabaseSize {
+            database: database_bytes,
+            tables: answered(job, source.session.table_bytes()).await?,
         };
         forecast::check(&size, means, &past, left)?;
     }
@@ -196,7 +202,7 @@ async fn prepare(
         id,
         tier,
         started,
-        size,
+        database_bytes,
         cleared,
     }))
 }
@@ -205,7 +211,6 @@ async fn prepare(
 async fn make(
     job: &Job<'_>,
     source: &Source,
-    size: &DatabaseSize,
     replicas: &mut Replicas,
     lease: &Lease,
     record: &mut Record<'_>,
@@ -216,17 +221,17 @@ async fn make(
     // Before the snapshot, so that it is not held longer than it is read.
     job.observer.phase("reading roles and settings");
     let sidecars = sidecars::gather(job, source).await?;
-    job.observer.estimate(size.tables);
     let view = match view::open(job, source).await {
         Ok(view) => view,
         Err(error) => return Err(named(job, source, error).await),
     };
-    record.view(size, &view);
+    record.view(&view);
+    job.observer.estimate(view.table_bytes);
 
     // Proof 1: what was read is whole, by the word of whoever read it and by the archive's own shape.
     job.observer.phase("reading the database");
     let uploads = replicas
-        .open(&record.data_key(), &record.object_info(size.tables))
+        .open(&record.data_key(), &record.object_info(view.table_bytes))
         .await?;
     let throttle = Throttle::new(job.settings.max_rate);
     let watch = match job.settings.nice {

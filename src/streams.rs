@@ -130,17 +130,24 @@ struct Hold {
 
 /// Locks the tables, and asks pg_dump what they are. The inner `Err` is what else is to be done.
 async fn hold(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Hold, Opening>> {
-    let major = order.session.server().major;
-    let facts = match holder::hold(holder, major, order.settings.lock_wait).await? {
-        Held::Facts(facts) => facts,
+    match holder::hold(holder, order.settings.lock_wait).await? {
+        Held::All => {}
         Held::Changed(what) => return Ok(Err(Opening::Changed(what))),
         Held::NoRoom(tables) => {
             return Ok(Err(Opening::OneStream(format!(
                 "the server's lock table has no room for {tables} tables a second time: raise max_locks_per_transaction"
             ))));
         }
+    }
+    // Each takes its time where tables are many, and neither waits for a lock of the other's.
+    let major = order.session.server().major;
+    let contents = async { Ok(contents(order).await) };
+    let (facts, contents) = futures::future::try_join(holder::facts(holder, major), contents).await?;
+    let facts = match facts {
+        Ok(facts) => facts,
+        Err(what) => return Ok(Err(Opening::Changed(what))),
     };
-    let head = match contents(order).await {
+    let head = match contents {
         Ok(Ok(head)) => head,
         Ok(Err(what)) => return Ok(Err(Opening::Changed(what))),
         // It may be that there is one connection too few.
@@ -373,6 +380,11 @@ impl Streams {
             running,
         };
         (self.head, Box::new(delivery), reading)
+    }
+
+    /// How much there is to read: the tables, as they lie on the server's disk.
+    pub fn bytes(&self) -> u64 {
+        self.plan.bytes
     }
 
     pub fn streams(&self) -> usize {

@@ -12,7 +12,7 @@ use super::sidecars::Sidecars;
 use super::{Job, Source};
 use crate::archive::{BlockContent, SealedRange};
 use crate::backup_id::{BackupId, GLOBALS, MD5SUMS, SHA256SUMS, SYSTEM_INFO};
-use crate::catalog::{self, object_info};
+use crate::catalog::object_info;
 use crate::command::BackupRequest;
 use crate::compress::Codec;
 use crate::error::Result;
@@ -23,15 +23,16 @@ use crate::manifest::{
     checksums, role,
 };
 use crate::pipeline::{Archive, Passed};
-use crate::postgres::{DatabaseSize, Snapshot, TableName};
-use crate::report::{BackupReport, StoreReport};
+use crate::postgres::{Snapshot, TableName};
+use crate::report::BackupReport;
 use crate::retention::Tier;
 use crate::settings::{Format, Trigger};
-use crate::store::{ObjectInfo, Store, Stored};
+use crate::store::{ObjectInfo, Stored};
 use crate::throttle::{Pauses, Throttle};
 
 use super::nice::Watch;
 use super::replicas::Replicas;
+use super::report;
 use super::view::View;
 
 pub(super) struct Record<'a> {
@@ -131,8 +132,11 @@ impl<'a> Record<'a> {
         self.codec = codec;
     }
 
-    pub(super) fn view(&mut self, size: &DatabaseSize, view: &View) {
-        self.database_bytes = size.database;
+    pub(super) fn database_bytes(&mut self, bytes: Option<u64>) {
+        self.database_bytes = bytes;
+    }
+
+    pub(super) fn view(&mut self, view: &View) {
         self.snapshot = Some(view.snapshot.clone());
         self.names.clone_from(&view.names);
         self.streams = view.streams.as_ref().map_or(1, |streams| streams.streams());
@@ -421,60 +425,11 @@ impl<'a> Record<'a> {
             checksum: None,
             parts: Vec::new(),
         });
-        let mut report = describe(&manifest, replicas.report());
+        let mut report = report::of(&manifest, replicas.report());
         report.took_over = self.took_over;
         report.leftovers = self.leftovers;
         report.warnings = self.warnings;
         report
-    }
-}
-
-/// The report on a backup that was made before.
-pub(super) async fn repeated(store: &dyn Store, id: &BackupId) -> Result<BackupReport> {
-    let manifest = catalog::read_manifest(store, id).await?.require(id)?;
-    let holder = StoreReport {
-        url: store.url().to_owned(),
-        primary: true,
-        holds_backup: true,
-        error: None,
-    };
-    Ok(BackupReport {
-        repeated: true,
-        ..describe(&manifest, vec![holder])
-    })
-}
-
-/// What a manifest says, as a report.
-fn describe(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
-    BackupReport {
-        status: "succeeded",
-        id: manifest.id.clone(),
-        database: manifest.database.clone(),
-        kind: manifest.kind,
-        trigger: manifest.trigger,
-        repeated: false,
-        tier: manifest.tier,
-        started_at: manifest.timestamp,
-        finished_at: manifest.finished_at,
-        duration_seconds: manifest.finished_at.duration_since(manifest.timestamp).as_secs_f64(),
-        server: manifest.server.clone(),
-        pg_dump: manifest.pg_dump.clone(),
-        compression: manifest.compression,
-        snapshot: manifest.snapshot.clone(),
-        tables: manifest.tables.len() as u64,
-        rows: manifest.tables.iter().map(|table| table.rows).sum(),
-        large_objects: manifest.large_objects.iter().map(|block| block.count).sum(),
-        pauses: manifest.metadata.get("pauses").and_then(Value::as_u64),
-        paused_seconds: manifest.metadata.get("paused_seconds").and_then(Value::as_f64),
-        bytes_read: manifest.metadata.get("bytes_read").and_then(Value::as_u64).unwrap_or(0),
-        bytes_stored: manifest.files.values().map(|file| file.bytes).sum(),
-        files: manifest.files.clone(),
-        missing: manifest.missing.clone(),
-        stores,
-        took_over: None,
-        leftovers: Vec::new(),
-        warnings: Vec::new(),
-        notification: None,
     }
 }
 

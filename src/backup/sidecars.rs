@@ -24,8 +24,11 @@ pub(super) async fn gather(job: &Job<'_>, source: &Source) -> Result<Sidecars> {
         &job.settings.postgres,
         GLOBALS_LIMIT,
     );
-    let globals = job.stop.or_stop(async { Ok(globals.await) }).await?;
-    let system_info = answered(job, async { Ok(source.session.system_info().await) }).await?;
+    let (globals, system_info) = futures::future::try_join(
+        job.stop.or_stop(async { Ok(globals.await) }),
+        answered(job, async { Ok(source.session.system_info().await) }),
+    )
+    .await?;
     let mut system_info =
         serde_json::to_vec_pretty(&system_info).map_err(|error| Error::internal("system_info.json").source(error))?;
     system_info.push(b'\n');

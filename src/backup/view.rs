@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Job, Source, answered};
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::postgres::{Snapshot, TableName};
 use crate::settings::Format;
 use crate::streams::{self, Opening, Streams};
@@ -19,6 +19,8 @@ pub(super) struct View {
     pub names: HashMap<u32, TableName>,
     /// None: pg_dump reads, in one stream.
     pub streams: Option<Box<Streams>>,
+    /// An estimate: about what COPY will send.
+    pub table_bytes: u64,
     /// What the report should say of it.
     pub notes: Vec<String>,
 }
@@ -61,11 +63,20 @@ pub(super) async fn open(job: &Job<'_>, source: &Source) -> Result<View> {
         };
         notes.extend(why.map(|why| format!("read with one stream, not {}: {why}", job.settings.jobs)));
     }
+    let table_bytes = match &streams {
+        Some(streams) => streams.bytes(),
+        None => match answered(job, session.table_bytes()).await {
+            // Whoever reads next says what has become of the session, and of the snapshot with it.
+            Err(error) if error.code() == Code::ConnErr => 0,
+            bytes => bytes?,
+        },
+    };
     let names = answered(job, async { Ok(session.names_in_other_encoding().await) }).await?;
     Ok(View {
         snapshot,
         names,
         streams,
+        table_bytes,
         notes,
     })
 }

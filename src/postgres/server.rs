@@ -227,11 +227,21 @@ impl Session {
         Ok(())
     }
 
+    pub async fn size(&self) -> Result<DatabaseSize> {
+        Ok(DatabaseSize {
+            database: self.database_bytes().await,
+            tables: self.table_bytes().await?,
+        })
+    }
+
+    pub async fn database_bytes(&self) -> Option<u64> {
+        let database = self.attempt("SELECT pg_database_size(current_database())").await;
+        database.ok().and_then(bytes)
+    }
+
     /// How much there is to read. Never waits long for a lock: where one is held, the planner's
     /// figures must do.
-    pub async fn size(&self) -> Result<DatabaseSize> {
-        let bytes = |row: Option<Row>| row.and_then(|row| row.try_get::<_, i64>(0).ok()?.try_into().ok());
-        let database = self.attempt("SELECT pg_database_size(current_database())").await;
+    pub async fn table_bytes(&self) -> Result<u64> {
         let exact = "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8";
         let estimated = "SELECT coalesce(sum((c.relpages + coalesce(t.relpages, 0))::int8), 0)::int8
                                 * current_setting('block_size')::int8";
@@ -254,10 +264,7 @@ impl Session {
             Ok(row) => row,
             Err(_) => self.attempt(&format!("{estimated} {from}")).await.map_err(failed)?,
         };
-        Ok(DatabaseSize {
-            database: database.ok().and_then(bytes),
-            tables: bytes(tables).unwrap_or_default(),
-        })
+        Ok(bytes(tables).unwrap_or_default())
     }
 
     /// The tables by OID, where only the server can read what pg_dump writes as their names: in
@@ -337,6 +344,10 @@ async fn told(client: &Client, question: &str) -> Result<Option<String>, tokio_p
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,
     }))
+}
+
+fn bytes(row: Option<Row>) -> Option<u64> {
+    row?.try_get::<_, i64>(0).ok()?.try_into().ok()
 }
 
 /// `xmin:xmax:xip,xip,…`

@@ -36,17 +36,15 @@ const TABLES: &str = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.
 
 /// What became of the attempt to hold the tables.
 pub enum Held {
-    /// By OID.
-    Facts(HashMap<u32, Facts>),
+    All,
     /// A table is not what it was when the snapshot was taken.
     Changed(String),
     /// The server has no room for the locks.
     NoRoom(usize),
 }
 
-/// Locks all tables of the snapshot, and asks what they are. Each lock is waited for as pg_dump
-/// waits for its own.
-pub async fn hold(wire: &mut Wire, major: u32, lock_wait: Duration) -> Result<Held> {
+/// Locks all tables of the snapshot. Each lock is waited for as pg_dump waits for its own.
+pub async fn hold(wire: &mut Wire, lock_wait: Duration) -> Result<Held> {
     let names = format!(
         "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) FROM {TABLES} ORDER BY c.oid"
     );
@@ -71,8 +69,7 @@ pub async fn hold(wire: &mut Wire, major: u32, lock_wait: Duration) -> Result<He
             Err(refusal) => return Err(refused(refusal, "cannot lock the tables for reading")),
         }
     }
-    // From here on we wait for no lock: we have them all.
-    facts(wire, major).await
+    Ok(Held::All)
 }
 
 fn lock_statement(names: &[Row]) -> Vec<u8> {
@@ -85,9 +82,11 @@ fn lock_statement(names: &[Row]) -> Vec<u8> {
     statement
 }
 
-/// `relfilenode` comes from the snapshot, `pg_relation_filenode` from this moment: between the two
-/// lies the time in which the table was not locked yet. TRUNCATE and a rewrite change it.
-async fn facts(wire: &mut Wire, major: u32) -> Result<Held> {
+/// What the tables are, by OID, when all of them are held; the inner `Err` is one that is not what
+/// it was when the snapshot was taken. `relfilenode` comes from the snapshot, `pg_relation_filenode`
+/// from this moment: between the two lies the time in which the table was not locked yet. TRUNCATE
+/// and a rewrite change it.
+pub async fn facts(wire: &mut Wire, major: u32) -> Result<Result<HashMap<u32, Facts>, String>> {
     let question = format!(
         "SELECT c.oid, n.nspname || '.' || c.relname,
                 pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode,
@@ -101,7 +100,7 @@ async fn facts(wire: &mut Wire, major: u32) -> Result<Held> {
     for row in &rows {
         if row.text(2) == Some("t") {
             let name = String::from_utf8_lossy(row.bytes(1).unwrap_or_default()).into_owned();
-            return Ok(Held::Changed(format!("{name} was emptied, rewritten or dropped")));
+            return Ok(Err(format!("{name} was emptied, rewritten or dropped")));
         }
         let (Some(oid), Some(bytes), Some(beside), Some(page)) = (
             row.number::<u32>(0),
@@ -128,7 +127,7 @@ async fn facts(wire: &mut Wire, major: u32) -> Result<Held> {
             known.condition = row.bytes(1).map(<[u8]>::to_vec);
         }
     }
-    Ok(Held::Facts(facts))
+    Ok(Ok(facts))
 }
 
 /// What the session is asked for while it holds.

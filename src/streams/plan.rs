@@ -50,6 +50,8 @@ pub struct Plan {
     pub reads: Vec<Read>,
     /// What a worker takes at once: neighbouring reads.
     pub tasks: Vec<Range<usize>>,
+    /// Of all tables together.
+    pub bytes: u64,
 }
 
 impl Plan {
@@ -84,6 +86,7 @@ pub fn plan(head: &Head, copies: &[Vec<u8>], facts: &HashMap<u32, Facts>) -> Res
         };
         let stretches = stretches(facts).filter(|_| statement.is_plain());
         plan.statements.push(Some(statement));
+        plan.bytes += facts.bytes;
         for stretch in stretches.unwrap_or_else(|| vec![None]) {
             let bytes = if stretch.is_some() { TASK } else { facts.bytes };
             plan.reads.push(Read { block, stretch });

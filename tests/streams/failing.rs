@@ -21,6 +21,12 @@ fn before_pg_dump(site: &Site, database: &Database) -> Running {
         .env("BACKUP_PG_BIN", impostor(site.path(), database.major, script));
     let mut running = site.start(&mut command);
     running.until("pg_dump is about to start", || site.path().join("started").exists());
+    running.until("the holder has all it asks for", || {
+        database.sql(&format!(
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database()
+             AND query LIKE '{HOLDER}' AND state = 'idle in transaction'"
+        )) == "t"
+    });
     running
 }
 

@@ -1,0 +1,59 @@
+//! The report on a backup: what its manifest says.
+
+use serde_json::Value;
+
+use crate::backup_id::BackupId;
+use crate::catalog;
+use crate::error::Result;
+use crate::manifest::Manifest;
+use crate::report::{BackupReport, StoreReport};
+use crate::store::Store;
+
+/// The report on a backup that was made before.
+pub(super) async fn repeated(store: &dyn Store, id: &BackupId) -> Result<BackupReport> {
+    let manifest = catalog::read_manifest(store, id).await?.require(id)?;
+    let holder = StoreReport {
+        url: store.url().to_owned(),
+        primary: true,
+        holds_backup: true,
+        error: None,
+    };
+    Ok(BackupReport {
+        repeated: true,
+        ..of(&manifest, vec![holder])
+    })
+}
+
+/// What a manifest says, as a report.
+pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
+    BackupReport {
+        status: "succeeded",
+        id: manifest.id.clone(),
+        database: manifest.database.clone(),
+        kind: manifest.kind,
+        trigger: manifest.trigger,
+        repeated: false,
+        tier: manifest.tier,
+        started_at: manifest.timestamp,
+        finished_at: manifest.finished_at,
+        duration_seconds: manifest.finished_at.duration_since(manifest.timestamp).as_secs_f64(),
+        server: manifest.server.clone(),
+        pg_dump: manifest.pg_dump.clone(),
+        compression: manifest.compression,
+        snapshot: manifest.snapshot.clone(),
+        tables: manifest.tables.len() as u64,
+        rows: manifest.tables.iter().map(|table| table.rows).sum(),
+        large_objects: manifest.large_objects.iter().map(|block| block.count).sum(),
+        pauses: manifest.metadata.get("pauses").and_then(Value::as_u64),
+        paused_seconds: manifest.metadata.get("paused_seconds").and_then(Value::as_f64),
+        bytes_read: manifest.metadata.get("bytes_read").and_then(Value::as_u64).unwrap_or(0),
+        bytes_stored: manifest.files.values().map(|file| file.bytes).sum(),
+        files: manifest.files.clone(),
+        missing: manifest.missing.clone(),
+        stores,
+        took_over: None,
+        leftovers: Vec::new(),
+        warnings: Vec::new(),
+        notification: None,
+    }
+}
