@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Where the time goes: one backup, with all that it uses on this machine, sampled and drawn as a flame
-graph. Started by bench/run.sh, which brings the servers."""
+"""Where the time goes: one backup, or one restore of it ("restore 2"), with all that it uses on this machine, sampled and
+drawn as a flame graph. Started by bench/run.sh, which brings the servers."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import back
 import cases
 import there
 
@@ -58,13 +59,21 @@ def main():
     bench.s3.make_bucket()
     bench.s3.empty()
     bench.generate(case)
-    # So that the caches are warm.
-    there.run(options, bench.s3, ["floor"], 1)
-    contestant = there.Ways(options, bench.s3).contestant(options.way)
+    name = case.database
+    if options.way == "restore 2":
+        name += "-restore"
+        way_back = back.Bench(options)
+        way_back.prepare()
+        way_back.fresh_target()
+        _, contestant = way_back.whole()
+    else:
+        # So that the caches are warm.
+        there.run(options, bench.s3, ["floor"], 1)
+        contestant = there.Ways(options, bench.s3).contestant(options.way)
     record = ["perf", "record", "-q", "-a", "-g", "-F", "499", "-o", str(SAMPLES), "--", *contestant.command]
     environment = {**os.environ, **bench.s3.environment, **contestant.environment}
     subprocess.run(record, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    picture = Path(options.plots) / f"flame-{case.database}.svg"
+    picture = Path(options.plots) / f"flame-{name}.svg"
     draw(SAMPLES, f"{options.way}: {case.name}, all programs", picture, options.inferno)
     bench.s3.empty()
     bench.drop()

@@ -6,7 +6,7 @@
 #   BENCH_ONLY="giant-1gb mixed-1gb"    these cases of bench/cases.py alone [default: all]
 #   BENCH_FRESH=1        measure what has been measured before as well
 #   BENCH_PGSTOW=PATH    another binary [default: a release build of this tree]
-#   BENCH_PROFILE="giant-1gb pgstow 2"  sample this case and way alone, and draw a flame graph
+#   BENCH_PROFILE="giant-1gb pgstow 2"  sample this case and way alone ("restore 2" is one, too), and draw a flame graph
 #
 # What is measured is kept in target/bench/results: a run that was interrupted goes on. While not all
 # of it has been measured, what there is goes to target/bench/performance.md.
