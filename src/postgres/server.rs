@@ -227,6 +227,7 @@ impl Session {
         Ok(())
     }
 
+    /// Both figures, for whoever has time for them.
     pub async fn size(&self) -> Result<DatabaseSize> {
         Ok(DatabaseSize {
             database: self.database_bytes().await,
