@@ -1,4 +1,4 @@
-//! Where backups are kept: one trait, documented by its guarantees. `tests/store_conformance.rs`
+//! Where backups are kept: one trait, documented by its guarantees. `tests/suite/stores.rs`
 //! holds every back end to them.
 //!
 //! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
