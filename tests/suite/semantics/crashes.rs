@@ -14,27 +14,76 @@ use super::world::*;
 /// So that no run asks for more manifests than another: call number n is the same in all of them.
 const ONE_TIER: (&str, &str) = ("BACKUP_RETENTION", "30d");
 
-fn place(bucket: bool) -> Place {
-    if bucket {
-        block_on(Place::prefix())
-    } else {
-        Place::folder()
-    }
+/// What a matrix is tried on. All of its calls are tried where pg_dump's output is a recorded one, and every
+/// sixth where a real pg_dump reads the database each time.
+#[derive(Clone, Copy)]
+struct Trial {
+    bucket: bool,
+    real: bool,
+    shard: usize,
+    of: usize,
 }
 
-/// The parts of S3's store are 5 MiB here, and the database is larger than one: so there are
-/// uploads in progress to be left behind.
-fn world(bucket: bool) -> World {
-    if !bucket {
-        return World::with(vec![place(bucket)], &[ONE_TIER]);
+const FOLDER: Trial = Trial {
+    bucket: false,
+    real: false,
+    shard: 0,
+    of: 1,
+};
+const S3: Trial = Trial { bucket: true, ..FOLDER };
+
+impl Trial {
+    const fn real(self) -> Self {
+        Self {
+            real: true,
+            of: 6,
+            ..self
+        }
     }
-    let settings = [ONE_TIER, ("BACKUP_COMPRESSION", "none")];
-    let mut world = World::with(vec![place(bucket)], &settings);
-    world.settings.s3.part_size = 5 << 20;
-    world
-        .database
-        .sql("CREATE TABLE bulk AS SELECT n, repeat(md5(n::text), 32) AS text FROM generate_series(1, 6500) n");
-    world
+
+    const fn shard(self, shard: usize, of: usize) -> Self {
+        Self { shard, of, ..self }
+    }
+
+    fn place(self) -> Place {
+        if self.bucket {
+            block_on(Place::prefix())
+        } else {
+            Place::folder()
+        }
+    }
+
+    fn world(self) -> World {
+        self.recorded(World::with(vec![self.place()], &[ONE_TIER]))
+    }
+
+    /// The parts of S3's store are 5 MiB here, and the database is larger than one: so there are
+    /// uploads in progress to be left behind.
+    fn world_of_parts(self) -> World {
+        if !self.bucket {
+            return self.world();
+        }
+        let settings = [ONE_TIER, ("BACKUP_COMPRESSION", "none")];
+        let mut world = World::with(vec![self.place()], &settings);
+        world.settings.s3.part_size = 5 << 20;
+        world
+            .database
+            .sql("CREATE TABLE bulk AS SELECT n, repeat(md5(n::text), 32) AS text FROM generate_series(1, 6500) n");
+        self.recorded(world)
+    }
+
+    fn recorded(self, mut world: World) -> World {
+        if !self.real {
+            world.record();
+        }
+        world
+    }
+
+    /// Those of an undisturbed run's calls that are this trial's.
+    fn calls(self, world: &World, of_each: usize) -> Vec<(usize, String)> {
+        let calls = calls_with_effect(world, of_each);
+        calls.into_iter().skip(self.shard).step_by(self.of).collect()
+    }
 }
 
 /// What the bucket's lifecycle will do, and what keeps the store from growing with the test.
@@ -162,9 +211,9 @@ fn calls_with_effect(world: &World, of_each: usize) -> Vec<(usize, String)> {
     chosen
 }
 
-fn dies_everywhere(bucket: bool, shard: usize, of: usize) {
-    let world = world(bucket);
-    for (number, verb) in calls_with_effect(&world, 99).into_iter().skip(shard).step_by(of) {
+fn dies_everywhere(trial: Trial) {
+    let world = trial.world_of_parts();
+    for (number, verb) in trial.calls(&world, 99) {
         advance(1);
         let before = world.state();
         let script = Script::at(number, Fate::Die);
@@ -184,9 +233,10 @@ fn dies_everywhere(bucket: bool, shard: usize, of: usize) {
 }
 
 /// The call fails and, where `down`, so do all that follow.
-fn fails_everywhere(bucket: bool, fate: Fate, down: bool) {
-    let world = World::with(vec![place(bucket)], &[ONE_TIER]);
-    for (number, verb) in calls_with_effect(&world, 2) {
+fn fails_everywhere(trial: Trial, fate: Fate, down: bool) {
+    let world = trial.world();
+    let bucket = trial.bucket;
+    for (number, verb) in trial.calls(&world, 2) {
         advance(1);
         let before = world.state();
         let script = Script::new(move |this, call| match this {
@@ -241,9 +291,9 @@ fn fails_everywhere(bucket: bool, fate: Fate, down: bool) {
     }
 }
 
-fn is_stopped_everywhere(bucket: bool) {
-    let mut world = World::with(vec![place(bucket)], &[ONE_TIER]);
-    for (number, _) in calls_with_effect(&world, 2) {
+fn is_stopped_everywhere(trial: Trial) {
+    let mut world = trial.world();
+    for (number, _) in trial.calls(&world, 2) {
         advance(1);
         let before = world.state();
         let stop = world.stop.clone();
@@ -281,18 +331,28 @@ macro_rules! tests {
 }
 
 tests! {
-    a_run_that_dies_anywhere_in_a_folder_costs_nothing: dies_everywhere(false, 0, 1);
-    a_run_that_dies_anywhere_in_s3_costs_nothing_1: dies_everywhere(true, 0, 3);
-    a_run_that_dies_anywhere_in_s3_costs_nothing_2: dies_everywhere(true, 1, 3);
-    a_run_that_dies_anywhere_in_s3_costs_nothing_3: dies_everywhere(true, 2, 3);
+    a_run_that_dies_anywhere_in_a_folder_costs_nothing: dies_everywhere(FOLDER);
+    a_run_that_dies_anywhere_in_s3_costs_nothing_1: dies_everywhere(S3.shard(0, 3));
+    a_run_that_dies_anywhere_in_s3_costs_nothing_2: dies_everywhere(S3.shard(1, 3));
+    a_run_that_dies_anywhere_in_s3_costs_nothing_3: dies_everywhere(S3.shard(2, 3));
+    a_real_run_that_dies_in_a_folder_costs_nothing: dies_everywhere(FOLDER.real());
+    a_real_run_that_dies_in_s3_costs_nothing: dies_everywhere(S3.real());
 
-    whatever_a_folder_refuses_nothing_half_made_is_left: fails_everywhere(false, Fate::Refuse, false);
-    whatever_s3_refuses_nothing_half_made_is_left: fails_everywhere(true, Fate::Refuse, false);
-    whichever_answer_of_a_folder_is_lost_nothing_half_made_is_left: fails_everywhere(false, Fate::LoseAnswer, false);
-    whichever_answer_of_s3_is_lost_nothing_half_made_is_left: fails_everywhere(true, Fate::LoseAnswer, false);
-    a_folder_that_goes_away_at_any_call_keeps_its_backups: fails_everywhere(false, Fate::LoseAnswer, true);
-    an_s3_that_goes_away_at_any_call_keeps_its_backups: fails_everywhere(true, Fate::LoseAnswer, true);
+    whatever_a_folder_refuses_nothing_half_made_is_left: fails_everywhere(FOLDER, Fate::Refuse, false);
+    whatever_s3_refuses_nothing_half_made_is_left: fails_everywhere(S3, Fate::Refuse, false);
+    whichever_answer_of_a_folder_is_lost_nothing_half_made_is_left: fails_everywhere(FOLDER, Fate::LoseAnswer, false);
+    whichever_answer_of_s3_is_lost_nothing_half_made_is_left: fails_everywhere(S3, Fate::LoseAnswer, false);
+    a_folder_that_goes_away_at_any_call_keeps_its_backups: fails_everywhere(FOLDER, Fate::LoseAnswer, true);
+    an_s3_that_goes_away_at_any_call_keeps_its_backups: fails_everywhere(S3, Fate::LoseAnswer, true);
+    what_a_folder_refuses_a_real_run_leaves_nothing_half_made: fails_everywhere(FOLDER.real(), Fate::Refuse, false);
+    what_s3_refuses_a_real_run_leaves_nothing_half_made: fails_everywhere(S3.real().shard(1, 6), Fate::Refuse, false);
+    a_folder_that_goes_away_from_a_real_run_keeps_its_backups:
+        fails_everywhere(FOLDER.real().shard(2, 6), Fate::LoseAnswer, true);
+    an_s3_that_goes_away_from_a_real_run_keeps_its_backups:
+        fails_everywhere(S3.real().shard(3, 6), Fate::LoseAnswer, true);
 
-    a_run_that_is_stopped_anywhere_in_a_folder_leaves_nothing: is_stopped_everywhere(false);
-    a_run_that_is_stopped_anywhere_in_s3_leaves_nothing: is_stopped_everywhere(true);
+    a_run_that_is_stopped_anywhere_in_a_folder_leaves_nothing: is_stopped_everywhere(FOLDER);
+    a_run_that_is_stopped_anywhere_in_s3_leaves_nothing: is_stopped_everywhere(S3);
+    a_real_run_that_is_stopped_in_a_folder_leaves_nothing: is_stopped_everywhere(FOLDER.real().shard(4, 6));
+    a_real_run_that_is_stopped_in_s3_leaves_nothing: is_stopped_everywhere(S3.real().shard(5, 6));
 }

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use super::crashing::{Crashing, Script};
 use super::place::{Place, State};
 use crate::support::database::Database;
+use crate::support::impostor::recorded;
 use crate::support::services::{MAJORS, postgres_bin};
 
 /// `BACKUP_LEASE_SECONDS` of every run here.
@@ -62,6 +63,8 @@ pub struct World {
     pub temp: TempDir,
     pub stop: Stop,
     pub host: String,
+    /// PostgreSQL's programs, where they are recorded ones.
+    programs: Option<TempDir>,
 }
 
 /// How a run under a script ended.
@@ -114,7 +117,15 @@ impl World {
             temp,
             stop: Stop::new(),
             host: "here".to_owned(),
+            programs: None,
         }
+    }
+
+    /// From here on every run is given what pg_dump gives now.
+    pub fn record(&mut self) {
+        let place = tempfile::tempdir().unwrap();
+        self.settings.postgres.bin = Some(vec![recorded(place.path(), &self.database)]);
+        self.programs = Some(place);
     }
 
     pub async fn backup(&self, script: Option<&Arc<Script>>, event: Option<&str>) -> Result<BackupReport> {
@@ -203,18 +214,18 @@ impl World {
     }
 }
 
-/// The programs of PostgreSQL's that run for this process and its threads.
+/// The programs that run for this process and its threads.
 fn children() -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
             continue;
         };
-        let Some((name, rest)) = stat.rsplit_once(") ") else {
+        let Some((_, rest)) = stat.rsplit_once(") ") else {
             continue;
         };
         let parent = rest.split(' ').nth(1);
-        if parent == Some(&std::process::id().to_string()) && name.contains("pg_dump") {
+        if parent == Some(&std::process::id().to_string()) {
             found.push(stat);
         }
     }

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use super::database::Database;
+use super::program::{stock, succeed};
 use super::services::postgres_bin;
 
 /// A folder below `place` with a `pg_dump` of ours beside the real other programs. `script` is for
@@ -16,6 +18,34 @@ pub fn impostor(place: &Path, major: u32, script: &str) -> PathBuf {
         place,
         script,
     );
+    folder
+}
+
+/// A folder below `place` with programs that give what the real ones give for `database` now, without
+/// asking it again: for tests that make many backups and look at what becomes of them in a store.
+pub fn recorded(place: &Path, database: &Database) -> PathBuf {
+    let folder = place.join("recorded");
+    fs::create_dir(&folder).unwrap();
+    let url = database.url();
+    for (name, arguments) in [
+        ("pg_dump", ["-Fc", "-Z0"].as_slice()),
+        ("pg_dumpall", &["--globals-only", "--no-role-passwords"]),
+    ] {
+        let version = succeed(stock(database.major, name).arg("--version")).text();
+        let output = succeed(stock(database.major, name).args(arguments).args(["--dbname", &url])).stdout;
+        let (said, given) = (
+            folder.join(format!("{name}.version")),
+            folder.join(format!("{name}.output")),
+        );
+        fs::write(&said, version).unwrap();
+        fs::write(&given, output).unwrap();
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" != --version ] || exec cat {}\nexec cat {}\n",
+            said.display(),
+            given.display()
+        );
+        executable(&folder.join(name), &script);
+    }
     folder
 }
 
@@ -36,7 +66,11 @@ pub fn write_script(path: &Path, real: &Path, place: &Path, script: &str) {
         "#!/bin/bash\nset -o pipefail\nREAL={real} SITE={place}\n\
          [ \"$1\" != --version ] || exec $REAL --version\n{script}\n"
     );
-    fs::write(path, text).unwrap();
+    executable(path, &text);
+}
+
+fn executable(path: &Path, script: &str) {
+    fs::write(path, script).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
