@@ -27,6 +27,9 @@ fi
 # shellcheck source=/dev/null
 . "$SERVICES/env"
 
+# More at once than there are processors, since most tests wait most of the time (.config/nextest.toml).
+export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((2 * $(nproc) + 1))}
+
 # In the background, because a trap waits for a foreground program to end by itself.
 cargo nextest run "$@" 9>&- &
 tests=$!

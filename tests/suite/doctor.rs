@@ -84,42 +84,41 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-#[test]
-fn all_is_well_with_a_folder_and_nothing_stays_in_it() {
-    for major in [15, 18] {
-        let (database, folder) = (Database::fresh(major), folder());
-        database.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 1000) g");
-        std::fs::create_dir(folder.path().join("store")).unwrap();
-        let checks = examined(&mut at(folder.path(), &database));
-        assert_eq!(checks.exit(), 0);
-        assert!(checks.that_are("warning").is_empty(), "{}", checks.run.text());
-        for name in [
-            "settings",
-            "temp",
-            "tcp",
-            "login",
-            "tls",
-            "server",
-            "wal",
-            "clock",
-            "privileges",
-            "size",
-            "snapshot",
-            "pg_dump",
-            "pg_restore",
-            "drill",
-            "reach",
-            "write",
-            "read",
-            "remove",
-            "disk",
-        ] {
-            assert_eq!(checks.state(name), "ok", "{name}: {}", checks.run.text());
-        }
-        assert!(checks.detail("pg_dump").starts_with(&major.to_string()));
-        assert!(files(&folder.path().join("store")).is_empty());
+fn all_is_well_with_a_folder_and_nothing_stays_in_it(major: u32) {
+    let (database, folder) = (Database::fresh(major), folder());
+    database.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 1000) g");
+    std::fs::create_dir(folder.path().join("store")).unwrap();
+    let checks = examined(&mut at(folder.path(), &database));
+    assert_eq!(checks.exit(), 0);
+    assert!(checks.that_are("warning").is_empty(), "{}", checks.run.text());
+    for name in [
+        "settings",
+        "temp",
+        "tcp",
+        "login",
+        "tls",
+        "server",
+        "wal",
+        "clock",
+        "privileges",
+        "size",
+        "snapshot",
+        "pg_dump",
+        "pg_restore",
+        "drill",
+        "reach",
+        "write",
+        "read",
+        "remove",
+        "disk",
+    ] {
+        assert_eq!(checks.state(name), "ok", "{name}: {}", checks.run.text());
     }
+    assert!(checks.detail("pg_dump").starts_with(&major.to_string()));
+    assert!(files(&folder.path().join("store")).is_empty());
 }
+
+on_majors! { all_is_well_with_a_folder_and_nothing_stays_in_it: 15 18 }
 
 #[test]
 fn a_person_gets_signs_lines_and_hints_and_the_old_name_of_the_command_works() {

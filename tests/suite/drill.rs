@@ -15,14 +15,6 @@ use crate::support::program::{pgstow, program, succeed};
 use crate::support::services::postgres_bin;
 use crate::support::wreck::{Site, failure, tree};
 
-const MAJORS: [u32; 4] = [15, 16, 17, 18];
-
-fn rich(major: u32) -> Database {
-    let database = Database::fresh(major);
-    database.load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rich.sql"));
-    database
-}
-
 fn drill(site: &Site) -> Command {
     let mut command = pgstow();
     command
@@ -51,35 +43,34 @@ fn results(report: &Value) -> Vec<(String, String)> {
     tables.iter().map(of).collect()
 }
 
-#[test]
-fn a_rich_database_of_every_major_restores_to_what_it_was_and_no_server_is_left() {
-    for major in MAJORS {
-        let (site, database) = (Site::new(), rich(major));
-        succeed(&mut site.backup(&database.url()));
-        let report = succeed(&mut drill(&site)).json();
-        assert_eq!(report["status"], "ok", "{major}: {report:#}");
-        let results = results(&report);
-        assert_eq!(results.len() as u64, report["tables"].as_u64().unwrap());
-        assert!(
-            results.iter().all(|(_, result)| result.starts_with("equal")),
-            "{major}: {results:?}"
-        );
-        let proved = &report["drill"];
-        assert!(proved["definitions"].as_u64().unwrap() > 200, "{major}: {proved:#}");
-        assert!(proved["sequences"].as_u64().unwrap() > 5);
-        assert_eq!(proved["large_objects"], 7);
-        assert!(
-            proved.get("not_proved").is_none(),
-            "{major}: {:#}",
-            proved["not_proved"]
-        );
-        let written = verification(&site);
-        assert_eq!(written["verify"]["status"], "ok");
-        assert_eq!(written["drill"]["status"], "ok");
-        assert_eq!(written["drill"]["tables"], written["drill"]["tables_equal"]);
-        site.assert_nothing_runs();
-    }
+fn a_rich_database_of_every_major_restores_to_what_it_was_and_no_server_is_left(major: u32) {
+    let (site, database) = (Site::new(), Database::loaded(major, "rich.sql"));
+    succeed(&mut site.backup(&database.url()));
+    let report = succeed(&mut drill(&site)).json();
+    assert_eq!(report["status"], "ok", "{major}: {report:#}");
+    let results = results(&report);
+    assert_eq!(results.len() as u64, report["tables"].as_u64().unwrap());
+    assert!(
+        results.iter().all(|(_, result)| result.starts_with("equal")),
+        "{major}: {results:?}"
+    );
+    let proved = &report["drill"];
+    assert!(proved["definitions"].as_u64().unwrap() > 200, "{major}: {proved:#}");
+    assert!(proved["sequences"].as_u64().unwrap() > 5);
+    assert_eq!(proved["large_objects"], 7);
+    assert!(
+        proved.get("not_proved").is_none(),
+        "{major}: {:#}",
+        proved["not_proved"]
+    );
+    let written = verification(&site);
+    assert_eq!(written["verify"]["status"], "ok");
+    assert_eq!(written["drill"]["status"], "ok");
+    assert_eq!(written["drill"]["tables"], written["drill"]["tables_equal"]);
+    site.assert_nothing_runs();
 }
+
+on_majors! { a_rich_database_of_every_major_restores_to_what_it_was_and_no_server_is_left: 15 16 17 18 }
 
 #[test]
 fn rows_that_come_back_in_another_order_are_equal_all_the_same() {

@@ -1,21 +1,15 @@
 //! The tests' own tools, held against the real services.
 
-use std::path::Path;
-
 use crate::support::bucket::Bucket;
 use crate::support::contents::Contents;
 use crate::support::database::{Database, psql, try_psql};
 use crate::support::moto::Topic;
 use crate::support::program::{stock, succeed, succeed_with_input};
 use crate::support::server::OwnServer;
-use crate::support::services::{MAJORS, postgres_ca, postgres_url};
+use crate::support::services::{postgres_ca, postgres_url};
 use serde_json::json;
 
 const HOSTILE: &str = "-it's \"a\" b/c\\d%e\n\u{e9}\u{1f4e6} ";
-
-fn fixture(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
 
 /// A copy made by PostgreSQL's own programs.
 fn stock_copy(source: &Database) -> Database {
@@ -26,30 +20,29 @@ fn stock_copy(source: &Database) -> Database {
     copy
 }
 
-#[test]
-fn every_major_runs_and_demands_its_password_and_shows_its_certificate() {
-    for major in MAJORS {
-        let url = postgres_url(major);
-        let number: u32 = psql(major, &url, "SHOW server_version_num").parse().unwrap();
-        assert_eq!(number / 10000, major);
-        let verified = format!("{url}?sslmode=verify-full&sslrootcert={}", postgres_ca().display());
-        assert_eq!(
-            psql(
-                major,
-                &verified,
-                "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-            ),
-            "t"
-        );
-        let (_, place) = url.rsplit_once('@').unwrap();
-        let wrong = try_psql(major, &format!("postgresql://postgres:wrong@{place}"), "SELECT 1");
-        assert!(
-            wrong.stderr.contains("password authentication failed"),
-            "{}",
-            wrong.stderr
-        );
-    }
+fn every_major_runs_and_demands_its_password_and_shows_its_certificate(major: u32) {
+    let url = postgres_url(major);
+    let number: u32 = psql(major, &url, "SHOW server_version_num").parse().unwrap();
+    assert_eq!(number / 10000, major);
+    let verified = format!("{url}?sslmode=verify-full&sslrootcert={}", postgres_ca().display());
+    assert_eq!(
+        psql(
+            major,
+            &verified,
+            "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        ),
+        "t"
+    );
+    let (_, place) = url.rsplit_once('@').unwrap();
+    let wrong = try_psql(major, &format!("postgresql://postgres:wrong@{place}"), "SELECT 1");
+    assert!(
+        wrong.stderr.contains("password authentication failed"),
+        "{}",
+        wrong.stderr
+    );
 }
+
+on_majors! { every_major_runs_and_demands_its_password_and_shows_its_certificate: 15 16 17 18 }
 
 #[test]
 fn a_database_of_a_hostile_name_is_reached_by_its_url_and_gone_afterwards() {
@@ -67,8 +60,7 @@ fn a_database_of_a_hostile_name_is_reached_by_its_url_and_gone_afterwards() {
 }
 
 fn survives_stock_dump_and_restore(major: u32) {
-    let source = Database::fresh(major);
-    source.load(&fixture("rich.sql"));
+    let source = Database::loaded(major, "rich.sql");
     let before = Contents::of(&source);
     assert!(before.data.len() > 50, "only {} things to compare", before.data.len());
     before.assert_equals(&Contents::of(&stock_copy(&source)));
@@ -96,8 +88,7 @@ fn the_rich_fixture_survives_a_stock_dump_and_restore_on_18() {
 
 #[test]
 fn contents_see_a_changed_row_a_changed_sequence_and_a_changed_definition() {
-    let source = Database::fresh(17);
-    source.load(&fixture("shop.sql"));
+    let source = Database::loaded(17, "shop.sql");
     let before = Contents::of(&source);
     for change in [
         "UPDATE products SET price = price + 1 WHERE id = 7",

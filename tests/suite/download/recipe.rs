@@ -27,8 +27,7 @@ fn blocks() -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readmes_recipe_restores_a_backup_without_pgstow() {
     // A database of this name and a bucket of that are the README's own.
-    let source = Database::named(17, "shop");
-    source.load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/shop.sql"));
+    let source = Database::loaded_as(17, "shop", "shop.sql");
     bucket("acme-backups").await;
     let store = "s3://acme-backups/pg";
     let mut backup = pgstow();

@@ -1,7 +1,6 @@
 //! Downloads that succeed: what is there then, and what stock programs make of it.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
@@ -12,14 +11,8 @@ use crate::support::fault_proxy::{Fault, On, Op};
 use crate::support::program::succeed;
 use crate::support::wreck::{fail, report, tree};
 
-fn rich(major: u32) -> Database {
-    let database = Database::fresh(major);
-    database.load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rich.sql"));
-    database
-}
-
 async fn restores_in_parallel(major: u32) {
-    let place = Place::in_s3(rich(major), &[]).await;
+    let place = Place::in_s3(Database::loaded(major, "rich.sql"), &[]).await;
     let told = report(place.download("latest").args(["--database", &place.database.name]));
     assert_eq!(told["id"], place.id());
     assert_eq!(told["bytes"], place.bytes());
@@ -50,7 +43,7 @@ async fn stock_pg_restore_of_18_restores_a_download_in_parallel() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn as_stored_it_is_bit_for_bit_what_the_stores_own_sums_say() {
-    let place = Place::in_folder(rich(17), &[]).await;
+    let place = Place::in_folder(Database::loaded(17, "rich.sql"), &[]).await;
     let told = report(place.download(place.id()).arg("--as-stored"));
     assert_eq!(told["offsets"], false);
     assert_eq!(told["sha256"], place.report["files"]["dump"]["sha256"]);

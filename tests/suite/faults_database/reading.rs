@@ -170,32 +170,31 @@ fn our_own_session_cut_before_the_dump_has_its_snapshot_is_conn_err() {
     site.assert_nothing_is_left_of(&database);
 }
 
-#[test]
-fn a_table_that_stays_locked_is_pg_dump_err_with_a_hint_in_bounded_time() {
-    for major in [15, 18] {
-        let (site, database) = (Site::new(), Database::fresh(major));
-        database.sql("CREATE TABLE locked (a int)");
-        let mut locker = stock(major, "psql")
-            .args(["-X", "-q", "-d", &database.url()])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut session = locker.stdin.take().unwrap();
-        std::io::Write::write_all(&mut session, b"BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE;\n").unwrap();
-        let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'locked'::regclass";
-        (0..200).find(|_| database.sql(held) == "1").unwrap();
-        let mut command = site.backup(&database.url());
-        command.env("BACKUP_LOCK_WAIT_SECONDS", "1");
-        let failure = fail(&mut command, "PG_DUMP_ERR", 20);
-        assert!(failure.hint.contains("BACKUP_LOCK_WAIT_SECONDS"), "{}", failure.hint);
-        assert!(failure.message.contains("locked"), "{}", failure.message);
-        assert!(failure.took < Duration::from_secs(10), "{:?}", failure.took);
-        site.assert_nothing_is_left_of(&database);
-        drop(session);
-        locker.wait().unwrap();
-        report(&mut command);
-    }
+fn a_table_that_stays_locked_is_pg_dump_err_with_a_hint_in_bounded_time(major: u32) {
+    let (site, database) = (Site::new(), Database::fresh(major));
+    database.sql("CREATE TABLE locked (a int)");
+    let mut locker = stock(major, "psql")
+        .args(["-X", "-q", "-d", &database.url()])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut session = locker.stdin.take().unwrap();
+    std::io::Write::write_all(&mut session, b"BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE;\n").unwrap();
+    let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'locked'::regclass";
+    (0..200).find(|_| database.sql(held) == "1").unwrap();
+    let mut command = site.backup(&database.url());
+    command.env("BACKUP_LOCK_WAIT_SECONDS", "1");
+    let failure = fail(&mut command, "PG_DUMP_ERR", 20);
+    assert!(failure.hint.contains("BACKUP_LOCK_WAIT_SECONDS"), "{}", failure.hint);
+    assert!(failure.message.contains("locked"), "{}", failure.message);
+    assert!(failure.took < Duration::from_secs(10), "{:?}", failure.took);
+    site.assert_nothing_is_left_of(&database);
+    drop(session);
+    locker.wait().unwrap();
+    report(&mut command);
 }
+
+on_majors! { a_table_that_stays_locked_is_pg_dump_err_with_a_hint_in_bounded_time: 15 18 }
 
 #[test]
 fn a_server_without_a_free_connection_is_conn_err_and_says_so() {

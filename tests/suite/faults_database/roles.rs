@@ -37,24 +37,23 @@ fn cured_by_its_hint(major: u32, hurdle: &str) -> Failure {
     failure
 }
 
-#[test]
-fn a_table_that_the_role_may_not_read_is_named_with_its_grant() {
-    for major in [15, 18] {
-        let failure = cured_by_its_hint(major, "REVOKE SELECT ON \"the shop\".\"it's closed\" FROM ROLE");
-        assert!(
-            failure.message.contains("\"the shop\".\"it's closed\""),
-            "{}",
-            failure.message
-        );
-        assert!(!failure.message.contains("open"), "{}", failure.message);
-        assert!(
-            failure.hint.contains("GRANT SELECT ON \"the shop\".\"it's closed\" TO"),
-            "{}",
-            failure.hint
-        );
-        assert!(failure.hint.contains("pg_read_all_data"), "{}", failure.hint);
-    }
+fn a_table_that_the_role_may_not_read_is_named_with_its_grant(major: u32) {
+    let failure = cured_by_its_hint(major, "REVOKE SELECT ON \"the shop\".\"it's closed\" FROM ROLE");
+    assert!(
+        failure.message.contains("\"the shop\".\"it's closed\""),
+        "{}",
+        failure.message
+    );
+    assert!(!failure.message.contains("open"), "{}", failure.message);
+    assert!(
+        failure.hint.contains("GRANT SELECT ON \"the shop\".\"it's closed\" TO"),
+        "{}",
+        failure.hint
+    );
+    assert!(failure.hint.contains("pg_read_all_data"), "{}", failure.hint);
 }
+
+on_majors! { a_table_that_the_role_may_not_read_is_named_with_its_grant: 15 18 }
 
 #[test]
 fn a_sequence_that_the_role_may_not_read_is_named_with_its_grant() {
@@ -135,46 +134,45 @@ const TELLING: &str = "CREATE TABLE telling AS
            'telling_type'::regtype AS kind, '<a>ä</a>'::xml AS document, ARRAY[NULL, 'null'] AS holes
     FROM generate_series(1, 500) i";
 
-#[test]
-fn a_roles_own_settings_change_nothing_of_what_is_read() {
-    for major in [15, 17, 18] {
-        let (site, database) = (Site::new(), Database::fresh(major));
-        database.sql("CREATE TYPE telling_type AS (a int)");
-        database.sql(TELLING);
-        let role = Role::new(&database, "SUPERUSER");
-        let plain = report(&mut site.backup(&role.url()));
-        let settings = [
-            "datestyle = 'German, DMY'",
-            "intervalstyle = 'sql_standard'",
-            "extra_float_digits = -5",
-            "search_path = 'pg_temp, no_such_schema'",
-            "row_security = on",
-            "default_transaction_read_only = on",
-            "default_transaction_isolation = 'serializable'",
-            "default_transaction_deferrable = on",
-            "timezone = 'Asia/Kathmandu'",
-            "bytea_output = 'escape'",
-            "client_encoding = 'LATIN1'",
-            "quote_all_identifiers = on",
-            "standard_conforming_strings = off",
-            "synchronize_seqscans = on",
-            "array_nulls = off",
-            "xmloption = 'document'",
-            "client_min_messages = 'debug1'",
-            "lc_messages = 'C'",
-        ];
-        for setting in settings {
-            database.sql(&format!(
-                "ALTER ROLE {} IN DATABASE \"{}\" SET {setting}",
-                role.name, database.name
-            ));
-        }
-        let odd = report(&mut site.backup(&role.url()));
-        assert_eq!(tables(&site, &plain), tables(&site, &odd), "PostgreSQL {major}");
-        assert_good(&site.store(), odd["id"].as_str().unwrap(), major);
-        site.assert_nothing_runs();
+fn a_roles_own_settings_change_nothing_of_what_is_read(major: u32) {
+    let (site, database) = (Site::new(), Database::fresh(major));
+    database.sql("CREATE TYPE telling_type AS (a int)");
+    database.sql(TELLING);
+    let role = Role::new(&database, "SUPERUSER");
+    let plain = report(&mut site.backup(&role.url()));
+    let settings = [
+        "datestyle = 'German, DMY'",
+        "intervalstyle = 'sql_standard'",
+        "extra_float_digits = -5",
+        "search_path = 'pg_temp, no_such_schema'",
+        "row_security = on",
+        "default_transaction_read_only = on",
+        "default_transaction_isolation = 'serializable'",
+        "default_transaction_deferrable = on",
+        "timezone = 'Asia/Kathmandu'",
+        "bytea_output = 'escape'",
+        "client_encoding = 'LATIN1'",
+        "quote_all_identifiers = on",
+        "standard_conforming_strings = off",
+        "synchronize_seqscans = on",
+        "array_nulls = off",
+        "xmloption = 'document'",
+        "client_min_messages = 'debug1'",
+        "lc_messages = 'C'",
+    ];
+    for setting in settings {
+        database.sql(&format!(
+            "ALTER ROLE {} IN DATABASE \"{}\" SET {setting}",
+            role.name, database.name
+        ));
     }
+    let odd = report(&mut site.backup(&role.url()));
+    assert_eq!(tables(&site, &plain), tables(&site, &odd), "PostgreSQL {major}");
+    assert_good(&site.store(), odd["id"].as_str().unwrap(), major);
+    site.assert_nothing_runs();
 }
+
+on_majors! { a_roles_own_settings_change_nothing_of_what_is_read: 15 17 18 }
 
 #[test]
 fn a_roles_row_security_off_is_no_way_around_a_policy() {
@@ -189,33 +187,32 @@ fn a_roles_row_security_off_is_no_way_around_a_policy() {
     site.assert_nothing_is_left_of(&database);
 }
 
-#[test]
-fn a_roles_timeouts_do_not_end_a_run_that_takes_longer() {
-    for major in [15, 17] {
-        let (site, database) = (Site::new(), Database::fresh(major));
-        database.sql("CREATE TABLE t AS SELECT i, md5(i::text) AS a FROM generate_series(1, 50000) i");
-        let role = Role::new(&database, "");
-        database.sql(&format!("GRANT pg_read_all_data TO {}", role.name));
-        let mut timeouts = vec![
-            "statement_timeout",
-            "lock_timeout",
-            "idle_in_transaction_session_timeout",
-            "idle_session_timeout",
-        ];
-        if major >= 17 {
-            timeouts.push("transaction_timeout");
-        }
-        for timeout in timeouts {
-            database.sql(&format!("ALTER ROLE {} SET {timeout} = '400ms'", role.name));
-        }
-        let mut command = site.backup(&role.url());
-        command.env("BACKUP_PG_BIN", impostor(site.path(), major, &trickle(250_000, 0.15)));
-        let report = report(&mut command);
-        assert!(
-            report["duration_seconds"].as_f64().unwrap() > 1.0,
-            "too quick to tell: {report}"
-        );
-        assert_eq!(report["rows"], 50_000);
-        site.assert_nothing_runs();
+fn a_roles_timeouts_do_not_end_a_run_that_takes_longer(major: u32) {
+    let (site, database) = (Site::new(), Database::fresh(major));
+    database.sql("CREATE TABLE t AS SELECT i, md5(i::text) AS a FROM generate_series(1, 50000) i");
+    let role = Role::new(&database, "");
+    database.sql(&format!("GRANT pg_read_all_data TO {}", role.name));
+    let mut timeouts = vec![
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+    ];
+    if major >= 17 {
+        timeouts.push("transaction_timeout");
     }
+    for timeout in timeouts {
+        database.sql(&format!("ALTER ROLE {} SET {timeout} = '400ms'", role.name));
+    }
+    let mut command = site.backup(&role.url());
+    command.env("BACKUP_PG_BIN", impostor(site.path(), major, &trickle(250_000, 0.15)));
+    let report = report(&mut command);
+    assert!(
+        report["duration_seconds"].as_f64().unwrap() > 1.0,
+        "too quick to tell: {report}"
+    );
+    assert_eq!(report["rows"], 50_000);
+    site.assert_nothing_runs();
 }
+
+on_majors! { a_roles_timeouts_do_not_end_a_run_that_takes_longer: 15 17 }

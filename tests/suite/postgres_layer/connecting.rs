@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use pgstow::error::{Code, Error};
 use pgstow::postgres::{ConnectionInfo, Session};
 
-use crate::postgres_layer::place::{MAJORS, client, connect, database, role, settings, superuser, variable, with};
+use crate::postgres_layer::place::{client, connect, database, role, settings, superuser, variable, with};
 
 fn refused(result: pgstow::error::Result<Session>) -> Error {
     match result {
@@ -12,57 +12,55 @@ fn refused(result: pgstow::error::Result<Session>) -> Error {
     }
 }
 
-#[tokio::test]
-async fn the_server_says_who_it_is() {
-    for major in MAJORS {
-        let info = database(major, "who", "").await;
-        let session = connect(&info, major).await.unwrap();
-        let server = session.server();
-        assert_eq!(server.major, major);
-        assert_eq!(server.version_num / 10_000, major);
-        assert!(server.version.starts_with(&major.to_string()));
-        assert_eq!(server.encoding, "UTF8");
-        assert_eq!(server.database, "who");
-        assert_eq!(server.user, "postgres");
-        assert!(!server.in_recovery);
-        assert!(server.system_identifier.as_deref().unwrap().parse::<u64>().is_ok());
-        assert!(
-            session.info().params.contains_key("hostaddr"),
-            "pinned to the server that was reached"
-        );
-    }
+async fn the_server_says_who_it_is(major: u32) {
+    let info = database(major, "who", "").await;
+    let session = connect(&info, major).await.unwrap();
+    let server = session.server();
+    assert_eq!(server.major, major);
+    assert_eq!(server.version_num / 10_000, major);
+    assert!(server.version.starts_with(&major.to_string()));
+    assert_eq!(server.encoding, "UTF8");
+    assert_eq!(server.database, "who");
+    assert_eq!(server.user, "postgres");
+    assert!(!server.in_recovery);
+    assert!(server.system_identifier.as_deref().unwrap().parse::<u64>().is_ok());
+    assert!(
+        session.info().params.contains_key("hostaddr"),
+        "pinned to the server that was reached"
+    );
 }
 
-#[tokio::test]
-async fn each_refusal_has_its_code_and_shows_no_password() {
-    for major in MAJORS {
-        let boss = superuser(major);
-        let cases = [
-            ("password=hunter2-wrong", Code::Auth),
-            ("user=nobody_of_that_name password=hunter2-wrong", Code::Auth),
-            ("dbname=no_such_database", Code::ConnErr),
-            ("host=127.0.0.1 port=1", Code::ConnErr),
-            ("host=no-such-host.invalid", Code::ConnErr),
-            ("host=/nowhere", Code::ConnErr),
-            ("options='-c no_such_setting=1'", Code::ConnErr),
-        ];
-        for (change, code) in cases {
-            let error = refused(connect(&with(&boss, change), major).await);
-            assert_eq!(error.code(), code, "{change}: {error}");
-            let text = format!("{error} {error:?} {}", error.hint_text());
-            assert!(!text.contains("hunter2"), "{text}");
-            assert!(
-                !text.contains(variable(&format!("PGSTOW_TEST_PG{major}_URL")).as_str()),
-                "{text}"
-            );
-        }
-        let mut without = boss.clone();
-        without.password = None;
-        let error = refused(connect(&without, major).await);
-        assert_eq!(error.code(), Code::Auth);
-        assert!(error.message().contains("none is given"), "{error}");
+on_majors! { async the_server_says_who_it_is: 15 17 }
+
+async fn each_refusal_has_its_code_and_shows_no_password(major: u32) {
+    let boss = superuser(major);
+    let cases = [
+        ("password=hunter2-wrong", Code::Auth),
+        ("user=nobody_of_that_name password=hunter2-wrong", Code::Auth),
+        ("dbname=no_such_database", Code::ConnErr),
+        ("host=127.0.0.1 port=1", Code::ConnErr),
+        ("host=no-such-host.invalid", Code::ConnErr),
+        ("host=/nowhere", Code::ConnErr),
+        ("options='-c no_such_setting=1'", Code::ConnErr),
+    ];
+    for (change, code) in cases {
+        let error = refused(connect(&with(&boss, change), major).await);
+        assert_eq!(error.code(), code, "{change}: {error}");
+        let text = format!("{error} {error:?} {}", error.hint_text());
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(
+            !text.contains(variable(&format!("PGSTOW_TEST_PG{major}_URL")).as_str()),
+            "{text}"
+        );
     }
+    let mut without = boss.clone();
+    without.password = None;
+    let error = refused(connect(&without, major).await);
+    assert_eq!(error.code(), Code::Auth);
+    assert!(error.message().contains("none is given"), "{error}");
 }
+
+on_majors! { async each_refusal_has_its_code_and_shows_no_password: 15 17 }
 
 #[tokio::test]
 async fn a_role_that_may_not_connect_or_has_no_connection_left_is_told_so() {
@@ -134,53 +132,52 @@ async fn options_and_the_roles_own_defaults_do_not_disturb_the_session() {
         .unwrap();
 }
 
-#[tokio::test]
-async fn a_snapshot_says_what_it_sees() {
-    for major in MAJORS {
-        let info = database(major, "snapshot", "CREATE TABLE t (a int)").await;
-        let mut writer = client(&info).await;
-        let transaction = writer.transaction().await.unwrap();
-        transaction.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
-        let row = transaction
-            .query_one("SELECT pg_current_xact_id()::text", &[])
-            .await
-            .unwrap();
-        let running: u64 = row.get::<_, String>(0).parse().unwrap();
-        // A later one that has ended: so the first lies within the snapshot, not behind it.
-        client(&info)
-            .await
-            .batch_execute("SELECT pg_current_xact_id()")
-            .await
-            .unwrap();
-        let session = connect(&info, major).await.unwrap();
-        let snapshot = session.export_snapshot().await.unwrap();
-        assert!(snapshot.xmin <= running && running < snapshot.xmax);
-        assert!(snapshot.xip.contains(&running), "{snapshot:?}");
-        assert!(snapshot.lsn.as_deref().unwrap().contains('/'), "{snapshot:?}");
-        transaction.commit().await.unwrap();
-        // While our session lives, others can take the snapshot; afterwards they cannot.
-        let taker = client(&info).await;
-        let take = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '{}'",
-            snapshot.id
-        );
-        taker.batch_execute(&take).await.unwrap();
-        let row = taker.query_one("SELECT count(*) FROM t", &[]).await.unwrap();
-        assert_eq!(row.get::<_, i64>(0), 0);
+async fn a_snapshot_says_what_it_sees(major: u32) {
+    let info = database(major, "snapshot", "CREATE TABLE t (a int)").await;
+    let mut writer = client(&info).await;
+    let transaction = writer.transaction().await.unwrap();
+    transaction.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+    let row = transaction
+        .query_one("SELECT pg_current_xact_id()::text", &[])
+        .await
+        .unwrap();
+    let running: u64 = row.get::<_, String>(0).parse().unwrap();
+    // A later one that has ended: so the first lies within the snapshot, not behind it.
+    client(&info)
+        .await
+        .batch_execute("SELECT pg_current_xact_id()")
+        .await
+        .unwrap();
+    let session = connect(&info, major).await.unwrap();
+    let snapshot = session.export_snapshot().await.unwrap();
+    assert!(snapshot.xmin <= running && running < snapshot.xmax);
+    assert!(snapshot.xip.contains(&running), "{snapshot:?}");
+    assert!(snapshot.lsn.as_deref().unwrap().contains('/'), "{snapshot:?}");
+    transaction.commit().await.unwrap();
+    // While our session lives, others can take the snapshot; afterwards they cannot.
+    let taker = client(&info).await;
+    let take = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '{}'",
+        snapshot.id
+    );
+    taker.batch_execute(&take).await.unwrap();
+    let row = taker.query_one("SELECT count(*) FROM t", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 0);
+    taker.batch_execute("ROLLBACK").await.unwrap();
+    drop(session);
+    let mut alive = true;
+    for _ in 0..50 {
+        alive = taker.batch_execute(&take).await.is_ok();
         taker.batch_execute("ROLLBACK").await.unwrap();
-        drop(session);
-        let mut alive = true;
-        for _ in 0..50 {
-            alive = taker.batch_execute(&take).await.is_ok();
-            taker.batch_execute("ROLLBACK").await.unwrap();
-            if !alive {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        if !alive {
+            break;
         }
-        assert!(!alive, "the snapshot outlived its session");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert!(!alive, "the snapshot outlived its session");
 }
+
+on_majors! { async a_snapshot_says_what_it_sees: 15 17 }
 
 #[tokio::test]
 async fn a_forwarder_in_between_is_not_taken_for_a_pooler() {

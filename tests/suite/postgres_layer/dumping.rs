@@ -77,46 +77,45 @@ async fn drained(mut stdout: File) {
         .unwrap();
 }
 
-#[tokio::test]
-async fn the_dump_holds_what_the_snapshot_saw() {
-    for major in MAJORS {
-        let info = database(major, "frozen", "CREATE TABLE t AS SELECT 'before' AS a").await;
-        let settings = settings(major);
-        let session = connect(&info, major).await.unwrap();
-        let snapshot = session.export_snapshot().await.unwrap();
-        client(&info)
-            .await
-            .batch_execute("INSERT INTO t VALUES ('after')")
-            .await
-            .unwrap();
-        let passfile = Passfile::create(&settings.temp, session.info()).unwrap();
-        let programs = Programs::find(major, &settings).await.unwrap();
-        for format in [Format::Custom, Format::Plain] {
-            let mut dump = Dump::start(&DumpOrder {
-                programs: &programs,
-                info: session.info(),
-                passfile: passfile.as_ref(),
-                snapshot: &snapshot.id,
-                contents: Contents::Whole(format),
-                lock_wait: settings.lock_wait,
-                settings: &settings,
-            })
-            .unwrap();
-            let mut bytes = Vec::new();
-            dump.take_stdout().unwrap().read_to_end(&mut bytes).unwrap();
-            dump.wait().await.unwrap();
-            dump.wait().await.unwrap();
-            let sql = match format {
-                Format::Custom => {
-                    assert_eq!(&bytes[..5], b"PGDMP");
-                    restored(&bytes, major)
-                }
-                Format::Plain => String::from_utf8(bytes).unwrap(),
-            };
-            assert!(sql.contains("before") && !sql.contains("after"));
-        }
+async fn the_dump_holds_what_the_snapshot_saw(major: u32) {
+    let info = database(major, "frozen", "CREATE TABLE t AS SELECT 'before' AS a").await;
+    let settings = settings(major);
+    let session = connect(&info, major).await.unwrap();
+    let snapshot = session.export_snapshot().await.unwrap();
+    client(&info)
+        .await
+        .batch_execute("INSERT INTO t VALUES ('after')")
+        .await
+        .unwrap();
+    let passfile = Passfile::create(&settings.temp, session.info()).unwrap();
+    let programs = Programs::find(major, &settings).await.unwrap();
+    for format in [Format::Custom, Format::Plain] {
+        let mut dump = Dump::start(&DumpOrder {
+            programs: &programs,
+            info: session.info(),
+            passfile: passfile.as_ref(),
+            snapshot: &snapshot.id,
+            contents: Contents::Whole(format),
+            lock_wait: settings.lock_wait,
+            settings: &settings,
+        })
+        .unwrap();
+        let mut bytes = Vec::new();
+        dump.take_stdout().unwrap().read_to_end(&mut bytes).unwrap();
+        dump.wait().await.unwrap();
+        dump.wait().await.unwrap();
+        let sql = match format {
+            Format::Custom => {
+                assert_eq!(&bytes[..5], b"PGDMP");
+                restored(&bytes, major)
+            }
+            Format::Plain => String::from_utf8(bytes).unwrap(),
+        };
+        assert!(sql.contains("before") && !sql.contains("after"));
     }
 }
+
+on_majors! { async the_dump_holds_what_the_snapshot_saw: 15 17 }
 
 #[tokio::test]
 async fn databases_of_any_name_are_dumped_and_their_globals_too() {
@@ -187,26 +186,25 @@ async fn globals_that_the_role_may_not_read_say_why() {
     assert!(error.message().contains("missing"), "{error}");
 }
 
-#[tokio::test]
-async fn a_lock_that_is_not_given_ends_the_dump_with_a_hint() {
-    for major in MAJORS {
-        let info = database(major, "locked", "CREATE TABLE t (a int)").await;
-        let mut locker = client(&info).await;
-        let transaction = locker.transaction().await.unwrap();
-        transaction
-            .batch_execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-            .await
-            .unwrap();
-        let mut settings = settings(major);
-        settings.lock_wait = Duration::from_secs(1);
-        let programs = Programs::find(major, &settings).await.unwrap();
-        let (_, verdict) = dump_with(&programs, &info, &settings).await;
-        let error = verdict.unwrap_err();
-        assert_eq!(error.code(), Code::PgDumpErr, "{error}");
-        assert!(error.hint_text().contains("lock"), "{}", error.hint_text());
-        assert!(error.message().contains("LOCK TABLE"), "{error}");
-    }
+async fn a_lock_that_is_not_given_ends_the_dump_with_a_hint(major: u32) {
+    let info = database(major, "locked", "CREATE TABLE t (a int)").await;
+    let mut locker = client(&info).await;
+    let transaction = locker.transaction().await.unwrap();
+    transaction
+        .batch_execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let mut settings = settings(major);
+    settings.lock_wait = Duration::from_secs(1);
+    let programs = Programs::find(major, &settings).await.unwrap();
+    let (_, verdict) = dump_with(&programs, &info, &settings).await;
+    let error = verdict.unwrap_err();
+    assert_eq!(error.code(), Code::PgDumpErr, "{error}");
+    assert!(error.hint_text().contains("lock"), "{}", error.hint_text());
+    assert!(error.message().contains("LOCK TABLE"), "{error}");
 }
+
+on_majors! { async a_lock_that_is_not_given_ends_the_dump_with_a_hint: 15 17 }
 
 #[tokio::test]
 async fn a_dump_that_stops_giving_is_seen_and_ended() {

@@ -86,24 +86,23 @@ async fn archive_of(major: u32, name: &str, sql: &str) -> Vec<u8> {
     archive
 }
 
-#[tokio::test]
-async fn an_archive_of_each_major_goes_back_into_its_own_major_from_stdin() {
-    for major in [15, 16, 17, 18] {
-        let archive = archive_of(major, "restore_source", SHOP).await;
-        let target = database(major, "restore_target", "").await;
-        let settings = settings(major);
-        let program = program(major, major, &settings).await;
-        assert!(!program.tolerates_transaction_timeout);
-        let passfile = Passfile::create(&settings.temp, &target).unwrap();
-        let order = RestoreOrder {
-            single_transaction: true,
-            ..order(&program, &target, passfile.as_ref(), &settings)
-        };
-        assert_eq!(fed(&order, &archive).await.unwrap(), RestoreEnd::default());
-        assert_eq!(count(&target, "items").await, 1000);
-        assert_eq!(count(&target, "dear").await, 600);
-    }
+async fn an_archive_of_each_major_goes_back_into_its_own_major_from_stdin(major: u32) {
+    let archive = archive_of(major, "restore_source", SHOP).await;
+    let target = database(major, "restore_target", "").await;
+    let settings = settings(major);
+    let program = program(major, major, &settings).await;
+    assert!(!program.tolerates_transaction_timeout);
+    let passfile = Passfile::create(&settings.temp, &target).unwrap();
+    let order = RestoreOrder {
+        single_transaction: true,
+        ..order(&program, &target, passfile.as_ref(), &settings)
+    };
+    assert_eq!(fed(&order, &archive).await.unwrap(), RestoreEnd::default());
+    assert_eq!(count(&target, "items").await, 1000);
+    assert_eq!(count(&target, "dear").await, 600);
 }
+
+on_majors! { async an_archive_of_each_major_goes_back_into_its_own_major_from_stdin: 15 16 17 18 }
 
 #[tokio::test]
 async fn a_file_is_restored_by_several_jobs_and_only_what_the_list_names() {
@@ -303,32 +302,31 @@ async fn a_stopped_restore_is_gone_and_so_is_its_session() {
     panic!("the server still serves it");
 }
 
-#[tokio::test]
-async fn a_plain_script_is_done_as_a_whole_or_not_at_all() {
-    for major in [15, 18] {
-        let settings = settings(major);
-        let target = database(major, "script_target", "").await;
-        let psql = Psql::find(major, &settings).await.unwrap();
-        assert_eq!(psql.major, major);
-        let passfile = Passfile::create(&settings.temp, &target).unwrap();
-        let run = async |script: String| {
-            let mut running = Script::start(&psql, &target, passfile.as_ref(), &settings, true).unwrap();
-            let mut stdin = running.take_stdin().unwrap();
-            let writing = tokio::task::spawn_blocking(move || stdin.write_all(script.as_bytes()));
-            let end = running.wait().await;
-            let _ = writing.await.unwrap();
-            end
-        };
-        let rows: String = (0..100_000).map(|n| format!("{n}\n")).collect();
-        let good = format!("CREATE TABLE t (a int);\nCOPY t FROM stdin;\n{rows}\\.\n");
-        let noisy = "SELECT repeat('x', 100) FROM generate_series(1, 20000);\n";
-        let error = run(format!("{good}{noisy}INSERT INTO t VALUES (1 / 0);\n"))
-            .await
-            .unwrap_err();
-        assert_eq!(error.code(), Code::RestoreErr);
-        assert!(error.message().contains("division by zero"), "{error}");
-        assert!(tables(&target).await.is_empty());
-        run(format!("{good}{noisy}")).await.unwrap();
-        assert_eq!(count(&target, "t").await, 100_000);
-    }
+async fn a_plain_script_is_done_as_a_whole_or_not_at_all(major: u32) {
+    let settings = settings(major);
+    let target = database(major, "script_target", "").await;
+    let psql = Psql::find(major, &settings).await.unwrap();
+    assert_eq!(psql.major, major);
+    let passfile = Passfile::create(&settings.temp, &target).unwrap();
+    let run = async |script: String| {
+        let mut running = Script::start(&psql, &target, passfile.as_ref(), &settings, true).unwrap();
+        let mut stdin = running.take_stdin().unwrap();
+        let writing = tokio::task::spawn_blocking(move || stdin.write_all(script.as_bytes()));
+        let end = running.wait().await;
+        let _ = writing.await.unwrap();
+        end
+    };
+    let rows: String = (0..100_000).map(|n| format!("{n}\n")).collect();
+    let good = format!("CREATE TABLE t (a int);\nCOPY t FROM stdin;\n{rows}\\.\n");
+    let noisy = "SELECT repeat('x', 100) FROM generate_series(1, 20000);\n";
+    let error = run(format!("{good}{noisy}INSERT INTO t VALUES (1 / 0);\n"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::RestoreErr);
+    assert!(error.message().contains("division by zero"), "{error}");
+    assert!(tables(&target).await.is_empty());
+    run(format!("{good}{noisy}")).await.unwrap();
+    assert_eq!(count(&target, "t").await, 100_000);
 }
+
+on_majors! { async a_plain_script_is_done_as_a_whole_or_not_at_all: 15 18 }

@@ -3,97 +3,95 @@ use std::time::{Duration, Instant};
 use pgstow::error::Code;
 use pgstow::postgres::UnreadableKind;
 
-use crate::postgres_layer::place::{MAJORS, client, connect, database, dump, role, superuser};
+use crate::postgres_layer::place::{client, connect, database, dump, role, superuser};
 
-#[tokio::test]
-async fn what_the_role_may_not_read_is_named_with_its_grant() {
-    for major in MAJORS {
-        let info = database(
-            major,
-            "privileges",
-            "CREATE SCHEMA hidden; CREATE TABLE hidden.t (a int);
+async fn what_the_role_may_not_read_is_named_with_its_grant(major: u32) {
+    let info = database(
+        major,
+        "privileges",
+        "CREATE SCHEMA hidden; CREATE TABLE hidden.t (a int);
              CREATE TABLE open (a int); CREATE TABLE \"Clo'sed\" (a int); CREATE SEQUENCE closed_s;
              CREATE EXTENSION pg_trgm; SELECT lo_create(4711), lo_create(4712);",
-        )
-        .await;
-        let reader = role(&info, "reader", "").await;
-        let admin = client(&info).await;
-        admin
-            .batch_execute("GRANT SELECT ON open TO reader; GRANT SELECT ON LARGE OBJECT 4712 TO reader")
-            .await
-            .unwrap();
-        let session = connect(&reader, major).await.unwrap();
-        let found = session.unreadable_tables().await.unwrap();
-        let names: Vec<_> = found.iter().map(|one| (one.kind, one.name.as_str())).collect();
-        assert_eq!(
-            names,
-            [
-                (UnreadableKind::Table, "hidden.t"),
-                (UnreadableKind::Table, "public.\"Clo'sed\""),
-                (UnreadableKind::Sequence, "public.closed_s"),
-                (UnreadableKind::LargeObject, "4711"),
-            ]
-        );
-        assert_eq!(found[0].schema.as_deref(), Some("hidden"));
-        let error = session.check_privileges().await.unwrap_err();
-        assert_eq!(error.code(), Code::Permission);
-        assert!(error.message().contains("hidden.t"), "{error}");
-        let (_, verdict) = dump(&reader, major).await;
-        let error = verdict.unwrap_err();
-        assert_eq!(error.code(), Code::Permission, "{error}");
-        assert!(error.message().contains("permission denied for"), "{error}");
+    )
+    .await;
+    let reader = role(&info, "reader", "").await;
+    let admin = client(&info).await;
+    admin
+        .batch_execute("GRANT SELECT ON open TO reader; GRANT SELECT ON LARGE OBJECT 4712 TO reader")
+        .await
+        .unwrap();
+    let session = connect(&reader, major).await.unwrap();
+    let found = session.unreadable_tables().await.unwrap();
+    let names: Vec<_> = found.iter().map(|one| (one.kind, one.name.as_str())).collect();
+    assert_eq!(
+        names,
+        [
+            (UnreadableKind::Table, "hidden.t"),
+            (UnreadableKind::Table, "public.\"Clo'sed\""),
+            (UnreadableKind::Sequence, "public.closed_s"),
+            (UnreadableKind::LargeObject, "4711"),
+        ]
+    );
+    assert_eq!(found[0].schema.as_deref(), Some("hidden"));
+    let error = session.check_privileges().await.unwrap_err();
+    assert_eq!(error.code(), Code::Permission);
+    assert!(error.message().contains("hidden.t"), "{error}");
+    let (_, verdict) = dump(&reader, major).await;
+    let error = verdict.unwrap_err();
+    assert_eq!(error.code(), Code::Permission, "{error}");
+    assert!(error.message().contains("permission denied for"), "{error}");
 
-        admin
-            .batch_execute("GRANT pg_read_all_data TO reader; GRANT SELECT ON LARGE OBJECT 4711 TO reader")
-            .await
-            .unwrap();
-        session.check_privileges().await.unwrap();
-        let (_, verdict) = dump(&reader, major).await;
-        verdict.unwrap();
-        admin
-            .batch_execute("REVOKE pg_read_all_data FROM reader")
-            .await
-            .unwrap();
-    }
+    admin
+        .batch_execute("GRANT pg_read_all_data TO reader; GRANT SELECT ON LARGE OBJECT 4711 TO reader")
+        .await
+        .unwrap();
+    session.check_privileges().await.unwrap();
+    let (_, verdict) = dump(&reader, major).await;
+    verdict.unwrap();
+    admin
+        .batch_execute("REVOKE pg_read_all_data FROM reader")
+        .await
+        .unwrap();
 }
 
-#[tokio::test]
-async fn row_level_security_that_hides_rows_is_found_before_pg_dump_finds_it() {
-    for major in MAJORS {
-        let info = database(
-            major,
-            "row_security",
-            "CREATE TABLE secret_rows (a int); ALTER TABLE secret_rows ENABLE ROW LEVEL SECURITY;
+on_majors! { async what_the_role_may_not_read_is_named_with_its_grant: 15 17 }
+
+async fn row_level_security_that_hides_rows_is_found_before_pg_dump_finds_it(major: u32) {
+    let info = database(
+        major,
+        "row_security",
+        "CREATE TABLE secret_rows (a int); ALTER TABLE secret_rows ENABLE ROW LEVEL SECURITY;
              CREATE POLICY p ON secret_rows USING (a > 1)",
-        )
-        .await;
-        let filtered = role(&info, "filtered", "NOBYPASSRLS").await;
-        client(&info)
+    )
+    .await;
+    let filtered = role(&info, "filtered", "NOBYPASSRLS").await;
+    client(&info)
+        .await
+        .batch_execute("GRANT SELECT ON secret_rows TO filtered")
+        .await
+        .unwrap();
+    let session = connect(&filtered, major).await.unwrap();
+    assert!(session.unreadable_tables().await.unwrap().is_empty());
+    assert_eq!(session.rls_tables().await.unwrap(), ["public.secret_rows"]);
+    let error = session.check_privileges().await.unwrap_err();
+    assert_eq!(error.code(), Code::Permission);
+    assert!(error.hint_text().contains("BYPASSRLS"));
+    let (_, verdict) = dump(&filtered, major).await;
+    assert_eq!(verdict.unwrap_err().code(), Code::Permission);
+    let bypassing = role(&info, "filtered", "BYPASSRLS").await;
+    assert!(
+        connect(&bypassing, major)
             .await
-            .batch_execute("GRANT SELECT ON secret_rows TO filtered")
+            .unwrap()
+            .rls_tables()
             .await
-            .unwrap();
-        let session = connect(&filtered, major).await.unwrap();
-        assert!(session.unreadable_tables().await.unwrap().is_empty());
-        assert_eq!(session.rls_tables().await.unwrap(), ["public.secret_rows"]);
-        let error = session.check_privileges().await.unwrap_err();
-        assert_eq!(error.code(), Code::Permission);
-        assert!(error.hint_text().contains("BYPASSRLS"));
-        let (_, verdict) = dump(&filtered, major).await;
-        assert_eq!(verdict.unwrap_err().code(), Code::Permission);
-        let bypassing = role(&info, "filtered", "BYPASSRLS").await;
-        assert!(
-            connect(&bypassing, major)
-                .await
-                .unwrap()
-                .rls_tables()
-                .await
-                .unwrap()
-                .is_empty()
-        );
-        dump(&bypassing, major).await.1.unwrap();
-    }
+            .unwrap()
+            .is_empty()
+    );
+    dump(&bypassing, major).await.1.unwrap();
 }
+
+on_majors! { async row_level_security_that_hides_rows_is_found_before_pg_dump_finds_it: 15 17 }
 
 #[tokio::test]
 async fn sizes_are_told_even_while_a_table_is_locked() {

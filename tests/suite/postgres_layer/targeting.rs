@@ -3,7 +3,7 @@
 use pgstow::error::Code;
 use pgstow::postgres::{Named, Scope, ScratchServer, ServerPrograms, Session, statements};
 
-use crate::postgres_layer::place::{MAJORS, client, connect, database, role, settings, superuser};
+use crate::postgres_layer::place::{client, connect, database, role, settings, superuser};
 
 const CONTENT: &str = "CREATE SCHEMA app; CREATE TABLE app.\"Or;ders\" (id int GENERATED ALWAYS AS IDENTITY);
     CREATE TABLE empty (a int); CREATE TABLE full_one (a serial); INSERT INTO full_one DEFAULT VALUES;
@@ -18,40 +18,39 @@ fn table<'a>(schema: &'a str, name: &'a str) -> Named<'a> {
     }
 }
 
-#[tokio::test]
-async fn a_survey_tells_what_is_there_and_what_this_role_may() {
-    for major in MAJORS {
-        let empty = database(major, "target_empty", "CREATE EXTENSION pg_trgm").await;
-        let target = connect(&empty, major).await.unwrap().survey_target().await.unwrap();
-        assert_eq!(target.objects, 0, "{:?}", target.first_objects);
-        assert!(target.is_superuser && target.may_create && target.may_create_databases);
-        assert!(target.roles["postgres"] && target.tablespaces.contains("pg_default"));
-        assert!(target.extensions["pg_trgm"]);
-        assert!(!target.extensions["btree_gist"]);
-        assert_eq!(target.locks, 256 * 200);
-        // The test's server is on this machine; not everyone may look at its folder.
-        assert_eq!(target.free_bytes.is_some(), rustix::process::geteuid().is_root());
+async fn a_survey_tells_what_is_there_and_what_this_role_may(major: u32) {
+    let empty = database(major, "target_empty", "CREATE EXTENSION pg_trgm").await;
+    let target = connect(&empty, major).await.unwrap().survey_target().await.unwrap();
+    assert_eq!(target.objects, 0, "{:?}", target.first_objects);
+    assert!(target.is_superuser && target.may_create && target.may_create_databases);
+    assert!(target.roles["postgres"] && target.tablespaces.contains("pg_default"));
+    assert!(target.extensions["pg_trgm"]);
+    assert!(!target.extensions["btree_gist"]);
+    assert_eq!(target.locks, 256 * 200);
+    // The test's server is on this machine; not everyone may look at its folder.
+    assert_eq!(target.free_bytes.is_some(), rustix::process::geteuid().is_root());
 
-        let info = database(major, "target_full", CONTENT).await;
-        let reader = role(&info, "target_reader", "NOCREATEDB NOCREATEROLE").await;
-        let target = connect(&reader, major).await.unwrap().survey_target().await.unwrap();
-        assert!(!target.is_superuser && !target.may_create && !target.may_create_databases);
-        assert!(!target.roles["postgres"]);
-        assert_eq!(target.free_bytes, None);
-        // The sequence of the identity column counts too.
-        assert_eq!(target.objects, 10);
-        assert_eq!(
-            target.first_objects,
-            [
-                "app",
-                "app.Or;ders",
-                "app.Or;ders_id_seq",
-                "large object 815",
-                "public.empty"
-            ]
-        );
-    }
+    let info = database(major, "target_full", CONTENT).await;
+    let reader = role(&info, "target_reader", "NOCREATEDB NOCREATEROLE").await;
+    let target = connect(&reader, major).await.unwrap().survey_target().await.unwrap();
+    assert!(!target.is_superuser && !target.may_create && !target.may_create_databases);
+    assert!(!target.roles["postgres"]);
+    assert_eq!(target.free_bytes, None);
+    // The sequence of the identity column counts too.
+    assert_eq!(target.objects, 10);
+    assert_eq!(
+        target.first_objects,
+        [
+            "app",
+            "app.Or;ders",
+            "app.Or;ders_id_seq",
+            "large object 815",
+            "public.empty"
+        ]
+    );
 }
+
+on_majors! { async a_survey_tells_what_is_there_and_what_this_role_may: 15 17 }
 
 #[tokio::test]
 async fn what_exists_is_known_by_kind_and_name_and_tables_by_whether_they_hold_rows() {

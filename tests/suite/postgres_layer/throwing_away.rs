@@ -75,59 +75,58 @@ async fn assert_nothing_is_left(temp: &Path, processes: &[u32]) {
     }
 }
 
-#[tokio::test]
-async fn a_server_of_each_major_starts_serves_and_leaves_nothing() {
-    for major in [15, 16, 17, 18] {
-        let temp = temp();
-        let settings = settings(major);
-        let server = start(major, temp.path(), &settings).await;
-        assert!(server.version().starts_with(&major.to_string()));
-        let session = Session::connect(server.info(), &settings).await.unwrap();
-        assert_eq!(
-            (session.server().major, session.server().encoding.as_str()),
-            (major, "UTF8")
-        );
-        let config = server.info();
-        assert!(
-            config
-                .host
-                .as_deref()
-                .unwrap()
-                .starts_with(temp.path().to_str().unwrap())
-        );
-        let client = client(&server).await;
-        let shown = client
-            .query_one(
-                "SELECT current_setting('listen_addresses'), current_setting('fsync'), upper('é')::text",
-                &[],
-            )
-            .await
-            .unwrap();
-        assert_eq!(
-            (
-                shown.get::<_, &str>(0),
-                shown.get::<_, &str>(1),
-                shown.get::<_, &str>(2)
-            ),
-            ("", "off", "É")
-        );
-        client
-            .batch_execute("CREATE TABLE t AS SELECT g FROM generate_series(1, 100000) g")
-            .await
-            .unwrap();
-        let processes = processes_of(temp.path());
-        assert!(
-            processes.len() >= 3,
-            "postmaster, its children and the watchdog: {processes:?}"
-        );
-        // With sessions open.
-        let stopping = Instant::now();
-        server.stop().await.unwrap();
-        assert!(stopping.elapsed() < Duration::from_secs(5));
-        assert!(left_in(temp.path()).is_empty(), "it is gone when `stop` returns");
-        assert_nothing_is_left(temp.path(), &processes).await;
-    }
+async fn a_server_of_each_major_starts_serves_and_leaves_nothing(major: u32) {
+    let temp = temp();
+    let settings = settings(major);
+    let server = start(major, temp.path(), &settings).await;
+    assert!(server.version().starts_with(&major.to_string()));
+    let session = Session::connect(server.info(), &settings).await.unwrap();
+    assert_eq!(
+        (session.server().major, session.server().encoding.as_str()),
+        (major, "UTF8")
+    );
+    let config = server.info();
+    assert!(
+        config
+            .host
+            .as_deref()
+            .unwrap()
+            .starts_with(temp.path().to_str().unwrap())
+    );
+    let client = client(&server).await;
+    let shown = client
+        .query_one(
+            "SELECT current_setting('listen_addresses'), current_setting('fsync'), upper('é')::text",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            shown.get::<_, &str>(0),
+            shown.get::<_, &str>(1),
+            shown.get::<_, &str>(2)
+        ),
+        ("", "off", "É")
+    );
+    client
+        .batch_execute("CREATE TABLE t AS SELECT g FROM generate_series(1, 100000) g")
+        .await
+        .unwrap();
+    let processes = processes_of(temp.path());
+    assert!(
+        processes.len() >= 3,
+        "postmaster, its children and the watchdog: {processes:?}"
+    );
+    // With sessions open.
+    let stopping = Instant::now();
+    server.stop().await.unwrap();
+    assert!(stopping.elapsed() < Duration::from_secs(5));
+    assert!(left_in(temp.path()).is_empty(), "it is gone when `stop` returns");
+    assert_nothing_is_left(temp.path(), &processes).await;
 }
+
+on_majors! { async a_server_of_each_major_starts_serves_and_leaves_nothing: 15 16 17 18 }
 
 async fn client(server: &ScratchServer) -> tokio_postgres::Client {
     let info = server.info();
@@ -142,19 +141,18 @@ async fn client(server: &ScratchServer) -> tokio_postgres::Client {
     client
 }
 
-#[tokio::test]
-async fn modules_of_a_relocated_installation_load() {
-    for major in [17, 18] {
-        let temp = temp();
-        let server = start(major, temp.path(), &settings(major)).await;
-        let client = client(&server).await;
-        client
-            .batch_execute("CREATE EXTENSION postgres_fdw; CREATE EXTENSION pg_trgm")
-            .await
-            .unwrap();
-        server.stop().await.unwrap();
-    }
+async fn modules_of_a_relocated_installation_load(major: u32) {
+    let temp = temp();
+    let server = start(major, temp.path(), &settings(major)).await;
+    let client = client(&server).await;
+    client
+        .batch_execute("CREATE EXTENSION postgres_fdw; CREATE EXTENSION pg_trgm")
+        .await
+        .unwrap();
+    server.stop().await.unwrap();
 }
+
+on_majors! { async modules_of_a_relocated_installation_load: 17 18 }
 
 #[tokio::test]
 async fn dropped_while_it_starts_or_later_it_leaves_nothing() {

@@ -137,16 +137,6 @@ pub fn roles(major: u32) {
     }
 }
 
-pub fn loaded(major: u32, fixture: &str) -> Database {
-    let source = Database::fresh(major);
-    source.load(
-        &Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(fixture),
-    );
-    source
-}
-
 /// A copy made by the server itself, with another's name.
 pub fn copy(of: &Database) -> Database {
     let copy = Database::fresh(of.major);

@@ -2,14 +2,14 @@
 
 use rustix::process::Signal;
 
-use crate::restore::place::{Backed, copy, flip, loaded, three};
+use crate::restore::place::{Backed, copy, flip, three};
 use crate::support::contents::Contents;
 use crate::support::database::Database;
 use crate::support::wreck::assert_no_session;
 
 fn comes_back(major: u32, compress: &str) {
     let backed = Backed::up(
-        loaded(major, "rich.sql"),
+        Database::loaded(major, "rich.sql"),
         &["--format", "plain", "--compress", compress],
     );
     let target = Database::fresh(major);

@@ -1,6 +1,6 @@
 //! What is found out before anything is changed.
 
-use crate::restore::place::{Backed, copy, loaded, three, untouched};
+use crate::restore::place::{Backed, copy, three, untouched};
 use crate::support::database::{Database, quoted};
 use crate::support::program::pgstow;
 use crate::support::role::Role;
@@ -121,7 +121,7 @@ fn a_wrong_password_and_a_database_that_is_not_there_are_told_without_the_passwo
 
 #[test]
 fn an_unknown_table_is_told_with_the_nearest() {
-    let backed = Backed::up(loaded(17, "shop.sql"), &[]);
+    let backed = Backed::up(Database::loaded(17, "shop.sql"), &[]);
     let target = Database::fresh(17);
     let table = backed.manifest()["tables"][0]["name"].as_str().unwrap().to_owned();
     let schema = backed.manifest()["tables"][0]["schema"].as_str().unwrap().to_owned();

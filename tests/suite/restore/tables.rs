@@ -1,6 +1,6 @@
 //! Single tables.
 
-use crate::restore::place::{Backed, copy, loaded, three};
+use crate::restore::place::{Backed, copy, three};
 use crate::support::contents::copied;
 use crate::support::database::{Database, quoted};
 use crate::support::fault_proxy::FaultProxy;
@@ -74,7 +74,7 @@ fn rows(database: &Database, tables: &[(String, String)]) -> Vec<(String, u64, S
 
 #[test]
 fn each_table_of_the_rich_database_comes_back_alone() {
-    let source = loaded(17, "rich.sql");
+    let source = Database::loaded(17, "rich.sql");
     let tables = named(&source, TABLES);
     assert!(tables.len() > 40, "{}", tables.len());
     let backed = Backed::up(source, &[]);
@@ -105,7 +105,7 @@ fn each_table_of_the_rich_database_comes_back_alone() {
 
 #[test]
 fn a_table_comes_back_into_a_database_that_has_the_rest() {
-    let source = loaded(16, "rich.sql");
+    let source = Database::loaded(16, "rich.sql");
     let target = copy(&source);
     let backed = Backed::up(source, &[]);
     let before = crate::support::contents::Contents::of(&target);

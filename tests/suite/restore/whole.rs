@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::restore::place::{BUCKET, Backed, by_stock, copy, loaded, roles, three};
+use crate::restore::place::{BUCKET, Backed, by_stock, copy, roles, three};
 use crate::support::contents::Contents;
 use crate::support::database::Database;
 use crate::support::program::{pgstow, succeed};
@@ -11,7 +11,7 @@ use crate::support::services::s3;
 /// Into the same major: all is as it was. Into the next: the rows are, and the definitions are
 /// what stock pg_restore makes of them there.
 async fn comes_back(major: u32, next: u32, compress: &str, in_s3: bool) {
-    let source = loaded(major, "rich.sql");
+    let source = Database::loaded(major, "rich.sql");
     let before = Contents::of(&source);
     let options = ["--compress", compress];
     let backed = match in_s3 {
@@ -72,7 +72,7 @@ async fn the_rich_database_comes_back_from_18_into_18() {
 
 #[test]
 fn clean_puts_a_changed_copy_right() {
-    let source = loaded(16, "rich.sql");
+    let source = Database::loaded(16, "rich.sql");
     let before = Contents::of(&source);
     let changed = copy(&source);
     changed.sql(

@@ -112,17 +112,7 @@ pub fn piped(first: &mut Command, second: &mut Command) -> Run {
 
 /// A new database with the fixture in which everything occurs.
 pub fn rich(major: u32) -> Database {
-    loaded(major, "rich.sql")
-}
-
-pub fn loaded(major: u32, fixture: &str) -> Database {
-    let source = Database::fresh(major);
-    source.load(
-        &Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(fixture),
-    );
-    source
+    Database::loaded(major, "rich.sql")
 }
 
 /// SQL without the token that pg_dump and pg_restore make up anew for every run.

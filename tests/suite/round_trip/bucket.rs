@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::round_trip::backup::{loaded, piped};
+use crate::round_trip::backup::piped;
 use crate::support::bucket::Bucket;
 use crate::support::contents::Contents;
 use crate::support::database::Database;
@@ -158,7 +158,7 @@ impl Stored {
 
 #[tokio::test]
 async fn a_small_database_is_one_put_with_its_checksum_tags_and_metadata() {
-    let stored = backed_up(loaded(15, "shop.sql"), Primary::Folder).await;
+    let stored = backed_up(Database::loaded(15, "shop.sql"), Primary::Folder).await;
     stored.is_as_the_contract_says().await;
     assert_eq!(
         stored.manifest.get("parts").cloned().unwrap_or_default(),
@@ -172,7 +172,7 @@ async fn a_small_database_is_one_put_with_its_checksum_tags_and_metadata() {
 
 #[tokio::test]
 async fn a_larger_database_is_a_multipart_upload_with_its_composite_checksum() {
-    let database = loaded(18, "shop.sql");
+    let database = Database::loaded(18, "shop.sql");
     database.sql(
         "CREATE TABLE noise AS SELECT n, sha512(n::text::bytea) || sha512((n + 0.5)::text::bytea) AS bytes FROM generate_series(1, 200000) n",
     );

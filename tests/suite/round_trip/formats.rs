@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::archive::builder::{read_int, streams};
-use crate::round_trip::backup::{Backup, assert_same_text, loaded, piped, rich};
+use crate::round_trip::backup::{Backup, assert_same_text, piped, rich};
 use crate::support::contents::{Contents, copied};
 use crate::support::database::{Database, quoted};
 use crate::support::program::{program, stock, succeed};
@@ -185,7 +185,7 @@ fn auto_is_gzip_for_pg_dump_15_and_zstd_for_newer_ones() {
 #[test]
 fn every_newer_pg_restore_reads_our_archives_as_it_reads_pg_dumps() {
     for (major, compress) in [(15, "gzip"), (16, "zstd"), (16, "gzip"), (17, "zstd"), (18, "gzip")] {
-        let source = loaded(major, "shop.sql");
+        let source = Database::loaded(major, "shop.sql");
         let backup = Backup::of(&source, &["--compress", compress]);
         let stock_archive = backup.store().join("stock.dump");
         succeed(

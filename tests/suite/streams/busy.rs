@@ -76,101 +76,100 @@ fn waits_for_a_lock(database: &Database) -> bool {
 
 /// One snapshot, read by pg_dump and by the streams, while tables are written, emptied and altered:
 /// the same bytes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams() {
-    for major in [15, 17] {
-        let database = Database::fresh(major);
-        database.sql(LARGE);
-        database.sql("CREATE TABLE little AS SELECT i, md5(i::text) AS a FROM generate_series(1, 1000) i");
-        let copy = database.copy();
-        let info = ConnectionInfo::parse_url(&database.url()).unwrap();
-        let settings = postgres_settings(major);
-        let session = Session::connect(&info, &settings).await.unwrap();
-        let programs = Programs::find(major, &settings).await.unwrap();
-        let passfile = pgstow::postgres::Passfile::create(&settings.temp, session.info())
-            .unwrap()
-            .map(Arc::new);
-        let snapshot = session.export_snapshot().await.unwrap();
-        let order = Order {
-            session: &session,
-            programs: &programs,
-            passfile: passfile.as_ref(),
-            snapshot: &snapshot.id,
-            jobs: 3,
-            read_ahead: 8 << 20,
-            settings: &settings,
-        };
-        let opened = match streams::open(&order).await.unwrap() {
-            Opening::Streams(opened) => opened,
-            Opening::Changed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
-        };
-        // From here on the tables are held. What the snapshot does not see is written, and who wants
-        // to empty and alter waits; the last to come waits for them.
-        database.sql(
+async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: u32) {
+    let database = Database::fresh(major);
+    database.sql(LARGE);
+    database.sql("CREATE TABLE little AS SELECT i, md5(i::text) AS a FROM generate_series(1, 1000) i");
+    let copy = database.copy();
+    let info = ConnectionInfo::parse_url(&database.url()).unwrap();
+    let settings = postgres_settings(major);
+    let session = Session::connect(&info, &settings).await.unwrap();
+    let programs = Programs::find(major, &settings).await.unwrap();
+    let passfile = pgstow::postgres::Passfile::create(&settings.temp, session.info())
+        .unwrap()
+        .map(Arc::new);
+    let snapshot = session.export_snapshot().await.unwrap();
+    let order = Order {
+        session: &session,
+        programs: &programs,
+        passfile: passfile.as_ref(),
+        snapshot: &snapshot.id,
+        jobs: 3,
+        read_ahead: 8 << 20,
+        settings: &settings,
+    };
+    let opened = match streams::open(&order).await.unwrap() {
+        Opening::Streams(opened) => opened,
+        Opening::Changed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
+    };
+    // From here on the tables are held. What the snapshot does not see is written, and who wants
+    // to empty and alter waits; the last to come waits for them.
+    database.sql(
             "UPDATE large SET b = 'changed' WHERE i % 3 = 0; DELETE FROM large WHERE i % 5 = 0;
              INSERT INTO large (i, a) SELECT -i, 'new' FROM generate_series(1, 50000) i; DELETE FROM outlying WHERE i < 2000",
         );
-        let mut waiting = [
-            Application::does(&database, "TRUNCATE large"),
-            Application::does(&database, "ALTER TABLE outlying ADD COLUMN more int"),
-            Application::does(&database, "DROP TABLE little"),
-        ];
-        while !waits_for_a_lock(&database) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let (head, source, reading) = opened.start(&StallClock::default(), &Throttle::default());
-        let streamed = memory::run(flow(Inflow::Blocks {
-            head: head.clone(),
-            source,
-        }))
-        .await
-        .unwrap();
-        assert_eq!(reading.failure().map(|error| error.to_string()), None);
-        // They get what they waited for as soon as the rows are there.
-        while !waiting.iter_mut().all(Application::is_over) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert_eq!(database.sql("SELECT count(*) FROM large"), "0");
-        let archive = streamed.passed.archive.unwrap();
-        let ways: Vec<String> = archive.blocks.iter().map(|block| format!("{:?}", block.way)).collect();
-        assert!(ways.iter().any(|way| way == "Coordinator"), "{ways:?}");
-        let large = head.data.iter().position(|entry| entry.tag == "large").unwrap();
-        let expected = database.sql("SELECT 250000 - 250000 / 11");
-        assert_eq!(
-            format!("{:?}", archive.blocks[large].digest.content),
-            format!("Table {{ rows: {expected} }}")
-        );
-        let text = &contents(&streamed.object, &head)[large].1;
-        assert!(!text.windows(8).any(|bytes| bytes == b"\tchanged"));
-        session.close().await;
-
-        // What pg_dump gives of the same rows, in a copy of the database as it was.
-        let info = ConnectionInfo::parse_url(&copy.url()).unwrap();
-        let session = Session::connect(&info, &settings).await.unwrap();
-        let snapshot = session.export_snapshot().await.unwrap();
-        let mut dump = Dump::start(&DumpOrder {
-            programs: &programs,
-            info: session.info(),
-            passfile: passfile.as_deref(),
-            snapshot: &snapshot.id,
-            contents: Contents::Whole(Format::Custom),
-            lock_wait: settings.lock_wait,
-            settings: &settings,
-        })
-        .unwrap();
-        let pipe = dump.take_stdout().unwrap();
-        let dumped = memory::run(flow(Inflow::Archive(Box::new(pipe)))).await.unwrap();
-        dump.wait().await.unwrap();
-        let theirs = dumped.passed.archive.unwrap();
-        for (ours, theirs) in contents(&streamed.object, &head)
-            .iter()
-            .zip(contents(&dumped.object, &theirs.head))
-        {
-            assert!(ours.1 == theirs.1, "{major}: entry {} differs", ours.0);
-        }
-        assert_no_session(&database);
+    let mut waiting = [
+        Application::does(&database, "TRUNCATE large"),
+        Application::does(&database, "ALTER TABLE outlying ADD COLUMN more int"),
+        Application::does(&database, "DROP TABLE little"),
+    ];
+    while !waits_for_a_lock(&database) {
+        std::thread::sleep(Duration::from_millis(20));
     }
+    let (head, source, reading) = opened.start(&StallClock::default(), &Throttle::default());
+    let streamed = memory::run(flow(Inflow::Blocks {
+        head: head.clone(),
+        source,
+    }))
+    .await
+    .unwrap();
+    assert_eq!(reading.failure().map(|error| error.to_string()), None);
+    // They get what they waited for as soon as the rows are there.
+    while !waiting.iter_mut().all(Application::is_over) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(database.sql("SELECT count(*) FROM large"), "0");
+    let archive = streamed.passed.archive.unwrap();
+    let ways: Vec<String> = archive.blocks.iter().map(|block| format!("{:?}", block.way)).collect();
+    assert!(ways.iter().any(|way| way == "Coordinator"), "{ways:?}");
+    let large = head.data.iter().position(|entry| entry.tag == "large").unwrap();
+    let expected = database.sql("SELECT 250000 - 250000 / 11");
+    assert_eq!(
+        format!("{:?}", archive.blocks[large].digest.content),
+        format!("Table {{ rows: {expected} }}")
+    );
+    let text = &contents(&streamed.object, &head)[large].1;
+    assert!(!text.windows(8).any(|bytes| bytes == b"\tchanged"));
+    session.close().await;
+
+    // What pg_dump gives of the same rows, in a copy of the database as it was.
+    let info = ConnectionInfo::parse_url(&copy.url()).unwrap();
+    let session = Session::connect(&info, &settings).await.unwrap();
+    let snapshot = session.export_snapshot().await.unwrap();
+    let mut dump = Dump::start(&DumpOrder {
+        programs: &programs,
+        info: session.info(),
+        passfile: passfile.as_deref(),
+        snapshot: &snapshot.id,
+        contents: Contents::Whole(Format::Custom),
+        lock_wait: settings.lock_wait,
+        settings: &settings,
+    })
+    .unwrap();
+    let pipe = dump.take_stdout().unwrap();
+    let dumped = memory::run(flow(Inflow::Archive(Box::new(pipe)))).await.unwrap();
+    dump.wait().await.unwrap();
+    let theirs = dumped.passed.archive.unwrap();
+    for (ours, theirs) in contents(&streamed.object, &head)
+        .iter()
+        .zip(contents(&dumped.object, &theirs.head))
+    {
+        assert!(ours.1 == theirs.1, "{major}: entry {} differs", ours.0);
+    }
+    assert_no_session(&database);
 }
+
+on_majors! { async one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams: 15 17 }
 
 /// The application must not hang for longer than the backup, nor the backup at all.
 #[test]

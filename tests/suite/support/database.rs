@@ -1,10 +1,12 @@
 //! A database of a test's own, gone when the test is.
 
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
 
 use super::program::{Run, run, run_with_input, stock};
 use super::services::postgres_url;
@@ -40,6 +42,26 @@ impl Database {
     /// With a name that starts with `prefix`, however odd.
     pub fn named(major: u32, prefix: &str) -> Self {
         Self::on(major, &postgres_url(major), prefix)
+    }
+
+    /// With all that a script of tests/fixtures makes.
+    pub fn loaded(major: u32, fixture: &str) -> Self {
+        Self::loaded_as(major, "test", fixture)
+    }
+
+    /// The script is run once per server; every database of it is a copy.
+    pub fn loaded_as(major: u32, prefix: &str, fixture: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(fixture);
+        let server = postgres_url(major);
+        let loaded = Self::from_template(major, &server, prefix, &template(major, &server, &script));
+        // What is not in a database but in its server is not copied.
+        let beside = script.with_extension("server.sql");
+        if beside.exists() {
+            loaded.load(&beside);
+        }
+        loaded
     }
 
     /// On a server of the test's own.
@@ -120,6 +142,26 @@ impl Drop for Database {
         let script = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(&self.name));
         drop(try_psql(self.major, &self.server, &script));
     }
+}
+
+/// A database with what the script makes, to be copied; made by the first test that wants it.
+fn template(major: u32, server: &str, script: &Path) -> String {
+    let digest = hex::encode(Sha256::digest(fs::read(script).unwrap()));
+    let name = format!("{} {}", script.file_name().unwrap().display(), &digest[..16]);
+    let lock = format!("{}/{name} on {major}.lock", env!("CARGO_TARGET_TMPDIR"));
+    let lock = File::create(lock).unwrap();
+    lock.lock().unwrap();
+    let asked = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
+    if psql(major, server, &asked) == "0" {
+        let made = Database::on(major, server, "template");
+        made.load(script);
+        psql(
+            major,
+            server,
+            &format!("ALTER DATABASE {} RENAME TO {}", quoted(&made.name), quoted(&name)),
+        );
+    }
+    name
 }
 
 /// Runs statements, stopping at the first error; returns the rows, columns separated by `|`.

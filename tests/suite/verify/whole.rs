@@ -1,6 +1,6 @@
 //! Backups that are whole.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use serde_json::Value;
 
@@ -57,8 +57,7 @@ fn passes(source: &Database, options: &[&str]) {
 
 #[test]
 fn a_backup_of_each_compression_and_format_passes() {
-    let rich = Database::fresh(15);
-    rich.load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rich.sql"));
+    let rich = Database::loaded(15, "rich.sql");
     passes(&rich, &["--compress", "gzip"]);
     passes(&rich, &["--compress", "zstd", "--format", "plain"]);
     let other = source(17);
