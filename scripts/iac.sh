@@ -20,7 +20,7 @@ shellcheck -x scripts/place.sh "${scripts[@]}"
 
 # As the tests have it built: what they need beside it changes how a library is built, so that a build of the
 # program alone would compile all of pgstow once more.
-[ -n "${PGSTOW:-}" ] || cargo build --locked --quiet --tests
+[ -n "${PGSTOW:-}" ] || scripts/build.sh --quiet
 
 for script in infra/layer/test.sh infra/sam/test.sh infra/sam/iam-test.sh infra/sam/deploy-test.sh infra/terraform/test.sh \
     infra/kubernetes/test.sh infra/container/test.sh infra/systemd/test.sh; do
