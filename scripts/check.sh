@@ -12,16 +12,18 @@ mkdir -p "$LOGS"
 rm -f "$LOGS"/*
 declare -A BUDGET=([format]=5 [tools]=240 [build]=330 [dependencies]=30 [deployments]=420 [tests]=720) PID=()
 
-# Runs a part in the background, its output in a file of its name.
+# Runs a part in the background, its output in a file of its name. A signal to the part reaches its script.
 begin() {
     local part=$1
     shift
     (
-        began=$SECONDS
-        status=0
-        "$@" >"$LOGS/$part.log" 2>&1 || status=$?
+        began=$SECONDS status=0
+        "$@" >"$LOGS/$part.log" 2>&1 &
+        child=$!
+        trap 'kill $child 2>/dev/null' TERM
+        while wait $child || status=$? && kill -0 $child 2>/dev/null; do :; done
         echo "$((SECONDS - began)) $status" >"$LOGS/$part.done"
-        exit $status
+        exit "$status"
     ) &
     PID[$part]=$!
 }
