@@ -24,6 +24,10 @@ for name in $(compgen -e); do
     esac
 done
 
+# The tools in Python come uncompiled, and keep what they import compiled from their first start on; otherwise every start
+# would take twice as long.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '%s\n' "$*" >&2; }
 
 die() {
