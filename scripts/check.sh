@@ -16,9 +16,10 @@ declare -A BUDGET=([format]=5 [tools]=240 [build]=330 [dependencies]=30 [deploym
 begin() {
     local part=$1
     shift
+    : >"$LOGS/$part.log"
     (
         began=$SECONDS status=0
-        "$@" >"$LOGS/$part.log" 2>&1 &
+        "$@" >>"$LOGS/$part.log" 2>&1 &
         child=$!
         trap 'kill $child 2>/dev/null' TERM
         while wait $child || status=$? && kill -0 $child 2>/dev/null; do :; done
