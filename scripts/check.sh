@@ -44,7 +44,12 @@ finish() {
 
 FAILED=()
 # What goes on without us would be in the next run's way.
-trap 'for pid in "${PID[@]}"; do kill "$pid" 2>/dev/null || true; done; wait' EXIT
+stop() {
+    local pid
+    for pid in "${PID[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait
+}
+trap stop EXIT
 
 begin format cargo fmt --check
 finish format
