@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment};
 use super::connection::{LOCKS, REPLAY};
+use super::passfile::way;
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};
 use crate::settings::{self, Format};
@@ -74,7 +75,7 @@ impl Dump {
         if !lock_wait.is_zero() {
             arguments.push(format!("--lock-wait-timeout={}", lock_wait.as_millis()).into());
         }
-        arguments.push(format!("--dbname={}", info.settled()?.to_conninfo()).into());
+        arguments.push(format!("--dbname={}", way(info, order.passfile, programs.major)?.to_conninfo()).into());
         let child = Child::start(Order {
             program: &programs.pg_dump,
             arguments,
@@ -123,7 +124,7 @@ pub async fn globals(
             format!("pg_dumpall is missing beside {}", programs.pg_dump.display()),
         ));
     };
-    let mut server = info.settled()?;
+    let mut server = way(info, passfile, programs.major)?;
     // pg_dumpall takes the database from -l alone. It reads that as a connection string if it
     // looks like one, so a hostile name must come as one.
     let database = ConnectionInfo {
