@@ -251,7 +251,10 @@ mod tests {
         };
         assert_eq!(allowed("scram-sha-256"), ["scram-sha-256"]);
         assert_eq!(allowed("password, md5"), ["password", "md5"]);
-        assert_eq!(allowed(ON_AN_OPEN_LINE), ["none", "gss", "sspi", "scram-sha-256", "oauth"]);
+        assert_eq!(
+            allowed(ON_AN_OPEN_LINE),
+            ["none", "gss", "sspi", "scram-sha-256", "oauth"]
+        );
         for odd in ["", "password,!md5", "!none,md5", "scram", "md5,md5", "!", "PASSWORD"] {
             assert!(Methods::parse(odd).is_err(), "{odd:?}");
         }

@@ -51,7 +51,10 @@ impl Session {
     pub async fn clock(&self) -> Result<f64> {
         let row = self
             .client
-            .query_one("SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8", &[])
+            .query_one(
+                "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8",
+                &[],
+            )
             .await;
         row.and_then(|row| row.try_get(0))
             .map_err(|error| self.error("cannot ask for the server's time", &error))

@@ -212,6 +212,11 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
     if says(&["server version mismatch"]) {
         return (Code::Version, None);
     }
+    if says(&["authentication method requirement", "; no answer was given"]) {
+        let hint = "the server asked pg_dump for a proof that it did not want of our own session: somebody may be in \
+                    between; use sslmode=verify-full, or see require_auth";
+        return (Code::Auth, Some(hint.into()));
+    }
     if says(&[
         "password authentication failed",
         "no password supplied",
@@ -301,6 +306,10 @@ mod tests {
             ),
             (
                 "pg_dump: error: connection to server at \"h\" failed: FATAL:  password authentication failed for user \"u\"",
+                Code::Auth,
+            ),
+            (
+                "pg_dump: error: connection to server at \"h\", port 1 failed: authentication method requirement \"!md5\" failed: server requested a hashed password",
                 Code::Auth,
             ),
             (

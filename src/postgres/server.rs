@@ -211,7 +211,9 @@ impl Session {
     /// clients of ours is moved to another server process, or shares the other's.
     async fn refuse_shared_session(&self) -> Result<()> {
         let failed = |error| self.error("cannot look at our own session", &error);
-        let seen = told(&self.client, "SELECT pg_catalog.inet_client_port()").await.map_err(failed)?;
+        let seen = told(&self.client, "SELECT pg_catalog.inet_client_port()")
+            .await
+            .map_err(failed)?;
         if seen.is_some() && seen == self.local_port.map(|port| port.to_string()) {
             // The server sees our own end of the line: nobody is in between.
             return Ok(());
@@ -252,7 +254,9 @@ impl Session {
     }
 
     pub async fn database_bytes(&self) -> Option<u64> {
-        let database = self.attempt("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())").await;
+        let database = self
+            .attempt("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
+            .await;
         database.ok().and_then(bytes)
     }
 

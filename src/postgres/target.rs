@@ -135,7 +135,10 @@ impl Session {
     /// The folder is known for the server's by the number in it that only its cluster has: one in
     /// a container, behind a port of ours, may name a folder that is ours.
     async fn free_bytes(&self) -> Option<u64> {
-        let row = self.attempt("SELECT pg_catalog.current_setting('data_directory')").await.ok()??;
+        let row = self
+            .attempt("SELECT pg_catalog.current_setting('data_directory')")
+            .await
+            .ok()??;
         let folder: String = row.try_get(0).ok()?;
         let mut number = [0; 8];
         let control = Path::new(&folder).join("global/pg_control");

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use secrecy::SecretString;
 
 use super::ConnectionInfo;
-use crate::postgres::authentication::Methods;
 use crate::error::{Error, Result};
+use crate::postgres::authentication::Methods;
 
 enum Treatment {
     /// Kept, and handed to pg_dump as it is.
