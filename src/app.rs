@@ -50,7 +50,7 @@ pub struct App {
 
 impl App {
     /// Makes every client that the settings call for. Nothing is sent yet.
-    pub async fn new(settings: Settings) -> Result<App> {
+    pub async fn new(mut settings: Settings) -> Result<App> {
         let needs_aws = settings.sns_topic_arn.is_some()
             || settings.handover.is_some()
             || [&settings.source, &settings.target]
@@ -68,6 +68,11 @@ impl App {
                 .ok_or_else(|| Error::internal("no AWS configuration was made"))
         };
 
+        if let Some(config) = &config
+            && settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
+        {
+            settings.notes.extend(aws::open_s3_endpoint(config, &settings.aws));
+        }
         let patience = Patience::lasting(settings.s3.retry);
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();
         for url in &settings.stores {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
+use crate::aws::OPEN_ENDPOINT;
 use crate::notify::{Notifier, Topic};
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Settings};
@@ -47,6 +48,9 @@ fn settings(settings: &Settings) -> Check {
         [] => "understood".to_owned(),
         notes => notes.join("; "),
     };
+    if settings.notes.iter().any(|note| note.starts_with(OPEN_ENDPOINT)) {
+        return Check::warning("settings", detail, "set AWS_ENDPOINT_URL_S3 to an https:// URL");
+    }
     Check::ok("settings", detail)
 }
 

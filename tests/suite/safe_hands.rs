@@ -1,0 +1,5 @@
+//! Hostile databases, hostile stores, hostile networks: each attack as it was made.
+
+mod logins;
+mod sessions;
+mod statements;
