@@ -17,7 +17,7 @@ flock -n 9 || {
     flock 9
 }
 
-scripts/tools.sh postgres majors s3 aws lambda rust
+scripts/tools.sh postgres majors s3 aws lambda minisign rust
 
 if ! { scripts/services.sh alive && [ ! -e "$SERVICES/pids/watcher" ]; }; then
     say "starting PostgreSQL 15-18, SeaweedFS and moto"

@@ -66,7 +66,7 @@ pub struct Verified {
     pub signed_by: Option<KeyId>,
     /// What kind of failure it is, if it is one.
     #[serde(skip)]
-    code: Code,
+    pub code: Code,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,6 +9,7 @@ use pgstow::command::PruneRequest;
 use pgstow::error::Result;
 use pgstow::prune::{self, PruneReport};
 use pgstow::settings::{Policy, Retention};
+use pgstow::signature::Trust;
 use pgstow::stop::Stop;
 use pgstow::store::Store;
 use pgstow::store::local::Local;
