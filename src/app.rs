@@ -36,6 +36,9 @@ use aftermath::Aftermath;
 /// For the handover of a run whose time is up: somebody must still be told if it fails.
 const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
 
+/// For keys in KMS, read only to compare a run with the backups before it.
+const TRUST_AT_THE_END: Duration = Duration::from_millis(500);
+
 pub struct App {
     settings: Settings,
     /// The first is the primary.
@@ -308,11 +311,14 @@ impl App {
         stop: &'a Stop,
         observer: &'a Arc<dyn Observer>,
     ) -> Aftermath<'a> {
+        // Known by now, unless it is what the run has failed of: then it is not waited for once more.
+        let trust = tokio::time::timeout(TRUST_AT_THE_END, self.keyring.trust()).await;
+        let trust = trust.ok().and_then(Result::ok);
         Aftermath {
             metrics: &self.settings.metrics,
             stores: &self.stores,
             notifier: self.notifier.as_deref(),
-            trust: self.keyring.trust().await.ok(),
+            trust,
             source: self.source_database(),
             clock: self.clock,
             begun,

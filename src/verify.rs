@@ -130,10 +130,15 @@ async fn one(job: &Job<'_>, located: &Located, drill: bool) -> Result<Verified> 
         verification.verify = Some(verify);
         verification.drill = drill.or(verification.drill.take());
     });
-    if let Err(error) = recorded.await {
-        verified
+    match recorded.await {
+        Err(error) => verified
             .warnings
-            .push(format!("the result could not be written beside the backup: {error}"));
+            .push(format!("the result could not be written beside the backup: {error}")),
+        Ok(()) if job.trust.asks() && job.signer.is_none() => verified.warnings.push(
+            "the result is not signed, since BACKUP_SIGN_KEY is not set: it counts for nothing where BACKUP_VERIFY_KEYS is"
+                .to_owned(),
+        ),
+        Ok(()) => {}
     }
     Ok(verified)
 }

@@ -25,7 +25,7 @@ impl Reader<'_> {
         }
         let mut verify_keys = Vec::new();
         if let Some(value) = self.values.get("BACKUP_VERIFY_KEYS").cloned() {
-            for text in value.texts.iter().flat_map(|text| text.split_whitespace()) {
+            for text in value.texts.iter().map(|text| text.trim()) {
                 match source(text) {
                     Ok(key) => verify_keys.push(key),
                     Err(why) => self.problems.add(format!("{}: {why}", value.name)),
