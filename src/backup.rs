@@ -31,6 +31,7 @@ use crate::report::BackupReport;
 use crate::retention::Tier;
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Compression, Format, Settings};
+use crate::signature::Signer;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::throttle::Throttle;
@@ -50,6 +51,8 @@ pub struct Job<'a> {
     pub credentials: &'a Credentials,
     /// The first is the primary, the others get copies.
     pub stores: &'a [Arc<dyn Store>],
+    /// Who signs the manifest.
+    pub signer: Option<&'a Signer>,
     pub clock: Clock,
     pub host: &'a str,
     pub stop: &'a Stop,
@@ -68,6 +71,9 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     job.observer.phase("connecting");
     let source = job.stop.or_stop(connect(job, request)).await?;
     let replicas = job.stop.or_stop(Replicas::reach(job.stores)).await?;
+    if let Some(signer) = job.signer {
+        job.stop.or_stop(signer.probe()).await?;
+    }
 
     let holder = Holder {
         host: job.host.to_owned(),
@@ -263,13 +269,20 @@ async fn make(
     // backup never bears `pending`.
     job.observer.phase("committing");
     replicas.tag(&record.id, &record.tagged_files()).await?;
+    record.finished((job.clock)());
+    let sealing = replicas.seal(
+        |receipt| record.manifest(receipt),
+        &receipts,
+        job.signer,
+        record.finished,
+    );
+    let sealed = job.stop.or_stop(sealing).await?;
     if let Some(reason) = job.stop.reason() {
         return Err(reason.into());
     }
     lease.still_held().await?;
-    // The commit point: with the manifest the backup exists.
-    record.finished((job.clock)());
-    replicas.publish(|receipt| record.manifest(receipt), &receipts).await?;
+    // The commit point: with the manifest the backup exists. Its signature goes right before it.
+    replicas.publish(sealed).await?;
 
     for warning in replicas.retag(&record.id, job.settings.retention.keep_last).await {
         record.warn(warning);

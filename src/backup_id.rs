@@ -17,6 +17,8 @@ pub const SHA256SUMS: &str = "SHA256SUMS";
 pub const MD5SUMS: &str = "MD5SUMS";
 pub const MANIFEST: &str = "manifest.json";
 pub const VERIFICATION: &str = "verification.json";
+/// As minisign names signatures.
+const SIGNATURE_SUFFIX: &str = ".minisig";
 const LEASE: &str = ".lease";
 
 /// What a backup holds: everything, or what changed since the one before.
@@ -134,6 +136,10 @@ impl BackupId {
                 .into_iter()
                 .chain(script())
                 .any(|own| own == name)
+            || [MANIFEST, VERIFICATION]
+                .map(signature_name)
+                .iter()
+                .any(|own| own == name)
     }
 
     /// The id where only visible ASCII may stand, as in S3 metadata headers: percent-decoding
@@ -153,6 +159,11 @@ impl BackupId {
         }
         Some((id.parse().ok()?, file))
     }
+}
+
+/// The name of a file's signature, which lies beside it.
+pub fn signature_name(file: &str) -> String {
+    format!("{file}{SIGNATURE_SUFFIX}")
 }
 
 /// The folder of all of a database's backups; ends in `/`, so that `shop/` is no prefix of `shop2/`.

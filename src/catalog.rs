@@ -2,6 +2,7 @@
 //! alone is enough to answer; there is no other state.
 
 mod find;
+mod genuine;
 mod overview;
 mod publish;
 mod tags;
@@ -23,6 +24,7 @@ pub use crate::backup_id::{
     BackupId, GLOBALS, Kind, MANIFEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION, database_folder, lease_key,
 };
 pub use find::{Located, find};
+pub use genuine::{Demand, Genuine, Read, read_genuine};
 pub use overview::{Overview, Seen, overviews, reachable_folders};
 pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Retagged, commit_tags, retag};

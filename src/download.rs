@@ -14,11 +14,12 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::backup_id::SHA256SUMS;
-use crate::catalog::{self, BackupId, Located};
+use crate::catalog::{self, BackupId, Demand, Located};
 use crate::command::DownloadRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{FileRecord, Manifest, role};
 use crate::progress::Observer;
+use crate::signature::Trust;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::temporary::blocking;
@@ -32,6 +33,7 @@ pub struct Job<'a> {
     pub stores: &'a [Arc<dyn Store>],
     /// That of the source: whose `latest` is meant, unless the request says.
     pub database: Option<String>,
+    pub trust: &'a Trust,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
 }
@@ -43,12 +45,18 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
     let stop = job.stop;
     job.observer.phase("looking for the backup");
     let database = request.database.as_deref().or(job.database.as_deref());
+    let demand = Demand {
+        trust: job.trust,
+        manifest: request.expect_manifest,
+    };
     let found = stop
-        .or_stop(catalog::find(job.stores, &request.backup, database))
+        .or_stop(catalog::find(job.stores, &request.backup, database, &demand))
         .await?;
     let Located {
         store,
         manifest,
+        manifest_sha256,
+        signed_by,
         mut warnings,
     } = found;
     let archive = archive(&manifest)?;
@@ -93,6 +101,8 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         status: "succeeded",
         file: target,
         store: store.url().to_owned(),
+        manifest_sha256: hex::encode(manifest_sha256),
+        signed_by,
         bytes: archive.bytes,
         bytes_fetched: fetched.bytes,
         offsets: head.is_some(),

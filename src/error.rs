@@ -24,6 +24,7 @@ pub enum Code {
     Integrity,
     RestoreErr,
     NotFound,
+    Signature,
     Deadline,
     Busy,
     Interrupted(Signal),
@@ -99,6 +100,11 @@ impl Code {
             ),
             Code::RestoreErr => ("RESTORE_ERR", 41, "see the message for the target's state"),
             Code::NotFound => ("NOT_FOUND", 42, "use an exact id of a backup in the store"),
+            Code::Signature => (
+                "SIGNATURE",
+                47,
+                "use only what a key of BACKUP_VERIFY_KEYS has signed; find out who put the rest into the store",
+            ),
             Code::Deadline => (
                 "DEADLINE",
                 50,

@@ -207,6 +207,7 @@ fn log_success(report: &Report) {
             bytes_read = report.bytes_read,
             bytes_stored = report.bytes_stored,
             duration_seconds = report.duration_seconds,
+            manifest_sha256 = report.manifest_sha256.as_deref().unwrap_or_default(),
             warnings = report.warnings.len(),
             "the backup is stored"
         ),

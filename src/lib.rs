@@ -33,6 +33,7 @@ pub mod restore;
 pub mod retention;
 pub mod secrets;
 pub mod settings;
+pub mod signature;
 pub mod status;
 pub mod stop;
 pub mod store;

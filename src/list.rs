@@ -8,16 +8,22 @@ use jiff::Timestamp;
 
 use crate::catalog::{Overview, overviews, reachable_folders};
 use crate::error::{Error, Result};
+use crate::signature::Trust;
 use crate::store::Store;
 use crate::verification::Outcome;
 
 pub use report::{Entry, ListReport, Problem, Proof};
 
 /// Asks the primary; if it cannot be read, the next store, and says so.
-pub async fn run(stores: &[Arc<dyn Store>], database: Option<&str>, now: Timestamp) -> Result<ListReport> {
+pub async fn run(
+    stores: &[Arc<dyn Store>],
+    database: Option<&str>,
+    trust: &Trust,
+    now: Timestamp,
+) -> Result<ListReport> {
     let mut failed: Vec<Error> = Vec::new();
     for store in stores {
-        match read(&**store, database).await {
+        match read(&**store, database, trust).await {
             Ok(found) => return Ok(tell(store.url(), &found, &failed, now)),
             Err(error) => failed.push(error),
         }
@@ -27,9 +33,9 @@ pub async fn run(stores: &[Arc<dyn Store>], database: Option<&str>, now: Timesta
     Err(failed.fold(first, Error::also))
 }
 
-async fn read(store: &dyn Store, database: Option<&str>) -> Result<Vec<Overview>> {
+async fn read(store: &dyn Store, database: Option<&str>, trust: &Trust) -> Result<Vec<Overview>> {
     let listed = reachable_folders(store, database).await?;
-    overviews(store, listed).await
+    overviews(store, listed, trust).await
 }
 
 fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> ListReport {
@@ -54,7 +60,8 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
         if !overview.lacks.is_empty() {
             problem(format!("lacks {}", overview.lacks.join(", ")));
         }
-        if let Some(why) = &overview.unverifiable {
+        overview.forgery().into_iter().for_each(&mut problem);
+        for why in [&overview.unverifiable, &overview.doubtful].into_iter().flatten() {
             problem(why.clone());
         }
         report.backups.extend(entry(overview, now));
@@ -87,6 +94,7 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         server_version: figures.server.version.clone(),
         complete: overview.lacks.is_empty(),
         lacks: overview.lacks.clone(),
+        signature: overview.signature.clone(),
         verified: verification.and_then(|one| one.verify.as_ref()).map(proof),
         drilled: verification.and_then(|one| one.drill.as_ref()).map(proof),
     })

@@ -19,6 +19,7 @@ use crate::prune::PruneReport;
 use crate::restore::RestoreReport;
 use crate::retention::Tier;
 use crate::settings::Trigger;
+use crate::signature::{KeyId, keygen::KeygenReport};
 use crate::status::StatusReport;
 use crate::verify::VerifyReport;
 
@@ -36,6 +37,7 @@ pub enum Report {
     Prune(PruneReport),
     Verify(VerifyReport),
     Restore(Box<RestoreReport>),
+    Keygen(KeygenReport),
 }
 
 impl Report {
@@ -94,6 +96,12 @@ pub struct BackupReport {
     /// Files that should be there and are not, by role, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
+    /// The SHA-256 of the manifest in the primary store, for `--expect-manifest`: all other digests stand in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest_sha256: Option<String>,
+    /// The key that has signed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<KeyId>,
     pub stores: Vec<StoreReport>,
     /// The run that died while it held the lease, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +122,9 @@ pub struct StoreReport {
     pub url: String,
     pub primary: bool,
     pub holds_backup: bool,
+    /// Of its own manifest, which says how the store itself sums the archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
 }
@@ -173,6 +184,7 @@ impl fmt::Display for Report {
             Report::Prune(report) => report.fmt(f),
             Report::Verify(report) => report.fmt(f),
             Report::Restore(report) => report.fmt(f),
+            Report::Keygen(report) => report.fmt(f),
         }
     }
 }
@@ -208,6 +220,12 @@ impl fmt::Display for BackupReport {
         )?;
         if let (Some(pauses @ 1..), Some(seconds)) = (self.pauses, self.paused_seconds) {
             writeln!(f, "  paused {pauses} times, {seconds:.1} s in all, to spare the server")?;
+        }
+        if let Some(sha256) = &self.manifest_sha256 {
+            let signed = self
+                .signed_by
+                .map_or(String::new(), |key| format!(", signed by the key {key}"));
+            writeln!(f, "  manifest SHA-256 {sha256}{signed}")?;
         }
         for store in &self.stores {
             match &store.error {

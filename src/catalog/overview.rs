@@ -6,6 +6,7 @@ use futures::stream::{self, StreamExt};
 use super::{BackupId, Listed, VERIFICATION, backups};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, Figures};
+use crate::signature::{Standing, Subject, Trust};
 use crate::store::Store;
 use crate::verification::{Verdict, Verification};
 
@@ -22,9 +23,13 @@ pub struct Overview {
     pub seen: Seen,
     /// Names of the files that the manifest names and that are not there with their sizes.
     pub lacks: Vec<String>,
+    /// How the manifest stands, where signatures are asked for.
+    pub signature: Option<Standing>,
     pub verification: Option<Verification>,
     /// Why there is none although its file is there.
     pub unverifiable: Option<String>,
+    /// What is wrong with the verification's signature, where it therefore counts for nothing.
+    pub doubtful: Option<String>,
 }
 
 /// What the manifest turned out to be.
@@ -63,9 +68,23 @@ impl Overview {
             .map_or(Verdict::Unproved, Verification::verdict)
     }
 
-    /// Its manifest is whole, its files are there, and nobody has found them wanting.
+    /// What is wrong with the manifest's signature, where it has one.
+    pub fn forgery(&self) -> Option<String> {
+        match &self.signature {
+            Some(Standing::Bad { why }) => Some(format!("manifest.json {why}")),
+            _ => None,
+        }
+    }
+
+    /// Signed by a key that counts, or signatures are not asked for.
+    pub fn is_trusted(&self) -> bool {
+        self.signature.as_ref().is_none_or(Standing::is_signed)
+    }
+
+    /// Its manifest is whole and as it must be signed, its files are there, and nobody has found
+    /// them wanting.
     pub fn is_good(&self) -> bool {
-        self.figures().is_some() && self.lacks.is_empty() && self.verdict() != Verdict::Damaged
+        self.is_trusted() && self.figures().is_some() && self.lacks.is_empty() && self.verdict() != Verdict::Damaged
     }
 }
 
@@ -80,10 +99,13 @@ pub async fn reachable_folders(store: &dyn Store, database: Option<&str>) -> Res
 
 /// Reads the manifests of these folders, in their order; those without one are passed over. What
 /// is wrong with one backup is told with it; an error means that the store keeps failing.
-pub async fn overviews(store: &dyn Store, listed: Vec<Listed>) -> Result<Vec<Overview>> {
+///
+/// Where `trust` asks for signatures, each manifest costs one request more, and a verification
+/// without a good one counts for nothing.
+pub async fn overviews(store: &dyn Store, listed: Vec<Listed>, trust: &Trust) -> Result<Vec<Overview>> {
     let folders = listed.into_iter().filter(|one| one.has_manifest);
     let mut reads = stream::iter(folders)
-        .map(|listed| overview(store, listed))
+        .map(|listed| overview(store, listed, trust))
         .buffered(AT_ONCE);
     let mut found = Vec::new();
     let mut failures = 0;
@@ -100,24 +122,45 @@ pub async fn overviews(store: &dyn Store, listed: Vec<Listed>) -> Result<Vec<Ove
 }
 
 /// `None`: removed since it was listed. The error is the store's, and stands in the overview too.
-async fn overview(store: &dyn Store, listed: Listed) -> (Option<Overview>, Option<Error>) {
+async fn overview(store: &dyn Store, listed: Listed, trust: &Trust) -> (Option<Overview>, Option<Error>) {
     let id = &listed.id;
+    let mut signature = None;
     let (seen, mut failed) = match store.get(&id.manifest_key()).await {
         Ok(None) => return (None, None),
-        Ok(Some(object)) => match Figures::parse(&object.body, id) {
-            Ok(figures) => (Seen::Backup(Box::new(figures)), None),
-            Err(broken) => (Seen::Broken(broken), None),
-        },
+        Ok(Some(object)) => {
+            let checked = standing(store, trust, Subject::manifest(id), &object.body).await;
+            match (checked, Figures::parse(&object.body, id)) {
+                (Err(error), _) => (Seen::Unread(error.message()), Some(error)),
+                (Ok(standing), Ok(figures)) => {
+                    signature = standing;
+                    (Seen::Backup(Box::new(figures)), None)
+                }
+                (Ok(standing), Err(broken)) => {
+                    signature = standing;
+                    (Seen::Broken(broken), None)
+                }
+            }
+        }
         Err(error) => (Seen::Unread(error.message()), Some(error)),
     };
-    let (mut verification, mut unverifiable) = (None, None);
+    let (mut verification, mut unverifiable, mut doubtful) = (None, None, None);
     if listed.file(VERIFICATION).is_some() && failed.is_none() {
         match store.get(&id.key(VERIFICATION)).await {
             Ok(None) => {}
-            Ok(Some(object)) => match Verification::parse(&object.body, id) {
-                Ok(read) => verification = Some(read),
-                Err(broken) => unverifiable = Some(broken.to_string()),
-            },
+            Ok(Some(object)) => {
+                let checked = standing(store, trust, Subject::verification(id), &object.body).await;
+                match (checked, Verification::parse(&object.body, id)) {
+                    (Err(error), _) => {
+                        unverifiable = Some(error.message());
+                        failed = Some(error);
+                    }
+                    (Ok(Some(standing)), _) if !standing.is_signed() => {
+                        doubtful = Some(format!("{VERIFICATION} {}, so it counts for nothing", standing.said()));
+                    }
+                    (_, Ok(read)) => verification = Some(read),
+                    (_, Err(broken)) => unverifiable = Some(broken.to_string()),
+                }
+            }
             Err(error) => {
                 unverifiable = Some(error.message());
                 failed = Some(error);
@@ -132,10 +175,21 @@ async fn overview(store: &dyn Store, listed: Listed) -> (Option<Overview>, Optio
         listed,
         seen,
         lacks,
+        signature,
         verification,
         unverifiable,
+        doubtful,
     };
     (Some(overview), failed)
+}
+
+/// `None` where signatures are not asked for. The error is the store's.
+async fn standing(store: &dyn Store, trust: &Trust, subject: Subject<'_>, bytes: &[u8]) -> Result<Option<Standing>> {
+    if !trust.asks() {
+        return Ok(None);
+    }
+    let checked = trust.look(store, subject, bytes).await?;
+    Ok(Some(checked.into()))
 }
 
 #[cfg(test)]
@@ -148,7 +202,7 @@ mod tests {
 
     async fn all(store: &MemoryStore) -> Result<Vec<Overview>> {
         let listed = reachable_folders(store, None).await?;
-        overviews(store, listed).await
+        overviews(store, listed, &Trust::default()).await
     }
 
     #[tokio::test]

@@ -326,7 +326,7 @@ mod tests {
         store.fault(Op::SetTags, 2, Fault::Reject);
         commit_tags(&store, &manifest.id, &files).await.unwrap_err();
         commit_tags(&store, &manifest.id, &files).await.unwrap();
-        publish(&store, &manifest).await.unwrap();
+        publish(&store, &manifest, None).await.unwrap();
         assert_eq!(tags(&store), ["latest"]);
         assert_eq!(store.tag(&day(1).key("shop.dump"), SHA256_TAG), Some("11".repeat(32)));
     }

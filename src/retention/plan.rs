@@ -61,7 +61,7 @@ pub enum Stays {
     Newest,
     /// Among the newest that were verified, where those alone count.
     NewestVerified,
-    /// Found damaged, but there is no better one.
+    /// Found damaged, or not signed as it must be, but there is no better one.
     Best,
     /// Its tier's time is not up.
     Young {
@@ -152,7 +152,7 @@ impl fmt::Display for Stays {
         match self {
             Stays::Newest => f.write_str("one of the newest good backups, which never expire"),
             Stays::NewestVerified => f.write_str("one of the newest verified backups, which never expire"),
-            Stays::Best => f.write_str("found damaged, but the newest of a database that has no good backup"),
+            Stays::Best => f.write_str("damaged or not signed, but the newest of a database that has no good backup"),
             Stays::Young { tier, days } => write!(f, "{tier}, kept for {days} days"),
             Stays::Unreadable => f.write_str("its manifest cannot be used, so nobody knows what it is"),
             Stays::RunAtWork => f.write_str("no manifest, but the database's lease is held: a run may be at work"),

@@ -5,6 +5,7 @@ mod cloud;
 mod handover;
 mod metrics;
 mod pace;
+mod signing;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -102,6 +103,7 @@ impl Reader<'_> {
         let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
+        let signing = self.signing();
         let log = self.log();
         Settings {
             source,
@@ -126,6 +128,7 @@ impl Reader<'_> {
             metrics,
             lease,
             md5,
+            signing,
             json: self.input.json,
             log,
             notes: Vec::new(),

@@ -42,6 +42,10 @@ pub struct SettingsReport {
     pub compression: String,
     /// Whether a topic is set.
     pub notifications: bool,
+    /// Whether a key is set that signs.
+    pub signs: bool,
+    /// Keys of which one must have signed what is used.
+    pub verify_keys: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -165,6 +169,12 @@ impl fmt::Display for StoreStatus {
         some(f, "lacks files", &lacking.collect::<Vec<_>>())?;
         let broken = self.broken.iter().map(|one| format!("{}: {}", one.id, one.problem));
         some(f, "broken", &broken.collect::<Vec<_>>())?;
+        let unsigned = self.signatures.iter().filter(|one| !one.signature.is_signed());
+        let unsigned = unsigned.map(|one| format!("{}: {}", one.id, one.signature.said()));
+        some(f, "untrusted", &unsigned.collect::<Vec<_>>())?;
+        if let Some(one) = self.signatures.iter().find(|one| one.signature.is_signed()) {
+            writeln!(f, "  signed       {}, {}", one.id, one.signature.said())?;
+        }
         let left = self
             .left_overs
             .iter()
@@ -211,6 +221,17 @@ impl fmt::Display for SettingsReport {
         )?;
         let max_age = i64::try_from(self.max_age_seconds).unwrap_or(i64::MAX);
         writeln!(f, "  max age      {}", human_span(max_age))?;
-        writeln!(f, "  compression  {}", self.compression)
+        writeln!(f, "  compression  {}", self.compression)?;
+        match (self.signs, self.verify_keys) {
+            (false, 0) => Ok(()),
+            (signs, keys) => {
+                let signs = if signs {
+                    "manifests are signed"
+                } else {
+                    "no key to sign with"
+                };
+                writeln!(f, "  signatures   {signs}; keys that are trusted: {keys}")
+            }
+        }
     }
 }

@@ -163,15 +163,15 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         store_checksum: None,
         metadata: BTreeMap::new(),
     };
-    catalog::publish(store, &manifest).await.unwrap();
+    catalog::publish(store, &manifest, None).await.unwrap();
     // Again, as after a lost answer: the same bytes are no conflict.
-    catalog::publish(store, &manifest).await.unwrap();
+    catalog::publish(store, &manifest, None).await.unwrap();
     let other = Manifest {
         version: "other".into(),
         ..manifest
     };
     assert!(matches!(
-        catalog::publish(store, &other).await,
+        catalog::publish(store, &other, None).await,
         Err(catalog::NotPublished::Taken(_))
     ));
 }

@@ -2,4 +2,5 @@
 
 mod logins;
 mod sessions;
+mod signatures;
 mod statements;
