@@ -156,7 +156,11 @@ async fn data(
 /// around it, so that it expires with them.
 pub async fn record(store: &dyn Store, id: &BackupId, change: impl FnOnce(&mut Verification)) -> Result<()> {
     let key = id.key(VERIFICATION);
-    let before = store.get(&key).await?;
+    let before = match store.get(&key).await {
+        // What lies there is none, and is replaced, not followed.
+        Err(error) if error.code() == Code::Integrity => None,
+        before => before?,
+    };
     let mut verification = before
         .and_then(|object| Verification::parse(&object.body, id).ok())
         .unwrap_or_else(|| Verification::new(id.clone()));

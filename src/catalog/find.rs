@@ -5,6 +5,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::{BackupId, Found, Listed, backups, gather, read_manifest};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
@@ -31,8 +33,18 @@ pub struct Located {
 /// A backup asked for by its id whose files are not all there is found all the same, with a
 /// warning, unless a copy has them: what is missing may not matter for what is wanted.
 pub async fn find(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&str>) -> Result<Located> {
+    find_at(stores, wanted, database, Timestamp::now()).await
+}
+
+/// As [`find`], at this time: what is dated later is not the latest, whatever it is.
+pub async fn find_at(
+    stores: &[Arc<dyn Store>],
+    wanted: &str,
+    database: Option<&str>,
+    now: Timestamp,
+) -> Result<Located> {
     if wanted == "latest" {
-        return latest(stores, database).await;
+        return latest(stores, database, now).await;
     }
     match wanted.parse() {
         Ok(id) => exact(stores, &id).await,
@@ -127,10 +139,10 @@ fn lack(store: &dyn Store, manifest: &Manifest, listed: Option<&Listed>) -> Opti
     })
 }
 
-async fn latest(stores: &[Arc<dyn Store>], database: Option<&str>) -> Result<Located> {
+async fn latest(stores: &[Arc<dyn Store>], database: Option<&str>, now: Timestamp) -> Result<Located> {
     let mut asked = Asked::default();
     for (at, store) in stores.iter().enumerate() {
-        if let Some(found) = latest_in(store, &stores[at + 1..], database, &mut asked).await? {
+        if let Some(found) = latest_in(store, &stores[at + 1..], database, now, &mut asked).await? {
             return Ok(found);
         }
     }
@@ -144,6 +156,7 @@ async fn latest_in(
     store: &Arc<dyn Store>,
     copies: &[Arc<dyn Store>],
     database: Option<&str>,
+    now: Timestamp,
     asked: &mut Asked,
 ) -> Result<Option<Located>> {
     let listed = match backups(store.as_ref(), database).await {
@@ -160,6 +173,18 @@ async fn latest_in(
         let names: Vec<&str> = databases.into_iter().collect();
         let what = format!("{url} holds backups of several databases: {}", names.join(", "));
         return Err(Error::config(what).hint("name one of them: --database NAME"));
+    }
+    let (ahead, ids): (Vec<&BackupId>, Vec<&BackupId>) = ids.into_iter().partition(|id| id.is_ahead(now));
+    if let Some(first) = ahead.first() {
+        let more = match ahead.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let what = format!(
+            "{first} in {url} is dated in the future{more}: the clock was wrong that made it, or is here, or somebody \
+             made it up; `latest` passes it over"
+        );
+        asked.failed(Error::new(Code::NotFound, what).hint("name it by its id if it is the one that you want"));
     }
     for id in ids {
         let mut unread = false;
