@@ -21,8 +21,8 @@ use crate::manifest::{FileRecord, Manifest, role};
 use crate::plain;
 use crate::progress::Observer;
 use crate::stop::Stop;
-use crate::store::{Store, limits};
 use crate::store::temporary::blocking;
+use crate::store::{Store, limits};
 use fetch::Fetch;
 use partial::Partial;
 
@@ -53,7 +53,11 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         mut warnings,
     } = found;
     let archive = archive(&manifest)?;
-    let (output, name, force) = (request.output.clone(), local_name(&manifest.id, archive)?, request.force);
+    let (output, name, force) = (
+        request.output.clone(),
+        local_name(&manifest.id, archive)?,
+        request.force,
+    );
     let target = blocking(move || target::choose(output, &name, force)).await?;
     let head = match manifest.files.get(role::TOC) {
         Some(toc) if !request.as_stored => Some(stop.or_stop(head(store.as_ref(), &manifest, toc)).await?),
@@ -163,10 +167,17 @@ fn archive(manifest: &Manifest) -> Result<&FileRecord> {
 /// programs, which take a leading dash for an option.
 fn local_name(id: &BackupId, archive: &FileRecord) -> Result<String> {
     if !id.makes(&archive.name) {
-        let what = format!("the manifest of {id} names an archive that is none of that backup: {:?}", archive.name);
+        let what = format!(
+            "the manifest of {id} names an archive that is none of that backup: {:?}",
+            archive.name
+        );
         return Err(Error::new(Code::Integrity, what));
     }
-    let mut name: String = archive.name.chars().map(|c| if plain::steers(c) { '_' } else { c }).collect();
+    let mut name: String = archive
+        .name
+        .chars()
+        .map(|c| if plain::steers(c) { '_' } else { c })
+        .collect();
     if name.starts_with(['-', '.']) {
         name.replace_range(..1, "_");
     }
@@ -178,7 +189,11 @@ fn local_name(id: &BackupId, archive: &FileRecord) -> Result<String> {
 async fn head(store: &dyn Store, manifest: &Manifest, toc: &FileRecord) -> Result<Bytes> {
     let key = manifest.id.key(&toc.name);
     if toc.bytes > limits::most(&key) {
-        return Err(limits::too_long(&format!("{key} in {}", store.url()), toc.bytes, limits::most(&key)));
+        return Err(limits::too_long(
+            &format!("{key} in {}", store.url()),
+            toc.bytes,
+            limits::most(&key),
+        ));
     }
     let wrong = |why: &str| {
         Error::new(Code::Integrity, format!("{key} in {} {why}", store.url()))

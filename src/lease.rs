@@ -141,7 +141,10 @@ impl Lease {
         let key = lease_key(database);
         let run = random_run();
         for _ in 0..ATTEMPTS {
-            let there = store.get(&key).await.map_err(|error| in_its_place(&key, store.url(), error))?;
+            let there = store
+                .get(&key)
+                .await
+                .map_err(|error| in_its_place(&key, store.url(), error))?;
             let (condition, previous) = match there {
                 None => (Condition::Absent, None),
                 Some(object) => {

@@ -63,7 +63,11 @@ pub struct Manifest {
     #[serde(deserialize_with = "bounded::few")]
     pub files: BTreeMap<String, FileRecord>,
     /// What should have been saved beside the data and could not be, by role, and why.
-    #[serde(default, deserialize_with = "bounded::few", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::few",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub missing: BTreeMap<String, String>,
     #[serde(default)]
     pub tables: Vec<TableRecord>,

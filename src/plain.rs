@@ -54,7 +54,10 @@ mod tests {
 
     #[test]
     fn a_name_is_one_line_and_cannot_steer() {
-        assert_eq!(line("a\u{1b}[2J\nb\u{202e}c\u{9b}d\te"), "a\u{fffd}[2J b\u{fffd}c\u{fffd}d e");
+        assert_eq!(
+            line("a\u{1b}[2J\nb\u{202e}c\u{9b}d\te"),
+            "a\u{fffd}[2J b\u{fffd}c\u{fffd}d e"
+        );
         assert_eq!(lines("a\nb\u{7f}"), "a\nb\u{fffd}");
         assert_eq!(line("público.año 🐘 שלום"), "público.año 🐘 שלום");
     }

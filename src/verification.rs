@@ -133,11 +133,7 @@ impl Verification {
         })
     }
 
-    fn read(
-        bytes: &[u8],
-        id: &BackupId,
-        read: impl FnOnce(&[u8]) -> serde_json::Result<Self>,
-    ) -> Result<Self, Broken> {
+    fn read(bytes: &[u8], id: &BackupId, read: impl FnOnce(&[u8]) -> serde_json::Result<Self>) -> Result<Self, Broken> {
         #[derive(Deserialize)]
         struct Schema {
             schema: u64,

@@ -32,7 +32,10 @@ pub struct Hold {
 /// could take it then.
 pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<Seen> {
     let key = lease_key(database);
-    let found = store.get(&key).await.map_err(|error| in_its_place(&key, store.url(), error))?;
+    let found = store
+        .get(&key)
+        .await
+        .map_err(|error| in_its_place(&key, store.url(), error))?;
     let Some(object) = found else {
         return Ok(Seen::Free);
     };

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{Broken, bounded, Compression, FileRecord, Server, check, custom, format_name, parse};
+use super::{Broken, Compression, FileRecord, Server, bounded, check, custom, format_name, parse};
 use crate::backup_id::{BackupId, Kind};
 use crate::retention::Tier;
 use crate::settings::Format;
@@ -60,7 +60,10 @@ impl Figures {
     /// Bytes of text in it: what a list of thousands keeps of each.
     fn text(&self) -> usize {
         let server = [&self.server.version, &self.server.encoding];
-        let files = self.files.iter().flat_map(|(role, file)| [role, &file.name, &file.sha256]);
+        let files = self
+            .files
+            .iter()
+            .flat_map(|(role, file)| [role, &file.name, &file.sha256]);
         let missing = self.missing.iter().flat_map(|(role, why)| [role, why]);
         let own = [&self.version, &self.database].into_iter().chain(server);
         own.chain(self.server.system_identifier.as_ref())

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::temporary::io_error;
 use crate::error::{Code, Error, Result};
 
-/// Where a step leads that is not a name of one file or folder, a bug above would come to rest.
+/// Keys and their parts have been looked at before; here nothing may come that leads anywhere else.
 fn one_name(name: &str) -> Result<()> {
     let hostile = matches!(name, "" | "." | "..") || name.contains(['/', '\0']);
     if hostile {
@@ -244,14 +244,18 @@ impl Folder {
 fn no_file(path: &Path, kind: FileType) -> Error {
     Error::new(
         Code::Integrity,
-        format!("{} is {}, and not a file: it was not read", path.display(), name_of(kind)),
+        format!(
+            "{} is {}, and not a file: it was not read",
+            path.display(),
+            name_of(kind)
+        ),
     )
     .hint("find out who put it there, then remove it: pgstow stores regular files and nothing else")
 }
 
 fn linked(path: &Path) -> Error {
     Error::new(
-        Code::Integrity,
+        Code::Store,
         format!("{} is a symbolic link, which is not followed", path.display()),
     )
     .hint(

@@ -113,7 +113,11 @@ fn open_in(folder: &Folder, name: &str) -> Result<Option<Opened>> {
 /// Takes a name away from the end of a way, and then the folders on it that are empty, but not the
 /// root. Not being able to is no failure: an empty folder is no object.
 fn remove_folders(way: &[Folder], names: &[String]) {
-    let _ = way.iter().zip(names).rev().all(|(around, name)| around.remove_folder(name));
+    let _ = way
+        .iter()
+        .zip(names)
+        .rev()
+        .all(|(around, name)| around.remove_folder(name));
 }
 
 #[async_trait]

@@ -67,7 +67,13 @@ impl S3 {
                 Err(error) => return Err(bucket.error(&format!("read {key}"), &error)),
             };
             let said = object.content_length().and_then(|bytes| u64::try_from(bytes).ok());
-            let absurd = |bytes| too_long(&format!("{key} in {}", bucket.url), bytes, most);
+            let absurd = |bytes| match &range {
+                None => too_long(&format!("{key} in {}", bucket.url), bytes, most),
+                Some(range) => {
+                    let what = format!("{} gave {bytes} bytes of {key} or more for the range {range}", bucket.url);
+                    Error::new(Code::Store, what)
+                }
+            };
             if let Some(bytes) = said.filter(|bytes| *bytes > most) {
                 return Err(absurd(bytes));
             }

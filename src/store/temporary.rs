@@ -44,7 +44,8 @@ pub async fn within<T: Send + 'static>(
         Err(_) => {
             let (path, seconds) = (folder.display(), patience.as_secs());
             let what = format!("the store's folder {path} has not answered for {seconds} s");
-            Err(Error::new(Code::Store, what).hint("see whether its disk, or the server that it is mounted from, is alive"))
+            Err(Error::new(Code::Store, what)
+                .hint("see whether its disk, or the server that it is mounted from, is alive"))
         }
     }
 }
@@ -97,6 +98,8 @@ impl Temporary {
         for tries in 0.. {
             let folder = match make_folders(root, folders, &mut made) {
                 Ok(folder) => folder,
+                // Another process may clean up empty folders, one of these among them.
+                Err(error) if error.code() == Code::Enoent && tries < 3 => continue,
                 Err(error) => {
                     remove_made(&made);
                     return Err(error);
@@ -114,8 +117,7 @@ impl Temporary {
                         made,
                     });
                 }
-                // Another process may clean up empty folders, this one among them; and a name that is
-                // taken already is not ours, whoever put it there.
+                // The same; and a name that is taken already is not ours, whoever put it there.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) && tries < 3 => {}
                 Err(error) => {
@@ -317,7 +319,9 @@ mod tests {
             std::thread::sleep(Duration::from_secs(2));
             Ok(())
         };
-        let error = within(Duration::from_millis(20), Path::new("/mnt/backups"), dead).await.unwrap_err();
+        let error = within(Duration::from_millis(20), Path::new("/mnt/backups"), dead)
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), Code::Store);
         assert!(error.message().contains("/mnt/backups has not answered"), "{error}");
     }

@@ -37,7 +37,10 @@ async fn sums(store: &dyn Store, manifest: &Manifest) -> Result<Vec<Finding>> {
         Ok(Some(object)) => object,
         Ok(None) => return Ok(vec![Finding::of_file(SHA256SUMS, "is missing")]),
         Err(error) if error.code() == Code::Integrity => {
-            return Ok(vec![Finding::of_file(SHA256SUMS, format!("cannot be read: {}", error.message()))]);
+            return Ok(vec![Finding::of_file(
+                SHA256SUMS,
+                format!("cannot be read: {}", error.message()),
+            )]);
         }
         Err(error) => return Err(error),
     };

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::overview::planted::{Folder, files};
 use crate::support::database::Database;
-use crate::support::program::{run, succeed};
+use crate::support::program::{pgstow, run, succeed};
 use crate::support::wreck::Site;
 
 const AHEAD: &str = "20990101T000000Z-full";
@@ -26,9 +27,17 @@ fn list_and_status_say_so_and_no_age_is_negative() {
     // Within what clocks may differ, nothing is wrong.
     let (list, code) = folder.json(&["list"]);
     assert_eq!(code, 0);
-    let ages: Vec<i64> = list["backups"].as_array().unwrap().iter().map(|one| one["age_seconds"].as_i64().unwrap()).collect();
+    let ages: Vec<i64> = list["backups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["age_seconds"].as_i64().unwrap())
+        .collect();
     assert!(ages.iter().all(|age| *age >= 0), "{ages:?}");
-    assert!(problems(&list).contains("dated in the future") && problems(&list).contains(&ahead), "{list}");
+    assert!(
+        problems(&list).contains("dated in the future") && problems(&list).contains(&ahead),
+        "{list}"
+    );
     let (status, code) = folder.json(&["status"]);
     assert_eq!(code, 1);
     assert!(problems(&status).contains(&ahead), "{status}");
@@ -83,6 +92,12 @@ fn prune_keeps_the_newest_real_one_however_many_are_ahead_of_it() {
     assert!(report.to_string().contains("in the future"), "{report}");
 }
 
+fn at(site: &Site) -> Command {
+    let mut command = pgstow();
+    command.env("TMPDIR", site.path().join("tmp")).current_dir(site.path());
+    command
+}
+
 /// A whole backup under a forged id.
 fn forge(store: &Path, database: &str, event: Option<&str>) -> String {
     let id = format!("{database}/{AHEAD}");
@@ -120,23 +135,27 @@ fn the_next_backup_goes_by_the_clock_and_latest_is_the_newest_real_one() {
         .find(|line| line.starts_with("pgstow_backup_last_success_timestamp_seconds"))
         .unwrap();
     let last: f64 = last.rsplit_once(' ').unwrap().1.parse().unwrap();
-    assert!(last as i64 >= before - 1 && last as i64 <= Timestamp::now().as_second(), "{last}");
+    assert!(
+        last as i64 >= before - 1 && last as i64 <= Timestamp::now().as_second(),
+        "{last}"
+    );
 
     // A failure tells the age of the last good one: the real one's.
     let mut failing = site.backup("postgresql://nobody@127.0.0.1:1/none");
     let _ = run(failing.arg("--metrics-file").arg(&metrics));
 
     let store = site.store();
-    let verify = run(site.pgstow().args(["verify", "latest", "--json", "--store"]).arg(&store));
+    let verify = run(at(&site).args(["verify", "latest", "--json", "--store"]).arg(&store));
     assert!(verify.status.success(), "{}", verify.stderr);
     assert!(verify.text().contains(&id), "{}", verify.text());
-    let download = run(site.pgstow().args(["download", "latest", "--json", "-o", "it.dump", "--store"]).arg(&store));
+    let download = run(at(&site)
+        .args(["download", "latest", "--json", "-o", "it.dump", "--store"])
+        .arg(&store));
     assert!(download.status.success(), "{}", download.stderr);
     assert_eq!(download.json()["id"], id.as_str());
     assert!(download.text().contains("dated in the future"), "{}", download.text());
     let target = Database::fresh(17);
-    let restore = run(site
-        .pgstow()
+    let restore = run(at(&site)
         .args(["restore", "latest", "--json", "--target", &target.url(), "--store"])
         .arg(&store));
     assert!(restore.status.success(), "{}", restore.stderr);

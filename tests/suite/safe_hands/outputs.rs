@@ -2,6 +2,7 @@
 //! log, and none passes for a line of pgstow's.
 
 use std::fs;
+use std::process::Command;
 
 use pgstow::plain::steers;
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::overview::planted::{Folder, id};
 use crate::support::database::{Database, quoted};
-use crate::support::program::{Run, run};
+use crate::support::program::{Run, pgstow, run};
 use crate::support::wreck::Site;
 
 /// What would be seen as a line of ours if a name could break lines.
@@ -26,6 +27,12 @@ fn assert_plain(what: &str, run: &Run) {
         let forged = text.lines().any(|line| line.trim_start().starts_with(MARK));
         assert!(!forged, "{what} {stream}: {text}");
     }
+}
+
+fn at(site: &Site) -> Command {
+    let mut command = pgstow();
+    command.env("TMPDIR", site.path().join("tmp")).current_dir(site.path());
+    command
 }
 
 /// Runs in every form that prints.
@@ -56,7 +63,10 @@ fn planted(text: &str) -> (Folder, String) {
     manifest["tables"][0]["name"] = json!(text);
     fs::write(&path, manifest.to_string()).unwrap();
     let odd = folder.plant("shop", 30, "daily");
-    folder.write(&format!("{odd}/manifest.json"), json!({"schema": 1, "id": odd, "type": text}).to_string());
+    folder.write(
+        &format!("{odd}/manifest.json"),
+        json!({"schema": 1, "id": odd, "type": text}).to_string(),
+    );
     let lease = json!({
         "holder": {"host": text, "pid": 1},
         "run": text,
@@ -68,7 +78,10 @@ fn planted(text: &str) -> (Folder, String) {
     let foreign: String = text.chars().filter(|c| !matches!(c, '/' | '\0')).take(60).collect();
     if !matches!(foreign.as_str(), "" | "." | "..") {
         folder.write(&format!("{spoilt}/{foreign}"), "x");
-        folder.write(&format!("{foreign}z/{}/notes", id("shop", 1).rsplit_once('/').unwrap().1), "x");
+        folder.write(
+            &format!("{foreign}z/{}/notes", id("shop", 1).rsplit_once('/').unwrap().1),
+            "x",
+        );
     }
     (folder, spoilt)
 }
@@ -100,8 +113,10 @@ fn no_command_over_a_hostile_store_prints_what_steers() {
 
 #[test]
 fn nor_over_a_database_whose_every_name_is_hostile() {
-    let text: String = hostile().chars().take(40).collect();
-    let source = Database::named(17, &format!("{text}-"));
+    // PostgreSQL's names are short.
+    let text = format!("x\u{1b}[2J\n{MARK}\u{202e}");
+    let source = Database::named(17, &text);
+    let role = format!("{text}{}", std::process::id());
     source.sql(&format!(
         "CREATE SCHEMA {name};
          CREATE TABLE {name}.{name} AS SELECT 1 AS {name};
@@ -109,9 +124,8 @@ fn nor_over_a_database_whose_every_name_is_hostile() {
          CREATE FUNCTION {name}.boom(n integer) RETURNS integer LANGUAGE plpgsql AS
            $$ BEGIN RAISE EXCEPTION E'no\\n{MARK} \\x1b[2J'; END $$;",
         name = quoted(&text),
-        role = quoted(&format!("{text}{}", source.name.len())),
+        role = quoted(&role),
     ));
-    let role = format!("{text}{}", source.name.len());
     let site = Site::new();
     let metrics = site.path().join("pgstow.prom");
     let store = site.store();
@@ -124,7 +138,7 @@ fn nor_over_a_database_whose_every_name_is_hostile() {
             ("doctor without rights", as_role.clone(), &["doctor"]),
         ] {
             for json in [false, true] {
-                let mut command = site.pgstow();
+                let mut command = at(&site);
                 command.args(args).args(["--database-url", &url, "--store"]).arg(&store);
                 command.env("LOG_FORMAT", format).env("RUST_LOG", "pgstow=debug");
                 command.arg("--metrics-file").arg(&metrics);
@@ -137,8 +151,13 @@ fn nor_over_a_database_whose_every_name_is_hostile() {
     }
     let said = fs::read_to_string(&metrics).unwrap();
     assert!(!said.chars().any(|c| c != '\n' && steers(c)), "{said:?}");
-    for args in [&["list"][..], &["status"], &["verify", "--all"], &["prune", "--dry-run"]] {
-        let run = run(site.pgstow().args(args).arg("--store").arg(&store));
+    for args in [
+        &["list"][..],
+        &["status"],
+        &["verify", "--all"],
+        &["prune", "--dry-run"],
+    ] {
+        let run = run(at(&site).args(args).arg("--store").arg(&store));
         assert_plain(&format!("{args:?}"), &run);
     }
     source.sql(&format!("DROP ROLE {}", quoted(&role)));

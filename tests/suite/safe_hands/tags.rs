@@ -25,10 +25,7 @@ struct Version {
 #[derive(Debug, Clone)]
 enum Act {
     /// `PutObjectTagging`, on the current version or, by its id, on any.
-    Tag {
-        version: usize,
-        tag: Option<&'static str>,
-    },
+    Tag { version: usize, tag: Option<&'static str> },
     /// `PutObject`, with a tag.
     Overwrite(Option<&'static str>),
     /// A `DELETE` without a version, though the writer is denied it.
@@ -139,7 +136,10 @@ fn after_any_one_tag_a_backup_can_be_had_back_for_a_week() {
             for age in [0, 1, 3, 30, 400] {
                 let acts = [(0, Act::Tag { version: 0, tag })];
                 let lost = lost_on(&rules, age, LATEST, &acts);
-                assert!(lost.is_none_or(|day| day >= PROMISED), "{policy:?} {tag:?} {age}: {lost:?}");
+                assert!(
+                    lost.is_none_or(|day| day >= PROMISED),
+                    "{policy:?} {tag:?} {age}: {lost:?}"
+                );
             }
         }
     }
@@ -154,7 +154,13 @@ fn with_one_day_for_pending_it_was_gone_the_next_day() {
             rule.noncurrent_days = Some(1);
         }
     }
-    let acts = [(0, Act::Tag { version: 0, tag: Some(PENDING) })];
+    let acts = [(
+        0,
+        Act::Tag {
+            version: 0,
+            tag: Some(PENDING),
+        },
+    )];
     assert_eq!(lost_on(&rules, 30, LATEST, &acts), Some(1));
 }
 
@@ -204,7 +210,11 @@ fn the_template_and_the_module_keep_old_versions_as_long_and_deny_pending_from_a
         .collect();
     assert!(days.len() == 2 && days.iter().all(|days| *days >= PROMISED), "{days:?}");
     for text in [&template, &module] {
-        for part in ["NoTierBecomesPending", "s3:ExistingObjectTag/pgstow-tier", "s3:RequestObjectTag/pgstow-tier"] {
+        for part in [
+            "NoTierBecomesPending",
+            "s3:ExistingObjectTag/pgstow-tier",
+            "s3:RequestObjectTag/pgstow-tier",
+        ] {
             assert!(text.contains(part), "{part}");
         }
     }
