@@ -149,6 +149,7 @@ impl App {
                     stores: &self.stores,
                     database: self.credentials.as_ref().and_then(Credentials::database),
                     trust: self.trust(&stop).await?,
+                    clock: self.clock,
                     stop: &stop,
                     observer: &observer,
                 };

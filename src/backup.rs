@@ -177,14 +177,16 @@ async fn prepare(
     let database = &source.session.server().database;
     let listed = catalog::backups(store, Some(database)).await?;
     let started = (job.clock)();
+    // A backup from the future would be the newest for ever, and every id after it as wrong as its own.
+    let past = catalog::until(&listed, started);
     if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(store, &listed, event, started).await?
+        && let Some(made) = catalog::find_by_event(store, &past, event, started).await?
     {
         return Ok(Found::Made(made.id));
     }
     let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
     if let Some(deadline) = job.stop.deadline() {
-        let past = catalog::newest_good(store, &listed, forecast::ASKED).await?;
+        let paces = catalog::newest_good(store, &past, forecast::ASKED).await?;
         let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
         let means = forecast::Means {
             threads: job.settings.threads,
@@ -194,16 +196,17 @@ async fn prepare(
             database: database_bytes,
             tables: answered(job, source.session.table_bytes()).await?,
         };
-        forecast::check(&size, means, &past, left)?;
+        forecast::check(&size, means, &paces, left)?;
     }
     // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
     // no listing shows: under the same id it would pass for ours.
     let dead = took_over.and_then(Previous::backup_id);
-    let newest = listed.first().map(|newest| &newest.id).max(dead.as_ref());
+    let newest = past.first().map(|newest| &newest.id);
+    let newest = newest.max(dead.as_ref().filter(|dead| !dead.is_ahead(started)));
     let id = BackupId::next(database, Kind::Full, started, newest);
     lease.announce(&id).await?;
     let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
-    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &listed).await?;
+    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &past).await?;
     Ok(Found::ToMake(Prepared {
         id,
         tier,

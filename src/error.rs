@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::plain;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, as something that a reader can act on. The names and exit codes are a
@@ -176,7 +178,7 @@ impl Error {
     /// Replaces the code's general hint by one that fits the case.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(plain::line(&hint.into()));
         self
     }
 
@@ -207,7 +209,7 @@ impl Error {
     }
 
     /// The whole story in one line: what failed, each cause below it, and what the clean-up
-    /// could not do.
+    /// could not do. Whatever names and servers' messages are in it, it cannot steer a terminal.
     pub fn message(&self) -> String {
         let mut text = self.what.clone();
         let mut cause = self.source.as_deref().map(|source| source as &dyn StdError);
@@ -224,7 +226,7 @@ impl Error {
             text.push_str("; and then: ");
             text.push_str(&second.message());
         }
-        text.replace(['\r', '\n'], " ")
+        plain::line(&text)
     }
 }
 

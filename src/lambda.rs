@@ -111,6 +111,9 @@ impl Function {
                     let _ = telemetry::start(&default_log(), telemetry::stderr);
                 })?;
                 telemetry::start(&settings.log, telemetry::stderr)?;
+                for warning in &settings.warnings {
+                    tracing::warn!("{warning}");
+                }
                 for note in &settings.notes {
                     tracing::info!("{note}");
                 }

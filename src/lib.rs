@@ -24,6 +24,7 @@ pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod pipeline;
+pub mod plain;
 pub mod postgres;
 pub mod private_folder;
 pub mod progress;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::backup_id::age;
 use crate::catalog::{Overview, overviews, reachable_folders};
 use crate::error::{Error, Result};
 use crate::signature::Trust;
@@ -64,6 +65,9 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
         for why in [&overview.unverifiable, &overview.doubtful].into_iter().flatten() {
             problem(why.clone());
         }
+        if overview.is_ahead(now) {
+            problem("is dated in the future: a clock was wrong when it was made, or somebody made it up".to_owned());
+        }
         report.backups.extend(entry(overview, now));
     }
     report
@@ -74,7 +78,7 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
     let proof = |outcome: &Outcome| Proof {
         status: outcome.status,
         at: outcome.at,
-        age_seconds: now.duration_since(outcome.at).as_secs(),
+        age_seconds: age(outcome.at, now),
     };
     let verification = overview.verification.as_ref();
     Some(Entry {
@@ -83,7 +87,7 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         kind: figures.kind,
         timestamp: figures.timestamp,
         finished_at: figures.finished_at,
-        age_seconds: now.duration_since(figures.timestamp).as_secs(),
+        age_seconds: age(figures.id.timestamp(), now),
         duration_seconds: figures.seconds(),
         bytes: overview.listed.bytes(),
         tables: figures.tables.count,

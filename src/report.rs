@@ -1,7 +1,8 @@
 //! What a command says when it has succeeded: one JSON document for programs, a few lines for
 //! people. Failures are [`crate::error::Error`]s.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use crate::lease::Previous;
 use crate::leftovers::LeftOver;
 use crate::list::ListReport;
 use crate::manifest::{Algorithm, Compression, FileRecord, PgDump, Server, Snapshot};
+use crate::plain;
 use crate::prune::PruneReport;
 use crate::restore::RestoreReport;
 use crate::retention::Tier;
@@ -52,12 +54,45 @@ impl Report {
         }
     }
 
+    /// The lines for people. Names that others have chosen stand in them as one line each, whatever is
+    /// in them: they cannot pass for a line of ours.
+    pub fn text(&self) -> String {
+        let mut broken = BTreeSet::new();
+        collect_broken(&serde_json::to_value(self).unwrap_or_default(), &mut broken);
+        let mut broken: Vec<String> = broken.into_iter().collect();
+        // A name may be a part of a sentence that stands in the report too.
+        broken.sort_by_key(|text| Reverse(text.len()));
+        let mut text = self.to_string();
+        for one in &broken {
+            text = text.replace(one, &plain::line(one));
+        }
+        plain::lines(&text).trim_end().to_owned()
+    }
+
     /// What it found, where that is a failure in its own right.
     pub fn error(&self) -> Option<&ErrorReport> {
         match self {
             Report::Verify(report) => report.error.as_ref(),
             _ => None,
         }
+    }
+}
+
+/// The texts of a report's document that are more than one line.
+fn collect_broken(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+    let mut see = |text: &str| {
+        if text.contains(['\n', '\r']) && !text.trim().is_empty() {
+            found.insert(text.to_owned());
+        }
+    };
+    match value {
+        serde_json::Value::String(text) => see(text),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect_broken(item, found)),
+        serde_json::Value::Object(fields) => {
+            fields.keys().for_each(|name| see(name));
+            fields.values().for_each(|field| collect_broken(field, found));
+        }
+        _ => {}
     }
 }
 

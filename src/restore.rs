@@ -103,6 +103,7 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     let demand = Demand {
         trust: job.trust,
         manifest: request.expect_manifest,
+        now: (job.clock)(),
     };
     let located = job
         .stop

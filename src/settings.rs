@@ -5,6 +5,7 @@
 
 mod aliases;
 mod dotenv;
+mod found_file;
 mod layers;
 mod parse;
 mod problems;
@@ -91,6 +92,8 @@ pub struct Settings {
     pub json: bool,
     pub log: Log,
     pub signing: Signing,
+    /// What a person should see to although the settings hold: told whatever the log shows.
+    pub warnings: Vec<String>,
     /// What was adjusted or understood in an older way: said once, in the report and the log.
     pub notes: Vec<String>,
 }

@@ -50,6 +50,7 @@ pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport>
             let demand = Demand {
                 trust: job.trust,
                 manifest: request.expect_manifest,
+                now: (job.clock)(),
             };
             let located = job
                 .stop
@@ -71,6 +72,7 @@ async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<Ver
     let demand = Demand {
         trust: job.trust,
         manifest: None,
+        now: (job.clock)(),
     };
     let wanted = |one: &&Listed| one.has_manifest && since.is_none_or(|since| one.id.timestamp() >= since);
     let mut verified = Vec::new();
@@ -188,7 +190,11 @@ async fn record(job: &Job<'_>, store: &dyn Store, id: &BackupId, change: impl Fn
         Some(signer) => job.trust.and(signer.public()),
         None => job.trust.clone(),
     };
-    let mut before = store.get(&key).await?.map(|object| object.body);
+    let mut before = match store.get(&key).await {
+        // What lies there is none, and is replaced, not followed.
+        Err(error) if error.code() == Code::Integrity => None,
+        before => before?.map(|object| object.body),
+    };
     if let Some(body) = &before
         && counts.asks()
     {

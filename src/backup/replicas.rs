@@ -268,7 +268,7 @@ impl Replicas {
     pub(super) async fn retag(&self, id: &BackupId, keep_last: usize) -> Vec<String> {
         let mut warnings = Vec::new();
         for replica in self.all.iter().filter(|replica| replica.committed) {
-            if let Err(error) = catalog::retag(&*replica.store, id.database(), keep_last).await {
+            if let Err(error) = catalog::retag(&*replica.store, id.database(), keep_last, id.timestamp()).await {
                 warnings.push(format!(
                     "retention tags in {}: {}",
                     replica.store.url(),

@@ -37,6 +37,8 @@ pub struct Located {
 ///
 /// A backup asked for by its id whose files are not all there is found all the same, with a
 /// warning, unless a copy has them: what is missing may not matter for what is wanted.
+///
+/// What is dated later than the demand's time is not the latest, whatever it is.
 pub async fn find(
     stores: &[Arc<dyn Store>],
     wanted: &str,
@@ -202,6 +204,18 @@ async fn latest_in(
         let names: Vec<&str> = databases.into_iter().collect();
         let what = format!("{url} holds backups of several databases: {}", names.join(", "));
         return Err(Error::config(what).hint("name one of them: --database NAME"));
+    }
+    let (ahead, ids): (Vec<&BackupId>, Vec<&BackupId>) = ids.into_iter().partition(|id| id.is_ahead(demand.now));
+    if let Some(first) = ahead.first() {
+        let more = match ahead.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let what = format!(
+            "{first} in {url} is dated in the future{more}: the clock was wrong that made it, or is here, or somebody \
+             made it up; `latest` passes it over"
+        );
+        asked.failed(Error::new(Code::NotFound, what).hint("name it by its id if it is the one that you want"));
     }
     for id in ids {
         let mut unread = false;

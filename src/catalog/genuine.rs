@@ -1,8 +1,9 @@
 //! A manifest as those get it who act on it: its signature was looked at before anything in it.
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{BackupId, Broken, manifest_bytes};
+use super::{BackupId, Broken, Found, manifest_bytes};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::signature::{KeyId, Subject, Trust};
@@ -15,6 +16,8 @@ pub struct Demand<'a> {
     pub trust: &'a Trust,
     /// The SHA-256 that the manifest must have (`--expect-manifest`).
     pub manifest: Option<[u8; 32]>,
+    /// What is dated later than this is not the latest.
+    pub now: Timestamp,
 }
 
 /// A manifest, and what is known of where it comes from.
@@ -40,8 +43,10 @@ pub enum Read {
 
 /// Reads the manifest in `id`'s folder. An error is the store's.
 pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>) -> Result<Read> {
-    let Some(bytes) = manifest_bytes(store, id).await? else {
-        return Ok(Read::Missing);
+    let bytes = match manifest_bytes(store, id).await? {
+        Found::Good(bytes) => bytes,
+        Found::Missing => return Ok(Read::Missing),
+        Found::Broken(broken) => return Ok(Read::Broken(broken)),
     };
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     if let Some(expected) = demand.manifest.filter(|expected| *expected != sha256) {

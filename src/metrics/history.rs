@@ -76,7 +76,9 @@ impl History {
 
 async fn seen_in(store: &dyn Store, database: &str, but: Option<&BackupId>, trust: &Trust) -> Result<History> {
     let mut listed = catalog::reachable_folders(store, Some(database)).await?;
-    listed.retain(|one| one.has_manifest && Some(&one.id) != but);
+    let now = Timestamp::now();
+    // One from the future would hide how old the real ones have become.
+    listed.retain(|one| one.has_manifest && Some(&one.id) != but && !one.id.is_ahead(now));
     let more = listed.len() > LOOKED_AT;
     listed.truncate(LOOKED_AT);
     let overviews = catalog::overviews(store, listed, trust).await?;
@@ -93,7 +95,7 @@ fn sum_up(overviews: &[Overview], more: bool) -> History {
     let unread = overviews.iter().any(|one| matches!(one.seen, catalog::Seen::Unread(_)));
     History {
         last_good: match good.first() {
-            Some(newest) => LastGood::Began(newest.timestamp),
+            Some(newest) => LastGood::Began(newest.id.timestamp()),
             None if more || unread => LastGood::Unknown,
             None => LastGood::Never,
         },

@@ -39,8 +39,8 @@ const DEFAULT_STORE: &str = "./backups";
 
 pub fn load(input: &Input) -> Result<Settings> {
     let mut problems = Problems::default();
-    let mut notes = Vec::new();
-    let mut values = layers::read(input, &mut problems, &mut notes);
+    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+    let mut values = layers::read(input, &mut problems, &mut notes, &mut warnings);
     aliases::translate(&mut values, &mut problems, &mut notes);
     let mut reader = Reader {
         input,
@@ -51,6 +51,7 @@ pub fn load(input: &Input) -> Result<Settings> {
     let settings = reader.settings();
     reader.problems.into_result()?;
     Ok(Settings {
+        warnings,
         notes: reader.notes,
         ..settings
     })
@@ -131,6 +132,7 @@ impl Reader<'_> {
             signing,
             json: self.input.json,
             log,
+            warnings: Vec::new(),
             notes: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::databases::{DatabaseStatus, sum_up};
 use super::stores::{Drift, Looked};
 use super::{Inquiry, seconds};
+use crate::backup_id::is_ahead;
 use crate::catalog::Overview;
 use crate::lease::Seen;
 use crate::report::{human_bytes, human_span};
@@ -129,6 +130,26 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
         )
     });
     few(damaged.collect(), url, problems);
+    let ahead = store.backups.iter().filter(|one| one.is_ahead(now));
+    let ahead = ahead.map(|one| {
+        format!(
+            "{} in {url} is dated in the future, and counts for nothing: see whether the clock is right, here and \
+             where backups are made; if nobody knows it, somebody made it up",
+            one.id()
+        )
+    });
+    few(ahead.collect(), url, problems);
+    let foretold = store.backups.iter().filter(|one| {
+        let outcomes = one.verification.iter().flat_map(|found| [&found.verify, &found.drill]);
+        outcomes.flatten().any(|outcome| is_ahead(outcome.at, now))
+    });
+    let foretold = foretold.map(|one| {
+        format!(
+            "{} in {url} was verified in the future, by its verification.json, which does not count: verify it again",
+            one.id()
+        )
+    });
+    few(foretold.collect(), url, problems);
 }
 
 /// Where signatures are asked for. What was made before the first signed backup is old, and not

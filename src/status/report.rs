@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::databases::{DatabaseStatus, Proof};
 use super::stores::{Drift, StoreStatus};
 use crate::lease::Seen;
+use crate::plain;
 use crate::report::{human_bytes, human_span};
 use crate::settings::Schedule;
 use crate::verification::Status;
@@ -98,7 +99,7 @@ impl fmt::Display for StatusReport {
 
 impl fmt::Display for DatabaseStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "database {}", self.database)?;
+        writeln!(f, "database {}", plain::line(&self.database))?;
         match &self.last_good {
             Some(last) => writeln!(
                 f,
@@ -157,7 +158,10 @@ impl fmt::Display for StoreStatus {
             writeln!(
                 f,
                 "  lease        {}: {state} by process {} on {}, until {}",
-                lease.database, hold.holder.pid, hold.holder.host, hold.until
+                plain::line(&lease.database),
+                hold.holder.pid,
+                plain::line(&hold.holder.host),
+                hold.until
             )?;
         }
         let uploads: Vec<String> = self.uploads_in_progress.iter().map(|one| one.key.clone()).collect();

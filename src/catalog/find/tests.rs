@@ -10,12 +10,14 @@ use crate::store::memory::{Fault, MemoryStore, Op};
 const OLD: &str = "shop/20250129T040500Z-full";
 const MIDDLE: &str = "shop/20250130T040500Z-full";
 const NEW: &str = "shop/20250131T040500Z-full";
+const NOW: &str = "2025-02-01T00:00:00Z";
 
 fn undemanding() -> Demand<'static> {
     static NOBODY: LazyLock<Trust> = LazyLock::new(Trust::default);
     Demand {
         trust: &NOBODY,
         manifest: None,
+        now: NOW.parse().unwrap(),
     }
 }
 
