@@ -170,7 +170,7 @@ mod tests {
         store.plant(&key, "another's", &[]);
         let refused = publish(&store, &manifest, Some(&signature)).await.unwrap_err();
         assert!(matches!(refused, NotPublished::Taken(_)));
-        assert_eq!(store.keys(), [key.clone()]);
+        assert_eq!(store.keys(), std::slice::from_ref(&key));
         assert_eq!(store.body(&key).unwrap(), "another's");
 
         let store = MemoryStore::with_lifecycle();

@@ -81,8 +81,8 @@ fn secret(password: &str, text: impl Fn(&str) -> String) {
             assert_eq!(given.to_conninfo(), other.to_conninfo());
         }
         (given, other) => assert_eq!(
-            given.err().map(said),
-            other.err().map(said),
+            given.err().as_ref().map(said),
+            other.err().as_ref().map(said),
             "a message depends on the password"
         ),
     }
@@ -98,11 +98,11 @@ fn unwritten(password: &str, text: &str) {
         let name = after.split('`').next().unwrap_or_default();
         let unknown = ConnectionInfo::default()
             .set(name, "x")
-            .is_err_and(|error| said(error).contains("not one of libpq's"));
+            .is_err_and(|error| said(&error).contains("not one of libpq's"));
         assert!(!unknown || !password.contains(name), "{told}");
     }
 }
 
-fn said(error: Error) -> String {
+fn said(error: &Error) -> String {
     format!("{} / {}", error.message(), error.hint_text())
 }

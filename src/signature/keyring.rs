@@ -23,10 +23,12 @@ use crate::store::temporary::blocking;
 /// More than a key of any kind has.
 const LONGEST: u64 = 64 << 10;
 
+/// Makes the client for a key's region.
+type Clients = Box<dyn Fn(&str) -> Result<Client> + Send + Sync>;
+
 pub struct Keyring {
     settings: Signing,
-    /// Makes the client for a key's region.
-    kms: Box<dyn Fn(&str) -> Result<Client> + Send + Sync>,
+    kms: Clients,
     signer: OnceCell<Option<Signer>>,
     trust: OnceCell<Trust>,
 }

@@ -32,6 +32,7 @@ fn assert_all_are_signed(world: &World) -> usize {
         let demand = pgstow::catalog::Demand {
             trust: keyring.trust().await.unwrap(),
             manifest: None,
+            now: jiff::Timestamp::now(),
         };
         let stores = [world.places[0].store(&world.settings).await];
         let ids: Vec<_> = backups(&world.places[0].state().await).into_keys().collect();
