@@ -62,8 +62,8 @@ impl Session {
         // The name that initdb gives to the superuser, for whom alone it matters and who alone may say so.
         if let Some(quiet) = quiet.clone().filter(|info| info.user.as_deref() == Some("postgres")) {
             match Self::open_as_told(quiet, connect_timeout, home.clone()).await {
-                // Older than 17; no superuser; or a pooler.
-                Err(error) if error.message().contains(EVENT_TRIGGERS) => {}
+                // Older than 17; no superuser; or a pooler, which may not even say what it does not know.
+                Err(error) if error.message().contains(SERVER_SAYS) && error.code() != Code::Auth => {}
                 opened => return opened,
             }
         }
@@ -481,10 +481,12 @@ fn refused(error: &tokio_postgres::Error, redactor: &Redactor) -> Refusal {
     (error, retry)
 }
 
+const SERVER_SAYS: &str = "the server says";
+
 /// What an error of the protocol means to the reader.
 pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Error {
     if let Some(server) = error.as_db_error() {
-        let mut text = format!("the server says: {}", server.message());
+        let mut text = format!("{SERVER_SAYS}: {}", server.message());
         if let Some(detail) = server.detail() {
             text = format!("{text} ({detail})");
         }

@@ -48,14 +48,10 @@ impl Passfile {
         let line = passfile_line(password)?;
         let path = folder.write("passfile", line.expose_secret().as_bytes())?;
         let require_auth = info.params.get("require_auth").cloned();
-        let relay = match (&require_auth, unencrypted(info)) {
-            (Some(list), Some(server)) => Some(Relay::open(
-                folder.path(),
-                server,
-                Methods::parse(list).map_err(Error::config)?,
-            )?),
-            _ => None,
-        };
+        // Without it, what needs it is refused.
+        let relay = unencrypted(info)
+            .zip(require_auth.as_deref())
+            .and_then(|(server, list)| Relay::open(folder.path(), server, Methods::parse(list).ok()?).ok());
         Ok(Some(Passfile {
             path,
             require_auth,
@@ -92,7 +88,10 @@ pub(super) fn way(info: &ConnectionInfo, passfile: Option<&Passfile>, major: u32
                 Code::Version,
                 format!("PostgreSQL's programs of version {major} cannot be held to require_auth={list}"),
             )
-            .hint("use those of version 16 or newer, or sslmode=verify-full with channel_binding=require"));
+            .hint(
+                "use those of version 16 or newer, or sslmode=verify-full with channel_binding=require; on a line \
+                 without encryption it is enough to point TMPDIR at a folder with a short name",
+            ));
         }
         _ => {}
     }

@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 
 use super::authentication::{Gate, Methods, Refused};
 use super::connection::keep_alive;
-use crate::error::{Error, Result};
 
 const BUFFER: usize = 256 << 10;
 
@@ -26,13 +25,8 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Listens in this folder, which only we can enter, by the name that libpq looks for.
-    pub fn open(folder: &Path, server: SocketAddr, allowed: Methods) -> Result<Relay> {
-        let socket = folder.join(format!(".s.PGSQL.{}", server.port()));
-        let listener = UnixListener::bind(&socket).map_err(|error| {
-            Error::internal(format!("cannot listen on {}", socket.display()))
-                .source(error)
-                .hint("point TMPDIR at a folder with a short name; or use PostgreSQL's programs of version 16 or newer")
-        })?;
+    pub fn open(folder: &Path, server: SocketAddr, allowed: Methods) -> std::io::Result<Relay> {
+        let listener = UnixListener::bind(folder.join(format!(".s.PGSQL.{}", server.port())))?;
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(async move {
