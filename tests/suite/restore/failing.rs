@@ -96,11 +96,11 @@ fn a_target_that_refuses_a_row_is_told_by_its_table_and_its_row_by_nobody() {
 #[test]
 fn definitions_that_fail_are_rolled_back() {
     // Its function's language is there; what it makes use of in the target is not.
-    let source = Database::fresh(17);
+    let source = Database::fresh(16);
     source.sql("CREATE TABLE first (n integer); CREATE TABLE second (n integer, during tstzrange)");
     let backed = Backed::up(source, &[]);
-    let target = Database::fresh(17);
-    // An event trigger of the target's own, which belongs to no backup.
+    let target = Database::fresh(16);
+    // An event trigger of the target's own, which belongs to no backup. From 17 on a superuser's restore runs none.
     target.sql(
         "CREATE FUNCTION no_more() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
            IF to_regclass('public.second') IS NOT NULL THEN RAISE 'no more'; END IF; END $$;
