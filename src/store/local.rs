@@ -22,6 +22,8 @@ use crate::error::{Code, Error, Result};
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
 /// would cost too much, what its inode says. Whatever is replaced under a condition is small.
 const DIGEST_LIMIT: u64 = 16 << 20;
+/// Folders within each other that are looked into.
+const DEEPEST: usize = 16;
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 pub struct Local {
@@ -171,7 +173,7 @@ impl Store for Local {
     async fn get_up_to(&self, key: &str, most: u64) -> Result<Option<Object>> {
         let key = key.to_owned();
         self.work(move |root| match open(root, &key)? {
-            Some(opened) => read(opened, most).map(Some),
+            Some(opened) => read(&opened, most).map(Some),
             None => Ok(None),
         })
         .await
@@ -347,8 +349,11 @@ fn walk(folder: &Folder, key: &str, prefix: &str, found: &mut Vec<(String, Stat)
             let on_the_way = folder_key.starts_with(prefix) || prefix.starts_with(&folder_key);
             // A disk's own folder, closed to all but root.
             let foreign = in_root && prefix.is_empty() && entry.name == "lost+found";
+            // Ours are in the third; each one on the way is kept open.
+            let too_deep = folder_key.matches('/').count() > DEEPEST;
             if on_the_way
                 && !foreign
+                && !too_deep
                 && let Some(folder) = folder.folder(&entry.name)?
             {
                 walk(&folder, &folder_key, prefix, found)?;
@@ -380,8 +385,8 @@ fn is_temporary(key: &str) -> bool {
 
 /// The whole file, where it has no more than `most` bytes: by what the file system says, and by what
 /// comes, since a file may grow while it is read.
-fn read(opened: Opened, most: u64) -> Result<Object> {
-    let Opened { file, bytes, path } = &opened;
+fn read(opened: &Opened, most: u64) -> Result<Object> {
+    let Opened { file, bytes, path } = opened;
     if *bytes > most {
         return Err(too_long(&path.display().to_string(), *bytes, most));
     }
@@ -390,7 +395,7 @@ fn read(opened: Opened, most: u64) -> Result<Object> {
         return Err(too_long(&path.display().to_string(), body.len() as u64, most));
     }
     let version = if *bytes > DIGEST_LIMIT {
-        version(&opened)?
+        version(opened)?
     } else {
         digest_version(&body)
     };
@@ -448,7 +453,7 @@ fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Res
     };
     // What has the name may be larger than anything that is put: then it is not what was expected.
     let current = |folder: &Folder| match open_in(folder, name)? {
-        Some(opened) => read(opened, limits::most(name).max(body.len() as u64)).map(Some),
+        Some(opened) => read(&opened, limits::most(name).max(body.len() as u64)).map(Some),
         None => Ok(None),
     };
     let folder = temporary.folder().try_clone()?;

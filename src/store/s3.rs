@@ -70,7 +70,10 @@ impl S3 {
             let absurd = |bytes| match &range {
                 None => too_long(&format!("{key} in {}", bucket.url), bytes, most),
                 Some(range) => {
-                    let what = format!("{} gave {bytes} bytes of {key} or more for the range {range}", bucket.url);
+                    let what = format!(
+                        "{} gave {bytes} bytes of {key} or more for the range {range}",
+                        bucket.url
+                    );
                     Error::new(Code::Store, what)
                 }
             };
