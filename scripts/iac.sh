@@ -39,7 +39,7 @@ for part in "$@"; do
 done
 # As the tests have it built: what they need beside it changes how a library is built, so that a build of the
 # program alone would compile all of pgstow once more.
-[ -z "$build" ] || [ -n "${PGSTOW:-}" ] || cargo build --locked --quiet --tests
+[ -z "$build" ] || [ -n "${PGSTOW:-}" ] || scripts/build.sh --quiet
 
 LOGS=$ROOT/target/iac
 mkdir -p "$LOGS"

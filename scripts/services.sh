@@ -55,9 +55,9 @@ certificates() {
     # tested as well as its failure.
     (
         cd "$SCRATCH/tls"
-        openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj '/CN=pgstow test authority' \
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj '/CN=pgstow test authority' \
             -addext basicConstraints=critical,CA:TRUE -keyout ca.key -out ca.crt
-        openssl req -newkey rsa:2048 -nodes -subj '/CN=localhost' -keyout server.key -out server.csr
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=localhost' -keyout server.key -out server.csr
         openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out server.crt \
             -extfile <(printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE')
         chmod 600 server.key
@@ -71,7 +71,8 @@ start_postgres() {
     [ -x "$bin/postgres" ] || die "PostgreSQL $major is not in $bin: run scripts/tools.sh"
     as_postgres "$bin/initdb" -D "$data" -U postgres --encoding=UTF8 --locale=C.UTF-8 \
         --auth=scram-sha-256 --pwfile="$SCRATCH/password" --no-sync
-    # Throwaway data: no fsync. Logical WAL for backups from a slot.
+    # Throwaway data: no fsync. Logical WAL for backups from a slot. Hundreds of small databases come and go:
+    # nothing that looks after them in the background, and no compiler for their catalogs' queries.
     as_postgres tee -a "$data/postgresql.conf" >/dev/null <<CONF
 listen_addresses = '127.0.0.1'
 port = $port
@@ -84,6 +85,8 @@ max_connections = 200
 max_locks_per_transaction = 256
 max_wal_size = '4GB'
 shared_buffers = '128MB'
+autovacuum = off
+jit = off
 ssl = on
 ssl_cert_file = '$SCRATCH/tls/server.crt'
 ssl_key_file = '$SCRATCH/tls/server.key'
@@ -123,7 +126,8 @@ JSON
     fi
     # Without a key for it, asking for server-side encryption is answered with 500.
     # And every test has a bucket, for each of which it would make seven volumes at once.
-    WEED_S3_SSE_KEK=$(openssl rand -hex 32) WEED_MASTER_VOLUME_GROWTH_COPY_1=1 launch s3 "$WEED" -logtostderr server -dir="$SCRATCH/s3" \
+    # It may take memory rather than collect garbage.
+    GOGC=400 WEED_S3_SSE_KEK=$(openssl rand -hex 32) WEED_MASTER_VOLUME_GROWTH_COPY_1=1 launch s3 "$WEED" -logtostderr server -dir="$SCRATCH/s3" \
         -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.port="$master" -volume.port="$volume" -filer.port="$filer" \
         -filer -s3 -s3.port="$s3" -s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false \
         -s3.config="$SCRATCH/s3.json" ${tls[@]+"${tls[@]}"} -master.volumeSizeLimitMB=1024 -volume.max=10000 -master.telemetry=false

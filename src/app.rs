@@ -23,7 +23,8 @@ use crate::prune;
 use crate::report::Report;
 use crate::restore;
 use crate::secrets::{Credentials, SecretSource};
-use crate::settings::{Clock, Settings, Source, StoreUrl};
+use crate::settings::{Clock, KeySource, Settings, Source, StoreUrl};
+use crate::signature::{Keyring, Trust, keygen};
 use crate::status::{self, Inquiry};
 use crate::stop::Stop;
 use crate::store::Store;
@@ -35,6 +36,9 @@ use aftermath::Aftermath;
 /// For the handover of a run whose time is up: somebody must still be told if it fails.
 const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
 
+/// For keys in KMS, read only to compare a run with the backups before it.
+const TRUST_AT_THE_END: Duration = Duration::from_millis(500);
+
 pub struct App {
     settings: Settings,
     /// The first is the primary.
@@ -44,19 +48,26 @@ pub struct App {
     target: Option<Credentials>,
     notifier: Option<Box<dyn Notifier>>,
     handover: Option<Handover>,
+    keyring: Keyring,
     clock: Clock,
     host: String,
 }
 
 impl App {
     /// Makes every client that the settings call for. Nothing is sent yet.
-    pub async fn new(settings: Settings) -> Result<App> {
+    pub async fn new(mut settings: Settings) -> Result<App> {
         let needs_aws = settings.sns_topic_arn.is_some()
             || settings.handover.is_some()
             || [&settings.source, &settings.target]
                 .iter()
                 .any(|source| matches!(source, Source::Secret { .. }))
-            || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }));
+            || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
+            || settings
+                .signing
+                .sign_key
+                .iter()
+                .chain(&settings.signing.verify_keys)
+                .any(|key| matches!(key, KeySource::Kms(_)));
         let config = if needs_aws {
             Some(aws::load(&settings.aws).await)
         } else {
@@ -68,6 +79,11 @@ impl App {
                 .ok_or_else(|| Error::internal("no AWS configuration was made"))
         };
 
+        if let Some(config) = &config
+            && settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
+        {
+            settings.notes.extend(aws::open_s3_endpoint(config, &settings.aws));
+        }
         let patience = Patience::lasting(settings.s3.retry);
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();
         for url in &settings.stores {
@@ -99,6 +115,13 @@ impl App {
             Some(task) => Some(Handover::new(aws::ecs_client(aws()?, &settings.aws), task.clone())),
             None => None,
         };
+        let (for_kms, aws_settings) = (config.clone(), settings.aws.clone());
+        let keyring = Keyring::new(settings.signing.clone(), move |region| {
+            let config = for_kms
+                .as_ref()
+                .ok_or_else(|| Error::internal("no AWS configuration was made"))?;
+            Ok(aws::kms_client(config, &aws_settings, region))
+        });
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(App {
             settings,
@@ -107,6 +130,7 @@ impl App {
             target,
             notifier,
             handover,
+            keyring,
             clock: Timestamp::now,
             host,
         })
@@ -117,13 +141,15 @@ impl App {
             Command::Backup(request) => {
                 let begun = (self.clock)();
                 let result = self.backup(&request, &stop, &observer).await;
-                let aftermath = self.aftermath(begun, &stop, &observer);
+                let aftermath = self.aftermath(begun, &stop, &observer).await;
                 aftermath.of_backup(&request, result).await
             }
             Command::Download(request) => {
                 let job = download::Job {
                     stores: &self.stores,
                     database: self.credentials.as_ref().and_then(Credentials::database),
+                    trust: self.trust(&stop).await?,
+                    clock: self.clock,
                     stop: &stop,
                     observer: &observer,
                 };
@@ -132,7 +158,7 @@ impl App {
             Command::Verify(request) => {
                 let begun = (self.clock)();
                 let result = self.verify(&request, &stop, &observer).await;
-                let aftermath = self.aftermath(begun, &stop, &observer);
+                let aftermath = self.aftermath(begun, &stop, &observer).await;
                 aftermath.of_verification(&request, result).await.map(Report::Verify)
             }
             Command::Restore(request) => self.restore(&request, &stop, &observer).await,
@@ -142,6 +168,7 @@ impl App {
                     credentials: self.credentials.as_ref(),
                     stores: &self.stores,
                     notifier: self.notifier.as_deref(),
+                    keyring: &self.keyring,
                     clock: self.clock,
                 };
                 let found = async { Ok(doctor::run(&checkup).await) };
@@ -153,7 +180,8 @@ impl App {
                 stop.or_stop(applied).await.map(Report::Rules)
             }
             Command::List { database } => {
-                let listed = list::run(&self.stores, database.as_deref(), (self.clock)());
+                let trust = self.trust(&stop).await?;
+                let listed = list::run(&self.stores, database.as_deref(), trust, (self.clock)());
                 stop.or_stop(listed).await.map(Report::List)
             }
             Command::Status { database } => {
@@ -161,6 +189,7 @@ impl App {
                 let inquiry = Inquiry {
                     settings: &self.settings,
                     stores: &self.stores,
+                    trust: self.trust(&stop).await?,
                     source,
                     database,
                     now: (self.clock)(),
@@ -170,8 +199,13 @@ impl App {
             }
             Command::Prune(request) => {
                 let retention = &self.settings.retention;
-                let pruned = prune::run(&self.stores, retention, &request, (self.clock)(), &stop);
+                let trust = self.trust(&stop).await?;
+                let pruned = prune::run(&self.stores, retention, &request, trust, (self.clock)(), &stop);
                 pruned.await.map(Report::Prune)
+            }
+            Command::Keygen { file } => {
+                let made = keygen::run(&self.settings.signing, &file);
+                made.await.map(Report::Keygen)
             }
         }
     }
@@ -182,6 +216,8 @@ impl App {
             settings: &self.settings,
             stores: &self.stores,
             database: database.as_deref(),
+            trust: self.trust(stop).await?,
+            signer: stop.or_stop(self.keyring.signer()).await?,
             clock: self.clock,
             stop,
             observer,
@@ -202,6 +238,7 @@ impl App {
             target,
             stores: &self.stores,
             database: database.as_deref(),
+            trust: self.trust(stop).await?,
             clock: self.clock,
             stop,
             observer,
@@ -209,6 +246,11 @@ impl App {
         restore::run(&job, request)
             .await
             .map(|report| Report::Restore(Box::new(report)))
+    }
+
+    /// The keys that must have signed what is used.
+    async fn trust(&self, stop: &Stop) -> Result<&Trust> {
+        stop.or_stop(self.keyring.trust()).await
     }
 
     /// Whether an event may ask for a restore.
@@ -232,6 +274,7 @@ impl App {
             settings: &self.settings,
             credentials,
             stores: &self.stores,
+            signer: stop.or_stop(self.keyring.signer()).await?,
             clock: self.clock,
             host: &self.host,
             stop,
@@ -268,11 +311,20 @@ impl App {
     }
 
     /// After a run, since that may have been the first to learn the database's name.
-    fn aftermath<'a>(&'a self, begun: Timestamp, stop: &'a Stop, observer: &'a Arc<dyn Observer>) -> Aftermath<'a> {
+    async fn aftermath<'a>(
+        &'a self,
+        begun: Timestamp,
+        stop: &'a Stop,
+        observer: &'a Arc<dyn Observer>,
+    ) -> Aftermath<'a> {
+        // Known by now, unless it is what the run has failed of: then it is not waited for once more.
+        let trust = tokio::time::timeout(TRUST_AT_THE_END, self.keyring.trust()).await;
+        let trust = trust.ok().and_then(Result::ok);
         Aftermath {
             metrics: &self.settings.metrics,
             stores: &self.stores,
             notifier: self.notifier.as_deref(),
+            trust,
             source: self.source_database(),
             clock: self.clock,
             begun,

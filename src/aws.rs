@@ -197,6 +197,36 @@ fn endpoint_of(config: &SdkConfig, service: &str) -> Option<String> {
         .or_else(|| config.endpoint_url().map(str::to_owned))
 }
 
+fn s3_endpoint(config: &SdkConfig, settings: &settings::Aws) -> Option<String> {
+    settings
+        .endpoint_s3
+        .clone()
+        .or_else(|| settings.endpoint.clone())
+        .or_else(|| endpoint_of(config, "S3"))
+}
+
+/// Said where backups would cross a network as they are.
+pub const OPEN_ENDPOINT: &str = "S3 is reached without encryption";
+
+/// The warning, if it is due: `http://` and another machine.
+pub fn open_s3_endpoint(config: &SdkConfig, settings: &settings::Aws) -> Option<String> {
+    let endpoint = s3_endpoint(config, settings)?;
+    let (scheme, rest) = endpoint.split_once("://")?;
+    // Without a login, which no message should show, and without a path.
+    let authority = rest.split(['/', '?', '#']).next()?.rsplit('@').next()?;
+    let host = match authority.strip_prefix('[') {
+        Some(address) => address.split(']').next()?,
+        None => authority.split(':').next()?,
+    };
+    let local = match host.parse::<std::net::IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost"),
+    };
+    (scheme.eq_ignore_ascii_case("http") && !local).then(|| {
+        format!("{OPEN_ENDPOINT} (http://{authority}): whoever is on the way can read the backups; give an https:// endpoint")
+    })
+}
+
 /// The client for the S3 stores.
 pub fn s3_client(
     config: &SdkConfig,
@@ -204,11 +234,7 @@ pub fn s3_client(
     s3: &settings::S3,
     patience: &Patience,
 ) -> aws_sdk_s3::Client {
-    let endpoint = settings
-        .endpoint_s3
-        .clone()
-        .or_else(|| settings.endpoint.clone())
-        .or_else(|| endpoint_of(config, "S3"));
+    let endpoint = s3_endpoint(config, settings);
     let (request, response) = match s3.checksums {
         Checksums::Always => (
             RequestChecksumCalculation::WhenSupported,
@@ -262,6 +288,15 @@ pub fn sns_client(config: &SdkConfig, settings: &settings::Aws) -> aws_sdk_sns::
         builder = builder.endpoint_url(endpoint);
     }
     aws_sdk_sns::Client::from_conf(builder.build())
+}
+
+/// For the keys of one region, which may be another than that of the stores.
+pub fn kms_client(config: &SdkConfig, settings: &settings::Aws, region: &str) -> aws_sdk_kms::Client {
+    let mut builder = aws_sdk_kms::config::Builder::from(config).region(Region::new(region.to_owned()));
+    if let Some(endpoint) = settings.endpoint_kms.as_ref().or(settings.endpoint.as_ref()) {
+        builder = builder.endpoint_url(endpoint);
+    }
+    aws_sdk_kms::Client::from_conf(builder.build())
 }
 
 pub fn ecs_client(config: &SdkConfig, settings: &settings::Aws) -> aws_sdk_ecs::Client {
@@ -455,6 +490,35 @@ mod tests {
             );
             let whole = patience.timeouts(Duration::from_secs(1)).operation_timeout().unwrap();
             assert!(whole >= pauses * 2);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_in_clear_text_is_told_unless_it_is_on_this_machine() {
+        let told = |endpoint: &str| {
+            let settings = settings::Aws {
+                endpoint_s3: Some(endpoint.to_owned()),
+                ..settings::Aws::default()
+            };
+            open_s3_endpoint(&SdkConfig::builder().build(), &settings).is_some()
+        };
+        for open in [
+            "http://minio:9000",
+            "HTTP://10.0.0.1",
+            "http://localhost.example/",
+            "http://[fd00::1]:9000",
+            "http://localhost@far/",
+        ] {
+            assert!(told(open), "{open}");
+        }
+        for fine in [
+            "https://minio:9000",
+            "http://127.0.0.1:9000",
+            "http://localhost:1/",
+            "http://s3.localhost",
+            "http://[::1]:9000",
+        ] {
+            assert!(!told(fine), "{fine}");
         }
     }
 

@@ -31,6 +31,7 @@ use crate::report::BackupReport;
 use crate::retention::Tier;
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Compression, Format, Settings};
+use crate::signature::Signer;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::throttle::Throttle;
@@ -50,6 +51,8 @@ pub struct Job<'a> {
     pub credentials: &'a Credentials,
     /// The first is the primary, the others get copies.
     pub stores: &'a [Arc<dyn Store>],
+    /// Who signs the manifest.
+    pub signer: Option<&'a Signer>,
     pub clock: Clock,
     pub host: &'a str,
     pub stop: &'a Stop,
@@ -68,6 +71,9 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     job.observer.phase("connecting");
     let source = job.stop.or_stop(connect(job, request)).await?;
     let replicas = job.stop.or_stop(Replicas::reach(job.stores)).await?;
+    if let Some(signer) = job.signer {
+        job.stop.or_stop(signer.probe()).await?;
+    }
 
     let holder = Holder {
         host: job.host.to_owned(),
@@ -91,7 +97,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
 
 async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
     let postgres = &job.settings.postgres;
-    private_folder::sweep_stale(&postgres.temp, (job.clock)().into())?;
+    private_folder::sweep_stale(&postgres.temp)?;
     let (_, session) = job.credentials.connect(postgres).await?;
     let server = session.server();
     if let Some(wanted) = &request.database
@@ -171,14 +177,16 @@ async fn prepare(
     let database = &source.session.server().database;
     let listed = catalog::backups(store, Some(database)).await?;
     let started = (job.clock)();
+    // A backup from the future would be the newest for ever, and every id after it as wrong as its own.
+    let past = catalog::until(&listed, started);
     if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(store, &listed, event, started).await?
+        && let Some(made) = catalog::find_by_event(store, &past, event, started).await?
     {
         return Ok(Found::Made(made.id));
     }
     let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
     if let Some(deadline) = job.stop.deadline() {
-        let past = catalog::newest_good(store, &listed, forecast::ASKED).await?;
+        let paces = catalog::newest_good(store, &past, forecast::ASKED).await?;
         let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
         let means = forecast::Means {
             threads: job.settings.threads,
@@ -188,16 +196,17 @@ async fn prepare(
             database: database_bytes,
             tables: answered(job, source.session.table_bytes()).await?,
         };
-        forecast::check(&size, means, &past, left)?;
+        forecast::check(&size, means, &paces, left)?;
     }
     // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
     // no listing shows: under the same id it would pass for ours.
     let dead = took_over.and_then(Previous::backup_id);
-    let newest = listed.first().map(|newest| &newest.id).max(dead.as_ref());
+    let newest = past.first().map(|newest| &newest.id);
+    let newest = newest.max(dead.as_ref().filter(|dead| !dead.is_ahead(started)));
     let id = BackupId::next(database, Kind::Full, started, newest);
     lease.announce(&id).await?;
     let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
-    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &listed).await?;
+    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &past).await?;
     Ok(Found::ToMake(Prepared {
         id,
         tier,
@@ -263,13 +272,20 @@ async fn make(
     // backup never bears `pending`.
     job.observer.phase("committing");
     replicas.tag(&record.id, &record.tagged_files()).await?;
+    record.finished((job.clock)());
+    let sealing = replicas.seal(
+        |receipt| record.manifest(receipt),
+        &receipts,
+        job.signer,
+        record.finished,
+    );
+    let sealed = job.stop.or_stop(sealing).await?;
     if let Some(reason) = job.stop.reason() {
         return Err(reason.into());
     }
     lease.still_held().await?;
-    // The commit point: with the manifest the backup exists.
-    record.finished((job.clock)());
-    replicas.publish(|receipt| record.manifest(receipt), &receipts).await?;
+    // The commit point: with the manifest the backup exists. Its signature goes right before it.
+    replicas.publish(sealed).await?;
 
     for warning in replicas.retag(&record.id, job.settings.retention.keep_last).await {
         record.warn(warning);

@@ -2,6 +2,7 @@
 //! alone is enough to answer; there is no other state.
 
 mod find;
+mod genuine;
 mod overview;
 mod publish;
 mod tags;
@@ -23,6 +24,7 @@ pub use crate::backup_id::{
     BackupId, GLOBALS, Kind, MANIFEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION, database_folder, lease_key,
 };
 pub use find::{Located, find};
+pub use genuine::{Demand, Genuine, Read, read_genuine};
 pub use overview::{Overview, Seen, overviews, reachable_folders};
 pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Retagged, commit_tags, retag};
@@ -177,16 +179,30 @@ async fn read<T>(
     parse: fn(&[u8], &BackupId) -> Result<T, Broken>,
 ) -> Result<Found<T>> {
     Ok(match manifest_bytes(store, id).await? {
-        None => Found::Missing,
-        Some(bytes) => match parse(&bytes, id) {
+        Found::Missing => Found::Missing,
+        Found::Broken(broken) => Found::Broken(broken),
+        Found::Good(bytes) => match parse(&bytes, id) {
             Ok(found) => Found::Good(found),
             Err(broken) => Found::Broken(broken),
         },
     })
 }
 
-async fn manifest_bytes(store: &dyn Store, id: &BackupId) -> Result<Option<Bytes>> {
-    Ok(store.get(&id.manifest_key()).await?.map(|object| object.body))
+/// Broken where something else than a file of a manifest's length lies in its place: that is news
+/// about one backup, and not the store's failure.
+async fn manifest_bytes(store: &dyn Store, id: &BackupId) -> Result<Found<Bytes>> {
+    match store.get(&id.manifest_key()).await {
+        Ok(Some(object)) => Ok(Found::Good(object.body)),
+        Ok(None) => Ok(Found::Missing),
+        Err(error) if error.code() == Code::Integrity => Ok(Found::Broken(Broken::Unreadable(error.message()))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Those of `listed` that are not dated in the future: what a run goes by when it looks for the
+/// newest, for its next id, its tier, and what it has made before.
+pub fn until(listed: &[Listed], now: Timestamp) -> Vec<Listed> {
+    listed.iter().filter(|one| !one.id.is_ahead(now)).cloned().collect()
 }
 
 /// The summary of a backup that can be restored: its manifest is whole and its files are there.
@@ -224,7 +240,9 @@ pub async fn find_by_event(
 ) -> Result<Option<Summary>> {
     let recent = listed
         .iter()
-        .filter(|one| one.has_manifest && now.duration_since(one.id.timestamp()) <= EVENT_MEMORY)
+        .filter(|one| {
+            one.has_manifest && !one.id.is_ahead(now) && now.duration_since(one.id.timestamp()) <= EVENT_MEMORY
+        })
         .take(EVENT_READS);
     for one in recent {
         let summary = read_good(store, one).await?;

@@ -111,6 +111,9 @@ impl Function {
                     let _ = telemetry::start(&default_log(), telemetry::stderr);
                 })?;
                 telemetry::start(&settings.log, telemetry::stderr)?;
+                for warning in &settings.warnings {
+                    tracing::warn!("{warning}");
+                }
                 for note in &settings.notes {
                     tracing::info!("{note}");
                 }
@@ -207,6 +210,7 @@ fn log_success(report: &Report) {
             bytes_read = report.bytes_read,
             bytes_stored = report.bytes_stored,
             duration_seconds = report.duration_seconds,
+            manifest_sha256 = report.manifest_sha256.as_deref().unwrap_or_default(),
             warnings = report.warnings.len(),
             "the backup is stored"
         ),

@@ -141,7 +141,10 @@ impl Lease {
         let key = lease_key(database);
         let run = random_run();
         for _ in 0..ATTEMPTS {
-            let there = store.get(&key).await?;
+            let there = store
+                .get(&key)
+                .await
+                .map_err(|error| in_its_place(&key, store.url(), error))?;
             let (condition, previous) = match there {
                 None => (Condition::Absent, None),
                 Some(object) => {
@@ -437,7 +440,15 @@ fn busy(database: &str, body: &Body) -> Error {
     ))
 }
 
-fn not_a_lease(key: &str, store: &str, error: serde_json::Error) -> Error {
+/// What lies where the lease should be is no file, or absurdly long.
+fn in_its_place(key: &str, store: &str, error: Error) -> Error {
+    match error.code() {
+        Code::Integrity => not_a_lease(key, store, error),
+        _ => error,
+    }
+}
+
+fn not_a_lease(key: &str, store: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::new(Code::Busy, format!("{key} in {store} is not a lease of pgstow's"))
         .hint("make sure that no backup of this database is running, then remove that object")
         .source(error)

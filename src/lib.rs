@@ -13,6 +13,9 @@ pub mod doctor;
 pub mod download;
 pub mod drill;
 pub mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handover;
 pub mod lambda;
 pub mod lease;
@@ -24,6 +27,7 @@ pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod pipeline;
+pub mod plain;
 pub mod postgres;
 pub mod private_folder;
 pub mod progress;
@@ -33,6 +37,7 @@ pub mod restore;
 pub mod retention;
 pub mod secrets;
 pub mod settings;
+pub mod signature;
 pub mod status;
 pub mod stop;
 pub mod store;

@@ -1,6 +1,7 @@
 //! PostgreSQL as we meet it: how to connect, what the server says of itself, and its own
 //! programs.
 
+mod authentication;
 mod child;
 mod condition;
 mod connection;
@@ -14,6 +15,7 @@ mod privileges;
 mod programs;
 pub mod quoting;
 mod redaction;
+mod relay;
 mod restoring;
 mod scratch;
 mod script;

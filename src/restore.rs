@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::archive::{self, BlockContent, Item};
-use crate::catalog::{self, Located};
+use crate::catalog::{self, Demand, Located};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
@@ -29,6 +29,7 @@ use crate::progress::Observer;
 use crate::report::human_bytes;
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Settings};
+use crate::signature::Trust;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::stored_archive::StoredArchive;
@@ -48,6 +49,7 @@ pub struct Job<'a> {
     pub stores: &'a [Arc<dyn Store>],
     /// Whose `latest` is meant, where something names it.
     pub database: Option<&'a str>,
+    pub trust: &'a Trust,
     pub clock: Clock,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
@@ -96,11 +98,16 @@ struct Archive {
 async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     check_request(request)?;
     let postgres = &job.settings.postgres;
-    sweep_stale(&postgres.temp, (job.clock)().into())?;
+    sweep_stale(&postgres.temp)?;
     job.observer.phase("looking at the backup");
+    let demand = Demand {
+        trust: job.trust,
+        manifest: request.expect_manifest,
+        now: (job.clock)(),
+    };
     let located = job
         .stop
-        .or_stop(catalog::find(job.stores, &request.backup, job.database))
+        .or_stop(catalog::find(job.stores, &request.backup, job.database, &demand))
         .await?;
     let manifest = &located.manifest;
     job.observer.phase("looking at the target");
@@ -356,6 +363,8 @@ impl Prepared {
             id: self.located.manifest.id.clone(),
             target: self.target.info.target(),
             store: self.located.store.url().to_owned(),
+            manifest_sha256: hex::encode(self.located.manifest_sha256),
+            signed_by: self.located.signed_by,
             created_database: request.create,
             jobs: job.settings.jobs,
             pg_restore: String::new(),

@@ -4,7 +4,8 @@
 //! systems, `parse` turns text into the types below and reports every problem at once.
 
 mod aliases;
-mod dotenv;
+pub(crate) mod dotenv;
+mod found_file;
 mod layers;
 mod parse;
 mod problems;
@@ -90,6 +91,9 @@ pub struct Settings {
     pub md5: bool,
     pub json: bool,
     pub log: Log,
+    pub signing: Signing,
+    /// What a person should see to although the settings hold: told whatever the log shows.
+    pub warnings: Vec<String>,
     /// What was adjusted or understood in an older way: said once, in the report and the log.
     pub notes: Vec<String>,
 }
@@ -121,6 +125,27 @@ pub struct Nice {
     pub max_lag: Duration,
     /// Active ones, of others.
     pub max_sessions: u64,
+}
+
+/// Whose signatures are made, and whose are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Signing {
+    /// Signs manifests and the results of verifications.
+    pub sign_key: Option<KeySource>,
+    /// Of the secret key's file.
+    pub password: Option<SecretString>,
+    pub password_file: Option<PathBuf>,
+    /// What is not signed by one of these is refused; none: nothing has to be signed.
+    pub verify_keys: Vec<KeySource>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    File(PathBuf),
+    /// The ARN of a key or of an alias.
+    Kms(String),
+    /// A public key itself.
+    Text(String),
 }
 
 /// Where the numbers of a run go.
@@ -298,11 +323,12 @@ pub struct Aws {
     pub region: Option<String>,
     /// `AWS_ENDPOINT_URL`, for every service.
     pub endpoint: Option<String>,
-    /// `AWS_ENDPOINT_URL_S3`, `_SECRETS_MANAGER`, `_SNS`, `_ECS`: more specific, so stronger.
+    /// `AWS_ENDPOINT_URL_S3`, `_SECRETS_MANAGER`, `_SNS`, `_ECS`, `_KMS`: more specific, so stronger.
     pub endpoint_s3: Option<String>,
     pub endpoint_secrets: Option<String>,
     pub endpoint_sns: Option<String>,
     pub endpoint_ecs: Option<String>,
+    pub endpoint_kms: Option<String>,
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<SecretString>,
     pub session_token: Option<SecretString>,

@@ -14,11 +14,14 @@ use crate::leftovers::{self, Cleared};
 use crate::manifest::Manifest;
 use crate::pipeline::Copy;
 use crate::report::{ErrorReport, StoreReport};
+use crate::signature::{KeyId, Signer, Subject};
 use crate::store::{Expected, ObjectInfo, Store, Stored, Upload};
 
 pub(super) struct Replicas {
     /// Never empty; the first is the primary.
     all: Vec<Replica>,
+    /// The key that has signed the manifests.
+    signed_by: Option<KeyId>,
 }
 
 struct Replica {
@@ -28,6 +31,14 @@ struct Replica {
     /// What this run has made visible in it, for the clean-up.
     written: Vec<String>,
     committed: bool,
+    /// Of the manifest that was published.
+    manifest_sha256: Option<[u8; 32]>,
+}
+
+/// A store's manifest, ready to be put.
+pub(super) struct Sealed {
+    manifest: Manifest,
+    signature: Option<Bytes>,
 }
 
 impl Replica {
@@ -57,12 +68,13 @@ impl Replicas {
                 failed,
                 written: Vec::new(),
                 committed: false,
+                manifest_sha256: None,
             });
         }
         if all.is_empty() {
             return Err(Error::config("no store is set").hint("name one with --store or BACKUP_STORE"));
         }
-        Ok(Self { all })
+        Ok(Self { all, signed_by: None })
     }
 
     pub(super) fn primary(&self) -> Arc<dyn Store> {
@@ -191,19 +203,49 @@ impl Replicas {
         Ok(())
     }
 
-    /// Puts the manifest, the primary's first. Each store's manifest carries its own receipt.
-    pub(super) async fn publish(
+    /// The manifest of each store that takes part, which carries the store's own receipt, and its
+    /// signature. Nothing is put yet.
+    pub(super) async fn seal(
         &mut self,
         manifest: impl Fn(&Stored) -> Manifest,
         receipts: &[Option<Stored>],
-    ) -> Result<()> {
-        for (index, (replica, receipt)) in self.all.iter_mut().zip(receipts).enumerate() {
+        signer: Option<&Signer>,
+        now: Timestamp,
+    ) -> Result<Vec<Option<Sealed>>> {
+        let mut sealed = Vec::new();
+        for (replica, receipt) in self.all.iter().zip(receipts) {
             let (true, Some(receipt)) = (replica.takes_part(), receipt) else {
+                sealed.push(None);
                 continue;
             };
-            let error = match catalog::publish(&*replica.store, &manifest(receipt)).await {
-                Ok(_) => {
+            let manifest = manifest(receipt);
+            let signature = match signer {
+                Some(signer) => {
+                    let subject = Subject::manifest(&manifest.id);
+                    Some(signer.sign(subject, &manifest.to_bytes()?, now).await?)
+                }
+                None => None,
+            };
+            sealed.push(Some(Sealed { manifest, signature }));
+        }
+        self.signed_by = signer.map(|signer| signer.public().id());
+        Ok(sealed)
+    }
+
+    /// Puts the manifests, the primary's first.
+    pub(super) async fn publish(&mut self, sealed: Vec<Option<Sealed>>) -> Result<()> {
+        for (index, (replica, sealed)) in self.all.iter_mut().zip(sealed).enumerate() {
+            let (true, Some(Sealed { manifest, signature })) = (replica.takes_part(), sealed) else {
+                continue;
+            };
+            // Noted first, as in `put`.
+            if signature.is_some() {
+                replica.written.push(Subject::manifest(&manifest.id).signature_key());
+            }
+            let error = match catalog::publish(&*replica.store, &manifest, signature.as_ref()).await {
+                Ok(published) => {
                     replica.committed = true;
+                    replica.manifest_sha256 = Some(published.sha256);
                     continue;
                 }
                 Err(NotPublished::Absent(error)) => error,
@@ -226,7 +268,7 @@ impl Replicas {
     pub(super) async fn retag(&self, id: &BackupId, keep_last: usize) -> Vec<String> {
         let mut warnings = Vec::new();
         for replica in self.all.iter().filter(|replica| replica.committed) {
-            if let Err(error) = catalog::retag(&*replica.store, id.database(), keep_last).await {
+            if let Err(error) = catalog::retag(&*replica.store, id.database(), keep_last, id.timestamp()).await {
                 warnings.push(format!(
                     "retention tags in {}: {}",
                     replica.store.url(),
@@ -246,11 +288,21 @@ impl Replicas {
         error
     }
 
+    /// Of the primary's.
+    pub(super) fn manifest_sha256(&self) -> Option<String> {
+        self.all.first()?.manifest_sha256.map(hex::encode)
+    }
+
+    pub(super) fn signed_by(&self) -> Option<KeyId> {
+        self.signed_by
+    }
+
     pub(super) fn report(&self) -> Vec<StoreReport> {
         let report = |(index, replica): (usize, &Replica)| StoreReport {
             url: replica.store.url().to_owned(),
             primary: index == 0,
             holds_backup: replica.committed,
+            manifest_sha256: replica.manifest_sha256.map(hex::encode),
             error: replica.failed.as_ref().map(ErrorReport::from),
         };
         self.all.iter().enumerate().map(report).collect()

@@ -404,10 +404,11 @@ fn listen(mut stderr: impl Read, tail: &Mutex<Vec<u8>>, group: &Group, mut liste
 
 /// All that a program of PostgreSQL's gets to see of the world.
 pub(super) fn environment(child_env: &[(String, String)], passfile: Option<&Passfile>) -> Vec<(OsString, OsString)> {
+    let require_auth = passfile.and_then(Passfile::require_auth);
     // Without a password of ours, the user's own ~/.pgpass must not step in: the dump is to use
     // the credentials that were given, or none.
     let passfile = passfile.map_or_else(|| PathBuf::from("/dev/null/none"), |file| file.path().to_owned());
-    let ours = [
+    let mut ours = vec![
         ("PGPASSFILE", passfile.into_os_string()),
         ("PGAPPNAME", "pgstow".into()),
         // Moments are written in the session's time zone: the same data must give the same text
@@ -416,6 +417,7 @@ pub(super) fn environment(child_env: &[(String, String)], passfile: Option<&Pass
         // Messages in a language that `wait` can classify.
         ("LC_ALL", "C".into()),
     ];
+    ours.extend(require_auth.map(|list| ("PGREQUIREAUTH", list.into())));
     let inherited = child_env
         .iter()
         .filter(|(name, _)| !name.starts_with("PG") && name != "LC_ALL" && name != "LANGUAGE")

@@ -32,7 +32,7 @@ impl Session {
         let row = self
             .client
             .query_opt(
-                "SELECT version::text, cipher::text FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl",
+                "SELECT version::pg_catalog.text, cipher::pg_catalog.text FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid() AND ssl",
                 &[],
             )
             .await
@@ -51,7 +51,10 @@ impl Session {
     pub async fn clock(&self) -> Result<f64> {
         let row = self
             .client
-            .query_one("SELECT extract(epoch FROM clock_timestamp())::float8", &[])
+            .query_one(
+                "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8",
+                &[],
+            )
             .await;
         row.and_then(|row| row.try_get(0))
             .map_err(|error| self.error("cannot ask for the server's time", &error))
@@ -63,10 +66,10 @@ impl Session {
         let row = self
             .client
             .query_one(
-                "SELECT current_setting('wal_level'), current_setting('archive_mode'),
-                        (SELECT count(*) FROM pg_catalog.pg_stat_replication),
-                        (SELECT count(*) FROM pg_catalog.pg_replication_slots),
-                        current_setting('max_replication_slots')::int8",
+                "SELECT pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('archive_mode'),
+                        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication),
+                        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
+                        pg_catalog.current_setting('max_replication_slots')::pg_catalog.int8",
                 &[],
             )
             .await
@@ -75,9 +78,9 @@ impl Session {
         let idle = self
             .client
             .query(
-                "SELECT slot_name::text, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8
+                "SELECT slot_name::pg_catalog.text, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::pg_catalog.int8
                  FROM pg_catalog.pg_replication_slots
-                 WHERE NOT pg_is_in_recovery() AND NOT active AND restart_lsn IS NOT NULL ORDER BY 2 DESC",
+                 WHERE NOT pg_catalog.pg_is_in_recovery() AND NOT active AND restart_lsn IS NOT NULL ORDER BY 2 DESC",
                 &[],
             )
             .await

@@ -78,7 +78,10 @@ impl Session {
         }
         let row = self
             .client
-            .query_one("SELECT convert_from($1, $2::text)", &[&bytes, &encoding])
+            .query_one(
+                "SELECT pg_catalog.convert_from($1, $2::pg_catalog.text)",
+                &[&bytes, &encoding],
+            )
             .await;
         match row.and_then(|row| row.try_get::<_, String>(0)) {
             Ok(text) => Ok(Ok(text)),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::child::{Child, Exit, Order, Special, environment};
+use super::passfile::way;
 use super::{ConnectionInfo, Passfile, Redactor, RestoreProgram};
 use crate::error::{Code, Error, Result};
 use crate::settings;
@@ -167,7 +168,8 @@ fn arguments(order: &RestoreOrder<'_>) -> Result<Vec<OsString>> {
         argument.push(list);
         arguments.push(argument);
     }
-    arguments.push(format!("--dbname={}", order.info.settled()?.to_conninfo()).into());
+    let target = way(order.info, order.passfile, order.program.major)?;
+    arguments.push(format!("--dbname={}", target.to_conninfo()).into());
     if let ArchiveInput::File(path) = &order.archive {
         arguments.push("--".into());
         arguments.push(path.into());

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 
 use super::child::{Child, Exit, Order, Special, environment, quoted};
+use super::passfile::way;
 use super::restoring::without_values;
 use super::{ConnectionInfo, Passfile, Psql, Redactor};
 use crate::error::{Code, Error, Result};
@@ -33,7 +34,7 @@ impl Script {
             // Answers of the script's queries are nobody's.
             "--output=/dev/null".into(),
             "--file=-".into(),
-            format!("--dbname={}", info.settled()?.to_conninfo()).into(),
+            format!("--dbname={}", way(info, passfile, program.major)?.to_conninfo()).into(),
         ];
         if single_transaction {
             arguments.push("--single-transaction".into());

@@ -5,6 +5,7 @@ mod cloud;
 mod handover;
 mod metrics;
 mod pace;
+mod signing;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -38,8 +39,8 @@ const DEFAULT_STORE: &str = "./backups";
 
 pub fn load(input: &Input) -> Result<Settings> {
     let mut problems = Problems::default();
-    let mut notes = Vec::new();
-    let mut values = layers::read(input, &mut problems, &mut notes);
+    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+    let mut values = layers::read(input, &mut problems, &mut notes, &mut warnings);
     aliases::translate(&mut values, &mut problems, &mut notes);
     let mut reader = Reader {
         input,
@@ -50,6 +51,7 @@ pub fn load(input: &Input) -> Result<Settings> {
     let settings = reader.settings();
     reader.problems.into_result()?;
     Ok(Settings {
+        warnings,
         notes: reader.notes,
         ..settings
     })
@@ -102,6 +104,7 @@ impl Reader<'_> {
         let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
+        let signing = self.signing();
         let log = self.log();
         Settings {
             source,
@@ -126,8 +129,10 @@ impl Reader<'_> {
             metrics,
             lease,
             md5,
+            signing,
             json: self.input.json,
             log,
+            warnings: Vec::new(),
             notes: Vec::new(),
         }
     }

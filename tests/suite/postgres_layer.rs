@@ -1,0 +1,15 @@
+//! The PostgreSQL layer against real servers and real programs, of an old and a newer major.
+//!
+//! `make test` starts the services and names them in the environment.
+
+mod place;
+
+mod connecting;
+mod dumping;
+mod finding;
+mod reading_secrets;
+mod restoring;
+mod surveying;
+mod targeting;
+mod throwing_away;
+mod trusting;

@@ -1,0 +1,12 @@
+//! `pgstow restore`, judged by what is in the target afterwards, whether it went well or not.
+
+mod creating;
+mod failing;
+mod parts;
+mod place;
+mod plain;
+mod refusals;
+mod sizes;
+mod stopping;
+mod tables;
+mod whole;

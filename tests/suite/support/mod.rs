@@ -1,0 +1,22 @@
+//! The real services behind the tests, and the stock programs that judge our work.
+//!
+//! `make test` (scripts/test.sh) starts the services and names them in the environment.
+
+pub mod bucket;
+pub mod contents;
+pub mod database;
+pub mod disk;
+pub mod fault_proxy;
+pub mod function;
+pub mod http;
+pub mod impostor;
+pub mod kms;
+pub mod lock;
+pub mod locked_cloud;
+pub mod moto;
+pub mod program;
+pub mod role;
+pub mod secrets_proxy;
+pub mod server;
+pub mod services;
+pub mod wreck;

@@ -1,0 +1,219 @@
+//! A PostgreSQL server of a test's own, for tests that stop, starve or crash it.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tempfile::TempDir;
+
+use super::database::{Database, try_psql};
+use super::program::{run, stock, succeed};
+use super::services::postgres_bin;
+
+pub struct OwnServer {
+    pub major: u32,
+    pub port: u16,
+    postmaster: Child,
+    folder: TempDir,
+}
+
+const PASSWORD: &str = "own server's password";
+
+impl OwnServer {
+    pub fn start(major: u32) -> Self {
+        Self::start_with(major, &[])
+    }
+
+    /// With further settings, as `name=value`.
+    pub fn start_with(major: u32, settings: &[&str]) -> Self {
+        let folder = folder();
+        fs::write(folder.path().join("password"), PASSWORD).unwrap();
+        give_to_postgres(&folder.path().join("password"));
+        let data = folder.path().join("data");
+        let mut initdb = as_postgres(major, "initdb");
+        initdb.args([
+            "-U",
+            "postgres",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--auth=scram-sha-256",
+            "--no-sync",
+        ]);
+        succeed(
+            initdb
+                .arg("--pwfile")
+                .arg(folder.path().join("password"))
+                .arg("-D")
+                .arg(&data),
+        );
+        Self::launch(major, folder, settings)
+    }
+
+    /// A standby that follows this server.
+    pub fn standby(&self, settings: &[&str]) -> Self {
+        let folder = folder();
+        let mut base = as_postgres(self.major, "pg_basebackup");
+        base.args([
+            "-d",
+            &self.url(),
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+        ]);
+        succeed(base.arg("-D").arg(folder.path().join("data")));
+        Self::launch(self.major, folder, settings)
+    }
+
+    fn launch(major: u32, folder: TempDir, settings: &[&str]) -> Self {
+        let data = folder.path().join("data");
+        // Somebody may take the port between our finding it free and the server's taking it.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut postmaster = as_postgres(major, "postgres");
+            postmaster.arg("-D").arg(&data).args(["-p", &port.to_string()]);
+            postmaster.args([
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "fsync=off",
+                "-c",
+                "wal_level=logical",
+            ]);
+            postmaster
+                .arg("-c")
+                .arg(format!("unix_socket_directories={}", folder.path().display()));
+            for setting in settings {
+                postmaster.args(["-c", setting]);
+            }
+            let log = fs::File::create(folder.path().join("log")).unwrap();
+            postmaster.stdout(Stdio::null()).stderr(log);
+            let mut postmaster = postmaster.spawn().unwrap();
+            if answers(major, port, &mut postmaster) {
+                return Self {
+                    major,
+                    port,
+                    postmaster,
+                    folder,
+                };
+            }
+        }
+        panic!(
+            "PostgreSQL {major} does not start: {}",
+            fs::read_to_string(folder.path().join("log")).unwrap()
+        );
+    }
+
+    /// Superuser URL, database `postgres`.
+    pub fn url(&self) -> String {
+        url(self.port)
+    }
+
+    pub fn database(&self, prefix: &str) -> Database {
+        Database::on(self.major, &self.url(), prefix)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Ends every session at once, as a fast shutdown does.
+    pub fn stop(&mut self) {
+        self.end(Signal::INT);
+    }
+
+    /// Ends every session without a word, as a crash does.
+    pub fn crash(&mut self) {
+        self.end(Signal::QUIT);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        // Once it has been waited for, its pid may be another's.
+        if self.postmaster.try_wait().unwrap().is_some() {
+            return;
+        }
+        let pid = Pid::from_child(&self.postmaster);
+        let _ = kill_process(pid, signal);
+        let end = Instant::now() + Duration::from_secs(20);
+        while self.postmaster.try_wait().unwrap().is_none() {
+            if Instant::now() > end {
+                drop(self.postmaster.kill());
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Not in the target folder: the user `postgres` must be able to get there.
+fn folder() -> TempDir {
+    let folder = tempfile::Builder::new()
+        .prefix("pgstow-server-")
+        .tempdir_in("/tmp")
+        .unwrap();
+    give_to_postgres(folder.path());
+    folder
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        self.end(Signal::QUIT);
+    }
+}
+
+fn url(port: u16) -> String {
+    format!("postgresql://postgres:own%20server%27s%20password@127.0.0.1:{port}/postgres")
+}
+
+fn answers(major: u32, port: u16, postmaster: &mut Child) -> bool {
+    let end = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < end && postmaster.try_wait().unwrap().is_none() {
+        let ready = stock(major, "pg_isready")
+            .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
+            .status();
+        // Another server may answer on the port that ours failed to get; it has another password.
+        if ready.unwrap().success() && try_psql(major, &url(port), "SELECT 1").status.success() {
+            return true;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    false
+}
+
+/// Uid and gid of the user `postgres`, if it is us who must become it: PostgreSQL refuses to run
+/// as root.
+pub fn postgres_user() -> Option<(u32, u32)> {
+    geteuid().is_root().then(|| {
+        let id = |option| {
+            run(Command::new("id").args([option, "postgres"]))
+                .text()
+                .trim()
+                .parse()
+                .unwrap()
+        };
+        (id("-u"), id("-g"))
+    })
+}
+
+fn give_to_postgres(path: &Path) {
+    if let Some((uid, gid)) = postgres_user() {
+        chown(path, Some(uid), Some(gid)).unwrap();
+    }
+}
+
+fn as_postgres(major: u32, name: &str) -> Command {
+    // setpriv replaces itself by the program, so the child that we hold is the postmaster. The
+    // server goes when the test's process is killed.
+    let mut command = super::program::program("setpriv");
+    command.args(["--pdeathsig", "QUIT"]);
+    if geteuid().is_root() {
+        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]);
+    }
+    // The wheels' modules (postgres_fdw, logical replication) would otherwise find Debian's libpq.
+    command.env("LD_LIBRARY_PATH", postgres_bin(major).with_file_name("lib"));
+    command.arg("--").arg(postgres_bin(major).join(name)).current_dir("/");
+    command
+}

@@ -1,0 +1,6 @@
+//! `pgstow verify`: what is whole passes, and what differs is named.
+
+mod bucket;
+mod damage;
+mod place;
+mod whole;

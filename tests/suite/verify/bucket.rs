@@ -1,0 +1,137 @@
+//! Backups in S3: the store's own illnesses, and the tags.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::bucket::{Bucket, client};
+use crate::support::database::{Database, unique_word};
+use crate::support::fault_proxy::{Fault, FaultProxy, On, Op};
+use crate::support::program::{pgstow, run, succeed};
+use crate::support::services::{s3, s3_reader};
+use crate::support::wreck::{Site, fail, failure};
+use crate::verify::place::source;
+
+/// Shared by all tests, each under its own prefix.
+const BUCKET: &str = "pgstow-verify";
+
+struct Place {
+    bucket: Bucket,
+    prefix: String,
+    site: Site,
+    source: Database,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let bucket = Bucket {
+            name: BUCKET.to_owned(),
+            client: client(&s3()),
+        };
+        // It may be there already.
+        drop(bucket.client.create_bucket().bucket(BUCKET).send().await);
+        let source = source(17);
+        // Several requests long.
+        source.sql("CREATE TABLE wide AS SELECT n, repeat(md5(n::text), 20) AS text FROM generate_series(1, 40000) n");
+        Self {
+            bucket,
+            prefix: unique_word(),
+            site: Site::new(),
+            source,
+        }
+    }
+
+    fn pgstow(&self, args: &[&str]) -> std::process::Command {
+        let mut command = pgstow();
+        command
+            .args(args)
+            .args(["--json", "--store", &self.bucket.url(&self.prefix)])
+            .env("DATABASE_URL", self.source.url())
+            .envs(s3().environment())
+            .current_dir(self.site.path());
+        command
+    }
+
+    fn backed_up(&self) -> String {
+        let report = succeed(&mut self.pgstow(&["backup", "--compress", "none"])).json();
+        report["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn tier(&self, id: &str, file: &str) -> Option<String> {
+        let tags = self.bucket.tags(&format!("{}/{id}/{file}", self.prefix)).await;
+        tags.get("pgstow-tier").cloned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_bears_the_tier_of_the_backup_and_changes_with_it() {
+    let place = Place::new().await;
+    let id = place.backed_up();
+    let report = succeed(&mut place.pgstow(&["verify", &id])).json();
+    assert_eq!(report["status"], "ok");
+    assert_eq!(report["warnings"], Value::Null, "{report}");
+    assert_eq!(place.tier(&id, "verification.json").await.as_deref(), Some("latest"));
+    std::thread::sleep(Duration::from_millis(1100));
+    place.backed_up();
+    let tier = place.tier(&id, "manifest.json").await.unwrap();
+    assert_ne!(tier, "latest");
+    assert_eq!(place.tier(&id, "verification.json").await, Some(tier.clone()));
+    // Verified anew, it expires with its backup still.
+    succeed(&mut place.pgstow(&["verify", &id]));
+    assert_eq!(place.tier(&id, "verification.json").await, Some(tier));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_verifies_and_is_warned_that_the_result_is_not_kept() {
+    let place = Place::new().await;
+    let id = place.backed_up();
+    let mut verify = place.pgstow(&["verify", &id]);
+    let report = succeed(verify.envs(s3_reader().environment())).json();
+    assert_eq!(report["status"], "ok");
+    assert_eq!(report["warnings"].as_array().unwrap().len(), 1, "{report}");
+    let keys = place.bucket.keys().await;
+    assert!(!keys.contains(&format!("{}/{id}/verification.json", place.prefix)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_breaks_off_is_asked_again_and_one_that_stays_ill_ends_it() {
+    let place = Place::new().await;
+    let id = place.backed_up();
+    let proxy = FaultProxy::start(&s3().endpoint).await;
+    let through = |seconds: &str| {
+        let mut verify = place.pgstow(&["verify", &id]);
+        verify
+            .env("AWS_ENDPOINT_URL_S3", proxy.url())
+            .env("BACKUP_S3_RETRY_SECONDS", seconds)
+            .env_remove("DATABASE_URL");
+        verify
+    };
+    let blocks = || On::op(Op::GetObject).target(".dump");
+    proxy.fault(blocks().calls(2..=2), Fault::CutAnswer { after: 1_000_000 });
+    proxy.fault(blocks().calls(4..=5), Fault::Reject(503));
+    let report = run(&mut through("20")).json();
+    assert_eq!(report["status"], "ok", "{report}");
+    assert_eq!(proxy.faults(), 3);
+
+    // A fault of the store is not the backup's, and nothing is written of it.
+    let key = format!("{}/{id}/verification.json", place.prefix);
+    let before = place.bucket.get(&key).await;
+    for fault in [Fault::Reject(500), Fault::CutAnswer { after: 1000 }] {
+        proxy.heal();
+        proxy.fault(blocks().calls(3..=usize::MAX), fault.clone());
+        let told = fail(&mut through("2"), "STORE", 30);
+        assert!(told.message.contains(".dump"), "{fault:?}: {}", told.message);
+        assert!(told.took < Duration::from_secs(35), "{fault:?}: {:?}", told.took);
+        assert_eq!(place.bucket.get(&key).await, before);
+    }
+    // One that is silent is waited for as long as a slow one, but not by whoever says stop.
+    proxy.heal();
+    let so_far = proxy.faults();
+    proxy.fault(blocks().calls(3..=usize::MAX), Fault::HoldAnswer);
+    let mut running = place.site.start(&mut through("2"));
+    running.until("the store is silent", || proxy.faults() > so_far);
+    running.signal(rustix::process::Signal::TERM);
+    let (run, took) = running.end(Duration::from_secs(10));
+    failure(&run, took, "INTERRUPTED", 143, None);
+    assert_eq!(place.bucket.get(&key).await, before);
+}
