@@ -81,8 +81,15 @@ stop() {
     local pid
     trap - EXIT INT TERM HUP
     for pid in "${!RUNNING[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
-    # Each stops the servers that it has started.
+    # Each stops the servers that it has started. Its leader may be gone before those that do it.
     wait || true
+    for pid in "${!RUNNING[@]}"; do
+        for _ in $(seq 300); do
+            kill -0 -- "-$pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL -- "-$pid" 2>/dev/null || true
+    done
 }
 trap stop EXIT
 trap 'exit 130' INT

@@ -75,7 +75,9 @@ mount -t sysfs -o ro sysfs "$root/sys"
 mount -t tmpfs tmpfs "$root/sys/fs/cgroup"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 mount -t tmpfs tmpfs "$root/tmp"
-for folder in run dev; do mount -t tmpfs -o mode=755 tmpfs "$root/$folder"; done
+# Not /var/cache as it is here: root keeps its tools in a folder there that has the name of the unit's own, and systemd
+# would give all of it to the unit's user, file by file, a copy of each in memory.
+for folder in run dev var/cache; do mount -t tmpfs -o mode=755 tmpfs "$root/$folder"; done
 mkdir "$root"/dev/{pts,shm}
 for device in null zero random urandom full tty; do
     : >"$root/dev/$device"
@@ -152,7 +154,7 @@ open=$(inside find /var/lib/pgstow \( -perm /077 -o ! -user pgstow \) -print)
 say "pgstow-backup.service: a backup into /var/lib/pgstow/backups, which only the user pgstow may read"
 
 start pgstow-verify.service
-left=$(inside find /var/cache/pgstow -mindepth 1 -maxdepth 1 -name 'pgstow*')
+left=$(inside find /var/cache/pgstow -mindepth 1 -maxdepth 1)
 [ -z "$left" ] || die "the drill has left $left"
 say "pgstow-verify.service: $(log pgstow-verify.service | grep -m 1 shop/)"
 
