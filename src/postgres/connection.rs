@@ -257,6 +257,9 @@ async fn open(info: &ConnectionInfo, redactor: &Redactor, setting: Duration, hom
     for (number, attempt) in attempts.iter().enumerate() {
         match open_once(info, redactor, attempt, limit).await {
             Ok(opened) => return Ok(opened),
+            // Of several ways the first one's error is told, but not where this server does not know the
+            // setting: then all of them are tried without it.
+            Err((error, _)) if error.message().contains(EVENT_TRIGGERS) => return Err(error),
             // Only what another way of opening may cure is worth a second attempt.
             Err((error, retry)) => {
                 let last = number + 1 == attempts.len() || !retry;

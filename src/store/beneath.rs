@@ -126,7 +126,7 @@ impl Folder {
         match self.folder(name)? {
             Some(folder) => Ok((folder, made)),
             // A file has the name, or another process took the folder away again.
-            None => Err(failed(if made { Errno::NOENT } else { Errno::NOTDIR })),
+            None => Err(failed(if made { Errno::NOENT } else { Errno::EXIST })),
         }
     }
 
