@@ -19,6 +19,8 @@ use crate::settings;
 
 pub use screen::{Edit, Refused, Screen};
 
+/// Lines that psql gets before the script's first.
+const LINES_BEFORE: u64 = 7;
 /// What psql says in one line, at most.
 const ANSWER: u64 = 256;
 /// How long a transaction may take to end when its client is gone.
@@ -224,10 +226,20 @@ fn telling(stderr: &str) -> String {
         let details = ["DETAIL: ", "HINT: ", "CONTEXT: "];
         details.iter().any(|start| line.starts_with(start))
     });
-    let words: Vec<String> = std::iter::once(lines[at].to_owned())
+    let words: Vec<String> = std::iter::once(in_the_script(lines[at]))
         .chain(details.map(|line| without_values(line)))
         .collect();
     quoted(&words.join(" | "))
+}
+
+/// psql counts the lines of its input: those of the script are fewer.
+fn in_the_script(line: &str) -> String {
+    let numbered = line.strip_prefix("psql:<stdin>:").and_then(|rest| rest.split_once(':'));
+    let number = numbered.and_then(|(number, _)| number.parse::<u64>().ok());
+    match (numbered, number.and_then(|number| number.checked_sub(LINES_BEFORE))) {
+        (Some((_, words)), Some(number)) if number > 0 => format!("line {number} of the script:{words}"),
+        _ => line.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -242,7 +254,7 @@ mod tests {
         );
         assert_eq!(
             words,
-            "psql:<stdin>:9: ERROR:  duplicate key | DETAIL:  Key (a)=(…) already exists. | CONTEXT:  COPY t, line 1"
+            "line 2 of the script: ERROR:  duplicate key | DETAIL:  Key (a)=(…) already exists. | CONTEXT:  COPY t, line 1"
         );
         assert_eq!(telling("no psql at all\n"), "no psql at all");
     }

@@ -25,7 +25,7 @@ pub struct GlobalsPlan {
     pub(super) steps: Vec<Step>,
     /// Of roles that were there.
     pub existing: usize,
-    /// Of those what the backup would have otherwise.
+    /// Of those what the backup would have otherwise, and what does not matter on this server.
     pub kept: Vec<Omitted>,
     pub left_out: Vec<Omitted>,
 }
@@ -43,6 +43,7 @@ pub(super) struct Step {
 const NOT_ALLOWED: &str = "is none of the statements that make roles";
 const PRIVILEGED: &str = "gives power over the server: it is run with --globals-privileged alone";
 const STAYS: &str = "the role is there already, and stays as it is";
+const UNLISTED: &str = "is none of the settings that are harmless";
 const UNKNOWN: &str = "is about a role that the backup does not make";
 
 impl GlobalsPlan {
@@ -134,8 +135,15 @@ impl Planning<'_> {
                 if !self.may_change(statement, &role) {
                     return;
                 }
+                // Nobody logs in to a throwaway server as one of its new roles.
+                if !is_harmless(&name) && self.trust == Trust::Throwaway {
+                    return self.plan.kept.push(Omitted {
+                        what: statement.summary(),
+                        why: UNLISTED.to_owned(),
+                    });
+                }
                 if !is_harmless(&name) {
-                    return self.leave(statement.summary(), "is none of the settings that are harmless");
+                    return self.leave(statement.summary(), UNLISTED);
                 }
                 let place = database.map_or_else(String::new, |name| format!(" IN DATABASE {}", identifier(&name)));
                 let values: Vec<String> = values.iter().map(|value| literal(value)).collect();

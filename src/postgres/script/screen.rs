@@ -117,6 +117,8 @@ enum State {
     Command,
     /// Behind `COPY … FROM stdin;`.
     CopyLine,
+    /// Behind a setting that says how texts are read: psql heeds it from the next line on.
+    SettingLine,
     /// At the beginning of a line of rows: what has been seen of `\.` and its line's end.
     CopyStart {
         seen: usize,
@@ -279,6 +281,11 @@ impl Screen {
             State::Command => self.command(rest)?,
             State::CopyLine if byte == b'\n' => self.go(State::CopyStart { seen: 0 }),
             State::CopyLine => return Err("has something behind COPY in its line".into()),
+            State::SettingLine if byte == b'\n' => {
+                self.back(byte);
+                1
+            }
+            State::SettingLine => return Err("has something behind a setting in its line".into()),
             State::CopyStart { seen } => self.copy_start(byte, seen),
             State::CopyRow => {
                 let end = skip(memchr(b'\n', rest));
@@ -491,8 +498,9 @@ impl Screen {
         self.settle(format!("SET client_encoding = '{encoding}';"))
     }
 
+    /// On a line of its own, since psql reads each line by what held at its beginning.
     fn settle(&mut self, sql: String) -> Seen {
-        let edit = Edit::Insert(self.statement.start, sql);
+        let edit = Edit::Insert(self.statement.start, sql + "\n");
         if self.edits.iter().rev().take(2).any(|known| *known == edit) {
             return Ok(());
         }
@@ -600,8 +608,14 @@ impl Screen {
         match ended {
             statement::Ended::Plain => {}
             statement::Ended::Rows => self.state = State::CopyLine,
-            statement::Ended::StandardStrings(on) => self.standard_strings = on,
-            statement::Ended::Encoding(name) => self.encoding = Some(name),
+            statement::Ended::StandardStrings(on) => {
+                self.standard_strings = on;
+                self.state = State::SettingLine;
+            }
+            statement::Ended::Encoding(name) => {
+                self.encoding = Some(name);
+                self.state = State::SettingLine;
+            }
             statement::Ended::Begin => {
                 self.begun = true;
                 self.edit(Edit::Blank(place))?;

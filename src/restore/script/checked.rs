@@ -59,7 +59,8 @@ pub(crate) async fn check(
             .and_then(Value::as_u64)
             .unwrap_or(u64::MAX),
     };
-    observer.estimate(object.file.bytes);
+    // Now, and once more when it is run.
+    observer.estimate(2 * object.file.bytes);
     let (reading, _reader) = object.read(observer);
     let looking = tokio::task::spawn_blocking(move || look(object, reading));
     looking
@@ -104,7 +105,6 @@ fn look(object: Object, mut stored: Stored) -> Result<Checked> {
 impl Checked {
     /// The script once more, for [`Checked::each`] in a thread. While the second value lives.
     pub(super) fn read(&self, observer: &Arc<dyn Observer>) -> (Stored, Reader) {
-        observer.estimate(self.object.file.bytes);
         self.object.read(observer)
     }
 

@@ -169,6 +169,7 @@ fn what_psql_or_versions_read_in_two_ways_is_refused() {
         "SET client_encoding = 'SJIS';\n",
         "SET SESSION client_encoding = 'UTF8';\n",
         "SET NAMES 'GBK';\n",
+        "SET standard_conforming_strings = off; SELECT 1;\n",
         "SELECT 'open",
         "SELECT $$open",
         "SELECT /* open",
@@ -183,8 +184,8 @@ fn what_psql_or_versions_read_in_two_ways_is_refused() {
 
 #[test]
 fn where_a_setting_decides_what_ends_a_text_it_is_set_before_the_statement() {
-    let on = |at| Edit::Insert(at, "SET standard_conforming_strings = on;".into());
-    let off = |at| Edit::Insert(at, "SET standard_conforming_strings = off;".into());
+    let on = |at| Edit::Insert(at, "SET standard_conforming_strings = on;\n".into());
+    let off = |at| Edit::Insert(at, "SET standard_conforming_strings = off;\n".into());
     assert_eq!(edits("SELECT 1;\nCOMMENT ON TABLE t IS 'C:\\';\n"), [on(10)]);
     assert_eq!(edits("SELECT 'a\\b', 'C:\\', '\\''';\nSELECT 'd\\';"), [on(0), on(28)]);
     assert_eq!(
@@ -193,7 +194,7 @@ fn where_a_setting_decides_what_ends_a_text_it_is_set_before_the_statement() {
     );
     assert_eq!(
         edits("SET client_encoding = 'EUC_JP';\nSELECT E'é\\'';\n"),
-        [Edit::Insert(32, "SET client_encoding = 'EUC_JP';".into())]
+        [Edit::Insert(32, "SET client_encoding = 'EUC_JP';\n".into())]
     );
     refused("SELECT E'é\\'';\n");
 }
