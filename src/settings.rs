@@ -84,6 +84,8 @@ pub struct Settings {
     pub handover: Option<ContainerTask>,
     /// Whether an event may ask for a restore.
     pub allow_restore: bool,
+    /// A drill is run although this system cannot confine the throwaway server.
+    pub drill_unconfined: bool,
     pub metrics: Metrics,
     /// How long a lease holds without being renewed.
     pub lease: Duration,

@@ -1,0 +1,3 @@
+//! What hostile databases, stores and neighbours try, and do not get.
+
+mod drill;
