@@ -12,16 +12,19 @@ mkdir -p "$LOGS"
 rm -f "$LOGS"/*
 declare -A BUDGET=([format]=5 [tools]=240 [build]=330 [dependencies]=30 [deployments]=420 [tests]=720) PID=()
 
-# Runs a part in the background, its output in a file of its name.
+# Runs a part in the background, its output in a file of its name. A signal to the part reaches its script.
 begin() {
     local part=$1
     shift
+    : >"$LOGS/$part.log"
     (
-        began=$SECONDS
-        status=0
-        "$@" >"$LOGS/$part.log" 2>&1 || status=$?
+        began=$SECONDS status=0
+        "$@" >>"$LOGS/$part.log" 2>&1 &
+        child=$!
+        trap 'kill $child 2>/dev/null' TERM
+        while wait $child || status=$? && kill -0 $child 2>/dev/null; do :; done
         echo "$((SECONDS - began)) $status" >"$LOGS/$part.done"
-        exit $status
+        exit "$status"
     ) &
     PID[$part]=$!
 }
@@ -41,7 +44,12 @@ finish() {
 
 FAILED=()
 # What goes on without us would be in the next run's way.
-trap 'for pid in "${PID[@]}"; do kill "$pid" 2>/dev/null || true; done; wait' EXIT
+stop() {
+    local pid
+    for pid in "${PID[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait
+}
+trap stop EXIT
 
 begin format cargo fmt --check
 finish format

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Free ports, and waiting for a server to answer.
 
-    net.py ports N           N ports on 127.0.0.1, each with port + 10000 free as well
+    net.py ports N           N ports on 127.0.0.1, each with port + 10000 free as well; PGSTOW_PORTS=FROM-TO narrows them
     net.py wait URL SECONDS  until a GET of URL answers at all
     net.py post URL BODY     prints the answer, whatever its status
 """
 
+import os
 import random
 import socket
 import sys
@@ -25,11 +26,12 @@ def is_free(port):
 
 
 def free_ports(count):
-    """Below 22,000: with SeaweedFS's second port 10,000 above, still below the range that the
-    system hands out to outgoing connections."""
+    """Below 18,000, and below 22,000 for who has been given ports of his own: with SeaweedFS's second port
+    10,000 above, still below the range that the system hands out to outgoing connections."""
+    low, high = map(int, os.environ.get("PGSTOW_PORTS", "10240-18000").split("-"))
     found = set()
     while len(found) < count:
-        port = random.randrange(10_240, 22_000)
+        port = random.randrange(low, high)
         if is_free(port) and is_free(port + 10_000):
             found.add(port)
     return sorted(found)

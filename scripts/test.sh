@@ -18,6 +18,8 @@ flock -n 9 || {
 }
 
 scripts/tools.sh postgres majors s3 aws lambda rust
+PATH=$NEXTEST:$PATH
+scripts/build.sh
 
 if ! { scripts/services.sh alive && [ ! -e "$SERVICES/pids/watcher" ]; }; then
     say "starting PostgreSQL 15-18, SeaweedFS and moto"

@@ -61,22 +61,49 @@ venv() {
     local place=$1 requirements=$2 digest
     digest=$(sha256sum <"$requirements")
     [ "$(cat "$place/stamp" 2>/dev/null)" = "$digest" ] && return
-    python_with_venv
+    uv
     say "installing $(basename "$place")"
     # Programs in a virtual environment carry its path, so it cannot be moved into place: the
     # stamp, written last, says that it is whole.
     rm -rf "$place"
-    quietly python3 -m venv "$place"
-    quietly "$place/bin/python" -m pip install -q --no-input -r "$requirements"
+    quietly "$UV" venv -q --python "$(python3 -c 'import sys; print(sys.executable)')" "$place"
+    # Not compiled: most of it is never imported, and what is, is compiled then.
+    quietly "$UV" pip install -q --python "$place/bin/python" -r "$requirements"
     echo "$digest" >"$place/stamp"
+}
+
+# Does in seconds, and with a tenth of the work, what takes pip a minute.
+uv() {
+    local index
+    if [ ! -x "$UV" ]; then
+        say "installing uv $UV_VERSION"
+        fetch_wheel "uv==$UV_VERSION"
+        quietly python3 -m zipfile -e "$FETCHED"/*.whl "$FETCHED/wheel"
+        mkdir "$FETCHED/uv"
+        mv "$FETCHED"/wheel/*.data/scripts/uv "$FETCHED/uv/uv"
+        chmod +x "$FETCHED/uv/uv"
+        put_in_place "$FETCHED/uv" "$(dirname "$UV")"
+        rm -rf "$FETCHED"
+    fi
+    [ "${UV_CACHE_DIR:-}" != "$TOOLS/uv-cache" ] || return 0
+    # The environments' files are links to those in the cache.
+    export UV_CACHE_DIR=$TOOLS/uv-cache UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
+    export UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
+    # Whoever has told pip of a mirror means it for this too.
+    pip_of_ours
+    index=$("$TOOLS/venv-pip/bin/pip" config list | sed -n "s/^[^ ]*\.index-url='\(.*\)'$/\1/p" | tail -n 1)
+    [ -z "$index" ] || export UV_DEFAULT_INDEX=$index
+}
+
+pip_of_ours() {
+    [ ! -x "$TOOLS/venv-pip/bin/pip" ] || return 0
+    python_with_venv
+    quietly python3 -m venv "$TOOLS/venv-pip"
 }
 
 # A pip for whatever needs no virtual environment of its own.
 pip() {
-    if [ ! -x "$TOOLS/venv-pip/bin/pip" ]; then
-        python_with_venv
-        quietly python3 -m venv "$TOOLS/venv-pip"
-    fi
+    pip_of_ours
     quietly "$TOOLS/venv-pip/bin/python" -m pip "$@"
 }
 
@@ -207,9 +234,8 @@ iac() {
 }
 
 rust() {
-    cargo nextest --version >/dev/null 2>&1 && return
-    say "installing cargo-nextest $CARGO_NEXTEST (built from source: some minutes)"
-    quietly cargo install -q --locked cargo-nextest --version "$CARGO_NEXTEST"
+    if cargo nextest --version >/dev/null 2>&1 || [ "$(uname -s)" != Linux ]; then return; fi
+    programs "$NEXTEST" "$ROOT/scripts/requirements/nextest.txt"
 }
 
 deny() { programs "$DENY" "$ROOT/scripts/requirements/deny.txt"; }
@@ -261,6 +287,7 @@ zig() { venv "$ZIG_VENV" "$ROOT/scripts/requirements/zig.txt"; }
 
 elf() { apt_install binutils; }
 
+UV=$TOOLS/uv-$UV_VERSION/uv
 mkdir -p "$TOOLS"
 LOG=$(mktemp)
 trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT

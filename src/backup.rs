@@ -91,7 +91,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
 
 async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
     let postgres = &job.settings.postgres;
-    private_folder::sweep_stale(&postgres.temp, (job.clock)().into())?;
+    private_folder::sweep_stale(&postgres.temp)?;
     let (_, session) = job.credentials.connect(postgres).await?;
     let server = session.server();
     if let Some(wanted) = &request.database

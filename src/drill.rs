@@ -55,7 +55,7 @@ pub struct Job<'a> {
 pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     let begun = Instant::now();
     let postgres = &job.settings.postgres;
-    sweep_stale(&postgres.temp, (job.clock)().into())?;
+    sweep_stale(&postgres.temp)?;
     job.observer.phase("starting a throwaway server");
     let major = located.manifest.server.version_num / 10_000;
     let programs = ServerPrograms::find(major, postgres).await?;

@@ -8,7 +8,6 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -19,8 +18,8 @@ pub(crate) use tether::{Tether, Watchdog};
 
 /// Held locked while its owner lives; the kernel lets go of it however the owner dies.
 const LOCK: &str = "lock";
-/// A folder may be so new that its lock is not taken yet.
-const YOUNG: Duration = Duration::from_secs(60);
+/// How often a sweep may take a new folder away before its lock is held.
+const ATTEMPTS: usize = 20;
 /// Deeper than PostgreSQL's data, and far from the end of the stack.
 const DEEPEST: usize = 64;
 
@@ -42,19 +41,26 @@ impl PrivateFolder {
                 .source(error)
                 .hint("point TMPDIR at a folder that this user may write to")
         };
-        let path = temp.join(folder_name().map_err(failed)?);
-        DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-        match lock(&path) {
-            Ok(lock) => Ok(PrivateFolder {
-                path,
-                _lock: lock,
-                _watchdog: None,
-            }),
-            Err(error) => {
-                remove(&path);
-                Err(failed(error))
+        for _ in 0..ATTEMPTS {
+            let path = temp.join(folder_name().map_err(failed)?);
+            DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+            match lock(&path) {
+                Ok(Some(lock)) => {
+                    return Ok(PrivateFolder {
+                        path,
+                        _lock: lock,
+                        _watchdog: None,
+                    });
+                }
+                // A sweep has taken it for a dead run's.
+                Ok(None) => {}
+                Err(error) => {
+                    remove(&path);
+                    return Err(failed(error));
+                }
             }
         }
+        Err(failed(std::io::Error::other("other runs remove it again and again")))
     }
 
     /// One that goes at once even if we are killed, where the system has a shell: for what is
@@ -89,10 +95,19 @@ impl Drop for PrivateFolder {
     }
 }
 
-fn lock(folder: &Path) -> std::io::Result<File> {
-    let lock = create_file(&folder.join(LOCK))?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(lock)
+/// The lock of a new folder. None where a sweep of another run has removed the folder, or is about to: until the lock is
+/// held, the folder of a run that lives looks like one of a run that has died.
+fn lock(folder: &Path) -> std::io::Result<Option<File>> {
+    let lock = match create_file(&folder.join(LOCK)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        created => created?,
+    };
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        locked => locked?,
+    }
+    let removed = rustix::fs::fstat(&lock)?.st_nlink == 0;
+    Ok((!removed).then_some(lock))
 }
 
 fn create_file(path: &Path) -> std::io::Result<File> {
@@ -124,7 +139,7 @@ fn remove(path: &Path) {
 
 /// Removes the private folders below `temp` whose owners have died, and says how many. Only
 /// folders of this user, named by us, whose lock nobody holds; links are not followed.
-pub fn sweep_stale(temp: &Path, now: SystemTime) -> Result<usize> {
+pub fn sweep_stale(temp: &Path) -> Result<usize> {
     let failed = |error: std::io::Error| Error::internal(format!("cannot look into {}", temp.display())).source(error);
     let parent = rustix::fs::openat(
         CWD,
@@ -140,24 +155,17 @@ pub fn sweep_stale(temp: &Path, now: SystemTime) -> Result<usize> {
             continue;
         };
         // A folder that vanishes or changes under our hands is somebody's who is alive.
-        if sweep_one(&parent, name, now).unwrap_or(false) {
+        if sweep_one(&parent, name).unwrap_or(false) {
             swept += 1;
         }
     }
     Ok(swept)
 }
 
-fn sweep_one(parent: &OwnedFd, name: &str, now: SystemTime) -> rustix::io::Result<bool> {
+fn sweep_one(parent: &OwnedFd, name: &str) -> rustix::io::Result<bool> {
     let folder = open_folder(parent, Path::new(name))?;
     let stat = rustix::fs::fstat(&folder)?;
     if stat.st_uid != rustix::process::geteuid().as_raw() {
-        return Ok(false);
-    }
-    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or_default());
-    let young = now.duration_since(changed).map_or(true, |age| age < YOUNG);
-    // Whatever else is in it was written by one who held the lock: then nobody is about to lock
-    // for the first time, and the lock alone tells whether the owner lives.
-    if young && entries(&folder)?.iter().all(|name| name.to_bytes() == LOCK.as_bytes()) {
         return Ok(false);
     }
     let write = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -168,8 +176,8 @@ fn sweep_one(parent: &OwnedFd, name: &str, now: SystemTime) -> rustix::io::Resul
             }
             empty(&folder)?;
         }
-        // Its owner died before it locked, or at the very end of its clean-up: so it is empty,
-        // or not ours.
+        // Its owner died before it locked, or at the very end of its clean-up, or is about to lock and then makes
+        // another: so it is empty, or not ours.
         Err(Errno::NOENT) => {}
         Err(error) => return Err(error),
     }
@@ -236,10 +244,6 @@ mod tests {
 
     use super::*;
 
-    fn later() -> SystemTime {
-        SystemTime::now() + Duration::from_secs(3600)
-    }
-
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
     }
@@ -268,19 +272,41 @@ mod tests {
         let living = PrivateFolder::create(temp.path()).unwrap();
         living.write("passfile", b"a").unwrap();
         let dead = temp.path().join("pgstow-1-0123456789abcdef");
-        fs::create_dir(&dead).unwrap();
-        fs::write(dead.join(LOCK), "").unwrap();
-        assert_eq!(sweep_stale(temp.path(), SystemTime::now()).unwrap(), 0, "too young");
+        let sweeps = |expected, what| assert_eq!(sweep_stale(temp.path()).unwrap(), expected, "{what}");
+        sweeps(0, "one that lives");
         fs::create_dir_all(dead.join("data/base")).unwrap();
         fs::write(dead.join("data/base/1"), "x").unwrap();
-        assert_eq!(sweep_stale(temp.path(), SystemTime::now()).unwrap(), 1, "content");
+        fs::write(dead.join(LOCK), "").unwrap();
+        sweeps(1, "content");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join(LOCK), "").unwrap();
-        assert_eq!(sweep_stale(temp.path(), later()).unwrap(), 1);
+        sweeps(1, "a lock that nobody holds");
         fs::create_dir(&dead).unwrap();
-        assert_eq!(sweep_stale(temp.path(), later()).unwrap(), 1, "not even a lock");
+        sweeps(1, "not even a lock");
         assert!(!dead.exists());
         assert!(living.path().join("passfile").exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_made_while_others_sweep_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let made = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !made.load(std::sync::atomic::Ordering::Relaxed) {
+                        sweep_stale(temp.path()).unwrap();
+                    }
+                });
+            }
+            for number in 0..300 {
+                let folder = PrivateFolder::create(temp.path()).unwrap();
+                let file = folder.write("passfile", b"a").unwrap();
+                assert!(file.exists(), "{number}");
+            }
+            made.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
     }
 
     #[test]
@@ -299,7 +325,7 @@ mod tests {
         fs::write(linked.join("notes"), "keep").unwrap();
         symlink(precious.join(LOCK), linked.join(LOCK)).unwrap();
         fs::create_dir(temp.path().join("pgstow-backups")).unwrap();
-        assert_eq!(sweep_stale(temp.path(), later()).unwrap(), 0);
+        assert_eq!(sweep_stale(temp.path()).unwrap(), 0);
         assert!(precious.join("file").exists() && precious.join(LOCK).exists());
         assert!(foreign.join("notes").exists() && linked.join("notes").exists());
         assert!(temp.path().join("pgstow-backups").exists());

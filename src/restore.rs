@@ -101,7 +101,7 @@ struct Archive {
 async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     check_request(request)?;
     let postgres = &job.settings.postgres;
-    sweep_stale(&postgres.temp, (job.clock)().into())?;
+    sweep_stale(&postgres.temp)?;
     job.observer.phase("looking at the backup");
     let located = job
         .stop

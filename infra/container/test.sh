@@ -86,7 +86,9 @@ install -m 755 "$BINARY" "$WORK/build/out/usr/local/bin/pgstow"
 # As the release profile does.
 strip "$WORK/build/out/usr/local/bin/pgstow" 2>/dev/null || true
 CACHE=$TOOLS/container
-mkdir -p "$CACHE"
+mkdir -p "$CACHE" "$WORK/tmp"
+# What is unpacked on the way lies beside what comes of it.
+export TMPDIR=$WORK/tmp
 # Two at once would fetch the same files.
 (
     flock 8
@@ -149,18 +151,27 @@ chroot_has() {
     [ -s "$path" ]
 }
 
-# Every program and library finds all that it links to in the image alone.
+# Every program and library finds all that it links to in the image alone. Asked by one shell in the
+# image: there are hundreds of them.
 links() {
-    local image=$1 loader file answer count=0
+    local image=$1 loader files answer
     loader=$(cd "$image" && find usr/lib64 usr/lib -maxdepth 1 -name 'ld-linux-*.so.?' 2>/dev/null | head -n 1) || true
-    while IFS= read -r -d '' file; do
-        [ "$(head -c 4 "$image/$file")" = $'\x7fELF' ] || continue
-        answer=$(env -i "$CHROOT" "$image" "/$loader" --list "/$file" 2>&1) || true
-        case $answer in *'not found'*) die "$file: $(grep 'not found' <<<"$answer")" ;; esac
-        count=$((count + 1))
-    done < <(cd "$image" && find usr opt -type f \( -perm -0100 -o -name '*.so*' \) -print0)
-    [ "$count" -gt 20 ] || die "only $count programs and libraries in $image"
-    echo "$count"
+    mapfile -d '' files < <(
+        cd "$image"
+        find usr opt -type f \( -perm -0100 -o -name '*.so*' \) -print0 | python3 -c '
+import sys
+for name in sys.stdin.read().split("\0")[:-1]:
+    with open(name, "rb") as file:
+        if file.read(4) == b"\x7fELF":
+            print("/" + name, end="\0")'
+    )
+    [ "${#files[@]}" -gt 20 ] || die "only ${#files[@]} programs and libraries in $image"
+    # shellcheck disable=SC2016 # for the shell in the image
+    answer=$(env -i "$CHROOT" "$image" /bin/sh -c 'loader=$1
+        shift
+        for file in "$@"; do echo "$file:" && "$loader" --list "$file"; done; true' _ "/$loader" "${files[@]}" 2>&1)
+    case $answer in *'not found'*) die "$(awk '/^\/.*:$/ { file = $0 } /not found/ { print file $0 }' <<<"$answer")" ;; esac
+    echo "${#files[@]}"
 }
 
 # Runs COMMAND in an image the way an engine does, with the variables in ENVIRONMENT: the engine's

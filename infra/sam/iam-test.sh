@@ -16,7 +16,7 @@ cd "$ROOT"
 
 PGSTOW=${PGSTOW:-$ROOT/target/debug/pgstow}
 [ -x "$PGSTOW" ] || die "no pgstow at $PGSTOW: run cargo build, or set PGSTOW"
-scripts/tools.sh postgres majors aws iac ministack
+scripts/tools.sh postgres majors aws ministack
 
 PLACE=$ROOT/target/sam-iam
 mkdir -p "$PLACE"
@@ -43,4 +43,4 @@ python3 scripts/net.py wait "http://127.0.0.1:$PORT/_ministack/health" 60
 
 "$AWS_VENV/bin/python" infra/sam/iam_test.py --pgstow "$PGSTOW" --pg-bin "$PGSTOW_TEST_PG_BIN_17" \
     --database "$(database_url "$PGSTOW_TEST_PG17_URL" shop)" \
-    --moto "$PGSTOW_TEST_AWS_ENDPOINT" --ministack "http://127.0.0.1:$PORT" --yaml-python "$IAC_VENV/bin/python"
+    --moto "$PGSTOW_TEST_AWS_ENDPOINT" --ministack "http://127.0.0.1:$PORT"

@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import boto3
+import rendered
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -29,7 +29,7 @@ class Account:
         self.root["s3"].create_bucket(Bucket=BUCKET)
         self.root["s3"].put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         self.root["s3"].put_bucket_lifecycle_configuration(
-            Bucket=BUCKET, LifecycleConfiguration=json.loads(rendered(options, "rules", "standard"))
+            Bucket=BUCKET, LifecycleConfiguration=rendered.lifecycle_rules("standard")
         )
         self.root["s3"].put_object(Bucket=BUCKET, Key="elsewhere/object", Body=b"somebody else's")
         secrets = self.root["secretsmanager"]
@@ -37,15 +37,10 @@ class Account:
         self.other_secret = secrets.create_secret(Name="payroll", SecretString="not for us")["ARN"]
         self.topic = self.root["sns"].create_topic(Name="backups")["TopicArn"]
         self.other_topic = self.root["sns"].create_topic(Name="payroll")["TopicArn"]
-        policy = rendered(
-            options,
-            "policy",
-            "BackupRole",
-            f"BackupBucket={BUCKET}",
-            f"DatabaseSecretArn={self.secret}",
-            f"BackupTopic={self.topic}",
+        deployment = rendered.Deployment(
+            BackupBucket=BUCKET, DatabaseSecretArn=self.secret, BackupTopic=self.topic
         )
-        self.policy = json.loads(policy)
+        self.policy = {"Version": "2012-10-17", "Statement": rendered.statements(deployment, "BackupRole")}
 
     def credentials(self, role, without=()):
         """A session of a role with the template's policy, less the statements named."""
@@ -153,13 +148,6 @@ class Account:
         return self.versions[key]
 
 
-def rendered(options, *arguments):
-    script = Path(__file__).with_name("rendered.py")
-    return subprocess.run(
-        [options.yaml_python, script, *arguments], check=True, capture_output=True, text=True
-    ).stdout
-
-
 def expect(holds, what):
     if not holds:
         sys.exit(what)
@@ -184,7 +172,7 @@ MISSING = {
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("pgstow", "pg-bin", "database", "moto", "ministack", "yaml-python"):
+    for name in ("pgstow", "pg-bin", "database", "moto", "ministack"):
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args()
 

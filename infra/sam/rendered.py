@@ -1,15 +1,9 @@
-#!/usr/bin/env python3
 """What template.yaml comes to with given parameters, as far as the tests need it.
 
-    rendered.py presets                                 name and spec of each retention preset
-    rendered.py rules PRESET                            the bucket's lifecycle rules, as S3 has them
-    rendered.py policy ROLE [NAME=VALUE]...             the policy of a role of the template
-    rendered.py check [DOCUMENT]                        what every deployment must hold, whatever its parameters
-
-NAME is a parameter, or a resource whose Ref or ARN (`NAME.Arn`) is to be the given value. The template is parsed as
-YAML and its functions are computed; nothing is guessed from its text.
+The template is parsed as YAML and its functions are computed; nothing is guessed from its text.
 """
 
+import functools
 import json
 import re
 import sys
@@ -49,8 +43,8 @@ EVERYTHING = {
 }
 
 
-class Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms, each read as the long one."""
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """YAML with CloudFormation's short forms, each read as the long one. By the library in C where PyYAML has it."""
 
 
 def short_form(loader, suffix, node):
@@ -68,8 +62,9 @@ def short_form(loader, suffix, node):
 Loader.add_multi_constructor("!", short_form)
 
 
+@functools.cache
 def load():
-    """The parsed template; a key that stands twice would quietly win over the first."""
+    """The parsed template, which nobody changes; a key that stands twice would quietly win over the first."""
     text = TEMPLATE.read_text()
 
     def look(node):
@@ -94,7 +89,7 @@ ABSENT = object()
 
 
 class Deployment:
-    """The template with its parameters filled in."""
+    """The template with its parameters filled in. What is given is a parameter, or a resource whose Ref is to be this."""
 
     def __init__(self, **given):
         self.template = load()
@@ -309,6 +304,7 @@ def check_rest(deployment, expect):
 
 
 def check(document):
+    """What every deployment must hold, whatever its parameters; and the document names all of the template."""
     template = load()
     broken = []
 
@@ -334,28 +330,9 @@ def check(document):
         list(presets(template)) == template["Parameters"]["Retention"]["AllowedValues"],
         "the presets of Mappings and of the parameter Retention differ",
     )
-    if document:
-        text = Path(document).read_text()
-        deployment = Deployment(**EVERYTHING)
-        sids = {one["Sid"] for role in deployment.resources("AWS::IAM::Role") for one in statements(deployment, role)}
-        for name in [*template["Parameters"], *sids, *template["Outputs"]]:
-            expect(f"`{name}`" in text, f"{document} does not name `{name}`")
-    for what in broken:
-        print(f"{TEMPLATE.name}: {what}", file=sys.stderr)
-    return 1 if broken else 0
-
-
-if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["presets"]:
-            for name, spec in presets(load()).items():
-                print(name, spec)
-        case ["rules", preset]:
-            print(json.dumps(lifecycle_rules(preset), indent=2))
-        case ["policy", role, *given]:
-            deployment = Deployment(**dict(one.split("=", 1) for one in given))
-            print(json.dumps({"Version": "2012-10-17", "Statement": statements(deployment, role)}))
-        case ["check", *document] if len(document) < 2:
-            sys.exit(check(*document or [None]))
-        case _:
-            sys.exit(__doc__)
+    text = Path(document).read_text()
+    deployment = Deployment(**EVERYTHING)
+    sids = {one["Sid"] for role in deployment.resources("AWS::IAM::Role") for one in statements(deployment, role)}
+    for name in [*template["Parameters"], *sids, *template["Outputs"]]:
+        expect(f"`{name}`" in text, f"{document} does not name `{name}`")
+    return broken

@@ -6,7 +6,8 @@
 # Each example is applied to a moto server of its own, read back, held against `pgstow retention show`, planned a second time
 # (nothing may change) and destroyed. PGSTOW names the binary (target/debug/pgstow); nothing is built here. Terraform and its
 # AWS provider come from no package registry: where they are absent it says so, and skips. The provider is looked for below
-# /opt, or in PGSTOW_TERRAFORM_MIRROR. All is done in a copy, so that no state is left in the tree.
+# /opt, or in PGSTOW_TERRAFORM_MIRROR. All is done in a copy, so that no state is left in the tree. checkov's rules are
+# another script's: infra/checkov.sh.
 set -euo pipefail
 # Before the environment is cleared of what begins with PG.
 BINARY=${PGSTOW:-}
@@ -32,7 +33,7 @@ if ! command -v terraform >/dev/null || [ -z "$MIRROR" ] || ! compgen -G "$MIRRO
 fi
 [ -x "$PGSTOW" ] || die "$PGSTOW is not there: build it first, or name it in PGSTOW"
 
-scripts/tools.sh aws checkov
+scripts/tools.sh aws
 
 mkdir -p "$ROOT/target"
 WORK=$(mktemp -d "$ROOT/target/terraform.XXXXXX")
@@ -60,6 +61,8 @@ RC
 export TF_CLI_CONFIG_FILE=$WORK/cli.tfrc TF_IN_AUTOMATION=1 TF_INPUT=0 CHECKPOINT_DISABLE=1
 for name in $(compgen -e TF_VAR_; compgen -e TF_CLI_ARGS; compgen -e TF_LOG); do unset "$name"; done
 export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_EC2_METADATA_DISABLED=true
+# Each terraform reads the provider's whole schema and ends: half of its time would go into collecting that again.
+export GOGC=off GOMEMLIMIT=512MiB
 
 # Runs a step whose output matters only if it fails. In the background, because a trap waits for a foreground program to end
 # by itself.
@@ -74,14 +77,38 @@ step() {
     }
 }
 
-# One example, from its init to its destroy. Called in a subshell, in the background.
-example() {
-    local name=$1 compute=$2 retention=$3 port
+# Starts the provider that `terraform init` has chosen for the present folder, for all that follows: a terraform that starts
+# one by itself takes the checksum of its 700 MB first, and `terraform test` starts one a run.
+provider() {
+    local log=$1 file
+    file=$(find -L .terraform/providers -type f -name 'terraform-provider-aws_*' -print -quit)
+    # Started like this, it would write down every call.
+    env -u GOGC -u GOMEMLIMIT TF_LOG_SDK=off TF_LOG_PROVIDER=off "$file" -debug >"$log" 2>&1 </dev/null &
+    for _ in $(seq 300); do
+        TF_REATTACH_PROVIDERS=$(sed -n "s/.*TF_REATTACH_PROVIDERS='\(.*\)'/\1/p" "$log")
+        [ -z "$TF_REATTACH_PROVIDERS" ] || break
+        sleep 0.1
+    done
+    [ -n "$TF_REATTACH_PROVIDERS" ] || {
+        cat "$log" >&2
+        say "the provider does not start: $file"
+        return 1
+    }
+    export TF_REATTACH_PROVIDERS
+}
+
+# In a subshell, in the background: ends what it has started.
+in_background() {
     trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
     trap 'exit 143' TERM
+    "$@"
+}
+
+# One example, from its init to its destroy.
+example() {
+    local name=$1 compute=$2 retention=$3 port=$4
     cd "$WORK/module/examples/$name"
 
-    port=$(python3 "$ROOT/scripts/net.py" ports 1)
     "$AWS_VENV/bin/python" "$MODULE/emulator.py" "$port" >"$WORK/$name.moto" 2>&1 </dev/null &
     export AWS_ENDPOINT_URL=http://127.0.0.1:$port
     # Nothing of the example is changed; this is laid over its provider.
@@ -99,6 +126,7 @@ subnet_ids         = ["subnet-0a"]
 security_group_ids = ["sg-0a"]
 TF
     step "$WORK/$name.init" terraform init -no-color
+    provider "$WORK/$name.provider"
     python3 "$ROOT/scripts/net.py" wait "$AWS_ENDPOINT_URL/moto-api/" 60
     if [ "$compute" = lambda ]; then
         # moto wants the layer to be there; what is in it does not matter here, nor what is in the function.
@@ -142,21 +170,24 @@ mkdir "$WORK/module"
 printf '#!/bin/sh\n' >"$WORK/bootstrap"
 (cd "$WORK" && python3 -m zipfile -c function.zip bootstrap)
 
-(example lambda lambda 30d) &
-STARTED+=($!)
-(example fargate fargate daily=7,weekly=4,monthly=12,yearly=3) &
-STARTED+=($!)
-
-step "$WORK/checkov" "$CHECKOV_VENV/bin/checkov" --skip-download --quiet --compact --framework terraform -d "$WORK/module"
-say "terraform: checkov"
-(
+# The module by itself: valid, and its own tests.
+module() {
     cd "$WORK/module"
     step "$WORK/init" terraform init -no-color
+    provider "$WORK/provider"
     step "$WORK/validate" terraform validate -no-color
     step "$WORK/test" terraform test -no-color
-)
-say "terraform: valid; $(sed -n 's/^Success! \([0-9]* passed\).*/\1/p' "$WORK/test") of the module's own tests, with the refusals"
+    say "terraform: valid; $(sed -n 's/^Success! \([0-9]* passed\).*/\1/p' "$WORK/test") of the module's own tests, with the refusals"
+}
+
+read -ra ports <<<"$(python3 scripts/net.py ports 2)"
+(in_background example lambda lambda 30d "${ports[0]}") &
+STARTED+=($!)
+(in_background example fargate fargate daily=7,weekly=4,monthly=12,yearly=3 "${ports[1]}") &
+STARTED+=($!)
+(in_background module) &
+STARTED+=($!)
 
 failed=
 for pid in "${STARTED[@]}"; do wait "$pid" || failed=1; done
-[ -z "$failed" ] || die "an example failed"
+[ -z "$failed" ] || die "an example or the module failed"

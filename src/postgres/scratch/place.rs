@@ -3,7 +3,6 @@
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -36,7 +35,7 @@ impl Place {
         if too_long(&place.socket()) {
             let short = Path::new(SHORT);
             // The owner of this one may have had another TMPDIR, whose sweep never comes here.
-            let _ = private_folder::sweep_stale(short, SystemTime::now());
+            let _ = private_folder::sweep_stale(short);
             place.short = Some(open(short, identity)?);
         }
         make(&place.socket(), identity)?;
