@@ -102,6 +102,15 @@ impl Settings {
     pub fn load(input: &Input) -> Result<Settings> {
         parse::load(input)
     }
+
+    /// For a run that reads no database: what it does not hold cannot be taken from it.
+    pub fn forget_passwords(&mut self) {
+        self.target = Source::None;
+        if let Source::Direct(info) | Source::Secret { overrides: info, .. } = &mut self.source {
+            info.password = None;
+            info.params.clear();
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
