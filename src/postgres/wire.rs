@@ -121,6 +121,10 @@ impl Wire {
         let mut refused = None;
         loop {
             let (kind, length) = self.header().await?;
+            if kind != b'd' && length > self.end - self.start {
+                // A read is due for it, and no row asks for the moment before it.
+                rows.turn().await?;
+            }
             match kind {
                 b'd' => self.copy_data(length, rows).await?,
                 b'C' => {
@@ -367,6 +371,7 @@ mod tests {
     struct Heard {
         text: Vec<u8>,
         ends: Vec<(usize, u64)>,
+        turns: usize,
     }
 
     impl Rows for Heard {
@@ -377,6 +382,7 @@ mod tests {
             self.ends.push((self.text.len(), rows));
         }
         async fn turn(&mut self) -> Result<()> {
+            self.turns += 1;
             Ok(())
         }
     }
@@ -424,6 +430,18 @@ mod tests {
             assert_eq!(heard.text.len(), 4 + long.len(), "cut {cut}");
             assert_eq!(heard.ends, [(4 + long.len(), 2), (4 + long.len(), 0)]);
         }
+    }
+
+    #[tokio::test]
+    async fn between_two_reads_is_a_turn_whatever_is_cut() {
+        // Rows that fit into the buffer, and notices that never do.
+        let notice = vec![b'x'; READ - 100];
+        let pair = [message(b'd', &[b'r'; 200]), message(b'N', &notice)].concat();
+        let said = [pair.repeat(20), message(b'Z', b"T")].concat();
+        let mut heard = Heard::default();
+        wire(&said, 64 << 10, 1).copy(b"COPY", &mut heard).await.unwrap();
+        assert_eq!(heard.text.len(), 20 * 200);
+        assert!(heard.turns >= said.len() / READ, "{} turns", heard.turns);
     }
 
     #[tokio::test]
