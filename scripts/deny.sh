@@ -41,8 +41,8 @@ advisories() {
 check cargo fetch --locked
 check "$DENY/cargo-deny" --frozen check -D warnings licenses bans sources
 check "$DENY/cargo-shear" --frozen --deny-warnings
-# A workspace of its own, without a lock in git: with ours it has nothing to choose but the fuzzer's library.
-[ -e fuzz/Cargo.lock ] || cp Cargo.lock fuzz/
-check "$DENY/cargo-shear" --deny-warnings fuzz
+# A workspace of its own, whose lock has to follow ours: cargo update --workspace --manifest-path fuzz/Cargo.toml
+check cargo fetch --locked --manifest-path fuzz/Cargo.toml
+check "$DENY/cargo-shear" --frozen --deny-warnings fuzz
 advisories
 say "dependencies: licences, sources and versions are as in deny.toml, none is unused; $ADVISORIES"

