@@ -155,7 +155,7 @@ async fn a_database_may_lie_on_another_disk_but_no_link_leads_out_of_the_store()
         let error = upload(store, "elsewhere/x", &pattern(10)).await.unwrap_err();
         assert!(error.message().contains("symbolic link"), "{error}");
     }
-    assert_eq!(tree(around.path()).len(), 2);
+    assert_eq!(fs::read_dir(around.path()).unwrap().count(), 2);
     unbind(&shop);
 }
 
