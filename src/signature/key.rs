@@ -107,7 +107,7 @@ impl PublicKey {
         let (id, key) = bytes[2..]
             .split_first_chunk::<8>()
             .filter(|(_, key)| key.len() == length)
-            .ok_or("it is cut")?;
+            .ok_or("it is no whole public key; a secret one is for BACKUP_SIGN_KEY alone")?;
         Ok(Self::new(KeyId(*id), algorithm, key))
     }
 

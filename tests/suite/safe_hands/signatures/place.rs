@@ -143,10 +143,8 @@ impl Signed {
         assert!(restored["signed_by"].is_string(), "{restored}");
         assert_eq!(target.sql("SELECT count(*) FROM goods"), "500");
         let file = self.site.path().join("downloaded");
-        succeed(
-            self.trusting(keys, &["download", self.id(), "--force", "-o"])
-                .arg(&file),
-        );
+        let mut download = self.trusting(keys, &["download", self.id(), "--force"]);
+        succeed(download.arg("-o").arg(&file));
     }
 
     /// Stock minisign on a file of the backup.
