@@ -37,10 +37,10 @@ report() {
     local target=$1 status=$2 log=$PLACE/$1.log found
     if [ "$status" = 0 ]; then
         say "$(awk -v target="$target" '
-            / INITED / { first = $4 }
+            /INITED cov: / { first = $4 }
             / cov: / { last = $4 }
             /number_of_executed_units/ { runs = $2 }
-            END { printf "  %-10s %9d inputs, %d edges of the code reached, %d of them by the kept inputs", target, runs, last, first }
+            END { printf "  %-10s %9d inputs, %d edges of the code reached, %d at the start", target, runs, last, first }
         ' "$log")"
         return
     fi
