@@ -76,11 +76,17 @@ pub struct Screen {
 enum State {
     Ground,
     Word,
-    /// Digits and what sticks to them.
     Number,
+    /// Behind the `e` of a number.
+    Exponent {
+        signed: bool,
+    },
+    ExponentDigits,
     Minus,
     Slash,
     Colon,
+    /// Behind a colon: a variable to psql, which has no such one, and a word to the server.
+    Variable,
     LineComment,
     Comment {
         depth: u32,
@@ -137,7 +143,7 @@ fn in_word(byte: u8) -> bool {
 }
 
 fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c)
 }
 
 impl Default for Screen {
@@ -209,13 +215,27 @@ impl Screen {
                 length
             }
             State::Number => {
-                let glued = |byte: &&u8| (in_word(**byte) && **byte != b'$') || **byte == b'.';
-                let length = rest.iter().take_while(glued).count();
-                if let Some(next) = rest.get(length) {
-                    if matches!(next, b'\'' | b'"' | b'$') {
-                        return Err("has a number that sticks to quotes, which versions read in two ways".into());
+                let digits = rest.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.');
+                let length = digits.count();
+                match rest.get(length) {
+                    None => {}
+                    Some(b'e' | b'E') => {
+                        self.state = State::Exponent { signed: false };
+                        return Ok(length + 1);
                     }
-                    self.back(b'0');
+                    Some(next) => self.number_ends(*next)?,
+                }
+                length
+            }
+            State::Exponent { signed: false } if matches!(byte, b'+' | b'-') => {
+                self.go(State::Exponent { signed: true })
+            }
+            State::Exponent { .. } if byte.is_ascii_digit() => self.go(State::ExponentDigits),
+            State::Exponent { .. } => return Err(GLUED.into()),
+            State::ExponentDigits => {
+                let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                if let Some(next) = rest.get(length) {
+                    self.number_ends(*next)?;
                 }
                 length
             }
@@ -227,6 +247,16 @@ impl Screen {
                 0
             }
             State::Colon => self.colon(byte)?,
+            State::Variable => {
+                let length = rest.iter().take_while(|byte| in_word(**byte) && **byte != b'$').count();
+                if let Some(next) = rest.get(length) {
+                    if matches!(next, b'\'' | b'"' | b'$' | b'&') {
+                        return Err("has quotes behind a colon, which psql and the server read in two ways".into());
+                    }
+                    self.back(b'a');
+                }
+                length
+            }
             State::LineComment => {
                 let end = skip(memchr2(b'\n', b'\r', rest));
                 if end < rest.len() {
@@ -326,6 +356,7 @@ impl Screen {
         }
         match byte {
             _ if is_space(byte) => {}
+            0x0b => return Err("has a vertical tab, which versions read in two ways".into()),
             b'\'' => {
                 if self.statement.behind_text {
                     return Err("continues a text in other quotes, which psql and the server read in two ways".into());
@@ -384,6 +415,15 @@ impl Screen {
         Ok(())
     }
 
+    /// Versions differ in what they make of a number that sticks to something else.
+    fn number_ends(&mut self, next: u8) -> Seen {
+        if in_word(next) || matches!(next, b'\'' | b'"') {
+            return Err(GLUED.into());
+        }
+        self.back(b'0');
+        Ok(())
+    }
+
     /// A bare word has ended, before this byte.
     fn word(&mut self, next: u8) -> Seen {
         let prefix = |letters: &[u8]| self.token.len() == 1 && letters.contains(&self.token[0]);
@@ -415,6 +455,7 @@ impl Screen {
             b'"' => self.begin(State::Name { colon: true }),
             _ if byte.is_ascii_uppercase() => return Err("asks for a variable of psql's".into()),
             b':' | b'=' => self.back(byte),
+            _ if begins_word(byte) || byte.is_ascii_digit() => self.state = State::Variable,
             _ => {
                 self.back(b':');
                 return Ok(0);
@@ -628,6 +669,8 @@ impl Screen {
         Ok(())
     }
 }
+
+const GLUED: &str = "has a number that sticks to something else, which versions read in two ways";
 
 fn newlines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
