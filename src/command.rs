@@ -105,6 +105,8 @@ pub struct RestoreRequest {
     pub clean: bool,
     /// Roles first.
     pub globals: bool,
+    /// Those roles with the power over the server that they have in the backup.
+    pub globals_privileged: bool,
     pub no_owner: bool,
     pub no_privileges: bool,
     pub no_tablespaces: bool,

@@ -18,7 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::quoting::identifier;
 use crate::postgres::{
-    Contents, Dump, DumpOrder, Programs, Psql, RestoreProgram, Scope, ScratchServer, ServerPrograms, Session,
+    Contents, Dump, DumpOrder, Programs, Psql, RestoreProgram, ScratchServer, ServerPrograms, Session, Trust,
 };
 use crate::private_folder::{PrivateFolder, sweep_stale};
 use crate::progress::Observer;
@@ -178,12 +178,16 @@ impl Ground {
             }),
             None => {
                 let sql = restore::globals::read(&*located.store, manifest).await?;
-                for note in restore::globals::apply(cluster, &sql, Scope::WithoutTablespaces).await? {
-                    not_proved.push(LeftOut {
-                        what: "roles".into(),
-                        why: note,
-                    });
-                }
+                let plan = restore::globals::plan(cluster, &sql, Trust::Throwaway).await?;
+                let left_out = plan.left_out.iter();
+                let left_out = left_out
+                    .map(|one| format!("{}: {}", one.what, one.why))
+                    .collect::<Vec<_>>();
+                let notes = cluster.apply_globals(&plan).await?.notes;
+                not_proved.extend(left_out.into_iter().chain(notes).map(|why| LeftOut {
+                    what: "roles".into(),
+                    why,
+                }));
             }
         }
         let there = cluster.survey_target().await?.roles;
@@ -454,7 +458,12 @@ async fn script(job: &Job<'_>, located: &Located, ground: &Ground, report: &mut 
         what: "rows".into(),
         why: "a plain dump's manifest says nothing of its tables".into(),
     });
-    match restore::script::run(&place, &located.store, &located.manifest).await {
+    let run = async {
+        let checked = restore::script::check(&located.store, &located.manifest, job.observer).await?;
+        let run = restore::script::run(&place, &Arc::new(checked)).await;
+        run.map_err(|failed| failed.error)
+    };
+    match run.await {
         Ok(()) => Ok(()),
         Err(error) if matches!(error.code(), Code::RestoreErr | Code::Integrity) => {
             let file = located.manifest.files.get(role::SQL).map_or("", |file| &file.name);

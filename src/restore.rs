@@ -23,7 +23,7 @@ use crate::catalog::{self, Demand, Located};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
-use crate::postgres::{self, Passfile, Psql, RestoreProgram, Scope};
+use crate::postgres::{self, GlobalsPlan, Passfile, Psql, RestoreProgram, Trust};
 use crate::private_folder::{PrivateFolder, sweep_stale};
 use crate::progress::Observer;
 use crate::report::human_bytes;
@@ -78,14 +78,14 @@ struct Prepared {
     located: Located,
     source: Source,
     target: Target,
-    globals: Option<bytes::Bytes>,
+    globals: Option<GlobalsPlan>,
     warnings: Vec<String>,
 }
 
 enum Source {
     Archive(Box<Archive>),
     /// A plain dump, for psql.
-    Script(Psql),
+    Script(Psql, Arc<script::Checked>),
 }
 
 struct Archive {
@@ -114,13 +114,22 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     let target = job.stop.or_stop(ready::reach(job, request)).await?;
     target.check(manifest, request)?;
     let source = if manifest.files.contains_key(role::SQL) {
-        Source::Script(script::psql(&target, request, postgres).await?)
+        let psql = script::psql(&target, request, postgres).await?;
+        job.observer.phase("checking the script");
+        let checked = script::check(&located.store, manifest, job.observer);
+        Source::Script(psql, Arc::new(job.stop.or_stop(checked).await?))
     } else {
         Source::Archive(Box::new(archive(job, request, &located, &target).await?))
     };
     let globals = if request.globals {
-        let globals = globals::read(&*located.store, manifest);
-        Some(job.stop.or_stop(globals).await?)
+        let sql = job.stop.or_stop(globals::read(&*located.store, manifest)).await?;
+        let trust = if request.globals_privileged {
+            Trust::Privileged
+        } else {
+            Trust::Roles
+        };
+        let plan = globals::plan(&target.session, &sql, trust);
+        Some(job.stop.or_stop(plan).await?)
     } else {
         None
     };
@@ -138,6 +147,12 @@ fn check_request(request: &RestoreRequest) -> Result<()> {
         return Err(
             Error::config("--data-only loads rows into tables that are there: it needs --table")
                 .hint("name each table with --table SCHEMA.TABLE, or leave --data-only out"),
+        );
+    }
+    if request.globals_privileged && !request.globals {
+        return Err(
+            Error::config("--globals-privileged says how roles are made, and without --globals none are")
+                .hint("give --globals too, or leave --globals-privileged out"),
         );
     }
     if request.create && (!request.tables.is_empty() || request.data_only) {
@@ -216,11 +231,7 @@ async fn carry_out(
         job.observer.phase("making roles");
         let notes = job
             .stop
-            .or_stop(globals::apply(
-                &prepared.target.session,
-                globals,
-                Scope::WithoutTablespaces,
-            ))
+            .or_stop(globals::apply(&prepared.target.session, globals))
             .await?;
         prepared.warnings.extend(notes);
     }
@@ -233,8 +244,7 @@ async fn carry_out(
     let passfile = Passfile::within(&folder, &prepared.target.info)?;
     let info = &prepared.target.info;
     match &prepared.source {
-        Source::Script(psql) => {
-            state.set(Stage::Running);
+        Source::Script(psql, checked) => {
             job.observer.phase("running the script");
             let place = script::Place {
                 psql,
@@ -244,7 +254,10 @@ async fn carry_out(
                 stop: job.stop,
                 observer: job.observer,
             };
-            script::run(&place, &prepared.located.store, &prepared.located.manifest).await?;
+            if let Err(failed) = script::run(&place, checked).await {
+                state.set(Stage::Running { end: failed.end });
+                return Err(failed.error);
+            }
         }
         Source::Archive(archive) => {
             let loader = Loader {
@@ -351,7 +364,7 @@ impl Source {
     fn items(&self) -> &[Item] {
         match self {
             Source::Archive(archive) => &archive.items,
-            Source::Script(_) => &[],
+            Source::Script(..) => &[],
         }
     }
 }
@@ -395,6 +408,7 @@ impl Prepared {
             report.finishing = archive.plan.after.len();
             report.left_out.clone_from(&archive.plan.left_out);
         }
+        report.left_out.extend(self.globals.iter().flat_map(globals::left_out));
         report
     }
 
@@ -403,8 +417,8 @@ impl Prepared {
         let mut report = self.report(job, request, "planned");
         let name = self.target.name();
         let mut step = |text: String| report.steps.push(text);
-        if request.globals {
-            step("make the backup's roles, as far as they are not there".into());
+        for statement in self.globals.iter().flat_map(GlobalsPlan::steps) {
+            step(statement);
         }
         if request.create {
             if self.target.exists {
@@ -413,7 +427,7 @@ impl Prepared {
             step(format!("make the database {name}"));
         }
         match &self.source {
-            Source::Script(psql) => step(format!("run the script with psql {} in one transaction", psql.version)),
+            Source::Script(psql, _) => step(format!("run the script with psql {} in one transaction", psql.version)),
             Source::Archive(archive) => {
                 let plan = &archive.plan;
                 for statement in &plan.drops {

@@ -169,6 +169,8 @@ fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<Resto
         create: switch(event, "create")?,
         clean: switch(event, "clean")?,
         globals: switch(event, "globals")?,
+        // An event comes from further away than a command line.
+        globals_privileged: false,
         no_owner: switch(event, "no_owner")?,
         no_privileges: switch(event, "no_privileges")?,
         no_tablespaces: switch(event, "no_tablespaces")?,

@@ -1,32 +1,57 @@
 //! psql at work: a plain dump is a script for it.
+//!
+//! psql obeys commands of its own in a script, so it gets one only after [`Screen`] has looked it
+//! through, and in its restricted mode, whose key is ours alone. The transaction is ours too, and
+//! its number tells afterwards what has become of it.
+
+mod screen;
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment, quoted};
 use super::passfile::way;
 use super::restoring::without_values;
-use super::{ConnectionInfo, Passfile, Psql, Redactor};
+use super::{ConnectionInfo, Passfile, Psql, Redactor, Session};
 use crate::error::{Code, Error, Result};
 use crate::settings;
+
+pub use screen::{Edit, Refused, Screen};
+
+/// Lines that psql gets before the script's first.
+const LINES_BEFORE: u64 = 7;
+/// What psql says in one line, at most.
+const ANSWER: u64 = 256;
+/// How long a transaction may take to end when its client is gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running psql, which stops at the first error. Dropping it kills it; it never outlives us.
 #[derive(Debug)]
 pub struct Script {
     child: Child,
+    key: String,
+}
+
+/// What has become of the script's transaction, as the server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionEnd {
+    RolledBack,
+    /// Its work is there to stay.
+    Committed,
+    Unknown,
 }
 
 impl Script {
-    /// What is written into [`Script::take_stdin`] is run on the database of `info`, in one
-    /// transaction if that is wanted: then all of it is done or nothing.
+    /// Connects to the database of `info` and waits for what [`ScriptInput`] gives it.
     pub fn start(
         program: &Psql,
         info: &ConnectionInfo,
         passfile: Option<&Passfile>,
         settings: &settings::Postgres,
-        single_transaction: bool,
     ) -> Result<Script> {
-        let mut arguments: Vec<OsString> = vec![
+        let arguments: Vec<OsString> = vec![
             "--no-psqlrc".into(),
             "--quiet".into(),
             "--set=ON_ERROR_STOP=1".into(),
@@ -36,9 +61,9 @@ impl Script {
             "--file=-".into(),
             format!("--dbname={}", way(info, passfile, program.major)?.to_conninfo()).into(),
         ];
-        if single_transaction {
-            arguments.push("--single-transaction".into());
-        }
+        let failed =
+            |error| Error::new(Code::RestoreErr, format!("cannot start {}", program.path.display())).source(error);
+        let key = random_key().map_err(failed)?;
         let child = Child::start(Order {
             program: &program.path,
             arguments,
@@ -49,17 +74,17 @@ impl Script {
                 ..Special::default()
             },
         })
-        .map_err(|error| {
-            Error::new(Code::RestoreErr, format!("cannot start {}", program.path.display())).source(error)
-        })?;
-        Ok(Script { child })
+        .map_err(failed)?;
+        Ok(Script { child, key })
     }
 
-    /// The script's way in, once, for a blocking writer in a thread of its own; dropping it is the
-    /// script's end. When psql is gone, writing is an error (`BrokenPipe`), and [`Script::wait`]
-    /// says why it went.
-    pub fn take_stdin(&mut self) -> Option<File> {
-        self.child.take_stdin()
+    /// The script's way in, once, for a blocking writer in a thread of its own.
+    pub fn take_input(&mut self) -> Option<ScriptInput> {
+        Some(ScriptInput {
+            stdin: self.child.take_stdin()?,
+            stdout: BufReader::new(self.child.take_stdout()?),
+            key: self.key.clone(),
+        })
     }
 
     /// Waits for the end and judges it; may be asked again.
@@ -70,6 +95,104 @@ impl Script {
     /// Ends it in order, or else by force; returns when it is gone.
     pub async fn stop(&self) {
         self.child.stop().await;
+    }
+}
+
+/// What is written into it is run, statement by statement, in one transaction: [`ScriptInput::begin`]
+/// comes before, [`ScriptInput::commit`] behind. When psql is gone, each is an error (`BrokenPipe`),
+/// and [`Script::wait`] says why it went. Dropped without `commit`, nothing is done.
+#[derive(Debug)]
+pub struct ScriptInput {
+    stdin: File,
+    stdout: BufReader<File>,
+    key: String,
+}
+
+impl Write for ScriptInput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stdin.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stdin.flush()
+    }
+}
+
+impl ScriptInput {
+    /// Begins the transaction, and gives its number. Afterwards psql obeys none of its commands.
+    ///
+    /// The search path comes first, so that no name here means what a database's owner wants.
+    pub fn begin(&mut self) -> io::Result<i64> {
+        write!(
+            self.stdin,
+            "SELECT pg_catalog.set_config('search_path', '', false);\n\
+             SET standard_conforming_strings = on;\n\
+             BEGIN READ WRITE;\n\
+             SELECT pg_catalog.txid_current() AS pgstow \\gset\n\
+             \\echo :pgstow\n\
+             \\unset pgstow\n\
+             \\restrict {}\n",
+            self.key
+        )?;
+        let mut line = String::new();
+        Read::by_ref(&mut self.stdout).take(ANSWER).read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let number = line.trim_end().parse();
+        number.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "psql does not tell its transaction"))
+    }
+
+    /// Commits the transaction, if it is still the one with this number, and waits for psql's word
+    /// that all was done.
+    pub fn commit(mut self, transaction: i64) -> io::Result<()> {
+        write!(
+            self.stdin,
+            "\nSELECT pg_catalog.int4div(1, CASE WHEN pg_catalog.txid_current() OPERATOR(pg_catalog.=) {transaction} \
+             THEN 1 ELSE 0 END);\n\
+             COMMIT;\n\
+             \\unrestrict {0}\n\
+             \\echo {0}\n",
+            self.key
+        )?;
+        drop(self.stdin);
+        let mut line = String::new();
+        self.stdout.take(ANSWER).read_line(&mut line)?;
+        if line.trim_end() == self.key {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+}
+
+/// Nothing in a script can know it.
+fn random_key() -> io::Result<String> {
+    let mut random = [0_u8; 32];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(hex::encode(random))
+}
+
+/// Asks the server, in a session of its own, what has become of a transaction whose client is gone.
+pub async fn transaction_end(info: &ConnectionInfo, settings: &settings::Postgres, number: i64) -> TransactionEnd {
+    let asking = async {
+        let session = Session::connect(info, settings).await.ok()?;
+        loop {
+            let row = session
+                .client
+                .query_one("SELECT pg_catalog.txid_status($1)", &[&number])
+                .await;
+            match row.ok()?.try_get::<_, Option<String>>(0).ok()?.as_deref() {
+                Some("committed") => return Some(TransactionEnd::Committed),
+                Some("aborted") => return Some(TransactionEnd::RolledBack),
+                Some(_) => tokio::time::sleep(PATIENCE / 50).await,
+                None => return None,
+            }
+        }
+    };
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(Some(end)) => end,
+        _ => TransactionEnd::Unknown,
     }
 }
 
@@ -104,10 +227,20 @@ fn telling(stderr: &str) -> String {
         let details = ["DETAIL: ", "HINT: ", "CONTEXT: "];
         details.iter().any(|start| line.starts_with(start))
     });
-    let words: Vec<String> = std::iter::once(lines[at].to_owned())
+    let words: Vec<String> = std::iter::once(in_the_script(lines[at]))
         .chain(details.map(|line| without_values(line)))
         .collect();
     quoted(&words.join(" | "))
+}
+
+/// psql counts the lines of its input: those of the script are fewer.
+fn in_the_script(line: &str) -> String {
+    let numbered = line.strip_prefix("psql:<stdin>:").and_then(|rest| rest.split_once(':'));
+    let number = numbered.and_then(|(number, _)| number.parse::<u64>().ok());
+    match (numbered, number.and_then(|number| number.checked_sub(LINES_BEFORE))) {
+        (Some((_, words)), Some(number)) if number > 0 => format!("line {number} of the script:{words}"),
+        _ => line.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +255,7 @@ mod tests {
         );
         assert_eq!(
             words,
-            "psql:<stdin>:9: ERROR:  duplicate key | DETAIL:  Key (a)=(…) already exists. | CONTEXT:  COPY t, line 1"
+            "line 2 of the script: ERROR:  duplicate key | DETAIL:  Key (a)=(…) already exists. | CONTEXT:  COPY t, line 1"
         );
         assert_eq!(telling("no psql at all\n"), "no psql at all");
     }

@@ -3,7 +3,7 @@
 mod creating;
 mod failing;
 mod parts;
-mod place;
+pub mod place;
 mod plain;
 mod refusals;
 mod sizes;

@@ -1,9 +1,12 @@
 //! Hostile databases, hostile stores, hostile networks: each attack as it was made, and what comes of it.
 
 mod files;
+mod forging;
 mod future;
+mod globals;
 mod logins;
 mod outputs;
+mod scripts;
 mod sessions;
 mod signatures;
 mod statements;

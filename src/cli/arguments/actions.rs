@@ -217,6 +217,9 @@ pub(super) enum Action {
         /// Make the backup's roles first, as far as they are not there
         #[arg(long)]
         globals: bool,
+        /// With --globals: also SUPERUSER, CREATEROLE, REPLICATION, BYPASSRLS, and memberships in roles that are there
+        #[arg(long)]
+        globals_privileged: bool,
         /// Leave ownership to the role that restores
         #[arg(long)]
         no_owner: bool,

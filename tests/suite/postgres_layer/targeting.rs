@@ -1,7 +1,7 @@
 //! What a restore asks of its target, and does to it by itself.
 
 use pgstow::error::Code;
-use pgstow::postgres::{Named, Scope, ScratchServer, ServerPrograms, Session, statements};
+use pgstow::postgres::{Named, Omitted, Scope, ScratchServer, ServerPrograms, Session, Trust, statements};
 
 use crate::postgres_layer::place::{client, connect, database, role, settings, superuser};
 
@@ -187,6 +187,7 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
         "CREATE ROLE team NOINHERIT; GRANT team TO \"it's; \"\"Ada\"\"\" WITH ADMIN OPTION",
         "ALTER ROLE team SET work_mem TO '8MB'; COMMENT ON ROLE team IS 'it''s; --'",
         "ALTER ROLE team IN DATABASE postgres SET statement_timeout TO '5s'",
+        "CREATE ROLE kept LOGIN; ALTER ROLE kept SET work_mem TO '1MB'",
     ] {
         there.batch_execute(statement).await.unwrap();
     }
@@ -201,21 +202,28 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
     let mut sql = globals_of(&source, 15).await;
     source.stop().await.unwrap();
     sql.extend_from_slice(
-        b"ALTER ROLE postgres WITH NOSUPERUSER NOLOGIN;\nALTER ROLE team IN DATABASE gone SET a.b TO 'x';\n",
+        b"ALTER ROLE postgres WITH NOSUPERUSER NOLOGIN;\nALTER ROLE team IN DATABASE gone SET work_mem TO '9MB';\n",
     );
     // As it comes from a database in another encoding.
     sql.extend_from_slice(b"SET client_encoding = 'LATIN1';\nCREATE ROLE \"caf\xe9\";\n");
 
     let target = scratch(17, temp.path()).await;
     let here = socket_client(&target).await;
-    here.batch_execute("CREATE ROLE team").await.unwrap();
+    here.batch_execute("CREATE ROLE kept").await.unwrap();
     let session = Session::connect(target.info(), &settings(17)).await.unwrap();
     let split = statements(&sql);
-    let applied = session.apply_globals(&split, Scope::WithoutTablespaces).await.unwrap();
-    assert_eq!(applied.existing, 2, "postgres and team: {applied:?}");
+    let plan = session
+        .plan_globals(&split, Scope::WithoutTablespaces, Trust::Roles)
+        .await
+        .unwrap();
+    let what = |omitted: &[Omitted]| omitted.iter().map(|one| one.what.clone()).collect::<Vec<_>>();
+    assert_eq!(what(&plan.kept), ["ALTER ROLE kept SET work_mem TO…"]);
+    assert!(plan.left_out.is_empty(), "{plan:?}");
+    let applied = session.apply_globals(&plan).await.unwrap();
+    assert_eq!(applied.existing, 2, "postgres and kept: {applied:?}");
     assert_eq!(applied.notes.len(), 1, "{applied:?}");
     assert!(
-        applied.notes[0].starts_with("ALTER ROLE team IN DATABASE gone SET a.b TO…: "),
+        applied.notes[0].starts_with("ALTER ROLE \"team\" IN DATABASE \"gone\" SET \"work_mem\" TO…: "),
         "{applied:?}"
     );
     let row = here
@@ -226,7 +234,8 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
                     (SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = 'team'),
                     (SELECT count(*) FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
                      WHERE r.rolname = 'team' AND m.admin_option),
-                    (SELECT count(*) FROM pg_db_role_setting), (SELECT count(*) FROM pg_roles WHERE rolname = 'café')",
+                    (SELECT count(*) FROM pg_db_role_setting), (SELECT count(*) FROM pg_roles WHERE rolname = 'café'),
+                    (SELECT rolcanlogin FROM pg_roles WHERE rolname = 'kept')",
             &[],
         )
         .await
@@ -240,9 +249,15 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
         (row.get::<_, i64>(5), row.get::<_, i64>(6), row.get::<_, i64>(7)),
         (1, 1, 1)
     );
+    assert!(!row.get::<_, bool>(8), "what was there stays as it was");
     // Once more, nothing is new; and where tablespaces are wanted, their statements are run.
-    let again = session.apply_globals(&split, Scope::Everything).await.unwrap();
-    assert!(again.existing >= 4, "{again:?}");
+    let plan = session
+        .plan_globals(&split, Scope::Everything, Trust::Roles)
+        .await
+        .unwrap();
+    assert_eq!(what(&plan.left_out), ["GRANT ALL ON TABLESPACE fast TO team"]);
+    let again = session.apply_globals(&plan).await.unwrap();
+    assert!(again.existing >= 5 && again.done == 1, "{again:?}");
     let there: i64 = here
         .query_one("SELECT count(*) FROM pg_tablespace", &[])
         .await
