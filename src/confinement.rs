@@ -8,8 +8,8 @@ mod identity;
 mod keeper;
 mod kernel;
 
-use std::fmt;
 use std::ffi::{CString, OsStr, OsString, c_char};
+use std::fmt;
 use std::io::{Error, Result};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -300,9 +300,8 @@ impl Program {
             variable.push(value);
             variables.push(text(&variable)?);
         }
-        let list = |texts: &[CString]| -> Vec<usize> {
-            texts.iter().map(|text| text.as_ptr() as usize).chain([0]).collect()
-        };
+        let list =
+            |texts: &[CString]| -> Vec<usize> { texts.iter().map(|text| text.as_ptr() as usize).chain([0]).collect() };
         Ok(Program {
             argument_list: list(&all),
             environment_list: list(&variables),

@@ -20,9 +20,7 @@ use crate::archive::{self, ArchiveError, BlockContent, BlockKind, Blocks, Head, 
 use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::{
-    Contents, Dump, DumpOrder, Lacking, Programs, Psql, ScratchServer, ServerPrograms, Session,
-};
+use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, Psql, ScratchServer, ServerPrograms, Session};
 use crate::private_folder::sweep_stale;
 use crate::progress::Observer;
 use crate::report::human_bytes;
@@ -177,7 +175,7 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
     let again = dump(job, cluster.reader(&ground, &items)).await?;
     job.observer.phase("comparing");
     compare_data(located, &stored, &again, &excluded, &mut report).await?;
-    let comparison = definitions::compare(&items, &excluded, &again.items);
+    let comparison = definitions::compare(&items, &excluded, &again.items, cluster.superusers_name());
     report.sequences = comparison.sequences;
     report.definitions = comparison.equal;
     let comparable = manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
@@ -388,7 +386,13 @@ async fn unordered(located: &Located, stored: &Arc<StoredArchive>, blocks: &[usi
 
 /// What a role that is no superuser was refused. The server and pg_restore say so in words alone.
 fn wants_superuser(error: &Error) -> bool {
-    const WORDS: [&str; 5] = ["permission denied", "must be ", "must have ", "superuser", "Only roles with"];
+    const WORDS: [&str; 5] = [
+        "permission denied",
+        "must be ",
+        "must have ",
+        "superuser",
+        "Only roles with",
+    ];
     let message = error.message();
     error.code() == Code::RestoreErr && WORDS.iter().any(|words| message.contains(words))
 }

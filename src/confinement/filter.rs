@@ -12,7 +12,7 @@ use super::Program;
 pub(crate) enum Sockets {
     /// It is talked to, on sockets of this machine; it calls nobody.
     Answers,
-    /// It may call a server on this machine.
+    /// It may call a server on this machine, as psql does.
     Calls,
 }
 
@@ -147,7 +147,9 @@ pub(super) fn build(sockets: Sockets, only: Option<&Program>) -> Vec<libc::sock_
     if let Some(program) = only {
         let (path, arguments, environment) = program.addresses();
         let addresses = [path as u64, arguments as u64, environment as u64];
-        let places = (0..).zip(addresses).flat_map(|(place, address)| exactly(place, address, libc::EACCES));
+        let places = (0..)
+            .zip(addresses)
+            .flat_map(|(place, address)| exactly(place, address, libc::EACCES));
         filter.call(libc::SYS_execve, places.chain([ALLOW]).collect());
     }
     filter.done()
@@ -174,7 +176,10 @@ const fn jump(code: u32, k: u32, when: u8, otherwise: u8) -> libc::sock_filter {
 }
 
 const fn answer(error: i32) -> libc::sock_filter {
-    statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | (error as u32 & 0xffff))
+    statement(
+        libc::BPF_RET | libc::BPF_K,
+        libc::SECCOMP_RET_ERRNO | (error as u32 & 0xffff),
+    )
 }
 
 const fn load(offset: u32) -> libc::sock_filter {
@@ -231,7 +236,8 @@ impl Filter {
     /// The numbers below are those of one architecture. A program that calls in another way does not go on.
     fn only_our_architecture(&mut self) {
         let end = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_KILL_PROCESS);
-        self.0.extend([load(ARCH), jump(EQUAL, ARCHITECTURE, 1, 0), end, load(NUMBER)]);
+        self.0
+            .extend([load(ARCH), jump(EQUAL, ARCHITECTURE, 1, 0), end, load(NUMBER)]);
     }
 
     /// That holds for the second set of numbers of x86 as well, which are far above.

@@ -89,7 +89,11 @@ impl Folders {
         // SAFETY: it was just made, and belongs to nobody else.
         let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset) };
         let folders = Folders { ruleset };
-        for path in READABLE.iter().map(Path::new).chain(readable.iter().map(PathBuf::as_path)) {
+        for path in READABLE
+            .iter()
+            .map(Path::new)
+            .chain(readable.iter().map(PathBuf::as_path))
+        {
             folders.allow(path, READ & files)?;
         }
         for path in DEVICES.map(Path::new) {

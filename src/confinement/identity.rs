@@ -76,7 +76,8 @@ fn random() -> Option<u32> {
 /// Whether a line of `/etc/passwd` or `/etc/group` has this number in this field.
 fn names(text: &str, field: usize, number: u32) -> bool {
     let number = number.to_string();
-    text.lines().any(|line| line.split(':').nth(field) == Some(number.as_str()))
+    text.lines()
+        .any(|line| line.split(':').nth(field) == Some(number.as_str()))
 }
 
 fn runs(uid: u32) -> bool {

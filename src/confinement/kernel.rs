@@ -157,14 +157,23 @@ pub(super) fn no_core() -> Result<()> {
 #[allow(unsafe_code)]
 pub(super) fn set_filter(filter: &[libc::sock_filter]) -> Result<()> {
     let program = libc::sock_fprog {
-        len: filter.len().try_into().map_err(|_| Error::other("the filter is too long"))?,
+        len: filter
+            .len()
+            .try_into()
+            .map_err(|_| Error::other("the filter is too long"))?,
         filter: filter.as_ptr().cast_mut(),
     };
     // By its older name: some systems that filter calls themselves know only that one.
     // SAFETY: the kernel copies the program, which outlives the call, and does not change it.
     let set = unsafe {
         let mode: c_ulong = libc::SECCOMP_MODE_FILTER.into();
-        libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, 0 as c_ulong, 0 as c_ulong)
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            mode,
+            &raw const program,
+            0 as c_ulong,
+            0 as c_ulong,
+        )
     };
     checked(set.into()).map(|_| ())
 }
@@ -175,7 +184,12 @@ pub(super) fn landlock_version() -> Option<u32> {
     const VERSION: u32 = 1;
     // SAFETY: with this flag it takes no attributes.
     let version = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION)
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            VERSION,
+        )
     };
     u32::try_from(version).ok().filter(|version| *version > 0)
 }
@@ -199,7 +213,12 @@ pub(super) fn landlock_ruleset(handled: &Handled, bytes: usize) -> Result<RawFd>
     // SAFETY: the kernel reads so many bytes of it at most, and it is at least as long.
     let made = unsafe {
         let bytes = bytes.min(size_of::<Handled>());
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::from_ref(handled), bytes, 0_u32)
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::from_ref(handled),
+            bytes,
+            0_u32,
+        )
     };
     checked(made).map(|descriptor| descriptor as RawFd)
 }
@@ -209,8 +228,16 @@ pub(super) fn landlock_allow(ruleset: RawFd, parent: RawFd, allowed: u64) -> Res
     const PATH_BENEATH: u32 = 1;
     let rule = Beneath { allowed, parent };
     // SAFETY: the rule is what the kernel expects of this kind, and outlives the call.
-    checked(unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset, PATH_BENEATH, &raw const rule, 0_u32) })
-        .map(|_| ())
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset,
+            PATH_BENEATH,
+            &raw const rule,
+            0_u32,
+        )
+    })
+    .map(|_| ())
 }
 
 #[allow(unsafe_code)]

@@ -6,10 +6,11 @@ use secrecy::SecretString;
 use super::{Job, LeftOut};
 use crate::archive::Item;
 use crate::catalog::Located;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::quoting::identifier;
 use crate::postgres::{ConnectionInfo, Passfile, SchemaGrants, Scope, ScratchServer, Session};
+use crate::private_folder::PrivateFolder;
 use crate::restore::{self, Plan};
 
 /// A user and a database to come in by.
@@ -25,6 +26,7 @@ pub(super) struct Cluster<'a> {
     loader: ConnectionInfo,
     loaders_passfile: Passfile,
     passfile: Passfile,
+    _folders: [PrivateFolder; 2],
     /// Superusers in the source.
     lowered: Vec<String>,
     pub not_proved: Vec<LeftOut>,
@@ -58,13 +60,12 @@ impl<'a> Cluster<'a> {
         let (name, password) = server.stranger()?;
         session.make_loader(&name, &password).await?;
         let loader = with_user(server.info(), name, password);
-        let passfile_of = |info: &ConnectionInfo| {
-            Passfile::create(&settings.temp, info)?
-                .ok_or_else(|| crate::error::Error::internal("a throwaway server's role has no password"))
-        };
+        let (folder, loaders_passfile) = passfile(job, &loader)?;
+        let (another, passfile) = passfile(job, server.info())?;
         Ok(Cluster {
-            loaders_passfile: passfile_of(&loader)?,
-            passfile: passfile_of(server.info())?,
+            _folders: [folder, another],
+            loaders_passfile,
+            passfile,
             job,
             server,
             session,
@@ -72,6 +73,10 @@ impl<'a> Cluster<'a> {
             lowered,
             not_proved,
         })
+    }
+
+    pub fn superusers_name(&self) -> &str {
+        self.server.info().user.as_deref().unwrap_or_default()
     }
 
     pub fn is_walled(&self) -> bool {
@@ -157,12 +162,24 @@ impl<'a> Cluster<'a> {
     pub async fn open_for_script(&self, ground: &Ground) -> Result<()> {
         let loader = identifier(self.loader.user.as_deref().unwrap_or_default());
         for statement in [
-            format!("GRANT CREATE, TEMPORARY ON DATABASE {} TO {loader}", identifier(&ground.name)),
+            format!(
+                "GRANT CREATE, TEMPORARY ON DATABASE {} TO {loader}",
+                identifier(&ground.name)
+            ),
             format!("ALTER DEFAULT PRIVILEGES FOR ROLE {loader} GRANT USAGE, CREATE ON SCHEMAS TO PUBLIC"),
         ] {
             ground.session.execute(&statement).await?;
         }
         ground.session.open_schemas().await.map(|_| ())
+    }
+}
+
+/// In a folder that is gone however we end.
+fn passfile(job: &Job<'_>, info: &ConnectionInfo) -> Result<(PrivateFolder, Passfile)> {
+    let folder = PrivateFolder::watched(&job.settings.postgres.temp)?;
+    match Passfile::within(&folder, info)? {
+        Some(passfile) => Ok((folder, passfile)),
+        None => Err(Error::internal("a role of the throwaway server has no password")),
     }
 }
 

@@ -112,7 +112,9 @@ fn function(definition: &str, known: &Known) -> bool {
         .skip_while(|word| *word != "LANGUAGE")
         .take_while(|word| !matches!(*word, "AS" | "BEGIN" | "RETURN"))
         .collect();
-    let trusted = header.get(1).is_some_and(|language| known.languages.contains(*language));
+    let trusted = header
+        .get(1)
+        .is_some_and(|language| known.languages.contains(*language));
     let setting = |pair: &[&str]| pair[0] == "SET" && known.guarded_settings.contains(pair[1]);
     !trusted || header.iter().any(|word| matches!(*word, "LEAKPROOF" | "SUPPORT")) || header.windows(2).any(setting)
 }
@@ -126,8 +128,12 @@ fn aggregate(definition: &str) -> bool {
 
 /// Its values are read by functions in C. (Ranges, enums and rows have `AS` after their name.)
 fn base_type(definition: &str) -> bool {
-    words(definition).iter().any(|(depth, word)| *depth == 1 && *word == "INTERNALLENGTH")
-        && !words(definition).iter().any(|(depth, word)| *depth == 0 && *word == "AS")
+    words(definition)
+        .iter()
+        .any(|(depth, word)| *depth == 1 && *word == "INTERNALLENGTH")
+        && !words(definition)
+            .iter()
+            .any(|(depth, word)| *depth == 0 && *word == "AS")
 }
 
 #[cfg(test)]
@@ -144,9 +150,15 @@ mod tests {
     #[test]
     fn functions_that_need_a_superuser_are_told_by_their_head_alone() {
         let needs = |definition: &str| function(definition, &known());
-        assert!(needs("CREATE FUNCTION s.f(a integer) RETURNS integer\n    LANGUAGE c\n    AS '$libdir/x', 'f';"));
-        assert!(needs("CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql LEAKPROOF\n    AS $$ SELECT 1 $$;"));
-        assert!(needs("CREATE FUNCTION s.f() RETURNS int\n    LANGUAGE sql SUPPORT s.help\n    RETURN 1;"));
+        assert!(needs(
+            "CREATE FUNCTION s.f(a integer) RETURNS integer\n    LANGUAGE c\n    AS '$libdir/x', 'f';"
+        ));
+        assert!(needs(
+            "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql LEAKPROOF\n    AS $$ SELECT 1 $$;"
+        ));
+        assert!(needs(
+            "CREATE FUNCTION s.f() RETURNS int\n    LANGUAGE sql SUPPORT s.help\n    RETURN 1;"
+        ));
         assert!(needs(
             "CREATE PROCEDURE s.f()\n    LANGUAGE plpgsql\n    SET session_replication_role TO 'replica'\n    AS $$ $$;"
         ));
@@ -158,16 +170,24 @@ mod tests {
             "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql\n    BEGIN ATOMIC\n SELECT 1 AS \"LEAKPROOF\";\nEND;"
         ));
         // A language that is not known, and one whose name cannot be read here.
-        assert!(needs("CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE \"Odd\"\n    AS '';"));
+        assert!(needs(
+            "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE \"Odd\"\n    AS '';"
+        ));
     }
 
     #[test]
     fn types_and_aggregates_of_the_servers_own_structures_need_one() {
-        assert!(base_type("CREATE TYPE s.t (\n    INTERNALLENGTH = 16,\n    INPUT = s.t_in,\n    OUTPUT = s.t_out\n);"));
+        assert!(base_type(
+            "CREATE TYPE s.t (\n    INTERNALLENGTH = 16,\n    INPUT = s.t_in,\n    OUTPUT = s.t_out\n);"
+        ));
         assert!(!base_type("CREATE TYPE s.t AS (\n\t\"INTERNALLENGTH\" integer\n);"));
         assert!(!base_type("CREATE TYPE s.t AS RANGE (\n    subtype = integer\n);"));
-        assert!(aggregate("CREATE AGGREGATE s.a(integer) (\n    SFUNC = int4_avg_accum,\n    STYPE = internal\n);"));
-        assert!(!aggregate("CREATE AGGREGATE s.a(\"STYPE\" integer) (\n    SFUNC = s.f,\n    STYPE = bigint\n);"));
+        assert!(aggregate(
+            "CREATE AGGREGATE s.a(integer) (\n    SFUNC = int4_avg_accum,\n    STYPE = internal\n);"
+        ));
+        assert!(!aggregate(
+            "CREATE AGGREGATE s.a(\"STYPE\" integer) (\n    SFUNC = s.f,\n    STYPE = bigint\n);"
+        ));
     }
 
     #[test]

@@ -70,9 +70,20 @@ mod tests {
         let text = "CREATE FUNCTION a.\"b LANGUAGE c\"(x text DEFAULT 'it''s LANGUAGE c'::text) RETURNS int\n    \
                     LANGUAGE plpgsql\n    AS $a$ LANGUAGE c $b$ $a$ -- LANGUAGE c\n;E'\\' SUPPORT'";
         let found = words(text);
-        let outside: Vec<&str> = found.iter().filter(|(depth, _)| *depth == 0).map(|(_, word)| *word).collect();
-        assert_eq!(outside, ["CREATE", "FUNCTION", "a", "RETURNS", "int", "LANGUAGE", "plpgsql", "AS"]);
-        let inside: Vec<&str> = found.iter().filter(|(depth, _)| *depth == 1).map(|(_, word)| *word).collect();
+        let outside: Vec<&str> = found
+            .iter()
+            .filter(|(depth, _)| *depth == 0)
+            .map(|(_, word)| *word)
+            .collect();
+        assert_eq!(
+            outside,
+            ["CREATE", "FUNCTION", "a", "RETURNS", "int", "LANGUAGE", "plpgsql", "AS"]
+        );
+        let inside: Vec<&str> = found
+            .iter()
+            .filter(|(depth, _)| *depth == 1)
+            .map(|(_, word)| *word)
+            .collect();
         assert_eq!(inside, ["x", "text", "DEFAULT", "text"]);
         assert!(words("$1 'open").iter().all(|(_, word)| *word == "1"));
     }

@@ -34,9 +34,14 @@ impl Refill<'_> {
         let by_superuser = self.restorer(&ruling, &program, &folder);
         let jobs = self.jobs();
 
-        let is_ground = |id: &i64| self.items.iter().any(|item| item.entry.dump_id == *id && is_ground(item));
+        let is_ground = |id: &i64| {
+            self.items
+                .iter()
+                .any(|item| item.entry.dump_id == *id && is_ground(item))
+        };
         let (first, before): (Vec<i64>, Vec<i64>) = self.plan.before.iter().partition(|id| is_ground(id));
-        self.as_superuser(cluster, ground, &by_superuser, "first", &first, 1).await?;
+        self.as_superuser(cluster, ground, &by_superuser, "first", &first, 1)
+            .await?;
         let known = Known {
             languages: ground.session.trusted_languages().await?,
             guarded_settings: ground.session.guarded_settings().await?,
@@ -51,7 +56,11 @@ impl Refill<'_> {
             }
         }
         by_loader.data(self.plan, jobs, &Mutex::default()).await?;
-        let is_grant = |id: &i64| self.items.iter().any(|item| item.entry.dump_id == *id && item.is_grant());
+        let is_grant = |id: &i64| {
+            self.items
+                .iter()
+                .any(|item| item.entry.dump_id == *id && item.is_grant())
+        };
         let (grants, after): (Vec<i64>, Vec<i64>) = self.plan.after.iter().partition(|id| is_grant(id));
         let of_events = event_triggers(self.items);
         let (events, after): (Vec<i64>, Vec<i64>) = after.iter().partition(|id| of_events.contains(id));
@@ -64,9 +73,11 @@ impl Refill<'_> {
         }
         ground.session.end_others().await?;
         ground.session.close_schemas(&closed).await?;
-        self.as_superuser(cluster, ground, &by_superuser, "grants", &grants, jobs).await?;
+        self.as_superuser(cluster, ground, &by_superuser, "grants", &grants, jobs)
+            .await?;
         // They run at every change of a definition, as whoever makes it: nothing is made after them.
-        self.as_superuser(cluster, ground, &by_superuser, "events", &events, 1).await
+        self.as_superuser(cluster, ground, &by_superuser, "events", &events, 1)
+            .await
     }
 
     /// All of it as the superuser, for what no other can restore: the walls around the server are what
@@ -136,7 +147,10 @@ fn event_triggers(items: &[Item]) -> HashSet<i64> {
     let about = items
         .iter()
         .filter(|item| item.details.dependencies.iter().any(|id| triggers.contains(id)));
-    about.map(|item| item.entry.dump_id).chain(triggers.iter().copied()).collect()
+    about
+        .map(|item| item.entry.dump_id)
+        .chain(triggers.iter().copied())
+        .collect()
 }
 
 /// The first has the plain name.

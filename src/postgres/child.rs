@@ -177,11 +177,7 @@ impl Child {
             .args(order.arguments)
             .env_clear()
             .envs(order.environment)
-            .stdin(if special.stdin {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
+            .stdin(if special.stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);

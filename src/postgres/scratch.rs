@@ -252,9 +252,10 @@ impl Start<'_> {
     /// made then becomes the server's.
     async fn initdb(&self, superuser: &str, password: &SecretString) -> Result<()> {
         let identity = match self.identity {
-            Some(identity) => Some(Confinement::named(identity).ok_or_else(|| {
-                failed("we are root, initdb must not be, and /etc/passwd names nobody else")
-            })?),
+            Some(identity) => Some(
+                Confinement::named(identity)
+                    .ok_or_else(|| failed("we are root, initdb must not be, and /etc/passwd names nobody else"))?,
+            ),
             None => None,
         };
         let place = &self.remains.place;
@@ -370,7 +371,10 @@ fn installation(program: &Path) -> Vec<PathBuf> {
     folders
         .flat_map(|bin| {
             let root = bin.parent().unwrap_or(bin);
-            ["lib", "lib64", "share"].map(|name| root.join(name)).into_iter().chain([bin.to_owned()])
+            ["lib", "lib64", "share"]
+                .map(|name| root.join(name))
+                .into_iter()
+                .chain([bin.to_owned()])
         })
         .collect()
 }

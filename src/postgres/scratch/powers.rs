@@ -67,7 +67,8 @@ impl Session {
         self.execute(&format!("CREATE ROLE {loader} LOGIN BYPASSRLS PASSWORD '{password}'"))
             .await?;
         for role in roles {
-            self.execute(&format!("GRANT {} TO {loader}", identifier(&role))).await?;
+            self.execute(&format!("GRANT {} TO {loader}", identifier(&role)))
+                .await?;
         }
         self.grant_harmless(name).await
     }
@@ -131,8 +132,11 @@ impl Session {
         let mut grants = Vec::new();
         for row in rows {
             let name: String = row.try_get(1).map_err(failed)?;
-            self.execute(&format!("GRANT USAGE, CREATE ON SCHEMA {} TO PUBLIC", identifier(&name)))
-                .await?;
+            self.execute(&format!(
+                "GRANT USAGE, CREATE ON SCHEMA {} TO PUBLIC",
+                identifier(&name)
+            ))
+            .await?;
             grants.push((row.try_get(0).map_err(failed)?, row.try_get(2).map_err(failed)?));
         }
         Ok(SchemaGrants(grants))
@@ -154,6 +158,9 @@ impl Session {
     async fn texts(&self, sql: &str) -> Result<Vec<String>> {
         let failed = |error| self.error("cannot look at the throwaway server", &error);
         let rows = self.client.query(sql, &[]).await.map_err(failed)?;
-        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed)
+        rows.iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<_, _>>()
+            .map_err(failed)
     }
 }

@@ -31,7 +31,9 @@ fn temp() -> tempfile::TempDir {
 
 async fn start(major: u32, temp: &Path, settings: &Postgres) -> ScratchServer {
     let programs = ServerPrograms::find(major, settings).await.unwrap();
-    ScratchServer::start(&programs, temp, settings, Lacking::Refused).await.unwrap()
+    ScratchServer::start(&programs, temp, settings, Lacking::Refused)
+        .await
+        .unwrap()
 }
 
 /// Processes at work in the folder, or that name it in their arguments, but for this one.
@@ -247,7 +249,9 @@ async fn a_server_that_cannot_start_says_why_and_leaves_nothing() {
         let closed = temp.path().join("closed");
         std::fs::create_dir(&closed).unwrap();
         std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let error = ScratchServer::start(&programs, &closed, &settings, Lacking::Refused).await.unwrap_err();
+        let error = ScratchServer::start(&programs, &closed, &settings, Lacking::Refused)
+            .await
+            .unwrap_err();
         assert!(error.message().contains("may not enter"), "{error}");
         assert!(left_in(&closed).is_empty());
     }

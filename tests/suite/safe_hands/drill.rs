@@ -22,7 +22,10 @@ pub fn open_folder(name: &str) -> tempfile::TempDir {
 }
 
 pub fn entries(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
 }
 
 /// A server on this machine that counts who calls.

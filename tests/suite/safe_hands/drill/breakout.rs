@@ -26,16 +26,31 @@ fn tries(marks: &str, port: u16, word: &str) -> Vec<(&'static str, String)> {
     [
         ("program", format!("COPY (SELECT 1) TO PROGRAM 'touch {marks}/program'")),
         ("copy", format!("COPY (SELECT 1) TO '{marks}/copy'")),
-        ("read", "CREATE TEMP TABLE stolen (line text); COPY stolen FROM '/etc/passwd'".into()),
+        (
+            "read",
+            "CREATE TEMP TABLE stolen (line text); COPY stolen FROM '/etc/passwd'".into(),
+        ),
         ("file", "PERFORM pg_catalog.pg_read_file('/etc/passwd')".into()),
         ("folder", "PERFORM pg_catalog.pg_ls_dir('/proc')".into()),
-        ("environment", "PERFORM pg_catalog.pg_read_binary_file('/proc/self/environ')".into()),
-        ("export", format!("PERFORM pg_catalog.lo_export(pg_catalog.lo_from_bytea(0, 'x'), '{marks}/export')")),
+        (
+            "environment",
+            "PERFORM pg_catalog.pg_read_binary_file('/proc/self/environ')".into(),
+        ),
+        (
+            "export",
+            format!("PERFORM pg_catalog.lo_from_bytea(815, 'x'); PERFORM pg_catalog.lo_export(815, '{marks}/export')"),
+        ),
         ("import", "PERFORM pg_catalog.lo_import('/etc/passwd')".into()),
         ("file_fdw", "CREATE EXTENSION file_fdw".into()),
         ("adminpack", "CREATE EXTENSION adminpack".into()),
-        ("c", "CREATE FUNCTION app.c() RETURNS int LANGUAGE c AS 'libc.so.6', 'getpid'".into()),
-        ("internal", "CREATE FUNCTION app.i() RETURNS int LANGUAGE internal AS 'pg_backend_pid'".into()),
+        (
+            "c",
+            "CREATE FUNCTION app.c() RETURNS int LANGUAGE c AS 'libc.so.6', 'getpid'".into(),
+        ),
+        (
+            "internal",
+            "CREATE FUNCTION app.i() RETURNS int LANGUAGE internal AS 'pg_backend_pid'".into(),
+        ),
         ("load", "LOAD 'libm.so.6'".into()),
         ("superuser", "ALTER ROLE CURRENT_USER SUPERUSER".into()),
         ("another", format!("CREATE ROLE made_{word} SUPERUSER")),
@@ -43,7 +58,10 @@ fn tries(marks: &str, port: u16, word: &str) -> Vec<(&'static str, String)> {
         ("catalog", "UPDATE pg_catalog.pg_authid SET rolsuper = true".into()),
         ("replica", "SET session_replication_role = replica".into()),
         ("network", dblink("'127.0.0.1'")),
-        ("socket", dblink("pg_catalog.current_setting('data_directory') || '/../s'")),
+        (
+            "socket",
+            dblink("pg_catalog.current_setting('data_directory') || '/../s'"),
+        ),
     ]
     .into()
 }
@@ -152,7 +170,11 @@ fn as_nameless(site: &Site) -> Command {
     // Where our program is, perhaps only root may go.
     let program = site.path().join("pgstow");
     fs::copy(pgstow().get_program(), &program).unwrap();
-    succeed(Command::new("chown").args(["-R", &NAMELESS.to_string()]).arg(site.path()));
+    succeed(
+        Command::new("chown")
+            .args(["-R", &NAMELESS.to_string()])
+            .arg(site.path()),
+    );
     let mut command = Command::new(&program);
     command.env_clear();
     for (name, value) in pgstow().get_envs() {
