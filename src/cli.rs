@@ -95,7 +95,10 @@ async fn answer(process: Process) -> Result<(String, u8)> {
     }
 }
 
-async fn perform(command: Command, settings: Settings, draw: bool) -> Result<Report> {
+async fn perform(command: Command, mut settings: Settings, draw: bool) -> Result<Report> {
+    if matches!(&command, Command::Verify(request) if request.drill) {
+        settings.forget_passwords();
+    }
     let observer: Arc<dyn Observer> = if draw && settings.log.format == LogFormat::Text {
         let line = TerminalLine::start();
         telemetry::start(&settings.log, line.log_writer())?;

@@ -1,13 +1,17 @@
 //! `verify --drill`: a backup is only what restores. It is restored, by pgstow's own restore, into
 //! a throwaway server, dumped again, and compared with what the backup says of itself.
 
+mod cluster;
 mod definitions;
 mod exclusion;
 mod gather;
+mod makers;
+mod outline;
+mod refill;
 mod report;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -16,21 +20,20 @@ use crate::archive::{self, ArchiveError, BlockContent, BlockKind, Blocks, Head, 
 use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::quoting::identifier;
-use crate::postgres::{
-    Contents, Dump, DumpOrder, Programs, Psql, RestoreProgram, ScratchServer, ServerPrograms, Session, Trust,
-};
-use crate::private_folder::{PrivateFolder, sweep_stale};
+use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, Psql, ScratchServer, ServerPrograms, Session};
+use crate::private_folder::sweep_stale;
 use crate::progress::Observer;
 use crate::report::human_bytes;
-use crate::restore::{self, LeftOut, Loader, Plan, Without};
+use crate::restore::{self, LeftOut, Plan, Without};
 use crate::settings::{Clock, Format, Settings};
 use crate::stop::Stop;
 use crate::store::reading::{Reading, our_error};
 use crate::stored_archive::StoredArchive;
 use crate::verification::Status;
 use crate::verify::Finding;
+use cluster::{Cluster, Way};
 use gather::{Gather, Gathered, Unordered};
+use refill::Refill;
 
 pub use report::{DrillReport, Proof, TableProof};
 
@@ -54,9 +57,14 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     job.observer.phase("starting a throwaway server");
     let major = located.manifest.server.version_num / 10_000;
     let programs = ServerPrograms::find(major, postgres).await?;
+    let lacking = if job.settings.drill_unconfined {
+        Lacking::Tolerated
+    } else {
+        Lacking::Refused
+    };
     let server = job
         .stop
-        .or_stop(ScratchServer::start(&programs, &postgres.temp, postgres))
+        .or_stop(ScratchServer::start(&programs, &postgres.temp, postgres, lacking))
         .await?;
     let drilled = match room(&server, &located.manifest) {
         Ok(()) => job.stop.or_stop(drill(job, located, &server, programs.major)).await,
@@ -103,27 +111,57 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
         not_proved: Vec::new(),
         problems: Vec::new(),
     };
-    let cluster = Session::connect(server.info(), &job.settings.postgres).await?;
     let manifest = &located.manifest;
     if manifest.files.contains_key(role::SQL) {
-        let mut ground = Ground::make(job, &cluster, located, &[], &Plan::default()).await?;
-        report.not_proved.append(&mut ground.not_proved);
-        script(job, located, &ground, &mut report).await?;
+        let cluster = Cluster::prepare(job, server, located, &Plan::default()).await?;
+        report.not_proved.extend(cluster.not_proved.iter().cloned());
+        script(job, located, &cluster, &mut report).await?;
         return Ok(report);
     }
     let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
-    let extensions = cluster.survey_target().await?.extensions;
+    let extensions = Session::connect(server.info(), &job.settings.postgres)
+        .await?
+        .survey_target()
+        .await?
+        .extensions;
     let (excluded, not_proved) = exclusion::unprovable(&items, &extensions);
     report.not_proved.extend(not_proved);
     let chosen: HashSet<i64> = restore::everything(&items).difference(&excluded).copied().collect();
     // In one part each, so that the rows can be found in the backup's own order.
     let plan = restore::plan(&stored, &items, &chosen, Without::default(), 1);
-    let mut ground = Ground::make(job, &cluster, located, &items, &plan).await?;
-    report.not_proved.append(&mut ground.not_proved);
+    let cluster = Cluster::prepare(job, server, located, &plan).await?;
+    report.not_proved.extend(cluster.not_proved.iter().cloned());
 
     job.observer.phase("restoring into the throwaway server");
-    if let Err(error) = refill(job, located, &stored, &plan, &ground, major).await {
+    let refill = Refill {
+        job,
+        stored: &stored,
+        located,
+        items: &items,
+        plan: &plan,
+        major,
+    };
+    let mut ground = cluster.ground(&items, manifest).await?;
+    let mut refilled = refill.by_loader(&cluster, &ground).await;
+    if let Err(error) = &refilled
+        && wants_superuser(error)
+    {
+        if !server.is_walled() {
+            report.not_proved.push(LeftOut {
+                what: "the restore".into(),
+                why: format!(
+                    "it wants a superuser, which a drill gives it only behind walls that this system lacks: {}",
+                    error.message()
+                ),
+            });
+            return Ok(report);
+        }
+        ground = cluster.ground_again(ground, &items, manifest).await?;
+        refilled = refill.by_superuser(&cluster, &ground).await;
+    }
+    report.not_proved.extend(ground.not_proved.iter().cloned());
+    if let Err(error) = refilled {
         return match error.code() {
             Code::RestoreErr | Code::Integrity => {
                 let what = format!("it does not restore: {}", error.message());
@@ -134,10 +172,10 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
         };
     }
     job.observer.phase("dumping it again");
-    let again = dump(job, &ground).await?;
+    let again = dump(job, cluster.reader(&ground, &items)).await?;
     job.observer.phase("comparing");
     compare_data(located, &stored, &again, &excluded, &mut report).await?;
-    let comparison = definitions::compare(&items, &excluded, &again.items);
+    let comparison = definitions::compare(&items, &excluded, &again.items, cluster.superusers_name());
     report.sequences = comparison.sequences;
     report.definitions = comparison.equal;
     let comparable = manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
@@ -161,101 +199,6 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
     Ok(report)
 }
 
-/// A database in the throwaway server, with the roles that the backup speaks of.
-struct Ground {
-    session: Session,
-    not_proved: Vec<LeftOut>,
-}
-
-impl Ground {
-    async fn make(job: &Job<'_>, cluster: &Session, located: &Located, items: &[Item], plan: &Plan) -> Result<Self> {
-        let mut not_proved = Vec::new();
-        let manifest = &located.manifest;
-        match manifest.missing.get(role::GLOBALS) {
-            Some(why) => not_proved.push(LeftOut {
-                what: "roles".into(),
-                why: format!("the backup holds none: {why}"),
-            }),
-            None => {
-                let sql = restore::globals::read(&*located.store, manifest).await?;
-                let plan = restore::globals::plan(cluster, &sql, Trust::Throwaway).await?;
-                let left_out = plan.left_out.iter();
-                let left_out = left_out
-                    .map(|one| format!("{}: {}", one.what, one.why))
-                    .collect::<Vec<_>>();
-                let notes = cluster.apply_globals(&plan).await?.notes;
-                not_proved.extend(left_out.into_iter().chain(notes).map(|why| LeftOut {
-                    what: "roles".into(),
-                    why,
-                }));
-            }
-        }
-        let there = cluster.survey_target().await?.roles;
-        for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
-            cluster.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
-        }
-        let name = manifest.database.as_str();
-        let name = if matches!(name, "postgres" | "template0" | "template1") {
-            "drilled"
-        } else {
-            name
-        };
-        let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
-        if let Err(error) = cluster.execute(&creation).await {
-            not_proved.push(LeftOut {
-                what: "the database's locale".into(),
-                why: error.message(),
-            });
-            let plain = format!(
-                "CREATE DATABASE {} WITH TEMPLATE = template0 ENCODING = {} LOCALE = 'C'",
-                identifier(name),
-                identifier(&manifest.server.encoding)
-            );
-            cluster.execute(&plain).await?;
-        }
-        let mut info = cluster.info().clone();
-        info.dbname = Some(name.to_owned());
-        info.params.remove("client_encoding");
-        Ok(Self {
-            session: Session::connect(&info, &job.settings.postgres).await?,
-            not_proved,
-        })
-    }
-}
-
-/// The restore proper, which holds every block against the manifest as it passes.
-async fn refill(
-    job: &Job<'_>,
-    located: &Located,
-    stored: &Arc<StoredArchive>,
-    plan: &Plan,
-    ground: &Ground,
-    major: u32,
-) -> Result<()> {
-    let settings = &job.settings.postgres;
-    let version = (stored.head.version.major, stored.head.version.minor);
-    let program = RestoreProgram::find(version, major, settings).await?;
-    let folder = PrivateFolder::watched(&settings.temp)?;
-    let loader = Loader {
-        store: &located.store,
-        archive: stored,
-        program: &program,
-        info: ground.session.info(),
-        passfile: None,
-        settings,
-        folder: &folder,
-        no_owner: false,
-        no_privileges: false,
-        no_tablespaces: true,
-        stop: job.stop,
-        observer: job.observer,
-    };
-    let jobs = job.settings.jobs.max(job.settings.threads);
-    loader.definitions(&plan.before, false).await?;
-    loader.data(plan, jobs, &Mutex::default()).await?;
-    loader.finish("after", &plan.after, jobs).await
-}
-
 /// What a second dump gives.
 struct Again {
     head: Head,
@@ -263,15 +206,15 @@ struct Again {
     found: Vec<Gathered>,
 }
 
-async fn dump(job: &Job<'_>, ground: &Ground) -> Result<Again> {
+async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<Again> {
     let settings = &job.settings.postgres;
-    let session = &ground.session;
+    let session = Session::connect(&reader.info, settings).await?;
     let programs = Programs::find(session.server().major, settings).await?;
     let snapshot = session.export_snapshot().await?;
     let mut dump = Dump::start(&DumpOrder {
         programs: &programs,
         info: session.info(),
-        passfile: None,
+        passfile: Some(reader.passfile),
         snapshot: &snapshot.id,
         contents: Contents::Whole(Format::Custom),
         lock_wait: settings.lock_wait,
@@ -441,36 +384,80 @@ async fn unordered(located: &Located, stored: &Arc<StoredArchive>, blocks: &[usi
     Ok(sum)
 }
 
+/// What a role that is no superuser was refused. The server and pg_restore say so in words alone.
+fn wants_superuser(error: &Error) -> bool {
+    const WORDS: [&str; 5] = [
+        "permission denied",
+        "must be ",
+        "must have ",
+        "superuser",
+        "Only roles with",
+    ];
+    let message = error.message();
+    error.code() == Code::RestoreErr && WORDS.iter().any(|words| message.contains(words))
+}
+
 /// A plain dump proves no more than that it runs: the manifest says nothing of its tables.
-async fn script(job: &Job<'_>, located: &Located, ground: &Ground, report: &mut DrillReport) -> Result<()> {
+async fn script(job: &Job<'_>, located: &Located, cluster: &Cluster<'_>, report: &mut DrillReport) -> Result<()> {
     job.observer.phase("running the script in the throwaway server");
     let settings = &job.settings.postgres;
-    let psql = Psql::find(ground.session.server().major, settings).await?;
-    let place = restore::script::Place {
-        psql: &psql,
-        info: ground.session.info(),
-        passfile: None,
-        settings,
-        stop: job.stop,
-        observer: job.observer,
-    };
+    let manifest = &located.manifest;
     report.not_proved.push(LeftOut {
         what: "rows".into(),
         why: "a plain dump's manifest says nothing of its tables".into(),
     });
-    let run = async {
-        let checked = restore::script::check(&located.store, &located.manifest, job.observer).await?;
-        let run = restore::script::run(&place, &Arc::new(checked)).await;
-        run.map_err(|failed| failed.error)
+    let checked = match restore::script::check(&located.store, manifest, job.observer).await {
+        Ok(checked) => Arc::new(checked),
+        Err(error) => return does_not_run(error, manifest, report),
     };
-    match run.await {
+    let mut ground = cluster.ground(&[], manifest).await?;
+    let psql = Psql::find(ground.session.server().major, settings).await?;
+    cluster.open_for_script(&ground).await?;
+    let run = async |way: Way<'_>| {
+        let place = restore::script::Place {
+            psql: &psql,
+            info: &way.info,
+            passfile: Some(way.passfile),
+            settings,
+            stop: job.stop,
+            observer: job.observer,
+        };
+        let ran = restore::script::run(&place, &checked).await;
+        ran.map_err(|failed| failed.error)
+    };
+    let mut ran = run(cluster.loader(&ground)).await;
+    if let Err(error) = &ran
+        && wants_superuser(error)
+        && cluster.is_walled()
+    {
+        ground = cluster.ground_again(ground, &[], manifest).await?;
+        cluster.raise(&ground).await?;
+        ran = run(cluster.superuser(&ground)).await;
+    }
+    report.not_proved.extend(ground.not_proved.iter().cloned());
+    match ran {
         Ok(()) => Ok(()),
-        Err(error) if matches!(error.code(), Code::RestoreErr | Code::Integrity) => {
-            let file = located.manifest.files.get(role::SQL).map_or("", |file| &file.name);
-            let what = format!("it does not run: {}", error.message());
-            report.problems.push(Finding::of_file(file, what));
+        Err(error) if wants_superuser(&error) && !cluster.is_walled() => {
+            report.not_proved.push(LeftOut {
+                what: "the script".into(),
+                why: format!(
+                    "it wants a superuser, which a drill gives it only behind walls that this system lacks: {}",
+                    error.message()
+                ),
+            });
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => does_not_run(error, manifest, report),
     }
+}
+
+/// The script is at fault, unless the error says that something else is.
+fn does_not_run(error: Error, manifest: &Manifest, report: &mut DrillReport) -> Result<()> {
+    if !matches!(error.code(), Code::RestoreErr | Code::Integrity) {
+        return Err(error);
+    }
+    let file = manifest.files.get(role::SQL).map_or("", |file| &file.name);
+    let what = format!("it does not run: {}", error.message());
+    report.problems.push(Finding::of_file(file, what));
+    Ok(())
 }

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod cli;
 pub mod command;
 pub mod compress;
+pub mod confinement;
 pub mod doctor;
 pub mod download;
 pub mod drill;

@@ -3,10 +3,11 @@ use std::process::ExitCode;
 use std::{collections::BTreeMap, io};
 
 use pgstow::error::{Error, Result};
-use pgstow::{cli, lambda, memory};
+use pgstow::{cli, confinement, lambda, memory};
 
 /// The only place that touches the process: its arguments, environment and folder.
 fn main() -> ExitCode {
+    confinement::keep_to_ourselves();
     give_large_buffers_back();
     // Bytes that are not UTF-8 become U+FFFD, so that a setting is refused rather than not seen.
     let env: BTreeMap<String, String> = std::env::vars_os()

@@ -41,6 +41,11 @@ pub use plan::LeftOut;
 pub(crate) use plan::{Plan, Without, everything, plan};
 pub use report::RestoreReport;
 
+/// Said before, not after: then it has happened.
+const SUPERUSER: &str = "the target's role is a superuser, and so is every function of the backup that the restore \
+                         evaluates (checks, defaults, index expressions, materialized views): whoever owned one in the \
+                         source may do anything to this server; restore as a role that is none where you can";
+
 /// What a restore works with.
 pub struct Job<'a> {
     pub settings: &'a Settings,
@@ -456,6 +461,9 @@ impl Prepared {
                     ));
                 }
             }
+        }
+        if self.target.found.is_superuser {
+            report.warnings.push(SUPERUSER.to_owned());
         }
         report
     }

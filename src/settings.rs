@@ -85,6 +85,8 @@ pub struct Settings {
     pub handover: Option<ContainerTask>,
     /// Whether an event may ask for a restore.
     pub allow_restore: bool,
+    /// A drill is run although this system cannot confine the throwaway server.
+    pub drill_unconfined: bool,
     pub metrics: Metrics,
     /// How long a lease holds without being renewed.
     pub lease: Duration,
@@ -103,6 +105,15 @@ impl Settings {
     /// the setting's name and where it was set, none with a secret.
     pub fn load(input: &Input) -> Result<Settings> {
         parse::load(input)
+    }
+
+    /// For a run that reads no database: what it does not hold cannot be taken from it.
+    pub fn forget_passwords(&mut self) {
+        self.target = Source::None;
+        if let Source::Direct(info) | Source::Secret { overrides: info, .. } = &mut self.source {
+            info.password = None;
+            info.params.clear();
+        }
     }
 }
 

@@ -43,7 +43,11 @@ locals {
       to_task = schedule.to_task
       input = (
         schedule.to_task
-        ? jsonencode({ containerOverrides = [{ name = local.container, command = schedule.command }] })
+        ? jsonencode(merge(
+          { containerOverrides = [{ name = local.container, command = schedule.command }] },
+          # Who only reads the store has a role for that.
+          contains(["verify", "drill"], name) ? { taskRoleArn = local.drill_role_arn } : {},
+        ))
         : jsonencode(schedule.event)
       )
     }

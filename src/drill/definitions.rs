@@ -18,8 +18,16 @@ pub(super) struct Comparison {
     pub differences: Vec<(String, &'static str)>,
 }
 
-/// `left` is the backup, without the entries that were left out; `right` what was dumped again.
-pub(super) fn compare(left: &[Item], left_out: &HashSet<i64>, right: &[Item]) -> Comparison {
+/// `left` is the backup, without the entries that were left out; `right` what was dumped again. What
+/// belongs to an extension is `superuser`'s in the throwaway server, whoever had it in the source: a
+/// backup does not say who made an extension.
+pub(super) fn compare(left: &[Item], left_out: &HashSet<i64>, right: &[Item], superuser: &str) -> Comparison {
+    let of_extensions: HashSet<Key<'_>> = right
+        .iter()
+        .filter(|item| item.details.owner == superuser)
+        .map(key)
+        .collect();
+    let text = |item: &Item| text(item, !of_extensions.contains(&key(item)));
     let mut entries: BTreeMap<Key<'_>, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for item in left
         .iter()
@@ -73,11 +81,11 @@ fn key(item: &Item) -> Key<'_> {
     )
 }
 
-fn text(item: &Item) -> String {
+fn text(item: &Item, with_owner: bool) -> String {
     [
         item.details.definition.as_str(),
         &String::from_utf8_lossy(&item.details.copy_statement),
-        &item.details.owner,
+        if with_owner { &item.details.owner } else { "" },
         item.details.access_method.as_deref().unwrap_or_default(),
     ]
     .join("\u{0}")

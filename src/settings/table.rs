@@ -348,6 +348,17 @@ pub const SETTINGS: &[Setting] = &[
         "BOOL",
         "Whether a Lambda function takes `restore` events [default: false]",
     ),
+    kind(
+        Kind::Switch,
+        flag(
+            "BACKUP_DRILL_UNCONFINED",
+            "unconfined",
+            "drill_unconfined",
+            "BOOL",
+            "Drill although this system cannot confine the throwaway server, which runs functions of the database \
+             [default: false]",
+        ),
+    ),
     plain(
         "BACKUP_S3_MAX_PARTS",
         "s3.max_parts",

@@ -79,6 +79,10 @@ run "a_task_alone" {
     error_message = "the drill's command"
   }
   assert {
+    condition     = endswith(jsondecode(aws_scheduler_schedule.this["drill"].target[0].input).taskRoleArn, "-drill") && !can(jsondecode(aws_scheduler_schedule.this["full"].target[0].input).taskRoleArn)
+    error_message = "a drill has a role of its own, a backup the task's"
+  }
+  assert {
     condition     = contains(jsondecode(aws_scheduler_schedule.this["incremental"].target[0].input).containerOverrides[0].command, "incremental-<aws.scheduler.scheduled-time>")
     error_message = "an incremental backup has an event id of its own"
   }

@@ -234,6 +234,8 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
             "{steps:?}"
         );
         assert!(steps.iter().any(|step| step.contains("3 blocks")), "{steps:?}");
+        let warning = report["warnings"][0].as_str().unwrap();
+        assert!(warning.contains("role is a superuser"), "{report}");
         let report = succeed(&mut backed.restore(&target.url(), &["--dry-run", "--create", "--clean"])).json();
         assert!(
             report["steps"][0].as_str().unwrap().starts_with("remove the database"),
