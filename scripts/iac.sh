@@ -77,17 +77,22 @@ finish() {
     fi
 }
 
+# Whether anything of a part's group lives; what waits to be buried does not.
+lives() {
+    # Some go while it reads.
+    { cat /proc/[0-9]*/stat 2>/dev/null || true; } |
+        awk -v group="$1" '{ sub(/.*\) /, "") } $3 == group && $1 !~ /[ZX]/ { found = 1 } END { exit !found }'
+}
+
+# Each part stops the servers that it has started, and its leader may be gone before those that do it.
 stop() {
-    local pid
-    trap - EXIT INT TERM HUP
+    local pid until=$((SECONDS + 60))
+    trap - EXIT
+    # A second one would leave behind what the first has not yet ended.
+    trap '' INT TERM HUP
     for pid in "${!RUNNING[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
-    # Each stops the servers that it has started. Its leader may be gone before those that do it.
-    wait || true
     for pid in "${!RUNNING[@]}"; do
-        for _ in $(seq 300); do
-            kill -0 -- "-$pid" 2>/dev/null || break
-            sleep 0.1
-        done
+        while lives "$pid" && [ $SECONDS -lt $until ]; do sleep 0.2; done
         kill -KILL -- "-$pid" 2>/dev/null || true
     done
 }
