@@ -42,6 +42,7 @@ pub struct Script {
     died: Notify,
     held: Notify,
     resume: Notify,
+    ended: Notify,
 }
 
 impl Script {
@@ -54,6 +55,7 @@ impl Script {
             died: Notify::new(),
             held: Notify::new(),
             resume: Notify::new(),
+            ended: Notify::new(),
         })
     }
 
@@ -88,9 +90,18 @@ impl Script {
         self.died.notified().await;
     }
 
-    /// Waits until a call is held.
+    /// Waits until a call is held; a run that ends before that would be waited for without end.
     pub async fn held(&self) {
-        self.held.notified().await;
+        tokio::select! {
+            biased;
+            () = self.held.notified() => {}
+            () = self.ended.notified() => panic!("the run has ended, and nothing was held: {:?}", self.calls()),
+        }
+    }
+
+    /// The run under this script is over.
+    pub fn ended(&self) {
+        self.ended.notify_one();
     }
 
     pub fn resume(&self) {

@@ -164,7 +164,9 @@ impl World {
             event_id: event.map(str::to_owned),
             database: None,
         };
-        backup::run(&job, &request).await
+        let result = backup::run(&job, &request).await;
+        scripts.iter().flatten().for_each(|script| script.ended());
+        result
     }
 
     /// A whole run, in a runtime of its own.
