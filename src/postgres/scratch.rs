@@ -75,7 +75,7 @@ pub enum Lacking {
 pub struct ScratchServer {
     info: ConnectionInfo,
     version: String,
-    is_walled: bool,
+    keeps_files: bool,
     server: Child,
     // After the server: fields are dropped in this order.
     remains: Remains,
@@ -99,7 +99,17 @@ impl ScratchServer {
         settings: &settings::Postgres,
         lacking: Lacking,
     ) -> Result<ScratchServer> {
-        let walls = Walls::here();
+        Self::start_behind(Walls::here(), programs, temp, settings, lacking).await
+    }
+
+    /// The same behind these walls, which may be fewer than there are.
+    pub async fn start_behind(
+        walls: Walls,
+        programs: &ServerPrograms,
+        temp: &Path,
+        settings: &settings::Postgres,
+        lacking: Lacking,
+    ) -> Result<ScratchServer> {
         if let (Some(missing), Lacking::Refused) = (walls.missing(), lacking) {
             return Err(Error::new(
                 Code::RestoreErr,
@@ -139,7 +149,7 @@ impl ScratchServer {
         let scratch = ScratchServer {
             info,
             version: programs.version.clone(),
-            is_walled: walls.keep_files(),
+            keeps_files: walls.keep_files(),
             server,
             remains,
         };
@@ -163,9 +173,9 @@ impl ScratchServer {
         Ok((name, SecretString::from(random()? + &random()?)))
     }
 
-    /// Whether a superuser of it reaches nothing of this machine's all the same.
-    pub fn is_walled(&self) -> bool {
-        self.is_walled
+    /// Whether code of the machine's own, in one of its processes, reaches no file and no process of ours.
+    pub fn keeps_files(&self) -> bool {
+        self.keeps_files
     }
 
     /// Where its data are: for the free space there.
