@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::archive::{self, ArchiveError, BlockContent, BlockKind, Blocks, Head, Input, Item, Unpack, read_blocks};
 use crate::catalog::Located;
+use crate::confinement::Walls;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, Psql, ScratchServer, ServerPrograms, Session};
@@ -55,6 +56,16 @@ pub struct Job<'a> {
 /// Drills one backup. What differs is a result, told in the report; an error is what kept us from
 /// trying.
 pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
+    let mut settings = job.settings.clone();
+    if !settings.drill_unconfined {
+        settings.postgres.client_walls = Some(Walls::here());
+    }
+    let job = &Job {
+        settings: &settings,
+        clock: job.clock,
+        stop: job.stop,
+        observer: job.observer,
+    };
     let begun = Instant::now();
     let postgres = &job.settings.postgres;
     sweep_stale(&postgres.temp)?;

@@ -1,6 +1,7 @@
 //! A throwaway server: restored into, looked at, and thrown away. It listens on a socket in a
 //! private folder and nowhere else, keeps nothing safe for a crash, and never outlives us.
 
+mod clients;
 mod place;
 mod powers;
 
@@ -17,6 +18,8 @@ use crate::confinement::{Confinement, Identity, Sockets, Walls};
 use crate::error::{Code, Error, Result};
 use crate::private_folder::{Tether, Watchdog};
 use crate::settings;
+pub(super) use clients::behind_walls;
+use clients::{installation, libraries};
 use place::Place;
 pub use powers::SchemaGrants;
 
@@ -371,27 +374,6 @@ impl Start<'_> {
         };
         start().map_err(|error| failed(format!("{} cannot be run", program.display())).source(error))
     }
-}
-
-/// Where a program's own files are: beside its folder, as it was given to us and as it really lies.
-fn installation(program: &Path) -> Vec<PathBuf> {
-    let real = program.canonicalize();
-    let places = [Some(program.to_owned()), real.ok()];
-    let folders = places.iter().flatten().filter_map(|program| program.parent());
-    folders
-        .flat_map(|bin| {
-            let root = bin.parent().unwrap_or(bin);
-            ["lib", "lib64", "share"]
-                .map(|name| root.join(name))
-                .into_iter()
-                .chain([bin.to_owned()])
-        })
-        .collect()
-}
-
-fn libraries(environment: &[(String, String)]) -> Vec<PathBuf> {
-    let named = environment.iter().filter(|(name, _)| name == "LD_LIBRARY_PATH");
-    named.flat_map(|(_, value)| std::env::split_paths(value)).collect()
 }
 
 /// Sixteen digits that nobody can guess.
