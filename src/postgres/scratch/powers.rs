@@ -40,7 +40,9 @@ impl Session {
     /// Takes from every role but our own what is a superuser's, and says whom it took it from.
     pub async fn lower_roles(&self) -> Result<Vec<String>> {
         let were = self
-            .texts("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolsuper AND rolname <> current_user")
+            .texts(
+                "SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles WHERE rolsuper AND rolname <> current_user",
+            )
             .await?;
         let dangerous = format!(
             "DELETE FROM pg_catalog.pg_auth_members WHERE roleid IN
@@ -68,7 +70,7 @@ impl Session {
     /// A role that may log in, and do to every object what its owner may.
     pub async fn make_loader(&self, name: &str, password: &SecretString) -> Result<()> {
         let roles = self
-            .texts("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_' AND rolname <> current_user")
+            .texts("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_' AND rolname <> current_user")
             .await?;
         let (loader, password) = (identifier(name), password.expose_secret());
         self.execute(&format!("CREATE ROLE {loader} LOGIN BYPASSRLS PASSWORD '{password}'"))
@@ -81,7 +83,9 @@ impl Session {
     }
 
     async fn grant_harmless(&self, role: &str) -> Result<()> {
-        let there = self.texts("SELECT rolname::text FROM pg_catalog.pg_roles").await?;
+        let there = self
+            .texts("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles")
+            .await?;
         for right in HARMLESS.iter().filter(|right| there.iter().any(|role| role == *right)) {
             self.execute(&format!("GRANT {right} TO {}", identifier(role))).await?;
         }
@@ -100,7 +104,8 @@ impl Session {
     /// Ends whatever runs as another role than ours: sessions, and workers that they have left behind. (Those
     /// that are the server's own have no role, or ours.)
     pub async fn end_others(&self) -> Result<()> {
-        const OTHERS: &str = "SELECT pg_catalog.pg_terminate_backend(pid)::text FROM pg_catalog.pg_stat_activity
+        const OTHERS: &str =
+            "SELECT pg_catalog.pg_terminate_backend(pid)::pg_catalog.text FROM pg_catalog.pg_stat_activity
              WHERE usename <> current_user";
         let until = Instant::now() + QUIET;
         while !self.texts(OTHERS).await?.is_empty() {
@@ -114,7 +119,7 @@ impl Session {
 
     /// Languages in which everybody may write functions.
     pub async fn trusted_languages(&self) -> Result<HashSet<String>> {
-        let names = self.texts("SELECT lanname::text FROM pg_catalog.pg_language WHERE lanpltrusted");
+        let names = self.texts("SELECT lanname::pg_catalog.text FROM pg_catalog.pg_language WHERE lanpltrusted");
         Ok(names.await?.into_iter().collect())
     }
 
@@ -122,7 +127,7 @@ impl Session {
     /// kind does is up to who owns it.
     pub async fn inert_languages(&self) -> Result<HashSet<String>> {
         let names = self.texts(
-            "SELECT l.lanname::text FROM pg_catalog.pg_language l
+            "SELECT l.lanname::pg_catalog.text FROM pg_catalog.pg_language l
              LEFT JOIN pg_catalog.pg_proc p ON p.oid = l.lanvalidator
              LEFT JOIN pg_catalog.pg_language w ON w.oid = p.prolang
              WHERE l.lanvalidator = 0 OR w.lanname IN ('c', 'internal')",
@@ -143,7 +148,7 @@ impl Session {
         let rows = self
             .client
             .query(
-                "SELECT oid, nspname::text, nspacl::text FROM pg_catalog.pg_namespace
+                "SELECT oid, nspname::pg_catalog.text, nspacl::pg_catalog.text FROM pg_catalog.pg_namespace
                  WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'",
                 &[],
             )
