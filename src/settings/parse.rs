@@ -49,7 +49,13 @@ pub fn load(input: &Input) -> Result<Settings> {
         notes,
     };
     let settings = reader.settings();
-    reader.problems.into_result()?;
+    // What was not read may be what is missing.
+    let told = |error: Error| {
+        warnings
+            .iter()
+            .fold(error, |error, warning| error.also(Error::config(warning.clone())))
+    };
+    reader.problems.into_result().map_err(told)?;
     Ok(Settings {
         warnings,
         notes: reader.notes,
