@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
@@ -220,13 +221,8 @@ const MANIFESTS_AT_ONCE: usize = 2;
 pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize) -> Result<Vec<Summary>> {
     let finished: Vec<&Listed> = listed.iter().filter(|one| one.has_manifest).collect();
     let mut good = Vec::new();
-    // Seldom more than one round: a manifest that is broken makes another.
-    for some in finished.chunks(count.max(1)) {
-        let read: Vec<_> = stream::iter(some)
-            .map(|one| read_good(store, one))
-            .buffered(MANIFESTS_AT_ONCE)
-            .try_collect()
-            .await?;
+    for some in finished.chunks(count.clamp(1, MANIFESTS_AT_ONCE)) {
+        let read = try_join_all(some.iter().map(|one| read_good(store, one))).await?;
         good.extend(read.into_iter().flatten());
         if good.len() >= count {
             break;

@@ -18,7 +18,7 @@ use super::{
     Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Schedule, Settings, StoreUrl, aliases,
     source, stores,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The level of `zstd` without one: pg_dump's own default. In frames of 2 MiB it gives no more bytes
 /// than pg_dump's stream, and fewer than gzip does.
