@@ -108,6 +108,7 @@ impl Session {
             home: home.as_deref(),
         };
         let opened = place.open().await?;
+        place.empty_path(&opened).await?;
         let is_direct = match between {
             Between::Nobody => true,
             Between::Somebody => place.look_between(&opened).await?,
@@ -298,8 +299,15 @@ impl Place<'_> {
         reached.map_err(|error| in_context(self.info, error))
     }
 
+    async fn empty_path(&self, opened: &Opened) -> Result<()> {
+        let limit = connect_timeout(self.info, self.connect_timeout);
+        let emptied = within(limit, opened.client.batch_execute(server::EMPTY_SEARCH_PATH)).await;
+        let emptied = emptied.map_err(|(error, _)| in_context(self.info, error))?;
+        emptied.map_err(|error| in_context(self.info, classify(&error, self.redactor)))
+    }
+
     /// Whether nobody is in between; a pooler that shares sessions is refused. Nothing is asked but what
-    /// names all that it uses in full, and nothing is set.
+    /// names all that it uses in full.
     async fn look_between(&self, opened: &Opened) -> Result<bool> {
         let failed = |error| in_context(self.info, classify(&error, self.redactor));
         let limit = connect_timeout(self.info, self.connect_timeout);
@@ -320,6 +328,10 @@ impl Place<'_> {
         one.close().await;
         if let Some(other) = other {
             other.close().await;
+        }
+        if refused.is_err() {
+            // It is not ours, and will serve others.
+            let _ = within(limit, opened.client.batch_execute("RESET search_path")).await;
         }
         refused?.map_err(failed)?;
         Ok(false)

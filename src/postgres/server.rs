@@ -70,12 +70,11 @@ pub struct TableName {
 /// The first statement of every session, by itself. The database's owner can give us a search_path
 /// on which functions, operators and types of theirs stand before PostgreSQL's own. This names its
 /// one function in full, and has no operator and no type.
-const EMPTY_SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
+pub(super) const EMPTY_SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
 
 /// What pg_dump sets in its own session, for the same reasons: nothing that the role or database
 /// has as default may run code of others, change what we read, or end us early.
 pub(super) async fn prepare_session(client: &Client) -> Result<(), tokio_postgres::Error> {
-    client.batch_execute(EMPTY_SEARCH_PATH).await?;
     // One statement for all others: a setting is set where this server has it. Its operator is named
     // in full as well: a pooler may give this statement to another connection than the one before.
     client
