@@ -214,12 +214,14 @@ async fn read_good(store: &dyn Store, listed: &Listed) -> Result<Option<Summary>
     Ok(summary.filter(|summary| listed.holds(summary)))
 }
 
+/// A manifest may be large, and a function's memory is not.
+const MANIFESTS_AT_ONCE: usize = 2;
+
 /// The newest good backups of `listed`, a database's folders, newest first: `count` at most.
 pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize) -> Result<Vec<Summary>> {
     let finished: Vec<&Listed> = listed.iter().filter(|one| one.has_manifest).collect();
     let mut good = Vec::new();
-    // Seldom more than one round: a manifest that is broken makes another.
-    for some in finished.chunks(count.max(1)) {
+    for some in finished.chunks(count.clamp(1, MANIFESTS_AT_ONCE)) {
         let read = try_join_all(some.iter().map(|one| read_good(store, one))).await?;
         good.extend(read.into_iter().flatten());
         if good.len() >= count {

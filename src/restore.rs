@@ -23,7 +23,7 @@ use crate::catalog::{self, Demand, Located};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
-use crate::postgres::{self, GlobalsPlan, Passfile, Psql, RestoreProgram, Trust};
+use crate::postgres::{self, GlobalsPlan, Passfile, Powers, Psql, RestoreProgram};
 use crate::private_folder::{PrivateFolder, sweep_stale};
 use crate::progress::Observer;
 use crate::report::human_bytes;
@@ -129,9 +129,9 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     let globals = if request.globals {
         let sql = job.stop.or_stop(globals::read(&*located.store, manifest)).await?;
         let trust = if request.globals_privileged {
-            Trust::Privileged
+            Powers::Privileged
         } else {
-            Trust::Roles
+            Powers::Roles
         };
         let plan = globals::plan(&target.session, &sql, trust);
         Some(job.stop.or_stop(plan).await?)

@@ -9,7 +9,7 @@ use crate::catalog::Located;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::quoting::identifier;
-use crate::postgres::{ConnectionInfo, Passfile, SchemaGrants, ScratchServer, Session, Trust};
+use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, ScratchServer, Session};
 use crate::private_folder::PrivateFolder;
 use crate::restore::{self, Plan};
 
@@ -194,7 +194,7 @@ async fn roles(session: &Session, located: &Located) -> Result<Vec<LeftOut>> {
         return Ok(vec![left_out(format!("the backup holds none: {why}"))]);
     }
     let sql = restore::globals::read(&*located.store, manifest).await?;
-    let plan = restore::globals::plan(session, &sql, Trust::Throwaway).await?;
+    let plan = restore::globals::plan(session, &sql, Powers::Throwaway).await?;
     let refused = plan.left_out.iter().map(|one| format!("{}: {}", one.what, one.why));
     let refused: Vec<_> = refused.collect();
     let notes = session.apply_globals(&plan).await?.notes;

@@ -26,7 +26,7 @@ pub enum Scope {
 
 /// How much power the roles that are made may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub enum Powers {
     /// None over the server, and none over roles that are there.
     Roles,
     /// As in the backup: that was asked for.
@@ -57,7 +57,7 @@ const EXISTS: &str = "42710";
 
 impl Session {
     /// Holds the statements against the roles of this server; changes nothing.
-    pub async fn plan_globals(&self, statements: &[Statement], scope: Scope, trust: Trust) -> Result<GlobalsPlan> {
+    pub async fn plan_globals(&self, statements: &[Statement], scope: Scope, powers: Powers) -> Result<GlobalsPlan> {
         let mut asked = Vec::new();
         let mut encoding = "UTF8".to_owned();
         for statement in statements {
@@ -67,7 +67,7 @@ impl Session {
             let text = self.decoded(statement, &encoding).await?;
             asked.push((statement.clone(), text.as_deref().and_then(wanted::wanted)));
         }
-        Ok(plan(asked, &self.present().await?, scope, trust))
+        Ok(plan(asked, &self.present().await?, scope, powers))
     }
 
     async fn present(&self) -> Result<Present> {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::LeftOut;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::{GlobalsPlan, Scope, Session, Trust, statements};
+use crate::postgres::{GlobalsPlan, Powers, Scope, Session, statements};
 use crate::store::Store;
 use crate::stored_archive::{file_of, read_file};
 
@@ -20,9 +20,9 @@ pub(crate) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes
 }
 
 /// What would be done with it on this server: nothing is changed yet.
-pub(crate) async fn plan(session: &Session, sql: &[u8], trust: Trust) -> Result<GlobalsPlan> {
+pub(crate) async fn plan(session: &Session, sql: &[u8], powers: Powers) -> Result<GlobalsPlan> {
     session
-        .plan_globals(&statements(sql), Scope::WithoutTablespaces, trust)
+        .plan_globals(&statements(sql), Scope::WithoutTablespaces, powers)
         .await
 }
 

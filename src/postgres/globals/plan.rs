@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::wanted::{Attributes, Membership, Wanted, is_harmless};
-use super::{Omitted, Scope, Statement, Trust};
+use super::{Omitted, Powers, Scope, Statement};
 use crate::postgres::quoting::{identifier, literal};
 
 /// What is on the server.
@@ -57,12 +57,12 @@ pub(super) fn plan(
     asked: Vec<(Statement, Option<Wanted>)>,
     present: &Present,
     scope: Scope,
-    trust: Trust,
+    powers: Powers,
 ) -> GlobalsPlan {
     let mut planning = Planning {
         plan: GlobalsPlan::default(),
         present,
-        trust,
+        powers,
         made: BTreeSet::new(),
         attributes: attributes(&asked),
     };
@@ -94,7 +94,7 @@ fn attributes(asked: &[(Statement, Option<Wanted>)]) -> BTreeMap<String, Attribu
 struct Planning<'p> {
     plan: GlobalsPlan,
     present: &'p Present,
-    trust: Trust,
+    powers: Powers,
     /// By this plan.
     made: BTreeSet<String>,
     attributes: BTreeMap<String, Attributes>,
@@ -136,7 +136,7 @@ impl Planning<'_> {
                     return;
                 }
                 // Nobody logs in to a throwaway server as one of its new roles.
-                if !is_harmless(&name) && self.trust == Trust::Throwaway {
+                if !is_harmless(&name) && self.powers == Powers::Throwaway {
                     return self.plan.kept.push(Omitted {
                         what: statement.summary(),
                         why: UNLISTED.to_owned(),
@@ -196,9 +196,9 @@ impl Planning<'_> {
             }
             if !attributes.privileged.is_empty() {
                 let sql = format!("ALTER ROLE {name} {}", attributes.privileged.join(" "));
-                match self.trust {
-                    Trust::Roles => self.leave(sql, PRIVILEGED),
-                    Trust::Privileged | Trust::Throwaway => self.plan.steps.push(Step {
+                match self.powers {
+                    Powers::Roles => self.leave(sql, PRIVILEGED),
+                    Powers::Privileged | Powers::Throwaway => self.plan.steps.push(Step {
                         sql,
                         needs: vec![role.clone()],
                         makes: None,
@@ -237,15 +237,15 @@ impl Planning<'_> {
         }
         let sql = wanted.sql(wanted.grantor.as_deref().is_some_and(known));
         let (of_new, to_new) = (self.made.contains(&wanted.granted), self.made.contains(&wanted.member));
-        match self.trust {
+        match self.powers {
             // In a throwaway server the roles that it began with get nothing.
-            Trust::Throwaway if !to_new => self.plan.kept.push(Omitted {
+            Powers::Throwaway if !to_new => self.plan.kept.push(Omitted {
                 what: statement.summary(),
                 why: STAYS.to_owned(),
             }),
             _ if of_new => self.step(sql, &[&wanted.granted]),
-            Trust::Roles => self.leave(statement.summary(), PRIVILEGED),
-            Trust::Privileged | Trust::Throwaway => self.plan.steps.push(Step {
+            Powers::Roles => self.leave(statement.summary(), PRIVILEGED),
+            Powers::Privileged | Powers::Throwaway => self.plan.steps.push(Step {
                 sql,
                 needs: if to_new {
                     vec![wanted.member.clone()]
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
     use crate::postgres::statements;
 
-    fn planned(sql: &str, trust: Trust) -> GlobalsPlan {
+    fn planned(sql: &str, powers: Powers) -> GlobalsPlan {
         let present = Present {
             roles: ["postgres", "pg_monitor", "app"].map(str::to_owned).into(),
             memberships: [("pg_monitor".to_owned(), "app".to_owned())].into(),
@@ -274,7 +274,7 @@ mod tests {
             let wanted = wanted(std::str::from_utf8(statement.bytes()).unwrap());
             (statement, wanted)
         });
-        plan(asked.collect(), &present, Scope::WithoutTablespaces, trust)
+        plan(asked.collect(), &present, Scope::WithoutTablespaces, powers)
     }
 
     fn left_out(plan: &GlobalsPlan) -> Vec<&str> {
@@ -291,7 +291,7 @@ mod tests {
                    COMMENT ON ROLE a IS 'it''s'; ALTER ROLE a SET search_path TO 'x', 'y';
                    ALTER ROLE a SET role TO 'postgres'; GRANT a TO app; GRANT pg_monitor TO a;
                    CREATE TABLESPACE t LOCATION '/t'; DO 'x'; \\! id\n";
-        let plain = planned(sql, Trust::Roles);
+        let plain = planned(sql, Powers::Roles);
         let roles = [
             "CREATE ROLE \"a\" LOGIN CONNECTION LIMIT 3",
             "COMMENT ON ROLE \"a\" IS 'it''s'",
@@ -305,12 +305,12 @@ mod tests {
         assert_eq!(left.len(), never.len() + 2, "{left:?}");
         assert!(left.contains(&"ALTER ROLE \"a\" SUPERUSER") && left.contains(&"GRANT pg_monitor TO a"));
 
-        let privileged = planned(sql, Trust::Privileged);
+        let privileged = planned(sql, Powers::Privileged);
         assert_eq!(left_out(&privileged), never);
         assert!(run(&privileged).contains(&"ALTER ROLE \"a\" SUPERUSER"));
         assert!(run(&privileged).contains(&"GRANT \"pg_monitor\" TO \"a\""));
         assert_eq!(privileged.steps.iter().filter(|step| step.privileged).count(), 2);
-        let throwaway = planned(sql, Trust::Throwaway);
+        let throwaway = planned(sql, Powers::Throwaway);
         assert!(!run(&throwaway).contains(&"GRANT \"a\" TO \"app\""));
         assert!(run(&throwaway).contains(&"ALTER ROLE \"a\" SUPERUSER"));
     }
@@ -320,18 +320,18 @@ mod tests {
         let sql =
             "CREATE ROLE app; ALTER ROLE app WITH SUPERUSER PASSWORD 'x'; ALTER ROLE app SET search_path TO 'evil';
                    COMMENT ON ROLE postgres IS 'x'; GRANT postgres TO app; GRANT pg_monitor TO app";
-        let plan = planned(sql, Trust::Roles);
+        let plan = planned(sql, Powers::Roles);
         assert!(plan.steps.is_empty(), "{plan:?}");
         assert_eq!((plan.existing, plan.kept.len()), (2, 2));
         assert_eq!(left_out(&plan), ["GRANT postgres TO app"]);
-        let plan = planned(sql, Trust::Privileged);
+        let plan = planned(sql, Powers::Privileged);
         assert_eq!(run(&plan), ["GRANT \"postgres\" TO \"app\""]);
     }
 
     #[test]
     fn roles_that_nobody_makes_are_not_changed() {
         let sql = "ALTER ROLE gone WITH SUPERUSER; ALTER ROLE gone SET work_mem TO '1MB'; GRANT gone TO app; GRANT app TO gone";
-        let plan = planned(sql, Trust::Privileged);
+        let plan = planned(sql, Powers::Privileged);
         assert!(plan.steps.is_empty(), "{plan:?}");
         assert_eq!(plan.left_out.len(), 4);
     }

@@ -1,7 +1,7 @@
 //! What a restore asks of its target, and does to it by itself.
 
 use pgstow::error::Code;
-use pgstow::postgres::{ConnectionInfo, Named, Omitted, Passfile, Scope, Session, Trust, statements};
+use pgstow::postgres::{ConnectionInfo, Named, Omitted, Passfile, Powers, Scope, Session, statements};
 
 use crate::postgres_layer::place::{client, connect, database, role, settings, superuser};
 use crate::support::server::OwnServer;
@@ -198,7 +198,7 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
     let session = Session::connect(&to, &settings(17)).await.unwrap();
     let split = statements(&sql);
     let plan = session
-        .plan_globals(&split, Scope::WithoutTablespaces, Trust::Roles)
+        .plan_globals(&split, Scope::WithoutTablespaces, Powers::Roles)
         .await
         .unwrap();
     let what = |omitted: &[Omitted]| omitted.iter().map(|one| one.what.clone()).collect::<Vec<_>>();
@@ -237,7 +237,7 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
     assert!(!row.get::<_, bool>(8), "what was there stays as it was");
     // Once more, nothing is new; and where tablespaces are wanted, their statements are run.
     let plan = session
-        .plan_globals(&split, Scope::Everything, Trust::Roles)
+        .plan_globals(&split, Scope::Everything, Powers::Roles)
         .await
         .unwrap();
     assert_eq!(what(&plan.left_out), ["GRANT ALL ON TABLESPACE fast TO team"]);
