@@ -301,6 +301,11 @@ def check_drill(deployment, expect):
     )
     found = policy.allowed(statements(deployment, "DrillRole"))
     expect(found == wanted, f"DrillRole: too much: {sorted(found - wanted)}; lacking: {sorted(wanted - found)}")
+    listing, writers = (
+        [one.get("Condition") for one in statements(deployment, role) if one["Sid"] == "ListBackups"]
+        for role in ("DrillRole", "BackupRole")
+    )
+    expect(listing == writers, f"DrillRole lists by another condition than BackupRole: {listing}")
     for name in ("Verification", "Drill"):
         schedule = deployment.resource(name)
         if schedule:
