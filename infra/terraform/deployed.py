@@ -202,8 +202,10 @@ def topic():
     key = client("kms").describe_key(KeyId=attributes["KmsMasterKeyId"])["KeyMetadata"]
     equal("the topic's key", [key["KeyManager"], key["Enabled"]], ["CUSTOMER", True])
     document = json.loads(client("kms").get_key_policy(KeyId=key["KeyId"], PolicyName="default")["Policy"])
-    users = [one["Principal"].get("Service") for one in document["Statement"]]
-    holds("the alarms may use it", ["cloudwatch.amazonaws.com", "events.amazonaws.com"] in map(sorted, filter(None, users)), users)
+    users = {one["Principal"].get("Service"): one.get("Condition") for one in document["Statement"]}
+    account = {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+    equal("the alarms may use it, for this account", users.get("cloudwatch.amazonaws.com"), account)
+    equal("so may events of the task", "events.amazonaws.com" in users, compute != "lambda")
     publishers = [one["Principal"].get("Service") for one in json.loads(attributes["Policy"])["Statement"] if one["Effect"] == "Allow"]
     wanted = ["cloudwatch.amazonaws.com"] + ([] if compute == "lambda" else ["events.amazonaws.com"])
     equal("who may send", publishers, wanted)
@@ -211,7 +213,8 @@ def topic():
 
 def logs(group):
     found = client("logs").describe_log_groups(logGroupNamePrefix=group)["logGroups"]
-    equal("the log is kept for", [one.get("retentionInDays") for one in found], [365])
+    kept = [one.get("retentionInDays") for one in found if one["logGroupName"] == group]
+    equal(f"{group} is kept for", kept, [365])
 
 
 def no_secrets(where, variables):
