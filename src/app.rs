@@ -139,6 +139,13 @@ impl App {
         })
     }
 
+    /// The same, without what a drill has no need of: it evaluates functions of the database.
+    pub async fn without_passwords(&self) -> Result<App> {
+        let mut settings = self.settings.clone();
+        settings.forget_passwords();
+        App::new(settings).await
+    }
+
     pub async fn run(&self, command: Command, stop: Stop, observer: Arc<dyn Observer>) -> Result<Report> {
         match command {
             Command::Backup(request) => {
@@ -261,8 +268,13 @@ impl App {
         self.settings.allow_restore
     }
 
+    /// Whether an event may ask for a drill.
+    pub fn allows_drill(&self) -> bool {
+        self.settings.allow_drill
+    }
+
     /// The database that the settings name, where they name one without being asked further.
-    fn source_database(&self) -> Option<String> {
+    pub fn source_database(&self) -> Option<String> {
         self.credentials.as_ref().and_then(Credentials::database)
     }
 
@@ -334,5 +346,33 @@ impl App {
             stop,
             observer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Input;
+
+    #[tokio::test]
+    async fn what_drills_holds_no_password_and_still_knows_the_databases_name() {
+        let settings = Settings::load(&Input {
+            env: [
+                ("DATABASE_URL", "postgresql://backup:hunter2@db.example/shop"),
+                ("BACKUP_TARGET_URL", "postgresql://owner:hunter3@db.example/copy"),
+                ("BACKUP_STORE", "/srv/backups"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+            cpus: 1,
+            ..Input::default()
+        });
+        let app = App::new(settings.unwrap()).await.unwrap();
+        let drilling = app.without_passwords().await.unwrap();
+        let Some(Credentials::Direct(info)) = &drilling.credentials else {
+            panic!("no database")
+        };
+        assert!(info.password.is_none() && drilling.target.is_none());
+        assert_eq!(drilling.source_database().as_deref(), Some("shop"));
     }
 }

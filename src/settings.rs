@@ -85,6 +85,8 @@ pub struct Settings {
     pub handover: Option<ContainerTask>,
     /// Whether an event may ask for a restore.
     pub allow_restore: bool,
+    /// Whether an event may ask for a drill.
+    pub allow_drill: bool,
     /// A drill is run although this system cannot confine the throwaway server.
     pub drill_unconfined: bool,
     pub metrics: Metrics,

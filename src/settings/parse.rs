@@ -107,6 +107,7 @@ impl Reader<'_> {
         let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
         let handover = self.handover();
         let allow_restore = self.switch("BACKUP_ALLOW_RESTORE").unwrap_or(false);
+        let allow_drill = self.switch("BACKUP_ALLOW_DRILL").unwrap_or(true);
         let drill_unconfined = self.switch("BACKUP_DRILL_UNCONFINED").unwrap_or(false);
         let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
@@ -133,6 +134,7 @@ impl Reader<'_> {
             sns_topic_arn,
             handover,
             allow_restore,
+            allow_drill,
             drill_unconfined,
             metrics,
             lease,
