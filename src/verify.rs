@@ -186,10 +186,7 @@ async fn data(
 async fn record(job: &Job<'_>, store: &dyn Store, id: &BackupId, change: impl FnOnce(&mut Verification)) -> Result<()> {
     let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
     // What we sign may have been written by anybody: only what counts already is taken over.
-    let counts = match job.signer {
-        Some(signer) => job.trust.and(signer.public()),
-        None => job.trust.clone(),
-    };
+    let counts = job.trust.and(job.signer);
     let mut before = match store.get(&key).await {
         // What lies there is none, and is replaced, not followed.
         Err(error) if error.code() == Code::Integrity => None,
