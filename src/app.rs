@@ -23,7 +23,7 @@ use crate::prune;
 use crate::report::Report;
 use crate::restore;
 use crate::secrets::{Credentials, SecretSource};
-use crate::settings::{Clock, KeySource, Settings, Source, StoreUrl};
+use crate::settings::{Clock, Settings, Source, StoreUrl};
 use crate::signature::{Keyring, Trust, keygen};
 use crate::status::{self, Inquiry};
 use crate::stop::Stop;
@@ -62,12 +62,7 @@ impl App {
                 .iter()
                 .any(|source| matches!(source, Source::Secret { .. }))
             || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
-            || settings
-                .signing
-                .sign_key
-                .iter()
-                .chain(&settings.signing.verify_keys)
-                .any(|key| matches!(key, KeySource::Kms(_)));
+            || settings.signing.uses_kms();
         let config = if needs_aws {
             Some(aws::load(&settings.aws).await)
         } else {
@@ -79,10 +74,18 @@ impl App {
                 .ok_or_else(|| Error::internal("no AWS configuration was made"))
         };
 
-        if let Some(config) = &config
-            && settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
-        {
-            settings.notes.extend(aws::open_s3_endpoint(config, &settings.aws));
+        if let Some(config) = &config {
+            let secret = |source: &Source| matches!(source, Source::Secret { .. });
+            let used = aws::InUse {
+                s3: settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. })),
+                secrets: secret(&settings.source) || secret(&settings.target),
+                sns: settings.sns_topic_arn.is_some(),
+                kms: settings.signing.uses_kms(),
+            };
+            for warning in aws::open_endpoints(config, &settings.aws, used) {
+                tracing::warn!("{warning}");
+                settings.notes.push(warning);
+            }
         }
         let patience = Patience::lasting(settings.s3.retry);
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();

@@ -215,14 +215,16 @@ async fn read_good(store: &dyn Store, listed: &Listed, trust: &Trust) -> Result<
     Ok(Some(summary))
 }
 
+/// A manifest may be large, and a function's memory is not.
+const MANIFESTS_AT_ONCE: usize = 2;
+
 /// The newest good backups of `listed`, a database's folders, newest first: `count` at most, among
 /// the newest [`LOOKED_AT`].
 pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize, trust: &Trust) -> Result<Vec<Summary>> {
     let finished = listed.iter().filter(|one| one.has_manifest);
     let finished: Vec<&Listed> = finished.take(LOOKED_AT).collect();
     let mut good = Vec::new();
-    // Seldom more than one round: a manifest that is broken makes another.
-    for some in finished.chunks(count.max(1)) {
+    for some in finished.chunks(count.clamp(1, MANIFESTS_AT_ONCE)) {
         let read = try_join_all(some.iter().map(|one| read_good(store, one, trust))).await?;
         good.extend(read.into_iter().flatten());
         if good.len() >= count {

@@ -16,12 +16,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 use tracing::Instrument;
 
 use crate::app::App;
 use crate::command::Command;
 use crate::error::{Error, Result};
+use crate::plain;
 use crate::progress::{LogLine, Observer};
 use crate::report::{ErrorReport, Report};
 use crate::settings::{Input, Log, LogFormat, Settings};
@@ -80,7 +82,7 @@ pub async fn run(process: Process) -> Result<()> {
             match outcome(result) {
                 Ok(report) => {
                     span.in_scope(|| log_success(&report));
-                    serde_json::to_value(&report).map_err(|error| {
+                    response(&report).map_err(|error| {
                         let error = Error::internal("the report is not JSON").source(error);
                         diagnostic(&ErrorReport::from(&error))
                     })
@@ -95,6 +97,11 @@ pub async fn run(process: Process) -> Result<()> {
     lambda_runtime::run(handler)
         .await
         .map_err(|error| Error::internal("Lambda's runtime interface failed").source(error))
+}
+
+/// Whoever asks for it may show it on a terminal.
+fn response(report: &Report) -> serde_json::Result<Box<RawValue>> {
+    RawValue::from_string(plain::json(&serde_json::to_string(report)?))
 }
 
 struct Function {
@@ -238,6 +245,24 @@ fn diagnostic(failed: &ErrorReport) -> Diagnostic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handover::HandoverReport;
+
+    #[test]
+    fn an_answer_cannot_steer_the_terminal_on_which_it_is_shown_and_says_the_same() {
+        let report = Report::HandedOver(HandoverReport {
+            status: "handed_over",
+            task: "a\u{9b}2J".into(),
+            cluster: "b\u{202e}\n".into(),
+            reason: "c".into(),
+        });
+        let told = response(&report).unwrap();
+        assert!(!told.get().chars().any(plain::steers), "{told}");
+        let back: Value = serde_json::from_str(told.get()).unwrap();
+        assert_eq!(
+            (back["task"].as_str(), back["cluster"].as_str()),
+            (Some("a\u{9b}2J"), Some("b\u{202e}\n"))
+        );
+    }
 
     #[test]
     fn the_margin_is_ten_seconds_but_a_fifth_of_a_short_run() {

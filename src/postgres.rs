@@ -11,6 +11,7 @@ mod globals;
 mod inventory;
 mod load;
 mod passfile;
+mod pooler;
 mod privileges;
 mod programs;
 pub mod quoting;

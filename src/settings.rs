@@ -150,6 +150,13 @@ pub struct Signing {
     pub verify_keys: Vec<KeySource>,
 }
 
+impl Signing {
+    pub fn uses_kms(&self) -> bool {
+        let mut keys = self.sign_key.iter().chain(&self.verify_keys);
+        keys.any(|key| matches!(key, KeySource::Kms(_)))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     File(PathBuf),

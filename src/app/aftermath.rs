@@ -13,7 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::metrics::{self, History, Observation};
 use crate::notify::{About, Notice, Notifier, Status};
 use crate::progress::Observer;
-use crate::report::{BackupReport, ErrorReport, Notification, Report};
+use crate::report::{self, BackupReport, ErrorReport, Notification, Report};
 use crate::settings::{Clock, Metrics};
 use crate::signature::Trust;
 use crate::stop::Stop;
@@ -126,7 +126,7 @@ impl Aftermath<'_> {
             status: Status::Succeeded,
             about: About::Backup(report.kind),
             database: Some(report.database.clone()),
-            summary: report.to_string(),
+            summary: report::text(report),
             report: serde_json::to_value(report).unwrap_or_default(),
         };
         let told = self.tell(&notice).await;
@@ -210,7 +210,7 @@ fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
         status: Status::Failed(code),
         about,
         database,
-        summary: format!("{}\n{report}", summary(error)),
+        summary: format!("{}\n{}", summary(error), report::text(report)),
         report: serde_json::to_value(report).unwrap_or(Value::Null),
     })
 }

@@ -18,7 +18,7 @@ use super::{
     Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Schedule, Settings, StoreUrl, aliases,
     source, stores,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The level of `zstd` without one: pg_dump's own default. In frames of 2 MiB it gives no more bytes
 /// than pg_dump's stream, and fewer than gzip does.
@@ -49,7 +49,13 @@ pub fn load(input: &Input) -> Result<Settings> {
         notes,
     };
     let settings = reader.settings();
-    reader.problems.into_result()?;
+    // What was not read may be what is missing.
+    let told = |error: Error| {
+        warnings
+            .iter()
+            .fold(error, |error, warning| error.also(Error::config(warning.clone())))
+    };
+    reader.problems.into_result().map_err(told)?;
     Ok(Settings {
         warnings,
         notes: reader.notes,
