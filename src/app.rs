@@ -285,11 +285,13 @@ impl App {
                     .hint("give --database-url postgresql://user@host/database, or --secret-id"),
             );
         };
+        let signer = stop.or_stop(self.keyring.signer()).await?;
         let job = Job {
             settings: &self.settings,
             credentials,
             stores: &self.stores,
-            signer: stop.or_stop(self.keyring.signer()).await?,
+            signer,
+            trust: &self.trust(stop).await?.and(signer),
             clock: self.clock,
             host: &self.host,
             stop,
@@ -333,8 +335,9 @@ impl App {
         observer: &'a Arc<dyn Observer>,
     ) -> Aftermath<'a> {
         // Known by now, unless it is what the run has failed of: then it is not waited for once more.
-        let trust = tokio::time::timeout(TRUST_AT_THE_END, self.keyring.trust()).await;
-        let trust = trust.ok().and_then(Result::ok);
+        let keys = async { futures::try_join!(self.keyring.trust(), self.keyring.signer()) };
+        let keys = tokio::time::timeout(TRUST_AT_THE_END, keys).await;
+        let trust = keys.ok().and_then(Result::ok).map(|(trust, signer)| trust.and(signer));
         Aftermath {
             metrics: &self.settings.metrics,
             stores: &self.stores,

@@ -31,7 +31,7 @@ use crate::report::BackupReport;
 use crate::retention::Tier;
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Compression, Format, Settings};
-use crate::signature::Signer;
+use crate::signature::{Signer, Trust};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::throttle::Throttle;
@@ -53,6 +53,8 @@ pub struct Job<'a> {
     pub stores: &'a [Arc<dyn Store>],
     /// Who signs the manifest.
     pub signer: Option<&'a Signer>,
+    /// Whose signatures count on what is there already; where nothing has to be signed, anything does.
+    pub trust: &'a Trust,
     pub clock: Clock,
     pub host: &'a str,
     pub stop: &'a Stop,
@@ -135,7 +137,7 @@ async fn under_lease(
         database_bytes,
         cleared,
     } = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
-        Found::Made(id) => return report::repeated(&*replicas.primary(), &id).await,
+        Found::Made(id) => return report::repeated(&*replicas.primary(), &id, job.trust).await,
         Found::ToMake(prepared) => prepared,
     };
     let mut record = Record::begin(job, request, source, id, tier, started);
@@ -179,14 +181,16 @@ async fn prepare(
     let started = (job.clock)();
     // A backup from the future would be the newest for ever, and every id after it as wrong as its own.
     let past = catalog::until(&listed, started);
+    // Whoever can write to the store can name the events to come in manifests of his own: those would
+    // pass for backups that were made.
     if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(store, &past, event, started).await?
+        && let Some(made) = catalog::find_by_event(store, &past, event, started, job.trust).await?
     {
         return Ok(Found::Made(made.id));
     }
     let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
     if let Some(deadline) = job.stop.deadline() {
-        let paces = catalog::newest_good(store, &past, forecast::ASKED).await?;
+        let paces = catalog::newest_good(store, &past, forecast::ASKED, job.trust).await?;
         let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
         let means = forecast::Means {
             threads: job.settings.threads,

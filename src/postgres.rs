@@ -32,7 +32,7 @@ pub use connection::Session;
 pub use conninfo::ConnectionInfo;
 pub(crate) use dump::BYPASS_HINT;
 pub use dump::{Contents, Dump, DumpOrder, globals};
-pub use globals::{AppliedGlobals, GlobalsPlan, Omitted, Powers, Scope, Statement, statements};
+pub use globals::{AppliedGlobals, GlobalsPlan, Omitted, Powers, Statement, statements};
 pub use load::Load;
 pub use passfile::Passfile;
 pub use privileges::{Unreadable, UnreadableKind};

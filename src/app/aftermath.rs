@@ -32,7 +32,7 @@ pub(super) struct Aftermath<'a> {
     pub stores: &'a [Arc<dyn Store>],
     pub notifier: Option<&'a dyn Notifier>,
     /// Whose signatures count; `None`: that cannot be known, so that the store says nothing.
-    pub trust: Option<&'a Trust>,
+    pub trust: Option<Trust>,
     /// The database that the settings name, or that the secret has named by now.
     pub source: Option<String>,
     pub clock: Clock,
@@ -149,7 +149,7 @@ impl Aftermath<'_> {
 
     /// What was there before this run, as far as the store says it in time.
     async fn history(&self, database: Option<&str>, but: Option<&BackupId>) -> History {
-        let (Some(database), Some(trust)) = (database.filter(|_| metrics::wanted(self.metrics)), self.trust) else {
+        let (Some(database), Some(trust)) = (database.filter(|_| metrics::wanted(self.metrics)), &self.trust) else {
             return History::unknown();
         };
         let patience = match self.stop.reason() {
