@@ -178,12 +178,14 @@ impl Stop {
 
     /// What a clean-up says that was given up.
     pub fn given_up(&self, what: &str) -> Error {
-        let code = self
-            .reason()
-            .map_or(Code::Deadline, |reason| Error::from(reason).code());
+        let reason = self.reason().map(Error::from);
+        let why = reason
+            .as_ref()
+            .map_or_else(String::new, |reason| format!("{}; ", reason.message()));
+        let code = reason.map_or(Code::Deadline, |reason| reason.code());
         Error::new(
             code,
-            format!("{what} took longer than there was time for, and was given up"),
+            format!("{why}{what} took longer than there was time for, and was given up"),
         )
     }
 
