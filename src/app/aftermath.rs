@@ -142,7 +142,7 @@ impl Aftermath<'_> {
     /// Where nobody is to be told, that is done at once.
     async fn tell(&self, notice: &Notice) -> Result<()> {
         match self.notifier {
-            Some(notifier) => notifier.send(notice).await,
+            Some(notifier) => self.stop.or_leave("the notification", notifier.send(notice)).await,
             None => Ok(()),
         }
     }

@@ -301,7 +301,8 @@ pub fn with_clean_up(error: Error, clean_up: Result<()>) -> Error {
 /// `what` is the verb of "cannot … <path>".
 pub fn io_error(what: &str, path: &Path, error: io::Error) -> Error {
     let code = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::Enospc,
+        // A limit on the length of files (ulimit -f) is an end of the room too.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Code::Enospc,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Eacces,
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Code::Enoent,
         _ => Code::Store,
