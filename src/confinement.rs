@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 
 pub(crate) use filter::Sockets;
 use folders::Folders;
+pub use folders::Landlock;
 pub(crate) use identity::{Identity, closed_to};
 use keeper::Flock;
 
@@ -37,8 +38,8 @@ pub fn keep_to_ourselves() {
 pub struct Walls {
     /// No programs, no network, no look at other processes, whatever the program is talked into.
     pub filter: bool,
-    /// The version of Landlock's interface: no files but its own.
-    pub landlock: Option<u32>,
+    /// No files but its own.
+    pub landlock: Option<Landlock>,
     pub namespaces: Namespaces,
     pub user: User,
 }
@@ -70,8 +71,8 @@ impl Walls {
         *HERE.get_or_init(Walls::look)
     }
 
-    /// What is lacking that matters, in words. Without namespaces and without Landlock the walls that are
-    /// left are those that every system has: no program, no network, no superuser.
+    /// What is lacking without which there is no drill, in words. Without namespaces and Landlock, it has no
+    /// superuser, no program and no network all the same, and is given no code in C.
     pub fn missing(&self) -> Option<&'static str> {
         if !self.filter {
             return Some("it has no system call filter (seccomp), or does not let us set one");
@@ -79,9 +80,12 @@ impl Walls {
         None
     }
 
-    /// Whether what it may do as far as its own rules go leads to no file, program or network of ours.
-    pub(crate) fn keep_files(&self) -> bool {
-        self.filter && (self.landlock.is_some() || self.user == User::Unused)
+    /// Whether code of the machine's own reaches no file, process, program or network of ours: as a user of
+    /// its own, or where the kernel keeps every change from files, and signals from processes.
+    pub fn keep_files(&self) -> bool {
+        let keeps_files = self.landlock.is_some_and(Landlock::keeps_changes);
+        let keeps_processes = self.namespaces != Namespaces::None || self.landlock.is_some_and(Landlock::keeps_signals);
+        self.filter && (self.user == User::Unused || (keeps_files && keeps_processes))
     }
 
     /// As whom a confined program runs: `None` as we do.
@@ -134,7 +138,7 @@ impl Walls {
         });
         Walls {
             filter,
-            landlock: kernel::landlock_version(),
+            landlock: Landlock::here(),
             namespaces,
             user,
         }
@@ -159,9 +163,13 @@ impl fmt::Display for Walls {
             yes_or_no(self.filter)
         )?;
         match self.landlock {
-            Some(version) => write!(f, "version {version}"),
-            None => f.write_str("no"),
+            Some(landlock) => write!(f, "version {}", landlock.version)?,
+            None => f.write_str("no")?,
         }
+        if !self.keep_files() {
+            f.write_str("; functions in C and other untrusted languages are not proved")?;
+        }
+        Ok(())
     }
 }
 
@@ -183,7 +191,8 @@ fn separate(namespaces: Namespaces, identity: Option<Identity>, maps: &Maps) -> 
             if let Some(identity) = identity {
                 kernel::become_user(identity.uid, identity.gid)?;
             }
-            // The maps belong to root while we show ourselves to nobody.
+            // The maps belong to root while we show ourselves to nobody. So for as long as these five calls take,
+            // our own user can read this copy of us.
             kernel::prctl(libc::PR_SET_DUMPABLE, 1)?;
             kernel::unshare(libc::CLONE_NEWUSER | NAMESPACES)?;
             kernel::write_to(c"/proc/self/setgroups", b"deny")?;
@@ -258,7 +267,7 @@ impl Confinement {
             Vec::new()
         };
         let folders = match self.walls.landlock {
-            Some(version) => Some(Folders::wall(version, &self.writable, &self.readable)?),
+            Some(landlock) => Some(Folders::wall(landlock, &self.writable, &self.readable)?),
             None => None,
         };
         Ok(Entry {
@@ -388,5 +397,39 @@ impl Entry {
             kernel::set_filter(&self.filter)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_kept_where_every_change_and_every_signal_is() {
+        let landlock = |version, scopes| Some(Landlock { version, scopes });
+        let walls = |landlock, namespaces, user| Walls {
+            filter: true,
+            landlock,
+            namespaces,
+            user,
+        };
+        for (walls, keep) in [
+            (walls(None, Namespaces::None, User::Unused), true),
+            (walls(None, Namespaces::OfUser, User::Ours), false),
+            // It lets files be cut short.
+            (walls(landlock(2, 0), Namespaces::OfUser, User::Ours), false),
+            (walls(landlock(3, 0), Namespaces::OfUser, User::Ours), true),
+            (walls(landlock(3, 0), Namespaces::None, User::Ours), false),
+            // It says that it could, and does not.
+            (walls(landlock(6, 0b01), Namespaces::None, User::Ours), false),
+            (walls(landlock(6, 0b11), Namespaces::None, User::Ours), true),
+        ] {
+            assert_eq!(walls.keep_files(), keep, "{walls:?}");
+        }
+        let open = Walls {
+            filter: false,
+            ..walls(landlock(6, 0b11), Namespaces::Plain, User::Unused)
+        };
+        assert!(!open.keep_files());
     }
 }

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::archive::{self, ArchiveError, BlockContent, BlockKind, Blocks, Head, Input, Item, Unpack, read_blocks};
 use crate::catalog::Located;
+use crate::confinement::Walls;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, Psql, ScratchServer, ServerPrograms, Session};
@@ -32,13 +33,17 @@ use crate::stored_archive::StoredArchive;
 use crate::verification::Status;
 use crate::verify::Finding;
 use cluster::{Cluster, Way};
+use exclusion::Exclusion;
 use gather::{Gather, Gathered, Unordered};
-use refill::Refill;
+use refill::{Ended, Refill, is_refusal, refused};
 
 pub use report::{DrillReport, Proof, TableProof};
 
 /// Where the restored database is meant, rather than a file of the backup.
 const RESTORED: &str = "the restored database";
+
+/// A backup with more parts than these that were found one by one to want a superuser is not proved.
+const ATTEMPTS: usize = 10;
 
 /// What a drill works with.
 pub struct Job<'a> {
@@ -51,6 +56,16 @@ pub struct Job<'a> {
 /// Drills one backup. What differs is a result, told in the report; an error is what kept us from
 /// trying.
 pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
+    let mut settings = job.settings.clone();
+    if !settings.drill_unconfined {
+        settings.postgres.client_walls = Some(Walls::here());
+    }
+    let job = &Job {
+        settings: &settings,
+        clock: job.clock,
+        stop: job.stop,
+        observer: job.observer,
+    };
     let begun = Instant::now();
     let postgres = &job.settings.postgres;
     sweep_stale(&postgres.temp)?;
@@ -79,7 +94,7 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
         (Err(error), Err(second)) => return Err(error.also(second)),
     };
     report.duration_seconds = begun.elapsed().as_secs_f64();
-    report.settle();
+    report.settle()?;
     Ok(report)
 }
 
@@ -108,6 +123,7 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
         large_objects: 0,
         definitions: 0,
         duration_seconds: 0.0,
+        ran: false,
         not_proved: Vec::new(),
         problems: Vec::new(),
     };
@@ -125,41 +141,42 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
         .survey_target()
         .await?
         .extensions;
-    let (excluded, not_proved) = exclusion::unprovable(&items, &extensions);
-    report.not_proved.extend(not_proved);
-    let chosen: HashSet<i64> = restore::everything(&items).difference(&excluded).copied().collect();
+    let mut exclusion = Exclusion::before(&items, &extensions);
     // In one part each, so that the rows can be found in the backup's own order.
-    let plan = restore::plan(&stored, &items, &chosen, Without::default(), 1);
-    let cluster = Cluster::prepare(job, server, located, &plan).await?;
+    let plan = |exclusion: &Exclusion<'_>| restore::plan(&stored, &items, &exclusion.chosen(), Without::default(), 1);
+    let cluster = Cluster::prepare(job, server, located, &plan(&exclusion)).await?;
     report.not_proved.extend(cluster.not_proved.iter().cloned());
 
     job.observer.phase("restoring into the throwaway server");
-    let refill = Refill {
-        job,
-        stored: &stored,
-        located,
-        items: &items,
-        plan: &plan,
-        major,
-    };
     let mut ground = cluster.ground(&items, manifest).await?;
-    let mut refilled = refill.by_loader(&cluster, &ground).await;
-    if let Err(error) = &refilled
-        && wants_superuser(error)
-    {
-        if !server.is_walled() {
-            report.not_proved.push(LeftOut {
-                what: "the restore".into(),
-                why: format!(
-                    "it wants a superuser, which a drill gives it only behind walls that this system lacks: {}",
-                    error.message()
-                ),
-            });
-            return Ok(report);
+    let mut attempts = 1;
+    let refilled = loop {
+        let refill = Refill {
+            job,
+            stored: &stored,
+            located,
+            items: &items,
+            plan: &plan(&exclusion),
+            major,
+        };
+        match refill.run(&cluster, &ground).await {
+            Ok(()) => break Ok(()),
+            Err(Ended::Failed(error)) => break Err(error),
+            Err(Ended::Refused(entries)) => {
+                // Without them, from the beginning: what was made already may look at them.
+                if attempts == ATTEMPTS || !entries.iter().any(|(id, _)| exclusion.knows(*id)) {
+                    return Err(proves_nothing(&entries));
+                }
+                for (id, why) in &entries {
+                    exclusion.leave_out(*id, why);
+                }
+                attempts += 1;
+                ground = cluster.ground_again(ground, &items, manifest).await?;
+            }
         }
-        ground = cluster.ground_again(ground, &items, manifest).await?;
-        refilled = refill.by_superuser(&cluster, &ground).await;
-    }
+    };
+    let excluded = exclusion.excluded();
+    report.not_proved.extend(exclusion.not_proved.iter().cloned());
     report.not_proved.extend(ground.not_proved.iter().cloned());
     if let Err(error) = refilled {
         return match error.code() {
@@ -174,8 +191,8 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
     job.observer.phase("dumping it again");
     let again = dump(job, cluster.reader(&ground, &items)).await?;
     job.observer.phase("comparing");
-    compare_data(located, &stored, &again, &excluded, &mut report).await?;
-    let comparison = definitions::compare(&items, &excluded, &again.items, cluster.superusers_name());
+    compare_data(located, &stored, &again, excluded, &mut report).await?;
+    let comparison = definitions::compare(&items, excluded, &again.items, cluster.superusers_name());
     report.sequences = comparison.sequences;
     report.definitions = comparison.equal;
     let comparable = manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
@@ -384,17 +401,10 @@ async fn unordered(located: &Located, stored: &Arc<StoredArchive>, blocks: &[usi
     Ok(sum)
 }
 
-/// What a role that is no superuser was refused. The server and pg_restore say so in words alone.
-fn wants_superuser(error: &Error) -> bool {
-    const WORDS: [&str; 5] = [
-        "permission denied",
-        "must be ",
-        "must have ",
-        "superuser",
-        "Only roles with",
-    ];
-    let message = error.message();
-    error.code() == Code::RestoreErr && WORDS.iter().any(|words| message.contains(words))
+/// What stood in the way at the last.
+fn proves_nothing(entries: &[(i64, String)]) -> Error {
+    let why = entries.first().map_or("", |(_, why)| why);
+    report::nothing_proved(why)
 }
 
 /// A plain dump proves no more than that it runs: the manifest says nothing of its tables.
@@ -410,43 +420,29 @@ async fn script(job: &Job<'_>, located: &Located, cluster: &Cluster<'_>, report:
         Ok(checked) => Arc::new(checked),
         Err(error) => return does_not_run(error, manifest, report),
     };
-    let mut ground = cluster.ground(&[], manifest).await?;
+    let ground = cluster.ground(&[], manifest).await?;
     let psql = Psql::find(ground.session.server().major, settings).await?;
     cluster.open_for_script(&ground).await?;
-    let run = async |way: Way<'_>| {
-        let place = restore::script::Place {
-            psql: &psql,
-            info: &way.info,
-            passfile: Some(way.passfile),
-            settings,
-            stop: job.stop,
-            observer: job.observer,
-        };
-        let ran = restore::script::run(&place, &checked).await;
-        ran.map_err(|failed| failed.error)
+    let way = cluster.loader(&ground);
+    let place = restore::script::Place {
+        psql: &psql,
+        info: &way.info,
+        passfile: Some(way.passfile),
+        settings,
+        stop: job.stop,
+        observer: job.observer,
     };
-    let mut ran = run(cluster.loader(&ground)).await;
-    if let Err(error) = &ran
-        && wants_superuser(error)
-        && cluster.is_walled()
-    {
-        ground = cluster.ground_again(ground, &[], manifest).await?;
-        cluster.raise(&ground).await?;
-        ran = run(cluster.superuser(&ground)).await;
-    }
     report.not_proved.extend(ground.not_proved.iter().cloned());
-    match ran {
-        Ok(()) => Ok(()),
-        Err(error) if wants_superuser(&error) && !cluster.is_walled() => {
-            report.not_proved.push(LeftOut {
-                what: "the script".into(),
-                why: format!(
-                    "it wants a superuser, which a drill gives it only behind walls that this system lacks: {}",
-                    error.message()
-                ),
-            });
+    match restore::script::run(&place, &checked)
+        .await
+        .map_err(|failed| failed.error)
+    {
+        Ok(()) => {
+            report.ran = true;
             Ok(())
         }
+        // It is one transaction: nothing of it is there.
+        Err(error) if is_refusal(&error) => Err(report::nothing_proved(&refused(&error))),
         Err(error) => does_not_run(error, manifest, report),
     }
 }

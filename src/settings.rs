@@ -23,6 +23,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+use crate::confinement::Walls;
 use crate::error::Result;
 use crate::memory::Shares;
 use crate::postgres::ConnectionInfo;
@@ -284,6 +285,8 @@ pub struct Postgres {
     /// What PostgreSQL's programs inherit of our environment: `PATH`, `HOME`,
     /// `LD_LIBRARY_PATH`, `TZ`; never a credential.
     pub child_env: Vec<(String, String)>,
+    /// Around `psql`, `pg_restore` and `pg_dump`: a drill's, which talk to its own server alone.
+    pub client_walls: Option<Walls>,
 }
 
 /// A task of ECS on Fargate that runs pgstow with settings of its own.

@@ -88,13 +88,40 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_adjtimex,
     libc::SYS_acct,
     libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_process_mrelease,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
     libc::SYS_syslog,
     libc::SYS_vhangup,
     libc::SYS_personality,
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
     libc::SYS_execveat,
+    // What files are, rather than what is in them: Landlock has no word for it.
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_utimensat,
+    // Signals with words of the sender's. (Of System V, the server needs a small piece of shared memory.)
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_msgget,
+    libc::SYS_msgctl,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
 ];
+
+/// Of the same kind, and newer than the C library's names: `fchmodat2`, `setxattrat`, `removexattrat`.
+const REFUSED_LATELY: &[libc::c_long] = &[452, 463, 466];
+
+/// The one mode that a server gives: to its socket.
+const ITS_OWN_ALONE: u32 = 0o700;
 
 #[cfg(target_arch = "x86_64")]
 const REFUSED_HERE: &[libc::c_long] = &[
@@ -105,19 +132,27 @@ const REFUSED_HERE: &[libc::c_long] = &[
     libc::SYS_uselib,
     libc::SYS_ustat,
     libc::SYS_sysfs,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[libc::c_long] = &[];
 
 /// The filter. Where `only` is given, that program is started, once, as it is told to us: all that it starts
-/// itself is refused. It is known by where its path, arguments and environment lie in our memory, which
-/// nobody after us can tell.
+/// itself is refused. It is known by where its path, arguments and environment lie in our memory: a program
+/// after us does not know where that was, and has something else there.
 pub(super) fn build(sockets: Sockets, only: Option<&Program>) -> Vec<libc::sock_filter> {
     let mut filter = Filter::default();
     filter.only_our_architecture();
     filter.refuse_newer();
     for call in REFUSED.iter().chain(REFUSED_HERE) {
         filter.call(*call, vec![answer(libc::EPERM)]);
+    }
+    for call in REFUSED_LATELY {
+        filter.call(*call, vec![answer(libc::ENOSYS)]);
     }
     // Its flags lie in memory, where a filter cannot look; the C library then takes `clone`.
     filter.call(libc::SYS_clone3, vec![answer(libc::ENOSYS)]);
@@ -144,7 +179,15 @@ pub(super) fn build(sockets: Sockets, only: Option<&Program>) -> Vec<libc::sock_
     // The limits of another process.
     let own_limits = [vec![load_low(0)], only_value(0, libc::EPERM)].concat();
     filter.call(libc::SYS_prlimit64, own_limits);
+    // To everybody that it may send one to.
+    let signals = [vec![load_low(0)], refuse_value(u32::MAX, libc::EPERM), vec![ALLOW]];
+    filter.call(libc::SYS_kill, signals.concat());
     if let Some(program) = only {
+        let mode = |argument| [vec![load_low(argument)], only_value(ITS_OWN_ALONE, libc::EPERM)].concat();
+        #[cfg(target_arch = "x86_64")]
+        filter.call(libc::SYS_chmod, mode(1));
+        filter.call(libc::SYS_fchmodat, mode(2));
+        filter.call(libc::SYS_fchmod, mode(1));
         let (path, arguments, environment) = program.addresses();
         let addresses = [path as u64, arguments as u64, environment as u64];
         let places = (0..)

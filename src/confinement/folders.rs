@@ -51,6 +51,63 @@ const READABLE: [&str; 25] = [
 /// Read and written.
 const DEVICES: [&str; 2] = ["/dev/null", "/dev/zero"];
 
+/// Sockets without a place in the file system.
+const ABSTRACT_SOCKETS: u64 = 1;
+/// To processes outside.
+const SIGNALS: u64 = 1 << 1;
+
+/// What the kernel's Landlock can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Landlock {
+    /// Of its interface.
+    pub version: u32,
+    /// What of that it can be told to refuse beside files and TCP.
+    pub scopes: u64,
+}
+
+impl Landlock {
+    /// Each as it is tried: a distribution's kernel may say a version without all that belongs to it.
+    pub(super) fn here() -> Option<Landlock> {
+        let version = kernel::landlock_version()?;
+        let scopes = match version {
+            ..=5 => &[0][..],
+            _ => &[ABSTRACT_SOCKETS | SIGNALS, ABSTRACT_SOCKETS, 0],
+        };
+        let candidates = scopes.iter().map(|scopes| Landlock {
+            version,
+            scopes: *scopes,
+        });
+        candidates.into_iter().find(|landlock| landlock.ruleset().is_ok())
+    }
+
+    /// Whether it refuses to cut files short, as all else that changes what is in them.
+    pub(super) fn keeps_changes(self) -> bool {
+        self.version >= 3
+    }
+
+    pub(super) fn keeps_signals(self) -> bool {
+        self.scopes & SIGNALS != 0
+    }
+
+    #[allow(unsafe_code)]
+    fn ruleset(self) -> std::io::Result<OwnedFd> {
+        let handled = Handled {
+            files: files_of(self.version),
+            // To take and to make connections by TCP.
+            network: 0b11,
+            scopes: self.scopes,
+        };
+        let bytes = match self.version {
+            1..=3 => 8,
+            4 | 5 => 16,
+            _ => 24,
+        };
+        let ruleset = kernel::landlock_ruleset(&handled, bytes)?;
+        // SAFETY: it was just made, and belongs to nobody else.
+        Ok(unsafe { OwnedFd::from_raw_fd(ruleset) })
+    }
+}
+
 /// What the version of the kernel's interface can refuse.
 fn files_of(version: u32) -> u64 {
     let bits = match version {
@@ -70,25 +127,11 @@ pub(super) struct Folders {
 
 impl Folders {
     /// `writable`: folders where it may do all but make devices. `readable`: more than every program needs.
-    #[allow(unsafe_code)]
-    pub fn wall(version: u32, writable: &[PathBuf], readable: &[PathBuf]) -> std::io::Result<Folders> {
-        let files = files_of(version);
-        let handled = Handled {
-            files,
-            // To take and to make connections by TCP.
-            network: 0b11,
-            // Sockets without a place in the file system, and signals to others.
-            scopes: 0b11,
+    pub fn wall(landlock: Landlock, writable: &[PathBuf], readable: &[PathBuf]) -> std::io::Result<Folders> {
+        let files = files_of(landlock.version);
+        let folders = Folders {
+            ruleset: landlock.ruleset()?,
         };
-        let bytes = match version {
-            1..=3 => 8,
-            4 | 5 => 16,
-            _ => 24,
-        };
-        let ruleset = kernel::landlock_ruleset(&handled, bytes)?;
-        // SAFETY: it was just made, and belongs to nobody else.
-        let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset) };
-        let folders = Folders { ruleset };
         for path in READABLE
             .iter()
             .map(Path::new)

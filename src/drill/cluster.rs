@@ -13,6 +13,9 @@ use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, ScratchSer
 use crate::private_folder::PrivateFolder;
 use crate::restore::{self, Plan};
 
+/// The first major with a role that may read everything.
+const READS_ALL: u32 = 14;
+
 /// A user and a database to come in by.
 pub(super) struct Way<'a> {
     pub info: ConnectionInfo,
@@ -79,8 +82,8 @@ impl<'a> Cluster<'a> {
         self.server.info().user.as_deref().unwrap_or_default()
     }
 
-    pub fn is_walled(&self) -> bool {
-        self.server.is_walled()
+    pub fn keeps_files(&self) -> bool {
+        self.job.settings.drill_unconfined || self.server.keeps_files()
     }
 
     /// The database as the backup says that it was made.
@@ -114,8 +117,7 @@ impl<'a> Cluster<'a> {
     /// A new one in its place.
     pub async fn ground_again(&self, old: Ground, items: &[Item], manifest: &Manifest) -> Result<Ground> {
         old.session.close().await;
-        let drop = format!("DROP DATABASE {} WITH (FORCE)", identifier(&old.name));
-        self.session.execute(&drop).await?;
+        self.session.drop_database(&old.name).await?;
         self.ground(items, manifest).await
     }
 
@@ -133,10 +135,13 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// By whom it is dumped again: some things pg_dump sees as a superuser alone.
+    /// By whom it is dumped again: some things pg_dump sees as a superuser alone. It looks, and evaluates
+    /// nothing; and nothing of the backup's runs any more.
     pub fn reader(&self, ground: &Ground, items: &[Item]) -> Way<'_> {
         let hidden = |item: &Item| matches!(item.entry.desc.as_str(), "SUBSCRIPTION" | "USER MAPPING");
-        if items.iter().any(hidden) {
+        // Before, nobody else could read all.
+        let old = self.session.server().major < READS_ALL;
+        if old || items.iter().any(hidden) {
             self.superuser(ground)
         } else {
             self.loader(ground)
@@ -160,17 +165,8 @@ impl<'a> Cluster<'a> {
 
     /// A script makes its schemas itself.
     pub async fn open_for_script(&self, ground: &Ground) -> Result<()> {
-        let loader = identifier(self.loader.user.as_deref().unwrap_or_default());
-        for statement in [
-            format!(
-                "GRANT CREATE, TEMPORARY ON DATABASE {} TO {loader}",
-                identifier(&ground.name)
-            ),
-            format!("ALTER DEFAULT PRIVILEGES FOR ROLE {loader} GRANT USAGE, CREATE ON SCHEMAS TO PUBLIC"),
-        ] {
-            ground.session.execute(&statement).await?;
-        }
-        ground.session.open_schemas().await.map(|_| ())
+        let loader = self.loader.user.as_deref().unwrap_or_default();
+        ground.session.open_database(&ground.name, loader).await
     }
 }
 

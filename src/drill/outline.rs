@@ -2,35 +2,53 @@
 //! keywords in capitals and names without quotes in small letters, so that a name is never taken for a
 //! keyword.
 
-/// Words with the depth of the brackets that they stand in.
-pub(super) fn words(text: &str) -> Vec<(usize, &str)> {
-    let mut words = Vec::new();
+/// A word, a sign, or a name in quotes; with the depth of the brackets that it stands in. A bracket itself
+/// stands inside of what it opens. Texts and comments are none.
+pub(super) type Token<'a> = (usize, &'a str);
+
+pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
     let mut depth = 0_usize;
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let length = match first {
-            '(' => {
-                depth += 1;
-                1
-            }
-            ')' => {
-                depth = depth.saturating_sub(1);
-                1
-            }
-            '\'' | '"' => quoted(rest, first, false),
+            '\'' => quoted(rest, first, false),
             'E' if rest[1..].starts_with('\'') => 1 + quoted(&rest[1..], '\'', true),
             '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
             '$' => dollar_quoted(rest),
-            _ if in_word(first) => {
-                let length = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
-                words.push((depth, &rest[..length]));
+            _ if first.is_whitespace() => first.len_utf8(),
+            _ => {
+                let length = match first {
+                    '"' => quoted(rest, first, false),
+                    _ if first.is_ascii_digit() => length_while(rest, |c| in_word(c) || c == '.'),
+                    _ if in_word(first) => length_while(rest, in_word),
+                    _ => first.len_utf8(),
+                };
+                if first == '(' {
+                    depth += 1;
+                }
+                tokens.push((depth, &rest[..length]));
+                if first == ')' {
+                    depth = depth.saturating_sub(1);
+                }
                 length
             }
-            _ => first.len_utf8(),
         };
         rest = &rest[length..];
     }
-    words
+    tokens
+}
+
+/// The name that a token is, without its quotes.
+pub(super) fn name(token: &str) -> String {
+    match token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => token.to_owned(),
+    }
+}
+
+fn length_while(text: &str, belongs: impl Fn(char) -> bool) -> usize {
+    text.find(|c| !belongs(c)).unwrap_or(text.len())
 }
 
 fn in_word(c: char) -> bool {
@@ -63,7 +81,13 @@ fn dollar_quoted(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::words;
+    use super::{Token, in_word, name, tokens};
+
+    fn words(text: &str) -> Vec<Token<'_>> {
+        let mut tokens = tokens(text);
+        tokens.retain(|(_, token)| token.starts_with(in_word));
+        tokens
+    }
 
     #[test]
     fn words_in_quotes_are_not_seen_and_brackets_are_counted() {
@@ -86,5 +110,20 @@ mod tests {
             .collect();
         assert_eq!(inside, ["x", "text", "DEFAULT", "text"]);
         assert!(words("$1 'open").iter().all(|(_, word)| *word == "1"));
+        assert_eq!(
+            tokens("a.\"b\"\"c\" (1.5, ''); d"),
+            [
+                (0, "a"),
+                (0, "."),
+                (0, "\"b\"\"c\""),
+                (1, "("),
+                (1, "1.5"),
+                (1, ","),
+                (1, ")"),
+                (0, ";"),
+                (0, "d")
+            ]
+        );
+        assert_eq!(name("\"b\"\"c\""), "b\"c");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::child::{Child, Exit, Order, Special, environment};
 use super::connection::{LOCKS, REPLAY};
 use super::passfile::way;
+use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};
 use crate::settings::{self, Format};
@@ -81,7 +82,10 @@ impl Dump {
             arguments,
             environment: environment(&order.settings.child_env, order.passfile),
             redactor: Redactor::new(info),
-            special: Special::default(),
+            special: Special {
+                confinement: behind_walls(&programs.pg_dump, order.passfile, [], order.settings),
+                ..Special::default()
+            },
         })
         .map_err(|error| {
             Error::new(Code::PgDumpErr, format!("cannot start {}", programs.pg_dump.display())).source(error)

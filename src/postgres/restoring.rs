@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::child::{Child, Exit, Order, Special, environment};
 use super::passfile::way;
+use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Redactor, RestoreProgram};
 use crate::error::{Code, Error, Result};
 use crate::settings;
@@ -89,6 +90,11 @@ impl Restoring {
             tolerates && order.exit_on_error,
         )));
         let heard = Arc::clone(&complaints);
+        let archive = match &order.archive {
+            ArchiveInput::File(path) => Some(path.as_path()),
+            ArchiveInput::Stdin => None,
+        };
+        let files = archive.into_iter().chain(order.list.as_deref());
         let child = Child::start(Order {
             program: &order.program.pg_restore,
             arguments: arguments(order)?,
@@ -99,6 +105,7 @@ impl Restoring {
                 listener: Some(Box::new(move |line| {
                     heard.lock().unwrap_or_else(PoisonError::into_inner).hear(line)
                 })),
+                confinement: behind_walls(&order.program.pg_restore, order.passfile, files, order.settings),
                 ..Special::default()
             },
         })

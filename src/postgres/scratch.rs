@@ -1,6 +1,7 @@
 //! A throwaway server: restored into, looked at, and thrown away. It listens on a socket in a
 //! private folder and nowhere else, keeps nothing safe for a crash, and never outlives us.
 
+mod clients;
 mod place;
 mod powers;
 
@@ -17,6 +18,8 @@ use crate::confinement::{Confinement, Identity, Sockets, Walls};
 use crate::error::{Code, Error, Result};
 use crate::private_folder::{Tether, Watchdog};
 use crate::settings;
+pub(super) use clients::behind_walls;
+use clients::{installation, libraries};
 use place::Place;
 pub use powers::SchemaGrants;
 
@@ -75,7 +78,7 @@ pub enum Lacking {
 pub struct ScratchServer {
     info: ConnectionInfo,
     version: String,
-    is_walled: bool,
+    keeps_files: bool,
     server: Child,
     // After the server: fields are dropped in this order.
     remains: Remains,
@@ -99,7 +102,17 @@ impl ScratchServer {
         settings: &settings::Postgres,
         lacking: Lacking,
     ) -> Result<ScratchServer> {
-        let walls = Walls::here();
+        Self::start_behind(Walls::here(), programs, temp, settings, lacking).await
+    }
+
+    /// The same behind these walls, which may be fewer than there are.
+    pub async fn start_behind(
+        walls: Walls,
+        programs: &ServerPrograms,
+        temp: &Path,
+        settings: &settings::Postgres,
+        lacking: Lacking,
+    ) -> Result<ScratchServer> {
         if let (Some(missing), Lacking::Refused) = (walls.missing(), lacking) {
             return Err(Error::new(
                 Code::RestoreErr,
@@ -139,7 +152,7 @@ impl ScratchServer {
         let scratch = ScratchServer {
             info,
             version: programs.version.clone(),
-            is_walled: walls.keep_files(),
+            keeps_files: walls.keep_files(),
             server,
             remains,
         };
@@ -163,9 +176,9 @@ impl ScratchServer {
         Ok((name, SecretString::from(random()? + &random()?)))
     }
 
-    /// Whether a superuser of it reaches nothing of this machine's all the same.
-    pub fn is_walled(&self) -> bool {
-        self.is_walled
+    /// Whether code of the machine's own, in one of its processes, reaches no file and no process of ours.
+    pub fn keeps_files(&self) -> bool {
+        self.keeps_files
     }
 
     /// Where its data are: for the free space there.
@@ -361,27 +374,6 @@ impl Start<'_> {
         };
         start().map_err(|error| failed(format!("{} cannot be run", program.display())).source(error))
     }
-}
-
-/// Where a program's own files are: beside its folder, as it was given to us and as it really lies.
-fn installation(program: &Path) -> Vec<PathBuf> {
-    let real = program.canonicalize();
-    let places = [Some(program.to_owned()), real.ok()];
-    let folders = places.iter().flatten().filter_map(|program| program.parent());
-    folders
-        .flat_map(|bin| {
-            let root = bin.parent().unwrap_or(bin);
-            ["lib", "lib64", "share"]
-                .map(|name| root.join(name))
-                .into_iter()
-                .chain([bin.to_owned()])
-        })
-        .collect()
-}
-
-fn libraries(environment: &[(String, String)]) -> Vec<PathBuf> {
-    let named = environment.iter().filter(|(name, _)| name == "LD_LIBRARY_PATH");
-    named.flat_map(|(_, value)| std::env::split_paths(value)).collect()
 }
 
 /// Sixteen digits that nobody can guess.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::child::{Child, Exit, Order, Special, environment, quoted};
 use super::passfile::way;
 use super::restoring::without_values;
+use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Psql, Redactor, Session};
 use crate::error::{Code, Error, Result};
 use crate::settings;
@@ -80,6 +81,7 @@ impl Script {
             redactor: Redactor::new(info),
             special: Special {
                 stdin: true,
+                confinement: behind_walls(&program.path, passfile, [], settings),
                 ..Special::default()
             },
         })

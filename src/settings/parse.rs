@@ -354,6 +354,7 @@ impl Reader<'_> {
                 .unwrap_or(CONNECT_TIMEOUT),
             temp,
             child_env,
+            client_walls: None,
         }
     }
 

@@ -26,6 +26,9 @@ const HARMLESS: [&str; 7] = [
     "pg_monitor",
 ];
 
+/// The first major in which the right to change a setting can be given.
+const GRANTS_SETTINGS: u32 = 15;
+
 /// How long the sessions of others may take to end.
 const QUIET: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -39,17 +42,21 @@ impl Session {
         let were = self
             .texts("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolsuper AND rolname <> current_user")
             .await?;
-        for statement in [
+        let dangerous = format!(
+            "DELETE FROM pg_catalog.pg_auth_members WHERE roleid IN
+             (SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN ({DANGEROUS}))"
+        );
+        let mut statements = vec![
             // Row security stood in no superuser's way.
             "UPDATE pg_catalog.pg_authid SET rolbypassrls = rolbypassrls OR rolsuper, rolsuper = false,
                rolcreaterole = false, rolreplication = false
              WHERE rolname <> current_user",
-            &format!(
-                "DELETE FROM pg_catalog.pg_auth_members WHERE roleid IN
-                 (SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN ({DANGEROUS}))"
-            ),
-            "DELETE FROM pg_catalog.pg_parameter_acl",
-        ] {
+            &dangerous,
+        ];
+        if self.server().major >= GRANTS_SETTINGS {
+            statements.push("DELETE FROM pg_catalog.pg_parameter_acl");
+        }
+        for statement in statements {
             self.execute(statement).await?;
         }
         for role in &were {
@@ -90,10 +97,11 @@ impl Session {
         Ok(())
     }
 
-    /// Ends every session but our own role's.
+    /// Ends whatever runs as another role than ours: sessions, and workers that they have left behind. (Those
+    /// that are the server's own have no role, or ours.)
     pub async fn end_others(&self) -> Result<()> {
         const OTHERS: &str = "SELECT pg_catalog.pg_terminate_backend(pid)::text FROM pg_catalog.pg_stat_activity
-             WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM current_user";
+             WHERE usename <> current_user";
         let until = Instant::now() + QUIET;
         while !self.texts(OTHERS).await?.is_empty() {
             if Instant::now() > until {
@@ -107,6 +115,18 @@ impl Session {
     /// Languages in which everybody may write functions.
     pub async fn trusted_languages(&self) -> Result<HashSet<String>> {
         let names = self.texts("SELECT lanname::text FROM pg_catalog.pg_language WHERE lanpltrusted");
+        Ok(names.await?.into_iter().collect())
+    }
+
+    /// Languages that look at a new function with nothing but code in C, if at all: what a validator of another
+    /// kind does is up to who owns it.
+    pub async fn inert_languages(&self) -> Result<HashSet<String>> {
+        let names = self.texts(
+            "SELECT l.lanname::text FROM pg_catalog.pg_language l
+             LEFT JOIN pg_catalog.pg_proc p ON p.oid = l.lanvalidator
+             LEFT JOIN pg_catalog.pg_language w ON w.oid = p.prolang
+             WHERE l.lanvalidator = 0 OR w.lanname IN ('c', 'internal')",
+        );
         Ok(names.await?.into_iter().collect())
     }
 
@@ -151,6 +171,33 @@ impl Session {
                 )
                 .await
                 .map_err(|error| self.error("cannot close the schemas again", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Lets every role make schemas in this database: who shall own one must be able to.
+    pub async fn open_database(&self, name: &str, loader: &str) -> Result<()> {
+        for statement in [
+            format!("GRANT CREATE, TEMPORARY ON DATABASE {} TO PUBLIC", identifier(name)),
+            format!(
+                "ALTER DEFAULT PRIVILEGES FOR ROLE {} GRANT USAGE, CREATE ON SCHEMAS TO PUBLIC",
+                identifier(loader)
+            ),
+        ] {
+            self.execute(&statement).await?;
+        }
+        self.open_schemas().await.map(|_| ())
+    }
+
+    /// Removes a database, whatever of it the server would like to keep.
+    pub async fn drop_database(&self, name: &str) -> Result<()> {
+        self.end_others().await?;
+        for statement in [
+            // It would ask for the publisher.
+            "DELETE FROM pg_catalog.pg_subscription",
+            &format!("DROP DATABASE {}", identifier(name)),
+        ] {
+            self.execute(statement).await?;
         }
         Ok(())
     }

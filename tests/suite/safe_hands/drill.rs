@@ -1,18 +1,90 @@
 //! A drill runs functions of the database that it restores. What they try with it: as the ordinary owners
 //! that wrote them, and as the superuser or the native code that they would have become.
 
+mod alone;
 mod breakout;
+mod honest;
 mod native;
+mod older;
+mod plain;
+mod refused;
+mod secrets;
 
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::wreck::processes;
+use serde_json::Value;
+
+use crate::support::program::pgstow;
+use crate::support::wreck::{Site, processes};
+
+/// A drill of the newest backup in the site's store.
+pub fn drill(site: &Site, mut command: Command) -> Command {
+    command
+        .args(["verify", "latest", "--drill", "--json", "--store"])
+        .arg(site.store())
+        .env("TMPDIR", site.path().join("tmp"))
+        .current_dir(site.path());
+    command
+}
+
+/// All of it was proved.
+pub fn assert_proved(report: &Value) {
+    assert_eq!(report["drill"]["status"], "ok", "{report:#}");
+    assert!(report["drill"].get("not_proved").is_none(), "{report:#}");
+}
+
+/// What was not, with the reason.
+pub fn not_proved(report: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let left = report["drill"]["not_proved"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{report:#}"));
+    left.iter().map(|one| (text(&one["what"]), text(&one["why"]))).collect()
+}
+
+/// A table's result.
+pub fn result(report: &Value, schema: &str, name: &str) -> String {
+    let tables = report["drill"]["tables"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{report:#}"));
+    let table = tables
+        .iter()
+        .find(|table| table["schema"] == schema && table["name"] == name);
+    table.unwrap_or_else(|| panic!("{report:#}"))["result"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// A user for whom this machine has no name.
+pub const NAMELESS: u32 = 54_321;
+
+/// pgstow as that user, in a place of his own.
+pub fn as_nameless(site: &Site) -> Command {
+    // Where our program is, perhaps only root may go.
+    let program = site.path().join("pgstow");
+    fs::copy(pgstow().get_program(), &program).unwrap();
+    crate::support::program::succeed(
+        Command::new("chown")
+            .args(["-R", &NAMELESS.to_string()])
+            .arg(site.path()),
+    );
+    let mut command = Command::new(&program);
+    command.env_clear();
+    for (name, value) in pgstow().get_envs() {
+        command.env(name, value.unwrap());
+    }
+    command.uid(NAMELESS).gid(NAMELESS);
+    command
+}
 
 /// A folder that every user may enter and write to, where whoever gets out leaves something.
 pub fn open_folder(name: &str) -> tempfile::TempDir {

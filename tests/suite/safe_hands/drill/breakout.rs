@@ -2,15 +2,13 @@
 //! wrote. If a try leads somewhere, his function fails, and with it the drill; and what he would have left
 //! is looked for.
 
-use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Listener, entries, open_folder};
+use super::{Listener, as_nameless, assert_proved, drill, entries, open_folder};
 use crate::support::database::{Database, unique_word};
 use crate::support::program::{pgstow, succeed};
 use crate::support::wreck::Site;
@@ -67,7 +65,7 @@ fn tries(marks: &str, port: u16, word: &str) -> Vec<(&'static str, String)> {
 }
 
 /// The body of a function that tries them all, as whoever it finds itself to be.
-fn attack(marks: &Path, port: u16, word: &str) -> String {
+pub fn attack(marks: &Path, port: u16, word: &str) -> String {
     let tries: String = tries(marks.to_str().unwrap(), port, word)
         .iter()
         .map(|(name, statement)| {
@@ -96,7 +94,9 @@ fn hostile(database: &Database, attack: &str) {
     let owner = format!("owner_{}", unique_word());
     database.sql(&format!(
         "CREATE ROLE {owner} CREATEROLE; CREATE SCHEMA app; ALTER SCHEMA app OWNER TO {owner};
-         CREATE EXTENSION dblink SCHEMA app;
+         CREATE EXTENSION dblink SCHEMA app; CREATE EXTENSION postgres_fdw SCHEMA app;
+         CREATE SERVER far_{owner} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'x');
+         ALTER SERVER far_{owner} OWNER TO {owner};
          CREATE FUNCTION app.attack() RETURNS void LANGUAGE plpgsql AS $$ BEGIN END $$;
          CREATE FUNCTION app.ok(a int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
            $$ BEGIN PERFORM app.attack(); RETURN true; END $$;
@@ -122,6 +122,11 @@ fn hostile(database: &Database, attack: &str) {
          CREATE TABLE app.part PARTITION OF app.parts FOR VALUES FROM (1) TO (9);
          ALTER TABLE app.part OWNER TO {owner};
          INSERT INTO app.parts VALUES (3);
+         CREATE FOREIGN TABLE app.far (a int, b int GENERATED ALWAYS AS (a + app.same(1)) STORED,
+           c app.checked[] DEFAULT '{{1,2}}'::app.checked[]) SERVER far_{owner};
+         ALTER FOREIGN TABLE app.far OWNER TO {owner};
+         CREATE FUNCTION app.literal(a app.checked[] DEFAULT '{{3}}'::app.checked[]) RETURNS int LANGUAGE sql AS 'SELECT 1';
+         ALTER FUNCTION app.literal(app.checked[]) OWNER TO {owner};
          CREATE FUNCTION app.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS
            $$ BEGIN PERFORM app.attack(); END $$;
          ALTER FUNCTION app.on_ddl() OWNER TO {owner};
@@ -132,20 +137,10 @@ fn hostile(database: &Database, attack: &str) {
     ));
 }
 
-fn drill(site: &Site, mut command: Command) -> Command {
-    command
-        .args(["verify", "latest", "--drill", "--json", "--store"])
-        .arg(site.store())
-        .env("TMPDIR", site.path().join("tmp"))
-        .current_dir(site.path());
-    command
-}
-
 fn assert_held(site: &Site, command: &mut Command, marks: &Path, listener: &Listener) {
     let begun = Instant::now();
     let report: Value = succeed(command).json();
-    assert_eq!(report["drill"]["status"], "ok", "{report:#}");
-    assert!(report["drill"].get("not_proved").is_none(), "{report:#}");
+    assert_proved(&report);
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert_eq!(entries(marks), Vec::<PathBuf>::new());
     assert_eq!(listener.calls(), 0, "it came through the network");
@@ -162,28 +157,6 @@ fn an_owner_who_attacks_gets_nothing_and_his_backup_is_proved(major: u32) {
 
 on_majors! { an_owner_who_attacks_gets_nothing_and_his_backup_is_proved: 15 18 }
 
-/// A user for whom this machine has no name.
-const NAMELESS: u32 = 54_321;
-
-/// pgstow as that user, in a place of his own.
-fn as_nameless(site: &Site) -> Command {
-    // Where our program is, perhaps only root may go.
-    let program = site.path().join("pgstow");
-    fs::copy(pgstow().get_program(), &program).unwrap();
-    succeed(
-        Command::new("chown")
-            .args(["-R", &NAMELESS.to_string()])
-            .arg(site.path()),
-    );
-    let mut command = Command::new(&program);
-    command.env_clear();
-    for (name, value) in pgstow().get_envs() {
-        command.env(name, value.unwrap());
-    }
-    command.uid(NAMELESS).gid(NAMELESS);
-    command
-}
-
 fn he_gets_nothing_of_a_user_without_a_name_either(major: u32) {
     if !rustix::process::geteuid().is_root() {
         return;
@@ -197,32 +170,3 @@ fn he_gets_nothing_of_a_user_without_a_name_either(major: u32) {
 }
 
 on_majors! { he_gets_nothing_of_a_user_without_a_name_either: 15 18 }
-
-fn what_only_a_superuser_can_restore_is_restored_all_the_same(major: u32) {
-    let (site, database) = (Site::new(), Database::fresh(major));
-    let word = unique_word();
-    database.sql(&format!(
-        "CREATE TABLE t (a int); CREATE PUBLICATION everything FOR ALL TABLES;
-         CREATE FUNCTION sure(a int) RETURNS int LANGUAGE sql IMMUTABLE LEAKPROOF AS 'SELECT a';
-         CREATE FUNCTION quiet(a int) RETURNS int LANGUAGE sql SET session_replication_role = replica AS 'SELECT a';
-         CREATE EXTENSION postgres_fdw; CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'x');
-         CREATE USER MAPPING FOR PUBLIC SERVER elsewhere OPTIONS (user 'u', password 'p');
-         CREATE FOREIGN TABLE far (a int) SERVER elsewhere;
-         CREATE OPERATOR CLASS odd FOR TYPE int4 USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =,
-           OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 btint4cmp(int4, int4);
-         CREATE TABLE indexed (a int); CREATE INDEX ON indexed (a odd); INSERT INTO indexed VALUES (1), (2);
-         CREATE SUBSCRIPTION s_{word} CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE);
-         CREATE FUNCTION nothing() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
-         CREATE EVENT TRIGGER on_nothing ON ddl_command_end EXECUTE FUNCTION nothing();
-         CREATE ROLE owner_{word}; CREATE TABLE of_one_without_rights (a int PRIMARY KEY);
-         REVOKE ALL ON SCHEMA public FROM PUBLIC; ALTER TABLE of_one_without_rights OWNER TO owner_{word}"
-    ));
-    succeed(&mut site.backup(&database.url()));
-    database.sql(&format!("DROP SUBSCRIPTION s_{word}"));
-    let report = succeed(&mut drill(&site, pgstow())).json();
-    assert_eq!(report["drill"]["status"], "ok", "{report:#}");
-    assert!(report["drill"].get("not_proved").is_none(), "{report:#}");
-    site.assert_nothing_runs();
-}
-
-on_majors! { what_only_a_superuser_can_restore_is_restored_all_the_same: 15 18 }
