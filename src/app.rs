@@ -23,7 +23,7 @@ use crate::prune;
 use crate::report::Report;
 use crate::restore;
 use crate::secrets::{Credentials, SecretSource};
-use crate::settings::{Clock, KeySource, Settings, Source, StoreUrl};
+use crate::settings::{Clock, Settings, Source, StoreUrl};
 use crate::signature::{Keyring, Trust, keygen};
 use crate::status::{self, Inquiry};
 use crate::stop::Stop;
@@ -62,12 +62,7 @@ impl App {
                 .iter()
                 .any(|source| matches!(source, Source::Secret { .. }))
             || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
-            || settings
-                .signing
-                .sign_key
-                .iter()
-                .chain(&settings.signing.verify_keys)
-                .any(|key| matches!(key, KeySource::Kms(_)));
+            || settings.signing.uses_kms();
         let config = if needs_aws {
             Some(aws::load(&settings.aws).await)
         } else {
@@ -79,10 +74,18 @@ impl App {
                 .ok_or_else(|| Error::internal("no AWS configuration was made"))
         };
 
-        if let Some(config) = &config
-            && settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
-        {
-            settings.notes.extend(aws::open_s3_endpoint(config, &settings.aws));
+        if let Some(config) = &config {
+            let secret = |source: &Source| matches!(source, Source::Secret { .. });
+            let used = aws::InUse {
+                s3: settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. })),
+                secrets: secret(&settings.source) || secret(&settings.target),
+                sns: settings.sns_topic_arn.is_some(),
+                kms: settings.signing.uses_kms(),
+            };
+            for warning in aws::open_endpoints(config, &settings.aws, used) {
+                tracing::warn!("{warning}");
+                settings.notes.push(warning);
+            }
         }
         let patience = Patience::lasting(settings.s3.retry);
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();
@@ -134,6 +137,13 @@ impl App {
             clock: Timestamp::now,
             host,
         })
+    }
+
+    /// The same, without what a drill has no need of: it evaluates functions of the database.
+    pub async fn without_passwords(&self) -> Result<App> {
+        let mut settings = self.settings.clone();
+        settings.forget_passwords();
+        App::new(settings).await
     }
 
     pub async fn run(&self, command: Command, stop: Stop, observer: Arc<dyn Observer>) -> Result<Report> {
@@ -258,8 +268,13 @@ impl App {
         self.settings.allow_restore
     }
 
+    /// Whether an event may ask for a drill.
+    pub fn allows_drill(&self) -> bool {
+        self.settings.allow_drill
+    }
+
     /// The database that the settings name, where they name one without being asked further.
-    fn source_database(&self) -> Option<String> {
+    pub fn source_database(&self) -> Option<String> {
         self.credentials.as_ref().and_then(Credentials::database)
     }
 
@@ -270,11 +285,13 @@ impl App {
                     .hint("give --database-url postgresql://user@host/database, or --secret-id"),
             );
         };
+        let signer = stop.or_stop(self.keyring.signer()).await?;
         let job = Job {
             settings: &self.settings,
             credentials,
             stores: &self.stores,
-            signer: stop.or_stop(self.keyring.signer()).await?,
+            signer,
+            trust: &self.trust(stop).await?.and(signer),
             clock: self.clock,
             host: &self.host,
             stop,
@@ -318,8 +335,9 @@ impl App {
         observer: &'a Arc<dyn Observer>,
     ) -> Aftermath<'a> {
         // Known by now, unless it is what the run has failed of: then it is not waited for once more.
-        let trust = tokio::time::timeout(TRUST_AT_THE_END, self.keyring.trust()).await;
-        let trust = trust.ok().and_then(Result::ok);
+        let keys = async { futures::try_join!(self.keyring.trust(), self.keyring.signer()) };
+        let keys = tokio::time::timeout(TRUST_AT_THE_END, keys).await;
+        let trust = keys.ok().and_then(Result::ok).map(|(trust, signer)| trust.and(signer));
         Aftermath {
             metrics: &self.settings.metrics,
             stores: &self.stores,
@@ -331,5 +349,33 @@ impl App {
             stop,
             observer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Input;
+
+    #[tokio::test]
+    async fn what_drills_holds_no_password_and_still_knows_the_databases_name() {
+        let settings = Settings::load(&Input {
+            env: [
+                ("DATABASE_URL", "postgresql://backup:hunter2@db.example/shop"),
+                ("BACKUP_TARGET_URL", "postgresql://owner:hunter3@db.example/copy"),
+                ("BACKUP_STORE", "/srv/backups"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+            cpus: 1,
+            ..Input::default()
+        });
+        let app = App::new(settings.unwrap()).await.unwrap();
+        let drilling = app.without_passwords().await.unwrap();
+        let Some(Credentials::Direct(info)) = &drilling.credentials else {
+            panic!("no database")
+        };
+        assert!(info.password.is_none() && drilling.target.is_none());
+        assert_eq!(drilling.source_database().as_deref(), Some("shop"));
     }
 }

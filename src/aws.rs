@@ -205,12 +205,49 @@ fn s3_endpoint(config: &SdkConfig, settings: &settings::Aws) -> Option<String> {
         .or_else(|| endpoint_of(config, "S3"))
 }
 
-/// Said where backups would cross a network as they are.
-pub const OPEN_ENDPOINT: &str = "S3 is reached without encryption";
+/// Said where what we send and get would cross a network as it is.
+pub const OPEN_ENDPOINT: &str = "reached without encryption";
 
-/// The warning, if it is due: `http://` and another machine.
-pub fn open_s3_endpoint(config: &SdkConfig, settings: &settings::Aws) -> Option<String> {
-    let endpoint = s3_endpoint(config, settings)?;
+/// The services that a run uses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InUse {
+    pub s3: bool,
+    pub secrets: bool,
+    pub sns: bool,
+    pub kms: bool,
+}
+
+/// A warning for each service that `http://` leads to on another machine.
+pub fn open_endpoints(config: &SdkConfig, settings: &settings::Aws, used: InUse) -> Vec<String> {
+    let given = |own: &Option<String>, service: &str| {
+        own.clone()
+            .or_else(|| settings.endpoint.clone())
+            .or_else(|| endpoint_of(config, service))
+    };
+    [
+        (used.s3, "S3", &settings.endpoint_s3, "read the backups"),
+        (
+            used.secrets,
+            "Secrets Manager",
+            &settings.endpoint_secrets,
+            "read the database's password",
+        ),
+        (used.sns, "SNS", &settings.endpoint_sns, "read the notifications"),
+        (used.kms, "KMS", &settings.endpoint_kms, "sign in our place"),
+    ]
+    .into_iter()
+    .filter(|(used, ..)| *used)
+    .filter_map(|(_, service, own, harm)| {
+        let place = open_place(&given(own, service)?)?;
+        Some(format!(
+            "{service} is {OPEN_ENDPOINT} (http://{place}): whoever is on the way can {harm}; give an https:// endpoint"
+        ))
+    })
+    .collect()
+}
+
+/// Host and port of an endpoint that is another machine's and not encrypted.
+fn open_place(endpoint: &str) -> Option<String> {
     let (scheme, rest) = endpoint.split_once("://")?;
     // Without a login, which no message should show, and without a path.
     let authority = rest.split(['/', '?', '#']).next()?.rsplit('@').next()?;
@@ -222,9 +259,7 @@ pub fn open_s3_endpoint(config: &SdkConfig, settings: &settings::Aws) -> Option<
         Ok(address) => address.to_canonical().is_loopback(),
         Err(_) => host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost"),
     };
-    (scheme.eq_ignore_ascii_case("http") && !local).then(|| {
-        format!("{OPEN_ENDPOINT} (http://{authority}): whoever is on the way can read the backups; give an https:// endpoint")
-    })
+    (scheme.eq_ignore_ascii_case("http") && !local).then(|| authority.to_owned())
 }
 
 /// The client for the S3 stores.
@@ -500,7 +535,11 @@ mod tests {
                 endpoint_s3: Some(endpoint.to_owned()),
                 ..settings::Aws::default()
             };
-            open_s3_endpoint(&SdkConfig::builder().build(), &settings).is_some()
+            let used = InUse {
+                s3: true,
+                ..InUse::default()
+            };
+            !open_endpoints(&SdkConfig::builder().build(), &settings, used).is_empty()
         };
         for open in [
             "http://minio:9000",
@@ -520,6 +559,20 @@ mod tests {
         ] {
             assert!(!told(fine), "{fine}");
         }
+        // The password's way counts as much, and only of what is used.
+        let everywhere = settings::Aws {
+            endpoint: Some("http://far".to_owned()),
+            ..settings::Aws::default()
+        };
+        let used = InUse {
+            secrets: true,
+            ..InUse::default()
+        };
+        let told = open_endpoints(&SdkConfig::builder().build(), &everywhere, used);
+        assert!(
+            told.len() == 1 && told[0].contains("the database's password"),
+            "{told:?}"
+        );
     }
 
     #[tokio::test]

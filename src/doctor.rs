@@ -56,8 +56,12 @@ fn settings(settings: &Settings) -> Check {
         [] => "understood".to_owned(),
         notes => notes.join("; "),
     };
-    if settings.notes.iter().any(|note| note.starts_with(OPEN_ENDPOINT)) {
-        return Check::warning("settings", detail, "set AWS_ENDPOINT_URL_S3 to an https:// URL");
+    if settings.notes.iter().any(|note| note.contains(OPEN_ENDPOINT)) {
+        return Check::warning(
+            "settings",
+            detail,
+            "set the endpoint (AWS_ENDPOINT_URL_S3, …) to an https:// URL",
+        );
     }
     Check::ok("settings", detail)
 }

@@ -136,7 +136,7 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
     }
     let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
-    let extensions = Session::connect(server.info(), &job.settings.postgres)
+    let extensions = Session::connect_to_our_own(server.info(), &job.settings.postgres)
         .await?
         .survey_target()
         .await?
@@ -225,7 +225,7 @@ struct Again {
 
 async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<Again> {
     let settings = &job.settings.postgres;
-    let session = Session::connect(&reader.info, settings).await?;
+    let session = Session::connect_to_our_own(&reader.info, settings).await?;
     let programs = Programs::find(session.server().major, settings).await?;
     let snapshot = session.export_snapshot().await?;
     let mut dump = Dump::start(&DumpOrder {

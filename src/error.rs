@@ -195,6 +195,12 @@ impl Error {
         self
     }
 
+    /// The same failure, of another kind.
+    pub fn with_code(mut self, code: Code) -> Self {
+        self.code = code;
+        self
+    }
+
     pub fn code(&self) -> Code {
         self.code
     }

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::backup_id::{BackupId, lease_key};
+use crate::backup_id::{BackupId, SKEW, lease_key};
 use crate::error::{Code, Error, Result};
 use crate::settings::Clock;
 use crate::store::{Condition, ObjectInfo, Put, Store, Version};
@@ -159,7 +159,7 @@ impl Lease {
                         });
                     }
                     if !body.released && clock() < body.expires_at {
-                        return Err(busy(database, &body));
+                        return Err(busy(database, &body, clock()));
                     }
                     (Condition::Unchanged(object.version), Some(body))
                 }
@@ -417,7 +417,7 @@ impl From<Body> for Previous {
     }
 }
 
-fn busy(database: &str, body: &Body) -> Error {
+fn busy(database: &str, body: &Body, now: Timestamp) -> Error {
     let Body {
         holder: Holder { host, pid },
         acquired_at,
@@ -428,6 +428,15 @@ fn busy(database: &str, body: &Body) -> Error {
         Some(id) => format!(", making {id}"),
         None => String::new(),
     };
+    let hint = if acquired_at.duration_since(now) > SKEW {
+        format!(
+            "that host's clock was wrong, or is ours: set them right; when no backup of this database is running, \
+             remove {}",
+            lease_key(database)
+        )
+    } else {
+        format!("wait until that run has ended; if it died, its lease ends by itself at {expires_at}")
+    };
     Error::new(
         Code::Busy,
         format!(
@@ -435,9 +444,7 @@ fn busy(database: &str, body: &Body) -> Error {
              since {acquired_at}, until {expires_at} if not renewed"
         ),
     )
-    .hint(format!(
-        "wait until that run has ended; if it died, its lease ends by itself at {expires_at}"
-    ))
+    .hint(hint)
 }
 
 /// What lies where the lease should be is no file, or absurdly long.

@@ -137,6 +137,7 @@ pub struct Snapshot {
     pub lsn: Option<String>,
     pub xmin: u64,
     pub xmax: u64,
+    #[serde(deserialize_with = "bounded::list")]
     pub xip: Vec<u64>,
 }
 

@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::store::temporary::io_error;
 
 pub(crate) use tether::{Tether, Watchdog};
 
@@ -36,11 +37,7 @@ pub struct PrivateFolder {
 impl PrivateFolder {
     /// A new folder below `temp`, of mode 0700.
     pub fn create(temp: &Path) -> Result<PrivateFolder> {
-        let failed = |error: std::io::Error| {
-            Error::internal(format!("cannot make a private folder below {}", temp.display()))
-                .source(error)
-                .hint("point TMPDIR at a folder that this user may write to")
-        };
+        let failed = |error| temp_error("make a private folder in TMPDIR,", temp, error);
         for _ in 0..ATTEMPTS {
             let path = temp.join(folder_name().map_err(failed)?);
             DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
@@ -84,9 +81,39 @@ impl PrivateFolder {
         let path = self.path.join(name);
         create_file(&path)
             .and_then(|mut file| file.write_all(bytes))
-            .map_err(|error| Error::internal(format!("cannot write {}", path.display())).source(error))?;
+            .map_err(|error| temp_error("write into TMPDIR,", &path, error))?;
         Ok(path)
     }
+
+    /// Makes sure that the disk has room for so much more, before anything is done that cannot be undone.
+    pub fn make_room(&self, bytes: u64) -> Result<()> {
+        let path = self.path.join("room");
+        let made = create_file(&path).and_then(|file| {
+            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
+                // Not every file system can promise. The writing itself will tell.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+                promised => promised.map_err(std::io::Error::from),
+            }
+        });
+        let _ = fs::remove_file(&path);
+        made.map_err(|error| temp_error("reserve room in TMPDIR,", &self.path, error))
+    }
+}
+
+/// What went wrong below TMPDIR, which is the system's matter and not the store's.
+fn temp_error(what: &str, path: &Path, error: std::io::Error) -> Error {
+    let error = io_error(what, path, error);
+    let code = match error.code() {
+        Code::Store => Code::Internal,
+        code => code,
+    };
+    let hint = match code {
+        Code::Enospc => "free space on the disk of TMPDIR, or point TMPDIR at another",
+        Code::Eacces => "point TMPDIR at a folder that this user may write to",
+        Code::Enoent => "make the folder that TMPDIR names, or point TMPDIR at one that is there",
+        _ => "look at the disk of TMPDIR, or point TMPDIR at another",
+    };
+    error.with_code(code).hint(hint)
 }
 
 impl Drop for PrivateFolder {
@@ -144,7 +171,7 @@ fn remove(path: &Path) {
 /// Removes the private folders below `temp` whose owners have died, and says how many. Only
 /// folders of this user, named by us, whose lock nobody holds; links are not followed.
 pub fn sweep_stale(temp: &Path) -> Result<usize> {
-    let failed = |error: std::io::Error| Error::internal(format!("cannot look into {}", temp.display())).source(error);
+    let failed = |error| temp_error("look into TMPDIR,", temp, error);
     let parent = rustix::fs::openat(
         CWD,
         temp,

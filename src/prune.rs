@@ -17,7 +17,7 @@ use crate::lease::{self, Seen};
 use crate::report::ErrorReport;
 use crate::retention::{Candidate, Decision, State, Terms, plan};
 use crate::settings::Retention;
-use crate::signature::{Standing, Trust};
+use crate::signature::{Flaw, Standing, Trust};
 use crate::stop::Stop;
 use crate::store::{Store, Unfinished};
 use crate::verification::Verdict;
@@ -167,14 +167,22 @@ async fn survey(
 }
 
 fn finished(overview: Overview) -> Folder {
+    let is_strangers = matches!(
+        overview.signature,
+        Some(Standing::Bad {
+            why: Flaw::Untrusted(_)
+        })
+    );
     let verdict = match overview.signature {
-        // Never one of the good ones that stay; and where none is good, the newest stays.
+        // Never one of the good ones that stay; and where none is good, the newest stays. A signature
+        // by a stranger, or by a key that is trusted no more, says as little as none.
         Some(Standing::Unsigned) => Verdict::Damaged,
+        Some(_) if is_strangers => Verdict::Damaged,
         _ => overview.verdict(),
     };
     let (state, named) = match overview.figures() {
         // A forged manifest decides nothing.
-        _ if overview.forgery().is_some() => (State::Unreadable, Vec::new()),
+        _ if overview.forgery().is_some() && !is_strangers => (State::Unreadable, Vec::new()),
         None => (State::Unreadable, Vec::new()),
         Some(figures) => (
             State::Backup {

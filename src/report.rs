@@ -57,16 +57,7 @@ impl Report {
     /// The lines for people. Names that others have chosen stand in them as one line each, whatever is
     /// in them: they cannot pass for a line of ours.
     pub fn text(&self) -> String {
-        let mut broken = BTreeSet::new();
-        collect_broken(&serde_json::to_value(self).unwrap_or_default(), &mut broken);
-        let mut broken: Vec<String> = broken.into_iter().collect();
-        // A name may be a part of a sentence that stands in the report too.
-        broken.sort_by_key(|text| Reverse(text.len()));
-        let mut text = self.to_string();
-        for one in &broken {
-            text = text.replace(one, &plain::line(one));
-        }
-        plain::lines(&text).trim_end().to_owned()
+        text(self)
     }
 
     /// What it found, where that is a failure in its own right.
@@ -76,6 +67,20 @@ impl Report {
             _ => None,
         }
     }
+}
+
+/// [`Report::text`], of a report of any kind.
+pub fn text<R: Serialize + fmt::Display>(report: &R) -> String {
+    let mut broken = BTreeSet::new();
+    collect_broken(&serde_json::to_value(report).unwrap_or_default(), &mut broken);
+    let mut broken: Vec<String> = broken.into_iter().collect();
+    // A name may be a part of a sentence that stands in the report too.
+    broken.sort_by_key(|text| Reverse(text.len()));
+    let mut text = report.to_string();
+    for one in &broken {
+        text = text.replace(one, &plain::line(one));
+    }
+    plain::lines(&text).trim_end().to_owned()
 }
 
 /// The texts of a report's document that are more than one line.
@@ -325,5 +330,28 @@ pub fn human_span(seconds: i64) -> String {
         seconds @ ..7_200 => format!("{} min", seconds / 60),
         seconds @ ..172_800 => format!("{} h", seconds / 3_600),
         seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_several_lines_is_one_for_people() {
+        #[derive(Serialize)]
+        struct Told {
+            name: &'static str,
+        }
+        impl fmt::Display for Told {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "1 warning\n  {} was emptied\n", self.name)
+            }
+        }
+        let name = "x\n\nYour bucket is full\u{1b}[2J";
+        assert_eq!(
+            text(&Told { name }),
+            "1 warning\n  x  Your bucket is full\u{fffd}[2J was emptied"
+        );
     }
 }

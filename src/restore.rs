@@ -231,6 +231,10 @@ async fn carry_out(
     state: &State,
 ) -> Result<RestoreReport> {
     let settings = &job.settings.postgres;
+    // All that the run needs here, before anything is changed there.
+    let folder = PrivateFolder::watched(&settings.temp)?;
+    let passfile = Passfile::within(&folder, &prepared.target.info)?;
+    folder.make_room(prepared.source.written_here())?;
     if let Some(globals) = &prepared.globals {
         state.set(Stage::Making { database: None });
         job.observer.phase("making roles");
@@ -245,8 +249,6 @@ async fn carry_out(
         let making = make(&prepared.target, prepared.source.items(), request, state);
         job.stop.or_stop(making).await?;
     }
-    let folder = PrivateFolder::watched(&settings.temp)?;
-    let passfile = Passfile::within(&folder, &prepared.target.info)?;
     let info = &prepared.target.info;
     match &prepared.source {
         Source::Script(psql, checked) => {
@@ -366,6 +368,16 @@ async fn fill(job: &Job<'_>, archive: &Archive, target: &Target, loader: &Loader
 }
 
 impl Source {
+    /// About what pg_restore's small files will take in TMPDIR: lists of entries, and the archive's head
+    /// for the steps that do several things at once.
+    fn written_here(&self) -> u64 {
+        const LINE: u64 = 64;
+        match self {
+            Source::Archive(archive) => 3 * archive.stored.head.length() + LINE * archive.items.len() as u64,
+            Source::Script(..) => 0,
+        }
+    }
+
     fn items(&self) -> &[Item] {
         match self {
             Source::Archive(archive) => &archive.items,

@@ -86,6 +86,8 @@ pub struct Settings {
     pub handover: Option<ContainerTask>,
     /// Whether an event may ask for a restore.
     pub allow_restore: bool,
+    /// Whether an event may ask for a drill.
+    pub allow_drill: bool,
     /// A drill is run although this system cannot confine the throwaway server.
     pub drill_unconfined: bool,
     pub metrics: Metrics,
@@ -149,6 +151,13 @@ pub struct Signing {
     pub password_file: Option<PathBuf>,
     /// What is not signed by one of these is refused; none: nothing has to be signed.
     pub verify_keys: Vec<KeySource>,
+}
+
+impl Signing {
+    pub fn uses_kms(&self) -> bool {
+        let mut keys = self.sign_key.iter().chain(&self.verify_keys);
+        keys.any(|key| matches!(key, KeySource::Kms(_)))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -126,9 +126,10 @@ async fn one(job: &Job<'_>, located: &Located, drill: bool) -> Result<Verified> 
         verified.drilled(drill::run(&job, located).await?);
     }
     let now = (job.clock)();
-    let verify = verified.outcome(now);
-    let drill = verified.drill.as_ref().map(|drill| drill.outcome(now));
-    let recorded = record(job, store.as_ref(), &manifest.id, |verification| {
+    let verify = verified.outcome(now).of_manifest(manifest_sha256);
+    let drill = verified.drill.as_ref();
+    let drill = drill.map(|drill| drill.outcome(now).of_manifest(manifest_sha256));
+    let recorded = record(job, store.as_ref(), &manifest.id, manifest_sha256, |verification| {
         verification.verify = Some(verify);
         verification.drill = drill.or(verification.drill.take());
     });
@@ -183,13 +184,16 @@ async fn data(
 ///
 /// Its signature goes before it: between the two, the old result counts for nothing where
 /// signatures are asked for, and no new one does that is not signed.
-async fn record(job: &Job<'_>, store: &dyn Store, id: &BackupId, change: impl FnOnce(&mut Verification)) -> Result<()> {
+async fn record(
+    job: &Job<'_>,
+    store: &dyn Store,
+    id: &BackupId,
+    manifest_sha256: &[u8; 32],
+    change: impl FnOnce(&mut Verification),
+) -> Result<()> {
     let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
     // What we sign may have been written by anybody: only what counts already is taken over.
-    let counts = match job.signer {
-        Some(signer) => job.trust.and(signer.public()),
-        None => job.trust.clone(),
-    };
+    let counts = job.trust.and(job.signer);
     let mut before = match store.get(&key).await {
         // What lies there is none, and is replaced, not followed.
         Err(error) if error.code() == Code::Integrity => None,
@@ -210,6 +214,7 @@ async fn record(job: &Job<'_>, store: &dyn Store, id: &BackupId, change: impl Fn
     }
     let mut verification = before
         .and_then(|body| Verification::parse(&body, id).ok())
+        .map(|before| before.about(manifest_sha256, counts.asks()).0)
         .unwrap_or_else(|| Verification::new(id.clone()));
     change(&mut verification);
     let tags = match store.lifecycle() {

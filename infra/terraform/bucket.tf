@@ -207,7 +207,7 @@ data "aws_iam_policy_document" "bucket" {
 
     principals {
       type        = "AWS"
-      identifiers = concat(aws_iam_role.function[*].arn, aws_iam_role.task[*].arn)
+      identifiers = concat(aws_iam_role.function[*].arn, aws_iam_role.task[*].arn, [aws_iam_role.drill.arn])
     }
   }
 }

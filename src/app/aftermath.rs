@@ -13,7 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::metrics::{self, History, Observation};
 use crate::notify::{About, Notice, Notifier, Status};
 use crate::progress::Observer;
-use crate::report::{BackupReport, ErrorReport, Notification, Report};
+use crate::report::{self, BackupReport, ErrorReport, Notification, Report};
 use crate::settings::{Clock, Metrics};
 use crate::signature::Trust;
 use crate::stop::Stop;
@@ -32,7 +32,7 @@ pub(super) struct Aftermath<'a> {
     pub stores: &'a [Arc<dyn Store>],
     pub notifier: Option<&'a dyn Notifier>,
     /// Whose signatures count; `None`: that cannot be known, so that the store says nothing.
-    pub trust: Option<&'a Trust>,
+    pub trust: Option<Trust>,
     /// The database that the settings name, or that the secret has named by now.
     pub source: Option<String>,
     pub clock: Clock,
@@ -126,7 +126,7 @@ impl Aftermath<'_> {
             status: Status::Succeeded,
             about: About::Backup(report.kind),
             database: Some(report.database.clone()),
-            summary: report.to_string(),
+            summary: report::text(report),
             report: serde_json::to_value(report).unwrap_or_default(),
         };
         let told = self.tell(&notice).await;
@@ -142,14 +142,14 @@ impl Aftermath<'_> {
     /// Where nobody is to be told, that is done at once.
     async fn tell(&self, notice: &Notice) -> Result<()> {
         match self.notifier {
-            Some(notifier) => notifier.send(notice).await,
+            Some(notifier) => self.stop.or_leave("the notification", notifier.send(notice)).await,
             None => Ok(()),
         }
     }
 
     /// What was there before this run, as far as the store says it in time.
     async fn history(&self, database: Option<&str>, but: Option<&BackupId>) -> History {
-        let (Some(database), Some(trust)) = (database.filter(|_| metrics::wanted(self.metrics)), self.trust) else {
+        let (Some(database), Some(trust)) = (database.filter(|_| metrics::wanted(self.metrics)), &self.trust) else {
             return History::unknown();
         };
         let patience = match self.stop.reason() {
@@ -210,7 +210,7 @@ fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
         status: Status::Failed(code),
         about,
         database,
-        summary: format!("{}\n{report}", summary(error)),
+        summary: format!("{}\n{}", summary(error), report::text(report)),
         report: serde_json::to_value(report).unwrap_or(Value::Null),
     })
 }

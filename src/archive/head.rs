@@ -245,6 +245,11 @@ impl Head {
         self.bytes.is_empty()
     }
 
+    /// How long it is.
+    pub fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// The same head, saying that its blocks are compressed. Same length, nothing moves.
     pub fn announcing(&self, algorithm: Algorithm, level: u32) -> Vec<u8> {
         let mut bytes = self.bytes.clone();

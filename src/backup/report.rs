@@ -11,13 +11,18 @@ use crate::signature::Trust;
 use crate::store::Store;
 
 /// The report on a backup that was made before.
-pub(super) async fn repeated(store: &dyn Store, id: &BackupId) -> Result<BackupReport> {
-    let no_demand = Demand {
-        trust: &Trust::default(),
+pub(super) async fn repeated(store: &dyn Store, id: &BackupId, trust: &Trust) -> Result<BackupReport> {
+    let demand = Demand {
+        trust,
         manifest: None,
         now: id.timestamp(),
     };
-    let Genuine { manifest, sha256, .. } = catalog::read_genuine(store, id, &no_demand).await?.require(id)?;
+    let genuine = catalog::read_genuine(store, id, &demand).await?.require(id)?;
+    let Genuine {
+        manifest,
+        sha256,
+        signed_by,
+    } = genuine;
     let sha256 = Some(hex::encode(sha256));
     let holder = StoreReport {
         url: store.url().to_owned(),
@@ -29,6 +34,7 @@ pub(super) async fn repeated(store: &dyn Store, id: &BackupId) -> Result<BackupR
     Ok(BackupReport {
         repeated: true,
         manifest_sha256: sha256,
+        signed_by,
         ..of(&manifest, vec![holder])
     })
 }

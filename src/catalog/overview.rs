@@ -4,6 +4,7 @@
 use futures::stream::{self, StreamExt};
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
@@ -36,7 +37,7 @@ pub struct Overview {
     pub verification: Option<Verification>,
     /// Why there is none although its file is there.
     pub unverifiable: Option<String>,
-    /// What is wrong with the verification's signature, where it therefore counts for nothing.
+    /// Why the verification, or a part of it, counts for nothing.
     pub doubtful: Option<String>,
 }
 
@@ -144,15 +145,15 @@ async fn overview(
     trust: &Trust,
 ) -> (Option<Overview>, Option<Error>) {
     let id = &listed.id;
-    let mut signature = None;
+    let (mut signature, mut manifest) = (None, None);
     let subject = Subject::manifest(id);
     let figures = read(store, room, &listed, MANIFEST, trust, subject, |bytes| {
-        Figures::parse(bytes, id)
+        (<[u8; 32]>::from(Sha256::digest(bytes)), Figures::parse(bytes, id))
     });
     let (seen, mut failed) = match figures.await {
         Ok(None) => return (None, None),
-        Ok(Some((standing, figures))) => {
-            signature = standing;
+        Ok(Some((standing, (sha256, figures)))) => {
+            (signature, manifest) = (standing, Some(sha256));
             match figures {
                 Ok(figures) => (Seen::Backup(Box::new(figures)), None),
                 Err(broken) => (Seen::Broken(broken), None),
@@ -180,7 +181,18 @@ async fn overview(
             Ok(Some((Some(standing), _))) if !standing.is_signed() => {
                 doubtful = Some(format!("{VERIFICATION} {}, so it counts for nothing", standing.said()));
             }
-            Ok(Some((_, Ok(read)))) => verification = Some(read),
+            Ok(Some((_, Ok(read)))) => {
+                let (about, others) = match manifest {
+                    Some(sha256) => read.about(&sha256, trust.asks()),
+                    None => (read, false),
+                };
+                doubtful = others.then(|| {
+                    format!(
+                        "{VERIFICATION} speaks of another manifest than the one beside it, so that counts for nothing"
+                    )
+                });
+                verification = Some(about);
+            }
             Ok(Some((_, Err(broken)))) => unverifiable = Some(broken.to_string()),
             Err(error) if error.code() == Code::Integrity => unverifiable = Some(error.message()),
             Err(error) => {

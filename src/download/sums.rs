@@ -13,7 +13,7 @@ use super::fetch::Digests;
 use super::target::file_error;
 use crate::backup_id::{BackupId, SHA256SUMS};
 use crate::error::{Error, Result};
-use crate::store::temporary::{parent, sync_folder};
+use crate::store::temporary::{lock_folder, parent, sync_folder};
 
 /// A longer one is not ours to rewrite.
 const LONGEST: u64 = 16 << 20;
@@ -27,7 +27,7 @@ pub fn write(target: &Path, id: &BackupId, digests: &Digests) -> Result<()> {
     // Two downloads into one folder must not take each other's lines away; where there are no
     // locks, they may.
     let lock = File::open(folder).map_err(failed("write"))?;
-    let _ = lock.lock();
+    lock_folder(&lock).map_err(failed("write"))?;
     // A FIFO that somebody has put there would be waited for, for ever.
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let (old, mode) = match File::options().read(true).custom_flags(nonblocking).open(&path) {

@@ -53,7 +53,7 @@ impl<'a> Cluster<'a> {
         plan: &Plan,
     ) -> Result<Cluster<'a>> {
         let settings = &job.settings.postgres;
-        let session = Session::connect(server.info(), settings).await?;
+        let session = Session::connect_to_our_own(server.info(), settings).await?;
         let not_proved = roles(&session, located).await?;
         let there = session.survey_target().await?.roles;
         for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
@@ -106,7 +106,8 @@ impl<'a> Cluster<'a> {
             );
             self.session.execute(&plain).await?;
         }
-        let session = Session::connect(&within(self.server.info(), name), &self.job.settings.postgres).await?;
+        let session =
+            Session::connect_to_our_own(&within(self.server.info(), name), &self.job.settings.postgres).await?;
         Ok(Ground {
             session,
             name: name.to_owned(),

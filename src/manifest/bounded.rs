@@ -40,6 +40,30 @@ pub fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
     deserializer.deserialize_map(Few(PhantomData))
 }
 
+/// A list of so many numbers at most.
+pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    struct List;
+    impl<'de> Visitor<'de> for List {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of numbers")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut list = Vec::new();
+            while let Some(number) = entries.next_element()? {
+                list.push(number);
+                if list.len() > VALUES {
+                    return Err(A::Error::custom(format_args!("a list has more than {VALUES} entries")));
+                }
+            }
+            Ok(list)
+        }
+    }
+    deserializer.deserialize_seq(List)
+}
+
 /// A map of values of any shape.
 pub fn map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {
     match value(deserializer)? {
@@ -145,6 +169,8 @@ mod tests {
         any: BTreeMap<String, Value>,
         #[serde(default, deserialize_with = "few")]
         few: BTreeMap<String, u64>,
+        #[serde(default, deserialize_with = "list")]
+        list: Vec<u64>,
     }
 
     fn read(text: &str) -> Result<Holder, serde_json::Error> {
@@ -154,7 +180,8 @@ mod tests {
     #[test]
     fn what_a_manifest_may_hold_comes_back_as_it_was() {
         let value = json!({"rate": 1.5, "bytes": 7, "host": "vm", "deep": [null, -1, {"a": true}]});
-        let holder = read(&json!({"any": value, "few": {"a": 1}}).to_string()).unwrap();
+        let holder = read(&json!({"any": value, "few": {"a": 1}, "list": [5, 0]}).to_string()).unwrap();
+        assert_eq!(holder.list, [5, 0]);
         assert_eq!(serde_json::to_value(holder.any).unwrap(), value);
         assert_eq!(holder.few["a"], 1);
     }
@@ -165,6 +192,8 @@ mod tests {
         assert!(read(&many).unwrap_err().to_string().contains("more of it"));
         let long = format!("{{\"any\": {{\"a\": \"{}\"}}}}", "x".repeat(10_000_000));
         assert!(read(&long).unwrap_err().to_string().contains("more of it"));
+        let numbers = format!("{{\"list\": [{}0]}}", "0,".repeat(1_000_000));
+        assert!(read(&numbers).unwrap_err().to_string().contains("a list has more"));
         let deep = format!("{{\"any\": {{\"a\": {}", "[".repeat(100_000));
         read(&deep).unwrap_err();
         let entries: Vec<String> = (0..2_000).map(|number| format!("\"{number}\": 1")).collect();

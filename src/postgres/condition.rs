@@ -9,7 +9,8 @@ use crate::error::Result;
 pub struct Encryption {
     /// `TLSv1.3`
     pub protocol: String,
-    pub cipher: String,
+    /// Not known behind a pooler.
+    pub cipher: Option<String>,
     pub verified: Verified,
 }
 
@@ -28,6 +29,9 @@ pub struct Replication {
 impl Session {
     /// `None`: in clear text.
     pub async fn encryption(&self) -> Result<Option<Encryption>> {
+        if !self.encrypted {
+            return Ok(None);
+        }
         let failed = |error| self.error("cannot ask about the line's encryption", &error);
         let row = self
             .client
@@ -37,12 +41,15 @@ impl Session {
             )
             .await
             .map_err(failed)?;
-        let Some(row) = row else {
-            return Ok(None);
+        // Behind a pooler the server sees another line, and knows nothing of ours.
+        let seen = row.filter(|_| self.is_direct);
+        let (protocol, cipher) = match seen {
+            Some(row) => (row.try_get(0).map_err(failed)?, Some(row.try_get(1).map_err(failed)?)),
+            None => ("TLS".to_owned(), None),
         };
         Ok(Some(Encryption {
-            protocol: row.try_get(0).map_err(failed)?,
-            cipher: row.try_get(1).map_err(failed)?,
+            protocol,
+            cipher,
             verified: tls::verified(self.info(), self.home()),
         }))
     }

@@ -17,6 +17,7 @@ use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::authentication::{self, Gate, Methods, is_local};
+use super::pooler::{self, OurEnd};
 use super::server::{self, ServerInfo};
 use super::tap::{Line, Tap, Tapped};
 use super::tls::{self, Attempt, NoAgreement};
@@ -34,8 +35,10 @@ pub struct Session {
     pub(super) client: Client,
     pub(super) server: ServerInfo,
     pub(super) redactor: Redactor,
-    /// Our end of the line; none over a socket file.
-    pub(super) local_port: Option<u16>,
+    /// What we wrote was encrypted, whatever becomes of it behind a pooler.
+    pub(super) encrypted: bool,
+    /// Nobody is in between.
+    pub(super) is_direct: bool,
     /// Whether the snapshot's transaction is open: it must not be broken by a failing question.
     pub(super) in_transaction: AtomicBool,
     connection: JoinHandle<()>,
@@ -50,29 +53,40 @@ impl Session {
     ///
     /// `CONN_ERR` if the server cannot be reached or has no such database, `AUTH` if it refuses
     /// the login, `PERMISSION` if the role may not connect to this database, `CONFIG` if a
-    /// parameter or certificate file cannot be used.
+    /// parameter or certificate file cannot be used. `CONN_ERR` too if a pooler is in between that
+    /// shares sessions: it is found before anything is asked or set.
     pub async fn connect(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
         let home = settings.child_env.iter().find(|(name, _)| name == "HOME");
         let home = home.map(|(_, home)| PathBuf::from(home));
-        Self::open(info.settled()?, settings.connect_timeout, home).await
+        Self::open(info.settled()?, settings.connect_timeout, home, Between::Somebody).await
     }
 
-    async fn open(info: ConnectionInfo, connect_timeout: Duration, home: Option<PathBuf>) -> Result<Session> {
+    /// To a server that we have started.
+    pub(crate) async fn connect_to_our_own(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
+        Self::open(info.settled()?, settings.connect_timeout, None, Between::Nobody).await
+    }
+
+    async fn open(
+        info: ConnectionInfo,
+        connect_timeout: Duration,
+        home: Option<PathBuf>,
+        between: Between,
+    ) -> Result<Session> {
         let quiet = without_event_triggers(&info);
         // The name that initdb gives to the superuser, for whom alone it matters and who alone may say so.
         if let Some(quiet) = quiet.clone().filter(|info| info.user.as_deref() == Some("postgres")) {
-            match Self::open_as_told(quiet, connect_timeout, home.clone()).await {
+            match Self::open_as_told(quiet, connect_timeout, home.clone(), between).await {
                 // Older than 17; no superuser; or a pooler, which may not even say what it does not know.
                 Err(error) if error.message().contains(SERVER_SAYS) && error.code() != Code::Auth => {}
                 opened => return opened,
             }
         }
-        let session = Self::open_as_told(info, connect_timeout, home.clone()).await?;
+        let session = Self::open_as_told(info, connect_timeout, home.clone(), between).await?;
         if let Some(quiet) = quiet
             && session.server.major >= EVENT_TRIGGERS_SINCE
             && session.server.is_superuser
             && session.server.has_event_triggers
-            && let Ok(quiet) = Self::open_as_told(quiet, connect_timeout, home).await
+            && let Ok(quiet) = Self::open_as_told(quiet, connect_timeout, home, between).await
         {
             session.close().await;
             return Ok(quiet);
@@ -84,10 +98,21 @@ impl Session {
         mut info: ConnectionInfo,
         connect_timeout: Duration,
         home: Option<PathBuf>,
+        between: Between,
     ) -> Result<Session> {
         let redactor = Redactor::new(&info);
-        let reached = open(&info, &redactor, connect_timeout, home.as_deref()).await;
-        let opened = reached.map_err(|error| in_context(&info, error))?;
+        let place = Place {
+            info: &info,
+            redactor: &redactor,
+            connect_timeout,
+            home: home.as_deref(),
+        };
+        let opened = place.open().await?;
+        place.empty_path(&opened).await?;
+        let is_direct = match between {
+            Between::Nobody => true,
+            Between::Somebody => place.look_between(&opened).await?,
+        };
         let client = opened.client;
         let greeted = async {
             server::prepare_session(&client).await?;
@@ -114,7 +139,8 @@ impl Session {
             client,
             server,
             redactor,
-            local_port: opened.local_port,
+            encrypted: opened.encrypted,
+            is_direct,
             in_transaction: AtomicBool::new(false),
             connection: opened.connection,
             tap: opened.tap,
@@ -126,7 +152,16 @@ impl Session {
 
     /// Another session, opened as this one was.
     pub(super) async fn connect_again(&self) -> Result<Session> {
-        Self::open_as_told(self.info.clone(), self.connect_timeout, self.home.clone()).await
+        let mut session = Self::open_as_told(
+            self.info.clone(),
+            self.connect_timeout,
+            self.home.clone(),
+            // Looked at when this one was opened.
+            Between::Nobody,
+        )
+        .await?;
+        session.is_direct = self.is_direct;
+        Ok(session)
     }
 
     /// Another session with this server, for COPY: set up as this one, in the database's own
@@ -239,7 +274,75 @@ struct Opened {
     tap: Tap,
     encrypted: bool,
     address: Option<IpAddr>,
-    local_port: Option<u16>,
+    end: OurEnd,
+}
+
+/// What may be between us and the server.
+#[derive(Debug, Clone, Copy)]
+enum Between {
+    Nobody,
+    /// Perhaps: to be looked at.
+    Somebody,
+}
+
+/// Where a line leads, and how it is opened.
+struct Place<'a> {
+    info: &'a ConnectionInfo,
+    redactor: &'a Redactor,
+    connect_timeout: Duration,
+    home: Option<&'a Path>,
+}
+
+impl Place<'_> {
+    async fn open(&self) -> Result<Opened> {
+        let reached = open(self.info, self.redactor, self.connect_timeout, self.home).await;
+        reached.map_err(|error| in_context(self.info, error))
+    }
+
+    async fn empty_path(&self, opened: &Opened) -> Result<()> {
+        let limit = connect_timeout(self.info, self.connect_timeout);
+        let emptied = within(limit, opened.client.batch_execute(server::EMPTY_SEARCH_PATH)).await;
+        let emptied = emptied.map_err(|(error, _)| in_context(self.info, error))?;
+        emptied.map_err(|error| in_context(self.info, classify(&error, self.redactor)))
+    }
+
+    /// Whether nobody is in between; a pooler that shares sessions is refused. Nothing is asked but what
+    /// names all that it uses in full.
+    async fn look_between(&self, opened: &Opened) -> Result<bool> {
+        let failed = |error| in_context(self.info, classify(&error, self.redactor));
+        let limit = connect_timeout(self.info, self.connect_timeout);
+        let absent = within(limit, pooler::is_absent(&opened.client, opened.end)).await;
+        let absent = absent.map_err(|(error, _)| in_context(self.info, error))?;
+        if absent.map_err(failed)? {
+            return Ok(true);
+        }
+        // PgBouncer 1.18 leaves to a client for good what it had to wait for: so that neither of the two
+        // has to, one that goes before them leaves its connection to the pool.
+        self.open().await?.close().await;
+        let one = self.open().await?;
+        // Where there is no room for a third, the first must do.
+        let other = self.open().await.ok();
+        let second = other.as_ref().map_or(&opened.client, |other| &other.client);
+        let refused = pooler::refuse_shared(&one.client, second).await;
+        // They must not still hold connections when pg_dump asks for one.
+        one.close().await;
+        if let Some(other) = other {
+            other.close().await;
+        }
+        if refused.is_err() {
+            // It is not ours, and will serve others.
+            let _ = within(limit, opened.client.batch_execute("RESET search_path")).await;
+        }
+        refused?.map_err(failed)?;
+        Ok(false)
+    }
+}
+
+impl Opened {
+    async fn close(self) {
+        drop(self.client);
+        let _ = self.connection.await;
+    }
 }
 
 fn in_context(info: &ConnectionInfo, error: Error) -> Error {
@@ -302,6 +405,7 @@ async fn open_once(
         let stream = within(limit, UnixStream::connect(&path))
             .await?
             .map_err(|error| (unreachable(&error), false))?;
+        let listener = sockopt::socket_peercred(&stream).ok();
         let gates = Gates {
             plain: Some(Gate::new(allowed(info, false), false)),
             encrypted: Gate::new(allowed(info, false), false),
@@ -315,7 +419,7 @@ async fn open_once(
             tap,
             encrypted: false,
             address: None,
-            local_port: None,
+            end: OurEnd::Socket(listener.map(|listener| listener.pid.as_raw_nonzero().get())),
         });
     }
     let mut last = None;
@@ -352,7 +456,7 @@ async fn open_once(
             encrypted: tap.is_encrypted(),
             tap,
             address: Some(address.ip()),
-            local_port,
+            end: OurEnd::Port(local_port),
         });
     }
     Err(last.unwrap_or_else(|| (Error::new(Code::ConnErr, "the host name has no address"), false)))

@@ -16,14 +16,6 @@ use plan::{Present, plan};
 pub use plan::GlobalsPlan;
 pub use split::{Statement, statements};
 
-/// Which of the statements are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Tablespaces are folders on the server's disk: of another machine, or in use by the source.
-    WithoutTablespaces,
-    Everything,
-}
-
 /// How much power the roles that are made may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Powers {
@@ -49,7 +41,7 @@ pub struct AppliedGlobals {
     pub existing: usize,
     /// What could not be done, and why.
     pub notes: Vec<String>,
-    /// Those that were done and give power over the server.
+    /// Those that were done and give power over the server, in words that hold no values.
     pub privileged: Vec<String>,
 }
 
@@ -57,7 +49,7 @@ const EXISTS: &str = "42710";
 
 impl Session {
     /// Holds the statements against the roles of this server; changes nothing.
-    pub async fn plan_globals(&self, statements: &[Statement], scope: Scope, powers: Powers) -> Result<GlobalsPlan> {
+    pub async fn plan_globals(&self, statements: &[Statement], powers: Powers) -> Result<GlobalsPlan> {
         let mut asked = Vec::new();
         let mut encoding = "UTF8".to_owned();
         for statement in statements {
@@ -67,7 +59,7 @@ impl Session {
             let text = self.decoded(statement, &encoding).await?;
             asked.push((statement.clone(), text.as_deref().and_then(wanted::wanted)));
         }
-        Ok(plan(asked, &self.present().await?, scope, powers))
+        Ok(plan(asked, &self.present().await?, powers))
     }
 
     async fn present(&self) -> Result<Present> {
@@ -88,11 +80,25 @@ impl Session {
             )
             .await
             .map_err(failed)?;
+        // A setting that no library has is in no list.
+        let libraries = self
+            .client
+            .query(
+                "SELECT name::pg_catalog.text FROM pg_catalog.pg_available_extensions
+                 UNION SELECT pg_catalog.split_part(name, '.', 1) FROM pg_catalog.pg_settings
+                 WHERE pg_catalog.strpos(name, '.') OPERATOR(pg_catalog.>) 0",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
         let roles = roles.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
+        let libraries = libraries.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
         let pairs = memberships.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         Ok(Present {
             roles: roles.map_err(failed)?,
             memberships: pairs.collect::<Result<_, _>>().map_err(failed)?,
+            libraries: libraries.map_err(failed)?,
+            major: self.server().major,
         })
     }
 
@@ -111,12 +117,16 @@ impl Session {
                 applied.existing += 1;
                 continue;
             }
-            match self.client.batch_execute(&step.sql).await {
+            let mut done = self.client.batch_execute(&step.sql).await;
+            if let (Some(otherwise), true) = (&step.otherwise, done.is_err() && !self.client.is_closed()) {
+                done = self.client.batch_execute(otherwise).await;
+            }
+            match done {
                 Ok(()) => {
                     applied.done += 1;
                     made.extend(step.makes.as_deref());
                     if step.privileged {
-                        applied.privileged.push(step.sql.clone());
+                        applied.privileged.push(split::summary(step.sql.as_bytes()));
                     }
                 }
                 Err(error) if self.client.is_closed() => {
@@ -137,7 +147,9 @@ impl Session {
     /// text is not in that encoding.
     async fn decoded(&self, statement: &Statement, encoding: &str) -> Result<Option<String>> {
         let bytes = statement.bytes();
-        if let Ok(text) = std::str::from_utf8(bytes) {
+        // Letters of other encodings may look like some of UTF-8.
+        let is_utf8 = bytes.is_ascii() || ["UTF8", "SQL_ASCII"].contains(&encoding);
+        if let (Ok(text), true) = (std::str::from_utf8(bytes), is_utf8) {
             return Ok(Some(text.to_owned()));
         }
         let row = self

@@ -190,7 +190,7 @@ impl ScratchServer {
         let started = Instant::now();
         let answers = async {
             loop {
-                match Session::connect(&self.info, settings).await {
+                match Session::connect_to_our_own(&self.info, settings).await {
                     Ok(session) => {
                         session.close().await;
                         return Ok(());

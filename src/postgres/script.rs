@@ -9,6 +9,7 @@ mod screen;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment, quoted};
@@ -33,6 +34,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Script {
     child: Child,
     key: String,
+    inserted: Inserted,
+}
+
+/// Which of the lines behind the first [`LINES_BEFORE`] are none of the script's, in their order.
+type Inserted = Arc<Mutex<Vec<u64>>>;
+
+fn lines(inserted: &Inserted) -> MutexGuard<'_, Vec<u64>> {
+    inserted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What has become of the script's transaction, as the server says.
@@ -77,7 +86,11 @@ impl Script {
             },
         })
         .map_err(failed)?;
-        Ok(Script { child, key })
+        Ok(Script {
+            child,
+            key,
+            inserted: Inserted::default(),
+        })
     }
 
     /// The script's way in, once, for a blocking writer in a thread of its own.
@@ -86,12 +99,15 @@ impl Script {
             stdin: self.child.take_stdin()?,
             stdout: BufReader::new(self.child.take_stdout()?),
             key: self.key.clone(),
+            passed: 0,
+            inserted: Arc::clone(&self.inserted),
         })
     }
 
     /// Waits for the end and judges it; may be asked again.
     pub async fn wait(&self) -> Result<()> {
-        judge(&self.child.wait().await)
+        let exit = self.child.wait().await;
+        judge(&exit, &lines(&self.inserted))
     }
 
     /// Ends it in order, or else by force; returns when it is gone.
@@ -108,11 +124,16 @@ pub struct ScriptInput {
     stdin: File,
     stdout: BufReader<File>,
     key: String,
+    /// Lines since it was begun.
+    passed: u64,
+    inserted: Inserted,
 }
 
 impl Write for ScriptInput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stdin.write(bytes)
+        let written = self.stdin.write(bytes)?;
+        self.passed += memchr::memchr_iter(b'\n', &bytes[..written]).count() as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -143,6 +164,15 @@ impl ScriptInput {
         }
         let number = line.trim_end().parse();
         number.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "psql does not tell its transaction"))
+    }
+
+    /// Writes something that the script does not hold, and that its lines are counted without.
+    pub fn insert(&mut self, sql: &str) -> io::Result<()> {
+        self.write_all(sql.as_bytes())?;
+        if sql.ends_with('\n') {
+            lines(&self.inserted).push(self.passed);
+        }
+        Ok(())
     }
 
     /// Commits the transaction, if it is still the one with this number, and waits for psql's word
@@ -198,7 +228,7 @@ pub async fn transaction_end(info: &ConnectionInfo, settings: &settings::Postgre
     }
 }
 
-fn judge(exit: &Exit) -> Result<()> {
+fn judge(exit: &Exit, inserted: &[u64]) -> Result<()> {
     if exit.status.success() {
         return Ok(());
     }
@@ -206,7 +236,7 @@ fn judge(exit: &Exit) -> Result<()> {
         Some(signal) => format!("was ended by {signal}"),
         None => format!("failed with exit status {}", exit.status.code().unwrap_or(-1)),
     };
-    let words = telling(&exit.stderr);
+    let words = telling(&exit.stderr, inserted);
     let text = if words.is_empty() {
         format!("psql {why}")
     } else {
@@ -216,7 +246,7 @@ fn judge(exit: &Exit) -> Result<()> {
 }
 
 /// The last error, which is the one that ended it, with its details.
-fn telling(stderr: &str) -> String {
+fn telling(stderr: &str, inserted: &[u64]) -> String {
     let lines: Vec<&str> = stderr.lines().collect();
     let is_error = |line: &&str| {
         line.starts_with("psql:") && ["ERROR: ", "FATAL: ", "error: "].iter().any(|word| line.contains(word))
@@ -229,18 +259,21 @@ fn telling(stderr: &str) -> String {
         let details = ["DETAIL: ", "HINT: ", "CONTEXT: "];
         details.iter().any(|start| line.starts_with(start))
     });
-    let words: Vec<String> = std::iter::once(in_the_script(lines[at]))
+    let words: Vec<String> = std::iter::once(in_the_script(lines[at], inserted))
         .chain(details.map(|line| without_values(line)))
         .collect();
     quoted(&words.join(" | "))
 }
 
 /// psql counts the lines of its input: those of the script are fewer.
-fn in_the_script(line: &str) -> String {
+fn in_the_script(line: &str, inserted: &[u64]) -> String {
     let numbered = line.strip_prefix("psql:<stdin>:").and_then(|rest| rest.split_once(':'));
     let number = numbered.and_then(|(number, _)| number.parse::<u64>().ok());
     match (numbered, number.and_then(|number| number.checked_sub(LINES_BEFORE))) {
-        (Some((_, words)), Some(number)) if number > 0 => format!("line {number} of the script:{words}"),
+        (Some((_, words)), Some(number)) if number > 0 => {
+            let number = number - inserted.iter().filter(|line| **line < number).count() as u64;
+            format!("line {number} of the script:{words}")
+        }
         _ => line.to_owned(),
     }
 }
@@ -254,11 +287,16 @@ mod tests {
         let words = telling(
             "psql:<stdin>:3: NOTICE:  quiet\npsql:<stdin>:9: ERROR:  duplicate key\nDETAIL:  Key (a)=(secret) already exists.\n\
              CONTEXT:  COPY t, line 1\nLINE 1: secret",
+            &[],
         );
         assert_eq!(
             words,
             "line 2 of the script: ERROR:  duplicate key | DETAIL:  Key (a)=(…) already exists. | CONTEXT:  COPY t, line 1"
         );
-        assert_eq!(telling("no psql at all\n"), "no psql at all");
+        let counted = |line: u64| telling(&format!("psql:<stdin>:{line}: ERROR:  x"), &[2, 5]);
+        let lines: Vec<String> = (8..14).map(counted).collect();
+        let expected = [1, 2, 2, 3, 4, 4].map(|line| format!("line {line} of the script: ERROR:  x"));
+        assert_eq!(lines, expected);
+        assert_eq!(telling("no psql at all\n", &[]), "no psql at all");
     }
 }

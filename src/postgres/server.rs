@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::timeout;
-use tokio_postgres::{Client, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, Row};
 
 use super::Session;
 use crate::error::{Code, Error, Result};
@@ -40,10 +38,6 @@ pub struct ServerInfo {
 /// The oldest server whose catalogs we know.
 const OLDEST_MAJOR: u32 = 12;
 
-/// A pool with several idle connections may give each client its own for a while.
-const POOL_ROUNDS: usize = 3;
-const POOL_PATIENCE: Duration = Duration::from_secs(60);
-
 /// What a snapshot sees; known to the server as `id` while its session lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
@@ -76,12 +70,11 @@ pub struct TableName {
 /// The first statement of every session, by itself. The database's owner can give us a search_path
 /// on which functions, operators and types of theirs stand before PostgreSQL's own. This names its
 /// one function in full, and has no operator and no type.
-const EMPTY_SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
+pub(super) const EMPTY_SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
 
 /// What pg_dump sets in its own session, for the same reasons: nothing that the role or database
 /// has as default may run code of others, change what we read, or end us early.
 pub(super) async fn prepare_session(client: &Client) -> Result<(), tokio_postgres::Error> {
-    client.batch_execute(EMPTY_SEARCH_PATH).await?;
     // One statement for all others: a setting is set where this server has it. Its operator is named
     // in full as well: a pooler may give this statement to another connection than the one before.
     client
@@ -164,7 +157,6 @@ impl Session {
             )
             .hint("upgrade the server"));
         }
-        self.refuse_shared_session().await?;
         let position = if self.server.in_recovery {
             "SELECT pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text"
         } else {
@@ -203,45 +195,6 @@ impl Session {
             .await
             .map_err(|error| self.error("cannot let go of a snapshot", &error))?;
         self.in_transaction.store(false, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// A pooler in transaction mode gives our statements, and pg_dump's, whichever connection is
-    /// free: session settings get lost, or into other people's sessions. It shows when one of two
-    /// clients of ours is moved to another server process, or shares the other's.
-    async fn refuse_shared_session(&self) -> Result<()> {
-        let failed = |error| self.error("cannot look at our own session", &error);
-        let seen = told(&self.client, "SELECT pg_catalog.inet_client_port()")
-            .await
-            .map_err(failed)?;
-        if seen.is_some() && seen == self.local_port.map(|port| port.to_string()) {
-            // The server sees our own end of the line: nobody is in between.
-            return Ok(());
-        }
-        // PgBouncer 1.18 leaves to a client for good what it had to wait for: so that neither of the two
-        // has to, one that goes before them leaves its connection to the pool.
-        self.connect_again().await?.close().await;
-        let one = self.connect_again().await?;
-        // Where there is no room for a third, this session must do.
-        let other = self.connect_again().await.ok();
-        let second = other.as_ref().unwrap_or(self);
-        let shared = timeout(POOL_PATIENCE, shares_processes(&one.client, &second.client)).await;
-        // They must not still hold connections when pg_dump asks for one.
-        one.close().await;
-        if let Some(other) = other {
-            other.close().await;
-        }
-        let Ok(shared) = shared else {
-            let text = "what is between us and the server gives two sessions no connections at the same time";
-            return Err(Error::new(Code::ConnErr, text).hint("connect to the server itself"));
-        };
-        if shared.map_err(failed)? {
-            return Err(Error::new(
-                Code::ConnErr,
-                "the connection goes through a pooler that shares sessions (PgBouncer in transaction mode, or the like)",
-            )
-            .hint("connect to the server itself, or through a pool in session mode"));
-        }
         Ok(())
     }
 
@@ -326,45 +279,6 @@ impl Session {
             .await?;
         answer
     }
-}
-
-/// Whether two sessions are not served by one process each, all the time.
-async fn shares_processes(first: &Client, second: &Client) -> Result<bool, tokio_postgres::Error> {
-    let ours = (process(first).await?, process(second).await?);
-    // A pool of one connection would let nobody in beside the other's transaction.
-    if ours.0 == ours.1 {
-        return Ok(true);
-    }
-    for _ in 0..POOL_ROUNDS {
-        // Each takes a connection; the first's goes back last. A pool that gives out what came back
-        // last then gives it to the second, and one that gives out what came back first, another.
-        second.batch_execute("BEGIN").await?;
-        first.batch_execute("BEGIN").await?;
-        let during = (process(first).await?, process(second).await?);
-        second.batch_execute("ROLLBACK").await?;
-        first.batch_execute("ROLLBACK").await?;
-        let theirs = process(second).await?;
-        let after = (process(first).await?, theirs);
-        if during != ours || after != ours {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// The server process that serves a session.
-async fn process(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
-    told(client, "SELECT pg_catalog.pg_backend_pid()").await
-}
-
-/// What one question gives, in one message: a prepared statement would be three, and a pool may answer
-/// each from elsewhere.
-async fn told(client: &Client, question: &str) -> Result<Option<String>, tokio_postgres::Error> {
-    let messages = client.simple_query(question).await?;
-    Ok(messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
-    }))
 }
 
 fn bytes(row: Option<Row>) -> Option<u64> {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::LeftOut;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::{GlobalsPlan, Powers, Scope, Session, statements};
+use crate::postgres::{GlobalsPlan, Powers, Session, statements};
 use crate::store::Store;
 use crate::stored_archive::{file_of, read_file};
 
@@ -21,9 +21,7 @@ pub(crate) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes
 
 /// What would be done with it on this server: nothing is changed yet.
 pub(crate) async fn plan(session: &Session, sql: &[u8], powers: Powers) -> Result<GlobalsPlan> {
-    session
-        .plan_globals(&statements(sql), Scope::WithoutTablespaces, powers)
-        .await
+    session.plan_globals(&statements(sql), powers).await
 }
 
 /// Makes the roles. What could not be done is told, and so is what was done and gives power.

@@ -99,13 +99,19 @@ async fn feed_psql(
             .map_err(|error| Error::internal("the thread that feeds psql died").source(error))?;
         match fed {
             Ok(()) => script.wait().await,
-            Err((Feeding::Error(error), input)) => {
+            Err(Unfed {
+                why: Feeding::Error(error),
+                input,
+            }) => {
                 script.stop().await;
-                // Not before: its end must not look like the script's.
+                // Not before.
                 drop(input);
                 Err(error)
             }
-            Err((Feeding::PsqlIsGone, _)) => match script.wait().await {
+            Err(Unfed {
+                why: Feeding::PsqlIsGone,
+                ..
+            }) => match script.wait().await {
                 Err(told) => Err(told),
                 Ok(()) => Err(Error::new(
                     Code::RestoreErr,
@@ -133,6 +139,12 @@ enum Feeding {
     PsqlIsGone,
 }
 
+/// Where feeding failed, the pipe is given back open: its end must not look like the script's.
+struct Unfed {
+    why: Feeding,
+    input: Option<Box<ScriptInput>>,
+}
+
 impl From<Error> for Feeding {
     fn from(error: Error) -> Self {
         Feeding::Error(error)
@@ -148,32 +160,43 @@ impl From<io::Error> for Feeding {
     }
 }
 
-/// Where it fails, it gives the pipe back open.
 fn feed(
     checked: &Checked,
     mut stored: Stored,
     mut input: ScriptInput,
     transaction: &AtomicI64,
-) -> std::result::Result<(), (Feeding, Option<ScriptInput>)> {
+) -> std::result::Result<(), Unfed> {
     let passed = (|| -> std::result::Result<i64, Feeding> {
         let number = input.begin()?;
         transaction.store(number, Ordering::Relaxed);
         let (mut offset, mut edits) = (0, &checked.edits[..]);
         checked.each(&mut stored, |mut piece| -> std::result::Result<(), Feeding> {
-            write_edited(&mut piece, offset, &mut edits, &mut input)?;
+            write_edited(&mut piece, offset, &mut edits, &mut input, ScriptInput::insert)?;
             offset += piece.len() as u64;
             Ok(())
         })?;
         Ok(number)
     })();
     match passed {
-        Ok(number) => input.commit(number).map_err(|error| (error.into(), None)),
-        Err(error) => Err((error, Some(input))),
+        Ok(number) => input.commit(number).map_err(|error| Unfed {
+            why: error.into(),
+            input: None,
+        }),
+        Err(why) => Err(Unfed {
+            why,
+            input: Some(Box::new(input)),
+        }),
     }
 }
 
 /// Writes a piece that begins at `offset` of the script, and takes the edits that are done.
-fn write_edited(piece: &mut [u8], offset: u64, edits: &mut &[Edit], to: &mut impl Write) -> io::Result<()> {
+fn write_edited<W: Write>(
+    piece: &mut [u8],
+    offset: u64,
+    edits: &mut &[Edit],
+    to: &mut W,
+    insert: impl Fn(&mut W, &str) -> io::Result<()>,
+) -> io::Result<()> {
     let end = offset + piece.len() as u64;
     // No piece is longer than a usize can say.
     let within = |place: u64| usize::try_from(place.clamp(offset, end) - offset).unwrap_or(usize::MAX);
@@ -190,7 +213,7 @@ fn write_edited(piece: &mut [u8], offset: u64, edits: &mut &[Edit], to: &mut imp
             Edit::Insert(at, sql) => {
                 let at = within(*at);
                 to.write_all(&piece[written..at])?;
-                to.write_all(sql.as_bytes())?;
+                insert(to, sql)?;
                 written = at;
             }
         }
@@ -208,15 +231,16 @@ mod tests {
         let script = b"one\ntwo three\nfour";
         let edits = [
             Edit::Blank(1..5),
-            Edit::Insert(8, "SET x;".into()),
-            Edit::Insert(8, "SET y;".into()),
+            Edit::Insert(8, "SET x;"),
+            Edit::Insert(8, "SET y;"),
             Edit::Blank(14..18),
         ];
         for size in 1..=script.len() {
             let (mut left, mut out) = (&edits[..], Vec::new());
             for (number, piece) in script.chunks(size).enumerate() {
                 let offset = (number * size) as u64;
-                write_edited(&mut piece.to_vec(), offset, &mut left, &mut out).unwrap();
+                let insert = |out: &mut Vec<u8>, sql: &str| out.write_all(sql.as_bytes());
+                write_edited(&mut piece.to_vec(), offset, &mut left, &mut out, insert).unwrap();
             }
             assert_eq!(
                 String::from_utf8(out).unwrap(),

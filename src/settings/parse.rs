@@ -18,7 +18,7 @@ use super::{
     Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Schedule, Settings, StoreUrl, aliases,
     source, stores,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The level of `zstd` without one: pg_dump's own default. In frames of 2 MiB it gives no more bytes
 /// than pg_dump's stream, and fewer than gzip does.
@@ -49,7 +49,13 @@ pub fn load(input: &Input) -> Result<Settings> {
         notes,
     };
     let settings = reader.settings();
-    reader.problems.into_result()?;
+    // What was not read may be what is missing.
+    let told = |error: Error| {
+        warnings
+            .iter()
+            .fold(error, |error, warning| error.also(Error::config(warning.clone())))
+    };
+    reader.problems.into_result().map_err(told)?;
     Ok(Settings {
         warnings,
         notes: reader.notes,
@@ -101,6 +107,7 @@ impl Reader<'_> {
         let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
         let handover = self.handover();
         let allow_restore = self.switch("BACKUP_ALLOW_RESTORE").unwrap_or(false);
+        let allow_drill = self.switch("BACKUP_ALLOW_DRILL").unwrap_or(true);
         let drill_unconfined = self.switch("BACKUP_DRILL_UNCONFINED").unwrap_or(false);
         let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
@@ -127,6 +134,7 @@ impl Reader<'_> {
             sns_topic_arn,
             handover,
             allow_restore,
+            allow_drill,
             drill_unconfined,
             metrics,
             lease,

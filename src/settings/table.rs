@@ -348,6 +348,13 @@ pub const SETTINGS: &[Setting] = &[
         "BOOL",
         "Whether a Lambda function takes `restore` events [default: false]",
     ),
+    plain(
+        "BACKUP_ALLOW_DRILL",
+        "allow_drill",
+        "BOOL",
+        "Whether a Lambda function takes `verify` events with a drill, which runs functions of the database: false where \
+         the function may read the database's secret and another one drills [default: true]",
+    ),
     kind(
         Kind::Switch,
         flag(

@@ -101,7 +101,7 @@ impl Keyring {
 }
 
 fn secret_key(path: &Path, settings: &Signing) -> Result<SecretKey> {
-    let text = read(path, "BACKUP_SIGN_KEY")?;
+    let text = read(path, "BACKUP_SIGN_KEY", &path.display().to_string())?;
     let password = password(settings)?;
     let unusable = |why: Unusable| {
         let error = Error::config(format!("BACKUP_SIGN_KEY: {}: {why}", path.display()));
@@ -126,7 +126,8 @@ pub(super) fn password(settings: &Signing) -> Result<Option<Zeroizing<String>>> 
     let Some(path) = &settings.password_file else {
         return Ok(None);
     };
-    let mut text = read(path, "BACKUP_SIGN_KEY_PASSWORD_FILE")?;
+    // The password itself may stand in its place: the name is not shown.
+    let mut text = read(path, "BACKUP_SIGN_KEY_PASSWORD_FILE", "the file that it names")?;
     // Editors and `echo` end the line.
     while text.ends_with(['\n', '\r']) {
         text.pop();
@@ -135,8 +136,9 @@ pub(super) fn password(settings: &Signing) -> Result<Option<Zeroizing<String>>> 
 }
 
 fn public_key(path: &Path) -> Result<PublicKey> {
-    let text = read(path, "BACKUP_VERIFY_KEYS")?;
-    parse(&text, &path.display().to_string())
+    let name = path.display().to_string();
+    let text = read(path, "BACKUP_VERIFY_KEYS", &name)?;
+    parse(&text, &name)
 }
 
 fn parse(text: &str, name: &str) -> Result<PublicKey> {
@@ -147,10 +149,10 @@ fn parse(text: &str, name: &str) -> Result<PublicKey> {
     })
 }
 
-/// A small file. Never waits for a pipe's other end.
-fn read(path: &Path, setting: &str) -> Result<Zeroizing<String>> {
+/// A small file, called `name` in errors. Never waits for a pipe's other end.
+fn read(path: &Path, setting: &str, name: &str) -> Result<Zeroizing<String>> {
     let failed = |error: std::io::Error| {
-        Error::config(format!("{setting}: {} cannot be read", path.display()))
+        Error::config(format!("{setting}: {name} cannot be read"))
             .source(error)
             .hint("check the file's name and permissions")
     };
@@ -162,7 +164,7 @@ fn read(path: &Path, setting: &str) -> Result<Zeroizing<String>> {
         .open(path)
         .map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
-        return Err(Error::config(format!("{setting}: {} is not a file", path.display())));
+        return Err(Error::config(format!("{setting}: {name} is not a file")));
     }
     file.take(LONGEST).read_to_string(&mut text).map_err(failed)?;
     Ok(text)

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Subject;
 use super::file::{LIMIT, SignatureFile};
 use super::key::{KeyId, PublicKey};
+use super::signer::Signer;
 use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
 use crate::store::Store;
@@ -118,12 +119,14 @@ impl Trust {
         &self.keys
     }
 
-    /// The same and one key more.
+    /// The same, and the key of whoever signs here: what counts for one that makes backups. Where
+    /// nobody signs and nothing has to be signed, everything does.
     #[must_use]
-    pub fn and(&self, key: &PublicKey) -> Self {
-        let mut keys = self.keys.clone();
-        keys.push(key.clone());
-        Self { keys }
+    pub fn and(&self, signer: Option<&Signer>) -> Self {
+        let own = signer.map(|signer| signer.public().clone());
+        Self {
+            keys: self.keys.iter().cloned().chain(own).collect(),
+        }
     }
 
     /// Looks at the signature that lies beside these bytes. The error is the store's.

@@ -9,9 +9,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
 use super::beneath::Folder;
@@ -23,6 +24,24 @@ const NAME_KEPT: usize = 200;
 /// How long a folder may take to answer anything but the writing of an archive. A network file system
 /// whose server is gone keeps its callers for ever.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Other runs hold a folder's lock for milliseconds; anybody may hold it for ever.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Keeps others of us from changing a file of the folder at the same time. It goes with the handle.
+pub fn lock_folder(folder: &File) -> io::Result<()> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            // A file system without locks: the rename still keeps the file whole.
+            Err(Errno::NOSYS | Errno::NOLCK | Errno::NOTSUP) => return Ok(()),
+            Err(Errno::AGAIN | Errno::INTR) if Instant::now() < end => sleep(Duration::from_millis(20)),
+            Err(Errno::AGAIN) => return Err(io::Error::other("another process holds its folder's lock")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
 
 /// Runs what blocks where blocking is allowed.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -282,7 +301,8 @@ pub fn with_clean_up(error: Error, clean_up: Result<()>) -> Error {
 /// `what` is the verb of "cannot … <path>".
 pub fn io_error(what: &str, path: &Path, error: io::Error) -> Error {
     let code = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::Enospc,
+        // A limit on the length of files (ulimit -f) is an end of the room too.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Code::Enospc,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Eacces,
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Code::Enoent,
         _ => Code::Store,

@@ -6,6 +6,7 @@ mod parts;
 pub mod place;
 mod plain;
 mod refusals;
+mod room;
 mod sizes;
 mod stopping;
 mod tables;

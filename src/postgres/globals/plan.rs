@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::wanted::{Attributes, Membership, Wanted, is_harmless};
-use super::{Omitted, Powers, Scope, Statement};
+use super::wanted::{Attributes, Membership, Might, Wanted, might};
+use super::{Omitted, Powers, Statement};
 use crate::postgres::quoting::{identifier, literal};
 
 /// What is on the server.
@@ -17,6 +17,10 @@ pub(super) struct Present {
     pub roles: BTreeSet<String>,
     /// Who is granted, and to whom.
     pub memberships: BTreeSet<(String, String)>,
+    /// Prefixes of its libraries' settings.
+    pub libraries: BTreeSet<String>,
+    /// Its version.
+    pub major: u32,
 }
 
 /// What is done, what is there already, and what is left out. Nothing has been done yet.
@@ -33,6 +37,8 @@ pub struct GlobalsPlan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
     pub sql: String,
+    /// What is done where that fails.
+    pub otherwise: Option<String>,
     /// The roles that this run must have made: where one was there after all, nothing is done.
     pub needs: Vec<String>,
     pub makes: Option<String>,
@@ -43,7 +49,9 @@ pub(super) struct Step {
 const NOT_ALLOWED: &str = "is none of the statements that make roles";
 const PRIVILEGED: &str = "gives power over the server: it is run with --globals-privileged alone";
 const STAYS: &str = "the role is there already, and stays as it is";
-const UNLISTED: &str = "is none of the settings that are harmless";
+const UNLISTED: &str = "is none of the settings that are harmless: it is run with --globals-privileged alone";
+const LOADS: &str = "loads code into the role's sessions, or makes them another's: it is never run";
+const LESS: &str = "withholds SET, which this server cannot: it would give more there than in the backup";
 const UNKNOWN: &str = "is about a role that the backup does not make";
 
 impl GlobalsPlan {
@@ -53,12 +61,7 @@ impl GlobalsPlan {
     }
 }
 
-pub(super) fn plan(
-    asked: Vec<(Statement, Option<Wanted>)>,
-    present: &Present,
-    scope: Scope,
-    powers: Powers,
-) -> GlobalsPlan {
+pub(super) fn plan(asked: Vec<(Statement, Option<Wanted>)>, present: &Present, powers: Powers) -> GlobalsPlan {
     let mut planning = Planning {
         plan: GlobalsPlan::default(),
         present,
@@ -67,10 +70,8 @@ pub(super) fn plan(
         attributes: attributes(&asked),
     };
     for (statement, wanted) in asked {
-        if statement.is_setting() {
-            continue;
-        }
-        if statement.is_about_tablespace() && scope == Scope::WithoutTablespaces {
+        // Tablespaces are folders on the server's disk: of another machine, or in use by the source.
+        if statement.is_setting() || statement.is_about_tablespace() {
             continue;
         }
         match wanted {
@@ -108,13 +109,16 @@ impl Planning<'_> {
         });
     }
 
-    fn step(&mut self, sql: String, needs: &[&str]) {
+    fn step(&mut self, sql: String, needs: &[&str], privileged: bool) -> &mut Step {
+        let at = self.plan.steps.len();
         self.plan.steps.push(Step {
             sql,
+            otherwise: None,
             needs: needs.iter().map(|&role| role.to_owned()).collect(),
             makes: None,
-            privileged: false,
+            privileged,
         });
+        &mut self.plan.steps[at]
     }
 
     fn one(&mut self, statement: &Statement, wanted: Wanted) {
@@ -135,15 +139,18 @@ impl Planning<'_> {
                 if !self.may_change(statement, &role) {
                     return;
                 }
-                // Nobody logs in to a throwaway server as one of its new roles.
-                if !is_harmless(&name) && self.powers == Powers::Throwaway {
-                    return self.plan.kept.push(Omitted {
-                        what: statement.summary(),
-                        why: UNLISTED.to_owned(),
-                    });
-                }
-                if !is_harmless(&name) {
-                    return self.leave(statement.summary(), UNLISTED);
+                let might = might(&name, &self.present.libraries);
+                match (might, self.powers) {
+                    // Nobody logs in to a throwaway server as one of its new roles.
+                    (Might::Power | Might::Code, Powers::Throwaway) => {
+                        return self.plan.kept.push(Omitted {
+                            what: statement.summary(),
+                            why: UNLISTED.to_owned(),
+                        });
+                    }
+                    (Might::Code, _) => return self.leave(statement.summary(), LOADS),
+                    (Might::Power, Powers::Roles) => return self.leave(statement.summary(), UNLISTED),
+                    (Might::Harmless, _) | (Might::Power, Powers::Privileged) => {}
                 }
                 let place = database.map_or_else(String::new, |name| format!(" IN DATABASE {}", identifier(&name)));
                 let values: Vec<String> = values.iter().map(|value| literal(value)).collect();
@@ -153,20 +160,16 @@ impl Planning<'_> {
                     identifier(&name),
                     values.join(", ")
                 );
-                self.step(sql, &[&role]);
+                self.step(sql, &[&role], might == Might::Power);
             }
             Wanted::Comment { role, text } => {
                 if self.may_change(statement, &role) {
                     let text = text.map_or_else(|| "NULL".to_owned(), |text| literal(&text));
-                    self.step(format!("COMMENT ON ROLE {} IS {text}", identifier(&role)), &[&role]);
+                    let sql = format!("COMMENT ON ROLE {} IS {text}", identifier(&role));
+                    self.step(sql, &[&role], false);
                 }
             }
             Wanted::Membership(membership) => self.membership(statement, &membership),
-            Wanted::Tablespace { name, owner, location } => {
-                let owner = owner.map_or_else(String::new, |owner| format!(" OWNER {}", identifier(&owner)));
-                let (name, location) = (identifier(&name), literal(&location));
-                self.step(format!("CREATE TABLESPACE {name}{owner} LOCATION {location}"), &[]);
-            }
         }
     }
 
@@ -181,12 +184,7 @@ impl Planning<'_> {
         for word in attributes.iter().flat_map(|attributes| &attributes.plain) {
             sql = format!("{sql} {word}");
         }
-        self.plan.steps.push(Step {
-            sql,
-            needs: Vec::new(),
-            makes: Some(role.clone()),
-            privileged: false,
-        });
+        self.step(sql, &[], false).makes = Some(role.clone());
         if let Some(attributes) = attributes {
             if attributes.password {
                 self.leave(
@@ -198,12 +196,9 @@ impl Planning<'_> {
                 let sql = format!("ALTER ROLE {name} {}", attributes.privileged.join(" "));
                 match self.powers {
                     Powers::Roles => self.leave(sql, PRIVILEGED),
-                    Powers::Privileged | Powers::Throwaway => self.plan.steps.push(Step {
-                        sql,
-                        needs: vec![role.clone()],
-                        makes: None,
-                        privileged: true,
-                    }),
+                    Powers::Privileged | Powers::Throwaway => {
+                        self.step(sql, &[&role], true);
+                    }
                 }
             }
         }
@@ -235,27 +230,27 @@ impl Planning<'_> {
         if !known(&wanted.granted) || !known(&wanted.member) {
             return self.leave(statement.summary(), UNKNOWN);
         }
-        let sql = wanted.sql(wanted.grantor.as_deref().is_some_and(known));
+        let Some(told) = wanted.for_major(self.present.major) else {
+            return self.leave(statement.summary(), LESS);
+        };
         let (of_new, to_new) = (self.made.contains(&wanted.granted), self.made.contains(&wanted.member));
-        match self.powers {
+        let (needs, privileged) = match self.powers {
             // In a throwaway server the roles that it began with get nothing.
-            Powers::Throwaway if !to_new => self.plan.kept.push(Omitted {
-                what: statement.summary(),
-                why: STAYS.to_owned(),
-            }),
-            _ if of_new => self.step(sql, &[&wanted.granted]),
-            Powers::Roles => self.leave(statement.summary(), PRIVILEGED),
-            Powers::Privileged | Powers::Throwaway => self.plan.steps.push(Step {
-                sql,
-                needs: if to_new {
-                    vec![wanted.member.clone()]
-                } else {
-                    Vec::new()
-                },
-                makes: None,
-                privileged: true,
-            }),
-        }
+            Powers::Throwaway if !to_new => {
+                return self.plan.kept.push(Omitted {
+                    what: statement.summary(),
+                    why: STAYS.to_owned(),
+                });
+            }
+            _ if of_new => (Some(&wanted.granted), false),
+            Powers::Roles => return self.leave(statement.summary(), PRIVILEGED),
+            Powers::Privileged | Powers::Throwaway => (to_new.then_some(&wanted.member), true),
+        };
+        let needs: Vec<&str> = needs.into_iter().map(String::as_str).collect();
+        let by_another = wanted.grantor.as_deref().is_some_and(known);
+        let sql = told.sql(by_another);
+        // Only a superuser, or a member of the grantor, may say that another has granted it.
+        self.step(sql, &needs, privileged).otherwise = by_another.then(|| told.sql(false));
     }
 }
 
@@ -269,12 +264,14 @@ mod tests {
         let present = Present {
             roles: ["postgres", "pg_monitor", "app"].map(str::to_owned).into(),
             memberships: [("pg_monitor".to_owned(), "app".to_owned())].into(),
+            libraries: ["pgaudit".to_owned()].into(),
+            major: 17,
         };
         let asked = statements(sql.as_bytes()).into_iter().map(|statement| {
             let wanted = wanted(std::str::from_utf8(statement.bytes()).unwrap());
             (statement, wanted)
         });
-        plan(asked.collect(), &present, Scope::WithoutTablespaces, powers)
+        plan(asked.collect(), &present, powers)
     }
 
     fn left_out(plan: &GlobalsPlan) -> Vec<&str> {
@@ -326,6 +323,42 @@ mod tests {
         assert_eq!(left_out(&plan), ["GRANT postgres TO app"]);
         let plan = planned(sql, Powers::Privileged);
         assert_eq!(run(&plan), ["GRANT \"postgres\" TO \"app\""]);
+    }
+
+    #[test]
+    fn settings_with_power_come_where_that_was_asked_for_and_code_never() {
+        let sql = "CREATE ROLE a; ALTER ROLE a SET app.tenant TO 'x'; ALTER ROLE a SET log_statement TO 'none';
+                   ALTER ROLE a SET pgaudit.log TO 'all'; ALTER ROLE a SET plperl.on_init TO 'x';
+                   ALTER ROLE a SET session_preload_libraries TO 'x'";
+        let plain = planned(sql, Powers::Roles);
+        assert_eq!(run(&plain)[1..], ["ALTER ROLE \"a\" SET \"app.tenant\" TO 'x'"]);
+        assert_eq!(plain.left_out.len(), 4);
+        let privileged = planned(sql, Powers::Privileged);
+        let told: Vec<(&str, bool)> = privileged
+            .steps
+            .iter()
+            .map(|one| (one.sql.as_str(), one.privileged))
+            .collect();
+        assert_eq!(
+            told[2..],
+            [
+                ("ALTER ROLE \"a\" SET \"log_statement\" TO 'none'", true),
+                ("ALTER ROLE \"a\" SET \"pgaudit.log\" TO 'all'", true)
+            ]
+        );
+        assert_eq!(privileged.left_out.len(), 2);
+        assert_eq!(run(&planned(sql, Powers::Throwaway)).len(), 2);
+    }
+
+    #[test]
+    fn who_may_not_grant_for_another_grants_himself() {
+        let plan = planned(
+            "CREATE ROLE a; GRANT a TO app WITH INHERIT TRUE GRANTED BY postgres",
+            Powers::Roles,
+        );
+        let grant = "GRANT \"a\" TO \"app\" WITH INHERIT OPTION";
+        assert_eq!(plan.steps[1].sql, format!("{grant} GRANTED BY \"postgres\""));
+        assert_eq!(plan.steps[1].otherwise.as_deref(), Some(grant));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! What is understood is written anew before it is run, so the server never gets a byte of the
 //! file's own syntax.
 
+use std::collections::BTreeSet;
+
 use crate::postgres::quoting::{identifier, literal};
 
 /// What is asked for; `None` from [`wanted`] is anything else.
@@ -23,11 +25,6 @@ pub(super) enum Wanted {
         text: Option<String>,
     },
     Membership(Membership),
-    Tablespace {
-        name: String,
-        owner: Option<String>,
-        location: String,
-    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,14 +64,6 @@ pub(super) fn wanted(sql: &str) -> Option<Wanted> {
         ("CREATE", "ROLE") => {
             rest.take("ROLE")?;
             Wanted::Role(rest.name()?)
-        }
-        ("CREATE", "TABLESPACE") => {
-            rest.take("TABLESPACE")?;
-            Wanted::Tablespace {
-                name: rest.name()?,
-                owner: rest.take("OWNER").and_then(|()| rest.name()),
-                location: rest.take("LOCATION").and_then(|()| rest.text())?,
-            }
         }
         ("ALTER", "ROLE") => {
             rest.take("ROLE")?;
@@ -201,6 +190,17 @@ fn membership(rest: &mut Rest<'_>) -> Option<Membership> {
 }
 
 impl Membership {
+    /// What a server of this major version can be told of it. Before 16 it knows `ADMIN` alone; `None`
+    /// where the membership would give more there than it does in the backup.
+    pub fn for_major(&self, major: u32) -> Option<Self> {
+        if major >= 16 {
+            return Some(self.clone());
+        }
+        let mut known = self.clone();
+        known.options.retain(|option| *option == ("ADMIN", true));
+        (!self.options.contains(&("SET", false))).then_some(known)
+    }
+
     /// `ADMIN` alone is understood before PostgreSQL 16 too, with the word `OPTION`.
     pub fn sql(&self, with_grantor: bool) -> String {
         let mut sql = format!("GRANT {} TO {}", identifier(&self.granted), identifier(&self.member));
@@ -401,9 +401,13 @@ fn escaped(text: &str) -> Option<(String, usize)> {
 }
 
 /// Settings of a role that give it no power and load no code.
-const HARMLESS: [&str; 61] = [
+const HARMLESS: [&str; 112] = [
     "application_name",
+    "array_nulls",
+    "backend_flush_after",
     "bytea_output",
+    "check_function_bodies",
+    "client_connection_check_interval",
     "client_encoding",
     "client_min_messages",
     "constraint_exclusion",
@@ -413,6 +417,7 @@ const HARMLESS: [&str; 61] = [
     "cursor_tuple_fraction",
     "datestyle",
     "default_statistics_target",
+    "default_table_access_method",
     "default_tablespace",
     "default_text_search_config",
     "default_toast_compression",
@@ -421,52 +426,148 @@ const HARMLESS: [&str; 61] = [
     "default_transaction_read_only",
     "effective_cache_size",
     "effective_io_concurrency",
+    "enable_async_append",
     "enable_bitmapscan",
+    "enable_distinct_reordering",
+    "enable_gathermerge",
+    "enable_group_by_reordering",
     "enable_hashagg",
     "enable_hashjoin",
+    "enable_incremental_sort",
     "enable_indexonlyscan",
     "enable_indexscan",
     "enable_material",
     "enable_memoize",
     "enable_mergejoin",
     "enable_nestloop",
+    "enable_parallel_append",
+    "enable_parallel_hash",
+    "enable_partition_pruning",
     "enable_partitionwise_aggregate",
     "enable_partitionwise_join",
+    "enable_presorted_aggregate",
+    "enable_self_join_elimination",
     "enable_seqscan",
     "enable_sort",
+    "enable_tidscan",
     "extra_float_digits",
     "from_collapse_limit",
     "geqo",
+    "geqo_effort",
+    "geqo_generations",
+    "geqo_pool_size",
+    "geqo_seed",
+    "geqo_selection_bias",
+    "geqo_threshold",
+    "gin_fuzzy_search_limit",
+    "gin_pending_list_limit",
     "hash_mem_multiplier",
     "idle_in_transaction_session_timeout",
     "idle_session_timeout",
     "intervalstyle",
+    "io_combine_limit",
     "jit",
+    "jit_above_cost",
+    "jit_inline_above_cost",
+    "jit_optimize_above_cost",
     "join_collapse_limit",
     "lc_monetary",
     "lc_numeric",
     "lc_time",
     "lock_timeout",
+    "logical_decoding_work_mem",
+    "maintenance_io_concurrency",
     "maintenance_work_mem",
     "max_parallel_maintenance_workers",
     "max_parallel_workers",
     "max_parallel_workers_per_gather",
+    "min_parallel_index_scan_size",
+    "min_parallel_table_scan_size",
+    "parallel_leader_participation",
+    "parallel_setup_cost",
+    "parallel_tuple_cost",
     "plan_cache_mode",
+    "quote_all_identifiers",
     "random_page_cost",
+    "recursive_worktable_factor",
     "row_security",
     "search_path",
     "seq_page_cost",
     "statement_timeout",
+    "synchronize_seqscans",
     "synchronous_commit",
+    "tcp_keepalives_count",
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "tcp_user_timeout",
     "temp_buffers",
     "temp_tablespaces",
     "timezone",
+    "timezone_abbreviations",
     "transaction_timeout",
+    "vacuum_buffer_usage_limit",
+    "vacuum_cost_delay",
+    "vacuum_cost_limit",
+    "vacuum_cost_page_dirty",
+    "vacuum_cost_page_hit",
+    "vacuum_cost_page_miss",
     "work_mem",
+    "xmlbinary",
+    "xmloption",
 ];
 
-pub(super) fn is_harmless(setting: &str) -> bool {
-    HARMLESS.binary_search(&setting).is_ok()
+/// Prefixes of settings of libraries that are no extensions, or go by another name than these.
+const LIBRARIES: [&str; 12] = [
+    "auth_delay",
+    "auto_explain",
+    "basebackup_to_shell",
+    "basic_archive",
+    "passwordcheck",
+    "pgaudit",
+    "pljava",
+    "plperl",
+    "pltcl",
+    "pltclu",
+    "plv8",
+    "sepgsql",
+];
+
+/// What a setting of a role can do to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Might {
+    Harmless,
+    /// It hides a session from the log, ends constraints, or is a library's.
+    Power,
+    /// It loads code into each of the role's sessions, or makes them another role's.
+    Code,
+}
+
+/// `libraries`: prefixes of settings that a library of the server has, or may have. One with another
+/// prefix (`app.tenant`) is a note that the application's own functions read.
+pub(super) fn might(setting: &str, libraries: &BTreeSet<String>) -> Might {
+    let prefix = setting.split_once('.').map(|(prefix, _)| prefix);
+    if prefix.is_some_and(|prefix| !LIBRARIES.contains(&prefix) && !libraries.contains(prefix)) {
+        return Might::Harmless;
+    }
+    if HARMLESS.binary_search(&setting).is_ok() {
+        return Might::Harmless;
+    }
+    let marks = [
+        "librar",
+        "_path",
+        "provider",
+        "_init",
+        "start_proc",
+        "_command",
+        "vmoptions",
+        "libjvm",
+        "classpath",
+    ];
+    if marks.iter().any(|mark| setting.contains(mark)) || matches!(setting, "role" | "session_authorization") {
+        Might::Code
+    } else {
+        Might::Power
+    }
 }
 
 #[cfg(test)]
@@ -474,21 +575,60 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_can_be_searched() {
-        assert!(HARMLESS.is_sorted());
-        assert!(is_harmless("search_path") && is_harmless("work_mem"));
-        for setting in [
-            "role",
-            "session_authorization",
-            "session_preload_libraries",
-            "local_preload_libraries",
-            "dynamic_library_path",
-            "session_replication_role",
-            "plperl.on_init",
-            "log_statement",
-            "app.tenant",
+    fn what_a_setting_might_do_is_known() {
+        assert!(HARMLESS.is_sorted() && LIBRARIES.is_sorted());
+        let libraries = ["pg_stat_statements", "cron"].map(str::to_owned).into();
+        for (wanted, settings) in [
+            (
+                Might::Harmless,
+                &[
+                    "search_path",
+                    "work_mem",
+                    "enable_tidscan",
+                    "parallel_tuple_cost",
+                    "jit_above_cost",
+                    "xmlbinary",
+                    "app.tenant",
+                    "myapp.feature.on",
+                    "app.search_path",
+                ][..],
+            ),
+            (
+                Might::Power,
+                &[
+                    "log_statement",
+                    "log_min_duration_statement",
+                    "session_replication_role",
+                    "pgaudit.log",
+                    "auto_explain.log_analyze",
+                    "pg_stat_statements.track",
+                    "cron.timezone",
+                    "plv8.execution_timeout",
+                    "allow_system_table_mods",
+                    "password_encryption",
+                ],
+            ),
+            (
+                Might::Code,
+                &[
+                    "role",
+                    "session_authorization",
+                    "session_preload_libraries",
+                    "local_preload_libraries",
+                    "dynamic_library_path",
+                    "extension_control_path",
+                    "jit_provider",
+                    "plperl.on_init",
+                    "plperl.on_plperlu_init",
+                    "pltcl.start_proc",
+                    "plv8.start_proc",
+                    "pljava.vmoptions",
+                ],
+            ),
         ] {
-            assert!(!is_harmless(setting), "{setting}");
+            for setting in settings {
+                assert_eq!(might(setting, &libraries), wanted, "{setting}");
+            }
         }
     }
 
@@ -551,6 +691,23 @@ mod tests {
             "GRANT \"a\" TO \"B\" WITH ADMIN OPTION, INHERIT FALSE, SET OPTION GRANTED BY \"c\""
         );
         assert_eq!(membership.sql(false).split(" GRANTED").count(), 1);
+        let older = membership.for_major(15).unwrap();
+        assert_eq!(older.sql(false), "GRANT \"a\" TO \"B\" WITH ADMIN OPTION");
+        assert_eq!(membership.for_major(16).as_ref(), Some(&membership));
+        for (more, told) in [
+            ("WITH INHERIT TRUE", Some("GRANT \"a\" TO \"b\"")),
+            ("WITH ADMIN FALSE, INHERIT FALSE", Some("GRANT \"a\" TO \"b\"")),
+            ("WITH ADMIN OPTION, INHERIT FALSE, SET FALSE", None),
+        ] {
+            let Some(Wanted::Membership(membership)) = wanted(&format!("GRANT a TO b {more}")) else {
+                panic!("no membership")
+            };
+            assert_eq!(
+                membership.for_major(15).map(|older| older.sql(true)).as_deref(),
+                told,
+                "{more}"
+            );
+        }
         assert!(
             matches!(wanted("COMMENT ON ROLE x IS 'it''s'"), Some(Wanted::Comment { text: Some(text), .. }) if text == "it's")
         );
@@ -572,6 +729,7 @@ mod tests {
             "CREATE ROLE é",
             "CREATE ROLE \"\"",
             "CREATE USER x",
+            "CREATE TABLESPACE t LOCATION '/t'",
             "ALTER ROLE ALL SET work_mem TO '1MB'",
             "ALTER ROLE x RENAME TO y",
             "ALTER ROLE x SET role = postgres",

@@ -16,13 +16,13 @@ use memchr::{memchr, memchr2};
 
 use statement::Statement;
 
-/// What is changed in the script on its way to psql. In the order of their places, and apart.
+/// What is changed in the script on its way to psql.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// These bytes become spaces.
     Blank(Range<u64>),
     /// This goes in before the byte at that place.
-    Insert(u64, String),
+    Insert(u64, &'static str),
 }
 
 impl Edit {
@@ -47,8 +47,8 @@ impl std::fmt::Display for Refused {
     }
 }
 
-/// More changes than any honest script needs; they are kept in memory.
-const EDITS: usize = 1 << 20;
+/// More changes than any honest script needs. They are kept in memory: 8 MiB.
+const EDITS: usize = 1 << 18;
 /// What is kept of a word, a literal, a tag or a command: none that matters is longer.
 const KEPT: usize = 128;
 
@@ -63,13 +63,21 @@ pub struct Screen {
     token: Vec<u8>,
     /// A backslash within plain quotes is a sign like any other, as the server was told.
     standard_strings: bool,
-    /// As the script has named it.
-    encoding: Option<String>,
+    /// As the script has named it: the statement that sets it.
+    encoding: Option<&'static str>,
+    settled: Settled,
     edits: Vec<Edit>,
     /// Where pg_dump's own `BEGIN` stands that has not met its `COMMIT`.
     begun: bool,
     offset: u64,
     line: u64,
+}
+
+/// What was set anew before a statement, and cannot have been changed since.
+#[derive(Debug, Default)]
+struct Settled {
+    strings: bool,
+    encoding: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,9 +93,9 @@ enum State {
     Minus,
     Slash,
     Colon,
-    /// Behind a colon: a variable to psql, which has no such one, and a word to the server.
-    Variable,
     LineComment,
+    /// Behind a carriage return in it.
+    LineCommentReturn,
     Comment {
         depth: u32,
         before: u8,
@@ -96,23 +104,15 @@ enum State {
     Text {
         escapes: bool,
         before: u8,
-        colon: bool,
     },
     /// Behind a backslash that escapes.
-    Escaped {
-        colon: bool,
-    },
+    Escaped,
     /// Behind a quote that ends the text, or is doubled.
     TextQuote {
         escapes: bool,
-        colon: bool,
     },
-    Name {
-        colon: bool,
-    },
-    NameQuote {
-        colon: bool,
-    },
+    Name,
+    NameQuote,
     /// Behind a dollar sign.
     Tag,
     /// Within dollar quotes: so much of the closing ones has been seen.
@@ -135,7 +135,7 @@ enum State {
 pub(super) type Seen<T = ()> = Result<T, String>;
 
 fn begins_word(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+    byte.is_ascii_alphabetic() || byte == b'_'
 }
 
 fn in_word(byte: u8) -> bool {
@@ -155,6 +155,7 @@ impl Default for Screen {
             token: Vec::new(),
             standard_strings: true,
             encoding: None,
+            settled: Settled::default(),
             edits: Vec::new(),
             begun: false,
             offset: 0,
@@ -181,12 +182,15 @@ impl Screen {
         Ok(())
     }
 
-    /// The script has ended; what is to be changed in it.
+    /// The script has ended; what is to be changed in it, in the order of the places.
     pub fn end(mut self) -> Result<Vec<Edit>, Refused> {
         // What waits for the byte behind it gets one.
         self.pass(b"\n")?;
         let open = match self.state {
-            State::Ground if self.statement.is_empty() && !self.begun => return Ok(self.edits),
+            State::Ground if self.statement.is_empty() && !self.begun => {
+                self.edits.sort_by_key(Edit::place);
+                return Ok(self.edits);
+            }
             State::Ground if self.begun => "ends within a transaction of its own",
             State::Ground => "ends within a statement",
             State::CopyLine | State::CopyStart { .. } | State::CopyRow => "ends within a table's rows",
@@ -247,62 +251,61 @@ impl Screen {
                 0
             }
             State::Colon => self.colon(byte)?,
-            State::Variable => {
-                let length = rest.iter().take_while(|byte| in_word(**byte) && **byte != b'$').count();
-                if let Some(next) = rest.get(length) {
-                    if matches!(next, b'\'' | b'"' | b'$' | b'&') {
-                        return Err("has quotes behind a colon, which psql and the server read in two ways".into());
-                    }
-                    self.back(b'a');
-                }
-                length
-            }
             State::LineComment => {
                 let end = skip(memchr2(b'\n', b'\r', rest));
-                if end < rest.len() {
-                    self.back(rest[end]);
+                match rest.get(end) {
+                    Some(b'\r') => {
+                        self.state = State::LineCommentReturn;
+                        return Ok(end + 1);
+                    }
+                    // The line's end is whitespace, and seen once more.
+                    Some(_) => self.back(b'\n'),
+                    None => {}
                 }
-                // The line's end is whitespace, and seen once more.
                 end
             }
+            State::LineCommentReturn if byte == b'\n' => {
+                self.back(byte);
+                0
+            }
+            // To psql it may be the second half of a character: which depends on the encoding.
+            State::LineCommentReturn => {
+                return Err(
+                    "has a carriage return in a comment, whose end psql's and the server's rules place differently"
+                        .into(),
+                );
+            }
             State::Comment { depth, before } => self.comment(rest, depth, before),
-            State::Text { escapes, before, colon } => self.text(rest, escapes, before, colon)?,
-            State::Escaped { colon } => {
+            State::Text { escapes, before } => self.text(rest, escapes, before)?,
+            State::Escaped => {
                 self.keep(&rest[..1]);
                 self.go(State::Text {
                     escapes: true,
                     before: byte,
-                    colon,
                 })
             }
-            State::TextQuote { escapes, colon } if byte == b'\'' => {
+            State::TextQuote { escapes } if byte == b'\'' => {
                 self.keep(b"'");
-                self.go(State::Text {
-                    escapes,
-                    before: b'\'',
-                    colon,
-                })
+                self.go(State::Text { escapes, before: b'\'' })
             }
-            State::TextQuote { colon, .. } => {
-                self.named_by_colon(colon)?;
+            State::TextQuote { .. } => {
                 self.statement.literal(&self.token);
                 self.back(b'\'');
                 0
             }
-            State::Name { colon } => {
+            State::Name => {
                 let end = skip(memchr(b'"', rest));
                 self.keep(&rest[..end]);
                 if end < rest.len() {
-                    self.state = State::NameQuote { colon };
+                    self.state = State::NameQuote;
                 }
                 (end + 1).min(rest.len())
             }
-            State::NameQuote { colon } if byte == b'"' => {
+            State::NameQuote if byte == b'"' => {
                 self.keep(b"\"");
-                self.go(State::Name { colon })
+                self.go(State::Name)
             }
-            State::NameQuote { colon } => {
-                self.named_by_colon(colon)?;
+            State::NameQuote => {
                 self.back(b'"');
                 0
             }
@@ -357,6 +360,12 @@ impl Screen {
         match byte {
             _ if is_space(byte) => {}
             0x0b => return Err("has a vertical tab, which versions read in two ways".into()),
+            // psql masks what it takes for the rest of a character, by an encoding that any function may have set.
+            0x80.. => {
+                return Err(
+                    "has letters beyond ASCII outside of quotes, which psql and the server may read in two ways".into(),
+                );
+            }
             b'\'' => {
                 if self.statement.behind_text {
                     return Err("continues a text in other quotes, which psql and the server read in two ways".into());
@@ -366,15 +375,11 @@ impl Screen {
                 }
                 let escapes = !self.standard_strings;
                 self.statement.sign()?;
-                self.begin(State::Text {
-                    escapes,
-                    before: 0,
-                    colon: false,
-                });
+                self.begin(State::Text { escapes, before: 0 });
             }
             b'"' => {
                 self.statement.sign()?;
-                self.begin(State::Name { colon: false });
+                self.begin(State::Name);
             }
             b'$' => {
                 self.statement.sign()?;
@@ -431,7 +436,7 @@ impl Screen {
             let escapes = prefix(b"eE");
             self.statement.sign()?;
             // The quote is what comes next.
-            self.begin(State::TextQuote { escapes, colon: false });
+            self.begin(State::TextQuote { escapes });
             return Ok(());
         }
         let text = String::from_utf8_lossy(&self.token).to_ascii_uppercase();
@@ -441,35 +446,21 @@ impl Screen {
         Ok(())
     }
 
-    /// psql puts the value of a variable in for `:NAME`. It has set some, with names in capitals.
+    /// psql puts the value of a variable in for `:NAME`, `:'NAME'` and `:"NAME"`, and has set some
+    /// itself. Behind a space it is none, and to the server that space is nothing.
     fn colon(&mut self, byte: u8) -> Seen<usize> {
         match byte {
             b'{' => return Err("asks for a variable of psql's".into()),
-            b'\'' => {
-                self.begin(State::Text {
-                    escapes: !self.standard_strings,
-                    before: 0,
-                    colon: true,
-                });
+            b':' | b'=' => {
+                self.back(byte);
+                return Ok(1);
             }
-            b'"' => self.begin(State::Name { colon: true }),
-            _ if byte.is_ascii_uppercase() => return Err("asks for a variable of psql's".into()),
-            b':' | b'=' => self.back(byte),
-            _ if begins_word(byte) || byte.is_ascii_digit() => self.state = State::Variable,
-            _ => {
-                self.back(b':');
-                return Ok(0);
-            }
+            b'\'' | b'"' => self.edit(Edit::Insert(self.offset, " "))?,
+            _ if begins_word(byte) || byte.is_ascii_digit() => self.edit(Edit::Insert(self.offset, " "))?,
+            _ => {}
         }
-        Ok(1)
-    }
-
-    fn named_by_colon(&self, colon: bool) -> Seen {
-        let name = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
-        if colon && self.token.iter().all(name) {
-            return Err("asks for a variable of psql's".into());
-        }
-        Ok(())
+        self.back(b':');
+        Ok(0)
     }
 
     fn comment(&mut self, rest: &[u8], depth: u32, before: u8) -> usize {
@@ -492,7 +483,7 @@ impl Screen {
         end
     }
 
-    fn text(&mut self, rest: &[u8], escapes: bool, before: u8, colon: bool) -> Seen<usize> {
+    fn text(&mut self, rest: &[u8], escapes: bool, before: u8) -> Seen<usize> {
         let end = match escapes {
             true => memchr2(b'\'', b'\\', rest),
             false => memchr(b'\'', rest),
@@ -502,7 +493,7 @@ impl Screen {
         let before = rest[..end].last().copied().unwrap_or(before);
         match rest.get(end) {
             None => {
-                self.state = State::Text { escapes, before, colon };
+                self.state = State::Text { escapes, before };
                 return Ok(end);
             }
             Some(b'\\') => {
@@ -512,40 +503,43 @@ impl Screen {
                 if before >= 0x80 {
                     self.settle_encoding()?;
                 }
-                self.state = State::Escaped { colon };
+                self.state = State::Escaped;
             }
             Some(_) => {
                 if !escapes && before == b'\\' {
                     self.settle_strings()?;
                 }
-                self.state = State::TextQuote { escapes, colon };
+                self.state = State::TextQuote { escapes };
             }
         }
         Ok(end + 1)
     }
 
     /// Whether a quote ends this text depends on a setting, which any function may have changed: it
-    /// is set once more, just before the statement.
+    /// is set once more, just before the statement. On a line of its own, since psql reads each line
+    /// by what held at its beginning.
     fn settle_strings(&mut self) -> Seen {
-        let value = if self.standard_strings { "on" } else { "off" };
-        self.settle(format!("SET standard_conforming_strings = {value};"))
+        if std::mem::replace(&mut self.settled.strings, true) {
+            return Ok(());
+        }
+        self.edit(Edit::Insert(
+            self.statement.start,
+            match self.standard_strings {
+                true => "SET standard_conforming_strings = on;\n",
+                false => "SET standard_conforming_strings = off;\n",
+            },
+        ))
     }
 
     /// Whether this backslash is one, or the second half of a character, depends on the encoding.
     fn settle_encoding(&mut self) -> Seen {
-        let Some(encoding) = &self.encoding else {
+        let Some(encoding) = self.encoding else {
             return Err("has an escaped text before it names its encoding".into());
         };
-        self.settle(format!("SET client_encoding = '{encoding}';"))
-    }
-
-    /// On a line of its own, since psql reads each line by what held at its beginning.
-    fn settle(&mut self, sql: String) -> Seen {
-        let edit = Edit::Insert(self.statement.start, sql + "\n");
-        if self.edits.iter().rev().take(2).any(|known| *known == edit) {
+        if std::mem::replace(&mut self.settled.encoding, true) {
             return Ok(());
         }
-        self.edit(edit)
+        self.edit(Edit::Insert(self.statement.start, encoding))
     }
 
     fn edit(&mut self, edit: Edit) -> Seen {
@@ -645,6 +639,9 @@ impl Screen {
             return Ok(());
         };
         let place = self.statement.start..self.offset + 1;
+        if !self.statement.is_of_large_objects() {
+            self.settled = Settled::default();
+        }
         self.statement = Statement::default();
         match ended {
             statement::Ended::Plain => {}
@@ -653,8 +650,8 @@ impl Screen {
                 self.standard_strings = on;
                 self.state = State::SettingLine;
             }
-            statement::Ended::Encoding(name) => {
-                self.encoding = Some(name);
+            statement::Ended::Encoding(sql) => {
+                self.encoding = Some(sql);
                 self.state = State::SettingLine;
             }
             statement::Ended::Begin => {

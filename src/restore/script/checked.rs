@@ -83,10 +83,8 @@ fn look(object: Object, mut stored: Stored) -> Result<Checked> {
     io::copy(&mut stored, &mut io::sink()).map_err(|error| object.unread(error))?;
     let found = hex::encode(stored.sha256.finalize());
     if found != object.file.sha256 {
-        return Err(object.differs(format!(
-            "has the SHA-256 {found}, the manifest says {}",
-            object.file.sha256
-        )));
+        let what = format!("has the SHA-256 {found}, the manifest says {}", object.file.sha256);
+        return Err(object.differs(&what));
     }
     let edits = match refused {
         Some(refused) => Err(refused),
@@ -115,7 +113,7 @@ impl Checked {
         mut take: impl FnMut(Vec<u8>) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let mut promised = self.pieces.iter();
-        let changed = || self.object.differs("has changed since it was checked".into());
+        let changed = || self.object.differs("has changed since it was checked");
         self.object.pieces(stored, |piece| {
             let found: [u8; 32] = Sha256::digest(&piece).into();
             if promised.next() != Some(&found) {
@@ -175,7 +173,7 @@ impl Object {
             }
             left = left
                 .checked_sub(piece.len() as u64)
-                .ok_or_else(|| self.differs("holds more SQL than the manifest says".into()))?;
+                .ok_or_else(|| self.differs("holds more SQL than the manifest says"))?;
             take(piece)?;
         }
     }
@@ -183,11 +181,11 @@ impl Object {
     fn unread(&self, error: io::Error) -> Error {
         match our_error(error) {
             Ok(ours) => ours,
-            Err(error) => self.differs(format!("does not decompress: {error}")),
+            Err(error) => self.differs(&format!("does not decompress: {error}")),
         }
     }
 
-    fn differs(&self, what: String) -> Error {
+    fn differs(&self, what: &str) -> Error {
         Error::new(Code::Integrity, format!("{} {what}", self.key))
     }
 }

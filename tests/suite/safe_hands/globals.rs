@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::restore::place::Backed;
 use crate::safe_hands::forging::{Marker, content, forge_whole};
-use crate::support::database::Database;
+use crate::support::database::{Database, psql};
 use crate::support::program::{pgstow, succeed};
 use crate::support::server::OwnServer;
 
@@ -149,6 +149,134 @@ fn only_roles_that_are_not_there_are_made_and_without_power() {
         "f|t|"
     );
     backed.refused(&target.url(), &["--globals-privileged"], "CONFIG", 2);
+}
+
+/// A server with roles, and the backup of a database of it.
+fn with_roles(major: u32, roles: &str) -> Backed {
+    let server = OwnServer::start(major);
+    let source = server.database("hands");
+    source.sql(&format!("CREATE TABLE t AS SELECT 1 AS n; {roles}"));
+    Backed::up(source, &[])
+}
+
+const SETTINGS: &str =
+    "SELECT setconfig FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole WHERE rolname = 'tenant'";
+
+#[test]
+fn settings_that_are_notes_or_the_planners_come_and_those_with_power_where_that_was_asked_for() {
+    let backed = with_roles(
+        17,
+        "CREATE ROLE tenant; ALTER ROLE tenant SET app.tenant = 'seven'; ALTER ROLE tenant SET enable_tidscan = off;
+         ALTER ROLE tenant SET parallel_tuple_cost = 2; ALTER ROLE tenant SET jit_above_cost = 3;
+         ALTER ROLE tenant SET xmlbinary = 'hex'; ALTER ROLE tenant SET log_statement = 'all';
+         ALTER ROLE tenant SET auto_explain.log_analyze = 'on'; ALTER ROLE tenant SET plperl.on_init = 'evil';
+         ALTER ROLE tenant SET local_preload_libraries = 'evil'",
+    );
+    let notes = "app.tenant=seven,enable_tidscan=off,parallel_tuple_cost=2,jit_above_cost=3,xmlbinary=hex";
+    let server = OwnServer::start(17);
+    let target = server.database("hands");
+    let report = succeed(&mut backed.restore(&target.url(), &["--globals"])).json();
+    assert_eq!(target.sql(SETTINGS), format!("{{{notes}}}"));
+    let left = left_out(&report).replace('"', "");
+    for setting in [
+        "log_statement",
+        "auto_explain.log_analyze",
+        "plperl.on_init",
+        "local_preload_libraries",
+    ] {
+        assert!(
+            left.contains(&format!("ALTER ROLE tenant SET {setting} TO")),
+            "{setting}: {left}"
+        );
+    }
+
+    let server = OwnServer::start(17);
+    let target = server.database("hands");
+    let report = succeed(&mut backed.restore(&target.url(), &["--globals", "--globals-privileged"])).json();
+    let all = format!("{{{notes},log_statement=all,auto_explain.log_analyze=on}}");
+    assert_eq!(target.sql(SETTINGS), all);
+    let warned = report["warnings"].to_string();
+    assert!(
+        warned.contains("SET \\\"log_statement\\\" TO…") && !warned.contains("seven"),
+        "{warned}"
+    );
+    assert_eq!(left_out(&report).lines().count(), 2, "{report:#}");
+}
+
+const MEMBERSHIPS: &str = "SELECT g.rolname, m.rolname, a.admin_option FROM pg_auth_members a
+    JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
+    WHERE g.rolname IN ('a', 'b', 'c') AND m.rolname IN ('a', 'b', 'c') ORDER BY 1, 2";
+
+const OPTIONS: &str = "CREATE ROLE a; CREATE ROLE b; CREATE ROLE c; GRANT a TO b WITH ADMIN OPTION, INHERIT FALSE;
+    GRANT b TO c WITH INHERIT TRUE; GRANT a TO c WITH SET FALSE";
+
+#[test]
+fn memberships_come_by_a_role_that_may_not_grant_for_another() {
+    let backed = with_roles(17, OPTIONS);
+    let server = OwnServer::start(17);
+    let target = server.database("hands");
+    target.sql("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'pw'");
+    target.sql(&format!("ALTER DATABASE {} OWNER TO maker", target.name));
+    let url = target.url_as(Some(("maker", "pw")));
+    let report = succeed(&mut backed.restore(&url, &["--globals", "--no-owner", "--no-privileges"])).json();
+    assert_eq!(target.sql(MEMBERSHIPS), "a|b|t\na|c|f\nb|c|f");
+    assert_eq!(report["warnings"], Value::Null, "{report:#}");
+    assert_eq!(
+        target.sql("SELECT count(*) FROM pg_auth_members WHERE grantor = 'maker'::regrole"),
+        "3"
+    );
+}
+
+/// As a newer pg_dumpall would write them.
+#[test]
+fn an_older_server_gets_no_membership_that_it_cannot_limit() {
+    let backed = with_roles(15, "CREATE ROLE kept");
+    let honest = content(&backed, "globals");
+    poison(&backed, &honest, &format!("{OPTIONS};\n"));
+    let server = OwnServer::start(15);
+    let target = server.database("hands");
+    let report = succeed(&mut backed.restore(&target.url(), &["--globals"])).json();
+    assert_eq!(target.sql(MEMBERSHIPS), "a|b|t\nb|c|f");
+    assert_eq!(
+        left_out(&report),
+        "globals.sql: GRANT a TO c WITH SET FALSE",
+        "{report:#}"
+    );
+    assert_eq!(report["warnings"], Value::Null, "{report:#}");
+}
+
+/// Two letters of LATIN1 that would be one of UTF-8.
+#[test]
+fn names_are_read_in_the_encoding_in_which_they_were_written() {
+    let server = OwnServer::start(17);
+    let source = server.database("latin");
+    psql(
+        17,
+        &server.url(),
+        &format!(
+            "DROP DATABASE {0}; CREATE DATABASE {0} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'",
+            source.name
+        )
+        .replace("; ", ";\n"),
+    );
+    source.sql(
+        "SET client_encoding = 'UTF8'; CREATE ROLE \"Ã©\"; COMMENT ON ROLE \"Ã©\" IS 'Ã©';
+         CREATE TABLE t AS SELECT 1 AS n; ALTER TABLE t OWNER TO \"Ã©\"",
+    );
+    let backed = Backed::up(source, &[]);
+    let written = content(&backed, "globals");
+    assert!(
+        written.windows(4).any(|bytes| bytes == b"\"\xc3\xa9\""),
+        "not as LATIN1"
+    );
+    let other = OwnServer::start(17);
+    let target = other.database("hands");
+    let report = succeed(&mut backed.restore(&target.url(), &["--globals"])).json();
+    assert_eq!(report["warnings"], Value::Null, "{report:#}");
+    let owner =
+        "SELECT r.rolname, shobj_description(r.oid, 'pg_authid') FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+        WHERE c.relname = 't'";
+    assert_eq!(target.sql(owner), "Ã©|Ã©");
 }
 
 fn a_drill_runs_nothing_that_globals_hold_beside_roles(major: u32) {

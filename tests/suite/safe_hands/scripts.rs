@@ -32,6 +32,8 @@ fn source(major: u32) -> Database {
           INSERT INTO notes SELECT given, CASE WHEN given > 1 THEN 'more' ELSE 'one' END;
           DELETE FROM notes WHERE n = given;
         END;
+        CREATE VIEW sliced AS SELECT (ARRAY[1, 2, 3])[1:"N"] AS upper, (ARRAY[1, 2, 3])[n:2] AS lower FROM (SELECT 2 AS "N", 1 AS n) s;
+        CREATE TABLE "größe" ("é" text); COMMENT ON TABLE "größe" IS 'ß'; CREATE VIEW "ß" AS SELECT "é" FROM "größe";
         CREATE RULE kept AS ON DELETE TO notes DO ALSO (SELECT 1; SELECT 2);
         SELECT lo_from_bytea(0, 'a large object'), lo_from_bytea(0, 'another')"#,
     );
@@ -233,12 +235,19 @@ fn a_script_that_fails_at_its_end_leaves_nothing() {
          CREATE TABLE left_behind (); SELECT E'\u{101}\\'; COMMIT; --';\nSELECT 1 / 0;\n",
         "DO $$ BEGIN CREATE TABLE left_behind (); COMMIT; END $$;\n",
     ] {
-        forge_whole(&backed, "sql", format!("{}{attack}", without_keys(&script)).as_bytes());
+        let whole = format!("{}{attack}", without_keys(&script));
+        forge_whole(&backed, "sql", whole.as_bytes());
         untouched(&target, || {
             let failed = backed.refused(&target.url(), &[], "RESTORE_ERR", 41);
             assert!(
                 failed.message.contains("was rolled back"),
                 "{attack}: {}",
+                failed.message
+            );
+            let line = format!("line {} of the script: ERROR", whole.lines().count());
+            assert!(
+                failed.message.contains(&line) || attack.starts_with("DO"),
+                "{line}: {}",
                 failed.message
             );
         });
@@ -252,6 +261,56 @@ fn a_script_that_fails_at_its_end_leaves_nothing() {
         failed.message
     );
     assert_eq!(target.sql(RELATIONS), "0");
+}
+
+/// Bytes that psql takes for halves of one character, once a function has set such an encoding.
+#[test]
+fn no_encoding_that_a_function_sets_lets_a_commit_through() {
+    // Nothing in it but the attack is a reason to refuse it.
+    let source = Database::fresh(17);
+    source.sql("CREATE SEQUENCE counter");
+    let backed = Backed::up(source, &["--format", "plain", "--compress", "none"]);
+    let script = without_keys(&script_of(&backed));
+    let target = Database::fresh(17);
+    let set = |encoding: &str| {
+        format!(
+            "SELECT pg_catalog.set_config('client_encoding', '{encoding}', false);\nCREATE TABLE public.left_behind();\n"
+        )
+    };
+    let attacks: [(&str, &[u8]); 6] = [
+        ("SJIS", b"-- \x81\r SELECT '\nCOMMIT;\n-- ';\n"),
+        ("GBK", b"-- \x81\r SELECT '\nCOMMIT;\n-- ';\n"),
+        ("BIG5", b"SELECT 1; -- \xa4\r SELECT '\nCOMMIT;\n-- ';\n"),
+        ("SJIS", b"SELECT 1 AS \x81@$a$; COMMIT; --$a$ ;\n"),
+        (
+            "SJIS",
+            b"CREATE DOMAIN public.\x81@E AS text;\nSELECT public.\x81@E'\\'; COMMIT; --'\n;\n",
+        ),
+        ("GBK", b"SELECT 1 AS \xb0A$a$; COMMIT; --$a$ ;\n"),
+    ];
+    for (encoding, attack) in attacks {
+        let attack = [set(encoding).as_bytes(), attack, b"SELECT 1 / 0;\n"].concat();
+        let shown = String::from_utf8_lossy(&attack).into_owned();
+        // It is an attack: psql itself commits.
+        let by_hand = Database::fresh(17);
+        let mut psql = stock(17, "psql");
+        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &by_hand.url()]);
+        run_with_input(&mut psql, &[b"BEGIN;\n", &attack[..]].concat());
+        assert_eq!(by_hand.sql(RELATIONS), "1", "no attack: {shown}");
+        for poisoned in [
+            [script.as_bytes(), &attack].concat(),
+            [&attack, script.as_bytes()].concat(),
+        ] {
+            forge_whole(&backed, "sql", &poisoned);
+            let refused = backed.refused(&target.url(), &[], "RESTORE_ERR", 41);
+            assert!(
+                refused.message.contains("is not run: line "),
+                "{shown}: {}",
+                refused.message
+            );
+            assert_eq!(target.sql(RELATIONS), "0", "{shown}");
+        }
+    }
 }
 
 /// A folder with a psql that does something else before or while it is the real one.

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod dying;
+mod events;
 mod in_kms;
 mod place;
 mod results;

@@ -209,13 +209,102 @@ fn the_template_and_the_module_keep_old_versions_as_long_and_deny_pending_from_a
         .map(|rest| rest.lines().next().unwrap().parse().unwrap())
         .collect();
     assert!(days.len() == 2 && days.iter().all(|days| *days >= PROMISED), "{days:?}");
-    for text in [&template, &module] {
-        for part in [
-            "NoTierBecomesPending",
-            "s3:ExistingObjectTag/pgstow-tier",
-            "s3:RequestObjectTag/pgstow-tier",
-        ] {
-            assert!(text.contains(part), "{part}");
+    for (name, text) in [("the template", &template), ("the module", &module)] {
+        let deny = Deny::read(text);
+        for before in TAGS {
+            for after in TAGS {
+                let tier = before.is_some_and(|before| Tier::ALL.iter().any(|tier| tier.name() == before));
+                assert_eq!(
+                    deny.applies(before, after),
+                    tier && after == Some(PENDING),
+                    "{name}: from {before:?} to {after:?}"
+                );
+            }
         }
+    }
+    // Read as what it says, not as words that occur.
+    for (statement, other) in [
+        ("Effect: Deny", "Effect: Allow"),
+        ("StringEquals:", "StringNotEquals:"),
+        ("monthly, yearly]", "monthly]"),
+        ("s3:PutObjectVersionTagging]", "s3:DeleteObject]"),
+        ("Tag/pgstow-tier: pending", "Tag/pgstow-tier: latest"),
+    ] {
+        let from = template.find("Sid: NoTierBecomesPending").unwrap();
+        let altered = template[from..].replacen(statement, other, 1);
+        let read = std::panic::catch_unwind(|| {
+            let deny = Deny::read(&altered);
+            assert!(
+                Tier::ALL
+                    .iter()
+                    .all(|tier| deny.applies(Some(tier.name()), Some(PENDING)))
+            );
+        });
+        assert!(read.is_err(), "{other} passes for a denial");
+    }
+}
+
+/// The bucket policy's statement on tags, as the template (YAML) or the module (HCL) has it. What the whole policies say
+/// once they are rendered and applied is asked of them by infra/policy.py.
+struct Deny {
+    existing: Vec<String>,
+    requested: Vec<String>,
+}
+
+impl Deny {
+    fn read(text: &str) -> Deny {
+        let lines = text
+            .lines()
+            .skip_while(|line| !line.contains("NoTierBecomesPending"))
+            .skip(1)
+            .take_while(|line| {
+                !line.trim_start().starts_with("- Sid:") && !line.trim_start().starts_with("statement {")
+            });
+        // `name: value` and `name = value` are one here; the values are words.
+        let lines: Vec<(String, Vec<String>)> = lines
+            .filter(|line| !line.trim_start().starts_with('#'))
+            .filter_map(|line| line.split_once(": ").or_else(|| line.split_once(" = ")))
+            .map(|(name, value)| {
+                let value = value.replace("local.tier_order", &Tier::ALL.map(Tier::name).join(","));
+                let words = value
+                    .split(',')
+                    .map(|word| word.trim_matches([' ', '[', ']', '"', '{', '}']).to_owned());
+                (name.trim().to_owned(), words.collect())
+            })
+            .collect();
+        let value = |names: &[&str]| {
+            let found = lines.iter().find(|(name, _)| names.contains(&name.as_str()));
+            found.map(|(_, words)| words.clone()).unwrap_or_default()
+        };
+        assert_eq!(value(&["Effect", "effect"]), ["Deny"], "{text:.400}");
+        let mut actions = value(&["Action", "actions"]);
+        actions.sort_unstable();
+        assert_eq!(actions, ["s3:PutObjectTagging", "s3:PutObjectVersionTagging"]);
+        assert_eq!(value(&["Principal", "identifiers"]), ["*"]);
+        assert!(value(&["Resource", "resources"])[0].ends_with("/*"));
+        let tag = |key: &str| {
+            // In HCL the key is the value of `variable`, and its values follow.
+            let direct = value(&[key]);
+            if direct.is_empty() {
+                let at = lines.iter().position(|(_, words)| words[0] == key).unwrap();
+                assert_eq!(
+                    (lines[at - 1].0.as_str(), &lines[at - 1].1[0][..]),
+                    ("test", "StringEquals")
+                );
+                return lines[at + 1].1.clone();
+            }
+            assert!(text.contains("\n              StringEquals:\n                s3:ExistingObjectTag"));
+            direct
+        };
+        Deny {
+            existing: tag("s3:ExistingObjectTag/pgstow-tier"),
+            requested: tag("s3:RequestObjectTag/pgstow-tier"),
+        }
+    }
+
+    /// Whether it denies to give a tag in another's place. A condition on a tag that is not there does not hold.
+    fn applies(&self, before: Option<&str>, after: Option<&str>) -> bool {
+        let has = |words: &[String], tag: Option<&str>| tag.is_some_and(|tag| words.iter().any(|word| word == tag));
+        has(&self.existing, before) && has(&self.requested, after)
     }
 }

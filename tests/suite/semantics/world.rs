@@ -149,11 +149,13 @@ impl World {
         }
         let observer: Arc<dyn Observer> = Arc::new(Silent);
         let keyring = Keyring::new(self.settings.signing.clone(), |_| panic!("no key here is in KMS"));
+        let signer = keyring.signer().await?;
         let job = Job {
             settings: &self.settings,
             credentials: &Credentials::Direct(info.clone()),
             stores: &stores,
-            signer: keyring.signer().await?,
+            signer,
+            trust: &keyring.trust().await?.and(signer),
             clock,
             host: &self.host,
             stop: &self.stop,

@@ -17,44 +17,21 @@ const CONTROL: [&str; 11] = [
     "SAVEPOINT",
     "START",
 ];
-/// Those that a database can have. In the others of a client's a backslash may be half a character.
-const ENCODINGS: [&str; 35] = [
-    "EUC_CN",
-    "EUC_JIS_2004",
-    "EUC_JP",
-    "EUC_KR",
-    "EUC_TW",
-    "ISO_8859_5",
-    "ISO_8859_6",
-    "ISO_8859_7",
-    "ISO_8859_8",
-    "KOI8R",
-    "KOI8U",
-    "LATIN1",
-    "LATIN10",
-    "LATIN2",
-    "LATIN3",
-    "LATIN4",
-    "LATIN5",
-    "LATIN6",
-    "LATIN7",
-    "LATIN8",
-    "LATIN9",
-    "MULE_INTERNAL",
-    "SQL_ASCII",
-    "UTF8",
-    "WIN1250",
-    "WIN1251",
-    "WIN1252",
-    "WIN1253",
-    "WIN1254",
-    "WIN1255",
-    "WIN1256",
-    "WIN1257",
-    "WIN1258",
-    "WIN866",
-    "WIN874",
-];
+macro_rules! encodings {
+    ($($name:literal)*) => {
+        /// Those that a database can have, each with the statement that sets it. In the others of a
+        /// client's a backslash may be half a character.
+        const ENCODINGS: &[(&str, &str)] = &[$(($name, concat!("SET client_encoding = '", $name, "';\n"))),*];
+    };
+}
+
+encodings! {
+    "EUC_CN" "EUC_JIS_2004" "EUC_JP" "EUC_KR" "EUC_TW" "ISO_8859_5" "ISO_8859_6" "ISO_8859_7"
+    "ISO_8859_8" "KOI8R" "KOI8U" "LATIN1" "LATIN10" "LATIN2" "LATIN3" "LATIN4" "LATIN5" "LATIN6"
+    "LATIN7" "LATIN8" "LATIN9" "MULE_INTERNAL" "SQL_ASCII" "UTF8" "WIN1250" "WIN1251" "WIN1252"
+    "WIN1253" "WIN1254" "WIN1255" "WIN1256" "WIN1257" "WIN1258" "WIN866" "WIN874"
+}
+
 /// Words at its beginning that are looked at.
 const LEADING: usize = 4;
 
@@ -65,6 +42,10 @@ pub(super) struct Statement {
     /// The token before was a text in single quotes.
     pub behind_text: bool,
     tokens: u64,
+    /// Those of them that were bare words, in quotes of no kind.
+    words: u64,
+    /// The fourth token, if it was one.
+    called: String,
     /// Bare words at its beginning, in capitals.
     lead: Vec<String>,
     /// The two tokens before, as far as they were bare words.
@@ -92,7 +73,8 @@ pub(super) enum Ended {
     /// Rows follow.
     Rows,
     StandardStrings(bool),
-    Encoding(String),
+    /// The statement that sets it again.
+    Encoding(&'static str),
     Begin,
     Commit,
 }
@@ -104,6 +86,8 @@ impl Default for Statement {
             depth: 0,
             behind_text: false,
             tokens: 0,
+            words: 0,
+            called: String::new(),
             lead: Vec::new(),
             last: Default::default(),
             literal: Vec::new(),
@@ -149,6 +133,10 @@ impl Statement {
         if self.tokens == self.lead.len() as u64 && self.lead.len() < LEADING {
             self.lead.push(word.to_owned());
         }
+        self.words += 1;
+        if self.tokens == 3 {
+            self.called = word.to_owned();
+        }
         self.psql.word(word, self.depth);
         let atomic = self.is_routine() && self.depth == 0 && self.last[1] == "BEGIN" && word == "ATOMIC";
         self.token(word.to_owned())?;
@@ -181,6 +169,17 @@ impl Statement {
         )
     }
 
+    /// One of the three calls by which pg_dump fills a large object: no code but PostgreSQL's own runs
+    /// by them, so no setting is another afterwards. There may be millions.
+    pub fn is_of_large_objects(&self) -> bool {
+        let of_catalog = matches!(self.leads(), ["SELECT", "PG_CATALOG", "", ""]) && self.words == 3;
+        of_catalog
+            && matches!(
+                (self.called.as_str(), self.tokens),
+                ("LO_OPEN" | "LOWRITE", 9) | ("LO_CLOSE", 7)
+            )
+    }
+
     /// A semicolon: what has ended, if something has.
     pub fn semicolon(&mut self, begun: bool) -> Seen<Option<Ended>> {
         self.behind_text = false;
@@ -211,10 +210,11 @@ impl Statement {
             },
             ["SET", "CLIENT_ENCODING", "", ""] => {
                 let name = String::from_utf8_lossy(&self.literal);
-                if self.tokens != 4 || !ENCODINGS.contains(&&*name) {
-                    return Err(UNUSUAL.into());
+                let known = ENCODINGS.iter().find(|(known, _)| *known == name);
+                match known {
+                    Some((_, sql)) if self.tokens == 4 => Ended::Encoding(sql),
+                    _ => return Err(UNUSUAL.into()),
                 }
-                Ended::Encoding(name.into_owned())
             }
             ["SET", "NAMES" | "STANDARD_CONFORMING_STRINGS" | "CLIENT_ENCODING", ..]
             | [

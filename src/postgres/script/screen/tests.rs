@@ -78,7 +78,9 @@ fn what_only_looks_like_a_command_is_left_alone() {
         "-- \\! id\n/* \\! id\n /* COMMIT; */ \\o |x */ SELECT 1;\n",
         "COPY public.t (a, b) FROM stdin;\n\\\\! id\tCOMMIT;\n\\N\t'\n\\.x\n'$$\n\\.\nSELECT 1;\n",
         "COPY t FROM stdin;\n\\.\r\n",
-        "SELECT 1::int, a[1:n], b[1:\"N m\"], $1, 1.5e-7 - -1, 2E3, 1., .5,  a <-> b, a /b, U&\"\\0441\";\n",
+        "SELECT 1::int, a[1: n], b[1: \"N m\"], $1, 1.5e-7 - -1, 2E3, 1., .5,  a <-> b, a /b, U&\"\\0441\";\n",
+        "SELECT a::\"char\", b::text, a[:], 'é', \"é\" /* é */ -- é\r\n;\n",
+        "-- é\r\n--\n-- a\r",
         "CREATE RULE r AS ON INSERT TO t DO INSTEAD (INSERT INTO u VALUES (1); DELETE FROM v; );\n",
         "CREATE FUNCTION f() RETURNS int\n    LANGUAGE sql\n    BEGIN ATOMIC\n SELECT CASE WHEN (1 = 1) THEN 1 ELSE 2 END; SELECT 2;\nEND;\n",
         "CREATE OR REPLACE PROCEDURE p(begin int) LANGUAGE sql BEGIN ATOMIC END;\n",
@@ -158,12 +160,20 @@ fn what_psql_or_versions_read_in_two_ways_is_refused() {
         "\x0b-- ;\n",
         "SELECT 1.e5e;\n",
         "SELECT $1$$a$$;\n",
-        "SELECT :HOST;\n",
-        "SELECT :'HOST', :\"HOST\";\n",
         "SELECT :{?x};\n",
+        "SELECT :{HOST};\n",
         "SELECT :t$$;$$;\n",
         "SELECT :e'\\'';'\n;\n",
         "SELECT :1$$;$$;\n",
+        "SELECT é;\n",
+        "SELECT x.é@$a$; COMMIT; --$a$;\n",
+        "SELECT :é;\n",
+        "SELECT 1é;\n",
+        "SELECT 'a'é;\n",
+        "é\n",
+        "-- é\r SELECT '\nCOMMIT;\n-- ';\n",
+        "SELECT 1; -- é\r\r\n",
+        "-- a\r-- b\n",
         "SELECT $é$a$é$;\n",
         "SELECT 1\0;\n",
         "COPY t FROM stdin; SELECT 1;\n\\.\n",
@@ -192,8 +202,8 @@ fn what_psql_or_versions_read_in_two_ways_is_refused() {
 
 #[test]
 fn where_a_setting_decides_what_ends_a_text_it_is_set_before_the_statement() {
-    let on = |at| Edit::Insert(at, "SET standard_conforming_strings = on;\n".into());
-    let off = |at| Edit::Insert(at, "SET standard_conforming_strings = off;\n".into());
+    let on = |at| Edit::Insert(at, "SET standard_conforming_strings = on;\n");
+    let off = |at| Edit::Insert(at, "SET standard_conforming_strings = off;\n");
     assert_eq!(edits("SELECT 1;\nCOMMENT ON TABLE t IS 'C:\\';\n"), [on(10)]);
     assert_eq!(edits("SELECT 'a\\b', 'C:\\', '\\''';\nSELECT 'd\\';"), [on(0), on(28)]);
     assert_eq!(
@@ -202,9 +212,53 @@ fn where_a_setting_decides_what_ends_a_text_it_is_set_before_the_statement() {
     );
     assert_eq!(
         edits("SET client_encoding = 'EUC_JP';\nSELECT E'é\\'';\n"),
-        [Edit::Insert(32, "SET client_encoding = 'EUC_JP';\n".into())]
+        [Edit::Insert(32, "SET client_encoding = 'EUC_JP';\n")]
     );
     refused("SELECT E'é\\'';\n");
+}
+
+/// Between two of the calls that fill large objects nothing can have changed it.
+#[test]
+fn large_objects_are_settled_once() {
+    let writes = "SELECT pg_catalog.lo_open('1', 131072);\nSELECT pg_catalog.lowrite(0, '\\\\x00');\n\
+                  SELECT pg_catalog.lowrite(0, '\\\\x00');\nSELECT pg_catalog.lo_close(0);\n";
+    let settled = |script: &str| {
+        let edits = edits(&format!("SET standard_conforming_strings = off;\n{script}"));
+        edits.iter().filter(|edit| matches!(edit, Edit::Insert(..))).count()
+    };
+    assert_eq!(settled(&writes.repeat(50)), 1);
+    for between in [
+        "SELECT public.lowrite(0, 'a');\n",
+        "SELECT pg_catalog.lowrite(0, 'a') FROM f();\n",
+        "SELECT pg_catalog.lowrite(0, f());\n",
+        "SELECT pg_catalog.lowrite(0, 'a', b);\n",
+        "SELECT pg_catalog.lowrite(0, 'a' || 'b');\n",
+        "SELECT pg_catalog.set_config('a', 'b');\n",
+        "SELECT \"pg_catalog\".lowrite(0, 'a');\n",
+        "SET standard_conforming_strings = off;\n",
+        "COPY t FROM stdin;\n\\.\n",
+    ] {
+        assert_eq!(settled(&format!("{writes}{between}{writes}")), 2, "{between}");
+    }
+}
+
+#[test]
+fn no_colon_asks_psql_for_a_variable() {
+    for (script, places) in [
+        ("SELECT :HOST;\n", vec![8]),
+        ("SELECT :'HOST', :\"HOST\";\n", vec![8, 17]),
+        ("SELECT :'USER''x', :\"USER\"\"x\";\n", vec![8, 20]),
+        ("SELECT a[1:\"N\"], a[n:2], a[b:c], a[:_d];\n", vec![11, 21, 29, 36]),
+        ("SELECT a:::'USER''; COMMIT; --';\n", vec![11]),
+        ("SELECT a:=:USER;\n", vec![11]),
+    ] {
+        let spaces: Vec<Edit> = places.into_iter().map(|place| Edit::Insert(place, " ")).collect();
+        assert_eq!(edits(script), spaces, "{script}");
+    }
+    // In the order of the places, whatever was known first.
+    let settled = "SET standard_conforming_strings = on;\n";
+    let expected = [Edit::Insert(0, settled), Edit::Insert(11, " ")];
+    assert_eq!(edits("SELECT a[1:n], 'C:\\';\n"), expected);
 }
 
 proptest! {

@@ -79,10 +79,14 @@ fn a_key_of_ed25519_makes_what_stock_minisign_verifies() {
     let mut minisign = program("minisign");
     minisign.args(["-V", "-m", MANIFEST, "-P", &line]);
     succeed(minisign.current_dir(site.store().join(report["id"].as_str().unwrap())));
-    for keys in [key, &line] {
+    for keys in ["arn:aws:kms:eu-central-1:123456789012:key/backups", &line] {
         let mut verify = command(&site, &["verify", "latest"], Some(&endpoint));
         succeed(verify.env("BACKUP_VERIFY_KEYS", keys));
     }
+    // An alias can be turned to another key: it may sign, and does not decide what is trusted.
+    let mut verify = command(&site, &["verify", "latest"], Some(&endpoint));
+    let failure = fail(verify.env("BACKUP_VERIFY_KEYS", key), "CONFIG", 2);
+    assert!(failure.message.contains("alias"), "{}", failure.message);
     assert!(!public(site.path()).exists());
 }
 

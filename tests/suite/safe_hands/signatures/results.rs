@@ -173,3 +173,78 @@ fn list_and_status_mark_what_is_signed_unsigned_and_bad() {
         .collect();
     assert_eq!(states, ["failed", "failed", "ok"], "{report}");
 }
+
+/// A signed result moved: the manifest beside it is signed as well, and another.
+#[test]
+fn a_verdict_on_another_manifest_counts_for_nothing() {
+    let signed = Signed::up(&[]);
+    verify(&signed, true);
+    let (result, manifest) = (signed.read(RESULT), signed.read(MANIFEST));
+    let said: Value = serde_json::from_slice(&result).unwrap();
+    assert_eq!(
+        said["verify"]["manifest_sha256"], signed.report["manifest_sha256"],
+        "{said}"
+    );
+    assert_eq!(signed.json(&["list"])["backups"][0]["verified"]["status"], "ok");
+
+    let sign =
+        |file: &str| succeed(&mut signed.minisign(&["-S", "-W", "-s", signed.key.to_str().unwrap(), "-m", file]));
+    signed.write(MANIFEST, [&manifest[..], b"\n"].concat());
+    sign(MANIFEST);
+    for mut list in [signed.command(&["list"]), signed.trusting("", &["list"])] {
+        let listed = succeed(&mut list).json();
+        assert_eq!(listed["backups"][0]["verified"], Value::Null, "{listed}");
+        let problem = listed["problems"][0]["problem"].as_str().unwrap();
+        assert!(problem.contains("another manifest"), "{listed}");
+    }
+    let told = signed.json(&["status"]);
+    assert_eq!(told["databases"][0]["last_verified"], Value::Null, "{told}");
+    // Nor is it taken over into the next result.
+    let mut drilled = said.clone();
+    drilled["drill"] = said["verify"].clone();
+    signed.write(RESULT, drilled.to_string());
+    sign(RESULT);
+    verify(&signed, true);
+    let now: Value = serde_json::from_slice(&signed.read(RESULT)).unwrap();
+    assert_eq!(now.get("drill"), None, "{now}");
+    assert_eq!(signed.json(&["list"])["backups"][0]["verified"]["status"], "ok");
+
+    // One that names no manifest may be of any: it counts where nothing has to be signed.
+    signed.write(RESULT, forged(&signed, "ok"));
+    sign(RESULT);
+    assert_eq!(signed.json(&["list"])["backups"][0]["verified"], Value::Null);
+    let listed = succeed(&mut signed.trusting("", &["list"])).json();
+    assert_eq!(listed["backups"][0]["verified"]["status"], "ok", "{listed}");
+}
+
+/// When a key is trusted no more, what it has signed goes by its age, as if it were not signed.
+#[test]
+fn prune_removes_in_their_time_what_a_key_of_the_past_has_signed() {
+    let signed = Signed::up(&[]);
+    let (database, _) = signed.id().split_once('/').unwrap();
+    let old = format!("{database}/20200131T040500Z-full");
+    let target = signed.site.store().join(&old);
+    fs::create_dir(&target).unwrap();
+    for entry in fs::read_dir(signed.folder()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+    }
+    let manifest = String::from_utf8(signed.read(MANIFEST)).unwrap();
+    fs::write(target.join(MANIFEST), manifest.replace(signed.id(), &old)).unwrap();
+    let new = keygen(&signed.site, "new");
+    let mut backup = signed.site.backup(&signed.source.url());
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    succeed(backup.arg("--sign-key").arg(&new));
+
+    let decided = |keys: &str| -> Value {
+        let plan = run(&mut signed.trusting(keys, &["prune", "--dry-run", "--retention", "1d"])).json();
+        let backups = plan["stores"][0]["backups"].as_array().unwrap();
+        backups.iter().find(|one| one["id"] == old.as_str()).unwrap().clone()
+    };
+    let goes = decided(&line(&new));
+    assert!(goes["reason"].as_str().unwrap().contains("days"), "{goes}");
+    assert!(!goes["reason"].as_str().unwrap().contains("cannot be used"), "{goes}");
+    // By a trusted key and not of these bytes: somebody has changed it, and it stays to be looked at.
+    let stays = decided(&line(&signed.key));
+    assert!(stays["reason"].as_str().unwrap().contains("cannot be used"), "{stays}");
+}

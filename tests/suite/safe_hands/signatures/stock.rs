@@ -221,3 +221,71 @@ fn the_secret_key_is_nowhere_but_in_its_file() {
         "{status}"
     );
 }
+
+/// A secret in the place of a file's name is told from one, and in no output.
+#[test]
+fn a_secret_key_in_the_place_of_its_name_is_shown_nowhere() {
+    let site = Site::new();
+    let (plain, stock) = (keygen(&site, "plain"), site.path().join("stock"));
+    let hidden = site.path().join("hidden");
+    succeed(
+        pgstow()
+            .arg("keygen")
+            .arg(&hidden)
+            .env("BACKUP_SIGN_KEY_PASSWORD", "correct horse"),
+    );
+    let mut minisign = program("minisign");
+    succeed(
+        minisign
+            .args(["-G", "-W", "-s", stock.to_str().unwrap(), "-p"])
+            .arg(public(&stock)),
+    );
+    let mut secrets = vec![(
+        "MC4CAQAwBQYDK2VwBCIEIFQ0mNbpBhCdoAIS9PhpL2ZyxpDwYhPoJ1BvJ6jO8q9n".to_owned(),
+        "FQ0mNbpBhCdoAIS9Php".to_owned(),
+    )];
+    for file in [&plain, &hidden, &stock] {
+        let text = fs::read_to_string(file).unwrap();
+        let line = text.lines().nth(1).unwrap();
+        let part = line[100..140].to_owned();
+        let values = [
+            line.to_owned(),
+            text.clone(),
+            text.trim_end().replace('\n', " "),
+            text.trim_end().replace('\n', "\\n"),
+            line[..line.len() - 9].to_owned(),
+            format!("./{line}"),
+        ];
+        secrets.extend(values.map(|value| (value, part.clone())));
+    }
+    for (secret, part) in &secrets {
+        assert!(secret.contains(part), "{secret}");
+        for variable in ["BACKUP_SIGN_KEY", "BACKUP_VERIFY_KEYS"] {
+            for args in [
+                &["backup"][..],
+                &["list"],
+                &["doctor"],
+                &["verify", "latest"],
+                &["status"],
+            ] {
+                for output in [&[][..], &["--json"]] {
+                    let mut command = pgstow();
+                    command.args(args).args(output).arg("--store").arg(site.store());
+                    command.env(variable, secret).current_dir(site.path());
+                    let ran = run(&mut command);
+                    assert!(!ran.status.success(), "{variable} {args:?}");
+                    let told = format!("{}{}", ran.text(), ran.stderr);
+                    assert!(!told.contains(&part[..12]), "{variable} {args:?}: {told}");
+                    assert!(told.contains(variable), "{variable} {args:?}: {told}");
+                }
+            }
+        }
+    }
+    // Nor the password, in the place of its file's name.
+    let mut backup = site.backup(&source().url());
+    backup
+        .env("BACKUP_SIGN_KEY", &hidden)
+        .env("BACKUP_SIGN_KEY_PASSWORD_FILE", "correct horse");
+    let failure = fail(&mut backup, "CONFIG", 2);
+    assert!(!format!("{failure:?}").contains("horse"), "{failure:?}");
+}
