@@ -3,7 +3,7 @@
 use crate::postgres::{Statement, statements};
 
 /// Nothing that is run is made up, nothing runs twice: the statements stand in the script, in
-/// their order, with only blanks, comments, semicolons and commands of psql between them. They
+/// their order, with only blanks, comments, semicolons and psql's two keys between them. They
 /// are found again when they are written with semicolons, and two scripts, one after the other,
 /// give what each gives. What is told of a statement ends before its first value.
 pub fn check(bytes: &[u8]) {
@@ -44,19 +44,31 @@ fn is_closed(script: &[u8]) -> bool {
     found.last().is_some_and(|last| last.bytes() == b"LAST")
 }
 
-/// Read by rules of its own: blanks and semicolons, `\…` and `--…` to the line's end, `/* … */`.
+/// Read by rules of its own: blanks and semicolons, psql's keys and `--…` to the line's end, `/* … */`.
 fn after_gap(mut script: &[u8]) -> &[u8] {
     loop {
         script = match script {
             [b';' | b' ' | b'\t' | b'\n' | b'\r' | b'\x0c', rest @ ..] => rest,
-            [b'\\', ..] | [b'-', b'-', ..] => {
-                let mut lines = script.splitn(2, |byte| *byte == b'\n');
-                lines.nth(1).unwrap_or_default()
-            }
+            [b'-', b'-', ..] => line(script).1,
+            [b'\\', ..] if is_key(line(script).0) => line(script).1,
             [b'/', b'*', rest @ ..] => after_comment(rest),
             _ => return script,
         };
     }
+}
+
+/// The first line, and what follows it. A carriage return ends one too.
+fn line(script: &[u8]) -> (&[u8], &[u8]) {
+    let end = script.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+    end.map_or((script, &[]), |end| (&script[..end], &script[end + 1..]))
+}
+
+/// All other commands of psql's are statements, which are none that is run.
+fn is_key(line: &[u8]) -> bool {
+    let line = line.trim_ascii_end();
+    [&b"\\restrict "[..], b"\\unrestrict "]
+        .iter()
+        .any(|key| line.starts_with(key))
 }
 
 fn after_comment(mut script: &[u8]) -> &[u8] {
