@@ -75,10 +75,7 @@ fn open(path: &Path) -> Result<Option<File>, Refused> {
     }
     // The file itself, whatever led to it.
     trusted(metadata.uid())?;
-    // A group that is called by the user's own number is that user alone: so are files made where
-    // every user has such a group.
-    let writers = if metadata.gid() == metadata.uid() { 0o002 } else { 0o022 };
-    if metadata.mode() & writers != 0 {
+    if metadata.mode() & 0o022 != 0 {
         return Err(Refused::Unsafe(
             "others than its owner can write it: chmod go-w it, or name it with --env-file".to_owned(),
         ));

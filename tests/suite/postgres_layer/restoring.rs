@@ -321,9 +321,9 @@ async fn a_plain_script_is_done_as_a_whole_or_not_at_all(major: u32) {
         end
     };
     let rows: String = (0..100_000).map(|n| format!("{n}\n")).collect();
-    let good = format!("CREATE TABLE t (a int);\nCOPY t FROM stdin;\n{rows}\\.\n");
+    let good = format!("CREATE TABLE public.t (a int);\nCOPY public.t FROM stdin;\n{rows}\\.\n");
     let noisy = "SELECT repeat('x', 100) FROM generate_series(1, 20000);\n";
-    let error = run(format!("{good}{noisy}INSERT INTO t VALUES (1 / 0);\n"))
+    let error = run(format!("{good}{noisy}INSERT INTO public.t VALUES (1 / 0);\n"))
         .await
         .unwrap_err();
     assert_eq!(error.code(), Code::RestoreErr);
