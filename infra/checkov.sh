@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # checkov's rules over all that is deployed:  infra/checkov.sh
 #
+# And the bill of materials against CycloneDX's own schema, which comes along with checkov.
+#
 # The CloudFormation template, the Terraform module with its examples, and what kustomize makes of each overlay; in one
 # run, because checkov takes longer to start than to look.
 set -euo pipefail
@@ -52,4 +54,16 @@ if any(not one["check_result"].get("suppress_comment") for one in skipped):
 for kind, one in sorted(found.items()):
     print(f"checkov: {kind}: {one['summary']['passed']} passed, {one['summary']['skipped']} skipped", file=sys.stderr)
 PY
+scripts/sbom.sh -o "$WORK/sbom.json"
+"$CHECKOV_VENV/bin/python" - "$WORK/sbom.json" <<'PY'
+import sys
+
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read())
+if wrong:
+    sys.exit(f"the bill of materials is not CycloneDX 1.6: {wrong}")
+PY
+say "checkov: the bill of materials is CycloneDX 1.6"
 say "checkov: no rule of template.yaml skipped without a reason or without need"

@@ -41,8 +41,12 @@ advisories() {
 check cargo fetch --locked
 check "$DENY/cargo-deny" --frozen check -D warnings licenses bans sources
 check "$DENY/cargo-shear" --frozen --deny-warnings
-# A workspace of its own, without a lock in git: with ours it has nothing to choose but the fuzzer's library.
-[ -e fuzz/Cargo.lock ] || cp Cargo.lock fuzz/
-check "$DENY/cargo-shear" --deny-warnings fuzz
+# A workspace of its own, whose lock has to follow ours: cargo update --workspace --manifest-path fuzz/Cargo.toml
+check cargo fetch --locked --manifest-path fuzz/Cargo.toml
+check "$DENY/cargo-shear" --frozen --deny-warnings fuzz
+# What a release contains can be said of both architectures that it is built for.
+for target in x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu; do
+    check scripts/sbom.sh --target "$target" -o "$DATABASES/$target.json"
+done
 advisories
 say "dependencies: licences, sources and versions are as in deny.toml, none is unused; $ADVISORIES"

@@ -197,6 +197,8 @@ start() {
         major=${major% *}
         record_postgres "$major" "${ports[major - 15]}"
     done
+    # No server of it stands ready: the tests that want one start theirs.
+    export_value PGSTOW_TEST_PG_BIN_14 "$(postgres_bin 14)"
     for url in ${AWAITED[@]+"${AWAITED[@]}"}; do
         python3 "$ROOT/scripts/net.py" wait "$url" 60
     done

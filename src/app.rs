@@ -24,6 +24,7 @@ use crate::report::Report;
 use crate::restore;
 use crate::secrets::{Credentials, SecretSource};
 use crate::settings::{Clock, Settings, Source, StoreUrl};
+use crate::signature::{Keyring, Trust, keygen};
 use crate::status::{self, Inquiry};
 use crate::stop::Stop;
 use crate::store::Store;
@@ -35,6 +36,9 @@ use aftermath::Aftermath;
 /// For the handover of a run whose time is up: somebody must still be told if it fails.
 const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
 
+/// For keys in KMS, read only to compare a run with the backups before it.
+const TRUST_AT_THE_END: Duration = Duration::from_millis(500);
+
 pub struct App {
     settings: Settings,
     /// The first is the primary.
@@ -44,19 +48,21 @@ pub struct App {
     target: Option<Credentials>,
     notifier: Option<Box<dyn Notifier>>,
     handover: Option<Handover>,
+    keyring: Keyring,
     clock: Clock,
     host: String,
 }
 
 impl App {
     /// Makes every client that the settings call for. Nothing is sent yet.
-    pub async fn new(settings: Settings) -> Result<App> {
+    pub async fn new(mut settings: Settings) -> Result<App> {
         let needs_aws = settings.sns_topic_arn.is_some()
             || settings.handover.is_some()
             || [&settings.source, &settings.target]
                 .iter()
                 .any(|source| matches!(source, Source::Secret { .. }))
-            || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }));
+            || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
+            || settings.signing.uses_kms();
         let config = if needs_aws {
             Some(aws::load(&settings.aws).await)
         } else {
@@ -68,6 +74,19 @@ impl App {
                 .ok_or_else(|| Error::internal("no AWS configuration was made"))
         };
 
+        if let Some(config) = &config {
+            let secret = |source: &Source| matches!(source, Source::Secret { .. });
+            let used = aws::InUse {
+                s3: settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. })),
+                secrets: secret(&settings.source) || secret(&settings.target),
+                sns: settings.sns_topic_arn.is_some(),
+                kms: settings.signing.uses_kms(),
+            };
+            for warning in aws::open_endpoints(config, &settings.aws, used) {
+                tracing::warn!("{warning}");
+                settings.notes.push(warning);
+            }
+        }
         let patience = Patience::lasting(settings.s3.retry);
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();
         for url in &settings.stores {
@@ -99,6 +118,13 @@ impl App {
             Some(task) => Some(Handover::new(aws::ecs_client(aws()?, &settings.aws), task.clone())),
             None => None,
         };
+        let (for_kms, aws_settings) = (config.clone(), settings.aws.clone());
+        let keyring = Keyring::new(settings.signing.clone(), move |region| {
+            let config = for_kms
+                .as_ref()
+                .ok_or_else(|| Error::internal("no AWS configuration was made"))?;
+            Ok(aws::kms_client(config, &aws_settings, region))
+        });
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(App {
             settings,
@@ -107,9 +133,17 @@ impl App {
             target,
             notifier,
             handover,
+            keyring,
             clock: Timestamp::now,
             host,
         })
+    }
+
+    /// The same, without what a drill has no need of: it evaluates functions of the database.
+    pub async fn without_passwords(&self) -> Result<App> {
+        let mut settings = self.settings.clone();
+        settings.forget_passwords();
+        App::new(settings).await
     }
 
     pub async fn run(&self, command: Command, stop: Stop, observer: Arc<dyn Observer>) -> Result<Report> {
@@ -117,13 +151,15 @@ impl App {
             Command::Backup(request) => {
                 let begun = (self.clock)();
                 let result = self.backup(&request, &stop, &observer).await;
-                let aftermath = self.aftermath(begun, &stop, &observer);
+                let aftermath = self.aftermath(begun, &stop, &observer).await;
                 aftermath.of_backup(&request, result).await
             }
             Command::Download(request) => {
                 let job = download::Job {
                     stores: &self.stores,
                     database: self.credentials.as_ref().and_then(Credentials::database),
+                    trust: self.trust(&stop).await?,
+                    clock: self.clock,
                     stop: &stop,
                     observer: &observer,
                 };
@@ -132,7 +168,7 @@ impl App {
             Command::Verify(request) => {
                 let begun = (self.clock)();
                 let result = self.verify(&request, &stop, &observer).await;
-                let aftermath = self.aftermath(begun, &stop, &observer);
+                let aftermath = self.aftermath(begun, &stop, &observer).await;
                 aftermath.of_verification(&request, result).await.map(Report::Verify)
             }
             Command::Restore(request) => self.restore(&request, &stop, &observer).await,
@@ -142,6 +178,7 @@ impl App {
                     credentials: self.credentials.as_ref(),
                     stores: &self.stores,
                     notifier: self.notifier.as_deref(),
+                    keyring: &self.keyring,
                     clock: self.clock,
                 };
                 let found = async { Ok(doctor::run(&checkup).await) };
@@ -153,7 +190,8 @@ impl App {
                 stop.or_stop(applied).await.map(Report::Rules)
             }
             Command::List { database } => {
-                let listed = list::run(&self.stores, database.as_deref(), (self.clock)());
+                let trust = self.trust(&stop).await?;
+                let listed = list::run(&self.stores, database.as_deref(), trust, (self.clock)());
                 stop.or_stop(listed).await.map(Report::List)
             }
             Command::Status { database } => {
@@ -161,6 +199,7 @@ impl App {
                 let inquiry = Inquiry {
                     settings: &self.settings,
                     stores: &self.stores,
+                    trust: self.trust(&stop).await?,
                     source,
                     database,
                     now: (self.clock)(),
@@ -170,8 +209,13 @@ impl App {
             }
             Command::Prune(request) => {
                 let retention = &self.settings.retention;
-                let pruned = prune::run(&self.stores, retention, &request, (self.clock)(), &stop);
+                let trust = self.trust(&stop).await?;
+                let pruned = prune::run(&self.stores, retention, &request, trust, (self.clock)(), &stop);
                 pruned.await.map(Report::Prune)
+            }
+            Command::Keygen { file } => {
+                let made = keygen::run(&self.settings.signing, &file);
+                made.await.map(Report::Keygen)
             }
         }
     }
@@ -182,6 +226,8 @@ impl App {
             settings: &self.settings,
             stores: &self.stores,
             database: database.as_deref(),
+            trust: self.trust(stop).await?,
+            signer: stop.or_stop(self.keyring.signer()).await?,
             clock: self.clock,
             stop,
             observer,
@@ -202,6 +248,7 @@ impl App {
             target,
             stores: &self.stores,
             database: database.as_deref(),
+            trust: self.trust(stop).await?,
             clock: self.clock,
             stop,
             observer,
@@ -211,13 +258,23 @@ impl App {
             .map(|report| Report::Restore(Box::new(report)))
     }
 
+    /// The keys that must have signed what is used.
+    async fn trust(&self, stop: &Stop) -> Result<&Trust> {
+        stop.or_stop(self.keyring.trust()).await
+    }
+
     /// Whether an event may ask for a restore.
     pub fn allows_restore(&self) -> bool {
         self.settings.allow_restore
     }
 
+    /// Whether an event may ask for a drill.
+    pub fn allows_drill(&self) -> bool {
+        self.settings.allow_drill
+    }
+
     /// The database that the settings name, where they name one without being asked further.
-    fn source_database(&self) -> Option<String> {
+    pub fn source_database(&self) -> Option<String> {
         self.credentials.as_ref().and_then(Credentials::database)
     }
 
@@ -228,10 +285,13 @@ impl App {
                     .hint("give --database-url postgresql://user@host/database, or --secret-id"),
             );
         };
+        let signer = stop.or_stop(self.keyring.signer()).await?;
         let job = Job {
             settings: &self.settings,
             credentials,
             stores: &self.stores,
+            signer,
+            trust: &self.trust(stop).await?.and(signer),
             clock: self.clock,
             host: &self.host,
             stop,
@@ -268,16 +328,54 @@ impl App {
     }
 
     /// After a run, since that may have been the first to learn the database's name.
-    fn aftermath<'a>(&'a self, begun: Timestamp, stop: &'a Stop, observer: &'a Arc<dyn Observer>) -> Aftermath<'a> {
+    async fn aftermath<'a>(
+        &'a self,
+        begun: Timestamp,
+        stop: &'a Stop,
+        observer: &'a Arc<dyn Observer>,
+    ) -> Aftermath<'a> {
+        // Known by now, unless it is what the run has failed of: then it is not waited for once more.
+        let keys = async { futures::try_join!(self.keyring.trust(), self.keyring.signer()) };
+        let keys = tokio::time::timeout(TRUST_AT_THE_END, keys).await;
+        let trust = keys.ok().and_then(Result::ok).map(|(trust, signer)| trust.and(signer));
         Aftermath {
             metrics: &self.settings.metrics,
             stores: &self.stores,
             notifier: self.notifier.as_deref(),
+            trust,
             source: self.source_database(),
             clock: self.clock,
             begun,
             stop,
             observer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Input;
+
+    #[tokio::test]
+    async fn what_drills_holds_no_password_and_still_knows_the_databases_name() {
+        let settings = Settings::load(&Input {
+            env: [
+                ("DATABASE_URL", "postgresql://backup:hunter2@db.example/shop"),
+                ("BACKUP_TARGET_URL", "postgresql://owner:hunter3@db.example/copy"),
+                ("BACKUP_STORE", "/srv/backups"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+            cpus: 1,
+            ..Input::default()
+        });
+        let app = App::new(settings.unwrap()).await.unwrap();
+        let drilling = app.without_passwords().await.unwrap();
+        let Some(Credentials::Direct(info)) = &drilling.credentials else {
+            panic!("no database")
+        };
+        assert!(info.password.is_none() && drilling.target.is_none());
+        assert_eq!(drilling.source_database().as_deref(), Some("shop"));
     }
 }

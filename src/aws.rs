@@ -197,6 +197,71 @@ fn endpoint_of(config: &SdkConfig, service: &str) -> Option<String> {
         .or_else(|| config.endpoint_url().map(str::to_owned))
 }
 
+fn s3_endpoint(config: &SdkConfig, settings: &settings::Aws) -> Option<String> {
+    settings
+        .endpoint_s3
+        .clone()
+        .or_else(|| settings.endpoint.clone())
+        .or_else(|| endpoint_of(config, "S3"))
+}
+
+/// Said where what we send and get would cross a network as it is.
+pub const OPEN_ENDPOINT: &str = "reached without encryption";
+
+/// The services that a run uses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InUse {
+    pub s3: bool,
+    pub secrets: bool,
+    pub sns: bool,
+    pub kms: bool,
+}
+
+/// A warning for each service that `http://` leads to on another machine.
+pub fn open_endpoints(config: &SdkConfig, settings: &settings::Aws, used: InUse) -> Vec<String> {
+    let given = |own: &Option<String>, service: &str| {
+        own.clone()
+            .or_else(|| settings.endpoint.clone())
+            .or_else(|| endpoint_of(config, service))
+    };
+    [
+        (used.s3, "S3", &settings.endpoint_s3, "read the backups"),
+        (
+            used.secrets,
+            "Secrets Manager",
+            &settings.endpoint_secrets,
+            "read the database's password",
+        ),
+        (used.sns, "SNS", &settings.endpoint_sns, "read the notifications"),
+        (used.kms, "KMS", &settings.endpoint_kms, "sign in our place"),
+    ]
+    .into_iter()
+    .filter(|(used, ..)| *used)
+    .filter_map(|(_, service, own, harm)| {
+        let place = open_place(&given(own, service)?)?;
+        Some(format!(
+            "{service} is {OPEN_ENDPOINT} (http://{place}): whoever is on the way can {harm}; give an https:// endpoint"
+        ))
+    })
+    .collect()
+}
+
+/// Host and port of an endpoint that is another machine's and not encrypted.
+fn open_place(endpoint: &str) -> Option<String> {
+    let (scheme, rest) = endpoint.split_once("://")?;
+    // Without a login, which no message should show, and without a path.
+    let authority = rest.split(['/', '?', '#']).next()?.rsplit('@').next()?;
+    let host = match authority.strip_prefix('[') {
+        Some(address) => address.split(']').next()?,
+        None => authority.split(':').next()?,
+    };
+    let local = match host.parse::<std::net::IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost"),
+    };
+    (scheme.eq_ignore_ascii_case("http") && !local).then(|| authority.to_owned())
+}
+
 /// The client for the S3 stores.
 pub fn s3_client(
     config: &SdkConfig,
@@ -204,11 +269,7 @@ pub fn s3_client(
     s3: &settings::S3,
     patience: &Patience,
 ) -> aws_sdk_s3::Client {
-    let endpoint = settings
-        .endpoint_s3
-        .clone()
-        .or_else(|| settings.endpoint.clone())
-        .or_else(|| endpoint_of(config, "S3"));
+    let endpoint = s3_endpoint(config, settings);
     let (request, response) = match s3.checksums {
         Checksums::Always => (
             RequestChecksumCalculation::WhenSupported,
@@ -262,6 +323,15 @@ pub fn sns_client(config: &SdkConfig, settings: &settings::Aws) -> aws_sdk_sns::
         builder = builder.endpoint_url(endpoint);
     }
     aws_sdk_sns::Client::from_conf(builder.build())
+}
+
+/// For the keys of one region, which may be another than that of the stores.
+pub fn kms_client(config: &SdkConfig, settings: &settings::Aws, region: &str) -> aws_sdk_kms::Client {
+    let mut builder = aws_sdk_kms::config::Builder::from(config).region(Region::new(region.to_owned()));
+    if let Some(endpoint) = settings.endpoint_kms.as_ref().or(settings.endpoint.as_ref()) {
+        builder = builder.endpoint_url(endpoint);
+    }
+    aws_sdk_kms::Client::from_conf(builder.build())
 }
 
 pub fn ecs_client(config: &SdkConfig, settings: &settings::Aws) -> aws_sdk_ecs::Client {
@@ -456,6 +526,53 @@ mod tests {
             let whole = patience.timeouts(Duration::from_secs(1)).operation_timeout().unwrap();
             assert!(whole >= pauses * 2);
         }
+    }
+
+    #[test]
+    fn an_endpoint_in_clear_text_is_told_unless_it_is_on_this_machine() {
+        let told = |endpoint: &str| {
+            let settings = settings::Aws {
+                endpoint_s3: Some(endpoint.to_owned()),
+                ..settings::Aws::default()
+            };
+            let used = InUse {
+                s3: true,
+                ..InUse::default()
+            };
+            !open_endpoints(&SdkConfig::builder().build(), &settings, used).is_empty()
+        };
+        for open in [
+            "http://minio:9000",
+            "HTTP://10.0.0.1",
+            "http://localhost.example/",
+            "http://[fd00::1]:9000",
+            "http://localhost@far/",
+        ] {
+            assert!(told(open), "{open}");
+        }
+        for fine in [
+            "https://minio:9000",
+            "http://127.0.0.1:9000",
+            "http://localhost:1/",
+            "http://s3.localhost",
+            "http://[::1]:9000",
+        ] {
+            assert!(!told(fine), "{fine}");
+        }
+        // The password's way counts as much, and only of what is used.
+        let everywhere = settings::Aws {
+            endpoint: Some("http://far".to_owned()),
+            ..settings::Aws::default()
+        };
+        let used = InUse {
+            secrets: true,
+            ..InUse::default()
+        };
+        let told = open_endpoints(&SdkConfig::builder().build(), &everywhere, used);
+        assert!(
+            told.len() == 1 && told[0].contains("the database's password"),
+            "{told:?}"
+        );
     }
 
     #[tokio::test]

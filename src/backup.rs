@@ -31,6 +31,7 @@ use crate::report::BackupReport;
 use crate::retention::Tier;
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Compression, Format, Settings};
+use crate::signature::{Signer, Trust};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::throttle::Throttle;
@@ -50,6 +51,10 @@ pub struct Job<'a> {
     pub credentials: &'a Credentials,
     /// The first is the primary, the others get copies.
     pub stores: &'a [Arc<dyn Store>],
+    /// Who signs the manifest.
+    pub signer: Option<&'a Signer>,
+    /// Whose signatures count on what is there already; where nothing has to be signed, anything does.
+    pub trust: &'a Trust,
     pub clock: Clock,
     pub host: &'a str,
     pub stop: &'a Stop,
@@ -67,17 +72,24 @@ struct Source {
 pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport> {
     job.observer.phase("connecting");
     let source = job.stop.or_stop(connect(job, request)).await?;
-    let replicas = job.stop.or_stop(Replicas::reach(job.stores)).await?;
+    let replicas = job.stop.or_stop(Replicas::reach(job.stores, job.stop)).await?;
+    if let Some(signer) = job.signer {
+        job.stop.or_stop(signer.probe()).await?;
+    }
 
     let holder = Holder {
         host: job.host.to_owned(),
         pid: std::process::id(),
     };
     let database = &source.session.server().database;
-    let Acquired { lease, took_over } =
-        Lease::acquire(replicas.primary(), database, holder, job.settings.lease, job.clock).await?;
+    let acquiring = Lease::acquire(replicas.primary(), database, holder, job.settings.lease, job.clock);
+    let give_back = async |acquired: Acquired| drop(acquired.lease.release().await);
+    let Acquired { lease, took_over } = job.stop.or_undo(PUT_GRACE, acquiring, give_back).await?;
     let outcome = under_lease(job, request, &source, replicas, &lease, took_over).await;
-    match (outcome, lease.release().await) {
+    match (
+        outcome,
+        job.stop.or_give_up("releasing the lease", lease.release()).await,
+    ) {
         (Ok(report), Ok(())) => Ok(report),
         // The lease expires by itself; a good backup stays one.
         (Ok(mut report), Err(error)) => {
@@ -129,7 +141,7 @@ async fn under_lease(
         database_bytes,
         cleared,
     } = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
-        Found::Made(id) => return report::repeated(&*replicas.primary(), &id).await,
+        Found::Made(id) => return report::repeated(&*replicas.primary(), &id, job.trust).await,
         Found::ToMake(prepared) => prepared,
     };
     let mut record = Record::begin(job, request, source, id, tier, started);
@@ -171,14 +183,18 @@ async fn prepare(
     let database = &source.session.server().database;
     let listed = catalog::backups(store, Some(database)).await?;
     let started = (job.clock)();
+    // A backup from the future would be the newest for ever, and every id after it as wrong as its own.
+    let past = catalog::until(&listed, started);
+    // Whoever can write to the store can name the events to come in manifests of his own: those would
+    // pass for backups that were made.
     if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(store, &listed, event, started).await?
+        && let Some(made) = catalog::find_by_event(store, &past, event, started, job.trust).await?
     {
         return Ok(Found::Made(made.id));
     }
     let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
     if let Some(deadline) = job.stop.deadline() {
-        let past = catalog::newest_good(store, &listed, forecast::ASKED).await?;
+        let paces = catalog::newest_good(store, &past, forecast::ASKED, job.trust).await?;
         let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
         let means = forecast::Means {
             threads: job.settings.threads,
@@ -188,16 +204,17 @@ async fn prepare(
             database: database_bytes,
             tables: answered(job, source.session.table_bytes()).await?,
         };
-        forecast::check(&size, means, &past, left)?;
+        forecast::check(&size, means, &paces, left)?;
     }
     // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
     // no listing shows: under the same id it would pass for ours.
     let dead = took_over.and_then(Previous::backup_id);
-    let newest = listed.first().map(|newest| &newest.id).max(dead.as_ref());
+    let newest = past.first().map(|newest| &newest.id);
+    let newest = newest.max(dead.as_ref().filter(|dead| !dead.is_ahead(started)));
     let id = BackupId::next(database, Kind::Full, started, newest);
     lease.announce(&id).await?;
     let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
-    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &listed).await?;
+    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &past).await?;
     Ok(Found::ToMake(Prepared {
         id,
         tier,
@@ -248,9 +265,15 @@ async fn make(
     };
     // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
-    let receipts = replicas
-        .complete(&record.data_key(), std::mem::take(&mut passed.copies), &passed.expected)
-        .await?;
+    let key = record.data_key();
+    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &passed.expected);
+    // Let come to its end if it can: cut short, it would leave all parts, or an object nobody knows of.
+    let completed = job.stop.or_give_up("completing the upload", completing).await;
+    if let Some(reason) = job.stop.reason() {
+        replicas.may_hold(&key);
+        return Err(completed.map_or_else(|error| error, |_| reason.into()));
+    }
+    let receipts = completed?;
     record.data(&passed);
 
     for file in record.sidecars(passed.archive, sidecars) {
@@ -262,14 +285,22 @@ async fn make(
     // All files get the tag that no rule expires before the manifest is put, so that a committed
     // backup never bears `pending`.
     job.observer.phase("committing");
-    replicas.tag(&record.id, &record.tagged_files()).await?;
+    let (id, files) = (record.id.clone(), record.tagged_files());
+    job.stop.or_stop_after(PUT_GRACE, replicas.tag(&id, &files)).await?;
+    record.finished((job.clock)());
+    let sealing = replicas.seal(
+        |receipt| record.manifest(receipt),
+        &receipts,
+        job.signer,
+        record.finished,
+    );
+    let sealed = job.stop.or_stop(sealing).await?;
     if let Some(reason) = job.stop.reason() {
         return Err(reason.into());
     }
-    lease.still_held().await?;
-    // The commit point: with the manifest the backup exists.
-    record.finished((job.clock)());
-    replicas.publish(|receipt| record.manifest(receipt), &receipts).await?;
+    job.stop.or_stop(lease.still_held()).await?;
+    // The commit point: with the manifest the backup exists. Its signature goes right before it.
+    replicas.publish(sealed).await?;
 
     for warning in replicas.retag(&record.id, job.settings.retention.keep_last).await {
         record.warn(warning);

@@ -17,7 +17,13 @@ pub const SHA256SUMS: &str = "SHA256SUMS";
 pub const MD5SUMS: &str = "MD5SUMS";
 pub const MANIFEST: &str = "manifest.json";
 pub const VERIFICATION: &str = "verification.json";
+/// As minisign names signatures.
+const SIGNATURE_SUFFIX: &str = ".minisig";
 const LEASE: &str = ".lease";
+
+/// How far the clocks of two hosts may be apart. What is dated further ahead than this was made by a
+/// clock that was wrong, or by somebody who wants it to pass for the newest.
+pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// What a backup holds: everything, or what changed since the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -92,6 +98,11 @@ impl BackupId {
         self.kind
     }
 
+    /// Whether it is dated in the future. Such a backup is never the newest one of anything.
+    pub fn is_ahead(&self, now: Timestamp) -> bool {
+        is_ahead(self.timestamp, now)
+    }
+
     /// The key prefix that all files of this backup share; ends in `/`.
     pub fn folder(&self) -> String {
         format!("{self}/")
@@ -134,6 +145,10 @@ impl BackupId {
                 .into_iter()
                 .chain(script())
                 .any(|own| own == name)
+            || [MANIFEST, VERIFICATION]
+                .map(signature_name)
+                .iter()
+                .any(|own| own == name)
     }
 
     /// The id where only visible ASCII may stand, as in S3 metadata headers: percent-decoding
@@ -153,6 +168,21 @@ impl BackupId {
         }
         Some((id.parse().ok()?, file))
     }
+}
+
+/// The name of a file's signature, which lies beside it.
+pub fn signature_name(file: &str) -> String {
+    format!("{file}{SIGNATURE_SUFFIX}")
+}
+
+/// Whether a time is further in the future than clocks may differ.
+pub fn is_ahead(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > SKEW
+}
+
+/// Whole seconds since `time`; none since one that is still to come.
+pub fn age(time: Timestamp, now: Timestamp) -> i64 {
+    now.duration_since(time).as_secs().max(0)
 }
 
 /// The folder of all of a database's backups; ends in `/`, so that `shop/` is no prefix of `shop2/`.

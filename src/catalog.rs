@@ -2,6 +2,7 @@
 //! alone is enough to answer; there is no other state.
 
 mod find;
+mod genuine;
 mod overview;
 mod publish;
 mod tags;
@@ -17,12 +18,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, FileRecord, Manifest, Summary};
+use crate::signature::{Subject, Trust};
 use crate::store::{Entry, Store};
 
 pub use crate::backup_id::{
     BackupId, GLOBALS, Kind, MANIFEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION, database_folder, lease_key,
 };
 pub use find::{Located, find};
+pub use genuine::{Demand, Genuine, Read, read_genuine};
 pub use overview::{Overview, Seen, overviews, reachable_folders};
 pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Retagged, commit_tags, retag};
@@ -36,6 +39,8 @@ const EVENT_MEMORY: SignedDuration = SignedDuration::from_hours(48);
 /// Manifests read at most in search of an event: beyond that many runs in two days, an event
 /// delivered twice is not what is wrong.
 const EVENT_READS: usize = 50;
+/// Manifests read at most in search of a few good ones: where keys are new, all older ones are none.
+const LOOKED_AT: usize = 50;
 
 /// The folder of one backup, finished or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,48 +168,64 @@ impl<T> Found<T> {
 }
 
 pub async fn read_manifest(store: &dyn Store, id: &BackupId) -> Result<Found<Manifest>> {
-    read(store, id, Manifest::parse).await
-}
-
-/// As [`read_manifest`], without the tables.
-pub async fn read_summary(store: &dyn Store, id: &BackupId) -> Result<Found<Summary>> {
-    read(store, id, Summary::parse).await
-}
-
-async fn read<T>(
-    store: &dyn Store,
-    id: &BackupId,
-    parse: fn(&[u8], &BackupId) -> Result<T, Broken>,
-) -> Result<Found<T>> {
     Ok(match manifest_bytes(store, id).await? {
-        None => Found::Missing,
-        Some(bytes) => match parse(&bytes, id) {
-            Ok(found) => Found::Good(found),
+        Found::Missing => Found::Missing,
+        Found::Broken(broken) => Found::Broken(broken),
+        Found::Good(bytes) => match Manifest::parse(&bytes, id) {
+            Ok(manifest) => Found::Good(manifest),
             Err(broken) => Found::Broken(broken),
         },
     })
 }
 
-async fn manifest_bytes(store: &dyn Store, id: &BackupId) -> Result<Option<Bytes>> {
-    Ok(store.get(&id.manifest_key()).await?.map(|object| object.body))
+/// Broken where something else than a file of a manifest's length lies in its place: that is news
+/// about one backup, and not the store's failure.
+async fn manifest_bytes(store: &dyn Store, id: &BackupId) -> Result<Found<Bytes>> {
+    match store.get(&id.manifest_key()).await {
+        Ok(Some(object)) => Ok(Found::Good(object.body)),
+        Ok(None) => Ok(Found::Missing),
+        Err(error) if error.code() == Code::Integrity => Ok(Found::Broken(Broken::Unreadable(error.message()))),
+        Err(error) => Err(error),
+    }
 }
 
-/// The summary of a backup that can be restored: its manifest is whole and its files are there.
-async fn read_good(store: &dyn Store, listed: &Listed) -> Result<Option<Summary>> {
+/// Those of `listed` that are not dated in the future: what a run goes by when it looks for the
+/// newest, for its next id, its tier, and what it has made before.
+pub fn until(listed: &[Listed], now: Timestamp) -> Vec<Listed> {
+    listed.iter().filter(|one| !one.id.is_ahead(now)).cloned().collect()
+}
+
+/// The summary of a backup that can be restored: its manifest is whole, signed where that is asked
+/// for, and its files are there.
+async fn read_good(store: &dyn Store, listed: &Listed, trust: &Trust) -> Result<Option<Summary>> {
     if !listed.has_manifest {
         return Ok(None);
     }
-    let summary = read_summary(store, &listed.id).await?.good();
-    Ok(summary.filter(|summary| listed.holds(summary)))
+    let Some(bytes) = manifest_bytes(store, &listed.id).await?.good() else {
+        return Ok(None);
+    };
+    let summary = Summary::parse(&bytes, &listed.id).ok();
+    let Some(summary) = summary.filter(|summary| listed.holds(summary)) else {
+        return Ok(None);
+    };
+    let subject = Subject::manifest(&listed.id);
+    if trust.asks() && trust.look(store, subject, &bytes).await?.is_err() {
+        return Ok(None);
+    }
+    Ok(Some(summary))
 }
 
-/// The newest good backups of `listed`, a database's folders, newest first: `count` at most.
-pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize) -> Result<Vec<Summary>> {
-    let finished: Vec<&Listed> = listed.iter().filter(|one| one.has_manifest).collect();
+/// A manifest may be large, and a function's memory is not.
+const MANIFESTS_AT_ONCE: usize = 2;
+
+/// The newest good backups of `listed`, a database's folders, newest first: `count` at most, among
+/// the newest [`LOOKED_AT`].
+pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize, trust: &Trust) -> Result<Vec<Summary>> {
+    let finished = listed.iter().filter(|one| one.has_manifest);
+    let finished: Vec<&Listed> = finished.take(LOOKED_AT).collect();
     let mut good = Vec::new();
-    // Seldom more than one round: a manifest that is broken makes another.
-    for some in finished.chunks(count.max(1)) {
-        let read = try_join_all(some.iter().map(|one| read_good(store, one))).await?;
+    for some in finished.chunks(count.clamp(1, MANIFESTS_AT_ONCE)) {
+        let read = try_join_all(some.iter().map(|one| read_good(store, one, trust))).await?;
         good.extend(read.into_iter().flatten());
         if good.len() >= count {
             break;
@@ -221,13 +242,16 @@ pub async fn find_by_event(
     listed: &[Listed],
     event_id: &str,
     now: Timestamp,
+    trust: &Trust,
 ) -> Result<Option<Summary>> {
     let recent = listed
         .iter()
-        .filter(|one| one.has_manifest && now.duration_since(one.id.timestamp()) <= EVENT_MEMORY)
+        .filter(|one| {
+            one.has_manifest && !one.id.is_ahead(now) && now.duration_since(one.id.timestamp()) <= EVENT_MEMORY
+        })
         .take(EVENT_READS);
     for one in recent {
-        let summary = read_good(store, one).await?;
+        let summary = read_good(store, one, trust).await?;
         if let Some(summary) = summary.filter(|summary| summary.event_id.as_deref() == Some(event_id)) {
             return Ok(Some(summary));
         }
@@ -306,7 +330,7 @@ pub(crate) mod tests {
         assert!(matches!(read_manifest(&store, &good).await, Ok(Found::Good(_))));
         let found = read_manifest(&store, &broken).await.unwrap();
         assert_eq!(found.require(&broken).unwrap_err().code(), Code::Integrity);
-        let found = read_summary(&store, &missing).await.unwrap();
+        let found = read_manifest(&store, &missing).await.unwrap();
         assert_eq!(found.require(&missing).unwrap_err().code(), Code::NotFound);
 
         store.fault(Op::Get, 1, Fault::Reject);
@@ -318,11 +342,21 @@ pub(crate) mod tests {
         let store = MemoryStore::with_lifecycle();
         let id = plant_daily(&store, "shop/20250131T040500Z-full");
         let listed = backups(&store, Some("shop")).await.unwrap();
-        assert!(read_good(&store, &listed[0]).await.unwrap().is_some());
+        assert!(
+            read_good(&store, &listed[0], &Trust::default())
+                .await
+                .unwrap()
+                .is_some()
+        );
         store.remove(&id.key("shop.dump"));
         let listed = backups(&store, Some("shop")).await.unwrap();
         assert!(listed[0].has_manifest);
-        assert!(read_good(&store, &listed[0]).await.unwrap().is_none());
+        assert!(
+            read_good(&store, &listed[0], &Trust::default())
+                .await
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[tokio::test]
@@ -333,11 +367,31 @@ pub(crate) mod tests {
         }
         store.plant("shop/20250130T040500Z-full/manifest.json", "{", &[]);
         let listed = backups(&store, Some("shop")).await.unwrap();
-        let good = newest_good(&store, &listed, 3).await.unwrap();
+        let good = newest_good(&store, &listed, 3, &Trust::default()).await.unwrap();
         let days: Vec<_> = good.iter().map(|one| one.id.to_string()[11..13].to_owned()).collect();
         assert_eq!(days, ["31", "29", "28"]);
-        assert_eq!(store.calls(Op::Get).len(), 6);
-        assert!(newest_good(&store, &[], 3).await.unwrap().is_empty());
+        assert_eq!(store.calls(Op::Get).len(), 4);
+        assert!(newest_good(&store, &[], 3, &Trust::default()).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn where_signatures_are_asked_for_what_has_none_is_not_good() {
+        use base64::Engine;
+        let store = MemoryStore::with_lifecycle();
+        let planted = id("shop/20250131T040500Z-full");
+        let mut manifest = sample(&planted, Tier::Daily);
+        manifest.event_id = Some("event".to_owned());
+        plant(&store, &manifest, "daily");
+        let key = base64::engine::general_purpose::STANDARD.encode([&b"Ed"[..], &[7; 40]].concat());
+        let keys = Trust::new(vec![crate::signature::PublicKey::parse(&key).unwrap()]);
+        let listed = backups(&store, Some("shop")).await.unwrap();
+        let now = planted.timestamp();
+        for (trust, good) in [(Trust::default(), 1), (keys, 0)] {
+            let found = newest_good(&store, &listed, 3, &trust).await.unwrap();
+            assert_eq!(found.len(), good);
+            let found = find_by_event(&store, &listed, "event", now, &trust).await.unwrap();
+            assert_eq!(found.is_some(), good == 1);
+        }
     }
 
     #[tokio::test]
@@ -350,11 +404,17 @@ pub(crate) mod tests {
             plant(&store, &manifest, "daily");
         }
         let now = "2025-01-31T05:00:00Z".parse().unwrap();
-        let listed = backups(&store, Some("shop")).await.unwrap();
-        let found = find_by_event(&store, &listed, "event-30", now).await.unwrap().unwrap();
+        let (listed, anybody) = (backups(&store, Some("shop")).await.unwrap(), Trust::default());
+        let found = find_by_event(&store, &listed, "event-30", now, &anybody)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(found.id, id("shop/20250130T040500Z-full"));
         assert_eq!(store.calls(Op::Get).len(), 2);
-        assert_eq!(find_by_event(&store, &listed, "event-10", now).await.unwrap(), None);
+        assert_eq!(
+            find_by_event(&store, &listed, "event-10", now, &anybody).await.unwrap(),
+            None
+        );
         assert_eq!(store.calls(Op::Get).len(), 4);
     }
 

@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::App;
 use crate::command::Command;
 use crate::error::{Error, Result, Signal};
+use crate::plain;
 use crate::progress::{LogLine, Observer, TerminalLine};
 use crate::report::Report;
 use crate::settings::{Input, LogFormat, Settings};
@@ -80,10 +81,11 @@ async fn answer(process: Process) -> Result<(String, u8)> {
             })?;
             let report = perform(command, settings, draw).await?;
             let text = if json {
-                serde_json::to_string(&report)
-                    .map_err(|error| Error::internal("the report is not JSON").source(error))?
+                let document = serde_json::to_string(&report)
+                    .map_err(|error| Error::internal("the report is not JSON").source(error))?;
+                plain::json(&document)
             } else {
-                harmless(&report.to_string()).trim_end().to_owned()
+                report.text()
             };
             if let Some(error) = report.error() {
                 write_err(&lines(error.code, &error.message, &error.hint));
@@ -93,7 +95,10 @@ async fn answer(process: Process) -> Result<(String, u8)> {
     }
 }
 
-async fn perform(command: Command, settings: Settings, draw: bool) -> Result<Report> {
+async fn perform(command: Command, mut settings: Settings, draw: bool) -> Result<Report> {
+    if matches!(&command, Command::Verify(request) if request.drill) {
+        settings.forget_passwords();
+    }
     let observer: Arc<dyn Observer> = if draw && settings.log.format == LogFormat::Text {
         let line = TerminalLine::start();
         telemetry::start(&settings.log, line.log_writer())?;
@@ -102,6 +107,9 @@ async fn perform(command: Command, settings: Settings, draw: bool) -> Result<Rep
         telemetry::start(&settings.log, telemetry::stderr)?;
         Arc::new(LogLine::start())
     };
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
     for note in &settings.notes {
         tracing::info!("{note}");
     }
@@ -167,7 +175,7 @@ struct Told<'a> {
 
 /// The contract's two shapes of a failure: lines for people on stderr, a document on stdout.
 pub fn tell(error: &Error, json: bool) {
-    let (code, message, hint) = (error.code().name(), &harmless(&error.message()), error.hint_text());
+    let (code, message, hint) = (error.code().name(), &error.message(), error.hint_text());
     if json {
         let failure = Failure {
             status: "failed",
@@ -175,19 +183,13 @@ pub fn tell(error: &Error, json: bool) {
         };
         let document = serde_json::to_string(&failure).unwrap_or_default();
         // Whoever reads stdout may have gone: the exit code and stderr still tell.
-        let _ = write_out(&(document + "\n"));
+        let _ = write_out(&(plain::json(&document) + "\n"));
     }
     write_err(&lines(code, message, hint));
 }
 
 fn lines(code: &str, message: &str, hint: &str) -> String {
-    format!("error[{code}]: {}\nhint: {}\n", harmless(message), harmless(hint))
-}
-
-/// Text that cannot steer a terminal: names of tables and servers' messages are in it.
-fn harmless(text: &str) -> String {
-    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    text.replace(steers, "\u{fffd}")
+    format!("error[{code}]: {}\nhint: {}\n", plain::line(message), plain::line(hint))
 }
 
 /// A reader that has had enough (`| head -1`) is no failure.

@@ -24,6 +24,10 @@ pub enum Command {
     },
     Prune(PruneRequest),
     Verify(VerifyRequest),
+    /// Make a key pair: the file for its secret half.
+    Keygen {
+        file: PathBuf,
+    },
     Restore(RestoreRequest),
 }
 
@@ -62,6 +66,8 @@ pub struct DownloadRequest {
     pub as_stored: bool,
     /// Replace a file that is there.
     pub force: bool,
+    /// The SHA-256 that the manifest must have.
+    pub expect_manifest: Option<[u8; 32]>,
 }
 
 /// Which backups a command is about.
@@ -80,6 +86,8 @@ pub struct VerifyRequest {
     pub database: Option<String>,
     /// Restore it into a throwaway server as well, and compare.
     pub drill: bool,
+    /// The SHA-256 that the manifest must have; of one backup alone.
+    pub expect_manifest: Option<[u8; 32]>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,9 +105,21 @@ pub struct RestoreRequest {
     pub clean: bool,
     /// Roles first.
     pub globals: bool,
+    /// Those roles with the power over the server that they have in the backup.
+    pub globals_privileged: bool,
     pub no_owner: bool,
     pub no_privileges: bool,
     pub no_tablespaces: bool,
     /// Say what would be done.
     pub dry_run: bool,
+    /// The SHA-256 that the manifest must have.
+    pub expect_manifest: Option<[u8; 32]>,
+}
+
+/// The SHA-256 of a manifest as its report says it: 64 hex digits.
+pub fn manifest_digest(text: &str) -> Option<[u8; 32]> {
+    let text = text.trim();
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text.strip_prefix("sha256:").unwrap_or(text), &mut digest).ok()?;
+    Some(digest)
 }

@@ -4,6 +4,7 @@
 mod database;
 mod programs;
 mod report;
+mod signing;
 mod source;
 mod stores;
 
@@ -11,9 +12,11 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
+use crate::aws::OPEN_ENDPOINT;
 use crate::notify::{Notifier, Topic};
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Settings};
+use crate::signature::Keyring;
 use crate::store::Store;
 
 pub use report::{Check, DoctorReport, State};
@@ -23,15 +26,21 @@ pub struct Checkup<'a> {
     pub credentials: Option<&'a Credentials>,
     pub stores: &'a [Arc<dyn Store>],
     pub notifier: Option<&'a dyn Notifier>,
+    pub keyring: &'a Keyring,
     pub clock: Clock,
 }
 
 /// Writes nothing but a probe into each store, which is removed or expires by itself.
 pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
     let mut checks = vec![settings(checkup.settings)];
-    let (found, topic) = futures::join!(source::check(checkup), notifications(checkup.notifier));
+    let (found, topic, signing) = futures::join!(
+        source::check(checkup),
+        notifications(checkup.notifier),
+        signing::check(checkup.keyring)
+    );
     let bytes = found.bytes;
     checks.extend(found.checks);
+    checks.extend(signing);
     let stores = checkup
         .stores
         .iter()
@@ -47,6 +56,13 @@ fn settings(settings: &Settings) -> Check {
         [] => "understood".to_owned(),
         notes => notes.join("; "),
     };
+    if settings.notes.iter().any(|note| note.contains(OPEN_ENDPOINT)) {
+        return Check::warning(
+            "settings",
+            detail,
+            "set the endpoint (AWS_ENDPOINT_URL_S3, …) to an https:// URL",
+        );
+    }
     Check::ok("settings", detail)
 }
 

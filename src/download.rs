@@ -14,14 +14,17 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::backup_id::SHA256SUMS;
-use crate::catalog::{self, BackupId, Located};
+use crate::catalog::{self, BackupId, Demand, Located};
 use crate::command::DownloadRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{FileRecord, Manifest, role};
+use crate::plain;
 use crate::progress::Observer;
+use crate::settings::Clock;
+use crate::signature::Trust;
 use crate::stop::Stop;
-use crate::store::Store;
 use crate::store::temporary::blocking;
+use crate::store::{Store, limits};
 use fetch::Fetch;
 use partial::Partial;
 
@@ -32,6 +35,8 @@ pub struct Job<'a> {
     pub stores: &'a [Arc<dyn Store>],
     /// That of the source: whose `latest` is meant, unless the request says.
     pub database: Option<String>,
+    pub trust: &'a Trust,
+    pub clock: Clock,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
 }
@@ -43,16 +48,27 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
     let stop = job.stop;
     job.observer.phase("looking for the backup");
     let database = request.database.as_deref().or(job.database.as_deref());
+    let demand = Demand {
+        trust: job.trust,
+        manifest: request.expect_manifest,
+        now: (job.clock)(),
+    };
     let found = stop
-        .or_stop(catalog::find(job.stores, &request.backup, database))
+        .or_stop(catalog::find(job.stores, &request.backup, database, &demand))
         .await?;
     let Located {
         store,
         manifest,
+        manifest_sha256,
+        signed_by,
         mut warnings,
     } = found;
     let archive = archive(&manifest)?;
-    let (output, name, force) = (request.output.clone(), archive.name.clone(), request.force);
+    let (output, name, force) = (
+        request.output.clone(),
+        local_name(&manifest.id, archive)?,
+        request.force,
+    );
     let target = blocking(move || target::choose(output, &name, force)).await?;
     let head = match manifest.files.get(role::TOC) {
         Some(toc) if !request.as_stored => Some(stop.or_stop(head(store.as_ref(), &manifest, toc)).await?),
@@ -93,6 +109,8 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         status: "succeeded",
         file: target,
         store: store.url().to_owned(),
+        manifest_sha256: hex::encode(manifest_sha256),
+        signed_by,
         bytes: archive.bytes,
         bytes_fetched: fetched.bytes,
         offsets: head.is_some(),
@@ -157,10 +175,39 @@ fn archive(manifest: &Manifest) -> Result<&FileRecord> {
     })
 }
 
+/// The name of the file here, where the request gives none: the archive's own, if pgstow could have
+/// given it, so that a manifest cannot say what is written where. A name is also an argument of other
+/// programs, which take a leading dash for an option.
+fn local_name(id: &BackupId, archive: &FileRecord) -> Result<String> {
+    if !id.makes(&archive.name) {
+        let what = format!(
+            "the manifest of {id} names an archive that is none of that backup: {:?}",
+            archive.name
+        );
+        return Err(Error::new(Code::Integrity, what));
+    }
+    let mut name: String = archive
+        .name
+        .chars()
+        .map(|c| if plain::steers(c) { '_' } else { c })
+        .collect();
+    if name.starts_with(['-', '.']) {
+        name.replace_range(..1, "_");
+    }
+    Ok(name)
+}
+
 /// The archive's head with the offsets in it: the table of contents that lies beside the archive,
 /// of the same length as the head there.
 async fn head(store: &dyn Store, manifest: &Manifest, toc: &FileRecord) -> Result<Bytes> {
     let key = manifest.id.key(&toc.name);
+    if toc.bytes > limits::most(&key) {
+        return Err(limits::too_long(
+            &format!("{key} in {}", store.url()),
+            toc.bytes,
+            limits::most(&key),
+        ));
+    }
     let wrong = |why: &str| {
         Error::new(Code::Integrity, format!("{key} in {} {why}", store.url()))
             .hint("--as-stored does without it: pg_restore then reads the archive from a pipe, without -j")

@@ -1,41 +1,49 @@
 //! `verify --drill`: a backup is only what restores. It is restored, by pgstow's own restore, into
 //! a throwaway server, dumped again, and compared with what the backup says of itself.
 
+mod cluster;
 mod definitions;
 mod exclusion;
 mod gather;
+mod makers;
+mod outline;
+mod refill;
 mod report;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::archive::{self, ArchiveError, BlockContent, BlockKind, Blocks, Head, Input, Item, Unpack, read_blocks};
 use crate::catalog::Located;
+use crate::confinement::Walls;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::quoting::identifier;
-use crate::postgres::{
-    Contents, Dump, DumpOrder, Programs, Psql, RestoreProgram, Scope, ScratchServer, ServerPrograms, Session,
-};
-use crate::private_folder::{PrivateFolder, sweep_stale};
+use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, Psql, ScratchServer, ServerPrograms, Session};
+use crate::private_folder::sweep_stale;
 use crate::progress::Observer;
 use crate::report::human_bytes;
-use crate::restore::{self, LeftOut, Loader, Plan, Without};
+use crate::restore::{self, LeftOut, Plan, Without};
 use crate::settings::{Clock, Format, Settings};
 use crate::stop::Stop;
 use crate::store::reading::{Reading, our_error};
 use crate::stored_archive::StoredArchive;
 use crate::verification::Status;
 use crate::verify::Finding;
+use cluster::{Cluster, Way};
+use exclusion::Exclusion;
 use gather::{Gather, Gathered, Unordered};
+use refill::{Ended, Refill, is_refusal, refused};
 
 pub use report::{DrillReport, Proof, TableProof};
 
 /// Where the restored database is meant, rather than a file of the backup.
 const RESTORED: &str = "the restored database";
+
+/// A backup with more parts than these that were found one by one to want a superuser is not proved.
+const ATTEMPTS: usize = 10;
 
 /// What a drill works with.
 pub struct Job<'a> {
@@ -48,15 +56,30 @@ pub struct Job<'a> {
 /// Drills one backup. What differs is a result, told in the report; an error is what kept us from
 /// trying.
 pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
+    let mut settings = job.settings.clone();
+    if !settings.drill_unconfined {
+        settings.postgres.client_walls = Some(Walls::here());
+    }
+    let job = &Job {
+        settings: &settings,
+        clock: job.clock,
+        stop: job.stop,
+        observer: job.observer,
+    };
     let begun = Instant::now();
     let postgres = &job.settings.postgres;
     sweep_stale(&postgres.temp)?;
     job.observer.phase("starting a throwaway server");
     let major = located.manifest.server.version_num / 10_000;
     let programs = ServerPrograms::find(major, postgres).await?;
+    let lacking = if job.settings.drill_unconfined {
+        Lacking::Tolerated
+    } else {
+        Lacking::Refused
+    };
     let server = job
         .stop
-        .or_stop(ScratchServer::start(&programs, &postgres.temp, postgres))
+        .or_stop(ScratchServer::start(&programs, &postgres.temp, postgres, lacking))
         .await?;
     let drilled = match room(&server, &located.manifest) {
         Ok(()) => job.stop.or_stop(drill(job, located, &server, programs.major)).await,
@@ -71,7 +94,7 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
         (Err(error), Err(second)) => return Err(error.also(second)),
     };
     report.duration_seconds = begun.elapsed().as_secs_f64();
-    report.settle();
+    report.settle()?;
     Ok(report)
 }
 
@@ -100,30 +123,62 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
         large_objects: 0,
         definitions: 0,
         duration_seconds: 0.0,
+        ran: false,
         not_proved: Vec::new(),
         problems: Vec::new(),
     };
-    let cluster = Session::connect(server.info(), &job.settings.postgres).await?;
     let manifest = &located.manifest;
     if manifest.files.contains_key(role::SQL) {
-        let mut ground = Ground::make(job, &cluster, located, &[], &Plan::default()).await?;
-        report.not_proved.append(&mut ground.not_proved);
-        script(job, located, &ground, &mut report).await?;
+        let cluster = Cluster::prepare(job, server, located, &Plan::default()).await?;
+        report.not_proved.extend(cluster.not_proved.iter().cloned());
+        script(job, located, &cluster, &mut report).await?;
         return Ok(report);
     }
     let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
-    let extensions = cluster.survey_target().await?.extensions;
-    let (excluded, not_proved) = exclusion::unprovable(&items, &extensions);
-    report.not_proved.extend(not_proved);
-    let chosen: HashSet<i64> = restore::everything(&items).difference(&excluded).copied().collect();
+    let extensions = Session::connect_to_our_own(server.info(), &job.settings.postgres)
+        .await?
+        .survey_target()
+        .await?
+        .extensions;
+    let mut exclusion = Exclusion::before(&items, &extensions);
     // In one part each, so that the rows can be found in the backup's own order.
-    let plan = restore::plan(&stored, &items, &chosen, Without::default(), 1);
-    let mut ground = Ground::make(job, &cluster, located, &items, &plan).await?;
-    report.not_proved.append(&mut ground.not_proved);
+    let plan = |exclusion: &Exclusion<'_>| restore::plan(&stored, &items, &exclusion.chosen(), Without::default(), 1);
+    let cluster = Cluster::prepare(job, server, located, &plan(&exclusion)).await?;
+    report.not_proved.extend(cluster.not_proved.iter().cloned());
 
     job.observer.phase("restoring into the throwaway server");
-    if let Err(error) = refill(job, located, &stored, &plan, &ground, major).await {
+    let mut ground = cluster.ground(&items, manifest).await?;
+    let mut attempts = 1;
+    let refilled = loop {
+        let refill = Refill {
+            job,
+            stored: &stored,
+            located,
+            items: &items,
+            plan: &plan(&exclusion),
+            major,
+        };
+        match refill.run(&cluster, &ground).await {
+            Ok(()) => break Ok(()),
+            Err(Ended::Failed(error)) => break Err(error),
+            Err(Ended::Refused(entries)) => {
+                // Without them, from the beginning: what was made already may look at them.
+                if attempts == ATTEMPTS || !entries.iter().any(|(id, _)| exclusion.knows(*id)) {
+                    return Err(proves_nothing(&entries));
+                }
+                for (id, why) in &entries {
+                    exclusion.leave_out(*id, why);
+                }
+                attempts += 1;
+                ground = cluster.ground_again(ground, &items, manifest).await?;
+            }
+        }
+    };
+    let excluded = exclusion.excluded();
+    report.not_proved.extend(exclusion.not_proved.iter().cloned());
+    report.not_proved.extend(ground.not_proved.iter().cloned());
+    if let Err(error) = refilled {
         return match error.code() {
             Code::RestoreErr | Code::Integrity => {
                 let what = format!("it does not restore: {}", error.message());
@@ -134,10 +189,10 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
         };
     }
     job.observer.phase("dumping it again");
-    let again = dump(job, &ground).await?;
+    let again = dump(job, cluster.reader(&ground, &items)).await?;
     job.observer.phase("comparing");
-    compare_data(located, &stored, &again, &excluded, &mut report).await?;
-    let comparison = definitions::compare(&items, &excluded, &again.items);
+    compare_data(located, &stored, &again, excluded, &mut report).await?;
+    let comparison = definitions::compare(&items, excluded, &again.items, cluster.superusers_name());
     report.sequences = comparison.sequences;
     report.definitions = comparison.equal;
     let comparable = manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
@@ -161,97 +216,6 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
     Ok(report)
 }
 
-/// A database in the throwaway server, with the roles that the backup speaks of.
-struct Ground {
-    session: Session,
-    not_proved: Vec<LeftOut>,
-}
-
-impl Ground {
-    async fn make(job: &Job<'_>, cluster: &Session, located: &Located, items: &[Item], plan: &Plan) -> Result<Self> {
-        let mut not_proved = Vec::new();
-        let manifest = &located.manifest;
-        match manifest.missing.get(role::GLOBALS) {
-            Some(why) => not_proved.push(LeftOut {
-                what: "roles".into(),
-                why: format!("the backup holds none: {why}"),
-            }),
-            None => {
-                let sql = restore::globals::read(&*located.store, manifest).await?;
-                for note in restore::globals::apply(cluster, &sql, Scope::WithoutTablespaces).await? {
-                    not_proved.push(LeftOut {
-                        what: "roles".into(),
-                        why: note,
-                    });
-                }
-            }
-        }
-        let there = cluster.survey_target().await?.roles;
-        for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
-            cluster.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
-        }
-        let name = manifest.database.as_str();
-        let name = if matches!(name, "postgres" | "template0" | "template1") {
-            "drilled"
-        } else {
-            name
-        };
-        let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
-        if let Err(error) = cluster.execute(&creation).await {
-            not_proved.push(LeftOut {
-                what: "the database's locale".into(),
-                why: error.message(),
-            });
-            let plain = format!(
-                "CREATE DATABASE {} WITH TEMPLATE = template0 ENCODING = {} LOCALE = 'C'",
-                identifier(name),
-                identifier(&manifest.server.encoding)
-            );
-            cluster.execute(&plain).await?;
-        }
-        let mut info = cluster.info().clone();
-        info.dbname = Some(name.to_owned());
-        info.params.remove("client_encoding");
-        Ok(Self {
-            session: Session::connect(&info, &job.settings.postgres).await?,
-            not_proved,
-        })
-    }
-}
-
-/// The restore proper, which holds every block against the manifest as it passes.
-async fn refill(
-    job: &Job<'_>,
-    located: &Located,
-    stored: &Arc<StoredArchive>,
-    plan: &Plan,
-    ground: &Ground,
-    major: u32,
-) -> Result<()> {
-    let settings = &job.settings.postgres;
-    let version = (stored.head.version.major, stored.head.version.minor);
-    let program = RestoreProgram::find(version, major, settings).await?;
-    let folder = PrivateFolder::watched(&settings.temp)?;
-    let loader = Loader {
-        store: &located.store,
-        archive: stored,
-        program: &program,
-        info: ground.session.info(),
-        passfile: None,
-        settings,
-        folder: &folder,
-        no_owner: false,
-        no_privileges: false,
-        no_tablespaces: true,
-        stop: job.stop,
-        observer: job.observer,
-    };
-    let jobs = job.settings.jobs.max(job.settings.threads);
-    loader.definitions(&plan.before, false).await?;
-    loader.data(plan, jobs, &Mutex::default()).await?;
-    loader.finish("after", &plan.after, jobs).await
-}
-
 /// What a second dump gives.
 struct Again {
     head: Head,
@@ -259,15 +223,15 @@ struct Again {
     found: Vec<Gathered>,
 }
 
-async fn dump(job: &Job<'_>, ground: &Ground) -> Result<Again> {
+async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<Again> {
     let settings = &job.settings.postgres;
-    let session = &ground.session;
+    let session = Session::connect_to_our_own(&reader.info, settings).await?;
     let programs = Programs::find(session.server().major, settings).await?;
     let snapshot = session.export_snapshot().await?;
     let mut dump = Dump::start(&DumpOrder {
         programs: &programs,
         info: session.info(),
-        passfile: None,
+        passfile: Some(reader.passfile),
         snapshot: &snapshot.id,
         contents: Contents::Whole(Format::Custom),
         lock_wait: settings.lock_wait,
@@ -437,31 +401,59 @@ async fn unordered(located: &Located, stored: &Arc<StoredArchive>, blocks: &[usi
     Ok(sum)
 }
 
+/// What stood in the way at the last.
+fn proves_nothing(entries: &[(i64, String)]) -> Error {
+    let why = entries.first().map_or("", |(_, why)| why);
+    report::nothing_proved(why)
+}
+
 /// A plain dump proves no more than that it runs: the manifest says nothing of its tables.
-async fn script(job: &Job<'_>, located: &Located, ground: &Ground, report: &mut DrillReport) -> Result<()> {
+async fn script(job: &Job<'_>, located: &Located, cluster: &Cluster<'_>, report: &mut DrillReport) -> Result<()> {
     job.observer.phase("running the script in the throwaway server");
     let settings = &job.settings.postgres;
-    let psql = Psql::find(ground.session.server().major, settings).await?;
-    let place = restore::script::Place {
-        psql: &psql,
-        info: ground.session.info(),
-        passfile: None,
-        settings,
-        stop: job.stop,
-        observer: job.observer,
-    };
+    let manifest = &located.manifest;
     report.not_proved.push(LeftOut {
         what: "rows".into(),
         why: "a plain dump's manifest says nothing of its tables".into(),
     });
-    match restore::script::run(&place, &located.store, &located.manifest).await {
-        Ok(()) => Ok(()),
-        Err(error) if matches!(error.code(), Code::RestoreErr | Code::Integrity) => {
-            let file = located.manifest.files.get(role::SQL).map_or("", |file| &file.name);
-            let what = format!("it does not run: {}", error.message());
-            report.problems.push(Finding::of_file(file, what));
+    let checked = match restore::script::check(&located.store, manifest, job.observer).await {
+        Ok(checked) => Arc::new(checked),
+        Err(error) => return does_not_run(error, manifest, report),
+    };
+    let ground = cluster.ground(&[], manifest).await?;
+    let psql = Psql::find(ground.session.server().major, settings).await?;
+    cluster.open_for_script(&ground).await?;
+    let way = cluster.loader(&ground);
+    let place = restore::script::Place {
+        psql: &psql,
+        info: &way.info,
+        passfile: Some(way.passfile),
+        settings,
+        stop: job.stop,
+        observer: job.observer,
+    };
+    report.not_proved.extend(ground.not_proved.iter().cloned());
+    match restore::script::run(&place, &checked)
+        .await
+        .map_err(|failed| failed.error)
+    {
+        Ok(()) => {
+            report.ran = true;
             Ok(())
         }
-        Err(error) => Err(error),
+        // It is one transaction: nothing of it is there.
+        Err(error) if is_refusal(&error) => Err(report::nothing_proved(&refused(&error))),
+        Err(error) => does_not_run(error, manifest, report),
     }
+}
+
+/// The script is at fault, unless the error says that something else is.
+fn does_not_run(error: Error, manifest: &Manifest, report: &mut DrillReport) -> Result<()> {
+    if !matches!(error.code(), Code::RestoreErr | Code::Integrity) {
+        return Err(error);
+    }
+    let file = manifest.files.get(role::SQL).map_or("", |file| &file.name);
+    let what = format!("it does not run: {}", error.message());
+    report.problems.push(Finding::of_file(file, what));
+    Ok(())
 }

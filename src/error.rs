@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::plain;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, as something that a reader can act on. The names and exit codes are a
@@ -24,6 +26,7 @@ pub enum Code {
     Integrity,
     RestoreErr,
     NotFound,
+    Signature,
     Deadline,
     Busy,
     Interrupted(Signal),
@@ -99,6 +102,11 @@ impl Code {
             ),
             Code::RestoreErr => ("RESTORE_ERR", 41, "see the message for the target's state"),
             Code::NotFound => ("NOT_FOUND", 42, "use an exact id of a backup in the store"),
+            Code::Signature => (
+                "SIGNATURE",
+                47,
+                "use only what a key of BACKUP_VERIFY_KEYS has signed; find out who put the rest into the store",
+            ),
             Code::Deadline => (
                 "DEADLINE",
                 50,
@@ -170,7 +178,7 @@ impl Error {
     /// Replaces the code's general hint by one that fits the case.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(plain::line(&hint.into()));
         self
     }
 
@@ -184,6 +192,12 @@ impl Error {
     #[must_use]
     pub fn also(mut self, second: Error) -> Self {
         self.also.push(second);
+        self
+    }
+
+    /// The same failure, of another kind.
+    pub fn with_code(mut self, code: Code) -> Self {
+        self.code = code;
         self
     }
 
@@ -201,7 +215,7 @@ impl Error {
     }
 
     /// The whole story in one line: what failed, each cause below it, and what the clean-up
-    /// could not do.
+    /// could not do. Whatever names and servers' messages are in it, it cannot steer a terminal.
     pub fn message(&self) -> String {
         let mut text = self.what.clone();
         let mut cause = self.source.as_deref().map(|source| source as &dyn StdError);
@@ -218,7 +232,7 @@ impl Error {
             text.push_str("; and then: ");
             text.push_str(&second.message());
         }
-        text.replace(['\r', '\n'], " ")
+        plain::line(&text)
     }
 }
 

@@ -16,12 +16,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
 use tracing::Instrument;
 
 use crate::app::App;
 use crate::command::Command;
 use crate::error::{Error, Result};
+use crate::plain;
 use crate::progress::{LogLine, Observer};
 use crate::report::{ErrorReport, Report};
 use crate::settings::{Input, Log, LogFormat, Settings};
@@ -66,7 +68,7 @@ pub async fn run(process: Process) -> Result<()> {
             json: true,
             ..Input::default()
         },
-        app: OnceCell::new(),
+        app: Mutex::default(),
     });
     // The error is told again, to the event that meets it.
     if let Err(error) = function.app().await {
@@ -80,7 +82,7 @@ pub async fn run(process: Process) -> Result<()> {
             match outcome(result) {
                 Ok(report) => {
                     span.in_scope(|| log_success(&report));
-                    serde_json::to_value(&report).map_err(|error| {
+                    response(&report).map_err(|error| {
                         let error = Error::internal("the report is not JSON").source(error);
                         diagnostic(&ErrorReport::from(&error))
                     })
@@ -97,32 +99,69 @@ pub async fn run(process: Process) -> Result<()> {
         .map_err(|error| Error::internal("Lambda's runtime interface failed").source(error))
 }
 
+/// Whoever asks for it may show it on a terminal.
+fn response(report: &Report) -> serde_json::Result<Box<RawValue>> {
+    RawValue::from_string(plain::json(&serde_json::to_string(report)?))
+}
+
 struct Function {
     input: Input,
-    app: OnceCell<App>,
+    /// Kept from event to event.
+    app: Mutex<Option<Arc<App>>>,
 }
 
 impl Function {
-    async fn app(&self) -> Result<&App> {
-        self.app
-            .get_or_try_init(|| async {
-                let settings = Settings::load(&self.input).inspect_err(|_| {
-                    // The wrong settings cannot say how to log; Lambda's defaults do.
-                    let _ = telemetry::start(&default_log(), telemetry::stderr);
-                })?;
-                telemetry::start(&settings.log, telemetry::stderr)?;
-                for note in &settings.notes {
-                    tracing::info!("{note}");
-                }
-                check_memory(&self.input.env)?;
-                App::new(settings).await
-            })
-            .await
+    async fn app(&self) -> Result<Arc<App>> {
+        let mut kept = self.app.lock().await;
+        if let Some(app) = &*kept {
+            return Ok(app.clone());
+        }
+        let settings = Settings::load(&self.input).inspect_err(|_| {
+            // The wrong settings cannot say how to log; Lambda's defaults do.
+            let _ = telemetry::start(&default_log(), telemetry::stderr);
+        })?;
+        telemetry::start(&settings.log, telemetry::stderr)?;
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        for note in &settings.notes {
+            tracing::info!("{note}");
+        }
+        check_memory(&self.input.env)?;
+        let app = Arc::new(App::new(settings).await?);
+        *kept = Some(app.clone());
+        Ok(app)
+    }
+
+    /// What carries the command out, where an event may ask for that.
+    async fn app_for(&self, command: &mut Command) -> Result<Arc<App>> {
+        let app = self.app().await?;
+        match command {
+            Command::Restore(_) if !app.allows_restore() => Err(Error::config(
+                "this function takes no restore events: BACKUP_ALLOW_RESTORE is not true",
+            )
+            .hint("restore with the command line; or set BACKUP_ALLOW_RESTORE=true and BACKUP_TARGET_SECRET_ID")),
+            Command::Verify(request) if request.drill && !app.allows_drill() => Err(Error::config(
+                "this function takes no drills, which run functions of the database: BACKUP_ALLOW_DRILL is false",
+            )
+            .hint(
+                "send the event to the function that drills and may not read the database's secret (the output \
+                 DrillFunction of the template, drill_function_name of the Terraform module); or set \
+                 BACKUP_ALLOW_DRILL=true",
+            )),
+            Command::Verify(request) if request.drill => {
+                // The next event gets another, with the passwords.
+                *self.app.lock().await = None;
+                request.database = request.database.take().or_else(|| app.source_database());
+                app.without_passwords().await.map(Arc::new)
+            }
+            _ => Ok(app),
+        }
     }
 
     async fn handle(self: Arc<Self>, event: LambdaEvent<Value>) -> Result<Report> {
         let (payload, context) = event.into_parts();
-        let command = parse_event(&payload, &context.request_id)?;
+        let mut command = parse_event(&payload, &context.request_id)?;
         let now = Timestamp::now();
         let left = left_until(context.deadline, now);
         let stop = Stop::before(now + (left - margin(left)));
@@ -131,14 +170,7 @@ impl Function {
         let watching = observer.clone();
         // A task of its own, so that a panic becomes an error with its code.
         let work = async move {
-            let app = self.app().await?;
-            if matches!(command, Command::Restore(_)) && !app.allows_restore() {
-                return Err(
-                    Error::config("this function takes no restore events: BACKUP_ALLOW_RESTORE is not true").hint(
-                        "restore with the command line; or set BACKUP_ALLOW_RESTORE=true and BACKUP_TARGET_SECRET_ID",
-                    ),
-                );
-            }
+            let app = self.app_for(&mut command).await?;
             app.run(command, stop, watching).await
         };
         let result = tokio::spawn(work.in_current_span()).await;
@@ -207,6 +239,7 @@ fn log_success(report: &Report) {
             bytes_read = report.bytes_read,
             bytes_stored = report.bytes_stored,
             duration_seconds = report.duration_seconds,
+            manifest_sha256 = report.manifest_sha256.as_deref().unwrap_or_default(),
             warnings = report.warnings.len(),
             "the backup is stored"
         ),
@@ -234,6 +267,24 @@ fn diagnostic(failed: &ErrorReport) -> Diagnostic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handover::HandoverReport;
+
+    #[test]
+    fn an_answer_cannot_steer_the_terminal_on_which_it_is_shown_and_says_the_same() {
+        let report = Report::HandedOver(HandoverReport {
+            status: "handed_over",
+            task: "a\u{9b}2J".into(),
+            cluster: "b\u{202e}\n".into(),
+            reason: "c".into(),
+        });
+        let told = response(&report).unwrap();
+        assert!(!told.get().chars().any(plain::steers), "{told}");
+        let back: Value = serde_json::from_str(told.get()).unwrap();
+        assert_eq!(
+            (back["task"].as_str(), back["cluster"].as_str()),
+            (Some("a\u{9b}2J"), Some("b\u{202e}\n"))
+        );
+    }
 
     #[test]
     fn the_margin_is_ten_seconds_but_a_fifth_of_a_short_run() {

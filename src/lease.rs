@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::backup_id::{BackupId, lease_key};
+use crate::backup_id::{BackupId, SKEW, lease_key};
 use crate::error::{Code, Error, Result};
 use crate::settings::Clock;
 use crate::store::{Condition, ObjectInfo, Put, Store, Version};
@@ -141,7 +141,10 @@ impl Lease {
         let key = lease_key(database);
         let run = random_run();
         for _ in 0..ATTEMPTS {
-            let there = store.get(&key).await?;
+            let there = store
+                .get(&key)
+                .await
+                .map_err(|error| in_its_place(&key, store.url(), error))?;
             let (condition, previous) = match there {
                 None => (Condition::Absent, None),
                 Some(object) => {
@@ -156,7 +159,7 @@ impl Lease {
                         });
                     }
                     if !body.released && clock() < body.expires_at {
-                        return Err(busy(database, &body));
+                        return Err(busy(database, &body, clock()));
                     }
                     (Condition::Unchanged(object.version), Some(body))
                 }
@@ -414,7 +417,7 @@ impl From<Body> for Previous {
     }
 }
 
-fn busy(database: &str, body: &Body) -> Error {
+fn busy(database: &str, body: &Body, now: Timestamp) -> Error {
     let Body {
         holder: Holder { host, pid },
         acquired_at,
@@ -425,6 +428,15 @@ fn busy(database: &str, body: &Body) -> Error {
         Some(id) => format!(", making {id}"),
         None => String::new(),
     };
+    let hint = if acquired_at.duration_since(now) > SKEW {
+        format!(
+            "that host's clock was wrong, or is ours: set them right; when no backup of this database is running, \
+             remove {}",
+            lease_key(database)
+        )
+    } else {
+        format!("wait until that run has ended; if it died, its lease ends by itself at {expires_at}")
+    };
     Error::new(
         Code::Busy,
         format!(
@@ -432,12 +444,18 @@ fn busy(database: &str, body: &Body) -> Error {
              since {acquired_at}, until {expires_at} if not renewed"
         ),
     )
-    .hint(format!(
-        "wait until that run has ended; if it died, its lease ends by itself at {expires_at}"
-    ))
+    .hint(hint)
 }
 
-fn not_a_lease(key: &str, store: &str, error: serde_json::Error) -> Error {
+/// What lies where the lease should be is no file, or absurdly long.
+fn in_its_place(key: &str, store: &str, error: Error) -> Error {
+    match error.code() {
+        Code::Integrity => not_a_lease(key, store, error),
+        _ => error,
+    }
+}
+
+fn not_a_lease(key: &str, store: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::new(Code::Busy, format!("{key} in {store} is not a lease of pgstow's"))
         .hint("make sure that no backup of this database is running, then remove that object")
         .source(error)

@@ -135,8 +135,8 @@ async fn sweep(
             ));
             break;
         }
-        match is_pending(store, &file.key).await {
-            // An earlier run has seen to it; the bucket will expire it.
+        match expires(store, &file.key).await {
+            // An earlier run has seen to it, or it had a manifest once: the bucket will expire it.
             Ok(true) => {}
             Ok(false) => {
                 let result = store.discard(&file.key).await;
@@ -226,12 +226,14 @@ fn is_abandoned(
     }
 }
 
-async fn is_pending(store: &dyn Store, key: &str) -> Result<bool> {
+/// Whether it bears a tag that some rule expires. From a tier it is not tagged `pending`: the bucket's
+/// policy refuses that to all, since it is what a thief would do.
+async fn expires(store: &dyn Store, key: &str) -> Result<bool> {
     let Some(lifecycle) = store.lifecycle() else {
         return Ok(false);
     };
     let tags = lifecycle.tags(key).await?;
-    Ok(tags.is_some_and(|tags| Tag::of(&tags) == Some(Tag::Pending)))
+    Ok(tags.is_some_and(|tags| matches!(Tag::of(&tags), Some(Tag::Pending | Tag::Tier(_)))))
 }
 
 #[cfg(test)]

@@ -6,18 +6,25 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::backup_id::age;
 use crate::catalog::{Overview, overviews, reachable_folders};
 use crate::error::{Error, Result};
+use crate::signature::Trust;
 use crate::store::Store;
 use crate::verification::Outcome;
 
 pub use report::{Entry, ListReport, Problem, Proof};
 
 /// Asks the primary; if it cannot be read, the next store, and says so.
-pub async fn run(stores: &[Arc<dyn Store>], database: Option<&str>, now: Timestamp) -> Result<ListReport> {
+pub async fn run(
+    stores: &[Arc<dyn Store>],
+    database: Option<&str>,
+    trust: &Trust,
+    now: Timestamp,
+) -> Result<ListReport> {
     let mut failed: Vec<Error> = Vec::new();
     for store in stores {
-        match read(&**store, database).await {
+        match read(&**store, database, trust).await {
             Ok(found) => return Ok(tell(store.url(), &found, &failed, now)),
             Err(error) => failed.push(error),
         }
@@ -27,9 +34,9 @@ pub async fn run(stores: &[Arc<dyn Store>], database: Option<&str>, now: Timesta
     Err(failed.fold(first, Error::also))
 }
 
-async fn read(store: &dyn Store, database: Option<&str>) -> Result<Vec<Overview>> {
+async fn read(store: &dyn Store, database: Option<&str>, trust: &Trust) -> Result<Vec<Overview>> {
     let listed = reachable_folders(store, database).await?;
-    overviews(store, listed).await
+    overviews(store, listed, trust).await
 }
 
 fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> ListReport {
@@ -54,8 +61,12 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
         if !overview.lacks.is_empty() {
             problem(format!("lacks {}", overview.lacks.join(", ")));
         }
-        if let Some(why) = &overview.unverifiable {
+        overview.forgery().into_iter().for_each(&mut problem);
+        for why in [&overview.unverifiable, &overview.doubtful].into_iter().flatten() {
             problem(why.clone());
+        }
+        if overview.is_ahead(now) {
+            problem("is dated in the future: a clock was wrong when it was made, or somebody made it up".to_owned());
         }
         report.backups.extend(entry(overview, now));
     }
@@ -67,7 +78,7 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
     let proof = |outcome: &Outcome| Proof {
         status: outcome.status,
         at: outcome.at,
-        age_seconds: now.duration_since(outcome.at).as_secs(),
+        age_seconds: age(outcome.at, now),
     };
     let verification = overview.verification.as_ref();
     Some(Entry {
@@ -76,7 +87,7 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         kind: figures.kind,
         timestamp: figures.timestamp,
         finished_at: figures.finished_at,
-        age_seconds: now.duration_since(figures.timestamp).as_secs(),
+        age_seconds: age(figures.id.timestamp(), now),
         duration_seconds: figures.seconds(),
         bytes: overview.listed.bytes(),
         tables: figures.tables.count,
@@ -87,6 +98,7 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         server_version: figures.server.version.clone(),
         complete: overview.lacks.is_empty(),
         lacks: overview.lacks.clone(),
+        signature: overview.signature.clone(),
         verified: verification.and_then(|one| one.verify.as_ref()).map(proof),
         drilled: verification.and_then(|one| one.drill.as_ref()).map(proof),
     })

@@ -3,11 +3,13 @@ use std::process::ExitCode;
 use std::{collections::BTreeMap, io};
 
 use pgstow::error::{Error, Result};
-use pgstow::{cli, lambda, memory};
+use pgstow::{cli, confinement, lambda, memory};
 
 /// The only place that touches the process: its arguments, environment and folder.
 fn main() -> ExitCode {
+    confinement::keep_to_ourselves();
     give_large_buffers_back();
+    let_writes_fail();
     // Bytes that are not UTF-8 become U+FFFD, so that a setting is refused rather than not seen.
     let env: BTreeMap<String, String> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
@@ -36,6 +38,16 @@ fn give_large_buffers_back() {
 
 #[cfg(not(target_env = "gnu"))]
 fn give_large_buffers_back() {}
+
+/// At the limit of a file's length (ulimit -f) a write is to fail, as on a full disk, and not to end us.
+/// Our children inherit it.
+fn let_writes_fail() {
+    // SAFETY: it sets what becomes of a signal, and no other thread is there yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
 
 fn start(env: BTreeMap<String, String>) -> Result<u8> {
     let working_dir = std::env::current_dir()

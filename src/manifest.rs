@@ -2,6 +2,7 @@
 //! does; everything that a restore or a proof needs to know stands in it.
 
 mod blocks;
+mod bounded;
 mod figures;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub use figures::{Figures, Tally};
 
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;
+/// Of a file, in bytes, on every file system.
+const LONGEST_NAME: usize = 255;
 
 /// The keys of [`Manifest::files`]. A backup has either a dump or a script.
 pub mod role {
@@ -55,10 +58,16 @@ pub struct Manifest {
     pub snapshot: Snapshot,
     pub tier: Tier,
     /// `null`: not encrypted.
+    #[serde(default, deserialize_with = "bounded::option")]
     pub encryption: Option<serde_json::Value>,
+    #[serde(deserialize_with = "bounded::few")]
     pub files: BTreeMap<String, FileRecord>,
     /// What should have been saved beside the data and could not be, by role, and why.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::few",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub missing: BTreeMap<String, String>,
     #[serde(default)]
     pub tables: Vec<TableRecord>,
@@ -71,10 +80,10 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_checksum: Option<StoreChecksum>,
     /// Sizes, durations, host, rates.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::map")]
     pub metadata: BTreeMap<String, serde_json::Value>,
     /// By role, `sha256:` and hex digits: [`checksums`] of `files`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::few")]
     pub checksums: BTreeMap<String, String>,
 }
 
@@ -128,6 +137,7 @@ pub struct Snapshot {
     pub lsn: Option<String>,
     pub xmin: u64,
     pub xmax: u64,
+    #[serde(deserialize_with = "bounded::list")]
     pub xip: Vec<u64>,
 }
 
@@ -152,15 +162,18 @@ pub struct Summary {
     pub tier: Tier,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
+    #[serde(deserialize_with = "bounded::few")]
     pub files: BTreeMap<String, FileRecord>,
     /// Sizes, durations, host, rates.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::map")]
     pub metadata: BTreeMap<String, serde_json::Value>,
 }
 
 /// Why a manifest cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
+    #[error("{0}")]
+    Unreadable(String),
     #[error("manifest.json is not JSON: {0}")]
     NotJson(String),
     #[error("manifest.json has schema {0}, this pgstow reads up to {SCHEMA}: a newer pgstow made this backup")]
@@ -261,7 +274,9 @@ fn check(folder: &BackupId, claimed: &BackupId, files: &BTreeMap<String, FileRec
     }
     // These names become keys and paths: one that climbs out of the folder must go no further.
     for file in files.values() {
-        let climbs = matches!(file.name.as_str(), "" | "." | "..") || file.name.contains(['/', '\\', '\0']);
+        let climbs = matches!(file.name.as_str(), "" | "." | "..")
+            || file.name.contains(['/', '\\', '\0'])
+            || file.name.len() > LONGEST_NAME;
         if climbs {
             return Err(Broken::FileName(file.name.clone()));
         }

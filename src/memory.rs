@@ -9,7 +9,9 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
+
+use rustix::process::{Resource, getrlimit};
 
 use crate::compress::PIECE;
 
@@ -85,19 +87,48 @@ pub fn usual(task: Option<u64>, workers: usize) -> u64 {
     task.map_or(useful, |task| useful.min(task / 4))
 }
 
-/// The memory of this task: what Lambda says, what the control group allows, what the machine has.
+/// The memory of this task: what Lambda says, what its control group and those above it allow, what the
+/// process may have, what the machine has.
 pub fn of_this_task(env: &BTreeMap<String, String>) -> Option<u64> {
     if let Some(size) = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") {
         return size.parse::<u64>().ok().map(|mib| mib * MIB);
     }
     let machine = rustix::system::sysinfo();
     let machine = machine.totalram * u64::from(machine.mem_unit.max(1));
-    let limits = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    let limit = limits.iter().filter_map(|path| limit(Path::new(path))).min();
-    Some(limit.map_or(machine, |limit| limit.min(machine)))
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = [Resource::As, Resource::Data].map(|limit| getrlimit(limit).current);
+    let limits = of_groups(&groups, Path::new("/sys/fs/cgroup"));
+    limits.chain(own.into_iter().flatten()).chain([machine]).min()
+}
+
+/// What the control groups allow that `/proc/self/cgroup` names, each with all that it lies in: the
+/// closest limit need not be the narrowest. In a container the names may be the host's, and what is
+/// mounted begins with its own.
+fn of_groups<'a>(groups: &'a str, root: &'a Path) -> impl Iterator<Item = u64> + 'a {
+    let named = groups.lines().filter_map(move |line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        // No name of a controller: the newer hierarchy, which has them all.
+        let (tree, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"),
+            names if names.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        let below = Path::new(path).strip_prefix("/").ok()?;
+        // A group outside of what is mounted here.
+        let below = if below.components().all(|part| matches!(part, Component::Normal(_))) {
+            below
+        } else {
+            Path::new("")
+        };
+        Some(
+            below
+                .ancestors()
+                .map(|group| tree.join(group).join(file))
+                .collect::<Vec<_>>(),
+        )
+    });
+    named.flatten().filter_map(|path| limit(&path))
 }
 
 /// `max`, or a number so large that it means the same.
@@ -138,6 +169,39 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_narrowest_limit_of_the_own_groups_counts_and_no_others() {
+        let root = tempfile::tempdir().unwrap();
+        let say = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        say("memory.max", "max\n");
+        say("a.slice/memory.max", "300\n");
+        say("a.slice/b.service/memory.max", "500\n");
+        say("other/memory.max", "7\n");
+        say("memory/docker/x/memory.limit_in_bytes", "200\n");
+        let least = |groups: &str| of_groups(groups, root.path()).min();
+        assert_eq!(least("0::/a.slice/b.service\n"), Some(300));
+        assert_eq!(least("12:cpu,cpuacct:/other\n3:memory:/docker/x\n0::/\n"), Some(200));
+        assert_eq!(least("0::/../../elsewhere\n"), None);
+        assert_eq!(least("0::/gone/away\nnonsense\n"), None);
+        assert_eq!(least(""), None);
+    }
+
+    #[test]
+    fn many_cores_take_no_more_than_the_task_has() {
+        for task in [128 * MIB, 512 * MIB, 2 << 30, 64 << 30] {
+            let memory = usual(Some(task), 64);
+            assert!(memory <= task / 4, "{task}");
+            let fits = (1..=64)
+                .rev()
+                .find(|threads| demand(1, *threads, 1).shares(memory).is_some());
+            assert!(fits.is_some() || task < 160 * MIB, "{task}");
         }
     }
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use assembly::BlockPlace;
-pub use fanout::Copy;
+pub use fanout::{COPYS_PATIENCE, Copy, within};
 
 use crate::archive::{ArchiveError, BlockDigest, BlockSink, Head, SealedRange};
 use crate::compress::Codec;

@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::store::temporary::io_error;
 
 pub(crate) use tether::{Tether, Watchdog};
 
@@ -36,11 +37,7 @@ pub struct PrivateFolder {
 impl PrivateFolder {
     /// A new folder below `temp`, of mode 0700.
     pub fn create(temp: &Path) -> Result<PrivateFolder> {
-        let failed = |error: std::io::Error| {
-            Error::internal(format!("cannot make a private folder below {}", temp.display()))
-                .source(error)
-                .hint("point TMPDIR at a folder that this user may write to")
-        };
+        let failed = |error| temp_error("make a private folder in TMPDIR,", temp, error);
         for _ in 0..ATTEMPTS {
             let path = temp.join(folder_name().map_err(failed)?);
             DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
@@ -84,9 +81,39 @@ impl PrivateFolder {
         let path = self.path.join(name);
         create_file(&path)
             .and_then(|mut file| file.write_all(bytes))
-            .map_err(|error| Error::internal(format!("cannot write {}", path.display())).source(error))?;
+            .map_err(|error| temp_error("write into TMPDIR,", &path, error))?;
         Ok(path)
     }
+
+    /// Makes sure that the disk has room for so much more, before anything is done that cannot be undone.
+    pub fn make_room(&self, bytes: u64) -> Result<()> {
+        let path = self.path.join("room");
+        let made = create_file(&path).and_then(|file| {
+            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
+                // Not every file system can promise. The writing itself will tell.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+                promised => promised.map_err(std::io::Error::from),
+            }
+        });
+        let _ = fs::remove_file(&path);
+        made.map_err(|error| temp_error("reserve room in TMPDIR,", &self.path, error))
+    }
+}
+
+/// What went wrong below TMPDIR, which is the system's matter and not the store's.
+fn temp_error(what: &str, path: &Path, error: std::io::Error) -> Error {
+    let error = io_error(what, path, error);
+    let code = match error.code() {
+        Code::Store => Code::Internal,
+        code => code,
+    };
+    let hint = match code {
+        Code::Enospc => "free space on the disk of TMPDIR, or point TMPDIR at another",
+        Code::Eacces => "point TMPDIR at a folder that this user may write to",
+        Code::Enoent => "make the folder that TMPDIR names, or point TMPDIR at one that is there",
+        _ => "look at the disk of TMPDIR, or point TMPDIR at another",
+    };
+    error.with_code(code).hint(hint)
 }
 
 impl Drop for PrivateFolder {
@@ -115,9 +142,13 @@ fn create_file(path: &Path) -> std::io::Result<File> {
 }
 
 fn folder_name() -> std::io::Result<String> {
+    Ok(format!("pgstow-{}-{}", std::process::id(), hex::encode(random()?)))
+}
+
+fn random() -> std::io::Result<[u8; 8]> {
     let mut random = [0u8; 8];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
-    Ok(format!("pgstow-{}-{}", std::process::id(), hex::encode(random)))
+    Ok(random)
 }
 
 fn is_folder_name(name: &str) -> bool {
@@ -140,7 +171,7 @@ fn remove(path: &Path) {
 /// Removes the private folders below `temp` whose owners have died, and says how many. Only
 /// folders of this user, named by us, whose lock nobody holds; links are not followed.
 pub fn sweep_stale(temp: &Path) -> Result<usize> {
-    let failed = |error: std::io::Error| Error::internal(format!("cannot look into {}", temp.display())).source(error);
+    let failed = |error| temp_error("look into TMPDIR,", temp, error);
     let parent = rustix::fs::openat(
         CWD,
         temp,
@@ -187,32 +218,60 @@ fn sweep_one(parent: &OwnedFd, name: &str) -> rustix::io::Result<bool> {
 
 /// The lock goes last, so that a clean-up that is cut short can be finished by a sweep.
 fn empty(folder: &OwnedFd) -> rustix::io::Result<()> {
-    remove_content(folder, Some(LOCK), 0)?;
+    // What was too deep comes up, and is a pass of its own.
+    while remove_content(folder, Place { folder, depth: 0 })? {}
     absent_is_fine(rustix::fs::unlinkat(folder, LOCK, AtFlags::empty()))
 }
 
-/// Somebody else (a server that is ending, its watchdog) may be removing the same files.
-fn remove_content(folder: &OwnedFd, keep: Option<&str>, depth: usize) -> rustix::io::Result<()> {
-    if depth > DEEPEST {
-        return Err(Errno::LOOP);
-    }
+/// Where a removal is: below which folder, and how far.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    folder: &'a OwnedFd,
+    depth: usize,
+}
+
+/// Somebody else (a server that is ending, its watchdog) may be removing the same files. Says whether folders
+/// were too deep to go into, and lie at the top now: a server's functions may have nested them, or closed them
+/// to us, so that they stay.
+fn remove_content(folder: &OwnedFd, place: Place<'_>) -> rustix::io::Result<bool> {
+    let mut came_up = false;
     for name in entries(folder)? {
-        if keep.is_some_and(|keep| keep.as_bytes() == name.to_bytes()) {
+        if place.depth == 0 && name.to_bytes() == LOCK.as_bytes() {
             continue;
         }
-        match rustix::fs::unlinkat(folder, &name, AtFlags::empty()) {
+        let removed = match rustix::fs::unlinkat(folder, &name, AtFlags::empty()) {
+            // Whose folder this is, may open it.
+            Err(Errno::ACCESS) => rustix::fs::fchmod(folder, Mode::RWXU)
+                .and_then(|()| rustix::fs::unlinkat(folder, &name, AtFlags::empty())),
+            removed => removed,
+        };
+        match removed {
             Ok(()) | Err(Errno::NOENT) => continue,
             Err(Errno::ISDIR) => {}
             Err(error) => return Err(error),
         }
-        match open_folder(folder, &name) {
-            Ok(inner) => remove_content(&inner, None, depth + 1)?,
+        if place.depth == DEEPEST {
+            let above = format!("deep-{}", hex::encode(random().map_err(|_| Errno::IO)?));
+            absent_is_fine(rustix::fs::renameat(folder, &name, place.folder, above))?;
+            came_up = true;
+            continue;
+        }
+        let inner = match open_folder(folder, &name) {
+            Err(Errno::ACCESS) => rustix::fs::chmodat(folder, &name, Mode::RWXU, AtFlags::empty())
+                .and_then(|()| open_folder(folder, &name)),
+            inner => inner,
+        };
+        match inner {
+            Ok(inner) => {
+                let depth = place.depth + 1;
+                came_up |= remove_content(&inner, Place { depth, ..place })?;
+            }
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(error),
         }
         absent_is_fine(rustix::fs::unlinkat(folder, &name, AtFlags::REMOVEDIR))?;
     }
-    Ok(())
+    Ok(came_up)
 }
 
 fn entries(folder: &OwnedFd) -> rustix::io::Result<Vec<std::ffi::CString>> {
@@ -285,6 +344,33 @@ mod tests {
         sweeps(1, "not even a lock");
         assert!(!dead.exists());
         assert!(living.path().join("passfile").exists());
+    }
+
+    #[test]
+    fn folders_that_are_nested_without_end_or_closed_to_us_go_as_well() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = PrivateFolder::create(temp.path()).unwrap();
+        let mut inner = open_folder(CWD, folder.path()).unwrap();
+        for _ in 0..500 {
+            fs::write(
+                format!("/proc/self/fd/{}/file", std::os::fd::AsRawFd::as_raw_fd(&inner)),
+                "x",
+            )
+            .unwrap();
+            rustix::fs::mkdirat(&inner, "n", Mode::RWXU).unwrap();
+            inner = open_folder(&inner, "n").unwrap();
+        }
+        // Nothing is closed to root, as whom this may run.
+        let closed = folder.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::write(closed.join("file"), "x").unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+        let unwritable = folder.path().join("unwritable");
+        fs::create_dir(&unwritable).unwrap();
+        fs::write(unwritable.join("file"), "x").unwrap();
+        fs::set_permissions(&unwritable, fs::Permissions::from_mode(0o500)).unwrap();
+        drop(folder);
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
     }
 
     #[test]

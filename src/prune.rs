@@ -17,8 +17,10 @@ use crate::lease::{self, Seen};
 use crate::report::ErrorReport;
 use crate::retention::{Candidate, Decision, State, Terms, plan};
 use crate::settings::Retention;
+use crate::signature::{Flaw, Standing, Trust};
 use crate::stop::Stop;
 use crate::store::{Store, Unfinished};
+use crate::verification::Verdict;
 
 pub use report::{Action, Outcome, PruneReport, Pruned, StorePrune};
 
@@ -28,6 +30,7 @@ pub async fn run(
     stores: &[Arc<dyn Store>],
     retention: &Retention,
     request: &PruneRequest,
+    trust: &Trust,
     now: Timestamp,
     stop: &Stop,
 ) -> Result<PruneReport> {
@@ -39,7 +42,7 @@ pub async fn run(
     };
     let mut report = PruneReport::new(request.dry_run);
     for store in stores {
-        let surveyed = stop.or_stop(survey(&**store, stores, request.database.as_deref(), now));
+        let surveyed = stop.or_stop(survey(&**store, stores, request.database.as_deref(), trust, now));
         let survey = match surveyed.await {
             Ok(survey) => survey,
             Err(error) if stop.reason().is_some() => return Err(report.stopped(&error)),
@@ -105,6 +108,7 @@ async fn survey(
     store: &dyn Store,
     stores: &[Arc<dyn Store>],
     database: Option<&str>,
+    trust: &Trust,
     now: Timestamp,
 ) -> Result<Survey> {
     let listed = reachable_folders(store, database).await?;
@@ -118,7 +122,8 @@ async fn survey(
         .filter(|one| one.has_manifest)
         .map(|one| one.id.clone())
         .collect();
-    let mut folders: Vec<Folder> = overviews(store, listed).await?.into_iter().map(finished).collect();
+    let seen = overviews(store, listed, trust).await?;
+    let mut folders: Vec<Folder> = seen.into_iter().map(finished).collect();
 
     let prefix = database.map_or(String::new(), database_folder);
     let mut unfinished: BTreeMap<BackupId, Vec<Unfinished>> = BTreeMap::new();
@@ -162,8 +167,22 @@ async fn survey(
 }
 
 fn finished(overview: Overview) -> Folder {
-    let verdict = overview.verdict();
+    let is_strangers = matches!(
+        overview.signature,
+        Some(Standing::Bad {
+            why: Flaw::Untrusted(_)
+        })
+    );
+    let verdict = match overview.signature {
+        // Never one of the good ones that stay; and where none is good, the newest stays. A signature
+        // by a stranger, or by a key that is trusted no more, says as little as none.
+        Some(Standing::Unsigned) => Verdict::Damaged,
+        Some(_) if is_strangers => Verdict::Damaged,
+        _ => overview.verdict(),
+    };
     let (state, named) = match overview.figures() {
+        // A forged manifest decides nothing.
+        _ if overview.forgery().is_some() && !is_strangers => (State::Unreadable, Vec::new()),
         None => (State::Unreadable, Vec::new()),
         Some(figures) => (
             State::Backup {

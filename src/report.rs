@@ -1,7 +1,8 @@
 //! What a command says when it has succeeded: one JSON document for programs, a few lines for
 //! people. Failures are [`crate::error::Error`]s.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -15,10 +16,12 @@ use crate::lease::Previous;
 use crate::leftovers::LeftOver;
 use crate::list::ListReport;
 use crate::manifest::{Algorithm, Compression, FileRecord, PgDump, Server, Snapshot};
+use crate::plain;
 use crate::prune::PruneReport;
 use crate::restore::RestoreReport;
 use crate::retention::Tier;
 use crate::settings::Trigger;
+use crate::signature::{KeyId, keygen::KeygenReport};
 use crate::status::StatusReport;
 use crate::verify::VerifyReport;
 
@@ -36,6 +39,7 @@ pub enum Report {
     Prune(PruneReport),
     Verify(VerifyReport),
     Restore(Box<RestoreReport>),
+    Keygen(KeygenReport),
 }
 
 impl Report {
@@ -50,12 +54,50 @@ impl Report {
         }
     }
 
+    /// The lines for people. Names that others have chosen stand in them as one line each, whatever is
+    /// in them: they cannot pass for a line of ours.
+    pub fn text(&self) -> String {
+        text(self)
+    }
+
     /// What it found, where that is a failure in its own right.
     pub fn error(&self) -> Option<&ErrorReport> {
         match self {
             Report::Verify(report) => report.error.as_ref(),
             _ => None,
         }
+    }
+}
+
+/// [`Report::text`], of a report of any kind.
+pub fn text<R: Serialize + fmt::Display>(report: &R) -> String {
+    let mut broken = BTreeSet::new();
+    collect_broken(&serde_json::to_value(report).unwrap_or_default(), &mut broken);
+    let mut broken: Vec<String> = broken.into_iter().collect();
+    // A name may be a part of a sentence that stands in the report too.
+    broken.sort_by_key(|text| Reverse(text.len()));
+    let mut text = report.to_string();
+    for one in &broken {
+        text = text.replace(one, &plain::line(one));
+    }
+    plain::lines(&text).trim_end().to_owned()
+}
+
+/// The texts of a report's document that are more than one line.
+fn collect_broken(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+    let mut see = |text: &str| {
+        if text.contains(['\n', '\r']) && !text.trim().is_empty() {
+            found.insert(text.to_owned());
+        }
+    };
+    match value {
+        serde_json::Value::String(text) => see(text),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect_broken(item, found)),
+        serde_json::Value::Object(fields) => {
+            fields.keys().for_each(|name| see(name));
+            fields.values().for_each(|field| collect_broken(field, found));
+        }
+        _ => {}
     }
 }
 
@@ -94,6 +136,12 @@ pub struct BackupReport {
     /// Files that should be there and are not, by role, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
+    /// The SHA-256 of the manifest in the primary store, for `--expect-manifest`: all other digests stand in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest_sha256: Option<String>,
+    /// The key that has signed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<KeyId>,
     pub stores: Vec<StoreReport>,
     /// The run that died while it held the lease, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +162,9 @@ pub struct StoreReport {
     pub url: String,
     pub primary: bool,
     pub holds_backup: bool,
+    /// Of its own manifest, which says how the store itself sums the archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
 }
@@ -173,6 +224,7 @@ impl fmt::Display for Report {
             Report::Prune(report) => report.fmt(f),
             Report::Verify(report) => report.fmt(f),
             Report::Restore(report) => report.fmt(f),
+            Report::Keygen(report) => report.fmt(f),
         }
     }
 }
@@ -208,6 +260,12 @@ impl fmt::Display for BackupReport {
         )?;
         if let (Some(pauses @ 1..), Some(seconds)) = (self.pauses, self.paused_seconds) {
             writeln!(f, "  paused {pauses} times, {seconds:.1} s in all, to spare the server")?;
+        }
+        if let Some(sha256) = &self.manifest_sha256 {
+            let signed = self
+                .signed_by
+                .map_or(String::new(), |key| format!(", signed by the key {key}"));
+            writeln!(f, "  manifest SHA-256 {sha256}{signed}")?;
         }
         for store in &self.stores {
             match &store.error {
@@ -272,5 +330,28 @@ pub fn human_span(seconds: i64) -> String {
         seconds @ ..7_200 => format!("{} min", seconds / 60),
         seconds @ ..172_800 => format!("{} h", seconds / 3_600),
         seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_several_lines_is_one_for_people() {
+        #[derive(Serialize)]
+        struct Told {
+            name: &'static str,
+        }
+        impl fmt::Display for Told {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "1 warning\n  {} was emptied\n", self.name)
+            }
+        }
+        let name = "x\n\nYour bucket is full\u{1b}[2J";
+        assert_eq!(
+            text(&Told { name }),
+            "1 warning\n  x  Your bucket is full\u{fffd}[2J was emptied"
+        );
     }
 }

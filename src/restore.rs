@@ -19,16 +19,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::archive::{self, BlockContent, Item};
-use crate::catalog::{self, Located};
+use crate::catalog::{self, Demand, Located};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
-use crate::postgres::{self, Passfile, Psql, RestoreProgram, Scope};
+use crate::postgres::{self, GlobalsPlan, Passfile, Powers, Psql, RestoreProgram};
 use crate::private_folder::{PrivateFolder, sweep_stale};
 use crate::progress::Observer;
 use crate::report::human_bytes;
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Settings};
+use crate::signature::Trust;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::stored_archive::StoredArchive;
@@ -40,6 +41,11 @@ pub use plan::LeftOut;
 pub(crate) use plan::{Plan, Without, everything, plan};
 pub use report::RestoreReport;
 
+/// Said before, not after: then it has happened.
+const SUPERUSER: &str = "the target's role is a superuser, and so is every function of the backup that the restore \
+                         evaluates (checks, defaults, index expressions, materialized views): whoever owned one in the \
+                         source may do anything to this server; restore as a role that is none where you can";
+
 /// What a restore works with.
 pub struct Job<'a> {
     pub settings: &'a Settings,
@@ -48,6 +54,7 @@ pub struct Job<'a> {
     pub stores: &'a [Arc<dyn Store>],
     /// Whose `latest` is meant, where something names it.
     pub database: Option<&'a str>,
+    pub trust: &'a Trust,
     pub clock: Clock,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
@@ -76,14 +83,14 @@ struct Prepared {
     located: Located,
     source: Source,
     target: Target,
-    globals: Option<bytes::Bytes>,
+    globals: Option<GlobalsPlan>,
     warnings: Vec<String>,
 }
 
 enum Source {
     Archive(Box<Archive>),
     /// A plain dump, for psql.
-    Script(Psql),
+    Script(Psql, Arc<script::Checked>),
 }
 
 struct Archive {
@@ -98,22 +105,36 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     let postgres = &job.settings.postgres;
     sweep_stale(&postgres.temp)?;
     job.observer.phase("looking at the backup");
+    let demand = Demand {
+        trust: job.trust,
+        manifest: request.expect_manifest,
+        now: (job.clock)(),
+    };
     let located = job
         .stop
-        .or_stop(catalog::find(job.stores, &request.backup, job.database))
+        .or_stop(catalog::find(job.stores, &request.backup, job.database, &demand))
         .await?;
     let manifest = &located.manifest;
     job.observer.phase("looking at the target");
     let target = job.stop.or_stop(ready::reach(job, request)).await?;
     target.check(manifest, request)?;
     let source = if manifest.files.contains_key(role::SQL) {
-        Source::Script(script::psql(&target, request, postgres).await?)
+        let psql = script::psql(&target, request, postgres).await?;
+        job.observer.phase("checking the script");
+        let checked = script::check(&located.store, manifest, job.observer);
+        Source::Script(psql, Arc::new(job.stop.or_stop(checked).await?))
     } else {
         Source::Archive(Box::new(archive(job, request, &located, &target).await?))
     };
     let globals = if request.globals {
-        let globals = globals::read(&*located.store, manifest);
-        Some(job.stop.or_stop(globals).await?)
+        let sql = job.stop.or_stop(globals::read(&*located.store, manifest)).await?;
+        let trust = if request.globals_privileged {
+            Powers::Privileged
+        } else {
+            Powers::Roles
+        };
+        let plan = globals::plan(&target.session, &sql, trust);
+        Some(job.stop.or_stop(plan).await?)
     } else {
         None
     };
@@ -131,6 +152,12 @@ fn check_request(request: &RestoreRequest) -> Result<()> {
         return Err(
             Error::config("--data-only loads rows into tables that are there: it needs --table")
                 .hint("name each table with --table SCHEMA.TABLE, or leave --data-only out"),
+        );
+    }
+    if request.globals_privileged && !request.globals {
+        return Err(
+            Error::config("--globals-privileged says how roles are made, and without --globals none are")
+                .hint("give --globals too, or leave --globals-privileged out"),
         );
     }
     if request.create && (!request.tables.is_empty() || request.data_only) {
@@ -204,16 +231,16 @@ async fn carry_out(
     state: &State,
 ) -> Result<RestoreReport> {
     let settings = &job.settings.postgres;
+    // All that the run needs here, before anything is changed there.
+    let folder = PrivateFolder::watched(&settings.temp)?;
+    let passfile = Passfile::within(&folder, &prepared.target.info)?;
+    folder.make_room(prepared.source.written_here())?;
     if let Some(globals) = &prepared.globals {
         state.set(Stage::Making { database: None });
         job.observer.phase("making roles");
         let notes = job
             .stop
-            .or_stop(globals::apply(
-                &prepared.target.session,
-                globals,
-                Scope::WithoutTablespaces,
-            ))
+            .or_stop(globals::apply(&prepared.target.session, globals))
             .await?;
         prepared.warnings.extend(notes);
     }
@@ -222,12 +249,9 @@ async fn carry_out(
         let making = make(&prepared.target, prepared.source.items(), request, state);
         job.stop.or_stop(making).await?;
     }
-    let folder = PrivateFolder::watched(&settings.temp)?;
-    let passfile = Passfile::within(&folder, &prepared.target.info)?;
     let info = &prepared.target.info;
     match &prepared.source {
-        Source::Script(psql) => {
-            state.set(Stage::Running);
+        Source::Script(psql, checked) => {
             job.observer.phase("running the script");
             let place = script::Place {
                 psql,
@@ -237,7 +261,10 @@ async fn carry_out(
                 stop: job.stop,
                 observer: job.observer,
             };
-            script::run(&place, &prepared.located.store, &prepared.located.manifest).await?;
+            if let Err(failed) = script::run(&place, checked).await {
+                state.set(Stage::Running { end: failed.end });
+                return Err(failed.error);
+            }
         }
         Source::Archive(archive) => {
             let loader = Loader {
@@ -341,10 +368,20 @@ async fn fill(job: &Job<'_>, archive: &Archive, target: &Target, loader: &Loader
 }
 
 impl Source {
+    /// About what pg_restore's small files will take in TMPDIR: lists of entries, and the archive's head
+    /// for the steps that do several things at once.
+    fn written_here(&self) -> u64 {
+        const LINE: u64 = 64;
+        match self {
+            Source::Archive(archive) => 3 * archive.stored.head.length() + LINE * archive.items.len() as u64,
+            Source::Script(..) => 0,
+        }
+    }
+
     fn items(&self) -> &[Item] {
         match self {
             Source::Archive(archive) => &archive.items,
-            Source::Script(_) => &[],
+            Source::Script(..) => &[],
         }
     }
 }
@@ -356,6 +393,8 @@ impl Prepared {
             id: self.located.manifest.id.clone(),
             target: self.target.info.target(),
             store: self.located.store.url().to_owned(),
+            manifest_sha256: hex::encode(self.located.manifest_sha256),
+            signed_by: self.located.signed_by,
             created_database: request.create,
             jobs: job.settings.jobs,
             pg_restore: String::new(),
@@ -386,6 +425,7 @@ impl Prepared {
             report.finishing = archive.plan.after.len();
             report.left_out.clone_from(&archive.plan.left_out);
         }
+        report.left_out.extend(self.globals.iter().flat_map(globals::left_out));
         report
     }
 
@@ -394,8 +434,8 @@ impl Prepared {
         let mut report = self.report(job, request, "planned");
         let name = self.target.name();
         let mut step = |text: String| report.steps.push(text);
-        if request.globals {
-            step("make the backup's roles, as far as they are not there".into());
+        for statement in self.globals.iter().flat_map(GlobalsPlan::steps) {
+            step(statement);
         }
         if request.create {
             if self.target.exists {
@@ -404,7 +444,7 @@ impl Prepared {
             step(format!("make the database {name}"));
         }
         match &self.source {
-            Source::Script(psql) => step(format!("run the script with psql {} in one transaction", psql.version)),
+            Source::Script(psql, _) => step(format!("run the script with psql {} in one transaction", psql.version)),
             Source::Archive(archive) => {
                 let plan = &archive.plan;
                 for statement in &plan.drops {
@@ -433,6 +473,9 @@ impl Prepared {
                     ));
                 }
             }
+        }
+        if self.target.found.is_superuser {
+            report.warnings.push(SUPERUSER.to_owned());
         }
         report
     }

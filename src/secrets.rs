@@ -46,7 +46,7 @@ impl SecretSource {
             (None, None) => return Err(self.unfit("it is empty")),
         };
         let given = parse(text).map_err(|why| self.unfit(&why))?;
-        let info = given.merge(&self.overrides);
+        let info = merged(given, &self.overrides);
         if let Some(name) = &info.dbname {
             *self.database.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.clone());
         }
@@ -202,8 +202,9 @@ const FIELDS: &[(&str, &[&str])] = &[
 ];
 
 /// Parameters of the connection that a secret may carry too.
-const PARAMETERS: [&str; 8] = [
+const PARAMETERS: [&str; 9] = [
     "sslmode",
+    "require_auth",
     "sslrootcert",
     "sslcert",
     "sslkey",
@@ -243,6 +244,21 @@ fn text_of(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, St
     }
 }
 
+/// From the weakest to the strongest.
+const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+/// The settings' parts replace the secret's; but a deployment's default of `require` must not take away
+/// what a secret asks for beyond that.
+fn merged(secret: ConnectionInfo, overrides: &ConnectionInfo) -> ConnectionInfo {
+    let strength = |mode: &String| MODES.iter().position(|known| known == mode);
+    let asked = secret.params.get("sslmode").cloned();
+    let mut info = secret.merge(overrides);
+    if let Some(asked) = asked.filter(|asked| strength(asked) > info.params.get("sslmode").and_then(strength)) {
+        info.params.insert("sslmode".into(), asked);
+    }
+    info
+}
+
 /// The first part without which nobody can connect, and what to do about it.
 fn missing(info: &ConnectionInfo) -> Option<(&'static str, &'static str)> {
     if info.host.is_none() && !info.params.contains_key("hostaddr") {
@@ -272,6 +288,22 @@ mod tests {
 
     fn secret(info: &ConnectionInfo) -> &str {
         info.password.as_ref().unwrap().expose_secret()
+    }
+
+    #[test]
+    fn a_secrets_own_sslmode_is_never_weakened() {
+        for (secret, setting, result) in [
+            ("verify-full", "require", "verify-full"),
+            ("prefer", "require", "require"),
+            ("require", "verify-full", "verify-full"),
+            ("require", "disable", "require"),
+        ] {
+            let with = |mode: &str| ConnectionInfo::parse_url(&format!("postgres://u@h/d?sslmode={mode}")).unwrap();
+            assert_eq!(merged(with(secret), &with(setting)).params["sslmode"], result);
+        }
+        let plain = ConnectionInfo::parse_url("postgres://u@h/d").unwrap();
+        let setting = ConnectionInfo::parse_url("postgres://u@h/d?sslmode=require").unwrap();
+        assert_eq!(merged(plain, &setting).params["sslmode"], "require");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! systems, `parse` turns text into the types below and reports every problem at once.
 
 mod aliases;
-mod dotenv;
+pub(crate) mod dotenv;
+mod found_file;
 mod layers;
 mod parse;
 mod problems;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+use crate::confinement::Walls;
 use crate::error::Result;
 use crate::memory::Shares;
 use crate::postgres::ConnectionInfo;
@@ -84,12 +86,19 @@ pub struct Settings {
     pub handover: Option<ContainerTask>,
     /// Whether an event may ask for a restore.
     pub allow_restore: bool,
+    /// Whether an event may ask for a drill.
+    pub allow_drill: bool,
+    /// A drill is run although this system cannot confine the throwaway server.
+    pub drill_unconfined: bool,
     pub metrics: Metrics,
     /// How long a lease holds without being renewed.
     pub lease: Duration,
     pub md5: bool,
     pub json: bool,
     pub log: Log,
+    pub signing: Signing,
+    /// What a person should see to although the settings hold: told whatever the log shows.
+    pub warnings: Vec<String>,
     /// What was adjusted or understood in an older way: said once, in the report and the log.
     pub notes: Vec<String>,
 }
@@ -99,6 +108,15 @@ impl Settings {
     /// the setting's name and where it was set, none with a secret.
     pub fn load(input: &Input) -> Result<Settings> {
         parse::load(input)
+    }
+
+    /// For a run that reads no database: what it does not hold cannot be taken from it.
+    pub fn forget_passwords(&mut self) {
+        self.target = Source::None;
+        if let Source::Direct(info) | Source::Secret { overrides: info, .. } = &mut self.source {
+            info.password = None;
+            info.params.clear();
+        }
     }
 }
 
@@ -121,6 +139,34 @@ pub struct Nice {
     pub max_lag: Duration,
     /// Active ones, of others.
     pub max_sessions: u64,
+}
+
+/// Whose signatures are made, and whose are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Signing {
+    /// Signs manifests and the results of verifications.
+    pub sign_key: Option<KeySource>,
+    /// Of the secret key's file.
+    pub password: Option<SecretString>,
+    pub password_file: Option<PathBuf>,
+    /// What is not signed by one of these is refused; none: nothing has to be signed.
+    pub verify_keys: Vec<KeySource>,
+}
+
+impl Signing {
+    pub fn uses_kms(&self) -> bool {
+        let mut keys = self.sign_key.iter().chain(&self.verify_keys);
+        keys.any(|key| matches!(key, KeySource::Kms(_)))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    File(PathBuf),
+    /// The ARN of a key or of an alias.
+    Kms(String),
+    /// A public key itself.
+    Text(String),
 }
 
 /// Where the numbers of a run go.
@@ -239,6 +285,8 @@ pub struct Postgres {
     /// What PostgreSQL's programs inherit of our environment: `PATH`, `HOME`,
     /// `LD_LIBRARY_PATH`, `TZ`; never a credential.
     pub child_env: Vec<(String, String)>,
+    /// Around `psql`, `pg_restore` and `pg_dump`: a drill's, which talk to its own server alone.
+    pub client_walls: Option<Walls>,
 }
 
 /// A task of ECS on Fargate that runs pgstow with settings of its own.
@@ -298,11 +346,12 @@ pub struct Aws {
     pub region: Option<String>,
     /// `AWS_ENDPOINT_URL`, for every service.
     pub endpoint: Option<String>,
-    /// `AWS_ENDPOINT_URL_S3`, `_SECRETS_MANAGER`, `_SNS`, `_ECS`: more specific, so stronger.
+    /// `AWS_ENDPOINT_URL_S3`, `_SECRETS_MANAGER`, `_SNS`, `_ECS`, `_KMS`: more specific, so stronger.
     pub endpoint_s3: Option<String>,
     pub endpoint_secrets: Option<String>,
     pub endpoint_sns: Option<String>,
     pub endpoint_ecs: Option<String>,
+    pub endpoint_kms: Option<String>,
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<SecretString>,
     pub session_token: Option<SecretString>,

@@ -13,6 +13,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 
 use crate::settings::{Settings, Source, StoreUrl};
+use crate::signature::Trust;
 use crate::store::Store;
 
 pub use databases::{DatabaseStatus, LastGood, Proof};
@@ -22,6 +23,7 @@ pub use stores::{Drift, LeaseStatus, StoreStatus};
 pub struct Inquiry<'a> {
     pub settings: &'a Settings,
     pub stores: &'a [Arc<dyn Store>],
+    pub trust: &'a Trust,
     /// The database that the settings back up, where they name it.
     pub source: Option<String>,
     /// The only one to speak of.
@@ -36,7 +38,7 @@ pub async fn run(inquiry: &Inquiry<'_>) -> StatusReport {
     let looks = inquiry
         .stores
         .iter()
-        .map(|store| stores::look(&**store, database, policy, inquiry.now));
+        .map(|store| stores::look(&**store, database, policy, inquiry.trust, inquiry.now));
     let found = join_all(looks).await;
     // The first store that answers speaks for all; the others are compared with it.
     let databases = found
@@ -75,6 +77,8 @@ fn settings_report(settings: &Settings) -> SettingsReport {
         max_age_seconds: settings.max_age.as_secs(),
         compression: settings.compression.to_string(),
         notifications: settings.sns_topic_arn.is_some(),
+        signs: settings.signing.sign_key.is_some(),
+        verify_keys: settings.signing.verify_keys.len(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Code, Error, Result, Signal};
 
@@ -38,11 +39,42 @@ impl From<Reason> for Error {
     }
 }
 
+/// How long the clean-up may take after a signal: container runtimes and service managers kill what has
+/// not ended after 10 s or more.
+const AFTER_A_SIGNAL: Duration = Duration::from_secs(7);
+/// And how long telling people may take then.
+const TELLING: Duration = Duration::from_secs(2);
+
+impl Reason {
+    /// For the clean-up, from the wish on. At a deadline two fifths are kept, for handing over and for
+    /// telling people.
+    fn for_cleaning_up(self) -> Duration {
+        match self {
+            Reason::Signal(_) => AFTER_A_SIGNAL,
+            Reason::Deadline { left } => left * 3 / 5,
+        }
+    }
+
+    fn in_all(self) -> Duration {
+        match self {
+            Reason::Signal(_) => AFTER_A_SIGNAL + TELLING,
+            // The last moments are for the answer.
+            Reason::Deadline { left } => left * 19 / 20,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    reason: Reason,
+    at: Instant,
+}
+
 /// Shared by the face, which requests, and the jobs, which select on [`Stop::requested`]. The
-/// clean-up that follows is not to be stopped: whoever cleans up does not look here again.
+/// clean-up that follows is not to be stopped, but must be over in time: [`Stop::in_time`].
 #[derive(Debug, Clone)]
 pub struct Stop {
-    reason: watch::Sender<Option<Reason>>,
+    wish: watch::Sender<Option<Wish>>,
     /// When a stop will be requested at the latest, where that is known beforehand.
     deadline: Option<Timestamp>,
 }
@@ -56,7 +88,7 @@ impl Default for Stop {
 impl Stop {
     pub fn new() -> Self {
         Self {
-            reason: watch::Sender::new(None),
+            wish: watch::Sender::new(None),
             deadline: None,
         }
     }
@@ -76,24 +108,31 @@ impl Stop {
 
     /// The first reason stays; says whether this one was it.
     pub fn request(&self, reason: Reason) -> bool {
-        self.reason.send_if_modified(|current| {
+        self.wish.send_if_modified(|current| {
             let first = current.is_none();
-            current.get_or_insert(reason);
+            current.get_or_insert(Wish {
+                reason,
+                at: Instant::now(),
+            });
             first
         })
     }
 
     /// Without waiting: whether a stop has been requested.
     pub fn reason(&self) -> Option<Reason> {
-        *self.reason.borrow()
+        self.wish.borrow().map(|wish| wish.reason)
     }
 
     /// Waits until a stop is requested; at once if it was.
     pub async fn requested(&self) -> Reason {
-        let mut receiver = self.reason.subscribe();
+        self.wished().await.reason
+    }
+
+    async fn wished(&self) -> Wish {
+        let mut receiver = self.wish.subscribe();
         loop {
-            if let Some(reason) = *receiver.borrow_and_update() {
-                return reason;
+            if let Some(wish) = *receiver.borrow_and_update() {
+                return wish;
             }
             // `self` holds a sender, so the channel cannot close while we wait.
             if receiver.changed().await.is_err() {
@@ -109,6 +148,71 @@ impl Stop {
             reason = self.requested() => Err(reason.into()),
             result = work => result,
         }
+    }
+
+    /// `work` that cleans up. Until a stop is requested it has all the time that it takes; from then on it
+    /// must come to its end with the rest of the clean-up, and is dropped where it does not: what it would
+    /// have removed, the next run does.
+    pub async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            result = work => Some(result),
+            () = self.over(Reason::for_cleaning_up) => None,
+        }
+    }
+
+    /// The same for work that may fail.
+    pub async fn or_give_up<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let done = self.in_time(work).await;
+        done.unwrap_or_else(|| Err(self.given_up(what)))
+    }
+
+    /// The same for what people are told, and for what is handed over, after the clean-up.
+    pub async fn or_leave<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = self.over(Reason::in_all) => Err(self.given_up(what)),
+        }
+    }
+
+    /// What a clean-up says that was given up.
+    pub fn given_up(&self, what: &str) -> Error {
+        let reason = self.reason().map(Error::from);
+        let why = reason
+            .as_ref()
+            .map_or_else(String::new, |reason| format!("{}; ", reason.message()));
+        let code = reason.map_or(Code::Deadline, |reason| reason.code());
+        Error::new(
+            code,
+            format!("{why}{what} took longer than there was time for, and was given up"),
+        )
+    }
+
+    /// When the time is over that a stop leaves.
+    async fn over(&self, time: fn(Reason) -> Duration) {
+        let wish = self.wished().await;
+        sleep_until(wish.at + time(wish.reason)).await;
+    }
+
+    /// As [`Stop::or_stop`], for work that leaves something behind when it comes to its end: it gets
+    /// `grace` for that, and what it leaves is undone.
+    pub async fn or_undo<T>(
+        &self,
+        grace: Duration,
+        work: impl Future<Output = Result<T>>,
+        undo: impl AsyncFnOnce(T),
+    ) -> Result<T> {
+        tokio::pin!(work);
+        let reason = tokio::select! {
+            biased;
+            reason = self.requested() => reason,
+            result = &mut work => return result,
+        };
+        if let Ok(Ok(done)) = tokio::time::timeout(grace, work).await {
+            self.in_time(undo(done)).await;
+        }
+        Err(reason.into())
     }
 
     /// As [`Stop::or_stop`], for work whose effect goes on when it is dropped, as a write into a
@@ -171,6 +275,55 @@ mod tests {
             std::future::pending::<Result<()>>().await
         };
         stop.or_stop_after(Duration::from_millis(20), stuck).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_clean_up_takes_its_time_until_a_stop_and_then_ends_with_it() {
+        let stop = Stop::new();
+        let for_ever = std::future::pending::<()>;
+        let slow = tokio::time::sleep(Duration::from_millis(30));
+        assert!(stop.in_time(slow).await.is_some());
+        stop.request(Reason::Deadline {
+            left: Duration::from_millis(100),
+        });
+        assert!(stop.in_time(for_ever()).await.is_none());
+        // All of the clean-up has one time; what is done at once is done all the same.
+        assert!(stop.in_time(for_ever()).await.is_none());
+        assert_eq!(stop.in_time(async { 7 }).await, Some(7));
+        let never = || async {
+            for_ever().await;
+            Ok(())
+        };
+        let error = stop.or_give_up("removing", never()).await.unwrap_err();
+        assert_eq!(error.code(), Code::Deadline);
+        let error = stop.or_leave("telling", never()).await.unwrap_err();
+        assert!(error.message().contains("telling took longer"), "{error}");
+    }
+
+    #[test]
+    fn what_is_kept_for_telling_is_not_the_clean_ups() {
+        for left in [10, 2, 1] {
+            let reason = Reason::Deadline {
+                left: Duration::from_secs(left),
+            };
+            assert!(reason.for_cleaning_up() * 3 / 2 < reason.in_all() && reason.in_all() < Duration::from_secs(left));
+        }
+        // A container runtime kills after ten.
+        assert!(TERM.in_all() < Duration::from_secs(10) && TERM.for_cleaning_up() < TERM.in_all());
+    }
+
+    #[tokio::test]
+    async fn what_comes_to_its_end_after_the_wish_is_undone() {
+        let stop = Stop::new();
+        let mut undone = None;
+        let work = async {
+            stop.request(TERM);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok(5)
+        };
+        let undo = async |done| undone = Some(done);
+        stop.or_undo(Duration::from_secs(60), work, undo).await.unwrap_err();
+        assert_eq!(undone, Some(5));
     }
 
     #[tokio::test]

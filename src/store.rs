@@ -4,9 +4,11 @@
 //! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
 //! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
 
+pub(crate) mod beneath;
 mod bucket;
 mod file_upload;
 mod lifecycle;
+pub mod limits;
 pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -47,7 +49,20 @@ pub trait Store: Send + Sync {
     async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put>;
 
     /// The whole object (meant for small ones: manifests, leases), or `None` when there is none.
+    /// `INTEGRITY` when it is longer than [`limits::most`] allows, whatever length the store gave
+    /// out for it before, or when it is no regular file; nothing more is read of it then.
     async fn get(&self, key: &str) -> Result<Option<Object>>;
+
+    /// The same, of `most` bytes at most: for callers that have room for so many.
+    async fn get_up_to(&self, key: &str, most: u64) -> Result<Option<Object>> {
+        match self.get(key).await? {
+            Some(object) if object.body.len() as u64 > most => {
+                let name = format!("{key} in {}", self.url());
+                Err(limits::too_long(&name, object.body.len() as u64, most))
+            }
+            object => Ok(object),
+        }
+    }
 
     /// `length` bytes from `offset`; fewer only where the object ends. `None` when there is none.
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>>;
@@ -57,6 +72,8 @@ pub trait Store: Send + Sync {
 
     /// Every object whose key starts with `prefix`, in byte order of the keys, all pages followed.
     /// Uploads in progress and temporary files are not objects. No such folder is an empty list.
+    /// What a folder holds in the place of a file, such as a link or a FIFO, is listed without bytes:
+    /// to read it is an error that says what it is.
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
 
     /// The folder names directly below `prefix` (empty, or ending in `/`), sorted, without slashes.

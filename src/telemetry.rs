@@ -15,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, filter};
 
 use crate::error::{Error, Result};
+use crate::plain;
 use crate::settings::{Log, LogFormat};
 
 /// The directives for tracing's filter. A level alone means our own modules: the AWS SDK, hyper
@@ -48,7 +49,10 @@ where
 {
     // Without `log_internal_errors(false)` a closed stderr would be reported to stderr: a panic.
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
+        .with_writer(Plainly {
+            writer,
+            format: log.format,
+        })
         .log_internal_errors(false);
     let layer = match log.format {
         LogFormat::Text => lines.with_ansi(false).with_target(false).boxed(),
@@ -59,6 +63,46 @@ where
         .with(layer.with_filter(filter::filter_fn(allowed)))
         .try_init();
     Ok(())
+}
+
+/// Makes each line one line that cannot steer what shows it: names and servers' messages are in it.
+struct Plainly<W> {
+    writer: W,
+    format: LogFormat,
+}
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Plainly<W> {
+    type Writer = PlainLine<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        PlainLine {
+            writer: self.writer.make_writer(),
+            format: self.format,
+        }
+    }
+}
+
+struct PlainLine<W> {
+    writer: W,
+    format: LogFormat,
+}
+
+impl<W: Write> Write for PlainLine<W> {
+    /// The subscriber writes a whole line at once.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let line = match self.format {
+            LogFormat::Text => plain::line(line),
+            LogFormat::Json => plain::json(line),
+        };
+        self.writer.write_all((line + "\n").as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
 }
 
 /// Stderr, one line per write.

@@ -35,6 +35,25 @@ pub struct Outcome {
     pub rest: Map<String, Value>,
 }
 
+const MANIFEST_SHA256: &str = "manifest_sha256";
+
+impl Outcome {
+    /// Says by which manifest it was looked at.
+    #[must_use]
+    pub fn of_manifest(mut self, sha256: &[u8; 32]) -> Self {
+        self.rest.insert(MANIFEST_SHA256.to_owned(), hex::encode(sha256).into());
+        self
+    }
+
+    /// Whether it speaks of the manifest with this digest. Older versions did not say.
+    fn is_of(&self, sha256: &str, strictly: bool) -> bool {
+        match self.rest.get(MANIFEST_SHA256) {
+            Some(said) => said == sha256,
+            None => !strictly,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -97,6 +116,52 @@ impl Verification {
 
     /// Reads the verification found in `id`'s folder.
     pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+        Self::read(bytes, id, |bytes| serde_json::from_slice(bytes))
+    }
+
+    /// The same, but only how it ended, and when: of thousands of them nothing else is wanted, and
+    /// what else is there is not taken into memory.
+    pub fn parse_outline(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+        #[derive(Deserialize)]
+        struct Outline {
+            schema: u32,
+            id: BackupId,
+            #[serde(default)]
+            verify: Option<End>,
+            #[serde(default)]
+            drill: Option<End>,
+        }
+        #[derive(Deserialize)]
+        struct End {
+            status: Status,
+            at: Timestamp,
+            #[serde(default)]
+            manifest_sha256: Option<String>,
+        }
+        let outcome = |end: End| {
+            // No digest is longer.
+            let digest = end
+                .manifest_sha256
+                .map(|said| said.get(..64).unwrap_or_default().to_owned());
+            let said = digest.map(|digest| (MANIFEST_SHA256.to_owned(), Value::from(digest)));
+            Outcome {
+                status: end.status,
+                at: end.at,
+                rest: said.into_iter().collect(),
+            }
+        };
+        Self::read(bytes, id, |bytes| {
+            let outline: Outline = serde_json::from_slice(bytes)?;
+            Ok(Self {
+                schema: outline.schema,
+                id: outline.id,
+                verify: outline.verify.map(outcome),
+                drill: outline.drill.map(outcome),
+            })
+        })
+    }
+
+    fn read(bytes: &[u8], id: &BackupId, read: impl FnOnce(&[u8]) -> serde_json::Result<Self>) -> Result<Self, Broken> {
         #[derive(Deserialize)]
         struct Schema {
             schema: u64,
@@ -107,7 +172,7 @@ impl Verification {
         if schema > u64::from(SCHEMA) {
             return Err(Broken::NewerSchema(schema));
         }
-        let verification: Self = serde_json::from_slice(bytes).map_err(shape)?;
+        let verification = read(bytes).map_err(shape)?;
         if verification.id == *id {
             Ok(verification)
         } else {
@@ -115,6 +180,18 @@ impl Verification {
                 claimed: verification.id,
             })
         }
+    }
+
+    /// Without what was found out of another manifest than the one beside it, which has this digest:
+    /// that was put there. And whether there was anything of the kind. `strictly`: what names no
+    /// manifest is of another.
+    pub fn about(mut self, sha256: &[u8; 32], strictly: bool) -> (Self, bool) {
+        let sha256 = hex::encode(sha256);
+        let mut others = false;
+        for outcome in [&mut self.verify, &mut self.drill] {
+            others |= outcome.take_if(|outcome| !outcome.is_of(&sha256, strictly)).is_some();
+        }
+        (self, others)
     }
 
     pub fn verdict(&self) -> Verdict {
@@ -183,6 +260,43 @@ mod tests {
             Verdict::Damaged
         );
         assert_eq!(verdict(json!({"verify": outcome("partly")})), Verdict::Unproved);
+    }
+
+    #[test]
+    fn what_was_found_of_another_manifest_counts_for_nothing() {
+        let outcome = |said: Value| {
+            let mut outcome = json!({"status": "failed", "at": "2025-02-01T00:00:00Z"});
+            outcome
+                .as_object_mut()
+                .unwrap()
+                .extend(said.as_object().unwrap().clone());
+            outcome
+        };
+        let own = [7; 32];
+        let whole = json!({
+            "schema": 1, "id": id(),
+            "verify": outcome(json!({"manifest_sha256": "07".repeat(32)})),
+            "drill": outcome(json!({"manifest_sha256": "08".repeat(32)})),
+        });
+        let bytes = whole.to_string().into_bytes();
+        let read = [
+            Verification::parse(&bytes, &id()),
+            Verification::parse_outline(&bytes, &id()),
+        ];
+        for read in read.map(Result::unwrap) {
+            let (about, others) = read.about(&own, true);
+            assert!(others && about.verify.is_some() && about.drill.is_none());
+        }
+        let silent = json!({"schema": 1, "id": id(), "drill": outcome(json!({}))});
+        let silent = self::read(&silent).unwrap();
+        assert_eq!(silent.clone().about(&own, false), (silent.clone(), false));
+        assert_eq!(silent.about(&own, true), (Verification::new(id()), true));
+        let made = Outcome {
+            status: Status::Ok,
+            at: Timestamp::UNIX_EPOCH,
+            rest: Map::new(),
+        };
+        assert!(made.of_manifest(&own).is_of(&"07".repeat(32), true));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::backup_id::{BackupId, VERIFICATION};
-use crate::catalog::{self, Listed, Located};
+use crate::catalog::{self, Demand, Listed, Located};
 use crate::command::{Selection, VerifyRequest};
 use crate::drill;
 use crate::error::{Code, Error, Result};
@@ -20,6 +20,7 @@ use crate::manifest::{Manifest, role};
 use crate::progress::Observer;
 use crate::retention::TIER_TAG;
 use crate::settings::{Clock, Settings};
+use crate::signature::{Signer, Subject, Trust};
 use crate::stop::Stop;
 use crate::store::{Condition, ObjectInfo, Store};
 use crate::stored_archive::StoredArchive;
@@ -33,6 +34,9 @@ pub struct Job<'a> {
     pub stores: &'a [Arc<dyn Store>],
     /// Whose `latest` is meant, where something names it.
     pub database: Option<&'a str>,
+    pub trust: &'a Trust,
+    /// Who signs the result.
+    pub signer: Option<&'a Signer>,
     pub clock: Clock,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
@@ -43,9 +47,14 @@ pub struct Job<'a> {
 pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport> {
     match &request.selection {
         Selection::One(wanted) => {
+            let demand = Demand {
+                trust: job.trust,
+                manifest: request.expect_manifest,
+                now: (job.clock)(),
+            };
             let located = job
                 .stop
-                .or_stop(catalog::find(job.stores, wanted, job.database))
+                .or_stop(catalog::find(job.stores, wanted, job.database, &demand))
                 .await?;
             Ok(VerifyReport::one(one(job, &located, request.drill).await?))
         }
@@ -53,22 +62,30 @@ pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport>
     }
 }
 
-/// Every backup of the primary store, newest first. One whose manifest cannot be read has failed.
+/// Every backup of the primary store, newest first. One whose manifest cannot be read, or is not
+/// signed as it must be, has failed.
 async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<VerifyReport> {
     let Some(store) = job.stores.first() else {
         return Err(Error::config("no store is set"));
     };
     let listed = job.stop.or_stop(catalog::backups(store.as_ref(), job.database)).await?;
+    let demand = Demand {
+        trust: job.trust,
+        manifest: None,
+        now: (job.clock)(),
+    };
     let wanted = |one: &&Listed| one.has_manifest && since.is_none_or(|since| one.id.timestamp() >= since);
     let mut verified = Vec::new();
     for listed in listed.iter().filter(wanted) {
-        let found = catalog::read_manifest(store.as_ref(), &listed.id);
+        let found = catalog::read_genuine(store.as_ref(), &listed.id, &demand);
         let found = job.stop.or_stop(found).await?.require(&listed.id);
         verified.push(match found {
-            Ok(manifest) => {
+            Ok(genuine) => {
                 let located = Located {
                     store: Arc::clone(store),
-                    manifest,
+                    manifest: genuine.manifest,
+                    manifest_sha256: genuine.sha256,
+                    signed_by: genuine.signed_by,
                     warnings: Vec::new(),
                 };
                 one(job, &located, drill).await?
@@ -85,6 +102,8 @@ async fn one(job: &Job<'_>, located: &Located, drill: bool) -> Result<Verified> 
     let Located {
         store,
         manifest,
+        manifest_sha256,
+        signed_by,
         warnings,
     } = located;
     let begun = Instant::now();
@@ -93,6 +112,8 @@ async fn one(job: &Job<'_>, located: &Located, drill: bool) -> Result<Verified> 
     let (read, about_data) = data(job, store, manifest, &findings).await?;
     findings.extend(about_data);
     let mut verified = Verified::new(manifest, findings, read, begun.elapsed());
+    verified.manifest_sha256 = Some(hex::encode(manifest_sha256));
+    verified.signed_by = *signed_by;
     verified.warnings.extend(warnings.iter().cloned());
     // Bytes that are not those of the backup prove nothing by being restored.
     if drill && verified.status == Status::Ok {
@@ -105,16 +126,22 @@ async fn one(job: &Job<'_>, located: &Located, drill: bool) -> Result<Verified> 
         verified.drilled(drill::run(&job, located).await?);
     }
     let now = (job.clock)();
-    let verify = verified.outcome(now);
-    let drill = verified.drill.as_ref().map(|drill| drill.outcome(now));
-    let recorded = record(store.as_ref(), &manifest.id, |verification| {
+    let verify = verified.outcome(now).of_manifest(manifest_sha256);
+    let drill = verified.drill.as_ref();
+    let drill = drill.map(|drill| drill.outcome(now).of_manifest(manifest_sha256));
+    let recorded = record(job, store.as_ref(), &manifest.id, manifest_sha256, |verification| {
         verification.verify = Some(verify);
         verification.drill = drill.or(verification.drill.take());
     });
-    if let Err(error) = recorded.await {
-        verified
+    match recorded.await {
+        Err(error) => verified
             .warnings
-            .push(format!("the result could not be written beside the backup: {error}"));
+            .push(format!("the result could not be written beside the backup: {error}")),
+        Ok(()) if job.trust.asks() && job.signer.is_none() => verified.warnings.push(
+            "the result is not signed, since BACKUP_SIGN_KEY is not set: it counts for nothing where BACKUP_VERIFY_KEYS is"
+                .to_owned(),
+        ),
+        Ok(()) => {}
     }
     Ok(verified)
 }
@@ -154,22 +181,59 @@ async fn data(
 
 /// Writes a result beside the backup, keeping the other kind's. It bears the tier of the files
 /// around it, so that it expires with them.
-pub async fn record(store: &dyn Store, id: &BackupId, change: impl FnOnce(&mut Verification)) -> Result<()> {
-    let key = id.key(VERIFICATION);
-    let before = store.get(&key).await?;
+///
+/// Its signature goes before it: between the two, the old result counts for nothing where
+/// signatures are asked for, and no new one does that is not signed.
+async fn record(
+    job: &Job<'_>,
+    store: &dyn Store,
+    id: &BackupId,
+    manifest_sha256: &[u8; 32],
+    change: impl FnOnce(&mut Verification),
+) -> Result<()> {
+    let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
+    // What we sign may have been written by anybody: only what counts already is taken over.
+    let counts = job.trust.and(job.signer);
+    let mut before = match store.get(&key).await {
+        // What lies there is none, and is replaced, not followed.
+        Err(error) if error.code() == Code::Integrity => None,
+        before => before?.map(|object| object.body),
+    };
+    if let Some(body) = &before
+        && counts.asks()
+    {
+        match counts.look(store, subject, body).await? {
+            Ok(_) if job.signer.is_none() => {
+                return Err(Error::config(
+                    "a signed result is there, and BACKUP_SIGN_KEY is not set to sign this one",
+                ));
+            }
+            Ok(_) => {}
+            Err(_) => before = None,
+        }
+    }
     let mut verification = before
-        .and_then(|object| Verification::parse(&object.body, id).ok())
+        .and_then(|body| Verification::parse(&body, id).ok())
+        .map(|before| before.about(manifest_sha256, counts.asks()).0)
         .unwrap_or_else(|| Verification::new(id.clone()));
     change(&mut verification);
     let tags = match store.lifecycle() {
         Some(lifecycle) => lifecycle.tags(&id.manifest_key()).await?.unwrap_or_default(),
         None => Vec::new(),
     };
-    let info = ObjectInfo {
-        content_type: "application/json",
-        tags: tags.into_iter().filter(|(name, _)| name == TIER_TAG).collect(),
+    let info = |content_type| ObjectInfo {
+        content_type,
+        tags: tags.iter().filter(|(name, _)| name == TIER_TAG).cloned().collect(),
         ..ObjectInfo::default()
     };
     let body = Bytes::from(verification.to_bytes()?);
+    if let Some(signer) = job.signer {
+        let signature = signer.sign(subject, &body, (job.clock)()).await?;
+        let info = info("text/plain");
+        store
+            .put(&subject.signature_key(), signature, &info, Condition::Always)
+            .await?;
+    }
+    let info = info("application/json");
     store.put(&key, body, &info, Condition::Always).await.map(|_| ())
 }

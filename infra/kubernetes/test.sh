@@ -84,6 +84,9 @@ def job(name, cron, settings):
     limit = container["resources"]["limits"]
     check(name, {"cpu", "memory", "ephemeral-storage"} <= set(limit), "a resource has no limit")
     full = "--drill" in container["args"]
+    check(name, (pod["serviceAccountName"] == "pgstow-drill") == full, "backups and drills have one identity")
+    secrets = [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume]
+    check(name, all((secret == "pgstow-drill") == full for secret in secrets), f"it has the secrets {secrets}")
     check(name, full == ("full" in container["image"]), f"{container['image']} is not the image for this")
 
 

@@ -27,6 +27,8 @@ scripts/tools.sh postgres majors s3 aws iac ministack elf
 PLACE=$ROOT/target/sam
 mkdir -p "$PLACE"
 WORK=$(mktemp -d /tmp/pgstow-deploy.XXXXXX)
+# For a drill, whose server runs as a user of its own.
+chmod 711 "$WORK"
 ACCOUNT=
 clean_up() {
     # The account leads a group of its own, to which the functions that it runs belong.

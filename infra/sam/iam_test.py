@@ -41,21 +41,23 @@ class Account:
             BackupBucket=BUCKET, DatabaseSecretArn=self.secret, BackupTopic=self.topic
         )
         self.policy = {"Version": "2012-10-17", "Statement": rendered.statements(deployment, "BackupRole")}
+        self.drills = {"Version": "2012-10-17", "Statement": rendered.statements(deployment, "DrillRole")}
 
-    def credentials(self, role, without=()):
+    def credentials(self, role, without=(), policy=None):
         """A session of a role with the template's policy, less the statements named."""
+        policy = policy or self.policy
         iam = self.root["iam"]
         trust = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
         arn = iam.create_role(
             RoleName=role, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
         )["Role"]["Arn"]
-        left = [one for one in self.policy["Statement"] if one["Sid"] not in without]
+        left = [one for one in policy["Statement"] if one["Sid"] not in without]
         iam.put_role_policy(
-            RoleName=role, PolicyName="backup", PolicyDocument=json.dumps(self.policy | {"Statement": left})
+            RoleName=role, PolicyName="backup", PolicyDocument=json.dumps(policy | {"Statement": left})
         )
         return self.root["sts"].assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
 
-    def run(self, credentials, *arguments):
+    def run(self, credentials, *arguments, source=True):
         """Exit status and report of pgstow under these credentials, and nothing else from our environment."""
         environment = {
             "PATH": os.environ["PATH"],
@@ -71,10 +73,10 @@ class Account:
             # Neither account reports checksums for all that it is given.
             "BACKUP_S3_CHECKSUMS": "when_required",
         }
-        if self.only_s3:
-            environment["DATABASE_URL"] = self.options.database
-        else:
-            environment |= {"BACKUP_SECRET_ID": self.secret, "BACKUP_SNS_TOPIC_ARN": self.topic}
+        if not self.only_s3:
+            environment["BACKUP_SNS_TOPIC_ARN"] = self.topic
+        if source:
+            environment |= {"DATABASE_URL": self.options.database} if self.only_s3 else {"BACKUP_SECRET_ID": self.secret}
         done = subprocess.run(
             [self.options.pgstow, *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=120
         )
@@ -104,6 +106,30 @@ class Account:
         expect(status == 0, f"{self.name}: the policy is not enough to verify: {checked}")
         say(f"{self.name}: with the template's policy: {report['id']} is made and verified")
         return report["id"]
+
+    def verified_and_drilled(self, credentials, backup):
+        """By the other role, which is all that a drill needs, and not more."""
+        for drill in ((), ("--drill",)):
+            status, report = self.run(credentials, "verify", "latest", *drill, source=False)
+            expect(status == 0, f"{self.name}: the policy of drills is not enough to verify {drill}: {report}")
+        client, below = self.clients(credentials), f"pgstow/{backup}"
+        status, report = self.run(credentials, "backup")
+        expect(status != 0, f"{self.name}: the role of drills makes backups: {report}")
+        calls = {
+            "delete a backup's file": lambda: client["s3"].delete_object(Bucket=BUCKET, Key=f"{below}/manifest.json"),
+            "write a manifest": lambda: client["s3"].put_object(Bucket=BUCKET, Key=f"{below}/manifest.json", Body=b"x"),
+            "write a dump": lambda: client["s3"].put_object(Bucket=BUCKET, Key=f"{below}/shop.dump", Body=b"x"),
+            "tag a dump": lambda: client["s3"].put_object_tagging(
+                Bucket=BUCKET, Key=f"{below}/shop.dump", Tagging={"TagSet": [{"Key": "pgstow-tier", "Value": "daily"}]}
+            ),
+            "read below another prefix": lambda: client["s3"].get_object(Bucket=BUCKET, Key="elsewhere/object"),
+        }
+        if not self.only_s3:
+            calls["read the secret"] = lambda: client["secretsmanager"].get_secret_value(SecretId=self.secret)
+            calls["publish to another topic"] = lambda: client["sns"].publish(TopicArn=self.other_topic, Message="x")
+        for what, call in calls.items():
+            self.is_refused(f"drill and {what}", call)
+        say(f"{self.name}: with the policy of drills: verified and drilled; refused: a backup, {', '.join(calls)}")
 
     def refused(self, credentials, backup):
         """What a stolen role must not do."""
@@ -177,7 +203,7 @@ def main():
     options = parser.parse_args()
 
     moto = Account("moto", options.moto, options, only_s3=True)
-    whole = moto.credentials("whole")
+    whole, drills = moto.credentials("whole"), moto.credentials("drills", policy=moto.drills)
     # From here on, for everybody.
     request = urllib.request.Request(
         f"{options.moto}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}
@@ -188,6 +214,7 @@ def main():
     key = f"pgstow/{made}/manifest.json"
     moto.versions = {key: moto.clients(whole)["s3"].head_object(Bucket=BUCKET, Key=key)["VersionId"]}
     moto.refused(whole, made)
+    moto.verified_and_drilled(drills, made)
 
     ministack = Account("ministack", options.ministack, options)
     whole = ministack.credentials("whole")
@@ -195,6 +222,7 @@ def main():
     key = f"pgstow/{made}/manifest.json"
     ministack.versions = {key: ministack.clients(whole)["s3"].head_object(Bucket=BUCKET, Key=key)["VersionId"]}
     ministack.refused(whole, made)
+    ministack.verified_and_drilled(ministack.credentials("drills", policy=ministack.drills), made)
     s3 = ministack.clients(whole)["s3"]
     ministack.is_refused("list another prefix", lambda: s3.list_objects_v2(Bucket=BUCKET, Prefix="elsewhere/"))
     expect(s3.list_objects_v2(Bucket=BUCKET, Prefix="pgstow/")["KeyCount"] > 0, "the role may not list its own prefix")

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import policy
+from policy import listed
+
 TEMPLATE = Path(__file__).resolve().parents[2] / "template.yaml"
 ACCOUNT, REGION = "123456789012", "us-east-1"
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:shop-AbCdEf"
@@ -214,10 +218,6 @@ def statements(deployment, role):
     return [one for policy in deployment.resource(role)["Policies"] for one in policy["PolicyDocument"]["Statement"]]
 
 
-def listed(value):
-    return value if isinstance(value, list) else [value]
-
-
 def check_policy(deployment, expect):
     bucket = "arn:aws:s3:::the-backupbucket"
     parameters = deployment.parameters
@@ -244,8 +244,11 @@ def check_policy(deployment, expect):
                 if service == "s3":
                     on_bucket = name.startswith("List") and "Parts" not in name or name.startswith("GetBucket")
                     on_bucket = on_bucket or name == "GetLifecycleConfiguration"
-                    wanted = bucket if on_bucket else f"{bucket}/pgstow/*"
-                    expect(resources == [wanted], f"{role}: {sid} is about {resources}, not {wanted}")
+                    if on_bucket:
+                        expect(resources == [bucket], f"{role}: {sid} is about {resources}, not {bucket}")
+                    else:
+                        below = all(resource.startswith(f"{bucket}/pgstow/") for resource in resources)
+                        expect(below, f"{role}: {sid} is about {resources}, not {bucket}/pgstow/*")
                 elif service == "secretsmanager":
                     secrets = [parameters["DatabaseSecretArn"], parameters["TargetSecretArn"]]
                     expect(resources[0] in secrets and len(resources) == 1, f"{role}: {sid} is about {resources}")
@@ -274,6 +277,54 @@ def check_policy(deployment, expect):
             and one["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
             "iam:PassRole is not bound to the task's two roles and ECS",
         )
+
+
+def check_drill(deployment, expect):
+    """Who verifies and drills has an identity of its own; nothing of the database is in it, or around it."""
+    function = deployment.resource("DrillFunction")
+    expect(function["Role"] == deployment.attribute("DrillRole", "Arn"), "DrillFunction has another role")
+    expect("VpcConfig" not in function, "DrillFunction is in the database's network")
+    variables = function["Environment"]["Variables"]
+    wanted = {"BACKUP_STORE", "BACKUP_SNS_TOPIC_ARN", "BACKUP_METRICS_SERVICE", "LOG_FORMAT"}
+    expect(set(variables) == wanted, f"DrillFunction has other settings than {wanted}: {set(variables)}")
+    expect(deployment.parameters["DatabaseSecretArn"] not in str(function), "DrillFunction knows of the secret")
+    writer = deployment.resource("BackupFunction")["Environment"]["Variables"]
+    expect(writer["BACKUP_ALLOW_DRILL"] == "false", "BackupFunction takes drills")
+    encrypts = deployment.parameters["EncryptMessages"] == "true"
+    logs = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{deployment.ref('DrillLogs')}:*"
+    wanted = policy.drill(
+        "arn:aws:s3:::the-backupbucket",
+        deployment.ref("BackupTopic"),
+        bucket_key=deployment.parameters["BucketKmsKeyArn"],
+        topic_key=deployment.attribute("TopicKey", "Arn") if encrypts else None,
+        log=logs,
+    )
+    found = policy.allowed(statements(deployment, "DrillRole"))
+    expect(found == wanted, f"DrillRole: too much: {sorted(found - wanted)}; lacking: {sorted(wanted - found)}")
+    listing, writers = (
+        [one.get("Condition") for one in statements(deployment, role) if one["Sid"] == "ListBackups"]
+        for role in ("DrillRole", "BackupRole")
+    )
+    expect(listing == writers, f"DrillRole lists by another condition than BackupRole: {listing}")
+    for name in ("Verification", "Drill"):
+        schedule = deployment.resource(name)
+        if schedule:
+            target = schedule["Target"]["Arn"]
+            expect(target == deployment.attribute("DrillFunction", "Arn"), f"{name} starts {target}")
+
+
+def check_bucket_policy(deployment, expect):
+    found = deployment.resource("BackupBucketPolicy")["PolicyDocument"]["Statement"]
+    bucket = deployment.attribute("BackupBucket", "Arn")
+    for wrong in policy.misjudged_tags(found, bucket):
+        expect(False, f"BackupBucketPolicy: {wrong}")
+    key = f"{bucket}/pgstow/shop/one/manifest.json"
+    for role in ("BackupRole", "DrillRole"):
+        for action in ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObjectVersionTagging"):
+            refused = policy.denied(found, deployment.attribute(role, "Arn"), action, key, {"aws:SecureTransport": "true"})
+            expect(refused, f"BackupBucketPolicy: {role} is not denied {action}")
+    clear = policy.denied(found, "anybody", "s3:GetObject", key, {"aws:SecureTransport": "false"})
+    expect(clear, "BackupBucketPolicy: clear text is not denied")
 
 
 def check_rest(deployment, expect):
@@ -319,6 +370,8 @@ def check(document):
     for given in groups:
         deployment = Deployment(**given)
         check_policy(deployment, expect)
+        check_drill(deployment, expect)
+        check_bucket_policy(deployment, expect)
         check_rest(deployment, expect)
     for seconds in template["Parameters"]["Timeout"]["AllowedValues"]:
         check_rest(Deployment(Timeout=seconds), expect)

@@ -23,8 +23,10 @@ done
 install -D -m 644 "$HERE/pgstow.sysusers" "$DESTDIR/etc/sysusers.d/pgstow.conf"
 [ -e "$DESTDIR/etc/pgstow/settings.env" ] ||
     install -D -m 644 "$HERE/settings.env" "$DESTDIR/etc/pgstow/settings.env"
-# Root alone reads it, and gives it to each run.
+# Root alone reads them, and gives them to each run.
 [ -e "$DESTDIR/etc/pgstow/credentials.env" ] ||
     install -D -m 600 "$HERE/credentials.env" "$DESTDIR/etc/pgstow/credentials.env"
+[ -e "$DESTDIR/etc/pgstow/drill.env" ] ||
+    install -D -m 600 "$HERE/drill.env" "$DESTDIR/etc/pgstow/drill.env"
 systemd-sysusers ${DESTDIR:+--root="$DESTDIR"} "$DESTDIR/etc/sysusers.d/pgstow.conf"
 [ -n "$DESTDIR" ] || systemctl daemon-reload

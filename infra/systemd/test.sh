@@ -144,6 +144,7 @@ start() {
     }
 }
 [ "$(inside stat -c '%U %a' /etc/pgstow/credentials.env)" = 'root 600' ] || die "credentials.env is open to others"
+[ "$(inside stat -c '%U %a' /etc/pgstow/drill.env)" = 'root 600' ] || die "drill.env is open to others"
 credentials "$(database_url "$PGSTOW_TEST_PG15_URL" shop)"
 
 start pgstow-backup.service

@@ -65,6 +65,14 @@ locals {
         dimensions = { FunctionName = var.name }
       }
     } : name => alarm if local.has_function },
+    { for name, alarm in {
+      drill-function-errors = {
+        says       = "The function ${local.drill_name} failed, or was killed for want of time or memory."
+        namespace  = "AWS/Lambda"
+        metric     = "Errors"
+        dimensions = { FunctionName = local.drill_name }
+      }
+    } : name => alarm if !local.has_task },
   )
 }
 

@@ -113,8 +113,9 @@ resource "aws_s3_bucket_lifecycle_configuration" "backups" {
         days = local.expiry[rule.value]
       }
 
+      # For `pending` no less than for the tiers: whoever has stolen the writer's role can give any backup any tag.
       noncurrent_version_expiration {
-        noncurrent_days = rule.value == "pending" ? 1 : 7
+        noncurrent_days = 7
       }
     }
   }
@@ -164,6 +165,31 @@ data "aws_iam_policy_document" "bucket" {
     }
   }
 
+  # pgstow gives `pending` to new objects, and to those that bore `latest`; never to a backup that has its tier.
+  statement {
+    sid       = "NoTierBecomesPending"
+    effect    = "Deny"
+    actions   = ["s3:PutObjectTagging", "s3:PutObjectVersionTagging"]
+    resources = ["${aws_s3_bucket.backups.arn}/*"]
+
+    principals {
+      type        = "*"
+      identifiers = ["*"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "s3:ExistingObjectTag/pgstow-tier"
+      values   = local.tier_order
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "s3:RequestObjectTag/pgstow-tier"
+      values   = ["pending"]
+    }
+  }
+
   # Their policies name no delete. This holds even if somebody attaches a wider one to them.
   statement {
     sid    = "WritersNeverDelete"
@@ -172,6 +198,7 @@ data "aws_iam_policy_document" "bucket" {
       "s3:DeleteObject",
       "s3:DeleteObjectVersion",
       "s3:BypassGovernanceRetention",
+      "s3:PutObjectVersionTagging",
       "s3:PutLifecycleConfiguration",
       "s3:PutBucketVersioning",
       "s3:DeleteBucket",
@@ -180,7 +207,7 @@ data "aws_iam_policy_document" "bucket" {
 
     principals {
       type        = "AWS"
-      identifiers = concat(aws_iam_role.function[*].arn, aws_iam_role.task[*].arn)
+      identifiers = concat(aws_iam_role.function[*].arn, aws_iam_role.task[*].arn, [aws_iam_role.drill.arn])
     }
   }
 }

@@ -13,8 +13,14 @@ is refused (moto checks no policies unless told), that a topic's key lets the al
 import json
 import re
 import sys
+from pathlib import Path
 
 import boto3
+
+# Of the tree that this lies in; Terraform's files are copied elsewhere.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import policy as policies
+from policy import listed
 
 REGION = "eu-west-1"
 compute, name, bucket, rules_file = sys.argv[1:]
@@ -65,17 +71,18 @@ def the_bucket():
     equal("without TLS, where", sorted(plain["Resource"]), [arn, f"{arn}/*"])
     never = policy["WritersNeverDelete"]
     role = "function" if compute == "lambda" else "task"
-    equal("never deletes: who", never["Principal"], {"AWS": f"arn:aws:iam::123456789012:role/{name}-{role}"})
+    equal(
+        "never deletes: who",
+        sorted(never["Principal"]["AWS"]),
+        sorted(f"arn:aws:iam::123456789012:role/{name}-{one}" for one in (role, "drill")),
+    )
+    equal("changes of tags that are misjudged", policies.misjudged_tags(list(policy.values()), arn), [])
     holds("never deletes: what", {"s3:DeleteObject", "s3:DeleteObjectVersion"} <= set(never["Action"]), never["Action"])
-
-
-def listed(value):
-    return value if isinstance(value, list) else [value]
 
 
 def roles():
     iam = client("iam")
-    wanted = ["schedules"] + (["function"] if compute == "lambda" else ["task", "task-start"])
+    wanted = ["drill", "schedules"] + (["function"] if compute == "lambda" else ["task", "task-start"])
     found = {role["RoleName"]: role for role in iam.list_roles()["Roles"]}
     equal("roles", sorted(found), sorted(f"{name}-{role}" for role in wanted))
     for role_name, role in found.items():
@@ -101,7 +108,8 @@ def least(where, statement):
         holds(f"{where}: a whole action", "*" not in action, action)
         holds(f"{where}: no delete", not re.search("delete|remove|putlifecycle|putbucket", action, re.I), action)
         if action.startswith("s3:") and ("Object" in action or "Multipart" in action and action != "s3:ListBucketMultipartUploads"):
-            equal(f"{where}: below the prefix", resources, [f"arn:aws:s3:::{bucket}/pgstow/*"])
+            below = all(resource.startswith(f"arn:aws:s3:::{bucket}/pgstow/") for resource in resources)
+            holds(f"{where}: below the prefix", below, resources)
     if "s3:ListBucket" in actions:
         prefixes = statement["Condition"]["StringLikeIfExists"]["s3:prefix"]
         equal(f"{where}: listed prefixes", sorted(prefixes), ["pgstow", "pgstow/*"])
@@ -109,6 +117,35 @@ def least(where, statement):
         # The one action for which AWS takes no resource.
         if actions != ["ecr:GetAuthorizationToken"]:
             holds(f"{where}: every resource is named", resource != "*" and not resource.endswith(":*:*"), resource)
+
+
+def drills():
+    """Who verifies and drills: exactly what its identity may do, and who has it."""
+    iam = client("iam")
+    group = f"/aws/lambda/{name}-drill"
+    key = client("sns").get_topic_attributes(TopicArn=f"arn:aws:sns:{REGION}:123456789012:{name}")["Attributes"]["KmsMasterKeyId"]
+    wanted = policies.drill(
+        f"arn:aws:s3:::{bucket}",
+        f"arn:aws:sns:{REGION}:123456789012:{name}",
+        topic_key=key,
+        log=f"arn:aws:logs:{REGION}:123456789012:log-group:{group}:*" if compute == "lambda" else None,
+    )
+    equal("the drill's policies", iam.list_role_policies(RoleName=f"{name}-drill")["PolicyNames"], ["drill"])
+    equal("the drill's managed policies", iam.list_attached_role_policies(RoleName=f"{name}-drill")["AttachedPolicies"], [])
+    document = iam.get_role_policy(RoleName=f"{name}-drill", PolicyName="drill")["PolicyDocument"]
+    equal("what a drill may do", sorted(policies.allowed(listed(document["Statement"]))), sorted(wanted))
+    if compute != "lambda":
+        return
+    function = client("lambda").get_function_configuration(FunctionName=f"{name}-drill")
+    equal("the drill's role", function["Role"], f"arn:aws:iam::123456789012:role/{name}-drill")
+    holds("the drill is in no network", not function.get("VpcConfig", {}).get("SubnetIds"), function.get("VpcConfig"))
+    variables = function["Environment"]["Variables"]
+    no_secrets("the drill's function", variables)
+    odd = [key for key, value in variables.items() if "SECRET" in key or "secretsmanager" in value or key.startswith(("DB_", "PG"))]
+    equal("the drill's function knows nothing of the database", odd, [])
+    writer = client("lambda").get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    equal("the function that makes backups takes drills", writer.get("BACKUP_ALLOW_DRILL"), "false")
+    logs(group)
 
 
 def schedules():
@@ -132,19 +169,23 @@ def schedules():
         event = {"action": "backup", "kind": "full", "trigger": "schedule", "event_id": event_id}
         equal("the event of the full backup", json.loads(full["Input"]), event)
         equal("its target", full["Arn"], f"arn:aws:lambda:{REGION}:123456789012:function:{name}")
+        verify = scheduler.get_schedule(GroupName=name, Name=f"{name}-verify")["Target"]["Arn"]
+        equal("the target of verify", verify, f"arn:aws:lambda:{REGION}:123456789012:function:{name}-drill")
     else:
         command = ["backup", "--json", "--kind", "full", "--trigger", "schedule", "--event-id", event_id]
         overrides = {"containerOverrides": [{"name": "pgstow", "command": command}]}
         equal("the task of the full backup", json.loads(full["Input"]), overrides)
         equal("its target", full["Arn"], f"arn:aws:ecs:{REGION}:123456789012:cluster/{name}")
         equal("its launch type", full["EcsParameters"]["LaunchType"], "FARGATE")
+        drill = json.loads(scheduler.get_schedule(GroupName=name, Name=f"{name}-drill")["Target"]["Input"])
+        equal("the drill's role", drill["taskRoleArn"], f"arn:aws:iam::123456789012:role/{name}-drill")
 
 
 def alarms():
     found = {one["AlarmName"].removeprefix(f"{name}-"): one for one in client("cloudwatch").describe_alarms()["MetricAlarms"]}
     wanted = {"no-good-backup", "size-anomaly", "verify-failed", "drill-failed", "notifications-failed", "dead-letters"}
     if compute == "lambda":
-        wanted |= {"function-errors", "function-duration"}
+        wanted |= {"function-errors", "function-duration", "drill-function-errors"}
     equal("alarms", sorted(found), sorted(wanted))
     topic = f"arn:aws:sns:{REGION}:123456789012:{name}"
     for alarm_name, alarm in found.items():
@@ -161,8 +202,10 @@ def topic():
     key = client("kms").describe_key(KeyId=attributes["KmsMasterKeyId"])["KeyMetadata"]
     equal("the topic's key", [key["KeyManager"], key["Enabled"]], ["CUSTOMER", True])
     document = json.loads(client("kms").get_key_policy(KeyId=key["KeyId"], PolicyName="default")["Policy"])
-    users = [one["Principal"].get("Service") for one in document["Statement"]]
-    holds("the alarms may use it", ["cloudwatch.amazonaws.com", "events.amazonaws.com"] in map(sorted, filter(None, users)), users)
+    users = {one["Principal"].get("Service"): one.get("Condition") for one in document["Statement"]}
+    account = {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+    equal("the alarms may use it, for this account", users.get("cloudwatch.amazonaws.com"), account)
+    equal("so may events of the task", "events.amazonaws.com" in users, compute != "lambda")
     publishers = [one["Principal"].get("Service") for one in json.loads(attributes["Policy"])["Statement"] if one["Effect"] == "Allow"]
     wanted = ["cloudwatch.amazonaws.com"] + ([] if compute == "lambda" else ["events.amazonaws.com"])
     equal("who may send", publishers, wanted)
@@ -170,7 +213,8 @@ def topic():
 
 def logs(group):
     found = client("logs").describe_log_groups(logGroupNamePrefix=group)["logGroups"]
-    equal("the log is kept for", [one.get("retentionInDays") for one in found], [365])
+    kept = [one.get("retentionInDays") for one in found if one["logGroupName"] == group]
+    equal(f"{group} is kept for", kept, [365])
 
 
 def no_secrets(where, variables):
@@ -213,6 +257,7 @@ def the_task():
 
 the_bucket()
 roles()
+drills()
 schedules()
 alarms()
 topic()

@@ -29,12 +29,10 @@ resource "aws_lambda_function" "this" {
   memory_size                    = var.function_memory_mb
   reserved_concurrent_executions = var.reserved_concurrency
 
-  ephemeral_storage {
-    size = var.function_storage_mb
-  }
-
   environment {
     variables = merge(
+      # A drill runs functions of the database: not beside the secret.
+      { BACKUP_ALLOW_DRILL = "false" },
       local.settings,
       var.restore_secret_arn == null ? {} : { BACKUP_ALLOW_RESTORE = "true" },
       local.hands_over ? {

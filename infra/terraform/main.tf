@@ -29,6 +29,7 @@ locals {
       BACKUP_METRICS         = "emf"
       BACKUP_METRICS_SERVICE = var.name
       LOG_FORMAT             = "json"
+      PGSSLMODE              = "require" # unless the secret asks for more, or var.environment says otherwise
       RUST_LOG               = "info"
     },
     var.restore_secret_arn == null ? {} : { BACKUP_TARGET_SECRET_ID = var.restore_secret_arn },

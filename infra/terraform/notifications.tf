@@ -119,13 +119,35 @@ data "aws_iam_policy_document" "topic_key" {
 
   # This key is the topic's and nothing else's; who may publish there is said by the topic's policy.
   statement {
-    sid       = "AlarmsAndEventsUseIt"
+    sid       = "AlarmsUseIt"
     actions   = ["kms:Decrypt", "kms:GenerateDataKey*"]
     resources = ["*"]
 
     principals {
       type        = "Service"
-      identifiers = ["cloudwatch.amazonaws.com", "events.amazonaws.com"]
+      identifiers = ["cloudwatch.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [local.account]
+    }
+  }
+
+  # EventBridge names no source account to KMS either.
+  dynamic "statement" {
+    for_each = local.has_task ? ["EventsUseIt"] : []
+
+    content {
+      sid       = statement.value
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey*"]
+      resources = ["*"]
+
+      principals {
+        type        = "Service"
+        identifiers = ["events.amazonaws.com"]
+      }
     }
   }
 }

@@ -20,12 +20,22 @@ output "dead_letter_queue_url" {
 
 output "log_groups" {
   description = "Where the logs are."
-  value       = concat(aws_cloudwatch_log_group.function[*].name, aws_cloudwatch_log_group.task[*].name)
+  value       = concat(aws_cloudwatch_log_group.function[*].name, aws_cloudwatch_log_group.drill[*].name, aws_cloudwatch_log_group.task[*].name)
 }
 
 output "function_name" {
   description = "The function; null where compute is fargate."
   value       = one(aws_lambda_function.this[*].function_name)
+}
+
+output "drill_function_name" {
+  description = "The function that verifies and drills; null where the task does."
+  value       = one(aws_lambda_function.drill[*].function_name)
+}
+
+output "drill_role_arn" {
+  description = "The role of whoever verifies and drills, for the policies of keys of other accounts."
+  value       = aws_iam_role.drill.arn
 }
 
 output "function_role_arn" {

@@ -1,5 +1,6 @@
 # When what is started, by EventBridge Scheduler. Backups go to the function where there is one; verify and drill to the
-# task where there is one, since they read everything and have no use for a limit of 15 minutes.
+# task where there is one, since they read everything and have no use for a limit of 15 minutes, otherwise to a function of
+# their own.
 
 locals {
   # The scheduled time names the event: it is the same for a retry and for a duplicate, which so make one backup.
@@ -37,13 +38,24 @@ locals {
     } : name => schedule if schedule.when != null
   }
 
+  # Who only reads the store has a role for that.
+  only_reads = ["verify", "drill"]
+
   schedules = {
     for name, schedule in local.planned : name => {
       when    = schedule.when
       to_task = schedule.to_task
+      target = (
+        schedule.to_task ? local.cluster_arn
+        : contains(local.only_reads, name) ? aws_lambda_function.drill[0].arn
+        : aws_lambda_function.this[0].arn
+      )
       input = (
         schedule.to_task
-        ? jsonencode({ containerOverrides = [{ name = local.container, command = schedule.command }] })
+        ? jsonencode(merge(
+          { containerOverrides = [{ name = local.container, command = schedule.command }] },
+          contains(local.only_reads, name) ? { taskRoleArn = local.drill_role_arn } : {},
+        ))
         : jsonencode(schedule.event)
       )
     }
@@ -69,7 +81,7 @@ resource "aws_scheduler_schedule" "this" {
   }
 
   target {
-    arn      = each.value.to_task ? local.cluster_arn : aws_lambda_function.this[0].arn
+    arn      = each.value.target
     role_arn = aws_iam_role.schedules.arn
     # jsonencode would write `<` as \u003c, and Scheduler would find nothing to fill in.
     input = replace(replace(each.value.input, "\\u003c", "<"), "\\u003e", ">")
@@ -149,7 +161,7 @@ data "aws_iam_policy_document" "schedules" {
     content {
       sid       = statement.value
       actions   = ["lambda:InvokeFunction"]
-      resources = [aws_lambda_function.this[0].arn]
+      resources = concat(aws_lambda_function.this[*].arn, aws_lambda_function.drill[*].arn)
     }
   }
 

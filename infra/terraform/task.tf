@@ -204,7 +204,7 @@ data "aws_iam_policy_document" "run_task" {
   statement {
     sid       = "GiveTheTaskItsRoles"
     actions   = ["iam:PassRole"]
-    resources = [aws_iam_role.task[0].arn, aws_iam_role.task_start[0].arn]
+    resources = [aws_iam_role.task[0].arn, aws_iam_role.task_start[0].arn, aws_iam_role.drill.arn]
 
     condition {
       test     = "StringEquals"

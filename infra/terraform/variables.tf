@@ -311,7 +311,7 @@ variable "function_timeout_seconds" {
 }
 
 variable "function_storage_mb" {
-  description = "The function's /tmp in MB. A backup needs none of it; a drill needs room for the database."
+  description = "/tmp in MB of the function that drills: room for the database."
   type        = number
   default     = 512
 

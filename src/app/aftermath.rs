@@ -13,8 +13,9 @@ use crate::error::{Code, Error, Result};
 use crate::metrics::{self, History, Observation};
 use crate::notify::{About, Notice, Notifier, Status};
 use crate::progress::Observer;
-use crate::report::{BackupReport, ErrorReport, Notification, Report};
+use crate::report::{self, BackupReport, ErrorReport, Notification, Report};
 use crate::settings::{Clock, Metrics};
+use crate::signature::Trust;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::telemetry;
@@ -30,6 +31,8 @@ pub(super) struct Aftermath<'a> {
     pub metrics: &'a Metrics,
     pub stores: &'a [Arc<dyn Store>],
     pub notifier: Option<&'a dyn Notifier>,
+    /// Whose signatures count; `None`: that cannot be known, so that the store says nothing.
+    pub trust: Option<Trust>,
     /// The database that the settings name, or that the secret has named by now.
     pub source: Option<String>,
     pub clock: Clock,
@@ -123,7 +126,7 @@ impl Aftermath<'_> {
             status: Status::Succeeded,
             about: About::Backup(report.kind),
             database: Some(report.database.clone()),
-            summary: report.to_string(),
+            summary: report::text(report),
             report: serde_json::to_value(report).unwrap_or_default(),
         };
         let told = self.tell(&notice).await;
@@ -139,21 +142,21 @@ impl Aftermath<'_> {
     /// Where nobody is to be told, that is done at once.
     async fn tell(&self, notice: &Notice) -> Result<()> {
         match self.notifier {
-            Some(notifier) => notifier.send(notice).await,
+            Some(notifier) => self.stop.or_leave("the notification", notifier.send(notice)).await,
             None => Ok(()),
         }
     }
 
     /// What was there before this run, as far as the store says it in time.
     async fn history(&self, database: Option<&str>, but: Option<&BackupId>) -> History {
-        let Some(database) = database.filter(|_| metrics::wanted(self.metrics)) else {
+        let (Some(database), Some(trust)) = (database.filter(|_| metrics::wanted(self.metrics)), &self.trust) else {
             return History::unknown();
         };
         let patience = match self.stop.reason() {
             Some(_) => LITTLE_PATIENCE,
             None => PATIENCE,
         };
-        let looked = History::look(self.stores, database, but);
+        let looked = History::look(self.stores, database, but, trust);
         tokio::time::timeout(patience, looked)
             .await
             .unwrap_or_else(|_| History::unknown())
@@ -192,6 +195,7 @@ fn failure(about: About, database: Option<String>, error: &Error) -> Notice {
 /// The notice of what a verification has found, if that is a failure.
 fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
     let error = report.error.as_ref()?;
+    let code = report.code().unwrap_or(Code::Integrity);
     let failed = report
         .backups()
         .iter()
@@ -203,10 +207,10 @@ fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
         _ => None,
     };
     Some(Notice {
-        status: Status::Failed(Code::Integrity),
+        status: Status::Failed(code),
         about,
         database,
-        summary: format!("{}\n{report}", summary(error)),
+        summary: format!("{}\n{}", summary(error), report::text(report)),
         report: serde_json::to_value(report).unwrap_or(Value::Null),
     })
 }

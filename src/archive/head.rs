@@ -48,7 +48,7 @@ pub enum Algorithm {
 }
 
 /// One entry of the table of contents, as far as the data path needs it; [`Details`] is the rest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry {
     pub dump_id: i64,
     /// The OID of the dumped object, 0 where there is none.
@@ -60,7 +60,7 @@ pub struct Entry {
     /// Whether a block follows for this entry.
     pub has_data: bool,
     /// Where the entry's Offset field starts in the head.
-    offset_at: usize,
+    pub(crate) offset_at: usize,
 }
 
 impl Entry {
@@ -84,7 +84,7 @@ impl std::fmt::Display for Entry {
 }
 
 /// What a restore needs to know of an entry beside [`Entry`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Details {
     /// As written: none 1, pre-data 2, data 3, post-data 4.
     pub section: i64,
@@ -243,6 +243,11 @@ impl Head {
 
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// How long it is.
+    pub fn length(&self) -> u64 {
+        self.bytes.len() as u64
     }
 
     /// The same head, saying that its blocks are compressed. Same length, nothing moves.

@@ -46,7 +46,7 @@ pub(super) struct Record<'a> {
     event_id: Option<String>,
     tier: Tier,
     started: Timestamp,
-    finished: Timestamp,
+    pub finished: Timestamp,
     codec: Codec,
     archive_version: Option<String>,
     snapshot: Option<Snapshot>,
@@ -426,6 +426,8 @@ impl<'a> Record<'a> {
             parts: Vec::new(),
         });
         let mut report = report::of(&manifest, replicas.report());
+        report.manifest_sha256 = replicas.manifest_sha256();
+        report.signed_by = replicas.signed_by();
         report.took_over = self.took_over;
         report.leftovers = self.leftovers;
         report.warnings = self.warnings;

@@ -2,23 +2,31 @@
 //! may fail alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use crate::backup_id::BackupId;
 use crate::catalog::{self, Listed, NotPublished};
 use crate::error::{Error, Result};
 use crate::leftovers::{self, Cleared};
 use crate::manifest::Manifest;
-use crate::pipeline::Copy;
+use crate::pipeline::{COPYS_PATIENCE, Copy, within};
 use crate::report::{ErrorReport, StoreReport};
+use crate::signature::{KeyId, Signer, Subject};
+use crate::stop::Stop;
 use crate::store::{Expected, ObjectInfo, Store, Stored, Upload};
 
 pub(super) struct Replicas {
     /// Never empty; the first is the primary.
     all: Vec<Replica>,
+    /// The key that has signed the manifests.
+    signed_by: Option<KeyId>,
+    /// How long cleaning up may take.
+    stop: Stop,
 }
 
 struct Replica {
@@ -28,6 +36,14 @@ struct Replica {
     /// What this run has made visible in it, for the clean-up.
     written: Vec<String>,
     committed: bool,
+    /// Of the manifest that was published.
+    manifest_sha256: Option<[u8; 32]>,
+}
+
+/// A store's manifest, ready to be put.
+pub(super) struct Sealed {
+    manifest: Manifest,
+    signature: Option<Bytes>,
 }
 
 impl Replica {
@@ -35,19 +51,21 @@ impl Replica {
         self.failed.is_none()
     }
 
-    /// Leaves this store out from now on, with nothing of this run in it.
-    async fn drop_out(&mut self, error: Error) {
-        let error = discard(&*self.store, std::mem::take(&mut self.written), error).await;
-        self.failed = Some(error);
+    /// Leaves this copy out from now on, with nothing of this run in it.
+    async fn drop_out(&mut self, error: Error, stop: &Stop) {
+        let discarding = discard(&*self.store, std::mem::take(&mut self.written), stop);
+        let discarded = within(Some(COPYS_PATIENCE), async { Ok(discarding.await) }).await;
+        let failed = discarded.unwrap_or_else(|late| vec![late]);
+        self.failed = Some(failed.into_iter().fold(error, Error::also));
     }
 }
 
 impl Replicas {
     /// Looks whether the stores are there before anything is begun.
-    pub(super) async fn reach(stores: &[Arc<dyn Store>]) -> Result<Self> {
+    pub(super) async fn reach(stores: &[Arc<dyn Store>], stop: &Stop) -> Result<Self> {
         let mut all = Vec::new();
         for store in stores {
-            let failed = match store.reach().await {
+            let failed = match within(patience(all.len()), store.reach()).await {
                 Ok(()) => None,
                 Err(error) if all.is_empty() => return Err(error),
                 Err(error) => Some(error),
@@ -57,12 +75,17 @@ impl Replicas {
                 failed,
                 written: Vec::new(),
                 committed: false,
+                manifest_sha256: None,
             });
         }
         if all.is_empty() {
             return Err(Error::config("no store is set").hint("name one with --store or BACKUP_STORE"));
         }
-        Ok(Self { all })
+        Ok(Self {
+            all,
+            signed_by: None,
+            stop: stop.clone(),
+        })
     }
 
     pub(super) fn primary(&self) -> Arc<dyn Store> {
@@ -80,7 +103,9 @@ impl Replicas {
     ) -> Cleared {
         let mut cleared = leftovers::clear(&*self.primary(), own, listed, now).await;
         for copy in self.all.iter().skip(1).filter(|replica| replica.takes_part()) {
-            cleared.add(leftovers::clear_copy(&*copy.store, own, dead, now).await);
+            let clearing = leftovers::clear_copy(&*copy.store, own, dead, now);
+            // What is left there, the next run sees again.
+            cleared.add(timeout(COPYS_PATIENCE, clearing).await.unwrap_or_default());
         }
         cleared
     }
@@ -94,10 +119,10 @@ impl Replicas {
             .enumerate()
             .filter(|(_, replica)| replica.takes_part())
         {
-            match replica.store.upload(key, info).await {
+            match within(patience(index), replica.store.upload(key, info)).await {
                 Ok(upload) => uploads.push(upload),
                 Err(error) if index == 0 => return Err(error),
-                Err(error) => replica.drop_out(error).await,
+                Err(error) => replica.drop_out(error, &self.stop).await,
             }
         }
         Ok(uploads)
@@ -135,7 +160,7 @@ impl Replicas {
                     failure = Some(error);
                     continue;
                 }
-                (Ok(upload), None) => upload.complete(expected).await,
+                (Ok(upload), None) => within(patience(index), upload.complete(expected)).await,
                 (Err(error), None) => Err(error),
             };
             match completed {
@@ -145,12 +170,19 @@ impl Replicas {
                 }
                 Err(error) if index == 0 => failure = Some(error),
                 Err(error) => {
-                    replica.drop_out(error).await;
+                    replica.drop_out(error, &self.stop).await;
                     receipts.push(None);
                 }
             }
         }
         failure.map_or(Ok(receipts), Err)
+    }
+
+    /// Completing was cut short: it may have been done.
+    pub(super) fn may_hold(&mut self, key: &str) {
+        for replica in self.all.iter_mut().filter(|replica| replica.takes_part()) {
+            replica.written.push(key.to_owned());
+        }
     }
 
     pub(super) async fn put(&mut self, key: &str, bytes: Bytes, info: &ObjectInfo) -> Result<()> {
@@ -164,12 +196,11 @@ impl Replicas {
             replica.written.push(key.to_owned());
             let put = replica
                 .store
-                .put(key, bytes.clone(), info, crate::store::Condition::Always)
-                .await;
-            match put {
+                .put(key, bytes.clone(), info, crate::store::Condition::Always);
+            match within(patience(index), put).await {
                 Ok(_) => {}
                 Err(error) if index == 0 => return Err(error),
-                Err(error) => replica.drop_out(error).await,
+                Err(error) => replica.drop_out(error, &self.stop).await,
             }
         }
         Ok(())
@@ -182,28 +213,67 @@ impl Replicas {
             .enumerate()
             .filter(|(_, replica)| replica.takes_part())
         {
-            match catalog::commit_tags(&*replica.store, id, files).await {
+            match within(patience(index), catalog::commit_tags(&*replica.store, id, files)).await {
                 Ok(()) => {}
                 Err(error) if index == 0 => return Err(error),
-                Err(error) => replica.drop_out(error).await,
+                Err(error) => replica.drop_out(error, &self.stop).await,
             }
         }
         Ok(())
     }
 
-    /// Puts the manifest, the primary's first. Each store's manifest carries its own receipt.
-    pub(super) async fn publish(
+    /// The manifest of each store that takes part, which carries the store's own receipt, and its
+    /// signature. Nothing is put yet.
+    pub(super) async fn seal(
         &mut self,
         manifest: impl Fn(&Stored) -> Manifest,
         receipts: &[Option<Stored>],
-    ) -> Result<()> {
-        for (index, (replica, receipt)) in self.all.iter_mut().zip(receipts).enumerate() {
+        signer: Option<&Signer>,
+        now: Timestamp,
+    ) -> Result<Vec<Option<Sealed>>> {
+        let mut sealed = Vec::new();
+        for (replica, receipt) in self.all.iter().zip(receipts) {
             let (true, Some(receipt)) = (replica.takes_part(), receipt) else {
+                sealed.push(None);
                 continue;
             };
-            let error = match catalog::publish(&*replica.store, &manifest(receipt)).await {
-                Ok(_) => {
+            let manifest = manifest(receipt);
+            let signature = match signer {
+                Some(signer) => {
+                    let subject = Subject::manifest(&manifest.id);
+                    Some(signer.sign(subject, &manifest.to_bytes()?, now).await?)
+                }
+                None => None,
+            };
+            sealed.push(Some(Sealed { manifest, signature }));
+        }
+        self.signed_by = signer.map(|signer| signer.public().id());
+        Ok(sealed)
+    }
+
+    /// Puts the manifests, the primary's first.
+    pub(super) async fn publish(&mut self, sealed: Vec<Option<Sealed>>) -> Result<()> {
+        for (index, (replica, sealed)) in self.all.iter_mut().zip(sealed).enumerate() {
+            let (true, Some(Sealed { manifest, signature })) = (replica.takes_part(), sealed) else {
+                continue;
+            };
+            // Noted first, as in `put`.
+            if signature.is_some() {
+                replica.written.push(Subject::manifest(&manifest.id).signature_key());
+            }
+            let publishing = catalog::publish(&*replica.store, &manifest, signature.as_ref());
+            // Where that is not known in time, nothing is given up.
+            let publishing = self.stop.in_time(publishing);
+            let published = within(patience(index), async { Ok(publishing.await) }).await;
+            let published = match published {
+                Ok(Some(published)) => published,
+                Ok(None) => Err(NotPublished::Unknown(self.stop.given_up("publishing the manifest"))),
+                Err(late) => Err(NotPublished::Unknown(late)),
+            };
+            let error = match published {
+                Ok(published) => {
                     replica.committed = true;
+                    replica.manifest_sha256 = Some(published.sha256);
                     continue;
                 }
                 Err(NotPublished::Absent(error)) => error,
@@ -216,7 +286,7 @@ impl Replicas {
             if index == 0 {
                 return Err(error);
             }
-            replica.drop_out(error).await;
+            replica.drop_out(error, &self.stop).await;
         }
         Ok(())
     }
@@ -225,8 +295,14 @@ impl Replicas {
     /// is mended by the next run, and never lets a backup expire that should stay.
     pub(super) async fn retag(&self, id: &BackupId, keep_last: usize) -> Vec<String> {
         let mut warnings = Vec::new();
-        for replica in self.all.iter().filter(|replica| replica.committed) {
-            if let Err(error) = catalog::retag(&*replica.store, id.database(), keep_last).await {
+        let committed = self.all.iter().enumerate().filter(|(_, replica)| replica.committed);
+        for (index, replica) in committed {
+            let retagging = catalog::retag(&*replica.store, id.database(), keep_last, id.timestamp());
+            if let Err(error) = self
+                .stop
+                .or_give_up("tagging", within(patience(index), retagging))
+                .await
+            {
                 warnings.push(format!(
                     "retention tags in {}: {}",
                     replica.store.url(),
@@ -241,9 +317,19 @@ impl Replicas {
     pub(super) async fn give_up(self, error: Error) -> Error {
         let mut error = error;
         for replica in self.all.into_iter().filter(|replica| !replica.committed) {
-            error = discard(&*replica.store, replica.written, error).await;
+            let failed = discard(&*replica.store, replica.written, &self.stop).await;
+            error = failed.into_iter().fold(error, Error::also);
         }
         error
+    }
+
+    /// Of the primary's.
+    pub(super) fn manifest_sha256(&self) -> Option<String> {
+        self.all.first()?.manifest_sha256.map(hex::encode)
+    }
+
+    pub(super) fn signed_by(&self) -> Option<KeyId> {
+        self.signed_by
     }
 
     pub(super) fn report(&self) -> Vec<StoreReport> {
@@ -251,15 +337,22 @@ impl Replicas {
             url: replica.store.url().to_owned(),
             primary: index == 0,
             holds_backup: replica.committed,
+            manifest_sha256: replica.manifest_sha256.map(hex::encode),
             error: replica.failed.as_ref().map(ErrorReport::from),
         };
         self.all.iter().enumerate().map(report).collect()
     }
 }
 
-/// All at once: a store that is ill is waited for once, not once per file.
-async fn discard(store: &dyn Store, written: Vec<String>, error: Error) -> Error {
-    let discarded = join_all(written.iter().map(|key| store.discard(key))).await;
-    let failed = discarded.into_iter().filter_map(Result::err);
-    failed.fold(error, Error::also)
+/// Of a store's steps: the primary's own limits are the backup's.
+fn patience(index: usize) -> Option<Duration> {
+    (index > 0).then_some(COPYS_PATIENCE)
+}
+
+/// All at once: a store that is ill is waited for once, not once per file. Gives what failed.
+async fn discard(store: &dyn Store, written: Vec<String>, stop: &Stop) -> Vec<Error> {
+    let discarding = written
+        .iter()
+        .map(|key| stop.or_give_up("giving up what was stored", store.discard(key)));
+    join_all(discarding).await.into_iter().filter_map(Result::err).collect()
 }

@@ -3,23 +3,38 @@
 use serde_json::Value;
 
 use crate::backup_id::BackupId;
-use crate::catalog;
+use crate::catalog::{self, Demand, Genuine};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::report::{BackupReport, StoreReport};
+use crate::signature::Trust;
 use crate::store::Store;
 
 /// The report on a backup that was made before.
-pub(super) async fn repeated(store: &dyn Store, id: &BackupId) -> Result<BackupReport> {
-    let manifest = catalog::read_manifest(store, id).await?.require(id)?;
+pub(super) async fn repeated(store: &dyn Store, id: &BackupId, trust: &Trust) -> Result<BackupReport> {
+    let demand = Demand {
+        trust,
+        manifest: None,
+        now: id.timestamp(),
+    };
+    let genuine = catalog::read_genuine(store, id, &demand).await?.require(id)?;
+    let Genuine {
+        manifest,
+        sha256,
+        signed_by,
+    } = genuine;
+    let sha256 = Some(hex::encode(sha256));
     let holder = StoreReport {
         url: store.url().to_owned(),
         primary: true,
         holds_backup: true,
+        manifest_sha256: sha256.clone(),
         error: None,
     };
     Ok(BackupReport {
         repeated: true,
+        manifest_sha256: sha256,
+        signed_by,
         ..of(&manifest, vec![holder])
     })
 }
@@ -50,6 +65,8 @@ pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport 
         bytes_stored: manifest.files.values().map(|file| file.bytes).sum(),
         files: manifest.files.clone(),
         missing: manifest.missing.clone(),
+        manifest_sha256: None,
+        signed_by: None,
         stores,
         took_over: None,
         leftovers: Vec::new(),

@@ -44,7 +44,7 @@ pub(super) async fn run(
     let clock = StallClock::default();
     let (input, mut reader) = match begin(job, source, view, &clock, throttle) {
         Ok(begun) => begun,
-        Err(error) => return Err(abort(uploads, error).await),
+        Err(error) => return Err(abort(job, uploads, error).await),
     };
     let flow = Flow {
         input,
@@ -71,11 +71,12 @@ pub(super) async fn run(
             throttle.stop();
             reader.stop().await;
             let mut error = error;
-            match path.await {
+            match job.stop.in_time(path).await {
                 // It had just come through: the uploads are still open.
-                Ok(passed) => error = abort(passed.copies.into_iter().flatten().collect(), error).await,
-                Err(Failure::Store(second)) => error = error.also(second),
-                Err(Failure::Source(_) | Failure::Stopped) => {}
+                Some(Ok(passed)) => error = abort(job, passed.copies.into_iter().flatten().collect(), error).await,
+                Some(Err(Failure::Store(second))) => error = error.also(second),
+                Some(Err(Failure::Source(_) | Failure::Stopped)) => {}
+                None => error = error.also(job.stop.given_up("aborting the upload")),
             }
             return Err(error);
         }
@@ -100,7 +101,7 @@ pub(super) async fn run(
                 Ok(()) => Ok(passed),
                 Err(error) => {
                     reader.stop().await;
-                    Err(abort(passed.copies.into_iter().flatten().collect(), error).await)
+                    Err(abort(job, passed.copies.into_iter().flatten().collect(), error).await)
                 }
             }
         }
@@ -206,10 +207,10 @@ async fn stalled(clock: &StallClock, limit: Duration) -> Error {
     )
 }
 
-async fn abort(uploads: Vec<Box<dyn Upload>>, error: Error) -> Error {
+async fn abort(job: &Job<'_>, uploads: Vec<Box<dyn Upload>>, error: Error) -> Error {
     let mut error = error;
     for upload in uploads {
-        if let Err(second) = upload.abort().await {
+        if let Err(second) = job.stop.or_give_up("aborting the upload", upload.abort()).await {
             error = error.also(second);
         }
     }

@@ -5,9 +5,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{BackupId, Found, Listed, backups, gather, read_manifest};
+use super::{BackupId, Demand, Genuine, Listed, Read, backups, gather, read_genuine};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
+use crate::signature::KeyId;
 use crate::store::Store;
 
 /// How many ids or names an error gives to choose from.
@@ -19,6 +20,9 @@ const COMPARED: usize = 300;
 pub struct Located {
     pub store: Arc<dyn Store>,
     pub manifest: Manifest,
+    pub manifest_sha256: [u8; 32],
+    /// The trusted key that has signed it, where signatures are asked for.
+    pub signed_by: Option<KeyId>,
     /// What a person should know although a backup was found: a store that was passed over, a
     /// newer backup that cannot be used.
     pub warnings: Vec<String>,
@@ -28,14 +32,24 @@ pub struct Located {
 /// whose latest is meant, where something names it. When no store has it, the error is that of the
 /// first, the primary.
 ///
+/// A backup that is not signed as it must be ends the search: it is never passed over for another
+/// one, nor for its copy, since somebody has written to that store.
+///
 /// A backup asked for by its id whose files are not all there is found all the same, with a
 /// warning, unless a copy has them: what is missing may not matter for what is wanted.
-pub async fn find(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&str>) -> Result<Located> {
+///
+/// What is dated later than the demand's time is not the latest, whatever it is.
+pub async fn find(
+    stores: &[Arc<dyn Store>],
+    wanted: &str,
+    database: Option<&str>,
+    demand: &Demand<'_>,
+) -> Result<Located> {
     if wanted == "latest" {
-        return latest(stores, database).await;
+        return latest(stores, database, demand).await;
     }
     match wanted.parse() {
-        Ok(id) => exact(stores, &id).await,
+        Ok(id) => exact(stores, &id, demand).await,
         Err(_) => {
             let mut asked = Asked::default();
             for store in stores {
@@ -53,25 +67,24 @@ pub async fn find(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&str
     }
 }
 
-async fn exact(stores: &[Arc<dyn Store>], id: &BackupId) -> Result<Located> {
+async fn exact(stores: &[Arc<dyn Store>], id: &BackupId, demand: &Demand<'_>) -> Result<Located> {
     let mut asked = Asked::default();
     let mut lacking = None;
     for store in stores {
-        match look(store.as_ref(), id).await {
-            Ok((manifest, None)) => return Ok(asked.found(store, manifest)),
-            Ok((manifest, Some(lack))) => {
-                lacking.get_or_insert((store, manifest));
+        match look(store.as_ref(), id, demand).await {
+            Ok((genuine, None)) => return Ok(asked.found(store, genuine)),
+            Ok((genuine, Some(lack))) => {
+                lacking.get_or_insert((store, genuine));
                 asked.failed(lack);
             }
-            Err(error) => asked.failed(error),
+            Err(NotUsed::Unsigned(error)) => return Err(error),
+            // Each store's manifest has a digest of its own.
+            Err(NotUsed::Unexpected(error) | NotUsed::Otherwise(error)) => asked.failed(error),
         }
     }
-    if let Some((store, manifest)) = lacking {
-        return Ok(Located {
-            store: Arc::clone(store),
-            manifest,
-            warnings: asked.failures.iter().map(Error::message).collect(),
-        });
+    if let Some((store, genuine)) = lacking {
+        let warnings = asked.failures.iter().map(Error::message).collect();
+        return Ok(located(store, genuine, warnings));
     }
     let error = asked.error();
     match stores.first() {
@@ -84,18 +97,37 @@ async fn exact(stores: &[Arc<dyn Store>], id: &BackupId) -> Result<Located> {
     }
 }
 
+/// Why a backup cannot be used from one store.
+enum NotUsed {
+    Unsigned(Error),
+    Unexpected(Error),
+    Otherwise(Error),
+}
+
+impl From<Error> for NotUsed {
+    fn from(error: Error) -> Self {
+        NotUsed::Otherwise(error)
+    }
+}
+
 /// A backup's manifest, and what the backup lacks of the files that it names; or why it cannot be
 /// used here at all.
-async fn look(store: &dyn Store, id: &BackupId) -> Result<(Manifest, Option<Error>)> {
+async fn look(
+    store: &dyn Store,
+    id: &BackupId,
+    demand: &Demand<'_>,
+) -> std::result::Result<(Genuine, Option<Error>), NotUsed> {
     let listed = gather(store.list(&id.folder()).await?.into_iter()).pop();
     let url = store.url();
-    match read_manifest(store, id).await? {
-        Found::Good(manifest) => {
-            let lack = lack(store, &manifest, listed.as_ref());
-            Ok((manifest, lack))
+    match read_genuine(store, id, demand).await? {
+        Read::Genuine(genuine) => {
+            let lack = lack(store, &genuine.manifest, listed.as_ref());
+            Ok((*genuine, lack))
         }
-        Found::Broken(broken) => Err(broken.into_error(id)),
-        Found::Missing => Err(Error::new(
+        Read::Unsigned(error) => Err(NotUsed::Unsigned(error)),
+        Read::Unexpected(error) => Err(NotUsed::Unexpected(error)),
+        Read::Broken(broken) => Err(broken.into_error(id).into()),
+        Read::Missing => Err(Error::new(
             Code::NotFound,
             match listed {
                 Some(_) => format!(
@@ -103,7 +135,18 @@ async fn look(store: &dyn Store, id: &BackupId) -> Result<(Manifest, Option<Erro
                 ),
                 None => format!("there is no backup {id} in {url}"),
             },
-        )),
+        )
+        .into()),
+    }
+}
+
+fn located(store: &Arc<dyn Store>, genuine: Genuine, warnings: Vec<String>) -> Located {
+    Located {
+        store: Arc::clone(store),
+        manifest: genuine.manifest,
+        manifest_sha256: genuine.sha256,
+        signed_by: genuine.signed_by,
+        warnings,
     }
 }
 
@@ -127,10 +170,10 @@ fn lack(store: &dyn Store, manifest: &Manifest, listed: Option<&Listed>) -> Opti
     })
 }
 
-async fn latest(stores: &[Arc<dyn Store>], database: Option<&str>) -> Result<Located> {
+async fn latest(stores: &[Arc<dyn Store>], database: Option<&str>, demand: &Demand<'_>) -> Result<Located> {
     let mut asked = Asked::default();
     for (at, store) in stores.iter().enumerate() {
-        if let Some(found) = latest_in(store, &stores[at + 1..], database, &mut asked).await? {
+        if let Some(found) = latest_in(store, &stores[at + 1..], database, demand, &mut asked).await? {
             return Ok(found);
         }
     }
@@ -144,6 +187,7 @@ async fn latest_in(
     store: &Arc<dyn Store>,
     copies: &[Arc<dyn Store>],
     database: Option<&str>,
+    demand: &Demand<'_>,
     asked: &mut Asked,
 ) -> Result<Option<Located>> {
     let listed = match backups(store.as_ref(), database).await {
@@ -161,17 +205,41 @@ async fn latest_in(
         let what = format!("{url} holds backups of several databases: {}", names.join(", "));
         return Err(Error::config(what).hint("name one of them: --database NAME"));
     }
+    let (ahead, ids): (Vec<&BackupId>, Vec<&BackupId>) = ids.into_iter().partition(|id| id.is_ahead(demand.now));
+    if let Some(first) = ahead.first() {
+        let more = match ahead.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let what = format!(
+            "{first} in {url} is dated in the future{more}: the clock was wrong that made it, or is here, or somebody \
+             made it up; `latest` passes it over"
+        );
+        asked.failed(Error::new(Code::NotFound, what).hint("name it by its id if it is the one that you want"));
+    }
     for id in ids {
         let mut unread = false;
+        let mut unexpected = None;
         for (at, place) in std::iter::once(store).chain(copies).enumerate() {
-            match look(place.as_ref(), id).await {
-                Ok((manifest, None)) => return Ok(Some(asked.found(place, manifest))),
+            match look(place.as_ref(), id, demand).await {
+                Ok((genuine, None)) => {
+                    asked.failures.extend(unexpected);
+                    return Ok(Some(asked.found(place, genuine)));
+                }
                 Ok((_, Some(lack))) => asked.failed(lack),
-                Err(error) => {
+                Err(NotUsed::Unsigned(error)) => return Err(error),
+                Err(NotUsed::Unexpected(error)) => {
+                    unexpected.get_or_insert(error);
+                }
+                Err(NotUsed::Otherwise(error)) => {
                     unread |= at == 0 && !matches!(error.code(), Code::Integrity | Code::NotFound);
                     asked.failed(error);
                 }
             }
+        }
+        if let Some(error) = unexpected {
+            // The latest is another than the expected one: an older one is not meant.
+            return Err(error);
         }
         if unread {
             // It may well be good: an older one in its place would be a wrong answer.
@@ -204,16 +272,12 @@ impl Asked {
     }
 
     /// What was found after all.
-    fn found(&self, store: &Arc<dyn Store>, manifest: Manifest) -> Located {
+    fn found(&self, store: &Arc<dyn Store>, genuine: Genuine) -> Located {
         let mut warnings: Vec<String> = self.failures.iter().map(Error::message).collect();
         if !warnings.is_empty() {
-            warnings.push(format!("{} in {} is used instead", manifest.id, store.url()));
+            warnings.push(format!("{} in {} is used instead", genuine.manifest.id, store.url()));
         }
-        Located {
-            store: Arc::clone(store),
-            manifest,
-            warnings,
-        }
+        located(store, genuine, warnings)
     }
 
     fn error(self) -> Error {

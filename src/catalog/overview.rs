@@ -3,14 +3,24 @@
 
 use futures::stream::{self, StreamExt};
 
-use super::{BackupId, Listed, VERIFICATION, backups};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
+use crate::backup_id::is_ahead;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, Figures};
-use crate::store::Store;
+use crate::signature::{Standing, Subject, Trust};
+use crate::store::{Object, Store, limits};
 use crate::verification::{Verdict, Verification};
 
 /// Requests on their way at once.
 const AT_ONCE: usize = 32;
+/// What the objects on their way may have in memory together, in units of [`UNIT`]. One that is larger
+/// than all of it comes alone.
+const ROOM: u32 = 1024;
+const UNIT: u64 = 64 << 10;
 /// Files that may refuse to be read before the store itself counts as failing: each of them costs
 /// all the patience that a request has.
 const FAILURES: usize = 8;
@@ -22,9 +32,13 @@ pub struct Overview {
     pub seen: Seen,
     /// Names of the files that the manifest names and that are not there with their sizes.
     pub lacks: Vec<String>,
+    /// How the manifest stands, where signatures are asked for.
+    pub signature: Option<Standing>,
     pub verification: Option<Verification>,
     /// Why there is none although its file is there.
     pub unverifiable: Option<String>,
+    /// Why the verification, or a part of it, counts for nothing.
+    pub doubtful: Option<String>,
 }
 
 /// What the manifest turned out to be.
@@ -63,9 +77,29 @@ impl Overview {
             .map_or(Verdict::Unproved, Verification::verdict)
     }
 
-    /// Its manifest is whole, its files are there, and nobody has found them wanting.
+    /// What is wrong with the manifest's signature, where it has one.
+    pub fn forgery(&self) -> Option<String> {
+        match &self.signature {
+            Some(Standing::Bad { why }) => Some(format!("manifest.json {why}")),
+            _ => None,
+        }
+    }
+
+    /// Signed by a key that counts, or signatures are not asked for.
+    pub fn is_trusted(&self) -> bool {
+        self.signature.as_ref().is_none_or(Standing::is_signed)
+    }
+
+    /// Whether its id, or what it says of its own times, lies in the future.
+    pub fn is_ahead(&self, now: Timestamp) -> bool {
+        let said = self.figures().map(|figures| [figures.timestamp, figures.finished_at]);
+        self.id().is_ahead(now) || said.into_iter().flatten().any(|time| is_ahead(time, now))
+    }
+
+    /// Its manifest is whole and as it must be signed, its files are there, and nobody has found
+    /// them wanting.
     pub fn is_good(&self) -> bool {
-        self.figures().is_some() && self.lacks.is_empty() && self.verdict() != Verdict::Damaged
+        self.is_trusted() && self.figures().is_some() && self.lacks.is_empty() && self.verdict() != Verdict::Damaged
     }
 }
 
@@ -80,10 +114,14 @@ pub async fn reachable_folders(store: &dyn Store, database: Option<&str>) -> Res
 
 /// Reads the manifests of these folders, in their order; those without one are passed over. What
 /// is wrong with one backup is told with it; an error means that the store keeps failing.
-pub async fn overviews(store: &dyn Store, listed: Vec<Listed>) -> Result<Vec<Overview>> {
+///
+/// Where `trust` asks for signatures, each manifest costs one request more, and a verification
+/// without a good one counts for nothing.
+pub async fn overviews(store: &dyn Store, listed: Vec<Listed>, trust: &Trust) -> Result<Vec<Overview>> {
     let folders = listed.into_iter().filter(|one| one.has_manifest);
+    let room = Semaphore::new(ROOM as usize);
     let mut reads = stream::iter(folders)
-        .map(|listed| overview(store, listed))
+        .map(|listed| overview(store, &room, listed, trust))
         .buffered(AT_ONCE);
     let mut found = Vec::new();
     let mut failures = 0;
@@ -100,24 +138,63 @@ pub async fn overviews(store: &dyn Store, listed: Vec<Listed>) -> Result<Vec<Ove
 }
 
 /// `None`: removed since it was listed. The error is the store's, and stands in the overview too.
-async fn overview(store: &dyn Store, listed: Listed) -> (Option<Overview>, Option<Error>) {
+async fn overview(
+    store: &dyn Store,
+    room: &Semaphore,
+    listed: Listed,
+    trust: &Trust,
+) -> (Option<Overview>, Option<Error>) {
     let id = &listed.id;
-    let (seen, mut failed) = match store.get(&id.manifest_key()).await {
+    let (mut signature, mut manifest) = (None, None);
+    let subject = Subject::manifest(id);
+    let figures = read(store, room, &listed, MANIFEST, trust, subject, |bytes| {
+        (<[u8; 32]>::from(Sha256::digest(bytes)), Figures::parse(bytes, id))
+    });
+    let (seen, mut failed) = match figures.await {
         Ok(None) => return (None, None),
-        Ok(Some(object)) => match Figures::parse(&object.body, id) {
-            Ok(figures) => (Seen::Backup(Box::new(figures)), None),
-            Err(broken) => (Seen::Broken(broken), None),
-        },
+        Ok(Some((standing, (sha256, figures)))) => {
+            (signature, manifest) = (standing, Some(sha256));
+            match figures {
+                Ok(figures) => (Seen::Backup(Box::new(figures)), None),
+                Err(broken) => (Seen::Broken(broken), None),
+            }
+        }
+        // What lies there is no file of a manifest's length: nothing is wrong with the store.
+        Err(error) if error.code() == Code::Integrity => (Seen::Broken(Broken::Unreadable(error.message())), None),
         Err(error) => (Seen::Unread(error.message()), Some(error)),
     };
-    let (mut verification, mut unverifiable) = (None, None);
+    let (mut verification, mut unverifiable, mut doubtful) = (None, None, None);
     if listed.file(VERIFICATION).is_some() && failed.is_none() {
-        match store.get(&id.key(VERIFICATION)).await {
+        let parse = |bytes: &[u8]| Verification::parse_outline(bytes, id);
+        match read(
+            store,
+            room,
+            &listed,
+            VERIFICATION,
+            trust,
+            Subject::verification(id),
+            parse,
+        )
+        .await
+        {
             Ok(None) => {}
-            Ok(Some(object)) => match Verification::parse(&object.body, id) {
-                Ok(read) => verification = Some(read),
-                Err(broken) => unverifiable = Some(broken.to_string()),
-            },
+            Ok(Some((Some(standing), _))) if !standing.is_signed() => {
+                doubtful = Some(format!("{VERIFICATION} {}, so it counts for nothing", standing.said()));
+            }
+            Ok(Some((_, Ok(read)))) => {
+                let (about, others) = match manifest {
+                    Some(sha256) => read.about(&sha256, trust.asks()),
+                    None => (read, false),
+                };
+                doubtful = others.then(|| {
+                    format!(
+                        "{VERIFICATION} speaks of another manifest than the one beside it, so that counts for nothing"
+                    )
+                });
+                verification = Some(about);
+            }
+            Ok(Some((_, Err(broken)))) => unverifiable = Some(broken.to_string()),
+            Err(error) if error.code() == Code::Integrity => unverifiable = Some(error.message()),
             Err(error) => {
                 unverifiable = Some(error.message());
                 failed = Some(error);
@@ -132,10 +209,47 @@ async fn overview(store: &dyn Store, listed: Listed) -> (Option<Overview>, Optio
         listed,
         seen,
         lacks,
+        signature,
         verification,
         unverifiable,
+        doubtful,
     };
     (Some(overview), failed)
+}
+
+/// `None` where signatures are not asked for. The error is the store's.
+async fn standing(store: &dyn Store, trust: &Trust, subject: Subject<'_>, bytes: &[u8]) -> Result<Option<Standing>> {
+    if !trust.asks() {
+        return Ok(None);
+    }
+    let checked = trust.look(store, subject, bytes).await?;
+    Ok(Some(checked.into()))
+}
+
+/// Reads, judges and parses one file, when there is room for as many bytes as the listing says that it has.
+/// The room is kept until nothing but the parsed value is left of it.
+async fn read<T>(
+    store: &dyn Store,
+    room: &Semaphore,
+    listed: &Listed,
+    name: &str,
+    trust: &Trust,
+    subject: Subject<'_>,
+    parse: impl FnOnce(&[u8]) -> T,
+) -> Result<Option<(Option<Standing>, T)>> {
+    let key = listed.id.key(name);
+    let bytes = listed.file(name).map_or(0, |file| file.bytes).min(limits::most(&key));
+    let units = u32::try_from(bytes / UNIT + 1).unwrap_or(ROOM).min(ROOM);
+    let _place = room
+        .acquire_many(units)
+        .await
+        .map_err(|error| Error::internal("the room for manifests was closed").source(error))?;
+    // A verification may have been replaced since by one that is a little longer.
+    let most = (u64::from(units) * UNIT).max(bytes).min(limits::most(&key));
+    let object: Option<Object> = store.get_up_to(&key, most).await?;
+    let Some(object) = object else { return Ok(None) };
+    let standing = standing(store, trust, subject, &object.body).await?;
+    Ok(Some((standing, parse(&object.body))))
 }
 
 #[cfg(test)]
@@ -148,7 +262,7 @@ mod tests {
 
     async fn all(store: &MemoryStore) -> Result<Vec<Overview>> {
         let listed = reachable_folders(store, None).await?;
-        overviews(store, listed).await
+        overviews(store, listed, &Trust::default()).await
     }
 
     #[tokio::test]

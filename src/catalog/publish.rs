@@ -9,6 +9,7 @@ use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::retention::{PENDING, TIER_TAG, Tag};
+use crate::signature::Subject;
 use crate::store::{Condition, ObjectInfo, Put, Store, Version};
 
 /// What is said about each of a backup's files when its writing starts: the tag `pending`, until
@@ -59,10 +60,15 @@ impl From<NotPublished> for Error {
     }
 }
 
-/// Puts the manifest, the last file of a backup: with it the backup exists, without it there is
+/// Puts the manifest, the last file of a backup, and right before it its signature, where it has
+/// one: a run that dies between the two has left a file without a manifest. With the manifest the backup exists, without it there is
 /// none. All other files must be in the store, and bear their final tags: see
 /// [`super::commit_tags`]. An answer that got lost is looked up before it counts as a failure.
-pub async fn publish(store: &dyn Store, manifest: &Manifest) -> Result<Published, NotPublished> {
+pub async fn publish(
+    store: &dyn Store,
+    manifest: &Manifest,
+    signature: Option<&Bytes>,
+) -> Result<Published, NotPublished> {
     let bytes = Bytes::from(manifest.to_bytes().map_err(NotPublished::Absent)?);
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let published = |version| Published {
@@ -75,6 +81,19 @@ pub async fn publish(store: &dyn Store, manifest: &Manifest) -> Result<Published
         tags: tags::of_file(Tag::Latest, &hex::encode(sha256)),
         ..object_info(id, &manifest.server.version, "application/json")
     };
+    if let Some(signature) = signature {
+        let object = ObjectInfo {
+            tags: tags::of_file(Tag::Latest, &hex::encode(Sha256::digest(signature))),
+            ..object_info(id, &manifest.server.version, "text/plain")
+        };
+        let key = Subject::manifest(id).signature_key();
+        // Never over another run's.
+        match store.put(&key, signature.clone(), &object, Condition::Absent).await {
+            Ok(Put::Done(_)) => {}
+            Ok(Put::Refused) => return Err(NotPublished::Taken(taken(id))),
+            Err(error) => return Err(NotPublished::Absent(error)),
+        }
+    }
     let key = id.manifest_key();
     match store.put(&key, bytes.clone(), &object, Condition::Absent).await {
         Ok(Put::Done(version)) => Ok(published(version)),
@@ -115,7 +134,7 @@ mod tests {
     async fn a_manifest_is_born_latest_with_its_digest_and_owner() {
         let store = MemoryStore::with_lifecycle();
         let manifest = manifest();
-        let published = publish(&store, &manifest).await.unwrap();
+        let published = publish(&store, &manifest, None).await.unwrap();
         let key = manifest.id.manifest_key();
         assert_eq!(store.body(&key).unwrap(), manifest.to_bytes().unwrap());
         assert_eq!(store.tag(&key, "pgstow-tier").as_deref(), Some("latest"));
@@ -131,22 +150,46 @@ mod tests {
         let store = MemoryStore::with_lifecycle();
         let manifest = manifest();
         store.plant(&manifest.id.manifest_key(), "another's", &[]);
-        let refused = publish(&store, &manifest).await.unwrap_err();
+        let refused = publish(&store, &manifest, None).await.unwrap_err();
         assert!(matches!(refused, NotPublished::Taken(_)));
         assert_eq!(Error::from(refused).code(), Code::Busy);
         assert_eq!(store.body(&manifest.id.manifest_key()).unwrap(), "another's");
     }
 
     #[tokio::test]
+    async fn a_signature_comes_before_the_manifest_and_another_runs_is_left_alone() {
+        let manifest = manifest();
+        let signature = Bytes::from_static(b"a signature");
+        let key = Subject::manifest(&manifest.id).signature_key();
+        let store = MemoryStore::with_lifecycle();
+        publish(&store, &manifest, Some(&signature)).await.unwrap();
+        assert_eq!(store.calls(Op::Put), [key.clone(), manifest.id.manifest_key()]);
+        assert_eq!(store.tag(&key, "pgstow-tier").as_deref(), Some("latest"));
+
+        let store = MemoryStore::with_lifecycle();
+        store.plant(&key, "another's", &[]);
+        let refused = publish(&store, &manifest, Some(&signature)).await.unwrap_err();
+        assert!(matches!(refused, NotPublished::Taken(_)));
+        assert_eq!(store.keys(), std::slice::from_ref(&key));
+        assert_eq!(store.body(&key).unwrap(), "another's");
+
+        let store = MemoryStore::with_lifecycle();
+        store.fault(Op::Put, 1, Fault::Reject);
+        let absent = publish(&store, &manifest, Some(&signature)).await.unwrap_err();
+        assert!(matches!(absent, NotPublished::Absent(_)));
+        assert!(store.keys().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_lost_answer_is_looked_up() {
         let store = MemoryStore::with_lifecycle();
         store.fault(Op::Put, 1, Fault::FailAfterWrite);
-        assert!(publish(&store, &manifest()).await.is_ok());
+        assert!(publish(&store, &manifest(), None).await.is_ok());
 
         let store = MemoryStore::with_lifecycle();
         store.fault(Op::Put, 1, Fault::Reject);
         assert!(matches!(
-            publish(&store, &manifest()).await,
+            publish(&store, &manifest(), None).await,
             Err(NotPublished::Absent(_))
         ));
         assert!(store.keys().is_empty());
@@ -154,7 +197,7 @@ mod tests {
         let store = MemoryStore::with_lifecycle();
         store.fault(Op::Put, 1, Fault::FailAfterWrite);
         store.fault(Op::Get, 1, Fault::Reject);
-        let unknown = publish(&store, &manifest()).await.unwrap_err();
+        let unknown = publish(&store, &manifest(), None).await.unwrap_err();
         assert!(matches!(&unknown, NotPublished::Unknown(error) if error.message().contains("and then")));
     }
 }

@@ -9,10 +9,11 @@
 //! anyway, since a newer good one is committed.
 
 use futures::future::{join_all, try_join_all};
+use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Listed, backups, manifest_bytes};
+use super::{Listed, backups, manifest_bytes, until};
 use crate::backup_id::BackupId;
 use crate::error::{Error, Result};
 use crate::manifest::Summary;
@@ -63,13 +64,16 @@ struct Backup {
 /// tier that their manifest names. Reads on from the newest until everything older is known to be
 /// in order. Does nothing in a store without a lifecycle. Safe to repeat; an error leaves the rest
 /// for the next run, and never a backup expiring that should be kept.
-pub async fn retag(store: &dyn Store, database: &str, keep_last: usize) -> Result<Vec<Retagged>> {
+///
+/// What is dated later than `now` is neither counted nor touched: it would take the place of a backup
+/// that is to be kept.
+pub async fn retag(store: &dyn Store, database: &str, keep_last: usize, now: Timestamp) -> Result<Vec<Retagged>> {
     let Some(lifecycle) = store.lifecycle() else {
         return Ok(Vec::new());
     };
     let mut good = Vec::new();
     let mut standings = Vec::new();
-    for listed in backups(store, Some(database)).await? {
+    for listed in until(&backups(store, Some(database)).await?, now) {
         // A backup that we cannot read keeps the tag that it has: neither trusted nor given up.
         let Some(backup) = read_backup(store, listed).await? else {
             continue;
@@ -100,7 +104,7 @@ async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>
     if !listed.has_manifest {
         return Ok(None);
     }
-    let Some(bytes) = manifest_bytes(store, &listed.id).await? else {
+    let Some(bytes) = manifest_bytes(store, &listed.id).await?.good() else {
         return Ok(None);
     };
     let summary = Summary::parse(&bytes, &listed.id).ok();
@@ -175,6 +179,10 @@ mod tests {
     use crate::retention::Tier;
     use crate::store::memory::{Fault, MemoryStore, Op};
 
+    fn now() -> Timestamp {
+        "2025-01-31T12:00:00Z".parse().unwrap()
+    }
+
     fn day(day: u32) -> BackupId {
         id(&format!("shop/202501{day:02}T040500Z-full"))
     }
@@ -207,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn a_success_retags_its_predecessor_only() {
         let store = store_with(&["monthly", "daily", "latest", "latest"]);
-        let done = retag(&store, "shop", 1).await.unwrap();
+        let done = retag(&store, "shop", 1, now()).await.unwrap();
         assert_eq!(tags(&store), ["monthly", "daily", "daily", "latest"]);
         assert_eq!(
             done,
@@ -227,22 +235,31 @@ mod tests {
         assert!(store.requests() <= 24, "{}", store.requests());
         assert_eq!(store.calls(Op::Get).len(), 3);
 
-        assert_eq!(retag(&store, "shop", 1).await.unwrap(), []);
+        assert_eq!(retag(&store, "shop", 1, now()).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_dated_in_the_future_takes_no_ones_place() {
+        let store = store_with(&["monthly", "latest"]);
+        let ahead = id("shop/20990101T000000Z-full");
+        plant(&store, &sample(&ahead, Tier::Daily), "latest");
+        assert_eq!(retag(&store, "shop", 1, now()).await.unwrap(), []);
+        assert_eq!(tags(&store), ["monthly", "latest", "latest"]);
     }
 
     #[tokio::test]
     async fn the_tier_is_the_one_that_the_manifest_names() {
         let store = store_with(&["latest", "latest"]);
-        retag(&store, "shop", 1).await.unwrap();
+        retag(&store, "shop", 1, now()).await.unwrap();
         assert_eq!(tags(&store), ["monthly", "latest"]);
     }
 
     #[tokio::test]
     async fn a_raised_floor_promotes_and_a_lowered_one_demotes() {
         let store = store_with(&["monthly", "daily", "daily", "latest", "latest"]);
-        retag(&store, "shop", 4).await.unwrap();
+        retag(&store, "shop", 4, now()).await.unwrap();
         assert_eq!(tags(&store), ["monthly", "latest", "latest", "latest", "latest"]);
-        retag(&store, "shop", 2).await.unwrap();
+        retag(&store, "shop", 2, now()).await.unwrap();
         assert_eq!(tags(&store), ["monthly", "daily", "daily", "latest", "latest"]);
     }
 
@@ -250,7 +267,7 @@ mod tests {
     async fn a_broken_backup_is_neither_counted_nor_touched() {
         let store = store_with(&["monthly", "latest", "latest"]);
         store.plant(&day(3).manifest_key(), "{", &[(TIER_TAG, "latest")]);
-        assert_eq!(retag(&store, "shop", 1).await.unwrap(), []);
+        assert_eq!(retag(&store, "shop", 1, now()).await.unwrap(), []);
         assert_eq!(tags(&store), ["monthly", "latest", "latest"]);
     }
 
@@ -258,7 +275,7 @@ mod tests {
     async fn a_latest_manifest_over_a_pending_archive_is_repaired() {
         let store = store_with(&["monthly", "latest"]);
         store.plant(&day(2).key("shop.dump"), "data", &[(TIER_TAG, "pending")]);
-        retag(&store, "shop", 1).await.unwrap();
+        retag(&store, "shop", 1, now()).await.unwrap();
         assert_eq!(tags(&store), ["monthly", "latest"]);
     }
 
@@ -266,10 +283,10 @@ mod tests {
     async fn a_demotion_that_was_interrupted_is_undone_when_the_backup_is_the_last_good_one_again() {
         let store = store_with(&["monthly", "latest", "latest"]);
         store.fault(Op::SetTags, 2, Fault::Reject);
-        retag(&store, "shop", 1).await.unwrap_err();
+        retag(&store, "shop", 1, now()).await.unwrap_err();
         assert_eq!(tags(&store)[1], "mixed");
         store.remove(&day(3).key("shop.dump"));
-        retag(&store, "shop", 1).await.unwrap();
+        retag(&store, "shop", 1, now()).await.unwrap();
         assert_eq!(tags(&store)[1], "latest");
     }
 
@@ -281,7 +298,7 @@ mod tests {
             "sums",
             &[(TIER_TAG, "latest"), ("team", "shop")],
         );
-        retag(&store, "shop", 1).await.unwrap();
+        retag(&store, "shop", 1, now()).await.unwrap();
         assert_eq!(store.tag(&day(2).key(SHA256SUMS), "team").as_deref(), Some("shop"));
         assert_eq!(store.tag(&day(2).key(SHA256SUMS), TIER_TAG).as_deref(), Some("daily"));
     }
@@ -293,7 +310,7 @@ mod tests {
             for nth in 1..=8 {
                 let store = store_with(&["monthly", "latest", "daily", "latest"]);
                 store.fault(Op::SetTags, nth, fault);
-                retag(&store, "shop", 2).await.unwrap_err();
+                retag(&store, "shop", 2, now()).await.unwrap_err();
                 // The newest is kept; where the manifest of the one before says `latest`, all of
                 // its files are.
                 assert_eq!(tags(&store)[3], "latest");
@@ -304,7 +321,7 @@ mod tests {
                 if tags(&store)[1] != "latest" {
                     assert_eq!(tags(&store)[2], "latest");
                 }
-                retag(&store, "shop", 2).await.unwrap();
+                retag(&store, "shop", 2, now()).await.unwrap();
                 assert_eq!(
                     tags(&store),
                     ["monthly", "daily", "latest", "latest"],
@@ -326,7 +343,7 @@ mod tests {
         store.fault(Op::SetTags, 2, Fault::Reject);
         commit_tags(&store, &manifest.id, &files).await.unwrap_err();
         commit_tags(&store, &manifest.id, &files).await.unwrap();
-        publish(&store, &manifest).await.unwrap();
+        publish(&store, &manifest, None).await.unwrap();
         assert_eq!(tags(&store), ["latest"]);
         assert_eq!(store.tag(&day(1).key("shop.dump"), SHA256_TAG), Some("11".repeat(32)));
     }
@@ -335,7 +352,7 @@ mod tests {
     async fn a_store_without_lifecycle_is_left_to_prune() {
         let store = MemoryStore::without_lifecycle();
         plant(&store, &sample(&day(1), Tier::Daily), "");
-        assert_eq!(retag(&store, "shop", 1).await.unwrap(), []);
+        assert_eq!(retag(&store, "shop", 1, now()).await.unwrap(), []);
         commit_tags(&store, &day(1), &[("shop.dump".into(), String::new())])
             .await
             .unwrap();

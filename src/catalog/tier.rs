@@ -6,6 +6,7 @@ use super::{Listed, read_good};
 use crate::error::Result;
 use crate::retention::{Step, Tier, TierChoice};
 use crate::settings::Policy;
+use crate::signature::Trust;
 use crate::store::Store;
 
 /// The tier for a new backup whose id has the time `now`; `listed` are the database's folders.
@@ -18,7 +19,10 @@ pub async fn choose_tier(store: &dyn Store, policy: &Policy, now: Timestamp, lis
             Step::Ask(id) => id.clone(),
         };
         let tier = match listed.iter().find(|one| one.id == id) {
-            Some(one) => read_good(store, one).await?.map(|summary| summary.tier),
+            // Signed or not: whoever can write to the store can also tag, which decides as much.
+            Some(one) => read_good(store, one, &Trust::default())
+                .await?
+                .map(|summary| summary.tier),
             None => None,
         };
         choice.answer(id, tier);

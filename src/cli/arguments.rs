@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::command::{
     BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, is_event_id,
+    manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::settings::{Kind, SETTINGS, Trigger};
@@ -90,6 +91,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             since,
             drill,
             database,
+            expect_manifest,
         } => Command::Verify(VerifyRequest {
             selection: match backup {
                 Some(backup) => Selection::One(backup),
@@ -99,6 +101,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             },
             database,
             drill,
+            expect_manifest: digest(expect_manifest)?,
         }),
         Action::Doctor => Command::Doctor,
         Action::Restore {
@@ -109,11 +112,13 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             create,
             clean,
             globals,
+            globals_privileged,
             no_owner,
             no_privileges,
             no_tablespaces,
             to_time,
             dry_run,
+            expect_manifest,
             database,
         } => {
             if to_time.is_some() {
@@ -131,10 +136,12 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
                 create,
                 clean,
                 globals,
+                globals_privileged,
                 no_owner,
                 no_privileges,
                 no_tablespaces,
                 dry_run,
+                expect_manifest: digest(expect_manifest)?,
             })
         }
         Action::Backup {
@@ -164,12 +171,14 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             database,
             as_stored,
             force,
+            expect_manifest,
         } => Command::Download(DownloadRequest {
             backup,
             database: named(database)?,
             output,
             as_stored,
             force,
+            expect_manifest: digest(expect_manifest)?,
         }),
         Action::Retention {
             action: RetentionAction::Show,
@@ -177,6 +186,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
         Action::Retention {
             action: RetentionAction::Apply,
         } => Command::RetentionApply,
+        Action::Keygen { file } => Command::Keygen { file },
         Action::Completions { shell } => return Ok(Invocation::Text(completions(shell))),
     };
     Ok(Invocation::Run {
@@ -278,6 +288,15 @@ fn backup(kind: &str, trigger: &str, event_id: Option<String>, database: Option<
     }))
 }
 
+fn digest(expected: Option<String>) -> Result<Option<[u8; 32]>> {
+    let Some(text) = expected else { return Ok(None) };
+    match manifest_digest(&text) {
+        Some(digest) => Ok(Some(digest)),
+        None => Err(Error::config(format!("--expect-manifest: {text:?} is no SHA-256"))
+            .hint("give the 64 hex digits that the backup's report calls `manifest_sha256`")),
+    }
+}
+
 fn named(database: Option<String>) -> Result<Option<String>> {
     if database.as_deref().is_some_and(str::is_empty) {
         return Err(Error::config("--database: the name is empty"));
@@ -325,7 +344,7 @@ fn after_backup() -> String {
     }
     text.push_str(
         "\nExit codes: 0 done, 2 CONFIG, 10 CONN_ERR, 11 AUTH, 12 SECRET, 13 PERMISSION, 20 PG_DUMP_ERR, 21 VERSION, \
-         22 STALLED, 30 STORE, 31 ENOSPC, 32 EACCES, 33 ENOENT, 40 INTEGRITY, 41 RESTORE_ERR, 42 NOT_FOUND, 50 DEADLINE, 51 BUSY, 70 INTERNAL, \
+         22 STALLED, 30 STORE, 31 ENOSPC, 32 EACCES, 33 ENOENT, 40 INTEGRITY, 41 RESTORE_ERR, 42 NOT_FOUND, 47 SIGNATURE, 50 DEADLINE, 51 BUSY, 70 INTERNAL, \
          130 SIGINT, 143 SIGTERM.",
     );
     text

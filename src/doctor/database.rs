@@ -86,7 +86,7 @@ async fn replication(session: &Session) -> Check {
                 "{detail}; slot {slot} keeps {} of log that nobody reads",
                 human_bytes(*bytes)
             ),
-            "restart what reads the slot, or drop it: SELECT pg_drop_replication_slot('…')",
+            "restart what reads the slot, or drop it: SELECT pg_catalog.pg_drop_replication_slot('…')",
         ),
         _ => Check::ok(NAME, detail),
     }

@@ -2,6 +2,7 @@
 
 use super::Check;
 use crate::backup;
+use crate::confinement::Walls;
 use crate::postgres::{Programs, Psql, RestoreProgram, ServerPrograms};
 use crate::settings::{Format, Settings};
 
@@ -23,13 +24,29 @@ pub(super) async fn check(server_major: u32, settings: &Settings) -> Vec<Check> 
         }
     }
     checks.push(match ServerPrograms::find(server_major, &settings.postgres).await {
-        Ok(server) => Check::ok("drill", format!("a throwaway server by {}", server.postgres.display())),
+        Ok(server) => drill(&server, settings),
         Err(error) => Check::skipped(
             "drill",
             format!("`verify --drill` cannot be run here: {}", error.message()),
         ),
     });
     checks
+}
+
+/// And what stands between the functions of a backup and this machine.
+fn drill(server: &ServerPrograms, settings: &Settings) -> Check {
+    const NAME: &str = "drill";
+    let walls = Walls::here();
+    let detail = format!("a throwaway server by {}; {walls}", server.postgres.display());
+    match walls.missing() {
+        None => Check::ok(NAME, detail),
+        Some(missing) if settings.drill_unconfined => Check::warning(
+            NAME,
+            format!("{detail}; {missing}, and drills are run all the same"),
+            "run drills on another machine, and unset BACKUP_DRILL_UNCONFINED here",
+        ),
+        Some(missing) => Check::skipped(NAME, format!("`verify --drill` is refused here: {missing}; {detail}")),
+    }
 }
 
 fn dump(programs: &Programs, server_major: u32, settings: &Settings) -> Vec<Check> {

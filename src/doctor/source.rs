@@ -183,7 +183,10 @@ async fn tls(session: &Session) -> Check {
             )
         };
     };
-    let detail = format!("{} with {}", line.protocol, line.cipher);
+    let detail = match &line.cipher {
+        Some(cipher) => format!("{} with {cipher}", line.protocol),
+        None => format!("{} to what is before the server", line.protocol),
+    };
     match line.verified {
         Verified::ChainAndName => Check::ok(NAME, format!("{detail}, certificate and name verified")),
         Verified::Chain => Check::ok(NAME, format!("{detail}, certificate verified")),

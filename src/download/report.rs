@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::backup_id::BackupId;
 use crate::report::human_bytes;
+use crate::signature::KeyId;
 
 #[derive(Debug, Serialize)]
 pub struct DownloadReport {
@@ -14,6 +15,10 @@ pub struct DownloadReport {
     pub id: BackupId,
     pub store: String,
     pub file: PathBuf,
+    pub manifest_sha256: String,
+    /// Where signatures are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<KeyId>,
     pub bytes: u64,
     /// What came from the store in this run; the rest an earlier one had left.
     pub bytes_fetched: u64,

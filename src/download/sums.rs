@@ -4,14 +4,16 @@ use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use super::fetch::Digests;
 use super::target::file_error;
 use crate::backup_id::{BackupId, SHA256SUMS};
 use crate::error::{Error, Result};
-use crate::store::temporary::{parent, sync_folder};
+use crate::store::temporary::{lock_folder, parent, sync_folder};
 
 /// A longer one is not ours to rewrite.
 const LONGEST: u64 = 16 << 20;
@@ -25,10 +27,15 @@ pub fn write(target: &Path, id: &BackupId, digests: &Digests) -> Result<()> {
     // Two downloads into one folder must not take each other's lines away; where there are no
     // locks, they may.
     let lock = File::open(folder).map_err(failed("write"))?;
-    let _ = lock.lock();
-    let (old, mode) = match File::open(&path) {
+    lock_folder(&lock).map_err(failed("write"))?;
+    // A FIFO that somebody has put there would be waited for, for ever.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let (old, mode) = match File::options().read(true).custom_flags(nonblocking).open(&path) {
         Ok(file) => {
             let metadata = file.metadata().map_err(failed("read"))?;
+            if !metadata.is_file() {
+                return Err(Error::config(format!("{} is no file", path.display())));
+            }
             let mut old = Vec::new();
             file.take(LONGEST + 1).read_to_end(&mut old).map_err(failed("read"))?;
             if old.len() as u64 > LONGEST {

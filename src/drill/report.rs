@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::error::{Code, Error, Result};
 use crate::restore::LeftOut;
 use crate::verification::{Outcome, Status};
 use crate::verify::Finding;
@@ -45,14 +46,25 @@ pub struct DrillReport {
     /// Definitions, comments and grants that were found again as they were.
     pub definitions: usize,
     pub duration_seconds: f64,
+    /// A plain dump's script, to its end: that is all that can be proved of it.
+    #[serde(skip)]
+    pub(super) ran: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_proved: Vec<LeftOut>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
 }
 
+/// Why a drill gives no result.
+pub(super) fn nothing_proved(why: &str) -> Error {
+    Error::new(Code::RestoreErr, format!("the drill proved nothing: {why}"))
+        .hint("restore the backup by hand, into a server that holds nothing else, to see what it is worth")
+}
+
 impl DrillReport {
-    pub(super) fn settle(&mut self) {
+    /// An error, if nothing at all was proved: a drill that could not look says nothing of the backup, and leaves
+    /// no result.
+    pub(super) fn settle(&mut self) -> Result<()> {
         let more = self.problems.len().saturating_sub(TOLD);
         self.problems.truncate(TOLD);
         if more > 0 {
@@ -61,11 +73,26 @@ impl DrillReport {
                 format!("{more} more differences"),
             ));
         }
-        self.status = if self.problems.is_empty() {
-            Status::Ok
+        if !self.problems.is_empty() {
+            self.status = Status::Failed;
+            return Ok(());
+        }
+        self.status = Status::Ok;
+        match self.not_proved.first() {
+            Some(left) if !self.ran && !self.proves_something() => {
+                Err(nothing_proved(&format!("{}: {}", left.what, left.why)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Of a backup with tables, one of them at least.
+    fn proves_something(&self) -> bool {
+        if self.tables.is_empty() {
+            self.definitions > 0
         } else {
-            Status::Failed
-        };
+            self.tables.iter().any(|table| table.result != Proof::NotProved)
+        }
     }
 
     fn count(&self, result: Proof) -> usize {
@@ -138,5 +165,58 @@ impl fmt::Display for DrillReport {
             writeln!(f, "    {problem}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(results: &[Proof], definitions: usize, left: bool) -> DrillReport {
+        let table = |result: &Proof| TableProof {
+            schema: "s".into(),
+            name: "t".into(),
+            rows: 1,
+            result: *result,
+        };
+        DrillReport {
+            status: Status::Ok,
+            server: "17".into(),
+            tables: results.iter().map(table).collect(),
+            sequences: 0,
+            large_objects: 0,
+            definitions,
+            duration_seconds: 0.0,
+            ran: false,
+            not_proved: left
+                .then(|| LeftOut {
+                    what: "x".into(),
+                    why: "y".into(),
+                })
+                .into_iter()
+                .collect(),
+            problems: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_drill_that_proved_nothing_is_never_ok() {
+        for (mut told, proves) in [
+            // An empty database, and all of it.
+            (report(&[], 0, false), true),
+            (report(&[], 0, true), false),
+            (report(&[], 1, true), true),
+            (report(&[Proof::NotProved], 5, true), false),
+            (report(&[Proof::NotProved, Proof::Equal], 0, true), true),
+        ] {
+            assert_eq!(told.settle().is_ok(), proves, "{told:?}");
+        }
+        let mut differs = report(&[Proof::NotProved, Proof::Differs], 0, true);
+        differs.problems.push(Finding::of_file("f", "w"));
+        differs.settle().unwrap();
+        assert_eq!(differs.status, Status::Failed);
+        let mut script = report(&[], 0, true);
+        script.ran = true;
+        script.settle().unwrap();
     }
 }

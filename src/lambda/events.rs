@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, is_event_id};
+use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, is_event_id, manifest_digest};
 use crate::error::{Error, Result};
 use crate::settings::{Trigger, nearest};
 
@@ -77,7 +77,7 @@ const ACTIONS: &[(&str, &[&str])] = &[
     ("list", &["database"]),
     ("status", &["database"]),
     ("doctor", &[]),
-    ("verify", &["backup", "database", "drill"]),
+    ("verify", &["backup", "database", "drill", "expect_manifest"]),
     (
         "restore",
         &[
@@ -92,6 +92,7 @@ const ACTIONS: &[(&str, &[&str])] = &[
             "no_privileges",
             "no_tablespaces",
             "dry_run",
+            "expect_manifest",
         ],
     ),
 ];
@@ -119,6 +120,7 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
             selection: Selection::One(which(event)?.unwrap_or("latest").to_owned()),
             database,
             drill: switch(event, "drill")?,
+            expect_manifest: digest(event)?,
         }),
         "restore" => Command::Restore(restore(event, database)?),
         _ => Command::Backup(backup(event, request_id, database)?),
@@ -167,10 +169,13 @@ fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<Resto
         create: switch(event, "create")?,
         clean: switch(event, "clean")?,
         globals: switch(event, "globals")?,
+        // An event comes from further away than a command line.
+        globals_privileged: false,
         no_owner: switch(event, "no_owner")?,
         no_privileges: switch(event, "no_privileges")?,
         no_tablespaces: switch(event, "no_tablespaces")?,
         dry_run: switch(event, "dry_run")?,
+        expect_manifest: digest(event)?,
     })
 }
 
@@ -180,6 +185,16 @@ fn which(event: &Map<String, Value>) -> Result<Option<&str>> {
         Some("") => Err(refused("the event's field \"backup\" is empty")),
         named => Ok(named),
     }
+}
+
+/// The SHA-256 that the backup's manifest must have.
+fn digest(event: &Map<String, Value>) -> Result<Option<[u8; 32]>> {
+    let Some(text) = text(event, "expect_manifest")? else {
+        return Ok(None);
+    };
+    let digest = manifest_digest(text);
+    let digest = digest.ok_or_else(|| refused("the event's field \"expect_manifest\" is no SHA-256 in hex digits"))?;
+    Ok(Some(digest))
 }
 
 /// A yes or no; absent is no. Text is refused: `"false"` must not be taken for a yes.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Body, Holder, not_a_lease};
+use super::{Body, Holder, in_its_place, not_a_lease};
 use crate::backup_id::lease_key;
 use crate::error::Result;
 use crate::store::Store;
@@ -32,7 +32,11 @@ pub struct Hold {
 /// could take it then.
 pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<Seen> {
     let key = lease_key(database);
-    let Some(object) = store.get(&key).await? else {
+    let found = store
+        .get(&key)
+        .await
+        .map_err(|error| in_its_place(&key, store.url(), error))?;
+    let Some(object) = found else {
         return Ok(Seen::Free);
     };
     let body: Body = serde_json::from_slice(&object.body).map_err(|error| not_a_lease(&key, store.url(), error))?;

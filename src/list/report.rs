@@ -11,6 +11,7 @@ use crate::manifest::{Compression, format_name};
 use crate::report::{human_bytes, human_span};
 use crate::retention::Tier;
 use crate::settings::Format;
+use crate::signature::Standing;
 use crate::verification::Status;
 
 #[derive(Debug, Serialize)]
@@ -47,6 +48,9 @@ pub struct Entry {
     pub complete: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
+    /// Of its manifest, where signatures are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Standing>,
     /// `null`: not yet.
     pub verified: Option<Proof>,
     pub drilled: Option<Proof>,
@@ -77,10 +81,13 @@ impl ListReport {
     }
 }
 
-const COLUMNS: usize = 8;
-const HEAD: [&str; COLUMNS] = ["BACKUP", "AGE", "SIZE", "TABLES", "TIME", "TIER", "VERIFIED", "DRILLED"];
+const COLUMNS: usize = 9;
+/// The last column stands there where signatures are asked for.
+const HEAD: [&str; COLUMNS] = [
+    "BACKUP", "AGE", "SIZE", "TABLES", "TIME", "TIER", "VERIFIED", "DRILLED", "SIGNED",
+];
 /// Numbers stand to the right.
-const RIGHT: [bool; COLUMNS] = [false, true, true, true, true, false, false, false];
+const RIGHT: [bool; COLUMNS] = [false, true, true, true, true, false, false, false, false];
 
 impl Entry {
     fn cells(&self) -> [String; COLUMNS] {
@@ -93,6 +100,7 @@ impl Entry {
             self.tier.to_string(),
             proof(self.verified.as_ref()),
             proof(self.drilled.as_ref()),
+            self.signature.as_ref().map(ToString::to_string).unwrap_or_default(),
         ]
     }
 }
@@ -124,7 +132,10 @@ impl fmt::Display for ListReport {
         }
         let rows: Vec<(&BackupId, [String; COLUMNS])> =
             self.backups.iter().map(|entry| (&entry.id, entry.cells())).collect();
-        let head = HEAD.map(str::to_owned);
+        let mut head = HEAD.map(str::to_owned);
+        if self.backups.iter().all(|entry| entry.signature.is_none()) {
+            head[COLUMNS - 1].clear();
+        }
         let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
             let cells = rows.iter().map(|(_, cells)| &cells[column]);
             let widths = cells.chain([&head[column]]).map(|cell| cell.chars().count());
@@ -182,6 +193,7 @@ mod tests {
             },
             server_version: "17.5".into(),
             complete: true,
+            signature: None,
             lacks: Vec::new(),
             verified: verified.map(|status| Proof {
                 status,

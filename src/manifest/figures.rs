@@ -8,10 +8,13 @@ use jiff::Timestamp;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{Broken, Compression, FileRecord, Server, check, custom, format_name, parse};
+use super::{Broken, Compression, FileRecord, Server, bounded, check, custom, format_name, parse};
 use crate::backup_id::{BackupId, Kind};
 use crate::retention::Tier;
 use crate::settings::Format;
+
+/// Of all texts that a list keeps of a manifest, in bytes.
+const MOST_TEXT: usize = 64 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Figures {
@@ -28,8 +31,9 @@ pub struct Figures {
     pub format: Format,
     pub compression: Compression,
     pub tier: Tier,
+    #[serde(deserialize_with = "bounded::few")]
     pub files: BTreeMap<String, FileRecord>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::few")]
     pub missing: BTreeMap<String, String>,
     #[serde(default)]
     pub tables: Tally,
@@ -47,7 +51,26 @@ impl Figures {
     pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
         let figures: Self = parse(bytes)?;
         check(id, &figures.id, &figures.files)?;
+        if figures.text() > MOST_TEXT {
+            return Err(Broken::Shape("its names and versions are absurdly long".to_owned()));
+        }
         Ok(figures)
+    }
+
+    /// Bytes of text in it: what a list of thousands keeps of each.
+    fn text(&self) -> usize {
+        let server = [&self.server.version, &self.server.encoding];
+        let files = self
+            .files
+            .iter()
+            .flat_map(|(role, file)| [role, &file.name, &file.sha256]);
+        let missing = self.missing.iter().flat_map(|(role, why)| [role, why]);
+        let own = [&self.version, &self.database].into_iter().chain(server);
+        own.chain(self.server.system_identifier.as_ref())
+            .chain(files)
+            .chain(missing)
+            .map(String::len)
+            .sum()
     }
 
     pub fn seconds(&self) -> f64 {

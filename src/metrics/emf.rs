@@ -5,6 +5,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::{Backup, End, LastGood, Observation, Run, Verification};
+use crate::plain;
 
 /// A dimension's value is ASCII, not blank, and does not start with a colon. What a database's
 /// name may have beyond that is escaped, and so is the sign that escapes.
@@ -43,7 +44,7 @@ pub(super) fn line(observation: &Observation, namespace: &str, service: &str) ->
     fields.insert("_aws".to_owned(), directive);
     fields.extend(metrics.into_iter().map(|metric| (metric.name.to_owned(), metric.value)));
     fields.extend(about(&observation.run));
-    Value::Object(fields).to_string() + "\n"
+    plain::json(&Value::Object(fields).to_string()) + "\n"
 }
 
 fn count(name: &'static str, value: u64) -> Metric {

@@ -8,6 +8,7 @@ use crate::backup_id::{BackupId, Kind};
 use crate::catalog::{self, Overview};
 use crate::error::Result;
 use crate::manifest::Figures;
+use crate::signature::Trust;
 use crate::store::Store;
 
 /// Good backups whose median is the measure.
@@ -44,9 +45,9 @@ impl History {
 
     /// Asks the stores in their order until one answers, at the cost of some listings and of one
     /// or two requests for each of the newest backups. `but` is left out: the run's own.
-    pub async fn look(stores: &[Arc<dyn Store>], database: &str, but: Option<&BackupId>) -> Self {
+    pub async fn look(stores: &[Arc<dyn Store>], database: &str, but: Option<&BackupId>, trust: &Trust) -> Self {
         for store in stores {
-            match seen_in(store.as_ref(), database, but).await {
+            match seen_in(store.as_ref(), database, but, trust).await {
                 Ok(history) => return history,
                 Err(error) => tracing::debug!("the last good backup is not known from {}: {error}", store.url()),
             }
@@ -73,12 +74,14 @@ impl History {
     }
 }
 
-async fn seen_in(store: &dyn Store, database: &str, but: Option<&BackupId>) -> Result<History> {
+async fn seen_in(store: &dyn Store, database: &str, but: Option<&BackupId>, trust: &Trust) -> Result<History> {
     let mut listed = catalog::reachable_folders(store, Some(database)).await?;
-    listed.retain(|one| one.has_manifest && Some(&one.id) != but);
+    let now = Timestamp::now();
+    // One from the future would hide how old the real ones have become.
+    listed.retain(|one| one.has_manifest && Some(&one.id) != but && !one.id.is_ahead(now));
     let more = listed.len() > LOOKED_AT;
     listed.truncate(LOOKED_AT);
-    let overviews = catalog::overviews(store, listed).await?;
+    let overviews = catalog::overviews(store, listed, trust).await?;
     Ok(sum_up(&overviews, more))
 }
 
@@ -92,7 +95,7 @@ fn sum_up(overviews: &[Overview], more: bool) -> History {
     let unread = overviews.iter().any(|one| matches!(one.seen, catalog::Seen::Unread(_)));
     History {
         last_good: match good.first() {
-            Some(newest) => LastGood::Began(newest.timestamp),
+            Some(newest) => LastGood::Began(newest.id.timestamp()),
             None if more || unread => LastGood::Unknown,
             None => LastGood::Never,
         },
@@ -148,10 +151,10 @@ mod tests {
             plant(&store, &sample(&day(number), Tier::Daily), "");
         }
         store.remove(&day(4).key("shop.toc"));
-        let history = seen_in(&store, "shop", Some(&day(5))).await.unwrap();
+        let history = seen_in(&store, "shop", Some(&day(5)), &Trust::default()).await.unwrap();
         assert_eq!(history.last_good, LastGood::Began(day(3).timestamp()));
         assert_eq!(history.sizes, [(Kind::Full, 8); 3]);
-        let other = seen_in(&store, "shop2", None).await.unwrap();
+        let other = seen_in(&store, "shop2", None, &Trust::default()).await.unwrap();
         assert_eq!((other.last_good, other.sizes.len()), (LastGood::Never, 0));
     }
 
@@ -166,7 +169,7 @@ mod tests {
                 "",
             );
         }
-        let history = seen_in(&store, "shop", None).await.unwrap();
+        let history = seen_in(&store, "shop", None, &Trust::default()).await.unwrap();
         assert_eq!((history.sizes.len(), store.calls(Op::Get).len()), (10, 10));
         // If none of them is good, an older one may be.
         assert_eq!(sum_up(&[], true).last_good, LastGood::Unknown);
@@ -176,14 +179,20 @@ mod tests {
     async fn the_first_store_that_answers_is_asked() {
         let ill = MemoryStore::without_lifecycle();
         ill.fault(Op::List, 1, Fault::Reject);
-        assert_eq!(seen_in(&ill, "shop", None).await.unwrap_err().code(), Code::Store);
+        assert_eq!(
+            seen_in(&ill, "shop", None, &Trust::default()).await.unwrap_err().code(),
+            Code::Store
+        );
         ill.fault(Op::List, 1, Fault::Reject);
         let copy = MemoryStore::without_lifecycle();
         plant(&copy, &sample(&day(1), Tier::Daily), "");
         let ill: Arc<dyn Store> = Arc::new(ill);
         let stores: [Arc<dyn Store>; 2] = [Arc::clone(&ill), Arc::new(copy)];
-        let history = History::look(&stores, "shop", None).await;
+        let history = History::look(&stores, "shop", None, &Trust::default()).await;
         assert_eq!(history.last_good, LastGood::Began(day(1).timestamp()));
-        assert_eq!(History::look(&[], "shop", None).await, History::unknown());
+        assert_eq!(
+            History::look(&[], "shop", None, &Trust::default()).await,
+            History::unknown()
+        );
     }
 }

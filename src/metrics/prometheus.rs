@@ -10,6 +10,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::{Backup, End, LastGood, Observation, Run, Tally, Verification};
+use crate::plain;
 
 /// The first line: by it we know that the file is ours to replace.
 const MARK: &str = "# Written by pgstow after each run; what it says of other databases is kept.";
@@ -96,7 +97,7 @@ impl Samples {
     pub(super) fn observe(&mut self, service: &str, observation: &Observation) {
         let labels = Labels {
             service: service.to_owned(),
-            database: observation.database.clone().unwrap_or_default(),
+            database: plain_label(observation.database.as_deref().unwrap_or_default()),
         };
         let said = match &observation.run {
             Run::Backup(backup) => of_backup(backup, observation),
@@ -225,6 +226,11 @@ fn of_verification(verification: &Verification, at: Timestamp) -> Vec<(&'static 
 
 fn moment(at: Timestamp) -> f64 {
     at.as_second() as f64
+}
+
+/// A line break is escaped; nothing else that could steer whoever looks at the file has a place in it.
+fn plain_label(name: &str) -> String {
+    name.split('\n').map(plain::line).collect::<Vec<_>>().join("\n")
 }
 
 fn escaped(value: &str) -> String {

@@ -335,6 +335,9 @@ fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_ha
         large_objects: 0,
         bytes: 8,
         duration_seconds: 1.5,
+        manifest_sha256: None,
+        signed_by: None,
+        code: Code::Integrity,
         problems: (!good)
             .then(|| Finding::of_file("shop.dump", "differs"))
             .into_iter()

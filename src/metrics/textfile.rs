@@ -5,18 +5,12 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 use super::Observation;
 use super::prometheus::Samples;
 use crate::error::{Error, Result};
+use crate::store::temporary::lock_folder;
 
-/// Other runs hold the folder for milliseconds.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// A larger file is none of ours: a database takes about 3 kB.
 const LARGEST: u64 = 16 << 20;
 /// The collector runs as another user.
@@ -35,7 +29,7 @@ pub(super) fn update(path: &Path, service: &str, observations: &[Observation]) -
     // Two runs that read the same file and write it one after the other would lose what the first
     // has said. The lock goes with the handle.
     let folder_handle = File::open(folder).map_err(failed)?;
-    lock(&folder_handle).map_err(failed)?;
+    lock_folder(&folder_handle).map_err(failed)?;
 
     let mut samples = read(&path).map_err(failed)?;
     for observation in observations {
@@ -52,20 +46,6 @@ fn target(path: &Path) -> io::Result<PathBuf> {
         Ok(_) => Err(io::Error::other("it is not a file")),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(path.to_owned()),
         Err(error) => Err(error),
-    }
-}
-
-fn lock(folder: &File) -> io::Result<()> {
-    let end = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match flock(folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            // A file system without locks: the rename still keeps the file whole.
-            Err(Errno::NOSYS | Errno::NOLCK | Errno::NOTSUP) => return Ok(()),
-            Err(Errno::AGAIN | Errno::INTR) if Instant::now() < end => sleep(Duration::from_millis(20)),
-            Err(Errno::AGAIN) => return Err(io::Error::other("another process holds its folder's lock")),
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Notice, Status};
+use crate::plain;
 
 /// SNS wants fewer than 100 characters of ASCII, the first of them no space.
 const SUBJECT_CHARS: usize = 99;
@@ -96,7 +97,7 @@ fn cut(text: &mut String, bytes: usize) {
 /// Without the characters for which SNS or SQS refuse a whole message.
 fn printable(text: &str, controls: &[char]) -> String {
     let allowed =
-        |char: char| controls.contains(&char) || !(char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}'));
+        |char: char| controls.contains(&char) || !(plain::steers(char) || matches!(char, '\u{fffe}' | '\u{ffff}'));
     text.chars()
         .map(|char| if allowed(char) { char } else { '?' })
         .collect()

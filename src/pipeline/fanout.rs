@@ -1,6 +1,7 @@
 //! The stores' end: one task per store takes the slices and writes them into its upload.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -9,12 +10,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::pump::Ended;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::progress::Observer;
 use crate::store::Upload;
 
 /// Slices that may wait for a store: a hand-off, not a buffer.
 const WAITING: usize = 4;
+/// How long one step of a copy may hold up the primary, and with it the database's snapshot. Then the copy
+/// is left out.
+pub const COPYS_PATIENCE: Duration = Duration::from_secs(30);
+/// For giving up a copy that has been left out.
+const COPYS_END: Duration = Duration::from_secs(10);
 
 /// What became of one store's upload when all bytes have passed: still open, or failed and
 /// aborted.
@@ -66,7 +72,8 @@ pub(super) fn open(
         senders.push(Some(sender));
         // Progress counts what the primary has taken.
         let observer = (index == 0).then(|| Arc::clone(observer));
-        tasks.push(tokio::spawn(take(upload, slices, observer, stop.clone())));
+        let limits = (index > 0).then_some((COPYS_PATIENCE, COPYS_END));
+        tasks.push(tokio::spawn(take(upload, slices, observer, stop.clone(), limits)));
     }
     (Outlets { senders }, Fanout { tasks })
 }
@@ -76,14 +83,16 @@ async fn take(
     mut slices: mpsc::Receiver<Bytes>,
     observer: Option<Arc<dyn Observer>>,
     stop: CancellationToken,
+    limits: Option<(Duration, Duration)>,
 ) -> Result<Box<dyn Upload>, Given> {
+    let (patience, end) = limits.unzip();
     loop {
         let step = async {
             let Some(slice) = slices.recv().await else {
-                return upload.settle().await.map(|()| None);
+                return within(patience, upload.settle()).await.map(|()| None);
             };
             let length = slice.len() as u64;
-            upload.write(slice).await.map(|()| Some(length))
+            within(patience, upload.write(slice)).await.map(|()| Some(length))
         };
         let taken = tokio::select! {
             biased;
@@ -99,7 +108,7 @@ async fn take(
             }
             Err(cause) => {
                 drop(slices);
-                let aborted = upload.abort().await;
+                let aborted = within(end, upload.abort()).await;
                 return Err(match (cause, aborted) {
                     (Some(error), Ok(())) => Given::Failed(error),
                     (Some(error), Err(second)) => Given::Failed(error.also(second)),
@@ -109,6 +118,17 @@ async fn take(
             }
         }
     }
+}
+
+/// A step of a copy, which must not take as long as the primary's may.
+pub async fn within<T>(patience: Option<Duration>, step: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(patience) = patience else {
+        return step.await;
+    };
+    tokio::time::timeout(patience, step).await.unwrap_or_else(|_| {
+        let text = format!("the copy's store has not answered for {} s", patience.as_secs());
+        Err(Error::new(Code::Store, text).hint("look at that store; the backup itself does not wait for it"))
+    })
 }
 
 impl Fanout {

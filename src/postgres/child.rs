@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::sync::watch;
 
 use super::{Passfile, Redactor};
+use crate::confinement::{Confinement, Entry};
 
 /// As much as Linux gives an ordinary user: fewer switches between pg_dump and us.
 const PIPE_BYTES: usize = 1 << 20;
@@ -25,6 +26,7 @@ const TAIL_BYTES: usize = 64 << 10;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the last words may take to arrive after the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
 /// What a listener gets of one line at most.
 const LINE_BYTES: usize = 8 << 10;
 /// How much of its last words goes into an error.
@@ -45,8 +47,8 @@ pub(super) struct Special {
     pub stdin: bool,
     /// Hears its stderr while it runs.
     pub listener: Option<Listener>,
-    /// As whom it runs, if not as we do: without our supplementary groups.
-    pub identity: Option<Identity>,
+    /// The walls around it, and as whom it runs.
+    pub confinement: Option<Confinement>,
     /// Inherited by it and by its own children, so that the other end tells when all are gone.
     pub keeps: Option<OwnedFd>,
     /// What the kernel sends it when we die, and we when it is dropped.
@@ -58,7 +60,7 @@ impl Default for Special {
         Self {
             stdin: false,
             listener: None,
-            identity: None,
+            confinement: None,
             keeps: None,
             dies_of: Signal::KILL,
         }
@@ -73,12 +75,6 @@ pub(super) enum Hearing {
     GoOn,
     /// It is asked to end (SIGTERM).
     Stop,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub uid: u32,
-    pub gid: u32,
 }
 
 /// How it ended, and what it said.
@@ -169,29 +165,37 @@ impl Child {
     /// alone and we end it in order. If we die, the kernel kills it.
     pub fn start(order: Order<'_>) -> std::io::Result<Child> {
         let mut command = Command::new(order.program);
+        let special = order.special;
+        let entry = match &special.confinement {
+            Some(confinement) => {
+                let keeps = special.keeps.as_ref().map(OwnedFd::try_clone).transpose()?;
+                Some(confinement.prepare(order.program, &order.arguments, &order.environment, keeps)?)
+            }
+            None => None,
+        };
         command
             .args(order.arguments)
             .env_clear()
             .envs(order.environment)
-            .stdin(if order.special.stdin {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
+            .stdin(if special.stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        if let Some(identity) = order.special.identity {
-            // PostgreSQL's programs ask for their working folder, and may not enter ours.
-            command.uid(identity.uid).gid(identity.gid).current_dir("/");
-        }
-        // These run after the change of identity, which would undo the first.
-        die_with_parent(&mut command, order.special.dies_of);
-        if let Some(descriptor) = order.special.keeps {
-            keep_open(&mut command, descriptor);
+        match entry {
+            Some(entry) => {
+                // PostgreSQL's programs ask for their working folder, and may not enter ours.
+                command.current_dir("/");
+                confine(&mut command, entry, special.dies_of);
+            }
+            None => {
+                die_with_parent(&mut command, special.dies_of);
+                if let Some(descriptor) = special.keeps {
+                    keep_open(&mut command, descriptor);
+                }
+            }
         }
         let (started, start) = mpsc::sync_channel(1);
-        let (redactor, listener) = (order.redactor, order.special.listener);
+        let (redactor, listener) = (order.redactor, special.listener);
         // The kernel's promise to kill the child is tied to the *thread* that started it. So a
         // thread of its own does, and then has nothing to do but to outlive the child.
         std::thread::Builder::new()
@@ -213,7 +217,7 @@ impl Child {
             stdout: Some(File::from(stdout)),
             exit,
             group,
-            dies_of: order.special.dies_of,
+            dies_of: special.dies_of,
         })
     }
 
@@ -241,6 +245,19 @@ impl Child {
             stderr: "the thread that watched it died".into(),
         })
     }
+
+    /// Waits for its end, without a runtime, and says whether it came in time.
+    pub fn is_gone_within(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while self.exit.borrow().is_none() {
+            if until < Instant::now() {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        true
+    }
+
     /// To it alone, if it is still there.
     pub fn signal(&self, signal: Signal) {
         self.group.signal_leader(signal);
@@ -280,6 +297,17 @@ fn die_with_parent(command: &mut Command, signal: Signal) {
                 Err(std::io::Error::from(rustix::io::Errno::CHILD))
             }
         });
+    }
+}
+
+/// The child does not come back from here: it has become the program's keeper, or the program.
+#[allow(unsafe_code)]
+fn confine(command: &mut Command, entry: Entry, dies_of: Signal) {
+    let parent = rustix::process::getpid();
+    // SAFETY: as above: plain system calls on what was made ready before, which allocate nothing and
+    // take no lock.
+    unsafe {
+        command.pre_exec(move || Err(entry.go(parent, dies_of.as_raw())));
     }
 }
 
@@ -404,10 +432,11 @@ fn listen(mut stderr: impl Read, tail: &Mutex<Vec<u8>>, group: &Group, mut liste
 
 /// All that a program of PostgreSQL's gets to see of the world.
 pub(super) fn environment(child_env: &[(String, String)], passfile: Option<&Passfile>) -> Vec<(OsString, OsString)> {
+    let require_auth = passfile.and_then(Passfile::require_auth);
     // Without a password of ours, the user's own ~/.pgpass must not step in: the dump is to use
     // the credentials that were given, or none.
     let passfile = passfile.map_or_else(|| PathBuf::from("/dev/null/none"), |file| file.path().to_owned());
-    let ours = [
+    let mut ours = vec![
         ("PGPASSFILE", passfile.into_os_string()),
         ("PGAPPNAME", "pgstow".into()),
         // Moments are written in the session's time zone: the same data must give the same text
@@ -416,6 +445,7 @@ pub(super) fn environment(child_env: &[(String, String)], passfile: Option<&Pass
         // Messages in a language that `wait` can classify.
         ("LC_ALL", "C".into()),
     ];
+    ours.extend(require_auth.map(|list| ("PGREQUIREAUTH", list.into())));
     let inherited = child_env
         .iter()
         .filter(|(name, _)| !name.starts_with("PG") && name != "LC_ALL" && name != "LANGUAGE")

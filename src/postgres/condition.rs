@@ -9,7 +9,8 @@ use crate::error::Result;
 pub struct Encryption {
     /// `TLSv1.3`
     pub protocol: String,
-    pub cipher: String,
+    /// Not known behind a pooler.
+    pub cipher: Option<String>,
     pub verified: Verified,
 }
 
@@ -28,21 +29,27 @@ pub struct Replication {
 impl Session {
     /// `None`: in clear text.
     pub async fn encryption(&self) -> Result<Option<Encryption>> {
+        if !self.encrypted {
+            return Ok(None);
+        }
         let failed = |error| self.error("cannot ask about the line's encryption", &error);
         let row = self
             .client
             .query_opt(
-                "SELECT version::text, cipher::text FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl",
+                "SELECT version::pg_catalog.text, cipher::pg_catalog.text FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid() AND ssl",
                 &[],
             )
             .await
             .map_err(failed)?;
-        let Some(row) = row else {
-            return Ok(None);
+        // Behind a pooler the server sees another line, and knows nothing of ours.
+        let seen = row.filter(|_| self.is_direct);
+        let (protocol, cipher) = match seen {
+            Some(row) => (row.try_get(0).map_err(failed)?, Some(row.try_get(1).map_err(failed)?)),
+            None => ("TLS".to_owned(), None),
         };
         Ok(Some(Encryption {
-            protocol: row.try_get(0).map_err(failed)?,
-            cipher: row.try_get(1).map_err(failed)?,
+            protocol,
+            cipher,
             verified: tls::verified(self.info(), self.home()),
         }))
     }
@@ -51,7 +58,10 @@ impl Session {
     pub async fn clock(&self) -> Result<f64> {
         let row = self
             .client
-            .query_one("SELECT extract(epoch FROM clock_timestamp())::float8", &[])
+            .query_one(
+                "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8",
+                &[],
+            )
             .await;
         row.and_then(|row| row.try_get(0))
             .map_err(|error| self.error("cannot ask for the server's time", &error))
@@ -63,10 +73,10 @@ impl Session {
         let row = self
             .client
             .query_one(
-                "SELECT current_setting('wal_level'), current_setting('archive_mode'),
-                        (SELECT count(*) FROM pg_catalog.pg_stat_replication),
-                        (SELECT count(*) FROM pg_catalog.pg_replication_slots),
-                        current_setting('max_replication_slots')::int8",
+                "SELECT pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('archive_mode'),
+                        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication),
+                        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
+                        pg_catalog.current_setting('max_replication_slots')::pg_catalog.int8",
                 &[],
             )
             .await
@@ -75,9 +85,9 @@ impl Session {
         let idle = self
             .client
             .query(
-                "SELECT slot_name::text, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8
+                "SELECT slot_name::pg_catalog.text, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::pg_catalog.int8
                  FROM pg_catalog.pg_replication_slots
-                 WHERE NOT pg_is_in_recovery() AND NOT active AND restart_lsn IS NOT NULL ORDER BY 2 DESC",
+                 WHERE NOT pg_catalog.pg_is_in_recovery() AND NOT active AND restart_lsn IS NOT NULL ORDER BY 2 DESC",
                 &[],
             )
             .await

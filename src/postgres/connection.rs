@@ -13,12 +13,14 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{Client, Config, NoTls};
 
+use super::authentication::{self, Gate, Methods, is_local};
+use super::pooler::{self, OurEnd};
 use super::server::{self, ServerInfo};
 use super::tap::{Line, Tap, Tapped};
-use super::tls::{self, Attempt};
+use super::tls::{self, Attempt, NoAgreement};
 use super::wire::{self, Wire};
 use super::{ConnectionInfo, Redactor};
 use crate::error::{Code, Error, Result};
@@ -33,8 +35,10 @@ pub struct Session {
     pub(super) client: Client,
     pub(super) server: ServerInfo,
     pub(super) redactor: Redactor,
-    /// Our end of the line; none over a socket file.
-    pub(super) local_port: Option<u16>,
+    /// What we wrote was encrypted, whatever becomes of it behind a pooler.
+    pub(super) encrypted: bool,
+    /// Nobody is in between.
+    pub(super) is_direct: bool,
     /// Whether the snapshot's transaction is open: it must not be broken by a failing question.
     pub(super) in_transaction: AtomicBool,
     connection: JoinHandle<()>,
@@ -49,17 +53,66 @@ impl Session {
     ///
     /// `CONN_ERR` if the server cannot be reached or has no such database, `AUTH` if it refuses
     /// the login, `PERMISSION` if the role may not connect to this database, `CONFIG` if a
-    /// parameter or certificate file cannot be used.
+    /// parameter or certificate file cannot be used. `CONN_ERR` too if a pooler is in between that
+    /// shares sessions: it is found before anything is asked or set.
     pub async fn connect(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
         let home = settings.child_env.iter().find(|(name, _)| name == "HOME");
         let home = home.map(|(_, home)| PathBuf::from(home));
-        Self::open(info.settled()?, settings.connect_timeout, home).await
+        Self::open(info.settled()?, settings.connect_timeout, home, Between::Somebody).await
     }
 
-    async fn open(mut info: ConnectionInfo, connect_timeout: Duration, home: Option<PathBuf>) -> Result<Session> {
+    /// To a server that we have started.
+    pub(crate) async fn connect_to_our_own(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
+        Self::open(info.settled()?, settings.connect_timeout, None, Between::Nobody).await
+    }
+
+    async fn open(
+        info: ConnectionInfo,
+        connect_timeout: Duration,
+        home: Option<PathBuf>,
+        between: Between,
+    ) -> Result<Session> {
+        let quiet = without_event_triggers(&info);
+        // The name that initdb gives to the superuser, for whom alone it matters and who alone may say so.
+        if let Some(quiet) = quiet.clone().filter(|info| info.user.as_deref() == Some("postgres")) {
+            match Self::open_as_told(quiet, connect_timeout, home.clone(), between).await {
+                // Older than 17; no superuser; or a pooler, which may not even say what it does not know.
+                Err(error) if error.message().contains(SERVER_SAYS) && error.code() != Code::Auth => {}
+                opened => return opened,
+            }
+        }
+        let session = Self::open_as_told(info, connect_timeout, home.clone(), between).await?;
+        if let Some(quiet) = quiet
+            && session.server.major >= EVENT_TRIGGERS_SINCE
+            && session.server.is_superuser
+            && session.server.has_event_triggers
+            && let Ok(quiet) = Self::open_as_told(quiet, connect_timeout, home, between).await
+        {
+            session.close().await;
+            return Ok(quiet);
+        }
+        Ok(session)
+    }
+
+    async fn open_as_told(
+        mut info: ConnectionInfo,
+        connect_timeout: Duration,
+        home: Option<PathBuf>,
+        between: Between,
+    ) -> Result<Session> {
         let redactor = Redactor::new(&info);
-        let reached = open(&info, &redactor, connect_timeout, home.as_deref()).await;
-        let opened = reached.map_err(|error| in_context(&info, error))?;
+        let place = Place {
+            info: &info,
+            redactor: &redactor,
+            connect_timeout,
+            home: home.as_deref(),
+        };
+        let opened = place.open().await?;
+        place.empty_path(&opened).await?;
+        let is_direct = match between {
+            Between::Nobody => true,
+            Between::Somebody => place.look_between(&opened).await?,
+        };
         let client = opened.client;
         let greeted = async {
             server::prepare_session(&client).await?;
@@ -80,12 +133,14 @@ impl Session {
         if let Some(address) = opened.address {
             // A name may stand for several servers. Whoever uses our snapshot must reach ours.
             info.params.insert("hostaddr".into(), address.to_string());
+            settle_the_line(&mut info, address, opened.encrypted);
         }
         Ok(Session {
             client,
             server,
             redactor,
-            local_port: opened.local_port,
+            encrypted: opened.encrypted,
+            is_direct,
             in_transaction: AtomicBool::new(false),
             connection: opened.connection,
             tap: opened.tap,
@@ -97,7 +152,16 @@ impl Session {
 
     /// Another session, opened as this one was.
     pub(super) async fn connect_again(&self) -> Result<Session> {
-        Self::open(self.info.clone(), self.connect_timeout, self.home.clone()).await
+        let mut session = Self::open_as_told(
+            self.info.clone(),
+            self.connect_timeout,
+            self.home.clone(),
+            // Looked at when this one was opened.
+            Between::Nobody,
+        )
+        .await?;
+        session.is_direct = self.is_direct;
+        Ok(session)
     }
 
     /// Another session with this server, for COPY: set up as this one, in the database's own
@@ -157,13 +221,128 @@ impl fmt::Debug for Session {
     }
 }
 
+const EVENT_TRIGGERS: &str = "event_triggers";
+/// The first server with triggers at a login, and with the setting.
+const EVENT_TRIGGERS_SINCE: u32 = 17;
+
+/// The same without event triggers, in which code of others would run as us: at the login, before we
+/// can say anything. `None` where the options speak of them already.
+fn without_event_triggers(info: &ConnectionInfo) -> Option<ConnectionInfo> {
+    let given = info.params.get("options").map_or("", String::as_str);
+    if given.contains(EVENT_TRIGGERS) {
+        return None;
+    }
+    let options = format!("{given} -c {EVENT_TRIGGERS}=off").trim_start().to_owned();
+    let mut info = info.clone();
+    info.params.insert("options".into(), options);
+    Some(info)
+}
+
+/// Whoever connects after us must find the line that we have found: somebody who reads the network
+/// could decline TLS where the server itself does not, or ask for another proof.
+fn settle_the_line(info: &mut ConnectionInfo, address: IpAddr, encrypted: bool) {
+    let mode = if encrypted { "require" } else { "disable" };
+    let undecided = match info.params.get("sslmode").map(String::as_str) {
+        // Then it is verify-full.
+        None => info.params.get("sslrootcert").is_none_or(|roots| roots != "system"),
+        Some(mode) => mode == "allow" || mode == "prefer",
+    };
+    if undecided {
+        info.params.insert("sslmode".into(), mode.into());
+    }
+    if !encrypted && !is_local(address) {
+        let allowed = info.params.entry("require_auth".into());
+        allowed.or_insert_with(|| authentication::ON_AN_OPEN_LINE.into());
+    }
+}
+
+/// What a server may ask on a line to this address.
+fn allowed(info: &ConnectionInfo, open: bool) -> Methods {
+    match info.params.get("require_auth").map(String::as_str) {
+        Some(list) => Methods::parse(list),
+        None if open => Methods::parse(authentication::ON_AN_OPEN_LINE),
+        None => Ok(Methods::any()),
+    }
+    // Checked when it was set. None at all, should it have come by another way.
+    .unwrap_or_default()
+}
+
 /// A line to the server with the login done.
 struct Opened {
     client: Client,
     connection: JoinHandle<()>,
     tap: Tap,
+    encrypted: bool,
     address: Option<IpAddr>,
-    local_port: Option<u16>,
+    end: OurEnd,
+}
+
+/// What may be between us and the server.
+#[derive(Debug, Clone, Copy)]
+enum Between {
+    Nobody,
+    /// Perhaps: to be looked at.
+    Somebody,
+}
+
+/// Where a line leads, and how it is opened.
+struct Place<'a> {
+    info: &'a ConnectionInfo,
+    redactor: &'a Redactor,
+    connect_timeout: Duration,
+    home: Option<&'a Path>,
+}
+
+impl Place<'_> {
+    async fn open(&self) -> Result<Opened> {
+        let reached = open(self.info, self.redactor, self.connect_timeout, self.home).await;
+        reached.map_err(|error| in_context(self.info, error))
+    }
+
+    async fn empty_path(&self, opened: &Opened) -> Result<()> {
+        let limit = connect_timeout(self.info, self.connect_timeout);
+        let emptied = within(limit, opened.client.batch_execute(server::EMPTY_SEARCH_PATH)).await;
+        let emptied = emptied.map_err(|(error, _)| in_context(self.info, error))?;
+        emptied.map_err(|error| in_context(self.info, classify(&error, self.redactor)))
+    }
+
+    /// Whether nobody is in between; a pooler that shares sessions is refused. Nothing is asked but what
+    /// names all that it uses in full.
+    async fn look_between(&self, opened: &Opened) -> Result<bool> {
+        let failed = |error| in_context(self.info, classify(&error, self.redactor));
+        let limit = connect_timeout(self.info, self.connect_timeout);
+        let absent = within(limit, pooler::is_absent(&opened.client, opened.end)).await;
+        let absent = absent.map_err(|(error, _)| in_context(self.info, error))?;
+        if absent.map_err(failed)? {
+            return Ok(true);
+        }
+        // PgBouncer 1.18 leaves to a client for good what it had to wait for: so that neither of the two
+        // has to, one that goes before them leaves its connection to the pool.
+        self.open().await?.close().await;
+        let one = self.open().await?;
+        // Where there is no room for a third, the first must do.
+        let other = self.open().await.ok();
+        let second = other.as_ref().map_or(&opened.client, |other| &other.client);
+        let refused = pooler::refuse_shared(&one.client, second).await;
+        // They must not still hold connections when pg_dump asks for one.
+        one.close().await;
+        if let Some(other) = other {
+            other.close().await;
+        }
+        if refused.is_err() {
+            // It is not ours, and will serve others.
+            let _ = within(limit, opened.client.batch_execute("RESET search_path")).await;
+        }
+        refused?.map_err(failed)?;
+        Ok(false)
+    }
+}
+
+impl Opened {
+    async fn close(self) {
+        drop(self.client);
+        let _ = self.connection.await;
+    }
 }
 
 fn in_context(info: &ConnectionInfo, error: Error) -> Error {
@@ -181,6 +360,9 @@ async fn open(info: &ConnectionInfo, redactor: &Redactor, setting: Duration, hom
     for (number, attempt) in attempts.iter().enumerate() {
         match open_once(info, redactor, attempt, limit).await {
             Ok(opened) => return Ok(opened),
+            // Of several ways the first one's error is told, but not where this server does not know the
+            // setting: then all of them are tried without it.
+            Err((error, _)) if error.message().contains(EVENT_TRIGGERS) => return Err(error),
             // Only what another way of opening may cure is worth a second attempt.
             Err((error, retry)) => {
                 let last = number + 1 == attempts.len() || !retry;
@@ -223,15 +405,21 @@ async fn open_once(
         let stream = within(limit, UnixStream::connect(&path))
             .await?
             .map_err(|error| (unreachable(&error), false))?;
-        let (client, connection, tap) = within(limit, start(&config, stream, NoTls))
+        let listener = sockopt::socket_peercred(&stream).ok();
+        let gates = Gates {
+            plain: Some(Gate::new(allowed(info, false), false)),
+            encrypted: Gate::new(allowed(info, false), false),
+        };
+        let (client, connection, tap) = within(limit, start(&config, stream, NoTls, gates))
             .await?
             .map_err(|error| refused(&error, redactor))?;
         return Ok(Opened {
             client,
             connection,
             tap,
+            encrypted: false,
             address: None,
-            local_port: None,
+            end: OurEnd::Socket(listener.map(|listener| listener.pid.as_raw_nonzero().get())),
         });
     }
     let mut last = None;
@@ -249,15 +437,26 @@ async fn open_once(
         };
         keep_alive(&stream).map_err(|error| (unreachable(&error), false))?;
         let local_port = stream.local_addr().ok().map(|address| address.port());
-        let (client, connection, tap) = within(limit, start_with(config.clone(), stream, attempt))
+        let open = !is_local(address.ip());
+        let plain = Gate::new(allowed(info, open), open);
+        let gates = Gates {
+            plain: match attempt {
+                Attempt::Plain => Some(plain),
+                Attempt::Offered(_) => Some(plain.after_asking_for_tls()),
+                Attempt::Required(_) => None,
+            },
+            encrypted: Gate::new(allowed(info, false), false),
+        };
+        let (client, connection, tap) = within(limit, start_with(config.clone(), stream, attempt, gates))
             .await?
             .map_err(|error| refused(&error, redactor))?;
         return Ok(Opened {
             client,
             connection,
+            encrypted: tap.is_encrypted(),
             tap,
             address: Some(address.ip()),
-            local_port,
+            end: OurEnd::Port(local_port),
         });
     }
     Err(last.unwrap_or_else(|| (Error::new(Code::ConnErr, "the host name has no address"), false)))
@@ -295,7 +494,7 @@ fn unreachable(error: &std::io::Error) -> Error {
     Error::new(Code::ConnErr, error.to_string())
 }
 
-fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+pub(super) fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
@@ -328,9 +527,10 @@ async fn start_with(
     mut config: Config,
     stream: TcpStream,
     attempt: &Attempt,
+    gates: Gates,
 ) -> Result<Started, tokio_postgres::Error> {
     let settings = match attempt {
-        Attempt::Plain => return start(&config, stream, NoTls).await,
+        Attempt::Plain => return start(&config, stream, NoTls, gates).await,
         Attempt::Offered(tls) => {
             config.ssl_mode(SslMode::Prefer);
             tls
@@ -343,18 +543,25 @@ async fn start_with(
     if settings.direct {
         config.ssl_negotiation(SslNegotiation::Direct);
     }
-    let mut connector = settings.connector.clone();
-    match MakeTlsConnect::<Tapped>::make_tls_connect(&mut connector, &settings.name) {
-        Ok(tls) => start(&config, stream, tls).await,
-        Err(never) => match never {},
-    }
+    start(&config, stream, settings.connector.clone(), gates).await
+}
+
+/// What the server may ask before the line is encrypted, and after.
+struct Gates {
+    plain: Option<Gate>,
+    encrypted: Gate,
 }
 
 type Started = (Client, JoinHandle<()>, Tap);
 
 /// Logs in and leaves the protocol to a task of its own, which ends when the client is dropped, or
 /// when the tap has been used.
-fn start<S, T>(config: &Config, stream: S, tls: T) -> BoxFuture<'static, Result<Started, tokio_postgres::Error>>
+fn start<S, T>(
+    config: &Config,
+    stream: S,
+    tls: T,
+    gates: Gates,
+) -> BoxFuture<'static, Result<Started, tokio_postgres::Error>>
 where
     S: Line + 'static,
     T: TlsConnect<Tapped> + Send + 'static,
@@ -364,7 +571,9 @@ where
     let config = config.clone();
     Box::pin(async move {
         let tap = Tap::default();
-        let (client, connection) = config.connect_raw(tap.socket(stream), tap.encryption(tls)).await?;
+        let (client, connection) = config
+            .connect_raw(tap.socket(stream, gates.plain), tap.encryption(tls, gates.encrypted))
+            .await?;
         let connection = tokio::spawn(async move {
             // Its error reaches whoever asks the client next.
             let _ = connection.await;
@@ -379,10 +588,12 @@ fn refused(error: &tokio_postgres::Error, redactor: &Redactor) -> Refusal {
     (error, retry)
 }
 
+const SERVER_SAYS: &str = "the server says";
+
 /// What an error of the protocol means to the reader.
 pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Error {
     if let Some(server) = error.as_db_error() {
-        let mut text = format!("the server says: {}", server.message());
+        let mut text = format!("{SERVER_SAYS}: {}", server.message());
         if let Some(detail) = server.detail() {
             text = format!("{text} ({detail})");
         }
@@ -394,8 +605,18 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
     while let Some(inner) = cause {
         text = format!("{text}: {inner}");
         tls_failed |= inner.is::<rustls::Error>();
+        let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(refused) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<authentication::Refused>()) {
+            return Error::new(Code::Auth, refused.to_string()).hint(refused.hint());
+        }
+        if let Some(stranger) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<NoAgreement>()) {
+            return Error::new(Code::ConnErr, stranger.to_string()).hint(
+                "sslnegotiation=direct needs PostgreSQL 17 or newer itself at the other end: check host and port, or \
+                 leave it out",
+            );
+        }
         // The causes of an io::Error that wraps another error are that other's causes.
-        cause = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        cause = match wrapped {
             Some(wrapped) => {
                 tls_failed |= wrapped.is::<rustls::Error>();
                 wrapped.source()

@@ -144,7 +144,9 @@ impl ConnectionInfo {
             .into_iter()
             .filter_map(|(name, value)| value.map(|value| (name, value)));
         let others = self.params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        keywords::write(given.chain(others.filter(|(name, _)| !parameters::is_secret(name))))
+        // Before 16, libpq takes `require_auth` for an error.
+        let others = others.filter(|(name, _)| !parameters::is_secret(name) && *name != "require_auth");
+        keywords::write(given.chain(others))
     }
 }
 

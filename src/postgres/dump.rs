@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment};
 use super::connection::{LOCKS, REPLAY};
+use super::passfile::way;
+use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};
 use crate::settings::{self, Format};
@@ -74,13 +76,16 @@ impl Dump {
         if !lock_wait.is_zero() {
             arguments.push(format!("--lock-wait-timeout={}", lock_wait.as_millis()).into());
         }
-        arguments.push(format!("--dbname={}", info.settled()?.to_conninfo()).into());
+        arguments.push(format!("--dbname={}", way(info, order.passfile, programs.major)?.to_conninfo()).into());
         let child = Child::start(Order {
             program: &programs.pg_dump,
             arguments,
             environment: environment(&order.settings.child_env, order.passfile),
             redactor: Redactor::new(info),
-            special: Special::default(),
+            special: Special {
+                confinement: behind_walls(&programs.pg_dump, order.passfile, [], order.settings),
+                ..Special::default()
+            },
         })
         .map_err(|error| {
             Error::new(Code::PgDumpErr, format!("cannot start {}", programs.pg_dump.display())).source(error)
@@ -123,7 +128,7 @@ pub async fn globals(
             format!("pg_dumpall is missing beside {}", programs.pg_dump.display()),
         ));
     };
-    let mut server = info.settled()?;
+    let mut server = way(info, passfile, programs.major)?;
     // pg_dumpall takes the database from -l alone. It reads that as a connection string if it
     // looks like one, so a hostile name must come as one.
     let database = ConnectionInfo {
@@ -210,6 +215,11 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
     let says = |needles: &[&str]| needles.iter().any(|needle| stderr.contains(needle));
     if says(&["server version mismatch"]) {
         return (Code::Version, None);
+    }
+    if says(&["authentication method requirement", "; no answer was given"]) {
+        let hint = "the server asked pg_dump for a proof that it did not want of our own session: somebody may be in \
+                    between; use sslmode=verify-full, or see require_auth";
+        return (Code::Auth, Some(hint.into()));
     }
     if says(&[
         "password authentication failed",
@@ -300,6 +310,10 @@ mod tests {
             ),
             (
                 "pg_dump: error: connection to server at \"h\" failed: FATAL:  password authentication failed for user \"u\"",
+                Code::Auth,
+            ),
+            (
+                "pg_dump: error: connection to server at \"h\", port 1 failed: authentication method requirement \"!md5\" failed: server requested a hashed password",
                 Code::Auth,
             ),
             (

@@ -1,20 +1,37 @@
 //! `globals.sql` on its way back: roles, memberships and their settings, statement by statement,
-//! each by itself, since a part of them may be there already.
+//! each by itself, since a part of them may be there already. What is run is written anew from what
+//! was understood, never the file's own text.
 
+mod plan;
 mod split;
+mod wanted;
+
+use std::collections::BTreeSet;
 
 use super::Session;
 use super::connection::classify;
 use crate::error::Result;
+use plan::{Present, plan};
 
+pub use plan::GlobalsPlan;
 pub use split::{Statement, statements};
 
-/// Which of the statements are run.
+/// How much power the roles that are made may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Tablespaces are folders on the server's disk: of another machine, or in use by the source.
-    WithoutTablespaces,
-    Everything,
+pub enum Powers {
+    /// None over the server, and none over roles that are there.
+    Roles,
+    /// As in the backup: that was asked for.
+    Privileged,
+    /// As in the backup, on a server that is thrown away; the roles that it began with get none.
+    Throwaway,
+}
+
+/// A statement that is not run, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Omitted {
+    pub what: String,
+    pub why: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,45 +41,101 @@ pub struct AppliedGlobals {
     pub existing: usize,
     /// What could not be done, and why.
     pub notes: Vec<String>,
+    /// Those that were done and give power over the server, in words that hold no values.
+    pub privileged: Vec<String>,
 }
 
 const EXISTS: &str = "42710";
 
 impl Session {
-    /// Runs the statements, but for settings of their own session, and for changes to the role
-    /// that we are: it might lose what it needs for the rest. A statement that fails becomes a
-    /// note; only a lost connection is an error.
-    pub async fn apply_globals(&self, statements: &[Statement], scope: Scope) -> Result<AppliedGlobals> {
-        let mut applied = AppliedGlobals::default();
+    /// Holds the statements against the roles of this server; changes nothing.
+    pub async fn plan_globals(&self, statements: &[Statement], powers: Powers) -> Result<GlobalsPlan> {
+        let mut asked = Vec::new();
         let mut encoding = "UTF8".to_owned();
-        // The role's own default may forbid writing.
-        self.execute("SET default_transaction_read_only = off").await?;
         for statement in statements {
             if let Some(set) = statement.client_encoding() {
                 encoding = set;
             }
-            if statement.is_setting()
-                || statement.alters_role(&self.server.user)
-                || (scope == Scope::WithoutTablespaces && statement.is_about_tablespace())
-            {
+            let text = self.decoded(statement, &encoding).await?;
+            asked.push((statement.clone(), text.as_deref().and_then(wanted::wanted)));
+        }
+        Ok(plan(asked, &self.present().await?, powers))
+    }
+
+    async fn present(&self) -> Result<Present> {
+        let failed = |error| self.error("cannot look at the target's roles", &error);
+        let roles = self
+            .client
+            .query("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles", &[])
+            .await
+            .map_err(failed)?;
+        let memberships = self
+            .client
+            .query(
+                "SELECT granted.rolname::pg_catalog.text, member.rolname::pg_catalog.text
+                 FROM pg_catalog.pg_auth_members m
+                 JOIN pg_catalog.pg_roles granted ON granted.oid OPERATOR(pg_catalog.=) m.roleid
+                 JOIN pg_catalog.pg_roles member ON member.oid OPERATOR(pg_catalog.=) m.member",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        // A setting that no library has is in no list.
+        let libraries = self
+            .client
+            .query(
+                "SELECT name::pg_catalog.text FROM pg_catalog.pg_available_extensions
+                 UNION SELECT pg_catalog.split_part(name, '.', 1) FROM pg_catalog.pg_settings
+                 WHERE pg_catalog.strpos(name, '.') OPERATOR(pg_catalog.>) 0",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let roles = roles.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
+        let libraries = libraries.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
+        let pairs = memberships.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        Ok(Present {
+            roles: roles.map_err(failed)?,
+            memberships: pairs.collect::<Result<_, _>>().map_err(failed)?,
+            libraries: libraries.map_err(failed)?,
+            major: self.server().major,
+        })
+    }
+
+    /// Does what was planned. A statement that fails becomes a note; only a lost connection is an
+    /// error.
+    pub async fn apply_globals(&self, plan: &GlobalsPlan) -> Result<AppliedGlobals> {
+        let mut applied = AppliedGlobals {
+            existing: plan.existing,
+            ..AppliedGlobals::default()
+        };
+        let mut made: BTreeSet<&str> = BTreeSet::new();
+        // The role's own default may forbid writing.
+        self.execute("SET default_transaction_read_only = off").await?;
+        for step in &plan.steps {
+            if !step.needs.iter().all(|role| made.contains(role.as_str())) {
+                applied.existing += 1;
                 continue;
             }
-            let text = match self.decoded(statement, &encoding).await? {
-                Ok(text) => text,
-                Err(why) => {
-                    applied.notes.push(format!("{}: {why}", statement.summary()));
-                    continue;
+            let mut done = self.client.batch_execute(&step.sql).await;
+            if let (Some(otherwise), true) = (&step.otherwise, done.is_err() && !self.client.is_closed()) {
+                done = self.client.batch_execute(otherwise).await;
+            }
+            match done {
+                Ok(()) => {
+                    applied.done += 1;
+                    made.extend(step.makes.as_deref());
+                    if step.privileged {
+                        applied.privileged.push(split::summary(step.sql.as_bytes()));
+                    }
                 }
-            };
-            match self.client.batch_execute(&text).await {
-                Ok(()) => applied.done += 1,
                 Err(error) if self.client.is_closed() => {
                     return Err(self.error("the connection was lost while roles were made", &error));
                 }
                 Err(error) if error.code().is_some_and(|state| state.code() == EXISTS) => applied.existing += 1,
                 Err(error) => applied.notes.push(format!(
                     "{}: {}",
-                    statement.summary(),
+                    split::summary(step.sql.as_bytes()),
                     classify(&error, &self.redactor).message()
                 )),
             }
@@ -70,22 +143,28 @@ impl Session {
         Ok(applied)
     }
 
-    /// pg_dumpall writes in the encoding of the database that it was connected to.
-    async fn decoded(&self, statement: &Statement, encoding: &str) -> Result<Result<String, String>> {
+    /// pg_dumpall writes in the encoding of the database that it was connected to. `None` where a
+    /// text is not in that encoding.
+    async fn decoded(&self, statement: &Statement, encoding: &str) -> Result<Option<String>> {
         let bytes = statement.bytes();
-        if let Ok(text) = std::str::from_utf8(bytes) {
-            return Ok(Ok(text.to_owned()));
+        // Letters of other encodings may look like some of UTF-8.
+        let is_utf8 = bytes.is_ascii() || ["UTF8", "SQL_ASCII"].contains(&encoding);
+        if let (Ok(text), true) = (std::str::from_utf8(bytes), is_utf8) {
+            return Ok(Some(text.to_owned()));
         }
         let row = self
             .client
-            .query_one("SELECT convert_from($1, $2::text)", &[&bytes, &encoding])
+            .query_one(
+                "SELECT pg_catalog.convert_from($1, $2::pg_catalog.text::pg_catalog.name)",
+                &[&bytes, &encoding],
+            )
             .await;
         match row.and_then(|row| row.try_get::<_, String>(0)) {
-            Ok(text) => Ok(Ok(text)),
+            Ok(text) => Ok(Some(text)),
             Err(error) if self.client.is_closed() => {
-                Err(self.error("the connection was lost while roles were made", &error))
+                Err(self.error("the connection was lost while roles were looked at", &error))
             }
-            Err(error) => Ok(Err(classify(&error, &self.redactor).message())),
+            Err(_) => Ok(None),
         }
     }
 }

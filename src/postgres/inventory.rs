@@ -19,69 +19,69 @@ const SETTINGS: &str = "'server_encoding', 'lc_collate', 'lc_ctype', 'lc_message
 /// Each answer by itself: what an old server does not have, or the role may not see, is left out
 /// and named under `unavailable`.
 const QUESTIONS: &[(&str, u32, &str)] = &[
-    ("version", 0, "SELECT to_jsonb(version())"),
+    ("version", 0, "SELECT pg_catalog.to_jsonb(pg_catalog.version())"),
     (
         "database",
         0,
-        "SELECT jsonb_build_object('name', datname, 'encoding', pg_encoding_to_char(encoding), 'collate', datcollate,
-                'ctype', datctype, 'owner', pg_get_userbyid(datdba), 'connection_limit', datconnlimit)
-         FROM pg_catalog.pg_database WHERE datname = current_database()",
+        "SELECT pg_catalog.jsonb_build_object('name', datname, 'encoding', pg_catalog.pg_encoding_to_char(encoding), 'collate', datcollate,
+                'ctype', datctype, 'owner', pg_catalog.pg_get_userbyid(datdba), 'connection_limit', datconnlimit)
+         FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
     ),
     (
         "locale",
         15,
-        "SELECT jsonb_build_object('provider', CASE d->>'datlocprovider' WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin'
+        "SELECT pg_catalog.jsonb_build_object('provider', CASE d->>'datlocprovider' WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin'
                 WHEN 'c' THEN 'libc' ELSE d->>'datlocprovider' END,
                 'locale', coalesce(d->>'datlocale', d->>'daticulocale'), 'collation_version', d->>'datcollversion')
-         FROM (SELECT to_jsonb(x) AS d FROM pg_catalog.pg_database x WHERE datname = current_database()) AS y",
+         FROM (SELECT pg_catalog.to_jsonb(x) AS d FROM pg_catalog.pg_database x WHERE datname = pg_catalog.current_database()) AS y",
     ),
     (
         "databases",
         0,
-        "SELECT jsonb_agg(jsonb_build_object('name', datname, 'bytes',
-                CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) END) ORDER BY datname)
+        "SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', datname, 'bytes',
+                CASE WHEN pg_catalog.has_database_privilege(oid, 'CONNECT') THEN pg_catalog.pg_database_size(oid) END) ORDER BY datname)
          FROM pg_catalog.pg_database WHERE datallowconn",
     ),
     (
         "extensions",
         0,
-        "SELECT coalesce(jsonb_agg(jsonb_build_object('name', extname, 'version', extversion, 'schema', nspname)
+        "SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', extname, 'version', extversion, 'schema', nspname)
                 ORDER BY extname), '[]')
          FROM pg_catalog.pg_extension JOIN pg_catalog.pg_namespace n ON n.oid = extnamespace",
     ),
     (
         "tablespaces",
         0,
-        "SELECT jsonb_agg(jsonb_build_object('name', spcname, 'location', pg_tablespace_location(oid)) ORDER BY spcname)
+        "SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', spcname, 'location', pg_catalog.pg_tablespace_location(oid)) ORDER BY spcname)
          FROM pg_catalog.pg_tablespace",
     ),
     (
         "objects",
         0,
-        "SELECT jsonb_build_object('tables', count(*) FILTER (WHERE relkind = 'r'),
-                'partitioned_tables', count(*) FILTER (WHERE relkind = 'p'),
-                'foreign_tables', count(*) FILTER (WHERE relkind = 'f'),
-                'views', count(*) FILTER (WHERE relkind = 'v'),
-                'materialized_views', count(*) FILTER (WHERE relkind = 'm'),
-                'indexes', count(*) FILTER (WHERE relkind IN ('i', 'I')),
-                'sequences', count(*) FILTER (WHERE relkind = 'S'))
+        "SELECT pg_catalog.jsonb_build_object('tables', pg_catalog.count(*) FILTER (WHERE relkind = 'r'),
+                'partitioned_tables', pg_catalog.count(*) FILTER (WHERE relkind = 'p'),
+                'foreign_tables', pg_catalog.count(*) FILTER (WHERE relkind = 'f'),
+                'views', pg_catalog.count(*) FILTER (WHERE relkind = 'v'),
+                'materialized_views', pg_catalog.count(*) FILTER (WHERE relkind = 'm'),
+                'indexes', pg_catalog.count(*) FILTER (WHERE relkind IN ('i', 'I')),
+                'sequences', pg_catalog.count(*) FILTER (WHERE relkind = 'S'))
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
          WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_(toast|temp)'",
     ),
     (
         "large_objects",
         0,
-        "SELECT to_jsonb(count(*)) FROM pg_catalog.pg_largeobject_metadata",
+        "SELECT pg_catalog.to_jsonb(pg_catalog.count(*)) FROM pg_catalog.pg_largeobject_metadata",
     ),
     (
         "replication",
         0,
-        "SELECT jsonb_build_object('role', CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary' END)",
+        "SELECT pg_catalog.jsonb_build_object('role', CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'standby' ELSE 'primary' END)",
     ),
     (
         "started_at",
         0,
-        "SELECT to_jsonb(pg_postmaster_start_time() AT TIME ZONE 'UTC')",
+        "SELECT pg_catalog.to_jsonb(pg_catalog.pg_postmaster_start_time() AT TIME ZONE 'UTC')",
     ),
 ];
 
@@ -92,7 +92,7 @@ impl Session {
         let mut unavailable = Map::new();
         info.insert("server".into(), json!(self.server));
         let settings = format!(
-            "SELECT jsonb_object_agg(name, setting || coalesce(' ' || unit, ''))
+            "SELECT pg_catalog.jsonb_object_agg(name, setting || coalesce(' ' || unit, ''))
              FROM pg_catalog.pg_settings WHERE name IN ({SETTINGS})"
         );
         let questions = QUESTIONS.iter().copied().chain([("settings", 0, settings.as_str())]);
@@ -101,7 +101,7 @@ impl Session {
                 continue;
             }
             // As text, so that the answer's type needs no agreement with the driver.
-            let question = format!("SELECT x::text FROM ({question}) AS answer (x)");
+            let question = format!("SELECT x::pg_catalog.text FROM ({question}) AS answer (x)");
             match self.ask(&question).await {
                 Ok(answer) => info.insert(name.into(), answer),
                 Err(why) => unavailable.insert(name.into(), Value::String(why)),

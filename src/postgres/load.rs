@@ -29,11 +29,11 @@ impl Session {
         let row: Row = self
             .client
             .query_one(
-                "SELECT (SELECT count(*) FROM pg_catalog.pg_stat_activity
+                "SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
                          WHERE state = 'active' AND backend_type = 'client backend'
-                           AND application_name <> current_setting('application_name')),
-                        (SELECT extract(epoch FROM max(replay_lag))::float8 FROM pg_catalog.pg_stat_replication),
-                        (SELECT count(*) > 0 AND bool_and(state IS NULL) FROM pg_catalog.pg_stat_replication)",
+                           AND application_name <> pg_catalog.current_setting('application_name')),
+                        (SELECT extract(epoch FROM pg_catalog.max(replay_lag))::pg_catalog.float8 FROM pg_catalog.pg_stat_replication),
+                        (SELECT pg_catalog.count(*) > 0 AND pg_catalog.bool_and(state IS NULL) FROM pg_catalog.pg_stat_replication)",
                 &[],
             )
             .await

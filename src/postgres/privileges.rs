@@ -45,20 +45,20 @@ impl Session {
         let rows = self
             .client
             .query(
-                "SELECT c.relkind::text, format('%I.%I', n.nspname, c.relname),
-                        CASE WHEN NOT has_schema_privilege(n.oid, 'USAGE') THEN quote_ident(n.nspname) END
+                "SELECT c.relkind::pg_catalog.text, pg_catalog.format('%I.%I', n.nspname, c.relname),
+                        CASE WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') THEN pg_catalog.quote_ident(n.nspname) END
                  FROM pg_catalog.pg_class c
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
                    AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'
                    AND NOT EXISTS (
                      SELECT FROM pg_catalog.pg_depend d
-                     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+                     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e'
                        AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e
                                        WHERE e.oid = d.refobjid AND c.oid = ANY (e.extconfig)))
-                   AND (NOT has_schema_privilege(n.oid, 'USAGE')
-                        OR CASE c.relkind WHEN 'S' THEN NOT has_sequence_privilege(c.oid, 'SELECT')
-                                          ELSE NOT has_table_privilege(c.oid, 'SELECT') END)
+                   AND (NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                        OR CASE c.relkind WHEN 'S' THEN NOT pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
+                                          ELSE NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') END)
                  ORDER BY c.relkind = 'S', n.nspname, c.relname LIMIT 1000",
                 &[],
             )
@@ -80,16 +80,16 @@ impl Session {
         let objects = self
             .client
             .query(
-                "SELECT m.oid::text FROM pg_catalog.pg_largeobject_metadata m
+                "SELECT m.oid::pg_catalog.text FROM pg_catalog.pg_largeobject_metadata m
                  WHERE NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
-                   AND current_setting('lo_compat_privileges') <> 'on'
-                   AND NOT pg_has_role(m.lomowner, 'USAGE')
+                   AND pg_catalog.current_setting('lo_compat_privileges') <> 'on'
+                   AND NOT pg_catalog.pg_has_role(m.lomowner, 'USAGE')
                    AND NOT EXISTS (
-                     SELECT FROM aclexplode(m.lomacl) a
-                     WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))
-                   AND NOT (current_setting('server_version_num')::int >= 190000
+                     SELECT FROM pg_catalog.aclexplode(m.lomacl) AS a
+                     WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_catalog.pg_has_role(a.grantee, 'USAGE')))
+                   AND NOT (pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 190000
                             AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = 'pg_read_all_data'
-                                        AND pg_has_role(r.oid, 'USAGE')))
+                                        AND pg_catalog.pg_has_role(r.oid, 'USAGE')))
                  ORDER BY m.oid LIMIT 1000",
                 &[],
             )
@@ -111,10 +111,10 @@ impl Session {
         let rows = self
             .client
             .query(
-                "SELECT format('%I.%I', n.nspname, c.relname)
+                "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.relrowsecurity AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-                   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND row_security_active(c.oid)
+                   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND pg_catalog.row_security_active(c.oid)
                  ORDER BY 1 LIMIT 1000",
                 &[],
             )

@@ -19,8 +19,8 @@ pub use server::ServerPrograms;
 
 /// Where distributions and our Lambda layer keep several majors side by side: `<root>/<major>/bin`.
 const ROOTS: [&str; 2] = ["/opt/pgsql", "/usr/lib/postgresql"];
-const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
-const VERSION_BYTES: u64 = 4096;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_BYTES: u64 = 64 << 10;
 
 fn usual_roots() -> [PathBuf; 2] {
     ROOTS.map(PathBuf::from)
@@ -151,9 +151,15 @@ fn is_program(path: &Path) -> bool {
 
 /// `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` → text and major, or why not.
 async fn ask_version(program: &Path, settings: &settings::Postgres) -> Result<(String, u32), String> {
+    let text = ask(program, "--version", settings).await?;
+    parse_version(&text).ok_or_else(|| "does not say its version".into())
+}
+
+/// What a program says to one option, or why it says nothing.
+async fn ask(program: &Path, option: &str, settings: &settings::Postgres) -> Result<String, String> {
     let mut child = Child::start(Order {
         program,
-        arguments: vec!["--version".into()],
+        arguments: vec![option.into()],
         environment: environment(&settings.child_env, None),
         redactor: Redactor::default(),
         special: Special::default(),
@@ -165,23 +171,22 @@ async fn ask_version(program: &Path, settings: &settings::Postgres) -> Result<(S
     let answer = async {
         let read = tokio::task::spawn_blocking(move || {
             let mut text = Vec::new();
-            stdout.take(VERSION_BYTES).read_to_end(&mut text).map(|_| text)
+            stdout.take(ANSWER_BYTES).read_to_end(&mut text).map(|_| text)
         });
         let text = read.await.ok().and_then(Result::ok).unwrap_or_default();
         (text, child.wait().await)
     };
-    let Ok((text, exit)) = tokio::time::timeout(VERSION_TIMEOUT, answer).await else {
+    let Ok((text, exit)) = tokio::time::timeout(ANSWER_TIMEOUT, answer).await else {
         return Err(format!(
-            "does not say its version within {} s",
-            VERSION_TIMEOUT.as_secs()
+            "does not answer {option} within {} s",
+            ANSWER_TIMEOUT.as_secs()
         ));
     };
-    let text = String::from_utf8_lossy(&text);
     if !exit.status.success() {
         let last = exit.stderr.lines().last().unwrap_or_default().to_owned();
         return Err(format!("does not run: {} {last}", exit.status));
     }
-    parse_version(&text).ok_or_else(|| "does not say its version".into())
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn parse_version(text: &str) -> Option<(String, u32)> {

@@ -1,4 +1,4 @@
-//! Names in SQL.
+//! Names and texts in SQL.
 
 /// An identifier as SQL wants it, always in quotes.
 pub fn identifier(name: &str) -> String {
@@ -10,12 +10,24 @@ pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", identifier(schema), identifier(name))
 }
 
+/// A text as SQL wants it, whatever a backslash means there.
+pub fn literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if text.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn quotes_within_are_doubled() {
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("\\'; DROP"), "E'\\\\''; DROP'");
         assert_eq!(qualified("a", "b\"; DROP"), "\"a\".\"b\"\"; DROP\"");
     }
 }

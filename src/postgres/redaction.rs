@@ -35,19 +35,18 @@ impl Redactor {
 }
 
 fn clean_assignments(text: &str) -> String {
+    // ASCII lower case keeps every byte's place.
+    let lower = text.to_ascii_lowercase();
     let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
-    loop {
-        // ASCII lower case keeps every byte's place.
-        let Some(at) = rest.to_ascii_lowercase().find("password=") else {
-            clean.push_str(rest);
-            return clean;
-        };
-        let (before, value) = rest.split_at(at + "password=".len());
-        clean.push_str(before);
+    let mut at = 0;
+    while let Some(found) = lower[at..].find("password=") {
+        let value = at + found + "password=".len();
+        clean.push_str(&text[at..value]);
         clean.push_str(STARS);
-        rest = &value[value_length(value)..];
+        at = value + value_length(&text[value..]);
     }
+    clean.push_str(&text[at..]);
+    clean
 }
 
 fn value_length(value: &str) -> usize {
@@ -83,5 +82,14 @@ mod tests {
             "host=h PASSWORD=*** sslpassword=***&y password=***"
         );
         assert_eq!(redactor.clean("no secret here"), "no secret here");
+    }
+
+    #[test]
+    fn a_long_message_is_read_once() {
+        // By the square of the length, this would take minutes.
+        let text = "password=".repeat(100_000);
+        assert_eq!(Redactor::default().clean(&text), "password=***");
+        let text = "password= ".repeat(100_000);
+        assert_eq!(Redactor::default().clean(&text), "password=*** ".repeat(100_000));
     }
 }

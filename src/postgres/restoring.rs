@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::child::{Child, Exit, Order, Special, environment};
+use super::passfile::way;
+use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Redactor, RestoreProgram};
 use crate::error::{Code, Error, Result};
 use crate::settings;
@@ -88,6 +90,11 @@ impl Restoring {
             tolerates && order.exit_on_error,
         )));
         let heard = Arc::clone(&complaints);
+        let archive = match &order.archive {
+            ArchiveInput::File(path) => Some(path.as_path()),
+            ArchiveInput::Stdin => None,
+        };
+        let files = archive.into_iter().chain(order.list.as_deref());
         let child = Child::start(Order {
             program: &order.program.pg_restore,
             arguments: arguments(order)?,
@@ -98,6 +105,7 @@ impl Restoring {
                 listener: Some(Box::new(move |line| {
                     heard.lock().unwrap_or_else(PoisonError::into_inner).hear(line)
                 })),
+                confinement: behind_walls(&order.program.pg_restore, order.passfile, files, order.settings),
                 ..Special::default()
             },
         })
@@ -167,7 +175,8 @@ fn arguments(order: &RestoreOrder<'_>) -> Result<Vec<OsString>> {
         argument.push(list);
         arguments.push(argument);
     }
-    arguments.push(format!("--dbname={}", order.info.settled()?.to_conninfo()).into());
+    let target = way(order.info, order.passfile, order.program.major)?;
+    arguments.push(format!("--dbname={}", target.to_conninfo()).into());
     if let ArchiveInput::File(path) = &order.archive {
         arguments.push("--".into());
         arguments.push(path.into());

@@ -1,28 +1,36 @@
 //! A throwaway server: restored into, looked at, and thrown away. It listens on a socket in a
 //! private folder and nowhere else, keeps nothing safe for a crash, and never outlives us.
 
-mod identity;
+mod clients;
 mod place;
+mod powers;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use secrecy::SecretString;
 
-use super::child::{Child, Exit, Identity, Order, Special, environment};
+use super::child::{Child, Exit, Order, Special, environment};
 use super::{ConnectionInfo, Redactor, ServerPrograms, Session};
+use crate::confinement::{Confinement, Identity, Sockets, Walls};
 use crate::error::{Code, Error, Result};
 use crate::private_folder::{Tether, Watchdog};
 use crate::settings;
+pub(super) use clients::behind_walls;
+use clients::{installation, libraries};
 use place::Place;
+pub use powers::SchemaGrants;
 
-const SUPERUSER: &str = "postgres";
+/// What its superuser's name begins with. The rest is random: no role of a backup is that one, not
+/// even its `postgres`.
+const SUPERUSER: &str = "pgstow_";
 /// Only the name of the socket's file depends on it.
 const PORT: u16 = 5432;
 const START_LIMIT: Duration = Duration::from_secs(60);
 const INITDB_LIMIT: Duration = Duration::from_secs(120);
-/// An immediate shutdown waits five seconds for its slowest child.
+/// Its keeper gives it two seconds, and then no more.
 const END_LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(30);
 
@@ -31,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(30);
 const LOCALES: [&str; 2] = ["C.UTF-8", "C"];
 
 /// What makes it fast, small and alone; on the command line, where nothing can undo it.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 18] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "fsync=off",
@@ -49,14 +57,28 @@ const SETTINGS: [&str; 16] = [
     "jit=off",
     "restart_after_crash=off",
     "logging_collector=off",
+    // Subscriptions of the backup are definitions here, and no more.
+    "max_logical_replication_workers=0",
+    "shared_preload_libraries=",
     "log_destination=stderr",
 ];
+
+/// Nothing of the backup runs because somebody logs in, or changes a definition.
+const SINCE_17: [&str; 2] = ["event_triggers=off", "allow_alter_system=off"];
+
+/// What becomes of a drill where this system lacks a wall that matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lacking {
+    Refused,
+    Tolerated,
+}
 
 /// A running server. Gone, with its folder, when it is stopped or dropped, or when we are killed.
 #[derive(Debug)]
 pub struct ScratchServer {
     info: ConnectionInfo,
     version: String,
+    keeps_files: bool,
     server: Child,
     // After the server: fields are dropped in this order.
     remains: Remains,
@@ -72,9 +94,33 @@ struct Remains {
 }
 
 impl ScratchServer {
-    /// Makes a cluster below `temp` and starts it. `RESTORE_ERR` if that cannot be done.
-    pub async fn start(programs: &ServerPrograms, temp: &Path, settings: &settings::Postgres) -> Result<ScratchServer> {
-        let identity = identity::for_postgres()?;
+    /// Makes a cluster below `temp` and starts it, behind all walls that this system gives.
+    /// `RESTORE_ERR` if that cannot be done.
+    pub async fn start(
+        programs: &ServerPrograms,
+        temp: &Path,
+        settings: &settings::Postgres,
+        lacking: Lacking,
+    ) -> Result<ScratchServer> {
+        Self::start_behind(Walls::here(), programs, temp, settings, lacking).await
+    }
+
+    /// The same behind these walls, which may be fewer than there are.
+    pub async fn start_behind(
+        walls: Walls,
+        programs: &ServerPrograms,
+        temp: &Path,
+        settings: &settings::Postgres,
+        lacking: Lacking,
+    ) -> Result<ScratchServer> {
+        if let (Some(missing), Lacking::Refused) = (walls.missing(), lacking) {
+            return Err(Error::new(
+                Code::RestoreErr,
+                format!("a throwaway server runs functions of the backup's, and this system cannot confine it: {missing}"),
+            )
+            .hint("run the drill on another machine; or, where you trust whoever can write to the database, with --unconfined"));
+        }
+        let identity = walls.identity()?;
         let place = Place::prepare(temp, identity)?;
         let tether = Tether::new().map_err(|error| failed("no pipe can be made").source(error))?;
         let watchdog = tether.watchdog(&place.folders());
@@ -83,18 +129,22 @@ impl ScratchServer {
             watchdog,
             place,
         };
+        let superuser = format!("{SUPERUSER}{}", random()?);
+        let password = SecretString::from(random()? + &random()?);
         let start = Start {
             programs,
             settings,
+            walls,
             identity,
             remains: &remains,
         };
-        start.initdb().await?;
+        start.initdb(&superuser, &password).await?;
         let server = start.postgres()?;
         let info = ConnectionInfo {
             host: Some(remains.place.socket().to_string_lossy().into_owned()),
             port: Some(PORT),
-            user: Some(SUPERUSER.into()),
+            user: Some(superuser),
+            password: Some(password),
             dbname: Some("postgres".into()),
             ..ConnectionInfo::default()
         };
@@ -102,6 +152,7 @@ impl ScratchServer {
         let scratch = ScratchServer {
             info,
             version: programs.version.clone(),
+            keeps_files: walls.keep_files(),
             server,
             remains,
         };
@@ -109,7 +160,7 @@ impl ScratchServer {
         Ok(scratch)
     }
 
-    /// The superuser's way in, to the database `postgres`; it needs no password.
+    /// The superuser's way in, to the database `postgres`.
     pub fn info(&self) -> &ConnectionInfo {
         &self.info
     }
@@ -117,6 +168,17 @@ impl ScratchServer {
     /// As `postgres --version` says it.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// A name that no role of a backup has, and a password.
+    pub fn stranger(&self) -> Result<(String, SecretString)> {
+        let name = format!("{SUPERUSER}{}", random()?);
+        Ok((name, SecretString::from(random()? + &random()?)))
+    }
+
+    /// Whether code of the machine's own, in one of its processes, reaches no file and no process of ours.
+    pub fn keeps_files(&self) -> bool {
+        self.keeps_files
     }
 
     /// Where its data are: for the free space there.
@@ -128,7 +190,7 @@ impl ScratchServer {
         let started = Instant::now();
         let answers = async {
             loop {
-                match Session::connect(&self.info, settings).await {
+                match Session::connect_to_our_own(&self.info, settings).await {
                     Ok(session) => {
                         session.close().await;
                         return Ok(());
@@ -172,8 +234,9 @@ impl Drop for ScratchServer {
         // could not if it were killed.
         self.server.signal(Signal::QUIT);
         self.remains.tether.let_go();
-        if !self.remains.tether.all_gone(END_LIMIT) {
+        if !self.server.is_gone_within(END_LIMIT) {
             self.server.signal(Signal::KILL);
+            self.server.is_gone_within(END_LIMIT);
         }
     }
 }
@@ -192,26 +255,48 @@ impl Drop for Remains {
 struct Start<'a> {
     programs: &'a ServerPrograms,
     settings: &'a settings::Postgres,
+    walls: Walls,
     identity: Option<Identity>,
     remains: &'a Remains,
 }
 
 impl Start<'_> {
-    async fn initdb(&self) -> Result<()> {
+    /// It runs nothing of the backup's, but programs; and it wants to be a user with a name. What it
+    /// made then becomes the server's.
+    async fn initdb(&self, superuser: &str, password: &SecretString) -> Result<()> {
+        let identity = match self.identity {
+            Some(identity) => Some(
+                Confinement::named(identity)
+                    .ok_or_else(|| failed("we are root, initdb must not be, and /etc/passwd names nobody else"))?,
+            ),
+            None => None,
+        };
+        let place = &self.remains.place;
+        let password = place.password(password, identity)?;
+        place.give_data(identity)?;
+        self.make_cluster(superuser, &password, identity).await?;
+        let _ = std::fs::remove_file(password);
+        place.give_data(self.identity)
+    }
+
+    async fn make_cluster(&self, superuser: &str, password: &Path, identity: Option<Identity>) -> Result<()> {
         let mut refused = None;
         for locale in LOCALES {
             let mut arguments: Vec<OsString> = vec![
-                format!("--username={SUPERUSER}").into(),
+                format!("--username={superuser}").into(),
                 "--encoding=UTF8".into(),
                 format!("--locale={locale}").into(),
-                // Who can enter the folder may come in.
-                "--auth=trust".into(),
+                // Who comes in from within the server's own functions is not asked for less.
+                "--auth=scram-sha-256".into(),
                 "--no-sync".into(),
+                "--pwfile".into(),
+                password.into(),
                 "--pgdata".into(),
             ];
             arguments.push(self.remains.place.data().into());
             // Killed, it would leave the shared memory of the server that it runs meanwhile.
-            let initdb = self.run(&self.programs.initdb, arguments, Signal::TERM)?;
+            let confinement = self.confinement(&self.programs.initdb, identity, vec![password.to_owned()], true);
+            let initdb = self.run(&self.programs.initdb, arguments, Signal::TERM, confinement)?;
             let exit = tokio::time::timeout(INITDB_LIMIT, initdb.wait())
                 .await
                 .map_err(|_| failed(format!("initdb did not end within {} s", INITDB_LIMIT.as_secs())))?;
@@ -233,16 +318,46 @@ impl Start<'_> {
     fn postgres(&self) -> Result<Child> {
         let place = &self.remains.place;
         let mut arguments: Vec<OsString> = vec!["-D".into(), place.data().into(), "-p".into(), PORT.to_string().into()];
-        for setting in SETTINGS {
-            arguments.extend(["-c".into(), setting.into()]);
+        let newer = if self.programs.major >= 17 { &SINCE_17[..] } else { &[] };
+        for setting in SETTINGS.iter().chain(newer) {
+            arguments.extend(["-c".into(), OsString::from(*setting)]);
         }
         // A list of folders in the server's eyes: in quotes, it is one.
         let socket = place.socket().to_string_lossy().replace('"', "\"\"");
         arguments.extend(["-c".into(), format!("unix_socket_directories=\"{socket}\"").into()]);
-        self.run(&self.programs.postgres, arguments, Signal::QUIT)
+        let confinement = self.confinement(&self.programs.postgres, self.identity, Vec::new(), false);
+        self.run(&self.programs.postgres, arguments, Signal::QUIT, confinement)
     }
 
-    fn run(&self, program: &Path, arguments: Vec<OsString>, dies_of: Signal) -> Result<Child> {
+    fn confinement(
+        &self,
+        program: &Path,
+        identity: Option<Identity>,
+        mut readable: Vec<PathBuf>,
+        programs: bool,
+    ) -> Confinement {
+        readable.extend(installation(program));
+        readable.extend(libraries(&self.settings.child_env));
+        let place = &self.remains.place;
+        Confinement {
+            walls: self.walls,
+            // initdb is a user with a name, who may run something else.
+            alone: identity == self.identity,
+            identity,
+            sockets: Sockets::Answers,
+            programs,
+            writable: vec![place.data(), place.socket()],
+            readable,
+        }
+    }
+
+    fn run(
+        &self,
+        program: &Path,
+        arguments: Vec<OsString>,
+        dies_of: Signal,
+        confinement: Confinement,
+    ) -> Result<Child> {
         let start = || {
             Child::start(Order {
                 program,
@@ -250,7 +365,7 @@ impl Start<'_> {
                 environment: with_own_libraries(environment(&self.settings.child_env, None), program),
                 redactor: Redactor::default(),
                 special: Special {
-                    identity: self.identity,
+                    confinement: Some(confinement),
                     keeps: Some(self.remains.tether.end()?),
                     dies_of,
                     ..Special::default()
@@ -259,6 +374,16 @@ impl Start<'_> {
         };
         start().map_err(|error| failed(format!("{} cannot be run", program.display())).source(error))
     }
+}
+
+/// Sixteen digits that nobody can guess.
+fn random() -> Result<String> {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|error| failed("there is nothing random").source(error))?;
+    Ok(hex::encode(bytes))
 }
 
 /// The modules of a relocated installation (a Lambda layer's, a wheel's) look for its libpq where

@@ -1,31 +1,67 @@
 //! psql at work: a plain dump is a script for it.
+//!
+//! psql obeys commands of its own in a script, so it gets one only after [`Screen`] has looked it
+//! through, and in its restricted mode, whose key is ours alone. The transaction is ours too, and
+//! its number tells afterwards what has become of it.
+
+mod screen;
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment, quoted};
+use super::passfile::way;
 use super::restoring::without_values;
-use super::{ConnectionInfo, Passfile, Psql, Redactor};
+use super::scratch::behind_walls;
+use super::{ConnectionInfo, Passfile, Psql, Redactor, Session};
 use crate::error::{Code, Error, Result};
 use crate::settings;
+
+pub use screen::{Edit, Refused, Screen};
+
+/// Lines that psql gets before the script's first.
+const LINES_BEFORE: u64 = 7;
+/// What psql says in one line, at most.
+const ANSWER: u64 = 256;
+/// How long a transaction may take to end when its client is gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running psql, which stops at the first error. Dropping it kills it; it never outlives us.
 #[derive(Debug)]
 pub struct Script {
     child: Child,
+    key: String,
+    inserted: Inserted,
+}
+
+/// Which of the lines behind the first [`LINES_BEFORE`] are none of the script's, in their order.
+type Inserted = Arc<Mutex<Vec<u64>>>;
+
+fn lines(inserted: &Inserted) -> MutexGuard<'_, Vec<u64>> {
+    inserted.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What has become of the script's transaction, as the server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionEnd {
+    RolledBack,
+    /// Its work is there to stay.
+    Committed,
+    Unknown,
 }
 
 impl Script {
-    /// What is written into [`Script::take_stdin`] is run on the database of `info`, in one
-    /// transaction if that is wanted: then all of it is done or nothing.
+    /// Connects to the database of `info` and waits for what [`ScriptInput`] gives it.
     pub fn start(
         program: &Psql,
         info: &ConnectionInfo,
         passfile: Option<&Passfile>,
         settings: &settings::Postgres,
-        single_transaction: bool,
     ) -> Result<Script> {
-        let mut arguments: Vec<OsString> = vec![
+        let arguments: Vec<OsString> = vec![
             "--no-psqlrc".into(),
             "--quiet".into(),
             "--set=ON_ERROR_STOP=1".into(),
@@ -33,11 +69,11 @@ impl Script {
             // Answers of the script's queries are nobody's.
             "--output=/dev/null".into(),
             "--file=-".into(),
-            format!("--dbname={}", info.settled()?.to_conninfo()).into(),
+            format!("--dbname={}", way(info, passfile, program.major)?.to_conninfo()).into(),
         ];
-        if single_transaction {
-            arguments.push("--single-transaction".into());
-        }
+        let failed =
+            |error| Error::new(Code::RestoreErr, format!("cannot start {}", program.path.display())).source(error);
+        let key = random_key().map_err(failed)?;
         let child = Child::start(Order {
             program: &program.path,
             arguments,
@@ -45,25 +81,33 @@ impl Script {
             redactor: Redactor::new(info),
             special: Special {
                 stdin: true,
+                confinement: behind_walls(&program.path, passfile, [], settings),
                 ..Special::default()
             },
         })
-        .map_err(|error| {
-            Error::new(Code::RestoreErr, format!("cannot start {}", program.path.display())).source(error)
-        })?;
-        Ok(Script { child })
+        .map_err(failed)?;
+        Ok(Script {
+            child,
+            key,
+            inserted: Inserted::default(),
+        })
     }
 
-    /// The script's way in, once, for a blocking writer in a thread of its own; dropping it is the
-    /// script's end. When psql is gone, writing is an error (`BrokenPipe`), and [`Script::wait`]
-    /// says why it went.
-    pub fn take_stdin(&mut self) -> Option<File> {
-        self.child.take_stdin()
+    /// The script's way in, once, for a blocking writer in a thread of its own.
+    pub fn take_input(&mut self) -> Option<ScriptInput> {
+        Some(ScriptInput {
+            stdin: self.child.take_stdin()?,
+            stdout: BufReader::new(self.child.take_stdout()?),
+            key: self.key.clone(),
+            passed: 0,
+            inserted: Arc::clone(&self.inserted),
+        })
     }
 
     /// Waits for the end and judges it; may be asked again.
     pub async fn wait(&self) -> Result<()> {
-        judge(&self.child.wait().await)
+        let exit = self.child.wait().await;
+        judge(&exit, &lines(&self.inserted))
     }
 
     /// Ends it in order, or else by force; returns when it is gone.
@@ -72,7 +116,119 @@ impl Script {
     }
 }
 
-fn judge(exit: &Exit) -> Result<()> {
+/// What is written into it is run, statement by statement, in one transaction: [`ScriptInput::begin`]
+/// comes before, [`ScriptInput::commit`] behind. When psql is gone, each is an error (`BrokenPipe`),
+/// and [`Script::wait`] says why it went. Dropped without `commit`, nothing is done.
+#[derive(Debug)]
+pub struct ScriptInput {
+    stdin: File,
+    stdout: BufReader<File>,
+    key: String,
+    /// Lines since it was begun.
+    passed: u64,
+    inserted: Inserted,
+}
+
+impl Write for ScriptInput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.stdin.write(bytes)?;
+        self.passed += memchr::memchr_iter(b'\n', &bytes[..written]).count() as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stdin.flush()
+    }
+}
+
+impl ScriptInput {
+    /// Begins the transaction, and gives its number. Afterwards psql obeys none of its commands.
+    ///
+    /// The search path comes first, so that no name here means what a database's owner wants.
+    pub fn begin(&mut self) -> io::Result<i64> {
+        write!(
+            self.stdin,
+            "SELECT pg_catalog.set_config('search_path', '', false);\n\
+             SET standard_conforming_strings = on;\n\
+             BEGIN READ WRITE;\n\
+             SELECT pg_catalog.txid_current() AS pgstow \\gset\n\
+             \\echo :pgstow\n\
+             \\unset pgstow\n\
+             \\restrict {}\n",
+            self.key
+        )?;
+        let mut line = String::new();
+        Read::by_ref(&mut self.stdout).take(ANSWER).read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let number = line.trim_end().parse();
+        number.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "psql does not tell its transaction"))
+    }
+
+    /// Writes something that the script does not hold, and that its lines are counted without.
+    pub fn insert(&mut self, sql: &str) -> io::Result<()> {
+        self.write_all(sql.as_bytes())?;
+        if sql.ends_with('\n') {
+            lines(&self.inserted).push(self.passed);
+        }
+        Ok(())
+    }
+
+    /// Commits the transaction, if it is still the one with this number, and waits for psql's word
+    /// that all was done.
+    pub fn commit(mut self, transaction: i64) -> io::Result<()> {
+        write!(
+            self.stdin,
+            "\nSELECT pg_catalog.int4div(1, CASE WHEN pg_catalog.txid_current() OPERATOR(pg_catalog.=) {transaction} \
+             THEN 1 ELSE 0 END);\n\
+             COMMIT;\n\
+             \\unrestrict {0}\n\
+             \\echo {0}\n",
+            self.key
+        )?;
+        drop(self.stdin);
+        let mut line = String::new();
+        self.stdout.take(ANSWER).read_line(&mut line)?;
+        if line.trim_end() == self.key {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+}
+
+/// Nothing in a script can know it.
+fn random_key() -> io::Result<String> {
+    let mut random = [0_u8; 32];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(hex::encode(random))
+}
+
+/// Asks the server, in a session of its own, what has become of a transaction whose client is gone.
+pub async fn transaction_end(info: &ConnectionInfo, settings: &settings::Postgres, number: i64) -> TransactionEnd {
+    let asking = async {
+        let session = Session::connect(info, settings).await.ok()?;
+        loop {
+            let row = session
+                .client
+                .query_one("SELECT pg_catalog.txid_status($1)", &[&number])
+                .await;
+            match row.ok()?.try_get::<_, Option<String>>(0).ok()?.as_deref() {
+                Some("committed") => return Some(TransactionEnd::Committed),
+                Some("aborted") => return Some(TransactionEnd::RolledBack),
+                Some(_) => tokio::time::sleep(PATIENCE / 50).await,
+                None => return None,
+            }
+        }
+    };
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(Some(end)) => end,
+        _ => TransactionEnd::Unknown,
+    }
+}
+
+fn judge(exit: &Exit, inserted: &[u64]) -> Result<()> {
     if exit.status.success() {
         return Ok(());
     }
@@ -80,7 +236,7 @@ fn judge(exit: &Exit) -> Result<()> {
         Some(signal) => format!("was ended by {signal}"),
         None => format!("failed with exit status {}", exit.status.code().unwrap_or(-1)),
     };
-    let words = telling(&exit.stderr);
+    let words = telling(&exit.stderr, inserted);
     let text = if words.is_empty() {
         format!("psql {why}")
     } else {
@@ -90,7 +246,7 @@ fn judge(exit: &Exit) -> Result<()> {
 }
 
 /// The last error, which is the one that ended it, with its details.
-fn telling(stderr: &str) -> String {
+fn telling(stderr: &str, inserted: &[u64]) -> String {
     let lines: Vec<&str> = stderr.lines().collect();
     let is_error = |line: &&str| {
         line.starts_with("psql:") && ["ERROR: ", "FATAL: ", "error: "].iter().any(|word| line.contains(word))
@@ -103,10 +259,23 @@ fn telling(stderr: &str) -> String {
         let details = ["DETAIL: ", "HINT: ", "CONTEXT: "];
         details.iter().any(|start| line.starts_with(start))
     });
-    let words: Vec<String> = std::iter::once(lines[at].to_owned())
+    let words: Vec<String> = std::iter::once(in_the_script(lines[at], inserted))
         .chain(details.map(|line| without_values(line)))
         .collect();
     quoted(&words.join(" | "))
+}
+
+/// psql counts the lines of its input: those of the script are fewer.
+fn in_the_script(line: &str, inserted: &[u64]) -> String {
+    let numbered = line.strip_prefix("psql:<stdin>:").and_then(|rest| rest.split_once(':'));
+    let number = numbered.and_then(|(number, _)| number.parse::<u64>().ok());
+    match (numbered, number.and_then(|number| number.checked_sub(LINES_BEFORE))) {
+        (Some((_, words)), Some(number)) if number > 0 => {
+            let number = number - inserted.iter().filter(|line| **line < number).count() as u64;
+            format!("line {number} of the script:{words}")
+        }
+        _ => line.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -118,11 +287,16 @@ mod tests {
         let words = telling(
             "psql:<stdin>:3: NOTICE:  quiet\npsql:<stdin>:9: ERROR:  duplicate key\nDETAIL:  Key (a)=(secret) already exists.\n\
              CONTEXT:  COPY t, line 1\nLINE 1: secret",
+            &[],
         );
         assert_eq!(
             words,
-            "psql:<stdin>:9: ERROR:  duplicate key | DETAIL:  Key (a)=(…) already exists. | CONTEXT:  COPY t, line 1"
+            "line 2 of the script: ERROR:  duplicate key | DETAIL:  Key (a)=(…) already exists. | CONTEXT:  COPY t, line 1"
         );
-        assert_eq!(telling("no psql at all\n"), "no psql at all");
+        let counted = |line: u64| telling(&format!("psql:<stdin>:{line}: ERROR:  x"), &[2, 5]);
+        let lines: Vec<String> = (8..14).map(counted).collect();
+        let expected = [1, 2, 2, 3, 4, 4].map(|line| format!("line {line} of the script: ERROR:  x"));
+        assert_eq!(lines, expected);
+        assert_eq!(telling("no psql at all\n", &[]), "no psql at all");
     }
 }

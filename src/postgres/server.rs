@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::timeout;
-use tokio_postgres::{Client, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, Row};
 
 use super::Session;
 use crate::error::{Code, Error, Result};
@@ -30,14 +28,15 @@ pub struct ServerInfo {
     /// that are not here as we want them.
     #[serde(skip)]
     pub to_settle: Vec<String>,
+    #[serde(skip)]
+    pub is_superuser: bool,
+    /// In this database.
+    #[serde(skip)]
+    pub has_event_triggers: bool,
 }
 
 /// The oldest server whose catalogs we know.
 const OLDEST_MAJOR: u32 = 12;
-
-/// A pool with several idle connections may give each client its own for a while.
-const POOL_ROUNDS: usize = 3;
-const POOL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a snapshot sees; known to the server as `id` while its session lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,25 +67,30 @@ pub struct TableName {
     pub name: String,
 }
 
+/// The first statement of every session, by itself. The database's owner can give us a search_path
+/// on which functions, operators and types of theirs stand before PostgreSQL's own. This names its
+/// one function in full, and has no operator and no type.
+pub(super) const EMPTY_SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
+
 /// What pg_dump sets in its own session, for the same reasons: nothing that the role or database
-/// has as default may change what we read, or end us early.
+/// has as default may run code of others, change what we read, or end us early.
 pub(super) async fn prepare_session(client: &Client) -> Result<(), tokio_postgres::Error> {
-    // One statement for all: a setting is set where this server has it.
+    // One statement for all others: a setting is set where this server has it. Its operator is named
+    // in full as well: a pooler may give this statement to another connection than the one before.
     client
         .batch_execute(
             "SELECT pg_catalog.set_config(wanted.name, wanted.value, false)
              FROM (VALUES
-               ('search_path', ''), ('datestyle', 'ISO'), ('intervalstyle', 'postgres'),
+               ('datestyle', 'ISO'), ('intervalstyle', 'postgres'),
                ('extra_float_digits', '3'), ('synchronize_seqscans', 'off'), ('quote_all_identifiers', 'off'),
                ('standard_conforming_strings', 'on'), ('statement_timeout', '0'), ('lock_timeout', '0'),
                ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
                ('transaction_timeout', '0'), ('row_security', 'off'),
                ('restrict_nonsystem_relation_kind', 'view,foreign-table'),
-               ('max_parallel_workers_per_gather', '0')
+               ('max_parallel_workers_per_gather', '0'), ('constraint_exclusion', 'off')
              ) AS wanted (name, value)
-             JOIN pg_catalog.pg_settings AS known ON known.name = pg_catalog.lower(wanted.name)
-                OR (wanted.name = 'datestyle' AND known.name = 'DateStyle')
-                OR (wanted.name = 'intervalstyle' AND known.name = 'IntervalStyle')",
+             JOIN pg_catalog.pg_settings AS known
+               ON pg_catalog.lower(known.name) OPERATOR(pg_catalog.=) wanted.name",
         )
         .await
 }
@@ -94,19 +98,22 @@ pub(super) async fn prepare_session(client: &Client) -> Result<(), tokio_postgre
 pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgres::Error> {
     let row = client
         .query_one(
-            "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
-                    pg_encoding_to_char(d.encoding)::text, pg_is_in_recovery(),
-                    current_database()::text, current_user::text
-             FROM pg_catalog.pg_database d WHERE d.datname = current_database()",
+            "SELECT pg_catalog.current_setting('server_version'),
+                    pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
+                    pg_catalog.getdatabaseencoding()::pg_catalog.text, pg_catalog.pg_is_in_recovery(),
+                    pg_catalog.current_database()::pg_catalog.text, current_user::pg_catalog.text,
+                    r.rolsuper, EXISTS (SELECT FROM pg_catalog.pg_event_trigger)
+             FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) current_user",
             &[],
         )
         .await?;
     // The values with which a session of this role starts, whatever we have set since.
     let to_settle = client
         .query(
-            "SELECT wanted.name || '=' || wanted.value
+            "SELECT pg_catalog.concat(wanted.name, '=', wanted.value)
              FROM (VALUES ('bytea_output', 'hex'), ('quote_all_identifiers', 'off')) AS wanted (name, value)
-             JOIN pg_catalog.pg_settings AS known ON known.name = wanted.name AND known.reset_val <> wanted.value",
+             JOIN pg_catalog.pg_settings AS known ON known.name OPERATOR(pg_catalog.=) wanted.name
+              AND known.reset_val OPERATOR(pg_catalog.<>) wanted.value",
             &[],
         )
         .await?;
@@ -114,7 +121,7 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
     // Some managed services keep it from ordinary roles.
     let system_identifier = client
         .query_one(
-            "SELECT system_identifier::text FROM pg_catalog.pg_control_system()",
+            "SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()",
             &[],
         )
         .await
@@ -129,6 +136,8 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
         in_recovery: row.try_get(3)?,
         database: row.try_get(4)?,
         user: row.try_get(5)?,
+        is_superuser: row.try_get(6)?,
+        has_event_triggers: row.try_get(7)?,
         to_settle: to_settle.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
     })
 }
@@ -148,11 +157,10 @@ impl Session {
             )
             .hint("upgrade the server"));
         }
-        self.refuse_shared_session().await?;
         let position = if self.server.in_recovery {
-            "SELECT pg_last_wal_replay_lsn()::text"
+            "SELECT pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text"
         } else {
-            "SELECT pg_current_wal_lsn()::text"
+            "SELECT pg_catalog.pg_current_wal_lsn()::pg_catalog.text"
         };
         let lsn = self.attempt(position).await.ok().flatten();
         let lsn = lsn.and_then(|row| row.try_get(0).ok());
@@ -162,9 +170,9 @@ impl Session {
             .map_err(failed)?;
         self.in_transaction.store(true, Ordering::Relaxed);
         let view = if self.server.major >= 13 {
-            "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
+            "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::pg_catalog.text"
         } else {
-            "SELECT pg_export_snapshot(), txid_current_snapshot()::text"
+            "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.txid_current_snapshot()::pg_catalog.text"
         };
         let row: Row = self.client.query_one(view, &[]).await.map_err(failed)?;
         let id: String = row.try_get(0).map_err(failed)?;
@@ -190,43 +198,6 @@ impl Session {
         Ok(())
     }
 
-    /// A pooler in transaction mode gives our statements, and pg_dump's, whichever connection is
-    /// free: session settings get lost, or into other people's sessions. It shows when one of two
-    /// clients of ours is moved to another server process, or shares the other's.
-    async fn refuse_shared_session(&self) -> Result<()> {
-        let failed = |error| self.error("cannot look at our own session", &error);
-        let seen = told(&self.client, "SELECT inet_client_port()").await.map_err(failed)?;
-        if seen.is_some() && seen == self.local_port.map(|port| port.to_string()) {
-            // The server sees our own end of the line: nobody is in between.
-            return Ok(());
-        }
-        // PgBouncer 1.18 leaves to a client for good what it had to wait for: so that neither of the two
-        // has to, one that goes before them leaves its connection to the pool.
-        self.connect_again().await?.close().await;
-        let one = self.connect_again().await?;
-        // Where there is no room for a third, this session must do.
-        let other = self.connect_again().await.ok();
-        let second = other.as_ref().unwrap_or(self);
-        let shared = timeout(POOL_PATIENCE, shares_processes(&one.client, &second.client)).await;
-        // They must not still hold connections when pg_dump asks for one.
-        one.close().await;
-        if let Some(other) = other {
-            other.close().await;
-        }
-        let Ok(shared) = shared else {
-            let text = "what is between us and the server gives two sessions no connections at the same time";
-            return Err(Error::new(Code::ConnErr, text).hint("connect to the server itself"));
-        };
-        if shared.map_err(failed)? {
-            return Err(Error::new(
-                Code::ConnErr,
-                "the connection goes through a pooler that shares sessions (PgBouncer in transaction mode, or the like)",
-            )
-            .hint("connect to the server itself, or through a pool in session mode"));
-        }
-        Ok(())
-    }
-
     /// Both figures, for whoever has time for them.
     pub async fn size(&self) -> Result<DatabaseSize> {
         Ok(DatabaseSize {
@@ -236,16 +207,18 @@ impl Session {
     }
 
     pub async fn database_bytes(&self) -> Option<u64> {
-        let database = self.attempt("SELECT pg_database_size(current_database())").await;
+        let database = self
+            .attempt("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
+            .await;
         database.ok().and_then(bytes)
     }
 
     /// How much there is to read. Never waits long for a lock: where one is held, the planner's
     /// figures must do.
     pub async fn table_bytes(&self) -> Result<u64> {
-        let exact = "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8";
-        let estimated = "SELECT coalesce(sum((c.relpages + coalesce(t.relpages, 0))::int8), 0)::int8
-                                * current_setting('block_size')::int8";
+        let exact = "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_table_size(c.oid)), 0)::pg_catalog.int8";
+        let estimated = "SELECT coalesce(pg_catalog.sum((c.relpages + coalesce(t.relpages, 0))::pg_catalog.int8), 0)::pg_catalog.int8
+                                * pg_catalog.current_setting('block_size')::pg_catalog.int8";
         let from = "FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
                     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                     WHERE c.relkind = 'r' AND c.relpersistence <> 't'
@@ -276,8 +249,8 @@ impl Session {
         if ["UTF8", "SQL_ASCII"].contains(&self.server.encoding.as_str()) {
             return HashMap::new();
         }
-        let question = "SELECT coalesce(array_agg(c.oid), '{}'), coalesce(array_agg(n.nspname::text), '{}'),
-                               coalesce(array_agg(c.relname::text), '{}')
+        let question = "SELECT coalesce(pg_catalog.array_agg(c.oid), '{}'), coalesce(pg_catalog.array_agg(n.nspname::pg_catalog.text), '{}'),
+                               coalesce(pg_catalog.array_agg(c.relname::pg_catalog.text), '{}')
                         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                         WHERE c.relkind = 'r' AND n.nspname <> 'pg_catalog'";
         let Ok(Some(row)) = self.attempt(question).await else {
@@ -306,45 +279,6 @@ impl Session {
             .await?;
         answer
     }
-}
-
-/// Whether two sessions are not served by one process each, all the time.
-async fn shares_processes(first: &Client, second: &Client) -> Result<bool, tokio_postgres::Error> {
-    let ours = (process(first).await?, process(second).await?);
-    // A pool of one connection would let nobody in beside the other's transaction.
-    if ours.0 == ours.1 {
-        return Ok(true);
-    }
-    for _ in 0..POOL_ROUNDS {
-        // Each takes a connection; the first's goes back last. A pool that gives out what came back
-        // last then gives it to the second, and one that gives out what came back first, another.
-        second.batch_execute("BEGIN").await?;
-        first.batch_execute("BEGIN").await?;
-        let during = (process(first).await?, process(second).await?);
-        second.batch_execute("ROLLBACK").await?;
-        first.batch_execute("ROLLBACK").await?;
-        let theirs = process(second).await?;
-        let after = (process(first).await?, theirs);
-        if during != ours || after != ours {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// The server process that serves a session.
-async fn process(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
-    told(client, "SELECT pg_backend_pid()").await
-}
-
-/// What one question gives, in one message: a prepared statement would be three, and a pool may answer
-/// each from elsewhere.
-async fn told(client: &Client, question: &str) -> Result<Option<String>, tokio_postgres::Error> {
-    let messages = client.simple_query(question).await?;
-    Ok(messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
-    }))
 }
 
 fn bytes(row: Option<Row>) -> Option<u64> {

@@ -13,6 +13,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
+use super::authentication::Gate;
+
 /// What bytes come from and go to.
 pub(super) trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Line for S {}
@@ -27,17 +29,22 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// For the library to use in place of the socket.
-    pub fn socket(&self, socket: impl Line + 'static) -> Tapped {
-        Tapped::new(&self.socket, socket, ChannelBinding::none())
+    /// For the library to use in place of the socket. No gate where all that matters is encrypted.
+    pub fn socket(&self, socket: impl Line + 'static, gate: Option<Gate>) -> Tapped {
+        Tapped::new(&self.socket, socket, ChannelBinding::none(), gate)
     }
 
     /// For the library to use in place of the connector.
-    pub fn encryption<C>(&self, connector: C) -> TappedConnect<C> {
+    pub fn encryption<C>(&self, connector: C, gate: Gate) -> TappedConnect<C> {
         TappedConnect {
             connector,
             held: Arc::clone(&self.encrypted),
+            gate,
         }
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        lock(&self.encrypted).is_some()
     }
 
     /// The line itself, which the library has lost then: for a moment at which neither side has
@@ -56,14 +63,17 @@ pub(super) struct Tapped {
     held: Held,
     /// Asked for once, at the login.
     binding: Mutex<ChannelBinding>,
+    /// Until the login is done.
+    gate: Option<Gate>,
 }
 
 impl Tapped {
-    fn new(held: &Held, line: impl Line + 'static, binding: ChannelBinding) -> Self {
+    fn new(held: &Held, line: impl Line + 'static, binding: ChannelBinding, gate: Option<Gate>) -> Self {
         *lock(held) = Some(Box::new(line));
         Self {
             held: Arc::clone(held),
             binding: Mutex::new(binding),
+            gate,
         }
     }
 
@@ -77,7 +87,16 @@ impl Tapped {
 
 impl AsyncRead for Tapped {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.poll(|line| line.poll_read(cx, buffer))
+        let before = buffer.filled().len();
+        let read = self.poll(|line| line.poll_read(cx, buffer));
+        let tapped = self.get_mut();
+        if let Some(gate) = &mut tapped.gate {
+            gate.hear(&buffer.filled()[before..])?;
+            if gate.is_done() {
+                tapped.gate = None;
+            }
+        }
+        read
     }
 }
 
@@ -104,6 +123,7 @@ impl TlsStream for Tapped {
 pub(super) struct TappedConnect<C> {
     connector: C,
     held: Held,
+    gate: Gate,
 }
 
 impl<S, C> TlsConnect<S> for TappedConnect<C>
@@ -121,7 +141,7 @@ where
         Box::pin(async move {
             let stream = connecting.await?;
             let binding = stream.channel_binding();
-            Ok(Tapped::new(&self.held, stream, binding))
+            Ok(Tapped::new(&self.held, stream, binding, Some(self.gate)))
         })
     }
 }

@@ -53,10 +53,10 @@ impl Session {
         let about = self
             .client
             .query_one(
-                "SELECT r.rolsuper, r.rolcreatedb, has_database_privilege(current_database(), 'CREATE'),
-                        current_setting('max_locks_per_transaction')::bigint
-                          * (current_setting('max_connections')::bigint
-                             + current_setting('max_prepared_transactions')::bigint)
+                "SELECT r.rolsuper, r.rolcreatedb, pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+                        pg_catalog.current_setting('max_locks_per_transaction')::pg_catalog.int8
+                          * (pg_catalog.current_setting('max_connections')::pg_catalog.int8
+                             + pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int8)
                  FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
                 &[],
             )
@@ -69,14 +69,14 @@ impl Session {
         let pairs = |rows: Vec<tokio_postgres::Row>| -> Result<BTreeMap<String, bool>, tokio_postgres::Error> {
             rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
         };
-        let roles = ask("SELECT rolname::text, pg_has_role(current_user, oid, 'MEMBER') FROM pg_catalog.pg_roles")
+        let roles = ask("SELECT rolname::pg_catalog.text, pg_catalog.pg_has_role(current_user, oid, 'MEMBER') FROM pg_catalog.pg_roles")
             .await
             .map_err(failed)?;
-        let tablespaces = ask("SELECT spcname::text FROM pg_catalog.pg_tablespace")
+        let tablespaces = ask("SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace")
             .await
             .map_err(failed)?;
         let extensions = ask(
-            "SELECT a.name::text, e.extname IS NOT NULL FROM pg_catalog.pg_available_extensions a
+            "SELECT a.name::pg_catalog.text, e.extname IS NOT NULL FROM pg_catalog.pg_available_extensions a
              LEFT JOIN pg_catalog.pg_extension e ON e.extname = a.name",
         )
         .await
@@ -103,26 +103,27 @@ impl Session {
                 "WITH here AS (
                    SELECT oid, nspname FROM pg_catalog.pg_namespace
                    WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_(toast|temp)'
-                 ), found (kind, class, oid, name) AS (
-                   SELECT 'relation', 'pg_catalog.pg_class'::regclass, c.oid, n.nspname || '.' || c.relname
+                 ), found AS (
+                   SELECT 'relation' AS kind, 'pg_catalog.pg_class'::pg_catalog.regclass AS class, c.oid AS oid,
+                          n.nspname || '.' || c.relname AS name
                      FROM pg_catalog.pg_class c JOIN here n ON n.oid = c.relnamespace WHERE c.relkind <> 'i'
                    UNION ALL
-                   SELECT 'function', 'pg_catalog.pg_proc'::regclass, p.oid, n.nspname || '.' || p.proname || '()'
+                   SELECT 'function', 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, n.nspname || '.' || p.proname || '()'
                      FROM pg_catalog.pg_proc p JOIN here n ON n.oid = p.pronamespace
                    UNION ALL
-                   SELECT 'type', 'pg_catalog.pg_type'::regclass, t.oid, n.nspname || '.' || t.typname
+                   SELECT 'type', 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, n.nspname || '.' || t.typname
                      FROM pg_catalog.pg_type t JOIN here n ON n.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
                    UNION ALL
-                   SELECT 'schema', 'pg_catalog.pg_namespace'::regclass, oid, nspname FROM here WHERE nspname <> 'public'
+                   SELECT 'schema', 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid, nspname FROM here WHERE nspname <> 'public'
                    UNION ALL
-                   SELECT 'object', 'pg_catalog.pg_largeobject'::regclass, oid, 'large object ' || oid
+                   SELECT 'object', 'pg_catalog.pg_largeobject'::pg_catalog.regclass, oid, 'large object ' || oid
                      FROM pg_catalog.pg_largeobject_metadata
                  ), own AS (
                    SELECT name FROM found f WHERE NOT EXISTS (
                      SELECT FROM pg_catalog.pg_depend d
                      WHERE d.classid = f.class AND d.objid = f.oid AND d.deptype = 'e')
                  )
-                 SELECT (SELECT count(*) FROM own), name::text FROM own ORDER BY name LIMIT $1",
+                 SELECT (SELECT pg_catalog.count(*) FROM own), name::pg_catalog.text FROM own ORDER BY name LIMIT $1",
                 &[&NAMED],
             )
             .await?;
@@ -134,7 +135,10 @@ impl Session {
     /// The folder is known for the server's by the number in it that only its cluster has: one in
     /// a container, behind a port of ours, may name a folder that is ours.
     async fn free_bytes(&self) -> Option<u64> {
-        let row = self.attempt("SELECT current_setting('data_directory')").await.ok()??;
+        let row = self
+            .attempt("SELECT pg_catalog.current_setting('data_directory')")
+            .await
+            .ok()??;
         let folder: String = row.try_get(0).ok()?;
         let mut number = [0; 8];
         let control = Path::new(&folder).join("global/pg_control");
@@ -197,11 +201,14 @@ impl Session {
                      EXISTS (SELECT FROM pg_catalog.pg_ts_dict WHERE dictname = name AND dictnamespace = n.oid)
                    WHEN kind IN ('FUNCTION', 'PROCEDURE', 'AGGREGATE') THEN
                      EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = n.oid
-                             AND p.proname || '(' || array_to_string(ARRAY(
-                               SELECT pg_catalog.format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY u (t, at)
-                               ORDER BY at), ', ') || ')' = name)
+                             AND p.proname || '(' || pg_catalog.array_to_string(ARRAY(
+                               SELECT pg_catalog.format_type(u.t, NULL)
+                               FROM pg_catalog.unnest(p.proargtypes) WITH ORDINALITY AS u (t, at)
+                               ORDER BY u.at), ', ') || ')' = name)
                    ELSE true END
-                 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (kind, schema, name, at)
+                 FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]),
+                                 pg_catalog.unnest($3::pg_catalog.text[]))
+                      WITH ORDINALITY AS asked (kind, schema, name, at)
                  LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = asked.schema
                  ORDER BY at",
                 &[&kinds, &schemas, &names],

@@ -5,6 +5,7 @@
 //! Stricter in one point: a certificate file that was named but does not exist is an error in
 //! every mode, not only in `verify-…`.
 
+mod connector;
 mod verifier;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{InconsistentKeys, RootCertStore, SupportedProtocolVersion, version};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
+pub(super) use self::connector::{Connector, NoAgreement};
 use self::verifier::{Check, Verifier};
 use super::ConnectionInfo;
 use crate::error::{Error, Result};
@@ -33,10 +34,7 @@ pub(super) enum Attempt {
 
 #[derive(Clone)]
 pub(super) struct Tls {
-    pub connector: MakeRustlsConnect,
-    /// The name for the handshake: the host, or a stand-in where the host can be no name and
-    /// nobody checks it.
-    pub name: String,
+    pub connector: Connector,
     pub direct: bool,
 }
 
@@ -133,22 +131,25 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
     };
     config.enable_sni = param(info, "sslsni") != Some("0");
     if direct {
-        config.alpn_protocols = vec![b"postgresql".to_vec()];
+        config.alpn_protocols = vec![connector::PROTOCOL.to_vec()];
     }
     let host = info.host.as_deref().unwrap_or_default();
-    let name = if ServerName::try_from(host).is_ok() {
-        host.to_owned()
+    let name = if let Ok(name) = ServerName::try_from(host.to_owned()) {
+        name
     } else if matches!(check, Check::ChainAndName) {
         return Err(Error::config(
             "sslmode=verify-full needs a host that a certificate can name",
         ));
     } else {
         config.enable_sni = false;
-        "server.invalid".to_owned()
+        ServerName::try_from("server.invalid").map_err(|error| Error::internal("a name is none").source(error))?
     };
     Ok(Tls {
-        connector: MakeRustlsConnect::new(config),
-        name,
+        connector: Connector {
+            config: Arc::new(config),
+            name,
+            must_agree: direct,
+        },
         direct,
     })
 }

@@ -89,6 +89,19 @@ impl Wire {
         }
     }
 
+    /// With a buffer of so many bytes: a message is cut wherever it ends.
+    #[cfg(any(fuzzing, test))]
+    pub fn with_room(
+        line: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        redactor: Redactor,
+        room: usize,
+    ) -> Self {
+        Self {
+            buffer: vec![0; room].into(),
+            ..Self::new(Box::new(line), redactor)
+        }
+    }
+
     /// Statements whose rows, if any, do not matter.
     pub async fn execute(&mut self, statements: &[u8]) -> Result<(), Refusal> {
         self.query(statements).await.map(|_| ())
@@ -121,6 +134,10 @@ impl Wire {
         let mut refused = None;
         loop {
             let (kind, length) = self.header().await?;
+            if kind != b'd' && length > self.end - self.start {
+                // A read is due for it, and no row asks for the moment before it.
+                rows.turn().await?;
+            }
             match kind {
                 b'd' => self.copy_data(length, rows).await?,
                 b'C' => {
@@ -367,6 +384,7 @@ mod tests {
     struct Heard {
         text: Vec<u8>,
         ends: Vec<(usize, u64)>,
+        turns: usize,
     }
 
     impl Rows for Heard {
@@ -377,6 +395,7 @@ mod tests {
             self.ends.push((self.text.len(), rows));
         }
         async fn turn(&mut self) -> Result<()> {
+            self.turns += 1;
             Ok(())
         }
     }
@@ -424,6 +443,18 @@ mod tests {
             assert_eq!(heard.text.len(), 4 + long.len(), "cut {cut}");
             assert_eq!(heard.ends, [(4 + long.len(), 2), (4 + long.len(), 0)]);
         }
+    }
+
+    #[tokio::test]
+    async fn between_two_reads_is_a_turn_whatever_is_cut() {
+        // Rows that fit into the buffer, and notices that never do.
+        let notice = vec![b'x'; READ - 100];
+        let pair = [message(b'd', &[b'r'; 200]), message(b'N', &notice)].concat();
+        let said = [pair.repeat(20), message(b'Z', b"T")].concat();
+        let mut heard = Heard::default();
+        wire(&said, 64 << 10, 1).copy(b"COPY", &mut heard).await.unwrap();
+        assert_eq!(heard.text.len(), 20 * 200);
+        assert!(heard.turns >= said.len() / READ, "{} turns", heard.turns);
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::plain;
+
 /// Bytes are counted with atomics; the names change once per table, behind a lock.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -72,14 +74,9 @@ impl Counters {
 }
 
 /// A name that cannot steer a terminal and does not fill the line: a table may be called anything.
-/// Besides control characters, those that turn the direction of writing are replaced.
 pub fn printable(name: &str) -> String {
     const LONGEST: usize = 48;
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    let mut chars = name.chars().map(|c| if steers(c) { '\u{fffd}' } else { c });
+    let mut chars = name.chars().map(|c| if plain::steers(c) { '\u{fffd}' } else { c });
     let mut safe: String = chars.by_ref().take(LONGEST).collect();
     if chars.next().is_some() {
         safe.push('…');

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use super::*;
 use crate::backup_id::VERIFICATION;
 use crate::catalog::tests::{id, plant};
@@ -8,6 +10,8 @@ use crate::settings::Policy;
 use crate::stop::Reason;
 use crate::store::memory::{Fault, MemoryStore, Op};
 
+/// No signature is asked for.
+static NOBODY: LazyLock<Trust> = LazyLock::new(Trust::default);
 const NOW: &str = "2025-03-01T00:00:00Z";
 
 fn day(day: u32) -> BackupId {
@@ -27,9 +31,16 @@ async fn prune(store: &MemoryStore, request: PruneRequest) -> PruneReport {
         policy: Policy::Days(7),
         keep_last: 1,
     };
-    run(&stores, &retention, &request, NOW.parse().unwrap(), &Stop::new())
-        .await
-        .unwrap()
+    run(
+        &stores,
+        &retention,
+        &request,
+        &NOBODY,
+        NOW.parse().unwrap(),
+        &Stop::new(),
+    )
+    .await
+    .unwrap()
 }
 
 fn folders(store: &MemoryStore) -> Vec<String> {
@@ -188,7 +199,7 @@ async fn a_stop_between_two_backups_ends_it_and_says_how_far_it_came() {
     let stop = Stop::new();
     stop.request(Reason::Signal(Signal::Terminate));
     let request = PruneRequest::default();
-    let stopped = run(&stores, &retention, &request, NOW.parse().unwrap(), &stop).await;
+    let stopped = run(&stores, &retention, &request, &NOBODY, NOW.parse().unwrap(), &stop).await;
     let error = stopped.unwrap_err();
     assert_eq!(error.code(), Code::Interrupted(Signal::Terminate));
     assert!(error.message().contains("0 backups were removed"), "{error}");

@@ -110,8 +110,7 @@ impl Loader<'_> {
             return Ok(());
         }
         let list = self.list(step, list)?;
-        let head = self.archive.head.announcing(Algorithm::None, 0);
-        let head = self.folder.write(&format!("{step}.head"), &head)?;
+        let head = self.head()?;
         let restoring = self.start(ArchiveInput::File(head), list, jobs, false)?;
         let nothing = async { Ok(Ok(())) };
         self.to_its_end(&restoring, nothing, &CancellationToken::new()).await
@@ -199,6 +198,17 @@ impl Loader<'_> {
             no_tablespaces: self.no_tablespaces,
             exit_on_error: true,
         })
+    }
+
+    /// A file with the head alone. It is the same for every step.
+    fn head(&self) -> Result<PathBuf> {
+        const NAME: &str = "head";
+        let there = self.folder.path().join(NAME);
+        if there.exists() {
+            return Ok(there);
+        }
+        let head = self.archive.head.announcing(Algorithm::None, 0);
+        self.folder.write(NAME, &head)
     }
 
     fn list(&self, name: &str, ids: &[i64]) -> Result<PathBuf> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::plan::LeftOut;
 use crate::backup_id::BackupId;
 use crate::report::human_bytes;
+use crate::signature::KeyId;
 
 /// `status` comes first, as in a failure's document.
 #[derive(Debug, Clone, Serialize)]
@@ -18,6 +19,10 @@ pub struct RestoreReport {
     pub target: String,
     /// The store that it came from.
     pub store: String,
+    pub manifest_sha256: String,
+    /// Where signatures are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<KeyId>,
     pub created_database: bool,
     pub jobs: usize,
     pub pg_restore: String,

@@ -1,32 +1,20 @@
-//! A plain dump: one script for psql, in one transaction.
+//! A plain dump: one script for psql, in one transaction, and looked through before.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+mod checked;
+
+use std::io::{self, Write};
 use std::sync::Arc;
-
-use flate2::read::MultiGzDecoder;
-use serde_json::Value;
-use sha2::{Digest, Sha256};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::ready::Target;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::manifest::{Algorithm, Manifest, role};
-use crate::postgres::{ConnectionInfo, Passfile, Psql, Script};
+use crate::postgres::{self, ConnectionInfo, Edit, Passfile, Psql, Script, ScriptInput, TransactionEnd};
 use crate::progress::Observer;
 use crate::settings;
 use crate::stop::Stop;
-use crate::store::Store;
-use crate::store::reading::{BlockingReading, Reading, our_error};
-use crate::stored_archive::file_of;
-
-const PIECE: usize = 1 << 20;
-/// The transaction is ours, not psql's: that one would be committed at whatever end its input has,
-/// and when we are killed, that end may reach psql before the kernel's signal does.
-const BEGIN: &[u8] = b"BEGIN;\n";
-const COMMIT: &[u8] = b"\nCOMMIT;\n";
-/// Our frames hold 2 MiB; see [`crate::archive::Unpack`].
-const ZSTD_WINDOW_LOG: u32 = 24;
+use checked::Stored;
+pub(crate) use checked::{Checked, check};
 
 pub(crate) struct Place<'a> {
     pub psql: &'a Psql,
@@ -35,6 +23,12 @@ pub(crate) struct Place<'a> {
     pub settings: &'a settings::Postgres,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
+}
+
+/// A script that was not run to its end, and what the server says of its transaction.
+pub(crate) struct Failed {
+    pub error: Error,
+    pub end: TransactionEnd,
 }
 
 /// A script can do one thing: fill an empty database.
@@ -59,48 +53,69 @@ pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &s
     Psql::find(target.session.server().major, settings).await
 }
 
-/// Runs the script in one transaction. Its last piece and the commit are handed over when the whole
-/// file has been found to be what the manifest says.
-pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
-    let file = file_of(manifest, role::SQL)?.clone();
-    let key = manifest.id.key(&file.name);
-    let algorithm = manifest.compression.algorithm;
-    let mut script = Script::start(place.psql, place.info, place.passfile, place.settings, false)?;
-    let Some(stdin) = script.take_stdin() else {
-        return Err(Error::internal("psql's input was taken twice"));
+/// Runs the script in one transaction. The object is read a second time; no byte of it that differs
+/// from what was checked reaches psql, and the commit comes when all of it has passed.
+pub(crate) async fn run(place: &Place<'_>, checked: &Arc<Checked>) -> std::result::Result<(), Failed> {
+    let transaction = Arc::new(AtomicI64::new(0));
+    let Err(error) = feed_psql(place, checked, &transaction).await else {
+        return Ok(());
     };
-    place.observer.estimate(file.bytes);
-    let reading = Reading::start(Arc::clone(store), key.clone(), 0..file.bytes).into_blocking();
-    let observer = Arc::clone(place.observer);
-    let limit = manifest.metadata.get("bytes_read").and_then(Value::as_u64);
-    let limit = limit.unwrap_or(u64::MAX);
-    let feeding = tokio::task::spawn_blocking(move || {
-        let digested = Digested {
-            inner: reading,
-            sha256: Sha256::new(),
-            observer,
-        };
-        feed(digested, algorithm, limit, &file.sha256, &key, stdin)
-    });
+    let end = match transaction.load(Ordering::Relaxed) {
+        0 => TransactionEnd::RolledBack,
+        number => postgres::transaction_end(place.info, place.settings, number).await,
+    };
+    // A signal came when it had just committed: psql's own end said so.
+    match error {
+        Ending::JustCommitted if end == TransactionEnd::Committed => Ok(()),
+        Ending::JustCommitted => Err(Failed {
+            error: Error::new(Code::RestoreErr, "psql ended without a commit"),
+            end,
+        }),
+        Ending::Failed(error) => Err(Failed { error, end }),
+    }
+}
+
+enum Ending {
+    Failed(Error),
+    JustCommitted,
+}
+
+async fn feed_psql(
+    place: &Place<'_>,
+    checked: &Arc<Checked>,
+    transaction: &Arc<AtomicI64>,
+) -> std::result::Result<(), Ending> {
+    let started = Script::start(place.psql, place.info, place.passfile, place.settings);
+    let mut script = started.map_err(Ending::Failed)?;
+    let Some(input) = script.take_input() else {
+        return Err(Ending::Failed(Error::internal("psql's input was taken twice")));
+    };
+    let (stored, _reader) = checked.read(place.observer);
+    let (passing, number) = (Arc::clone(checked), Arc::clone(transaction));
+    let feeding = tokio::task::spawn_blocking(move || feed(&passing, stored, input, &number));
     let work = async {
-        let (stdin, fed) = feeding
+        let fed = feeding
             .await
             .map_err(|error| Error::internal("the thread that feeds psql died").source(error))?;
         match fed {
-            Ok(()) => {
-                drop(stdin);
-                script.wait().await
-            }
-            Err(Some(error)) => {
+            Ok(()) => script.wait().await,
+            Err(Unfed {
+                why: Feeding::Error(error),
+                input,
+            }) => {
                 script.stop().await;
-                drop(stdin);
+                // Not before.
+                drop(input);
                 Err(error)
             }
-            Err(None) => match script.wait().await {
+            Err(Unfed {
+                why: Feeding::PsqlIsGone,
+                ..
+            }) => match script.wait().await {
                 Err(told) => Err(told),
                 Ok(()) => Err(Error::new(
                     Code::RestoreErr,
-                    "psql ended before it had read all of its input",
+                    "psql ended before it had done all of its input",
                 )),
             },
         }
@@ -113,95 +128,126 @@ pub(crate) async fn run(place: &Place<'_>, store: &Arc<dyn Store>, manifest: &Ma
     let Err(error) = result else { return Ok(()) };
     script.stop().await;
     match script.wait().await {
-        // The signal came when it had just committed.
-        Ok(()) if place.stop.reason().is_some() => Ok(()),
-        _ => Err(error),
+        Ok(()) if place.stop.reason().is_some() => Err(Ending::JustCommitted),
+        _ => Err(Ending::Failed(error)),
     }
 }
 
-/// Passes on `limit` bytes at most. Gives the pipe back open. An error of `None` is psql's own end.
+enum Feeding {
+    Error(Error),
+    /// It knows why.
+    PsqlIsGone,
+}
+
+/// Where feeding failed, the pipe is given back open: its end must not look like the script's.
+struct Unfed {
+    why: Feeding,
+    input: Option<Box<ScriptInput>>,
+}
+
+impl From<Error> for Feeding {
+    fn from(error: Error) -> Self {
+        Feeding::Error(error)
+    }
+}
+
+impl From<io::Error> for Feeding {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Feeding::PsqlIsGone,
+            _ => Feeding::Error(Error::new(Code::RestoreErr, "feeding psql failed").source(error)),
+        }
+    }
+}
+
 fn feed(
-    mut stored: Digested,
-    algorithm: Algorithm,
-    limit: u64,
-    sha256: &str,
-    key: &str,
-    mut stdin: File,
-) -> (File, std::result::Result<(), Option<Error>>) {
-    let differs = |what: String| Error::new(Code::Integrity, format!("{key} {what}"));
-    let fed = (|| -> std::result::Result<(), Option<Error>> {
-        let telling = |error: io::Error| match error.kind() {
-            io::ErrorKind::BrokenPipe => None,
-            _ => Some(Error::new(Code::RestoreErr, "feeding psql failed").source(error)),
-        };
-        stdin.write_all(BEGIN).map_err(telling)?;
-        let held = match algorithm {
-            Algorithm::None => pass(&mut stored, limit, &mut stdin),
-            Algorithm::Gzip => pass(&mut MultiGzDecoder::new(&mut stored), limit, &mut stdin),
-            Algorithm::Zstd => {
-                let decoder = zstd::stream::read::Decoder::new(&mut stored);
-                let decoder = decoder.and_then(|mut decoder| decoder.window_log_max(ZSTD_WINDOW_LOG).map(|()| decoder));
-                match decoder {
-                    Ok(mut decoder) => pass(&mut decoder, limit, &mut stdin),
-                    Err(error) => Err(Passing::Reading(error)),
+    checked: &Checked,
+    mut stored: Stored,
+    mut input: ScriptInput,
+    transaction: &AtomicI64,
+) -> std::result::Result<(), Unfed> {
+    let passed = (|| -> std::result::Result<i64, Feeding> {
+        let number = input.begin()?;
+        transaction.store(number, Ordering::Relaxed);
+        let (mut offset, mut edits) = (0, &checked.edits[..]);
+        checked.each(&mut stored, |mut piece| -> std::result::Result<(), Feeding> {
+            write_edited(&mut piece, offset, &mut edits, &mut input, ScriptInput::insert)?;
+            offset += piece.len() as u64;
+            Ok(())
+        })?;
+        Ok(number)
+    })();
+    match passed {
+        Ok(number) => input.commit(number).map_err(|error| Unfed {
+            why: error.into(),
+            input: None,
+        }),
+        Err(why) => Err(Unfed {
+            why,
+            input: Some(Box::new(input)),
+        }),
+    }
+}
+
+/// Writes a piece that begins at `offset` of the script, and takes the edits that are done.
+fn write_edited<W: Write>(
+    piece: &mut [u8],
+    offset: u64,
+    edits: &mut &[Edit],
+    to: &mut W,
+    insert: impl Fn(&mut W, &str) -> io::Result<()>,
+) -> io::Result<()> {
+    let end = offset + piece.len() as u64;
+    // No piece is longer than a usize can say.
+    let within = |place: u64| usize::try_from(place.clamp(offset, end) - offset).unwrap_or(usize::MAX);
+    let mut written = 0;
+    while let Some((edit, rest)) = edits.split_first().filter(|(edit, _)| edit.place() < end) {
+        match edit {
+            Edit::Blank(range) => {
+                let bytes = piece[within(range.start)..within(range.end)].iter_mut();
+                bytes.filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
+                if range.end > end {
+                    break;
                 }
             }
-        };
-        let held = held.map_err(|failed| match failed {
-            Passing::Writing(error) => telling(error),
-            Passing::TooMuch => Some(differs("holds more SQL than the manifest says".into())),
-            Passing::Reading(error) => Some(match our_error(error) {
-                Ok(ours) => ours,
-                Err(error) => differs(format!("does not decompress: {error}")),
-            }),
-        })?;
-        let found = hex::encode(stored.sha256.finalize());
-        if found != sha256 {
-            return Err(Some(differs(format!(
-                "has the SHA-256 {found}, the manifest says {sha256}"
-            ))));
+            Edit::Insert(at, sql) => {
+                let at = within(*at);
+                to.write_all(&piece[written..at])?;
+                insert(to, sql)?;
+                written = at;
+            }
         }
-        stdin.write_all(&[&held, COMMIT].concat()).map_err(telling)
-    })();
-    (stdin, fed)
-}
-
-enum Passing {
-    Reading(io::Error),
-    Writing(io::Error),
-    TooMuch,
-}
-
-/// Passes everything on but the last piece, which it gives back.
-fn pass(from: &mut impl Read, limit: u64, to: &mut impl Write) -> std::result::Result<Vec<u8>, Passing> {
-    let mut held = Vec::new();
-    let mut left = limit;
-    loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        Read::by_ref(from)
-            .take(PIECE as u64)
-            .read_to_end(&mut piece)
-            .map_err(Passing::Reading)?;
-        if piece.is_empty() {
-            return Ok(held);
-        }
-        left = left.checked_sub(piece.len() as u64).ok_or(Passing::TooMuch)?;
-        to.write_all(&held).map_err(Passing::Writing)?;
-        held = piece;
+        *edits = rest;
     }
+    to.write_all(&piece[written..])
 }
 
-struct Digested {
-    inner: BlockingReading,
-    sha256: Sha256,
-    observer: Arc<dyn Observer>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Read for Digested {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.sha256.update(&buffer[..count]);
-        self.observer.bytes_read(count as u64);
-        Ok(count)
+    #[test]
+    fn edits_are_done_wherever_the_pieces_are_cut() {
+        let script = b"one\ntwo three\nfour";
+        let edits = [
+            Edit::Blank(1..5),
+            Edit::Insert(8, "SET x;"),
+            Edit::Insert(8, "SET y;"),
+            Edit::Blank(14..18),
+        ];
+        for size in 1..=script.len() {
+            let (mut left, mut out) = (&edits[..], Vec::new());
+            for (number, piece) in script.chunks(size).enumerate() {
+                let offset = (number * size) as u64;
+                let insert = |out: &mut Vec<u8>, sql: &str| out.write_all(sql.as_bytes());
+                write_edited(&mut piece.to_vec(), offset, &mut left, &mut out, insert).unwrap();
+            }
+            assert_eq!(
+                String::from_utf8(out).unwrap(),
+                "o  \n wo SET x;SET y;three\n    ",
+                "{size}"
+            );
+            assert!(left.is_empty());
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::plan::{Load, Plan};
 use crate::archive::BlockContent;
 use crate::error::{Code, Error};
-use crate::postgres::{ConnectionInfo, Session};
+use crate::postgres::{ConnectionInfo, Session, TransactionEnd};
 use crate::settings;
 use crate::stored_archive::StoredArchive;
 
@@ -35,8 +35,8 @@ pub(super) enum Stage {
     },
     /// Indexes, constraints and grants are being made.
     Finishing,
-    /// A script is being run, in one transaction.
-    Running,
+    /// A script was run, in one transaction, and not to its end.
+    Running { end: TransactionEnd },
 }
 
 /// Names in an error.
@@ -128,7 +128,10 @@ impl State {
                 Some("correct the cause, and run it again with --create --clean"),
             ),
             Stage::Cleaning => ("the removal was rolled back: the target is as it was".to_owned(), None),
-            Stage::Defining { atomic: true, .. } | Stage::Running if made => (
+            Stage::Defining { atomic: true, .. }
+            | Stage::Running {
+                end: TransactionEnd::RolledBack,
+            } if made => (
                 "what it held so far was rolled back: the new database is empty".to_owned(),
                 Some("correct the cause, and run it again with --clean"),
             ),
@@ -168,13 +171,29 @@ impl State {
                 "the target holds all data; indexes, constraints, triggers or grants are missing".to_owned(),
                 Some("correct the cause, and run it again with --clean"),
             ),
-            Stage::Running => (
+            Stage::Running {
+                end: TransactionEnd::RolledBack,
+            } => (
                 "the script ran in one transaction, which was rolled back: the target is as it was".to_owned(),
                 None,
             ),
+            Stage::Running {
+                end: TransactionEnd::Committed,
+            } => (
+                "its transaction was committed before that: the target holds what the script had done until then"
+                    .to_owned(),
+                Some("look at the target, correct the cause, and run it again with --create --clean"),
+            ),
+            Stage::Running {
+                end: TransactionEnd::Unknown,
+            } => (
+                "the script ran in one transaction, and the server does not say whether that was rolled back"
+                    .to_owned(),
+                Some("look at the target; if it holds nothing, run it again"),
+            ),
         };
         let again = again.map(|text| match made {
-            true => text.replace("with --clean", "with --create --clean"),
+            true => text.replace("again with --clean", "again with --create --clean"),
             false => text.to_owned(),
         });
         let hint = match (error.code(), again) {

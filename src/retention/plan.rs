@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Tier;
 use super::rules::{PENDING_DAYS, days_kept};
-use crate::backup_id::BackupId;
+use crate::backup_id::{BackupId, SKEW};
 use crate::settings::Policy;
 use crate::verification::Verdict;
 
@@ -61,7 +61,7 @@ pub enum Stays {
     Newest,
     /// Among the newest that were verified, where those alone count.
     NewestVerified,
-    /// Found damaged, but there is no better one.
+    /// Found damaged, or not signed as it must be, but there is no better one.
     Best,
     /// Its tier's time is not up.
     Young {
@@ -69,6 +69,8 @@ pub enum Stays {
         days: u32,
     },
     Unreadable,
+    /// Dated in the future: it stands for no time that was, and displaces no backup that does.
+    Ahead,
     /// A left-over that may yet become a backup.
     RunAtWork,
     /// A left-over of which nobody can be sure yet.
@@ -88,7 +90,7 @@ pub enum Goes {
 /// A good backup has all its files and was not found damaged. The newest `keep_last` of them stay
 /// whatever their age, and where `verified_only` is set, the newest `keep_last` that were verified
 /// as well: it never removes what would stay without it. Where no backup is good, the newest that
-/// has all its files stays.
+/// has all its files stays. What is dated in the future counts for nothing in this, and stays.
 pub fn plan(candidates: &[Candidate], terms: &Terms<'_>) -> Vec<Decision> {
     let floor = floor(candidates, terms);
     candidates
@@ -102,7 +104,7 @@ pub fn plan(candidates: &[Candidate], terms: &Terms<'_>) -> Vec<Decision> {
 
 /// What stays whatever its age.
 fn floor<'a>(candidates: &'a [Candidate], terms: &Terms<'_>) -> HashMap<&'a BackupId, Stays> {
-    let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
+    let mut newest_first: Vec<&Candidate> = candidates.iter().filter(|one| !one.id.is_ahead(terms.now)).collect();
     newest_first.sort_by(|one, other| other.id.cmp(&one.id));
     let mut floor = HashMap::new();
     for database in newest_first.chunk_by(|one, other| one.id.database() == other.id.database()) {
@@ -132,6 +134,9 @@ fn by_age(one: &Candidate, terms: &Terms<'_>) -> Decision {
     let older_than =
         |days: u32| terms.now.duration_since(one.id.timestamp()) > SignedDuration::from_hours(24 * i64::from(days));
     match one.state {
+        State::Backup { .. } | State::LeftOver { run_at_work: false } if one.id.is_ahead(terms.now) => {
+            Decision::Keep(Stays::Ahead)
+        }
         State::Unreadable => Decision::Keep(Stays::Unreadable),
         State::LeftOver { run_at_work: true } => Decision::Keep(Stays::RunAtWork),
         State::LeftOver { run_at_work: false } if older_than(PENDING_DAYS) => Decision::Remove(Goes::LeftOver),
@@ -152,9 +157,14 @@ impl fmt::Display for Stays {
         match self {
             Stays::Newest => f.write_str("one of the newest good backups, which never expire"),
             Stays::NewestVerified => f.write_str("one of the newest verified backups, which never expire"),
-            Stays::Best => f.write_str("found damaged, but the newest of a database that has no good backup"),
+            Stays::Best => f.write_str("damaged or not signed, but the newest of a database that has no good backup"),
             Stays::Young { tier, days } => write!(f, "{tier}, kept for {days} days"),
             Stays::Unreadable => f.write_str("its manifest cannot be used, so nobody knows what it is"),
+            Stays::Ahead => write!(
+                f,
+                "dated more than {} minutes in the future: a clock was wrong, or somebody made it up",
+                SKEW.as_mins()
+            ),
             Stays::RunAtWork => f.write_str("no manifest, but the database's lease is held: a run may be at work"),
             Stays::YoungLeftOver => write!(f, "no manifest, and less than {PENDING_DAYS} days old"),
         }

@@ -28,7 +28,8 @@ pub const PENDING_DAYS: u32 = 2;
 /// Longer than any upload may take: S3 aborts by the day on which an upload began, running or not.
 const UPLOAD_DAYS: u32 = 7;
 /// In a versioned bucket an expired object stays behind as an old version; a week is left to
-/// notice a mistake.
+/// notice a mistake, or a thief: who can tag can give a backup any of these tags, `pending` too, so
+/// that no rule may have less.
 const EXPIRED_VERSION_DAYS: u32 = 7;
 /// For old versions of whatever no tier covers: every renewal of a lease leaves one. It also
 /// covers a `latest` file that somebody deletes by hand, who has this long to notice.
@@ -49,19 +50,19 @@ pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
 /// installed, nothing says how long the tier was to be kept: then as long as anything in this
 /// policy, and not below what the smallest count of the tier means.
 pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
-    let tagged = |name: &str, expire: u32, noncurrent: u32| Rule {
+    let tagged = |name: &str, expire: u32| Rule {
         id: id(prefix, name),
         prefix: prefix.to_owned(),
         tag: Some((TIER_TAG.to_owned(), name.to_owned())),
         expire_days: Some(expire),
-        noncurrent_days: Some(noncurrent),
+        noncurrent_days: Some(EXPIRED_VERSION_DAYS),
         abort_uploads_days: None,
     };
     let mut rules: Vec<Rule> = Tier::ALL
         .into_iter()
-        .map(|tier| tagged(tier.name(), days_after(policy, tier, before), EXPIRED_VERSION_DAYS))
+        .map(|tier| tagged(tier.name(), days_after(policy, tier, before)))
         .collect();
-    rules.push(tagged(PENDING, PENDING_DAYS, 1));
+    rules.push(tagged(PENDING, PENDING_DAYS));
     rules.push(Rule {
         id: id(prefix, UPLOADS),
         prefix: prefix.to_owned(),

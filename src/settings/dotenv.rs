@@ -33,20 +33,22 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, Malformed> {
         let value = match value.chars().next() {
             Some(quote @ ('"' | '\'' | '`')) => {
                 // A quoted value may run over several lines (keys and certificates do).
-                let mut quoted = value[1..].to_owned();
+                let mut quoted = String::new();
+                let mut part = &value[1..];
                 let end = loop {
-                    if let Some(end) = closing(&quoted, quote) {
+                    if let Some(end) = closing(part, quote) {
                         break end;
                     }
-                    let (_, next) = lines.next().ok_or(malformed("a quote is not closed"))?;
+                    quoted.push_str(part);
                     quoted.push('\n');
-                    quoted.push_str(next.trim_end_matches('\r'));
+                    let (_, next) = lines.next().ok_or(malformed("a quote is not closed"))?;
+                    part = next.trim_end_matches('\r');
                 };
-                let rest = quoted[end + 1..].trim_start();
+                let rest = part[end + 1..].trim_start();
                 if !rest.is_empty() && !rest.starts_with('#') {
                     return Err(malformed("something follows the closing quote"));
                 }
-                quoted.truncate(end);
+                quoted.push_str(&part[..end]);
                 if quote == '"' { unescape(&quoted) } else { quoted }
             }
             _ => without_comment(value).trim_end().to_owned(),
@@ -56,7 +58,8 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, Malformed> {
     Ok(pairs)
 }
 
-/// Where `quote` ends the value; a backslash before it keeps it, but not in single quotes.
+/// Where in this line `quote` ends the value; a backslash before it keeps it, but not in single
+/// quotes.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
@@ -140,6 +143,13 @@ mod tests {
     fn a_quoted_value_may_span_lines() {
         assert_eq!(value("KEY=\"one\ntwo\" # end\n"), "one\ntwo");
         assert_eq!(value("KEY=`a'b\"c`"), "a'b\"c");
+    }
+
+    #[test]
+    fn a_value_of_many_lines_is_read_once() {
+        // By the square of the length, this would not end today.
+        let lines = "\\\n".repeat(1 << 20);
+        assert_eq!(value(&format!("A=\"{lines}\"\n")), lines);
     }
 
     #[test]

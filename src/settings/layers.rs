@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::Input;
 use super::aliases;
 use super::dotenv;
+use super::found_file;
 use super::problems::Problems;
 use super::setting::{self, Kind, nearest};
 use super::table::SETTINGS;
@@ -68,7 +69,7 @@ impl Values {
 
 /// Reads all layers. A file that was asked for and cannot be read is a problem; a missing `.env`
 /// in the working directory is not.
-pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>) -> Values {
+pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, warnings: &mut Vec<String>) -> Values {
     let mut values = Values::default();
     for setting in SETTINGS {
         // A command's own option is no flag of every command's: `restore --target`.
@@ -97,11 +98,16 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>) -> 
     );
     let (path, required) = env_file(input);
     let name = file_name(&path);
-    match read_file(&path, required, "--env-file", problems)
-        .as_deref()
-        .map(dotenv::parse)
-    {
-        Some(Ok(pairs)) => {
+    let text = if required {
+        read_file(&path, "--env-file", problems)
+    } else {
+        found_file::read(&path, problems, warnings)
+    };
+    match text.as_deref().map(dotenv::parse) {
+        Some(Ok(mut pairs)) => {
+            if !required {
+                found_file::leave_out_programs(&mut pairs, warnings);
+            }
             // The last of two lines with the same name counts, as in the older systems.
             let last: BTreeMap<_, _> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             take_variables(&mut values, last.into_iter(), Layer::EnvFile, &name, notes);
@@ -116,7 +122,7 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>) -> 
     if let Some(path) = config {
         let path = input.working_dir.join(path);
         let name = file_name(&path);
-        if let Some(text) = read_file(&path, true, "--config", problems) {
+        if let Some(text) = read_file(&path, "--config", problems) {
             take_toml(&mut values, &text, &name, problems);
         }
     }
@@ -147,21 +153,22 @@ fn file_name(path: &Path) -> String {
     )
 }
 
-fn read_file(path: &Path, required: bool, flag: &str, problems: &mut Problems) -> Option<String> {
+fn read_file(path: &Path, name: &str, problems: &mut Problems) -> Option<String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Some(text),
-        // `.env` may be a folder (a Python virtual environment is often called so).
-        Err(error) if !required && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => None,
         Err(error) => {
-            let name = if required { flag } else { ".env" };
-            let why = match error.kind() {
-                ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
-                _ => error.to_string(),
-            };
-            problems.add(format!("{name}: {} cannot be read: {why}", path.display()));
+            unreadable(path, name, &error, problems);
             None
         }
     }
+}
+
+pub(super) fn unreadable(path: &Path, name: &str, error: &std::io::Error, problems: &mut Problems) {
+    let why = match error.kind() {
+        ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
+    };
+    problems.add(format!("{name}: {} cannot be read: {why}", path.display()));
 }
 
 /// Variables of the table and of the older systems. An empty one counts as not set: templates and

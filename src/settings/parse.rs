@@ -5,6 +5,7 @@ mod cloud;
 mod handover;
 mod metrics;
 mod pace;
+mod signing;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use super::{
     Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Schedule, Settings, StoreUrl, aliases,
     source, stores,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The level of `zstd` without one: pg_dump's own default. In frames of 2 MiB it gives no more bytes
 /// than pg_dump's stream, and fewer than gzip does.
@@ -38,8 +39,8 @@ const DEFAULT_STORE: &str = "./backups";
 
 pub fn load(input: &Input) -> Result<Settings> {
     let mut problems = Problems::default();
-    let mut notes = Vec::new();
-    let mut values = layers::read(input, &mut problems, &mut notes);
+    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+    let mut values = layers::read(input, &mut problems, &mut notes, &mut warnings);
     aliases::translate(&mut values, &mut problems, &mut notes);
     let mut reader = Reader {
         input,
@@ -48,8 +49,15 @@ pub fn load(input: &Input) -> Result<Settings> {
         notes,
     };
     let settings = reader.settings();
-    reader.problems.into_result()?;
+    // What was not read may be what is missing.
+    let told = |error: Error| {
+        warnings
+            .iter()
+            .fold(error, |error, warning| error.also(Error::config(warning.clone())))
+    };
+    reader.problems.into_result().map_err(told)?;
     Ok(Settings {
+        warnings,
         notes: reader.notes,
         ..settings
     })
@@ -99,9 +107,12 @@ impl Reader<'_> {
         let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
         let handover = self.handover();
         let allow_restore = self.switch("BACKUP_ALLOW_RESTORE").unwrap_or(false);
+        let allow_drill = self.switch("BACKUP_ALLOW_DRILL").unwrap_or(true);
+        let drill_unconfined = self.switch("BACKUP_DRILL_UNCONFINED").unwrap_or(false);
         let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
+        let signing = self.signing();
         let log = self.log();
         Settings {
             source,
@@ -123,11 +134,15 @@ impl Reader<'_> {
             sns_topic_arn,
             handover,
             allow_restore,
+            allow_drill,
+            drill_unconfined,
             metrics,
             lease,
             md5,
+            signing,
             json: self.input.json,
             log,
+            warnings: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -339,6 +354,7 @@ impl Reader<'_> {
                 .unwrap_or(CONNECT_TIMEOUT),
             temp,
             child_env,
+            client_walls: None,
         }
     }
 

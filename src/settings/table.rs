@@ -156,6 +156,40 @@ pub const SETTINGS: &[Setting] = &[
         "Active sessions of others before --nice pauses [default: 20]",
     ),
     flag(
+        "BACKUP_SIGN_KEY",
+        "sign-key",
+        "sign_key",
+        "FILE|KMS-ARN",
+        "Sign manifests and the results of verifications: minisign's secret key (pgstow keygen, minisign -G), or the ARN \
+         of a KMS key for SIGN_VERIFY of the spec ECC_NIST_EDWARDS25519 or ECC_NIST_P256",
+    ),
+    kind(
+        Kind::Secret,
+        plain(
+            "BACKUP_SIGN_KEY_PASSWORD",
+            "sign_key_password",
+            "PASSWORD",
+            "The password of that file, where it has one; of a key that `keygen` makes",
+        ),
+    ),
+    plain(
+        "BACKUP_SIGN_KEY_PASSWORD_FILE",
+        "sign_key_password_file",
+        "FILE",
+        "A file with that password",
+    ),
+    kind(
+        Kind::List,
+        flag(
+            "BACKUP_VERIFY_KEYS",
+            "verify-key",
+            "verify_keys",
+            "KEY",
+            "Refuse a backup whose manifest none of these keys has signed: public keys as files, as minisign's line of \
+             base64, or as ARNs of KMS keys. Repeat it for several; several in the variable, separated by spaces",
+        ),
+    ),
+    flag(
         "BACKUP_SNS_TOPIC_ARN",
         "sns-topic-arn",
         "sns_topic_arn",
@@ -315,6 +349,24 @@ pub const SETTINGS: &[Setting] = &[
         "Whether a Lambda function takes `restore` events [default: false]",
     ),
     plain(
+        "BACKUP_ALLOW_DRILL",
+        "allow_drill",
+        "BOOL",
+        "Whether a Lambda function takes `verify` events with a drill, which runs functions of the database: false where \
+         the function may read the database's secret and another one drills [default: true]",
+    ),
+    kind(
+        Kind::Switch,
+        flag(
+            "BACKUP_DRILL_UNCONFINED",
+            "unconfined",
+            "drill_unconfined",
+            "BOOL",
+            "Drill although this system cannot confine the throwaway server, which runs functions of the database \
+             [default: false]",
+        ),
+    ),
+    plain(
         "BACKUP_S3_MAX_PARTS",
         "s3.max_parts",
         "N",
@@ -411,6 +463,12 @@ pub const SETTINGS: &[Setting] = &[
         "aws.endpoint_url_ecs",
         "URL",
         "Endpoint for ECS alone",
+    ),
+    plain(
+        "AWS_ENDPOINT_URL_KMS",
+        "aws.endpoint_url_kms",
+        "URL",
+        "Endpoint for KMS alone, where it signs",
     ),
     kind(
         Kind::Secret,

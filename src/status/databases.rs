@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::backup_id::BackupId;
+use crate::backup_id::{BackupId, age, is_ahead};
 use crate::catalog::Overview;
 use crate::verification::{Outcome, Status, Verification};
 
@@ -56,23 +56,26 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
 }
 
 fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
-    let figures = overview.figures().filter(|_| overview.is_good())?;
+    let figures = overview
+        .figures()
+        .filter(|_| overview.is_good() && !overview.is_ahead(now))?;
     Some(LastGood {
         id: figures.id.clone(),
         finished_at: figures.finished_at,
-        age_seconds: now.duration_since(figures.timestamp).as_secs(),
+        age_seconds: age(figures.id.timestamp(), now),
         bytes: overview.listed.bytes(),
     })
 }
 
 fn newest(backups: &[&Overview], now: Timestamp, part: fn(&Verification) -> Option<&Outcome>) -> Option<Proof> {
     let results = backups.iter().filter_map(|one| {
-        let outcome = part(one.verification.as_ref()?)?;
+        // A result from the future would be the newest for ever.
+        let outcome = part(one.verification.as_ref()?).filter(|outcome| !is_ahead(outcome.at, now))?;
         Some(Proof {
             id: one.id().clone(),
             status: outcome.status,
             at: outcome.at,
-            age_seconds: now.duration_since(outcome.at).as_secs(),
+            age_seconds: age(outcome.at, now),
         })
     });
     results.max_by_key(|proof| proof.at)

@@ -5,11 +5,13 @@ use jiff::{SignedDuration, Timestamp};
 use super::databases::{DatabaseStatus, sum_up};
 use super::stores::{Drift, Looked};
 use super::{Inquiry, seconds};
+use crate::backup_id::is_ahead;
 use crate::catalog::Overview;
 use crate::lease::Seen;
 use crate::report::{human_bytes, human_span};
 use crate::retention::{PENDING_DAYS, days_kept};
 use crate::settings::Policy;
+use crate::signature::Standing;
 use crate::verification::Verdict;
 
 /// Sentences of one sort about one store: a thousand broken manifests have one cause.
@@ -34,6 +36,7 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
     }
     for store in reachable {
         of_backups(store, &inquiry.settings.retention.policy, inquiry.now, &mut problems);
+        of_signatures(store, &mut problems);
         of_store(store, databases, inquiry.now, &mut problems);
     }
     problems
@@ -127,6 +130,63 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
         )
     });
     few(damaged.collect(), url, problems);
+    let ahead = store.backups.iter().filter(|one| one.is_ahead(now));
+    let ahead = ahead.map(|one| {
+        format!(
+            "{} in {url} is dated in the future, and counts for nothing: see whether the clock is right, here and \
+             where backups are made; if nobody knows it, somebody made it up",
+            one.id()
+        )
+    });
+    few(ahead.collect(), url, problems);
+    let foretold = store.backups.iter().filter(|one| {
+        let outcomes = one.verification.iter().flat_map(|found| [&found.verify, &found.drill]);
+        outcomes.flatten().any(|outcome| is_ahead(outcome.at, now))
+    });
+    let foretold = foretold.map(|one| {
+        format!(
+            "{} in {url} was verified in the future, by its verification.json, which does not count: verify it again",
+            one.id()
+        )
+    });
+    few(foretold.collect(), url, problems);
+}
+
+/// Where signatures are asked for. What was made before the first signed backup is old, and not
+/// suspicious; it counts for nothing all the same.
+fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
+    let url = &store.status.url;
+    let forged = store.backups.iter().filter_map(|one| {
+        Some(format!(
+            "{} in {url}: {}: somebody may have written to the store; find out who, and do not use this backup",
+            one.id(),
+            one.forgery()?
+        ))
+    });
+    few(forged.collect(), url, problems);
+    let first_signed = store.backups.iter().rev().find(|one| {
+        let signature = one.signature.as_ref();
+        signature.is_some_and(Standing::is_signed)
+    });
+    let since = |one: &&Overview| first_signed.is_some_and(|first| one.id().timestamp() > first.id().timestamp());
+    let unsigned = store.backups.iter().filter(since);
+    let unsigned = unsigned.filter(|one| one.signature == Some(Standing::Unsigned));
+    let unsigned = unsigned.map(|one| {
+        format!(
+            "{} in {url} is not signed, though backups before it are: see whether its run had BACKUP_SIGN_KEY; if it \
+             had, somebody has written to the store",
+            one.id()
+        )
+    });
+    few(unsigned.collect(), url, problems);
+    let doubtful = store.backups.iter().filter_map(|one| {
+        Some(format!(
+            "{} in {url}: {}: verify the backup again, with BACKUP_SIGN_KEY set",
+            one.id(),
+            one.doubtful.as_ref()?
+        ))
+    });
+    few(doubtful.collect(), url, problems);
 }
 
 fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::databases::{DatabaseStatus, Proof};
 use super::stores::{Drift, StoreStatus};
 use crate::lease::Seen;
+use crate::plain;
 use crate::report::{human_bytes, human_span};
 use crate::settings::Schedule;
 use crate::verification::Status;
@@ -42,6 +43,10 @@ pub struct SettingsReport {
     pub compression: String,
     /// Whether a topic is set.
     pub notifications: bool,
+    /// Whether a key is set that signs.
+    pub signs: bool,
+    /// Keys of which one must have signed what is used.
+    pub verify_keys: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,7 +99,7 @@ impl fmt::Display for StatusReport {
 
 impl fmt::Display for DatabaseStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "database {}", self.database)?;
+        writeln!(f, "database {}", plain::line(&self.database))?;
         match &self.last_good {
             Some(last) => writeln!(
                 f,
@@ -153,7 +158,10 @@ impl fmt::Display for StoreStatus {
             writeln!(
                 f,
                 "  lease        {}: {state} by process {} on {}, until {}",
-                lease.database, hold.holder.pid, hold.holder.host, hold.until
+                plain::line(&lease.database),
+                hold.holder.pid,
+                plain::line(&hold.holder.host),
+                hold.until
             )?;
         }
         let uploads: Vec<String> = self.uploads_in_progress.iter().map(|one| one.key.clone()).collect();
@@ -165,6 +173,12 @@ impl fmt::Display for StoreStatus {
         some(f, "lacks files", &lacking.collect::<Vec<_>>())?;
         let broken = self.broken.iter().map(|one| format!("{}: {}", one.id, one.problem));
         some(f, "broken", &broken.collect::<Vec<_>>())?;
+        let unsigned = self.signatures.iter().filter(|one| !one.signature.is_signed());
+        let unsigned = unsigned.map(|one| format!("{}: {}", one.id, one.signature.said()));
+        some(f, "untrusted", &unsigned.collect::<Vec<_>>())?;
+        if let Some(one) = self.signatures.iter().find(|one| one.signature.is_signed()) {
+            writeln!(f, "  signed       {}, {}", one.id, one.signature.said())?;
+        }
         let left = self
             .left_overs
             .iter()
@@ -211,6 +225,17 @@ impl fmt::Display for SettingsReport {
         )?;
         let max_age = i64::try_from(self.max_age_seconds).unwrap_or(i64::MAX);
         writeln!(f, "  max age      {}", human_span(max_age))?;
-        writeln!(f, "  compression  {}", self.compression)
+        writeln!(f, "  compression  {}", self.compression)?;
+        match (self.signs, self.verify_keys) {
+            (false, 0) => Ok(()),
+            (signs, keys) => {
+                let signs = if signs {
+                    "manifests are signed"
+                } else {
+                    "no key to sign with"
+                };
+                writeln!(f, "  signatures   {signs}; keys that are trusted: {keys}")
+            }
+        }
     }
 }

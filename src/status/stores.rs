@@ -10,6 +10,7 @@ use crate::lease::{self, Seen};
 use crate::report::ErrorReport;
 use crate::retention::{Rule, rules_after};
 use crate::settings::Policy;
+use crate::signature::{Standing, Trust};
 use crate::store::{Lifecycle, Space, Store};
 
 #[derive(Debug, Clone, Serialize)]
@@ -35,6 +36,9 @@ pub struct StoreStatus {
     pub incomplete: Vec<Incomplete>,
     /// Manifests and verifications that cannot be used.
     pub broken: Vec<Broken>,
+    /// How each backup's manifest stands, newest first, where signatures are asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<Signature>,
     /// Folders without a manifest: what runs have left, or are writing.
     pub left_overs: Vec<LeftOver>,
     /// What could not be looked at, and why.
@@ -83,6 +87,12 @@ pub struct Broken {
 }
 
 #[derive(Debug, Clone, Serialize)]
+pub struct Signature {
+    pub id: BackupId,
+    pub signature: Standing,
+}
+
+#[derive(Debug, Clone, Serialize)]
 pub struct LeftOver {
     pub id: BackupId,
     pub bytes: u64,
@@ -98,14 +108,20 @@ pub(super) struct Looked {
     pub not_leases: Vec<Error>,
 }
 
-pub(super) async fn look(store: &dyn Store, database: Option<&str>, policy: &Policy, now: Timestamp) -> Looked {
+pub(super) async fn look(
+    store: &dyn Store,
+    database: Option<&str>,
+    policy: &Policy,
+    trust: &Trust,
+    now: Timestamp,
+) -> Looked {
     let mut looked = Looked {
         status: StoreStatus::of(store.url()),
         backups: Vec::new(),
         has_lifecycle: store.lifecycle().is_some(),
         not_leases: Vec::new(),
     };
-    match backups(store, database).await {
+    match backups(store, database, trust).await {
         Ok((left_overs, backups)) => looked.take(&left_overs, backups),
         Err(error) => {
             looked.status.reachable = false;
@@ -141,10 +157,14 @@ pub(super) async fn look(store: &dyn Store, database: Option<&str>, policy: &Pol
     looked
 }
 
-async fn backups(store: &dyn Store, database: Option<&str>) -> crate::error::Result<(Vec<Listed>, Vec<Overview>)> {
+async fn backups(
+    store: &dyn Store,
+    database: Option<&str>,
+    trust: &Trust,
+) -> crate::error::Result<(Vec<Listed>, Vec<Overview>)> {
     let listed = reachable_folders(store, database).await?;
     let (finished, left_overs) = listed.into_iter().partition(|one: &Listed| one.has_manifest);
-    Ok((left_overs, overviews(store, finished).await?))
+    Ok((left_overs, overviews(store, finished, trust).await?))
 }
 
 async fn drift(lifecycle: &dyn Lifecycle, policy: &Policy) -> crate::error::Result<Drift> {
@@ -185,6 +205,7 @@ impl StoreStatus {
             uploads_in_progress: Vec::new(),
             incomplete: Vec::new(),
             broken: Vec::new(),
+            signatures: Vec::new(),
             left_overs: Vec::new(),
             unknown: Vec::new(),
         }
@@ -214,6 +235,12 @@ impl Looked {
                 status.broken.push(Broken {
                     id: id.clone(),
                     problem,
+                });
+            }
+            if let Some(signature) = &overview.signature {
+                status.signatures.push(Signature {
+                    id: id.clone(),
+                    signature: signature.clone(),
                 });
             }
             if !overview.lacks.is_empty() {

@@ -2,24 +2,28 @@
 //! files 0600, because a backup holds everything that the database does.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{Access, access, statvfs};
+use rustix::fs::{Access, FileType, Stat, access, statvfs};
 use sha2::{Digest, Sha256};
 
+use super::beneath::Folder;
 use super::file_upload::FileUpload;
-use super::temporary::{self, Publish, Published, Temporary, blocking, io_error, with_clean_up};
+use super::limits::{self, too_long};
+use super::temporary::{self, PATIENCE, Publish, Published, Temporary, io_error, with_clean_up, within};
 use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version};
 use crate::error::{Code, Error, Result};
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
 /// would cost too much, what its inode says. Whatever is replaced under a condition is small.
 const DIGEST_LIMIT: u64 = 16 << 20;
+/// Folders within each other that are looked into.
+const DEEPEST: usize = 16;
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 pub struct Local {
@@ -35,31 +39,87 @@ impl Local {
         Self { root, url }
     }
 
-    /// The file of a key. Keys have been encoded by the catalog; one that could leave the root, or
-    /// that names a temporary file, is a bug there and must not become a path here.
-    fn path(&self, key: &str) -> Result<PathBuf> {
-        let mut path = self.root.clone();
-        for segment in key.split('/') {
-            let hostile = segment.is_empty()
-                || segment == "."
-                || segment == ".."
-                || segment.contains('\0')
-                || temporary::final_name(segment).is_some();
-            if hostile {
-                return Err(Error::internal(format!("{key:?} is not a key of a store")));
-            }
-            path.push(segment);
-        }
-        Ok(path)
+    /// Work on small things, for which no folder that is alive takes long.
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Result<T> {
+        let root = self.root.clone();
+        within(PATIENCE, &self.root, move || work(&root)).await
     }
+}
 
-    /// The folder in which all keys with this prefix are.
-    fn folder(&self, prefix: &str) -> Result<PathBuf> {
-        match prefix.rsplit_once('/') {
-            Some((folder, _)) => self.path(folder),
-            None => Ok(self.root.clone()),
-        }
+/// The names that lead to the file of a key. Keys have been encoded by the catalog; one that could
+/// leave the root, or that names a temporary file, is a bug there and must not become a path here.
+fn segments(key: &str) -> Result<Vec<String>> {
+    let hostile = |segment: &str| {
+        matches!(segment, "" | "." | "..") || segment.contains('\0') || temporary::final_name(segment).is_some()
+    };
+    if key.split('/').any(hostile) {
+        return Err(Error::internal(format!("{key:?} is not a key of a store")));
     }
+    Ok(key.split('/').map(str::to_owned).collect())
+}
+
+/// The folders in which all keys with this prefix are.
+fn folders_of(prefix: &str) -> Result<Vec<String>> {
+    match prefix.rsplit_once('/') {
+        Some((folder, _)) => segments(folder),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The folder that these names lead to; `None` where one of them is not there.
+fn descend(root: &Path, names: &[String]) -> Result<Option<Folder>> {
+    Ok(way(root, names)?.pop())
+}
+
+/// The root and each folder on the way, or none where one of them is not there.
+fn way(root: &Path, names: &[String]) -> Result<Vec<Folder>> {
+    let Some(root) = Folder::root(root)? else {
+        return Ok(Vec::new());
+    };
+    let mut way = vec![root];
+    for name in names {
+        let Some(next) = way.last().map(|last| last.folder(name)).transpose()?.flatten() else {
+            return Ok(Vec::new());
+        };
+        way.push(next);
+    }
+    Ok(way)
+}
+
+/// A file of the store, open; with its folder, its name and its length.
+struct Opened {
+    file: File,
+    bytes: u64,
+    path: PathBuf,
+}
+
+fn open(root: &Path, key: &str) -> Result<Option<Opened>> {
+    let names = segments(key)?;
+    let Some((name, folders)) = names.split_last() else {
+        return Ok(None);
+    };
+    match descend(root, folders)? {
+        Some(folder) => open_in(&folder, name),
+        None => Ok(None),
+    }
+}
+
+fn open_in(folder: &Folder, name: &str) -> Result<Option<Opened>> {
+    Ok(folder.open(name)?.map(|(file, bytes)| Opened {
+        file,
+        bytes,
+        path: folder.path().join(name),
+    }))
+}
+
+/// Takes a name away from the end of a way, and then the folders on it that are empty, but not the
+/// root. Not being able to is no failure: an empty folder is no object.
+fn remove_folders(way: &[Folder], names: &[String]) {
+    let _ = way
+        .iter()
+        .zip(names)
+        .rev()
+        .all(|(around, name)| around.remove_folder(name));
 }
 
 #[async_trait]
@@ -69,16 +129,15 @@ impl Store for Local {
     }
 
     async fn reach(&self) -> Result<()> {
-        let root = self.root.clone();
-        blocking(move || {
-            let folder = match fs::metadata(&root) {
-                Ok(metadata) if metadata.is_dir() => root.as_path(),
+        self.work(|root| {
+            let folder = match fs::metadata(root) {
+                Ok(metadata) if metadata.is_dir() => root,
                 Ok(_) => {
                     return Err(Error::new(Code::Enoent, format!("{} is not a folder", root.display())));
                 }
                 // It will be made; whether that can be done is its parent's business.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let parent = temporary::parent(&root);
+                    let parent = temporary::parent(root);
                     if !parent.is_dir() {
                         let what = format!(
                             "the store's folder {} does not exist, nor does the folder around it",
@@ -88,7 +147,7 @@ impl Store for Local {
                     }
                     parent
                 }
-                Err(error) => return Err(io_error("open the store's folder", &root, error)),
+                Err(error) => return Err(io_error("open the store's folder", root, error)),
             };
             access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
                 .map_err(|error| io_error("write into", folder, error.into()))
@@ -97,30 +156,36 @@ impl Store for Local {
     }
 
     async fn upload(&self, key: &str, _object: &ObjectInfo) -> Result<Box<dyn Upload>> {
-        let root = self.root.clone();
-        let target = self.path(key)?;
-        let temporary = blocking(move || Temporary::create(&root, &target)).await?;
+        let names = segments(key)?;
+        let temporary = self.work(move |root| Temporary::create(root, &names)).await?;
         Ok(Box::new(FileUpload::new(temporary)))
     }
 
     async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
-        let root = self.root.clone();
-        let target = self.path(key)?;
-        blocking(move || put(&root, &target, &body, &condition)).await
+        let names = segments(key)?;
+        self.work(move |root| put(root, &names, &body, &condition)).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
-        let path = self.path(key)?;
-        blocking(move || read(&path)).await
+        self.get_up_to(key, limits::most(key)).await
+    }
+
+    async fn get_up_to(&self, key: &str, most: u64) -> Result<Option<Object>> {
+        let key = key.to_owned();
+        self.work(move |root| match open(root, &key)? {
+            Some(opened) => read(&opened, most).map(Some),
+            None => Ok(None),
+        })
+        .await
     }
 
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>> {
-        let path = self.path(key)?;
-        blocking(move || {
-            let Some((file, metadata)) = open(&path)? else {
+        let key = key.to_owned();
+        self.work(move |root| {
+            let Some(Opened { file, bytes, path }) = open(root, &key)? else {
                 return Ok(None);
             };
-            let length = length.min(metadata.len().saturating_sub(offset));
+            let length = length.min(bytes.saturating_sub(offset));
             let length = usize::try_from(length)
                 .map_err(|_| Error::internal("a range is longer than the memory of this machine"))?;
             let mut bytes = vec![0; length];
@@ -132,14 +197,14 @@ impl Store for Local {
     }
 
     async fn head(&self, key: &str) -> Result<Option<Head>> {
-        let path = self.path(key)?;
-        blocking(move || {
-            let Some((file, metadata)) = open(&path)? else {
+        let key = key.to_owned();
+        self.work(move |root| {
+            let Some(opened) = open(root, &key)? else {
                 return Ok(None);
             };
             Ok(Some(Head {
-                bytes: metadata.len(),
-                version: version(&file, &metadata, &path)?,
+                bytes: opened.bytes,
+                version: version(&opened)?,
                 metadata: Vec::new(),
             }))
         })
@@ -148,12 +213,12 @@ impl Store for Local {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        for (key, metadata) in self.files(prefix).await? {
+        for (key, stat) in self.files(prefix).await? {
             if !is_temporary(&key) {
                 entries.push(Entry {
                     key,
-                    bytes: metadata.len(),
-                    modified: metadata.modified().ok().and_then(timestamp),
+                    bytes: if is_file(&stat) { length(&stat) } else { 0 },
+                    modified: modified(&stat),
                 });
             }
         }
@@ -161,25 +226,31 @@ impl Store for Local {
     }
 
     async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
-        let folder = self.folder(prefix)?;
-        blocking(move || {
-            let mut names = Vec::new();
-            for entry in entries(&folder)? {
-                if entry.path().is_dir()
-                    && let Ok(name) = entry.file_name().into_string()
-                {
-                    names.push(name);
+        let names = folders_of(prefix)?;
+        self.work(move |root| {
+            let mut folders = Vec::new();
+            if let Some(folder) = descend(root, &names)? {
+                for found in folder.entries()? {
+                    match found.kind() {
+                        FileType::Directory => folders.push(found.name),
+                        // A database's, perhaps, from a time when such links were followed.
+                        FileType::Symlink if names.is_empty() => tracing::warn!(
+                            "{} is a symbolic link, which is not followed: mount what it leads to there instead",
+                            folder.path().join(&found.name).display()
+                        ),
+                        _ => {}
+                    }
                 }
             }
-            names.sort();
-            Ok(names)
+            folders.sort();
+            Ok(folders)
         })
         .await
     }
 
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
         let mut unfinished = Vec::new();
-        for (path, metadata) in self.files(prefix).await? {
+        for (path, stat) in self.files(prefix).await? {
             let (folder, id) = path.rsplit_once('/').unwrap_or(("", &path));
             if let Some(name) = temporary::final_name(id) {
                 let key = if folder.is_empty() {
@@ -190,11 +261,7 @@ impl Store for Local {
                 unfinished.push(Unfinished {
                     key,
                     id: id.to_owned(),
-                    started: metadata
-                        .created()
-                        .or_else(|_| metadata.modified())
-                        .ok()
-                        .and_then(timestamp),
+                    started: modified(&stat),
                 });
             }
         }
@@ -206,31 +273,28 @@ impl Store for Local {
             let what = format!("{:?} is not a temporary file of a store", unfinished.id);
             return Err(Error::internal(what));
         }
-        let root = self.root.clone();
-        let folder = self.folder(&unfinished.key)?;
-        let file = folder.join(&unfinished.id);
-        blocking(move || {
-            temporary::remove_file(&file)?;
-            temporary::remove_folders(&root, &folder);
+        let (names, file) = (folders_of(&unfinished.key)?, unfinished.id.clone());
+        self.work(move |root| {
+            let way = way(root, &names)?;
+            if let Some(folder) = way.last() {
+                folder.remove_file(&file)?;
+                remove_folders(&way, &names);
+            }
             Ok(())
         })
         .await
     }
 
     async fn discard(&self, key: &str) -> Result<()> {
-        let root = self.root.clone();
-        let path = self.path(key)?;
-        blocking(move || {
-            let folder = temporary::parent(&path);
-            if folder.is_dir() {
-                temporary::remove_file(&path)?;
+        let mut names = segments(key)?;
+        self.work(move |root| {
+            let Some(file) = names.pop() else { return Ok(()) };
+            let way = way(root, &names)?;
+            if let Some(folder) = way.last() {
+                folder.remove_file(&file)?;
                 // What is taken away first (a manifest) must not come back after what went later.
-                match temporary::sync_folder(folder) {
-                    // Whoever discarded the last file beside it has taken the folder away.
-                    Err(_) if !folder.exists() => {}
-                    synced => synced?,
-                }
-                temporary::remove_folders(&root, folder);
+                folder.sync()?;
+                remove_folders(&way, &names);
             }
             Ok(())
         })
@@ -238,14 +302,9 @@ impl Store for Local {
     }
 
     async fn space(&self) -> Result<Option<Space>> {
-        let root = self.root.clone();
-        blocking(move || {
+        self.work(|root| {
             // Before the first backup there is only the folder around it.
-            let folder = if root.exists() {
-                root.as_path()
-            } else {
-                temporary::parent(&root)
-            };
+            let folder = if root.exists() { root } else { temporary::parent(root) };
             let disk = statvfs(folder).map_err(|error| io_error("measure the disk of", folder, error.into()))?;
             Ok(Some(Space {
                 free: disk.f_bavail.saturating_mul(disk.f_frsize),
@@ -261,15 +320,17 @@ impl Store for Local {
 }
 
 impl Local {
-    /// All files whose path below the root starts with `prefix`, temporary ones too, in byte
-    /// order.
-    async fn files(&self, prefix: &str) -> Result<Vec<(String, fs::Metadata)>> {
-        let folder = self.folder(prefix)?;
+    /// Everything but folders whose path below the root starts with `prefix`, temporary files too, in
+    /// byte order. What is no regular file is among them, so that whoever looks for it is told.
+    async fn files(&self, prefix: &str) -> Result<Vec<(String, Stat)>> {
+        let names = folders_of(prefix)?;
         let prefix = prefix.to_owned();
-        blocking(move || {
+        self.work(move |root| {
             let start = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
             let mut found = Vec::new();
-            walk(&folder, start, &prefix, &mut found)?;
+            if let Some(folder) = descend(root, &names)? {
+                walk(&folder, start, &prefix, &mut found)?;
+            }
             found.sort_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
             Ok(found)
         })
@@ -277,52 +338,44 @@ impl Local {
     }
 }
 
-/// `key` is `folder`'s path below the root, with a slash at its end. Links are followed directly in
-/// the root alone: a database's folder may lie on another disk, but no link inside it may bring
-/// foreign files into the store's listings, or lead in circles.
-fn walk(folder: &Path, key: &str, prefix: &str, found: &mut Vec<(String, fs::Metadata)>) -> Result<()> {
+/// `key` is `folder`'s path below the root, with a slash at its end.
+fn walk(folder: &Folder, key: &str, prefix: &str, found: &mut Vec<(String, Stat)>) -> Result<()> {
     let in_root = key.is_empty();
-    for entry in entries(folder)? {
-        // Whatever has another name than UTF-8 is none of ours.
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        let path = entry.path();
-        let metadata = if in_root {
-            fs::metadata(&path)
-        } else {
-            fs::symlink_metadata(&path)
-        };
-        let metadata = match metadata {
-            Ok(metadata) => metadata,
-            // Gone in the meantime, or a link that leads nowhere.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(io_error("read", &path, error)),
-        };
-        let key = format!("{key}{name}");
-        if metadata.is_dir() {
+    for entry in folder.entries()? {
+        let kind = entry.kind();
+        let key = format!("{key}{}", entry.name);
+        if kind == FileType::Directory {
             let folder_key = format!("{key}/");
             let on_the_way = folder_key.starts_with(prefix) || prefix.starts_with(&folder_key);
             // A disk's own folder, closed to all but root.
-            let foreign = in_root && prefix.is_empty() && name == "lost+found";
-            if on_the_way && !foreign {
-                walk(&path, &folder_key, prefix, found)?;
+            let foreign = in_root && prefix.is_empty() && entry.name == "lost+found";
+            // Ours are in the third; each one on the way is kept open.
+            let too_deep = folder_key.matches('/').count() > DEEPEST;
+            if on_the_way
+                && !foreign
+                && !too_deep
+                && let Some(folder) = folder.folder(&entry.name)?
+            {
+                walk(&folder, &folder_key, prefix, found)?;
             }
-        } else if metadata.is_file() && key.starts_with(prefix) {
-            found.push((key, metadata));
+        } else if key.starts_with(prefix) {
+            found.push((key, entry.stat));
         }
     }
     Ok(())
 }
 
-/// What is in a folder; nothing when there is no such folder.
-fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
-    let found = match fs::read_dir(folder) {
-        Ok(found) => found.collect::<io::Result<Vec<_>>>(),
-        Err(error) if absent(&error) => return Ok(Vec::new()),
-        Err(error) => Err(error),
-    };
-    found.map_err(|error| io_error("list", folder, error))
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+fn length(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+fn modified(stat: &Stat) -> Option<jiff::Timestamp> {
+    let nanoseconds = i32::try_from(stat.st_mtime_nsec).ok()?;
+    jiff::Timestamp::new(stat.st_mtime, nanoseconds).ok()
 }
 
 fn is_temporary(key: &str) -> bool {
@@ -330,49 +383,46 @@ fn is_temporary(key: &str) -> bool {
     temporary::final_name(name).is_some()
 }
 
-fn absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn timestamp(time: SystemTime) -> Option<jiff::Timestamp> {
-    jiff::Timestamp::try_from(time).ok()
-}
-
-/// `None` when there is no such file, or when it is a folder.
-fn open(path: &Path) -> Result<Option<(File, fs::Metadata)>> {
-    let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
-    match opened {
-        Ok((_, metadata)) if metadata.is_dir() => Ok(None),
-        Ok(opened) => Ok(Some(opened)),
-        Err(error) if absent(&error) => Ok(None),
-        Err(error) => Err(io_error("read", path, error)),
+/// The whole file, where it has no more than `most` bytes: by what the file system says, and by what
+/// comes, since a file may grow while it is read.
+fn read(opened: &Opened, most: u64) -> Result<Object> {
+    let Opened { file, bytes, path } = opened;
+    if *bytes > most {
+        return Err(too_long(&path.display().to_string(), *bytes, most));
     }
-}
-
-fn read(path: &Path) -> Result<Option<Object>> {
-    let Some((file, metadata)) = open(path)? else {
-        return Ok(None);
-    };
-    let mut body = Vec::new();
-    io::Read::read_to_end(&mut &file, &mut body).map_err(|error| io_error("read", path, error))?;
-    let version = if metadata.len() > DIGEST_LIMIT {
-        version(&file, &metadata, path)?
+    let body = take(file, *bytes, most).map_err(|error| io_error("read", path, error))?;
+    if body.len() as u64 > most {
+        return Err(too_long(&path.display().to_string(), body.len() as u64, most));
+    }
+    let version = if *bytes > DIGEST_LIMIT {
+        version(opened)?
     } else {
         digest_version(&body)
     };
-    Ok(Some(Object {
+    Ok(Object {
         body: Bytes::from(body),
         version,
-    }))
+    })
+}
+
+/// At most one byte more than `most`, into room for `expected`.
+fn take(file: &File, expected: u64, most: u64) -> io::Result<Vec<u8>> {
+    let room = usize::try_from(expected.saturating_add(1)).unwrap_or(0);
+    let mut body = Vec::with_capacity(room);
+    file.take(most.saturating_add(1)).read_to_end(&mut body)?;
+    Ok(body)
 }
 
 fn digest_version(bytes: &[u8]) -> Version {
     Version(hex::encode(Sha256::digest(bytes)))
 }
 
-fn version(mut file: &File, metadata: &fs::Metadata, path: &Path) -> Result<Version> {
-    if metadata.len() > DIGEST_LIMIT {
+fn version(opened: &Opened) -> Result<Version> {
+    let Opened { file, bytes, path } = opened;
+    let failed = |error: io::Error| io_error("read", path, error);
+    if *bytes > DIGEST_LIMIT {
         // A new version is always a new file: it has another inode, or another time.
+        let metadata = file.metadata().map_err(failed)?;
         return Ok(Version(format!(
             "{}-{}-{}.{}",
             metadata.ino(),
@@ -381,21 +431,19 @@ fn version(mut file: &File, metadata: &fs::Metadata, path: &Path) -> Result<Vers
             metadata.mtime_nsec()
         )));
     }
-    let mut body = Vec::new();
-    io::Read::read_to_end(&mut file, &mut body).map_err(|error| io_error("read", path, error))?;
-    Ok(digest_version(&body))
+    Ok(digest_version(&take(file, *bytes, DIGEST_LIMIT).map_err(failed)?))
 }
 
-fn put(root: &Path, target: &Path, body: &[u8], condition: &Condition) -> Result<Put> {
-    let temporary = Temporary::create(root, target)?;
-    let file = temporary.file();
+fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Result<Put> {
+    let temporary = Temporary::create(root, names)?;
     let written = temporary.write(body).and_then(|()| temporary.sync());
     if let Err(error) = written {
         return Err(with_clean_up(error, temporary.remove()));
     }
+    let name = names.last().map_or("", String::as_str);
     // Held from the look at the old version to the rename, so that two processes cannot both find
     // the version unchanged. Let go when it is dropped.
-    let lock = match lock(temporary::parent(target)) {
+    let lock = match lock(temporary.folder()) {
         Ok(lock) => Some(lock),
         Err(error) if matches!(condition, Condition::Unchanged(_)) => {
             return Err(with_clean_up(error, temporary.remove()));
@@ -403,10 +451,18 @@ fn put(root: &Path, target: &Path, body: &[u8], condition: &Condition) -> Result
         // The other two are atomic by themselves where a file system has no locks.
         Err(_) => None,
     };
+    // What has the name may be larger than anything that is put: then it is not what was expected.
+    let current = |folder: &Folder| match open_in(folder, name)? {
+        Some(opened) => read(&opened, limits::most(name).max(body.len() as u64)).map(Some),
+        None => Ok(None),
+    };
+    let folder = temporary.folder().try_clone()?;
+    let path = folder.path().join(name);
+    let file = temporary.file();
     let published = match condition {
         Condition::Always => temporary.publish(Publish::Replace)?,
         Condition::Absent => temporary.publish(Publish::IfAbsent)?,
-        Condition::Unchanged(expected) => match read(target) {
+        Condition::Unchanged(expected) => match current(&folder) {
             Ok(Some(current)) if current.version == *expected => temporary.publish(Publish::Replace)?,
             Ok(_) => {
                 temporary.remove()?;
@@ -416,16 +472,14 @@ fn put(root: &Path, target: &Path, body: &[u8], condition: &Condition) -> Result
         },
     };
     let put = match published {
-        Published::Done => {
-            let metadata = file.metadata().map_err(|error| io_error("read", target, error))?;
-            if metadata.len() > DIGEST_LIMIT {
-                Put::Done(version(&file, &metadata, target)?)
-            } else {
-                Put::Done(digest_version(body))
-            }
+        Published::Done if body.len() as u64 > DIGEST_LIMIT => {
+            let file = file.try_clone().map_err(|error| io_error("read", &path, error))?;
+            let bytes = body.len() as u64;
+            Put::Done(version(&Opened { file, bytes, path })?)
         }
+        Published::Done => Put::Done(digest_version(body)),
         // The same bytes are there already: the put is a repeated one.
-        Published::Exists => match read(target)? {
+        Published::Exists => match current(&folder)? {
             Some(current) if current.body == body => Put::Done(current.version),
             _ => Put::Refused,
         },
@@ -434,8 +488,9 @@ fn put(root: &Path, target: &Path, body: &[u8], condition: &Condition) -> Result
     Ok(put)
 }
 
-fn lock(folder: &Path) -> Result<File> {
-    let file = File::open(folder).map_err(|error| io_error("lock", folder, error))?;
+fn lock(folder: &Folder) -> Result<File> {
+    let failed = |error: io::Error| io_error("lock", folder.path(), error);
+    let file = folder.for_lock().map_err(failed)?;
     let deadline = Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {
@@ -444,10 +499,10 @@ fn lock(folder: &Path) -> Result<File> {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(fs::TryLockError::WouldBlock) => {
-                let what = format!("cannot lock {}: another process holds it", folder.display());
+                let what = format!("cannot lock {}: another process holds it", folder.path().display());
                 return Err(Error::new(Code::Store, what));
             }
-            Err(fs::TryLockError::Error(error)) => return Err(io_error("lock", folder, error)),
+            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
     }
 }
@@ -458,7 +513,6 @@ mod tests {
 
     #[test]
     fn a_key_never_leaves_the_root() {
-        let store = Local::new(PathBuf::from("/srv/backups"));
         for key in [
             "",
             "/etc/passwd",
@@ -470,11 +524,8 @@ mod tests {
             "a/./b",
             "a\0b",
         ] {
-            assert_eq!(store.path(key).unwrap_err().code(), Code::Internal, "{key:?}");
+            assert_eq!(segments(key).unwrap_err().code(), Code::Internal, "{key:?}");
         }
-        assert_eq!(
-            store.path("shop/.lease").unwrap(),
-            PathBuf::from("/srv/backups/shop/.lease")
-        );
+        assert_eq!(segments("shop/.lease").unwrap(), ["shop", ".lease"]);
     }
 }

@@ -258,11 +258,15 @@ impl Store for MemoryStore {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
-        self.call(Op::Get, key, |state| {
-            Ok(state.objects.get(key).map(|held| Object {
+        let most = super::limits::most(key);
+        self.call(Op::Get, key, |state| match state.objects.get(key) {
+            Some(held) if held.body.len() as u64 > most => {
+                Err(super::limits::too_long(key, held.body.len() as u64, most))
+            }
+            held => Ok(held.map(|held| Object {
                 body: held.body.clone(),
                 version: Version(held.version.to_string()),
-            }))
+            })),
         })
         .await
     }

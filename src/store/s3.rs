@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::primitives::{ByteStream, ByteStreamError, DateTime};
 use bytes::Bytes;
 
 use super::bucket::{Bucket, Digests, missing};
+use super::limits::{self, too_long};
 use super::segments::Segments;
 use super::sending::{Verdict, corrupted, judge, untrusted};
 use super::upload::S3Upload;
@@ -47,9 +48,10 @@ impl S3 {
         }
     }
 
-    /// The whole object or a range of it. The SDK retries a request, but not a body that breaks
-    /// off while it is read.
-    async fn fetch(&self, key: &str, range: Option<String>) -> Result<Option<(GetObjectOutput, Bytes)>> {
+    /// The whole object or a range of it, of `most` bytes at most: by the length that the answer
+    /// gives, and by the bytes that come. The SDK retries a request, but not a body that breaks off
+    /// while it is read.
+    async fn fetch(&self, key: &str, range: Option<String>, most: u64) -> Result<Option<(GetObjectOutput, Bytes)>> {
         let bucket = &self.bucket;
         let mut tries = 1;
         loop {
@@ -64,9 +66,24 @@ impl S3 {
                 Err(error) if missing(&error) => return Ok(None),
                 Err(error) => return Err(bucket.error(&format!("read {key}"), &error)),
             };
+            let said = object.content_length().and_then(|bytes| u64::try_from(bytes).ok());
+            let absurd = |bytes| match &range {
+                None => too_long(&format!("{key} in {}", bucket.url), bytes, most),
+                Some(range) => {
+                    let what = format!(
+                        "{} gave {bytes} bytes of {key} or more for the range {range}",
+                        bucket.url
+                    );
+                    Error::new(Code::Store, what)
+                }
+            };
+            if let Some(bytes) = said.filter(|bytes| *bytes > most) {
+                return Err(absurd(bytes));
+            }
             let body = std::mem::take(&mut object.body);
-            match body.collect().await {
-                Ok(body) => return Ok(Some((object, body.into_bytes()))),
+            match collect(body, said, most).await {
+                Ok(Some(body)) => return Ok(Some((object, body))),
+                Ok(None) => return Err(absurd(most + 1)),
                 Err(_) if tries < TRIES => {
                     pause(tries).await;
                     tries += 1;
@@ -89,6 +106,18 @@ impl S3 {
             }
         }))
     }
+}
+
+/// The body's bytes; `None` where more than `most` come.
+async fn collect(mut body: ByteStream, said: Option<u64>, most: u64) -> Result<Option<Bytes>, ByteStreamError> {
+    let mut bytes = Vec::with_capacity(said.and_then(|said| usize::try_from(said).ok()).unwrap_or(0));
+    while let Some(more) = body.try_next().await? {
+        if (bytes.len() + more.len()) as u64 > most {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&more);
+    }
+    Ok(Some(Bytes::from(bytes)))
 }
 
 async fn pause(tries: u32) {
@@ -178,7 +207,11 @@ impl Store for S3 {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
-        let fetched = self.fetch(key, None).await?;
+        self.get_up_to(key, limits::most(key)).await
+    }
+
+    async fn get_up_to(&self, key: &str, most: u64) -> Result<Option<Object>> {
+        let fetched = self.fetch(key, None, most).await?;
         Ok(fetched.map(|(object, body)| Object {
             body,
             version: version(object.e_tag),
@@ -191,7 +224,7 @@ impl Store for S3 {
         };
         // Servers read a range as signed numbers.
         let last = offset.saturating_add(beyond_first).min(i64::MAX as u64);
-        match self.fetch(key, Some(format!("bytes={offset}-{last}"))).await {
+        match self.fetch(key, Some(format!("bytes={offset}-{last}")), length).await {
             Ok(Some((object, bytes))) => {
                 let total = object
                     .content_range()

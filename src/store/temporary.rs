@@ -2,26 +2,70 @@
 //! one and published by one rename, so that readers see nothing or all of it, after a crash too.
 //! Everything here blocks, and so runs within [`blocking`].
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::collections::hash_map::RandomState;
+use std::fs::{self, DirBuilder, File};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
+use super::beneath::Folder;
 use crate::error::{Code, Error, Result};
 
 const SUFFIX: &str = ".pgstow-tmp";
 /// Of the final name, this much is kept in the temporary one: a file name has 255 bytes at most.
 const NAME_KEPT: usize = 200;
+/// How long a folder may take to answer anything but the writing of an archive. A network file system
+/// whose server is gone keeps its callers for ever.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Other runs hold a folder's lock for milliseconds; anybody may hold it for ever.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Keeps others of us from changing a file of the folder at the same time. It goes with the handle.
+pub fn lock_folder(folder: &File) -> io::Result<()> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            // A file system without locks: the rename still keeps the file whole.
+            Err(Errno::NOSYS | Errno::NOLCK | Errno::NOTSUP) => return Ok(()),
+            Err(Errno::AGAIN | Errno::INTR) if Instant::now() < end => sleep(Duration::from_millis(20)),
+            Err(Errno::AGAIN) => return Err(io::Error::other("another process holds its folder's lock")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
 
 /// Runs what blocks where blocking is allowed.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Error::internal("work on the store's folder was cut off").source(error)),
+    }
+}
+
+/// The same, but given up when it takes longer than `patience`: its thread stays, and does not keep
+/// the process. `folder` is for the message.
+pub async fn within<T: Send + 'static>(
+    patience: Duration,
+    folder: &Path,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::time::timeout(patience, blocking(work)).await {
+        Ok(done) => done,
+        Err(_) => {
+            let (path, seconds) = (folder.display(), patience.as_secs());
+            let what = format!("the store's folder {path} has not answered for {seconds} s");
+            Err(Error::new(Code::Store, what)
+                .hint("see whether its disk, or the server that it is mounted from, is alive"))
+        }
     }
 }
 
@@ -34,12 +78,15 @@ pub fn final_name(name: &str) -> Option<&str> {
 
 /// Dropped without [`Temporary::publish`] or [`Temporary::remove`], it stays as a left-over.
 pub struct Temporary {
-    root: PathBuf,
-    path: PathBuf,
+    /// The folder that the file is in, and stays in, whatever becomes of the names that lead there.
+    folder: Folder,
+    name: String,
+    /// The final name, and where that is, for messages.
+    final_name: String,
     target: PathBuf,
     file: Arc<File>,
-    /// Folders that did not exist before, outermost first.
-    made: Vec<PathBuf>,
+    /// Folders that did not exist before, outermost first: where they are, and their names.
+    made: Vec<(Folder, String)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,46 +104,48 @@ pub enum Published {
 }
 
 impl Temporary {
-    /// Makes the folders that lead from `root` to `target`, and the file. `root` itself is made
-    /// where its parent exists.
-    pub fn create(root: &Path, target: &Path) -> Result<Self> {
-        let folder = target.parent().unwrap_or(root);
-        let name = target.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = name.unwrap_or_default();
+    /// Makes the folders that lead from `root` to the last of `segments`, which is the file's final
+    /// name, and the file. `root` itself is made where its parent exists.
+    pub fn create(root: &Path, segments: &[String]) -> Result<Self> {
+        let (name, folders) = match segments.split_last() {
+            Some((name, folders)) => (name.as_str(), folders),
+            None => return Err(Error::internal("a file without a name")),
+        };
+        let kept = (0..=NAME_KEPT.min(name.len())).rfind(|end| name.is_char_boundary(*end));
+        let start = &name[..kept.unwrap_or(0)];
         let mut made = Vec::new();
-        let mut tries = 0;
-        loop {
-            if let Err(error) = make_folders(root, folder, &mut made) {
-                remove_made(&made);
-                return Err(error);
-            }
-            let kept = (0..=NAME_KEPT.min(name.len())).rfind(|end| name.is_char_boundary(*end));
-            let prefix = format!(".{}.", &name[..kept.unwrap_or(0)]);
-            let temporary = tempfile::Builder::new()
-                .prefix(&prefix)
-                .suffix(SUFFIX)
-                .rand_bytes(8)
-                .make_in(folder, |path| {
-                    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-                });
-            match temporary.and_then(|temporary| temporary.keep().map_err(|error| error.error)) {
-                Ok((file, path)) => {
+        for tries in 0.. {
+            let folder = match make_folders(root, folders, &mut made) {
+                Ok(folder) => folder,
+                // Another process may clean up empty folders, one of these among them.
+                Err(error) if error.code() == Code::Enoent && tries < 3 => continue,
+                Err(error) => {
+                    remove_made(&made);
+                    return Err(error);
+                }
+            };
+            let random = format!(".{start}.{}{SUFFIX}", random());
+            match folder.create_new(&random) {
+                Ok(file) => {
                     return Ok(Self {
-                        root: root.to_owned(),
-                        path,
-                        target: target.to_owned(),
+                        target: folder.path().join(name),
+                        final_name: name.to_owned(),
+                        name: random,
+                        folder,
                         file: Arc::new(file),
                         made,
                     });
                 }
-                // Another process may clean up empty folders, this one among them.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 3 => tries += 1,
+                // The same; and a name that is taken already is not ours, whoever put it there.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) && tries < 3 => {}
                 Err(error) => {
                     remove_made(&made);
-                    return Err(io_error("write into", folder, error));
+                    return Err(io_error("write into", folder.path(), error));
                 }
             }
         }
+        unreachable!("the loop ends by returning")
     }
 
     /// For writing from another thread.
@@ -106,6 +155,10 @@ impl Temporary {
 
     pub fn target(&self) -> &Path {
         &self.target
+    }
+
+    pub fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
@@ -130,8 +183,8 @@ impl Temporary {
     /// Gives the synced file its final name. A failure leaves neither name.
     pub fn publish(self, how: Publish) -> Result<Published> {
         let renamed = match how {
-            Publish::Replace => fs::rename(&self.path, &self.target),
-            Publish::IfAbsent => rename_if_absent(&self.path, &self.target),
+            Publish::Replace => self.folder.rename(&self.name, &self.final_name),
+            Publish::IfAbsent => self.folder.rename_if_absent(&self.name, &self.final_name),
         };
         match renamed {
             Ok(()) => {}
@@ -141,34 +194,63 @@ impl Temporary {
             }
             Err(error) => {
                 let failed = io_error("publish", &self.target, error);
-                return Err(match self.remove() {
-                    Ok(()) => failed,
-                    Err(second) => failed.also(second),
-                });
+                return Err(with_clean_up(failed, self.remove()));
             }
         }
         // Without this, a power cut may take the name back that we are about to report.
-        let folder = self.target.parent().unwrap_or(&self.root);
-        if let Err(error) = sync_folder(folder) {
-            return Err(match remove_file(&self.target) {
-                Ok(()) => error,
-                Err(second) => error.also(second),
-            });
+        if let Err(error) = self.folder.sync() {
+            return Err(with_clean_up(error, self.folder.remove_file(&self.final_name)));
         }
         Ok(Published::Done)
     }
 
     /// Removes the file, and the folders that were made for it when nothing else is in them.
     pub fn remove(self) -> Result<()> {
-        remove_file(&self.path)?;
+        self.folder.remove_file(&self.name)?;
         remove_made(&self.made);
         Ok(())
     }
 }
 
 /// Removes the folders that were made for one file, as far as nothing else is in them.
-fn remove_made(made: &[PathBuf]) {
-    let _ = made.iter().rev().try_for_each(fs::remove_dir);
+fn remove_made(made: &[(Folder, String)]) {
+    let _ = made.iter().rev().all(|(around, name)| around.remove_folder(name));
+}
+
+/// Unlikely to be met twice, which is all that it is for: the file is made only where none is.
+fn random() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
+fn make_folders(root: &Path, folders: &[String], made: &mut Vec<(Folder, String)>) -> Result<Folder> {
+    let mut folder = make_root(root, made)?;
+    for name in folders {
+        let (next, new) = folder.make_folder(name)?;
+        let around = std::mem::replace(&mut folder, next);
+        if new {
+            made.push((around, name.clone()));
+        }
+    }
+    Ok(folder)
+}
+
+fn make_root(root: &Path, made: &mut Vec<(Folder, String)>) -> Result<Folder> {
+    if let Some(there) = Folder::root(root)? {
+        return Ok(there);
+    }
+    let failed = |error: io::Error| io_error("make the folder", root, error);
+    match DirBuilder::new().mode(0o700).create(root) {
+        Ok(()) => {
+            sync_folder(parent(root))?;
+            let name = root.file_name().and_then(|name| name.to_str());
+            if let (Some(around), Some(name)) = (Folder::root(parent(root))?, name) {
+                made.push((around, name.to_owned()));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error)),
+    }
+    Folder::root(root)?.ok_or_else(|| failed(io::ErrorKind::NotADirectory.into()))
 }
 
 /// Atomically, an existing name is refused.
@@ -181,31 +263,6 @@ pub fn rename_if_absent(from: &Path, to: &Path) -> io::Result<()> {
             fs::remove_file(from)
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-fn make_folders(root: &Path, folder: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
-    let below = folder.strip_prefix(root).unwrap_or(Path::new(""));
-    let mut path = root.to_owned();
-    make_folder(&path, made)?;
-    for segment in below.components() {
-        path.push(segment);
-        make_folder(&path, made)?;
-    }
-    Ok(())
-}
-
-fn make_folder(path: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {
-            made.push(path.to_owned());
-            sync_folder(parent(path))
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(io_error("make the folder", path, error)),
     }
 }
 
@@ -233,15 +290,6 @@ pub fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes `folder` and the folders around it as long as they are empty, up to `root`, which
-/// stays. Not being able to is no failure: an empty folder is no object.
-pub fn remove_folders(root: &Path, folder: &Path) {
-    let mut folder = folder;
-    while folder != root && folder.starts_with(root) && fs::remove_dir(folder).is_ok() {
-        folder = parent(folder);
-    }
-}
-
 /// The failure, with that of the clean-up after it attached.
 pub fn with_clean_up(error: Error, clean_up: Result<()>) -> Error {
     match clean_up {
@@ -253,7 +301,8 @@ pub fn with_clean_up(error: Error, clean_up: Result<()>) -> Error {
 /// `what` is the verb of "cannot … <path>".
 pub fn io_error(what: &str, path: &Path, error: io::Error) -> Error {
     let code = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::Enospc,
+        // A limit on the length of files (ulimit -f) is an end of the room too.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Code::Enospc,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Eacces,
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Code::Enoent,
         _ => Code::Store,
@@ -278,9 +327,22 @@ mod tests {
     fn an_abandoned_file_takes_the_folders_made_for_it_along_but_no_others() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("shop")).unwrap();
-        let target = root.path().join("shop/20260102T030405Z-full/shop.dump");
+        let target = ["shop", "20260102T030405Z-full", "shop.dump"].map(str::to_owned);
         Temporary::create(root.path(), &target).unwrap().remove().unwrap();
         assert!(root.path().join("shop").is_dir());
         assert!(!root.path().join("shop/20260102T030405Z-full").exists());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_does_not_answer_is_given_up() {
+        let dead = || -> Result<()> {
+            std::thread::sleep(Duration::from_secs(2));
+            Ok(())
+        };
+        let error = within(Duration::from_millis(20), Path::new("/mnt/backups"), dead)
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), Code::Store);
+        assert!(error.message().contains("/mnt/backups has not answered"), "{error}");
     }
 }

@@ -34,6 +34,27 @@ const TABLES: &str = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.
                        AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e')
            OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))";
 
+/// Tables for which a query may be planned. A COPY of a whole table runs nothing of its owner's. A
+/// query's planner does: it computes what is constant in the expressions of indexes and statistics,
+/// by functions of the owner's, as us. So as superuser we plan for nobody but ourselves and other
+/// superusers, whatever the table has: its owner can add an index while we read. As another role we
+/// plan where those expressions have nothing but PostgreSQL's own functions, operators and types.
+const PLANNED: &str = "
+    (NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)
+     OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = c.relowner AND (r.rolsuper OR r.rolname = current_user)))
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_index i
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid
+      WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+        AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
+                             'pg_catalog.pg_type'::pg_catalog.regclass))
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_statistic_ext s
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass AND d.objid = s.oid
+      WHERE s.stxrelid = c.oid AND s.stxexprs IS NOT NULL
+        AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
+                             'pg_catalog.pg_type'::pg_catalog.regclass))";
+
 /// What became of the attempt to hold the tables.
 pub enum Held {
     All,
@@ -87,12 +108,13 @@ fn lock_statement(names: &[Row]) -> Vec<u8> {
 /// from this moment: between the two lies the time in which the table was not locked yet. TRUNCATE
 /// and a rewrite change it.
 pub async fn facts(wire: &mut Wire, major: u32) -> Result<Result<HashMap<u32, Facts>, String>> {
+    let trusted = if major >= PAGES_SINCE { PLANNED } else { "false" };
     let question = format!(
         "SELECT c.oid, n.nspname || '.' || c.relname,
                 pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode,
                 coalesce(pg_catalog.pg_relation_size(c.oid), 0),
                 CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE coalesce(pg_catalog.pg_relation_size(c.reltoastrelid), 0) END,
-                current_setting('block_size'), am.amname = 'heap'
+                pg_catalog.current_setting('block_size'), am.amname = 'heap' AND {trusted}
          FROM {TABLES} AND c.relkind = 'r'"
     );
     let rows = wire.query(question.as_bytes()).await.map_err(Refusal::into_error)?;
@@ -119,8 +141,9 @@ pub async fn facts(wire: &mut Wire, major: u32) -> Result<Result<HashMap<u32, Fa
         facts.insert(oid, known);
     }
     // Which rows of an extension's tables are configuration, no table of contents says.
-    let question = "SELECT chosen.oid, chosen.condition FROM pg_catalog.pg_extension e,
-                    unnest(e.extconfig, e.extcondition) AS chosen (oid, condition) WHERE chosen.condition <> ''";
+    let question = "SELECT chosen.oid, chosen.condition FROM pg_catalog.pg_extension e CROSS JOIN LATERAL
+                    ROWS FROM (pg_catalog.unnest(e.extconfig), pg_catalog.unnest(e.extcondition))
+                    AS chosen (oid, condition) WHERE chosen.condition <> ''";
     let rows = wire.query(question.as_bytes()).await.map_err(Refusal::into_error)?;
     for row in &rows {
         if let Some(known) = row.number(0).and_then(|oid: u32| facts.get_mut(&oid)) {

@@ -12,6 +12,7 @@ use crate::drill::DrillReport;
 use crate::error::{Code, Error};
 use crate::manifest::Manifest;
 use crate::report::{ErrorReport, human_bytes};
+use crate::signature::KeyId;
 use crate::verification::{Outcome, Status};
 
 /// Findings that are told of one backup: a thousand broken tables are one broken disk.
@@ -58,6 +59,14 @@ pub struct Verified {
     /// Stored bytes that were read.
     pub bytes: u64,
     pub duration_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest_sha256: Option<String>,
+    /// Where signatures are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<KeyId>,
+    /// What kind of failure it is, if it is one.
+    #[serde(skip)]
+    pub code: Code,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +98,9 @@ impl Verified {
             large_objects: manifest.large_objects.iter().map(|objects| objects.count).sum(),
             bytes: read,
             duration_seconds: took.as_secs_f64(),
+            manifest_sha256: None,
+            signed_by: None,
+            code: Code::Integrity,
             problems,
             drill: None,
             warnings: Vec::new(),
@@ -106,6 +118,9 @@ impl Verified {
             large_objects: 0,
             bytes: 0,
             duration_seconds: 0.0,
+            manifest_sha256: None,
+            signed_by: None,
+            code: error.code(),
             problems: vec![Finding::of_file("manifest.json", error.message())],
             drill: None,
             warnings: Vec::new(),
@@ -157,6 +172,8 @@ pub struct VerifyReport {
     /// Set when something differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
+    #[serde(skip)]
+    code: Option<Code>,
 }
 
 #[derive(Debug, Serialize)]
@@ -195,19 +212,23 @@ impl VerifyReport {
             status: Status::Ok,
             result,
             error: None,
+            code: None,
         };
         if let Some(error) = report.difference() {
             report.status = Status::Failed;
             report.error = Some(ErrorReport::from(&error));
+            report.code = Some(error.code());
         }
         report
     }
 
     pub fn exit_code(&self) -> u8 {
-        match self.error {
-            Some(_) => Code::Integrity.exit_code(),
-            None => 0,
-        }
+        self.code.map_or(0, Code::exit_code)
+    }
+
+    /// Of the first failure, where there is one.
+    pub fn code(&self) -> Option<Code> {
+        self.code
     }
 
     pub fn backups(&self) -> &[Verified] {
@@ -230,7 +251,7 @@ impl VerifyReport {
         if failed.len() > 1 {
             text.push_str(&format!("; {} backups differ in all", failed.len()));
         }
-        Some(Error::new(Code::Integrity, text))
+        Some(Error::new(first.code, text))
     }
 }
 

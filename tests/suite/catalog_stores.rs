@@ -163,15 +163,15 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         store_checksum: None,
         metadata: BTreeMap::new(),
     };
-    catalog::publish(store, &manifest).await.unwrap();
+    catalog::publish(store, &manifest, None).await.unwrap();
     // Again, as after a lost answer: the same bytes are no conflict.
-    catalog::publish(store, &manifest).await.unwrap();
+    catalog::publish(store, &manifest, None).await.unwrap();
     let other = Manifest {
         version: "other".into(),
         ..manifest
     };
     assert!(matches!(
-        catalog::publish(store, &other).await,
+        catalog::publish(store, &other, None).await,
         Err(catalog::NotPublished::Taken(_))
     ));
 }
@@ -224,7 +224,7 @@ async fn a_success_moves_latest_and_the_next_run_clears_what_a_dead_one_left() {
         let id = |day: u32| -> BackupId { format!("shop/202501{day:02}T040500Z-full").parse().unwrap() };
         make(store, &id(1), Tier::Monthly, true).await;
         make(store, &id(2), Tier::Daily, true).await;
-        let done = catalog::retag(store, "shop", 1).await.unwrap();
+        let done = catalog::retag(store, "shop", 1, jiff::Timestamp::now()).await.unwrap();
         if store.lifecycle().is_some() {
             assert_eq!(done.len(), 1);
             assert_eq!(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::support::database::Database;
 use crate::support::disk::Disk;
 use crate::support::impostor::{impostor, trickle};
+use crate::support::program::program;
 use crate::support::wreck::{
     Site, assert_good, assert_no_session, assert_only_a_lease, backups, fail, failure, password_of, report, tree,
 };
@@ -203,4 +204,20 @@ fn a_copys_disk_that_is_full_at_the_last_files_holds_nothing_of_the_backup() {
     }
     site.assert_nothing_runs();
     assert_no_session(&database);
+}
+
+/// A limit on the length of files (ulimit -f) ends a program by a signal, unless it says that it is not to.
+#[test]
+fn a_file_that_may_not_grow_is_as_a_full_disk() {
+    let (site, database) = (Site::new(), large());
+    let backup = site.backup(&database.url());
+    let mut limited = program("prlimit");
+    limited.args(["--fsize=2000000", "--"]).arg(backup.get_program());
+    limited.args(backup.get_args()).current_dir(site.path());
+    for (name, value) in backup.get_envs() {
+        limited.env(name, value.unwrap());
+    }
+    let failure = fail(&mut limited, "ENOSPC", 31);
+    assert!(failure.message.contains("cannot write"), "{}", failure.message);
+    site.assert_nothing_is_left_of(&database);
 }

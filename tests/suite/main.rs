@@ -54,6 +54,7 @@ mod postgres_layer;
 mod restore;
 mod retention_rules;
 mod round_trip;
+mod safe_hands;
 mod semantics;
 mod stores;
 mod streams;

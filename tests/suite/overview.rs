@@ -2,6 +2,6 @@
 //! over folders and buckets that hold good backups and all that may lie beside them.
 
 mod list;
-mod planted;
+pub mod planted;
 mod prune;
 mod status;

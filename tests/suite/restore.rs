@@ -3,9 +3,10 @@
 mod creating;
 mod failing;
 mod parts;
-mod place;
+pub mod place;
 mod plain;
 mod refusals;
+mod room;
 mod sizes;
 mod stopping;
 mod tables;

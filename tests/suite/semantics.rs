@@ -5,10 +5,10 @@ mod crashes;
 pub mod crashing;
 mod kills;
 mod leases;
-mod place;
+pub mod place;
 mod promises;
 mod tiers;
-mod world;
+pub mod world;
 
 use std::fs;
 use std::path::{Path, PathBuf};

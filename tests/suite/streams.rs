@@ -4,5 +4,5 @@
 mod busy;
 mod failing;
 mod pooling;
-mod same;
+pub mod same;
 mod standby;

@@ -38,6 +38,14 @@ run "a_function_alone" {
     error_message = "compute = lambda must make the function and no task"
   }
   assert {
+    condition     = length(aws_lambda_function.drill) == 1 && length(setintersection(keys(aws_lambda_function.drill[0].environment[0].variables), ["BACKUP_SECRET_ID", "BACKUP_TARGET_SECRET_ID", "PGSSLMODE"])) == 0
+    error_message = "a function of its own drills, and knows nothing of the database"
+  }
+  assert {
+    condition     = aws_lambda_function.this[0].environment[0].variables["BACKUP_ALLOW_DRILL"] == "false"
+    error_message = "the function that may read the secret refuses drills"
+  }
+  assert {
     condition     = toset(keys(aws_scheduler_schedule.this)) == toset(["full", "verify"])
     error_message = "by default there is a schedule for the full backup and one for verify"
   }
@@ -67,7 +75,7 @@ run "a_task_alone" {
   }
 
   assert {
-    condition     = length(aws_lambda_function.this) == 0 && length(aws_ecs_task_definition.this) == 1 && length(aws_ecs_cluster.this) == 1
+    condition     = length(aws_lambda_function.this) == 0 && length(aws_lambda_function.drill) == 0 && length(aws_ecs_task_definition.this) == 1 && length(aws_ecs_cluster.this) == 1
     error_message = "compute = fargate must make the task and its cluster, and no function"
   }
   assert {
@@ -77,6 +85,10 @@ run "a_task_alone" {
   assert {
     condition     = jsondecode(aws_scheduler_schedule.this["drill"].target[0].input).containerOverrides[0].command == ["verify", "latest", "--drill", "--json"]
     error_message = "the drill's command"
+  }
+  assert {
+    condition     = endswith(jsondecode(aws_scheduler_schedule.this["drill"].target[0].input).taskRoleArn, "-drill") && !can(jsondecode(aws_scheduler_schedule.this["full"].target[0].input).taskRoleArn)
+    error_message = "a drill has a role of its own, a backup the task's"
   }
   assert {
     condition     = contains(jsondecode(aws_scheduler_schedule.this["incremental"].target[0].input).containerOverrides[0].command, "incremental-<aws.scheduler.scheduled-time>")

@@ -1,12 +1,25 @@
+use std::sync::LazyLock;
+
 use super::*;
 use crate::catalog::tests::{id, plant};
 use crate::manifest::tests::sample;
 use crate::retention::Tier;
+use crate::signature::Trust;
 use crate::store::memory::{Fault, MemoryStore, Op};
 
 const OLD: &str = "shop/20250129T040500Z-full";
 const MIDDLE: &str = "shop/20250130T040500Z-full";
 const NEW: &str = "shop/20250131T040500Z-full";
+const NOW: &str = "2025-02-01T00:00:00Z";
+
+fn undemanding() -> Demand<'static> {
+    static NOBODY: LazyLock<Trust> = LazyLock::new(Trust::default);
+    Demand {
+        trust: &NOBODY,
+        manifest: None,
+        now: NOW.parse().unwrap(),
+    }
+}
 
 fn holding(ids: &[&str]) -> MemoryStore {
     let store = MemoryStore::with_lifecycle();
@@ -24,12 +37,12 @@ fn stores(stores: &[&MemoryStore]) -> Vec<Arc<dyn Store>> {
 }
 
 async fn found(places: &[&MemoryStore], wanted: &str, database: Option<&str>) -> (String, Vec<String>) {
-    let located = find(&stores(places), wanted, database).await.unwrap();
+    let located = find(&stores(places), wanted, database, &undemanding()).await.unwrap();
     (located.manifest.id.to_string(), located.warnings)
 }
 
 async fn refused(places: &[&MemoryStore], wanted: &str, database: Option<&str>) -> Error {
-    match find(&stores(places), wanted, database).await {
+    match find(&stores(places), wanted, database, &undemanding()).await {
         Ok(located) => panic!("found {}", located.manifest.id),
         Err(error) => error,
     }

@@ -116,6 +116,9 @@ pub(super) enum Action {
         /// Replace a file that is there already
         #[arg(long)]
         force: bool,
+        /// Refuse the backup unless its manifest has this SHA-256, which the backup's report says
+        #[arg(long, value_name = "SHA256")]
+        expect_manifest: Option<String>,
     },
     /// Try everything that a backup needs, and say what to mend
     #[command(
@@ -175,6 +178,9 @@ pub(super) enum Action {
         /// Whose backups, where the store holds several databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
+        /// Refuse the backup unless its manifest has this SHA-256, which the backup's report says
+        #[arg(long, value_name = "SHA256", conflicts_with = "all")]
+        expect_manifest: Option<String>,
     },
     /// Restore a backup, or some of its tables, into a database
     #[command(
@@ -211,6 +217,9 @@ pub(super) enum Action {
         /// Make the backup's roles first, as far as they are not there
         #[arg(long)]
         globals: bool,
+        /// With --globals: also SUPERUSER, CREATEROLE, REPLICATION, BYPASSRLS, and memberships in roles that are there
+        #[arg(long)]
+        globals_privileged: bool,
         /// Leave ownership to the role that restores
         #[arg(long)]
         no_owner: bool,
@@ -226,9 +235,31 @@ pub(super) enum Action {
         /// Print what would be done, and change nothing
         #[arg(long)]
         dry_run: bool,
+        /// Refuse the backup unless its manifest has this SHA-256, which the backup's report says
+        #[arg(long, value_name = "SHA256")]
+        expect_manifest: Option<String>,
         /// Whose latest, where the store holds several databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
+    },
+    /// Make a key pair that signs backups
+    #[command(
+        long_about = "Make a key pair that signs backups, in minisign's format: FILE holds the secret key, FILE.pub the \
+            public one. Nothing is replaced. With BACKUP_SIGN_KEY_PASSWORD (or a file named by \
+            BACKUP_SIGN_KEY_PASSWORD_FILE) the secret key is encrypted.\n\n\
+            Whoever can write to the store can change a backup and all the digests in it, but cannot sign it. Give \
+            the secret key to what makes and verifies backups (BACKUP_SIGN_KEY), and the public one to what restores \
+            (BACKUP_VERIFY_KEYS); keep neither in the store.",
+        after_long_help = "Examples:\n  \
+            pgstow keygen /etc/pgstow/sign.key\n  \
+            pgstow backup --sign-key /etc/pgstow/sign.key --store s3://acme-backups/pg\n  \
+            pgstow restore latest --verify-key /etc/pgstow/sign.key.pub --target postgres://admin@db.example/shop\n  \
+            minisign -Vm manifest.json -p sign.key.pub"
+    )]
+    Keygen {
+        /// The file for the secret key
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Print the completion script for a shell
     #[command(after_long_help = "Examples:\n  \

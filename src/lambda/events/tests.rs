@@ -102,6 +102,7 @@ fn a_verification_is_of_the_latest_unless_said_otherwise_and_drills_when_asked()
             selection: Selection::One(backup.to_owned()),
             database: database.map(str::to_owned),
             drill,
+            expect_manifest: None,
         })
     };
     asks_for(&json!({"action": "verify"}), &verify("latest", None, false));
@@ -114,6 +115,10 @@ fn a_verification_is_of_the_latest_unless_said_otherwise_and_drills_when_asked()
         &verify("latest", Some("shop"), false),
     );
     is_refused(&json!({"action": "verify", "drill": "false"}), "drill");
+    is_refused(
+        &json!({"action": "verify", "expect_manifest": "abc"}),
+        "expect_manifest",
+    );
     is_refused(&json!({"action": "verify", "backup": ""}), "backup");
     is_refused(&json!({"action": "verify", "kind": "full"}), "kind");
 }

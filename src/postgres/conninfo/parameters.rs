@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use super::ConnectionInfo;
 use crate::error::{Error, Result};
+use crate::postgres::authentication::Methods;
 
 enum Treatment {
     /// Kept, and handed to pg_dump as it is.
@@ -51,10 +52,8 @@ const PARAMETERS: &[(&str, Treatment)] = &[
         Refused("password files are not read; give the password in the URL, DB_PASSWORD or a secret"),
     ),
     ("replication", Refused("a backup needs an ordinary session")),
-    (
-        "require_auth",
-        Refused("our own session cannot enforce it; use sslmode=verify-full and channel_binding=require"),
-    ),
+    // To pg_dump it goes by another way than the rest: see the passfile.
+    ("require_auth", Kept),
     (
         "requirepeer",
         Refused("our own session cannot enforce it; protect the socket's folder"),
@@ -210,6 +209,7 @@ fn check(name: &str, value: &str) -> Result<(), String> {
     }
     match name {
         "connect_timeout" if value.trim().parse::<i32>().is_err() => Err("is not a number of seconds".into()),
+        "require_auth" => Methods::parse(value).map(|_| ()),
         "hostaddr" if value.parse::<IpAddr>().is_err() => Err("is not one IP address".into()),
         _ => Ok(()),
     }

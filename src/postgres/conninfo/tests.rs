@@ -111,6 +111,8 @@ fn a_bad_url_is_refused_without_quoting_it() {
         "postgres://u:hunter2/x@h/d",
         "postgres://u:1/hunter2@h/d",
         "postgres://u:1/x?hunter2=x@h/d",
+        "postgres://u:1/x?hunter2=x&y@h/d",
+        "postgres://u:p@x?hunter2=x@h/d",
         "postgres://u:hunter2%zz@h/d",
         "postgres://u:hunter2%@h/d",
         "postgres://u:hunter2%00@h/d",

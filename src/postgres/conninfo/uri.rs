@@ -45,8 +45,11 @@ pub(super) fn parse(rest: &str, info: &mut ConnectionInfo) -> Result<()> {
     if let Some(path) = path {
         parameters::set(info, "dbname", &decode(path, "database name")?)?;
     }
-    for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
-        parse_parameter(part, info, userinfo.is_some())?;
+    let query = query.unwrap_or_default();
+    // Before an `@`, what looks like parameters may be the tail of a password.
+    let names_are_safe = !query.contains('@');
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        parse_parameter(part, info, names_are_safe)?;
     }
     Ok(())
 }
@@ -73,12 +76,11 @@ fn split_authority(authority: &str) -> Result<(&str, &str)> {
     Ok(authority.split_once(':').unwrap_or((authority, "")))
 }
 
-fn parse_parameter(part: &str, info: &mut ConnectionInfo, name_is_safe: bool) -> Result<()> {
+fn parse_parameter(part: &str, info: &mut ConnectionInfo, names_are_safe: bool) -> Result<()> {
     let Some((name, value)) = part.split_once('=') else {
         return Err(Error::config("a parameter of the connection URL has no `=`"));
     };
-    // Without a user before an `@`, what looks like a parameter may be the tail of a password.
-    if !name_is_safe && value.contains('@') && !parameters::is_known(name) {
+    if !names_are_safe && !parameters::is_known(name) {
         return Err(Error::config("the connection URL holds an unknown parameter")
             .hint("in the user and password write ? as %3F, / as %2F, @ as %40"));
     }

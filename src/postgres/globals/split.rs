@@ -18,14 +18,24 @@ enum Word {
 /// How much of a statement is told when it fails.
 const SUMMARY: usize = 80;
 
-/// Splits a script. psql's own commands (`\restrict`) stand on lines of their own between
-/// statements, and are left out.
+/// Splits a script. psql's own commands stand on lines of their own between statements, and count
+/// as statements, but for `\restrict` and `\unrestrict`.
 pub fn statements(sql: &[u8]) -> Vec<Statement> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < sql.len() {
         at = match sql[at] {
-            b'\\' => line_end(sql, at),
+            b'\\' => {
+                let end = line_end(sql, at);
+                let text = sql[at..end].trim_ascii_end();
+                if !text.starts_with(b"\\restrict ") && !text.starts_with(b"\\unrestrict ") {
+                    found.push(Statement {
+                        text: text.to_vec(),
+                        words: Vec::new(),
+                    });
+                }
+                end
+            }
             byte if byte == b';' || byte.is_ascii_whitespace() => at + 1,
             _ if is_comment(sql, at) => token_end(sql, at),
             _ => {
@@ -83,31 +93,27 @@ impl Statement {
                 .any(|pair| is(pair.first(), "ON") && is(pair.get(1), "TABLESPACE"))
     }
 
-    pub(super) fn alters_role(&self, name: &str) -> bool {
-        let altered = match self.words.get(2) {
-            // The server folds bare names to small letters.
-            Some(Word::Bare(word)) => word.to_lowercase() == name,
-            Some(Word::Quoted(word)) => word == name,
-            None => false,
-        };
-        altered && (self.starts_with(&["ALTER", "ROLE"]) || self.starts_with(&["ALTER", "USER"]))
-    }
-
     /// Its beginning, up to the first value.
     pub fn summary(&self) -> String {
-        let text = String::from_utf8_lossy(&self.text);
-        let words = text.split('\'').next().unwrap_or_default();
-        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-        if words.chars().count() <= SUMMARY && words.len() + 1 >= text.len() {
-            return words;
-        }
-        let cut: String = words.chars().take(SUMMARY).collect();
-        format!("{}…", cut.trim_end())
+        summary(&self.text)
     }
 }
 
+pub(super) fn summary(sql: &[u8]) -> String {
+    let text = String::from_utf8_lossy(sql);
+    // A value stands in quotes, of one kind or the other.
+    let words = text.split(['\'', '$']).next().unwrap_or_default();
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = words.replace(char::is_control, "?");
+    if words.chars().count() <= SUMMARY && words.len() + 1 >= text.len() {
+        return words;
+    }
+    let cut: String = words.chars().take(SUMMARY).collect();
+    format!("{}…", cut.trim_end())
+}
+
 fn line_end(sql: &[u8], at: usize) -> usize {
-    memchr::memchr(b'\n', &sql[at..]).map_or(sql.len(), |end| at + end + 1)
+    memchr::memchr2(b'\n', b'\r', &sql[at..]).map_or(sql.len(), |end| at + end + 1)
 }
 
 fn is_comment(sql: &[u8], at: usize) -> bool {
@@ -255,14 +261,6 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_one_role_are_known_by_its_exact_name() {
-        assert!(one("ALTER ROLE postgres WITH NOSUPERUSER").alters_role("postgres"));
-        assert!(one("ALTER ROLE \"Ada \"\"x\" SET a TO 'b'").alters_role("Ada \"x"));
-        assert!(!one("ALTER ROLE \"Postgres\" WITH LOGIN").alters_role("postgres"));
-        assert!(!one("CREATE ROLE postgres").alters_role("postgres"));
-    }
-
-    #[test]
     fn settings_are_known_and_the_encoding_is_read() {
         assert_eq!(
             one("SET client_encoding = 'LATIN1'").client_encoding().unwrap(),
@@ -279,6 +277,8 @@ mod tests {
             "ALTER ROLE x SET a.token TO…"
         );
         assert_eq!(one("CREATE ROLE x").summary(), "CREATE ROLE x");
+        assert_eq!(one("DO $x$secret$x$").summary(), "DO…");
+        assert_eq!(one("\\! echo \x1b[m").summary(), "\\! echo ?[m");
         assert!(
             one(&format!("CREATE ROLE \"{}\"", "é".repeat(300)))
                 .summary()

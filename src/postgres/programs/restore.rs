@@ -1,8 +1,8 @@
 //! pg_restore, which must read the archive and suit the target, and psql.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{Installed, Search, usual_roots};
+use super::{Installed, Search, ask, usual_roots};
 use crate::error::{Code, Error, Result};
 use crate::settings;
 
@@ -122,22 +122,44 @@ pub struct Psql {
 }
 
 impl Psql {
-    /// The psql of the server's major, else of the next newer, else the newest. `RESTORE_ERR` if
-    /// there is none.
+    /// Of those that have a restricted mode: the psql of the server's major, else of the next
+    /// newer, else the newest. `RESTORE_ERR` if there is none at all, `VERSION` if none has it.
     pub async fn find(server_major: u32, settings: &settings::Postgres) -> Result<Psql> {
-        let search = Search::of("psql", &usual_roots(), settings).await;
-        let nearest = |one: &&Installed| (one.major < server_major, one.major.abs_diff(server_major));
-        let best = search
+        let mut search = Search::of("psql", &usual_roots(), settings).await;
+        if search.found.is_empty() {
+            return Err(search.missing(Code::RestoreErr).hint(INSTALL));
+        }
+        search
             .found
-            .iter()
-            .min_by_key(nearest)
-            .ok_or_else(|| search.missing(Code::RestoreErr).hint(INSTALL))?;
-        Ok(Psql {
-            path: best.path.clone(),
-            version: best.version.clone(),
-            major: best.major,
-        })
+            .sort_by_key(|one| (one.major < server_major, one.major.abs_diff(server_major)));
+        for one in &search.found {
+            if is_restrictable(&one.path, settings).await {
+                return Ok(Psql {
+                    path: one.path.clone(),
+                    version: one.version.clone(),
+                    major: one.major,
+                });
+            }
+        }
+        Err(Error::new(
+            Code::Version,
+            format!(
+                "a script is run by a psql with a restricted mode (\\restrict), since it could hold commands of \
+                 psql's; found: {}",
+                search.list()
+            ),
+        )
+        .hint(
+            "install the newest minor release of the PostgreSQL client (13.22, 14.19, 15.14, 16.10, 17.6 and newer \
+             have it), or point BACKUP_PG_BIN at its bin folder",
+        ))
     }
+}
+
+/// Its own help says so, and needs no server.
+async fn is_restrictable(psql: &Path, settings: &settings::Postgres) -> bool {
+    let help = ask(psql, "--help=commands", settings).await;
+    help.is_ok_and(|help| help.contains("\\restrict "))
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! Where a throwaway server's data and its socket are.
 
 use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
-use super::super::child::Identity;
-use super::{PORT, failed, identity};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{PORT, failed};
+use crate::confinement::{Identity, closed_to};
 use crate::error::Result;
 use crate::private_folder::{self, PrivateFolder};
 
@@ -48,6 +50,36 @@ impl Place {
         self.short.as_ref().unwrap_or(&self.folder).path().join(SOCKET)
     }
 
+    /// A file for initdb alone, with the superuser's password.
+    pub fn password(&self, password: &SecretString, reader: Option<Identity>) -> Result<PathBuf> {
+        let path = self.folder.write("password", password.expose_secret().as_bytes())?;
+        if let Some(reader) = reader {
+            chown(&path, Some(reader.uid), Some(reader.gid)).map_err(|error| unopened(&path).source(error))?;
+        }
+        Ok(path)
+    }
+
+    /// Makes the data folder, with all that is in it, this user's. Only before the server runs: it may
+    /// make links.
+    pub fn give_data(&self, identity: Option<Identity>) -> Result<()> {
+        let Some(identity) = identity else {
+            return Ok(());
+        };
+        let mut open = vec![self.data()];
+        while let Some(path) = open.pop() {
+            let given = lchown(&path, Some(identity.uid), Some(identity.gid)).and_then(|()| {
+                if path.symlink_metadata()?.is_dir() {
+                    for entry in std::fs::read_dir(&path)? {
+                        open.push(entry?.path());
+                    }
+                }
+                Ok(())
+            });
+            given.map_err(|error| unopened(&path).source(error))?;
+        }
+        Ok(())
+    }
+
     pub fn folders(&self) -> Vec<&Path> {
         std::iter::once(&self.folder)
             .chain(&self.short)
@@ -64,7 +96,7 @@ fn too_long(socket: &Path) -> bool {
 fn open(temp: &Path, identity: Option<Identity>) -> Result<PrivateFolder> {
     let folder = PrivateFolder::create(temp)?;
     if let Some(identity) = identity {
-        if let Some(closed) = identity::closed_to(identity, temp) {
+        if let Some(closed) = closed_to(identity, temp) {
             return Err(failed(format!(
                 "we are root, it runs as user {}, and that user may not enter {}",
                 identity.uid,
@@ -75,9 +107,13 @@ fn open(temp: &Path, identity: Option<Identity>) -> Result<PrivateFolder> {
         let path = folder.path();
         chown(path, None, Some(identity.gid))
             .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(0o710)))
-            .map_err(|error| failed(format!("{} cannot be opened for its user", path.display())).source(error))?;
+            .map_err(|error| unopened(path).source(error))?;
     }
     Ok(folder)
+}
+
+fn unopened(path: &Path) -> crate::error::Error {
+    failed(format!("{} cannot be opened for its user", path.display()))
 }
 
 fn make(path: &Path, identity: Option<Identity>) -> Result<()> {

@@ -116,6 +116,7 @@ impl Reader<'_> {
             endpoint_secrets: self.read("AWS_ENDPOINT_URL_SECRETS_MANAGER", endpoint),
             endpoint_sns: self.read("AWS_ENDPOINT_URL_SNS", endpoint),
             endpoint_ecs: self.read("AWS_ENDPOINT_URL_ECS", endpoint),
+            endpoint_kms: self.read("AWS_ENDPOINT_URL_KMS", endpoint),
             access_key_id: text(&credentials),
             secret_access_key: secret(&credentials),
             session_token,

@@ -122,3 +122,21 @@ async fn a_primary_without_its_manifest_takes_the_copy_with_it() {
     scene.assert_only_given_up().await;
     assert!(scene.copy.tiers().await.len() >= 5);
 }
+
+/// Each step of a copy that says nothing holds the snapshot up for half a minute, not for as long as the
+/// primary would be waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_falls_silent_is_left_out_soon() {
+    let scene = Scene::three_parts().await.with_copy();
+    let silence = Fault::Delay(Duration::from_secs(600));
+    scene.proxy.fault(On::any().bucket(COPY), silence);
+    let ended = scene.run();
+    scene.assert_one_backup(&scene.primary, &ended).await;
+    let copy = store(&ended, 1);
+    assert_eq!(copy["holds_backup"], false);
+    assert!(
+        copy["error"]["message"].as_str().unwrap().contains("has not answered"),
+        "{copy}"
+    );
+    assert!(ended.took < Duration::from_secs(100), "{:?}", ended.took);
+}

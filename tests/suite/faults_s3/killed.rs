@@ -65,6 +65,49 @@ async fn sigterm_while_the_manifest_is_put_comes_too_late() {
     scene.assert_one_backup(&scene.primary, &ended).await;
 }
 
+/// From this request on the store says nothing any more, to anybody. What cannot be removed then is left
+/// for the next run; the run itself ends before whoever has stopped it loses patience.
+async fn stopped_in_silence(op: Op, target: &str) {
+    let scene = Scene::three_parts().await;
+    let silence = Fault::Delay(Duration::from_secs(600));
+    scene.proxy.fault(On::op(op).target(target), silence.clone());
+    let running = scene.start();
+    scene.has_seen(op, target).await;
+    scene.proxy.fault(On::any(), silence);
+    running.signal(Signal::TERM);
+    let told = std::time::Instant::now();
+    let ended = running.wait();
+    assert!(
+        told.elapsed() < Duration::from_secs(12),
+        "{op:?} {target}: {:?}",
+        told.elapsed()
+    );
+    assert_stopped(&ended);
+    scene.assert_nobody_works().await;
+    assert!(scene.primary.manifests().await.is_empty());
+}
+
+macro_rules! silent_from {
+    ($($name:ident: $op:ident $target:literal),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                stopped_in_silence(Op::$op, $target).await;
+            }
+        )*
+    };
+}
+
+silent_from! {
+    a_store_that_falls_silent_at_the_lease_does_not_keep_a_stopped_run: PutObject ".lease",
+    a_store_that_falls_silent_at_the_first_listing_does_not_either: Other "list-type",
+    a_store_that_falls_silent_among_the_parts_does_not_either: UploadPart "",
+    a_store_that_falls_silent_at_the_completion_does_not_either: CompleteUpload "",
+    a_store_that_falls_silent_at_a_sidecar_does_not_either: PutObject "globals.sql",
+    a_store_that_falls_silent_at_the_tags_does_not_either: Tagging "",
+    a_store_that_falls_silent_at_the_manifest_does_not_either: PutObject "manifest.json",
+}
+
 /// Kills the run outright while the proxy holds a request, and waits until its lease is over.
 async fn killed_while_held(scene: &mut Scene, op: Op, target: &str) {
     scene.set("BACKUP_LEASE_SECONDS", "3");

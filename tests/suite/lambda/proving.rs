@@ -30,6 +30,50 @@ async fn a_schedule_verifies_and_drills_the_latest_backup() {
     assert_eq!(list["backups"][0]["drilled"]["status"], "ok", "{list:#}");
 }
 
+/// As deployed: the function that may read the secret drills nothing, and the one that drills knows no database.
+#[tokio::test]
+async fn a_drill_belongs_to_a_function_that_knows_nothing_of_the_database() {
+    let place = Place::fresh().await;
+    let source = secret(&place.secret().to_string());
+    let writer = place.function_with(|command| {
+        command
+            .env("BACKUP_SECRET_ID", source)
+            .env("BACKUP_ALLOW_DRILL", "false");
+    });
+    let id = succeeded(&writer.invoke(&json!({})));
+    let event = json!({"action": "verify", "backup": "latest", "drill": true});
+    let told = failed(&writer.invoke(&event), "CONFIG");
+    assert!(
+        told.contains("BACKUP_ALLOW_DRILL") && told.contains("DrillFunction"),
+        "{told}"
+    );
+    let answer = writer.invoke(&json!({"action": "verify"}));
+    assert_eq!(answer["status"], "ok", "{answer:#}");
+
+    let drills = place.function_with(|_| {});
+    let answer = drills.invoke(&event);
+    assert_eq!(
+        (&answer["drill"]["status"], &answer["id"]),
+        (&json!("ok"), &json!(id)),
+        "{answer:#}"
+    );
+    failed(&drills.invoke(&json!({})), "CONFIG");
+}
+
+/// A function that does both has the passwords again for the next backup.
+#[tokio::test]
+async fn after_a_drill_the_same_function_makes_the_next_backup() {
+    let place = Place::fresh().await;
+    let function = place.function_with(|command| {
+        command.env("DATABASE_URL", place.database.url());
+    });
+    succeeded(&function.invoke(&json!({})));
+    let answer = function.invoke(&json!({"action": "verify", "backup": "latest", "drill": true}));
+    assert_eq!(answer["drill"]["status"], "ok", "{answer:#}");
+    succeeded(&function.invoke(&json!({})));
+    assert_eq!((function.starts(), place.backups().await.len()), (1, 2));
+}
+
 #[tokio::test]
 async fn a_damaged_backup_is_a_function_error_that_names_the_table() {
     let place = Place::fresh().await;

@@ -9,6 +9,7 @@ use pgstow::command::PruneRequest;
 use pgstow::error::Result;
 use pgstow::prune::{self, PruneReport};
 use pgstow::settings::{Policy, Retention};
+use pgstow::signature::Trust;
 use pgstow::stop::Stop;
 use pgstow::store::Store;
 use pgstow::store::local::Local;
@@ -262,13 +263,21 @@ async fn prune(store: Arc<dyn Store>) -> Result<PruneReport> {
         keep_last: 1,
     };
     let request = PruneRequest::default();
-    prune::run(&[store], &retention, &request, Timestamp::now(), &Stop::new()).await
+    prune::run(
+        &[store],
+        &retention,
+        &request,
+        &Trust::default(),
+        Timestamp::now(),
+        &Stop::new(),
+    )
+    .await
 }
 
 /// Nothing that lists shows a backup that lacks a file; the kept one is whole.
 async fn consistent(store: &dyn Store, kept: &str) {
     let listed = catalog::backups(store, None).await.unwrap();
-    let seen = catalog::overviews(store, listed).await.unwrap();
+    let seen = catalog::overviews(store, listed, &Trust::default()).await.unwrap();
     assert!(seen.iter().all(catalog::Overview::is_good));
     assert!(seen.iter().any(|one| one.id().to_string() == kept));
 }

@@ -99,6 +99,7 @@ pub fn settings(major: u32) -> Postgres {
         connect_timeout: Duration::from_secs(10),
         temp: std::env::temp_dir(),
         child_env: vec![("PATH".into(), std::env::var("PATH").unwrap())],
+        client_walls: None,
     }
 }
 

@@ -309,17 +309,21 @@ async fn a_plain_script_is_done_as_a_whole_or_not_at_all(major: u32) {
     assert_eq!(psql.major, major);
     let passfile = Passfile::create(&settings.temp, &target).unwrap();
     let run = async |script: String| {
-        let mut running = Script::start(&psql, &target, passfile.as_ref(), &settings, true).unwrap();
-        let mut stdin = running.take_stdin().unwrap();
-        let writing = tokio::task::spawn_blocking(move || stdin.write_all(script.as_bytes()));
+        let mut running = Script::start(&psql, &target, passfile.as_ref(), &settings).unwrap();
+        let mut input = running.take_input().unwrap();
+        let writing = tokio::task::spawn_blocking(move || {
+            let transaction = input.begin()?;
+            input.write_all(script.as_bytes())?;
+            input.commit(transaction)
+        });
         let end = running.wait().await;
-        let _ = writing.await.unwrap();
+        assert_eq!(end.is_ok(), writing.await.unwrap().is_ok());
         end
     };
     let rows: String = (0..100_000).map(|n| format!("{n}\n")).collect();
-    let good = format!("CREATE TABLE t (a int);\nCOPY t FROM stdin;\n{rows}\\.\n");
+    let good = format!("CREATE TABLE public.t (a int);\nCOPY public.t FROM stdin;\n{rows}\\.\n");
     let noisy = "SELECT repeat('x', 100) FROM generate_series(1, 20000);\n";
-    let error = run(format!("{good}{noisy}INSERT INTO t VALUES (1 / 0);\n"))
+    let error = run(format!("{good}{noisy}INSERT INTO public.t VALUES (1 / 0);\n"))
         .await
         .unwrap_err();
     assert_eq!(error.code(), Code::RestoreErr);

@@ -1,9 +1,10 @@
 //! What a restore asks of its target, and does to it by itself.
 
 use pgstow::error::Code;
-use pgstow::postgres::{Named, Scope, ScratchServer, ServerPrograms, Session, statements};
+use pgstow::postgres::{ConnectionInfo, Named, Omitted, Passfile, Powers, Session, statements};
 
 use crate::postgres_layer::place::{client, connect, database, role, settings, superuser};
+use crate::support::server::OwnServer;
 
 const CONTENT: &str = "CREATE SCHEMA app; CREATE TABLE app.\"Or;ders\" (id int GENERATED ALWAYS AS IDENTITY);
     CREATE TABLE empty (a int); CREATE TABLE full_one (a serial); INSERT INTO full_one DEFAULT VALUES;
@@ -134,33 +135,15 @@ async fn a_database_is_made_once_and_only_by_who_may() {
 }
 
 /// What pg_dumpall of a major writes, from a server of its own.
-async fn globals_of(server: &ScratchServer, major: u32) -> Vec<u8> {
+async fn globals_of(server: &ConnectionInfo, major: u32) -> Vec<u8> {
     let settings = settings(major);
-    let session = Session::connect(server.info(), &settings).await.unwrap();
+    let session = Session::connect(server, &settings).await.unwrap();
     let programs = pgstow::postgres::Programs::find(major, &settings).await.unwrap();
+    let passfile = Passfile::create(&settings.temp, session.info()).unwrap();
     let limit = std::time::Duration::from_secs(30);
-    pgstow::postgres::globals(&programs, session.info(), None, &settings, limit)
+    pgstow::postgres::globals(&programs, session.info(), passfile.as_ref(), &settings, limit)
         .await
         .unwrap()
-}
-
-async fn scratch(major: u32, temp: &std::path::Path) -> ScratchServer {
-    let settings = settings(major);
-    let programs = ServerPrograms::find(major, &settings).await.unwrap();
-    ScratchServer::start(&programs, temp, &settings).await.unwrap()
-}
-
-async fn socket_client(server: &ScratchServer) -> tokio_postgres::Client {
-    let info = server.info();
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host_path(info.host.as_deref().unwrap())
-        .port(info.port.unwrap())
-        .user("postgres")
-        .dbname("postgres");
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
 }
 
 #[tokio::test]
@@ -174,19 +157,21 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
     let disk = temp.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
     std::fs::set_permissions(&disk, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let source = scratch(15, temp.path()).await;
+    let mut source = OwnServer::start(15);
+    let from = ConnectionInfo::parse_url(&source.url()).unwrap();
     if rustix::process::geteuid().is_root() {
         std::process::Command::new("chown")
             .args(["postgres", disk.to_str().unwrap()])
             .status()
             .unwrap();
     }
-    let there = socket_client(&source).await;
+    let there = client(&from).await;
     for statement in [
         "CREATE ROLE \"it's; \"\"Ada\"\"\" LOGIN CONNECTION LIMIT 3",
         "CREATE ROLE team NOINHERIT; GRANT team TO \"it's; \"\"Ada\"\"\" WITH ADMIN OPTION",
         "ALTER ROLE team SET work_mem TO '8MB'; COMMENT ON ROLE team IS 'it''s; --'",
         "ALTER ROLE team IN DATABASE postgres SET statement_timeout TO '5s'",
+        "CREATE ROLE kept LOGIN; ALTER ROLE kept SET work_mem TO '1MB'",
     ] {
         there.batch_execute(statement).await.unwrap();
     }
@@ -198,24 +183,29 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
         .batch_execute("GRANT CREATE ON TABLESPACE fast TO team")
         .await
         .unwrap();
-    let mut sql = globals_of(&source, 15).await;
-    source.stop().await.unwrap();
+    let mut sql = globals_of(&from, 15).await;
+    source.stop();
     sql.extend_from_slice(
-        b"ALTER ROLE postgres WITH NOSUPERUSER NOLOGIN;\nALTER ROLE team IN DATABASE gone SET a.b TO 'x';\n",
+        b"ALTER ROLE postgres WITH NOSUPERUSER NOLOGIN;\nALTER ROLE team IN DATABASE gone SET work_mem TO '9MB';\n",
     );
     // As it comes from a database in another encoding.
     sql.extend_from_slice(b"SET client_encoding = 'LATIN1';\nCREATE ROLE \"caf\xe9\";\n");
 
-    let target = scratch(17, temp.path()).await;
-    let here = socket_client(&target).await;
-    here.batch_execute("CREATE ROLE team").await.unwrap();
-    let session = Session::connect(target.info(), &settings(17)).await.unwrap();
+    let mut target = OwnServer::start(17);
+    let to = ConnectionInfo::parse_url(&target.url()).unwrap();
+    let here = client(&to).await;
+    here.batch_execute("CREATE ROLE kept").await.unwrap();
+    let session = Session::connect(&to, &settings(17)).await.unwrap();
     let split = statements(&sql);
-    let applied = session.apply_globals(&split, Scope::WithoutTablespaces).await.unwrap();
-    assert_eq!(applied.existing, 2, "postgres and team: {applied:?}");
+    let plan = session.plan_globals(&split, Powers::Roles).await.unwrap();
+    let what = |omitted: &[Omitted]| omitted.iter().map(|one| one.what.clone()).collect::<Vec<_>>();
+    assert_eq!(what(&plan.kept), ["ALTER ROLE kept SET work_mem TO…"]);
+    assert!(plan.left_out.is_empty(), "{plan:?}");
+    let applied = session.apply_globals(&plan).await.unwrap();
+    assert_eq!(applied.existing, 2, "postgres and kept: {applied:?}");
     assert_eq!(applied.notes.len(), 1, "{applied:?}");
     assert!(
-        applied.notes[0].starts_with("ALTER ROLE team IN DATABASE gone SET a.b TO…: "),
+        applied.notes[0].starts_with("ALTER ROLE \"team\" IN DATABASE \"gone\" SET \"work_mem\" TO…: "),
         "{applied:?}"
     );
     let row = here
@@ -226,7 +216,8 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
                     (SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = 'team'),
                     (SELECT count(*) FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
                      WHERE r.rolname = 'team' AND m.admin_option),
-                    (SELECT count(*) FROM pg_db_role_setting), (SELECT count(*) FROM pg_roles WHERE rolname = 'café')",
+                    (SELECT count(*) FROM pg_db_role_setting), (SELECT count(*) FROM pg_roles WHERE rolname = 'café'),
+                    (SELECT rolcanlogin FROM pg_roles WHERE rolname = 'kept')",
             &[],
         )
         .await
@@ -240,14 +231,17 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
         (row.get::<_, i64>(5), row.get::<_, i64>(6), row.get::<_, i64>(7)),
         (1, 1, 1)
     );
-    // Once more, nothing is new; and where tablespaces are wanted, their statements are run.
-    let again = session.apply_globals(&split, Scope::Everything).await.unwrap();
-    assert!(again.existing >= 4, "{again:?}");
+    assert!(!row.get::<_, bool>(8), "what was there stays as it was");
+    // Once more, nothing is new.
+    let plan = session.plan_globals(&split, Powers::Roles).await.unwrap();
+    assert!(plan.left_out.is_empty(), "{plan:?}");
+    let again = session.apply_globals(&plan).await.unwrap();
+    assert!(again.existing >= 5 && again.done == 0, "{again:?}");
     let there: i64 = here
         .query_one("SELECT count(*) FROM pg_tablespace", &[])
         .await
         .unwrap()
         .get(0);
-    assert_eq!(there, 3);
-    target.stop().await.unwrap();
+    assert_eq!(there, 2);
+    target.stop();
 }

@@ -6,8 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pgstow::error::Code;
-use pgstow::postgres::{ScratchServer, ServerPrograms, Session};
+use pgstow::postgres::{Lacking, ScratchServer, ServerPrograms, Session};
 use pgstow::settings::Postgres;
+
+use secrecy::ExposeSecret;
 
 use crate::postgres_layer::place::{bin, settings};
 
@@ -29,7 +31,9 @@ fn temp() -> tempfile::TempDir {
 
 async fn start(major: u32, temp: &Path, settings: &Postgres) -> ScratchServer {
     let programs = ServerPrograms::find(major, settings).await.unwrap();
-    ScratchServer::start(&programs, temp, settings).await.unwrap()
+    ScratchServer::start(&programs, temp, settings, Lacking::Refused)
+        .await
+        .unwrap()
 }
 
 /// Processes at work in the folder, or that name it in their arguments, but for this one.
@@ -134,7 +138,8 @@ async fn client(server: &ScratchServer) -> tokio_postgres::Client {
     config
         .host_path(info.host.as_deref().unwrap())
         .port(info.port.unwrap())
-        .user("postgres")
+        .user(info.user.as_deref().unwrap())
+        .password(info.password.as_ref().unwrap().expose_secret())
         .dbname("postgres");
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -160,7 +165,7 @@ async fn dropped_while_it_starts_or_later_it_leaves_nothing() {
     let settings = settings(15);
     let programs = ServerPrograms::find(15, &settings).await.unwrap();
     for millis in [1, 50, 200, 500, 900, 1300, 1800] {
-        let starting = ScratchServer::start(&programs, temp.path(), &settings);
+        let starting = ScratchServer::start(&programs, temp.path(), &settings, Lacking::Refused);
         let mut processes = Vec::new();
         let seen = async {
             tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -222,7 +227,7 @@ async fn a_server_that_cannot_start_says_why_and_leaves_nothing() {
     let mut settings = settings(15);
     settings.bin = Some(vec![folder.clone()]);
     let programs = ServerPrograms::find(15, &settings).await.unwrap();
-    let error = ScratchServer::start(&programs, temp.path(), &settings)
+    let error = ScratchServer::start(&programs, temp.path(), &settings, Lacking::Refused)
         .await
         .unwrap_err();
     assert_eq!(error.code(), Code::RestoreErr);
@@ -235,7 +240,7 @@ async fn a_server_that_cannot_start_says_why_and_leaves_nothing() {
             version("postgres")
         ),
     );
-    let error = ScratchServer::start(&programs, temp.path(), &settings)
+    let error = ScratchServer::start(&programs, temp.path(), &settings, Lacking::Refused)
         .await
         .unwrap_err();
     assert!(error.message().contains("could not map memory"), "{error}");
@@ -244,7 +249,9 @@ async fn a_server_that_cannot_start_says_why_and_leaves_nothing() {
         let closed = temp.path().join("closed");
         std::fs::create_dir(&closed).unwrap();
         std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let error = ScratchServer::start(&programs, &closed, &settings).await.unwrap_err();
+        let error = ScratchServer::start(&programs, &closed, &settings, Lacking::Refused)
+            .await
+            .unwrap_err();
         assert!(error.message().contains("may not enter"), "{error}");
         assert!(left_in(&closed).is_empty());
     }

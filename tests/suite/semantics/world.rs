@@ -15,6 +15,7 @@ use pgstow::progress::{Observer, Silent};
 use pgstow::report::BackupReport;
 use pgstow::secrets::Credentials;
 use pgstow::settings::{Input, Settings, Source, Trigger};
+use pgstow::signature::Keyring;
 use pgstow::stop::Stop;
 use tempfile::TempDir;
 
@@ -147,10 +148,14 @@ impl World {
             });
         }
         let observer: Arc<dyn Observer> = Arc::new(Silent);
+        let keyring = Keyring::new(self.settings.signing.clone(), |_| panic!("no key here is in KMS"));
+        let signer = keyring.signer().await?;
         let job = Job {
             settings: &self.settings,
             credentials: &Credentials::Direct(info.clone()),
             stores: &stores,
+            signer,
+            trust: &keyring.trust().await?.and(signer),
             clock,
             host: &self.host,
             stop: &self.stop,

@@ -122,26 +122,55 @@ async fn nobody_else_may_read_a_backup() {
     }
 }
 
+/// A database's folder may be where another disk is mounted, and the store itself may be a link. No
+/// link beneath it is followed, whether it leads out, in circles, or nowhere.
 #[tokio::test]
-async fn a_database_may_lie_on_another_disk_but_no_link_leads_out_of_it() {
+async fn a_database_may_lie_on_another_disk_but_no_link_leads_out_of_the_store() {
     let place = folder().await;
     let around = tempfile::tempdir().unwrap();
-    let elsewhere = around.path().join("elsewhere");
+    let disk = SmallDisk::mount("size=4m");
+    let link = around.path().join("link");
     fs::create_dir(&place.root).unwrap();
-    fs::create_dir(&elsewhere).unwrap();
-    fs::write(around.path().join("foreign"), "x").unwrap();
-    std::os::unix::fs::symlink(&elsewhere, place.root.join("shop")).unwrap();
+    std::os::unix::fs::symlink(&place.root, &link).unwrap();
+    fs::create_dir(place.root.join("shop")).unwrap();
+    bind(disk.path(), &place.root.join("shop"));
     upload(&place.store, KEY, &pattern(10)).await.unwrap();
-    std::os::unix::fs::symlink("..", elsewhere.join("out")).unwrap();
-    std::os::unix::fs::symlink("../foreign", elsewhere.join("file")).unwrap();
-    std::os::unix::fs::symlink(&elsewhere, elsewhere.join("circle")).unwrap();
+    assert!(disk.path().join(KEY.strip_prefix("shop/").unwrap()).exists());
+
+    let shop = place.root.join("shop");
+    fs::write(around.path().join("foreign"), "x").unwrap();
+    std::os::unix::fs::symlink("..", shop.join("out")).unwrap();
+    std::os::unix::fs::symlink(around.path().join("foreign"), shop.join("file")).unwrap();
+    std::os::unix::fs::symlink(&shop, shop.join("circle")).unwrap();
     std::os::unix::fs::symlink("/nowhere", place.root.join("dead")).unwrap();
-    for prefix in ["", "shop/"] {
-        let listed = place.store.list(prefix).await.unwrap();
-        let keys: Vec<&str> = listed.iter().map(|entry| entry.key.as_str()).collect();
-        assert_eq!(keys, [KEY]);
+    std::os::unix::fs::symlink(around.path(), place.root.join("elsewhere")).unwrap();
+    for store in [&place.store, &Local::new(link)] {
+        let listed = store.list("shop/").await.unwrap();
+        let seen: Vec<(&str, u64)> = listed.iter().map(|entry| (entry.key.as_str(), entry.bytes)).collect();
+        assert_eq!(seen, [(KEY, 10), ("shop/circle", 0), ("shop/file", 0), ("shop/out", 0)]);
+        assert_eq!(store.folders("").await.unwrap(), ["shop"]);
+        assert_eq!(store.get("shop/file").await.unwrap_err().code(), Code::Integrity);
+        assert_eq!(store.list("elsewhere/").await.unwrap_err().code(), Code::Store);
+        assert_eq!(store.get("elsewhere/foreign").await.unwrap_err().code(), Code::Store);
+        let error = upload(store, "elsewhere/x", &pattern(10)).await.unwrap_err();
+        assert!(error.message().contains("symbolic link"), "{error}");
     }
-    assert_eq!(place.store.folders("").await.unwrap(), ["shop"]);
+    assert_eq!(fs::read_dir(around.path()).unwrap().count(), 2);
+    unbind(&shop);
+}
+
+fn bind(disk: &Path, folder: &Path) {
+    let bound = std::process::Command::new("mount")
+        .arg("--bind")
+        .arg(disk)
+        .arg(folder)
+        .status();
+    assert!(bound.unwrap().success());
+}
+
+fn unbind(folder: &Path) {
+    let unbound = std::process::Command::new("umount").arg("-l").arg(folder).status();
+    assert!(unbound.unwrap().success());
 }
 
 #[tokio::test]

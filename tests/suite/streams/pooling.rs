@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::support::database::{Database, try_psql};
-use crate::support::program::program;
+use crate::support::program::{pgstow, program, run};
 use crate::support::server::postgres_user;
 use crate::support::wreck::{Site, assert_good, fail, report};
 
@@ -105,4 +105,51 @@ fn session_mode_is_as_good_as_the_server_itself() {
     let report = report(site.backup(&pooler.url(&database)).args(["--jobs", "3"]));
     assert_good(&site.store(), report["id"].as_str().unwrap(), 17);
     assert_eq!(report["warnings"].as_array().map_or(0, Vec::len), 0, "{report}");
+}
+
+/// Each statement may come to a connection on which nothing of ours is set, and the owner's path is.
+#[test]
+fn nothing_that_a_path_could_lead_astray_is_asked_through_a_shared_session() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    database.sql(&format!(
+        "CREATE SCHEMA evil; CREATE SEQUENCE evil.calls;
+         CREATE FUNCTION evil.equal(text, text) RETURNS bool LANGUAGE plpgsql AS
+           $f$ BEGIN PERFORM pg_catalog.nextval('evil.calls'); RETURN $1 OPERATOR(pg_catalog.=) $2; END $f$;
+         CREATE FUNCTION evil.equal(name, name) RETURNS bool LANGUAGE plpgsql AS
+           $f$ BEGIN PERFORM pg_catalog.nextval('evil.calls'); RETURN $1 OPERATOR(pg_catalog.=) $2; END $f$;
+         CREATE OPERATOR evil.= (FUNCTION = evil.equal, LEFTARG = text, RIGHTARG = text);
+         CREATE OPERATOR evil.= (FUNCTION = evil.equal, LEFTARG = name, RIGHTARG = name);
+         CREATE TABLE t AS SELECT 1 AS a;
+         ALTER DATABASE {} SET search_path = evil, pg_catalog",
+        database.name
+    ));
+    let id = report(&mut site.backup(&database.url()))["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let pooler = Pooler::start(&database, "transaction");
+    let through = pooler.url(&database);
+    let before = database.sql("SELECT is_called FROM evil.calls");
+    for args in [
+        &["backup", "--database-url", &through][..],
+        &["doctor", "--database-url", &through],
+        &["restore", &id, "--target", &through, "--clean"],
+        &["restore", &id, "--target", &through, "--clean", "--dry-run"],
+    ] {
+        let mut command = pgstow();
+        command.args(args).arg("--store").arg(site.store());
+        command.env("TMPDIR", site.path().join("tmp")).current_dir(site.path());
+        let run = run(&mut command);
+        assert!(!run.status.success(), "{args:?}");
+        let told = format!("{}{}", run.text(), run.stderr);
+        assert!(
+            told.contains("transaction mode") && told.contains("session mode"),
+            "{args:?}: {told}"
+        );
+    }
+    assert_eq!(database.sql("SELECT is_called FROM evil.calls"), before);
+    assert_eq!(before.trim(), "f", "a backup over a line of its own has stepped on it");
+    // What others find in the pool is as it was.
+    let path = try_psql(17, &through, "SHOW search_path");
+    assert!(path.text().contains("evil"), "{}", path.text());
 }

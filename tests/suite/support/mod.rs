@@ -10,6 +10,7 @@ pub mod fault_proxy;
 pub mod function;
 pub mod http;
 pub mod impostor;
+pub mod kms;
 pub mod lock;
 pub mod locked_cloud;
 pub mod moto;

@@ -1,0 +1,259 @@
+//! The system calls that walls are made of. Each may be made between fork and exec: none allocates
+//! or takes a lock.
+
+use std::ffi::{c_int, c_long, c_ulong};
+use std::io::{Error, Result};
+use std::os::fd::RawFd;
+
+fn checked(result: c_long) -> Result<c_long> {
+    if result < 0 {
+        return Err(Error::last_os_error());
+    }
+    Ok(result)
+}
+
+#[allow(unsafe_code)]
+pub(super) fn prctl(option: c_int, value: c_ulong) -> Result<()> {
+    // SAFETY: the options that we use take numbers alone; those after the first must be zero.
+    checked(unsafe { libc::prctl(option, value, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) }.into()).map(|_| ())
+}
+
+#[allow(unsafe_code)]
+pub(super) fn unshare(flags: c_int) -> Result<()> {
+    // SAFETY: it takes a number, and changes nothing in memory.
+    checked(unsafe { libc::unshare(flags) }.into()).map(|_| ())
+}
+
+/// As this user and group alone, for good: without the groups that we have.
+#[allow(unsafe_code)]
+pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
+    // The system calls themselves: the C library's functions change every thread of the process,
+    // for which they wait.
+    // SAFETY: they take numbers, and no list where its length is zero.
+    unsafe {
+        checked(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()))?;
+        checked(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        checked(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// Writes the whole of a small text to a file of /proc, which takes it in one piece.
+#[allow(unsafe_code)]
+pub(super) fn write_to(path: &std::ffi::CStr, text: &[u8]) -> Result<()> {
+    // SAFETY: the path ends with a zero, and the buffer is as long as is said; both outlive the calls.
+    unsafe {
+        let file = checked(libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC).into())?;
+        let written = checked(libc::write(file as RawFd, text.as_ptr().cast(), text.len()) as c_long);
+        libc::close(file as RawFd);
+        written.map(|_| ())
+    }
+}
+
+/// The child gets 0.
+///
+/// Only a process with one thread may go on as it likes in the child; one with more has nothing but
+/// the calls of this module.
+#[allow(unsafe_code)]
+pub(super) fn fork() -> Result<libc::pid_t> {
+    // SAFETY: what the child may do is said above, and kept by those who call it.
+    let pid = unsafe { libc::fork() };
+    checked(pid.into()).map(|_| pid)
+}
+
+#[allow(unsafe_code)]
+pub(super) fn exit(code: c_int) -> ! {
+    // SAFETY: it ends the process, and runs nothing of ours.
+    unsafe { libc::_exit(code) }
+}
+
+#[allow(unsafe_code)]
+pub(super) fn kill(pid: libc::pid_t, signal: c_int) -> Result<()> {
+    // SAFETY: it takes numbers.
+    checked(unsafe { libc::kill(pid, signal) }.into()).map(|_| ())
+}
+
+/// As if nobody had ever asked to be told of it.
+#[allow(unsafe_code)]
+pub(super) fn forget_handler(signal: c_int) {
+    // SAFETY: no handler is set, so none of ours can run.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// A child that has ended, and how; `None`: those there are live on. An error: there are none.
+#[allow(unsafe_code)]
+pub(super) fn reap(pid: libc::pid_t, wait: bool) -> Result<Option<(libc::pid_t, c_int)>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the status outlives the call.
+        let found = unsafe { libc::waitpid(pid, &raw mut status, if wait { 0 } else { libc::WNOHANG }) };
+        match checked(found.into()) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some((found, status))),
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn set_of(signals: &[c_int]) -> libc::sigset_t {
+    // SAFETY: an all-zero set is a set, and is emptied as the standard wants it.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        set
+    }
+}
+
+/// Holds these signals back until they are asked for; all others come as before.
+#[allow(unsafe_code)]
+pub(super) fn hold_back(signals: &[c_int]) -> Result<()> {
+    let set = set_of(signals);
+    // SAFETY: the set outlives the call, and nothing is written.
+    checked(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }.into()).map(|_| ())
+}
+
+/// The next of the signals that are held back, if one comes in time.
+#[allow(unsafe_code)]
+pub(super) fn next_signal(signals: &[c_int], limit: std::time::Duration) -> Option<c_int> {
+    let set = set_of(signals);
+    let limit = libc::timespec {
+        tv_sec: limit.as_secs().try_into().unwrap_or(1),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    // SAFETY: set and limit outlive the call, and nothing is written.
+    let signal = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const limit) };
+    (signal > 0).then_some(signal)
+}
+
+/// Every descriptor from this one on is closed at an exec, or at once.
+#[allow(unsafe_code)]
+pub(super) fn close_from(first: u32, at_exec: bool) -> Result<()> {
+    let flags = if at_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: it takes numbers. Whoever uses a descriptor afterwards gets an error.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(|_| ())
+}
+
+#[allow(unsafe_code)]
+pub(super) fn close(descriptor: RawFd) {
+    // SAFETY: as above.
+    unsafe { libc::close(descriptor) };
+}
+
+#[allow(unsafe_code)]
+pub(super) fn no_core() -> Result<()> {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the limit outlives the call.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) }.into()).map(|_| ())
+}
+
+#[allow(unsafe_code)]
+pub(super) fn set_filter(filter: &[libc::sock_filter]) -> Result<()> {
+    let program = libc::sock_fprog {
+        len: filter
+            .len()
+            .try_into()
+            .map_err(|_| Error::other("the filter is too long"))?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // By its older name: some systems that filter calls themselves know only that one.
+    // SAFETY: the kernel copies the program, which outlives the call, and does not change it.
+    let set = unsafe {
+        let mode: c_ulong = libc::SECCOMP_MODE_FILTER.into();
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            mode,
+            &raw const program,
+            0 as c_ulong,
+            0 as c_ulong,
+        )
+    };
+    checked(set.into()).map(|_| ())
+}
+
+/// What the kernel's Landlock can: the number of its interface, or that there is none.
+#[allow(unsafe_code)]
+pub(super) fn landlock_version() -> Option<u32> {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag it takes no attributes.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            VERSION,
+        )
+    };
+    u32::try_from(version).ok().filter(|version| *version > 0)
+}
+
+/// Bytes of `struct landlock_ruleset_attr`.
+#[repr(C)]
+pub(super) struct Handled {
+    pub files: u64,
+    pub network: u64,
+    pub scopes: u64,
+}
+
+#[repr(C, packed)]
+struct Beneath {
+    allowed: u64,
+    parent: RawFd,
+}
+
+#[allow(unsafe_code)]
+pub(super) fn landlock_ruleset(handled: &Handled, bytes: usize) -> Result<RawFd> {
+    // SAFETY: the kernel reads so many bytes of it at most, and it is at least as long.
+    let made = unsafe {
+        let bytes = bytes.min(size_of::<Handled>());
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::from_ref(handled),
+            bytes,
+            0_u32,
+        )
+    };
+    checked(made).map(|descriptor| descriptor as RawFd)
+}
+
+#[allow(unsafe_code)]
+pub(super) fn landlock_allow(ruleset: RawFd, parent: RawFd, allowed: u64) -> Result<()> {
+    const PATH_BENEATH: u32 = 1;
+    let rule = Beneath { allowed, parent };
+    // SAFETY: the rule is what the kernel expects of this kind, and outlives the call.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset,
+            PATH_BENEATH,
+            &raw const rule,
+            0_u32,
+        )
+    })
+    .map(|_| ())
+}
+
+#[allow(unsafe_code)]
+pub(super) fn landlock_enforce(ruleset: RawFd) -> Result<()> {
+    // SAFETY: it takes numbers.
+    checked(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0_u32) }).map(|_| ())
+}
+
+/// Replaces this process. Returns only if that failed.
+#[allow(unsafe_code)]
+pub(super) fn execute(program: &super::Program) -> Error {
+    let (path, arguments, environment) = program.addresses();
+    // SAFETY: the path ends with a zero, both lists with a null, and each of their members with a
+    // zero; all live as long as the program does.
+    unsafe {
+        libc::execve(path, arguments, environment);
+    }
+    Error::last_os_error()
+}

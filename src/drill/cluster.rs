@@ -1,0 +1,214 @@
+//! The throwaway server's roles and databases, and the two ways into them: as a role that is no superuser,
+//! for all that evaluates what the backup holds; and as the superuser, for what only that one can make.
+
+use secrecy::SecretString;
+
+use super::{Job, LeftOut};
+use crate::archive::Item;
+use crate::catalog::Located;
+use crate::error::{Error, Result};
+use crate::manifest::{Manifest, role};
+use crate::postgres::quoting::identifier;
+use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, ScratchServer, Session};
+use crate::private_folder::PrivateFolder;
+use crate::restore::{self, Plan};
+
+/// The first major with a role that may read everything.
+const READS_ALL: u32 = 14;
+
+/// A user and a database to come in by.
+pub(super) struct Way<'a> {
+    pub info: ConnectionInfo,
+    pub passfile: &'a Passfile,
+}
+
+pub(super) struct Cluster<'a> {
+    job: &'a Job<'a>,
+    server: &'a ScratchServer,
+    session: Session,
+    loader: ConnectionInfo,
+    loaders_passfile: Passfile,
+    passfile: Passfile,
+    _folders: [PrivateFolder; 2],
+    /// Superusers in the source.
+    lowered: Vec<String>,
+    pub not_proved: Vec<LeftOut>,
+}
+
+/// The database that is filled.
+pub(super) struct Ground {
+    /// The superuser's, open since nothing was in it.
+    pub session: Session,
+    name: String,
+    pub not_proved: Vec<LeftOut>,
+}
+
+impl<'a> Cluster<'a> {
+    /// Makes the roles that the backup speaks of, without a superuser among them, and one that may do what
+    /// each of them may.
+    pub async fn prepare(
+        job: &'a Job<'a>,
+        server: &'a ScratchServer,
+        located: &Located,
+        plan: &Plan,
+    ) -> Result<Cluster<'a>> {
+        let settings = &job.settings.postgres;
+        let session = Session::connect_to_our_own(server.info(), settings).await?;
+        let not_proved = roles(&session, located).await?;
+        let there = session.survey_target().await?.roles;
+        for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
+            session.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
+        }
+        let lowered = session.lower_roles().await?;
+        let (name, password) = server.stranger()?;
+        session.make_loader(&name, &password).await?;
+        let loader = with_user(server.info(), name, password);
+        let (folder, loaders_passfile) = passfile(job, &loader)?;
+        let (another, passfile) = passfile(job, server.info())?;
+        Ok(Cluster {
+            _folders: [folder, another],
+            loaders_passfile,
+            passfile,
+            job,
+            server,
+            session,
+            loader,
+            lowered,
+            not_proved,
+        })
+    }
+
+    pub fn superusers_name(&self) -> &str {
+        self.server.info().user.as_deref().unwrap_or_default()
+    }
+
+    pub fn keeps_files(&self) -> bool {
+        self.job.settings.drill_unconfined || self.server.keeps_files()
+    }
+
+    /// The database as the backup says that it was made.
+    pub async fn ground(&self, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        let mut not_proved = Vec::new();
+        let name = match manifest.database.as_str() {
+            "postgres" | "template0" | "template1" => "drilled",
+            name => name,
+        };
+        let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
+        if let Err(error) = self.session.execute(&creation).await {
+            not_proved.push(LeftOut {
+                what: "the database's locale".into(),
+                why: error.message(),
+            });
+            let plain = format!(
+                "CREATE DATABASE {} WITH TEMPLATE = template0 ENCODING = {} LOCALE = 'C'",
+                identifier(name),
+                identifier(&manifest.server.encoding)
+            );
+            self.session.execute(&plain).await?;
+        }
+        let session =
+            Session::connect_to_our_own(&within(self.server.info(), name), &self.job.settings.postgres).await?;
+        Ok(Ground {
+            session,
+            name: name.to_owned(),
+            not_proved,
+        })
+    }
+
+    /// A new one in its place.
+    pub async fn ground_again(&self, old: Ground, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        old.session.close().await;
+        self.session.drop_database(&old.name).await?;
+        self.ground(items, manifest).await
+    }
+
+    pub fn loader(&self, ground: &Ground) -> Way<'_> {
+        Way {
+            info: within(&self.loader, &ground.name),
+            passfile: &self.loaders_passfile,
+        }
+    }
+
+    pub fn superuser(&self, ground: &Ground) -> Way<'_> {
+        Way {
+            info: within(self.server.info(), &ground.name),
+            passfile: &self.passfile,
+        }
+    }
+
+    /// By whom it is dumped again: some things pg_dump sees as a superuser alone. It looks, and evaluates
+    /// nothing; and nothing of the backup's runs any more.
+    pub fn reader(&self, ground: &Ground, items: &[Item]) -> Way<'_> {
+        let hidden = |item: &Item| matches!(item.entry.desc.as_str(), "SUBSCRIPTION" | "USER MAPPING");
+        // Before, nobody else could read all.
+        let old = self.session.server().major < READS_ALL;
+        if old || items.iter().any(hidden) {
+            self.superuser(ground)
+        } else {
+            self.loader(ground)
+        }
+    }
+
+    /// Nothing of the backup's runs any more, and its superusers are that again: some things nobody else
+    /// may own.
+    pub async fn raise(&self, ground: &Ground) -> Result<()> {
+        ground.session.end_others().await?;
+        ground.session.set_superusers(&self.lowered, true).await
+    }
+
+    pub async fn lower(&self, ground: &Ground) -> Result<()> {
+        ground.session.set_superusers(&self.lowered, false).await
+    }
+
+    pub async fn open_schemas(&self, ground: &Ground) -> Result<SchemaGrants> {
+        ground.session.open_schemas().await
+    }
+
+    /// A script makes its schemas itself.
+    pub async fn open_for_script(&self, ground: &Ground) -> Result<()> {
+        let loader = self.loader.user.as_deref().unwrap_or_default();
+        ground.session.open_database(&ground.name, loader).await
+    }
+}
+
+/// In a folder that is gone however we end.
+fn passfile(job: &Job<'_>, info: &ConnectionInfo) -> Result<(PrivateFolder, Passfile)> {
+    let folder = PrivateFolder::watched(&job.settings.postgres.temp)?;
+    match Passfile::within(&folder, info)? {
+        Some(passfile) => Ok((folder, passfile)),
+        None => Err(Error::internal("a role of the throwaway server has no password")),
+    }
+}
+
+/// The roles of `globals.sql`, and what could not be made of it.
+async fn roles(session: &Session, located: &Located) -> Result<Vec<LeftOut>> {
+    let left_out = |why: String| LeftOut {
+        what: "roles".into(),
+        why,
+    };
+    let manifest = &located.manifest;
+    if let Some(why) = manifest.missing.get(role::GLOBALS) {
+        return Ok(vec![left_out(format!("the backup holds none: {why}"))]);
+    }
+    let sql = restore::globals::read(&*located.store, manifest).await?;
+    let plan = restore::globals::plan(session, &sql, Powers::Throwaway).await?;
+    let refused = plan.left_out.iter().map(|one| format!("{}: {}", one.what, one.why));
+    let refused: Vec<_> = refused.collect();
+    let notes = session.apply_globals(&plan).await?.notes;
+    Ok(refused.into_iter().chain(notes).map(left_out).collect())
+}
+
+fn with_user(info: &ConnectionInfo, name: String, password: SecretString) -> ConnectionInfo {
+    ConnectionInfo {
+        user: Some(name),
+        password: Some(password),
+        ..info.clone()
+    }
+}
+
+fn within(info: &ConnectionInfo, database: &str) -> ConnectionInfo {
+    ConnectionInfo {
+        dbname: Some(database.to_owned()),
+        ..info.clone()
+    }
+}

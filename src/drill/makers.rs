@@ -1,0 +1,638 @@
+//! Who makes an entry of the archive in the throwaway server. Everything that can call a function of the
+//! backup's (a check, an index, a view, a row) is made by a role that is no superuser. The superuser makes what
+//! only it can, where making that calls none. What needs it and would call one is not made at all.
+
+use std::collections::{HashMap, HashSet};
+
+use super::outline::{Token, name, tokens};
+use crate::archive::Item;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Maker {
+    Loader,
+    Superuser,
+    /// With the reason.
+    None(&'static str),
+}
+
+/// What the throwaway server says of itself, and what is known of the walls around it.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Languages that everybody may write functions in.
+    pub languages: HashSet<String>,
+    /// Languages whose own code alone runs when a function is made in them.
+    pub inert_languages: HashSet<String>,
+    /// Settings that only a superuser may set.
+    pub guarded_settings: HashSet<String>,
+    /// Whether the walls hold against code that is the machine's own.
+    pub keeps_files: bool,
+}
+
+/// Kinds that are a superuser's, or need to own what is the system's. To make one evaluates nothing, whoever
+/// has changed the things that it speaks of meanwhile.
+const KINDS: [&str; 16] = [
+    "ACCESS METHOD",
+    "ACL",
+    "ACL LANGUAGE",
+    "CAST",
+    "DEFAULT ACL",
+    "EVENT TRIGGER",
+    "EXTENSION",
+    "OPERATOR CLASS",
+    "OPERATOR FAMILY",
+    "PROCEDURAL LANGUAGE",
+    "PUBLICATION",
+    "PUBLICATION TABLES IN SCHEMA",
+    "SCHEMA",
+    "SHELL TYPE",
+    "SUBSCRIPTION",
+    "TRANSFORM",
+];
+
+/// Where the name has two words, both of PostgreSQL's.
+const TEXT_SEARCH: [&str; 2] = ["TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE"];
+
+const EXPRESSION: &str =
+    "only a superuser can make it, and to make it evaluates what others wrote, which a drill does as none";
+const NATIVE: &str = "it is code of the machine's own, and nothing here would keep that from this machine's files \
+                      (Landlock, or a user of its own)";
+const FOREIGN: &str = "only a superuser can make it, and it says more than that kind of thing does";
+
+/// As pg_dump writes it into every archive.
+const SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false);";
+
+pub(super) struct Makers(HashMap<i64, Maker>);
+
+impl Makers {
+    pub fn of(items: &[Item], known: &Known) -> Makers {
+        let archive = Archive::of(items, known);
+        let mut makers: HashMap<i64, Maker> = HashMap::new();
+        for item in items {
+            makers.insert(item.entry.dump_id, archive.maker(item));
+        }
+        // A comment is made by who made what it is about, as it must own that.
+        for item in items.iter().filter(|item| item.entry.desc == "COMMENT") {
+            let about = item.details.dependencies.iter().filter_map(|id| makers.get(id));
+            let superuser = about.into_iter().any(|maker| *maker == Maker::Superuser);
+            if superuser {
+                makers.insert(item.entry.dump_id, archive.formal(item, Maker::Superuser));
+            }
+        }
+        Makers(makers)
+    }
+
+    /// Those that nobody makes, and why.
+    pub fn unmade(&self, ids: &[i64]) -> Vec<(i64, &'static str)> {
+        let unmade = ids.iter().filter_map(|id| match self.0.get(id) {
+            Some(Maker::None(why)) => Some((*id, *why)),
+            _ => None,
+        });
+        unmade.collect()
+    }
+
+    /// Neighbours of one maker together, in the order that they have.
+    pub fn runs(&self, ids: &[i64]) -> Vec<(Maker, Vec<i64>)> {
+        let mut runs: Vec<(Maker, Vec<i64>)> = Vec::new();
+        for id in ids {
+            let maker = self.0.get(id).copied().unwrap_or(Maker::Loader);
+            match runs.last_mut() {
+                Some((last, run)) if *last == maker => run.push(*id),
+                _ => runs.push((maker, vec![*id])),
+            }
+        }
+        runs
+    }
+}
+
+/// Whether it must be there before everything else: schemas, and what is in none of the backup's hands.
+pub(super) fn is_ground(item: &Item) -> bool {
+    matches!(item.entry.desc.as_str(), "SCHEMA" | "EXTENSION")
+}
+
+/// What one entry cannot say of itself.
+struct Archive<'a> {
+    /// What pg_restore says first in every session comes from the archive as well.
+    sets_nothing_odd: bool,
+    /// Whether a backslash keeps a quote from ending a text.
+    escapes: bool,
+    known: &'a Known,
+    /// Types that begin as a mere name, by schema and name.
+    shells: HashSet<(Option<&'a str>, &'a str)>,
+    /// The foreign data wrapper's name, by the server's.
+    servers: HashMap<&'a str, String>,
+    /// Wrappers that are not an extension's: whether one is checked by a function of the backup's.
+    wrappers: HashMap<&'a str, bool>,
+}
+
+impl<'a> Archive<'a> {
+    fn of(items: &'a [Item], known: &'a Known) -> Archive<'a> {
+        let kind = |kind: &'static str| items.iter().filter(move |item| item.entry.desc == kind);
+        let functions: HashSet<i64> = kind("FUNCTION").map(|item| item.entry.dump_id).collect();
+        let checked = |item: &Item| {
+            let depends = item.details.dependencies.iter().any(|id| functions.contains(id));
+            depends && has(&tokens(&item.details.definition), &["VALIDATOR"])
+        };
+        let path = |item: &Item| item.details.definition.trim() == SEARCH_PATH;
+        Archive {
+            sets_nothing_odd: kind("SEARCHPATH").all(path),
+            escapes: kind("STDSTRINGS").any(|item| !item.details.definition.contains("'on'")),
+            known,
+            shells: kind("SHELL TYPE").map(full_name).collect(),
+            servers: kind("SERVER")
+                .filter_map(|item| {
+                    let wrapper = after(&tokens(&item.details.definition), "WRAPPER")?;
+                    Some((item.entry.tag.as_str(), wrapper))
+                })
+                .collect(),
+            wrappers: kind("FOREIGN DATA WRAPPER")
+                .map(|item| (item.entry.tag.as_str(), checked(item)))
+                .collect(),
+        }
+    }
+
+    fn maker(&self, item: &Item) -> Maker {
+        let desc = item.entry.desc.as_str();
+        let definition = item.details.definition.as_str();
+        let maker = match desc {
+            "FUNCTION" | "PROCEDURE" => function(definition, self.known),
+            // What it says of single tables are entries of their own.
+            "PUBLICATION" | "PUBLICATION TABLES IN SCHEMA" if has(&tokens(definition), &["WHERE"]) => Maker::Loader,
+            "AGGREGATE" => aggregate(definition),
+            "OPERATOR" if estimates_itself(definition) => Maker::Superuser,
+            // A range with functions of its own begins as a shell too, and only its owner completes that.
+            "TYPE" if self.shells.contains(&full_name(item)) || base_type(definition) => Maker::Superuser,
+            "FOREIGN DATA WRAPPER" if self.is_checked(&item.entry.tag) => Maker::None(EXPRESSION),
+            "FOREIGN DATA WRAPPER" => Maker::Superuser,
+            // Their options are checked by the wrapper's function.
+            "SERVER" => self.of_wrapper(after(&tokens(definition), "WRAPPER")),
+            "USER MAPPING" => {
+                let server = after(&tokens(definition), "SERVER");
+                self.of_wrapper(server.and_then(|server| self.servers.get(server.as_str()).cloned()))
+            }
+            "FOREIGN TABLE" => self.foreign_table(definition),
+            _ if KINDS.contains(&desc) || TEXT_SEARCH.contains(&desc) => Maker::Superuser,
+            _ => Maker::Loader,
+        };
+        self.formal(item, maker)
+    }
+
+    /// A superuser says nothing but what pg_dump says of such a thing: a definition is a text that somebody wrote
+    /// into the store.
+    fn formal(&self, item: &Item, maker: Maker) -> Maker {
+        let usual = || {
+            let unclear = self.escapes && item.details.definition.contains("\\'");
+            self.sets_nothing_odd && !unclear && is_usual(item)
+        };
+        match maker {
+            Maker::Superuser if !usual() => Maker::None(FOREIGN),
+            _ => maker,
+        }
+    }
+
+    fn is_checked(&self, wrapper: &str) -> bool {
+        self.wrappers.get(wrapper).copied().unwrap_or(false)
+    }
+
+    fn of_wrapper(&self, wrapper: Option<String>) -> Maker {
+        match wrapper {
+            Some(wrapper) if !self.is_checked(&wrapper) => Maker::Superuser,
+            _ => Maker::Loader,
+        }
+    }
+
+    /// Its defaults and generated columns are computed as it is made. Only file_fdw's options are more than
+    /// the loader may say; it has no rows here.
+    fn foreign_table(&self, definition: &str) -> Maker {
+        const EVALUATED: [&str; 5] = ["DEFAULT", "CHECK", "GENERATED", "INHERITS", "PARTITION"];
+        let tokens = tokens(definition);
+        let wrapper = after(&tokens, "SERVER").and_then(|server| self.servers.get(server.as_str()));
+        let names_a_file =
+            wrapper.is_some_and(|wrapper| wrapper == "file_fdw" && !self.wrappers.contains_key("file_fdw"));
+        if !names_a_file {
+            Maker::Loader
+        } else if has(&tokens, &EVALUATED) {
+            Maker::None(EXPRESSION)
+        } else {
+            Maker::Superuser
+        }
+    }
+}
+
+/// Whether one of these keywords is among them, however it is written.
+fn has(tokens: &[Token<'_>], keywords: &[&str]) -> bool {
+    let mut keywords = keywords.iter();
+    keywords.any(|keyword| tokens.iter().any(|(_, token)| token.eq_ignore_ascii_case(keyword)))
+}
+
+fn full_name(item: &Item) -> (Option<&str>, &str) {
+    (item.entry.namespace.as_deref(), &item.entry.tag)
+}
+
+/// What stands first in every statement of a kind's, besides what changes an owner or the like of the same.
+fn beginnings(desc: &str) -> Vec<String> {
+    match desc {
+        // Who gave a right may not be the owner.
+        "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => [
+            "GRANT",
+            "REVOKE",
+            "ALTER DEFAULT PRIVILEGES",
+            "SET SESSION AUTHORIZATION",
+            "RESET SESSION AUTHORIZATION",
+        ]
+        .map(str::to_owned)
+        .into(),
+        "COMMENT" => vec!["COMMENT ON".into()],
+        "PUBLICATION TABLES IN SCHEMA" => vec!["ALTER PUBLICATION".into()],
+        "SHELL TYPE" => vec!["CREATE TYPE".into()],
+        "PROCEDURAL LANGUAGE" => [
+            "CREATE",
+            "CREATE TRUSTED",
+            "CREATE OR REPLACE",
+            "CREATE OR REPLACE TRUSTED",
+        ]
+        .into_iter()
+        .flat_map(|create| [format!("{create} PROCEDURAL LANGUAGE"), format!("{create} LANGUAGE")])
+        .chain(["ALTER LANGUAGE".into(), "ALTER PROCEDURAL LANGUAGE".into()])
+        .collect(),
+        _ => vec![format!("CREATE {desc}"), format!("ALTER {desc}")],
+    }
+}
+
+/// Whether it reads as pg_dump writes that kind of thing. pg_restore takes from the statement that would remove a
+/// thing whom it gives to another owner.
+fn is_usual(item: &Item) -> bool {
+    let (definition, removal) = (&item.details.definition, &item.details.drop_statement);
+    let (tokens, removing) = (tokens(definition), tokens(removal));
+    let begins = |statement: &[Token<'_>], beginning: &str| {
+        let mut words = statement.iter().map(|(_, token)| *token);
+        beginning.split(' ').all(|word| words.next() == Some(word))
+    };
+    let beginnings = beginnings(&item.entry.desc);
+    let mut made = statements(&tokens);
+    let removed: Vec<_> = statements(&removing).collect();
+    // Comments of the other kind are not read as we read them.
+    !definition.contains("/*")
+        && !removal.contains("/*")
+        && made.all(|statement| beginnings.iter().any(|beginning| begins(statement, beginning)))
+        && removed.len() <= 1
+        && removed.iter().all(|one| begins(one, "DROP") || begins(one, "ALTER"))
+}
+
+fn statements<'a, 'b>(tokens: &'b [Token<'a>]) -> impl Iterator<Item = &'b [Token<'a>]> {
+    tokens.split(|token| *token == (0, ";")).filter(|one| !one.is_empty())
+}
+
+/// In an untrusted language, or with a property that the planner or the session must be able to trust.
+fn function(definition: &str, known: &Known) -> Maker {
+    let tokens = tokens(definition);
+    let at = tokens.iter().position(|token| *token == (0, "LANGUAGE"));
+    let (arguments, rest) = tokens.split_at(at.unwrap_or(tokens.len()));
+    let outside = rest.iter().filter(|(depth, _)| *depth == 0).map(|(_, word)| *word);
+    let header: Vec<&str> = outside
+        .clone()
+        .take_while(|word| !matches!(*word, "AS" | "BEGIN" | "RETURN"))
+        .collect();
+    let language = header.get(1).map(|language| name(language)).unwrap_or_default();
+    let trusted = known.languages.contains(&language);
+    let setting = |pair: &[&str]| pair[0] == "SET" && known.guarded_settings.contains(&name(pair[1]));
+    let powerful = header.iter().any(|word| matches!(*word, "LEAKPROOF" | "SUPPORT")) || header.windows(2).any(setting);
+    if trusted && !powerful {
+        return Maker::Loader;
+    }
+    if !trusted && !known.keeps_files {
+        return Maker::None(NATIVE);
+    }
+    // The body is a text, which nobody reads before it is called.
+    let has_text = outside.clone().nth(header.len()) == Some("AS");
+    if has_text && known.inert_languages.contains(&language) && !computes(arguments) {
+        Maker::Superuser
+    } else {
+        Maker::None(EXPRESSION)
+    }
+}
+
+/// Whether the defaults of arguments have more in them than PostgreSQL's own words, signs and numbers.
+fn computes(arguments: &[Token<'_>]) -> bool {
+    let mut inside = arguments.iter().filter(|(depth, _)| *depth > 0);
+    inside
+        .clone()
+        .any(|(_, token)| *token == "=" || token.eq_ignore_ascii_case("DEFAULT"))
+        && inside.any(|(depth, token)| *depth > 1 || *token == "." || token.starts_with('"'))
+}
+
+/// Its state is one of the server's own structures. What it begins with is read as its type is read.
+fn aggregate(definition: &str) -> Maker {
+    let tokens = tokens(definition);
+    let value = |labels: [&str; 2]| {
+        let at = tokens.windows(2).position(|pair| {
+            let label = name(pair[0].1).to_lowercase();
+            pair[1].1 == "=" && labels.contains(&label.as_str())
+        });
+        at.map(|at| {
+            tokens[at + 2..]
+                .split(|(_, token)| *token == ",")
+                .next()
+                .unwrap_or_default()
+        })
+    };
+    let states = [value(["stype", "stype1"]), value(["mstype", "mstype"])];
+    if !states.iter().flatten().any(|state| has(state, &["internal"])) {
+        return Maker::Loader;
+    }
+    let begins = [value(["initcond", "initcond1"]), value(["minitcond", "minitcond"])];
+    let foreign = |state: &[Token<'_>]| state.iter().any(|(_, token)| *token == "." || token.starts_with('"'));
+    let computed = states
+        .iter()
+        .zip(begins)
+        .any(|(state, begin)| begin.is_some() && state.is_none_or(foreign));
+    if computed {
+        Maker::None(EXPRESSION)
+    } else {
+        Maker::Superuser
+    }
+}
+
+/// With an estimator that is not PostgreSQL's own, which newer minor releases let a superuser name alone.
+fn estimates_itself(definition: &str) -> bool {
+    let tokens = tokens(definition);
+    ["RESTRICT", "JOIN"].iter().any(|word| {
+        let at = tokens.iter().position(|(_, token)| token == word);
+        at.is_some_and(|at| {
+            let value = tokens[at + 1..].iter().take_while(|(_, token)| *token != ",");
+            value.into_iter().any(|(_, token)| *token == ".")
+        })
+    })
+}
+
+/// The name after this word, and after a sign of equality.
+fn after(tokens: &[Token<'_>], word: &str) -> Option<String> {
+    let at = tokens.iter().position(|(_, token)| *token == word)?;
+    let mut rest = tokens[at + 1..].iter().map(|(_, token)| *token);
+    rest.find(|token| *token != "=").map(name)
+}
+
+/// Its values are read by functions in C, or it is a mere name for ever. (Ranges, enums and rows have `AS`
+/// after their name.)
+fn base_type(definition: &str) -> bool {
+    let tokens = tokens(definition);
+    let has = |token| tokens.contains(&token);
+    !has((0, "AS")) && (has((1, "INTERNALLENGTH")) || !has((1, "(")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Known {
+        Known {
+            languages: ["sql", "plpgsql"].map(str::to_owned).into(),
+            inert_languages: ["c", "internal", "sql", "plpgsql"].map(str::to_owned).into(),
+            keeps_files: true,
+            guarded_settings: ["session_replication_role".to_owned()].into(),
+        }
+    }
+
+    fn item(id: i64, desc: &str, tag: &str, definition: &str, dependencies: &[i64]) -> Item {
+        Item {
+            entry: crate::archive::Entry {
+                dump_id: id,
+                desc: desc.into(),
+                tag: tag.into(),
+                namespace: None,
+                ..Default::default()
+            },
+            section: crate::archive::Section::PreData,
+            details: crate::archive::Details {
+                definition: definition.into(),
+                dependencies: dependencies.into(),
+                ..Default::default()
+            },
+        }
+    }
+
+    fn made_by(items: &[Item], id: i64) -> Maker {
+        Makers::of(items, &known()).0[&id]
+    }
+
+    #[test]
+    fn functions_that_need_a_superuser_are_told_by_their_head_alone() {
+        let maker = |definition: &str| function(definition, &known());
+        for needs in [
+            "CREATE FUNCTION s.f(a integer) RETURNS integer\n    LANGUAGE c\n    AS '$libdir/x', 'f';",
+            "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql LEAKPROOF\n    AS $$ SELECT 1 $$;",
+            "CREATE PROCEDURE s.f()\n    LANGUAGE plpgsql\n    SET session_replication_role TO 'replica'\n    AS $$ $$;",
+            "CREATE FUNCTION s.f(a integer DEFAULT 1, b text DEFAULT 'x'::text) RETURNS s.t\n    LANGUAGE c\n    AS 'x';",
+        ] {
+            assert_eq!(maker(needs), Maker::Superuser, "{needs}");
+        }
+        for needs_none in [
+            "CREATE FUNCTION s.f(a text DEFAULT 'LANGUAGE c LEAKPROOF'::text) RETURNS language\n    LANGUAGE plpgsql\n    \
+             SET search_path TO 'SUPPORT'\n    AS $_$ LANGUAGE c LEAKPROOF SET session_replication_role $_$;",
+            "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql\n    BEGIN ATOMIC\n SELECT 1 AS \"LEAKPROOF\";\nEND;",
+        ] {
+            assert_eq!(maker(needs_none), Maker::Loader, "{needs_none}");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_superuser_and_would_be_computed_is_not_made() {
+        for computed in [
+            "CREATE FUNCTION s.f(a s.d[] DEFAULT '{1}'::s.d[]) RETURNS int\n    LANGUAGE sql LEAKPROOF\n    AS $$ SELECT 1 $$;",
+            "CREATE FUNCTION s.f(a integer DEFAULT s.g()) RETURNS int\n    LANGUAGE c\n    AS 'x', 'f';",
+            "CREATE FUNCTION s.f(a \"d\"[] = '{1}') RETURNS int\n    LANGUAGE c\n    AS 'x', 'f';",
+            "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql LEAKPROOF\n    RETURN ('{1}'::s.d[])[1];",
+            "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql SUPPORT s.help\n    BEGIN ATOMIC SELECT 1; END;",
+            // A language that is not known, and one whose name cannot be read here.
+            "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE \"Odd\"\n    AS '';",
+        ] {
+            assert_eq!(function(computed, &known()), Maker::None(EXPRESSION), "{computed}");
+        }
+        assert_eq!(
+            aggregate("CREATE AGGREGATE s.a(integer) (SFUNC = s.f, STYPE = s.d, INITCOND = '1', MSTYPE = internal);"),
+            Maker::None(EXPRESSION)
+        );
+        let items = [
+            item(
+                1,
+                "FUNCTION",
+                "v(text[], oid)",
+                "CREATE FUNCTION s.v() RETURNS void LANGUAGE sql AS '';",
+                &[],
+            ),
+            item(
+                2,
+                "FOREIGN DATA WRAPPER",
+                "w",
+                "CREATE FOREIGN DATA WRAPPER w VALIDATOR s.v;",
+                &[1],
+            ),
+            item(
+                3,
+                "SERVER",
+                "x",
+                "CREATE SERVER x FOREIGN DATA WRAPPER w OPTIONS (a 'b');",
+                &[2],
+            ),
+            item(
+                4,
+                "USER MAPPING",
+                "",
+                "CREATE USER MAPPING FOR PUBLIC SERVER x OPTIONS (a 'b');",
+                &[3],
+            ),
+        ];
+        assert_eq!(made_by(&items, 2), Maker::None(EXPRESSION));
+        assert_eq!((made_by(&items, 3), made_by(&items, 4)), (Maker::Loader, Maker::Loader));
+        let items = [
+            item(
+                1,
+                "SERVER",
+                "files",
+                "CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;",
+                &[],
+            ),
+            item(
+                2,
+                "FOREIGN TABLE",
+                "f",
+                "CREATE FOREIGN TABLE s.f (a int) SERVER files OPTIONS (filename 'x');",
+                &[],
+            ),
+            item(
+                3,
+                "FOREIGN TABLE",
+                "g",
+                "CREATE FOREIGN TABLE s.g (a int, b s.d[] DEFAULT '{1}'::s.d[]) SERVER files;",
+                &[],
+            ),
+            item(
+                4,
+                "FOREIGN TABLE",
+                "h",
+                "CREATE FOREIGN TABLE s.h (a int) SERVER other;",
+                &[],
+            ),
+        ];
+        assert_eq!(made_by(&items, 1), Maker::Superuser);
+        assert_eq!(made_by(&items, 2), Maker::Superuser);
+        assert_eq!(made_by(&items, 3), Maker::None(EXPRESSION));
+        assert_eq!(made_by(&items, 4), Maker::Loader);
+    }
+
+    #[test]
+    fn a_superuser_says_no_more_than_that_kind_of_thing_does() {
+        for (desc, definition, maker) in [
+            ("SCHEMA", "CREATE SCHEMA s;\n\n", Maker::Superuser),
+            ("SCHEMA", "CREATE SCHEMA s; DO $$ BEGIN END $$;", Maker::None(FOREIGN)),
+            (
+                "SCHEMA",
+                "CREATE SCHEMA s /* ' */; DO $$ $$; /* ' */",
+                Maker::None(FOREIGN),
+            ),
+            (
+                "ACL",
+                "REVOKE ALL ON TABLE s.t FROM x; GRANT SELECT ON TABLE s.t TO PUBLIC;",
+                Maker::Superuser,
+            ),
+            (
+                "ACL",
+                "SET SESSION AUTHORIZATION x; GRANT SELECT ON TABLE s.t TO y; RESET SESSION AUTHORIZATION;",
+                Maker::Superuser,
+            ),
+            ("ACL", "SELECT s.f();", Maker::None(FOREIGN)),
+            (
+                "EXTENSION",
+                "CREATE EXTENSION IF NOT EXISTS x WITH SCHEMA s;",
+                Maker::Superuser,
+            ),
+            ("EXTENSION", "COPY s.t FROM PROGRAM 'id';", Maker::None(FOREIGN)),
+            (
+                "PROCEDURAL LANGUAGE",
+                "CREATE OR REPLACE PROCEDURAL LANGUAGE l;",
+                Maker::Superuser,
+            ),
+        ] {
+            assert_eq!(
+                made_by(&[item(1, desc, "x", definition, &[])], 1),
+                maker,
+                "{definition}"
+            );
+        }
+    }
+
+    #[test]
+    fn code_of_the_machines_own_is_made_behind_walls_alone() {
+        let open = Known {
+            keeps_files: false,
+            ..known()
+        };
+        let definition = "CREATE FUNCTION s.f(a integer) RETURNS integer\n    LANGUAGE c\n    AS '$libdir/x', 'f';";
+        assert_eq!(function(definition, &open), Maker::None(NATIVE));
+        let definition = "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql LEAKPROOF\n    AS $$ SELECT 1 $$;";
+        assert_eq!(function(definition, &open), Maker::Superuser);
+    }
+
+    #[test]
+    fn types_aggregates_and_operators_of_the_servers_own_structures_need_one() {
+        assert!(base_type(
+            "CREATE TYPE s.t (\n    INTERNALLENGTH = 16,\n    INPUT = s.t_in,\n    OUTPUT = s.t_out\n);"
+        ));
+        assert!(base_type("CREATE TYPE s.t;") && !base_type("CREATE TYPE s.t AS ENUM (\n    'a'\n);"));
+        assert!(!base_type("CREATE TYPE s.t AS (\n\t\"INTERNALLENGTH\" integer\n);"));
+        assert!(!base_type("CREATE TYPE s.t AS RANGE (\n    subtype = integer\n);"));
+        let items = [
+            item(1, "SHELL TYPE", "r", "CREATE TYPE s.r;", &[]),
+            item(
+                2,
+                "TYPE",
+                "r",
+                "CREATE TYPE s.r AS RANGE (subtype = integer, canonical = s.c);",
+                &[],
+            ),
+            item(3, "TYPE", "q", "CREATE TYPE s.q AS RANGE (subtype = integer);", &[]),
+        ];
+        assert_eq!(made_by(&items, 1), Maker::Superuser);
+        assert_eq!(made_by(&items, 2), Maker::Superuser);
+        assert_eq!(made_by(&items, 3), Maker::Loader);
+        for (definition, maker) in [
+            (
+                "CREATE AGGREGATE s.a(integer) (\n    SFUNC = int4_avg_accum,\n    STYPE = internal\n);",
+                Maker::Superuser,
+            ),
+            (
+                "CREATE AGGREGATE s.a(\"STYPE\" integer) (\n    SFUNC = s.f,\n    STYPE = bigint,\n    INITCOND = '0'\n);",
+                Maker::Loader,
+            ),
+            (
+                "CREATE AGGREGATE s.a(integer) (SFUNC = f, STYPE = bigint, INITCOND = '0', MSTYPE = internal);",
+                Maker::Superuser,
+            ),
+        ] {
+            assert_eq!(aggregate(definition), maker, "{definition}");
+        }
+        assert!(estimates_itself(
+            "CREATE OPERATOR s.= (FUNCTION = s.eq, LEFTARG = s.t, RESTRICT = s.sel, JOIN = eqjoinsel);"
+        ));
+        assert!(!estimates_itself(
+            "CREATE OPERATOR s.= (FUNCTION = s.eq, LEFTARG = s.t, RESTRICT = eqsel, JOIN = eqjoinsel);"
+        ));
+    }
+
+    #[test]
+    fn what_is_made_by_one_goes_in_one_run_and_the_order_stays() {
+        let makers = Makers(HashMap::from([
+            (1, Maker::Loader),
+            (2, Maker::Superuser),
+            (3, Maker::Superuser),
+            (4, Maker::Loader),
+        ]));
+        assert_eq!(
+            makers.runs(&[1, 2, 3, 4]),
+            [
+                (Maker::Loader, vec![1]),
+                (Maker::Superuser, vec![2, 3]),
+                (Maker::Loader, vec![4])
+            ]
+        );
+    }
+}

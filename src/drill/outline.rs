@@ -1,0 +1,129 @@
+//! A statement's own words: what of it stands outside of brackets, quotes and comments. pg_dump writes
+//! keywords in capitals and names without quotes in small letters, so that a name is never taken for a
+//! keyword.
+
+/// A word, a sign, or a name in quotes; with the depth of the brackets that it stands in. A bracket itself
+/// stands inside of what it opens. Texts and comments are none.
+pub(super) type Token<'a> = (usize, &'a str);
+
+pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
+    let mut depth = 0_usize;
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '\'' => quoted(rest, first, false),
+            'E' if rest[1..].starts_with('\'') => 1 + quoted(&rest[1..], '\'', true),
+            '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
+            '$' => dollar_quoted(rest),
+            _ if first.is_whitespace() => first.len_utf8(),
+            _ => {
+                let length = match first {
+                    '"' => quoted(rest, first, false),
+                    _ if first.is_ascii_digit() => length_while(rest, |c| in_word(c) || c == '.'),
+                    _ if in_word(first) => length_while(rest, in_word),
+                    _ => first.len_utf8(),
+                };
+                if first == '(' {
+                    depth += 1;
+                }
+                tokens.push((depth, &rest[..length]));
+                if first == ')' {
+                    depth = depth.saturating_sub(1);
+                }
+                length
+            }
+        };
+        rest = &rest[length..];
+    }
+    tokens
+}
+
+/// The name that a token is, without its quotes.
+pub(super) fn name(token: &str) -> String {
+    match token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => token.to_owned(),
+    }
+}
+
+fn length_while(text: &str, belongs: impl Fn(char) -> bool) -> usize {
+    text.find(|c| !belongs(c)).unwrap_or(text.len())
+}
+
+fn in_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// How long the quoted text is that `text` begins with; what is not closed goes to the end.
+fn quoted(text: &str, quote: char, escapes: bool) -> usize {
+    let mut chars = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        if escapes && c == '\\' {
+            chars.next();
+        } else if c == quote && chars.next_if(|(_, next)| *next == quote).is_none() {
+            return at + 1;
+        }
+    }
+    text.len()
+}
+
+fn dollar_quoted(text: &str) -> usize {
+    let tag = text[1..].find(|c: char| !in_word(c)).map(|at| at + 1);
+    match tag {
+        Some(end) if text[end..].starts_with('$') => {
+            let tag = &text[..=end];
+            text[tag.len()..].find(tag).map_or(text.len(), |at| at + 2 * tag.len())
+        }
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Token, in_word, name, tokens};
+
+    fn words(text: &str) -> Vec<Token<'_>> {
+        let mut tokens = tokens(text);
+        tokens.retain(|(_, token)| token.starts_with(in_word));
+        tokens
+    }
+
+    #[test]
+    fn words_in_quotes_are_not_seen_and_brackets_are_counted() {
+        let text = "CREATE FUNCTION a.\"b LANGUAGE c\"(x text DEFAULT 'it''s LANGUAGE c'::text) RETURNS int\n    \
+                    LANGUAGE plpgsql\n    AS $a$ LANGUAGE c $b$ $a$ -- LANGUAGE c\n;E'\\' SUPPORT'";
+        let found = words(text);
+        let outside: Vec<&str> = found
+            .iter()
+            .filter(|(depth, _)| *depth == 0)
+            .map(|(_, word)| *word)
+            .collect();
+        assert_eq!(
+            outside,
+            ["CREATE", "FUNCTION", "a", "RETURNS", "int", "LANGUAGE", "plpgsql", "AS"]
+        );
+        let inside: Vec<&str> = found
+            .iter()
+            .filter(|(depth, _)| *depth == 1)
+            .map(|(_, word)| *word)
+            .collect();
+        assert_eq!(inside, ["x", "text", "DEFAULT", "text"]);
+        assert!(words("$1 'open").iter().all(|(_, word)| *word == "1"));
+        assert_eq!(
+            tokens("a.\"b\"\"c\" (1.5, ''); d"),
+            [
+                (0, "a"),
+                (0, "."),
+                (0, "\"b\"\"c\""),
+                (1, "("),
+                (1, "1.5"),
+                (1, ","),
+                (1, ")"),
+                (0, ";"),
+                (0, "d")
+            ]
+        );
+        assert_eq!(name("\"b\"\"c\""), "b\"c");
+    }
+}

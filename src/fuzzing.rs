@@ -1,0 +1,97 @@
+//! What must hold for any bytes that come from outside: for those that libFuzzer makes (`fuzz/`, `make fuzz`), and in
+//! every test run for the kept ones (`fuzz/corpus`). A property panics where it does not hold; a panic of the code that
+//! it tries is found the same way.
+
+pub mod archive;
+pub mod conninfo;
+pub mod contents;
+pub mod dotenv;
+pub mod globals;
+pub mod manifest;
+pub mod wire;
+
+use std::io::Read;
+
+/// Gives a few bytes at a time, as a pipe or a socket may.
+struct Trickle<'a> {
+    bytes: &'a [u8],
+    at_once: usize,
+}
+
+impl<'a> Trickle<'a> {
+    /// So few that nearly everything is cut somewhere, and large inputs still end soon.
+    fn new(bytes: &'a [u8]) -> Self {
+        let at_once = 1 + bytes.len() / 512;
+        Self { bytes, at_once }
+    }
+
+    fn take(&mut self, room: usize) -> &'a [u8] {
+        let count = self.at_once.min(room).min(self.bytes.len());
+        let (taken, left) = self.bytes.split_at(count);
+        self.bytes = left;
+        taken
+    }
+}
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let taken = self.take(buffer.len());
+        buffer[..taken.len()].copy_from_slice(taken);
+        Ok(taken.len())
+    }
+}
+
+/// The line end nearest to the middle from the right, and what lies on both sides of it.
+fn halves(text: &str) -> Option<(&str, &str)> {
+    let middle = text.floor_char_boundary(text.len() / 2);
+    let end = middle + text[middle..].find('\n')?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    type Property = fn(&[u8]);
+
+    const PROPERTIES: [(&str, Property); 7] = [
+        ("archive", super::archive::check),
+        ("conninfo", super::conninfo::check),
+        ("contents", super::contents::check),
+        ("dotenv", super::dotenv::check),
+        ("globals", super::globals::check),
+        ("manifest", super::manifest::check),
+        ("wire", super::wire::check),
+    ];
+
+    #[test]
+    fn every_kept_input_has_the_properties_that_are_fuzzed() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let kept: BTreeSet<_> = corpus
+            .read_dir()
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        let tried: BTreeSet<_> = PROPERTIES.iter().map(|(target, _)| (*target).into()).collect();
+        assert_eq!(kept, tried, "a folder in fuzz/corpus for every target");
+        for (target, property) in PROPERTIES {
+            let mut inputs = 0;
+            for file in corpus.join(target).read_dir().unwrap() {
+                let path = file.unwrap().path();
+                // The last one that is shown is the one that failed.
+                println!("{}", path.display());
+                property(&std::fs::read(&path).unwrap());
+                inputs += 1;
+            }
+            assert!(inputs >= 5, "only {inputs} inputs for {target}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_at_all_have_them_too() {
+        for (_, property) in PROPERTIES {
+            property(b"");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Any bytes as a manifest.
+
+use std::path::{Component, Path};
+
+use crate::backup_id::BackupId;
+use crate::manifest::{Figures, Manifest, Summary, Tally};
+
+/// What is taken for a manifest is written and read the same, its summary and its figures are read
+/// from the same bytes, its files are files in its folder, and its id is its folder's.
+pub fn check(bytes: &[u8]) {
+    // The folder that it claims, so that what follows this check is tried too.
+    let claimed = serde_json::from_slice::<serde_json::Value>(bytes).ok();
+    let claimed = claimed.and_then(|json| json["id"].as_str()?.parse().ok());
+    let id: BackupId = claimed.unwrap_or_else(|| "shop/20250131T040500Z-full".parse().expect("an id"));
+    assert_eq!(id.to_string().parse().as_ref(), Ok(&id));
+
+    // Errors only have to end.
+    let summary = Summary::parse(bytes, &id);
+    let figures = Figures::parse(bytes, &id);
+    let manifest = match Manifest::parse(bytes, &id) {
+        Ok(manifest) => manifest,
+        Err(broken) => {
+            broken.into_error(&id);
+            return;
+        }
+    };
+    assert_eq!(manifest.id, id);
+    assert_eq!(summary.as_ref(), Ok(&manifest.summary()));
+    let tally = Tally {
+        count: manifest.tables.len() as u64,
+        rows: manifest
+            .tables
+            .iter()
+            .fold(0, |sum, table| sum.saturating_add(table.rows)),
+    };
+    let figures = figures.expect("a manifest has figures");
+    assert_eq!(figures.tables, tally);
+    assert!(figures.seconds() >= 0.0);
+
+    for file in manifest.files.values() {
+        let mut parts = Path::new(&file.name).components();
+        assert!(matches!(parts.next(), Some(Component::Normal(_))), "{:?}", file.name);
+        assert_eq!(parts.next(), None, "{:?}", file.name);
+    }
+
+    let written = manifest.to_bytes().expect("what was read is written");
+    let again = Manifest::parse(&written, &id).expect("what was written is read");
+    assert_eq!(again, manifest, "written and read");
+    assert_eq!(again.to_bytes().ok(), Some(written));
+}

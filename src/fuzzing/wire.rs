@@ -1,0 +1,254 @@
+//! Any bytes as what a server says.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::error::Result;
+use crate::postgres::{ConnectionInfo, Redactor, Refusal, Row, Rows, Wire};
+
+const PASSWORD: &str = "hunter2";
+/// What is longer and no row ends a session.
+const MESSAGE_LIMIT: usize = 1 << 20;
+
+/// Statements are answered one after the other until the session breaks: with the rows, their
+/// numbers and the refusals that a plain reading of the messages finds, however the bytes are cut;
+/// no more text than a buffer's is handed on before there is a moment to wait; and what is told of
+/// it never has the password.
+pub fn check(bytes: &[u8]) {
+    let mut said = bytes;
+    let mut expected = Vec::new();
+    loop {
+        let answer = plain(&mut said, is_copy(expected.len()));
+        let broken = answer.end == End::Broken;
+        expected.push(answer);
+        if broken {
+            break;
+        }
+    }
+    for (room, at_once) in [(8, 3), (32, usize::MAX), (1000, 1 + bytes.len() / 512)] {
+        let mut wire = wire(bytes, room, at_once);
+        for (number, expected) in expected.iter().enumerate() {
+            if is_copy(number) {
+                let answer = copied(&mut wire, room);
+                assert_eq!(answer, *expected, "statement {number}, {at_once} bytes into {room}");
+            } else {
+                queried(&mut wire, expected);
+            }
+        }
+        let ended = now(self::wire(bytes, room, at_once).ended());
+        assert!(!ended.message().contains(PASSWORD), "{ended}");
+    }
+}
+
+/// Every other statement is a COPY.
+fn is_copy(number: usize) -> bool {
+    number.is_multiple_of(2)
+}
+
+type Columns = Vec<Option<Vec<u8>>>;
+
+/// What a statement brings.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    text: Vec<u8>,
+    /// For each COPY where in the text it ends, and its rows.
+    copies: Vec<(usize, u64)>,
+    /// Of a query.
+    rows: Vec<Columns>,
+    end: End,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    Refused,
+    Broken,
+}
+
+/// A statement's answer, read without cutting anything.
+fn plain(said: &mut &[u8], copy: bool) -> Answer {
+    let mut answer = Answer {
+        text: Vec::new(),
+        copies: Vec::new(),
+        rows: Vec::new(),
+        end: End::Done,
+    };
+    loop {
+        let Some((kind, body, length)) = message(said) else {
+            answer.end = End::Broken;
+            return answer;
+        };
+        if kind == b'd' && copy {
+            answer.text.extend_from_slice(body);
+        }
+        let is_row = kind == if copy { b'd' } else { b'D' };
+        let broken = body.len() < length || (length > MESSAGE_LIMIT && !is_row && kind != b'T');
+        let understood = !broken
+            && match kind {
+                b'd' => copy,
+                b'D' => !copy && columns(body).map(|row| answer.rows.push(row)).is_some(),
+                b'C' if copy && body.starts_with(b"COPY ") => rows_of(body)
+                    .map(|rows| answer.copies.push((answer.text.len(), rows)))
+                    .is_some(),
+                b'E' => {
+                    answer.end = End::Refused;
+                    true
+                }
+                b'Z' => return answer,
+                _ => b"NSATHcCI".contains(&kind),
+            };
+        if !understood {
+            answer.end = End::Broken;
+            return answer;
+        }
+    }
+}
+
+/// Type, as much of the content as there is, and how long it claims to be.
+fn message<'a>(said: &mut &'a [u8]) -> Option<(u8, &'a [u8], usize)> {
+    let (&[kind, a, b, c, d], rest) = said.split_first_chunk::<5>()?;
+    let length = (u32::from_be_bytes([a, b, c, d]) as usize).checked_sub(4)?;
+    let (body, rest) = rest.split_at(length.min(rest.len()));
+    *said = rest;
+    Some((kind, body, length))
+}
+
+fn columns(body: &[u8]) -> Option<Columns> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let length = u32::from_be_bytes(*length);
+        let (value, after) = after.split_at_checked(if length == u32::MAX { 0 } else { length as usize })?;
+        columns.push((length != u32::MAX).then(|| value.to_vec()));
+        rest = after;
+    }
+    rest.is_empty().then_some(columns)
+}
+
+fn rows_of(tag: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(tag).ok()?;
+    text["COPY ".len()..].trim_end_matches('\0').parse().ok()
+}
+
+fn copied(wire: &mut Wire, room: usize) -> Answer {
+    let mut heard = Heard {
+        room,
+        since_turn: 0,
+        text: Vec::new(),
+        copies: Vec::new(),
+    };
+    let end = now(wire.copy(b"COPY", &mut heard));
+    Answer {
+        text: heard.text,
+        copies: heard.copies,
+        rows: Vec::new(),
+        end: end_of(end.err()),
+    }
+}
+
+fn queried(wire: &mut Wire, expected: &Answer) {
+    match now(wire.query(b"SELECT")) {
+        Ok(rows) => {
+            assert_eq!(expected.end, End::Done);
+            assert_eq!(rows.len(), expected.rows.len());
+            for (row, columns) in rows.iter().zip(&expected.rows) {
+                assert_row(row, columns);
+            }
+        }
+        Err(refusal) => assert_eq!(end_of(Some(refusal)), expected.end),
+    }
+}
+
+fn assert_row(row: &Row, columns: &Columns) {
+    for (index, value) in columns.iter().enumerate() {
+        assert_eq!(row.bytes(index), value.as_deref());
+        assert!(row.text(index).is_some() || row.number::<u64>(index).is_none());
+    }
+    assert_eq!(row.bytes(columns.len()), None);
+}
+
+fn end_of(refusal: Option<Refusal>) -> End {
+    let end = match refusal {
+        None => return End::Done,
+        Some(Refusal::Server { .. }) => End::Refused,
+        Some(Refusal::Broken(_)) => End::Broken,
+    };
+    let error = refusal.map(Refusal::into_error).expect("there is one");
+    assert!(!error.message().contains(PASSWORD), "{error}");
+    end
+}
+
+struct Heard {
+    room: usize,
+    since_turn: usize,
+    text: Vec<u8>,
+    copies: Vec<(usize, u64)>,
+}
+
+impl Rows for Heard {
+    fn text(&mut self, bytes: &[u8]) {
+        self.text.extend_from_slice(bytes);
+        self.since_turn += bytes.len();
+        assert!(self.since_turn <= self.room, "no moment to wait");
+    }
+
+    fn end(&mut self, rows: u64) {
+        self.copies.push((self.text.len(), rows));
+    }
+
+    async fn turn(&mut self) -> Result<()> {
+        self.since_turn = 0;
+        Ok(())
+    }
+}
+
+fn wire(said: &[u8], room: usize, at_once: usize) -> Wire {
+    let info = ConnectionInfo::parse_url(&format!("postgres://ada:{PASSWORD}@db.example/shop"));
+    let server = Server {
+        said: said.to_vec(),
+        at: 0,
+        at_once,
+    };
+    Wire::with_room(server, Redactor::new(&info.expect("a URL")), room)
+}
+
+/// The server never keeps us waiting.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("nothing to wait for")
+}
+
+/// Says what it has to say, whatever it is asked, and hangs up.
+struct Server {
+    said: Vec<u8>,
+    at: usize,
+    at_once: usize,
+}
+
+impl AsyncRead for Server {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let said = &self.said[self.at..];
+        let count = said.len().min(self.at_once).min(buffer.remaining());
+        buffer.put_slice(&said[..count]);
+        self.at += count;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Server {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,313 @@
+//! How a server may ask us for a proof of who we are: libpq's `require_auth`, and what no server may
+//! ask for on a line that others can read.
+//!
+//! The client library answers whatever it is asked. So a [`Gate`] reads what the server says before
+//! the library does, until the login is done, and ends the line at a question that is not allowed.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+/// libpq's names, in the order of their bits.
+const NAMES: [&str; 7] = ["none", "password", "md5", "gss", "sspi", "scram-sha-256", "oauth"];
+const NONE: usize = 0;
+const PASSWORD: usize = 1;
+const MD5: usize = 2;
+const GSS: usize = 3;
+const SSPI: usize = 4;
+const SCRAM: usize = 5;
+
+/// What holds where nobody can read along: all of them.
+const ANY: u8 = (1 << NAMES.len()) - 1;
+/// On an open line, unless `require_auth` says otherwise: the first gives the password away, the second
+/// something from which it can be guessed, and which is as good as the password to the server.
+pub(super) const ON_AN_OPEN_LINE: &str = "!password,!md5";
+
+/// The methods that a server may use.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Methods(u8);
+
+impl Methods {
+    pub fn any() -> Self {
+        Self(ANY)
+    }
+
+    /// Reads `require_auth`: a list of methods, or of methods that are not wanted (`!md5,!password`).
+    pub fn parse(list: &str) -> Result<Self, String> {
+        let mut named = 0;
+        let mut negated = None;
+        for word in list.split(',').map(str::trim) {
+            let (name, not) = match word.strip_prefix('!') {
+                Some(name) => (name, true),
+                None => (word, false),
+            };
+            if *negated.get_or_insert(not) != not {
+                return Err("mixes methods with methods that are not wanted (!)".into());
+            }
+            let Some(bit) = NAMES.iter().position(|known| *known == name) else {
+                return Err(format!("knows the methods {}", NAMES.join(", ")));
+            };
+            if named & (1 << bit) != 0 {
+                return Err(format!("names {name} twice"));
+            }
+            named |= 1 << bit;
+        }
+        Ok(Self(if negated == Some(true) { ANY & !named } else { named }))
+    }
+
+    fn allow(self, method: usize) -> bool {
+        self.0 & (1 << method) != 0
+    }
+}
+
+/// Whether what is said to this address stays on this machine.
+pub(super) fn is_local(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// The server asked for what it may not have. Nothing was said in answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused {
+    method: usize,
+    /// The line is not encrypted, and leaves this machine.
+    open: bool,
+}
+
+impl Refused {
+    pub fn hint(self) -> String {
+        let name = NAMES[self.method];
+        if self.open && (self.method == PASSWORD || self.method == MD5) {
+            format!(
+                "set sslmode=require, or better verify-full, for a server that has TLS; let the server use \
+                 scram-sha-256; or allow it with require_auth={name}"
+            )
+        } else {
+            format!("require_auth decides what is allowed: {name} is not")
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asked = match self.method {
+            NONE => "lets us in without any proof".to_owned(),
+            PASSWORD => "asks for the password in clear text".to_owned(),
+            MD5 => "asks for the password as an MD5 digest".to_owned(),
+            other => format!("asks for a login by {}", NAMES[other]),
+        };
+        write!(f, "authentication failed: the server {asked}")?;
+        if self.open {
+            f.write_str(", and the line is not encrypted")?;
+        }
+        f.write_str("; no answer was given")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> Self {
+        io::Error::new(io::ErrorKind::PermissionDenied, refused)
+    }
+}
+
+/// Type, length, and of a question the number that says which.
+const QUESTION: usize = 9;
+const HEADER: usize = 5;
+
+/// Reads along until the server says that the login is done.
+#[derive(Debug)]
+pub(super) struct Gate {
+    allowed: Methods,
+    open: bool,
+    /// The first byte is the server's answer to our wish for TLS.
+    answers_tls: bool,
+    message: [u8; QUESTION],
+    read: usize,
+    /// Bytes that are left of a message that is no matter of ours.
+    skip: usize,
+    asked: bool,
+    done: bool,
+}
+
+impl Gate {
+    pub fn new(allowed: Methods, open: bool) -> Self {
+        Self {
+            allowed,
+            open,
+            answers_tls: false,
+            message: [0; QUESTION],
+            read: 0,
+            skip: 0,
+            asked: false,
+            done: false,
+        }
+    }
+
+    /// For a line on which we first ask for TLS. If we get it, all that follows is another gate's.
+    pub fn after_asking_for_tls(self) -> Self {
+        Self {
+            answers_tls: true,
+            ..self
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// What the server says next.
+    pub fn hear(&mut self, mut bytes: &[u8]) -> Result<(), Refused> {
+        while let (false, [first, rest @ ..]) = (self.done, bytes) {
+            if self.answers_tls {
+                self.answers_tls = false;
+                self.done = *first == b'S';
+                bytes = rest;
+            } else if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                bytes = &bytes[skipped..];
+            } else {
+                self.message[self.read] = *first;
+                self.read += 1;
+                bytes = rest;
+                self.judge()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self) -> Result<(), Refused> {
+        let [kind, a, b, c, d, code @ ..] = self.message;
+        // A length that is none is for the library to complain about.
+        let length = u32::from_be_bytes([a, b, c, d]).saturating_sub(4) as usize;
+        match (self.read, kind) {
+            (HEADER, b'R') if length >= QUESTION - HEADER => {}
+            (HEADER, _) => {
+                self.read = 0;
+                self.skip = length;
+            }
+            (QUESTION, _) => {
+                self.read = 0;
+                self.skip = length - (QUESTION - HEADER);
+                self.question(u32::from_be_bytes(code))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Documentation: "Message Formats", the messages of type `R`.
+    fn question(&mut self, code: u32) -> Result<(), Refused> {
+        let method = match code {
+            0 => {
+                self.done = true;
+                if self.asked { None } else { Some(NONE) }
+            }
+            3 => Some(PASSWORD),
+            5 => Some(MD5),
+            7 => Some(GSS),
+            9 => Some(SSPI),
+            10 => Some(SCRAM),
+            // What follows on one of these, or what the library does not know either.
+            _ => None,
+        };
+        self.asked = true;
+        match method {
+            Some(method) if !self.allowed.allow(method) => Err(Refused {
+                method,
+                open: self.open,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(code: u32, more: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(8 + more.len()).unwrap().to_be_bytes();
+        [b"R", &length[..], &code.to_be_bytes(), more].concat()
+    }
+
+    fn heard(allowed: &str, said: &[u8], cut: usize) -> Result<bool, usize> {
+        let mut gate = Gate::new(Methods::parse(allowed).unwrap(), true);
+        for piece in said.chunks(cut) {
+            gate.hear(piece).map_err(|refused| refused.method)?;
+        }
+        Ok(gate.is_done())
+    }
+
+    #[test]
+    fn lists_are_read_as_libpq_reads_them() {
+        let allowed = |list: &str| {
+            let methods = Methods::parse(list).unwrap();
+            let each = NAMES.iter().enumerate();
+            each.filter(|(bit, _)| methods.allow(*bit))
+                .map(|(_, name)| *name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(allowed("scram-sha-256"), ["scram-sha-256"]);
+        assert_eq!(allowed("password, md5"), ["password", "md5"]);
+        assert_eq!(
+            allowed(ON_AN_OPEN_LINE),
+            ["none", "gss", "sspi", "scram-sha-256", "oauth"]
+        );
+        for odd in ["", "password,!md5", "!none,md5", "scram", "md5,md5", "!", "PASSWORD"] {
+            assert!(Methods::parse(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_not_allowed_is_seen_however_it_is_cut() {
+        let notice = b"N\0\0\0\x09SLOW\0";
+        for cut in 1..40 {
+            for (code, method) in [(3, PASSWORD), (5, MD5)] {
+                let said = [&notice[..], &question(code, b"salt"), &question(0, b"")].concat();
+                assert_eq!(heard(ON_AN_OPEN_LINE, &said, cut), Err(method));
+                assert_eq!(heard("password,md5", &said, cut), Ok(true));
+            }
+            // After a login that was, one in clear text is still not allowed.
+            let said = [question(10, b"SCRAM-SHA-256\0\0"), question(3, b"")].concat();
+            assert_eq!(heard(ON_AN_OPEN_LINE, &said, cut), Err(PASSWORD));
+            let said = [
+                question(10, b"SCRAM-SHA-256\0\0"),
+                question(11, b"r=x"),
+                question(12, b"v=x"),
+                question(0, b""),
+            ];
+            assert_eq!(heard("scram-sha-256", &said.concat(), cut), Ok(true));
+            assert_eq!(heard("scram-sha-256", &question(0, b""), cut), Err(NONE));
+            assert_eq!(heard("none", &question(0, b""), cut), Ok(true));
+        }
+    }
+
+    #[test]
+    fn the_answer_about_tls_is_no_message() {
+        let mut gate = Gate::new(Methods::parse(ON_AN_OPEN_LINE).unwrap(), true).after_asking_for_tls();
+        gate.hear(b"N").unwrap();
+        assert_eq!(gate.hear(&question(3, b"")).unwrap_err().method, PASSWORD);
+        let mut gate = Gate::new(Methods::parse(ON_AN_OPEN_LINE).unwrap(), true).after_asking_for_tls();
+        gate.hear(b"S").unwrap();
+        assert!(gate.is_done());
+    }
+
+    #[test]
+    fn what_does_not_leave_the_machine_is_local() {
+        for (address, local) in [
+            ("127.0.0.1", true),
+            ("127.8.9.10", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.7", false),
+            ("192.0.2.2", false),
+            ("169.254.1.1", false),
+            ("::ffff:10.0.0.7", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(is_local(address.parse().unwrap()), local, "{address}");
+        }
+    }
+}

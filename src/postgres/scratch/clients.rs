@@ -1,0 +1,64 @@
+//! The programs that fill a throwaway server and look at it: they read what others wrote, and need no more
+//! than its socket.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::confinement::{Confinement, Sockets};
+use crate::postgres::Passfile;
+use crate::settings;
+
+/// The walls around such a program, where the settings ask for them. It is who we are; it writes nothing, starts
+/// nothing, and reads these files beside its own. A script in its place, which starts another, has none: only who
+/// wrote it knows what it needs.
+pub(in crate::postgres) fn behind_walls<'a>(
+    program: &Path,
+    passfile: Option<&Passfile>,
+    files: impl IntoIterator<Item = &'a Path>,
+    settings: &settings::Postgres,
+) -> Option<Confinement> {
+    let walls = settings.client_walls?;
+    if is_script(program) {
+        return None;
+    }
+    let mut readable = installation(program);
+    readable.extend(libraries(&settings.child_env));
+    readable.extend(passfile.map(|passfile| passfile.path().to_owned()));
+    readable.extend(files.into_iter().map(Path::to_owned));
+    Some(Confinement {
+        walls,
+        identity: None,
+        alone: false,
+        sockets: Sockets::Calls,
+        programs: false,
+        writable: Vec::new(),
+        readable,
+    })
+}
+
+fn is_script(program: &Path) -> bool {
+    let mut beginning = [0; 2];
+    File::open(program).is_ok_and(|mut file| file.read_exact(&mut beginning).is_ok()) && beginning == *b"#!"
+}
+
+/// Where a program's own files are: beside its folder, as it was given to us and as it really lies.
+pub(super) fn installation(program: &Path) -> Vec<PathBuf> {
+    let real = program.canonicalize();
+    let places = [Some(program.to_owned()), real.ok()];
+    let folders = places.iter().flatten().filter_map(|program| program.parent());
+    folders
+        .flat_map(|bin| {
+            let root = bin.parent().unwrap_or(bin);
+            ["lib", "lib64", "share"]
+                .map(|name| root.join(name))
+                .into_iter()
+                .chain([bin.to_owned()])
+        })
+        .collect()
+}
+
+pub(super) fn libraries(environment: &[(String, String)]) -> Vec<PathBuf> {
+    let named = environment.iter().filter(|(name, _)| name == "LD_LIBRARY_PATH");
+    named.flat_map(|(_, value)| std::env::split_paths(value)).collect()
+}

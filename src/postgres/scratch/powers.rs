@@ -1,0 +1,218 @@
+//! Who may do what in a throwaway server. No role of the backup is a superuser there, whatever it was in the
+//! source: a function that runs with its owner's rights gets none that matter. What is loaded is loaded by a
+//! role that owns all that they own.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::super::Session;
+use super::failed;
+use crate::error::Result;
+use crate::postgres::quoting::identifier;
+
+/// Programs and files of the machine: memberships that a drill gives to nobody.
+const DANGEROUS: &str = "'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'";
+
+/// What a superuser may besides, and nobody can leave the server by: each where this major has it.
+const HARMLESS: [&str; 7] = [
+    "pg_read_all_data",
+    "pg_write_all_data",
+    "pg_maintain",
+    "pg_read_all_settings",
+    "pg_read_all_stats",
+    "pg_stat_scan_tables",
+    "pg_monitor",
+];
+
+/// The first major in which the right to change a setting can be given.
+const GRANTS_SETTINGS: u32 = 15;
+
+/// How long the sessions of others may take to end.
+const QUIET: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Rights on schemas as they were, by the schema's number.
+pub struct SchemaGrants(Vec<(u32, Option<String>)>);
+
+impl Session {
+    /// Takes from every role but our own what is a superuser's, and says whom it took it from.
+    pub async fn lower_roles(&self) -> Result<Vec<String>> {
+        let were = self
+            .texts(
+                "SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles WHERE rolsuper AND rolname <> current_user",
+            )
+            .await?;
+        let dangerous = format!(
+            "DELETE FROM pg_catalog.pg_auth_members WHERE roleid IN
+             (SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN ({DANGEROUS}))"
+        );
+        let mut statements = vec![
+            // Row security stood in no superuser's way.
+            "UPDATE pg_catalog.pg_authid SET rolbypassrls = rolbypassrls OR rolsuper, rolsuper = false,
+               rolcreaterole = false, rolreplication = false
+             WHERE rolname <> current_user",
+            &dangerous,
+        ];
+        if self.server().major >= GRANTS_SETTINGS {
+            statements.push("DELETE FROM pg_catalog.pg_parameter_acl");
+        }
+        for statement in statements {
+            self.execute(statement).await?;
+        }
+        for role in &were {
+            self.grant_harmless(role).await?;
+        }
+        Ok(were)
+    }
+
+    /// A role that may log in, and do to every object what its owner may.
+    pub async fn make_loader(&self, name: &str, password: &SecretString) -> Result<()> {
+        let roles = self
+            .texts("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_' AND rolname <> current_user")
+            .await?;
+        let (loader, password) = (identifier(name), password.expose_secret());
+        self.execute(&format!("CREATE ROLE {loader} LOGIN BYPASSRLS PASSWORD '{password}'"))
+            .await?;
+        for role in roles {
+            self.execute(&format!("GRANT {} TO {loader}", identifier(&role)))
+                .await?;
+        }
+        self.grant_harmless(name).await
+    }
+
+    async fn grant_harmless(&self, role: &str) -> Result<()> {
+        let there = self
+            .texts("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles")
+            .await?;
+        for right in HARMLESS.iter().filter(|right| there.iter().any(|role| role == *right)) {
+            self.execute(&format!("GRANT {right} TO {}", identifier(role))).await?;
+        }
+        Ok(())
+    }
+
+    /// Some things only a superuser may own. Nothing of the backup's may run while its roles are that.
+    pub async fn set_superusers(&self, roles: &[String], are: bool) -> Result<()> {
+        for role in roles {
+            let word = if are { "SUPERUSER" } else { "NOSUPERUSER" };
+            self.execute(&format!("ALTER ROLE {} {word}", identifier(role))).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends whatever runs as another role than ours: sessions, and workers that they have left behind. (Those
+    /// that are the server's own have no role, or ours.)
+    pub async fn end_others(&self) -> Result<()> {
+        const OTHERS: &str =
+            "SELECT pg_catalog.pg_terminate_backend(pid)::pg_catalog.text FROM pg_catalog.pg_stat_activity
+             WHERE usename <> current_user";
+        let until = Instant::now() + QUIET;
+        while !self.texts(OTHERS).await?.is_empty() {
+            if Instant::now() > until {
+                return Err(failed("a session of the restore does not end"));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Languages in which everybody may write functions.
+    pub async fn trusted_languages(&self) -> Result<HashSet<String>> {
+        let names = self.texts("SELECT lanname::pg_catalog.text FROM pg_catalog.pg_language WHERE lanpltrusted");
+        Ok(names.await?.into_iter().collect())
+    }
+
+    /// Languages that look at a new function with nothing but code in C, if at all: what a validator of another
+    /// kind does is up to who owns it.
+    pub async fn inert_languages(&self) -> Result<HashSet<String>> {
+        let names = self.texts(
+            "SELECT l.lanname::pg_catalog.text FROM pg_catalog.pg_language l
+             LEFT JOIN pg_catalog.pg_proc p ON p.oid = l.lanvalidator
+             LEFT JOIN pg_catalog.pg_language w ON w.oid = p.prolang
+             WHERE l.lanvalidator = 0 OR w.lanname IN ('c', 'internal')",
+        );
+        Ok(names.await?.into_iter().collect())
+    }
+
+    /// Settings that not everybody may set.
+    pub async fn guarded_settings(&self) -> Result<HashSet<String>> {
+        let names = self.texts("SELECT name FROM pg_catalog.pg_settings WHERE context <> 'user'");
+        Ok(names.await?.into_iter().collect())
+    }
+
+    /// Lets everybody make things in every schema: an owner in the source may lack the right to make what
+    /// he owns. Gives back how it was.
+    pub async fn open_schemas(&self) -> Result<SchemaGrants> {
+        let failed = |error| self.error("cannot look at the schemas", &error);
+        let rows = self
+            .client
+            .query(
+                "SELECT oid, nspname::pg_catalog.text, nspacl::pg_catalog.text FROM pg_catalog.pg_namespace
+                 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let mut grants = Vec::new();
+        for row in rows {
+            let name: String = row.try_get(1).map_err(failed)?;
+            self.execute(&format!(
+                "GRANT USAGE, CREATE ON SCHEMA {} TO PUBLIC",
+                identifier(&name)
+            ))
+            .await?;
+            grants.push((row.try_get(0).map_err(failed)?, row.try_get(2).map_err(failed)?));
+        }
+        Ok(SchemaGrants(grants))
+    }
+
+    pub async fn close_schemas(&self, were: &SchemaGrants) -> Result<()> {
+        for (schema, grants) in &were.0 {
+            self.client
+                .execute(
+                    "UPDATE pg_catalog.pg_namespace SET nspacl = ($2::pg_catalog.text)::pg_catalog.aclitem[] WHERE oid OPERATOR(pg_catalog.=) $1",
+                    &[schema, grants],
+                )
+                .await
+                .map_err(|error| self.error("cannot close the schemas again", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Lets every role make schemas in this database: who shall own one must be able to.
+    pub async fn open_database(&self, name: &str, loader: &str) -> Result<()> {
+        for statement in [
+            format!("GRANT CREATE, TEMPORARY ON DATABASE {} TO PUBLIC", identifier(name)),
+            format!(
+                "ALTER DEFAULT PRIVILEGES FOR ROLE {} GRANT USAGE, CREATE ON SCHEMAS TO PUBLIC",
+                identifier(loader)
+            ),
+        ] {
+            self.execute(&statement).await?;
+        }
+        self.open_schemas().await.map(|_| ())
+    }
+
+    /// Removes a database, whatever of it the server would like to keep.
+    pub async fn drop_database(&self, name: &str) -> Result<()> {
+        self.end_others().await?;
+        for statement in [
+            // It would ask for the publisher.
+            "DELETE FROM pg_catalog.pg_subscription",
+            &format!("DROP DATABASE {}", identifier(name)),
+        ] {
+            self.execute(statement).await?;
+        }
+        Ok(())
+    }
+
+    async fn texts(&self, sql: &str) -> Result<Vec<String>> {
+        let failed = |error| self.error("cannot look at the throwaway server", &error);
+        let rows = self.client.query(sql, &[]).await.map_err(failed)?;
+        rows.iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<_, _>>()
+            .map_err(failed)
+    }
+}

@@ -1,0 +1,685 @@
+//! A plain dump, looked through before psql gets a byte of it: by psql's own lexical rules, which
+//! are the server's too, and with an allow-list of what pg_dump writes beside plain statements.
+//!
+//! What is refused would be obeyed by psql itself (`\!`, `\o`, `\copy` …), would end the transaction
+//! that the script is run in, or is read by psql and by the server in two ways. Of psql's commands
+//! pg_dump writes `\restrict` and `\unrestrict` alone, and around large objects it writes `BEGIN` and
+//! `COMMIT`: these are taken out.
+
+mod statement;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use memchr::{memchr, memchr2};
+
+use statement::Statement;
+
+/// What is changed in the script on its way to psql.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// These bytes become spaces.
+    Blank(Range<u64>),
+    /// This goes in before the byte at that place.
+    Insert(u64, &'static str),
+}
+
+impl Edit {
+    pub fn place(&self) -> u64 {
+        match self {
+            Edit::Blank(range) => range.start,
+            Edit::Insert(at, _) => *at,
+        }
+    }
+}
+
+/// A script that is not run, by the line in which the reason stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub line: u64,
+    pub why: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {} {}", self.line, self.why)
+    }
+}
+
+/// More changes than any honest script needs. They are kept in memory: 8 MiB.
+const EDITS: usize = 1 << 18;
+/// What is kept of a word, a literal, a tag or a command: none that matters is longer.
+const KEPT: usize = 128;
+
+/// Takes the script piece by piece; memory does not depend on its size.
+#[derive(Debug)]
+pub struct Screen {
+    state: State,
+    statement: Statement,
+    /// The byte before, outside of quotes; a line's end at the very beginning.
+    before: u8,
+    /// Of the token that is being read.
+    token: Vec<u8>,
+    /// A backslash within plain quotes is a sign like any other, as the server was told.
+    standard_strings: bool,
+    /// As the script has named it: the statement that sets it.
+    encoding: Option<&'static str>,
+    settled: Settled,
+    edits: Vec<Edit>,
+    /// Where pg_dump's own `BEGIN` stands that has not met its `COMMIT`.
+    begun: bool,
+    offset: u64,
+    line: u64,
+}
+
+/// What was set anew before a statement, and cannot have been changed since.
+#[derive(Debug, Default)]
+struct Settled {
+    strings: bool,
+    encoding: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ground,
+    Word,
+    Number,
+    /// Behind the `e` of a number.
+    Exponent {
+        signed: bool,
+    },
+    ExponentDigits,
+    Minus,
+    Slash,
+    Colon,
+    LineComment,
+    /// Behind a carriage return in it.
+    LineCommentReturn,
+    Comment {
+        depth: u32,
+        before: u8,
+    },
+    /// Within single quotes; `escapes` is what a backslash does there.
+    Text {
+        escapes: bool,
+        before: u8,
+    },
+    /// Behind a backslash that escapes.
+    Escaped,
+    /// Behind a quote that ends the text, or is doubled.
+    TextQuote {
+        escapes: bool,
+    },
+    Name,
+    NameQuote,
+    /// Behind a dollar sign.
+    Tag,
+    /// Within dollar quotes: so much of the closing ones has been seen.
+    Body {
+        seen: usize,
+    },
+    /// One of psql's commands, at the beginning of a line between statements.
+    Command,
+    /// Behind `COPY … FROM stdin;`.
+    CopyLine,
+    /// Behind a setting that says how texts are read: psql heeds it from the next line on.
+    SettingLine,
+    /// At the beginning of a line of rows: what has been seen of `\.` and its line's end.
+    CopyStart {
+        seen: usize,
+    },
+    CopyRow,
+}
+
+pub(super) type Seen<T = ()> = Result<T, String>;
+
+fn begins_word(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_'
+}
+
+fn in_word(byte: u8) -> bool {
+    begins_word(byte) || byte.is_ascii_digit() || byte == b'$'
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c)
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self {
+            state: State::Ground,
+            statement: Statement::default(),
+            before: b'\n',
+            token: Vec::new(),
+            standard_strings: true,
+            encoding: None,
+            settled: Settled::default(),
+            edits: Vec::new(),
+            begun: false,
+            offset: 0,
+            line: 1,
+        }
+    }
+}
+
+impl Screen {
+    pub fn pass(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        let mut at = 0;
+        if let Some(nul) = memchr(0, bytes) {
+            // psql would not see the rest of that line.
+            let line = self.line + newlines(&bytes[..nul]);
+            return Err(refused(line, "holds a byte 0, which no script can hold"));
+        }
+        while at < bytes.len() {
+            let step = self.step(bytes, at);
+            let step = step.map_err(|why| refused(self.line + newlines(&bytes[..at]), &why))?;
+            at += step;
+            self.offset += step as u64;
+        }
+        self.line += newlines(bytes);
+        Ok(())
+    }
+
+    /// The script has ended; what is to be changed in it, in the order of the places.
+    pub fn end(mut self) -> Result<Vec<Edit>, Refused> {
+        // What waits for the byte behind it gets one.
+        self.pass(b"\n")?;
+        let open = match self.state {
+            State::Ground if self.statement.is_empty() && !self.begun => {
+                self.edits.sort_by_key(Edit::place);
+                return Ok(self.edits);
+            }
+            State::Ground if self.begun => "ends within a transaction of its own",
+            State::Ground => "ends within a statement",
+            State::CopyLine | State::CopyStart { .. } | State::CopyRow => "ends within a table's rows",
+            _ => "ends within quotes or a comment",
+        };
+        Err(refused(self.line - 1, open))
+    }
+
+    /// Takes one or more of the bytes from `at`, and says how many; none, when only the state has
+    /// changed.
+    fn step(&mut self, bytes: &[u8], at: usize) -> Seen<usize> {
+        let rest = &bytes[at..];
+        let byte = rest[0];
+        let skip = |found: Option<usize>| found.unwrap_or(rest.len());
+        Ok(match self.state {
+            State::Ground => {
+                self.ground(byte)?;
+                1
+            }
+            State::Word => {
+                let length = rest.iter().take_while(|byte| in_word(**byte)).count();
+                self.keep(&rest[..length]);
+                if length < rest.len() {
+                    self.word(byte_after(rest, length))?;
+                }
+                length
+            }
+            State::Number => {
+                let digits = rest.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.');
+                let length = digits.count();
+                match rest.get(length) {
+                    None => {}
+                    Some(b'e' | b'E') => {
+                        self.state = State::Exponent { signed: false };
+                        return Ok(length + 1);
+                    }
+                    Some(next) => self.number_ends(*next)?,
+                }
+                length
+            }
+            State::Exponent { signed: false } if matches!(byte, b'+' | b'-') => {
+                self.go(State::Exponent { signed: true })
+            }
+            State::Exponent { .. } if byte.is_ascii_digit() => self.go(State::ExponentDigits),
+            State::Exponent { .. } => return Err(GLUED.into()),
+            State::ExponentDigits => {
+                let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                if let Some(next) = rest.get(length) {
+                    self.number_ends(*next)?;
+                }
+                length
+            }
+            State::Minus if byte == b'-' => self.go(State::LineComment),
+            State::Slash if byte == b'*' => self.go(State::Comment { depth: 1, before: 0 }),
+            State::Minus | State::Slash => {
+                self.statement.sign()?;
+                self.back(b'-');
+                0
+            }
+            State::Colon => self.colon(byte)?,
+            State::LineComment => {
+                let end = skip(memchr2(b'\n', b'\r', rest));
+                match rest.get(end) {
+                    Some(b'\r') => {
+                        self.state = State::LineCommentReturn;
+                        return Ok(end + 1);
+                    }
+                    // The line's end is whitespace, and seen once more.
+                    Some(_) => self.back(b'\n'),
+                    None => {}
+                }
+                end
+            }
+            State::LineCommentReturn if byte == b'\n' => {
+                self.back(byte);
+                0
+            }
+            // To psql it may be the second half of a character: which depends on the encoding.
+            State::LineCommentReturn => {
+                return Err(
+                    "has a carriage return in a comment, whose end psql's and the server's rules place differently"
+                        .into(),
+                );
+            }
+            State::Comment { depth, before } => self.comment(rest, depth, before),
+            State::Text { escapes, before } => self.text(rest, escapes, before)?,
+            State::Escaped => {
+                self.keep(&rest[..1]);
+                self.go(State::Text {
+                    escapes: true,
+                    before: byte,
+                })
+            }
+            State::TextQuote { escapes } if byte == b'\'' => {
+                self.keep(b"'");
+                self.go(State::Text { escapes, before: b'\'' })
+            }
+            State::TextQuote { .. } => {
+                self.statement.literal(&self.token);
+                self.back(b'\'');
+                0
+            }
+            State::Name => {
+                let end = skip(memchr(b'"', rest));
+                self.keep(&rest[..end]);
+                if end < rest.len() {
+                    self.state = State::NameQuote;
+                }
+                (end + 1).min(rest.len())
+            }
+            State::NameQuote if byte == b'"' => {
+                self.keep(b"\"");
+                self.go(State::Name)
+            }
+            State::NameQuote => {
+                self.back(b'"');
+                0
+            }
+            State::Tag => self.tag(byte)?,
+            State::Body { seen } => self.body(rest, seen),
+            State::Command => self.command(rest)?,
+            State::CopyLine if byte == b'\n' => self.go(State::CopyStart { seen: 0 }),
+            State::CopyLine => return Err("has something behind COPY in its line".into()),
+            State::SettingLine if byte == b'\n' => {
+                self.back(byte);
+                1
+            }
+            State::SettingLine => return Err("has something behind a setting in its line".into()),
+            State::CopyStart { seen } => self.copy_start(byte, seen),
+            State::CopyRow => {
+                let end = skip(memchr(b'\n', rest));
+                if end < rest.len() {
+                    self.state = State::CopyStart { seen: 0 };
+                }
+                (end + 1).min(rest.len())
+            }
+        })
+    }
+
+    fn go(&mut self, state: State) -> usize {
+        self.state = state;
+        1
+    }
+
+    fn back(&mut self, before: u8) {
+        self.state = State::Ground;
+        self.before = before;
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = KEPT.saturating_sub(self.token.len());
+        self.token.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Begins a token that goes on.
+    fn begin(&mut self, state: State) {
+        self.token.clear();
+        self.state = state;
+    }
+
+    fn ground(&mut self, byte: u8) -> Seen {
+        let line_begins = matches!(self.before, b'\n');
+        let glued = std::mem::replace(&mut self.before, byte);
+        if self.statement.is_empty() && !is_space(byte) {
+            self.statement.begins(self.offset);
+        }
+        match byte {
+            _ if is_space(byte) => {}
+            0x0b => return Err("has a vertical tab, which versions read in two ways".into()),
+            // psql masks what it takes for the rest of a character, by an encoding that any function may have set.
+            0x80.. => {
+                return Err(
+                    "has letters beyond ASCII outside of quotes, which psql and the server may read in two ways".into(),
+                );
+            }
+            b'\'' => {
+                if self.statement.behind_text {
+                    return Err("continues a text in other quotes, which psql and the server read in two ways".into());
+                }
+                if !self.standard_strings && glued == b'&' {
+                    return Err("has U&'…' where a backslash escapes".into());
+                }
+                let escapes = !self.standard_strings;
+                self.statement.sign()?;
+                self.begin(State::Text { escapes, before: 0 });
+            }
+            b'"' => {
+                self.statement.sign()?;
+                self.begin(State::Name);
+            }
+            b'$' => {
+                self.statement.sign()?;
+                self.begin(State::Tag);
+            }
+            b'-' => self.state = State::Minus,
+            b'/' => self.state = State::Slash,
+            b':' => {
+                self.statement.sign()?;
+                self.state = State::Colon;
+            }
+            b'\\' => {
+                if !(line_begins && self.statement.is_empty()) {
+                    return Err("has a backslash, which begins a command of psql's".into());
+                }
+                self.begin(State::Command);
+                self.token.push(b'\\');
+            }
+            b';' => self.semicolon()?,
+            b'(' => {
+                self.statement.sign()?;
+                self.statement.depth += 1;
+            }
+            b')' => {
+                self.statement.sign()?;
+                self.statement.depth = self.statement.depth.saturating_sub(1);
+            }
+            b'0'..=b'9' => {
+                self.statement.sign()?;
+                self.state = State::Number;
+            }
+            _ if begins_word(byte) => {
+                self.begin(State::Word);
+                self.token.push(byte);
+            }
+            _ => self.statement.sign()?,
+        }
+        Ok(())
+    }
+
+    /// Versions differ in what they make of a number that sticks to something else.
+    fn number_ends(&mut self, next: u8) -> Seen {
+        if in_word(next) || matches!(next, b'\'' | b'"') {
+            return Err(GLUED.into());
+        }
+        self.back(b'0');
+        Ok(())
+    }
+
+    /// A bare word has ended, before this byte.
+    fn word(&mut self, next: u8) -> Seen {
+        let prefix = |letters: &[u8]| self.token.len() == 1 && letters.contains(&self.token[0]);
+        if next == b'\'' && (prefix(b"eE") || prefix(b"bBxX")) {
+            let escapes = prefix(b"eE");
+            self.statement.sign()?;
+            // The quote is what comes next.
+            self.begin(State::TextQuote { escapes });
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&self.token).to_ascii_uppercase();
+        let text = if self.token.len() < KEPT { text } else { String::new() };
+        self.statement.word(&text)?;
+        self.back(b'a');
+        Ok(())
+    }
+
+    /// psql puts the value of a variable in for `:NAME`, `:'NAME'` and `:"NAME"`, and has set some
+    /// itself. Behind a space it is none, and to the server that space is nothing.
+    fn colon(&mut self, byte: u8) -> Seen<usize> {
+        match byte {
+            b'{' => return Err("asks for a variable of psql's".into()),
+            b':' | b'=' => {
+                self.back(byte);
+                return Ok(1);
+            }
+            b'\'' | b'"' => self.edit(Edit::Insert(self.offset, " "))?,
+            _ if begins_word(byte) || byte.is_ascii_digit() => self.edit(Edit::Insert(self.offset, " "))?,
+            _ => {}
+        }
+        self.back(b':');
+        Ok(0)
+    }
+
+    fn comment(&mut self, rest: &[u8], depth: u32, before: u8) -> usize {
+        let byte = rest[0];
+        let (depth, before) = match (before, byte) {
+            (b'/', b'*') => (depth + 1, 0),
+            (b'*', b'/') => (depth - 1, 0),
+            _ => (depth, byte),
+        };
+        if depth == 0 {
+            self.back(b' ');
+            return 1;
+        }
+        self.state = State::Comment { depth, before };
+        if matches!(byte, b'*' | b'/') {
+            return 1;
+        }
+        let end = memchr2(b'*', b'/', rest).unwrap_or(rest.len());
+        self.state = State::Comment { depth, before: 0 };
+        end
+    }
+
+    fn text(&mut self, rest: &[u8], escapes: bool, before: u8) -> Seen<usize> {
+        let end = match escapes {
+            true => memchr2(b'\'', b'\\', rest),
+            false => memchr(b'\'', rest),
+        };
+        let end = end.unwrap_or(rest.len());
+        self.keep(&rest[..end]);
+        let before = rest[..end].last().copied().unwrap_or(before);
+        match rest.get(end) {
+            None => {
+                self.state = State::Text { escapes, before };
+                return Ok(end);
+            }
+            Some(b'\\') => {
+                if !self.standard_strings {
+                    self.settle_strings()?;
+                }
+                if before >= 0x80 {
+                    self.settle_encoding()?;
+                }
+                self.state = State::Escaped;
+            }
+            Some(_) => {
+                if !escapes && before == b'\\' {
+                    self.settle_strings()?;
+                }
+                self.state = State::TextQuote { escapes };
+            }
+        }
+        Ok(end + 1)
+    }
+
+    /// Whether a quote ends this text depends on a setting, which any function may have changed: it
+    /// is set once more, just before the statement. On a line of its own, since psql reads each line
+    /// by what held at its beginning.
+    fn settle_strings(&mut self) -> Seen {
+        if std::mem::replace(&mut self.settled.strings, true) {
+            return Ok(());
+        }
+        self.edit(Edit::Insert(
+            self.statement.start,
+            match self.standard_strings {
+                true => "SET standard_conforming_strings = on;\n",
+                false => "SET standard_conforming_strings = off;\n",
+            },
+        ))
+    }
+
+    /// Whether this backslash is one, or the second half of a character, depends on the encoding.
+    fn settle_encoding(&mut self) -> Seen {
+        let Some(encoding) = self.encoding else {
+            return Err("has an escaped text before it names its encoding".into());
+        };
+        if std::mem::replace(&mut self.settled.encoding, true) {
+            return Ok(());
+        }
+        self.edit(Edit::Insert(self.statement.start, encoding))
+    }
+
+    fn edit(&mut self, edit: Edit) -> Seen {
+        if self.edits.len() >= EDITS {
+            return Err("is one of too many that pgstow would have to change".into());
+        }
+        self.edits.push(edit);
+        Ok(())
+    }
+
+    fn tag(&mut self, byte: u8) -> Seen<usize> {
+        let inner = byte.is_ascii_alphabetic() || byte == b'_' || (byte.is_ascii_digit() && !self.token.is_empty());
+        if self.token.is_empty() && byte.is_ascii_digit() {
+            // A parameter.
+            self.state = State::Number;
+            return Ok(1);
+        }
+        if byte == b'$' {
+            self.state = State::Body { seen: 0 };
+        } else if inner && self.token.len() < KEPT {
+            self.token.push(byte);
+        } else {
+            return Err("has dollar quotes that pg_dump does not write".into());
+        }
+        Ok(1)
+    }
+
+    /// The closing quotes hold a dollar sign at both ends and nowhere else.
+    fn body(&mut self, rest: &[u8], seen: usize) -> usize {
+        if seen == 0 {
+            let found = memchr(b'$', rest);
+            if found.is_some() {
+                self.state = State::Body { seen: 1 };
+            }
+            return found.map_or(rest.len(), |found| found + 1);
+        }
+        let wanted = self.token.get(seen - 1).copied().unwrap_or(b'$');
+        if rest[0] != wanted {
+            let seen = usize::from(rest[0] == b'$');
+            return self.go(State::Body { seen });
+        }
+        if seen > self.token.len() {
+            self.back(b'$');
+        } else {
+            self.state = State::Body { seen: seen + 1 };
+        }
+        1
+    }
+
+    fn command(&mut self, rest: &[u8]) -> Seen<usize> {
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
+        self.keep(&rest[..end]);
+        let refuse = |token: &[u8]| {
+            let shown = |byte: &&u8| byte.is_ascii_graphic();
+            let shown: Vec<u8> = token.iter().take_while(shown).take(16).copied().collect();
+            format!(
+                "holds psql's command {}, which is not run",
+                String::from_utf8_lossy(&shown)
+            )
+        };
+        if end == rest.len() {
+            // A line that goes on has more than its key.
+            return if self.token.len() < KEPT {
+                Ok(end)
+            } else {
+                Err(refuse(&self.token))
+            };
+        }
+        let line = self.token.strip_suffix(b"\r").unwrap_or(&self.token);
+        let key = [&b"\\restrict "[..], b"\\unrestrict "]
+            .iter()
+            .find_map(|command| line.strip_prefix(*command));
+        let is_key = key.is_some_and(|key| !key.is_empty() && key.iter().all(u8::is_ascii_alphanumeric));
+        if !is_key || self.token.len() >= KEPT {
+            return Err(refuse(&self.token));
+        }
+        let start = self.offset + end as u64 - self.token.len() as u64;
+        self.edit(Edit::Blank(start..start + line.len() as u64))?;
+        self.back(b'a');
+        Ok(end)
+    }
+
+    fn copy_start(&mut self, byte: u8, seen: usize) -> usize {
+        match (seen, byte) {
+            (2 | 3, b'\n') => {
+                self.back(b'\n');
+                1
+            }
+            (0, b'\\') | (1, b'.') | (2, b'\r') => self.go(State::CopyStart { seen: seen + 1 }),
+            (_, b'\n') => self.go(State::CopyStart { seen: 0 }),
+            _ => self.go(State::CopyRow),
+        }
+    }
+
+    fn semicolon(&mut self) -> Seen {
+        let Some(ended) = self.statement.semicolon(self.begun)? else {
+            return Ok(());
+        };
+        let place = self.statement.start..self.offset + 1;
+        if !self.statement.is_of_large_objects() {
+            self.settled = Settled::default();
+        }
+        self.statement = Statement::default();
+        match ended {
+            statement::Ended::Plain => {}
+            statement::Ended::Rows => self.state = State::CopyLine,
+            statement::Ended::StandardStrings(on) => {
+                self.standard_strings = on;
+                self.state = State::SettingLine;
+            }
+            statement::Ended::Encoding(sql) => {
+                self.encoding = Some(sql);
+                self.state = State::SettingLine;
+            }
+            statement::Ended::Begin => {
+                self.begun = true;
+                self.edit(Edit::Blank(place))?;
+            }
+            statement::Ended::Commit => {
+                self.begun = false;
+                self.edit(Edit::Blank(place))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const GLUED: &str = "has a number that sticks to something else, which versions read in two ways";
+
+fn newlines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+fn byte_after(rest: &[u8], length: usize) -> u8 {
+    rest.get(length).copied().unwrap_or(b'\n')
+}
+
+fn refused(line: u64, why: &str) -> Refused {
+    Refused {
+        line,
+        why: why.to_owned(),
+    }
+}

@@ -1,0 +1,62 @@
+//! How long an object may be that is read whole, by what it is for: whoever can write to a store
+//! must not decide how much memory a reader takes. Archives and scripts are never read whole.
+
+use crate::error::{Code, Error};
+
+/// A manifest tells of each table in about 260 bytes: this is half a million of them.
+pub const MANIFEST: u64 = 128 << 20;
+/// The archive's head: three entries of the table of contents for most tables, longer ones for
+/// functions and views.
+pub const TOC: u64 = 512 << 20;
+/// A role takes about 200 bytes.
+pub const GLOBALS: u64 = 64 << 20;
+pub const SYSTEM_INFO: u64 = 16 << 20;
+/// A failed drill names its differences, a bounded number of them.
+pub const VERIFICATION: u64 = 8 << 20;
+/// A line for each of a handful of files.
+pub const SUMS: u64 = 1 << 20;
+pub const LEASE: u64 = 64 << 10;
+/// For names that this version does not know.
+const OTHER: u64 = 16 << 20;
+
+/// The most bytes that an object with this key may have to be read whole. The names are those that
+/// `docs/FORMAT.md` gives.
+pub fn most(key: &str) -> u64 {
+    let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
+    match name {
+        "manifest.json" => MANIFEST,
+        "verification.json" => VERIFICATION,
+        "system_info.json" => SYSTEM_INFO,
+        "globals.sql" => GLOBALS,
+        "SHA256SUMS" | "MD5SUMS" => SUMS,
+        ".lease" => LEASE,
+        _ if name.ends_with(".toc") => TOC,
+        _ => OTHER,
+    }
+}
+
+/// `name` says which object it is, and where.
+pub fn too_long(name: &str, bytes: u64, most: u64) -> Error {
+    Error::new(
+        Code::Integrity,
+        format!("{name} has {bytes} bytes or more, and may have {most} at most: it was not read"),
+    )
+    .hint("pgstow writes none of that length: find out who put it there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup_id::{BackupId, GLOBALS as GLOBALS_NAME, MANIFEST as MANIFEST_NAME, lease_key};
+
+    #[test]
+    fn every_small_file_of_a_backup_has_its_limit() {
+        let id: BackupId = "shop/20250131T040500Z-full".parse().unwrap();
+        assert_eq!(most(&id.manifest_key()), MANIFEST);
+        assert_eq!(most(MANIFEST_NAME), MANIFEST);
+        assert_eq!(most(&id.key(GLOBALS_NAME)), GLOBALS);
+        assert_eq!(most(&id.key(&id.toc_name())), TOC);
+        assert_eq!(most(&lease_key("shop")), LEASE);
+        assert_eq!(most(&id.key("notes.txt")), OTHER);
+    }
+}

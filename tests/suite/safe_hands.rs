@@ -1,0 +1,14 @@
+//! Hostile databases, hostile stores, hostile networks: each attack as it was made, and what comes of it.
+
+mod drill;
+mod files;
+mod forging;
+mod future;
+mod globals;
+mod logins;
+mod outputs;
+mod scripts;
+mod sessions;
+mod signatures;
+mod statements;
+mod tags;

@@ -1,0 +1,43 @@
+//! What pgstow itself holds while a drill runs.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use super::{NAMELESS, as_nameless, drill};
+use crate::support::database::Database;
+use crate::support::program::{run, succeed};
+use crate::support::wreck::{Site, tree};
+
+fn as_his(program: &str, path: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg(path).uid(NAMELESS).gid(NAMELESS);
+    run(&mut command).status.success()
+}
+
+#[test]
+fn its_own_user_cannot_read_its_environment_while_it_drills() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (site, database) = (Site::new(), Database::fresh(17));
+    database.sql("CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 200000)");
+    succeed(&mut site.backup(&database.url()));
+    let mut command = drill(&site, as_nameless(&site));
+    command.env("DB_PASSWORD", "a secret");
+    let mut running = site.start(&mut command);
+    let place = site.path().join("tmp");
+    running.until("the drill begins", || !tree(&place).is_empty());
+    let pid = running.pid();
+    let mut looks = 0;
+    while !running.is_over() && looks < 40 {
+        assert!(as_his("cat", &format!("/proc/{pid}/stat")) || running.is_over());
+        for secret in ["environ", "maps", "auxv"] {
+            assert!(!as_his("cat", &format!("/proc/{pid}/{secret}")), "{secret}");
+        }
+        looks += 1;
+    }
+    assert!(looks > 5, "{looks}");
+    let (ended, _) = running.end(Duration::from_secs(60));
+    assert!(ended.status.success(), "{}", ended.stderr);
+}
