@@ -238,31 +238,32 @@ async fn make(
     // Before the snapshot, so that it is not held longer than it is read.
     job.observer.phase("reading roles and settings");
     let sidecars = sidecars::gather(job, source).await?;
-    let view = match view::open(job, source).await {
+    let view = match view::open(job, source, lease).await {
         Ok(view) => view,
         Err(error) => return Err(named(job, source, error).await),
     };
-    record.view(&view);
-    job.observer.estimate(view.table_bytes);
+    let (reader, table_bytes) = record.view(view);
+    job.observer.estimate(table_bytes);
 
     // Proof 1: what was read is whole, by the word of whoever read it and by the archive's own shape.
     job.observer.phase("reading the database");
     let uploads = replicas
-        .open(&record.data_key(), &record.object_info(view.table_bytes))
+        .open(&record.data_key(), &record.object_info(table_bytes))
         .await?;
     let throttle = Throttle::new(job.settings.max_rate);
     let watch = match job.settings.nice {
         Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
         None => None,
     };
-    let passed = stream::run(job, source, view, codec, uploads, lease, &throttle).await;
+    let passed = stream::run(job, reader, codec, uploads, lease, &throttle).await;
     if let Some(watch) = watch {
         record.nice(watch, &throttle);
     }
-    let mut passed = match passed {
+    let (mut passed, complaints) = match passed {
         Ok(passed) => passed,
         Err(error) => return Err(named(job, source, error).await),
     };
+    record.complaints(complaints);
     // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
     let key = record.data_key();
@@ -322,7 +323,10 @@ async fn named(job: &Job<'_>, source: &Source, error: Error) -> Error {
 
 /// What the server says to one of our questions. It may be silent for as long as a dump may.
 async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
-    let limit = job.settings.postgres.stall;
+    answered_within(job, job.settings.postgres.stall, question).await
+}
+
+async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
     let answer = async {
         tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
             let text = format!("the database has not answered for {} s", limit.as_secs());

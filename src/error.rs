@@ -19,6 +19,7 @@ pub enum Code {
     PgDumpErr,
     Version,
     Stalled,
+    Changed,
     Store,
     Enospc,
     Eacces,
@@ -86,6 +87,11 @@ impl Code {
                 "STALLED",
                 22,
                 "look for locks and load on the server; BACKUP_STALL_SECONDS sets the limit",
+            ),
+            Code::Changed => (
+                "CHANGED",
+                23,
+                "run the backup at a quieter time; or let BACKUP_ON_CHANGED_TABLES=warn store the rest, and name them",
             ),
             Code::Store => (
                 "STORE",

@@ -69,6 +69,12 @@ pub struct Manifest {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub missing: BTreeMap<String, String>,
+    /// What is in the database and not in the backup, as far as that is known.
+    #[serde(default, deserialize_with = "bounded::items", skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// What a person should look at although the backup is good, as it was known at the commit.
+    #[serde(default, deserialize_with = "bounded::items", skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     #[serde(default)]
     pub tables: Vec<TableRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -139,6 +145,15 @@ pub struct Snapshot {
     pub xmax: u64,
     #[serde(deserialize_with = "bounded::list")]
     pub xip: Vec<u64>,
+}
+
+/// Something that a restore of this backup will not bring back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Such as `subscription` or `extension_table`; later versions may have more.
+    pub kind: String,
+    pub name: String,
+    pub why: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -371,6 +386,8 @@ pub(crate) mod tests {
             checksums: checksums(&files),
             files,
             missing: BTreeMap::new(),
+            left_out: Vec::new(),
+            warnings: Vec::new(),
             tables: vec![TableRecord {
                 schema: "public".into(),
                 name: "orders".into(),

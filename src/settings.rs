@@ -68,6 +68,7 @@ pub struct Settings {
     pub schedule: Schedule,
     pub compression: Compression,
     pub format: Format,
+    pub on_changed_tables: OnChangedTables,
     /// Streams read from, or restored into, the database at once.
     pub jobs: usize,
     /// Compression threads.
@@ -267,6 +268,15 @@ impl fmt::Display for Compression {
 pub enum Format {
     Custom,
     Plain,
+}
+
+/// What becomes of a backup whose snapshot does not see the rows of some tables, because they were
+/// emptied or rewritten before their locks, in every attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnChangedTables {
+    Fail,
+    /// It counts, and names them.
+    Warn,
 }
 
 /// How PostgreSQL's programs are found and run.

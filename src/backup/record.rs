@@ -19,11 +19,11 @@ use crate::error::Result;
 use crate::lease::Previous;
 use crate::leftovers::{Cleared, LeftOver};
 use crate::manifest::{
-    Algorithm, Compression, FileRecord, LargeObjectsRecord, Manifest, PgDump, RangeRecord, SCHEMA, Server, TableRecord,
-    checksums, role,
+    Algorithm, Compression, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump, RangeRecord, SCHEMA, Server,
+    TableRecord, checksums, role,
 };
 use crate::pipeline::{Archive, Passed};
-use crate::postgres::{Snapshot, TableName};
+use crate::postgres::{FOREIGN_TABLE, Snapshot, TableName};
 use crate::report::BackupReport;
 use crate::retention::Tier;
 use crate::settings::{Format, Trigger};
@@ -33,7 +33,7 @@ use crate::throttle::{Pauses, Throttle};
 use super::nice::Watch;
 use super::replicas::Replicas;
 use super::report;
-use super::view::View;
+use super::view::{Opened, View};
 
 pub(super) struct Record<'a> {
     pub id: BackupId,
@@ -69,8 +69,15 @@ pub(super) struct Record<'a> {
     md5_of_data: Option<[u8; 16]>,
     took_over: Option<Previous>,
     leftovers: Vec<LeftOver>,
+    /// What the backup has not of the database.
+    left_out: Vec<LeftOut>,
     warnings: Vec<String>,
 }
+
+/// Names of one kind in a warning.
+const NAMED: usize = 5;
+/// More warnings than this, no manifest holds.
+const WARNINGS: usize = 1_000;
 
 /// A small file, ready to be put.
 pub(super) struct Sidecar {
@@ -117,6 +124,7 @@ impl<'a> Record<'a> {
             md5_of_data: None,
             took_over: None,
             leftovers: Vec::new(),
+            left_out: Vec::new(),
             warnings: job.settings.notes.clone(),
         }
     }
@@ -136,11 +144,52 @@ impl<'a> Record<'a> {
         self.database_bytes = bytes;
     }
 
-    pub(super) fn view(&mut self, view: &View) {
-        self.snapshot = Some(view.snapshot.clone());
-        self.names.clone_from(&view.names);
-        self.streams = view.streams.as_ref().map_or(1, |streams| streams.streams());
-        self.warnings.extend(view.notes.iter().cloned());
+    /// Gives back who reads, and about how much.
+    pub(super) fn view(&mut self, view: View) -> (Opened, u64) {
+        self.snapshot = Some(view.snapshot);
+        self.names = view.names;
+        self.warnings.extend(view.notes);
+        if let Opened::Streams(streams) = &view.reader {
+            self.streams = streams.streams();
+            self.complaints(streams.complaints.clone());
+        }
+        let why =
+            "emptied or rewritten after the backup's snapshot and before its lock: the backup has none of its rows";
+        self.left_out(view.emptied.into_iter().map(|name| LeftOut {
+            kind: "rows".into(),
+            name,
+            why: why.into(),
+        }));
+        self.left_out(view.left_out);
+        (view.reader, view.table_bytes)
+    }
+
+    /// People are told of each kind once, unless it is what everybody expects.
+    fn left_out(&mut self, things: impl IntoIterator<Item = LeftOut>) {
+        let things: Vec<LeftOut> = things.into_iter().collect();
+        for of_a_kind in things.chunk_by(|one, next| (&one.kind, &one.why) == (&next.kind, &next.why)) {
+            let LeftOut { kind, why, .. } = &of_a_kind[0];
+            if kind != FOREIGN_TABLE {
+                let mut names: Vec<&str> = of_a_kind.iter().take(NAMED).map(|one| one.name.as_str()).collect();
+                let more = format!("{} more", of_a_kind.len().saturating_sub(NAMED));
+                names.extend((of_a_kind.len() > NAMED).then_some(more.as_str()));
+                self.warn(format!(
+                    "left out: {} {}: {why}",
+                    kind.replace('_', " "),
+                    names.join(", ")
+                ));
+            }
+        }
+        self.left_out.extend(things);
+    }
+
+    /// What pg_dump has said although all went well.
+    pub(super) fn complaints(&mut self, complaints: Vec<String>) {
+        for one in complaints {
+            if !self.warnings.contains(&one) {
+                self.warn(one);
+            }
+        }
     }
 
     /// How a backup that disturbs nobody went.
@@ -160,6 +209,7 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn warn(&mut self, warning: String) {
+        tracing::warn!("{warning}");
         self.warnings.push(warning);
     }
 
@@ -347,6 +397,8 @@ impl<'a> Record<'a> {
             checksums: checksums(&self.files),
             files: self.files.clone(),
             missing: self.missing.clone(),
+            left_out: self.left_out.clone(),
+            warnings: self.warnings[..self.warnings.len().min(WARNINGS)].to_vec(),
             tables: self.tables.clone(),
             large_objects: self.large_objects.clone(),
             parts: receipt.parts.clone(),

@@ -279,7 +279,14 @@ pub const SETTINGS: &[Setting] = &[
         "BACKUP_LOCK_WAIT_SECONDS",
         "lock_wait_seconds",
         "N",
-        "How long pg_dump waits for a table's lock [default: 60]",
+        "How long a backup waits for a table's lock [default: 60]",
+    ),
+    plain(
+        "BACKUP_ON_CHANGED_TABLES",
+        "on_changed_tables",
+        "WHAT",
+        "fail, or warn and store the rest, if tables are always emptied or rewritten before their locks can be had \
+         [default: fail]",
     ),
     plain(
         "BACKUP_STALL_SECONDS",

@@ -147,6 +147,8 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         checksums: checksums(&files),
         files,
         missing: BTreeMap::new(),
+        left_out: Vec::new(),
+        warnings: Vec::new(),
         tables: vec![TableRecord {
             schema: "public".into(),
             name: "t\n".into(),

@@ -51,6 +51,7 @@ mod metrics;
 mod notify_sns;
 mod overview;
 mod postgres_layer;
+mod reading;
 mod restore;
 mod retention_rules;
 mod round_trip;

@@ -264,9 +264,40 @@ pub fn failure(run: &Run, took: Duration, code: &str, exit: i32, secret: Option<
     }
 }
 
-/// The report of a run that must succeed.
+/// The report of a run that must make what it was asked for. A backup without one of its copies says
+/// so in every way.
 pub fn report(command: &mut Command) -> Value {
-    super::program::succeed(command).json()
+    let run = super::program::run(command);
+    let told = format!("{command:?} ended with {}:\n{}\n{}", run.status, run.stderr, run.text());
+    assert!([Some(0), Some(3)].contains(&run.status.code()), "{told}");
+    let report = run.json();
+    assert_status(&report, run.status.code(), &run.stderr);
+    report
+}
+
+/// Exit code, status and stderr of a backup that was made are those of its copies.
+pub fn assert_status(report: &Value, exit: Option<i32>, stderr: &str) {
+    let failed = |store: &&Value| !store["error"].is_null();
+    let stores = report["stores"].as_array();
+    let failed: Vec<&Value> = stores.into_iter().flatten().filter(failed).collect();
+    if failed.is_empty() {
+        assert_eq!(exit, Some(0), "{stderr}");
+        assert!(
+            !stderr.contains("DEGRADED") && report["status"] != "degraded",
+            "{report}\n{stderr}"
+        );
+        return;
+    }
+    assert_eq!((exit, &report["status"]), (Some(3), &"degraded".into()), "{stderr}");
+    for store in failed {
+        let line = format!(
+            "warning[DEGRADED]: the backup {} is good, but has no copy in {}: {}: ",
+            report["id"].as_str().unwrap(),
+            store["url"].as_str().unwrap(),
+            store["error"]["code"].as_str().unwrap()
+        );
+        assert!(stderr.contains(&line), "{line:?} is not in {stderr}");
+    }
 }
 
 /// The password in the command's DATABASE_URL.
