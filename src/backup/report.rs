@@ -16,6 +16,7 @@ pub(super) async fn repeated(store: &dyn Store, id: &BackupId, trust: &Trust) ->
         trust,
         manifest: None,
         now: id.timestamp(),
+        altered: false,
     };
     let genuine = catalog::read_genuine(store, id, &demand).await?.require(id)?;
     let Genuine {

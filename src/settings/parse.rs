@@ -16,7 +16,7 @@ use super::problems::Problems;
 use super::specs::{self, Algorithm};
 use super::{
     Compression, Format, Input, Log, LogFormat, OnChangedTables, Policy, Postgres, Retention, Schedule, Settings,
-    StoreUrl, aliases, source, stores,
+    StoreCreate, StoreUrl, aliases, source, stores,
 };
 use crate::error::{Error, Result};
 
@@ -116,6 +116,13 @@ impl Reader<'_> {
         let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
+        let adopt = self.switch("BACKUP_ADOPT").unwrap_or(false);
+        let creations = [
+            ("auto", StoreCreate::Auto),
+            ("always", StoreCreate::Always),
+            ("never", StoreCreate::Never),
+        ];
+        let store_create = self.choice("BACKUP_STORE_CREATE", &creations).unwrap_or_default();
         let signing = self.signing();
         let log = self.log();
         Settings {
@@ -144,6 +151,8 @@ impl Reader<'_> {
             metrics,
             lease,
             md5,
+            adopt,
+            store_create,
             signing,
             json: self.input.json,
             log,

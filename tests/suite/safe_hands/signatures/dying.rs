@@ -33,6 +33,7 @@ fn assert_all_are_signed(world: &World) -> usize {
             trust: keyring.trust().await.unwrap(),
             manifest: None,
             now: jiff::Timestamp::now(),
+            altered: false,
         };
         let stores = [world.places[0].store(&world.settings).await];
         let ids: Vec<_> = backups(&world.places[0].state().await).into_keys().collect();
