@@ -170,15 +170,24 @@ impl Replicas {
             let copied = if index == 0 {
                 None
             } else {
-                match catalog::backups(&*replica.store, Some(ours.database)).await {
+                let listing = catalog::backups(&*replica.store, Some(ours.database));
+                match within(patience(index), listing).await {
                     Ok(listed) => Some(listed),
                     Err(error) => {
-                        replica.drop_out(error).await;
+                        replica.drop_out(error, &self.stop).await;
                         continue;
                     }
                 }
             };
-            let before = catalog::before(&*replica.store, copied.as_deref().unwrap_or(listed), now).await?;
+            let looking = catalog::before(&*replica.store, copied.as_deref().unwrap_or(listed), now);
+            let before = match within(patience(index), looking).await {
+                Ok(before) => before,
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => {
+                    replica.drop_out(error, &self.stop).await;
+                    continue;
+                }
+            };
             if let Some(error) = &before.unread {
                 back.warnings.push(Error::new(
                     error.code(),
@@ -191,7 +200,7 @@ impl Replicas {
                 if index == 0 {
                     return Err(error);
                 }
-                replica.drop_out(error).await;
+                replica.drop_out(error, &self.stop).await;
                 continue;
             }
             match before.last {
@@ -212,7 +221,7 @@ impl Replicas {
             if index == 0 {
                 return Err(error);
             }
-            replica.drop_out(error).await;
+            replica.drop_out(error, &self.stop).await;
         }
         Ok(back)
     }
@@ -225,10 +234,10 @@ impl Replicas {
             return Ok(announced);
         }
         for copy in self.all.iter_mut().skip(1).filter(|replica| replica.takes_part()) {
-            match lease.claim_in(&*copy.store, id).await {
+            match within(Some(COPYS_PATIENCE), lease.claim_in(&*copy.store, id)).await {
                 Ok(Announced::Done) => {}
                 Ok(taken) => return Ok(taken),
-                Err(error) => copy.drop_out(error).await,
+                Err(error) => copy.drop_out(error, &self.stop).await,
             }
         }
         Ok(Announced::Done)

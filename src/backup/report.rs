@@ -23,6 +23,7 @@ pub(super) async fn repeated(store: &dyn Store, id: &BackupId, trust: &Trust) ->
         manifest,
         sha256,
         signed_by,
+        ..
     } = genuine;
     let sha256 = Some(hex::encode(sha256));
     let holder = StoreReport {
