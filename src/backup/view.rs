@@ -24,7 +24,7 @@ use crate::streams::{self, Opening, Streams};
 /// How often the tables are locked before the snapshot, while others come in between.
 const HELD: usize = 3;
 /// How often pg_dump locks them by itself, until none of them has changed in between.
-const UNHELD: usize = 20;
+const UNHELD: usize = 10;
 /// The names in an error.
 const NAMED: usize = 10;
 /// Read from pg_dump before it is trusted to have all its locks.

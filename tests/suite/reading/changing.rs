@@ -144,7 +144,11 @@ fn where_no_attempt_succeeds_the_setting_decides_and_the_tables_are_named() {
     let (site, database) = (Site::new(), Database::fresh(17));
     facts(&database);
     // For our session and pg_dump's, and no other.
-    let role = Role::fresh(&database, "p", "IN ROLE pg_read_all_data CONNECTION LIMIT 2");
+    let role = Role::fresh(
+        &database,
+        "a word of ours",
+        "IN ROLE pg_read_all_data CONNECTION LIMIT 2",
+    );
     let psql = crate::support::services::postgres_bin(17).join("psql");
     let script = format!(
         "{} -X -q -d '{}' -c \"SET lock_timeout = '300ms'\" -c '{ANEW}'; exec $REAL \"$@\"",
