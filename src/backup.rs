@@ -22,7 +22,7 @@ use crate::catalog;
 use crate::command::BackupRequest;
 use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
-use crate::lease::{Acquired, Holder, Lease, Previous};
+use crate::lease::{Acquired, Announced, Holder, Lease, Previous};
 use crate::leftovers::Cleared;
 use crate::postgres::{DatabaseSize, Passfile, Programs, Session};
 use crate::private_folder;
@@ -37,7 +37,7 @@ use crate::store::Store;
 use crate::throttle::Throttle;
 
 use record::Record;
-use replicas::Replicas;
+use replicas::{Looking, Replicas};
 
 /// The first pg_dump whose archive can say zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
@@ -127,7 +127,7 @@ async fn under_lease(
     lease: &Lease,
     took_over: Option<Previous>,
 ) -> Result<BackupReport> {
-    let prepare = prepare(job, request, source, &replicas, lease, took_over.as_ref());
+    let prepare = prepare(job, request, source, &mut replicas, lease, took_over.as_ref());
     let Prepared {
         id,
         tier,
@@ -169,11 +169,12 @@ async fn prepare(
     job: &Job<'_>,
     request: &BackupRequest,
     source: &Source,
-    replicas: &Replicas,
+    replicas: &mut Replicas,
     lease: &Lease,
     took_over: Option<&Previous>,
 ) -> Result<Found> {
-    let store = &*replicas.primary();
+    let primary = replicas.primary();
+    let store = &*primary;
     let database = &source.session.server().database;
     let listed = catalog::backups(store, Some(database)).await?;
     let started = (job.clock)();
@@ -203,9 +204,24 @@ async fn prepare(
     let dead = took_over.and_then(Previous::backup_id);
     let newest = past.first().map(|newest| &newest.id);
     let newest = newest.max(dead.as_ref().filter(|dead| !dead.is_ahead(started)));
-    let id = BackupId::next(database, Kind::Full, started, newest);
-    lease.announce(&id).await?;
-    let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
+    let looking = Looking {
+        database,
+        server: source.session.server(),
+        adopt: job.settings.adopt,
+        create: job.settings.store_create,
+    };
+    let back = replicas.look_back(&listed, started, &looking).await?;
+    let mut newest = newest.cloned().max(back.newest);
+    let id = loop {
+        let id = BackupId::next(database, Kind::Full, started, newest.as_ref());
+        match replicas.take_id(lease, &id).await? {
+            Announced::Done => break id,
+            // Another run, with another primary, was faster.
+            Announced::Taken(taken) => newest = newest.max(Some(taken)),
+        }
+    };
+    let mut cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
+    cleared.warnings.extend(back.warnings);
     let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &past).await?;
     Ok(Found::ToMake(Prepared {
         id,

@@ -27,6 +27,7 @@ pub enum Code {
     RestoreErr,
     NotFound,
     Signature,
+    OtherDatabase,
     Deadline,
     Busy,
     Interrupted(Signal),
@@ -106,6 +107,11 @@ impl Code {
                 "SIGNATURE",
                 47,
                 "use only what a key of BACKUP_VERIFY_KEYS has signed; find out who put the rest into the store",
+            ),
+            Code::OtherDatabase => (
+                "OTHER_DATABASE",
+                48,
+                "give each server a prefix of its own; if it is the same database moved, say so once with --adopt",
             ),
             Code::Deadline => (
                 "DEADLINE",

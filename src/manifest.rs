@@ -47,6 +47,16 @@ pub struct Manifest {
     pub version: String,
     pub database: String,
     pub trigger: Trigger,
+    /// The file beside it that holds its own digest: whether there must be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_file: Option<String>,
+    /// The newest backup of the database that this store held before: each manifest vouches for the one
+    /// before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<Predecessor>,
+    /// Where its run put it: a store that should have it and has none has lost it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stores: Vec<String>,
     /// The event that asked for it: delivered again, it finds this backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
@@ -95,6 +105,16 @@ pub struct Server {
     /// Where the role may read it. As text: 64 bits do not survive every JSON reader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<String>,
+    /// Of the database; says something where the identifier cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_oid: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Predecessor {
+    pub id: BackupId,
+    /// Hex digits.
+    pub manifest_sha256: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +202,8 @@ pub enum Broken {
     Shape(String),
     #[error("manifest.json speaks of {claimed}: it was copied or moved")]
     OtherBackup { claimed: BackupId },
+    #[error("{0}")]
+    Altered(String),
     #[error("manifest.json names a file that cannot be in its folder: {0:?}")]
     FileName(String),
 }
@@ -189,12 +211,18 @@ pub enum Broken {
 impl Broken {
     /// For a command that wanted exactly this backup.
     pub fn into_error(self, id: &BackupId) -> Error {
-        let newer = matches!(self, Broken::NewerSchema(_));
+        let hint = match self {
+            Broken::NewerSchema(_) => Some("use the version of pgstow that made it, or a newer one"),
+            Broken::Altered(_) => Some(
+                "use another backup, or a copy of this one; where you know the manifest's digest, from the report of \
+                 the backup, give it as --expect-manifest",
+            ),
+            _ => None,
+        };
         let error = Error::new(Code::Integrity, format!("cannot use backup {id}")).source(self);
-        if newer {
-            error.hint("use the version of pgstow that made it, or a newer one")
-        } else {
-            error
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
         }
     }
 }
@@ -344,12 +372,16 @@ pub(crate) mod tests {
             version: "0.1.0".into(),
             database: id.database().into(),
             trigger: Trigger::Schedule,
+            digest_file: None,
+            predecessor: None,
+            stores: Vec::new(),
             event_id: None,
             server: Server {
                 version: "15.18 (Debian)".into(),
                 version_num: 150_018,
                 encoding: "UTF8".into(),
                 system_identifier: Some("7412345678901234567".into()),
+                database_oid: Some(16_384),
             },
             pg_dump: PgDump {
                 version: "15.18".into(),
@@ -374,6 +406,7 @@ pub(crate) mod tests {
             tables: vec![TableRecord {
                 schema: "public".into(),
                 name: "orders".into(),
+                owner: Some("shop".into()),
                 rows: 3,
                 bytes: 30,
                 sha256: "33".repeat(32),

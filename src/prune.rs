@@ -20,7 +20,6 @@ use crate::settings::Retention;
 use crate::signature::{Standing, Trust};
 use crate::stop::Stop;
 use crate::store::{Store, Unfinished};
-use crate::verification::Verdict;
 
 pub use report::{Action, Outcome, PruneReport, Pruned, StorePrune};
 
@@ -167,11 +166,8 @@ async fn survey(
 }
 
 fn finished(overview: Overview) -> Folder {
-    let verdict = match overview.signature {
-        // Never one of the good ones that stay; and where none is good, the newest stays.
-        Some(Standing::Unsigned) => Verdict::Damaged,
-        _ => overview.verdict(),
-    };
+    // Never one of the good ones that stay, nor one that an older one stands in for.
+    let counts = overview.signature != Some(Standing::Unsigned);
     let (state, named) = match overview.figures() {
         // A forged manifest decides nothing.
         _ if overview.forgery().is_some() => (State::Unreadable, Vec::new()),
@@ -179,8 +175,8 @@ fn finished(overview: Overview) -> Folder {
         Some(figures) => (
             State::Backup {
                 tier: figures.tier,
-                whole: overview.lacks.is_empty(),
-                verdict,
+                whole: overview.lacks.is_empty() && counts,
+                verdict: overview.verdict(),
             },
             figures.files.values().map(|file| file.name.clone()).collect(),
         ),

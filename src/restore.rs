@@ -109,6 +109,7 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
         trust: job.trust,
         manifest: request.expect_manifest,
         now: (job.clock)(),
+        altered: false,
     };
     let located = job
         .stop

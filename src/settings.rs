@@ -91,6 +91,9 @@ pub struct Settings {
     /// How long a lease holds without being renewed.
     pub lease: Duration,
     pub md5: bool,
+    /// The database is that of the backups in the store, although its server is another.
+    pub adopt: bool,
+    pub store_create: StoreCreate,
     pub json: bool,
     pub log: Log,
     pub signing: Signing,
@@ -202,6 +205,16 @@ pub enum Source {
 pub enum StoreUrl {
     Folder(PathBuf),
     S3 { bucket: String, prefix: String },
+}
+
+/// What a backup does where a folder store has nothing yet, which may be a disk that is not mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StoreCreate {
+    /// Begins there, unless something says that backups were there before.
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 mod data;
 mod report;
+mod seal;
 mod sidecars;
 
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use crate::retention::TIER_TAG;
 use crate::settings::{Clock, Settings};
 use crate::signature::{Signer, Subject, Trust};
 use crate::stop::Stop;
-use crate::store::{Condition, ObjectInfo, Store};
-use crate::stored_archive::StoredArchive;
+use crate::store::{Condition, ObjectInfo, Put, Store};
+use crate::stored_archive::{self, StoredArchive};
 use crate::verification::{Status, Verification};
 
 pub use report::{Finding, Verified, VerifyReport};
@@ -51,67 +52,82 @@ pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport>
                 trust: job.trust,
                 manifest: request.expect_manifest,
                 now: (job.clock)(),
+                altered: true,
             };
             let located = job
                 .stop
                 .or_stop(catalog::find(job.stores, wanted, job.database, &demand))
                 .await?;
-            Ok(VerifyReport::one(one(job, &located, request.drill).await?))
+            let around = catalog::backups(located.store.as_ref(), Some(located.manifest.id.database()));
+            let around = job.stop.or_stop(around).await?;
+            Ok(VerifyReport::one(one(job, &located, &around, request.drill).await?))
         }
         Selection::All { since } => all(job, *since, request.drill).await,
     }
 }
 
 /// Every backup of the primary store, newest first. One whose manifest cannot be read, or is not
-/// signed as it must be, has failed.
+/// signed as it must be, has failed. None at all is `NOT_FOUND`: nothing was proved.
 async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<VerifyReport> {
     let Some(store) = job.stores.first() else {
         return Err(Error::config("no store is set"));
     };
-    let listed = job.stop.or_stop(catalog::backups(store.as_ref(), job.database)).await?;
+    let listed = catalog::reachable_folders(store.as_ref(), job.database);
+    let listed = job.stop.or_stop(listed).await?;
     let demand = Demand {
         trust: job.trust,
         manifest: None,
         now: (job.clock)(),
+        altered: true,
     };
     let wanted = |one: &&Listed| one.has_manifest && since.is_none_or(|since| one.id.timestamp() >= since);
     let mut verified = Vec::new();
-    for listed in listed.iter().filter(wanted) {
-        let found = catalog::read_genuine(store.as_ref(), &listed.id, &demand);
-        let found = job.stop.or_stop(found).await?.require(&listed.id);
+    for folder in listed.iter().filter(wanted) {
+        let found = catalog::read_genuine(store.as_ref(), &folder.id, &demand);
+        let found = job.stop.or_stop(found).await?.require(&folder.id);
         verified.push(match found {
             Ok(genuine) => {
                 let located = Located {
                     store: Arc::clone(store),
                     manifest: genuine.manifest,
                     manifest_sha256: genuine.sha256,
+                    seal: genuine.seal,
                     signed_by: genuine.signed_by,
                     warnings: Vec::new(),
                 };
-                one(job, &located, drill).await?
+                one(job, &located, &listed, drill).await?
             }
             // It has expired since it was listed.
             Err(error) if error.code() == Code::NotFound => continue,
-            Err(error) => Verified::unreadable(&listed.id, &error),
+            Err(error) => Verified::unreadable(&folder.id, &error),
         });
+    }
+    if verified.is_empty() {
+        return Err(catalog::nothing_found(store.as_ref(), job.database, since));
     }
     Ok(VerifyReport::many(verified))
 }
 
-async fn one(job: &Job<'_>, located: &Located, drill: bool) -> Result<Verified> {
+/// `around` are the folders of its store, its own and others' of its database.
+async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -> Result<Verified> {
     let Located {
         store,
         manifest,
         manifest_sha256,
         signed_by,
         warnings,
+        seal: _,
     } = located;
     let begun = Instant::now();
     job.observer.phase(&format!("verifying {}", manifest.id));
-    let mut findings = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
-    let (read, about_data) = data(job, store, manifest, &findings).await?;
+    let sealed = seal::check(located, around, (job.clock)());
+    let (mut findings, unsealed) = job.stop.or_stop(sealed).await?;
+    findings.extend(job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?);
+    let (read, about_data, on_the_way) = data_twice(job, store, manifest, &findings).await?;
     findings.extend(about_data);
     let mut verified = Verified::new(manifest, findings, read, begun.elapsed());
+    verified.warnings.extend(unsealed);
+    verified.warnings.extend(on_the_way);
     verified.manifest_sha256 = Some(hex::encode(manifest_sha256));
     verified.signed_by = *signed_by;
     verified.warnings.extend(warnings.iter().cloned());
@@ -129,8 +145,8 @@ async fn one(job: &Job<'_>, located: &Located, drill: bool) -> Result<Verified> 
     let verify = verified.outcome(now);
     let drill = verified.drill.as_ref().map(|drill| drill.outcome(now));
     let recorded = record(job, store.as_ref(), &manifest.id, |verification| {
-        verification.verify = Some(verify);
-        verification.drill = drill.or(verification.drill.take());
+        verification.verify = Some(verify.clone());
+        verification.drill = drill.clone().or(verification.drill.take());
     });
     match recorded.await {
         Err(error) => verified
@@ -142,7 +158,56 @@ async fn one(job: &Job<'_>, located: &Located, drill: bool) -> Result<Verified> 
         ),
         Ok(()) => {}
     }
+    if verified.status != Status::Ok {
+        // It takes no place of a good one any more: those before it may be on their way out.
+        let (keep_last, database) = (job.settings.retention.keep_last, manifest.id.database());
+        let retagged = catalog::retag_all(store.as_ref(), database, keep_last, now);
+        if let Err(error) = job.stop.or_stop(retagged).await {
+            verified.warnings.push(format!(
+                "the good backup before it may not be kept for longer than its tier says: {error}"
+            ));
+        }
+    }
     Ok(verified)
+}
+
+/// The data, and once more where something is wrong: a bit that was flipped on the way says nothing about
+/// what is stored. What is found twice alike is damage; what only once is told as a warning. Where it
+/// comes differently each time, nothing can be said: `STORE`.
+async fn data_twice(
+    job: &Job<'_>,
+    store: &Arc<dyn Store>,
+    manifest: &Manifest,
+    so_far: &[Finding],
+) -> Result<(u64, Vec<Finding>, Option<String>)> {
+    let (read, first) = data(job, store, manifest, so_far).await?;
+    if first.is_empty() {
+        return Ok((read, first, None));
+    }
+    job.observer.phase(&format!("reading {} again", manifest.id));
+    let (read, second) = data(job, store, manifest, so_far).await?;
+    let once = first.iter().filter(|finding| !second.contains(finding)).count()
+        + second.iter().filter(|finding| !first.contains(finding)).count();
+    if once == 0 || second.is_empty() {
+        let on_the_way = (once > 0).then(|| {
+            format!(
+                "{} differences in its data were not there when it was read again, so they are not in the store: {}",
+                first.len(),
+                crate::aws::BYTES_CHANGE
+            )
+        });
+        return Ok((read, second, on_the_way));
+    }
+    let both: Vec<Finding> = first.into_iter().filter(|finding| second.contains(finding)).collect();
+    if both.is_empty() {
+        let key = manifest.id.folder();
+        return Err(stored_archive::unsteady(&key, store.url()));
+    }
+    let on_the_way = format!(
+        "{once} more differences in its data were there in one of two readings alone: {}",
+        crate::aws::BYTES_CHANGE
+    );
+    Ok((read, both, Some(on_the_way)))
 }
 
 /// The archive or the script; and how many bytes were read of it.
@@ -183,17 +248,54 @@ async fn data(
 ///
 /// Its signature goes before it: between the two, the old result counts for nothing where
 /// signatures are asked for, and no new one does that is not signed.
-async fn record(job: &Job<'_>, store: &dyn Store, id: &BackupId, change: impl FnOnce(&mut Verification)) -> Result<()> {
+///
+/// It is put under the condition that the one that was read is still there, and otherwise all is done
+/// again: of a verification and a drill that end at the same time, neither loses its result.
+async fn record(job: &Job<'_>, store: &dyn Store, id: &BackupId, change: impl Fn(&mut Verification)) -> Result<()> {
+    for tries in 0..RECORDS {
+        if tries > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50 << tries)).await;
+        }
+        if record_once(job, store, id, &change).await? == Recorded::Done {
+            return Ok(());
+        }
+    }
+    let what = format!(
+        "{} was written by others {RECORDS} times meanwhile",
+        id.key(VERIFICATION)
+    );
+    Err(Error::new(Code::Busy, what).hint("verify it again when they have ended"))
+}
+
+/// Each that fails means that another has written.
+const RECORDS: u32 = 6;
+
+#[derive(PartialEq, Eq)]
+enum Recorded {
+    Done,
+    /// Another result is there now.
+    Overtaken,
+}
+
+async fn record_once(
+    job: &Job<'_>,
+    store: &dyn Store,
+    id: &BackupId,
+    change: impl Fn(&mut Verification),
+) -> Result<Recorded> {
     let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
     // What we sign may have been written by anybody: only what counts already is taken over.
     let counts = match job.signer {
         Some(signer) => job.trust.and(signer.public()),
         None => job.trust.clone(),
     };
-    let mut before = match store.get(&key).await {
+    let (condition, mut before) = match store.get(&key).await {
         // What lies there is none, and is replaced, not followed.
-        Err(error) if error.code() == Code::Integrity => None,
-        before => before?.map(|object| object.body),
+        Err(error) if error.code() == Code::Integrity => (Condition::Always, None),
+        before => match before? {
+            Some(object) => (Condition::Unchanged(object.version), Some(object.body)),
+            None => (Condition::Absent, None),
+        },
     };
     if let Some(body) = &before
         && counts.asks()
@@ -230,5 +332,8 @@ async fn record(job: &Job<'_>, store: &dyn Store, id: &BackupId, change: impl Fn
             .await?;
     }
     let info = info("application/json");
-    store.put(&key, body, &info, Condition::Always).await.map(|_| ())
+    Ok(match store.put(&key, body, &info, condition).await? {
+        Put::Done(_) => Recorded::Done,
+        Put::Refused => Recorded::Overtaken,
+    })
 }

@@ -57,6 +57,7 @@ pub struct Entry {
     /// `TABLE DATA`, `BLOBS`, …
     pub desc: String,
     pub namespace: Option<String>,
+    pub owner: String,
     /// Whether a block follows for this entry.
     pub has_data: bool,
     /// Where the entry's Offset field starts in the head.
@@ -369,6 +370,7 @@ fn read_entry<R: Read>(
         tag,
         desc,
         namespace,
+        owner: owner.clone(),
         has_data,
         offset_at,
     };

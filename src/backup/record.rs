@@ -226,6 +226,7 @@ impl<'a> Record<'a> {
                     self.tables.push(TableRecord {
                         schema,
                         name,
+                        owner: Some(entry.owner.clone()).filter(|owner| !owner.is_empty()),
                         rows,
                         bytes,
                         sha256,
@@ -331,6 +332,10 @@ impl<'a> Record<'a> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             database: self.id.database().to_owned(),
             trigger: self.trigger,
+            digest_file: Some(crate::backup_id::MANIFEST_DIGEST.to_owned()),
+            // Each store's own.
+            predecessor: None,
+            stores: Vec::new(),
             event_id: self.event_id.clone(),
             server: self.server(),
             pg_dump: self.pg_dump(),
@@ -362,6 +367,7 @@ impl<'a> Record<'a> {
             version_num: server.version_num,
             encoding: server.encoding.clone(),
             system_identifier: server.system_identifier.clone(),
+            database_oid: Some(server.database_oid),
         }
     }
 

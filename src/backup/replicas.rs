@@ -7,15 +7,18 @@ use bytes::Bytes;
 use futures::future::join_all;
 use jiff::Timestamp;
 
-use crate::backup_id::BackupId;
+use crate::backup_id::{BackupId, MANIFEST_DIGEST};
 use crate::catalog::{self, Listed, NotPublished};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::lease::{Announced, Lease};
 use crate::leftovers::{self, Cleared};
-use crate::manifest::Manifest;
+use crate::manifest::{Figures, Manifest, Predecessor};
 use crate::pipeline::Copy;
+use crate::postgres::ServerInfo;
 use crate::report::{ErrorReport, StoreReport};
+use crate::settings::StoreCreate;
 use crate::signature::{KeyId, Signer, Subject};
-use crate::store::{Expected, ObjectInfo, Store, Stored, Upload};
+use crate::store::{Expected, ObjectInfo, Put, Store, Stored, Upload, taken};
 
 pub(super) struct Replicas {
     /// Never empty; the first is the primary.
@@ -33,6 +36,65 @@ struct Replica {
     committed: bool,
     /// Of the manifest that was published.
     manifest_sha256: Option<[u8; 32]>,
+    /// The newest backup that it held before this run.
+    predecessor: Option<Predecessor>,
+}
+
+/// What a run goes by when it looks at what was made before it.
+pub(super) struct Looking<'a> {
+    pub database: &'a str,
+    pub server: &'a ServerInfo,
+    /// It is the same database, whatever its server says.
+    pub adopt: bool,
+    pub create: StoreCreate,
+}
+
+#[derive(Default)]
+pub(super) struct Back {
+    pub newest: Option<BackupId>,
+    pub warnings: Vec<Error>,
+}
+
+impl Looking<'_> {
+    /// By the server's identifier, which a standby shares with its primary and nothing else does; where one
+    /// of the two is not known, by the database's OID, which tells less.
+    fn is_of_the_same(&self, last: &Figures, url: &str) -> Result<()> {
+        let then = &last.server;
+        let (what, before, now) = match (&then.system_identifier, &self.server.system_identifier) {
+            (Some(before), Some(now)) => ("the system identifier", before.clone(), now.clone()),
+            _ => match then.database_oid {
+                Some(before) => (
+                    "the database OID",
+                    before.to_string(),
+                    self.server.database_oid.to_string(),
+                ),
+                None => return Ok(()),
+            },
+        };
+        if before == now || self.adopt {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::OtherDatabase,
+            format!(
+                "{url} holds backups of another database {:?}: {} was made on a server with {what} {before}, and this \
+                 one has {now}",
+                self.database, last.id
+            ),
+        )
+        .hint(
+            "two servers need two prefixes; if this is the same database after a restore, a logical copy or a major \
+             upgrade, run one backup with --adopt",
+        ))
+    }
+}
+
+fn lost(url: &str, database: &str) -> Error {
+    Error::new(
+        Code::Enoent,
+        format!("{url} has no backup of {database:?}, and had some by the manifests in the other stores"),
+    )
+    .hint("mount its disk, or find out who emptied it; to begin anew there, run one backup with --store-create always")
 }
 
 /// A store's manifest, ready to be put.
@@ -69,6 +131,7 @@ impl Replicas {
                 written: Vec::new(),
                 committed: false,
                 manifest_sha256: None,
+                predecessor: None,
             });
         }
         if all.is_empty() {
@@ -79,6 +142,85 @@ impl Replicas {
 
     pub(super) fn primary(&self) -> Arc<dyn Store> {
         Arc::clone(&self.all[0].store)
+    }
+
+    /// Looks at what each store holds of the database already. The newest folder of all copies.
+    ///
+    /// Backups of another server's database of this name are a failure, of the primary or of the copy
+    /// alone; and so is a folder that should have backups and has none.
+    pub(super) async fn look_back(&mut self, listed: &[Listed], now: Timestamp, ours: &Looking<'_>) -> Result<Back> {
+        let mut back = Back::default();
+        let mut told: Vec<String> = Vec::new();
+        let mut empty = Vec::new();
+        for (index, replica) in self.all.iter_mut().enumerate() {
+            if !replica.takes_part() {
+                continue;
+            }
+            let copied = if index == 0 {
+                None
+            } else {
+                match catalog::backups(&*replica.store, Some(ours.database)).await {
+                    Ok(listed) => Some(listed),
+                    Err(error) => {
+                        replica.drop_out(error).await;
+                        continue;
+                    }
+                }
+            };
+            let before = catalog::before(&*replica.store, copied.as_deref().unwrap_or(listed), now).await?;
+            if let Some(error) = &before.unread {
+                back.warnings.push(Error::new(
+                    error.code(),
+                    format!("a manifest was passed over: {}", error.message()),
+                ));
+            }
+            if let Some(last) = &before.last
+                && let Err(error) = ours.is_of_the_same(last, replica.store.url())
+            {
+                if index == 0 {
+                    return Err(error);
+                }
+                replica.drop_out(error).await;
+                continue;
+            }
+            match before.last {
+                Some(last) => told.extend(last.stores),
+                None => empty.push(index),
+            }
+            back.newest = back.newest.max(before.newest);
+            replica.predecessor = before.predecessor;
+        }
+        for index in empty {
+            let replica = &mut self.all[index];
+            let url = replica.store.url().to_owned();
+            let may_be_lost = replica.store.lifecycle().is_none() && ours.create != StoreCreate::Always;
+            if !may_be_lost || !told.contains(&url) {
+                continue;
+            }
+            let error = lost(&url, ours.database);
+            if index == 0 {
+                return Err(error);
+            }
+            replica.drop_out(error).await;
+        }
+        Ok(back)
+    }
+
+    /// Takes the id in every store, since other runs may put their copies, or have their primary, where
+    /// our copies go.
+    pub(super) async fn take_id(&mut self, lease: &Lease, id: &BackupId) -> Result<Announced> {
+        let announced = lease.announce(id).await?;
+        if announced != Announced::Done {
+            return Ok(announced);
+        }
+        for copy in self.all.iter_mut().skip(1).filter(|replica| replica.takes_part()) {
+            match lease.claim_in(&*copy.store, id).await {
+                Ok(Announced::Done) => {}
+                Ok(taken) => return Ok(taken),
+                Err(error) => copy.drop_out(error).await,
+            }
+        }
+        Ok(Announced::Done)
     }
 
     /// Deals with what dead runs have left, in every store. `listed` is the primary's list; `dead`
@@ -176,10 +318,18 @@ impl Replicas {
             replica.written.push(key.to_owned());
             let put = replica
                 .store
-                .put(key, bytes.clone(), info, crate::store::Condition::Always)
+                .put(key, bytes.clone(), info, crate::store::Condition::Absent)
                 .await;
+            let put = put.and_then(|put| match put {
+                Put::Done(_) => Ok(()),
+                Put::Refused => {
+                    // Another run's, which is not ours to give up.
+                    replica.written.pop();
+                    Err(taken(key, replica.store.url()))
+                }
+            });
             match put {
-                Ok(_) => {}
+                Ok(()) => {}
                 Err(error) if index == 0 => return Err(error),
                 Err(error) => replica.drop_out(error).await,
             }
@@ -213,12 +363,16 @@ impl Replicas {
         now: Timestamp,
     ) -> Result<Vec<Option<Sealed>>> {
         let mut sealed = Vec::new();
+        let takers = self.all.iter().filter(|replica| replica.takes_part());
+        let stores: Vec<String> = takers.map(|replica| replica.store.url().to_owned()).collect();
         for (replica, receipt) in self.all.iter().zip(receipts) {
             let (true, Some(receipt)) = (replica.takes_part(), receipt) else {
                 sealed.push(None);
                 continue;
             };
-            let manifest = manifest(receipt);
+            let mut manifest = manifest(receipt);
+            manifest.predecessor.clone_from(&replica.predecessor);
+            manifest.stores.clone_from(&stores);
             let signature = match signer {
                 Some(signer) => {
                     let subject = Subject::manifest(&manifest.id);
@@ -239,6 +393,7 @@ impl Replicas {
                 continue;
             };
             // Noted first, as in `put`.
+            replica.written.push(manifest.id.key(MANIFEST_DIGEST));
             if signature.is_some() {
                 replica.written.push(Subject::manifest(&manifest.id).signature_key());
             }

@@ -16,6 +16,7 @@ pub(super) async fn repeated(store: &dyn Store, id: &BackupId) -> Result<BackupR
         trust: &Trust::default(),
         manifest: None,
         now: id.timestamp(),
+        altered: false,
     };
     let Genuine { manifest, sha256, .. } = catalog::read_genuine(store, id, &no_demand).await?.require(id)?;
     let sha256 = Some(hex::encode(sha256));

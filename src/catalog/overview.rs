@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
-use crate::backup_id::is_ahead;
+use crate::backup_id::{SKEW, is_ahead};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, Figures};
 use crate::signature::{Standing, Subject, Trust};
@@ -95,6 +95,13 @@ impl Overview {
         self.id().is_ahead(now) || said.into_iter().flatten().any(|time| is_ahead(time, now))
     }
 
+    /// What its times say against each other, its id and the store's own.
+    pub fn oddities(&self) -> Option<String> {
+        let figures = self.figures()?;
+        let stored = self.listed.file(MANIFEST).and_then(|file| file.modified);
+        oddities(self.id(), figures.timestamp, figures.finished_at, stored)
+    }
+
     /// Its manifest is whole and as it must be signed, its files are there, and nobody has found
     /// them wanting.
     pub fn is_good(&self) -> bool {
@@ -102,13 +109,51 @@ impl Overview {
     }
 }
 
+/// What a backup's times say against each other, against its id, whose time is that of its start, and
+/// against when the store took its manifest. A clock that was wrong when it was made would otherwise
+/// make it the newest, or the oldest, of all.
+pub fn oddities(id: &BackupId, begun: Timestamp, finished: Timestamp, stored: Option<Timestamp>) -> Option<String> {
+    // Ids are made later where others were taken, by seconds.
+    let close = |one: Timestamp, other: Timestamp| one.duration_since(other).abs() <= SKEW * 2;
+    if !close(begun, id.timestamp()) {
+        return Some(format!(
+            "says that it was begun at {begun}, which is not the time of its id"
+        ));
+    }
+    if finished < begun {
+        return Some(format!("says that it was finished at {finished}, before it was begun"));
+    }
+    // Some file systems keep no times.
+    let stored = stored.filter(|stored| *stored > KEEPS_TIMES);
+    match stored {
+        Some(stored) if is_ahead(finished.max(id.timestamp()), stored) => Some(format!(
+            "says that it was finished at {finished}, but the store has had it since {stored}: a clock was wrong"
+        )),
+        _ => None,
+    }
+}
+
+/// Earlier times of files mean that there are none.
+const KEEPS_TIMES: Timestamp = Timestamp::constant(315_532_800, 0);
+
 /// As [`backups`], of a store that is there. One whose folder is gone lists as empty, and would
 /// pass for a store without backups; one that may not be written to can be read all the same.
 pub async fn reachable_folders(store: &dyn Store, database: Option<&str>) -> Result<Vec<Listed>> {
-    match store.reach().await {
+    match store.is_there().await {
         Err(error) if error.code() != Code::Eacces => Err(error),
         _ => backups(store, database).await,
     }
+}
+
+/// For a command that was asked for backups of a store that has none of them.
+pub fn nothing_found(store: &dyn Store, database: Option<&str>, since: Option<Timestamp>) -> Error {
+    let of = database.map_or(String::new(), |database| format!(" of {database}"));
+    let since = since.map_or(String::new(), |since| format!(" since {since}"));
+    Error::new(
+        Code::NotFound,
+        format!("there is no backup{of}{since} in {}", store.url()),
+    )
+    .hint("check --store, its prefix, and --database; a folder's disk may not be mounted")
 }
 
 /// Reads the manifests of these folders, in their order; those without one are passed over. What

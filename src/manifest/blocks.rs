@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct TableRecord {
     pub schema: String,
     pub name: String,
+    /// Of the table, as the archive's table of contents says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     pub rows: u64,
     pub bytes: u64,
     pub sha256: String,

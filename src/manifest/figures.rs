@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{Broken, Compression, FileRecord, Server, bounded, check, custom, format_name, parse};
+use super::{Broken, Compression, FileRecord, Predecessor, Server, bounded, check, custom, format_name, parse};
 use crate::backup_id::{BackupId, Kind};
 use crate::retention::Tier;
 use crate::settings::Format;
@@ -26,6 +26,10 @@ pub struct Figures {
     /// Of the pgstow that made it.
     pub version: String,
     pub database: String,
+    #[serde(default)]
+    pub predecessor: Option<Predecessor>,
+    #[serde(default)]
+    pub stores: Vec<String>,
     pub server: Server,
     #[serde(with = "format_name", default = "custom")]
     pub format: Format,
@@ -66,7 +70,10 @@ impl Figures {
             .flat_map(|(role, file)| [role, &file.name, &file.sha256]);
         let missing = self.missing.iter().flat_map(|(role, why)| [role, why]);
         let own = [&self.version, &self.database].into_iter().chain(server);
+        let predecessor = self.predecessor.as_ref().map(|one| &one.manifest_sha256);
         own.chain(self.server.system_identifier.as_ref())
+            .chain(predecessor)
+            .chain(&self.stores)
             .chain(files)
             .chain(missing)
             .map(String::len)

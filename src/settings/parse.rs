@@ -15,8 +15,8 @@ use super::layers::{self, Layer, Value, Values};
 use super::problems::Problems;
 use super::specs::{self, Algorithm};
 use super::{
-    Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Schedule, Settings, StoreUrl, aliases,
-    source, stores,
+    Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Schedule, Settings, StoreCreate, StoreUrl,
+    aliases, source, stores,
 };
 use crate::error::{Error, Result};
 
@@ -111,6 +111,13 @@ impl Reader<'_> {
         let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
+        let adopt = self.switch("BACKUP_ADOPT").unwrap_or(false);
+        let creations = [
+            ("auto", StoreCreate::Auto),
+            ("always", StoreCreate::Always),
+            ("never", StoreCreate::Never),
+        ];
+        let store_create = self.choice("BACKUP_STORE_CREATE", &creations).unwrap_or_default();
         let signing = self.signing();
         let log = self.log();
         Settings {
@@ -137,6 +144,8 @@ impl Reader<'_> {
             metrics,
             lease,
             md5,
+            adopt,
+            store_create,
             signing,
             json: self.input.json,
             log,

@@ -58,6 +58,26 @@ pub const SETTINGS: &[Setting] = &[
         ),
     ),
     flag(
+        "BACKUP_STORE_CREATE",
+        "store-create",
+        "store_create",
+        "WHEN",
+        "What a backup does where a store's folder has no backup yet: auto begins there unless something says that \
+         there were some (a mount of /etc/fstab that is missing, another store's manifests); always; never \
+         [default: auto]",
+    ),
+    kind(
+        Kind::Switch,
+        flag(
+            "BACKUP_ADOPT",
+            "adopt",
+            "adopt",
+            "BOOL",
+            "The database is the one whose backups are in the store, though its server is another: it was moved, \
+             restored or upgraded. Give it for one backup [default: false]",
+        ),
+    ),
+    flag(
         "BACKUP_RETENTION",
         "retention",
         "retention",

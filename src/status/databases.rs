@@ -58,7 +58,7 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
 fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
     let figures = overview
         .figures()
-        .filter(|_| overview.is_good() && !overview.is_ahead(now))?;
+        .filter(|_| overview.is_good() && !overview.is_ahead(now) && overview.oddities().is_none())?;
     Some(LastGood {
         id: figures.id.clone(),
         finished_at: figures.finished_at,

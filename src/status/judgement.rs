@@ -1,5 +1,7 @@
 //! What of all that was seen needs a person: plain sentences, each with what to do.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::databases::{DatabaseStatus, sum_up};
@@ -28,6 +30,7 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
         }
     }
     let reachable: Vec<&Looked> = stores.iter().filter(|store| store.status.reachable).collect();
+    emptied(&reachable, &mut problems);
     if let Some(first) = reachable.first() {
         of_databases(inquiry, &first.status.url, databases, &mut problems);
     }
@@ -40,6 +43,27 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
         of_store(store, databases, inquiry.now, &mut problems);
     }
     problems
+}
+
+/// A store that has nothing of a database, and is named as one that holds it by another's manifests.
+fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
+    for store in stores {
+        let url = &store.status.url;
+        let held = stores
+            .iter()
+            .flat_map(|other| &other.backups)
+            .filter(|one| one.figures().is_some_and(|figures| figures.stores.contains(url)))
+            .map(|one| one.id().database());
+        let held: BTreeSet<&str> = held.collect();
+        for database in held {
+            if !store.backups.iter().any(|one| one.id().database() == database) {
+                problems.push(format!(
+                    "{url} has no backup of database {database:?}, though another store's manifests say that it had \
+                     some: is its disk mounted? make no backup there before you know"
+                ));
+            }
+        }
+    }
 }
 
 fn of_databases(inquiry: &Inquiry<'_>, url: &str, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
@@ -139,6 +163,15 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
         )
     });
     few(ahead.collect(), url, problems);
+    let odd = store.backups.iter().filter_map(|one| {
+        let what = one.oddities().filter(|_| !one.is_ahead(now))?;
+        Some(format!(
+            "{} in {url} {what}, so it counts for nothing: see whether the clock is right where backups are made, and \
+             make another",
+            one.id()
+        ))
+    });
+    few(odd.collect(), url, problems);
     let foretold = store.backups.iter().filter(|one| {
         let outcomes = one.verification.iter().flat_map(|found| [&found.verify, &found.drill]);
         outcomes.flatten().any(|outcome| is_ahead(outcome.at, now))

@@ -15,9 +15,11 @@ use sha2::{Digest, Sha256};
 use super::beneath::Folder;
 use super::file_upload::FileUpload;
 use super::limits::{self, too_long};
+use super::mounts;
 use super::temporary::{self, PATIENCE, Publish, Published, Temporary, io_error, with_clean_up, within};
 use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version};
 use crate::error::{Code, Error, Result};
+use crate::settings::StoreCreate;
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
 /// would cost too much, what its inode says. Whatever is replaced under a condition is small.
@@ -29,6 +31,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 pub struct Local {
     root: PathBuf,
     url: String,
+    create: StoreCreate,
 }
 
 impl Local {
@@ -36,7 +39,16 @@ impl Local {
     /// its parent exists.
     pub fn new(root: PathBuf) -> Self {
         let url = root.display().to_string();
-        Self { root, url }
+        Self {
+            root,
+            url,
+            create: StoreCreate::Always,
+        }
+    }
+
+    /// Whether a backup may begin in a folder that has none yet.
+    pub fn created(self, create: StoreCreate) -> Self {
+        Self { create, ..self }
     }
 
     /// Work on small things, for which no folder that is alive takes long.
@@ -129,7 +141,9 @@ impl Store for Local {
     }
 
     async fn reach(&self) -> Result<()> {
-        self.work(|root| {
+        let create = self.create;
+        self.work(move |root| {
+            mounts::check(root, create)?;
             let folder = match fs::metadata(root) {
                 Ok(metadata) if metadata.is_dir() => root,
                 Ok(_) => {
@@ -155,10 +169,21 @@ impl Store for Local {
         .await
     }
 
-    async fn upload(&self, key: &str, _object: &ObjectInfo) -> Result<Box<dyn Upload>> {
+    async fn is_there(&self) -> Result<()> {
+        let gone = self
+            .work(|root| Ok(fs::symlink_metadata(root).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)));
+        if gone.await? {
+            let what = format!("the store's folder {} does not exist", self.url);
+            return Err(Error::new(Code::Enoent, what)
+                .hint("correct --store, or mount its disk; where no backup was made yet, the first one makes it"));
+        }
+        self.reach().await
+    }
+
+    async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>> {
         let names = segments(key)?;
         let temporary = self.work(move |root| Temporary::create(root, &names)).await?;
-        Ok(Box::new(FileUpload::new(temporary)))
+        Ok(Box::new(FileUpload::new(temporary, object.replace)))
     }
 
     async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {

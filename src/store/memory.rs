@@ -445,6 +445,9 @@ impl Upload for MemoryUpload {
                         format!("{key}: not the bytes that were expected"),
                     ));
                 }
+                if !object.replace && state.objects.contains_key(&key) {
+                    return Err(super::taken(&key, "memory://test"));
+                }
                 state.write(&key, body.into(), object.tags, object.metadata);
                 Ok(Stored {
                     bytes,

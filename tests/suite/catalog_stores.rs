@@ -120,12 +120,16 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         version: "0.1.0".into(),
         database: id.database().into(),
         trigger: Trigger::Cli,
+        digest_file: None,
+        predecessor: None,
+        stores: Vec::new(),
         event_id: None,
         server: Server {
             version: "15.18".into(),
             version_num: 150_018,
             encoding: "UTF8".into(),
             system_identifier: None,
+            database_oid: None,
         },
         pg_dump: PgDump {
             version: "15.18".into(),
@@ -150,6 +154,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         tables: vec![TableRecord {
             schema: "public".into(),
             name: "t\n".into(),
+            owner: None,
             rows: 0,
             bytes: 0,
             sha256: String::new(),

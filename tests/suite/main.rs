@@ -56,6 +56,7 @@ mod retention_rules;
 mod round_trip;
 mod safe_hands;
 mod semantics;
+mod sharing;
 mod stores;
 mod streams;
 mod support;

@@ -261,6 +261,13 @@ impl Place {
             .collect()
     }
 
+    /// All but the lease.
+    pub async fn files(&self) -> Vec<String> {
+        let mut keys = self.keys().await;
+        keys.retain(|key| *key != self.lease_key());
+        keys
+    }
+
     pub async fn manifests(&self) -> Vec<String> {
         let mut keys = self.keys().await;
         keys.retain(|key| key.ends_with("/manifest.json"));

@@ -69,6 +69,7 @@ fn sum(bytes: &[u8]) -> String {
 
 fn write_manifest(backed: &Backed, manifest: &Value) {
     fs::write(backed.folder().join("manifest.json"), manifest.to_string()).unwrap();
+    crate::support::wreck::reseal(&backed.folder());
 }
 
 /// A file that a program makes when it is run by what it should not run.

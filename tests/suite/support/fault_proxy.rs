@@ -47,6 +47,8 @@ pub enum Fault {
     NoChecksum,
     /// Takes the body at this rate only.
     Slow { bytes_per_second: usize },
+    /// Flips one bit in the middle of the answer's body.
+    CorruptAnswer,
     /// Passes on this many bytes of the answer's body, then closes the connection.
     CutAnswer { after: usize },
 }
@@ -425,6 +427,17 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
         client.shutdown().await?;
         return Err(over());
     }
+    if fault == Some(Fault::CorruptAnswer) {
+        let mut body = rest;
+        server.read_to_end(&mut body).await?;
+        let middle = body.len() / 2;
+        if let Some(byte) = body.get_mut(middle) {
+            *byte ^= 1;
+        }
+        client.write_all(&body).await?;
+        client.shutdown().await?;
+        return Err(over());
+    }
     client.write_all(&rest).await?;
     let copied = tokio::io::copy(&mut server, client).await?;
     script.lock().expect("no panic").answered += rest.len() as u64 + copied;
@@ -439,6 +452,7 @@ async fn reject(client: &mut TcpStream, method: &str, status: u16, keeps: bool) 
         409 => ("ConditionalRequestConflict", "Conflict"),
         412 => ("PreconditionFailed", "Precondition Failed"),
         501 => ("NotImplemented", "Not Implemented"),
+        429 => ("TooManyRequests", "Too Many Requests"),
         503 => ("SlowDown", "Slow Down"),
         _ => ("InternalError", "Internal Server Error"),
     };

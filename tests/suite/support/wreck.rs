@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::database::Database;
@@ -300,6 +301,14 @@ pub fn backups(store: &Path) -> Vec<String> {
     let manifests = tree(store);
     let manifests = manifests.iter().filter_map(|path| path.strip_suffix("/manifest.json"));
     manifests.map(str::to_owned).collect()
+}
+
+/// The file beside a manifest that holds its digest says what the manifest has now, as whoever alters the
+/// one can have the other say.
+pub fn reseal(folder: &Path) {
+    let manifest = fs::read(folder.join("manifest.json")).unwrap();
+    let line = format!("{}  manifest.json\n", hex::encode(Sha256::digest(&manifest)));
+    fs::write(folder.join("manifest.json.sha256"), line).unwrap();
 }
 
 /// Everything below a folder, by paths relative to it, sorted; nothing if there is none.
