@@ -15,14 +15,16 @@ use super::{Job, Source, answered, answered_within};
 use crate::error::{Code, Error, Result};
 use crate::lease::Lease;
 use crate::manifest::LeftOut;
-use crate::postgres::{Contents, Dump, DumpOrder, Hold, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe};
+use crate::postgres::{
+    Contents, Dump, DumpOrder, Hold, Session, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe,
+};
 use crate::settings::{Format, OnChangedTables};
 use crate::streams::{self, Opening, Streams};
 
 /// How often the tables are locked before the snapshot, while others come in between.
 const HELD: usize = 3;
 /// How often pg_dump locks them by itself, until none of them has changed in between.
-const UNHELD: usize = 20;
+const UNHELD: usize = 10;
 /// The names in an error.
 const NAMED: usize = 10;
 /// Read from pg_dump before it is trusted to have all its locks.
@@ -56,14 +58,6 @@ pub(super) struct Begun {
     pub output: File,
 }
 
-/// A snapshot, and who reads it.
-struct Reading {
-    snapshot: Snapshot,
-    reader: Opened,
-    notes: Vec<String>,
-    emptied: Vec<String>,
-}
-
 /// It may take as long as others hold the tables: long enough for the lease to be lost.
 pub(super) async fn open(job: &Job<'_>, source: &Source, lease: &Lease) -> Result<View> {
     tokio::select! {
@@ -74,40 +68,43 @@ pub(super) async fn open(job: &Job<'_>, source: &Source, lease: &Lease) -> Resul
 }
 
 async fn look(job: &Job<'_>, source: &Source) -> Result<View> {
-    let session = &source.session;
-    let Reading {
-        snapshot,
-        reader,
-        notes,
-        emptied,
-    } = match held(job, source).await? {
-        Ok(reading) => reading,
-        Err(notes) => unheld(job, source, notes).await?,
-    };
-    let table_bytes = match &reader {
-        Opened::Streams(streams) => streams.bytes(),
-        Opened::Dump(_) => match answered(job, session.table_bytes()).await {
-            // Whoever reads next says what has become of the session, and of the snapshot with it.
-            Err(error) if error.code() == Code::ConnErr => 0,
-            bytes => bytes?,
-        },
-    };
-    let names = answered(job, async { Ok(session.names_in_other_encoding().await) }).await?;
-    let left_out = answered(job, session.left_out()).await?;
-    Ok(View {
-        snapshot,
-        names,
-        reader,
-        table_bytes,
-        notes,
-        emptied,
-        left_out,
+    match held(job, source).await? {
+        Ok(view) => Ok(view),
+        Err(notes) => unheld(job, source, notes).await,
+    }
+}
+
+/// What our own session says of the database, in the snapshot's view.
+struct Survey {
+    table_bytes: u64,
+    names: HashMap<u32, TableName>,
+    left_out: Vec<LeftOut>,
+}
+
+async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
+    Ok(Survey {
+        table_bytes: answered(job, session.table_bytes()).await?,
+        names: answered(job, async { Ok(session.names_in_other_encoding().await) }).await?,
+        left_out: answered(job, session.left_out()).await?,
     })
+}
+
+/// While pg_dump starts, which takes longer: so our own session is not needed when it has begun.
+async fn begin_and_survey(
+    job: &Job<'_>,
+    source: &Source,
+    snapshot: &Snapshot,
+    lock_wait: Duration,
+) -> Result<(Begun, Survey), Unbegun> {
+    let begun = begin(job, source, snapshot, lock_wait);
+    let (begun, survey) = futures::join!(begun, survey(job, &source.session));
+    // If the session was cut, pg_dump says it better.
+    Ok((begun?, survey?))
 }
 
 /// A snapshot that was taken when all tables were locked. The inner `Err`: it cannot be had, and
 /// what the report should say of that.
-async fn held(job: &Job<'_>, source: &Source) -> Result<Result<Reading, Vec<String>>> {
+async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>>> {
     let postgres = &job.settings.postgres;
     let session = &source.session;
     // One lock after the other may be waited for.
@@ -144,7 +141,8 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<Reading, Vec<Stri
             match answered_within(job, patience, streams::open(&order, hold)).await? {
                 Opening::Streams(streams) => {
                     notes.extend(streams.note.clone());
-                    return Ok(Ok(Reading::whole(snapshot, Opened::Streams(streams), notes)));
+                    let survey = survey(job, session).await?;
+                    return Ok(Ok(View::whole(snapshot, Opened::Streams(streams), survey, notes)));
                 }
                 Opening::OneStream(why) => {
                     notes.push(one_stream(&why));
@@ -153,10 +151,12 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<Reading, Vec<Stri
                 Opening::Crossed(why) => crossed = why,
             }
         } else {
-            let begun = begin(job, source, &snapshot, Unbegun::briefly(postgres.lock_wait)).await;
+            let begun = begin_and_survey(job, source, &snapshot, Unbegun::briefly(postgres.lock_wait)).await;
             hold.release().await;
             match begun {
-                Ok(begun) => return Ok(Ok(Reading::whole(snapshot, Opened::Dump(begun), notes))),
+                Ok((begun, survey)) => {
+                    return Ok(Ok(View::whole(snapshot, Opened::Dump(begun), survey, notes)));
+                }
                 Err(Unbegun::Crossed(error)) => crossed = error.message(),
                 Err(Unbegun::NoRoom(_)) => left = 0,
                 // It may be that ours was the connection too many.
@@ -176,26 +176,26 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<Reading, Vec<Stri
 
 /// A snapshot whose tables pg_dump has locked before any of them changed; or, where the settings
 /// say so, those that have changed.
-async fn unheld(job: &Job<'_>, source: &Source, notes: Vec<String>) -> Result<Reading> {
+async fn unheld(job: &Job<'_>, source: &Source, notes: Vec<String>) -> Result<View> {
     let lock_wait = job.settings.postgres.lock_wait;
     let session = &source.session;
     let mut attempt = 1;
     loop {
         let snapshot = answered(job, session.export_snapshot()).await?;
         let asked = Instant::now();
-        match begin(job, source, &snapshot, lock_wait).await {
-            Ok(begun) => {
+        match begin_and_survey(job, source, &snapshot, lock_wait).await {
+            Ok((begun, survey)) => {
                 let changed = answered(job, session.changed_tables()).await?;
                 if changed.is_empty() {
-                    return Ok(Reading::whole(snapshot, Opened::Dump(begun), notes));
+                    return Ok(View::whole(snapshot, Opened::Dump(begun), survey, notes));
                 }
                 if attempt == UNHELD {
                     if job.settings.on_changed_tables == OnChangedTables::Fail {
                         return Err(emptied(&changed));
                     }
-                    return Ok(Reading {
+                    return Ok(View {
                         emptied: changed,
-                        ..Reading::whole(snapshot, Opened::Dump(begun), notes)
+                        ..View::whole(snapshot, Opened::Dump(begun), survey, notes)
                     });
                 }
                 begun.dump.stop().await;
@@ -209,13 +209,24 @@ async fn unheld(job: &Job<'_>, source: &Source, notes: Vec<String>) -> Result<Re
     }
 }
 
-impl Reading {
-    fn whole(snapshot: Snapshot, reader: Opened, notes: Vec<String>) -> Self {
+impl View {
+    fn whole(snapshot: Snapshot, reader: Opened, survey: Survey, notes: Vec<String>) -> Self {
+        let Survey {
+            table_bytes,
+            names,
+            left_out,
+        } = survey;
         Self {
+            table_bytes: match &reader {
+                Opened::Streams(streams) => streams.bytes(),
+                Opened::Dump(_) => table_bytes,
+            },
             snapshot,
+            names,
             reader,
             notes,
             emptied: Vec::new(),
+            left_out,
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::error::{Code, Error, Result};
 
 /// Names in one LOCK statement.
 const AT_ONCE: usize = 1000;
+/// Of tables whose locks are not to be had, in an error.
+const NAMED: usize = 5;
 /// How often the tables are listed again when one of them is gone before its lock. No snapshot is
 /// there yet, so that nothing is lost but the moment.
 const LISTED: usize = 10;
@@ -139,6 +141,12 @@ enum Locked {
 async fn lock_all(wire: &mut Wire, lock_wait: Duration) -> Result<Result<Known, Taken>> {
     let settings = format!("{PLANS}; SET lock_timeout = {}", lock_wait.as_millis());
     wire.execute(settings.as_bytes()).await.map_err(Refusal::into_error)?;
+    // A server that waits for a lock does not see that we are gone, unless it is told to look. Older than
+    // 14, and on some systems, it cannot.
+    match wire.execute(b"SET client_connection_check_interval = 500").await {
+        Ok(()) | Err(Refusal::Server { .. }) => {}
+        Err(Refusal::Broken(error)) => return Err(error),
+    }
     let mut gone = String::new();
     for _ in 0..LISTED {
         // By itself, so that what comes next has no snapshot.
@@ -202,13 +210,33 @@ async fn lock(wire: &mut Wire, tables: impl Iterator<Item = &Row>, lock_wait: Du
                 return Ok(Locked::Gone(refusal.into_error().message()));
             }
             Err(refusal) if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) => {
-                let text = format!("cannot lock the tables for reading: {}", refusal.into_error().message());
+                let mut text = format!("cannot lock the tables for reading: {}", refusal.into_error().message());
+                let held = held_by_others(wire).await;
+                if !held.is_empty() {
+                    text = format!("{text}; others hold or want {held}");
+                }
                 return Err(Error::new(Code::PgDumpErr, text).hint(lock_timed_out(lock_wait)));
             }
             Err(refusal) => return Err(refusal.of_reading("cannot lock the tables for reading")),
         }
     }
     Ok(Locked::All)
+}
+
+/// The tables that nobody else can read at this moment: the server does not say for which of many it
+/// has waited. Nothing if it cannot be known.
+async fn held_by_others(wire: &mut Wire) -> String {
+    let question = format!(
+        "ROLLBACK; SELECT n.nspname || '.' || c.relname FROM {TABLES} AND EXISTS (
+           SELECT FROM pg_catalog.pg_locks l WHERE l.relation = c.oid AND l.mode = 'AccessExclusiveLock'
+           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
+         LIMIT {NAMED}"
+    );
+    let rows = wire.query(question.as_bytes()).await.unwrap_or_default();
+    let names = rows
+        .iter()
+        .map(|row| String::from_utf8_lossy(row.bytes(0).unwrap_or_default()).into_owned());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Dropped or renamed, and perhaps something else of that name is there now.

@@ -142,7 +142,8 @@ fn questions(knows_options: bool) -> Vec<Question> {
             why: "the role may not read its state, which some versions of pg_dump leave out then",
             text: format!(
                 "SELECT {relation} FROM {relations} WHERE c.relkind = 'S' AND c.relpersistence <> 't'
-                 AND n.nspname NOT LIKE 'pg\\_%' AND NOT {members} AND NOT pg_catalog.has_sequence_privilege(c.oid, 'SELECT')"
+                 AND n.nspname NOT LIKE 'pg\\_%' AND NOT {members}
+                   AND CASE c.relkind WHEN 'S' THEN NOT pg_catalog.has_sequence_privilege(c.oid, 'SELECT') END"
             ),
         },
         Question {

@@ -40,7 +40,7 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
     database.sql(&format!(
         "CREATE SUBSCRIPTION {subscription} CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)"
     ));
-    let role = Role::reader(&database, "p");
+    let role = Role::reader(&database, "a word of ours");
     let url = database.url_as(Some((&role.name, &role.password)));
     let for_all = [
         "extension_table public.jobs of postgres_fdw".to_owned(),
@@ -111,7 +111,7 @@ fn what_cannot_be_read_ends_the_backup(major: u32) {
     ] {
         let (site, database) = (Site::new(), Database::fresh(major));
         database.sql(thing);
-        let role = Role::fresh(&database, "p", "");
+        let role = Role::fresh(&database, "a word of ours", "");
         let url = database.url_as(Some((&role.name, &role.password)));
         let failure = fail(&mut site.backup(&url), "PERMISSION", 13);
         assert!(
