@@ -64,20 +64,22 @@ pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>)
     };
     let mut sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let mut seal = seal(store, id, &sha256).await?;
-    if seal != Seal::Same
-        && (seal != Seal::None || Manifest::parse(&bytes, id).is_err())
-        && let Found::Good(again) = manifest_bytes(store, id).await?
-        && again != bytes
-    {
-        // A bit that was flipped on the way says nothing about what is stored.
-        tracing::warn!(
-            "{} in {} came differently when it was read again",
-            id.manifest_key(),
-            store.url()
-        );
-        bytes = again;
-        sha256 = Sha256::digest(&bytes).into();
-        seal = self::seal(store, id, &sha256).await?;
+    let is_another = |sha256: &[u8; 32]| demand.manifest.is_some_and(|expected| expected != *sha256);
+    // A bit that was flipped on the way says nothing about what is stored.
+    if matches!(seal, Seal::Different(_)) || is_another(&sha256) {
+        drop(bytes);
+        bytes = match manifest_bytes(store, id).await? {
+            Found::Good(again) => again,
+            Found::Missing => return Ok(Read::Missing),
+            Found::Broken(broken) => return Ok(Read::Broken(broken)),
+        };
+        let again: [u8; 32] = Sha256::digest(&bytes).into();
+        seal = self::seal(store, id, &again).await?;
+        if again != sha256 {
+            let (key, url) = (id.manifest_key(), store.url());
+            tracing::warn!("{key} in {url} came differently when it was read again");
+        }
+        sha256 = again;
     }
     if let Some(expected) = demand.manifest.filter(|expected| *expected != sha256) {
         let (found, expected) = (hex::encode(sha256), hex::encode(expected));

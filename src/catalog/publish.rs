@@ -99,7 +99,11 @@ pub async fn publish(
         match store.put(&key, beside.clone(), &object, Condition::Absent).await {
             Ok(Put::Done(_)) => {}
             Ok(Put::Refused) => return Err(NotPublished::Taken(taken(id))),
-            Err(error) => return Err(NotPublished::Absent(error)),
+            // Perhaps written, and only the answers lost.
+            Err(error) => match store.get(&key).await {
+                Ok(Some(there)) if there.body == *beside => {}
+                _ => return Err(NotPublished::Absent(error)),
+            },
         }
     }
     let key = id.manifest_key();

@@ -232,8 +232,9 @@ impl S3Upload {
             return Err(self.not_as_expected(total, expected));
         }
         let composite = composite(&self.sent);
-        // The request itself forbids to replace what is there; not every store knows that.
-        if !self.object.replace && matches!(self.bucket.head(&self.key).await, Ok(Some(_))) {
+        // The request itself forbids to replace what is there; not every store knows that. An ill store is
+        // not waited for twice.
+        if !self.object.replace && self.bucket.glance(&self.key).await {
             return Err(self.taken());
         }
         let reported = match self.request_completion(id, expected).await {

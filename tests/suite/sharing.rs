@@ -169,12 +169,12 @@ fn a_store_that_had_backups_and_has_none_is_noticed_before_a_new_one_grows() {
     // As when the disk is not mounted: an empty folder of the same name.
     let unmount = |store: &str| {
         let path = site.path().join(store);
-        fs::rename(&path, site.path().join("away")).unwrap();
+        fs::rename(&path, site.path().join(format!("{store} away"))).unwrap();
         fs::create_dir(&path).unwrap();
     };
     let mount = |store: &str| {
         fs::remove_dir_all(site.path().join(store)).unwrap();
-        fs::rename(site.path().join("away"), site.path().join(store)).unwrap();
+        fs::rename(site.path().join(format!("{store} away")), site.path().join(store)).unwrap();
     };
     unmount("one");
     let failure = fail(&mut backup(&site, &database, &["one", "two"]), "ENOENT", 33);

@@ -83,7 +83,7 @@ fn a_manifest_with_a_flipped_bit_is_not_restored_from_nor_downloaded() {
         let mut pgstow = pgstow();
         pgstow
             .args(command)
-            .arg("--store")
+            .args(["--json", "--store"])
             .arg(kept.site.store())
             .current_dir(kept.site.path());
         let failure = fail(&mut pgstow, "INTEGRITY", 40);
@@ -118,6 +118,7 @@ fn exchanged_names_are_found_by_the_table_of_contents() {
     };
     exchanged(&kept);
     found(&kept, "and the manifest calls it public.second");
+    let target = crate::support::database::Database::fresh(17);
     let mut restore = pgstow();
     restore
         .args([
@@ -126,10 +127,12 @@ fn exchanged_names_are_found_by_the_table_of_contents() {
             "--table",
             "public.first",
             "--target",
-            "postgres://x@127.0.0.1:1/y",
+            &target.url(),
+            "--json",
             "--store",
         ])
-        .arg(kept.site.store());
+        .arg(kept.site.store())
+        .env("TMPDIR", kept.site.path().join("tmp"));
     fail(restore.current_dir(kept.site.path()), "INTEGRITY", 40);
     for (what, change) in [
         ("calls it other.", &|table: &mut Value| table["schema"] = "other".into()),
@@ -149,19 +152,19 @@ fn what_the_manifest_says_twice_it_must_say_alike() {
     let sums = kept.folder().join("SHA256SUMS");
     for (what, change) in [
         ("under `checksums`", &|m: &mut Value| {
-            m["checksums"]["toc"] = format!("sha256:{}", "00".repeat(32)).into()
+            m["checksums"]["toc"] = format!("sha256:{}", "00".repeat(32)).into();
         }),
         ("under `checksums`", &|m: &mut Value| m["checksums"] = json!({})),
         ("the database", &|m: &mut Value| m["database"] = "other".into()),
         ("is incremental", &|m: &mut Value| m["type"] = "incremental".into()),
         ("not the time of its id", &|m: &mut Value| {
-            m["timestamp"] = "2020-01-01T00:00:00Z".into()
+            m["timestamp"] = "2020-01-01T00:00:00Z".into();
         }),
         ("before it was begun", &|m: &mut Value| {
-            m["finished_at"] = "2020-01-01T00:00:00Z".into()
+            m["finished_at"] = "2020-01-01T00:00:00Z".into();
         }),
         ("dated in the future", &|m: &mut Value| {
-            m["finished_at"] = "2099-01-01T00:00:00Z".into()
+            m["finished_at"] = "2099-01-01T00:00:00Z".into();
         }),
     ] as [(&str, &dyn Fn(&mut Value)); 7]
     {
