@@ -83,8 +83,11 @@ impl App {
                 kms: settings.signing.uses_kms(),
             };
             for warning in aws::open_endpoints(config, &settings.aws, used) {
-                tracing::warn!("{warning}");
-                settings.notes.push(warning);
+                // Told once, though a function makes another of us to drill with.
+                if !settings.notes.contains(&warning) {
+                    tracing::warn!("{warning}");
+                    settings.notes.push(warning);
+                }
             }
         }
         let patience = Patience::lasting(settings.s3.retry);

@@ -167,7 +167,7 @@ impl Stop {
         done.unwrap_or_else(|| Err(self.given_up(what)))
     }
 
-    /// The same for what people are told, and for what is handed over, after the clean-up.
+    /// The same for what people are told after the clean-up.
     pub async fn or_leave<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;

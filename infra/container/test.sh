@@ -187,13 +187,16 @@ for name in sys.stdin.read().split("\0")[:-1]:
 # Runs COMMAND in an image the way an engine does, with the variables in ENVIRONMENT: the engine's
 # mounts are in a namespace of its own, and COMMAND is the first process of another.
 ENVIRONMENT=()
+# As the image's own user, who gets no capability; or as root, with those that engines leave to it.
+IMAGES_USER=65532:65532
+CAPABILITIES=+sys_chroot,+setuid,+setgid
 run_image() {
     local image=$1 size=$2
     # shellcheck disable=SC2016 # for the inner shell
     exec unshare --mount --pid --ipc --uts --fork --kill-child=KILL bash -c '
         set -eu
-        image=$1 size=$2
-        shift 2
+        image=$1 size=$2 capabilities=$3
+        shift 3
         mount --bind "$image" "$image"
         mount -t proc proc "$image/proc"
         mount -t tmpfs -o mode=755,size=64k tmpfs "$image/dev"
@@ -204,10 +207,10 @@ run_image() {
         mount -t tmpfs -o "mode=1777,nosuid,nodev,size=$size" tmpfs "$image/tmp"
         mount -o remount,bind,ro "$image"
         # chroot needs these three, and loses them with the user.
-        exec setpriv --no-new-privs --bounding-set=-all,+sys_chroot,+setuid,+setgid --inh-caps=-all \
+        exec setpriv --no-new-privs --bounding-set=-all,$capabilities --inh-caps=-all \
             env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/home/pgstow "$@"
-    ' _ "$image" "$size" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} \
-        "$CHROOT" --userspec=65532:65532 --groups= "$image" "${COMMAND[@]}"
+    ' _ "$image" "$size" "$CAPABILITIES" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} \
+        "$CHROOT" --userspec="$IMAGES_USER" --groups= "$image" "${COMMAND[@]}"
 }
 # The entry point with these arguments, and so much room in /tmp.
 in_image() {
@@ -258,7 +261,28 @@ for major in 15 17; do
     # shellcheck disable=SC2016 # for the inner shell
     env PATH="${!bin}:$PATH" PGPASSWORD="$(sed -E 's|.*:([^@]*)@.*|\1|' <<<"$server")" PGHOST=127.0.0.1 \
         PGPORT="$(sed -E 's|.*:([0-9]+)/.*|\1|' <<<"$server")" PGUSER=postgres SECRETS="$WORK/secrets" \
-        bash -c 'psql -X -q -d postgres -c "CREATE DATABASE shop" && POSTGRES_DB=shop bash "$1"' _ "$shop"
+        bash -c 'psql -X -q -d postgres -c "CREATE DATABASE shop" && POSTGRES_DB=shop bash "$1" && psql -X -q -d shop' \
+        _ "$shop" <<'SQL'
+-- An owner who wants more: whoever evaluates this may find himself superuser, or start programs.
+CREATE ROLE mallory;
+CREATE SCHEMA app AUTHORIZATION mallory;
+SET ROLE mallory;
+CREATE FUNCTION app.ok(a int) RETURNS boolean LANGUAGE plpgsql AS $$
+    DECLARE ran boolean := true;
+    BEGIN
+        BEGIN
+            EXECUTE 'COPY (SELECT 1) TO PROGRAM ''true''';
+        EXCEPTION WHEN OTHERS THEN
+            ran := false;
+        END;
+        IF ran OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN
+            RAISE EXCEPTION 'the owner of a table has got out';
+        END IF;
+        RETURN true;
+    END $$;
+CREATE TABLE app.t (a int CHECK (app.ok(a)));
+INSERT INTO app.t VALUES (1);
+SQL
     address=${server#*@}
     ENVIRONMENT=("DATABASE_URL=postgresql://backup:of-the-role@${address%/*}/shop"
         "BACKUP_STORE=s3://backups/pg$major" "AWS_ENDPOINT_URL_S3=$PGSTOW_TEST_S3_ENDPOINT" AWS_REGION=us-east-1
@@ -275,8 +299,16 @@ PY
     say "verified: $(head -n 1 "$WORK/verify.txt")"
 done
 
-in_image full 1g verify latest --drill >"$WORK/drill.txt"
-say "full: drilled: $(head -n 1 "$WORK/drill.txt")"
+drill() {
+    in_image full 1g verify latest --drill >"$WORK/drill.txt"
+    ! grep -q 'has got out' "$WORK/drill.txt" || die "$1: $(cat "$WORK/drill.txt")"
+    say "full, as $1: drilled: $(head -n 1 "$WORK/drill.txt")"
+}
+drill 65532
+IMAGES_USER=0:0 CAPABILITIES=+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw
+CAPABILITIES+=,+sys_chroot,+mknod,+audit_write,+setfcap
+drill root
+IMAGES_USER=65532:65532 CAPABILITIES=+sys_chroot,+setuid,+setgid
 
 # Lifecycle rules are missing in this bucket, and `status` says so; that the backup is young is what counts here.
 code=0

@@ -23,6 +23,9 @@ use crate::signature::{KeyId, Signer, Subject};
 use crate::stop::Stop;
 use crate::store::{Expected, ObjectInfo, Put, Store, Stored, Upload, taken};
 
+/// What a copy may take to complete its upload.
+const COMPLETING: Duration = Duration::from_secs(120);
+
 pub(super) struct Replicas {
     /// Never empty; the first is the primary.
     all: Vec<Replica>,
@@ -311,7 +314,7 @@ impl Replicas {
                     failure = Some(error);
                     continue;
                 }
-                (Ok(upload), None) => within(patience(index), upload.complete(expected)).await,
+                (Ok(upload), None) => within(completions_patience(index), upload.complete(expected)).await,
                 (Err(error), None) => Err(error),
             };
             match completed {
@@ -321,6 +324,8 @@ impl Replicas {
                 }
                 Err(error) if index == 0 => failure = Some(error),
                 Err(error) => {
+                    // It may have been done all the same, or be done yet.
+                    replica.written.push(key.to_owned());
                     replica.drop_out(error, &self.stop).await;
                     receipts.push(None);
                 }
@@ -512,6 +517,11 @@ impl Replicas {
 /// Of a store's steps: the primary's own limits are the backup's.
 fn patience(index: usize) -> Option<Duration> {
     (index > 0).then_some(COPYS_PATIENCE)
+}
+
+/// Of completing an upload: to put thousands of parts together takes a good store longer than to answer.
+fn completions_patience(index: usize) -> Option<Duration> {
+    (index > 0).then_some(COMPLETING)
 }
 
 /// All at once: a store that is ill is waited for once, not once per file. Gives what failed.

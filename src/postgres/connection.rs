@@ -54,7 +54,7 @@ impl Session {
     /// `CONN_ERR` if the server cannot be reached or has no such database, `AUTH` if it refuses
     /// the login, `PERMISSION` if the role may not connect to this database, `CONFIG` if a
     /// parameter or certificate file cannot be used. `CONN_ERR` too if a pooler is in between that
-    /// shares sessions: it is found before anything is asked or set.
+    /// shares sessions: it is found before anything else is asked than an empty search path.
     pub async fn connect(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
         let home = settings.child_env.iter().find(|(name, _)| name == "HOME");
         let home = home.map(|(_, home)| PathBuf::from(home));

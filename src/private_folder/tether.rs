@@ -12,8 +12,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const SHELL: &str = "/bin/sh";
 /// `read` returns at the pipe's end. Whoever asks the group of processes to end asks us: we end in
-/// order, and the watchdog with us.
-const SCRIPT: &str = "trap '' HUP INT TERM; read -r nothing; exec rm -rf -- \"$@\"";
+/// order, and the watchdog with us. A server that is ending may still write where something was just
+/// removed.
+const SCRIPT: &str = "trap '' HUP INT TERM; read -r nothing; \
+    for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- \"$@\" && exit; sleep 0.3; done; exit 1";
 
 #[derive(Debug)]
 pub(crate) struct Tether {

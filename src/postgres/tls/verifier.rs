@@ -340,6 +340,8 @@ fn matches_pattern(pattern: &str, host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -350,5 +352,27 @@ mod tests {
         assert!(!matches_pattern("*.example", "a.example"));
         assert!(!matches_pattern("*.db.example", "db.example"));
         assert!(!matches_pattern("a.db.example", "b.db.example"));
+    }
+
+    /// Self-signed, for thirty days from [`FROM`] on.
+    const DATED: &str = "308201753082011ba003020102021464441a3836c0f78173d4c7eaed4da551fc55b56f300a06082a8648ce3d040302301031 \
+        0e300c06035504030c056461746564301e170d3236313132363230353935365a170d3236313232363230353935365a301031 \
+        0e300c06035504030c0564617465643059301306072a8648ce3d020106082a8648ce3d0301070342000400a886ebffb385b7 \
+        dc95d6b846e82b164428bd41eb704f5f65939641b2dc6696b703e2bd9b2a84bacd2ddf7e965ff262b547629fd4f80ddd5799 \
+        355189cf3ac6a3533051301d0603551d0e04160414e87013a2065363d1b5dcd4b955df33f30702b4fe301f0603551d230418 \
+        30168014e87013a2065363d1b5dcd4b955df33f30702b4fe300f0603551d130101ff040530030101ff300a06082a8648ce3d \
+        0403020348003045022052d8e53a3d916187a75c9dfd03239745389f199edc5979520f47421f1c4b4109022100bd59ed214b \
+        24178132f9de37ab20acf472cd65e93214ff8ce9615cca67a4ecee";
+    const FROM: u64 = 1_795_726_796;
+    const UNTIL: u64 = 1_798_318_796;
+
+    #[test]
+    fn a_certificate_is_good_from_its_first_to_its_last_second() {
+        let der = CertificateDer::from(hex::decode(DATED.replace([' ', '\n'], "")).unwrap());
+        let certificate = parse(&der).unwrap();
+        let at = |seconds| check_dates(&certificate, UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+        assert!(matches!(at(FROM - 1), Err(CertificateError::NotValidYet)));
+        assert!(at(FROM).is_ok() && at(UNTIL).is_ok());
+        assert!(matches!(at(UNTIL + 1), Err(CertificateError::Expired)));
     }
 }

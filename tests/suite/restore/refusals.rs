@@ -68,6 +68,26 @@ fn roles_and_extensions_that_are_lacking_are_named() {
     backed.source.sql("ALTER TABLE c OWNER TO postgres");
 }
 
+/// PostgreSQL 17 has it no more.
+#[test]
+fn an_extension_that_the_targets_server_lacks_is_named_before_anything_is_made() {
+    let source = three(15);
+    source.sql("CREATE EXTENSION adminpack");
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(17);
+    untouched(&target, || {
+        let refused = backed.refused(&target.url(), &[], "RESTORE_ERR", 41);
+        assert!(
+            refused
+                .message
+                .contains("lacks extensions that the backup needs: adminpack"),
+            "{}",
+            refused.message
+        );
+        unchanged(&refused);
+    });
+}
+
 #[test]
 fn a_role_that_may_not_create_is_told_the_grant() {
     let backed = Backed::up(three(17), &[]);

@@ -16,11 +16,17 @@ const EVENT: &str = "full-2026-01-31T04:05:00Z";
 
 /// The backup once more under the id of this moment, as if this event had asked for it.
 fn plant(signed: &Signed, event: &str) -> String {
-    std::thread::sleep(std::time::Duration::from_millis(1100));
     let (database, _) = signed.id().split_once('/').unwrap();
-    let id = format!("{database}/{}-full", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
-    let target = signed.site.store().join(&id);
-    fs::create_dir(&target).unwrap();
+    // The one before may have been given an id a little ahead of the clock.
+    let (id, target) = loop {
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        let id = format!("{database}/{}-full", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+        let target = signed.site.store().join(&id);
+        match fs::create_dir(&target) {
+            Ok(()) => break (id, target),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists),
+        }
+    };
     for entry in fs::read_dir(signed.folder()).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
