@@ -252,7 +252,13 @@ async fn data(
 ///
 /// It is put under the condition that the one that was read is still there, and otherwise all is done
 /// again: of a verification and a drill that end at the same time, neither loses its result.
-async fn record(job: &Job<'_>, store: &dyn Store, id: &BackupId, manifest_sha256: &[u8; 32], change: impl Fn(&mut Verification)) -> Result<()> {
+async fn record(
+    job: &Job<'_>,
+    store: &dyn Store,
+    id: &BackupId,
+    manifest_sha256: &[u8; 32],
+    change: impl Fn(&mut Verification),
+) -> Result<()> {
     for tries in 0..RECORDS {
         if tries > 0 {
             tokio::time::sleep(std::time::Duration::from_millis(50 << tries)).await;
