@@ -81,6 +81,7 @@ impl StoredArchive {
             file,
             head,
         };
+        let utf8 = manifest.server.encoding == "UTF8";
         let mut end = archive.head.len() as u64;
         for ((entry, position), record) in archive.head.data.iter().zip(positions).zip(records) {
             let kind = match record.promise.content {
@@ -95,7 +96,8 @@ impl StoredArchive {
                 )));
             }
             if let Some((schema, name)) = &record.table
-                && !(is_named(schema, entry.namespace.as_deref().unwrap_or_default()) && is_named(name, &entry.tag))
+                && !(is_named(schema, entry.namespace.as_deref().unwrap_or_default(), utf8)
+                    && is_named(name, &entry.tag, utf8))
             {
                 return Err(broken(format!(
                     "the block at {position} is that of {entry}, and the manifest calls it {schema}.{name}"
@@ -143,12 +145,11 @@ struct Record {
     owner: Option<String>,
 }
 
-/// Whether a name of the manifest is that of the table of contents, where it stands in the database's
-/// encoding: what is not UTF-8 there was read as a mark for each such stretch, and the manifest's was
-/// asked of the server.
-fn is_named(manifest: &str, head: &str) -> bool {
+/// Whether a name of the manifest, which was asked of the server, is that of the table of contents, where it
+/// stands in the database's encoding. Of any other than UTF-8 nothing is sure here but the letters of ASCII.
+fn is_named(manifest: &str, head: &str, utf8: bool) -> bool {
     let ascii = |text: &str| text.chars().filter(char::is_ascii).collect::<String>();
-    manifest == head || (head.contains(char::REPLACEMENT_CHARACTER) && ascii(manifest) == ascii(head))
+    manifest == head || (!utf8 && ascii(manifest) == ascii(head))
 }
 
 /// Whether the ranges, where there are any, hold every chunk and every row of the block once.
