@@ -12,32 +12,30 @@ mod refill;
 mod report;
 mod rows;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::archive::{self, ArchiveError, BlockContent, BlockKind, Blocks, Head, Input, Item, Unpack, read_blocks};
+use crate::archive::{self, ArchiveError, Head, Input, Item, read_blocks};
 use crate::catalog::Located;
 use crate::confinement::Walls;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, Psql, ScratchServer, ServerPrograms, Session};
+use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, ScratchServer, ServerPrograms, Session};
 use crate::private_folder::sweep_stale;
 use crate::progress::Observer;
 use crate::report::human_bytes;
 use crate::restore::{self, LeftOut, Plan, Without};
 use crate::settings::{Clock, Format, Settings};
 use crate::stop::Stop;
-use crate::store::reading::{Reading, our_error};
 use crate::stored_archive::StoredArchive;
 use crate::verification::Status;
 use crate::verify::Finding;
 use cluster::{Cluster, Way};
 use exclusion::Exclusion;
-use gather::{Gather, Gathered, Unordered};
-use refill::{Ended, Refill, is_refusal, refused};
+use gather::{Gather, Gathered};
+use refill::{Ended, Refill};
 
 pub use report::{DrillReport, Proof, TableProof};
 
