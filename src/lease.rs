@@ -21,7 +21,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::backup_id::{BackupId, SKEW, lease_key};
 use crate::error::{Code, Error, Result};
@@ -365,10 +365,7 @@ impl Shared {
                 *held = Held::new(body, version, sent, self.ttl);
                 return Ok(());
             }
-            Ok(Ok(None)) => Loss {
-                code: Code::Busy,
-                what: format!("the lease of database {name:?} was lost: another run has taken it"),
-            },
+            Ok(Ok(None)) => self.why_lost().await,
             Ok(Err(error)) if Instant::now() < held.until => return Err(NotRenewed::Failed(error)),
             Ok(Err(error)) => Loss {
                 code: Code::Store,
@@ -381,6 +378,23 @@ impl Shared {
         };
         self.lost.send_replace(Some(loss.clone()));
         Err(NotRenewed::Lost(loss))
+    }
+
+    /// The store itself may be gone with it: a folder that was removed, a disk that is mounted no more.
+    async fn why_lost(&self) -> Loss {
+        match timeout(margin(self.ttl), self.store.is_there()).await {
+            Ok(Err(error)) if error.code() == Code::Enoent => Loss {
+                code: error.code(),
+                what: error.message(),
+            },
+            _ => Loss {
+                code: Code::Busy,
+                what: format!(
+                    "the lease of database {:?} was lost: another run has taken it, or somebody has removed it",
+                    self.database
+                ),
+            },
+        }
     }
 
     /// Replaces our own lease; `None` when it is ours no longer. Removed counts as that too:
