@@ -14,7 +14,7 @@ use crate::support::bucket::{Bucket, client};
 use crate::support::database::{Database, unique_word};
 use crate::support::program::{Run, pgstow, run, succeed};
 use crate::support::services::s3;
-use crate::support::wreck::{Site, backups, fail};
+use crate::support::wreck::{Site, backups, fail, report};
 
 fn shop(major: u32) -> Database {
     let database = Database::fresh(major);
@@ -32,6 +32,12 @@ fn backup(site: &Site, database: &Database, stores: &[&str]) -> Command {
         .envs(s3().environment())
         .current_dir(site.path());
     command
+}
+
+fn degraded(command: &mut Command) -> Value {
+    let report = report(command);
+    assert_eq!(report["status"], "degraded", "{report:#}");
+    report
 }
 
 /// Sleeps into the beginning of the next second, as cron does.
@@ -152,7 +158,7 @@ fn another_server_under_the_same_prefix_is_refused_until_it_is_adopted() {
     assert!(failure.hint.contains("--adopt"), "{}", failure.hint);
     assert_eq!(backups(&site.path().join("one")), there);
     // A copy alone is left out.
-    let report = succeed(&mut backup(&site, &second, &["two", "one"])).json();
+    let report = degraded(&mut backup(&site, &second, &["two", "one"]));
     assert_eq!(report["stores"][1]["error"]["code"], "OTHER_DATABASE", "{report}");
     assert_eq!(backups(&site.path().join("one")), there);
     // Said once.
@@ -195,7 +201,7 @@ fn a_store_that_had_backups_and_has_none_is_noticed_before_a_new_one_grows() {
     );
     mount("one");
     unmount("two");
-    let report = succeed(&mut backup(&site, &database, &["one", "two"])).json();
+    let report = degraded(&mut backup(&site, &database, &["one", "two"]));
     assert_eq!(report["stores"][1]["error"]["code"], "ENOENT", "{report}");
     // Meant so.
     let report = succeed(backup(&site, &database, &["one", "two"]).args(["--store-create", "always"])).json();
