@@ -12,7 +12,9 @@ fn database() -> Database {
 
 /// Whether a run has begun its archive there.
 fn writes(site: &Site) -> bool {
-    tree(&site.store()).iter().any(|path| path.ends_with(".pgstow-tmp"))
+    tree(&site.store())
+        .iter()
+        .any(|path| path.contains(".dump.") && path.ends_with(".pgstow-tmp"))
 }
 
 /// A run that is slow enough for another to meet it.
