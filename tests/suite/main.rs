@@ -61,4 +61,5 @@ mod sharing;
 mod stores;
 mod streams;
 mod support;
+mod torture;
 mod verify;
