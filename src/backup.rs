@@ -41,6 +41,8 @@ use replicas::{Looking, Replicas};
 
 /// The first pg_dump whose archive can say zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
+/// Each that is taken means that another run was faster.
+const IDS: usize = 20;
 /// For a small file on its way when the run is stopped. In a folder it takes milliseconds, and
 /// would otherwise appear after the clean-up.
 const PUT_GRACE: Duration = Duration::from_secs(2);
@@ -210,6 +212,7 @@ async fn prepare(
     // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
     // no listing shows: under the same id it would pass for ours.
     let dead = took_over.and_then(Previous::backup_id);
+    let dead = dead.filter(|dead| dead.database() == database);
     let newest = past.first().map(|newest| &newest.id);
     let newest = newest.max(dead.as_ref().filter(|dead| !dead.is_ahead(started)));
     let looking = Looking {
@@ -220,12 +223,18 @@ async fn prepare(
     };
     let back = replicas.look_back(&listed, started, &looking).await?;
     let mut newest = newest.cloned().max(back.newest);
+    let mut tries = 0;
     let id = loop {
         let id = BackupId::next(database, Kind::Full, started, newest.as_ref());
         match replicas.take_id(lease, &id).await? {
             Announced::Done => break id,
             // Another run, with another primary, was faster.
             Announced::Taken(taken) => newest = newest.max(Some(taken)),
+        }
+        tries += 1;
+        if tries == IDS {
+            let what = format!("cannot take an id for a backup of {database:?}: other runs were faster {IDS} times");
+            return Err(Error::new(Code::Busy, what));
         }
     };
     let mut cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
@@ -258,7 +267,9 @@ async fn make(
         Ok(view) => view,
         Err(error) => return Err(named(job, source, error).await),
     };
+    let gone_back = replicas.gone_back(source.session.server(), view.snapshot.lsn.as_deref());
     let (reader, table_bytes) = record.view(view);
+    gone_back.into_iter().for_each(|warning| record.warn(warning));
     job.observer.estimate(table_bytes);
 
     // Proof 1: what was read is whole, by the word of whoever read it and by the archive's own shape.

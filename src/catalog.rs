@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, FileRecord, Manifest, Summary};
@@ -30,7 +31,9 @@ pub use crate::backup_id::{
 pub use before::{Before, before};
 pub use find::{Located, find};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
-pub use overview::{Overview, Seen, nothing_found, oddities, overviews, reachable_folders};
+pub use overview::{
+    Overview, Seen, contradiction_of_times, nothing_found, overviews, reachable_folders, stored_before,
+};
 pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Retagged, commit_tags, retag, retag_all};
 pub use tier::choose_tier;
@@ -230,10 +233,12 @@ async fn read_good(store: &dyn Store, listed: &Listed, trust: &Trust) -> Result<
         return Ok(None);
     };
     let subject = Subject::manifest(&listed.id);
-    if trust.asks() && trust.look(store, subject, &bytes).await?.is_err() {
-        return Ok(None);
+    if trust.asks() {
+        let looked = trust.look(store, subject, &bytes).await?;
+        return Ok(looked.is_ok().then_some(summary));
     }
-    Ok(Some(summary))
+    let altered = genuine::altered(store, listed, &Sha256::digest(&bytes).into()).await?;
+    Ok(altered.is_none().then_some(summary))
 }
 
 /// Whether a check has found it wanting, by its `verification.json`. Whoever wrote that, it is only ever

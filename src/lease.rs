@@ -233,11 +233,11 @@ impl Lease {
         let (wanted, backup) = (claim.clone(), id.to_string());
         self.confirm(move |body| {
             body.backup = Some(backup);
-            body.claimed = Claim::later(body.claimed.take(), Some(wanted), now);
+            body.claimed = Claim::later(body.claimed.take(), Some(wanted), id.database(), now);
         })
         .await?;
         let held = self.shared.held.lock().await;
-        Ok(Announced::of(held.body.claimed.as_ref(), &claim))
+        Ok(Announced::of(held.body.claimed.as_ref(), &claim, id))
     }
 
     /// The same in a store that gets a copy, whose lease is not held and stays as it is.
@@ -415,7 +415,7 @@ impl Shared {
             // has taken an id.
             match recognise(&*self.store, &key, &body.run).await? {
                 Some((ours, there)) => {
-                    body.claimed = Claim::later(there, body.claimed, (self.clock)());
+                    body.claimed = Claim::later(there, body.claimed, &self.database, (self.clock)());
                     version = ours;
                 }
                 None => return Ok(None),

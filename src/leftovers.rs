@@ -18,6 +18,8 @@ use crate::store::{Store, Unfinished};
 /// Left-overs dealt with per run: a folder that somebody filled by mistake must not eat a backup's
 /// time. The next run goes on.
 const AT_MOST: usize = 1_000;
+/// A store that is ill costs all the patience of a request each time.
+const FAILURES: usize = 3;
 /// Commands that hold no lease write small files too (a verification beside a finished backup,
 /// a lease about to be refused): what is younger than this may be theirs.
 const SURELY_DEAD: SignedDuration = SignedDuration::from_hours(24);
@@ -110,6 +112,7 @@ async fn sweep(
 ) -> Cleared {
     let mut cleared = Cleared::default();
     let mut abandoned_folders = BTreeMap::new();
+    let mut failures = 0;
     for folder in listed.iter().filter(|folder| !folder.has_manifest && dead(&folder.id)) {
         // A store's list may lag behind, and what is missing there is here a good backup.
         match catalog::is_committed(store, &folder.id).await {
@@ -117,13 +120,16 @@ async fn sweep(
                 abandoned_folders.insert(&folder.id, folder);
             }
             Ok(true) => {}
-            Err(error) => cleared.warnings.push(
-                Error::new(error.code(), format!("cannot see whether {} has a manifest", folder.id))
-                    .hint("its files stay as they are; the next run looks again")
-                    .source(error),
-            ),
+            Err(error) => {
+                failures += 1;
+                cleared.warnings.push(
+                    Error::new(error.code(), format!("cannot see whether {} has a manifest", folder.id))
+                        .hint("its files stay as they are; the next run looks again")
+                        .source(error),
+                );
+            }
         }
-        if abandoned_folders.len() > AT_MOST {
+        if abandoned_folders.len() > AT_MOST || failures == FAILURES {
             break;
         }
     }

@@ -54,8 +54,12 @@ pub struct Manifest {
     /// before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predecessor: Option<Predecessor>,
-    /// Where its run put it: a store that should have it and has none has lost it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The store that it was made for: in another, it was copied there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// The run's primary, and the copies that held backups of the database before: one that is found without
+    /// any later has lost them.
+    #[serde(default, deserialize_with = "bounded::stores", skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<String>,
     /// The event that asked for it: delivered again, it finds this backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -229,8 +233,8 @@ impl Broken {
         let hint = match self {
             Broken::NewerSchema(_) => Some("use the version of pgstow that made it, or a newer one"),
             Broken::Altered(_) => Some(
-                "use another backup, or a copy of this one; where you know the manifest's digest, from the report of \
-                 the backup, give it as --expect-manifest",
+                "use another backup, or a copy of this one; where the report, the message or the log of the run that made \
+                 it says this digest (`manifest_sha256`), give it as --expect-manifest: then the manifest is good",
             ),
             _ => None,
         };
@@ -389,6 +393,7 @@ pub(crate) mod tests {
             trigger: Trigger::Schedule,
             digest_file: None,
             predecessor: None,
+            store: None,
             stores: Vec::new(),
             event_id: None,
             server: Server {

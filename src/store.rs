@@ -94,6 +94,15 @@ pub trait Store: Send + Sync {
     /// Removes one left-over that [`Store::unfinished`] named. Safe to repeat.
     async fn abort_unfinished(&self, unfinished: &Unfinished) -> Result<()>;
 
+    /// Whether the object that is there came from this upload, so that it is not another run's.
+    async fn came_from(&self, key: &str, mark: &Mark) -> Result<bool> {
+        let head = self.head(key).await?;
+        Ok(head.is_some_and(|head| {
+            let mut metadata = head.metadata.iter();
+            metadata.any(|(name, word)| name == UPLOAD && *word == mark.0)
+        }))
+    }
+
     /// Gives up an object that no manifest claims. With a lifecycle it is tagged `pending`, for
     /// the bucket to expire; without one it is deleted, and its folder when that is empty then.
     /// Safe to repeat; a missing object is no error.
@@ -128,6 +137,9 @@ pub trait Upload: Send {
     /// visible, in one step. After an error nothing of ours is visible and nothing in progress.
     /// `BUSY` where another run has put an object of this key: it was not touched.
     async fn complete(self: Box<Self>, expected: &Expected) -> Result<Stored>;
+
+    /// What the object will bear that comes from this upload, and no other does.
+    fn mark(&self) -> Mark;
 
     /// Gives up: nothing becomes visible, nothing stays in progress.
     async fn abort(self: Box<Self>) -> Result<()>;
@@ -200,6 +212,13 @@ pub enum Put {
     /// The condition did not hold; nothing was written.
     Refused,
 }
+
+/// Which of all uploads an object came from: a word in S3's metadata, or the file itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark(pub String);
+
+/// In [`Head::metadata`], the upload's own word.
+pub const UPLOAD: &str = "pgstow-upload";
 
 /// What tells two states of an object apart: S3's ETag, or a digest of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]

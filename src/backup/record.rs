@@ -153,8 +153,7 @@ impl<'a> Record<'a> {
             self.streams = streams.streams();
             self.complaints(streams.complaints.clone());
         }
-        let why =
-            "emptied or rewritten after the backup's snapshot and before its lock: the backup has none of its rows";
+        let why = "emptied or rewritten after the backup's snapshot and before its lock: the backup may have none of its rows";
         self.left_out(view.emptied.into_iter().map(|name| LeftOut {
             kind: "rows".into(),
             name,
@@ -170,8 +169,11 @@ impl<'a> Record<'a> {
         for of_a_kind in things.chunk_by(|one, next| (&one.kind, &one.why) == (&next.kind, &next.why)) {
             let LeftOut { kind, why, .. } = &of_a_kind[0];
             if kind != FOREIGN_TABLE {
+                // The last may stand for many.
+                let counted = |one: &LeftOut| one.name.strip_suffix(" more").and_then(|count| count.parse().ok());
+                let all: usize = of_a_kind.iter().map(|one| counted(one).unwrap_or(1)).sum();
                 let mut names: Vec<&str> = of_a_kind.iter().take(NAMED).map(|one| one.name.as_str()).collect();
-                let more = format!("{} more", of_a_kind.len().saturating_sub(NAMED));
+                let more = format!("{} more", all.saturating_sub(NAMED));
                 names.extend((of_a_kind.len() > NAMED).then_some(more.as_str()));
                 self.warn(format!(
                     "left out: {} {}: {why}",
@@ -385,6 +387,7 @@ impl<'a> Record<'a> {
             digest_file: Some(crate::backup_id::MANIFEST_DIGEST.to_owned()),
             // Each store's own.
             predecessor: None,
+            store: None,
             stores: Vec::new(),
             event_id: self.event_id.clone(),
             server: self.server(),

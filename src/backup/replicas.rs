@@ -1,6 +1,7 @@
 //! The stores of one run: the primary, without which there is no backup, and the others, which
 //! may fail alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::report::{ErrorReport, StoreReport};
 use crate::settings::StoreCreate;
 use crate::signature::{KeyId, Signer, Subject};
 use crate::stop::Stop;
-use crate::store::{Expected, ObjectInfo, Put, Store, Stored, Upload, taken};
+use crate::store::{Expected, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
 
 /// What a copy may take to complete its upload.
 const COMPLETING: Duration = Duration::from_secs(120);
@@ -33,6 +34,8 @@ pub(super) struct Replicas {
     signed_by: Option<KeyId>,
     /// How long cleaning up may take.
     stop: Stop,
+    /// The primary's last backup, its server, and where that server's log was.
+    last: Option<(BackupId, Option<String>, u64)>,
 }
 
 struct Replica {
@@ -40,12 +43,30 @@ struct Replica {
     /// Why this store takes no further part.
     failed: Option<Error>,
     /// What this run has made visible in it, for the clean-up.
-    written: Vec<String>,
+    written: Vec<Written>,
+    /// Of the uploads that were opened in it, by key.
+    marks: BTreeMap<String, Mark>,
     committed: bool,
     /// Of the manifest that was published.
     manifest_sha256: Option<[u8; 32]>,
     /// The newest backup that it held before this run.
     predecessor: Option<Predecessor>,
+}
+
+/// A key under which something was put.
+struct Written {
+    key: String,
+    /// Nobody knows whether our upload was completed: what lies there is ours if it came from that.
+    perhaps: Option<Mark>,
+}
+
+impl Written {
+    fn surely(key: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            perhaps: None,
+        }
+    }
 }
 
 /// What a run goes by when it looks at what was made before it.
@@ -97,6 +118,52 @@ impl Looking<'_> {
     }
 }
 
+impl Looking<'_> {
+    /// What a person should look at although the identifiers are the same.
+    fn doubts(&self, last: &Figures) -> Vec<Error> {
+        let mut doubts = Vec::new();
+        let then = &last.server;
+        if self.adopt && self.is_known(last) {
+            doubts.push(
+                Error::new(
+                    Code::OtherDatabase,
+                    "--adopt (BACKUP_ADOPT) is set, and there is nothing to adopt: the last backup is of this server",
+                )
+                .hint("give it for one backup alone: while it is set, another server's database goes unnoticed"),
+            );
+        }
+        if let (Some(before), now) = (then.database_oid, self.server.database_oid)
+            && before != now
+            && !self.adopt
+        {
+            doubts.push(
+                Error::new(
+                    Code::OtherDatabase,
+                    format!(
+                        "{} was made of a database {:?} with the OID {before}, and this one has {now}: it was dropped and \
+                         made again, or renamed",
+                        last.id, self.database
+                    ),
+                )
+                .hint("if that was not a restore, look whether this is the database that you mean"),
+            );
+        }
+        doubts
+    }
+
+    fn is_known(&self, last: &Figures) -> bool {
+        let then = &last.server;
+        then.system_identifier == self.server.system_identifier && then.database_oid == Some(self.server.database_oid)
+    }
+}
+
+/// Of a log, as PostgreSQL prints it.
+fn position(lsn: &str) -> Option<u64> {
+    let (high, low) = lsn.split_once('/')?;
+    let half = |text: &str| u32::from_str_radix(text, 16).ok();
+    Some(u64::from(half(high)?) << 32 | u64::from(half(low)?))
+}
+
 fn lost(url: &str, database: &str) -> Error {
     Error::new(
         Code::Enoent,
@@ -114,6 +181,13 @@ pub(super) struct Sealed {
 impl Replica {
     fn takes_part(&self) -> bool {
         self.failed.is_none()
+    }
+
+    fn may_hold(&mut self, key: &str) {
+        self.written.extend(self.marks.get(key).map(|mark| Written {
+            key: key.to_owned(),
+            perhaps: Some(mark.clone()),
+        }));
     }
 
     /// Leaves this copy out from now on, with nothing of this run in it.
@@ -139,6 +213,7 @@ impl Replicas {
                 store: Arc::clone(store),
                 failed,
                 written: Vec::new(),
+                marks: BTreeMap::new(),
                 committed: false,
                 manifest_sha256: None,
                 predecessor: None,
@@ -151,6 +226,7 @@ impl Replicas {
             all,
             signed_by: None,
             stop: stop.clone(),
+            last: None,
         })
     }
 
@@ -197,14 +273,19 @@ impl Replicas {
                     format!("a manifest was passed over: {}", error.message()),
                 ));
             }
-            if let Some(last) = &before.last
-                && let Err(error) = ours.is_of_the_same(last, replica.store.url())
-            {
-                if index == 0 {
-                    return Err(error);
+            if let Some(last) = &before.last {
+                if let Err(error) = ours.is_of_the_same(last, replica.store.url()) {
+                    if index == 0 {
+                        return Err(error);
+                    }
+                    replica.drop_out(error, &self.stop).await;
+                    continue;
                 }
-                replica.drop_out(error, &self.stop).await;
-                continue;
+                if index == 0 {
+                    back.warnings.extend(ours.doubts(last));
+                    let lsn = last.snapshot.lsn.as_deref().and_then(position);
+                    self.last = lsn.map(|lsn| (last.id.clone(), last.server.system_identifier.clone(), lsn));
+                }
             }
             match before.last {
                 Some(last) => told.extend(last.stores),
@@ -227,6 +308,20 @@ impl Replicas {
             replica.drop_out(error, &self.stop).await;
         }
         Ok(back)
+    }
+
+    /// A server whose log is not as far as it was is another: a copy of the disk that lives on by itself has
+    /// its original's identifier.
+    pub(super) fn gone_back(&self, server: &ServerInfo, lsn: Option<&str>) -> Option<String> {
+        let (last, of, before) = self.last.as_ref()?;
+        let now = position(lsn?)?;
+        (server.system_identifier.is_some() && *of == server.system_identifier && now < *before).then(|| {
+            format!(
+                "the server's log is at {}, and was further when {last} was made: this server is a copy of that one's disk, \
+                 was restored to an earlier time, or is a standby that lags; where it is a copy, give it a prefix of its own",
+                lsn.unwrap_or_default()
+            )
+        })
     }
 
     /// Takes the id in every store, since other runs may put their copies, or have their primary, where
@@ -274,7 +369,10 @@ impl Replicas {
             .filter(|(_, replica)| replica.takes_part())
         {
             match within(patience(index), replica.store.upload(key, info)).await {
-                Ok(upload) => uploads.push(upload),
+                Ok(upload) => {
+                    replica.marks.insert(key.to_owned(), upload.mark());
+                    uploads.push(upload);
+                }
                 Err(error) if index == 0 => return Err(error),
                 Err(error) => replica.drop_out(error, &self.stop).await,
             }
@@ -319,13 +417,13 @@ impl Replicas {
             };
             match completed {
                 Ok(stored) => {
-                    replica.written.push(key.to_owned());
+                    replica.written.push(Written::surely(key));
                     receipts.push(Some(stored));
                 }
                 Err(error) if index == 0 => failure = Some(error),
                 Err(error) => {
                     // It may have been done all the same, or be done yet.
-                    replica.written.push(key.to_owned());
+                    replica.may_hold(key);
                     replica.drop_out(error, &self.stop).await;
                     receipts.push(None);
                 }
@@ -337,7 +435,7 @@ impl Replicas {
     /// Completing was cut short: it may have been done.
     pub(super) fn may_hold(&mut self, key: &str) {
         for replica in self.all.iter_mut().filter(|replica| replica.takes_part()) {
-            replica.written.push(key.to_owned());
+            replica.may_hold(key);
         }
     }
 
@@ -349,7 +447,7 @@ impl Replicas {
             .filter(|(_, replica)| replica.takes_part())
         {
             // Noted first: a put whose answer was lost may have been done.
-            replica.written.push(key.to_owned());
+            replica.written.push(Written::surely(key));
             let put = replica
                 .store
                 .put(key, bytes.clone(), info, crate::store::Condition::Absent);
@@ -397,8 +495,11 @@ impl Replicas {
         now: Timestamp,
     ) -> Result<Vec<Option<Sealed>>> {
         let mut sealed = Vec::new();
-        let takers = self.all.iter().filter(|replica| replica.takes_part());
-        let stores: Vec<String> = takers.map(|replica| replica.store.url().to_owned()).collect();
+        // A copy counts when it is seen to hold a backup, which it does in the next run.
+        let holders = self.all.iter().enumerate();
+        let holders =
+            holders.filter(|(index, replica)| replica.takes_part() && (*index == 0 || replica.predecessor.is_some()));
+        let stores: Vec<String> = holders.map(|(_, replica)| replica.store.url().to_owned()).collect();
         for (replica, receipt) in self.all.iter().zip(receipts) {
             let (true, Some(receipt)) = (replica.takes_part(), receipt) else {
                 sealed.push(None);
@@ -406,6 +507,7 @@ impl Replicas {
             };
             let mut manifest = manifest(receipt);
             manifest.predecessor.clone_from(&replica.predecessor);
+            manifest.store = Some(replica.store.url().to_owned());
             manifest.stores.clone_from(&stores);
             let signature = match signer {
                 Some(signer) => {
@@ -427,9 +529,10 @@ impl Replicas {
                 continue;
             };
             // Noted first, as in `put`.
-            replica.written.push(manifest.id.key(MANIFEST_DIGEST));
+            replica.written.push(Written::surely(manifest.id.key(MANIFEST_DIGEST)));
             if signature.is_some() {
-                replica.written.push(Subject::manifest(&manifest.id).signature_key());
+                let key = Subject::manifest(&manifest.id).signature_key();
+                replica.written.push(Written::surely(key));
             }
             let publishing = catalog::publish(&*replica.store, &manifest, signature.as_ref());
             // Where that is not known in time, nothing is given up.
@@ -525,9 +628,13 @@ fn completions_patience(index: usize) -> Option<Duration> {
 }
 
 /// All at once: a store that is ill is waited for once, not once per file. Gives what failed.
-async fn discard(store: &dyn Store, written: Vec<String>, stop: &Stop) -> Vec<Error> {
+async fn discard(store: &dyn Store, written: Vec<Written>, stop: &Stop) -> Vec<Error> {
+    let discard = async |one: &Written| match &one.perhaps {
+        Some(mark) if !store.came_from(&one.key, mark).await? => Ok(()),
+        _ => store.discard(&one.key).await,
+    };
     let discarding = written
         .iter()
-        .map(|key| stop.or_give_up("giving up what was stored", store.discard(key)));
+        .map(|one| stop.or_give_up("giving up what was stored", discard(one)));
     join_all(discarding).await.into_iter().filter_map(Result::err).collect()
 }

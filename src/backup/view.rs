@@ -85,7 +85,7 @@ async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
     Ok(Survey {
         table_bytes: answered(job, session.table_bytes()).await?,
         names: answered(job, async { Ok(session.names_in_other_encoding().await) }).await?,
-        left_out: answered(job, session.left_out()).await?,
+        left_out: answered(job, session.left_out(job.settings.format)).await?,
     })
 }
 
@@ -152,16 +152,21 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>
             }
         } else {
             let begun = begin_and_survey(job, source, &snapshot, Unbegun::briefly(postgres.lock_wait)).await;
-            hold.release().await;
-            match begun {
-                Ok((begun, survey)) => {
+            let released = answered(job, async { Ok(hold.release().await) }).await?;
+            match (begun, released) {
+                (Ok((begun, _)), Err(error)) => {
+                    // Nobody knows since when the tables were not held.
+                    crossed = format!("the session that held the tables was ended: {}", error.message());
+                    begun.dump.stop().await;
+                }
+                (Ok((begun, survey)), Ok(())) => {
                     return Ok(Ok(View::whole(snapshot, Opened::Dump(begun), survey, notes)));
                 }
-                Err(Unbegun::Crossed(error)) => crossed = error.message(),
-                Err(Unbegun::NoRoom(_)) => left = 0,
+                (Err(Unbegun::Crossed(error)), _) => crossed = error.message(),
+                (Err(Unbegun::NoRoom(_)), _) => left = 0,
                 // It may be that ours was the connection too many.
-                Err(Unbegun::Failed(error)) if error.code() == Code::ConnErr => left = 0,
-                Err(Unbegun::Failed(error)) => return Err(error),
+                (Err(Unbegun::Failed(error)), _) if error.code() == Code::ConnErr => left = 0,
+                (Err(Unbegun::Failed(error)), _) => return Err(error),
             }
         }
         answered(job, session.release_snapshot()).await?;

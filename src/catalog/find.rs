@@ -142,7 +142,10 @@ async fn look(
     }
 }
 
-fn located(store: &Arc<dyn Store>, genuine: Genuine, warnings: Vec<String>) -> Located {
+fn located(store: &Arc<dyn Store>, genuine: Genuine, mut warnings: Vec<String>) -> Located {
+    if let Seal::Attested(what) = &genuine.seal {
+        warnings.push(format!("{what}; others know the manifest, so it is used"));
+    }
     Located {
         store: Arc::clone(store),
         manifest: genuine.manifest,

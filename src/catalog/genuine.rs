@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::publish::digest_line;
-use super::{BackupId, Broken, Found, MANIFEST, MANIFEST_DIGEST, manifest_bytes};
+use super::{BackupId, Broken, Found, Listed, MANIFEST, MANIFEST_DIGEST, backups, manifest_bytes};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
+use crate::retention::SHA256_TAG;
 use crate::signature::{KeyId, Subject, Trust};
 use crate::store::Store;
 
@@ -41,6 +42,8 @@ pub enum Seal {
     None,
     /// Another than the manifest has, in a sentence: one of the two is not what it was.
     Different(String),
+    /// The same; but the object's tag, or the next backup's manifest, knows this one.
+    Attested(String),
 }
 
 /// What was found where a manifest should be.
@@ -74,7 +77,7 @@ pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>)
             Found::Broken(broken) => return Ok(Read::Broken(broken)),
         };
         let again: [u8; 32] = Sha256::digest(&bytes).into();
-        seal = self::seal(store, id, &again).await?;
+        seal = attested(store, id, &again, self::seal(store, id, &again).await?).await?;
         if again != sha256 {
             let (key, url) = (id.manifest_key(), store.url());
             tracing::warn!("{key} in {url} came differently when it was read again");
@@ -107,15 +110,65 @@ pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>)
     {
         return Ok(Read::Broken(Broken::Altered(what.clone())));
     }
-    Ok(match Manifest::parse(&bytes, id) {
-        Ok(manifest) => Read::Genuine(Box::new(Genuine {
-            manifest,
-            sha256,
-            seal,
-            signed_by,
-        })),
-        Err(broken) => Read::Broken(broken),
-    })
+    let manifest = match Manifest::parse(&bytes, id) {
+        Ok(manifest) => manifest,
+        Err(broken) => return Ok(Read::Broken(broken)),
+    };
+    // A store may show what was put before the manifest after it.
+    if seal == Seal::None && manifest.digest_file.is_some() {
+        seal = self::seal(store, id, &sha256).await?;
+    }
+    Ok(Read::Genuine(Box::new(Genuine {
+        manifest,
+        sha256,
+        seal,
+        signed_by,
+    })))
+}
+
+/// Why the manifest in a listed folder, which had this digest when it was read, is not the one that was
+/// published: by the file beside it and all others that speak of it, and twice alike.
+pub(super) async fn altered(store: &dyn Store, listed: &Listed, sha256: &[u8; 32]) -> Result<Option<String>> {
+    let id = &listed.id;
+    let unlike = |seal: &Seal| matches!(seal, Seal::Different(_));
+    if listed.file(MANIFEST_DIGEST).is_none() || !unlike(&seal(store, id, sha256).await?) {
+        return Ok(None);
+    }
+    let Found::Good(bytes) = manifest_bytes(store, id).await? else {
+        return Ok(None);
+    };
+    let again: [u8; 32] = Sha256::digest(&bytes).into();
+    match attested(store, id, &again, seal(store, id, &again).await?).await? {
+        Seal::Different(what) => Ok(Some(what)),
+        _ => Ok(None),
+    }
+}
+
+/// Where the file beside a manifest contradicts it, others are asked which of the two is what it was.
+async fn attested(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], seal: Seal) -> Result<Seal> {
+    let Seal::Different(what) = seal else {
+        return Ok(seal);
+    };
+    let hex = hex::encode(sha256);
+    if let Some(lifecycle) = store.lifecycle() {
+        let tags = lifecycle.tags(&id.manifest_key()).await?.unwrap_or_default();
+        if tags.iter().any(|(name, said)| name == SHA256_TAG && *said == hex) {
+            return Ok(Seal::Attested(what));
+        }
+    }
+    let later = backups(store, Some(id.database())).await?;
+    let later = later.iter().filter(|one| one.has_manifest && one.id > *id);
+    let Some(next) = later.map(|one| &one.id).min() else {
+        return Ok(Seal::Different(what));
+    };
+    let next = manifest_bytes(store, next).await?.good().and_then(|bytes| {
+        let manifest = Manifest::parse(&bytes, next).ok()?;
+        manifest.predecessor
+    });
+    match next {
+        Some(before) if before.id == *id && before.manifest_sha256 == hex => Ok(Seal::Attested(what)),
+        _ => Ok(Seal::Different(what)),
+    }
 }
 
 async fn seal(store: &dyn Store, id: &BackupId, sha256: &[u8; 32]) -> Result<Seal> {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use super::genuine::altered;
 use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
 use crate::backup_id::{SKEW, is_ahead};
 use crate::error::{Code, Error, Result};
@@ -99,8 +100,28 @@ impl Overview {
     /// What its times say against each other, its id and the store's own.
     pub fn oddities(&self) -> Option<String> {
         let figures = self.figures()?;
-        let stored = self.listed.file(MANIFEST).and_then(|file| file.modified);
-        oddities(self.id(), figures.timestamp, figures.finished_at, stored)
+        contradiction_of_times(self.id(), figures.timestamp, figures.finished_at)
+            .or_else(|| stored_before(figures.finished_at.max(self.id().timestamp()), self.stored()))
+    }
+
+    fn stored(&self) -> Option<Timestamp> {
+        self.listed.file(MANIFEST)?.modified
+    }
+
+    /// Its id's time, or when the store took it, where that is earlier: a clock that was ahead must not make
+    /// it younger than it can be.
+    pub fn since(&self) -> Timestamp {
+        let id = self.id().timestamp();
+        match self.stored().filter(|stored| *stored > KEEPS_TIMES) {
+            Some(stored) if is_ahead(id, stored) => stored,
+            _ => id,
+        }
+    }
+
+    /// Whether what it says of its own times cannot be.
+    pub fn contradicts_itself(&self) -> bool {
+        let figures = self.figures();
+        figures.is_some_and(|one| contradiction_of_times(self.id(), one.timestamp, one.finished_at).is_some())
     }
 
     /// Its manifest is whole and as it must be signed, its files are there, and nobody has found
@@ -110,10 +131,8 @@ impl Overview {
     }
 }
 
-/// What a backup's times say against each other, against its id, whose time is that of its start, and
-/// against when the store took its manifest. A clock that was wrong when it was made would otherwise
-/// make it the newest, or the oldest, of all.
-pub fn oddities(id: &BackupId, begun: Timestamp, finished: Timestamp, stored: Option<Timestamp>) -> Option<String> {
+/// What a backup's times say against each other and against its id, whose time is that of its start.
+pub fn contradiction_of_times(id: &BackupId, begun: Timestamp, finished: Timestamp) -> Option<String> {
     // Ids are made later where others were taken, by seconds.
     let close = |one: Timestamp, other: Timestamp| one.duration_since(other).abs() <= SKEW * 2;
     if !close(begun, id.timestamp()) {
@@ -121,17 +140,17 @@ pub fn oddities(id: &BackupId, begun: Timestamp, finished: Timestamp, stored: Op
             "says that it was begun at {begun}, which is not the time of its id"
         ));
     }
-    if finished < begun {
-        return Some(format!("says that it was finished at {finished}, before it was begun"));
-    }
+    (finished < begun).then(|| format!("says that it was finished at {finished}, before it was begun"))
+}
+
+/// What the store's time of a manifest says against the backup's: a clock was wrong when it was made, or
+/// the time was lost on its way here.
+pub fn stored_before(finished: Timestamp, stored: Option<Timestamp>) -> Option<String> {
     // Some file systems keep no times.
-    let stored = stored.filter(|stored| *stored > KEEPS_TIMES);
-    match stored {
-        Some(stored) if is_ahead(finished.max(id.timestamp()), stored) => Some(format!(
-            "says that it was finished at {finished}, but the store has had it since {stored}: a clock was wrong"
-        )),
-        _ => None,
-    }
+    let stored = stored.filter(|stored| *stored > KEEPS_TIMES)?;
+    is_ahead(finished, stored).then(|| {
+        format!("says that it was finished at {finished}, but the store has had it since {stored}: a clock was wrong")
+    })
 }
 
 /// Earlier times of files mean that there are none.
@@ -198,9 +217,15 @@ async fn overview(
     let (seen, mut failed) = match figures.await {
         Ok(None) => return (None, None),
         Ok(Some((standing, (sha256, figures)))) => {
+            let is_signed = standing.as_ref().is_some_and(Standing::is_signed);
             (signature, manifest) = (standing, Some(sha256));
             match figures {
-                Ok(figures) => (Seen::Backup(Box::new(figures)), None),
+                Ok(figures) if is_signed => (Seen::Backup(Box::new(figures)), None),
+                Ok(figures) => match altered(store, &listed, &sha256).await {
+                    Ok(None) => (Seen::Backup(Box::new(figures)), None),
+                    Ok(Some(what)) => (Seen::Broken(Broken::Altered(what)), None),
+                    Err(error) => (Seen::Unread(error.message()), Some(error)),
+                },
                 Err(broken) => (Seen::Broken(broken), None),
             }
         }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::genuine::altered;
 use super::{Listed, backups, found_damaged, manifest_bytes, until};
 use crate::backup_id::BackupId;
 use crate::error::{Error, Result};
@@ -131,11 +132,15 @@ async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>
     let Some(bytes) = manifest_bytes(store, &listed.id).await?.good() else {
         return Ok(None);
     };
+    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let summary = Summary::parse(&bytes, &listed.id).ok();
+    if summary.is_none() || altered(store, &listed, &sha256).await?.is_some() {
+        return Ok(None);
+    }
     Ok(summary.filter(|summary| listed.holds(summary)).map(|summary| Backup {
         listed,
         summary,
-        manifest_sha256: hex::encode(Sha256::digest(&bytes)),
+        manifest_sha256: hex::encode(sha256),
     }))
 }
 

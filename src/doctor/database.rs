@@ -3,6 +3,7 @@
 use super::{Check, Checkup};
 use crate::postgres::{FOREIGN_TABLE, Session, Unreadable, UnreadableKind};
 use crate::report::human_bytes;
+use crate::settings::Format;
 
 /// The oldest major that PostgreSQL's own project may still mend is newer than this.
 const OLDEST_MAJOR: u32 = 12;
@@ -17,7 +18,7 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>, checks: &mut
     checks.push(replication(session).await);
     checks.push(clock(session, checkup).await);
     checks.push(privileges(session).await);
-    checks.push(left_out(session).await);
+    checks.push(left_out(session, checkup.settings.format).await);
     let bytes = match session.size().await {
         Ok(size) => {
             let whole = size
@@ -144,9 +145,9 @@ async fn privileges(session: &Session) -> Check {
 }
 
 /// What pg_dump does not save, most of it without a word.
-async fn left_out(session: &Session) -> Check {
+async fn left_out(session: &Session, format: Format) -> Check {
     const NAME: &str = "left_out";
-    let found = match session.left_out().await {
+    let found = match session.left_out(format).await {
         Ok(found) => found,
         Err(error) => return Check::lacking(NAME, &error),
     };

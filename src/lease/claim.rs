@@ -36,14 +36,15 @@ impl Claim {
         }
     }
 
-    /// What it takes, unless that lies in the future, where no other run will come for long.
-    fn id(&self, now: Timestamp) -> Option<BackupId> {
-        self.backup.parse().ok().filter(|id: &BackupId| !id.is_ahead(now))
+    /// What it takes of this database's, unless that lies in the future, where no other run will come for long.
+    fn id(&self, database: &str, now: Timestamp) -> Option<BackupId> {
+        let id: BackupId = self.backup.parse().ok()?;
+        (id.database() == database && !id.is_ahead(now)).then_some(id)
     }
 
     /// The one with the later id; of the same id, the first.
-    pub(super) fn later(first: Option<Self>, second: Option<Self>, now: Timestamp) -> Option<Self> {
-        let id = |claim: &Option<Self>| claim.as_ref().and_then(|claim| claim.id(now));
+    pub(super) fn later(first: Option<Self>, second: Option<Self>, database: &str, now: Timestamp) -> Option<Self> {
+        let id = |claim: &Option<Self>| claim.as_ref().and_then(|claim| claim.id(database, now));
         if id(&second) > id(&first) {
             second
         } else {
@@ -53,14 +54,13 @@ impl Claim {
 }
 
 impl Announced {
-    /// Of the claim that was wanted, when `there` is what the store holds now.
-    pub(super) fn of(there: Option<&Claim>, wanted: &Claim) -> Self {
-        match there {
-            Some(claim) if claim != wanted => match claim.backup.parse() {
-                Ok(id) => Announced::Taken(id),
-                Err(_) => Announced::Done,
-            },
-            _ => Announced::Done,
+    /// Of the claim of `id` that was wanted, when `there` is what the store holds now.
+    pub(super) fn of(there: Option<&Claim>, wanted: &Claim, id: &BackupId) -> Self {
+        let others = there.filter(|claim| *claim != wanted);
+        let taken = others.and_then(|claim| claim.backup.parse::<BackupId>().ok());
+        match taken.filter(|taken| taken.database() == id.database()) {
+            Some(taken) => Announced::Taken(taken),
+            None => Announced::Done,
         }
     }
 }
@@ -98,10 +98,10 @@ pub(super) async fn claim(store: &dyn Store, id: &BackupId, ours: Body, now: Tim
             }
         };
         if let Some(claim) = &body.claimed
-            && let Some(taken) = claim.id(now)
+            && let Some(taken) = claim.id(id.database(), now)
             && taken >= *id
         {
-            return Ok(Announced::of(Some(claim), &wanted));
+            return Ok(Announced::of(Some(claim), &wanted, id));
         }
         let body = Body {
             claimed: Some(wanted.clone()),

@@ -17,6 +17,8 @@ const TEXT: usize = 64;
 const ENTRIES: usize = 1_000;
 /// What was left out, and warnings: some hundreds at most.
 pub const ITEMS: usize = 5_000;
+/// A run's stores: a handful.
+const STORES: usize = 100;
 
 /// A map of few entries.
 pub fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error> {
@@ -40,6 +42,11 @@ pub fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
         }
     }
     deserializer.deserialize_map(Few(PhantomData))
+}
+
+/// The stores of a run.
+pub fn stores<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    bounded_list(deserializer, STORES)
 }
 
 /// A list of few entries.

@@ -28,9 +28,11 @@ pub struct Figures {
     pub database: String,
     #[serde(default)]
     pub predecessor: Option<Predecessor>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::stores")]
     pub stores: Vec<String>,
     pub server: Server,
+    #[serde(default)]
+    pub snapshot: Position,
     #[serde(with = "format_name", default = "custom")]
     pub format: Format,
     pub compression: Compression,
@@ -41,6 +43,13 @@ pub struct Figures {
     pub missing: BTreeMap<String, String>,
     #[serde(default)]
     pub tables: Tally,
+}
+
+/// Of the snapshot, what is told of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Position {
+    #[serde(default)]
+    pub lsn: Option<String>,
 }
 
 /// How many tables there are, and how many rows in them.
@@ -73,6 +82,7 @@ impl Figures {
         let predecessor = self.predecessor.as_ref().map(|one| &one.manifest_sha256);
         own.chain(self.server.system_identifier.as_ref())
             .chain(predecessor)
+            .chain(&self.snapshot.lsn)
             .chain(&self.stores)
             .chain(files)
             .chain(missing)

@@ -95,9 +95,12 @@ impl Hold {
         self.wire
     }
 
-    /// Lets go of the tables; returns when the server has.
-    pub async fn release(self) {
+    /// Lets go of the tables; returns when the server has. An error if it had before: a session that holds
+    /// locks and does nothing else is ended by administrators, and by a standby that wants to go on.
+    pub async fn release(mut self) -> Result<()> {
+        let held = self.wire.execute(b"COMMIT").await.map_err(Refusal::into_error);
         self.wire.close().await;
+        held
     }
 }
 
@@ -239,9 +242,11 @@ async fn held_by_others(wire: &mut Wire) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Dropped or renamed, and perhaps something else of that name is there now.
+/// Dropped or renamed, and perhaps something else of that name is there now: all begins again.
 fn is_gone(refusal: &Refusal) -> bool {
     let states = [
+        // Somebody wants the same tables in another order, and may have changed one of them.
+        SqlState::T_R_DEADLOCK_DETECTED,
         SqlState::UNDEFINED_TABLE,
         SqlState::INVALID_SCHEMA_NAME,
         SqlState::WRONG_OBJECT_TYPE,

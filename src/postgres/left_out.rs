@@ -4,6 +4,7 @@
 use super::Session;
 use crate::error::Result;
 use crate::manifest::LeftOut;
+use crate::settings::Format;
 
 /// Of one kind. What is more is counted.
 const NAMED: usize = 100;
@@ -23,7 +24,7 @@ struct Question {
 
 impl Session {
     /// In the view of the snapshot, where one is exported.
-    pub async fn left_out(&self) -> Result<Vec<LeftOut>> {
+    pub async fn left_out(&self, format: Format) -> Result<Vec<LeftOut>> {
         // The size of a table asks for its lock, which somebody may hold.
         let failed = |error| self.error("cannot look for what a backup leaves out", &error);
         let limit = |text| self.client.batch_execute(text);
@@ -32,7 +33,8 @@ impl Session {
         let all_mappings = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_user_mapping', 'SELECT')";
         let row = self.attempt(all_mappings).await.ok().flatten();
         let knows_options = row.and_then(|row| row.try_get(0).ok()).unwrap_or(false);
-        for question in questions(knows_options) {
+        let of_plain = (format == Format::Plain).then(of_a_plain_dump);
+        for question in questions(knows_options).into_iter().chain(of_plain) {
             let Question { kind, why, text } = question;
             let one = |name: String, why: &str| LeftOut {
                 kind: kind.to_owned(),
@@ -67,6 +69,28 @@ impl Session {
         );
         let row = self.attempt(&question).await?;
         row.map_or(Ok(Vec::new()), |row| row.try_get(0))
+    }
+}
+
+/// An archive says of the database itself what a script does not, which is run in any.
+fn of_a_plain_dump() -> Question {
+    let this = "pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+    Question {
+        kind: "database",
+        why: "a plain dump says nothing of the database itself, only a custom one does",
+        text: format!(
+            "SELECT pg_catalog.concat('setting ', pg_catalog.split_part(x.setting, '=', 1), ' of role ' || r.rolname)
+             FROM pg_catalog.pg_db_role_setting s
+             JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase AND d.datname = pg_catalog.current_database()
+             LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+             CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS x (setting)
+             UNION ALL SELECT 'privileges' FROM {this} AND d.datacl IS NOT NULL
+             UNION ALL SELECT 'comment' FROM {this}
+               AND pg_catalog.shobj_description(d.oid, 'pg_database') IS NOT NULL
+             UNION ALL SELECT 'security label' FROM {this} AND EXISTS (
+               SELECT FROM pg_catalog.pg_shseclabel l
+               WHERE l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.objoid = d.oid)"
+        ),
     }
 }
 
@@ -125,6 +149,21 @@ fn questions(knows_options: bool) -> Vec<Question> {
                    AND e.oid = d.refobjid
                  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.oid = ANY (coalesce(e.extconfig, '{{}}'))
                    AND pg_catalog.pg_relation_size(c.oid) > 0"
+            ),
+        },
+        Question {
+            kind: "extension_sequence",
+            why: "it is a sequence of an extension and not configuration: a restore makes it by CREATE EXTENSION, and it \
+                  begins anew",
+            text: format!(
+                "SELECT pg_catalog.concat({relation}, ' of ', e.extname) FROM {relations}
+                 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                   AND d.objid = c.oid AND d.deptype = 'e'
+                 JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+                   AND e.oid = d.refobjid
+                 WHERE c.relkind = 'S' AND NOT c.oid = ANY (coalesce(e.extconfig, '{{}}'))
+                   AND CASE c.relkind WHEN 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
+                     AND pg_catalog.pg_sequence_last_value(c.oid) IS NOT NULL END"
             ),
         },
         Question {

@@ -58,11 +58,11 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
 fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
     let figures = overview
         .figures()
-        .filter(|_| overview.is_good() && !overview.is_ahead(now) && overview.oddities().is_none())?;
+        .filter(|_| overview.is_good() && !overview.is_ahead(now) && !overview.contradicts_itself())?;
     Some(LastGood {
         id: figures.id.clone(),
         finished_at: figures.finished_at,
-        age_seconds: age(figures.id.timestamp(), now),
+        age_seconds: age(overview.since(), now),
         bytes: overview.listed.bytes(),
     })
 }

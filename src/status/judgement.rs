@@ -71,11 +71,13 @@ fn of_databases(inquiry: &Inquiry<'_>, url: &str, databases: &[DatabaseStatus], 
     match expected {
         Some(name) if !databases.iter().any(|one| one.database == *name) => {
             problems.push(format!(
-                "no backup yet of database {name:?} in {url}: make one with `pgstow backup`"
+                "no backup yet of database {name:?} in {url}: if there should be some, see whether its disk is mounted; \
+                 otherwise make one with `pgstow backup`"
             ));
         }
         None if databases.is_empty() => {
-            problems.push(format!("no backup yet in {url}: make one with `pgstow backup`"));
+            problems.push(format!("no backup yet in {url}: if there should be some, see whether its disk is mounted; otherwise make one with \
+                 `pgstow backup`"));
         }
         _ => {}
     }
@@ -112,7 +114,7 @@ fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems
             None => "it has no good one".to_owned(),
         };
         problems.push(format!(
-            "the copy {} lacks {}, {has}: see the warnings of the last backup; the next one writes there again",
+            "the copy {} lacks {}, {has}: see the warnings of the last backup",
             copy.status.url, last.id
         ));
     }
@@ -165,9 +167,13 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
     few(ahead.collect(), url, problems);
     let odd = store.backups.iter().filter_map(|one| {
         let what = one.oddities().filter(|_| !one.is_ahead(now))?;
+        let counts = if one.contradicts_itself() {
+            "so it counts for nothing"
+        } else {
+            "from when its age is counted"
+        };
         Some(format!(
-            "{} in {url} {what}, so it counts for nothing: see whether the clock is right where backups are made, and \
-             make another",
+            "{} in {url} {what}, {counts}: see whether the clock is right where backups are made, and make another",
             one.id()
         ))
     });

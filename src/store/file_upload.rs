@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::temporary::{Publish, Published, Temporary, blocking, io_error, with_clean_up};
-use super::{Expected, Stored, Upload, taken};
+use super::{Expected, Mark, Stored, Upload, taken};
 use crate::error::{Code, Error, Result};
 
 /// Written at once. Twice this is what an upload holds in memory.
@@ -66,6 +66,10 @@ impl FileUpload {
 
 #[async_trait]
 impl Upload for FileUpload {
+    fn mark(&self) -> Mark {
+        mark_of(&self.file)
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.bytes += bytes.len() as u64;
         self.waiting_bytes += bytes.len();
@@ -112,6 +116,14 @@ impl Upload for FileUpload {
         // Its error was reported by `write`, or does not matter any more.
         let _ = self.settle().await;
         blocking(move || self.temporary.remove()).await
+    }
+}
+
+/// The file keeps its place on the disk when it gets its name.
+pub(super) fn mark_of(file: &File) -> Mark {
+    match rustix::fs::fstat(file) {
+        Ok(stat) => Mark(format!("{}:{}", stat.st_dev, stat.st_ino)),
+        Err(_) => Mark(String::new()),
     }
 }
 

@@ -13,11 +13,13 @@ use rustix::fs::{Access, FileType, Stat, access, statvfs};
 use sha2::{Digest, Sha256};
 
 use super::beneath::Folder;
-use super::file_upload::FileUpload;
+use super::file_upload::{FileUpload, mark_of};
 use super::limits::{self, too_long};
 use super::mounts;
 use super::temporary::{self, PATIENCE, Publish, Published, Temporary, io_error, with_clean_up, within};
-use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version};
+use super::{
+    Condition, Entry, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
+};
 use crate::error::{Code, Error, Result};
 use crate::settings::StoreCreate;
 
@@ -306,6 +308,15 @@ impl Store for Local {
                 remove_folders(&way, &names);
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn came_from(&self, key: &str, mark: &Mark) -> Result<bool> {
+        let (key, mark) = (key.to_owned(), mark.clone());
+        self.work(move |root| {
+            let there = open(root, &key)?;
+            Ok(there.is_some_and(|there| !mark.0.is_empty() && mark_of(&there.file) == mark))
         })
         .await
     }

@@ -12,7 +12,7 @@ use crate::settings::StoreCreate;
 
 /// `ENOENT` where a backup must not begin in this folder.
 pub fn check(root: &Path, create: StoreCreate) -> Result<()> {
-    if create == StoreCreate::Always {
+    if create == StoreCreate::Always || holds_any(root) {
         return Ok(());
     }
     let read = |path: &str| fs::read(path).unwrap_or_default();
@@ -28,7 +28,7 @@ pub fn check(root: &Path, create: StoreCreate) -> Result<()> {
         return Err(Error::new(Code::Enoent, what)
             .hint("mount it; to make backups beneath it all the same, set BACKUP_STORE_CREATE=always"));
     }
-    if create == StoreCreate::Never && !holds_any(root) {
+    if create == StoreCreate::Never {
         let what = format!(
             "the store's folder {} holds nothing of pgstow's, and BACKUP_STORE_CREATE=never forbids to begin there",
             root.display()
@@ -74,10 +74,16 @@ fn missing_mount(path: &Path, fstab: &[u8], mountinfo: &[u8]) -> Option<PathBuf>
     let wanted = lines(fstab)
         .iter()
         .filter(|line| !line.trim_ascii_start().starts_with(b"#"))
+        // Mounted by hand, when somebody wants it.
+        .filter(|line| !fields(line, 3).is_some_and(|options| has_option(&options, "noauto")))
         .filter_map(|line| fields(line, 1))
         .filter(|point| point.is_absolute() && path.starts_with(point))
         .max_by_key(|point| point.as_os_str().len());
     wanted.filter(|point| point != Path::new("/") && !mounted.contains(point))
+}
+
+fn has_option(options: &Path, wanted: &str) -> bool {
+    options.to_string_lossy().split(',').any(|option| option == wanted)
 }
 
 /// Both files write spaces and their like as a backslash and three octal digits.
@@ -109,7 +115,7 @@ mod tests {
     use super::*;
 
     const FSTAB: &str = "# <file system> <mount point>\n/dev/vda1 / ext4 defaults 0 1\n\
-                         nas:/pg  /mnt/nas\\040pg nfs defaults 0 0\nUUID=1 /mnt ext4 noauto 0 0\nUUID=2 none swap sw 0 0\n";
+                         nas:/pg  /mnt/nas\\040pg nfs defaults 0 0\nUUID=1 /mnt ext4 user,noauto 0 0\nUUID=3 /data ext4 rw 0 0\nUUID=2 none swap sw 0 0\n";
     const ROOT: &str = "22 1 0:20 / / rw - ext4 /dev/vda1 rw\n";
 
     fn missing(path: &str, mountinfo: &str) -> Option<PathBuf> {
@@ -122,7 +128,8 @@ mod tests {
         let nas = format!("{ROOT}30 22 0:40 / /mnt/nas\\040pg rw - nfs nas:/pg rw\n");
         assert_eq!(missing("/mnt/nas pg/backups", &nas), None);
         assert_eq!(missing("/mnt/nas pg", ROOT), Some("/mnt/nas pg".into()));
-        assert_eq!(missing("/mnt/other", ROOT), Some("/mnt".into()));
+        assert_eq!(missing("/mnt/other", ROOT), None);
+        assert_eq!(missing("/data/pg", ROOT), Some("/data".into()));
         assert_eq!(missing("/mnt2", ROOT), None);
         assert_eq!(missing("/srv/backups", ROOT), None);
         assert_eq!(missing("/mnt/other", ""), None);

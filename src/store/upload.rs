@@ -20,7 +20,7 @@ use super::segments::Segments;
 use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
 use super::temporary::random;
 use super::window::Window;
-use super::{Condition, Expected, ObjectInfo, Part, StoreChecksum, Stored, Upload, taken};
+use super::{Condition, Expected, Mark, ObjectInfo, Part, StoreChecksum, Stored, UPLOAD, Upload, taken};
 use crate::aws;
 use crate::error::{Code, Error, Result};
 
@@ -47,15 +47,13 @@ struct Multipart {
     may_have_twin: bool,
 }
 
-/// Object metadata: of every upload its own word, so that nobody else's object is taken for ours, be it
-/// of the same backup id and length.
-const UPLOAD: &str = "pgstow-upload";
 /// For one completion or put while another of the same key is on its way.
 const CONFLICTS: u32 = 3;
 
 impl S3Upload {
     pub fn new(bucket: Arc<Bucket>, key: &str, object: &ObjectInfo) -> Self {
         let mut object = object.clone();
+        // So that nobody else's object is taken for ours, be it of the same backup id and length.
         object.metadata.push((UPLOAD.to_owned(), random()));
         Self {
             schedule: Schedule::new(&bucket.settings, object.size_estimate),
@@ -430,6 +428,11 @@ impl S3Upload {
 
 #[async_trait]
 impl Upload for S3Upload {
+    fn mark(&self) -> Mark {
+        let word = self.object.metadata.iter().find(|(name, _)| name == UPLOAD);
+        Mark(word.map(|(_, word)| word.clone()).unwrap_or_default())
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let mut bytes = bytes;
         while !bytes.is_empty() {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::Finding;
 use crate::backup_id::{BackupId, MANIFEST, is_ahead};
-use crate::catalog::{self, Demand, Listed, Located, Read, Seal, oddities};
+use crate::catalog::{self, Demand, Listed, Located, Read, Seal, contradiction_of_times, stored_before};
 use crate::error::{Code, Result};
 use crate::manifest::{Manifest, checksums};
 use crate::retention::SHA256_TAG;
@@ -19,6 +19,8 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
     match &located.seal {
         Seal::Same => {}
         Seal::Different(what) => found.push(what.clone()),
+        // Told by whoever found it.
+        Seal::Attested(_) => {}
         Seal::None => match &manifest.digest_file {
             Some(name) => found.push(format!("names its digest's file {name:?}, and there is none")),
             None => warnings.push(format!(
@@ -29,13 +31,29 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
     }
     let sha256 = hex::encode(located.manifest_sha256);
     if let Some(lifecycle) = store.lifecycle() {
-        let tags = lifecycle.tags(&manifest.id.manifest_key()).await?.unwrap_or_default();
+        let tags = match lifecycle.tags(&manifest.id.manifest_key()).await {
+            Ok(tags) => tags.unwrap_or_default(),
+            Err(error) => {
+                warnings.push(format!("the tags of {MANIFEST} were not compared: {}", error.message()));
+                Vec::new()
+            }
+        };
         let tag = tags.iter().find(|(name, _)| name == SHA256_TAG);
         if let Some((_, said)) = tag.filter(|(_, said)| *said != sha256) {
             found.push(format!("has the SHA-256 {sha256}, the object's tag says {said}"));
         }
     }
-    found.extend(successor(located, around, &sha256, now).await?);
+    if let Some(what) = successor(located, around, &sha256, now).await? {
+        // A copy that was repaired from another store has that store's manifest, which is none of ours.
+        match &manifest.store {
+            Some(made_for) if made_for != store.url() => {
+                warnings.push(format!(
+                    "{MANIFEST} {what}; it was made for {made_for}, and was copied here"
+                ));
+            }
+            _ => found.push(what),
+        }
+    }
     found.extend(with_itself(manifest));
     let stored = around.iter().find(|one| one.id == manifest.id);
     let stored = stored.and_then(|one| one.file(MANIFEST)?.modified);
@@ -43,7 +61,14 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
     if manifest.id.is_ahead(now) || times.iter().any(|time| is_ahead(*time, now)) {
         found.push("is dated in the future".to_owned());
     }
-    found.extend(oddities(&manifest.id, manifest.timestamp, manifest.finished_at, stored));
+    found.extend(contradiction_of_times(
+        &manifest.id,
+        manifest.timestamp,
+        manifest.finished_at,
+    ));
+    // Tools that carry files lose their times, and clocks differ: no byte of the backup is wrong for that.
+    let late = stored_before(manifest.finished_at.max(manifest.id.timestamp()), stored);
+    warnings.extend(late.map(|what| format!("{MANIFEST} {what}")));
     let findings = found.into_iter().map(|what| Finding::of_file(MANIFEST, what));
     Ok((findings.collect(), warnings))
 }

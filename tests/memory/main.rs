@@ -26,7 +26,7 @@ use pgstow::memory::{Demand, Shares};
 use pgstow::pipeline::{self, Flow, Inflow};
 use pgstow::postgres::{ConnectionInfo, Hold, Programs, Session, StallClock, Taken};
 use pgstow::progress::Silent;
-use pgstow::store::{Expected, Stored, Upload};
+use pgstow::store::{Expected, Mark, Stored, Upload};
 use pgstow::streams::{self, Opening, Order};
 use pgstow::throttle::Throttle;
 
@@ -73,6 +73,10 @@ struct Slow;
 
 #[async_trait]
 impl Upload for Slow {
+    fn mark(&self) -> Mark {
+        Mark(String::new())
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         tokio::time::sleep(Duration::from_micros(bytes.len() as u64 / 40)).await;
         Ok(())
