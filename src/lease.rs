@@ -206,7 +206,11 @@ impl Lease {
         Err(Error::new(
             Code::Busy,
             format!("cannot take the lease of database {database:?}: other runs were faster {ATTEMPTS} times"),
-        ))
+        )
+        .hint(format!(
+            "try again when they have ended; if there are none, see what lies at {key} in {}, which should be a file",
+            store.url()
+        )))
     }
 
     fn hold(store: Arc<dyn Store>, database: &str, ttl: Duration, clock: Clock, held: Held) -> Self {

@@ -26,6 +26,7 @@ pub mod list;
 pub mod manifest;
 pub mod memory;
 pub mod metrics;
+mod named_file;
 pub mod notify;
 pub mod pipeline;
 pub mod plain;

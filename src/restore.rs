@@ -139,8 +139,13 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     } else {
         None
     };
+    let mut warnings = located.warnings.clone();
+    if target.found.is_superuser {
+        tracing::warn!("{SUPERUSER}");
+        warnings.push(SUPERUSER.to_owned());
+    }
     Ok(Prepared {
-        warnings: located.warnings.clone(),
+        warnings,
         located,
         source,
         target,
@@ -474,9 +479,6 @@ impl Prepared {
                     ));
                 }
             }
-        }
-        if self.target.found.is_superuser {
-            report.warnings.push(SUPERUSER.to_owned());
         }
         report
     }

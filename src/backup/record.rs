@@ -310,6 +310,7 @@ impl<'a> Record<'a> {
         match gathered.globals {
             Ok(sql) => files.push((role::GLOBALS, GLOBALS.to_owned(), Bytes::from(sql), "application/sql")),
             Err(why) => {
+                self.warn(format!("the backup holds no roles (globals.sql): {why}"));
                 self.missing.insert(role::GLOBALS.to_owned(), why);
             }
         }

@@ -22,6 +22,7 @@ use crate::report::{ErrorReport, StoreReport};
 use crate::settings::StoreCreate;
 use crate::signature::{KeyId, Signer, Subject};
 use crate::stop::Stop;
+use crate::store::limits;
 use crate::store::{Expected, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
 
 /// What a copy may take to complete its upload.
@@ -440,6 +441,8 @@ impl Replicas {
     }
 
     pub(super) async fn put(&mut self, key: &str, bytes: Bytes, info: &ObjectInfo) -> Result<()> {
+        // What no reader would take in is no part of a backup.
+        limits::fits(key, bytes.len() as u64)?;
         for (index, replica) in self
             .all
             .iter_mut()

@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::retention::{PENDING, TIER_TAG, Tag};
 use crate::signature::Subject;
-use crate::store::{Condition, ObjectInfo, Put, Store, Version};
+use crate::store::{Condition, ObjectInfo, Put, Store, Version, limits};
 
 /// What is said about each of a backup's files when its writing starts: the tag `pending`, until
 /// [`super::commit_tags`], and whose file it is.
@@ -76,6 +76,7 @@ pub async fn publish(
     signature: Option<&Bytes>,
 ) -> Result<Published, NotPublished> {
     let bytes = Bytes::from(manifest.to_bytes().map_err(NotPublished::Absent)?);
+    limits::fits(&manifest.id.manifest_key(), bytes.len() as u64).map_err(NotPublished::Absent)?;
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let published = |version| Published {
         bytes: bytes.len() as u64,

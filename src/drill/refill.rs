@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Job;
 use super::cluster::{Cluster, Ground, Way};
-use super::makers::{Known, Maker, Makers, is_ground};
+use super::makers::{Known, Maker, Makers, gives_the_systems, is_ground};
 use crate::archive::Item;
 use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
@@ -63,6 +63,7 @@ impl Refill<'_> {
                 languages: ground.session.trusted_languages().await?,
                 inert_languages: ground.session.inert_languages().await?,
                 guarded_settings: ground.session.guarded_settings().await?,
+                native_functions: ground.session.native_functions().await?,
                 keeps_files: cluster.keeps_files(),
             },
         );
@@ -81,6 +82,7 @@ impl Refill<'_> {
         by_both("before", &before, 1).await?;
         by_loader.data(self.plan, jobs, &Mutex::default()).await?;
         let (grants, after) = self.divide(&self.plan.after, Item::is_grant);
+        let (late_grants, grants) = self.divide(&grants, gives_the_systems);
         let of_events = with_dependents(self.items, "EVENT TRIGGER");
         let (events, after) = self.divide(&after, |item| of_events.contains(&item.entry.dump_id));
         let of_refreshes = with_dependents(self.items, "MATERIALIZED VIEW DATA");
@@ -94,6 +96,8 @@ impl Refill<'_> {
         by_loader.finish("refreshes", &refreshes, jobs).await?;
         // They run at every change of a definition, as whoever makes it: nothing is made after them.
         self.as_superuser(cluster, ground, &by_superuser, "events", &events, 1)
+            .await?;
+        self.as_superuser(cluster, ground, &by_superuser, "grants-1", &late_grants, 1)
             .await?;
         ground.session.end_others().await?;
         Ok(())

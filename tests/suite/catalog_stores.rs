@@ -122,6 +122,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         trigger: Trigger::Cli,
         digest_file: None,
         predecessor: None,
+        store: None,
         stores: Vec::new(),
         event_id: None,
         server: Server {

@@ -135,6 +135,29 @@ impl Session {
         Ok(names.await?.into_iter().collect())
     }
 
+    /// Functions in C that belong to extensions, by schema and name.
+    pub async fn native_functions(&self) -> Result<HashSet<(String, String)>> {
+        let failed = |error| self.error("cannot look at the extensions' functions", &error);
+        let rows = self
+            .client
+            .query(
+                "SELECT n.nspname::pg_catalog.text, p.proname::pg_catalog.text FROM pg_catalog.pg_proc p
+                 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+                 JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname = 'c'
+                 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                   AND d.objid = p.oid AND d.deptype = 'e'",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let pair = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        let pairs = rows
+            .iter()
+            .map(pair)
+            .collect::<std::result::Result<_, tokio_postgres::Error>>();
+        pairs.map_err(failed)
+    }
+
     /// Settings that not everybody may set.
     pub async fn guarded_settings(&self) -> Result<HashSet<String>> {
         let names = self.texts("SELECT name FROM pg_catalog.pg_settings WHERE context <> 'user'");

@@ -147,7 +147,7 @@ async fn sigterm_at_any_moment_ends_soon_and_leaves_nothing() {
             }
             if came_to == "interrupted" {
                 // Nobody has to wait for a lease.
-                let next = run(&mut arena.backup("1"));
+                let next = crate::support::program::run(&mut arena.backup("1"));
                 assert_eq!(next.status.code(), Some(0), "{}", next.stderr);
                 arena.note(&next);
             }
