@@ -90,6 +90,8 @@ pub struct Details {
     /// As written: none 1, pre-data 2, data 3, post-data 4.
     pub section: i64,
     pub definition: String,
+    /// As it was written, where that is not UTF-8.
+    pub definition_bytes: Option<Vec<u8>>,
     pub drop_statement: String,
     /// In the database's encoding, as it was written.
     pub copy_statement: Vec<u8>,
@@ -333,7 +335,14 @@ fn read_entry<R: Read>(
     let tag = strings.text("an entry's tag")?.unwrap_or_default();
     let desc = strings.text("an entry's kind")?.unwrap_or_default();
     let section = strings.input.int(int_size, "an entry's section")?;
-    let definition = strings.text("an entry's definition")?.unwrap_or_default();
+    let definition = strings.bytes("an entry's definition")?.unwrap_or_default();
+    let (definition, definition_bytes) = match String::from_utf8(definition) {
+        Ok(text) => (text, None),
+        Err(error) => (
+            String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            Some(error.into_bytes()),
+        ),
+    };
     let drop_statement = strings.text("an entry's drop statement")?.unwrap_or_default();
     let copy_statement = strings.bytes("an entry's copy statement")?.unwrap_or_default();
     let namespace = strings.text("an entry's schema")?;
@@ -382,6 +391,7 @@ fn read_entry<R: Read>(
     let details = Details {
         section,
         definition,
+        definition_bytes,
         drop_statement,
         copy_statement,
         tablespace,

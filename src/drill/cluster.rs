@@ -88,11 +88,21 @@ impl<'a> Cluster<'a> {
 
     /// The database as the backup says that it was made.
     pub async fn ground(&self, items: &[Item], manifest: &Manifest) -> Result<Ground> {
-        let mut not_proved = Vec::new();
         let name = match manifest.database.as_str() {
             "postgres" | "template0" | "template1" => "drilled",
             name => name,
         };
+        self.ground_named(name, items, manifest).await
+    }
+
+    /// Another one, made alike.
+    pub async fn second_ground(&self, first: &Ground, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        self.ground_named(&format!("twin of {:.40}", first.name), items, manifest)
+            .await
+    }
+
+    async fn ground_named(&self, name: &str, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        let mut not_proved = Vec::new();
         let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
         if let Err(error) = self.session.execute(&creation).await {
             not_proved.push(LeftOut {
