@@ -1,7 +1,9 @@
 //! The head: header and table of contents. Its length is final as soon as it is read, since the
 //! compression is the only field that changes, and offsets have a fixed width.
 
+use std::collections::HashMap;
 use std::io::Read;
+use std::ops::Range;
 
 use super::input::{Input, encode_int};
 use super::{ArchiveError, BlockKind};
@@ -95,6 +97,8 @@ pub struct Details {
     pub drop_statement: String,
     /// In the database's encoding, as it was written.
     pub copy_statement: Vec<u8>,
+    /// Where that stands in the head, with its length in front.
+    pub(crate) copy_at: Range<usize>,
     pub tablespace: Option<String>,
     pub access_method: Option<String>,
     pub owner: String,
@@ -216,6 +220,24 @@ impl Head {
             .filter(|(entry, _)| entry.has_data)
             .map(|(_, details)| details.copy_statement)
             .collect())
+    }
+
+    /// The same with other statements for how some entries' tables are copied back, by dump id: for a pg_restore that
+    /// reads from a pipe, as everything after them moves.
+    pub fn with_copy_statements(&self, statements: &HashMap<i64, Vec<u8>>) -> Result<Head, ArchiveError> {
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        let mut taken = 0;
+        for (entry, details) in self.read_entries()? {
+            let Some(statement) = statements.get(&entry.dump_id) else {
+                continue;
+            };
+            bytes.extend_from_slice(&self.bytes[taken..details.copy_at.start]);
+            encode_int(statement.len() as i64, self.int_size, &mut bytes);
+            bytes.extend_from_slice(statement);
+            taken = details.copy_at.end;
+        }
+        bytes.extend_from_slice(&self.bytes[taken..]);
+        Head::read(&mut Input::new(&bytes[..]))
     }
 
     /// The head as the archive itself begins with it: offsets not set.
@@ -344,7 +366,10 @@ fn read_entry<R: Read>(
         ),
     };
     let drop_statement = strings.text("an entry's drop statement")?.unwrap_or_default();
+    let copy_starts = strings.input.position();
     let copy_statement = strings.bytes("an entry's copy statement")?.unwrap_or_default();
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    let copy_at = place(copy_starts)..place(strings.input.position());
     let namespace = strings.text("an entry's schema")?;
     let tablespace = strings.text("an entry's tablespace")?;
     let access_method = strings.text("an entry's access method")?;
@@ -394,6 +419,7 @@ fn read_entry<R: Read>(
         definition_bytes,
         drop_statement,
         copy_statement,
+        copy_at,
         tablespace,
         access_method,
         owner,

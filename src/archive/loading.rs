@@ -33,6 +33,15 @@ impl<'a> Loading<'a> {
         names(self.columns, b',')
     }
 
+    /// The statement that loads this table with the same columns.
+    pub fn for_table(&self, table: &str) -> Vec<u8> {
+        let columns = match self.columns {
+            [] => Vec::new(),
+            columns => [b"(", columns, b")"].concat(),
+        };
+        [b"COPY ", table.as_bytes(), b" ", &columns, b" FROM stdin;\n"].concat()
+    }
+
     /// Whether it loads another table than the entry's own: the root of its partitions.
     pub fn is_through_another(&self, entry: &Entry) -> bool {
         let path = self.path();
@@ -152,5 +161,6 @@ mod tests {
         assert!(!loading.is_through_another(&entry("s", "The root")));
         assert!(loading.is_through_another(&entry("s", "leaf")));
         assert!(loading.is_through_another(&entry("t", "The root")));
+        assert_eq!(loading.for_table("s.leaf"), b"COPY s.leaf (a) FROM stdin;\n");
     }
 }

@@ -16,6 +16,9 @@ use crate::restore::{self, Plan};
 /// The first major with a role that may read everything.
 const READS_ALL: u32 = 14;
 
+/// The database that is made alike.
+const TWIN: &str = "pgstow_twin";
+
 /// A user and a database to come in by.
 pub(super) struct Way<'a> {
     pub info: ConnectionInfo,
@@ -97,8 +100,8 @@ impl<'a> Cluster<'a> {
 
     /// Another one, made alike.
     pub async fn second_ground(&self, first: &Ground, items: &[Item], manifest: &Manifest) -> Result<Ground> {
-        self.ground_named(&format!("twin of {:.40}", first.name), items, manifest)
-            .await
+        let name = if first.name == TWIN { "pgstow_other_twin" } else { TWIN };
+        self.ground_named(name, items, manifest).await
     }
 
     async fn ground_named(&self, name: &str, items: &[Item], manifest: &Manifest) -> Result<Ground> {
