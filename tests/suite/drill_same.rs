@@ -64,7 +64,7 @@ SQL
 
 /// What the drill found, by the table's or the definition's name.
 fn problems(report: &Value) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{report:#}")).to_owned();
     let problems = report["drill"]["problems"].as_array();
     let problems = problems.unwrap_or_else(|| panic!("no problems: {report:#}"));
     let of = |problem: &Value| (text(&problem["table"]), text(&problem["what"]));
