@@ -213,11 +213,9 @@ impl Contents<'_> {
         if theirs.iter().any(of_extension) {
             return true;
         }
-        let owners = |items: &[&Item]| -> Vec<String> {
-            let mut owners: Vec<String> = items.iter().map(|item| item.details.owner.clone()).collect();
-            owners.sort();
-            owners
-        };
+        // However many entries there are of it: rights of large objects come in groups.
+        let owners =
+            |items: &[&Item]| -> BTreeSet<String> { items.iter().map(|item| item.details.owner.clone()).collect() };
         owners(ours) == owners(theirs)
     }
 }

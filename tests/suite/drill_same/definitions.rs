@@ -157,5 +157,5 @@ fn definitions_in_another_encoding_are_told_apart_byte_by_byte() {
         ALTER TABLE public.tö DROP CONSTRAINT tö_a_check; ALTER TABLE public.tö ADD CHECK (a IN ('ä', 'ö', 'ü'));";
     let run = drill_with_injuries(&site, 16, injuries);
     let named: Vec<String> = problems(&run.json()).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(named, ["COMMENT public.TABLE t\u{fffd}", "TABLE public.t\u{fffd}"]);
+    assert_eq!(named, ["COMMENT public.TABLE \"t\u{fffd}\"", "TABLE public.t\u{fffd}"]);
 }
