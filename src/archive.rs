@@ -18,6 +18,7 @@ mod digest;
 mod head;
 mod input;
 mod layout;
+mod loading;
 mod part_check;
 mod range;
 mod reader;
@@ -31,6 +32,7 @@ pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObj
 pub use head::{Algorithm, Details, Entry, Head, Version};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};
+pub use loading::Loading;
 pub use part_check::PartCheck;
 pub use range::{RangeCheck, Sealed, SealedRange, Spoilt};
 pub use reader::{BlockSink, read_block, read_blocks, read_part};

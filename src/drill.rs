@@ -2,6 +2,7 @@
 //! a throwaway server, dumped again, and compared with what the backup says of itself.
 
 mod cluster;
+mod columns;
 mod definitions;
 mod exclusion;
 mod gather;
@@ -11,6 +12,7 @@ mod plain;
 mod refill;
 mod report;
 mod rows;
+mod twin;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,6 +35,7 @@ use crate::stored_archive::StoredArchive;
 use crate::verification::Status;
 use crate::verify::Finding;
 use cluster::{Cluster, Way};
+use columns::{Layout, Order, Wanted, layouts};
 use exclusion::Exclusion;
 use gather::{Gather, Gathered};
 use refill::{Ended, Refill};
@@ -189,30 +192,34 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
         };
     }
     job.observer.phase("dumping it again");
-    let again = dump(job, cluster.reader(&ground, &items)).await?;
+    let ours = rows::Ours::of(&stored)?;
+    let again = dump(job, cluster.reader(&ground, &items), &ours.wanted).await?;
     job.observer.phase("comparing");
-    rows::compare(located, &stored, &again, excluded, &mut report).await?;
-    let comparison = definitions::compare(&items, excluded, &again.items, cluster.superusers_name());
+    rows::compare(located, &stored, &ours, &again, excluded, &mut report).await?;
+    let contents = definitions::Contents {
+        ours: &items,
+        left_out: excluded,
+        theirs: &again.items,
+        superuser: cluster.superusers_name(),
+        same_major: manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
+            && manifest.server.version_num / 10_000 == major,
+    };
+    let mut comparison = contents.compare(None);
+    if comparison.needs_twin {
+        job.observer.phase("making the definitions once more");
+        let twin = twin::make(job, &cluster, &ground, &items, &plan(&exclusion), manifest).await?;
+        comparison = contents.compare(Some(&twin));
+    }
     report.sequences = comparison.sequences;
     report.definitions = comparison.equal;
-    let comparable = manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
-        && manifest.server.version_num / 10_000 == major;
-    for (name, what) in comparison.differences {
-        if comparable {
-            report.problems.push(Finding {
-                file: RESTORED.to_owned(),
-                table: Some(name),
-                what: what.to_owned(),
-            });
-        } else {
-            // Another major writes the same thing in other words.
-            let why = format!(
-                "another major's pg_dump ({}) writes it otherwise",
-                again.head.pg_dump_version
-            );
-            report.not_proved.push(LeftOut { what: name, why });
-        }
-    }
+    report.not_proved.extend(comparison.not_proved);
+    report
+        .problems
+        .extend(comparison.differences.into_iter().map(|(name, what)| Finding {
+            file: RESTORED.to_owned(),
+            table: Some(name),
+            what: what.to_owned(),
+        }));
     Ok(report)
 }
 
@@ -220,10 +227,13 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
 struct Again {
     head: Head,
     items: Vec<Item>,
+    layouts: Vec<Option<Layout>>,
+    orders: Vec<Order>,
     found: Vec<Gathered>,
 }
 
-async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<Again> {
+/// Its rows in the order of columns that is wanted.
+async fn dump(job: &Job<'_>, reader: Way<'_>, wanted: &Wanted) -> Result<Again> {
     let settings = &job.settings.postgres;
     let session = Session::connect_to_our_own(&reader.info, settings).await?;
     let programs = Programs::find(session.server().major, settings).await?;
@@ -238,14 +248,23 @@ async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<Again> {
         settings,
     })?;
     let output = dump.take_stdout()?;
+    let wanted = wanted.clone();
     let reading = tokio::task::spawn_blocking(move || -> Result<Again, ArchiveError> {
         let mut input = Input::new(output);
         let head = Head::read(&mut input)?;
-        let mut gather = Gather::new(&head);
+        let layouts = layouts(&head)?;
+        let orders = rows::orders(&wanted, &layouts);
+        let mut gather = Gather::new(&head, &orders);
         read_blocks(&mut input, &head, &mut gather)?;
         let found = gather.found;
         let items = archive::contents(&head)?;
-        Ok(Again { head, items, found })
+        Ok(Again {
+            head,
+            items,
+            layouts,
+            orders,
+            found,
+        })
     });
     let again = reading
         .await

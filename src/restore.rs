@@ -178,7 +178,7 @@ fn check_request(request: &RestoreRequest) -> Result<()> {
 /// The archive, held against its manifest, and the plan for it, held against the target.
 async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, target: &Target) -> Result<Archive> {
     let stored = StoredArchive::open(&*located.store, &located.manifest);
-    let stored = job.stop.or_stop(stored).await?;
+    let mut stored = job.stop.or_stop(stored).await?;
     job.stop.or_stop(check_object(&*located.store, &stored)).await?;
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
     let version = (stored.head.version.major, stored.head.version.minor);
@@ -191,6 +191,9 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         job.stop.or_stop(tables).await?
     };
     target.check_plan(&plan, request)?;
+    if !plan.copies.is_empty() {
+        stored.head = stored.head.with_copy_statements(&plan.copies)?;
+    }
     Ok(Archive {
         stored: Arc::new(stored),
         items,

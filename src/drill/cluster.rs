@@ -16,6 +16,9 @@ use crate::restore::{self, Plan};
 /// The first major with a role that may read everything.
 const READS_ALL: u32 = 14;
 
+/// The database that is made alike.
+const TWIN: &str = "pgstow_twin";
+
 /// A user and a database to come in by.
 pub(super) struct Way<'a> {
     pub info: ConnectionInfo,
@@ -88,11 +91,21 @@ impl<'a> Cluster<'a> {
 
     /// The database as the backup says that it was made.
     pub async fn ground(&self, items: &[Item], manifest: &Manifest) -> Result<Ground> {
-        let mut not_proved = Vec::new();
         let name = match manifest.database.as_str() {
             "postgres" | "template0" | "template1" => "drilled",
             name => name,
         };
+        self.ground_named(name, items, manifest).await
+    }
+
+    /// Another one, made alike.
+    pub async fn second_ground(&self, first: &Ground, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        let name = if first.name == TWIN { "pgstow_other_twin" } else { TWIN };
+        self.ground_named(name, items, manifest).await
+    }
+
+    async fn ground_named(&self, name: &str, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        let mut not_proved = Vec::new();
         let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
         if let Err(error) = self.session.execute(&creation).await {
             not_proved.push(LeftOut {

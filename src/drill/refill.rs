@@ -199,7 +199,7 @@ fn refused_entry(error: &Error) -> Option<i64> {
 }
 
 /// What is of this kind, and all that needs it.
-fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
+pub(super) fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
     let of_kind = items.iter().filter(|item| item.entry.desc == kind);
     let mut found: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();
     loop {

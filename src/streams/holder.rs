@@ -47,7 +47,8 @@ pub async fn facts(wire: &mut Wire, major: u32) -> Result<HashMap<u32, Facts>> {
     let question = format!(
         "SELECT c.oid, coalesce(pg_catalog.pg_relation_size(c.oid), 0),
                 CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE coalesce(pg_catalog.pg_relation_size(c.reltoastrelid), 0) END,
-                pg_catalog.current_setting('block_size'), am.amname = 'heap' AND {trusted}
+                pg_catalog.current_setting('block_size'), am.amname = 'heap' AND {trusted},
+                pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
          FROM {TABLES} AND c.relkind = 'r'"
     );
     let rows = wire.query(question.as_bytes()).await.map_err(Refusal::into_error)?;
@@ -62,6 +63,7 @@ pub async fn facts(wire: &mut Wire, major: u32) -> Result<HashMap<u32, Facts>> {
             return Err(Error::internal("what the server says of its tables is not understood"));
         };
         let known = Facts {
+            table: row.bytes(5).unwrap_or_default().to_vec(),
             pages: u32::try_from(bytes / page.max(1)).unwrap_or(u32::MAX),
             bytes: bytes + beside,
             has_pages: major >= PAGES_SINCE && row.text(4) == Some("t"),

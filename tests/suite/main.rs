@@ -40,6 +40,7 @@ mod command_line;
 mod doctor;
 mod download;
 mod drill;
+mod drill_same;
 mod faults_database;
 mod faults_folder;
 mod faults_process;
