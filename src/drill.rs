@@ -24,9 +24,7 @@ use crate::catalog::Located;
 use crate::confinement::Walls;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::{
-    Contents, Dump, DumpOrder, Lacking, Programs, ROOM, ScratchServer, ServerPrograms, Session,
-};
+use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, ROOM, ScratchServer, ServerPrograms, Session};
 use crate::private_folder::sweep_stale;
 use crate::progress::Observer;
 use crate::report::human_bytes;

@@ -160,7 +160,9 @@ impl Verification {
                 (MAJOR, end.major.map(Value::from)),
                 (SOURCE_MAJOR, end.source_major.map(Value::from)),
             ];
-            let said = said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+            let said = said
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?)));
             Outcome {
                 status: end.status,
                 at: end.at,
@@ -340,7 +342,10 @@ mod tests {
         let of = |status: &str, major: u32| read(&drill(status, major)).unwrap();
         let outline = Verification::parse_outline(drill("ok", 17).to_string().as_bytes(), &id()).unwrap();
         for elsewhere in [of("ok", 17), outline] {
-            assert_eq!((elsewhere.verdict(), elsewhere.proving_drill()), (Verdict::Unproved, None));
+            assert_eq!(
+                (elsewhere.verdict(), elsewhere.proving_drill()),
+                (Verdict::Unproved, None)
+            );
         }
         assert_eq!(of("ok", 15).verdict(), Verdict::Proved);
         assert_eq!(of("failed", 17).verdict(), Verdict::Damaged);

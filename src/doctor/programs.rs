@@ -62,7 +62,10 @@ async fn drill(server: &ServerPrograms, source_major: u32, settings: &Settings, 
             return Check::warning(NAME, why, error.hint_text());
         }
     };
-    let detail = format!("a throwaway server by {} started and ended; {walls}", server.postgres.display());
+    let detail = format!(
+        "a throwaway server by {} started and ended; {walls}",
+        server.postgres.display()
+    );
     if let (Some(free), Some(bytes)) = (free, bytes)
         && free < bytes
     {
@@ -84,7 +87,10 @@ async fn drill(server: &ServerPrograms, source_major: u32, settings: &Settings, 
     if server.major != source_major {
         return Check::warning(
             NAME,
-            format!("{detail}; it is PostgreSQL {}, so a drill proves nothing of {source_major}", server.major),
+            format!(
+                "{detail}; it is PostgreSQL {}, so a drill proves nothing of {source_major}",
+                server.major
+            ),
             format!("install the server of PostgreSQL {source_major} as well"),
         );
     }

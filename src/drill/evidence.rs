@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::report;
 use crate::archive::Item;
 use crate::error::{Code, Error};
 use crate::postgres::{ROOM, ScratchServer, Told, lacks_room};
@@ -117,7 +118,10 @@ impl Witness<'_> {
 
     /// What the server told of that which a client quotes.
     async fn told(&self, since: u64, words: &str) -> Option<Told> {
-        if !["ERROR: ", "FATAL: ", "PANIC: "].iter().any(|severity| words.contains(severity)) {
+        if !["ERROR: ", "FATAL: ", "PANIC: "]
+            .iter()
+            .any(|severity| words.contains(severity))
+        {
             return None;
         }
         let until = tokio::time::Instant::now() + WORDS;
@@ -128,7 +132,9 @@ impl Witness<'_> {
             }
             if tokio::time::Instant::now() > until {
                 // Other letters stand for the same in another encoding.
-                return told.into_iter().rfind(|told| !told.fatal && !matches!(told.class(), "08" | "57"));
+                return told
+                    .into_iter()
+                    .rfind(|told| !told.fatal && !matches!(told.class(), "08" | "57"));
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -141,19 +147,27 @@ impl Witness<'_> {
         }
         let words = error.message();
         let told = self.server.told_since(0);
-        let full = told.iter().any(|told| told.state == "53100" || lacks_room(&told.message))
+        let full = told
+            .iter()
+            .any(|told| told.state == "53100" || lacks_room(&told.message))
             || lacks_room(&words)
             || self.server.free_bytes().is_some_and(|free| free < FULL);
-        let lost = ["closed the connection", "onnection to server", "connection closed", "no connection"];
+        let lost = [
+            "closed the connection",
+            "onnection to server",
+            "connection closed",
+            "no connection",
+        ];
         let lost = error.code() == Code::ConnErr || lost.iter().any(|lost| words.contains(lost));
         let patience = if lost { END } else { Duration::ZERO };
-        let error = match self.server.has_ended(patience).await {
-            Some(ended) if !words.contains(&ended) => {
-                Error::new(error.code(), format!("{words}; {ended}")).hint(error.hint_text())
-            }
-            _ => error,
+        let words = match self.server.has_ended(patience).await {
+            Some(ended) if !words.contains(&ended) => format!("{words}; {ended}"),
+            _ => words,
         };
-        let told = not_carried_out(&error);
+        let knows = words.starts_with(report::NOTHING_PROVED);
+        // What pg_restore's hints say is about a target of the user's.
+        let hint = if knows { error.hint_text() } else { HINT };
+        let told = not_carried_out(&Error::new(Code::RestoreErr, words).hint(hint));
         match full {
             true => told.with_code(Code::Enospc).hint(ROOM),
             false => told,
@@ -161,30 +175,25 @@ impl Witness<'_> {
     }
 }
 
-/// The same where there is no server to ask.
+/// The same where there is no server to ask. What knows what to do about it keeps its hint.
 pub(super) fn not_carried_out(error: &Error) -> Error {
     const BEGINNING: &str = "the drill ";
     let words = error.message();
-    let named_so = words.starts_with(BEGINNING);
-    let text = match named_so {
+    let text = match words.starts_with(BEGINNING) {
         true => words,
         false => format!("{BEGINNING}could not be carried out: {words}"),
     };
-    let (code, hint) = match error.code() {
-        code if !is_about_the_server(code) => {
-            let hint = error.has_own_hint().then(|| error.hint_text().to_owned());
-            (code, hint)
-        }
-        Code::RestoreErr if error.has_own_hint() && named_so => (Code::RestoreErr, Some(error.hint_text().to_owned())),
-        Code::RestoreErr if error.has_own_hint() && text.contains("did not start") => {
-            (Code::RestoreErr, Some(error.hint_text().to_owned()))
-        }
-        _ => (Code::RestoreErr, Some(HINT.to_owned())),
+    let code = match error.code() {
+        code if is_about_the_server(code) => Code::RestoreErr,
+        code => code,
     };
     let told = Error::new(code, text);
-    match hint {
-        Some(hint) => told.hint(hint),
-        None => told,
+    if error.has_own_hint() {
+        told.hint(error.hint_text())
+    } else if code == Code::RestoreErr {
+        told.hint(HINT)
+    } else {
+        told
     }
 }
 
@@ -282,30 +291,105 @@ mod tests {
     #[test]
     fn the_places_faults_are_told_from_the_backups_by_the_servers_own_state() {
         for (state, message, desc, weight) in [
-            ("53100", "could not extend file: No space left on device", "TABLE DATA", Weight::OfThePlace),
-            ("XX000", "could not extend file: File too large", "TABLE DATA", Weight::OfThePlace),
-            ("P0001", "not stored: No space left on device", "TABLE DATA", Weight::OfThePlace),
+            (
+                "53100",
+                "could not extend file: No space left on device",
+                "TABLE DATA",
+                Weight::OfThePlace,
+            ),
+            (
+                "XX000",
+                "could not extend file: File too large",
+                "TABLE DATA",
+                Weight::OfThePlace,
+            ),
+            (
+                "P0001",
+                "not stored: No space left on device",
+                "TABLE DATA",
+                Weight::OfThePlace,
+            ),
             ("53200", "out of memory", "INDEX", Weight::OfThePlace),
-            ("53300", "FATAL: sorry, too many clients already", "INDEX", Weight::OfThePlace),
-            ("57014", "canceling statement due to user request", "INDEX", Weight::OfThePlace),
+            (
+                "53300",
+                "FATAL: sorry, too many clients already",
+                "INDEX",
+                Weight::OfThePlace,
+            ),
+            (
+                "57014",
+                "canceling statement due to user request",
+                "INDEX",
+                Weight::OfThePlace,
+            ),
             ("57P01", "FATAL: terminating connection", "INDEX", Weight::OfThePlace),
-            ("58030", "could not read block 3: Input/output error", "INDEX", Weight::OfThePlace),
+            (
+                "58030",
+                "could not read block 3: Input/output error",
+                "INDEX",
+                Weight::OfThePlace,
+            ),
             ("54001", "stack depth limit exceeded", "VIEW", Weight::OfThePlace),
-            ("53100", "could not write: No space left on device", "EXTENSION", Weight::OfThePlace),
+            (
+                "53100",
+                "could not write: No space left on device",
+                "EXTENSION",
+                Weight::OfThePlace,
+            ),
             ("40P01", "deadlock detected", "FK CONSTRAINT", Weight::Contended),
             ("XX000", "tuple concurrently updated", "ACL", Weight::Contended),
-            ("55000", "pgaudit must be loaded via shared_preload_libraries", "EXTENSION", Weight::Lacking),
-            ("XX000", "FATAL: timescaledb must be preloaded", "EXTENSION", Weight::Lacking),
-            ("P0001", "can only create extension in database postgres", "EXTENSION", Weight::Lacking),
-            ("08001", "could not connect to server", "MATERIALIZED VIEW DATA", Weight::Lacking),
-            ("58P01", "could not access file \"$libdir/x\"", "FUNCTION", Weight::Lacking),
-            ("54000", "index row size 2712 exceeds btree version 4 maximum 2704", "INDEX", Weight::Lacking),
+            (
+                "55000",
+                "pgaudit must be loaded via shared_preload_libraries",
+                "EXTENSION",
+                Weight::Lacking,
+            ),
+            (
+                "XX000",
+                "FATAL: timescaledb must be preloaded",
+                "EXTENSION",
+                Weight::Lacking,
+            ),
+            (
+                "P0001",
+                "can only create extension in database postgres",
+                "EXTENSION",
+                Weight::Lacking,
+            ),
+            (
+                "08001",
+                "could not connect to server",
+                "MATERIALIZED VIEW DATA",
+                Weight::Lacking,
+            ),
+            (
+                "58P01",
+                "could not access file \"$libdir/x\"",
+                "FUNCTION",
+                Weight::Lacking,
+            ),
+            (
+                "54000",
+                "index row size 2712 exceeds btree version 4 maximum 2704",
+                "INDEX",
+                Weight::Lacking,
+            ),
             ("42501", "permission denied for table t", "TABLE DATA", Weight::Refused),
             ("P0001", "must be superuser", "TABLE DATA", Weight::Refused),
-            ("23503", "violates foreign key constraint", "FK CONSTRAINT", Weight::Wrong),
+            (
+                "23503",
+                "violates foreign key constraint",
+                "FK CONSTRAINT",
+                Weight::Wrong,
+            ),
             ("23514", "violates check constraint", "TABLE DATA", Weight::Wrong),
             ("42883", "function f(integer) does not exist", "VIEW", Weight::Wrong),
-            ("XX000", "invalid memory alloc request size 1073741824", "TABLE DATA", Weight::Wrong),
+            (
+                "XX000",
+                "invalid memory alloc request size 1073741824",
+                "TABLE DATA",
+                Weight::Wrong,
+            ),
         ] {
             assert_eq!(weighed(state, message, desc), weight, "{state} {message}");
         }
@@ -315,10 +399,16 @@ mod tests {
     fn what_could_not_be_carried_out_says_so_once_and_blames_no_backup() {
         let told = not_carried_out(&Error::new(Code::PgDumpErr, "pg_dump was ended by SIGKILL"));
         assert_eq!(told.code(), Code::RestoreErr);
-        assert_eq!(told.message(), "the drill could not be carried out: pg_dump was ended by SIGKILL");
+        assert_eq!(
+            told.message(),
+            "the drill could not be carried out: pg_dump was ended by SIGKILL"
+        );
         assert_eq!(told.hint_text(), HINT);
         let again = not_carried_out(&told);
-        assert_eq!(again.message(), "the drill could not be carried out: pg_dump was ended by SIGKILL");
+        assert_eq!(
+            again.message(),
+            "the drill could not be carried out: pg_dump was ended by SIGKILL"
+        );
         let store = not_carried_out(&Error::new(Code::Store, "no answer").hint("ask it"));
         assert_eq!((store.code(), store.hint_text()), (Code::Store, "ask it"));
     }

@@ -135,7 +135,8 @@ impl<'a> Exclusion<'a> {
 
     /// Whether an entry that failed may have left something behind.
     pub fn may_leave_something(&self, entry: i64) -> bool {
-        self.item(entry).is_none_or(|item| !WHOLE.contains(&item.entry.desc.as_str()))
+        self.item(entry)
+            .is_none_or(|item| !WHOLE.contains(&item.entry.desc.as_str()))
     }
 
     /// Whether it is about something that the archive does not define: an extension's, as a rule. The archive then
@@ -154,7 +155,10 @@ impl<'a> Exclusion<'a> {
             !self.excluded.contains(&item.entry.dump_id) && !item.is_of_database() && self.is_orphan(item)
         });
         let orphans: Vec<(&Item, Vec<Named<'_>>)> = orphans.map(|item| (item, subjects(item))).collect();
-        let asked: Vec<Named<'_>> = orphans.iter().flat_map(|(_, subjects)| subjects.iter().cloned()).collect();
+        let asked: Vec<Named<'_>> = orphans
+            .iter()
+            .flat_map(|(_, subjects)| subjects.iter().cloned())
+            .collect();
         let mut exist = session.exist(&asked).await?.into_iter();
         let mut lacking = Vec::new();
         for (item, subjects) in &orphans {
@@ -203,7 +207,10 @@ fn subjects(item: &Item) -> Vec<Named<'_>> {
             }
             Some((kind @ ("FUNCTION" | "PROCEDURE" | "AGGREGATE"), name)) => Some(named(kind, name)),
             Some(("LANGUAGE", name)) => Some(named("PROCEDURAL LANGUAGE", name)),
-            _ => match tag.strip_prefix("FOREIGN DATA WRAPPER ").map(|name| ("FOREIGN DATA WRAPPER", name)) {
+            _ => match tag
+                .strip_prefix("FOREIGN DATA WRAPPER ")
+                .map(|name| ("FOREIGN DATA WRAPPER", name))
+            {
                 Some((kind, name)) => Some(named(kind, name)),
                 None => tag.strip_prefix("FOREIGN SERVER ").map(|name| named("SERVER", name)),
             },

@@ -135,7 +135,8 @@ impl Refill<'_> {
         let jobs = self.jobs();
         let (first, before) = self.divide(&self.plan.before, is_ground);
         leave_unmade(&Makers::of(self.items, &Known::default()), &first, exclusion);
-        self.step(hands, Maker::Superuser, "first", &first, 1, exclusion).await?;
+        self.step(hands, Maker::Superuser, "first", &first, 1, exclusion)
+            .await?;
         let makers = Makers::of(
             self.items,
             &Known {
@@ -252,7 +253,8 @@ impl Refill<'_> {
         let mut late = Vec::new();
         for load in &self.plan.loads {
             if load.blocks.is_empty() {
-                self.step(hands, Maker::Loader, "positions", &load.list, 1, exclusion).await?;
+                self.step(hands, Maker::Loader, "positions", &load.list, 1, exclusion)
+                    .await?;
                 continue;
             }
             if self.pace == Pace::Quick && !looks(load) && exclusion.remaining(&load.list).len() == load.list.len() {
@@ -268,7 +270,12 @@ impl Refill<'_> {
                 list.extend(to_do.then_some(one));
             }
         }
-        let order: HashMap<i64, usize> = self.items.iter().enumerate().map(|(at, item)| (item.entry.dump_id, at)).collect();
+        let order: HashMap<i64, usize> = self
+            .items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| (item.entry.dump_id, at))
+            .collect();
         let place = |load: &Load| load.list.first().and_then(|id| order.get(id)).copied();
         late.sort_by_key(|load| (looks(load), place(load)));
         let at_once = Plan {
@@ -402,10 +409,14 @@ fn looking_around(items: &[Item]) -> HashSet<i64> {
     let kinds: HashMap<i64, &Item> = items.iter().map(|item| (item.entry.dump_id, item)).collect();
     let computes = |item: &Item| {
         matches!(item.entry.desc.as_str(), "TABLE" | "DOMAIN" | "TYPE")
-            && ["CHECK (", "GENERATED ALWAYS AS ("].iter().any(|word| item.details.definition.contains(word))
+            && ["CHECK (", "GENERATED ALWAYS AS ("]
+                .iter()
+                .any(|word| item.details.definition.contains(word))
     };
     let needs = |item: &Item, found: &HashSet<i64>| item.details.dependencies.iter().any(|id| found.contains(id));
-    let functions = items.iter().filter(|item| matches!(item.entry.desc.as_str(), "FUNCTION" | "OPERATOR" | "AGGREGATE"));
+    let functions = items
+        .iter()
+        .filter(|item| matches!(item.entry.desc.as_str(), "FUNCTION" | "OPERATOR" | "AGGREGATE"));
     let functions: HashSet<i64> = functions.map(|item| item.entry.dump_id).collect();
     let calls = items.iter().filter(|item| computes(item) && needs(item, &functions));
     let mut found: HashSet<i64> = calls.map(|item| item.entry.dump_id).collect();
@@ -413,14 +424,19 @@ fn looking_around(items: &[Item]) -> HashSet<i64> {
         // A table with a column of such a domain, or an heir.
         let passes_on = |item: &&Item| matches!(item.entry.desc.as_str(), "TABLE" | "DOMAIN" | "TYPE");
         let more = items.iter().filter(passes_on).filter(|item| needs(item, &found));
-        let more: Vec<i64> = more.map(|item| item.entry.dump_id).filter(|id| !found.contains(id)).collect();
+        let more: Vec<i64> = more
+            .map(|item| item.entry.dump_id)
+            .filter(|id| !found.contains(id))
+            .collect();
         if more.is_empty() {
             break;
         }
         found.extend(more);
     }
     found.retain(|id| kinds.get(id).is_some_and(|item| item.entry.desc == "TABLE"));
-    let rows = items.iter().filter(|item| item.entry.desc == "TABLE DATA" && needs(item, &found));
+    let rows = items
+        .iter()
+        .filter(|item| item.entry.desc == "TABLE DATA" && needs(item, &found));
     rows.map(|item| item.entry.dump_id).collect()
 }
 
@@ -464,7 +480,10 @@ mod tests {
             "pg_restore failed with exit status 1: from TOC entry 215; 1259 16385 TABLE t x: could not execute query: ";
         let forged = format!("{first}ERROR:  must be superuser: from TOC entry 7; 0 0 TABLE u");
         assert_eq!(entry_of(&error(&forged)), Some(215));
-        assert_eq!(entry_of(&error("pg_restore failed with exit status 1: must be superuser")), None);
+        assert_eq!(
+            entry_of(&error("pg_restore failed with exit status 1: must be superuser")),
+            None
+        );
     }
 
     #[test]
@@ -486,7 +505,12 @@ mod tests {
             item(1, "FUNCTION", "", &[]),
             item(2, "TABLE", "CREATE TABLE a (b int DEFAULT s.f());", &[1]),
             item(3, "TABLE", "CREATE TABLE b (CONSTRAINT c CHECK (s.f(a)));", &[1]),
-            item(4, "DOMAIN", "CREATE DOMAIN d AS int CONSTRAINT c CHECK (s.f(VALUE));", &[1]),
+            item(
+                4,
+                "DOMAIN",
+                "CREATE DOMAIN d AS int CONSTRAINT c CHECK (s.f(VALUE));",
+                &[1],
+            ),
             item(5, "TABLE", "CREATE TABLE c (a s.d);", &[4]),
             item(6, "TABLE", "CREATE TABLE d (CONSTRAINT c CHECK ((a > 0)));", &[]),
             item(7, "TABLE", "CREATE TABLE e () INHERITS (b);", &[3]),

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::error::{Code, Error, Result};
 use super::evidence::Fault;
+use crate::error::{Code, Error, Result};
 use crate::manifest::Server;
 use crate::restore::LeftOut;
 use crate::verification::{self, Outcome, Status};
@@ -63,9 +63,12 @@ pub struct DrillReport {
     pub advice: Option<&'static str>,
 }
 
+/// How the message begins.
+pub(super) const NOTHING_PROVED: &str = "the drill proved nothing: ";
+
 /// Why a drill gives no result.
 pub(super) fn nothing_proved(why: &str) -> Error {
-    Error::new(Code::RestoreErr, format!("the drill proved nothing: {why}"))
+    Error::new(Code::RestoreErr, format!("{NOTHING_PROVED}{why}"))
         .hint("restore the backup by hand, into a server that holds nothing else, to see what it is worth")
 }
 

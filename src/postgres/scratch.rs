@@ -209,7 +209,11 @@ impl ScratchServer {
     pub async fn has_ended(&self, within: Duration) -> Option<String> {
         let exit = tokio::time::timeout(within, self.server.wait()).await.ok()?;
         let words = told_in(&exit);
-        Some(format!("the throwaway server ended: {} {words}", exit.status).trim_end().to_owned())
+        Some(
+            format!("the throwaway server ended: {} {words}", exit.status)
+                .trim_end()
+                .to_owned(),
+        )
     }
 
     /// What is free on the disk of its data.

@@ -216,8 +216,7 @@ impl Session {
             .map_err(failed)?;
         let mut positions = Vec::with_capacity(sequences.len());
         for row in sequences {
-            let (schema, name): (String, String) =
-                (row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
+            let (schema, name): (String, String) = (row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
             let sql = format!("SELECT last_value, is_called FROM {}", qualified(&schema, &name));
             let at = self.client.query_one(&sql, &[]).await.map_err(failed)?;
             positions.push(SequencePosition {
