@@ -57,7 +57,7 @@ const ALL: [&str; 8] = [
     "SEQUENCE SET cron.job_id_seq",
     "ACL SCHEMA cron",
     "ACL cron.TABLE job",
-    "ACL cron.FUNCTION run(a integer)",
+    "ACL cron.FUNCTION run(integer)",
     "TABLE public.labelled",
     "EVENT TRIGGER watching",
 ];
@@ -72,7 +72,8 @@ fn an_extension_that_is_not_here_takes_its_configuration_along(major: u32) {
     site.assert_nothing_runs();
 }
 
-on_majors! { an_extension_that_is_not_here_takes_its_configuration_along: 15 18 }
+// Of 15 there may be the distribution's alone, whose files are not for tests to take away.
+on_majors! { an_extension_that_is_not_here_takes_its_configuration_along: 16 18 }
 
 #[test]
 fn an_extension_that_cannot_be_made_here_is_this_machines_lack() {

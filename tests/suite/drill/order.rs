@@ -9,15 +9,6 @@ use crate::support::wreck::Site;
 fn a_database_that_minds_every_order_has_one_verdict(major: u32) {
     let (site, database) = (Site::new(), Database::fresh(major));
     let role = format!("owner_{}", unique_word());
-    let name = database
-        .url()
-        .rsplit('/')
-        .next()
-        .unwrap()
-        .split('?')
-        .next()
-        .unwrap()
-        .to_owned();
     database.sql(&format!(
         "CREATE ROLE {role}; ALTER ROLE {role} SET search_path = nowhere; ALTER ROLE {role} SET statement_timeout = '1ms';
          CREATE TABLE z (id int PRIMARY KEY); INSERT INTO z SELECT generate_series(1, 2000);
@@ -31,10 +22,11 @@ fn a_database_that_minds_every_order_has_one_verdict(major: u32) {
          CREATE MATERIALIZED VIEW numbers AS SELECT id, nextval('counted') AS n FROM c;
          CREATE MATERIALIZED VIEW of_numbers AS SELECT count(*) FROM numbers;
          ALTER TABLE b OWNER TO {role};
-         ALTER DATABASE {name} SET default_transaction_read_only = on;
-         ALTER DATABASE {name} SET search_path = nowhere;
-         ALTER DATABASE {name} SET statement_timeout = '1s';
-         ALTER DATABASE {name} SET role = {role}"
+         DO $$ DECLARE setting text; BEGIN
+           FOREACH setting IN ARRAY ARRAY['default_transaction_read_only = on', 'search_path = nowhere',
+             'statement_timeout = ''1s''', 'role = {role}'] LOOP
+             EXECUTE format('ALTER DATABASE %I SET %s', current_database(), setting);
+           END LOOP; END $$"
     ));
     succeed(&mut site.backup(&database.url()));
     for jobs in ["1", "8", "1", "8", "3", "8"] {
