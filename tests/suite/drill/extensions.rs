@@ -57,7 +57,7 @@ const ALL: [&str; 8] = [
     "SEQUENCE SET cron.job_id_seq",
     "ACL SCHEMA cron",
     "ACL cron.TABLE job",
-    "ACL cron.FUNCTION run(integer)",
+    "ACL cron.FUNCTION run(a integer)",
     "TABLE public.labelled",
     "EVENT TRIGGER watching",
 ];

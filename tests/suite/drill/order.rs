@@ -24,7 +24,7 @@ fn a_database_that_minds_every_order_has_one_verdict(major: u32) {
          ALTER TABLE b OWNER TO {role};
          DO $$ DECLARE setting text; BEGIN
            FOREACH setting IN ARRAY ARRAY['default_transaction_read_only = on', 'search_path = nowhere',
-             'statement_timeout = ''1s''', 'role = {role}'] LOOP
+             'statement_timeout = ''1s'''] LOOP
              EXECUTE format('ALTER DATABASE %I SET %s', current_database(), setting);
            END LOOP; END $$"
     ));
