@@ -4,6 +4,7 @@
 mod cluster;
 mod columns;
 mod definitions;
+mod evidence;
 mod exclusion;
 mod gather;
 mod makers;
@@ -11,6 +12,7 @@ mod outline;
 mod plain;
 mod refill;
 mod report;
+mod rounds;
 mod rows;
 mod twin;
 
@@ -24,29 +26,26 @@ use crate::catalog::Located;
 use crate::confinement::Walls;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, ScratchServer, ServerPrograms, Session};
+use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, ROOM, ScratchServer, ServerPrograms, Session};
 use crate::private_folder::sweep_stale;
 use crate::progress::Observer;
 use crate::report::human_bytes;
-use crate::restore::{self, LeftOut, Plan, Without};
+use crate::restore::{LeftOut, Plan};
 use crate::settings::{Clock, Format, Settings};
 use crate::stop::Stop;
 use crate::stored_archive::StoredArchive;
-use crate::verification::Status;
 use crate::verify::Finding;
 use cluster::{Cluster, Way};
 use columns::{Layout, Order, Wanted, layouts};
+use evidence::Witness;
 use exclusion::Exclusion;
 use gather::{Gather, Gathered};
-use refill::{Ended, Refill};
+use rounds::Rounds;
 
 pub use report::{DrillReport, Proof, TableProof};
 
 /// Where the restored database is meant, rather than a file of the backup.
 const RESTORED: &str = "the restored database";
-
-/// A backup with more parts than these that were found one by one to want a superuser is not proved.
-const ATTEMPTS: usize = 10;
 
 /// What a drill works with.
 pub struct Job<'a> {
@@ -57,8 +56,14 @@ pub struct Job<'a> {
 }
 
 /// Drills one backup. What differs is a result, told in the report; an error is what kept us from
-/// trying.
+/// trying, and says nothing of the backup: no result may be recorded then. `INTEGRITY`: what was read of the
+/// store was not what the manifest says, which may have happened on the way.
 pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
+    let drilled = run_once(job, located).await;
+    drilled.map_err(|error| evidence::not_carried_out(&error))
+}
+
+async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     let mut settings = job.settings.clone();
     if !settings.drill_unconfined {
         settings.postgres.client_walls = Some(Walls::here());
@@ -73,8 +78,8 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     let postgres = &job.settings.postgres;
     sweep_stale(&postgres.temp)?;
     job.observer.phase("starting a throwaway server");
-    let major = located.manifest.server.version_num / 10_000;
-    let programs = ServerPrograms::find(major, postgres).await?;
+    let source_major = located.manifest.server.version_num / 10_000;
+    let programs = ServerPrograms::find(source_major, postgres).await?;
     let lacking = if job.settings.drill_unconfined {
         Lacking::Tolerated
     } else {
@@ -84,8 +89,15 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
         .stop
         .or_stop(ScratchServer::start(&programs, &postgres.temp, postgres, lacking))
         .await?;
+    let witness = Witness {
+        server: &server,
+        other_major: (source_major != programs.major).then_some((source_major, programs.major)),
+    };
     let drilled = match room(&server, &located.manifest) {
-        Ok(()) => job.stop.or_stop(drill(job, located, &server, programs.major)).await,
+        Ok(()) => match job.stop.or_stop(drill(job, located, &witness, programs.major)).await {
+            Ok(report) => Ok(report),
+            Err(error) => Err(witness.not_carried_out(error).await),
+        },
         Err(error) => Err(error),
     };
     // In every case, and before anything is told.
@@ -104,35 +116,23 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
 /// The disk must have room for the whole database.
 fn room(server: &ScratchServer, manifest: &Manifest) -> Result<()> {
     let needed = manifest.metadata.get("database_bytes").and_then(Value::as_u64);
-    let disk = rustix::fs::statvfs(server.data());
-    let (Some(needed), Ok(disk)) = (needed, disk) else {
+    let (Some(needed), Some(free)) = (needed, server.free_bytes()) else {
         return Ok(());
     };
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free >= needed {
         return Ok(());
     }
     let (free, needed) = (human_bytes(free), human_bytes(needed));
     let text = format!("no room for a drill: {free} are free for a database of {needed}");
-    Err(Error::new(Code::RestoreErr, text).hint("point TMPDIR at a larger disk"))
+    Err(Error::new(Code::Enospc, text).hint(ROOM))
 }
 
-async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: u32) -> Result<DrillReport> {
-    let mut report = DrillReport {
-        status: Status::Ok,
-        server: server.version().to_owned(),
-        tables: Vec::new(),
-        sequences: 0,
-        large_objects: 0,
-        definitions: 0,
-        duration_seconds: 0.0,
-        ran: false,
-        not_proved: Vec::new(),
-        problems: Vec::new(),
-    };
+async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u32) -> Result<DrillReport> {
+    let server = witness.server;
     let manifest = &located.manifest;
+    let mut report = DrillReport::new(server.version(), major, &manifest.server);
     if manifest.files.contains_key(role::SQL) {
-        let cluster = Cluster::prepare(job, server, located, &Plan::default()).await?;
+        let cluster = Cluster::prepare(job, witness, located, &Plan::default()).await?;
         report.not_proved.extend(cluster.not_proved.iter().cloned());
         plain::run(job, located, &cluster, &mut report).await?;
         return Ok(report);
@@ -145,51 +145,24 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
         .await?
         .extensions;
     let mut exclusion = Exclusion::before(&items, &extensions);
-    // In one part each, so that the rows can be found in the backup's own order.
-    let plan = |exclusion: &Exclusion<'_>| restore::plan(&stored, &items, &exclusion.chosen(), Without::default(), 1);
-    let cluster = Cluster::prepare(job, server, located, &plan(&exclusion)).await?;
+    let rounds = Rounds {
+        job,
+        located,
+        stored: &stored,
+        items: &items,
+        major,
+        witness,
+    };
+    let cluster = Cluster::prepare(job, witness, located, &rounds.plan(&exclusion)).await?;
     report.not_proved.extend(cluster.not_proved.iter().cloned());
 
     job.observer.phase("restoring into the throwaway server");
-    let mut ground = cluster.ground(&items, manifest).await?;
-    let mut attempts = 1;
-    let refilled = loop {
-        let refill = Refill {
-            job,
-            stored: &stored,
-            located,
-            items: &items,
-            plan: &plan(&exclusion),
-            major,
-        };
-        match refill.run(&cluster, &ground).await {
-            Ok(()) => break Ok(()),
-            Err(Ended::Failed(error)) => break Err(error),
-            Err(Ended::Refused(entries)) => {
-                // Without them, from the beginning: what was made already may look at them.
-                if attempts == ATTEMPTS || !entries.iter().any(|(id, _)| exclusion.knows(*id)) {
-                    return Err(proves_nothing(&entries));
-                }
-                for (id, why) in &entries {
-                    exclusion.leave_out(*id, why);
-                }
-                attempts += 1;
-                ground = cluster.ground_again(ground, &items, manifest).await?;
-            }
-        }
-    };
+    let ground = rounds.run(&cluster, &mut exclusion).await?;
     let excluded = exclusion.excluded();
     report.not_proved.extend(exclusion.not_proved.iter().cloned());
     report.not_proved.extend(ground.not_proved.iter().cloned());
-    if let Err(error) = refilled {
-        return match error.code() {
-            Code::RestoreErr | Code::Integrity => {
-                let what = format!("it does not restore: {}", error.message());
-                report.problems.push(Finding::of_file(&stored.file.name, what));
-                Ok(report)
-            }
-            _ => Err(error),
-        };
+    for (name, fault) in &exclusion.faults {
+        report.blame(&stored.file.name, name, fault);
     }
     job.observer.phase("dumping it again");
     let ours = rows::Ours::of(&stored)?;
@@ -272,10 +245,4 @@ async fn dump(job: &Job<'_>, reader: Way<'_>, wanted: &Wanted) -> Result<Again> 
     // How pg_dump ended says more than what was seen of its stream.
     dump.wait().await?;
     again.map_err(Error::from)
-}
-
-/// What stood in the way at the last.
-fn proves_nothing(entries: &[(i64, String)]) -> Error {
-    let why = entries.first().map_or("", |(_, why)| why);
-    report::nothing_proved(why)
 }

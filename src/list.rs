@@ -11,7 +11,7 @@ use crate::catalog::{Overview, nothing_found, overviews, reachable_folders};
 use crate::error::{Error, Result};
 use crate::signature::Trust;
 use crate::store::Store;
-use crate::verification::Outcome;
+use crate::verification::{Outcome, Verification};
 
 pub use report::{Entry, ListReport, Problem, Proof};
 
@@ -103,6 +103,6 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         lacks: overview.lacks.clone(),
         signature: overview.signature.clone(),
         verified: verification.and_then(|one| one.verify.as_ref()).map(proof),
-        drilled: verification.and_then(|one| one.drill.as_ref()).map(proof),
+        drilled: verification.and_then(Verification::proving_drill).map(proof),
     })
 }

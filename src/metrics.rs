@@ -215,7 +215,7 @@ impl Verification {
             self.seconds += drilled.map_or(0.0, |drill| drill.duration_seconds);
         }
         if one.status != Status::Ok {
-            self.code = Some(Code::Integrity);
+            self.code = Some(one.code);
         }
     }
 }

@@ -38,7 +38,7 @@ use state::{Stage, State};
 
 pub(crate) use loading::Loader;
 pub use plan::LeftOut;
-pub(crate) use plan::{Plan, Without, everything, plan};
+pub(crate) use plan::{Load, Plan, Without, everything, plan};
 pub use report::RestoreReport;
 
 /// Said before, not after: then it has happened.

@@ -133,13 +133,7 @@ async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -
     verified.warnings.extend(warnings.iter().cloned());
     // Bytes that are not those of the backup prove nothing by being restored.
     if drill && verified.status == Status::Ok {
-        let job = drill::Job {
-            settings: job.settings,
-            clock: job.clock,
-            stop: job.stop,
-            observer: job.observer,
-        };
-        verified.drilled(drill::run(&job, located).await?);
+        drilled(job, located, &mut verified).await?;
     }
     let now = (job.clock)();
     let verify = verified.outcome(now).of_manifest(manifest_sha256);
@@ -147,7 +141,9 @@ async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -
     let drill = drill.map(|drill| drill.outcome(now).of_manifest(manifest_sha256));
     let recorded = record(job, store.as_ref(), &manifest.id, manifest_sha256, |verification| {
         verification.verify = Some(verify.clone());
-        verification.drill = drill.clone().or(verification.drill.take());
+        if let Some(drill) = &drill {
+            verification.drilled(drill.clone());
+        }
     });
     match recorded.await {
         Err(error) => verified
@@ -159,7 +155,7 @@ async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -
         ),
         Ok(()) => {}
     }
-    if verified.status != Status::Ok {
+    if verified.is_wrong() {
         // It takes no place of a good one any more: those before it may be on their way out.
         let (keep_last, database) = (job.settings.retention.keep_last, manifest.id.database());
         let retagged = catalog::retag_all(store.as_ref(), database, keep_last, now);
@@ -170,6 +166,49 @@ async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -
         }
     }
     Ok(verified)
+}
+
+/// Drills it, and tells what came of that. An error ends the whole run: it is to stop, or its time is over. Any other
+/// that kept us from trying is this backup's answer.
+async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> Result<()> {
+    let drill_job = drill::Job {
+        settings: job.settings,
+        clock: job.clock,
+        stop: job.stop,
+        observer: job.observer,
+    };
+    let mut drilled = drill::run(&drill_job, located).await;
+    if let Err(error) = &drilled
+        && error.code() == Code::Integrity
+    {
+        // What it read just now was right, a moment before: is it that no more, or was it changed on the way?
+        let (store, manifest) = (&located.store, &located.manifest);
+        let mut found = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
+        found.extend(data_twice(job, store, manifest, &found).await?.1);
+        if !found.is_empty() {
+            verified.is_damaged_after_all(found);
+            return Ok(());
+        }
+        let first = error.message();
+        drilled = match drill::run(&drill_job, located).await {
+            Err(error) if error.code() == Code::Integrity => {
+                Err(stored_archive::unsteady(&manifest.id.folder(), store.url()).source(error))
+            }
+            drilled => drilled,
+        };
+        if drilled.is_ok() {
+            verified.warnings.push(format!(
+                "the drill was begun again, since what it read came right when it was read again: {first}: {}",
+                crate::aws::BYTES_CHANGE
+            ));
+        }
+    }
+    match drilled {
+        Ok(drill) => verified.drilled(drill),
+        Err(error) if matches!(error.code(), Code::Interrupted(_) | Code::Deadline) => return Err(error),
+        Err(error) => verified.could_not_be_drilled(&error),
+    }
+    Ok(())
 }
 
 /// The data, and once more where something is wrong: a bit that was flipped on the way says nothing about

@@ -3,13 +3,14 @@
 
 use secrecy::SecretString;
 
+use super::evidence::Witness;
 use super::{Job, LeftOut};
 use crate::archive::Item;
 use crate::catalog::Located;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::quoting::identifier;
-use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, ScratchServer, Session};
+use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, Session};
 use crate::private_folder::PrivateFolder;
 use crate::restore::{self, Plan};
 
@@ -27,7 +28,7 @@ pub(super) struct Way<'a> {
 
 pub(super) struct Cluster<'a> {
     job: &'a Job<'a>,
-    server: &'a ScratchServer,
+    pub witness: &'a Witness<'a>,
     session: Session,
     loader: ConnectionInfo,
     loaders_passfile: Passfile,
@@ -51,10 +52,11 @@ impl<'a> Cluster<'a> {
     /// each of them may.
     pub async fn prepare(
         job: &'a Job<'a>,
-        server: &'a ScratchServer,
+        witness: &'a Witness<'a>,
         located: &Located,
         plan: &Plan,
     ) -> Result<Cluster<'a>> {
+        let server = witness.server;
         let settings = &job.settings.postgres;
         let session = Session::connect_to_our_own(server.info(), settings).await?;
         let not_proved = roles(&session, located).await?;
@@ -73,7 +75,7 @@ impl<'a> Cluster<'a> {
             loaders_passfile,
             passfile,
             job,
-            server,
+            witness,
             session,
             loader,
             lowered,
@@ -82,11 +84,11 @@ impl<'a> Cluster<'a> {
     }
 
     pub fn superusers_name(&self) -> &str {
-        self.server.info().user.as_deref().unwrap_or_default()
+        self.witness.server.info().user.as_deref().unwrap_or_default()
     }
 
     pub fn keeps_files(&self) -> bool {
-        self.job.settings.drill_unconfined || self.server.keeps_files()
+        self.job.settings.drill_unconfined || self.witness.server.keeps_files()
     }
 
     /// The database as the backup says that it was made.
@@ -120,7 +122,7 @@ impl<'a> Cluster<'a> {
             self.session.execute(&plain).await?;
         }
         let session =
-            Session::connect_to_our_own(&within(self.server.info(), name), &self.job.settings.postgres).await?;
+            Session::connect_to_our_own(&within(self.witness.server.info(), name), &self.job.settings.postgres).await?;
         Ok(Ground {
             session,
             name: name.to_owned(),
@@ -144,7 +146,7 @@ impl<'a> Cluster<'a> {
 
     pub fn superuser(&self, ground: &Ground) -> Way<'_> {
         Way {
-            info: within(self.server.info(), &ground.name),
+            info: within(self.witness.server.info(), &ground.name),
             passfile: &self.passfile,
         }
     }

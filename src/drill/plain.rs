@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::cluster::Cluster;
-use super::refill::{is_refusal, refused};
+use super::evidence::Says;
 use super::{DrillReport, Job, report};
 use crate::catalog::Located;
-use crate::error::{Code, Error, Result};
-use crate::manifest::{Manifest, role};
+use crate::error::{Code, Result};
+use crate::manifest::role;
 use crate::postgres::Psql;
 use crate::restore::{self, LeftOut};
 use crate::verify::Finding;
@@ -26,9 +26,16 @@ pub(super) async fn run(
         what: "rows".into(),
         why: "a plain dump's manifest says nothing of its tables".into(),
     });
+    let file = manifest.files.get(role::SQL).map_or("", |file| &file.name);
     let checked = match restore::script::check(&located.store, manifest, job.observer).await {
         Ok(checked) => Arc::new(checked),
-        Err(error) => return does_not_run(error, manifest, report),
+        // No server has seen it yet: this is what the script says.
+        Err(error) if error.code() == Code::RestoreErr => {
+            let what = format!("it does not run: {}", error.message());
+            report.problems.push(Finding::of_file(file, what));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
     };
     let ground = cluster.ground(&[], manifest).await?;
     let psql = Psql::find(ground.session.server().major, settings).await?;
@@ -43,27 +50,21 @@ pub(super) async fn run(
         observer: job.observer,
     };
     report.not_proved.extend(ground.not_proved.iter().cloned());
-    match restore::script::run(&place, &checked)
+    let since = cluster.witness.mark();
+    let Err(error) = restore::script::run(&place, &checked)
         .await
         .map_err(|failed| failed.error)
-    {
-        Ok(()) => {
-            report.ran = true;
+    else {
+        report.ran = true;
+        return Ok(());
+    };
+    match cluster.witness.judge(since, &error, None, false).await {
+        // It is one transaction: nothing of it is there.
+        Some(Says::Lacking(why)) => Err(report::nothing_proved(&why)),
+        Some(Says::Wrong(fault)) => {
+            report.blame(file, "the script", &fault);
             Ok(())
         }
-        // It is one transaction: nothing of it is there.
-        Err(error) if is_refusal(&error) => Err(report::nothing_proved(&refused(&error))),
-        Err(error) => does_not_run(error, manifest, report),
+        Some(Says::Contended) | None => Err(error),
     }
-}
-
-/// The script is at fault, unless the error says that something else is.
-fn does_not_run(error: Error, manifest: &Manifest, report: &mut DrillReport) -> Result<()> {
-    if !matches!(error.code(), Code::RestoreErr | Code::Integrity) {
-        return Err(error);
-    }
-    let file = manifest.files.get(role::SQL).map_or("", |file| &file.name);
-    let what = format!("it does not run: {}", error.message());
-    report.problems.push(Finding::of_file(file, what));
-    Ok(())
 }

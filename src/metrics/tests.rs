@@ -372,6 +372,7 @@ fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_ha
             .into_iter()
             .collect(),
         drill: None,
+        not_drilled: None,
         warnings: Vec::new(),
     };
     let report = VerifyReport::many(vec![

@@ -50,7 +50,7 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
         bytes: backups.iter().map(|one| one.listed.bytes()).sum(),
         last_good: backups.iter().find_map(|one| last_good(one, now)),
         last_verified: newest(&backups, now, |verification| verification.verify.as_ref()),
-        last_drilled: newest(&backups, now, |verification| verification.drill.as_ref()),
+        last_drilled: newest(&backups, now, Verification::proving_drill),
     };
     databases.into_iter().map(sum).collect()
 }

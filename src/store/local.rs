@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -34,6 +36,8 @@ pub struct Local {
     root: PathBuf,
     url: String,
     create: StoreCreate,
+    /// It has been written into: gone since, it is not made anew.
+    begun: Arc<AtomicBool>,
 }
 
 impl Local {
@@ -45,12 +49,28 @@ impl Local {
             root,
             url,
             create: StoreCreate::Always,
+            begun: Arc::default(),
         }
     }
 
     /// Whether a backup may begin in a folder that has none yet.
     pub fn created(self, create: StoreCreate) -> Self {
         Self { create, ..self }
+    }
+
+    /// Work that may make the folder, once.
+    async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Result<T> {
+        let begun = Arc::clone(&self.begun);
+        self.work(move |root| {
+            if begun.load(Ordering::Relaxed) && !root.exists() {
+                let what = format!("the store's folder {} is gone, and was there a moment ago", root.display());
+                return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
+            }
+            let done = work(root)?;
+            begun.store(true, Ordering::Relaxed);
+            Ok(done)
+        })
+        .await
     }
 
     /// Work on small things, for which no folder that is alive takes long.
@@ -184,13 +204,13 @@ impl Store for Local {
 
     async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>> {
         let names = segments(key)?;
-        let temporary = self.work(move |root| Temporary::create(root, &names)).await?;
+        let temporary = self.write(move |root| Temporary::create(root, &names)).await?;
         Ok(Box::new(FileUpload::new(temporary, object.replace)))
     }
 
     async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
         let names = segments(key)?;
-        self.work(move |root| put(root, &names, &body, &condition)).await
+        self.write(move |root| put(root, &names, &body, &condition)).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {

@@ -1,6 +1,11 @@
 //! `verify --drill`: what restores to what it was is proved, what does not is named, and nothing
 //! is left of the throwaway server.
 
+mod evidence;
+mod extensions;
+mod order;
+mod sources;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

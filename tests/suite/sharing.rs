@@ -171,6 +171,8 @@ fn another_server_under_the_same_prefix_is_refused_until_it_is_adopted() {
 fn a_store_that_had_backups_and_has_none_is_noticed_before_a_new_one_grows() {
     let site = Site::new();
     let database = shop(17);
+    // The second run sees that the copy has the first one's backup, and says so.
+    succeed(&mut backup(&site, &database, &["one", "two"]));
     succeed(&mut backup(&site, &database, &["one", "two"]));
     // As when the disk is not mounted: an empty folder of the same name.
     let unmount = |store: &str| {

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::super::Session;
 use super::failed;
 use crate::error::Result;
-use crate::postgres::quoting::identifier;
+use crate::postgres::quoting::{identifier, qualified};
 
 /// Programs and files of the machine: memberships that a drill gives to nobody.
 const DANGEROUS: &str = "'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'";
@@ -32,6 +32,14 @@ const GRANTS_SETTINGS: u32 = 15;
 /// How long the sessions of others may take to end.
 const QUIET: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequencePosition {
+    sequence: u32,
+    last_value: i64,
+    is_called: bool,
+}
 
 /// Rights on schemas as they were, by the schema's number.
 pub struct SchemaGrants(Vec<(u32, Option<String>)>);
@@ -215,6 +223,48 @@ impl Session {
             self.execute(&statement).await?;
         }
         self.open_schemas().await.map(|_| ())
+    }
+
+    /// Where the database's sequences stand. To read one calls nothing.
+    pub async fn sequence_positions(&self) -> Result<Vec<SequencePosition>> {
+        let failed = |error| self.error("cannot look at the sequences", &error);
+        let sequences = self
+            .client
+            .query(
+                "SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text FROM pg_catalog.pg_class c
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'S' ORDER BY c.oid",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let mut positions = Vec::with_capacity(sequences.len());
+        for row in sequences {
+            let (schema, name): (String, String) = (row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
+            let sql = format!("SELECT last_value, is_called FROM {}", qualified(&schema, &name));
+            let at = self.client.query_one(&sql, &[]).await.map_err(failed)?;
+            positions.push(SequencePosition {
+                sequence: row.try_get(0).map_err(failed)?,
+                last_value: at.try_get(0).map_err(failed)?,
+                is_called: at.try_get(1).map_err(failed)?,
+            });
+        }
+        Ok(positions)
+    }
+
+    /// Moves those back that stand elsewhere now.
+    pub async fn reset_sequences(&self, were: &[SequencePosition]) -> Result<()> {
+        let are = self.sequence_positions().await?;
+        for was in were.iter().filter(|was| !are.contains(was)) {
+            self.client
+                .execute(
+                    "SELECT pg_catalog.setval(($1::pg_catalog.oid)::pg_catalog.regclass, $2, $3)
+                     WHERE EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) $1)",
+                    &[&was.sequence, &was.last_value, &was.is_called],
+                )
+                .await
+                .map_err(|error| self.error("cannot move a sequence back", &error))?;
+        }
+        Ok(())
     }
 
     /// Removes a database, whatever of it the server would like to keep.
