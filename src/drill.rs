@@ -131,7 +131,7 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
     if manifest.files.contains_key(role::SQL) {
         let cluster = Cluster::prepare(job, server, located, &Plan::default()).await?;
         report.not_proved.extend(cluster.not_proved.iter().cloned());
-        plain::run(job, located, &cluster, &mut report).await?;
+        plain::run(job, located, major, &cluster, &mut report).await?;
         return Ok(report);
     }
     let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);

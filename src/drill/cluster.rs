@@ -88,11 +88,20 @@ impl<'a> Cluster<'a> {
 
     /// The database as the backup says that it was made.
     pub async fn ground(&self, items: &[Item], manifest: &Manifest) -> Result<Ground> {
-        let mut not_proved = Vec::new();
-        let name = match manifest.database.as_str() {
-            "postgres" | "template0" | "template1" => "drilled",
-            name => name,
+        self.ground_of(ground_name(manifest), items, manifest).await
+    }
+
+    /// Another one beside it.
+    pub async fn second_ground(&self, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        let name = match ground_name(manifest) {
+            "second" => "drilled",
+            _ => "second",
         };
+        self.ground_of(name, items, manifest).await
+    }
+
+    async fn ground_of(&self, name: &str, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        let mut not_proved = Vec::new();
         let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
         if let Err(error) = self.session.execute(&creation).await {
             not_proved.push(LeftOut {
@@ -140,9 +149,14 @@ impl<'a> Cluster<'a> {
     /// nothing; and nothing of the backup's runs any more.
     pub fn reader(&self, ground: &Ground, items: &[Item]) -> Way<'_> {
         let hidden = |item: &Item| matches!(item.entry.desc.as_str(), "SUBSCRIPTION" | "USER MAPPING");
+        self.reader_of(ground, items.iter().any(hidden))
+    }
+
+    /// The same where it is known whether there are such things.
+    pub fn reader_of(&self, ground: &Ground, hidden: bool) -> Way<'_> {
         // Before, nobody else could read all.
         let old = self.session.server().major < READS_ALL;
-        if old || items.iter().any(hidden) {
+        if old || hidden {
             self.superuser(ground)
         } else {
             self.loader(ground)
@@ -168,6 +182,25 @@ impl<'a> Cluster<'a> {
     pub async fn open_for_script(&self, ground: &Ground) -> Result<()> {
         let loader = self.loader.user.as_deref().unwrap_or_default();
         ground.session.open_database(&ground.name, loader).await
+    }
+
+    /// The script has ended. That everybody may come into its schemas stays.
+    pub async fn close_for_script(&self, ground: &Ground) -> Result<()> {
+        let loader = self.loader.user.as_deref().unwrap_or_default();
+        ground.session.close_database(loader).await
+    }
+
+    /// Who has made what an extension has made.
+    pub fn makers(&self) -> [&str; 2] {
+        [self.superusers_name(), self.loader.user.as_deref().unwrap_or_default()]
+    }
+}
+
+/// The server's own databases are there already.
+fn ground_name(manifest: &Manifest) -> &str {
+    match manifest.database.as_str() {
+        "postgres" | "template0" | "template1" => "drilled",
+        name => name,
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::archive::Item;
 
 /// Kinds that have an owner of their own. Where an extension has made one, no dump holds it.
-const OWNED: [&str; 27] = [
+pub(super) const OWNED: [&str; 27] = [
     "ACCESS METHOD",
     "AGGREGATE",
     "COLLATION",

@@ -194,6 +194,15 @@ impl Session {
         self.open_schemas().await.map(|_| ())
     }
 
+    /// Schemas that are made from now on are again their owners' alone.
+    pub async fn close_database(&self, loader: &str) -> Result<()> {
+        self.execute(&format!(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE USAGE, CREATE ON SCHEMAS FROM PUBLIC",
+            identifier(loader)
+        ))
+        .await
+    }
+
     /// Removes a database, whatever of it the server would like to keep.
     pub async fn drop_database(&self, name: &str) -> Result<()> {
         self.end_others().await?;
