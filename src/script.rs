@@ -11,10 +11,12 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use crate::archive::{BlockContent, BlockDigest, TableDigest};
 use crate::postgres::{Edit, Refused, Screen, Watch};
 
-use copy::{Copy, through_root};
+use copy::{Copy, identifier, through_root};
 pub use header::{Header, header_of};
 use objects::Objects;
 use sum::RowSum;
@@ -35,6 +37,8 @@ pub struct Contents {
     pub headers: u64,
     /// These parts, where they were asked for.
     pub definitions: Vec<Definition>,
+    /// That tables and indexes are kept in, likewise.
+    pub tablespaces: BTreeSet<Vec<u8>>,
     /// Statements before the first part, likewise; but for the encoding that the script is in.
     pub settings: Vec<Vec<u8>>,
 }
@@ -212,11 +216,13 @@ impl Counter {
     }
 }
 
+const TABLESPACE: &[u8] = b"SET default_tablespace = ";
+
 /// Of a statement that stands before the part that wants it, and behind another's; or that says how the
 /// script's own bytes are read.
 fn is_ambient(sql: &[u8]) -> bool {
     let settings: [&[u8]; 3] = [
-        b"SET default_tablespace = ",
+        TABLESPACE,
         b"SET default_table_access_method = ",
         b"SET client_encoding = ",
     ];
@@ -241,7 +247,12 @@ impl Watch for Counter {
         if let Some(objects) = &mut self.objects {
             return objects.statement(sql);
         }
-        if !self.gathers || is_ambient(sql) {
+        if !self.gathers {
+            return Ok(());
+        }
+        if is_ambient(sql) {
+            let tablespace = sql.strip_prefix(TABLESPACE).and_then(|mut rest| identifier(&mut rest));
+            self.contents.tablespaces.extend(tablespace);
             return Ok(());
         }
         self.kept += sql.len();

@@ -1,6 +1,8 @@
 //! The throwaway server's roles and databases, and the two ways into them: as a role that is no superuser,
 //! for all that evaluates what the backup holds; and as the superuser, for what only that one can make.
 
+use std::collections::BTreeSet;
+
 use secrecy::SecretString;
 
 use super::{Job, LeftOut};
@@ -182,6 +184,14 @@ impl<'a> Cluster<'a> {
     pub async fn open_for_script(&self, ground: &Ground) -> Result<()> {
         let loader = self.loader.user.as_deref().unwrap_or_default();
         ground.session.open_database(&ground.name, loader).await
+    }
+
+    /// In the server's own folder, for everybody.
+    pub async fn make_tablespaces(&self, names: &BTreeSet<Vec<u8>>) -> Result<()> {
+        for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
+            self.session.make_tablespace(name).await?;
+        }
+        Ok(())
     }
 
     /// The script has ended. That everybody may come into its schemas stays.

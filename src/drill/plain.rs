@@ -19,6 +19,9 @@ use crate::script::{Contents, Counter, Reader};
 use crate::settings::Format;
 use crate::verify::Finding;
 
+const FOREIGN: &str =
+    "it is said of what an extension has made, or the server itself, and the drill's role owns neither";
+
 /// Of the second dump.
 const PIECE: usize = 1 << 20;
 
@@ -46,6 +49,7 @@ pub(super) async fn run(
     let ground = cluster.ground(&creation, manifest).await?;
     let psql = Psql::find(ground.session.server().major, settings).await?;
     cluster.open_for_script(&ground).await?;
+    cluster.make_tablespaces(&backup.tablespaces).await?;
     let way = cluster.loader(&ground);
     let place = restore::script::Place {
         psql: &psql,
@@ -80,7 +84,12 @@ pub(super) async fn run(
     report.definitions = compared.equal;
     report.sequences = compared.sequences;
     // An empty database that is found empty again: there is no more of it to prove.
-    report.problems.extend(compared.differences);
+    let (differences, foreign): (Vec<_>, Vec<_>) = compared.differences.into_iter().partition(|one| !one.is_foreign);
+    report.problems.extend(differences.into_iter().map(|one| one.finding));
+    report.not_proved.extend(foreign.into_iter().map(|one| LeftOut {
+        what: one.finding.table.unwrap_or_default(),
+        why: FOREIGN.into(),
+    }));
     report.ran = backup.tables.is_empty() && backup.headers == 0 && report.problems.is_empty();
     if compared.otherwise.is_empty() {
         return Ok(());
@@ -115,6 +124,10 @@ pub(super) async fn run(
                 report.definitions += one.number();
                 report.sequences += one.sequences();
             }
+            false if one.is_foreign => report.not_proved.push(LeftOut {
+                what: one.name(),
+                why: FOREIGN.into(),
+            }),
             false => report.problems.push(one.finding()),
         }
     }

@@ -36,7 +36,7 @@ impl Copy {
 }
 
 /// Takes a name off the beginning, as pg_dump quotes it.
-fn identifier(rest: &mut &[u8]) -> Option<Vec<u8>> {
+pub(super) fn identifier(rest: &mut &[u8]) -> Option<Vec<u8>> {
     let Some(mut quoted) = rest.strip_prefix(b"\"") else {
         let bare = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$');
         let length = rest.iter().take_while(|byte| bare(byte)).count();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::drill::definitions::OWNED;
 use crate::drill::{DrillReport, Proof, RESTORED, TableProof};
 use crate::manifest::Manifest;
-use crate::script::{Contents, Definition, LargeObjects, Sum, Table, Target};
+use crate::script::{Contents, Definition, Header, LargeObjects, Sum, Table, Target};
 use crate::verify::Finding;
 
 fn differs(name: String, what: &str) -> Finding {
@@ -133,14 +133,22 @@ pub(super) struct Compared {
     /// Of them, where sequences stand.
     pub sequences: usize,
     /// What is in one alone.
-    pub differences: Vec<Finding>,
+    pub differences: Vec<Difference>,
     /// What is in both, in other words.
     pub otherwise: Vec<Otherwise>,
+}
+
+pub(super) struct Difference {
+    pub finding: Finding,
+    /// It is said of what the script does not make.
+    pub is_foreign: bool,
 }
 
 /// Parts of one name that are written otherwise.
 pub(super) struct Otherwise {
     key: String,
+    /// See [`Difference::is_foreign`].
+    pub is_foreign: bool,
     shown: String,
     sequences: bool,
     /// As they are in the restored database.
@@ -152,23 +160,30 @@ pub(super) struct Otherwise {
 pub(super) fn definitions(backup: &Contents, again: &Contents, makers: &[&str]) -> Compared {
     let mut compared = Compared::default();
     let of_extensions = of_extensions(again, makers);
+    let makes = Makes::of(backup);
     let mut there = by_key(again, &of_extensions);
+    let mut differ = |parts: &Parts<'_>, what: &str| {
+        compared.differences.push(Difference {
+            finding: differs(parts.header.to_string(), what),
+            is_foreign: makes.is_foreign(parts.header),
+        });
+    };
     for (key, ours) in by_key(backup, &of_extensions) {
-        let shown = ours.shown.clone();
         let Some(theirs) = there.remove(&key) else {
             if !ours.is_nothing() {
-                compared.differences.push(differs(shown, "is not there"));
+                differ(&ours, "is not there");
             }
             continue;
         };
         if ours.texts == theirs.texts {
             compared.equal += ours.texts.len();
-            compared.sequences += if ours.sequences { ours.texts.len() } else { 0 };
+            compared.sequences += if ours.is_of_sequences() { ours.texts.len() } else { 0 };
         } else if ours.texts.len() == theirs.texts.len() {
             compared.otherwise.push(Otherwise {
                 key,
-                shown,
-                sequences: ours.sequences,
+                is_foreign: makes.is_foreign(ours.header),
+                shown: ours.header.to_string(),
+                sequences: ours.is_of_sequences(),
                 texts: theirs.texts,
             });
         } else {
@@ -177,24 +192,52 @@ pub(super) fn definitions(backup: &Contents, again: &Contents, makers: &[&str]) 
                 theirs.texts.len(),
                 ours.texts.len()
             );
-            compared.differences.push(differs(shown, &what));
+            differ(&ours, &what);
         }
     }
-    for extra in there.into_values().filter(|extra| !extra.is_nothing()) {
-        compared
-            .differences
-            .push(differs(extra.shown, "is there and not in the backup"));
+    for extra in there.values().filter(|extra| !extra.is_nothing()) {
+        differ(extra, "is there and not in the backup");
     }
     compared
 }
 
-struct Parts {
-    shown: String,
-    sequences: bool,
+/// Schema and name of what a script makes by itself.
+struct Makes(HashSet<(Option<String>, String)>);
+
+/// What is said of something else, whose kind stands before its name.
+const SAID: [&str; 3] = ["ACL", "COMMENT", "SECURITY LABEL"];
+
+impl Makes {
+    fn of(contents: &Contents) -> Self {
+        let made = contents.definitions.iter().map(|one| &one.header);
+        let made = made.filter(|header| !SAID.contains(&header.kind().as_str()));
+        Self(made.map(|header| (header.schema(), header.name())).collect())
+    }
+
+    /// Said of what the script does not make: it is there before, or an extension brings it.
+    fn is_foreign(&self, header: &Header) -> bool {
+        let (schema, name) = (header.schema(), header.name());
+        // Large objects are no extension's, and stand under headers of many together.
+        if !SAID.contains(&header.kind().as_str()) || name.starts_with("LARGE OBJECT ") {
+            return false;
+        }
+        let made = |name: &str| self.0.contains(&(schema.clone(), name.to_owned()));
+        // The kind may have several words; and of a column's name the table's is known: `COLUMN t.c`.
+        let mut names = name.match_indices(' ').map(|(at, _)| &name[at + 1..]);
+        !names.any(|name| made(name) || name.match_indices('.').any(|(at, _)| made(&name[..at])))
+    }
+}
+
+struct Parts<'a> {
+    header: &'a Header,
     texts: Vec<Vec<u8>>,
 }
 
-impl Parts {
+impl Parts<'_> {
+    fn is_of_sequences(&self) -> bool {
+        self.header.kind() == "SEQUENCE SET"
+    }
+
     /// What is said of nobody but PUBLIC in a schema.
     fn is_nothing(&self) -> bool {
         self.texts.iter().all(Vec::is_empty)
@@ -209,8 +252,8 @@ fn of_extensions(contents: &Contents, makers: &[&str]) -> HashSet<String> {
     theirs.map(|one| one.header.identity(false)).collect()
 }
 
-fn by_key(contents: &Contents, of_extensions: &HashSet<String>) -> BTreeMap<String, Parts> {
-    let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
+fn by_key<'a>(contents: &'a Contents, of_extensions: &HashSet<String>) -> BTreeMap<String, Parts<'a>> {
+    let mut parts: BTreeMap<String, Parts<'a>> = BTreeMap::new();
     for one in &contents.definitions {
         let ownerless = one.header.identity(false);
         let key = match of_extensions.contains(&ownerless) {
@@ -218,8 +261,7 @@ fn by_key(contents: &Contents, of_extensions: &HashSet<String>) -> BTreeMap<Stri
             false => one.header.identity(true),
         };
         let of_this = parts.entry(key).or_insert_with(|| Parts {
-            shown: one.header.to_string(),
-            sequences: one.header.kind() == "SEQUENCE SET",
+            header: &one.header,
             texts: Vec::new(),
         });
         of_this.texts.push(words(one));
