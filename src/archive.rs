@@ -26,7 +26,7 @@ mod unpack;
 mod writer;
 
 pub use blocks::Blocks;
-pub use check::{Check, Nobody};
+pub use check::{Check, Nobody, difference};
 pub use contents::{Item, Section, contents};
 pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObjectsDigest, TableDigest, TextCount};
 pub use head::{Algorithm, Details, Entry, Head, Version};

@@ -8,6 +8,7 @@ mod nice;
 mod record;
 mod replicas;
 mod report;
+mod script;
 mod sidecars;
 mod stream;
 mod view;

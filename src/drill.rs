@@ -134,7 +134,7 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     if manifest.files.contains_key(role::SQL) {
         let cluster = Cluster::prepare(job, witness, located, &Plan::default()).await?;
         report.not_proved.extend(cluster.not_proved.iter().cloned());
-        plain::run(job, located, &cluster, &mut report).await?;
+        plain::run(job, located, major, &cluster, &mut report).await?;
         return Ok(report);
     }
     let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
@@ -180,7 +180,7 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     let mut comparison = contents.compare(None);
     if comparison.needs_twin {
         job.observer.phase("making the definitions once more");
-        let twin = twin::make(job, &cluster, &ground, &items, &plan(&exclusion), manifest).await?;
+        let twin = twin::make(job, &cluster, &ground, &items, &rounds.plan(&exclusion), manifest).await?;
         comparison = contents.compare(Some(&twin));
     }
     report.sequences = comparison.sequences;

@@ -37,6 +37,7 @@ pub mod prune;
 pub mod report;
 pub mod restore;
 pub mod retention;
+pub mod script;
 pub mod secrets;
 pub mod settings;
 pub mod signature;

@@ -16,7 +16,7 @@ use crate::retention::Tier;
 use crate::settings::{Format, Trigger};
 use crate::store::{Part, StoreChecksum};
 
-pub use blocks::{LargeObjectsRecord, RangeRecord, TableRecord, Way};
+pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord, Way};
 pub use figures::{Figures, Tally};
 
 /// The schema that this program writes, and the newest that it reads.
@@ -89,6 +89,10 @@ pub struct Manifest {
     /// What a person should look at although the backup is good, as it was known at the commit.
     #[serde(default, deserialize_with = "bounded::items", skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Of a plain script that was counted as it was written. Without it, as older versions wrote them, a plain
+    /// backup's `tables` are empty and say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<ScriptRecord>,
     #[serde(default)]
     pub tables: Vec<TableRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -425,6 +429,7 @@ pub(crate) mod tests {
             missing: BTreeMap::new(),
             left_out: Vec::new(),
             warnings: Vec::new(),
+            script: None,
             tables: vec![TableRecord {
                 schema: "public".into(),
                 name: "orders".into(),

@@ -122,8 +122,9 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     let source = if manifest.files.contains_key(role::SQL) {
         let psql = script::psql(&target, request, postgres).await?;
         job.observer.phase("checking the script");
-        let checked = script::check(&located.store, manifest, job.observer);
-        Source::Script(psql, Arc::new(job.stop.or_stop(checked).await?))
+        let checked = script::check(&located.store, manifest, job.observer, ());
+        let (checked, ()) = job.stop.or_stop(checked).await?;
+        Source::Script(psql, Arc::new(checked))
     } else {
         Source::Archive(Box::new(archive(job, request, &located, &target).await?))
     };

@@ -147,7 +147,7 @@ struct Record {
 
 /// Whether a name of the manifest, which was asked of the server, is that of the table of contents, where it
 /// stands in the database's encoding. Of any other than UTF-8 nothing is sure here but the letters of ASCII.
-fn is_named(manifest: &str, head: &str, utf8: bool) -> bool {
+pub(crate) fn is_named(manifest: &str, head: &str, utf8: bool) -> bool {
     let ascii = |text: &str| text.chars().filter(char::is_ascii).collect::<String>();
     manifest == head || (!utf8 && ascii(manifest) == ascii(head))
 }

@@ -3,6 +3,7 @@
 
 mod data;
 mod report;
+mod script;
 mod seal;
 mod sidecars;
 
@@ -17,7 +18,7 @@ use crate::catalog::{self, Demand, Listed, Located};
 use crate::command::{Selection, VerifyRequest};
 use crate::drill;
 use crate::error::{Code, Error, Result};
-use crate::manifest::{Manifest, role};
+use crate::manifest::{Manifest, Tally, role};
 use crate::progress::Observer;
 use crate::retention::TIER_TAG;
 use crate::settings::{Clock, Settings};
@@ -123,9 +124,10 @@ async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -
     let sealed = seal::check(located, around, (job.clock)());
     let (mut findings, unsealed) = job.stop.or_stop(sealed).await?;
     findings.extend(job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?);
-    let (read, about_data, on_the_way) = data_twice(job, store, manifest, &findings).await?;
-    findings.extend(about_data);
-    let mut verified = Verified::new(manifest, findings, read, begun.elapsed());
+    let (data, on_the_way) = data_twice(job, store, manifest, &findings).await?;
+    findings.extend(data.findings);
+    let mut verified = Verified::new(manifest, findings, data.read, begun.elapsed());
+    verified.count(data.counted);
     verified.warnings.extend(unsealed);
     verified.warnings.extend(on_the_way);
     verified.manifest_sha256 = Some(hex::encode(manifest_sha256));
@@ -184,7 +186,8 @@ async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> R
         // What it read just now was right, a moment before: is it that no more, or was it changed on the way?
         let (store, manifest) = (&located.store, &located.manifest);
         let mut found = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
-        found.extend(data_twice(job, store, manifest, &found).await?.1);
+        let (data, _) = data_twice(job, store, manifest, &found).await?;
+        found.extend(data.findings);
         if !found.is_empty() {
             verified.is_damaged_after_all(found);
             return Ok(());
@@ -219,13 +222,16 @@ async fn data_twice(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
     so_far: &[Finding],
-) -> Result<(u64, Vec<Finding>, Option<String>)> {
-    let (read, first) = data(job, store, manifest, so_far).await?;
-    if first.is_empty() {
-        return Ok((read, first, None));
+) -> Result<(Data, Option<String>)> {
+    let seen = data(job, store, manifest, so_far).await?;
+    if seen.findings.is_empty() {
+        return Ok((seen, None));
     }
+    let first = seen.findings;
     job.observer.phase(&format!("reading {} again", manifest.id));
-    let (read, second) = data(job, store, manifest, so_far).await?;
+    let seen = data(job, store, manifest, so_far).await?;
+    let with = |findings| Data { findings, ..seen };
+    let second = seen.findings;
     let once = first.iter().filter(|finding| !second.contains(finding)).count()
         + second.iter().filter(|finding| !first.contains(finding)).count();
     if once == 0 || second.is_empty() {
@@ -236,7 +242,7 @@ async fn data_twice(
                 crate::aws::BYTES_CHANGE
             )
         });
-        return Ok((read, second, on_the_way));
+        return Ok((with(second), on_the_way));
     }
     let both: Vec<Finding> = first.into_iter().filter(|finding| second.contains(finding)).collect();
     if both.is_empty() {
@@ -247,19 +253,37 @@ async fn data_twice(
         "{once} more differences in its data were there in one of two readings alone: {}",
         crate::aws::BYTES_CHANGE
     );
-    Ok((read, both, Some(on_the_way)))
+    Ok((with(both), Some(on_the_way)))
 }
 
-/// The archive or the script; and how many bytes were read of it.
-async fn data(
-    job: &Job<'_>,
-    store: &Arc<dyn Store>,
-    manifest: &Manifest,
-    so_far: &[Finding],
-) -> Result<(u64, Vec<Finding>)> {
+/// What was seen of the archive or the script.
+struct Data {
+    /// Bytes.
+    read: u64,
+    findings: Vec<Finding>,
+    /// Of a script whose manifest says nothing of its tables.
+    counted: Option<Tally>,
+}
+
+impl From<(u64, Vec<Finding>)> for Data {
+    fn from((read, findings): (u64, Vec<Finding>)) -> Self {
+        Data {
+            read,
+            findings,
+            counted: None,
+        }
+    }
+}
+
+async fn data(job: &Job<'_>, store: &Arc<dyn Store>, manifest: &Manifest, so_far: &[Finding]) -> Result<Data> {
     let work = async {
         if manifest.files.contains_key(role::SQL) {
-            return data::script(store, manifest, job.observer).await;
+            let (read, findings, counted) = data::script(store, manifest, job.observer).await?;
+            return Ok(Data {
+                read,
+                findings,
+                counted,
+            });
         }
         // Without its table of contents the blocks cannot be told apart: that is reported, and
         // the object's own digest is what is left to check.
@@ -271,13 +295,13 @@ async fn data(
                 let finding = (!told).then(|| Finding::of_file(name, error.message()));
                 let (read, mut findings) = data::object(store, manifest, job.observer).await?;
                 findings.extend(finding);
-                return Ok((read, findings));
+                return Ok((read, findings).into());
             }
             Err(error) => return Err(error),
         };
         match archive {
-            Some(archive) => data::archive(store, archive, job.observer).await,
-            None => Ok((0, Vec::new())),
+            Some(archive) => Ok(data::archive(store, archive, job.observer).await?.into()),
+            None => Ok((0, Vec::new()).into()),
         }
     };
     job.stop.or_stop(work).await

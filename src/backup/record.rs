@@ -19,13 +19,14 @@ use crate::error::Result;
 use crate::lease::Previous;
 use crate::leftovers::{Cleared, LeftOver};
 use crate::manifest::{
-    Algorithm, Compression, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump, RangeRecord, SCHEMA, Server,
-    TableRecord, checksums, role,
+    Algorithm, Compression, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump, RangeRecord, SCHEMA,
+    ScriptRecord, Server, TableRecord, checksums, role,
 };
 use crate::pipeline::{Archive, Passed};
-use crate::postgres::{FOREIGN_TABLE, Snapshot, TableName};
+use crate::postgres::{FOREIGN_TABLE, RawTable, Refused, Snapshot, TableName};
 use crate::report::BackupReport;
 use crate::retention::Tier;
+use crate::script::Contents;
 use crate::settings::{Format, Trigger};
 use crate::store::{ObjectInfo, Stored};
 use crate::throttle::{Pauses, Throttle};
@@ -33,6 +34,7 @@ use crate::throttle::{Pauses, Throttle};
 use super::nice::Watch;
 use super::replicas::Replicas;
 use super::report;
+use super::script;
 use super::view::{Opened, View};
 
 pub(super) struct Record<'a> {
@@ -52,6 +54,9 @@ pub(super) struct Record<'a> {
     snapshot: Option<Snapshot>,
     /// Of tables whose names in the archive are not UTF-8, by OID.
     names: HashMap<u32, TableName>,
+    /// Those that a plain script may hold, as they are called in it.
+    tables_of_script: Vec<RawTable>,
+    script: Option<ScriptRecord>,
     database_bytes: Option<u64>,
     /// That read the database at once.
     streams: usize,
@@ -111,6 +116,8 @@ impl<'a> Record<'a> {
             archive_version: None,
             snapshot: None,
             names: HashMap::new(),
+            tables_of_script: Vec::new(),
+            script: None,
             database_bytes: None,
             streams: 1,
             pauses: None,
@@ -148,6 +155,7 @@ impl<'a> Record<'a> {
     pub(super) fn view(&mut self, view: View) -> (Opened, u64) {
         self.snapshot = Some(view.snapshot);
         self.names = view.names;
+        self.tables_of_script = view.tables_of_script;
         self.warnings.extend(view.notes);
         if let Opened::Streams(streams) = &view.reader {
             self.streams = streams.streams();
@@ -262,6 +270,9 @@ impl<'a> Record<'a> {
             sha256: hex::encode(expected.sha256),
         };
         self.files.insert(role.to_owned(), file);
+        if let Some(script) = &passed.script {
+            self.script(script);
+        }
         let Some(archive) = &passed.archive else {
             return;
         };
@@ -298,6 +309,27 @@ impl<'a> Record<'a> {
                 }),
             }
         }
+    }
+
+    /// What a plain script holds, as it was counted.
+    fn script(&mut self, counted: &Result<Contents, Refused>) {
+        let contents = match counted {
+            Ok(contents) => contents,
+            Err(refused) => {
+                return self.warn(format!(
+                    "the script {refused}: its tables are not counted, and no restore or drill of pgstow's will run it; \
+                     psql does"
+                ));
+            }
+        };
+        self.script = Some(ScriptRecord {
+            bytes: contents.bytes,
+            definitions: contents.headers,
+        });
+        let tables = script::records(contents, &self.tables_of_script);
+        self.tables.extend(tables);
+        let objects = contents.large_objects.iter().map(script::objects_record);
+        self.large_objects.extend(objects);
     }
 
     /// The files beside the data, the sums over all of them last.
@@ -408,6 +440,7 @@ impl<'a> Record<'a> {
             missing: self.missing.clone(),
             left_out: self.left_out.clone(),
             warnings: self.warnings[..self.warnings.len().min(WARNINGS)].to_vec(),
+            script: self.script,
             tables: self.tables.clone(),
             large_objects: self.large_objects.clone(),
             parts: receipt.parts.clone(),

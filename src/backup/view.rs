@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::lease::Lease;
 use crate::manifest::LeftOut;
 use crate::postgres::{
-    Contents, Dump, DumpOrder, Hold, Session, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe,
+    Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe,
 };
 use crate::settings::{Format, OnChangedTables};
 use crate::streams::{self, Opening, Streams};
@@ -34,6 +34,8 @@ pub(super) struct View {
     pub snapshot: Snapshot,
     /// Of tables whose names are not UTF-8 in the archive, by OID.
     pub names: HashMap<u32, TableName>,
+    /// Of a plain script: every table, as it is called there.
+    pub tables_of_script: Vec<RawTable>,
     pub reader: Opened,
     /// An estimate: about what COPY will send.
     pub table_bytes: u64,
@@ -78,11 +80,17 @@ async fn look(job: &Job<'_>, source: &Source) -> Result<View> {
 struct Survey {
     table_bytes: u64,
     names: HashMap<u32, TableName>,
+    tables_of_script: Vec<RawTable>,
     left_out: Vec<LeftOut>,
 }
 
 async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
+    let plain = job.settings.format == Format::Plain;
     Ok(Survey {
+        tables_of_script: match plain {
+            true => answered(job, async { Ok(session.raw_tables().await) }).await?,
+            false => Vec::new(),
+        },
         table_bytes: answered(job, session.table_bytes()).await?,
         names: answered(job, async { Ok(session.names_in_other_encoding().await) }).await?,
         left_out: answered(job, session.left_out(job.settings.format)).await?,
@@ -219,6 +227,7 @@ impl View {
         let Survey {
             table_bytes,
             names,
+            tables_of_script,
             left_out,
         } = survey;
         Self {
@@ -228,6 +237,7 @@ impl View {
             },
             snapshot,
             names,
+            tables_of_script,
             reader,
             notes,
             emptied: Vec::new(),

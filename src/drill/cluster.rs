@@ -1,6 +1,8 @@
 //! The throwaway server's roles and databases, and the two ways into them: as a role that is no superuser,
 //! for all that evaluates what the backup holds; and as the superuser, for what only that one can make.
 
+use std::collections::BTreeSet;
+
 use secrecy::SecretString;
 
 use super::evidence::Witness;
@@ -93,11 +95,7 @@ impl<'a> Cluster<'a> {
 
     /// The database as the backup says that it was made.
     pub async fn ground(&self, items: &[Item], manifest: &Manifest) -> Result<Ground> {
-        let name = match manifest.database.as_str() {
-            "postgres" | "template0" | "template1" => "drilled",
-            name => name,
-        };
-        self.ground_named(name, items, manifest).await
+        self.ground_named(ground_name(manifest), items, manifest).await
     }
 
     /// Another one, made alike.
@@ -155,9 +153,14 @@ impl<'a> Cluster<'a> {
     /// nothing; and nothing of the backup's runs any more.
     pub fn reader(&self, ground: &Ground, items: &[Item]) -> Way<'_> {
         let hidden = |item: &Item| matches!(item.entry.desc.as_str(), "SUBSCRIPTION" | "USER MAPPING");
+        self.reader_of(ground, items.iter().any(hidden))
+    }
+
+    /// The same where it is known whether there are such things.
+    pub fn reader_of(&self, ground: &Ground, hidden: bool) -> Way<'_> {
         // Before, nobody else could read all.
         let old = self.session.server().major < READS_ALL;
-        if old || items.iter().any(hidden) {
+        if old || hidden {
             self.superuser(ground)
         } else {
             self.loader(ground)
@@ -183,6 +186,33 @@ impl<'a> Cluster<'a> {
     pub async fn open_for_script(&self, ground: &Ground) -> Result<()> {
         let loader = self.loader.user.as_deref().unwrap_or_default();
         ground.session.open_database(&ground.name, loader).await
+    }
+
+    /// In the server's own folder, for everybody.
+    pub async fn make_tablespaces(&self, names: &BTreeSet<Vec<u8>>) -> Result<()> {
+        for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
+            self.session.make_tablespace(name).await?;
+        }
+        Ok(())
+    }
+
+    /// The script has ended. That everybody may come into its schemas stays.
+    pub async fn close_for_script(&self, ground: &Ground) -> Result<()> {
+        let loader = self.loader.user.as_deref().unwrap_or_default();
+        ground.session.close_database(loader).await
+    }
+
+    /// Who has made what an extension has made.
+    pub fn makers(&self) -> [&str; 2] {
+        [self.superusers_name(), self.loader.user.as_deref().unwrap_or_default()]
+    }
+}
+
+/// The server's own databases are there already.
+fn ground_name(manifest: &Manifest) -> &str {
+    match manifest.database.as_str() {
+        "postgres" | "template0" | "template1" => "drilled",
+        name => name,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::restore::LeftOut;
 use rights::LARGE_OBJECTS;
 
 /// Kinds that have an owner of their own. Where an extension has made one, no dump holds it.
-const OWNED: [&str; 27] = [
+pub(super) const OWNED: [&str; 27] = [
     "ACCESS METHOD",
     "AGGREGATE",
     "COLLATION",

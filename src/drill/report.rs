@@ -51,7 +51,7 @@ pub struct DrillReport {
     /// Definitions, comments and grants that were found again as they were.
     pub definitions: usize,
     pub duration_seconds: f64,
-    /// A plain dump's script, to its end: that is all that can be proved of it.
+    /// A plain dump of an empty database, which is empty again: that is all that can be proved of it.
     #[serde(skip)]
     pub(super) ran: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]

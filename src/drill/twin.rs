@@ -102,6 +102,7 @@ impl Making<'_> {
                 languages: session.trusted_languages().await?,
                 inert_languages: session.inert_languages().await?,
                 guarded_settings: session.guarded_settings().await?,
+                native_functions: session.native_functions().await?,
                 keeps_files: self.cluster.keeps_files(),
             },
         );

@@ -63,7 +63,10 @@ impl Local {
         let begun = Arc::clone(&self.begun);
         self.work(move |root| {
             if begun.load(Ordering::Relaxed) && !root.exists() {
-                let what = format!("the store's folder {} is gone, and was there a moment ago", root.display());
+                let what = format!(
+                    "the store's folder {} is gone, and was there a moment ago",
+                    root.display()
+                );
                 return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
             }
             let done = work(root)?;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::backup_id::BackupId;
 use crate::drill::DrillReport;
 use crate::error::{Code, Error};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Tally};
 use crate::report::{ErrorReport, human_bytes};
 use crate::signature::KeyId;
 use crate::verification::{Outcome, Status};
@@ -108,6 +108,13 @@ impl Verified {
             drill: None,
             not_drilled: None,
             warnings: Vec::new(),
+        }
+    }
+
+    /// Tables that the manifest does not count, as they were counted.
+    pub(super) fn count(&mut self, counted: Option<Tally>) {
+        if let Some(Tally { count, rows }) = counted {
+            (self.tables, self.rows) = (usize::try_from(count).unwrap_or(usize::MAX), rows);
         }
     }
 

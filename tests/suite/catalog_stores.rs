@@ -154,6 +154,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         missing: BTreeMap::new(),
         left_out: Vec::new(),
         warnings: Vec::new(),
+        script: None,
         tables: vec![TableRecord {
             schema: "public".into(),
             name: "t\n".into(),

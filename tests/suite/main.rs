@@ -51,6 +51,7 @@ mod lambda;
 mod metrics;
 mod notify_sns;
 mod overview;
+mod plain;
 mod postgres_layer;
 mod reading;
 mod restore;

@@ -222,7 +222,39 @@ impl Session {
         ] {
             self.execute(&statement).await?;
         }
-        self.open_schemas().await.map(|_| ())
+        self.open_schemas().await?;
+        // A script gives rights on it, which its owner alone may.
+        self.execute(&format!("ALTER SCHEMA public OWNER TO {}", identifier(loader)))
+            .await
+    }
+
+    /// Where no disk of the source's is.
+    pub async fn make_tablespace(&self, name: &str) -> Result<()> {
+        let name = identifier(name);
+        self.execute("SET allow_in_place_tablespaces = on").await?;
+        self.execute(&format!("CREATE TABLESPACE {name} LOCATION ''")).await?;
+        self.execute(&format!("GRANT CREATE ON TABLESPACE {name} TO PUBLIC"))
+            .await
+    }
+
+    /// Schemas that are made from now on are again their owners' alone, and the first is its own owner's, unless
+    /// the script has given it to another, or has dropped it.
+    pub async fn close_database(&self, loader: &str) -> Result<()> {
+        let owners = "SELECT pg_catalog.pg_get_userbyid(nspowner)::pg_catalog.text FROM pg_catalog.pg_namespace
+             WHERE nspname OPERATOR(pg_catalog.=) 'public'";
+        if self.texts(owners).await? == [loader] {
+            let first = "SELECT coalesce((SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles
+                           WHERE rolname OPERATOR(pg_catalog.=) 'pg_database_owner'), current_user::pg_catalog.text)";
+            for owner in self.texts(first).await? {
+                self.execute(&format!("ALTER SCHEMA public OWNER TO {}", identifier(&owner)))
+                    .await?;
+            }
+        }
+        self.execute(&format!(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE USAGE, CREATE ON SCHEMAS FROM PUBLIC",
+            identifier(loader)
+        ))
+        .await
     }
 
     /// Where the database's sequences stand. To read one calls nothing.

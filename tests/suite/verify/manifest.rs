@@ -243,7 +243,12 @@ fn a_backup_that_the_store_had_before_it_was_made_is_as_old_as_the_store_says() 
     // No byte of it is wrong for that.
     let (report, code, _) = kept.verify(&["latest"]);
     assert_eq!(code, 0, "{report}");
-    assert!(report["warnings"].to_string().contains("but the store has had it since"), "{report}");
+    assert!(
+        report["warnings"]
+            .to_string()
+            .contains("but the store has had it since"),
+        "{report}"
+    );
     let mut status = pgstow();
     status.args(["status", "--json", "--store"]).arg(kept.site.store());
     let status = crate::support::program::run(status.current_dir(kept.site.path()));
