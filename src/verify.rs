@@ -30,6 +30,9 @@ use crate::verification::{Status, Verification};
 
 pub use report::{Finding, Verified, VerifyReport};
 
+/// Backups that the store may fail to give before the store itself counts as failing.
+const FAILURES: usize = 3;
+
 /// What a verification works with.
 pub struct Job<'a> {
     pub settings: &'a Settings,
@@ -83,6 +86,7 @@ async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<Ver
     };
     let wanted = |one: &&Listed| one.has_manifest && since.is_none_or(|since| one.id.timestamp() >= since);
     let mut verified = Vec::new();
+    let mut failures = 0;
     for folder in listed.iter().filter(wanted) {
         let found = catalog::read_genuine(store.as_ref(), &folder.id, &demand);
         let found = job.stop.or_stop(found).await?.require(&folder.id);
@@ -96,7 +100,17 @@ async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<Ver
                     signed_by: genuine.signed_by,
                     warnings: Vec::new(),
                 };
-                one(job, &located, &listed, drill).await?
+                match one(job, &located, &listed, drill).await {
+                    // Of one backup nothing can be said; of the others perhaps.
+                    Err(error) if error.code() == Code::Store && job.stop.reason().is_none() => {
+                        failures += 1;
+                        if failures == FAILURES {
+                            return Err(error);
+                        }
+                        Verified::unreadable(&folder.id, &error)
+                    }
+                    verified => verified?,
+                }
             }
             // It has expired since it was listed.
             Err(error) if error.code() == Code::NotFound => continue,
@@ -347,6 +361,10 @@ enum Recorded {
     Overtaken,
 }
 
+fn signed_is_there() -> Error {
+    Error::config("a signed result is there, and BACKUP_SIGN_KEY is not set to sign this one")
+}
+
 async fn record_once(
     job: &Job<'_>,
     store: &dyn Store,
@@ -365,15 +383,18 @@ async fn record_once(
             None => (Condition::Absent, None),
         },
     };
+    // Whoever has no keys must not put an end to the result of somebody who has.
+    if before.is_some() && job.signer.is_none() && !counts.asks() {
+        let signature = store.head(&subject.signature_key()).await?;
+        if signature.is_some() {
+            return Err(signed_is_there());
+        }
+    }
     if let Some(body) = &before
         && counts.asks()
     {
         match counts.look(store, subject, body).await? {
-            Ok(_) if job.signer.is_none() => {
-                return Err(Error::config(
-                    "a signed result is there, and BACKUP_SIGN_KEY is not set to sign this one",
-                ));
-            }
+            Ok(_) if job.signer.is_none() => return Err(signed_is_there()),
             Ok(_) => {}
             Err(_) => before = None,
         }
