@@ -300,3 +300,20 @@ async fn a_claim_from_the_future_holds_nobody_up() {
     store.plant(KEY, serde_json::to_vec(&body).unwrap(), &[]);
     assert_eq!(lease.announce(&backup(1)).await.unwrap(), Announced::Done);
 }
+
+#[tokio::test]
+async fn an_id_of_another_database_takes_none_of_ours() {
+    let store = MemoryStore::with_lifecycle();
+    let first = acquire(&store, 1, TTL, noon).await.unwrap();
+    first.lease.release().await.unwrap();
+    let mut planted = body(&store);
+    let foreign = "zzz/20250131T115900Z-full".parse().unwrap();
+    planted.claimed = Some(claim::Claim::new(&foreign, "theirs"));
+    store.plant(KEY, serde_json::to_vec(&planted).unwrap(), &[]);
+    let second = acquire(&store, 2, TTL, noon).await.unwrap();
+    let id = "shop/20250131T120000Z-full".parse().unwrap();
+    assert_eq!(second.lease.announce(&id).await.unwrap(), Announced::Done);
+    let copy = MemoryStore::with_lifecycle();
+    copy.plant(KEY, serde_json::to_vec(&planted).unwrap(), &[]);
+    assert_eq!(second.lease.claim_in(&copy, &id).await.unwrap(), Announced::Done);
+}

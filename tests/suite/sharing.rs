@@ -14,7 +14,7 @@ use crate::support::bucket::{Bucket, client};
 use crate::support::database::{Database, unique_word};
 use crate::support::program::{Run, pgstow, run, succeed};
 use crate::support::services::s3;
-use crate::support::wreck::{Site, backups, fail, report};
+use crate::support::wreck::{Site, backups, fail, report, tree};
 
 fn shop(major: u32) -> Database {
     let database = Database::fresh(major);
@@ -125,24 +125,29 @@ fn twenty_four_pairs_at_once_each_take_an_id_of_their_own() {
 }
 
 #[test]
-fn a_file_of_another_run_is_never_replaced_and_the_run_fails_cleanly() {
+fn a_file_of_another_run_is_neither_replaced_nor_removed() {
     let site = Site::new();
     let database = shop(17);
-    // Another has put its data under every id of the next seconds, and has never heard of claims.
-    let now = Timestamp::now();
-    for second in 0..20 {
-        let at = now + jiff::SignedDuration::from_secs(second);
-        let folder = site
-            .path()
-            .join(format!("copy/{}/{}-full", database.name, at.strftime("%Y%m%dT%H%M%SZ")));
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("notes.txt"), "theirs").unwrap();
-    }
-    let report = succeed(&mut backup(&site, &database, &["one", "copy"])).json();
-    // The newest there is not its own: it has taken a later one.
-    assert_eq!(report["stores"][1]["holds_backup"], true, "{report}");
-    let verified = verify_all(&site, "copy");
-    assert_eq!(verified.status.code(), Some(0), "{}", verified.stderr);
+    database.sql("CREATE TABLE long AS SELECT n, repeat(md5(n::text), 20) AS text FROM generate_series(1, 20000) n");
+    let mut command = backup(&site, &database, &["one", "copy"]);
+    command.args(["--max-rate", "4M", "--compress", "none"]);
+    let mut running = site.start(&mut command);
+    // One that has never heard of claims ends its archive under our id, while ours is on its way.
+    let copy = site.path().join("copy");
+    let ours = || {
+        tree(&copy)
+            .into_iter()
+            .find(|path| path.contains("-full/.") && path.contains(".dump."))
+    };
+    running.until("the copy is being written", || ours().is_some());
+    let folder = copy.join(Path::new(&ours().unwrap()).parent().unwrap());
+    let theirs = folder.join(format!("{}.dump", database.name));
+    fs::write(&theirs, "theirs").unwrap();
+    let (run, _) = running.end(Duration::from_secs(40));
+    assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
+    assert_eq!(run.json()["stores"][1]["error"]["code"], "BUSY", "{}", run.text());
+    assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+    assert_eq!(tree(&folder).len(), 1, "{:?}", tree(&folder));
 }
 
 #[test]

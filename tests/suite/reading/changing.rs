@@ -257,3 +257,60 @@ fn where_there_is_no_room_for_our_locks_pg_dumps_are_watched() {
         }
     }
 }
+
+/// An administrator, or a standby that wants to go on, ends the session that does nothing but hold the tables,
+/// and somebody empties one of them before pg_dump has its own lock.
+#[test]
+fn that_the_session_which_held_the_tables_was_ended_is_noticed() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    facts(&database);
+    // The first pg_dump waits until it is told to go on.
+    let script = r#"case "$*" in *--snapshot=*)
+        if [ ! -e $SITE/waits ]; then touch $SITE/waits; while [ ! -e $SITE/go ]; do sleep 0.02; done; fi
+        esac; exec $REAL "$@""#;
+    let mut command = site.backup(&database.url());
+    command.env("BACKUP_PG_BIN", impostor(site.path(), 17, script));
+    let mut running = site.start(&mut command);
+    running.until("pg_dump is started", || site.path().join("waits").exists());
+    let ended = database.sql(
+        "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a WHERE datname = current_database()
+         AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'facts'::regclass)",
+    );
+    assert_eq!(ended, "1");
+    database.sql(&format!("BEGIN; {ANEW}; COMMIT"));
+    fs::write(site.path().join("go"), "").unwrap();
+    let (run, _) = running.end(Duration::from_secs(30));
+    assert!(run.status.success(), "{}", run.stderr);
+    assert_eq!(rows(&manifest(&site, &run.json()["id"]), "facts"), 1000);
+    assert_no_session(&database);
+}
+
+/// Others take the same tables in another order, and the server ends our part of the knot.
+#[test]
+fn a_deadlock_with_others_is_no_failure() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    database
+        .sql("CREATE TABLE a AS SELECT 1 AS n; CREATE TABLE b AS SELECT 1 AS n; CREATE TABLE facts AS SELECT 1 AS n");
+    let first = Lock::hold(&database, "b");
+    let second = Lock::hold(&database, "facts");
+    let mut running = site.start(&mut site.backup(&database.url()));
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'";
+    running.until("the backup waits for its lock", || database.sql(waits) == "1");
+    // It has `a`, and waits for `b`; then for `facts`, whose holder waits for `a`.
+    let url = database.url();
+    let knot = std::thread::spawn(move || {
+        second.release_after(
+            "SET LOCAL deadlock_timeout = '20s'; TRUNCATE a; INSERT INTO a SELECT generate_series(1, 7)",
+        );
+        drop(url);
+    });
+    let wants = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND wait_event_type = 'Lock' AND query LIKE 'TRUNCATE%'";
+    running.until("the other waits too", || database.sql(wants) == "1");
+    drop(first);
+    let (run, _) = running.end(Duration::from_secs(30));
+    knot.join().unwrap();
+    assert!(run.status.success(), "{}", run.stderr);
+    assert_eq!(rows(&manifest(&site, &run.json()["id"]), "a"), 7);
+}

@@ -96,6 +96,35 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
 on_majors! { everything_that_pg_dump_leaves_out_is_named: 15 17 18 }
 
 #[test]
+fn a_plain_dump_names_what_only_an_archive_says_of_the_database() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    let name = crate::support::database::quoted(&database.name);
+    database.sql(&format!(
+        "CREATE TABLE t (a int); ALTER DATABASE {name} SET work_mem = '5MB'; COMMENT ON DATABASE {name} IS 'ours';
+         ALTER ROLE postgres IN DATABASE {name} SET statement_timeout = '1h'; GRANT CREATE ON DATABASE {name} TO pg_monitor"
+    ));
+    let told = report(&mut site.backup(&database.url()));
+    assert!(told["left_out"].is_null(), "{told}");
+    let told = report(site.backup(&database.url()).args(["--format", "plain"]));
+    let names: Vec<&str> = told["left_out"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "comment",
+            "privileges",
+            "setting statement_timeout of role postgres",
+            "setting work_mem"
+        ]
+    );
+    assert!(told["warnings"].to_string().contains("setting work_mem"), "{told}");
+}
+
+#[test]
 fn nothing_is_said_where_nothing_is_left_out() {
     let (site, database) = (Site::new(), Database::fresh(17));
     database.sql("CREATE TABLE t AS SELECT 1 AS a; CREATE UNLOGGED TABLE u AS SELECT 1 AS a");

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::support::program::{pgstow, succeed};
-use crate::support::wreck::{fail, reseal};
+use crate::support::wreck::{Site, fail, reseal};
 use crate::verify::place::{Kept, flip, source};
 
 fn alter(kept: &Kept, change: impl FnOnce(&mut Value)) {
@@ -262,4 +262,90 @@ fn a_backup_that_the_store_had_before_it_was_made_is_as_old_as_the_store_says() 
     );
     let age = report["databases"][0]["last_good"]["age_seconds"].as_u64().unwrap();
     assert!((172_800..180_000).contains(&age), "{report}");
+}
+
+#[test]
+fn a_manifest_that_was_altered_displaces_no_good_backup() {
+    let source = source(17);
+    let mut kept = Kept::of(&source, &[]);
+    let first = kept.id.clone();
+    kept.another(&source);
+    let manifest = kept.folder().join("manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replacen("\"rows\": 3000", "\"rows\": 3001", 1)).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = pgstow();
+        command.args(args).args(["--json", "--store"]).arg(kept.site.store());
+        crate::support::program::run(command.current_dir(kept.site.path())).json()
+    };
+    let status = run(&["status"]);
+    assert_eq!(status["databases"][0]["last_good"]["id"], first, "{status}");
+    assert!(
+        status["problems"].to_string().contains("manifest.json.sha256"),
+        "{status}"
+    );
+    let pruned = run(&["prune", "--retention", "30d", "--dry-run"]);
+    let reasons = pruned["stores"][0]["backups"].to_string();
+    assert!(reasons.contains("one of the newest good backups"), "{pruned}");
+    assert_eq!(pruned["removed"], 0, "{pruned}");
+}
+
+#[test]
+fn a_digest_file_that_was_altered_is_told_and_makes_no_good_backup_a_bad_one() {
+    let source = source(17);
+    let mut kept = Kept::of(&source, &[]);
+    let digest = kept.folder().join("manifest.json.sha256");
+    let text = fs::read_to_string(&digest).unwrap();
+    fs::write(
+        &digest,
+        text.replacen(&text[..1], if text.starts_with('0') { "1" } else { "0" }, 1),
+    )
+    .unwrap();
+    let first = kept.id.clone();
+    // Nobody else knows which of the two is what it was.
+    assert_eq!(kept.verify(&[&first]).1, 40);
+    kept.another(&source);
+    let (report, code, _) = kept.verify(&[&first]);
+    assert_eq!(code, 0, "{report}");
+    assert!(
+        report["warnings"].to_string().contains("others know the manifest"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_manifest_that_was_copied_from_another_store_is_good_there() {
+    let source = source(17);
+    let site = Site::new();
+    let backup = |stores: &[&str]| {
+        let mut command = pgstow();
+        command.args(["backup", "--json"]).env("DATABASE_URL", source.url());
+        command.args(stores.iter().flat_map(|store| ["--store", *store]));
+        std::thread::sleep(Duration::from_millis(1100));
+        crate::support::program::succeed(command.current_dir(site.path())).json()["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    // The copy begins later, so that its chain is another one.
+    backup(&["one"]);
+    let second = backup(&["one", "two"]);
+    backup(&["one", "two"]);
+    let folder = site.path().join("two").join(&second);
+    fs::remove_dir_all(&folder).unwrap();
+    let copied = crate::support::program::program("cp")
+        .arg("-a")
+        .arg(site.path().join("one").join(&second))
+        .arg(&folder)
+        .status();
+    assert!(copied.unwrap().success());
+    let mut verify = pgstow();
+    verify.args(["verify", &second, "--json", "--store", "two"]);
+    let run = crate::support::program::run(verify.current_dir(site.path()));
+    assert_eq!(run.status.code(), Some(0), "{}", run.text());
+    assert!(
+        run.json()["warnings"].to_string().contains("was copied here"),
+        "{}",
+        run.text()
+    );
 }
