@@ -16,7 +16,6 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, FileRecord, Manifest, Summary};
@@ -233,12 +232,10 @@ async fn read_good(store: &dyn Store, listed: &Listed, trust: &Trust) -> Result<
         return Ok(None);
     };
     let subject = Subject::manifest(&listed.id);
-    if trust.asks() {
-        let looked = trust.look(store, subject, &bytes).await?;
-        return Ok(looked.is_ok().then_some(summary));
+    if trust.asks() && trust.look(store, subject, &bytes).await?.is_err() {
+        return Ok(None);
     }
-    let altered = genuine::altered(store, listed, &Sha256::digest(&bytes).into()).await?;
-    Ok(altered.is_none().then_some(summary))
+    Ok(Some(summary))
 }
 
 /// Whether a check has found it wanting, by its `verification.json`. Whoever wrote that, it is only ever

@@ -20,6 +20,7 @@ use crate::settings::Retention;
 use crate::signature::{Flaw, Standing, Trust};
 use crate::stop::Stop;
 use crate::store::{Store, Unfinished};
+use crate::verification::Verdict;
 
 pub use report::{Action, Outcome, PruneReport, Pruned, StorePrune};
 
@@ -183,7 +184,11 @@ fn finished(overview: Overview) -> Folder {
             State::Backup {
                 tier: figures.tier,
                 whole: overview.lacks.is_empty() && counts,
-                verdict: overview.verdict(),
+                // It displaces none, and goes in its time.
+                verdict: match overview.altered {
+                    Some(_) => Verdict::Damaged,
+                    None => overview.verdict(),
+                },
             },
             figures.files.values().map(|file| file.name.clone()).collect(),
         ),

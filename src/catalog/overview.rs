@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::genuine::altered;
-use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
+use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups, genuine};
 use crate::backup_id::{SKEW, is_ahead};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, Figures};
@@ -35,6 +34,8 @@ pub struct Overview {
     pub lacks: Vec<String>,
     /// How the manifest stands, where signatures are asked for.
     pub signature: Option<Standing>,
+    /// Why the manifest is not the one that was published.
+    pub altered: Option<String>,
     pub verification: Option<Verification>,
     /// Why there is none although its file is there.
     pub unverifiable: Option<String>,
@@ -66,7 +67,7 @@ impl Overview {
     /// What is wrong with the manifest, in a sentence.
     pub fn flaw(&self) -> Option<String> {
         match &self.seen {
-            Seen::Backup(_) => None,
+            Seen::Backup(_) => self.altered.clone(),
             Seen::Broken(broken) => Some(broken.to_string()),
             Seen::Unread(why) => Some(why.clone()),
         }
@@ -127,7 +128,11 @@ impl Overview {
     /// Its manifest is whole and as it must be signed, its files are there, and nobody has found
     /// them wanting.
     pub fn is_good(&self) -> bool {
-        self.is_trusted() && self.figures().is_some() && self.lacks.is_empty() && self.verdict() != Verdict::Damaged
+        self.is_trusted()
+            && self.figures().is_some()
+            && self.altered.is_none()
+            && self.lacks.is_empty()
+            && self.verdict() != Verdict::Damaged
     }
 }
 
@@ -209,7 +214,7 @@ async fn overview(
     trust: &Trust,
 ) -> (Option<Overview>, Option<Error>) {
     let id = &listed.id;
-    let (mut signature, mut manifest) = (None, None);
+    let (mut signature, mut manifest, mut altered) = (None, None, None);
     let subject = Subject::manifest(id);
     let figures = read(store, room, &listed, MANIFEST, trust, subject, |bytes| {
         (<[u8; 32]>::from(Sha256::digest(bytes)), Figures::parse(bytes, id))
@@ -221,9 +226,11 @@ async fn overview(
             (signature, manifest) = (standing, Some(sha256));
             match figures {
                 Ok(figures) if is_signed => (Seen::Backup(Box::new(figures)), None),
-                Ok(figures) => match altered(store, &listed, &sha256).await {
-                    Ok(None) => (Seen::Backup(Box::new(figures)), None),
-                    Ok(Some(what)) => (Seen::Broken(Broken::Altered(what)), None),
+                Ok(figures) => match genuine::altered(store, &listed, &sha256).await {
+                    Ok(what) => {
+                        altered = what;
+                        (Seen::Backup(Box::new(figures)), None)
+                    }
                     Err(error) => (Seen::Unread(error.message()), Some(error)),
                 },
                 Err(broken) => (Seen::Broken(broken), None),
@@ -280,6 +287,7 @@ async fn overview(
         seen,
         lacks,
         signature,
+        altered,
         verification,
         unverifiable,
         doubtful,

@@ -36,7 +36,7 @@ pub struct Local {
     root: PathBuf,
     url: String,
     create: StoreCreate,
-    /// It has been written into: gone since, it is not made anew.
+    /// It was there when it was written into: gone since, it is not made anew.
     begun: Arc<AtomicBool>,
 }
 
@@ -62,16 +62,16 @@ impl Local {
     async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Result<T> {
         let begun = Arc::clone(&self.begun);
         self.work(move |root| {
-            if begun.load(Ordering::Relaxed) && !root.exists() {
+            let exists = root.exists();
+            if begun.load(Ordering::Relaxed) && !exists {
                 let what = format!(
                     "the store's folder {} is gone, and was there a moment ago",
                     root.display()
                 );
                 return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
             }
-            let done = work(root)?;
-            begun.store(true, Ordering::Relaxed);
-            Ok(done)
+            begun.store(exists, Ordering::Relaxed);
+            work(root)
         })
         .await
     }

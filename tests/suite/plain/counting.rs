@@ -17,7 +17,13 @@ fn equal(database: &Database, compress: &str) -> Kept {
     for figure in ["tables", "rows", "large_objects"] {
         assert_eq!(custom.report[figure], plain.report[figure], "{figure}");
     }
-    assert_eq!(plain.report["warnings"], custom.report["warnings"]);
+    // A plain dump says nothing of the database itself, and that is said.
+    let others = |kept: &Kept| -> Vec<String> {
+        let warnings = kept.report["warnings"].as_array().into_iter().flatten();
+        let warnings = warnings.map(|one| one.as_str().unwrap().to_owned());
+        warnings.filter(|one| !one.starts_with("left out: database ")).collect()
+    };
+    assert_eq!(others(&plain), others(&custom));
     plain
 }
 
