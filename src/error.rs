@@ -26,6 +26,7 @@ pub enum Code {
     Enoent,
     Integrity,
     RestoreErr,
+    NotProved,
     NotFound,
     Signature,
     OtherDatabase,
@@ -108,6 +109,11 @@ impl Code {
                 "do not rely on this backup; use the one before it and find the cause",
             ),
             Code::RestoreErr => ("RESTORE_ERR", 41, "see the message for the target's state"),
+            Code::NotProved => (
+                "NOT_PROVED",
+                43,
+                "this says nothing of the backup, and nothing was recorded: see the message, and try again",
+            ),
             Code::NotFound => ("NOT_FOUND", 42, "use an exact id of a backup in the store"),
             Code::Signature => (
                 "SIGNATURE",

@@ -216,6 +216,9 @@ impl Counter {
     }
 }
 
+/// As many as a manifest tells of.
+const PARTS: usize = 500_000;
+
 const TABLESPACE: &[u8] = b"SET default_tablespace = ";
 
 /// Of a statement that stands before the part that wants it, and behind another's; or that says how the
@@ -236,6 +239,9 @@ impl Watch for Counter {
     fn comment(&mut self, text: &[u8]) -> Result<(), String> {
         let behind_dashes = std::mem::replace(&mut self.behind_dashes, text == b"--");
         if behind_dashes && let Some(header) = Header::read(text) {
+            if self.contents.headers >= PARTS as u64 {
+                return Err(format!("it has more than {PARTS} parts"));
+            }
             self.begin_part(header);
         }
         self.through_root |= through_root(text);
@@ -252,7 +258,9 @@ impl Watch for Counter {
         }
         if is_ambient(sql) {
             let tablespace = sql.strip_prefix(TABLESPACE).and_then(|mut rest| identifier(&mut rest));
-            self.contents.tablespaces.extend(tablespace);
+            if self.contents.tablespaces.len() < PARTS {
+                self.contents.tablespaces.extend(tablespace);
+            }
             return Ok(());
         }
         self.kept += sql.len();
@@ -300,6 +308,9 @@ impl Watch for Counter {
             .digest
             .finish()
             .ok_or("ends a table's rows otherwise than pg_dump does")?;
+        if self.contents.tables.len() >= PARTS {
+            return Err(format!("it has more than {PARTS} tables"));
+        }
         let header = self.header.clone().filter(Header::is_of_rows);
         self.contents.tables.push(Table {
             through_root: self.through_root && header.is_some(),

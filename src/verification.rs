@@ -39,6 +39,8 @@ const MANIFEST_SHA256: &str = "manifest_sha256";
 /// Of the server that a drill ran on, and of the source's.
 pub const MAJOR: &str = "major";
 pub const SOURCE_MAJOR: &str = "source_major";
+/// That a drill found nothing wrong but rows that the source itself should not hold.
+pub const SOURCE_FAULT: &str = "source_fault";
 
 impl Outcome {
     /// Says by which manifest it was looked at.
@@ -51,6 +53,16 @@ impl Outcome {
     /// Whether a drill ran on another major than the source's. Older versions did not say.
     fn is_of_another_major(&self) -> bool {
         matches!((self.rest.get(MAJOR), self.rest.get(SOURCE_MAJOR)), (Some(one), Some(other)) if one != other)
+    }
+
+    /// Whether it found nothing wrong but what the source itself should not hold.
+    pub fn blames_the_source(&self) -> bool {
+        self.rest.get(SOURCE_FAULT) == Some(&Value::Bool(true))
+    }
+
+    /// Whether it found something wrong in the backup, and not in what the backup is of.
+    fn condemns(&self) -> bool {
+        self.status == Status::Failed && !self.blames_the_source()
     }
 
     /// Whether it speaks of the manifest with this digest. Older versions did not say.
@@ -149,6 +161,8 @@ impl Verification {
             major: Option<u64>,
             #[serde(default)]
             source_major: Option<u64>,
+            #[serde(default)]
+            source_fault: Option<bool>,
         }
         let outcome = |end: End| {
             // No digest is longer.
@@ -159,6 +173,7 @@ impl Verification {
                 (MANIFEST_SHA256, digest.map(Value::from)),
                 (MAJOR, end.major.map(Value::from)),
                 (SOURCE_MAJOR, end.source_major.map(Value::from)),
+                (SOURCE_FAULT, end.source_fault.map(Value::from)),
             ];
             let said = said
                 .into_iter()
@@ -229,15 +244,10 @@ impl Verification {
     }
 
     pub fn verdict(&self) -> Verdict {
-        let said = |status| {
-            [self.verify.as_ref(), self.proving_drill()]
-                .into_iter()
-                .flatten()
-                .any(|one| one.status == status)
-        };
-        if said(Status::Failed) {
+        let said = || [self.verify.as_ref(), self.proving_drill()].into_iter().flatten();
+        if said().any(Outcome::condemns) {
             Verdict::Damaged
-        } else if said(Status::Ok) {
+        } else if said().any(|one| one.status == Status::Ok) {
             Verdict::Proved
         } else {
             Verdict::Unproved

@@ -105,7 +105,9 @@ async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<Ver
                     Err(error) if error.code() == Code::Store && job.stop.reason().is_none() => {
                         failures += 1;
                         if failures == FAILURES {
-                            return Err(error);
+                            // What was found before is told all the same.
+                            verified.push(Verified::unreadable(&folder.id, &error));
+                            break;
                         }
                         Verified::unreadable(&folder.id, &error)
                     }

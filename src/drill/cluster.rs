@@ -20,6 +20,8 @@ use crate::restore::{self, Plan};
 const READS_ALL: u32 = 14;
 
 /// The database that is made alike.
+/// No honest script names more.
+const TABLESPACES: usize = 1000;
 const TWIN: &str = "pgstow_twin";
 
 /// A user and a database to come in by.
@@ -190,7 +192,9 @@ impl<'a> Cluster<'a> {
 
     /// In the server's own folder, for everybody.
     pub async fn make_tablespaces(&self, names: &BTreeSet<Vec<u8>>) -> Result<()> {
-        for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
+        let names = names.iter().filter_map(|name| std::str::from_utf8(name).ok());
+        // The server has its own.
+        for name in names.filter(|name| !name.starts_with("pg_")).take(TABLESPACES) {
             self.session.make_tablespace(name).await?;
         }
         Ok(())

@@ -57,6 +57,8 @@ pub(super) enum Says {
 pub(super) struct Fault {
     pub what: String,
     pub advice: &'static str,
+    /// The source itself does not keep to its rule: the backup is what the source is.
+    pub of_source: bool,
 }
 
 const ROWS: &str = "the bytes were right: the source itself holds rows that break this rule (it was switched off, not \
@@ -94,7 +96,7 @@ impl Witness<'_> {
         if self.server.has_ended(Duration::ZERO).await.is_some() {
             return None;
         }
-        Some(match weigh(&told, &words, item) {
+        Some(match weigh(&told, item) {
             Weight::OfThePlace => return None,
             Weight::Contended => Says::Contended,
             Weight::Lacking => Says::Lacking(words),
@@ -105,6 +107,7 @@ impl Witness<'_> {
                     "the source is PostgreSQL {source}, and {here} takes it otherwise: {words}"
                 )),
                 None => Says::Wrong(Fault {
+                    of_source: told.class() == "23",
                     advice: match told.state.as_str() {
                         "23505" => INDEX,
                         _ if told.class() == "23" => ROWS,
@@ -142,7 +145,7 @@ impl Witness<'_> {
 
     /// The error of a drill that gives no result: what the place lacked, before all else.
     pub async fn not_carried_out(&self, error: Error) -> Error {
-        if !is_about_the_server(error.code()) {
+        if !is_of_the_place(error.code()) {
             return error;
         }
         let words = error.message();
@@ -169,7 +172,7 @@ impl Witness<'_> {
         let hint = if knows { error.hint_text() } else { HINT };
         let told = not_carried_out(&Error::new(Code::RestoreErr, words).hint(hint));
         match full {
-            true => told.with_code(Code::Enospc).hint(ROOM),
+            true => told.hint(ROOM),
             false => told,
         }
     }
@@ -184,13 +187,15 @@ pub(super) fn not_carried_out(error: &Error) -> Error {
         false => format!("{BEGINNING}could not be carried out: {words}"),
     };
     let code = match error.code() {
-        code if is_about_the_server(code) => Code::RestoreErr,
+        code if is_of_the_place(code) => Code::NotProved,
         code => code,
     };
     let told = Error::new(code, text);
     if error.has_own_hint() {
         told.hint(error.hint_text())
-    } else if code == Code::RestoreErr {
+    } else if error.code() == Code::Enospc {
+        told.hint(ROOM)
+    } else if code == Code::NotProved {
         told.hint(HINT)
     } else {
         told
@@ -198,7 +203,7 @@ pub(super) fn not_carried_out(error: &Error) -> Error {
 }
 
 /// Codes that speak of the source elsewhere, and here of the throwaway server and what works on it.
-fn is_about_the_server(code: Code) -> bool {
+fn is_of_the_place(code: Code) -> bool {
     matches!(
         code,
         Code::RestoreErr
@@ -208,6 +213,10 @@ fn is_about_the_server(code: Code) -> bool {
             | Code::PgDumpErr
             | Code::Stalled
             | Code::Changed
+            | Code::Version
+            | Code::Enospc
+            | Code::Eacces
+            | Code::Enoent
     )
 }
 
@@ -220,7 +229,7 @@ enum Weight {
     Wrong,
 }
 
-fn weigh(told: &Told, words: &str, item: Option<&Item>) -> Weight {
+fn weigh(told: &Told, item: Option<&Item>) -> Weight {
     let of_the_machine = item.is_some_and(|item| OF_THE_MACHINE.contains(&item.entry.desc.as_str()));
     let says = |words: &[&str]| words.iter().any(|words| told.message.contains(words));
     let state = told.state.as_str();
@@ -239,9 +248,10 @@ fn weigh(told: &Told, words: &str, item: Option<&Item>) -> Weight {
         ("58", _) => Weight::OfThePlace,
         _ if says(&["shared_preload_libraries"]) => Weight::Lacking,
         // It reaches for another server, which no drill lets it; or it is more than this server was built for.
-        ("08" | "HV" | "0A" | "F0" | "54", _) => Weight::Lacking,
+        ("08" | "HV" | "0A" | "F0", _) => Weight::Lacking,
         (_, "42501") => Weight::Refused,
-        _ if is_refusal(words) => Weight::Refused,
+        // A function of the backup's that says so is taken at its word; a name is not.
+        (_, "P0001") if is_refusal(&told.message) => Weight::Refused,
         _ => Weight::Wrong,
     }
 }
@@ -285,7 +295,7 @@ mod tests {
             section: Section::PreData,
             details: Details::default(),
         };
-        weigh(&told, message, Some(&item))
+        weigh(&told, Some(&item))
     }
 
     #[test]
@@ -369,10 +379,17 @@ mod tests {
                 Weight::Lacking,
             ),
             (
+                "23503",
+                "insert or update on table \"superusers\" violates foreign key constraint \"superusers_fkey\"",
+                "FK CONSTRAINT",
+                Weight::Wrong,
+            ),
+            ("P0001", "must be superuser", "TABLE DATA", Weight::Refused),
+            (
                 "54000",
                 "index row size 2712 exceeds btree version 4 maximum 2704",
                 "INDEX",
-                Weight::Lacking,
+                Weight::Wrong,
             ),
             ("42501", "permission denied for table t", "TABLE DATA", Weight::Refused),
             ("P0001", "must be superuser", "TABLE DATA", Weight::Refused),
@@ -398,7 +415,7 @@ mod tests {
     #[test]
     fn what_could_not_be_carried_out_says_so_once_and_blames_no_backup() {
         let told = not_carried_out(&Error::new(Code::PgDumpErr, "pg_dump was ended by SIGKILL"));
-        assert_eq!(told.code(), Code::RestoreErr);
+        assert_eq!(told.code(), Code::NotProved);
         assert_eq!(
             told.message(),
             "the drill could not be carried out: pg_dump was ended by SIGKILL"

@@ -248,6 +248,7 @@ mod tests {
         let fault = Fault {
             what: "twice".into(),
             advice: "mend",
+            of_source: true,
         };
         exclusion.blame(1, fault.clone());
         assert_eq!(exclusion.faults, [(items[0].entry.to_string(), fault)]);

@@ -95,6 +95,12 @@ pub(super) async fn run(
     report.definitions = compared.equal;
     report.sequences = compared.sequences;
     // An empty database that is found empty again: there is no more of it to prove.
+    report
+        .not_proved
+        .extend(compared.too_long.into_iter().map(|what| LeftOut {
+            what,
+            why: "it is there, and too long to be compared".into(),
+        }));
     let (differences, foreign): (Vec<_>, Vec<_>) = compared.differences.into_iter().partition(|one| !one.is_foreign);
     report.problems.extend(differences.into_iter().map(|one| one.finding));
     report.not_proved.extend(foreign.into_iter().map(|one| LeftOut {

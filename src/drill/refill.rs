@@ -173,10 +173,10 @@ impl Refill<'_> {
             ground.session.end_others().await?;
             ground.session.reset_sequences(&stood).await?;
         }
+        self.step(hands, Maker::Superuser, "late-grants", &late_grants, 1, exclusion)
+            .await?;
         // They run at every change of a definition, as whoever makes it: nothing is made after them.
         self.step(hands, Maker::Superuser, "events", &events, 1, exclusion)
-            .await?;
-        self.step(hands, Maker::Superuser, "grants-1", &late_grants, 1, exclusion)
             .await?;
         ground.session.end_others().await?;
         Ok(())

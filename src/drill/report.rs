@@ -61,6 +61,9 @@ pub struct DrillReport {
     /// What to do about the first of them, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<&'static str>,
+    /// So many of the problems are the source's own.
+    #[serde(skip)]
+    of_source: usize,
 }
 
 /// How the message begins.
@@ -68,7 +71,7 @@ pub(super) const NOTHING_PROVED: &str = "the drill proved nothing: ";
 
 /// Why a drill gives no result.
 pub(super) fn nothing_proved(why: &str) -> Error {
-    Error::new(Code::RestoreErr, format!("{NOTHING_PROVED}{why}"))
+    Error::new(Code::NotProved, format!("{NOTHING_PROVED}{why}"))
         .hint("restore the backup by hand, into a server that holds nothing else, to see what it is worth")
 }
 
@@ -96,12 +99,19 @@ impl DrillReport {
             not_proved: other.into_iter().collect(),
             problems: Vec::new(),
             advice: None,
+            of_source: 0,
         }
+    }
+
+    /// Whether all that was found is that the source does not keep to its own rules.
+    fn blames_the_source(&self) -> bool {
+        !self.problems.is_empty() && self.of_source == self.problems.len()
     }
 
     /// An entry of the archive that the server did not take.
     pub(super) fn blame(&mut self, file: &str, name: &str, fault: &Fault) {
         self.advice.get_or_insert(fault.advice);
+        self.of_source += usize::from(fault.of_source);
         self.problems.push(Finding {
             file: file.to_owned(),
             table: Some(name.to_owned()),
@@ -113,12 +123,16 @@ impl DrillReport {
     /// no result.
     pub(super) fn settle(&mut self) -> Result<()> {
         let more = self.problems.len().saturating_sub(TOLD);
+        let of_source = self.blames_the_source();
         self.problems.truncate(TOLD);
         if more > 0 {
             self.problems.push(Finding::of_file(
                 "the restored database",
                 format!("{more} more differences"),
             ));
+        }
+        if of_source {
+            self.of_source = self.problems.len();
         }
         if !self.problems.is_empty() {
             self.status = Status::Failed;
@@ -172,6 +186,9 @@ impl DrillReport {
         }
         if !self.problems.is_empty() {
             tell("problems", json!(self.problems));
+        }
+        if self.blames_the_source() {
+            tell(verification::SOURCE_FAULT, json!(true));
         }
         if let Some(advice) = self.advice {
             tell("advice", json!(advice));
@@ -254,6 +271,7 @@ mod tests {
                 .collect(),
             problems: Vec::new(),
             advice: None,
+            of_source: 0,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::report::{human_bytes, human_span};
 use crate::retention::{PENDING_DAYS, days_kept};
 use crate::settings::Policy;
 use crate::signature::Standing;
-use crate::verification::Verdict;
+use crate::verification::{Outcome, Verdict};
 
 /// Sentences of one sort about one store: a thousand broken manifests have one cause.
 const EACH: usize = 10;
@@ -156,6 +156,18 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
         )
     });
     few(damaged.collect(), url, problems);
+    let of_source = store.backups.iter().filter(|one| {
+        let drill = one.verification.as_ref().and_then(|found| found.drill.as_ref());
+        drill.is_some_and(Outcome::blames_the_source)
+    });
+    let of_source = of_source.map(|one| {
+        format!(
+            "the drill of {} in {url} found rows that the source itself should not hold: see its verification.json, \
+             correct them in the source, and make another",
+            one.id()
+        )
+    });
+    few(of_source.collect(), url, problems);
     let ahead = store.backups.iter().filter(|one| one.is_ahead(now));
     let ahead = ahead.map(|one| {
         format!(

@@ -279,7 +279,9 @@ impl VerifyReport {
                 format!("; not drilled: {}", ids.join(", "))
             }
         };
-        let Some(first) = wrong.first() else {
+        // Damage says more than a store that failed.
+        let damaged = wrong.iter().find(|one| one.code == Code::Integrity);
+        let Some(first) = damaged.or(wrong.first()) else {
             let first = untried.first()?;
             let why = first.not_drilled.as_ref()?;
             let also = if untried.len() > 1 { also } else { String::new() };

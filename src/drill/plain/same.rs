@@ -136,6 +136,8 @@ pub(super) struct Compared {
     pub differences: Vec<Difference>,
     /// What is in both, in other words.
     pub otherwise: Vec<Otherwise>,
+    /// What is in both, and was not kept.
+    pub too_long: Vec<String>,
 }
 
 pub(super) struct Difference {
@@ -175,7 +177,9 @@ pub(super) fn definitions(backup: &Contents, again: &Contents, makers: &[&str]) 
             }
             continue;
         };
-        if ours.texts == theirs.texts {
+        if ours.too_long || theirs.too_long {
+            compared.too_long.push(ours.header.to_string());
+        } else if ours.texts == theirs.texts {
             compared.equal += ours.texts.len();
             compared.sequences += if ours.is_of_sequences() { ours.texts.len() } else { 0 };
         } else if ours.texts.len() == theirs.texts.len() {
@@ -231,6 +235,8 @@ impl Makes {
 struct Parts<'a> {
     header: &'a Header,
     texts: Vec<Vec<u8>>,
+    /// A part of it was not kept.
+    too_long: bool,
 }
 
 impl Parts<'_> {
@@ -240,7 +246,7 @@ impl Parts<'_> {
 
     /// What is said of nobody but PUBLIC in a schema.
     fn is_nothing(&self) -> bool {
-        self.texts.iter().all(Vec::is_empty)
+        !self.too_long && self.texts.iter().all(Vec::is_empty)
     }
 }
 
@@ -263,7 +269,9 @@ fn by_key<'a>(contents: &'a Contents, of_extensions: &HashSet<String>) -> BTreeM
         let of_this = parts.entry(key).or_insert_with(|| Parts {
             header: &one.header,
             texts: Vec::new(),
+            too_long: false,
         });
+        of_this.too_long |= one.statements.is_none();
         of_this.texts.push(words(one));
         of_this.texts.sort();
     }

@@ -89,7 +89,7 @@ fn a_full_disk_is_enospc_and_no_evidence() {
     let on = |disk: &Disk| run(drill(&site).env("TMPDIR", disk.path()));
     // For no server at all; for no database; for the database, but not for its log.
     for size in ["size=10m", "size=60m", "size=110m"] {
-        let hint = assert_no_evidence(&site, &on(&Disk::mount(size)), "ENOSPC", 31, "");
+        let hint = assert_no_evidence(&site, &on(&Disk::mount(size)), "NOT_PROVED", 43, "");
         assert!(hint.contains("TMPDIR"), "{hint}");
     }
     assert_healthy_again(&site);
@@ -115,7 +115,7 @@ fn a_limit_on_files_is_enospc_too() {
     database.sql("CREATE TABLE t AS SELECT g, repeat(md5(g::text), 20) AS text FROM generate_series(1, 60000) g");
     succeed(&mut site.backup(&database.url()));
     let told = limited(&site, "ulimit -f 20000");
-    assert_no_evidence(&site, &told, "ENOSPC", 31, "File too large");
+    assert_no_evidence(&site, &told, "NOT_PROVED", 43, "File too large");
     assert_healthy_again(&site);
 }
 
@@ -149,7 +149,7 @@ fn a_killed_server_session_or_pg_restore_is_no_evidence() {
         };
         rustix::process::kill_process(pid(&found.unwrap()), signal).unwrap();
         let (run, _) = running.end(Duration::from_secs(60));
-        let hint = assert_no_evidence(&site, &run, "RESTORE_ERR", 41, "");
+        let hint = assert_no_evidence(&site, &run, "NOT_PROVED", 43, "");
         assert!(hint.contains("nothing of the backup"), "{victim}: {hint}");
     }
     assert_healthy_again(&site);
@@ -162,7 +162,7 @@ fn a_server_without_memory_is_no_evidence() {
     database.sql("CREATE TABLE z AS SELECT repeat('x', 200000000) AS large");
     succeed(&mut site.backup(&database.url()));
     let told = limited(&site, "ulimit -v 900000");
-    assert_no_evidence(&site, &told, "RESTORE_ERR", 41, "out of memory");
+    assert_no_evidence(&site, &told, "NOT_PROVED", 43, "out of memory");
     assert_healthy_again(&site);
 }
 
@@ -184,7 +184,7 @@ fn a_pg_restore_that_fails_by_itself_is_no_evidence() {
         let bin = folder(name, more);
         let both = format!("{}:{}", bin.display(), postgres_bin(17).display());
         let run = run(drill(&site).env("BACKUP_PG_BIN", both));
-        assert_no_evidence(&site, &run, "RESTORE_ERR", 41, "pg_restore failed");
+        assert_no_evidence(&site, &run, "NOT_PROVED", 43, "pg_restore failed");
     }
     assert_healthy_again(&site);
 }
@@ -210,7 +210,7 @@ fn all_backups_are_drilled_past_one_that_could_not_be() {
     let drilled = |backup: &Value| backup["drill"]["status"] == "ok";
     assert_eq!(backups.iter().map(drilled).filter(|ok| *ok).count(), 1, "{report:#}");
     let untried = backups.iter().find(|backup| !drilled(backup)).unwrap();
-    assert_eq!(untried["not_drilled"]["code"], "ENOSPC", "{report:#}");
+    assert_eq!(untried["not_drilled"]["code"], "NOT_PROVED", "{report:#}");
     let message = report["error"]["message"].as_str().unwrap();
     assert!(message.contains(untried["id"].as_str().unwrap()), "{message}");
 }

@@ -70,7 +70,7 @@ fn a_drill_in_which_nothing_could_be_proved_leaves_no_result_and_is_an_error() {
     for format in ["custom", "plain"] {
         succeed(site.backup(&database.url()).args(["--format", format]));
         let told = run(&mut drill(&site, pgstow()));
-        assert_eq!(told.status.code(), Some(41), "{format}: {}", told.stderr);
+        assert_eq!(told.status.code(), Some(43), "{format}: {}", told.stderr);
         let report = told.json();
         let message = report["error"]["message"].as_str().unwrap();
         assert!(
