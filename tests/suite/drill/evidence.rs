@@ -204,7 +204,7 @@ fn all_backups_are_drilled_past_one_that_could_not_be() {
     all.args(["verify", "--all", "--drill", "--json", "--store"])
         .arg(site.store());
     let run = run(all.env("TMPDIR", disk.path()).current_dir(site.path()));
-    assert_eq!(run.status.code(), Some(31), "{}", run.stderr);
+    assert_eq!(run.status.code(), Some(43), "{}", run.stderr);
     let report = run.json();
     let backups = report["backups"].as_array().unwrap();
     let drilled = |backup: &Value| backup["drill"]["status"] == "ok";

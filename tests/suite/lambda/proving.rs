@@ -111,6 +111,6 @@ async fn a_restore_needs_its_switch_and_goes_into_the_settings_target() {
     let answer = function.invoke(&event);
     assert_eq!(answer["status"], "restored", "{answer:#}");
     assert_eq!(target.sql("SELECT count(*) FROM orders"), "1000");
-    let told = failed(&function.invoke(&event), "NOT_PROVED");
+    let told = failed(&function.invoke(&event), "RESTORE_ERR");
     assert!(told.contains("orders"), "{told}");
 }
