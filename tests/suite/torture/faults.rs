@@ -108,8 +108,10 @@ async fn a_store_that_fails_while_it_is_read_never_makes_a_good_backup_a_bad_one
                 Some(0) => "right".to_owned(),
                 _ => Arena::code(&run),
             };
+            // A list has no checksum, so a flipped bit may hide what is there: but not make it a bad one.
+            let hidden = fault == Fault::CorruptAnswer && came_to == "NOT_FOUND";
             assert!(
-                ["right", "STORE"].contains(&came_to.as_str()),
+                hidden || ["right", "STORE"].contains(&came_to.as_str()),
                 "{words:?} under {fault:?}: {}\n{}",
                 run.stderr,
                 run.text()

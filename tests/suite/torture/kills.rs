@@ -20,7 +20,7 @@ const WORDS: [&[&str]; 8] = [
     &["backup", "--jobs", "1", "--format", "plain"],
     &["verify", "--all"],
     &["verify", "latest", "--drill"],
-    &["prune", "--allow-delete", "--retention", "30d"],
+    &["prune", "--retention", "30d"],
     &["restore", "latest", "--jobs", "2", "--clean"],
     &["download", "latest", "-o", "downloaded"],
 ];

@@ -29,7 +29,7 @@ async fn lists_that_lag_give_up_and_replace_no_good_backup() {
             let words = dice.pick(&[
                 &["backup", "--jobs", "1"][..],
                 &["backup", "--jobs", "2"],
-                &["prune", "--allow-delete", "--retention", "1d"],
+                &["prune", "--retention", "1d"],
                 &["verify", "--all"],
             ]);
             let third = run(arena.command(words).env("AWS_ENDPOINT_URL_S3", proxy.url()));
