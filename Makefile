@@ -1,7 +1,7 @@
 # Everything that can be done here, by one word each. `make` alone lists the words.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test check fuzz bench sbom fmt clean
+.PHONY: help demo demo-s3 test check fuzz torture bench sbom fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ check: ## what CI runs: format, lints, templates and scripts, then all tests
 
 fuzz: ## made-up input for all that reads bytes from outside, 30 s each; FUZZ_SECONDS
 	@scripts/fuzz.sh
+
+torture: ## kills, signals, lost leases, failing stores and flipped bits at random; TORTURE_TIMES, TORTURE_SEED
+	@scripts/torture.sh
 
 bench: ## against stock pipelines and other tools, there and back; BENCH_ONLY, BENCH_MAJOR, BENCH_FRESH
 	@bench/run.sh

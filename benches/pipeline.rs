@@ -11,12 +11,16 @@ use pgstow::compress::Codec;
 use pgstow::error::Result;
 use pgstow::pipeline::{self, Failure, Flow, Inflow};
 use pgstow::progress::Silent;
-use pgstow::store::{Expected, Stored, Upload};
+use pgstow::store::{Expected, Mark, Stored, Upload};
 
 struct Nowhere;
 
 #[async_trait]
 impl Upload for Nowhere {
+    fn mark(&self) -> Mark {
+        Mark(String::new())
+    }
+
     async fn write(&mut self, _: Bytes) -> Result<()> {
         Ok(())
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::aws::{self, Patience};
 use crate::backup::{self, Job};
-use crate::command::{BackupRequest, Command, RestoreRequest, VerifyRequest};
+use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
 use crate::doctor::{self, Checkup};
 use crate::download;
 use crate::error::{Code, Error, Result};
@@ -94,7 +94,7 @@ impl App {
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();
         for url in &settings.stores {
             stores.push(match url {
-                StoreUrl::Folder(path) => Arc::new(Local::new(path.clone())),
+                StoreUrl::Folder(path) => Arc::new(Local::new(path.clone()).created(settings.store_create)),
                 StoreUrl::S3 { bucket, prefix } => {
                     let client = aws::s3_client(aws()?, &settings.aws, &settings.s3, &patience);
                     Arc::new(S3::new(client, bucket, prefix, settings.s3.clone(), patience))
@@ -224,7 +224,12 @@ impl App {
     }
 
     async fn verify(&self, request: &VerifyRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<VerifyReport> {
-        let database = request.database.clone().or_else(|| self.source_database());
+        // Whose `latest` is meant, the source says too; all are all, unless one was asked for.
+        let source = match request.selection {
+            Selection::One(_) => self.source_database(),
+            Selection::All { .. } => None,
+        };
+        let database = request.database.clone().or(source);
         let job = verify::Job {
             settings: &self.settings,
             stores: &self.stores,

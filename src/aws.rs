@@ -1,6 +1,7 @@
 //! AWS clients, made once and handed down, and the translation of the SDK's errors into ours.
 
 mod refusal;
+mod slow_down;
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -90,6 +91,12 @@ impl Patience {
                 .min(self.longest_backoff)
         });
         ceilings.sum()
+    }
+
+    /// How long to wait, on average, before a service that is overwhelmed is asked again: all attempts
+    /// take as long together as with the back-off.
+    fn slow_down(&self) -> Duration {
+        self.longest_pauses() / 2 / self.attempts.saturating_sub(1).max(1)
     }
 
     /// The limits for a request whose one attempt may take `attempt`. The whole operation gets
@@ -285,6 +292,7 @@ pub fn s3_client(
         .request_checksum_calculation(request)
         .response_checksum_validation(response)
         .retry_config(patience.retries())
+        .retry_classifier(slow_down::SlowDown::every(patience.slow_down()))
         // The number of attempts is the bound. The shared quota would let a burst that hits all
         // parts in flight at once use up the patience of each.
         .retry_partition(
@@ -357,6 +365,7 @@ pub fn service_code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) 
             401 | 403 => Some("AccessDenied"),
             404 => Some("NotFound"),
             412 => Some("PreconditionFailed"),
+            429 => Some("TooManyRequests"),
             500 => Some("InternalError"),
             501 => Some("NotImplemented"),
             503 => Some("ServiceUnavailable"),
@@ -430,12 +439,11 @@ fn service_hint(name: &str) -> Option<&'static str> {
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             "the bucket is in another region: set AWS_REGION to it"
         }
-        "InternalError"
-        | "InternalFailure"
-        | "ServiceUnavailable"
-        | "SlowDown"
-        | "Throttling"
-        | "ThrottlingException" => "the service kept failing after all retries: look at its health, then run again",
+        name if matches!(name, "InternalError" | "InternalFailure" | "ServiceUnavailable")
+            || slow_down::CODES.contains(&name) =>
+        {
+            "the service kept failing after all retries: look at its health, then run again"
+        }
         "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => BYTES_CHANGE,
         "NotImplemented" => {
             "the endpoint does not know this feature of S3; BACKUP_S3_CHECKSUMS=when_required helps where it is the checksums"

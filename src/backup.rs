@@ -8,6 +8,7 @@ mod nice;
 mod record;
 mod replicas;
 mod report;
+mod script;
 mod sidecars;
 mod stream;
 mod view;
@@ -22,7 +23,7 @@ use crate::catalog;
 use crate::command::BackupRequest;
 use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
-use crate::lease::{Acquired, Holder, Lease, Previous};
+use crate::lease::{Acquired, Announced, Holder, Lease, Previous};
 use crate::leftovers::Cleared;
 use crate::postgres::{DatabaseSize, Passfile, Programs, Session};
 use crate::private_folder;
@@ -37,10 +38,12 @@ use crate::store::Store;
 use crate::throttle::Throttle;
 
 use record::Record;
-use replicas::Replicas;
+use replicas::{Looking, Replicas};
 
 /// The first pg_dump whose archive can say zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
+/// Each that is taken means that another run was faster.
+const IDS: usize = 20;
 /// For a small file on its way when the run is stopped. In a folder it takes milliseconds, and
 /// would otherwise appear after the clean-up.
 const PUT_GRACE: Duration = Duration::from_secs(2);
@@ -133,7 +136,7 @@ async fn under_lease(
     lease: &Lease,
     took_over: Option<Previous>,
 ) -> Result<BackupReport> {
-    let prepare = prepare(job, request, source, &replicas, lease, took_over.as_ref());
+    let prepare = prepare(job, request, source, &mut replicas, lease, took_over.as_ref());
     let Prepared {
         id,
         tier,
@@ -175,11 +178,12 @@ async fn prepare(
     job: &Job<'_>,
     request: &BackupRequest,
     source: &Source,
-    replicas: &Replicas,
+    replicas: &mut Replicas,
     lease: &Lease,
     took_over: Option<&Previous>,
 ) -> Result<Found> {
-    let store = &*replicas.primary();
+    let primary = replicas.primary();
+    let store = &*primary;
     let database = &source.session.server().database;
     let listed = catalog::backups(store, Some(database)).await?;
     let started = (job.clock)();
@@ -209,11 +213,33 @@ async fn prepare(
     // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
     // no listing shows: under the same id it would pass for ours.
     let dead = took_over.and_then(Previous::backup_id);
+    let dead = dead.filter(|dead| dead.database() == database);
     let newest = past.first().map(|newest| &newest.id);
     let newest = newest.max(dead.as_ref().filter(|dead| !dead.is_ahead(started)));
-    let id = BackupId::next(database, Kind::Full, started, newest);
-    lease.announce(&id).await?;
-    let cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
+    let looking = Looking {
+        database,
+        server: source.session.server(),
+        adopt: job.settings.adopt,
+        create: job.settings.store_create,
+    };
+    let back = replicas.look_back(&listed, started, &looking).await?;
+    let mut newest = newest.cloned().max(back.newest);
+    let mut tries = 0;
+    let id = loop {
+        let id = BackupId::next(database, Kind::Full, started, newest.as_ref());
+        match replicas.take_id(lease, &id).await? {
+            Announced::Done => break id,
+            // Another run, with another primary, was faster.
+            Announced::Taken(taken) => newest = newest.max(Some(taken)),
+        }
+        tries += 1;
+        if tries == IDS {
+            let what = format!("cannot take an id for a backup of {database:?}: other runs were faster {IDS} times");
+            return Err(Error::new(Code::Busy, what));
+        }
+    };
+    let mut cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
+    cleared.warnings.extend(back.warnings);
     let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &past).await?;
     Ok(Found::ToMake(Prepared {
         id,
@@ -238,31 +264,34 @@ async fn make(
     // Before the snapshot, so that it is not held longer than it is read.
     job.observer.phase("reading roles and settings");
     let sidecars = sidecars::gather(job, source).await?;
-    let view = match view::open(job, source).await {
+    let view = match view::open(job, source, lease).await {
         Ok(view) => view,
         Err(error) => return Err(named(job, source, error).await),
     };
-    record.view(&view);
-    job.observer.estimate(view.table_bytes);
+    let gone_back = replicas.gone_back(source.session.server(), view.snapshot.lsn.as_deref());
+    let (reader, table_bytes) = record.view(view);
+    gone_back.into_iter().for_each(|warning| record.warn(warning));
+    job.observer.estimate(table_bytes);
 
     // Proof 1: what was read is whole, by the word of whoever read it and by the archive's own shape.
     job.observer.phase("reading the database");
     let uploads = replicas
-        .open(&record.data_key(), &record.object_info(view.table_bytes))
+        .open(&record.data_key(), &record.object_info(table_bytes))
         .await?;
     let throttle = Throttle::new(job.settings.max_rate);
     let watch = match job.settings.nice {
         Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
         None => None,
     };
-    let passed = stream::run(job, source, view, codec, uploads, lease, &throttle).await;
+    let passed = stream::run(job, reader, codec, uploads, lease, &throttle).await;
     if let Some(watch) = watch {
         record.nice(watch, &throttle);
     }
-    let mut passed = match passed {
+    let (mut passed, complaints) = match passed {
         Ok(passed) => passed,
         Err(error) => return Err(named(job, source, error).await),
     };
+    record.complaints(complaints);
     // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
     let key = record.data_key();
@@ -322,7 +351,10 @@ async fn named(job: &Job<'_>, source: &Source, error: Error) -> Error {
 
 /// What the server says to one of our questions. It may be silent for as long as a dump may.
 async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
-    let limit = job.settings.postgres.stall;
+    answered_within(job, job.settings.postgres.stall, question).await
+}
+
+async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
     let answer = async {
         tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
             let text = format!("the database has not answered for {} s", limit.as_secs());

@@ -16,6 +16,8 @@ pub const SYSTEM_INFO: &str = "system_info.json";
 pub const SHA256SUMS: &str = "SHA256SUMS";
 pub const MD5SUMS: &str = "MD5SUMS";
 pub const MANIFEST: &str = "manifest.json";
+/// The manifest's own digest, as `sha256sum -c` reads it.
+pub const MANIFEST_DIGEST: &str = "manifest.json.sha256";
 pub const VERIFICATION: &str = "verification.json";
 /// As minisign names signatures.
 const SIGNATURE_SUFFIX: &str = ".minisig";
@@ -134,7 +136,15 @@ impl BackupId {
 
     /// Whether pgstow itself gives this name to a file in the folder. Any other is somebody's own.
     pub fn makes(&self, name: &str) -> bool {
-        const ALWAYS: [&str; 6] = [GLOBALS, SYSTEM_INFO, SHA256SUMS, MD5SUMS, MANIFEST, VERIFICATION];
+        const ALWAYS: [&str; 7] = [
+            GLOBALS,
+            SYSTEM_INFO,
+            SHA256SUMS,
+            MD5SUMS,
+            MANIFEST,
+            MANIFEST_DIGEST,
+            VERIFICATION,
+        ];
         let script = || {
             ["", ".gz", ".zst"]
                 .into_iter()
@@ -403,6 +413,7 @@ mod tests {
             "shop.sql.zst",
             GLOBALS,
             MANIFEST,
+            MANIFEST_DIGEST,
             MD5SUMS,
         ] {
             assert!(id("shop").makes(name), "{name}");

@@ -1,6 +1,7 @@
 //! What is in a store: the backups, found by their ids' folders, and their manifests. The store
 //! alone is enough to answer; there is no other state.
 
+mod before;
 mod find;
 mod genuine;
 mod overview;
@@ -20,15 +21,20 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, FileRecord, Manifest, Summary};
 use crate::signature::{Subject, Trust};
 use crate::store::{Entry, Store};
+use crate::verification::{Verdict, Verification};
 
 pub use crate::backup_id::{
-    BackupId, GLOBALS, Kind, MANIFEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION, database_folder, lease_key,
+    BackupId, GLOBALS, Kind, MANIFEST, MANIFEST_DIGEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION,
+    database_folder, lease_key,
 };
+pub use before::{Before, before};
 pub use find::{Located, find};
-pub use genuine::{Demand, Genuine, Read, read_genuine};
-pub use overview::{Overview, Seen, overviews, reachable_folders};
+pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
+pub use overview::{
+    Overview, Seen, contradiction_of_times, nothing_found, overviews, reachable_folders, stored_before,
+};
 pub use publish::{NotPublished, Published, object_info, publish};
-pub use tags::{Retagged, commit_tags, retag};
+pub use tags::{Retagged, commit_tags, retag, retag_all};
 pub use tier::choose_tier;
 
 /// Listings asked of a store at once, when all databases are wanted.
@@ -189,6 +195,23 @@ async fn manifest_bytes(store: &dyn Store, id: &BackupId) -> Result<Found<Bytes>
     }
 }
 
+/// Whether anything at all bears the name of this backup's manifest, asked of the store itself and not
+/// of a listing, which may lag. What cannot be read for what it is, such as a link, is there.
+pub async fn is_committed(store: &dyn Store, id: &BackupId) -> Result<bool> {
+    match store.head(&id.manifest_key()).await {
+        Ok(Some(_)) => return Ok(true),
+        Ok(None) => {}
+        Err(error) if error.code() == Code::Integrity => return Ok(true),
+        Err(error) => return Err(error),
+    }
+    // In a folder store, a folder of this name is no file, and not nothing either.
+    if store.lifecycle().is_some() {
+        return Ok(false);
+    }
+    let folders = store.folders(&id.folder()).await?;
+    Ok(folders.iter().any(|name| name == MANIFEST))
+}
+
 /// Those of `listed` that are not dated in the future: what a run goes by when it looks for the
 /// newest, for its next id, its tier, and what it has made before.
 pub fn until(listed: &[Listed], now: Timestamp) -> Vec<Listed> {
@@ -213,6 +236,22 @@ async fn read_good(store: &dyn Store, listed: &Listed, trust: &Trust) -> Result<
         return Ok(None);
     }
     Ok(Some(summary))
+}
+
+/// Whether a check has found it wanting, by its `verification.json`. Whoever wrote that, it is only ever
+/// a reason to keep more.
+async fn found_damaged(store: &dyn Store, listed: &Listed) -> Result<bool> {
+    if listed.file(VERIFICATION).is_none() {
+        return Ok(false);
+    }
+    let found = match store.get(&listed.id.key(VERIFICATION)).await {
+        Ok(found) => found,
+        // No file, or absurdly long.
+        Err(error) if error.code() == Code::Integrity => None,
+        Err(error) => return Err(error),
+    };
+    let found = found.and_then(|object| Verification::parse_outline(&object.body, &listed.id).ok());
+    Ok(found.is_some_and(|found| found.verdict() == Verdict::Damaged))
 }
 
 /// A manifest may be large, and a function's memory is not.

@@ -90,6 +90,18 @@ async fn answer(process: Process) -> Result<(String, u8)> {
             if let Some(error) = report.error() {
                 write_err(&lines(error.code, &error.message, &error.hint));
             }
+            if let Report::Backup(report) = &report {
+                for (store, error) in report.failed_copies() {
+                    let message = plain::line(&format!(
+                        "the backup {} is good, but has no copy in {store}: {}: {}",
+                        report.id, error.code, error.message
+                    ));
+                    write_err(&format!(
+                        "warning[DEGRADED]: {message}\nhint: {}\n",
+                        plain::line(&error.hint)
+                    ));
+                }
+            }
             Ok((text + "\n", report.exit_code()))
         }
     }

@@ -52,6 +52,7 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         trust: job.trust,
         manifest: request.expect_manifest,
         now: (job.clock)(),
+        altered: false,
     };
     let found = stop
         .or_stop(catalog::find(job.stores, &request.backup, database, &demand))
@@ -62,6 +63,7 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         manifest_sha256,
         signed_by,
         mut warnings,
+        seal: _,
     } = found;
     let archive = archive(&manifest)?;
     let (output, name, force) = (

@@ -2,48 +2,50 @@
 //! a throwaway server, dumped again, and compared with what the backup says of itself.
 
 mod cluster;
+mod columns;
 mod definitions;
+mod evidence;
 mod exclusion;
 mod gather;
 mod makers;
 mod outline;
+mod plain;
 mod refill;
 mod report;
+mod rounds;
+mod rows;
+mod twin;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::archive::{self, ArchiveError, BlockContent, BlockKind, Blocks, Head, Input, Item, Unpack, read_blocks};
+use crate::archive::{self, ArchiveError, Head, Input, Item, read_blocks};
 use crate::catalog::Located;
 use crate::confinement::Walls;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, Psql, ScratchServer, ServerPrograms, Session};
+use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, ROOM, ScratchServer, ServerPrograms, Session};
 use crate::private_folder::sweep_stale;
 use crate::progress::Observer;
 use crate::report::human_bytes;
-use crate::restore::{self, LeftOut, Plan, Without};
+use crate::restore::{LeftOut, Plan};
 use crate::settings::{Clock, Format, Settings};
 use crate::stop::Stop;
-use crate::store::reading::{Reading, our_error};
 use crate::stored_archive::StoredArchive;
-use crate::verification::Status;
 use crate::verify::Finding;
 use cluster::{Cluster, Way};
+use columns::{Layout, Order, Wanted, layouts};
+use evidence::Witness;
 use exclusion::Exclusion;
-use gather::{Gather, Gathered, Unordered};
-use refill::{Ended, Refill, is_refusal, refused};
+use gather::{Gather, Gathered};
+use rounds::Rounds;
 
 pub use report::{DrillReport, Proof, TableProof};
 
 /// Where the restored database is meant, rather than a file of the backup.
 const RESTORED: &str = "the restored database";
-
-/// A backup with more parts than these that were found one by one to want a superuser is not proved.
-const ATTEMPTS: usize = 10;
 
 /// What a drill works with.
 pub struct Job<'a> {
@@ -54,8 +56,14 @@ pub struct Job<'a> {
 }
 
 /// Drills one backup. What differs is a result, told in the report; an error is what kept us from
-/// trying.
+/// trying, and says nothing of the backup: no result may be recorded then. `INTEGRITY`: what was read of the
+/// store was not what the manifest says, which may have happened on the way.
 pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
+    let drilled = run_once(job, located).await;
+    drilled.map_err(|error| evidence::not_carried_out(&error))
+}
+
+async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     let mut settings = job.settings.clone();
     if !settings.drill_unconfined {
         settings.postgres.client_walls = Some(Walls::here());
@@ -70,8 +78,8 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     let postgres = &job.settings.postgres;
     sweep_stale(&postgres.temp)?;
     job.observer.phase("starting a throwaway server");
-    let major = located.manifest.server.version_num / 10_000;
-    let programs = ServerPrograms::find(major, postgres).await?;
+    let source_major = located.manifest.server.version_num / 10_000;
+    let programs = ServerPrograms::find(source_major, postgres).await?;
     let lacking = if job.settings.drill_unconfined {
         Lacking::Tolerated
     } else {
@@ -81,8 +89,15 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
         .stop
         .or_stop(ScratchServer::start(&programs, &postgres.temp, postgres, lacking))
         .await?;
+    let witness = Witness {
+        server: &server,
+        other_major: (source_major != programs.major).then_some((source_major, programs.major)),
+    };
     let drilled = match room(&server, &located.manifest) {
-        Ok(()) => job.stop.or_stop(drill(job, located, &server, programs.major)).await,
+        Ok(()) => match job.stop.or_stop(drill(job, located, &witness, programs.major)).await {
+            Ok(report) => Ok(report),
+            Err(error) => Err(witness.not_carried_out(error).await),
+        },
         Err(error) => Err(error),
     };
     // In every case, and before anything is told.
@@ -101,37 +116,25 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
 /// The disk must have room for the whole database.
 fn room(server: &ScratchServer, manifest: &Manifest) -> Result<()> {
     let needed = manifest.metadata.get("database_bytes").and_then(Value::as_u64);
-    let disk = rustix::fs::statvfs(server.data());
-    let (Some(needed), Ok(disk)) = (needed, disk) else {
+    let (Some(needed), Some(free)) = (needed, server.free_bytes()) else {
         return Ok(());
     };
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free >= needed {
         return Ok(());
     }
     let (free, needed) = (human_bytes(free), human_bytes(needed));
     let text = format!("no room for a drill: {free} are free for a database of {needed}");
-    Err(Error::new(Code::RestoreErr, text).hint("point TMPDIR at a larger disk"))
+    Err(Error::new(Code::Enospc, text).hint(ROOM))
 }
 
-async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: u32) -> Result<DrillReport> {
-    let mut report = DrillReport {
-        status: Status::Ok,
-        server: server.version().to_owned(),
-        tables: Vec::new(),
-        sequences: 0,
-        large_objects: 0,
-        definitions: 0,
-        duration_seconds: 0.0,
-        ran: false,
-        not_proved: Vec::new(),
-        problems: Vec::new(),
-    };
+async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u32) -> Result<DrillReport> {
+    let server = witness.server;
     let manifest = &located.manifest;
+    let mut report = DrillReport::new(server.version(), major, &manifest.server);
     if manifest.files.contains_key(role::SQL) {
-        let cluster = Cluster::prepare(job, server, located, &Plan::default()).await?;
+        let cluster = Cluster::prepare(job, witness, located, &Plan::default()).await?;
         report.not_proved.extend(cluster.not_proved.iter().cloned());
-        script(job, located, &cluster, &mut report).await?;
+        plain::run(job, located, major, &cluster, &mut report).await?;
         return Ok(report);
     }
     let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
@@ -142,77 +145,54 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
         .await?
         .extensions;
     let mut exclusion = Exclusion::before(&items, &extensions);
-    // In one part each, so that the rows can be found in the backup's own order.
-    let plan = |exclusion: &Exclusion<'_>| restore::plan(&stored, &items, &exclusion.chosen(), Without::default(), 1);
-    let cluster = Cluster::prepare(job, server, located, &plan(&exclusion)).await?;
+    let rounds = Rounds {
+        job,
+        located,
+        stored: &stored,
+        items: &items,
+        major,
+        witness,
+    };
+    let cluster = Cluster::prepare(job, witness, located, &rounds.plan(&exclusion)).await?;
     report.not_proved.extend(cluster.not_proved.iter().cloned());
 
     job.observer.phase("restoring into the throwaway server");
-    let mut ground = cluster.ground(&items, manifest).await?;
-    let mut attempts = 1;
-    let refilled = loop {
-        let refill = Refill {
-            job,
-            stored: &stored,
-            located,
-            items: &items,
-            plan: &plan(&exclusion),
-            major,
-        };
-        match refill.run(&cluster, &ground).await {
-            Ok(()) => break Ok(()),
-            Err(Ended::Failed(error)) => break Err(error),
-            Err(Ended::Refused(entries)) => {
-                // Without them, from the beginning: what was made already may look at them.
-                if attempts == ATTEMPTS || !entries.iter().any(|(id, _)| exclusion.knows(*id)) {
-                    return Err(proves_nothing(&entries));
-                }
-                for (id, why) in &entries {
-                    exclusion.leave_out(*id, why);
-                }
-                attempts += 1;
-                ground = cluster.ground_again(ground, &items, manifest).await?;
-            }
-        }
-    };
+    let ground = rounds.run(&cluster, &mut exclusion).await?;
     let excluded = exclusion.excluded();
     report.not_proved.extend(exclusion.not_proved.iter().cloned());
     report.not_proved.extend(ground.not_proved.iter().cloned());
-    if let Err(error) = refilled {
-        return match error.code() {
-            Code::RestoreErr | Code::Integrity => {
-                let what = format!("it does not restore: {}", error.message());
-                report.problems.push(Finding::of_file(&stored.file.name, what));
-                Ok(report)
-            }
-            _ => Err(error),
-        };
+    for (name, fault) in &exclusion.faults {
+        report.blame(&stored.file.name, name, fault);
     }
     job.observer.phase("dumping it again");
-    let again = dump(job, cluster.reader(&ground, &items)).await?;
+    let ours = rows::Ours::of(&stored)?;
+    let again = dump(job, cluster.reader(&ground, &items), &ours.wanted).await?;
     job.observer.phase("comparing");
-    compare_data(located, &stored, &again, excluded, &mut report).await?;
-    let comparison = definitions::compare(&items, excluded, &again.items, cluster.superusers_name());
+    rows::compare(located, &stored, &ours, &again, excluded, &mut report).await?;
+    let contents = definitions::Contents {
+        ours: &items,
+        left_out: excluded,
+        theirs: &again.items,
+        superuser: cluster.superusers_name(),
+        same_major: manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
+            && manifest.server.version_num / 10_000 == major,
+    };
+    let mut comparison = contents.compare(None);
+    if comparison.needs_twin {
+        job.observer.phase("making the definitions once more");
+        let twin = twin::make(job, &cluster, &ground, &items, &rounds.plan(&exclusion), manifest).await?;
+        comparison = contents.compare(Some(&twin));
+    }
     report.sequences = comparison.sequences;
     report.definitions = comparison.equal;
-    let comparable = manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
-        && manifest.server.version_num / 10_000 == major;
-    for (name, what) in comparison.differences {
-        if comparable {
-            report.problems.push(Finding {
-                file: RESTORED.to_owned(),
-                table: Some(name),
-                what: what.to_owned(),
-            });
-        } else {
-            // Another major writes the same thing in other words.
-            let why = format!(
-                "another major's pg_dump ({}) writes it otherwise",
-                again.head.pg_dump_version
-            );
-            report.not_proved.push(LeftOut { what: name, why });
-        }
-    }
+    report.not_proved.extend(comparison.not_proved);
+    report
+        .problems
+        .extend(comparison.differences.into_iter().map(|(name, what)| Finding {
+            file: RESTORED.to_owned(),
+            table: Some(name),
+            what: what.to_owned(),
+        }));
     Ok(report)
 }
 
@@ -220,10 +200,13 @@ async fn drill(job: &Job<'_>, located: &Located, server: &ScratchServer, major: 
 struct Again {
     head: Head,
     items: Vec<Item>,
+    layouts: Vec<Option<Layout>>,
+    orders: Vec<Order>,
     found: Vec<Gathered>,
 }
 
-async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<Again> {
+/// Its rows in the order of columns that is wanted.
+async fn dump(job: &Job<'_>, reader: Way<'_>, wanted: &Wanted) -> Result<Again> {
     let settings = &job.settings.postgres;
     let session = Session::connect_to_our_own(&reader.info, settings).await?;
     let programs = Programs::find(session.server().major, settings).await?;
@@ -238,14 +221,23 @@ async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<Again> {
         settings,
     })?;
     let output = dump.take_stdout()?;
+    let wanted = wanted.clone();
     let reading = tokio::task::spawn_blocking(move || -> Result<Again, ArchiveError> {
         let mut input = Input::new(output);
         let head = Head::read(&mut input)?;
-        let mut gather = Gather::new(&head);
+        let layouts = layouts(&head)?;
+        let orders = rows::orders(&wanted, &layouts);
+        let mut gather = Gather::new(&head, &orders);
         read_blocks(&mut input, &head, &mut gather)?;
         let found = gather.found;
         let items = archive::contents(&head)?;
-        Ok(Again { head, items, found })
+        Ok(Again {
+            head,
+            items,
+            layouts,
+            orders,
+            found,
+        })
     });
     let again = reading
         .await
@@ -253,207 +245,4 @@ async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<Again> {
     // How pg_dump ended says more than what was seen of its stream.
     dump.wait().await?;
     again.map_err(Error::from)
-}
-
-/// Every table and the large objects: first by the digest in the manifest's order; rows that come
-/// in another order are looked at once more in the backup.
-async fn compare_data(
-    located: &Located,
-    stored: &Arc<StoredArchive>,
-    again: &Again,
-    excluded: &HashSet<i64>,
-    report: &mut DrillReport,
-) -> Result<()> {
-    let mut tables: HashMap<(&str, &str), &Gathered> = HashMap::new();
-    let mut objects: Vec<&Gathered> = Vec::new();
-    for found in &again.found {
-        let entry = &again.head.data[found.index];
-        match entry.block_kind() {
-            BlockKind::Table => {
-                tables.insert((entry.namespace.as_deref().unwrap_or_default(), &entry.tag), found);
-            }
-            BlockKind::LargeObjects => objects.push(found),
-        }
-    }
-    let differs = |table: String, what: String| Finding {
-        file: RESTORED.to_owned(),
-        table: Some(table),
-        what,
-    };
-    let mut blocks_of_objects = Vec::new();
-    for (index, entry) in stored.head.data.iter().enumerate() {
-        let Some((schema, name)) = &stored.tables[index] else {
-            blocks_of_objects.push(index);
-            continue;
-        };
-        let promise = &stored.promises[index];
-        let rows = match promise.content {
-            BlockContent::Table { rows } => rows,
-            BlockContent::LargeObjects { .. } => 0,
-        };
-        let found = tables.remove(&(entry.namespace.as_deref().unwrap_or_default(), entry.tag.as_str()));
-        let result = match found {
-            _ if excluded.contains(&entry.dump_id) => Proof::NotProved,
-            None => {
-                report.problems.push(differs(stored.name(index), "is not there".into()));
-                Proof::Differs
-            }
-            Some(found) if found.digest == *promise => Proof::Equal,
-            Some(found) if found.digest.content != promise.content => {
-                let what = match found.digest.content {
-                    BlockContent::Table { rows: there } => format!("has {there} rows, the backup {rows}"),
-                    BlockContent::LargeObjects { .. } => "is no table".into(),
-                };
-                report.problems.push(differs(stored.name(index), what));
-                Proof::Differs
-            }
-            Some(found) if found.unordered == unordered(located, stored, &[index]).await? => Proof::EqualInOtherOrder,
-            Some(_) => {
-                let what = "has as many rows as the backup, and other ones";
-                report.problems.push(differs(stored.name(index), what.into()));
-                Proof::Differs
-            }
-        };
-        report.tables.push(TableProof {
-            schema: schema.clone(),
-            name: name.clone(),
-            rows,
-            result,
-        });
-    }
-    for (schema, name) in tables.keys() {
-        let what = "is there and not in the backup";
-        report.problems.push(differs(format!("{schema}.{name}"), what.into()));
-    }
-    compare_objects(located, stored, &blocks_of_objects, &objects, report).await
-}
-
-/// Large objects may be grouped into blocks otherwise: all of them together are compared.
-async fn compare_objects(
-    located: &Located,
-    stored: &Arc<StoredArchive>,
-    blocks: &[usize],
-    found: &[&Gathered],
-    report: &mut DrillReport,
-) -> Result<()> {
-    let count = |content: &BlockContent| match content {
-        BlockContent::LargeObjects { count } => *count,
-        BlockContent::Table { .. } => 0,
-    };
-    report.large_objects = blocks.iter().map(|index| count(&stored.promises[*index].content)).sum();
-    let same_blocks = blocks.len() == found.len()
-        && blocks
-            .iter()
-            .zip(found)
-            .all(|(index, found)| stored.promises[*index] == found.digest);
-    if same_blocks {
-        return Ok(());
-    }
-    let mut there = Unordered::default();
-    for gathered in found {
-        there.merge(gathered.unordered);
-    }
-    if there != unordered(located, stored, blocks).await? {
-        let number: u64 = found.iter().map(|gathered| count(&gathered.digest.content)).sum();
-        report.problems.push(Finding {
-            file: RESTORED.to_owned(),
-            table: Some("large objects".to_owned()),
-            what: format!(
-                "{number} are there, and not those {} of the backup",
-                report.large_objects
-            ),
-        });
-    }
-    Ok(())
-}
-
-/// The same of the backup's own blocks, read once more.
-async fn unordered(located: &Located, stored: &Arc<StoredArchive>, blocks: &[usize]) -> Result<Unordered> {
-    let mut sum = Unordered::default();
-    for &index in blocks {
-        let place = stored.places[index].clone();
-        let reading = Reading::start(Arc::clone(&located.store), stored.key.clone(), place.clone()).into_blocking();
-        let archive = Arc::clone(stored);
-        let gathered = tokio::task::spawn_blocking(move || {
-            let mut sink = Unpack::new(archive.head.compression, Gather::new(&archive.head));
-            Blocks::new(reading, place.start).read(&archive.head, index, &place, &mut sink)?;
-            Ok(sink
-                .inner()
-                .found
-                .pop()
-                .map(|gathered| gathered.unordered)
-                .unwrap_or_default())
-        });
-        let gathered = gathered
-            .await
-            .map_err(|error| Error::internal("the thread that reads the backup died").source(error))?;
-        sum.merge(gathered.map_err(|error| match error {
-            ArchiveError::Io(error) => match our_error(error) {
-                Ok(ours) => ours,
-                Err(error) => Error::new(Code::Store, format!("cannot read {}", stored.key)).source(error),
-            },
-            other => Error::new(
-                Code::Integrity,
-                format!("{}: {}: {other}", stored.key, stored.name(index)),
-            ),
-        })?);
-    }
-    Ok(sum)
-}
-
-/// What stood in the way at the last.
-fn proves_nothing(entries: &[(i64, String)]) -> Error {
-    let why = entries.first().map_or("", |(_, why)| why);
-    report::nothing_proved(why)
-}
-
-/// A plain dump proves no more than that it runs: the manifest says nothing of its tables.
-async fn script(job: &Job<'_>, located: &Located, cluster: &Cluster<'_>, report: &mut DrillReport) -> Result<()> {
-    job.observer.phase("running the script in the throwaway server");
-    let settings = &job.settings.postgres;
-    let manifest = &located.manifest;
-    report.not_proved.push(LeftOut {
-        what: "rows".into(),
-        why: "a plain dump's manifest says nothing of its tables".into(),
-    });
-    let checked = match restore::script::check(&located.store, manifest, job.observer).await {
-        Ok(checked) => Arc::new(checked),
-        Err(error) => return does_not_run(error, manifest, report),
-    };
-    let ground = cluster.ground(&[], manifest).await?;
-    let psql = Psql::find(ground.session.server().major, settings).await?;
-    cluster.open_for_script(&ground).await?;
-    let way = cluster.loader(&ground);
-    let place = restore::script::Place {
-        psql: &psql,
-        info: &way.info,
-        passfile: Some(way.passfile),
-        settings,
-        stop: job.stop,
-        observer: job.observer,
-    };
-    report.not_proved.extend(ground.not_proved.iter().cloned());
-    match restore::script::run(&place, &checked)
-        .await
-        .map_err(|failed| failed.error)
-    {
-        Ok(()) => {
-            report.ran = true;
-            Ok(())
-        }
-        // It is one transaction: nothing of it is there.
-        Err(error) if is_refusal(&error) => Err(report::nothing_proved(&refused(&error))),
-        Err(error) => does_not_run(error, manifest, report),
-    }
-}
-
-/// The script is at fault, unless the error says that something else is.
-fn does_not_run(error: Error, manifest: &Manifest, report: &mut DrillReport) -> Result<()> {
-    if !matches!(error.code(), Code::RestoreErr | Code::Integrity) {
-        return Err(error);
-    }
-    let file = manifest.files.get(role::SQL).map_or("", |file| &file.name);
-    let what = format!("it does not run: {}", error.message());
-    report.problems.push(Finding::of_file(file, what));
-    Ok(())
 }

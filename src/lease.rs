@@ -4,7 +4,11 @@
 //! Who holds it is decided by the store alone, in [`Condition`]: a put that depends on the version
 //! that was read fails if anybody was faster. Clocks only decide when a silent holder may be taken
 //! for dead, and a holder gives up a while before that.
+//!
+//! The object also remembers the newest id that any run has taken in the store, whoever holds the lease:
+//! runs with other primaries put copies there, and two of them must not take the same id.
 
+mod claim;
 mod seen;
 
 use std::collections::hash_map::RandomState;
@@ -17,13 +21,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::backup_id::{BackupId, SKEW, lease_key};
 use crate::error::{Code, Error, Result};
 use crate::settings::Clock;
 use crate::store::{Condition, ObjectInfo, Put, Store, Version};
 
+pub use claim::Announced;
+use claim::Claim;
 pub use seen::{Hold, Seen, look};
 
 /// Times that a lost race is run again. Each loss means that somebody else has won, so the second
@@ -50,6 +56,9 @@ struct Body {
     expires_at: Timestamp,
     #[serde(default)]
     released: bool,
+    /// Kept by whoever replaces the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claimed: Option<Claim>,
 }
 
 /// A run that died while it held the lease.
@@ -140,13 +149,16 @@ impl Lease {
     ) -> Result<Acquired> {
         let key = lease_key(database);
         let run = random_run();
-        for _ in 0..ATTEMPTS {
+        for tries in 0..ATTEMPTS {
+            if tries > 0 {
+                sleep(pause(tries)).await;
+            }
             let there = store
                 .get(&key)
                 .await
                 .map_err(|error| in_its_place(&key, store.url(), error))?;
             let (condition, previous) = match there {
-                None => (Condition::Absent, None),
+                None => (Condition::Absent, None::<Body>),
                 Some(object) => {
                     let body: Body =
                         serde_json::from_slice(&object.body).map_err(|error| not_a_lease(&key, store.url(), error))?;
@@ -172,6 +184,7 @@ impl Lease {
                 acquired_at: now,
                 expires_at: later(now, ttl),
                 released: false,
+                claimed: previous.as_ref().and_then(|body| body.claimed.clone()),
             };
             let sent = Instant::now();
             let version = match write(&*store, &key, &body, condition).await {
@@ -179,7 +192,7 @@ impl Lease {
                 Ok(Put::Refused) => continue,
                 // Perhaps written, and only the answer lost: if so, the run's id tells.
                 Err(error) => match recognise(&*store, &key, &run).await {
-                    Ok(Some(version)) => version,
+                    Ok(Some((version, _))) => version,
                     Ok(None) => return Err(error),
                     Err(second) => return Err(error.also(second)),
                 },
@@ -193,7 +206,11 @@ impl Lease {
         Err(Error::new(
             Code::Busy,
             format!("cannot take the lease of database {database:?}: other runs were faster {ATTEMPTS} times"),
-        ))
+        )
+        .hint(format!(
+            "try again when they have ended; if there are none, see what lies at {key} in {}, which should be a file",
+            store.url()
+        )))
     }
 
     fn hold(store: Arc<dyn Store>, database: &str, ttl: Duration, clock: Clock, held: Held) -> Self {
@@ -209,10 +226,28 @@ impl Lease {
         Self { shared, renewal }
     }
 
-    /// Writes into the lease which backup is being made, for whoever meets it. Renews it as well.
-    pub async fn announce(&self, id: &BackupId) -> Result<()> {
-        let id = id.to_string();
-        self.confirm(move |body| body.backup = Some(id)).await
+    /// Takes an id for the run's backup, unless another run has taken it, or a later one, in this store;
+    /// and writes it into the lease for whoever meets it. Renews it as well.
+    pub async fn announce(&self, id: &BackupId) -> Result<Announced> {
+        let now = (self.shared.clock)();
+        let claim = {
+            let held = self.shared.held.lock().await;
+            Claim::new(id, &held.body.run)
+        };
+        let (wanted, backup) = (claim.clone(), id.to_string());
+        self.confirm(move |body| {
+            body.backup = Some(backup);
+            body.claimed = Claim::later(body.claimed.take(), Some(wanted), id.database(), now);
+        })
+        .await?;
+        let held = self.shared.held.lock().await;
+        Ok(Announced::of(held.body.claimed.as_ref(), &claim, id))
+    }
+
+    /// The same in a store that gets a copy, whose lease is not held and stays as it is.
+    pub async fn claim_in(&self, store: &dyn Store, id: &BackupId) -> Result<Announced> {
+        let body = self.shared.held.lock().await.body.clone();
+        claim::claim(store, id, body, (self.shared.clock)()).await
     }
 
     /// Proves that the lease is ours at this moment, by a renewal that fails if anybody else had
@@ -330,14 +365,11 @@ impl Shared {
         let patience = held.until.max(sent + margin(self.ttl));
         let name = &self.database;
         let loss = match timeout_at(patience, self.replace(&body, &held.version)).await {
-            Ok(Ok(Some(version))) => {
+            Ok(Ok(Some((body, version)))) => {
                 *held = Held::new(body, version, sent, self.ttl);
                 return Ok(());
             }
-            Ok(Ok(None)) => Loss {
-                code: Code::Busy,
-                what: format!("the lease of database {name:?} was lost: another run has taken it"),
-            },
+            Ok(Ok(None)) => self.why_lost().await,
             Ok(Err(error)) if Instant::now() < held.until => return Err(NotRenewed::Failed(error)),
             Ok(Err(error)) => Loss {
                 code: Code::Store,
@@ -352,19 +384,44 @@ impl Shared {
         Err(NotRenewed::Lost(loss))
     }
 
+    /// The store itself may be gone with it: a folder that was removed, a disk that is mounted no more.
+    async fn why_lost(&self) -> Loss {
+        match timeout(margin(self.ttl), self.store.is_there()).await {
+            Ok(Err(error)) if error.code() == Code::Enoent => Loss {
+                code: error.code(),
+                what: error.message(),
+            },
+            _ => Loss {
+                code: Code::Busy,
+                what: format!(
+                    "the lease of database {:?} was lost: another run has taken it, or somebody has removed it",
+                    self.database
+                ),
+            },
+        }
+    }
+
     /// Replaces our own lease; `None` when it is ours no longer. Removed counts as that too:
     /// somebody has broken it on purpose.
-    async fn replace(&self, body: &Body, version: &Version) -> Result<Option<Version>> {
+    async fn replace(&self, body: &Body, version: &Version) -> Result<Option<(Body, Version)>> {
         let key = lease_key(&self.database);
+        let mut body = body.clone();
         let mut version = version.clone();
-        for _ in 0..ATTEMPTS {
-            let condition = Condition::Unchanged(version);
-            if let Put::Done(version) = write(&*self.store, &key, body, condition).await? {
-                return Ok(Some(version));
+        for tries in 0..ATTEMPTS {
+            if tries > 0 {
+                sleep(pause(tries)).await;
             }
-            // Perhaps an earlier put of ours, whose answer was lost.
+            let condition = Condition::Unchanged(version);
+            if let Put::Done(version) = write(&*self.store, &key, &body, condition).await? {
+                return Ok(Some((body, version)));
+            }
+            // Perhaps an earlier put of ours, whose answer was lost; or a run that puts its copy here
+            // has taken an id.
             match recognise(&*self.store, &key, &body.run).await? {
-                Some(ours) => version = ours,
+                Some((ours, there)) => {
+                    body.claimed = Claim::later(there, body.claimed, &self.database, (self.clock)());
+                    version = ours;
+                }
                 None => return Ok(None),
             }
         }
@@ -372,13 +429,20 @@ impl Shared {
     }
 }
 
-/// The version of the lease, if it is this run's.
-async fn recognise(store: &dyn Store, key: &str, run: &str) -> Result<Option<Version>> {
+/// The version of the lease, if it is this run's, and the newest id that was taken.
+async fn recognise(store: &dyn Store, key: &str, run: &str) -> Result<Option<(Version, Option<Claim>)>> {
     let object = store.get(key).await?;
     Ok(object.and_then(|object| {
         let body: Body = serde_json::from_slice(&object.body).ok()?;
-        (body.run == run).then_some(object.version)
+        (body.run == run).then_some((object.version, body.claimed))
     }))
+}
+
+/// Before a put that was refused is tried again: longer each time, and never twice the same, so that those
+/// who race for it do not meet again.
+fn pause(tries: usize) -> Duration {
+    let most = 50_u64 << tries.min(5);
+    Duration::from_millis(most / 2 + RandomState::new().build_hasher().finish() % (most / 2 + 1))
 }
 
 async fn write(store: &dyn Store, key: &str, body: &Body, condition: Condition) -> Result<Put> {

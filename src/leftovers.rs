@@ -4,11 +4,13 @@
 //! Everything stays strictly below the database's own folder, and within it to names that we make:
 //! other databases' runs share the store, and people keep their own files there.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, database_folder, lease_key};
-use crate::catalog::{Listed, backups};
+use crate::catalog::{self, Listed, backups};
 use crate::error::{Error, Result};
 use crate::retention::Tag;
 use crate::store::{Store, Unfinished};
@@ -16,6 +18,8 @@ use crate::store::{Store, Unfinished};
 /// Left-overs dealt with per run: a folder that somebody filled by mistake must not eat a backup's
 /// time. The next run goes on.
 const AT_MOST: usize = 1_000;
+/// A store that is ill costs all the patience of a request each time.
+const FAILURES: usize = 3;
 /// Commands that hold no lease write small files too (a verification beside a finished backup,
 /// a lease about to be refused): what is younger than this may be theirs.
 const SURELY_DEAD: SignedDuration = SignedDuration::from_hours(24);
@@ -107,11 +111,33 @@ async fn sweep(
     dead: impl Fn(&BackupId) -> bool,
 ) -> Cleared {
     let mut cleared = Cleared::default();
+    let mut abandoned_folders = BTreeMap::new();
+    let mut failures = 0;
+    for folder in listed.iter().filter(|folder| !folder.has_manifest && dead(&folder.id)) {
+        // A store's list may lag behind, and what is missing there is here a good backup.
+        match catalog::is_committed(store, &folder.id).await {
+            Ok(false) => {
+                abandoned_folders.insert(&folder.id, folder);
+            }
+            Ok(true) => {}
+            Err(error) => {
+                failures += 1;
+                cleared.warnings.push(
+                    Error::new(error.code(), format!("cannot see whether {} has a manifest", folder.id))
+                        .hint("its files stay as they are; the next run looks again")
+                        .source(error),
+                );
+            }
+        }
+        if abandoned_folders.len() > AT_MOST || failures == FAILURES {
+            break;
+        }
+    }
     match store.unfinished(&database_folder(own.database())).await {
         Ok(unfinished) => {
             let abandoned = unfinished
                 .iter()
-                .filter(|one| is_abandoned(one, own, listed, now, &dead))
+                .filter(|one| is_abandoned(one, own, listed, &abandoned_folders, now, &dead))
                 .take(AT_MOST);
             for one in abandoned {
                 let result = store.abort_unfinished(one).await;
@@ -120,10 +146,7 @@ async fn sweep(
         }
         Err(error) => cleared.warnings.push(error),
     }
-    let orphans = listed
-        .iter()
-        .filter(|folder| !folder.has_manifest && dead(&folder.id))
-        .flat_map(Listed::own_files);
+    let orphans = abandoned_folders.values().flat_map(|folder| folder.own_files());
     for (number, file) in orphans.enumerate() {
         if number == AT_MOST {
             cleared.warnings.push(Error::new(
@@ -208,6 +231,7 @@ fn is_abandoned(
     unfinished: &Unfinished,
     own: &BackupId,
     listed: &[Listed],
+    abandoned: &BTreeMap<&BackupId, &Listed>,
     now: Timestamp,
     dead: impl Fn(&BackupId) -> bool,
 ) -> bool {
@@ -219,7 +243,8 @@ fn is_abandoned(
     match BackupId::of_key(&unfinished.key) {
         Some((id, _)) if !dead(&id) => false,
         Some((id, _)) => {
-            let finished = listed.iter().any(|folder| folder.has_manifest && folder.id == id);
+            let has_files = listed.iter().any(|folder| folder.id == id);
+            let finished = has_files && !abandoned.contains_key(&id);
             !finished || old()
         }
         None => unfinished.key == lease_key(own.database()) && old(),
@@ -396,6 +421,61 @@ mod tests {
         let json = serde_json::to_value(&cleared.left_overs[0]).unwrap();
         assert_eq!(json["outcome"], "failed");
         assert!(json["error"].as_str().unwrap().contains("scripted fault"));
+    }
+
+    #[tokio::test]
+    async fn a_backup_whose_manifest_is_missing_from_one_list_is_left_alone() {
+        for store in [MemoryStore::with_lifecycle(), MemoryStore::without_lifecycle()] {
+            let good = id("shop/20250129T040500Z-full");
+            plant(&store, &sample(&good, Tier::Daily), "latest");
+            let mut stale = backups(&store, Some("shop")).await.unwrap();
+            stale[0].has_manifest = false;
+            stale[0].files.retain(|file| !file.key.ends_with("manifest.json"));
+            let cleared = clear(&store, &own(), &stale, NOW.parse().unwrap()).await;
+            assert!(cleared.left_overs.is_empty() && cleared.warnings.is_empty());
+            assert_eq!(store.keys().len(), 4);
+            assert!(store.calls(Op::Discard).is_empty());
+            assert_eq!(store.calls(Op::Head), [good.manifest_key()]);
+
+            // It cannot be seen: then nobody knows.
+            store.fault(Op::Head, 1, Fault::Reject);
+            let cleared = clear(&store, &own(), &stale, NOW.parse().unwrap()).await;
+            assert_eq!((cleared.left_overs.len(), cleared.warnings.len()), (0, 1));
+            assert!(store.calls(Op::Discard).is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_bears_a_manifests_name_keeps_the_files_beside_it() {
+        use std::fs;
+        for make in [
+            |path: &std::path::Path| std::os::unix::fs::symlink("/nowhere", path),
+            |path: &std::path::Path| {
+                fs::write(path.with_extension("elsewhere"), "{}")?;
+                std::os::unix::fs::symlink(path.with_extension("elsewhere"), path)
+            },
+            |path: &std::path::Path| fs::create_dir(path),
+            |path: &std::path::Path| {
+                Ok(rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    path,
+                    rustix::fs::FileType::Fifo,
+                    rustix::fs::Mode::RUSR,
+                    0,
+                )?)
+            },
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let folder = root.path().join("shop/20250129T040500Z-full");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("shop.dump"), "precious").unwrap();
+            make(&folder.join("manifest.json")).unwrap();
+            let store = crate::store::local::Local::new(root.path().to_owned());
+            let listed = backups(&store, Some("shop")).await.unwrap();
+            let cleared = clear(&store, &own(), &listed, NOW.parse().unwrap()).await;
+            assert!(cleared.left_overs.is_empty(), "{:?}", cleared.left_overs);
+            assert!(folder.join("shop.dump").exists());
+        }
     }
 
     #[tokio::test]

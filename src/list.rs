@@ -7,15 +7,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::backup_id::age;
-use crate::catalog::{Overview, overviews, reachable_folders};
+use crate::catalog::{Overview, nothing_found, overviews, reachable_folders};
 use crate::error::{Error, Result};
 use crate::signature::Trust;
 use crate::store::Store;
-use crate::verification::Outcome;
+use crate::verification::{Outcome, Verification};
 
 pub use report::{Entry, ListReport, Problem, Proof};
 
-/// Asks the primary; if it cannot be read, the next store, and says so.
+/// Asks the primary; if it cannot be read, or has nothing, the next store, and says so.
 pub async fn run(
     stores: &[Arc<dyn Store>],
     database: Option<&str>,
@@ -25,6 +25,8 @@ pub async fn run(
     let mut failed: Vec<Error> = Vec::new();
     for store in stores {
         match read(&**store, database, trust).await {
+            // Nothing where something was asked for is no list.
+            Ok(found) if found.is_empty() => failed.push(nothing_found(&**store, database, None)),
             Ok(found) => return Ok(tell(store.url(), &found, &failed, now)),
             Err(error) => failed.push(error),
         }
@@ -65,6 +67,7 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
         for why in [&overview.unverifiable, &overview.doubtful].into_iter().flatten() {
             problem(why.clone());
         }
+        overview.oddities().into_iter().for_each(&mut problem);
         if overview.is_ahead(now) {
             problem("is dated in the future: a clock was wrong when it was made, or somebody made it up".to_owned());
         }
@@ -100,6 +103,6 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         lacks: overview.lacks.clone(),
         signature: overview.signature.clone(),
         verified: verification.and_then(|one| one.verify.as_ref()).map(proof),
-        drilled: verification.and_then(|one| one.drill.as_ref()).map(proof),
+        drilled: verification.and_then(Verification::proving_drill).map(proof),
     })
 }

@@ -16,7 +16,7 @@ use crate::retention::Tier;
 use crate::settings::{Format, Trigger};
 use crate::store::{Part, StoreChecksum};
 
-pub use blocks::{LargeObjectsRecord, RangeRecord, TableRecord, Way};
+pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord, Way};
 pub use figures::{Figures, Tally};
 
 /// The schema that this program writes, and the newest that it reads.
@@ -47,6 +47,20 @@ pub struct Manifest {
     pub version: String,
     pub database: String,
     pub trigger: Trigger,
+    /// The file beside it that holds its own digest: whether there must be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_file: Option<String>,
+    /// The newest backup of the database that this store held before: each manifest vouches for the one
+    /// before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<Predecessor>,
+    /// The store that it was made for: in another, it was copied there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// The run's primary, and the copies that held backups of the database before: one that is found without
+    /// any later has lost them.
+    #[serde(default, deserialize_with = "bounded::stores", skip_serializing_if = "Vec::is_empty")]
+    pub stores: Vec<String>,
     /// The event that asked for it: delivered again, it finds this backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
@@ -69,6 +83,16 @@ pub struct Manifest {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub missing: BTreeMap<String, String>,
+    /// What is in the database and not in the backup, as far as that is known.
+    #[serde(default, deserialize_with = "bounded::items", skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// What a person should look at although the backup is good, as it was known at the commit.
+    #[serde(default, deserialize_with = "bounded::items", skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Of a plain script that was counted as it was written. Without it, as older versions wrote them, a plain
+    /// backup's `tables` are empty and say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<ScriptRecord>,
     #[serde(default)]
     pub tables: Vec<TableRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -95,6 +119,16 @@ pub struct Server {
     /// Where the role may read it. As text: 64 bits do not survive every JSON reader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<String>,
+    /// Of the database; says something where the identifier cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_oid: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Predecessor {
+    pub id: BackupId,
+    /// Hex digits.
+    pub manifest_sha256: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +175,15 @@ pub struct Snapshot {
     pub xip: Vec<u64>,
 }
 
+/// Something that a restore of this backup will not bring back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Such as `subscription` or `extension_table`; later versions may have more.
+    pub kind: String,
+    pub name: String,
+    pub why: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
     /// Within the backup's folder.
@@ -182,6 +225,8 @@ pub enum Broken {
     Shape(String),
     #[error("manifest.json speaks of {claimed}: it was copied or moved")]
     OtherBackup { claimed: BackupId },
+    #[error("{0}")]
+    Altered(String),
     #[error("manifest.json names a file that cannot be in its folder: {0:?}")]
     FileName(String),
 }
@@ -189,12 +234,18 @@ pub enum Broken {
 impl Broken {
     /// For a command that wanted exactly this backup.
     pub fn into_error(self, id: &BackupId) -> Error {
-        let newer = matches!(self, Broken::NewerSchema(_));
+        let hint = match self {
+            Broken::NewerSchema(_) => Some("use the version of pgstow that made it, or a newer one"),
+            Broken::Altered(_) => Some(
+                "use another backup, or a copy of this one; where the report, the message or the log of the run that made \
+                 it says this digest (`manifest_sha256`), give it as --expect-manifest: then the manifest is good",
+            ),
+            _ => None,
+        };
         let error = Error::new(Code::Integrity, format!("cannot use backup {id}")).source(self);
-        if newer {
-            error.hint("use the version of pgstow that made it, or a newer one")
-        } else {
-            error
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
         }
     }
 }
@@ -344,12 +395,17 @@ pub(crate) mod tests {
             version: "0.1.0".into(),
             database: id.database().into(),
             trigger: Trigger::Schedule,
+            digest_file: None,
+            predecessor: None,
+            store: None,
+            stores: Vec::new(),
             event_id: None,
             server: Server {
                 version: "15.18 (Debian)".into(),
                 version_num: 150_018,
                 encoding: "UTF8".into(),
                 system_identifier: Some("7412345678901234567".into()),
+                database_oid: Some(16_384),
             },
             pg_dump: PgDump {
                 version: "15.18".into(),
@@ -371,9 +427,13 @@ pub(crate) mod tests {
             checksums: checksums(&files),
             files,
             missing: BTreeMap::new(),
+            left_out: Vec::new(),
+            warnings: Vec::new(),
+            script: None,
             tables: vec![TableRecord {
                 schema: "public".into(),
                 name: "orders".into(),
+                owner: Some("shop".into()),
                 rows: 3,
                 bytes: 30,
                 sha256: "33".repeat(32),

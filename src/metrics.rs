@@ -71,6 +71,8 @@ pub struct Made {
     pub rate: f64,
     /// See [`History::deviation`].
     pub deviation: Option<f64>,
+    /// A copy failed.
+    pub degraded: bool,
 }
 
 /// One backup's verification, or those of several.
@@ -115,6 +117,7 @@ impl Observation {
                 rows: report.rows,
                 rate,
                 deviation: history.deviation(report.kind, report.bytes_stored),
+                degraded: report.is_degraded(),
             }),
         };
         let unsent = report.notification.as_ref().is_some_and(|told| !told.sent);
@@ -212,7 +215,7 @@ impl Verification {
             self.seconds += drilled.map_or(0.0, |drill| drill.duration_seconds);
         }
         if one.status != Status::Ok {
-            self.code = Some(Code::Integrity);
+            self.code = Some(one.code);
         }
     }
 }

@@ -16,6 +16,8 @@ pub use sns::Sns;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Succeeded,
+    /// The backup is good, and a copy of it failed.
+    Degraded,
     Failed(Code),
 }
 
@@ -86,14 +88,16 @@ impl Status {
     fn word(self) -> &'static str {
         match self {
             Status::Succeeded => "succeeded",
+            Status::Degraded => "degraded",
             Status::Failed(_) => "failed",
         }
     }
 
-    fn code(self) -> Option<Code> {
+    fn code(self) -> Option<&'static str> {
         match self {
             Status::Succeeded => None,
-            Status::Failed(code) => Some(code),
+            Status::Degraded => Some("DEGRADED"),
+            Status::Failed(code) => Some(code.name()),
         }
     }
 }

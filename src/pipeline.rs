@@ -29,7 +29,9 @@ use crate::archive::{ArchiveError, BlockDigest, BlockSink, Head, SealedRange};
 use crate::compress::Codec;
 use crate::error::{Error, Result};
 use crate::manifest::Way;
+use crate::postgres::Refused;
 use crate::progress::Observer;
+use crate::script::Contents;
 use crate::store::{Expected, Upload};
 
 /// What flows in.
@@ -97,6 +99,8 @@ pub struct Flow {
 pub struct Passed {
     /// The archive's head and blocks; `None` for plain SQL.
     pub archive: Option<Archive>,
+    /// What plain SQL holds, or why that could not be counted; `None` for an archive.
+    pub script: Option<std::result::Result<Contents, Refused>>,
     /// What every upload must hold.
     pub expected: Expected,
     pub md5: Option<[u8; 16]>,

@@ -167,19 +167,15 @@ async fn survey(
 }
 
 fn finished(overview: Overview) -> Folder {
+    // Never one of the good ones that stay, nor one that an older one stands in for. A signature by a
+    // stranger, or by a key that is trusted no more, says as little as none.
     let is_strangers = matches!(
         overview.signature,
         Some(Standing::Bad {
             why: Flaw::Untrusted(_)
         })
     );
-    let verdict = match overview.signature {
-        // Never one of the good ones that stay; and where none is good, the newest stays. A signature
-        // by a stranger, or by a key that is trusted no more, says as little as none.
-        Some(Standing::Unsigned) => Verdict::Damaged,
-        Some(_) if is_strangers => Verdict::Damaged,
-        _ => overview.verdict(),
-    };
+    let counts = !is_strangers && overview.signature != Some(Standing::Unsigned);
     let (state, named) = match overview.figures() {
         // A forged manifest decides nothing.
         _ if overview.forgery().is_some() && !is_strangers => (State::Unreadable, Vec::new()),
@@ -187,8 +183,12 @@ fn finished(overview: Overview) -> Folder {
         Some(figures) => (
             State::Backup {
                 tier: figures.tier,
-                whole: overview.lacks.is_empty(),
-                verdict,
+                whole: overview.lacks.is_empty() && counts,
+                // It displaces none, and goes in its time.
+                verdict: match overview.altered {
+                    Some(_) => Verdict::Damaged,
+                    None => overview.verdict(),
+                },
             },
             figures.files.values().map(|file| file.name.clone()).collect(),
         ),

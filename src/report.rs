@@ -15,7 +15,7 @@ use crate::handover::HandoverReport;
 use crate::lease::Previous;
 use crate::leftovers::LeftOver;
 use crate::list::ListReport;
-use crate::manifest::{Algorithm, Compression, FileRecord, PgDump, Server, Snapshot};
+use crate::manifest::{Algorithm, Compression, FileRecord, LeftOut, PgDump, Server, Snapshot};
 use crate::plain;
 use crate::prune::PruneReport;
 use crate::restore::RestoreReport;
@@ -46,6 +46,7 @@ impl Report {
     /// A command that has done its work may still have found what a person must see to.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Report::Backup(report) if report.is_degraded() => DEGRADED,
             Report::Doctor(report) => report.exit_code(),
             Report::Status(report) => report.exit_code(),
             Report::Prune(report) => report.exit_code(),
@@ -66,6 +67,19 @@ impl Report {
             Report::Verify(report) => report.error.as_ref(),
             _ => None,
         }
+    }
+}
+
+impl BackupReport {
+    pub fn is_degraded(&self) -> bool {
+        self.failed_copies().next().is_some()
+    }
+
+    /// The stores that do not hold it, and why.
+    pub fn failed_copies(&self) -> impl Iterator<Item = (&str, &ErrorReport)> {
+        let failed = |store: &'_ StoreReport| store.error.is_some();
+        let failed = self.stores.iter().filter(move |store| failed(store));
+        failed.filter_map(|store| Some((store.url.as_str(), store.error.as_ref()?)))
     }
 }
 
@@ -101,9 +115,13 @@ fn collect_broken(value: &serde_json::Value, found: &mut BTreeSet<String>) {
     }
 }
 
+/// The exit code of a backup that is good, and is not in all the stores in which it should be.
+pub const DEGRADED: u8 = 3;
+
 /// A finished backup. `status` comes first, as in a failure's document.
 #[derive(Debug, Clone, Serialize)]
 pub struct BackupReport {
+    /// `succeeded`, or `degraded`: a copy failed.
     pub status: &'static str,
     pub id: BackupId,
     pub database: String,
@@ -136,6 +154,9 @@ pub struct BackupReport {
     /// Files that should be there and are not, by role, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
+    /// What is in the database and not in the backup.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// The SHA-256 of the manifest in the primary store, for `--expect-manifest`: all other digests stand in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest_sha256: Option<String>,

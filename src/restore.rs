@@ -38,7 +38,7 @@ use state::{Stage, State};
 
 pub(crate) use loading::Loader;
 pub use plan::LeftOut;
-pub(crate) use plan::{Plan, Without, everything, plan};
+pub(crate) use plan::{Load, Plan, Without, everything, plan};
 pub use report::RestoreReport;
 
 /// Said before, not after: then it has happened.
@@ -109,6 +109,7 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
         trust: job.trust,
         manifest: request.expect_manifest,
         now: (job.clock)(),
+        altered: false,
     };
     let located = job
         .stop
@@ -121,8 +122,9 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     let source = if manifest.files.contains_key(role::SQL) {
         let psql = script::psql(&target, request, postgres).await?;
         job.observer.phase("checking the script");
-        let checked = script::check(&located.store, manifest, job.observer);
-        Source::Script(psql, Arc::new(job.stop.or_stop(checked).await?))
+        let checked = script::check(&located.store, manifest, job.observer, ());
+        let (checked, ()) = job.stop.or_stop(checked).await?;
+        Source::Script(psql, Arc::new(checked))
     } else {
         Source::Archive(Box::new(archive(job, request, &located, &target).await?))
     };
@@ -138,8 +140,13 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     } else {
         None
     };
+    let mut warnings = located.warnings.clone();
+    if target.found.is_superuser {
+        tracing::warn!("{SUPERUSER}");
+        warnings.push(SUPERUSER.to_owned());
+    }
     Ok(Prepared {
-        warnings: located.warnings.clone(),
+        warnings,
         located,
         source,
         target,
@@ -172,7 +179,7 @@ fn check_request(request: &RestoreRequest) -> Result<()> {
 /// The archive, held against its manifest, and the plan for it, held against the target.
 async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, target: &Target) -> Result<Archive> {
     let stored = StoredArchive::open(&*located.store, &located.manifest);
-    let stored = job.stop.or_stop(stored).await?;
+    let mut stored = job.stop.or_stop(stored).await?;
     job.stop.or_stop(check_object(&*located.store, &stored)).await?;
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
     let version = (stored.head.version.major, stored.head.version.minor);
@@ -185,6 +192,9 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         job.stop.or_stop(tables).await?
     };
     target.check_plan(&plan, request)?;
+    if !plan.copies.is_empty() {
+        stored.head = stored.head.with_copy_statements(&plan.copies)?;
+    }
     Ok(Archive {
         stored: Arc::new(stored),
         items,
@@ -473,9 +483,6 @@ impl Prepared {
                     ));
                 }
             }
-        }
-        if self.target.found.is_superuser {
-            report.warnings.push(SUPERUSER.to_owned());
         }
         report
     }

@@ -68,6 +68,7 @@ pub struct Settings {
     pub schedule: Schedule,
     pub compression: Compression,
     pub format: Format,
+    pub on_changed_tables: OnChangedTables,
     /// Streams read from, or restored into, the database at once.
     pub jobs: usize,
     /// Compression threads.
@@ -94,6 +95,9 @@ pub struct Settings {
     /// How long a lease holds without being renewed.
     pub lease: Duration,
     pub md5: bool,
+    /// The database is that of the backups in the store, although its server is another.
+    pub adopt: bool,
+    pub store_create: StoreCreate,
     pub json: bool,
     pub log: Log,
     pub signing: Signing,
@@ -207,6 +211,16 @@ pub enum StoreUrl {
     S3 { bucket: String, prefix: String },
 }
 
+/// What a backup does where a folder store has nothing yet, which may be a disk that is not mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StoreCreate {
+    /// Begins there, unless something says that backups were there before.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     pub policy: Policy,
@@ -267,6 +281,15 @@ impl fmt::Display for Compression {
 pub enum Format {
     Custom,
     Plain,
+}
+
+/// What becomes of a backup whose snapshot does not see the rows of some tables, because they were
+/// emptied or rewritten before their locks, in every attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnChangedTables {
+    Fail,
+    /// It counts, and names them.
+    Warn,
 }
 
 /// How PostgreSQL's programs are found and run.

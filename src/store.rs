@@ -12,6 +12,7 @@ pub mod limits;
 pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;
+mod mounts;
 pub mod parts;
 mod permission;
 pub mod reading;
@@ -26,7 +27,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -37,8 +38,15 @@ pub trait Store: Send + Sync {
     /// writing anything. Called before the dump starts, so that a wrong bucket costs seconds.
     async fn reach(&self) -> Result<()>;
 
+    /// As [`Store::reach`], for a command that reads alone: a store that the first backup is yet to make is
+    /// not there.
+    async fn is_there(&self) -> Result<()> {
+        self.reach().await
+    }
+
     /// Starts an object whose length is not known yet. Nothing is visible under `key` until
-    /// [`Upload::complete`] has returned; an existing object under `key` stays as it is until then.
+    /// [`Upload::complete`] has returned. An object that has the key by then stays as it is, and the
+    /// upload fails with `BUSY`, unless [`ObjectInfo::replace`] says otherwise.
     async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>>;
 
     /// Writes a small object in one atomic step: readers see the whole old one or the whole new
@@ -86,6 +94,15 @@ pub trait Store: Send + Sync {
     /// Removes one left-over that [`Store::unfinished`] named. Safe to repeat.
     async fn abort_unfinished(&self, unfinished: &Unfinished) -> Result<()>;
 
+    /// Whether the object that is there came from this upload, so that it is not another run's.
+    async fn came_from(&self, key: &str, mark: &Mark) -> Result<bool> {
+        let head = self.head(key).await?;
+        Ok(head.is_some_and(|head| {
+            let mut metadata = head.metadata.iter();
+            metadata.any(|(name, word)| name == UPLOAD && *word == mark.0)
+        }))
+    }
+
     /// Gives up an object that no manifest claims. With a lifecycle it is tagged `pending`, for
     /// the bucket to expire; without one it is deleted, and its folder when that is empty then.
     /// Safe to repeat; a missing object is no error.
@@ -117,8 +134,12 @@ pub trait Upload: Send {
 
     /// Everything has been written. Compares what the store says that it holds (sizes, checksums)
     /// with `expected` and with our own record of each part, and only then makes the object
-    /// visible, in one step. After an error nothing is visible and nothing in progress.
+    /// visible, in one step. After an error nothing of ours is visible and nothing in progress.
+    /// `BUSY` where another run has put an object of this key: it was not touched.
     async fn complete(self: Box<Self>, expected: &Expected) -> Result<Stored>;
+
+    /// What the object will bear that comes from this upload, and no other does.
+    fn mark(&self) -> Mark;
 
     /// Gives up: nothing becomes visible, nothing stays in progress.
     async fn abort(self: Box<Self>) -> Result<()>;
@@ -141,6 +162,8 @@ pub struct ObjectInfo {
     pub metadata: Vec<(String, String)>,
     /// A guess of the final size, for the choice of the part size; the object may outgrow it.
     pub size_estimate: Option<u64>,
+    /// Of an upload: takes the place of an object that has the key. A put has its [`Condition`].
+    pub replace: bool,
 }
 
 /// The store's own receipt for a completed upload.
@@ -190,6 +213,13 @@ pub enum Put {
     Refused,
 }
 
+/// Which of all uploads an object came from: a word in S3's metadata, or the file itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark(pub String);
+
+/// In [`Head::metadata`], the upload's own word.
+pub const UPLOAD: &str = "pgstow-upload";
+
 /// What tells two states of an object apart: S3's ETag, or a digest of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(pub String);
@@ -220,6 +250,15 @@ pub struct Unfinished {
     /// The upload id, or the temporary file's name.
     pub id: String,
     pub started: Option<jiff::Timestamp>,
+}
+
+/// The failure of an upload whose key has an object already.
+pub(crate) fn taken(key: &str, url: &str) -> Error {
+    Error::new(
+        Code::Busy,
+        format!("{key} in {url} is there already: another run has made a backup of this id"),
+    )
+    .hint("run it again; if this comes back, compare the clocks of the hosts that write to this store")
 }
 
 /// Bytes of a disk.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::archive::{Algorithm, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange};
+use crate::aws;
 use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{self, FileRecord, Manifest, RangeRecord, role};
@@ -80,6 +81,7 @@ impl StoredArchive {
             file,
             head,
         };
+        let utf8 = manifest.server.encoding == "UTF8";
         let mut end = archive.head.len() as u64;
         for ((entry, position), record) in archive.head.data.iter().zip(positions).zip(records) {
             let kind = match record.promise.content {
@@ -91,6 +93,19 @@ impl StoredArchive {
                 return Err(broken(format!(
                     "the manifest and the table of contents differ on where {entry} lies: {} and {position}",
                     record.place.start
+                )));
+            }
+            if let Some((schema, name)) = &record.table
+                && !(is_named(schema, entry.namespace.as_deref().unwrap_or_default(), utf8)
+                    && is_named(name, &entry.tag, utf8))
+            {
+                return Err(broken(format!(
+                    "the block at {position} is that of {entry}, and the manifest calls it {schema}.{name}"
+                )));
+            }
+            if record.owner.as_ref().is_some_and(|owner| *owner != entry.owner) {
+                return Err(broken(format!(
+                    "the manifest and the table of contents differ on whose {entry} is"
                 )));
             }
             if !make_up(&record.ranges, &record, archive.head.int_size) {
@@ -127,6 +142,14 @@ struct Record {
     promise: BlockDigest,
     ranges: Vec<SealedRange>,
     table: Option<(String, String)>,
+    owner: Option<String>,
+}
+
+/// Whether a name of the manifest, which was asked of the server, is that of the table of contents, where it
+/// stands in the database's encoding. Of any other than UTF-8 nothing is sure here but the letters of ASCII.
+pub(crate) fn is_named(manifest: &str, head: &str, utf8: bool) -> bool {
+    let ascii = |text: &str| text.chars().filter(char::is_ascii).collect::<String>();
+    manifest == head || (!utf8 && ascii(manifest) == ascii(head))
 }
 
 /// Whether the ranges, where there are any, hold every chunk and every row of the block once.
@@ -177,6 +200,7 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
             },
             ranges: table.ranges.iter().map(range).collect::<std::result::Result<_, _>>()?,
             table: Some((table.schema.clone(), table.name.clone())),
+            owner: table.owner.clone(),
         });
     }
     for objects in &manifest.large_objects {
@@ -189,6 +213,7 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
             },
             ranges: Vec::new(),
             table: None,
+            owner: None,
         });
     }
     records.sort_by_key(|record| record.place.start);
@@ -218,14 +243,37 @@ pub async fn read_file(store: &dyn Store, id: &BackupId, file: &FileRecord) -> R
     }
     // No longer than it should be, whatever the store gave out for its length.
     let most = file.bytes.min(limits::most(&key));
-    let object = store.get_up_to(&key, most).await?;
-    let object = object.ok_or_else(|| differs("is missing".into()))?;
-    let found = hex::encode(Sha256::digest(&object.body));
-    if found != file.sha256 {
-        return Err(differs(format!(
-            "has the SHA-256 {found}, the manifest says {}",
-            file.sha256
-        )));
+    let mut before: Option<String> = None;
+    // A bit that was flipped on the way says nothing about what is stored: only what comes twice alike does.
+    for _ in 0..READS {
+        let object = store.get_up_to(&key, most).await?;
+        let object = object.ok_or_else(|| differs("is missing".into()))?;
+        let found = hex::encode(Sha256::digest(&object.body));
+        if found == file.sha256 {
+            if before.is_some() {
+                tracing::warn!("{key} in {} came right when it was read again", store.url());
+            }
+            return Ok(object.body);
+        }
+        if before.as_ref() == Some(&found) {
+            return Err(differs(format!(
+                "has the SHA-256 {found}, the manifest says {}",
+                file.sha256
+            )));
+        }
+        before = Some(found);
     }
-    Ok(object.body)
+    Err(unsteady(&key, store.url()))
+}
+
+/// Of one small file, until it comes as it should, or twice alike.
+const READS: usize = 4;
+
+/// What is stored cannot be told from what happens to it on the way.
+pub fn unsteady(key: &str, url: &str) -> Error {
+    Error::new(
+        Code::Store,
+        format!("{key} in {url} is not the same twice when it is read"),
+    )
+    .hint(aws::BYTES_CHANGE)
 }

@@ -2,7 +2,7 @@
 //! pg_dump would have given.
 //!
 //! ```text
-//! holder    imports the snapshot, locks every table, and keeps the locks to the end
+//! holder    has locked every table before the snapshot was taken, and keeps the locks to the end
 //! pg_dump   gives header and table of contents under the same snapshot, and is stopped
 //! workers   import the snapshot, take tasks (a stretch of a large table, or some small ones) in
 //!           order, and read ahead as far as there is room
@@ -23,7 +23,6 @@ mod worker;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,22 +32,20 @@ use crate::archive::{Head, Input};
 use crate::error::{Code, Error, Result};
 use crate::pipeline::BlockSource;
 use crate::postgres::{
-    ConnectionInfo, Contents, Dump, DumpOrder, Passfile, Programs, Refusal, Session, StallClock, WatchedPipe, Wire,
+    ConnectionInfo, Contents, Dump, DumpOrder, Hold, PLANS, Passfile, Programs, Refusal, Session, StallClock, Unbegun,
+    WatchedPipe, Wire, see,
 };
 use crate::settings::{self, Format};
 use crate::throttle::Throttle;
 
 use delivery::Delivery;
-use holder::{Held, Request};
+use holder::Request;
 use large_objects::Running;
 use plan::Plan;
 use portion::Event;
 use read_ahead::ReadAhead;
 use worker::{LOCK_WAIT_MS, Turn};
 
-/// How long pg_dump may wait for a lock while the holder has it already: then somebody has come in
-/// between, and waits for the holder. A new attempt lets them pass.
-const BRIEFLY: Duration = Duration::from_secs(2);
 /// Tasks that may be read and not yet written, however small they are.
 const TASKS_AHEAD: usize = 64;
 
@@ -68,8 +65,9 @@ pub struct Order<'a> {
 
 pub enum Opening {
     Streams(Box<Streams>),
-    /// The tables changed between the snapshot and their locks: another snapshot may do.
-    Changed(String),
+    /// Somebody waits for the lock of a table that we hold, and pg_dump would wait behind them:
+    /// another attempt may do.
+    Crossed(String),
     /// What stands in the way of more than one stream.
     OneStream(String),
 }
@@ -85,31 +83,28 @@ pub struct Streams {
     read_ahead: u64,
     /// What the report should say: fewer sessions than were asked for.
     pub note: Option<String>,
+    /// What pg_dump has said of the database.
+    pub complaints: Vec<String>,
 }
 
-/// Opens the sessions and locks the tables. Dropped midway, it leaves nothing behind.
-pub async fn open(order: &Order<'_>) -> Result<Opening> {
-    let mut holder = match join(order).await {
-        Ok(wire) => wire,
-        Err(Unjoined::Connection(error)) => return Ok(Opening::OneStream(error.message())),
-        Err(Unjoined::Snapshot(error)) => return Err(error),
-    };
-    let hold = match hold(order, &mut holder).await {
-        Ok(Ok(hold)) => hold,
-        Ok(Err(other)) => {
+/// Opens the sessions that read what `hold` holds. Dropped midway, it leaves nothing behind.
+pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
+    let mut holder = hold.into_wire();
+    let readable = match readable(order, &mut holder).await? {
+        Ok(readable) => readable,
+        Err(other) => {
             // Its locks and its connection are wanted by those who come now.
             holder.close().await;
             return Ok(other);
         }
-        Err(error) => return Err(error),
     };
-    let wanted = order.jobs.min(hold.plan.tasks.len());
+    let wanted = order.jobs.min(readable.plan.tasks.len());
     let (workers, note) = workers(order, wanted).await?;
     if let (Some(why), true) = (&note, workers.is_empty()) {
         holder.close().await;
         return Ok(Opening::OneStream(why.clone()));
     }
-    let Hold { head, plan } = hold;
+    let Readable { head, plan, complaints } = readable;
     Ok(Opening::Streams(Box::new(Streams {
         names: head.data.iter().map(ToString::to_string).collect(),
         head,
@@ -119,43 +114,37 @@ pub async fn open(order: &Order<'_>) -> Result<Opening> {
         workers,
         dumping: Dumping::of(order),
         read_ahead: order.read_ahead,
+        complaints,
     })))
 }
 
 /// What is to be read, and cannot change any more.
-struct Hold {
+struct Readable {
     head: Head,
     plan: Plan,
+    complaints: Vec<String>,
 }
 
-/// Locks the tables, and asks pg_dump what they are. The inner `Err` is what else is to be done.
-async fn hold(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Hold, Opening>> {
-    match holder::hold(holder, order.settings.lock_wait).await? {
-        Held::All => {}
-        Held::Changed(what) => return Ok(Err(Opening::Changed(what))),
-        Held::NoRoom(tables) => {
-            return Ok(Err(Opening::OneStream(format!(
-                "the server's lock table has no room for {tables} tables a second time: raise max_locks_per_transaction"
-            ))));
-        }
-    }
+/// Asks pg_dump what the tables are, and the server how large. The inner `Err` is what else is to
+/// be done.
+async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readable, Opening>> {
     // Each takes its time where tables are many, and neither waits for a lock of the other's.
     let major = order.session.server().major;
     let contents = async { Ok(contents(order).await) };
     let (facts, contents) = futures::future::try_join(holder::facts(holder, major), contents).await?;
-    let facts = match facts {
-        Ok(facts) => facts,
-        Err(what) => return Ok(Err(Opening::Changed(what))),
-    };
-    let head = match contents {
-        Ok(Ok(head)) => head,
-        Ok(Err(what)) => return Ok(Err(Opening::Changed(what))),
+    let (head, complaints) = match contents {
+        Ok(contents) => contents,
+        Err(Unbegun::Crossed(error)) => return Ok(Err(Opening::Crossed(error.message()))),
+        Err(Unbegun::NoRoom(error)) => return Ok(Err(Opening::OneStream(error.message()))),
         // It may be that there is one connection too few.
-        Err(error) if error.code() == Code::ConnErr => return Ok(Err(Opening::OneStream(error.message()))),
-        Err(error) => return Err(error),
+        Err(Unbegun::Failed(error)) if error.code() == Code::ConnErr => {
+            return Ok(Err(Opening::OneStream(error.message())));
+        }
+        Err(Unbegun::Failed(error)) => return Err(error),
     };
-    Ok(plan::plan(&head, &head.copy_statements()?, &facts)
-        .map(|plan| Hold { head, plan })
+    let plan = plan::plan(&head, &head.copy_statements()?, &facts);
+    Ok(plan
+        .map(|plan| Readable { head, plan, complaints })
         .map_err(|entry| Opening::OneStream(format!("pg_dump reads {entry} in a way of its own"))))
 }
 
@@ -187,39 +176,20 @@ enum Unjoined {
 /// which they lie in the table.
 async fn join(order: &Order<'_>) -> Result<Wire, Unjoined> {
     let mut wire = order.session.open_wire().await.map_err(Unjoined::Connection)?;
-    let begin = format!(
-        "SET enable_tidscan = on; SET enable_seqscan = on; SET enable_indexscan = off;
-         SET enable_indexonlyscan = off; SET enable_bitmapscan = off;
-         BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
-        order.snapshot
-    );
-    match wire.execute(begin.as_bytes()).await {
-        Ok(()) => Ok(wire),
-        Err(refusal) => {
-            let text = format!(
-                "a second session cannot see the snapshot: {}",
-                refusal.into_error().message()
-            );
-            Err(Unjoined::Snapshot(Error::new(Code::ConnErr, text).hint(
-                "it reached another server than our first session (a balanced name), or that session was cut (on a \
-                 standby, by a conflict with replay), or a pooler in transaction mode is in between: connect to one \
-                 server itself, or use --jobs 1",
-            )))
-        }
-    }
+    let begin = format!("{PLANS}; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
+    let begun = wire.execute(begin.as_bytes()).await.map_err(Refusal::into_error);
+    begun.map_err(Unjoined::Connection)?;
+    see(&mut wire, order.snapshot).await.map_err(Unjoined::Snapshot)?;
+    Ok(wire)
 }
 
-/// Header and table of contents, from a pg_dump that is stopped when it begins with the data. The
-/// inner `Err` is a lock that it could not have.
-async fn contents(order: &Order<'_>) -> Result<Result<Head, String>> {
+/// Header and table of contents, from a pg_dump that is stopped when it begins with the data; and
+/// what it has complained of.
+async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
     let dumping = Dumping::of(order);
-    let lock_wait = match order.settings.lock_wait {
-        Duration::ZERO => BRIEFLY,
-        wait => wait.min(BRIEFLY),
-    };
     let mut dump = Dump::start(&DumpOrder {
         contents: Contents::Whole(Format::Custom),
-        lock_wait,
+        lock_wait: Unbegun::briefly(order.settings.lock_wait),
         ..dumping.order()
     })?;
     let output = dump.take_stdout()?;
@@ -228,25 +198,18 @@ async fn contents(order: &Order<'_>) -> Result<Result<Head, String>> {
     let reading = tokio::task::spawn_blocking(move || Head::read(&mut Input::new(pipe)));
     let head = tokio::select! {
         head = reading => head.map_err(|error| Error::internal("reading the table of contents failed").source(error))?,
-        () = clock.watch(order.settings.stall) => {
-            dump.stop().await;
-            let seconds = order.settings.stall.as_secs();
-            return Err(Error::new(Code::Stalled, format!("pg_dump has given no byte for {seconds} s")));
-        }
+        () = clock.watch(order.settings.stall) => return Err(dump.stalled(order.settings.stall).await.into()),
     };
     match head {
         Ok(head) => {
             dump.stop().await;
-            Ok(Ok(head))
+            let complaints = dump.complaints().await;
+            Ok((head, complaints))
         }
-        Err(seen) => match dump.wait().await {
-            Ok(()) => Err(seen.into()),
-            // Whatever language the server speaks, these are pg_dump's own words.
-            Err(told) if told.code() != Code::Permission && told.message().contains("LOCK TABLE") => {
-                Ok(Err(told.message()))
-            }
-            Err(told) => Err(told),
-        },
+        Err(seen) => Err(dump
+            .unbegun(order.settings.stall)
+            .await
+            .unwrap_or_else(|| Error::from(seen).into())),
     }
 }
 
@@ -266,14 +229,29 @@ struct Shared {
     ahead: ReadAhead,
     clock: StallClock,
     throttle: Throttle,
-    queue: tokio::sync::Mutex<Queue>,
     failure: Failure,
 }
 
-/// Tasks in order: one is taken, and its place in the order of writing with it.
-struct Queue {
+/// Tasks in order: one is taken, and its place in the order of writing with it. It is the workers'
+/// alone: when the last of them is gone, however it went, whoever waits for the next task's rows
+/// must hear that none will come.
+struct Queue(tokio::sync::Mutex<Turns>);
+
+struct Turns {
     next: usize,
-    turns: mpsc::Sender<mpsc::UnboundedReceiver<Event>>,
+    taken: mpsc::Sender<mpsc::UnboundedReceiver<Event>>,
+}
+
+impl Queue {
+    async fn take_turn(&self, plan: &Plan) -> Option<Turn> {
+        let mut turns = self.0.lock().await;
+        let task = turns.next;
+        let reads: Range<usize> = plan.tasks.get(task)?.clone();
+        let (events, receiver) = mpsc::unbounded_channel();
+        turns.taken.send(receiver).await.ok()?;
+        turns.next += 1;
+        Some(Turn { task, reads, events })
+    }
 }
 
 impl Shared {
@@ -286,16 +264,6 @@ impl Shared {
             // To pause is not to stall.
             self.clock.touch();
         }
-    }
-
-    async fn take_turn(&self) -> Option<Turn> {
-        let mut queue = self.queue.lock().await;
-        let task = queue.next;
-        let reads: Range<usize> = self.plan.tasks.get(task)?.clone();
-        let (events, receiver) = mpsc::unbounded_channel();
-        queue.turns.send(receiver).await.ok()?;
-        queue.next += 1;
-        Some(Turn { task, reads, events })
     }
 
     /// Of what a read is about, for errors.
@@ -345,9 +313,9 @@ impl Streams {
             ahead: ReadAhead::new(self.read_ahead),
             clock: clock.clone(),
             throttle: throttle.clone(),
-            queue: tokio::sync::Mutex::new(Queue { next: 0, turns }),
             failure: Failure::default(),
         });
+        let queue = Arc::new(Queue(tokio::sync::Mutex::new(Turns { next: 0, taken: turns })));
         let (requests, asked) = mpsc::channel::<Request>(1);
         let mut sessions = JoinSet::new();
         let holder = self.holder;
@@ -358,20 +326,21 @@ impl Streams {
             }
         });
         for wire in self.workers {
-            let shared = Arc::clone(&shared);
+            let (shared, queue) = (Arc::clone(&shared), Arc::clone(&queue));
             sessions.spawn(async move {
-                if let Err(error) = worker::work(wire, &shared).await {
+                if let Err(error) = worker::work(wire, &shared, &queue).await {
                     shared.failure.set(error);
                 }
             });
         }
+        drop(queue);
         let running = Running::default();
         let delivery = Delivery {
             shared: Arc::clone(&shared),
             turns: taken,
             holder: requests,
             dumping: self.dumping,
-            running: Arc::clone(&running),
+            running: running.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
         let reading = Reading {
@@ -400,6 +369,14 @@ impl Reading {
             .unwrap_or_else(|| Error::internal("a session failed without a reason"))
     }
 
+    /// What the pg_dump of the large objects has complained of, when all is read.
+    pub async fn complaints(&self) -> Vec<String> {
+        match self.running.end() {
+            Some(dump) => dump.complaints().await,
+            None => Vec::new(),
+        }
+    }
+
     /// Why the blocks ended early, if it was a session's failure.
     pub fn failure(&self) -> Option<Error> {
         self.shared.failure.take()
@@ -408,37 +385,10 @@ impl Reading {
     /// Ends all sessions, and whoever waits for their rows.
     pub async fn stop(&mut self) {
         self.sessions.shutdown().await;
-        let dump = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(dump) = dump {
+        if let Some(dump) = self.running.end() {
             dump.stop().await;
         }
     }
-}
-
-/// What a refused read means, in pg_dump's words for the same.
-fn refused(refusal: Refusal, what: &str) -> Error {
-    let (state, error) = match refusal {
-        Refusal::Server { state, error } => (state, error),
-        Refusal::Broken(error) => {
-            let text = format!("{what}: {}", error.message());
-            return Error::new(error.code(), text).hint(error.hint_text().to_owned());
-        }
-    };
-    let text = format!("{what}: {}", error.message());
-    let state = state.code();
-    if error.code() == Code::Permission {
-        let error = Error::new(Code::Permission, text.clone());
-        return if text.contains("row-level security") {
-            error.hint(crate::postgres::BYPASS_HINT)
-        } else {
-            error
-        };
-    }
-    let of_the_session = ["08", "57P", "53", "40001"];
-    if of_the_session.iter().any(|start| state.starts_with(start)) {
-        return Error::new(Code::ConnErr, text).hint(error.hint_text().to_owned());
-    }
-    Error::new(Code::PgDumpErr, text)
 }
 
 impl Dumping {

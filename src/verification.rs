@@ -36,6 +36,11 @@ pub struct Outcome {
 }
 
 const MANIFEST_SHA256: &str = "manifest_sha256";
+/// Of the server that a drill ran on, and of the source's.
+pub const MAJOR: &str = "major";
+pub const SOURCE_MAJOR: &str = "source_major";
+/// That a drill found nothing wrong but rows that the source itself should not hold.
+pub const SOURCE_FAULT: &str = "source_fault";
 
 impl Outcome {
     /// Says by which manifest it was looked at.
@@ -43,6 +48,21 @@ impl Outcome {
     pub fn of_manifest(mut self, sha256: &[u8; 32]) -> Self {
         self.rest.insert(MANIFEST_SHA256.to_owned(), hex::encode(sha256).into());
         self
+    }
+
+    /// Whether a drill ran on another major than the source's. Older versions did not say.
+    fn is_of_another_major(&self) -> bool {
+        matches!((self.rest.get(MAJOR), self.rest.get(SOURCE_MAJOR)), (Some(one), Some(other)) if one != other)
+    }
+
+    /// Whether it found nothing wrong but what the source itself should not hold.
+    pub fn blames_the_source(&self) -> bool {
+        self.rest.get(SOURCE_FAULT) == Some(&Value::Bool(true))
+    }
+
+    /// Whether it found something wrong in the backup, and not in what the backup is of.
+    fn condemns(&self) -> bool {
+        self.status == Status::Failed && !self.blames_the_source()
     }
 
     /// Whether it speaks of the manifest with this digest. Older versions did not say.
@@ -137,17 +157,31 @@ impl Verification {
             at: Timestamp,
             #[serde(default)]
             manifest_sha256: Option<String>,
+            #[serde(default)]
+            major: Option<u64>,
+            #[serde(default)]
+            source_major: Option<u64>,
+            #[serde(default)]
+            source_fault: Option<bool>,
         }
         let outcome = |end: End| {
             // No digest is longer.
             let digest = end
                 .manifest_sha256
                 .map(|said| said.get(..64).unwrap_or_default().to_owned());
-            let said = digest.map(|digest| (MANIFEST_SHA256.to_owned(), Value::from(digest)));
+            let said = [
+                (MANIFEST_SHA256, digest.map(Value::from)),
+                (MAJOR, end.major.map(Value::from)),
+                (SOURCE_MAJOR, end.source_major.map(Value::from)),
+                (SOURCE_FAULT, end.source_fault.map(Value::from)),
+            ];
+            let said = said
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?)));
             Outcome {
                 status: end.status,
                 at: end.at,
-                rest: said.into_iter().collect(),
+                rest: said.collect(),
             }
         };
         Self::read(bytes, id, |bytes| {
@@ -194,16 +228,26 @@ impl Verification {
         (self, others)
     }
 
+    /// The drill, as far as it says something of the source's major: on another, success proves nothing for that
+    /// one.
+    pub fn proving_drill(&self) -> Option<&Outcome> {
+        let proves = |drill: &&Outcome| drill.status != Status::Ok || !drill.is_of_another_major();
+        self.drill.as_ref().filter(proves)
+    }
+
+    /// Takes over the result of a new drill, unless it says less than the one that is there.
+    pub fn drilled(&mut self, drill: Outcome) {
+        let proves_less = drill.status == Status::Ok && drill.is_of_another_major();
+        if !proves_less || self.proving_drill().is_none() {
+            self.drill = Some(drill);
+        }
+    }
+
     pub fn verdict(&self) -> Verdict {
-        let said = |status| {
-            [&self.verify, &self.drill]
-                .into_iter()
-                .flatten()
-                .any(|one| one.status == status)
-        };
-        if said(Status::Failed) {
+        let said = || [self.verify.as_ref(), self.proving_drill()].into_iter().flatten();
+        if said().any(Outcome::condemns) {
             Verdict::Damaged
-        } else if said(Status::Ok) {
+        } else if said().any(|one| one.status == Status::Ok) {
             Verdict::Proved
         } else {
             Verdict::Unproved
@@ -297,6 +341,31 @@ mod tests {
             rest: Map::new(),
         };
         assert!(made.of_manifest(&own).is_of(&"07".repeat(32), true));
+    }
+
+    #[test]
+    fn a_drill_on_another_major_proves_nothing_for_the_sources() {
+        let drill = |status: &str, major: u32| {
+            json!({"schema": 1, "id": id(), "drill":
+                {"status": status, "at": "2025-02-01T00:00:00Z", "major": major, "source_major": 15}})
+        };
+        let of = |status: &str, major: u32| read(&drill(status, major)).unwrap();
+        let outline = Verification::parse_outline(drill("ok", 17).to_string().as_bytes(), &id()).unwrap();
+        for elsewhere in [of("ok", 17), outline] {
+            assert_eq!(
+                (elsewhere.verdict(), elsewhere.proving_drill()),
+                (Verdict::Unproved, None)
+            );
+        }
+        assert_eq!(of("ok", 15).verdict(), Verdict::Proved);
+        assert_eq!(of("failed", 17).verdict(), Verdict::Damaged);
+        let (own, other) = (of("ok", 15), of("ok", 17));
+        let mut kept = own.clone();
+        kept.drilled(other.drill.clone().unwrap());
+        assert_eq!(kept, own);
+        let mut replaced = other;
+        replaced.drilled(own.drill.clone().unwrap());
+        assert_eq!(replaced, own);
     }
 
     #[test]

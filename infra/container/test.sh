@@ -323,8 +323,8 @@ assert int(sys.argv[2]) in (0, 1), sys.argv[2]
 PY
 say "the health check: pgstow status finds a young backup"
 
-# A lock that pg_dump waits for keeps the run where the signal can reach it.
-printf 'BEGIN; LOCK TABLE orders; SELECT 1; SELECT pg_sleep(60);' |
+# A lock on what pg_dump alone reads keeps the run where the signal can reach it.
+printf 'BEGIN; LOCK TABLE pg_catalog.pg_ts_template; SELECT 1; SELECT pg_sleep(60);' |
     "$PGSTOW_TEST_PG_BIN_17/psql" -X -q -d "$(database_url "$PGSTOW_TEST_PG17_URL" shop)" >"$WORK/lock.txt" 2>&1 &
 HOLDER=$!
 for _ in $(seq 100); do

@@ -166,8 +166,8 @@ if "$BINARY" backup --help | grep metrics-file >/dev/null; then
     say "metrics for node exporter in /run/pgstow"
 fi
 
-# Stopped while pg_dump waits for a lock.
-printf 'BEGIN; LOCK TABLE orders; SELECT 1; SELECT pg_sleep(60);' |
+# Stopped while pg_dump waits for a lock, on what it alone reads.
+printf 'BEGIN; LOCK TABLE pg_catalog.pg_ts_template; SELECT 1; SELECT pg_sleep(60);' |
     "$PGSTOW_TEST_PG_BIN_15/psql" -X -q -d "$(database_url "$PGSTOW_TEST_PG15_URL" shop)" >"$WORK/lock.txt" 2>&1 &
 LOCK=$!
 inside systemctl start --no-block pgstow-backup.service

@@ -231,7 +231,8 @@ resource "aws_cloudwatch_event_rule" "task_failed" {
       taskDefinitionArn = [{ prefix = "${local.task_family_arn}:" }]
       lastStatus        = ["STOPPED"]
       "$or" = [
-        { containers = { exitCode = [{ anything-but = 0 }] } },
+        # Of a backup that only lacks a copy (3) pgstow tells by itself.
+        { containers = { exitCode = [{ anything-but = [0, 3] }] } },
         # Any end but that of the container itself: not started, stopped by a person or by AWS.
         { stopCode = [{ anything-but = "EssentialContainerExited" }] },
       ]

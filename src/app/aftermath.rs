@@ -123,7 +123,10 @@ impl Aftermath<'_> {
         }
         self.notifier?;
         let notice = Notice {
-            status: Status::Succeeded,
+            status: match report.is_degraded() {
+                true => Status::Degraded,
+                false => Status::Succeeded,
+            },
             about: About::Backup(report.kind),
             database: Some(report.database.clone()),
             summary: report::text(report),

@@ -86,7 +86,8 @@ impl<S: BlockSink> BlockSink for Check<'_, S> {
     }
 }
 
-fn difference(found: &BlockDigest, promise: &BlockDigest) -> String {
+/// In words.
+pub fn difference(found: &BlockDigest, promise: &BlockDigest) -> String {
     let count = |content: &BlockContent| match content {
         BlockContent::Table { rows } => format!("{rows} rows"),
         BlockContent::LargeObjects { count } => format!("{count} large objects"),

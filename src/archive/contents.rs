@@ -22,6 +22,15 @@ pub struct Item {
 }
 
 impl Item {
+    /// The definition as it was written, in the database's encoding.
+    pub fn definition(&self) -> &[u8] {
+        let details = &self.details;
+        details
+            .definition_bytes
+            .as_deref()
+            .unwrap_or(details.definition.as_bytes())
+    }
+
     /// Grants come last in a restore, so that none of them stands in its way.
     pub fn is_grant(&self) -> bool {
         matches!(self.entry.desc.as_str(), "ACL" | "DEFAULT ACL" | "ACL LANGUAGE")

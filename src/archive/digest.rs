@@ -18,6 +18,16 @@ pub enum BlockContent {
     LargeObjects { count: u64 },
 }
 
+impl BlockContent {
+    /// As many of the same.
+    pub fn set_count(&mut self, number: u64) {
+        match self {
+            BlockContent::Table { rows } => *rows = number,
+            BlockContent::LargeObjects { count } => *count = number,
+        }
+    }
+}
+
 /// The digest of the block that passes now, of either kind.
 pub enum ContentDigest {
     Table(TableDigest),
@@ -136,7 +146,7 @@ fn rows(text: &[u8]) -> u64 {
 
 /// Rows and digest of a table's COPY text: exactly the bytes that `COPY table TO STDOUT` gives,
 /// without the terminator that pg_dump adds.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct TableDigest {
     sha256: Sha256,
     count: TextCount,

@@ -1,7 +1,9 @@
 //! The head: header and table of contents. Its length is final as soon as it is read, since the
 //! compression is the only field that changes, and offsets have a fixed width.
 
+use std::collections::HashMap;
 use std::io::Read;
+use std::ops::Range;
 
 use super::input::{Input, encode_int};
 use super::{ArchiveError, BlockKind};
@@ -57,6 +59,7 @@ pub struct Entry {
     /// `TABLE DATA`, `BLOBS`, …
     pub desc: String,
     pub namespace: Option<String>,
+    pub owner: String,
     /// Whether a block follows for this entry.
     pub has_data: bool,
     /// Where the entry's Offset field starts in the head.
@@ -89,9 +92,13 @@ pub struct Details {
     /// As written: none 1, pre-data 2, data 3, post-data 4.
     pub section: i64,
     pub definition: String,
+    /// As it was written, where that is not UTF-8.
+    pub definition_bytes: Option<Vec<u8>>,
     pub drop_statement: String,
     /// In the database's encoding, as it was written.
     pub copy_statement: Vec<u8>,
+    /// Where that stands in the head, with its length in front.
+    pub(crate) copy_at: Range<usize>,
     pub tablespace: Option<String>,
     pub access_method: Option<String>,
     pub owner: String,
@@ -215,6 +222,24 @@ impl Head {
             .collect())
     }
 
+    /// The same with other statements for how some entries' tables are copied back, by dump id: for a pg_restore that
+    /// reads from a pipe, as everything after them moves.
+    pub fn with_copy_statements(&self, statements: &HashMap<i64, Vec<u8>>) -> Result<Head, ArchiveError> {
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        let mut taken = 0;
+        for (entry, details) in self.read_entries()? {
+            let Some(statement) = statements.get(&entry.dump_id) else {
+                continue;
+            };
+            bytes.extend_from_slice(&self.bytes[taken..details.copy_at.start]);
+            encode_int(statement.len() as i64, self.int_size, &mut bytes);
+            bytes.extend_from_slice(statement);
+            taken = details.copy_at.end;
+        }
+        bytes.extend_from_slice(&self.bytes[taken..]);
+        Head::read(&mut Input::new(&bytes[..]))
+    }
+
     /// The head as the archive itself begins with it: offsets not set.
     pub fn without_offsets(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
@@ -332,9 +357,19 @@ fn read_entry<R: Read>(
     let tag = strings.text("an entry's tag")?.unwrap_or_default();
     let desc = strings.text("an entry's kind")?.unwrap_or_default();
     let section = strings.input.int(int_size, "an entry's section")?;
-    let definition = strings.text("an entry's definition")?.unwrap_or_default();
+    let definition = strings.bytes("an entry's definition")?.unwrap_or_default();
+    let (definition, definition_bytes) = match String::from_utf8(definition) {
+        Ok(text) => (text, None),
+        Err(error) => (
+            String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            Some(error.into_bytes()),
+        ),
+    };
     let drop_statement = strings.text("an entry's drop statement")?.unwrap_or_default();
+    let copy_starts = strings.input.position();
     let copy_statement = strings.bytes("an entry's copy statement")?.unwrap_or_default();
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    let copy_at = place(copy_starts)..place(strings.input.position());
     let namespace = strings.text("an entry's schema")?;
     let tablespace = strings.text("an entry's tablespace")?;
     let access_method = strings.text("an entry's access method")?;
@@ -374,14 +409,17 @@ fn read_entry<R: Read>(
         tag,
         desc,
         namespace,
+        owner: owner.clone(),
         has_data,
         offset_at,
     };
     let details = Details {
         section,
         definition,
+        definition_bytes,
         drop_statement,
         copy_statement,
+        copy_at,
         tablespace,
         access_method,
         owner,

@@ -19,13 +19,14 @@ use crate::error::Result;
 use crate::lease::Previous;
 use crate::leftovers::{Cleared, LeftOver};
 use crate::manifest::{
-    Algorithm, Compression, FileRecord, LargeObjectsRecord, Manifest, PgDump, RangeRecord, SCHEMA, Server, TableRecord,
-    checksums, role,
+    Algorithm, Compression, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump, RangeRecord, SCHEMA,
+    ScriptRecord, Server, TableRecord, checksums, role,
 };
 use crate::pipeline::{Archive, Passed};
-use crate::postgres::{Snapshot, TableName};
+use crate::postgres::{FOREIGN_TABLE, RawTable, Refused, Snapshot, TableName};
 use crate::report::BackupReport;
 use crate::retention::Tier;
+use crate::script::Contents;
 use crate::settings::{Format, Trigger};
 use crate::store::{ObjectInfo, Stored};
 use crate::throttle::{Pauses, Throttle};
@@ -33,7 +34,8 @@ use crate::throttle::{Pauses, Throttle};
 use super::nice::Watch;
 use super::replicas::Replicas;
 use super::report;
-use super::view::View;
+use super::script;
+use super::view::{Opened, View};
 
 pub(super) struct Record<'a> {
     pub id: BackupId,
@@ -52,6 +54,9 @@ pub(super) struct Record<'a> {
     snapshot: Option<Snapshot>,
     /// Of tables whose names in the archive are not UTF-8, by OID.
     names: HashMap<u32, TableName>,
+    /// Those that a plain script may hold, as they are called in it.
+    tables_of_script: Vec<RawTable>,
+    script: Option<ScriptRecord>,
     database_bytes: Option<u64>,
     /// That read the database at once.
     streams: usize,
@@ -69,8 +74,15 @@ pub(super) struct Record<'a> {
     md5_of_data: Option<[u8; 16]>,
     took_over: Option<Previous>,
     leftovers: Vec<LeftOver>,
+    /// What the backup has not of the database.
+    left_out: Vec<LeftOut>,
     warnings: Vec<String>,
 }
+
+/// Names of one kind in a warning.
+const NAMED: usize = 5;
+/// More warnings than this, no manifest holds.
+const WARNINGS: usize = 1_000;
 
 /// A small file, ready to be put.
 pub(super) struct Sidecar {
@@ -104,6 +116,8 @@ impl<'a> Record<'a> {
             archive_version: None,
             snapshot: None,
             names: HashMap::new(),
+            tables_of_script: Vec::new(),
+            script: None,
             database_bytes: None,
             streams: 1,
             pauses: None,
@@ -117,6 +131,7 @@ impl<'a> Record<'a> {
             md5_of_data: None,
             took_over: None,
             leftovers: Vec::new(),
+            left_out: Vec::new(),
             warnings: job.settings.notes.clone(),
         }
     }
@@ -136,11 +151,55 @@ impl<'a> Record<'a> {
         self.database_bytes = bytes;
     }
 
-    pub(super) fn view(&mut self, view: &View) {
-        self.snapshot = Some(view.snapshot.clone());
-        self.names.clone_from(&view.names);
-        self.streams = view.streams.as_ref().map_or(1, |streams| streams.streams());
-        self.warnings.extend(view.notes.iter().cloned());
+    /// Gives back who reads, and about how much.
+    pub(super) fn view(&mut self, view: View) -> (Opened, u64) {
+        self.snapshot = Some(view.snapshot);
+        self.names = view.names;
+        self.tables_of_script = view.tables_of_script;
+        self.warnings.extend(view.notes);
+        if let Opened::Streams(streams) = &view.reader {
+            self.streams = streams.streams();
+            self.complaints(streams.complaints.clone());
+        }
+        let why = "emptied or rewritten after the backup's snapshot and before its lock: the backup may have none of its rows";
+        self.left_out(view.emptied.into_iter().map(|name| LeftOut {
+            kind: "rows".into(),
+            name,
+            why: why.into(),
+        }));
+        self.left_out(view.left_out);
+        (view.reader, view.table_bytes)
+    }
+
+    /// People are told of each kind once, unless it is what everybody expects.
+    fn left_out(&mut self, things: impl IntoIterator<Item = LeftOut>) {
+        let things: Vec<LeftOut> = things.into_iter().collect();
+        for of_a_kind in things.chunk_by(|one, next| (&one.kind, &one.why) == (&next.kind, &next.why)) {
+            let LeftOut { kind, why, .. } = &of_a_kind[0];
+            if kind != FOREIGN_TABLE {
+                // The last may stand for many.
+                let counted = |one: &LeftOut| one.name.strip_suffix(" more").and_then(|count| count.parse().ok());
+                let all: usize = of_a_kind.iter().map(|one| counted(one).unwrap_or(1)).sum();
+                let mut names: Vec<&str> = of_a_kind.iter().take(NAMED).map(|one| one.name.as_str()).collect();
+                let more = format!("{} more", all.saturating_sub(NAMED));
+                names.extend((of_a_kind.len() > NAMED).then_some(more.as_str()));
+                self.warn(format!(
+                    "left out: {} {}: {why}",
+                    kind.replace('_', " "),
+                    names.join(", ")
+                ));
+            }
+        }
+        self.left_out.extend(things);
+    }
+
+    /// What pg_dump has said although all went well.
+    pub(super) fn complaints(&mut self, complaints: Vec<String>) {
+        for one in complaints {
+            if !self.warnings.contains(&one) {
+                self.warn(one);
+            }
+        }
     }
 
     /// How a backup that disturbs nobody went.
@@ -160,6 +219,7 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn warn(&mut self, warning: String) {
+        tracing::warn!("{warning}");
         self.warnings.push(warning);
     }
 
@@ -210,6 +270,9 @@ impl<'a> Record<'a> {
             sha256: hex::encode(expected.sha256),
         };
         self.files.insert(role.to_owned(), file);
+        if let Some(script) = &passed.script {
+            self.script(script);
+        }
         let Some(archive) = &passed.archive else {
             return;
         };
@@ -226,6 +289,7 @@ impl<'a> Record<'a> {
                     self.tables.push(TableRecord {
                         schema,
                         name,
+                        owner: Some(entry.owner.clone()).filter(|owner| !owner.is_empty()),
                         rows,
                         bytes,
                         sha256,
@@ -247,6 +311,27 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// What a plain script holds, as it was counted.
+    fn script(&mut self, counted: &Result<Contents, Refused>) {
+        let contents = match counted {
+            Ok(contents) => contents,
+            Err(refused) => {
+                return self.warn(format!(
+                    "the script {refused}: its tables are not counted, and no restore or drill of pgstow's will run it; \
+                     psql does"
+                ));
+            }
+        };
+        self.script = Some(ScriptRecord {
+            bytes: contents.bytes,
+            definitions: contents.headers,
+        });
+        let tables = script::records(contents, &self.tables_of_script);
+        self.tables.extend(tables);
+        let objects = contents.large_objects.iter().map(script::objects_record);
+        self.large_objects.extend(objects);
+    }
+
     /// The files beside the data, the sums over all of them last.
     pub(super) fn sidecars(&mut self, archive: Option<Archive>, gathered: Sidecars) -> Vec<Sidecar> {
         let mut files = Vec::new();
@@ -257,6 +342,7 @@ impl<'a> Record<'a> {
         match gathered.globals {
             Ok(sql) => files.push((role::GLOBALS, GLOBALS.to_owned(), Bytes::from(sql), "application/sql")),
             Err(why) => {
+                self.warn(format!("the backup holds no roles (globals.sql): {why}"));
                 self.missing.insert(role::GLOBALS.to_owned(), why);
             }
         }
@@ -331,6 +417,11 @@ impl<'a> Record<'a> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             database: self.id.database().to_owned(),
             trigger: self.trigger,
+            digest_file: Some(crate::backup_id::MANIFEST_DIGEST.to_owned()),
+            // Each store's own.
+            predecessor: None,
+            store: None,
+            stores: Vec::new(),
             event_id: self.event_id.clone(),
             server: self.server(),
             pg_dump: self.pg_dump(),
@@ -347,6 +438,9 @@ impl<'a> Record<'a> {
             checksums: checksums(&self.files),
             files: self.files.clone(),
             missing: self.missing.clone(),
+            left_out: self.left_out.clone(),
+            warnings: self.warnings[..self.warnings.len().min(WARNINGS)].to_vec(),
+            script: self.script,
             tables: self.tables.clone(),
             large_objects: self.large_objects.clone(),
             parts: receipt.parts.clone(),
@@ -362,6 +456,7 @@ impl<'a> Record<'a> {
             version_num: server.version_num,
             encoding: server.encoding.clone(),
             system_identifier: server.system_identifier.clone(),
+            database_oid: Some(server.database_oid),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The stores of one run: the primary, without which there is no backup, and the others, which
 //! may fail alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +10,20 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use crate::backup_id::BackupId;
+use crate::backup_id::{BackupId, MANIFEST_DIGEST};
 use crate::catalog::{self, Listed, NotPublished};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::lease::{Announced, Lease};
 use crate::leftovers::{self, Cleared};
-use crate::manifest::Manifest;
+use crate::manifest::{Figures, Manifest, Predecessor};
 use crate::pipeline::{COPYS_PATIENCE, Copy, within};
+use crate::postgres::ServerInfo;
 use crate::report::{ErrorReport, StoreReport};
+use crate::settings::StoreCreate;
 use crate::signature::{KeyId, Signer, Subject};
 use crate::stop::Stop;
-use crate::store::{Expected, ObjectInfo, Store, Stored, Upload};
+use crate::store::limits;
+use crate::store::{Expected, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
 
 /// What a copy may take to complete its upload.
 const COMPLETING: Duration = Duration::from_secs(120);
@@ -30,6 +35,8 @@ pub(super) struct Replicas {
     signed_by: Option<KeyId>,
     /// How long cleaning up may take.
     stop: Stop,
+    /// The primary's last backup, its server, and where that server's log was.
+    last: Option<(BackupId, Option<String>, u64)>,
 }
 
 struct Replica {
@@ -37,10 +44,133 @@ struct Replica {
     /// Why this store takes no further part.
     failed: Option<Error>,
     /// What this run has made visible in it, for the clean-up.
-    written: Vec<String>,
+    written: Vec<Written>,
+    /// Of the uploads that were opened in it, by key.
+    marks: BTreeMap<String, Mark>,
     committed: bool,
     /// Of the manifest that was published.
     manifest_sha256: Option<[u8; 32]>,
+    /// The newest backup that it held before this run.
+    predecessor: Option<Predecessor>,
+}
+
+/// A key under which something was put.
+struct Written {
+    key: String,
+    /// Nobody knows whether our upload was completed: what lies there is ours if it came from that.
+    perhaps: Option<Mark>,
+}
+
+impl Written {
+    fn surely(key: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            perhaps: None,
+        }
+    }
+}
+
+/// What a run goes by when it looks at what was made before it.
+pub(super) struct Looking<'a> {
+    pub database: &'a str,
+    pub server: &'a ServerInfo,
+    /// It is the same database, whatever its server says.
+    pub adopt: bool,
+    pub create: StoreCreate,
+}
+
+#[derive(Default)]
+pub(super) struct Back {
+    pub newest: Option<BackupId>,
+    pub warnings: Vec<Error>,
+}
+
+impl Looking<'_> {
+    /// By the server's identifier, which a standby shares with its primary and nothing else does; where one
+    /// of the two is not known, by the database's OID, which tells less.
+    fn is_of_the_same(&self, last: &Figures, url: &str) -> Result<()> {
+        let then = &last.server;
+        let (what, before, now) = match (&then.system_identifier, &self.server.system_identifier) {
+            (Some(before), Some(now)) => ("the system identifier", before.clone(), now.clone()),
+            _ => match then.database_oid {
+                Some(before) => (
+                    "the database OID",
+                    before.to_string(),
+                    self.server.database_oid.to_string(),
+                ),
+                None => return Ok(()),
+            },
+        };
+        if before == now || self.adopt {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::OtherDatabase,
+            format!(
+                "{url} holds backups of another database {:?}: {} was made on a server with {what} {before}, and this \
+                 one has {now}",
+                self.database, last.id
+            ),
+        )
+        .hint(
+            "two servers need two prefixes; if this is the same database after a restore, a logical copy or a major \
+             upgrade, run one backup with --adopt",
+        ))
+    }
+}
+
+impl Looking<'_> {
+    /// What a person should look at although the identifiers are the same.
+    fn doubts(&self, last: &Figures) -> Vec<Error> {
+        let mut doubts = Vec::new();
+        let then = &last.server;
+        if self.adopt && self.is_known(last) {
+            doubts.push(
+                Error::new(
+                    Code::OtherDatabase,
+                    "--adopt (BACKUP_ADOPT) is set, and there is nothing to adopt: the last backup is of this server",
+                )
+                .hint("give it for one backup alone: while it is set, another server's database goes unnoticed"),
+            );
+        }
+        if let (Some(before), now) = (then.database_oid, self.server.database_oid)
+            && before != now
+            && !self.adopt
+        {
+            doubts.push(
+                Error::new(
+                    Code::OtherDatabase,
+                    format!(
+                        "{} was made of a database {:?} with the OID {before}, and this one has {now}: it was dropped and \
+                         made again, or renamed",
+                        last.id, self.database
+                    ),
+                )
+                .hint("if that was not a restore, look whether this is the database that you mean"),
+            );
+        }
+        doubts
+    }
+
+    fn is_known(&self, last: &Figures) -> bool {
+        let then = &last.server;
+        then.system_identifier == self.server.system_identifier && then.database_oid == Some(self.server.database_oid)
+    }
+}
+
+/// Of a log, as PostgreSQL prints it.
+fn position(lsn: &str) -> Option<u64> {
+    let (high, low) = lsn.split_once('/')?;
+    let half = |text: &str| u32::from_str_radix(text, 16).ok();
+    Some(u64::from(half(high)?) << 32 | u64::from(half(low)?))
+}
+
+fn lost(url: &str, database: &str) -> Error {
+    Error::new(
+        Code::Enoent,
+        format!("{url} has no backup of {database:?}, and had some by the manifests in the other stores"),
+    )
+    .hint("mount its disk, or find out who emptied it; to begin anew there, run one backup with --store-create always")
 }
 
 /// A store's manifest, ready to be put.
@@ -52,6 +182,13 @@ pub(super) struct Sealed {
 impl Replica {
     fn takes_part(&self) -> bool {
         self.failed.is_none()
+    }
+
+    fn may_hold(&mut self, key: &str) {
+        self.written.extend(self.marks.get(key).map(|mark| Written {
+            key: key.to_owned(),
+            perhaps: Some(mark.clone()),
+        }));
     }
 
     /// Leaves this copy out from now on, with nothing of this run in it.
@@ -77,8 +214,10 @@ impl Replicas {
                 store: Arc::clone(store),
                 failed,
                 written: Vec::new(),
+                marks: BTreeMap::new(),
                 committed: false,
                 manifest_sha256: None,
+                predecessor: None,
             });
         }
         if all.is_empty() {
@@ -88,11 +227,119 @@ impl Replicas {
             all,
             signed_by: None,
             stop: stop.clone(),
+            last: None,
         })
     }
 
     pub(super) fn primary(&self) -> Arc<dyn Store> {
         Arc::clone(&self.all[0].store)
+    }
+
+    /// Looks at what each store holds of the database already. The newest folder of all copies.
+    ///
+    /// Backups of another server's database of this name are a failure, of the primary or of the copy
+    /// alone; and so is a folder that should have backups and has none.
+    pub(super) async fn look_back(&mut self, listed: &[Listed], now: Timestamp, ours: &Looking<'_>) -> Result<Back> {
+        let mut back = Back::default();
+        let mut told: Vec<String> = Vec::new();
+        let mut empty = Vec::new();
+        for (index, replica) in self.all.iter_mut().enumerate() {
+            if !replica.takes_part() {
+                continue;
+            }
+            let copied = if index == 0 {
+                None
+            } else {
+                let listing = catalog::backups(&*replica.store, Some(ours.database));
+                match within(patience(index), listing).await {
+                    Ok(listed) => Some(listed),
+                    Err(error) => {
+                        replica.drop_out(error, &self.stop).await;
+                        continue;
+                    }
+                }
+            };
+            let looking = catalog::before(&*replica.store, copied.as_deref().unwrap_or(listed), now);
+            let before = match within(patience(index), looking).await {
+                Ok(before) => before,
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => {
+                    replica.drop_out(error, &self.stop).await;
+                    continue;
+                }
+            };
+            if let Some(error) = &before.unread {
+                back.warnings.push(Error::new(
+                    error.code(),
+                    format!("a manifest was passed over: {}", error.message()),
+                ));
+            }
+            if let Some(last) = &before.last {
+                if let Err(error) = ours.is_of_the_same(last, replica.store.url()) {
+                    if index == 0 {
+                        return Err(error);
+                    }
+                    replica.drop_out(error, &self.stop).await;
+                    continue;
+                }
+                if index == 0 {
+                    back.warnings.extend(ours.doubts(last));
+                    let lsn = last.snapshot.lsn.as_deref().and_then(position);
+                    self.last = lsn.map(|lsn| (last.id.clone(), last.server.system_identifier.clone(), lsn));
+                }
+            }
+            match before.last {
+                Some(last) => told.extend(last.stores),
+                None => empty.push(index),
+            }
+            back.newest = back.newest.max(before.newest);
+            replica.predecessor = before.predecessor;
+        }
+        for index in empty {
+            let replica = &mut self.all[index];
+            let url = replica.store.url().to_owned();
+            let may_be_lost = replica.store.lifecycle().is_none() && ours.create != StoreCreate::Always;
+            if !may_be_lost || !told.contains(&url) {
+                continue;
+            }
+            let error = lost(&url, ours.database);
+            if index == 0 {
+                return Err(error);
+            }
+            replica.drop_out(error, &self.stop).await;
+        }
+        Ok(back)
+    }
+
+    /// A server whose log is not as far as it was is another: a copy of the disk that lives on by itself has
+    /// its original's identifier.
+    pub(super) fn gone_back(&self, server: &ServerInfo, lsn: Option<&str>) -> Option<String> {
+        let (last, of, before) = self.last.as_ref()?;
+        let now = position(lsn?)?;
+        (server.system_identifier.is_some() && *of == server.system_identifier && now < *before).then(|| {
+            format!(
+                "the server's log is at {}, and was further when {last} was made: this server is a copy of that one's disk, \
+                 was restored to an earlier time, or is a standby that lags; where it is a copy, give it a prefix of its own",
+                lsn.unwrap_or_default()
+            )
+        })
+    }
+
+    /// Takes the id in every store, since other runs may put their copies, or have their primary, where
+    /// our copies go.
+    pub(super) async fn take_id(&mut self, lease: &Lease, id: &BackupId) -> Result<Announced> {
+        let announced = lease.announce(id).await?;
+        if announced != Announced::Done {
+            return Ok(announced);
+        }
+        for copy in self.all.iter_mut().skip(1).filter(|replica| replica.takes_part()) {
+            match within(Some(COPYS_PATIENCE), lease.claim_in(&*copy.store, id)).await {
+                Ok(Announced::Done) => {}
+                Ok(taken) => return Ok(taken),
+                Err(error) => copy.drop_out(error, &self.stop).await,
+            }
+        }
+        Ok(Announced::Done)
     }
 
     /// Deals with what dead runs have left, in every store. `listed` is the primary's list; `dead`
@@ -123,7 +370,10 @@ impl Replicas {
             .filter(|(_, replica)| replica.takes_part())
         {
             match within(patience(index), replica.store.upload(key, info)).await {
-                Ok(upload) => uploads.push(upload),
+                Ok(upload) => {
+                    replica.marks.insert(key.to_owned(), upload.mark());
+                    uploads.push(upload);
+                }
                 Err(error) if index == 0 => return Err(error),
                 Err(error) => replica.drop_out(error, &self.stop).await,
             }
@@ -168,13 +418,13 @@ impl Replicas {
             };
             match completed {
                 Ok(stored) => {
-                    replica.written.push(key.to_owned());
+                    replica.written.push(Written::surely(key));
                     receipts.push(Some(stored));
                 }
                 Err(error) if index == 0 => failure = Some(error),
                 Err(error) => {
                     // It may have been done all the same, or be done yet.
-                    replica.written.push(key.to_owned());
+                    replica.may_hold(key);
                     replica.drop_out(error, &self.stop).await;
                     receipts.push(None);
                 }
@@ -186,11 +436,13 @@ impl Replicas {
     /// Completing was cut short: it may have been done.
     pub(super) fn may_hold(&mut self, key: &str) {
         for replica in self.all.iter_mut().filter(|replica| replica.takes_part()) {
-            replica.written.push(key.to_owned());
+            replica.may_hold(key);
         }
     }
 
     pub(super) async fn put(&mut self, key: &str, bytes: Bytes, info: &ObjectInfo) -> Result<()> {
+        // What no reader would take in is no part of a backup.
+        limits::fits(key, bytes.len() as u64)?;
         for (index, replica) in self
             .all
             .iter_mut()
@@ -198,12 +450,21 @@ impl Replicas {
             .filter(|(_, replica)| replica.takes_part())
         {
             // Noted first: a put whose answer was lost may have been done.
-            replica.written.push(key.to_owned());
+            replica.written.push(Written::surely(key));
             let put = replica
                 .store
-                .put(key, bytes.clone(), info, crate::store::Condition::Always);
-            match within(patience(index), put).await {
-                Ok(_) => {}
+                .put(key, bytes.clone(), info, crate::store::Condition::Absent);
+            let put = within(patience(index), put).await;
+            let put = put.and_then(|put| match put {
+                Put::Done(_) => Ok(()),
+                Put::Refused => {
+                    // Another run's, which is not ours to give up.
+                    replica.written.pop();
+                    Err(taken(key, replica.store.url()))
+                }
+            });
+            match put {
+                Ok(()) => {}
                 Err(error) if index == 0 => return Err(error),
                 Err(error) => replica.drop_out(error, &self.stop).await,
             }
@@ -237,12 +498,20 @@ impl Replicas {
         now: Timestamp,
     ) -> Result<Vec<Option<Sealed>>> {
         let mut sealed = Vec::new();
+        // A copy counts when it is seen to hold a backup, which it does in the next run.
+        let holders = self.all.iter().enumerate();
+        let holders =
+            holders.filter(|(index, replica)| replica.takes_part() && (*index == 0 || replica.predecessor.is_some()));
+        let stores: Vec<String> = holders.map(|(_, replica)| replica.store.url().to_owned()).collect();
         for (replica, receipt) in self.all.iter().zip(receipts) {
             let (true, Some(receipt)) = (replica.takes_part(), receipt) else {
                 sealed.push(None);
                 continue;
             };
-            let manifest = manifest(receipt);
+            let mut manifest = manifest(receipt);
+            manifest.predecessor.clone_from(&replica.predecessor);
+            manifest.store = Some(replica.store.url().to_owned());
+            manifest.stores.clone_from(&stores);
             let signature = match signer {
                 Some(signer) => {
                     let subject = Subject::manifest(&manifest.id);
@@ -263,8 +532,10 @@ impl Replicas {
                 continue;
             };
             // Noted first, as in `put`.
+            replica.written.push(Written::surely(manifest.id.key(MANIFEST_DIGEST)));
             if signature.is_some() {
-                replica.written.push(Subject::manifest(&manifest.id).signature_key());
+                let key = Subject::manifest(&manifest.id).signature_key();
+                replica.written.push(Written::surely(key));
             }
             let publishing = catalog::publish(&*replica.store, &manifest, signature.as_ref());
             // Where that is not known in time, nothing is given up.
@@ -360,9 +631,13 @@ fn completions_patience(index: usize) -> Option<Duration> {
 }
 
 /// All at once: a store that is ill is waited for once, not once per file. Gives what failed.
-async fn discard(store: &dyn Store, written: Vec<String>, stop: &Stop) -> Vec<Error> {
+async fn discard(store: &dyn Store, written: Vec<Written>, stop: &Stop) -> Vec<Error> {
+    let discard = async |one: &Written| match &one.perhaps {
+        Some(mark) if !store.came_from(&one.key, mark).await? => Ok(()),
+        _ => store.discard(&one.key).await,
+    };
     let discarding = written
         .iter()
-        .map(|key| stop.or_give_up("giving up what was stored", store.discard(key)));
+        .map(|one| stop.or_give_up("giving up what was stored", discard(one)));
     join_all(discarding).await.into_iter().filter_map(Result::err).collect()
 }

@@ -16,12 +16,14 @@ pub(super) async fn repeated(store: &dyn Store, id: &BackupId, trust: &Trust) ->
         trust,
         manifest: None,
         now: id.timestamp(),
+        altered: false,
     };
     let genuine = catalog::read_genuine(store, id, &demand).await?.require(id)?;
     let Genuine {
         manifest,
         sha256,
         signed_by,
+        ..
     } = genuine;
     let sha256 = Some(hex::encode(sha256));
     let holder = StoreReport {
@@ -41,8 +43,9 @@ pub(super) async fn repeated(store: &dyn Store, id: &BackupId, trust: &Trust) ->
 
 /// What a manifest says, as a report.
 pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
+    let degraded = stores.iter().any(|store| store.error.is_some());
     BackupReport {
-        status: "succeeded",
+        status: if degraded { "degraded" } else { "succeeded" },
         id: manifest.id.clone(),
         database: manifest.database.clone(),
         kind: manifest.kind,
@@ -65,12 +68,13 @@ pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport 
         bytes_stored: manifest.files.values().map(|file| file.bytes).sum(),
         files: manifest.files.clone(),
         missing: manifest.missing.clone(),
+        left_out: manifest.left_out.clone(),
         manifest_sha256: None,
         signed_by: None,
         stores,
         took_over: None,
         leftovers: Vec::new(),
-        warnings: Vec::new(),
+        warnings: manifest.warnings.clone(),
         notification: None,
     }
 }

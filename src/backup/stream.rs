@@ -1,18 +1,19 @@
 //! From the database into open uploads: the long step, and the one that anything may interrupt.
 
 use std::future::Future;
+use std::io::{Cursor, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::view::View;
-use super::{Job, Source};
+use super::Job;
+use super::view::{Begun, Opened};
 use crate::compress::Codec;
 use crate::error::{Code, Error, Result};
 use crate::lease::Lease;
 use crate::pipeline::{self, Failure, Flow, Inflow, Passed};
-use crate::postgres::{Contents, Dump, DumpOrder, StallClock, WatchedPipe};
+use crate::postgres::{Dump, StallClock, WatchedPipe};
 use crate::settings::Format;
 use crate::store::Upload;
 use crate::streams::Reading;
@@ -21,6 +22,9 @@ use crate::throttle::{Throttle, Throttled};
 /// How long pg_dump may take to exit by itself when its stream has failed: its own last words are
 /// better than what we saw of it.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long the data path may take to end when its source has ended and it was told to stop: the
+/// stores abort their uploads meanwhile. It does not wait for anybody else, so this is never met.
+const PATH_ENDS: Duration = Duration::from_secs(300);
 
 /// Who reads the database.
 enum Reader {
@@ -33,19 +37,15 @@ enum Reader {
 /// exited with 0, or each session has said so of all its tables.
 pub(super) async fn run(
     job: &Job<'_>,
-    source: &Source,
-    view: View,
+    reader: Opened,
     codec: Codec,
     uploads: Vec<Box<dyn Upload>>,
     lease: &Lease,
     throttle: &Throttle,
-) -> Result<Passed> {
+) -> Result<(Passed, Vec<String>)> {
     let settings = job.settings;
     let clock = StallClock::default();
-    let (input, mut reader) = match begin(job, source, view, &clock, throttle) {
-        Ok(begun) => begun,
-        Err(error) => return Err(abort(job, uploads, error).await),
-    };
+    let (input, mut reader) = begin(reader, settings.format, &clock, throttle);
     let flow = Flow {
         input,
         codec,
@@ -70,15 +70,15 @@ pub(super) async fn run(
             stop.cancel();
             throttle.stop();
             reader.stop().await;
-            let mut error = error;
-            match job.stop.in_time(path).await {
+            let ended = tokio::time::timeout(PATH_ENDS, job.stop.in_time(path)).await;
+            return Err(match ended {
                 // It had just come through: the uploads are still open.
-                Some(Ok(passed)) => error = abort(job, passed.copies.into_iter().flatten().collect(), error).await,
-                Some(Err(Failure::Store(second))) => error = error.also(second),
-                Some(Err(Failure::Source(_) | Failure::Stopped)) => {}
-                None => error = error.also(job.stop.given_up("aborting the upload")),
-            }
-            return Err(error);
+                Ok(Some(Ok(passed))) => abort(job, passed.copies.into_iter().flatten().collect(), error).await,
+                Ok(Some(Err(Failure::Store(second)))) => error.also(second),
+                Ok(Some(Err(Failure::Source(_) | Failure::Stopped))) => error,
+                Ok(None) => error.also(job.stop.given_up("aborting the upload")),
+                Err(_) => error.also(Error::internal("the data path does not end")),
+            });
         }
         passed = &mut path => passed,
     };
@@ -98,7 +98,10 @@ pub(super) async fn run(
                 error = interruption(job, late, lease) => Err(error),
             };
             match exit {
-                Ok(()) => Ok(passed),
+                Ok(()) => {
+                    let complaints = reader.complaints().await;
+                    Ok((passed, complaints))
+                }
                 Err(error) => {
                     reader.stop().await;
                     Err(abort(job, passed.copies.into_iter().flatten().collect(), error).await)
@@ -115,35 +118,22 @@ pub(super) async fn run(
     }
 }
 
-fn begin(
-    job: &Job<'_>,
-    source: &Source,
-    view: View,
-    clock: &StallClock,
-    throttle: &Throttle,
-) -> Result<(Inflow, Reader)> {
-    if let Some(streams) = view.streams {
-        let (head, source, reading) = streams.start(clock, throttle);
-        return Ok((Inflow::Blocks { head, source }, Reader::Sessions(reading)));
-    }
-    let settings = job.settings;
-    let mut dump = Dump::start(&DumpOrder {
-        programs: &source.programs,
-        info: source.session.info(),
-        passfile: source.passfile.as_deref(),
-        snapshot: &view.snapshot.id,
-        contents: Contents::Whole(settings.format),
-        lock_wait: settings.postgres.lock_wait,
-        settings: &settings.postgres,
-    })?;
+fn begin(reader: Opened, format: Format, clock: &StallClock, throttle: &Throttle) -> (Inflow, Reader) {
+    let Begun { dump, first, output } = match reader {
+        Opened::Dump(begun) => begun,
+        Opened::Streams(streams) => {
+            let (head, source, reading) = streams.start(clock, throttle);
+            return (Inflow::Blocks { head, source }, Reader::Sessions(reading));
+        }
+    };
     // The clock does not see the pauses: to pause is not to stall.
-    let pipe = WatchedPipe::new(dump.take_stdout()?, clock.clone());
+    let pipe = Cursor::new(first).chain(WatchedPipe::new(output, clock.clone()));
     let pipe = Box::new(Throttled::new(pipe, throttle.clone()));
-    let input = match settings.format {
+    let input = match format {
         Format::Custom => Inflow::Archive(pipe),
         Format::Plain => Inflow::Sql(pipe),
     };
-    Ok((input, Reader::Dump(dump)))
+    (input, Reader::Dump(dump))
 }
 
 impl Reader {
@@ -168,6 +158,14 @@ impl Reader {
         match self {
             Reader::Dump(dump) => dump.stop().await,
             Reader::Sessions(reading) => reading.stop().await,
+        }
+    }
+
+    /// What pg_dump has said although all went well.
+    async fn complaints(&self) -> Vec<String> {
+        match self {
+            Reader::Dump(dump) => dump.complaints().await,
+            Reader::Sessions(reading) => reading.complaints().await,
         }
     }
 

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{BackupId, Demand, Genuine, Listed, Read, backups, gather, read_genuine};
+use super::{BackupId, Demand, Genuine, Listed, Read, Seal, backups, gather, read_genuine};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::signature::KeyId;
@@ -21,6 +21,8 @@ pub struct Located {
     pub store: Arc<dyn Store>,
     pub manifest: Manifest,
     pub manifest_sha256: [u8; 32],
+    /// What the file beside the manifest says of its digest.
+    pub seal: Seal,
     /// The trusted key that has signed it, where signatures are asked for.
     pub signed_by: Option<KeyId>,
     /// What a person should know although a backup was found: a store that was passed over, a
@@ -121,6 +123,11 @@ async fn look(
     let url = store.url();
     match read_genuine(store, id, demand).await? {
         Read::Genuine(genuine) => {
+            if lack(store, &genuine.manifest, listed.as_ref()).is_none() {
+                return Ok((*genuine, None));
+            }
+            // A list has no checksum: what it lacks, or says otherwise, it has to say twice.
+            let listed = gather(store.list(&id.folder()).await?.into_iter()).pop();
             let lack = lack(store, &genuine.manifest, listed.as_ref());
             Ok((*genuine, lack))
         }
@@ -140,11 +147,15 @@ async fn look(
     }
 }
 
-fn located(store: &Arc<dyn Store>, genuine: Genuine, warnings: Vec<String>) -> Located {
+fn located(store: &Arc<dyn Store>, genuine: Genuine, mut warnings: Vec<String>) -> Located {
+    if let Seal::Attested(what) = &genuine.seal {
+        warnings.push(format!("{what}; others know the manifest, so it is used"));
+    }
     Located {
         store: Arc::clone(store),
         manifest: genuine.manifest,
         manifest_sha256: genuine.sha256,
+        seal: genuine.seal,
         signed_by: genuine.signed_by,
         warnings,
     }

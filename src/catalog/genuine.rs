@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{BackupId, Broken, Found, manifest_bytes};
+use super::publish::digest_line;
+use super::{BackupId, Broken, Found, Listed, MANIFEST, MANIFEST_DIGEST, backups, manifest_bytes};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
+use crate::retention::SHA256_TAG;
 use crate::signature::{KeyId, Subject, Trust};
 use crate::store::Store;
 
@@ -18,6 +20,8 @@ pub struct Demand<'a> {
     pub manifest: Option<[u8; 32]>,
     /// What is dated later than this is not the latest.
     pub now: Timestamp,
+    /// Whether a manifest is wanted all the same that is not what the digest beside it says.
+    pub altered: bool,
 }
 
 /// A manifest, and what is known of where it comes from.
@@ -25,8 +29,21 @@ pub struct Demand<'a> {
 pub struct Genuine {
     pub manifest: Manifest,
     pub sha256: [u8; 32],
+    pub seal: Seal,
     /// Where signatures are asked for.
     pub signed_by: Option<KeyId>,
+}
+
+/// What the file beside a manifest says of its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seal {
+    Same,
+    /// There is none: a backup that was made before there was one, or it was taken away.
+    None,
+    /// Another than the manifest has, in a sentence: one of the two is not what it was.
+    Different(String),
+    /// The same; but the object's tag, or the next backup's manifest, knows this one.
+    Attested(String),
 }
 
 /// What was found where a manifest should be.
@@ -43,12 +60,30 @@ pub enum Read {
 
 /// Reads the manifest in `id`'s folder. An error is the store's.
 pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>) -> Result<Read> {
-    let bytes = match manifest_bytes(store, id).await? {
+    let mut bytes = match manifest_bytes(store, id).await? {
         Found::Good(bytes) => bytes,
         Found::Missing => return Ok(Read::Missing),
         Found::Broken(broken) => return Ok(Read::Broken(broken)),
     };
-    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+    let mut sha256: [u8; 32] = Sha256::digest(&bytes).into();
+    let mut seal = seal(store, id, &sha256).await?;
+    let is_another = |sha256: &[u8; 32]| demand.manifest.is_some_and(|expected| expected != *sha256);
+    // A bit that was flipped on the way says nothing about what is stored.
+    if matches!(seal, Seal::Different(_)) || is_another(&sha256) {
+        drop(bytes);
+        bytes = match manifest_bytes(store, id).await? {
+            Found::Good(again) => again,
+            Found::Missing => return Ok(Read::Missing),
+            Found::Broken(broken) => return Ok(Read::Broken(broken)),
+        };
+        let again: [u8; 32] = Sha256::digest(&bytes).into();
+        seal = attested(store, id, &again, self::seal(store, id, &again).await?).await?;
+        if again != sha256 {
+            let (key, url) = (id.manifest_key(), store.url());
+            tracing::warn!("{key} in {url} came differently when it was read again");
+        }
+        sha256 = again;
+    }
     if let Some(expected) = demand.manifest.filter(|expected| *expected != sha256) {
         let (found, expected) = (hex::encode(sha256), hex::encode(expected));
         let what = format!(
@@ -67,14 +102,98 @@ pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>)
             Err(flaw) => return Ok(Read::Unsigned(flaw.into_error(id, store.url()))),
         }
     }
-    Ok(match Manifest::parse(&bytes, id) {
-        Ok(manifest) => Read::Genuine(Box::new(Genuine {
-            manifest,
-            sha256,
-            signed_by,
-        })),
-        Err(broken) => Read::Broken(broken),
-    })
+    // Whoever names the very manifest, or has signed it, needs no file that does.
+    if let Seal::Different(what) = &seal
+        && !demand.altered
+        && demand.manifest.is_none()
+        && signed_by.is_none()
+    {
+        return Ok(Read::Broken(Broken::Altered(what.clone())));
+    }
+    let manifest = match Manifest::parse(&bytes, id) {
+        Ok(manifest) => manifest,
+        Err(broken) => return Ok(Read::Broken(broken)),
+    };
+    // A store may show what was put before the manifest after it.
+    if seal == Seal::None && manifest.digest_file.is_some() {
+        seal = self::seal(store, id, &sha256).await?;
+    }
+    Ok(Read::Genuine(Box::new(Genuine {
+        manifest,
+        sha256,
+        seal,
+        signed_by,
+    })))
+}
+
+/// Why the manifest in a listed folder, which had this digest when it was read, is not the one that was
+/// published: by the file beside it and all others that speak of it, and twice alike.
+pub(super) async fn altered(store: &dyn Store, listed: &Listed, sha256: &[u8; 32]) -> Result<Option<String>> {
+    let id = &listed.id;
+    let unlike = |seal: &Seal| matches!(seal, Seal::Different(_));
+    if listed.file(MANIFEST_DIGEST).is_none() || !unlike(&seal(store, id, sha256).await?) {
+        return Ok(None);
+    }
+    let Found::Good(bytes) = manifest_bytes(store, id).await? else {
+        return Ok(None);
+    };
+    let again: [u8; 32] = Sha256::digest(&bytes).into();
+    match attested(store, id, &again, seal(store, id, &again).await?).await? {
+        Seal::Different(what) => Ok(Some(what)),
+        _ => Ok(None),
+    }
+}
+
+/// Where the file beside a manifest contradicts it, others are asked which of the two is what it was.
+async fn attested(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], seal: Seal) -> Result<Seal> {
+    let Seal::Different(what) = seal else {
+        return Ok(seal);
+    };
+    let hex = hex::encode(sha256);
+    if let Some(lifecycle) = store.lifecycle() {
+        let tags = lifecycle.tags(&id.manifest_key()).await?.unwrap_or_default();
+        if tags.iter().any(|(name, said)| name == SHA256_TAG && *said == hex) {
+            return Ok(Seal::Attested(what));
+        }
+    }
+    let later = backups(store, Some(id.database())).await?;
+    let later = later.iter().filter(|one| one.has_manifest && one.id > *id);
+    let Some(next) = later.map(|one| &one.id).min() else {
+        return Ok(Seal::Different(what));
+    };
+    let next = manifest_bytes(store, next).await?.good().and_then(|bytes| {
+        let manifest = Manifest::parse(&bytes, next).ok()?;
+        manifest.predecessor
+    });
+    match next {
+        Some(before) if before.id == *id && before.manifest_sha256 == hex => Ok(Seal::Attested(what)),
+        _ => Ok(Seal::Different(what)),
+    }
+}
+
+async fn seal(store: &dyn Store, id: &BackupId, sha256: &[u8; 32]) -> Result<Seal> {
+    let said = match store.get(&id.key(MANIFEST_DIGEST)).await {
+        Ok(Some(object)) => object.body,
+        Ok(None) => return Ok(Seal::None),
+        Err(error) if error.code() == Code::Integrity => {
+            return Ok(Seal::Different(format!(
+                "{MANIFEST_DIGEST} cannot be read: {}",
+                error.message()
+            )));
+        }
+        Err(error) => return Err(error),
+    };
+    if said == digest_line(sha256) {
+        return Ok(Seal::Same);
+    }
+    let line = String::from_utf8_lossy(&said[..said.len().min(100)])
+        .trim_end()
+        .to_owned();
+    Ok(Seal::Different(format!(
+        "{MANIFEST} has the SHA-256 {}, but {MANIFEST_DIGEST} beside it says {:?}: one of the two is not what it was",
+        hex::encode(sha256),
+        crate::plain::line(&line)
+    )))
 }
 
 impl Read {

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
-use crate::backup_id::is_ahead;
+use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups, genuine};
+use crate::backup_id::{SKEW, is_ahead};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, Figures};
 use crate::signature::{Standing, Subject, Trust};
@@ -34,6 +34,8 @@ pub struct Overview {
     pub lacks: Vec<String>,
     /// How the manifest stands, where signatures are asked for.
     pub signature: Option<Standing>,
+    /// Why the manifest is not the one that was published.
+    pub altered: Option<String>,
     pub verification: Option<Verification>,
     /// Why there is none although its file is there.
     pub unverifiable: Option<String>,
@@ -65,7 +67,7 @@ impl Overview {
     /// What is wrong with the manifest, in a sentence.
     pub fn flaw(&self) -> Option<String> {
         match &self.seen {
-            Seen::Backup(_) => None,
+            Seen::Backup(_) => self.altered.clone(),
             Seen::Broken(broken) => Some(broken.to_string()),
             Seen::Unread(why) => Some(why.clone()),
         }
@@ -96,20 +98,87 @@ impl Overview {
         self.id().is_ahead(now) || said.into_iter().flatten().any(|time| is_ahead(time, now))
     }
 
+    /// What its times say against each other, its id and the store's own.
+    pub fn oddities(&self) -> Option<String> {
+        let figures = self.figures()?;
+        contradiction_of_times(self.id(), figures.timestamp, figures.finished_at)
+            .or_else(|| stored_before(figures.finished_at.max(self.id().timestamp()), self.stored()))
+    }
+
+    fn stored(&self) -> Option<Timestamp> {
+        self.listed.file(MANIFEST)?.modified
+    }
+
+    /// Its id's time, or when the store took it, where that is earlier: a clock that was ahead must not make
+    /// it younger than it can be.
+    pub fn since(&self) -> Timestamp {
+        let id = self.id().timestamp();
+        match self.stored().filter(|stored| *stored > KEEPS_TIMES) {
+            Some(stored) if is_ahead(id, stored) => stored,
+            _ => id,
+        }
+    }
+
+    /// Whether what it says of its own times cannot be.
+    pub fn contradicts_itself(&self) -> bool {
+        let figures = self.figures();
+        figures.is_some_and(|one| contradiction_of_times(self.id(), one.timestamp, one.finished_at).is_some())
+    }
+
     /// Its manifest is whole and as it must be signed, its files are there, and nobody has found
     /// them wanting.
     pub fn is_good(&self) -> bool {
-        self.is_trusted() && self.figures().is_some() && self.lacks.is_empty() && self.verdict() != Verdict::Damaged
+        self.is_trusted()
+            && self.figures().is_some()
+            && self.altered.is_none()
+            && self.lacks.is_empty()
+            && self.verdict() != Verdict::Damaged
     }
 }
+
+/// What a backup's times say against each other and against its id, whose time is that of its start.
+pub fn contradiction_of_times(id: &BackupId, begun: Timestamp, finished: Timestamp) -> Option<String> {
+    // Ids are made later where others were taken, by seconds.
+    let close = |one: Timestamp, other: Timestamp| one.duration_since(other).abs() <= SKEW * 2;
+    if !close(begun, id.timestamp()) {
+        return Some(format!(
+            "says that it was begun at {begun}, which is not the time of its id"
+        ));
+    }
+    (finished < begun).then(|| format!("says that it was finished at {finished}, before it was begun"))
+}
+
+/// What the store's time of a manifest says against the backup's: a clock was wrong when it was made, or
+/// the time was lost on its way here.
+pub fn stored_before(finished: Timestamp, stored: Option<Timestamp>) -> Option<String> {
+    // Some file systems keep no times.
+    let stored = stored.filter(|stored| *stored > KEEPS_TIMES)?;
+    is_ahead(finished, stored).then(|| {
+        format!("says that it was finished at {finished}, but the store has had it since {stored}: a clock was wrong")
+    })
+}
+
+/// Earlier times of files mean that there are none.
+const KEEPS_TIMES: Timestamp = Timestamp::constant(315_532_800, 0);
 
 /// As [`backups`], of a store that is there. One whose folder is gone lists as empty, and would
 /// pass for a store without backups; one that may not be written to can be read all the same.
 pub async fn reachable_folders(store: &dyn Store, database: Option<&str>) -> Result<Vec<Listed>> {
-    match store.reach().await {
+    match store.is_there().await {
         Err(error) if error.code() != Code::Eacces => Err(error),
         _ => backups(store, database).await,
     }
+}
+
+/// For a command that was asked for backups of a store that has none of them.
+pub fn nothing_found(store: &dyn Store, database: Option<&str>, since: Option<Timestamp>) -> Error {
+    let of = database.map_or(String::new(), |database| format!(" of {database}"));
+    let since = since.map_or(String::new(), |since| format!(" since {since}"));
+    Error::new(
+        Code::NotFound,
+        format!("there is no backup{of}{since} in {}", store.url()),
+    )
+    .hint("check --store, its prefix, and --database; a folder's disk may not be mounted")
 }
 
 /// Reads the manifests of these folders, in their order; those without one are passed over. What
@@ -145,7 +214,7 @@ async fn overview(
     trust: &Trust,
 ) -> (Option<Overview>, Option<Error>) {
     let id = &listed.id;
-    let (mut signature, mut manifest) = (None, None);
+    let (mut signature, mut manifest, mut altered) = (None, None, None);
     let subject = Subject::manifest(id);
     let figures = read(store, room, &listed, MANIFEST, trust, subject, |bytes| {
         (<[u8; 32]>::from(Sha256::digest(bytes)), Figures::parse(bytes, id))
@@ -153,9 +222,17 @@ async fn overview(
     let (seen, mut failed) = match figures.await {
         Ok(None) => return (None, None),
         Ok(Some((standing, (sha256, figures)))) => {
+            let is_signed = standing.as_ref().is_some_and(Standing::is_signed);
             (signature, manifest) = (standing, Some(sha256));
             match figures {
-                Ok(figures) => (Seen::Backup(Box::new(figures)), None),
+                Ok(figures) if is_signed => (Seen::Backup(Box::new(figures)), None),
+                Ok(figures) => match genuine::altered(store, &listed, &sha256).await {
+                    Ok(what) => {
+                        altered = what;
+                        (Seen::Backup(Box::new(figures)), None)
+                    }
+                    Err(error) => (Seen::Unread(error.message()), Some(error)),
+                },
                 Err(broken) => (Seen::Broken(broken), None),
             }
         }
@@ -210,6 +287,7 @@ async fn overview(
         seen,
         lacks,
         signature,
+        altered,
         verification,
         unverifiable,
         doubtful,

@@ -5,12 +5,12 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use super::tags;
-use crate::backup_id::BackupId;
+use crate::backup_id::{BackupId, MANIFEST, MANIFEST_DIGEST};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::retention::{PENDING, TIER_TAG, Tag};
 use crate::signature::Subject;
-use crate::store::{Condition, ObjectInfo, Put, Store, Version};
+use crate::store::{Condition, ObjectInfo, Put, Store, Version, limits};
 
 /// What is said about each of a backup's files when its writing starts: the tag `pending`, until
 /// [`super::commit_tags`], and whose file it is.
@@ -27,6 +27,7 @@ pub fn object_info(id: &BackupId, server_version: &str, content_type: &'static s
             ),
         ],
         size_estimate: None,
+        replace: false,
     }
 }
 
@@ -60,9 +61,14 @@ impl From<NotPublished> for Error {
     }
 }
 
-/// Puts the manifest, the last file of a backup, and right before it its signature, where it has
-/// one: a run that dies between the two has left a file without a manifest. With the manifest the backup exists, without it there is
-/// none. All other files must be in the store, and bear their final tags: see
+/// What the file beside a manifest says of it: a line for `sha256sum -c`.
+pub fn digest_line(sha256: &[u8; 32]) -> String {
+    format!("{}  {MANIFEST}\n", hex::encode(sha256))
+}
+
+/// Puts the manifest, the last file of a backup, and right before it its digest and its signature, where
+/// it has one: a run that dies between them has left files without a manifest. With the manifest the
+/// backup exists, without it there is none. All other files must be in the store, and bear their final tags: see
 /// [`super::commit_tags`]. An answer that got lost is looked up before it counts as a failure.
 pub async fn publish(
     store: &dyn Store,
@@ -70,6 +76,7 @@ pub async fn publish(
     signature: Option<&Bytes>,
 ) -> Result<Published, NotPublished> {
     let bytes = Bytes::from(manifest.to_bytes().map_err(NotPublished::Absent)?);
+    limits::fits(&manifest.id.manifest_key(), bytes.len() as u64).map_err(NotPublished::Absent)?;
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let published = |version| Published {
         bytes: bytes.len() as u64,
@@ -81,17 +88,23 @@ pub async fn publish(
         tags: tags::of_file(Tag::Latest, &hex::encode(sha256)),
         ..object_info(id, &manifest.server.version, "application/json")
     };
-    if let Some(signature) = signature {
+    let digest = Bytes::from(digest_line(&sha256));
+    let digest = Some((id.key(MANIFEST_DIGEST), &digest));
+    let signature = signature.map(|signature| (Subject::manifest(id).signature_key(), signature));
+    for (key, beside) in digest.into_iter().chain(signature) {
         let object = ObjectInfo {
-            tags: tags::of_file(Tag::Latest, &hex::encode(Sha256::digest(signature))),
+            tags: tags::of_file(Tag::Latest, &hex::encode(Sha256::digest(beside))),
             ..object_info(id, &manifest.server.version, "text/plain")
         };
-        let key = Subject::manifest(id).signature_key();
         // Never over another run's.
-        match store.put(&key, signature.clone(), &object, Condition::Absent).await {
+        match store.put(&key, beside.clone(), &object, Condition::Absent).await {
             Ok(Put::Done(_)) => {}
             Ok(Put::Refused) => return Err(NotPublished::Taken(taken(id))),
-            Err(error) => return Err(NotPublished::Absent(error)),
+            // Perhaps written, and only the answers lost.
+            Err(error) => match store.get(&key).await {
+                Ok(Some(there)) if there.body == *beside => {}
+                _ => return Err(NotPublished::Absent(error)),
+            },
         }
     }
     let key = id.manifest_key();
@@ -163,14 +176,23 @@ mod tests {
         let key = Subject::manifest(&manifest.id).signature_key();
         let store = MemoryStore::with_lifecycle();
         publish(&store, &manifest, Some(&signature)).await.unwrap();
-        assert_eq!(store.calls(Op::Put), [key.clone(), manifest.id.manifest_key()]);
+        let digest = manifest.id.key(MANIFEST_DIGEST);
+        let puts = [digest.clone(), key.clone(), manifest.id.manifest_key()];
+        assert_eq!(store.calls(Op::Put), puts);
+        assert_eq!(
+            store.body(&digest).unwrap(),
+            format!(
+                "{}  manifest.json\n",
+                hex::encode(Sha256::digest(store.body(&puts[2]).unwrap()))
+            )
+        );
         assert_eq!(store.tag(&key, "pgstow-tier").as_deref(), Some("latest"));
 
         let store = MemoryStore::with_lifecycle();
         store.plant(&key, "another's", &[]);
         let refused = publish(&store, &manifest, Some(&signature)).await.unwrap_err();
         assert!(matches!(refused, NotPublished::Taken(_)));
-        assert_eq!(store.keys(), std::slice::from_ref(&key));
+        assert_eq!(store.keys(), [key.clone(), digest]);
         assert_eq!(store.body(&key).unwrap(), "another's");
 
         let store = MemoryStore::with_lifecycle();
@@ -183,19 +205,21 @@ mod tests {
     #[tokio::test]
     async fn a_lost_answer_is_looked_up() {
         let store = MemoryStore::with_lifecycle();
-        store.fault(Op::Put, 1, Fault::FailAfterWrite);
+        store.fault(Op::Put, 2, Fault::FailAfterWrite);
         assert!(publish(&store, &manifest(), None).await.is_ok());
 
-        let store = MemoryStore::with_lifecycle();
-        store.fault(Op::Put, 1, Fault::Reject);
-        assert!(matches!(
-            publish(&store, &manifest(), None).await,
-            Err(NotPublished::Absent(_))
-        ));
-        assert!(store.keys().is_empty());
+        for nth in 1..=2 {
+            let store = MemoryStore::with_lifecycle();
+            store.fault(Op::Put, nth, Fault::Reject);
+            assert!(matches!(
+                publish(&store, &manifest(), None).await,
+                Err(NotPublished::Absent(_))
+            ));
+            assert_eq!(store.keys().len(), nth - 1);
+        }
 
         let store = MemoryStore::with_lifecycle();
-        store.fault(Op::Put, 1, Fault::FailAfterWrite);
+        store.fault(Op::Put, 2, Fault::FailAfterWrite);
         store.fault(Op::Get, 1, Fault::Reject);
         let unknown = publish(&store, &manifest(), None).await.unwrap_err();
         assert!(matches!(&unknown, NotPublished::Unknown(error) if error.message().contains("and then")));

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Listed, backups, manifest_bytes, until};
+use super::genuine::altered;
+use super::{Listed, backups, found_damaged, manifest_bytes, until};
 use crate::backup_id::BackupId;
 use crate::error::{Error, Result};
 use crate::manifest::Summary;
@@ -66,12 +67,35 @@ struct Backup {
 /// for the next run, and never a backup expiring that should be kept.
 ///
 /// What is dated later than `now` is neither counted nor touched: it would take the place of a backup
-/// that is to be kept.
+/// that is to be kept. What was found damaged takes no place of a good one, and keeps its own.
 pub async fn retag(store: &dyn Store, database: &str, keep_last: usize, now: Timestamp) -> Result<Vec<Retagged>> {
+    walk(store, database, keep_last, now, Until::Settled).await
+}
+
+/// The same after a check has found a backup damaged, which may be any of them: those before it, which
+/// may be on their way out, are promoted. Reads all the database's manifests.
+pub async fn retag_all(store: &dyn Store, database: &str, keep_last: usize, now: Timestamp) -> Result<Vec<Retagged>> {
+    walk(store, database, keep_last, now, Until::Oldest).await
+}
+
+/// How far the walk goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Settled,
+    Oldest,
+}
+
+async fn walk(
+    store: &dyn Store,
+    database: &str,
+    keep_last: usize,
+    now: Timestamp,
+    until_where: Until,
+) -> Result<Vec<Retagged>> {
     let Some(lifecycle) = store.lifecycle() else {
         return Ok(Vec::new());
     };
-    let mut good = Vec::new();
+    let mut whole = Vec::new();
     let mut standings = Vec::new();
     for listed in until(&backups(store, Some(database)).await?, now) {
         // A backup that we cannot read keeps the tag that it has: neither trusted nor given up.
@@ -80,17 +104,18 @@ pub async fn retag(store: &dyn Store, database: &str, keep_last: usize, now: Tim
         };
         let standing = Standing {
             tier: backup.summary.tier,
+            damaged: found_damaged(store, &backup.listed).await?,
             bears: bears(lifecycle, &backup).await?,
         };
-        if settled(keep_last, good.len(), standing) {
+        if until_where == Until::Settled && settled(keep_last, &standings, standing) {
             break;
         }
-        good.push(backup);
+        whole.push(backup);
         standings.push(standing);
     }
     let mut done = Vec::new();
     for change in tag_plan(keep_last, &standings) {
-        let backup = &good[change.index];
+        let backup = &whole[change.index];
         apply(lifecycle, backup, change.to).await?;
         done.push(Retagged {
             id: backup.listed.id.clone(),
@@ -107,11 +132,15 @@ async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>
     let Some(bytes) = manifest_bytes(store, &listed.id).await?.good() else {
         return Ok(None);
     };
+    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let summary = Summary::parse(&bytes, &listed.id).ok();
+    if summary.is_none() || altered(store, &listed, &sha256).await?.is_some() {
+        return Ok(None);
+    }
     Ok(summary.filter(|summary| listed.holds(summary)).map(|summary| Backup {
         listed,
         summary,
-        manifest_sha256: hex::encode(Sha256::digest(&bytes)),
+        manifest_sha256: hex::encode(sha256),
     }))
 }
 
@@ -154,7 +183,10 @@ async fn retag_file(lifecycle: &dyn Lifecycle, key: &str, to: Tag, sha256: Optio
     let before = lifecycle.tags(key).await.map_err(context)?.unwrap_or_default();
     let mut after = before.clone();
     set(&mut after, TIER_TAG, to.name());
-    if let Some(sha256) = sha256 {
+    // What is said there already was said by the run that made it, and speaks for what it made.
+    if let Some(sha256) = sha256
+        && !after.iter().any(|(name, _)| name == SHA256_TAG)
+    {
         set(&mut after, SHA256_TAG, sha256);
     }
     if after != before {
@@ -174,7 +206,7 @@ fn set(tags: &mut Vec<(String, String)>, key: &str, value: &str) {
 mod tests {
     use super::*;
     use crate::catalog::tests::{id, plant};
-    use crate::catalog::{SHA256SUMS, publish};
+    use crate::catalog::{SHA256SUMS, VERIFICATION, publish};
     use crate::manifest::tests::sample;
     use crate::retention::Tier;
     use crate::store::memory::{Fault, MemoryStore, Op};
@@ -245,6 +277,43 @@ mod tests {
         plant(&store, &sample(&ahead, Tier::Daily), "latest");
         assert_eq!(retag(&store, "shop", 1, now()).await.unwrap(), []);
         assert_eq!(tags(&store), ["monthly", "latest", "latest"]);
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_was_found_damaged_lets_the_one_before_it_stay() {
+        let damaged = |day: u32| {
+            let id = self::day(day);
+            serde_json::json!({"schema": 1, "id": id, "verify": {"status": "failed", "at": "2025-01-31T00:00:00Z"}})
+                .to_string()
+        };
+        // It was made, found damaged, and then comes the next one.
+        let store = store_with(&["monthly", "daily", "latest", "latest"]);
+        store.plant(&day(3).key(VERIFICATION), damaged(3), &[(TIER_TAG, "latest")]);
+        retag(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "latest", "daily", "latest"]);
+
+        // The newest itself, and nothing comes after it.
+        let store = store_with(&["monthly", "daily", "daily", "latest"]);
+        store.plant(&day(4).key(VERIFICATION), damaged(4), &[(TIER_TAG, "latest")]);
+        retag_all(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "daily", "latest", "latest"]);
+
+        // One of the older ones.
+        let store = store_with(&["monthly", "daily", "daily", "daily", "latest"]);
+        store.plant(&day(3).key(VERIFICATION), damaged(3), &[(TIER_TAG, "daily")]);
+        retag_all(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "latest", "daily", "daily", "latest"]);
+    }
+
+    #[tokio::test]
+    async fn a_digest_that_a_tag_says_is_not_replaced_by_that_of_what_is_there_now() {
+        let store = store_with(&["monthly", "latest", "latest"]);
+        let key = day(2).manifest_key();
+        let bytes = store.body(&key).unwrap();
+        store.plant(&key, bytes, &[(TIER_TAG, "latest"), (SHA256_TAG, "what it was")]);
+        retag(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "daily", "latest"]);
+        assert_eq!(store.tag(&key, SHA256_TAG).as_deref(), Some("what it was"));
     }
 
     #[tokio::test]

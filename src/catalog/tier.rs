@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Listed, read_good};
+use super::{Listed, found_damaged, read_good};
 use crate::error::Result;
 use crate::retention::{Step, Tier, TierChoice};
 use crate::settings::Policy;
@@ -19,6 +19,7 @@ pub async fn choose_tier(store: &dyn Store, policy: &Policy, now: Timestamp, lis
             Step::Ask(id) => id.clone(),
         };
         let tier = match listed.iter().find(|one| one.id == id) {
+            Some(one) if found_damaged(store, one).await? => None,
             // Signed or not: whoever can write to the store can also tag, which decides as much.
             Some(one) => read_good(store, one, &Trust::default())
                 .await?
@@ -50,7 +51,12 @@ mod tests {
         assert_eq!(choose_tier(&store, &policy, now, &listed).await.unwrap(), Tier::Daily);
         assert_eq!(store.calls(Op::Get).len(), 1);
 
-        // The monthly's manifest is damaged: the next good backup takes its place.
+        // The monthly was found damaged, or its manifest is: the next good backup takes its place.
+        let found = r#"{"schema": 1, "id": "shop/20250101T040500Z-full", "drill": {"status": "failed", "at": "2025-01-02T00:00:00Z"}}"#;
+        store.plant("shop/20250101T040500Z-full/verification.json", found, &[]);
+        let listed = backups(&store, Some("shop")).await.unwrap();
+        assert_eq!(choose_tier(&store, &policy, now, &listed).await.unwrap(), Tier::Monthly);
+        store.remove("shop/20250101T040500Z-full/verification.json");
         store.plant("shop/20250101T040500Z-full/manifest.json", "{", &[]);
         let listed = backups(&store, Some("shop")).await.unwrap();
         assert_eq!(choose_tier(&store, &policy, now, &listed).await.unwrap(), Tier::Monthly);

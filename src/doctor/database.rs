@@ -1,8 +1,9 @@
 //! What the server is, and what this role may read of it.
 
 use super::{Check, Checkup};
-use crate::postgres::{Session, Unreadable, UnreadableKind};
+use crate::postgres::{FOREIGN_TABLE, Session, Unreadable, UnreadableKind};
 use crate::report::human_bytes;
+use crate::settings::Format;
 
 /// The oldest major that PostgreSQL's own project may still mend is newer than this.
 const OLDEST_MAJOR: u32 = 12;
@@ -17,6 +18,7 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>, checks: &mut
     checks.push(replication(session).await);
     checks.push(clock(session, checkup).await);
     checks.push(privileges(session).await);
+    checks.push(left_out(session, checkup.settings.format).await);
     let bytes = match session.size().await {
         Ok(size) => {
             let whole = size
@@ -140,6 +142,32 @@ async fn privileges(session: &Session) -> Check {
             Check::failed(NAME, &error).naming(names)
         }
     }
+}
+
+/// What pg_dump does not save, most of it without a word.
+async fn left_out(session: &Session, format: Format) -> Check {
+    const NAME: &str = "left_out";
+    let found = match session.left_out(format).await {
+        Ok(found) => found,
+        Err(error) => return Check::lacking(NAME, &error),
+    };
+    let objects: Vec<String> = found
+        .iter()
+        .map(|one| format!("{} {}: {}", one.kind.replace('_', " "), one.name, one.why))
+        .collect();
+    if found.iter().all(|one| one.kind == FOREIGN_TABLE) {
+        let detail = match found.len() {
+            0 => "nothing of the database would be left out".to_owned(),
+            count => format!("nothing but the rows of {count} foreign tables, which are on other servers"),
+        };
+        return Check::ok(NAME, detail).naming(objects);
+    }
+    Check::warning(
+        NAME,
+        "a backup will lack what is named here",
+        "back up the primary as a superuser, who sees all of it, or save by other means what you will need",
+    )
+    .naming(objects)
 }
 
 fn called(unreadable: &Unreadable) -> String {

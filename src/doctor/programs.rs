@@ -3,10 +3,13 @@
 use super::Check;
 use crate::backup;
 use crate::confinement::Walls;
-use crate::postgres::{Programs, Psql, RestoreProgram, ServerPrograms};
+use crate::error::Error;
+use crate::postgres::{Lacking, Programs, Psql, ROOM, RestoreProgram, ScratchServer, ServerPrograms};
+use crate::report::human_bytes;
 use crate::settings::{Format, Settings};
 
-pub(super) async fn check(server_major: u32, settings: &Settings) -> Vec<Check> {
+/// `bytes`: what the database takes.
+pub(super) async fn check(server_major: u32, settings: &Settings, bytes: Option<u64>) -> Vec<Check> {
     let mut checks = Vec::new();
     let programs = Programs::find(server_major, &settings.postgres).await;
     match &programs {
@@ -24,7 +27,7 @@ pub(super) async fn check(server_major: u32, settings: &Settings) -> Vec<Check> 
         }
     }
     checks.push(match ServerPrograms::find(server_major, &settings.postgres).await {
-        Ok(server) => drill(&server, settings),
+        Ok(server) => drill(&server, server_major, settings, bytes).await,
         Err(error) => Check::skipped(
             "drill",
             format!("`verify --drill` cannot be run here: {}", error.message()),
@@ -33,20 +36,65 @@ pub(super) async fn check(server_major: u32, settings: &Settings) -> Vec<Check> 
     checks
 }
 
-/// And what stands between the functions of a backup and this machine.
-fn drill(server: &ServerPrograms, settings: &Settings) -> Check {
+/// Tried by a server that is started as a drill's, and thrown away at once; and what stands between the functions of
+/// a backup and this machine.
+async fn drill(server: &ServerPrograms, source_major: u32, settings: &Settings, bytes: Option<u64>) -> Check {
     const NAME: &str = "drill";
     let walls = Walls::here();
-    let detail = format!("a throwaway server by {}; {walls}", server.postgres.display());
-    match walls.missing() {
-        None => Check::ok(NAME, detail),
-        Some(missing) if settings.drill_unconfined => Check::warning(
+    let lacking = match (walls.missing(), settings.drill_unconfined) {
+        (Some(missing), false) => {
+            return Check::skipped(NAME, format!("`verify --drill` is refused here: {missing}; {walls}"));
+        }
+        (_, false) => Lacking::Refused,
+        (_, true) => Lacking::Tolerated,
+    };
+    let postgres = &settings.postgres;
+    let tried = async {
+        let scratch = ScratchServer::start(server, &postgres.temp, postgres, lacking).await?;
+        let free = scratch.free_bytes();
+        scratch.stop().await?;
+        Ok::<_, Error>(free)
+    };
+    let free = match tried.await {
+        Ok(free) => free,
+        Err(error) => {
+            let why = format!("`verify --drill` cannot be run here: {}", error.message());
+            return Check::warning(NAME, why, error.hint_text());
+        }
+    };
+    let detail = format!(
+        "a throwaway server by {} started and ended; {walls}",
+        server.postgres.display()
+    );
+    if let (Some(free), Some(bytes)) = (free, bytes)
+        && free < bytes
+    {
+        let temp = postgres.temp.display();
+        let (free, bytes) = (human_bytes(free), human_bytes(bytes));
+        return Check::warning(
+            NAME,
+            format!("no room for `verify --drill`: {free} are free below {temp} for a database of {bytes}; {detail}"),
+            ROOM,
+        );
+    }
+    if let Some(missing) = walls.missing() {
+        return Check::warning(
             NAME,
             format!("{detail}; {missing}, and drills are run all the same"),
             "run drills on another machine, and unset BACKUP_DRILL_UNCONFINED here",
-        ),
-        Some(missing) => Check::skipped(NAME, format!("`verify --drill` is refused here: {missing}; {detail}")),
+        );
     }
+    if server.major != source_major {
+        return Check::warning(
+            NAME,
+            format!(
+                "{detail}; it is PostgreSQL {}, so a drill proves nothing of {source_major}",
+                server.major
+            ),
+            format!("install the server of PostgreSQL {source_major} as well"),
+        );
+    }
+    Check::ok(NAME, detail)
 }
 
 fn dump(programs: &Programs, server_major: u32, settings: &Settings) -> Vec<Check> {

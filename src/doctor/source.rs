@@ -35,7 +35,9 @@ pub(super) async fn check(checkup: &Checkup<'_>) -> Found {
     match way(checkup, &mut checks).await {
         Some(session) => {
             bytes = database::check(&session, checkup, &mut checks).await;
-            checks.extend(programs::check(session.server().major, checkup.settings).await);
+            let size = session.size().await.ok();
+            let whole = size.map(|size| size.database.unwrap_or(size.tables));
+            checks.extend(programs::check(session.server().major, checkup.settings, whole).await);
             session.close().await;
         }
         None => {

@@ -81,6 +81,7 @@ fn info() -> ObjectInfo {
     ObjectInfo {
         content_type: "text/plain",
         tags: vec![(TIER_TAG.to_owned(), PENDING.to_owned())],
+        replace: true,
         ..ObjectInfo::default()
     }
 }

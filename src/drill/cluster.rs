@@ -1,20 +1,28 @@
 //! The throwaway server's roles and databases, and the two ways into them: as a role that is no superuser,
 //! for all that evaluates what the backup holds; and as the superuser, for what only that one can make.
 
+use std::collections::BTreeSet;
+
 use secrecy::SecretString;
 
+use super::evidence::Witness;
 use super::{Job, LeftOut};
 use crate::archive::Item;
 use crate::catalog::Located;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::quoting::identifier;
-use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, ScratchServer, Session};
+use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, Session};
 use crate::private_folder::PrivateFolder;
 use crate::restore::{self, Plan};
 
 /// The first major with a role that may read everything.
 const READS_ALL: u32 = 14;
+
+/// The database that is made alike.
+/// No honest script names more.
+const TABLESPACES: usize = 1000;
+const TWIN: &str = "pgstow_twin";
 
 /// A user and a database to come in by.
 pub(super) struct Way<'a> {
@@ -24,7 +32,7 @@ pub(super) struct Way<'a> {
 
 pub(super) struct Cluster<'a> {
     job: &'a Job<'a>,
-    server: &'a ScratchServer,
+    pub witness: &'a Witness<'a>,
     session: Session,
     loader: ConnectionInfo,
     loaders_passfile: Passfile,
@@ -48,10 +56,11 @@ impl<'a> Cluster<'a> {
     /// each of them may.
     pub async fn prepare(
         job: &'a Job<'a>,
-        server: &'a ScratchServer,
+        witness: &'a Witness<'a>,
         located: &Located,
         plan: &Plan,
     ) -> Result<Cluster<'a>> {
+        let server = witness.server;
         let settings = &job.settings.postgres;
         let session = Session::connect_to_our_own(server.info(), settings).await?;
         let not_proved = roles(&session, located).await?;
@@ -70,7 +79,7 @@ impl<'a> Cluster<'a> {
             loaders_passfile,
             passfile,
             job,
-            server,
+            witness,
             session,
             loader,
             lowered,
@@ -79,20 +88,26 @@ impl<'a> Cluster<'a> {
     }
 
     pub fn superusers_name(&self) -> &str {
-        self.server.info().user.as_deref().unwrap_or_default()
+        self.witness.server.info().user.as_deref().unwrap_or_default()
     }
 
     pub fn keeps_files(&self) -> bool {
-        self.job.settings.drill_unconfined || self.server.keeps_files()
+        self.job.settings.drill_unconfined || self.witness.server.keeps_files()
     }
 
     /// The database as the backup says that it was made.
     pub async fn ground(&self, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        self.ground_named(ground_name(manifest), items, manifest).await
+    }
+
+    /// Another one, made alike.
+    pub async fn second_ground(&self, first: &Ground, items: &[Item], manifest: &Manifest) -> Result<Ground> {
+        let name = if first.name == TWIN { "pgstow_other_twin" } else { TWIN };
+        self.ground_named(name, items, manifest).await
+    }
+
+    async fn ground_named(&self, name: &str, items: &[Item], manifest: &Manifest) -> Result<Ground> {
         let mut not_proved = Vec::new();
-        let name = match manifest.database.as_str() {
-            "postgres" | "template0" | "template1" => "drilled",
-            name => name,
-        };
         let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
         if let Err(error) = self.session.execute(&creation).await {
             not_proved.push(LeftOut {
@@ -107,7 +122,7 @@ impl<'a> Cluster<'a> {
             self.session.execute(&plain).await?;
         }
         let session =
-            Session::connect_to_our_own(&within(self.server.info(), name), &self.job.settings.postgres).await?;
+            Session::connect_to_our_own(&within(self.witness.server.info(), name), &self.job.settings.postgres).await?;
         Ok(Ground {
             session,
             name: name.to_owned(),
@@ -131,7 +146,7 @@ impl<'a> Cluster<'a> {
 
     pub fn superuser(&self, ground: &Ground) -> Way<'_> {
         Way {
-            info: within(self.server.info(), &ground.name),
+            info: within(self.witness.server.info(), &ground.name),
             passfile: &self.passfile,
         }
     }
@@ -140,9 +155,14 @@ impl<'a> Cluster<'a> {
     /// nothing; and nothing of the backup's runs any more.
     pub fn reader(&self, ground: &Ground, items: &[Item]) -> Way<'_> {
         let hidden = |item: &Item| matches!(item.entry.desc.as_str(), "SUBSCRIPTION" | "USER MAPPING");
+        self.reader_of(ground, items.iter().any(hidden))
+    }
+
+    /// The same where it is known whether there are such things.
+    pub fn reader_of(&self, ground: &Ground, hidden: bool) -> Way<'_> {
         // Before, nobody else could read all.
         let old = self.session.server().major < READS_ALL;
-        if old || items.iter().any(hidden) {
+        if old || hidden {
             self.superuser(ground)
         } else {
             self.loader(ground)
@@ -168,6 +188,35 @@ impl<'a> Cluster<'a> {
     pub async fn open_for_script(&self, ground: &Ground) -> Result<()> {
         let loader = self.loader.user.as_deref().unwrap_or_default();
         ground.session.open_database(&ground.name, loader).await
+    }
+
+    /// In the server's own folder, for everybody.
+    pub async fn make_tablespaces(&self, names: &BTreeSet<Vec<u8>>) -> Result<()> {
+        let names = names.iter().filter_map(|name| std::str::from_utf8(name).ok());
+        // The server has its own.
+        for name in names.filter(|name| !name.starts_with("pg_")).take(TABLESPACES) {
+            self.session.make_tablespace(name).await?;
+        }
+        Ok(())
+    }
+
+    /// The script has ended. That everybody may come into its schemas stays.
+    pub async fn close_for_script(&self, ground: &Ground) -> Result<()> {
+        let loader = self.loader.user.as_deref().unwrap_or_default();
+        ground.session.close_database(loader).await
+    }
+
+    /// Who has made what an extension has made.
+    pub fn makers(&self) -> [&str; 2] {
+        [self.superusers_name(), self.loader.user.as_deref().unwrap_or_default()]
+    }
+}
+
+/// The server's own databases are there already.
+fn ground_name(manifest: &Manifest) -> &str {
+    match manifest.database.as_str() {
+        "postgres" | "template0" | "template1" => "drilled",
+        name => name,
     }
 }
 

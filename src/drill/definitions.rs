@@ -1,12 +1,22 @@
-//! Whether two archives define the same things: every entry of one, but for numbers that differ
-//! from server to server, must be in the other.
+//! Whether two archives define the same things.
+//!
+//! A server prints many a definition otherwise once it has been restored (`IN` over varchar, `BETWEEN` in a
+//! view), so another text says nothing by itself. Then a [`Twin`] decides: what the same statements give in an
+//! empty database, when nobody but us was there. The restored database must print what the twin prints.
+//! Owners, rights, where sequences stand, and what is said of large objects: these print the same for good.
 
-use std::collections::{BTreeMap, HashSet};
+mod rights;
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::twin::Twin;
 use crate::archive::Item;
+use crate::restore::LeftOut;
+use rights::LARGE_OBJECTS;
 
 /// Kinds that have an owner of their own. Where an extension has made one, no dump holds it.
-const OWNED: [&str; 27] = [
+pub(super) const OWNED: [&str; 27] = [
     "ACCESS METHOD",
     "AGGREGATE",
     "COLLATION",
@@ -39,6 +49,22 @@ const OWNED: [&str; 27] = [
 /// What identifies an entry: kind, schema, name.
 type Key<'a> = (&'a str, &'a str, &'a str);
 
+/// Two dumps' tables of contents.
+pub(super) struct Contents<'a> {
+    /// The backup's.
+    pub ours: &'a [Item],
+    /// Entries of it that were not restored.
+    pub left_out: &'a HashSet<i64>,
+    /// What was dumped again.
+    pub theirs: &'a [Item],
+    /// What is said of things that belong to an extension is this role's in the throwaway server, whoever had it
+    /// in the source: a backup does not say who made an extension.
+    pub superuser: &'a str,
+    /// Whether both were printed by the same major of server and pg_dump. Another one may write the same thing in
+    /// other words, for good.
+    pub same_major: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     /// Entries that are the same in both.
@@ -47,51 +73,177 @@ pub(super) struct Comparison {
     pub sequences: usize,
     /// What differs, in words, by the entry's name.
     pub differences: Vec<(String, &'static str)>,
+    pub not_proved: Vec<LeftOut>,
+    /// There are texts of which a twin alone can say whether they are the same.
+    pub needs_twin: bool,
 }
 
-/// `left` is the backup, without the entries that were left out; `right` what was dumped again. What
-/// is said of things that belong to an extension is `superuser`'s in the throwaway server, whoever had it in the source: a
-/// backup does not say who made an extension.
-pub(super) fn compare(left: &[Item], left_out: &HashSet<i64>, right: &[Item], superuser: &str) -> Comparison {
-    let of_extensions: HashSet<Key<'_>> = right
-        .iter()
-        .filter(|item| item.details.owner == superuser && !OWNED.contains(&item.entry.desc.as_str()))
-        .map(key)
-        .collect();
-    let text = |item: &Item| text(item, !of_extensions.contains(&key(item)));
-    let mut entries: BTreeMap<Key<'_>, (Vec<String>, Vec<String>)> = BTreeMap::new();
-    for item in left
-        .iter()
-        .filter(|item| counts(item) && !left_out.contains(&item.entry.dump_id))
-    {
-        entries.entry(key(item)).or_default().0.push(text(item));
+/// All entries of a key.
+#[derive(Default)]
+struct Entries<'a> {
+    ours: Vec<&'a Item>,
+    theirs: Vec<&'a Item>,
+    twins: Vec<&'a Item>,
+}
+
+/// What is found of one key.
+enum Found {
+    Same,
+    Differs(&'static str),
+    NotProved(String),
+    /// A twin is needed.
+    Open,
+}
+
+impl Entries<'_> {
+    fn agree_with_the_twin(&self) -> bool {
+        self.twins.is_empty() || texts(&self.theirs) == texts(&self.twins)
     }
-    for item in right.iter().filter(|item| counts(item)) {
-        entries.entry(key(item)).or_default().1.push(text(item));
-    }
-    let mut comparison = Comparison::default();
-    for ((kind, schema, name), (mut ours, mut theirs)) in entries {
-        ours.sort();
-        theirs.sort();
-        if ours == theirs {
-            comparison.equal += ours.len();
-            if kind == "SEQUENCE SET" {
-                comparison.sequences += ours.len();
-            }
-            continue;
+}
+
+impl Contents<'_> {
+    /// With a twin, nothing stays open.
+    pub fn compare(&self, twin: Option<&Twin>) -> Comparison {
+        let ours = || {
+            let left_out = |item: &&Item| self.left_out.contains(&item.entry.dump_id);
+            self.ours.iter().filter(move |item| !left_out(item))
+        };
+        let mut all: BTreeMap<Key<'_>, Entries<'_>> = BTreeMap::new();
+        for item in ours().filter(|item| counts(item)) {
+            all.entry(key(item)).or_default().ours.push(item);
         }
-        let what = match (ours.len(), theirs.len()) {
+        for item in self.theirs.iter().filter(|item| counts(item)) {
+            all.entry(key(item)).or_default().theirs.push(item);
+        }
+        let twins = twin.iter().flat_map(|twin| &twin.items);
+        for item in twins.filter(|item| counts(item) && !prints_for_good(item)) {
+            all.entry(key(item)).or_default().twins.push(item);
+        }
+        let unmade = twin.map(|twin| unmade(self.ours, twin)).unwrap_or_default();
+        let mut comparison = Comparison::default();
+        let found: Vec<Found> = all
+            .values()
+            .map(|entries| self.find(entries, twin.is_some(), &unmade))
+            .collect();
+        // What has no entry any more must be in another one, as it is in the twin's.
+        let moved = |(entries, found): (&Entries<'_>, &Found)| {
+            matches!(found, Found::Same) && entries.ours.is_empty() != entries.theirs.is_empty()
+        };
+        let strict = twin.is_some() && all.values().zip(&found).any(moved);
+        for ((key, entries), found) in all.iter().zip(found) {
+            let found = match found {
+                Found::Same if strict && !entries.agree_with_the_twin() => Found::Differs("is defined otherwise"),
+                found => found,
+            };
+            let (kind, schema, name) = *key;
+            let full_name = || match schema {
+                "" => format!("{kind} {name}"),
+                _ => format!("{kind} {schema}.{name}"),
+            };
+            match found {
+                Found::Same => {
+                    comparison.equal += entries.ours.len();
+                    if kind == "SEQUENCE SET" {
+                        comparison.sequences += entries.ours.len();
+                    }
+                }
+                Found::Differs(what) => comparison.differences.push((full_name(), what)),
+                Found::NotProved(why) => comparison.not_proved.push(LeftOut { what: full_name(), why }),
+                Found::Open => comparison.needs_twin = true,
+            }
+        }
+        let there = rights::owners_of_large_objects(self.theirs.iter());
+        for (number, owner) in rights::owners_of_large_objects(ours()) {
+            // Whether it is there at all, its content says.
+            if there.get(&number).is_some_and(|other| *other != owner) {
+                let name = format!("LARGE OBJECT {number}");
+                comparison.differences.push((name, "belongs to another role"));
+            }
+        }
+        comparison
+    }
+
+    fn find(&self, entries: &Entries<'_>, with_twin: bool, unmade: &HashMap<i64, String>) -> Found {
+        let Entries { ours, theirs, twins } = entries;
+        let direct = ours.iter().chain(theirs).any(|item| prints_for_good(item));
+        let same = if ours.iter().any(|item| item.is_grant()) {
+            given(ours) == given(theirs)
+        } else {
+            texts(ours) == texts(theirs)
+        };
+        if same {
+            return match self.have_the_same_owners(ours, theirs) {
+                true => Found::Same,
+                false => Found::Differs("belongs to another role"),
+            };
+        }
+        let missing = match (ours.len(), theirs.len()) {
             (0, _) => "is there and not in the backup",
             (_, 0) => "is not there",
             _ => "is defined otherwise",
         };
-        let name = match schema {
-            "" => format!("{kind} {name}"),
-            _ => format!("{kind} {schema}.{name}"),
-        };
-        comparison.differences.push((name, what));
+        if direct {
+            return match self.same_major {
+                true => Found::Differs(missing),
+                false => Found::NotProved("another major's pg_dump writes it otherwise".into()),
+            };
+        }
+        if !with_twin {
+            return Found::Open;
+        }
+        if texts(theirs) == texts(twins) {
+            // Where one dump has an entry of its own for what another one writes elsewhere, there is none to
+            // compare with.
+            let comparable = ours.len() == theirs.len();
+            return match comparable && !self.have_the_same_owners(ours, theirs) {
+                true => Found::Differs("belongs to another role"),
+                false => Found::Same,
+            };
+        }
+        let why = ours.iter().find_map(|item| unmade.get(&item.entry.dump_id));
+        match why {
+            Some(why) => Found::NotProved(why.clone()),
+            None => Found::Differs(missing),
+        }
     }
-    comparison
+
+    fn have_the_same_owners(&self, ours: &[&Item], theirs: &[&Item]) -> bool {
+        let of_extension =
+            |item: &&Item| item.details.owner == self.superuser && !OWNED.contains(&item.entry.desc.as_str());
+        if theirs.iter().any(of_extension) {
+            return true;
+        }
+        // However many entries there are of it: rights of large objects come in groups.
+        let owners =
+            |items: &[&Item]| -> BTreeSet<String> { items.iter().map(|item| item.details.owner.clone()).collect() };
+        owners(ours) == owners(theirs)
+    }
+}
+
+/// Entries of which the twin cannot tell, with the reason: those that it refused, what needs them, and the
+/// tables that they are about.
+fn unmade(ours: &[Item], twin: &Twin) -> HashMap<i64, String> {
+    let mut unmade = twin.refused.clone();
+    let mut open: Vec<i64> = unmade.keys().copied().collect();
+    while let Some(id) = open.pop() {
+        let why = unmade[&id].clone();
+        for item in ours.iter().filter(|item| item.details.dependencies.contains(&id)) {
+            unmade.entry(item.entry.dump_id).or_insert_with(|| {
+                open.push(item.entry.dump_id);
+                why.clone()
+            });
+        }
+    }
+    for item in ours
+        .iter()
+        .filter(|item| twin.refused.contains_key(&item.entry.dump_id))
+    {
+        for id in &item.details.dependencies {
+            let why = &twin.refused[&item.entry.dump_id];
+            unmade.entry(*id).or_insert_with(|| why.clone());
+        }
+    }
+    unmade
 }
 
 /// The database's own entries depend on its name and on where it was made; data are compared by
@@ -100,57 +252,49 @@ fn counts(item: &Item) -> bool {
     !item.is_of_database()
         && !item.entry.has_data
         && !item.entry.desc.starts_with("BLOB")
-        // The drill's server has one tablespace and no publisher to ask.
         && !matches!(item.entry.desc.as_str(), "STATISTICS DATA")
 }
 
-fn key(item: &Item) -> Key<'_> {
-    (
-        &item.entry.desc,
-        item.entry.namespace.as_deref().unwrap_or_default(),
-        &item.entry.tag,
-    )
+/// What no expression is in, so that it prints as it was written.
+fn prints_for_good(item: &Item) -> bool {
+    const KINDS: [&str; 3] = ["SCHEMA", "EXTENSION", "PROCEDURAL LANGUAGE"];
+    !has_twin(item) || KINDS.contains(&item.entry.desc.as_str())
 }
 
-fn text(item: &Item, with_owner: bool) -> String {
-    [
-        item.details.definition.as_str(),
-        &String::from_utf8_lossy(&item.details.copy_statement),
-        if with_owner { &item.details.owner } else { "" },
-        item.details.access_method.as_deref().unwrap_or_default(),
-    ]
-    .join("\u{0}")
+/// Whether a twin has it too: rights are compared without, and there are no rows in a twin.
+pub(super) fn has_twin(item: &Item) -> bool {
+    !item.is_grant()
+        && !rights::is_of_large_objects(item)
+        && !matches!(item.entry.desc.as_str(), "SEQUENCE SET" | "MATERIALIZED VIEW DATA")
+}
+
+fn key(item: &Item) -> Key<'_> {
+    let name = match item.is_grant() && rights::is_of_large_objects(item) {
+        true => LARGE_OBJECTS,
+        false => &item.entry.tag,
+    };
+    let schema = item.entry.namespace.as_deref().unwrap_or_default();
+    (&item.entry.desc, schema, name)
+}
+
+fn texts(items: &[&Item]) -> Vec<Vec<u8>> {
+    let text = |item: &&Item| {
+        let access_method = item.details.access_method.as_deref().unwrap_or_default();
+        [item.definition(), b"\0", access_method.as_bytes()].concat()
+    };
+    let mut texts: Vec<Vec<u8>> = items.iter().map(text).collect();
+    texts.sort();
+    texts
+}
+
+fn given(items: &[&Item]) -> BTreeSet<String> {
+    let definition = |item: &&Item| match String::from_utf8_lossy(item.definition()) {
+        Cow::Borrowed(text) => text.to_owned(),
+        // Not UTF-8: every byte for itself, so that no two names are the same.
+        Cow::Owned(_) => item.definition().iter().map(|byte| char::from(*byte)).collect(),
+    };
+    items.iter().flat_map(|item| rights::given(&definition(item))).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::archive::{Details, Entry, Section};
-
-    fn item(desc: &str, owner: &str) -> Item {
-        Item {
-            entry: Entry {
-                desc: desc.into(),
-                tag: "x".into(),
-                ..Entry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                owner: owner.into(),
-                ..Details::default()
-            },
-        }
-    }
-
-    #[test]
-    fn only_what_is_said_of_an_extensions_things_may_have_another_owner() {
-        let differences = |desc: &str, owner: &str| {
-            let (left, right) = ([item(desc, "postgres")], [item(desc, owner)]);
-            compare(&left, &HashSet::new(), &right, "pgstow_1").differences.len()
-        };
-        assert_eq!(differences("ACL", "pgstow_1"), 0);
-        assert_eq!(differences("ACL", "another"), 1);
-        assert_eq!(differences("TABLE", "pgstow_1"), 1);
-        assert_eq!(differences("TABLE", "postgres"), 0);
-    }
-}
+mod tests;

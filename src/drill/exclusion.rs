@@ -1,24 +1,51 @@
 //! What a throwaway server cannot have, or cannot be let have, and with it everything that needs it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::evidence::{Fault, OF_AN_EXTENSION};
 use crate::archive::Item;
+use crate::error::Result;
+use crate::postgres::{Named, Session};
 use crate::restore::{self, LeftOut};
 
 /// What of the archive is tried, and why the rest is not.
 pub(super) struct Exclusion<'a> {
     items: &'a [Item],
+    by_id: HashMap<i64, &'a Item>,
     excluded: HashSet<i64>,
     pub not_proved: Vec<LeftOut>,
+    /// What is wrong, by the entry's name. What needs such an entry is not proved.
+    pub faults: Vec<(String, Fault)>,
+    extension_lacks: bool,
 }
+
+/// Entries that leave nothing behind when they fail: each is one statement, or one transaction.
+const WHOLE: [&str; 13] = [
+    "BLOBS",
+    "CHECK CONSTRAINT",
+    "CONSTRAINT",
+    "DEFAULT",
+    "FK CONSTRAINT",
+    "INDEX",
+    "MATERIALIZED VIEW DATA",
+    "POLICY",
+    "ROW SECURITY",
+    "RULE",
+    "SEQUENCE SET",
+    "TABLE DATA",
+    "TRIGGER",
+];
 
 impl<'a> Exclusion<'a> {
     /// What cannot be restored on a server with these extensions.
     pub fn before(items: &'a [Item], extensions: &BTreeMap<String, bool>) -> Exclusion<'a> {
         let mut exclusion = Exclusion {
             items,
+            by_id: items.iter().map(|item| (item.entry.dump_id, item)).collect(),
             excluded: HashSet::new(),
             not_proved: Vec::new(),
+            faults: Vec::new(),
+            extension_lacks: false,
         };
         for item in items {
             let desc = item.entry.desc.as_str();
@@ -36,6 +63,17 @@ impl<'a> Exclusion<'a> {
         exclusion
     }
 
+    /// This entry is wrong, and all that depend on it are not proved.
+    pub fn blame(&mut self, entry: i64, fault: Fault) {
+        let Some(item) = self.by_id.get(&entry).copied() else {
+            return;
+        };
+        let name = item.entry.to_string();
+        self.leave_out(entry, &format!("it needs {name}, which does not restore"));
+        self.not_proved.retain(|left| left.what != name);
+        self.faults.push((name, fault));
+    }
+
     /// This entry and all that depend on it, however far.
     pub fn leave_out(&mut self, entry: i64, why: &str) {
         let mut open = vec![entry];
@@ -45,6 +83,7 @@ impl<'a> Exclusion<'a> {
             }
             for item in self.items {
                 if item.entry.dump_id == id {
+                    self.extension_lacks |= item.entry.desc == "EXTENSION";
                     self.not_proved.push(LeftOut {
                         what: item.entry.to_string(),
                         why: why.to_owned(),
@@ -81,8 +120,59 @@ impl<'a> Exclusion<'a> {
         on_it.map(|item| item.entry.dump_id).collect()
     }
 
+    pub fn item(&self, entry: i64) -> Option<&'a Item> {
+        self.by_id.get(&entry).copied()
+    }
+
     pub fn knows(&self, entry: i64) -> bool {
-        self.items.iter().any(|item| item.entry.dump_id == entry) && !self.excluded.contains(&entry)
+        self.by_id.contains_key(&entry) && !self.excluded.contains(&entry)
+    }
+
+    /// Those of the list that are still to be made.
+    pub fn remaining(&self, list: &[i64]) -> Vec<i64> {
+        list.iter().copied().filter(|id| !self.excluded.contains(id)).collect()
+    }
+
+    /// Whether an entry that failed may have left something behind.
+    pub fn may_leave_something(&self, entry: i64) -> bool {
+        self.item(entry)
+            .is_none_or(|item| !WHOLE.contains(&item.entry.desc.as_str()))
+    }
+
+    /// Whether it is about something that the archive does not define: an extension's, as a rule. The archive then
+    /// says no other dependency of it.
+    pub fn is_orphan(&self, item: &Item) -> bool {
+        matches!(
+            item.entry.desc.as_str(),
+            "ACL" | "COMMENT" | "ROW SECURITY" | "SECURITY LABEL" | "SEQUENCE SET" | "STATISTICS DATA" | "TABLE DATA"
+        ) && item.details.dependencies.iter().any(|id| !self.by_id.contains_key(id))
+    }
+
+    /// Leaves out what belongs to an extension's things that are not here: its configuration tables' rows, where its
+    /// sequences stand, and rights on what it brings.
+    pub async fn leave_out_orphans(&mut self, session: &Session) -> Result<()> {
+        let orphans = self.items.iter().filter(|item| {
+            !self.excluded.contains(&item.entry.dump_id) && !item.is_of_database() && self.is_orphan(item)
+        });
+        let orphans: Vec<(&Item, Vec<Named<'_>>)> = orphans.map(|item| (item, subjects(item))).collect();
+        let asked: Vec<Named<'_>> = orphans
+            .iter()
+            .flat_map(|(_, subjects)| subjects.iter().cloned())
+            .collect();
+        let mut exist = session.exist(&asked).await?.into_iter();
+        let mut lacking = Vec::new();
+        for (item, subjects) in &orphans {
+            let all_there = subjects.iter().all(|_| exist.next().unwrap_or(true));
+            // Without any reason to lack it, its absence is for the restore to tell.
+            let explained = self.extension_lacks || item.entry.has_data || item.entry.desc == "SEQUENCE SET";
+            if !all_there && explained {
+                lacking.push(item.entry.dump_id);
+            }
+        }
+        for id in lacking {
+            self.leave_out(id, OF_AN_EXTENSION);
+        }
+        Ok(())
     }
 
     pub fn excluded(&self) -> &HashSet<i64> {
@@ -97,10 +187,75 @@ impl<'a> Exclusion<'a> {
     }
 }
 
+/// What must be there for an orphan to be made.
+fn subjects(item: &Item) -> Vec<Named<'_>> {
+    let schema = item.entry.namespace.as_deref().unwrap_or_default();
+    let tag = item.entry.tag.as_str();
+    let named = |kind, name| Named { kind, schema, name };
+    let of_the_schema = (!schema.is_empty()).then_some(Named {
+        kind: "SCHEMA",
+        schema: "",
+        name: schema,
+    });
+    let itself = match item.entry.desc.as_str() {
+        "SEQUENCE SET" => Some(named("SEQUENCE", tag)),
+        "TABLE DATA" | "ROW SECURITY" | "STATISTICS DATA" => Some(named("TABLE", tag)),
+        "COMMENT" | "ACL" | "SECURITY LABEL" => match tag.split_once(' ') {
+            Some(("COLUMN", column)) => column.split_once('.').map(|(table, _)| named("TABLE", table)),
+            Some((kind @ ("TABLE" | "SEQUENCE" | "SCHEMA" | "TYPE" | "DOMAIN" | "EXTENSION"), name)) => {
+                Some(named(kind, name))
+            }
+            Some(("LANGUAGE", name)) => Some(named("PROCEDURAL LANGUAGE", name)),
+            _ => match tag
+                .strip_prefix("FOREIGN DATA WRAPPER ")
+                .map(|name| ("FOREIGN DATA WRAPPER", name))
+            {
+                Some((kind, name)) => Some(named(kind, name)),
+                None => tag.strip_prefix("FOREIGN SERVER ").map(|name| named("SERVER", name)),
+            },
+        },
+        _ => None,
+    };
+    of_the_schema.into_iter().chain(itself).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::archive::{Details, Entry, Section};
+
+    #[test]
+    fn what_needs_a_wrong_entry_is_not_proved_and_the_entry_itself_is_wrong() {
+        let item = |id, desc: &str, tag: &str, dependencies: &[i64]| Item {
+            entry: Entry {
+                dump_id: id,
+                desc: desc.into(),
+                tag: tag.into(),
+                ..Entry::default()
+            },
+            section: Section::PostData,
+            details: Details {
+                dependencies: dependencies.into(),
+                ..Details::default()
+            },
+        };
+        let items = [
+            item(1, "CONSTRAINT", "t k", &[]),
+            item(2, "COMMENT", "c", &[1]),
+            item(3, "ACL", "FUNCTION f()", &[99]),
+        ];
+        let mut exclusion = Exclusion::before(&items, &BTreeMap::new());
+        let fault = Fault {
+            what: "twice".into(),
+            advice: "mend",
+            of_source: true,
+        };
+        exclusion.blame(1, fault.clone());
+        assert_eq!(exclusion.faults, [(items[0].entry.to_string(), fault)]);
+        assert_eq!(exclusion.not_proved.len(), 1);
+        assert!(exclusion.is_orphan(&items[2]) && !exclusion.is_orphan(&items[1]));
+        assert!(!exclusion.may_leave_something(1) && exclusion.may_leave_something(3));
+    }
 
     #[test]
     fn a_table_without_its_rows_takes_the_keys_along_that_look_for_them() {

@@ -3,6 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::columns::{Order, reorder};
 use crate::archive::{ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, Head};
 
 /// Rows come one by one from pg_dump; digested together they cost less.
@@ -43,6 +44,8 @@ pub(super) struct Gathered {
 /// A [`BlockSink`] for content.
 pub(super) struct Gather<'a> {
     head: &'a Head,
+    /// Of the head's blocks, where they are known: how their rows are taken.
+    orders: &'a [Order],
     pub found: Vec<Gathered>,
     open: Option<Open>,
 }
@@ -53,14 +56,17 @@ struct Open {
     unordered: Unordered,
     batch: Vec<u8>,
     row: Sha256,
+    /// Of columns, and the row that has not ended, where they are taken in another one.
+    order: Option<(Vec<usize>, Vec<u8>)>,
     /// The number of the large object that passes now, and its bytes.
     object: Option<(u32, u64)>,
 }
 
 impl<'a> Gather<'a> {
-    pub fn new(head: &'a Head) -> Self {
+    pub fn new(head: &'a Head, orders: &'a [Order]) -> Self {
         Self {
             head,
+            orders,
             found: Vec::new(),
             open: None,
         }
@@ -79,6 +85,43 @@ impl Open {
         self.batch.clear();
     }
 
+    fn put(&mut self, bytes: &[u8]) {
+        self.batch.extend_from_slice(bytes);
+        if self.batch.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    fn sum_rows(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            self.row.update(&rest[..=end]);
+            self.end_row();
+            rest = &rest[end + 1..];
+        }
+        self.row.update(rest);
+    }
+
+    /// Rows in another order of columns; `begun` is the one that has not ended.
+    fn rows_in(&mut self, order: &[usize], begun: &mut Vec<u8>, bytes: &[u8]) {
+        let mut rows = Vec::with_capacity(begun.len() + bytes.len());
+        let mut rest = bytes;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            if begun.is_empty() {
+                reorder(&rest[..end], order, &mut rows);
+            } else {
+                begun.extend_from_slice(&rest[..end]);
+                reorder(begun, order, &mut rows);
+                begun.clear();
+            }
+            rows.push(b'\n');
+            rest = &rest[end + 1..];
+        }
+        begun.extend_from_slice(rest);
+        self.sum_rows(&rows);
+        self.put(&rows);
+    }
+
     fn end_row(&mut self) {
         let digest = self.row.finalize_reset();
         self.unordered.add(&digest);
@@ -93,6 +136,10 @@ impl BlockSink for Gather<'_> {
             unordered: Unordered::default(),
             batch: Vec::with_capacity(BATCH),
             row: Sha256::new(),
+            order: match self.orders.get(index) {
+                Some(Order::Of(order)) => Some((order.clone(), Vec::new())),
+                _ => None,
+            },
             object: None,
         });
         Ok(())
@@ -108,22 +155,18 @@ impl BlockSink for Gather<'_> {
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
         let open = self.open()?;
+        if let Some((order, mut row)) = open.order.take() {
+            open.rows_in(&order, &mut row, bytes);
+            open.order = Some((order, row));
+            return Ok(());
+        }
         if let Some((_, count)) = &mut open.object {
             *count += bytes.len() as u64;
             open.row.update(bytes);
         } else {
-            let mut rest = bytes;
-            while let Some(end) = memchr::memchr(b'\n', rest) {
-                open.row.update(&rest[..=end]);
-                open.end_row();
-                rest = &rest[end + 1..];
-            }
-            open.row.update(rest);
+            open.sum_rows(bytes);
         }
-        open.batch.extend_from_slice(bytes);
-        if open.batch.len() >= BATCH {
-            open.flush();
-        }
+        open.put(bytes);
         Ok(())
     }
 
@@ -143,6 +186,9 @@ impl BlockSink for Gather<'_> {
         let Some(mut open) = self.open.take() else {
             return Err(ArchiveError::Content("a block ends that has not begun".into()));
         };
+        if let Some((_, rest)) = open.order.take() {
+            open.put(&rest);
+        }
         open.flush();
         let kind = self.head.data[open.index].block_kind();
         let digest = open
@@ -162,6 +208,46 @@ impl BlockSink for Gather<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An archive's head with one table.
+    fn head() -> Head {
+        let mut bytes = b"PGDMP\x01\x0e\x00\x04\x08\x01".to_vec();
+        let int = |number: u8| [0, number, 0, 0, 0];
+        let text = |text: &str| [&int(u8::try_from(text.len()).unwrap())[..], text.as_bytes()].concat();
+        let none = [1, 1, 0, 0, 0];
+        bytes.extend([int(0); 8].concat());
+        bytes.extend([text("d"), text("15"), text("15")].concat());
+        bytes.extend([int(1), int(1), int(1)].concat());
+        bytes.extend([text("0"), text("1"), text("t"), text("TABLE DATA")].concat());
+        bytes.extend(int(3));
+        bytes.extend([text(""), text(""), text("COPY s.t (a, b) FROM stdin;\n"), text("s")].concat());
+        bytes.extend([none, none].concat());
+        bytes.extend([text("o"), text("false")].concat());
+        bytes.extend(none);
+        bytes.extend([1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        Head::read(&mut crate::archive::Input::new(&bytes[..])).unwrap()
+    }
+
+    /// What is known of rows that come in pieces of so many bytes.
+    fn gathered(orders: &[Order], text: &str, piece: usize) -> Gathered {
+        let head = head();
+        let mut gather = Gather::new(&head, orders);
+        gather.begin(0).unwrap();
+        for piece in text.as_bytes().chunks(piece) {
+            gather.data(piece).unwrap();
+        }
+        gather.end(0).unwrap();
+        gather.found.pop().unwrap()
+    }
+
+    #[test]
+    fn rows_are_the_same_in_another_order_of_columns_however_they_are_cut() {
+        let plain = gathered(&[], "1\ta\n2\t\\N\n\t\n\\.\n\n\n", 7);
+        for piece in [1, 2, 3, 5, 1000] {
+            let other = gathered(&[Order::Of(vec![1, 0])], "a\t1\n\\N\t2\n\t\n\\.\n\n\n", piece);
+            assert_eq!(other, plain, "{piece}");
+        }
+    }
 
     fn sum(rows: &[&str]) -> Unordered {
         let mut sum = Unordered::default();

@@ -24,6 +24,8 @@ pub(super) struct Known {
     pub inert_languages: HashSet<String>,
     /// Settings that only a superuser may set.
     pub guarded_settings: HashSet<String>,
+    /// Functions in C that extensions have made, by schema and name.
+    pub native_functions: HashSet<(String, String)>,
     /// Whether the walls hold against code that is the machine's own.
     pub keeps_files: bool,
 }
@@ -120,33 +122,49 @@ struct Archive<'a> {
     shells: HashSet<(Option<&'a str>, &'a str)>,
     /// The foreign data wrapper's name, by the server's.
     servers: HashMap<&'a str, String>,
-    /// Wrappers that are not an extension's: whether one is checked by a function of the backup's.
+    /// Wrappers that are not an extension's: whether one is checked by a function that is none either.
     wrappers: HashMap<&'a str, bool>,
 }
 
 impl<'a> Archive<'a> {
     fn of(items: &'a [Item], known: &'a Known) -> Archive<'a> {
         let kind = |kind: &'static str| items.iter().filter(move |item| item.entry.desc == kind);
-        let functions: HashSet<i64> = kind("FUNCTION").map(|item| item.entry.dump_id).collect();
+        // By what the throwaway server has, not by what the archive says of itself.
         let checked = |item: &Item| {
-            let depends = item.details.dependencies.iter().any(|id| functions.contains(id));
-            depends && has(&tokens(&item.details.definition), &["VALIDATOR"])
+            let tokens = tokens(&item.details.definition);
+            let mut validators = tokens
+                .iter()
+                .enumerate()
+                .filter(|(_, (_, token))| token.eq_ignore_ascii_case("VALIDATOR"));
+            validators.any(|(at, _)| match &tokens[at + 1..] {
+                [(_, schema), (_, "."), (_, function), ..] => {
+                    !known.native_functions.contains(&(name(schema), name(function)))
+                }
+                _ => true,
+            })
         };
+        let mut wrappers: HashMap<&str, bool> = HashMap::new();
+        for item in kind("FOREIGN DATA WRAPPER") {
+            *wrappers.entry(&item.entry.tag).or_default() |= checked(item);
+        }
+        // Of two with one name nobody knows which is meant.
+        let mut servers: HashMap<&str, Option<String>> = HashMap::new();
+        for item in kind("SERVER") {
+            let wrapper = after(&tokens(&item.details.definition), "WRAPPER");
+            let named = servers.entry(&item.entry.tag);
+            named.and_modify(|named| *named = None).or_insert(wrapper);
+        }
         let path = |item: &Item| item.details.definition.trim() == SEARCH_PATH;
         Archive {
             sets_nothing_odd: kind("SEARCHPATH").all(path),
             escapes: kind("STDSTRINGS").any(|item| !item.details.definition.contains("'on'")),
             known,
             shells: kind("SHELL TYPE").map(full_name).collect(),
-            servers: kind("SERVER")
-                .filter_map(|item| {
-                    let wrapper = after(&tokens(&item.details.definition), "WRAPPER")?;
-                    Some((item.entry.tag.as_str(), wrapper))
-                })
+            servers: servers
+                .into_iter()
+                .filter_map(|(server, wrapper)| Some((server, wrapper?)))
                 .collect(),
-            wrappers: kind("FOREIGN DATA WRAPPER")
-                .map(|item| (item.entry.tag.as_str(), checked(item)))
-                .collect(),
+            wrappers,
         }
     }
 
@@ -273,9 +291,54 @@ fn is_usual(item: &Item) -> bool {
     // Comments of the other kind are not read as we read them.
     !definition.contains("/*")
         && !removal.contains("/*")
-        && made.all(|statement| beginnings.iter().any(|beginning| begins(statement, beginning)))
+        && made.all(|statement| {
+            beginnings.iter().any(|beginning| begins(statement, beginning)) && is_whole(&item.entry.desc, statement)
+        })
         && removed.len() <= 1
         && removed.iter().all(|one| begins(one, "DROP") || begins(one, "ALTER"))
+}
+
+/// Whether nothing is in a statement of the right beginning that such a statement may go on with, and pg_dump's
+/// does not: elements within a schema, roles instead of rights.
+fn is_whole(desc: &str, statement: &[Token<'_>]) -> bool {
+    let words: Vec<&str> = statement.iter().map(|(_, token)| *token).collect();
+    match (desc, &words[..]) {
+        ("SCHEMA", ["CREATE", "SCHEMA", rest @ ..]) => matches!(rest, [_] | [_, "AUTHORIZATION", _]),
+        ("SUBSCRIPTION", ["CREATE", ..]) => words.windows(3).any(|three| three == ["connect", "=", "false"]),
+        ("SUBSCRIPTION", _) => false,
+        ("ACL" | "ACL LANGUAGE", ["GRANT" | "REVOKE", ..]) => {
+            let on = statement.iter().position(|token| *token == (0, "ON"));
+            on.is_some_and(|on| {
+                words
+                    .get(on + 1)
+                    .is_some_and(|kind| !kind.eq_ignore_ascii_case("PARAMETER"))
+            })
+        }
+        _ => true,
+    }
+}
+
+/// Whether it may give a right to a function of PostgreSQL's own, which nothing of the backup's is to have while
+/// it can still run.
+pub(super) fn gives_the_systems(item: &Item) -> bool {
+    const KINDS: [&str; 6] = [
+        "FUNCTION",
+        "PROCEDURE",
+        "ROUTINE",
+        "FUNCTIONS",
+        "PROCEDURES",
+        "ROUTINES",
+    ];
+    let tokens = tokens(&item.details.definition);
+    item.is_grant()
+        && tokens.iter().enumerate().any(|(at, (depth, token))| {
+            let of_a_schema = matches!(&tokens[at + 1..], [(_, schema), (_, "."), ..] if !is_systems(&name(schema)));
+            *depth == 0 && KINDS.iter().any(|kind| kind.eq_ignore_ascii_case(token)) && !of_a_schema
+        })
+}
+
+fn is_systems(schema: &str) -> bool {
+    schema.starts_with("pg_") || schema == "information_schema"
 }
 
 fn statements<'a, 'b>(tokens: &'b [Token<'a>]) -> impl Iterator<Item = &'b [Token<'a>]> {
@@ -389,6 +452,7 @@ mod tests {
             inert_languages: ["c", "internal", "sql", "plpgsql"].map(str::to_owned).into(),
             keeps_files: true,
             guarded_settings: ["session_replication_role".to_owned()].into(),
+            native_functions: [("public".to_owned(), "native_validator".to_owned())].into(),
         }
     }
 
@@ -483,6 +547,31 @@ mod tests {
         ];
         assert_eq!(made_by(&items, 2), Maker::None(EXPRESSION));
         assert_eq!((made_by(&items, 3), made_by(&items, 4)), (Maker::Loader, Maker::Loader));
+        // Whatever the archive says that it depends on.
+        for (definition, maker) in [
+            ("CREATE FOREIGN DATA WRAPPER w VALIDATOR s.v;", Maker::None(EXPRESSION)),
+            ("CREATE FOREIGN DATA WRAPPER w VALIDATOR v;", Maker::None(EXPRESSION)),
+            (
+                "CREATE FOREIGN DATA WRAPPER w; ALTER FOREIGN DATA WRAPPER w VALIDATOR s.v OPTIONS (a 'b');",
+                Maker::None(EXPRESSION),
+            ),
+            (
+                "CREATE FOREIGN DATA WRAPPER w VALIDATOR public.native_validator;",
+                Maker::Superuser,
+            ),
+            ("CREATE FOREIGN DATA WRAPPER w NO VALIDATOR;", Maker::None(EXPRESSION)),
+            ("CREATE FOREIGN DATA WRAPPER w;", Maker::Superuser),
+        ] {
+            let items = [item(1, "FOREIGN DATA WRAPPER", "w", definition, &[])];
+            assert_eq!(made_by(&items, 1), maker, "{definition}");
+        }
+        let server = "CREATE SERVER x FOREIGN DATA WRAPPER";
+        let items = [
+            item(1, "SERVER", "x", &format!("{server} one;"), &[]),
+            item(2, "SERVER", "x", &format!("{server} w;"), &[]),
+            item(3, "USER MAPPING", "", "CREATE USER MAPPING FOR PUBLIC SERVER x;", &[]),
+        ];
+        assert_eq!(made_by(&items, 3), Maker::Loader);
         let items = [
             item(
                 1,
@@ -540,6 +629,38 @@ mod tests {
                 Maker::Superuser,
             ),
             ("ACL", "SELECT s.f();", Maker::None(FOREIGN)),
+            ("ACL", "GRANT pg_read_server_files TO x;", Maker::None(FOREIGN)),
+            (
+                "ACL",
+                "GRANT SELECT ON TABLE s.t TO x; GRANT x, \"ON\" TO y;",
+                Maker::None(FOREIGN),
+            ),
+            (
+                "ACL",
+                "GRANT SET ON PARAMETER log_statement TO x;",
+                Maker::None(FOREIGN),
+            ),
+            ("SCHEMA", "CREATE SCHEMA s AUTHORIZATION x;", Maker::Superuser),
+            (
+                "SCHEMA",
+                "CREATE SCHEMA s CREATE TABLE t (a int);",
+                Maker::None(FOREIGN),
+            ),
+            (
+                "SUBSCRIPTION",
+                "CREATE SUBSCRIPTION x CONNECTION 'host=x' PUBLICATION p WITH (connect = false, slot_name = 'x');",
+                Maker::Superuser,
+            ),
+            (
+                "SUBSCRIPTION",
+                "CREATE SUBSCRIPTION x CONNECTION 'host=x' PUBLICATION p WITH (slot_name = 'connect = false');",
+                Maker::None(FOREIGN),
+            ),
+            (
+                "SUBSCRIPTION",
+                "CREATE SUBSCRIPTION x CONNECTION '' PUBLICATION p WITH (connect = false); ALTER SUBSCRIPTION x ENABLE;",
+                Maker::None(FOREIGN),
+            ),
             (
                 "EXTENSION",
                 "CREATE EXTENSION IF NOT EXISTS x WITH SCHEMA s;",
@@ -555,6 +676,23 @@ mod tests {
             assert_eq!(
                 made_by(&[item(1, desc, "x", definition, &[])], 1),
                 maker,
+                "{definition}"
+            );
+        }
+    }
+
+    #[test]
+    fn rights_to_postgresqls_own_functions_are_given_last() {
+        for (definition, late) in [
+            ("GRANT ALL ON FUNCTION pg_catalog.pg_read_file(text) TO x;", true),
+            ("GRANT ALL ON FUNCTION pg_read_file(text) TO x;", true),
+            ("GRANT ALL ON ALL FUNCTIONS IN SCHEMA pg_catalog TO x;", true),
+            ("GRANT ALL ON FUNCTION s.f(text) TO x;", false),
+            ("GRANT SELECT(a) ON TABLE pg_catalog.pg_authid TO x;", false),
+        ] {
+            assert_eq!(
+                gives_the_systems(&item(1, "ACL", "x", definition, &[])),
+                late,
                 "{definition}"
             );
         }

@@ -6,9 +6,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::evidence::Fault;
 use crate::error::{Code, Error, Result};
+use crate::manifest::Server;
 use crate::restore::LeftOut;
-use crate::verification::{Outcome, Status};
+use crate::verification::{self, Outcome, Status};
 use crate::verify::Finding;
 
 /// More tables than these are not told one by one in text.
@@ -40,38 +42,97 @@ pub struct DrillReport {
     pub status: Status,
     /// The throwaway server's version.
     pub server: String,
+    pub major: u32,
+    /// The source's. Where it is another, nothing is proved for that one.
+    pub source_major: u32,
     pub tables: Vec<TableProof>,
     pub sequences: usize,
     pub large_objects: u64,
     /// Definitions, comments and grants that were found again as they were.
     pub definitions: usize,
     pub duration_seconds: f64,
-    /// A plain dump's script, to its end: that is all that can be proved of it.
+    /// A plain dump of an empty database, which is empty again: that is all that can be proved of it.
     #[serde(skip)]
     pub(super) ran: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_proved: Vec<LeftOut>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
+    /// What to do about the first of them, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<&'static str>,
+    /// So many of the problems are the source's own.
+    #[serde(skip)]
+    of_source: usize,
 }
+
+/// How the message begins.
+pub(super) const NOTHING_PROVED: &str = "the drill proved nothing: ";
 
 /// Why a drill gives no result.
 pub(super) fn nothing_proved(why: &str) -> Error {
-    Error::new(Code::RestoreErr, format!("the drill proved nothing: {why}"))
+    Error::new(Code::NotProved, format!("{NOTHING_PROVED}{why}"))
         .hint("restore the backup by hand, into a server that holds nothing else, to see what it is worth")
 }
 
 impl DrillReport {
+    pub(super) fn new(version: &str, major: u32, source: &Server) -> DrillReport {
+        let source_major = source.version_num / 10_000;
+        let other = (source_major != major).then(|| LeftOut {
+            what: format!("PostgreSQL {source_major}"),
+            why: format!(
+                "the source is {}, and the drill ran on {version}: it proves nothing of {source_major}",
+                source.version
+            ),
+        });
+        DrillReport {
+            status: Status::Ok,
+            server: version.to_owned(),
+            major,
+            source_major,
+            tables: Vec::new(),
+            sequences: 0,
+            large_objects: 0,
+            definitions: 0,
+            duration_seconds: 0.0,
+            ran: false,
+            not_proved: other.into_iter().collect(),
+            problems: Vec::new(),
+            advice: None,
+            of_source: 0,
+        }
+    }
+
+    /// Whether all that was found is that the source does not keep to its own rules.
+    fn blames_the_source(&self) -> bool {
+        !self.problems.is_empty() && self.of_source == self.problems.len()
+    }
+
+    /// An entry of the archive that the server did not take.
+    pub(super) fn blame(&mut self, file: &str, name: &str, fault: &Fault) {
+        self.advice.get_or_insert(fault.advice);
+        self.of_source += usize::from(fault.of_source);
+        self.problems.push(Finding {
+            file: file.to_owned(),
+            table: Some(name.to_owned()),
+            what: fault.what.clone(),
+        });
+    }
+
     /// An error, if nothing at all was proved: a drill that could not look says nothing of the backup, and leaves
     /// no result.
     pub(super) fn settle(&mut self) -> Result<()> {
         let more = self.problems.len().saturating_sub(TOLD);
+        let of_source = self.blames_the_source();
         self.problems.truncate(TOLD);
         if more > 0 {
             self.problems.push(Finding::of_file(
                 "the restored database",
                 format!("{more} more differences"),
             ));
+        }
+        if of_source {
+            self.of_source = self.problems.len();
         }
         if !self.problems.is_empty() {
             self.status = Status::Failed;
@@ -107,6 +168,8 @@ impl DrillReport {
         };
         tell("version", json!(env!("CARGO_PKG_VERSION")));
         tell("server", json!(self.server));
+        tell(verification::MAJOR, json!(self.major));
+        tell(verification::SOURCE_MAJOR, json!(self.source_major));
         tell("duration_seconds", json!(self.duration_seconds));
         tell("tables", json!(self.tables.len()));
         tell(
@@ -123,6 +186,12 @@ impl DrillReport {
         }
         if !self.problems.is_empty() {
             tell("problems", json!(self.problems));
+        }
+        if self.blames_the_source() {
+            tell(verification::SOURCE_FAULT, json!(true));
+        }
+        if let Some(advice) = self.advice {
+            tell("advice", json!(advice));
         }
         Outcome {
             status: self.status,
@@ -164,6 +233,9 @@ impl fmt::Display for DrillReport {
         for problem in &self.problems {
             writeln!(f, "    {problem}")?;
         }
+        if let Some(advice) = self.advice {
+            writeln!(f, "    {advice}")?;
+        }
         Ok(())
     }
 }
@@ -182,6 +254,8 @@ mod tests {
         DrillReport {
             status: Status::Ok,
             server: "17".into(),
+            major: 17,
+            source_major: 17,
             tables: results.iter().map(table).collect(),
             sequences: 0,
             large_objects: 0,
@@ -196,6 +270,8 @@ mod tests {
                 .into_iter()
                 .collect(),
             problems: Vec::new(),
+            advice: None,
+            of_source: 0,
         }
     }
 

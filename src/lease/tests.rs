@@ -228,3 +228,92 @@ async fn a_lease_is_seen_as_free_held_or_expired_and_is_not_touched() {
     store.plant(KEY, "not a lease", &[]);
     assert_eq!(look(&store, "shop", noon()).await.unwrap_err().code(), Code::Busy);
 }
+
+fn backup(second: u32) -> BackupId {
+    format!("shop/20250131T1200{second:02}Z-full").parse().unwrap()
+}
+
+#[tokio::test]
+async fn two_runs_with_other_primaries_never_take_the_same_id() {
+    let (one, two, shared) = (
+        MemoryStore::with_lifecycle(),
+        MemoryStore::with_lifecycle(),
+        MemoryStore::with_lifecycle(),
+    );
+    let first = acquire(&one, 1, TTL, noon).await.unwrap().lease;
+    let second = acquire(&two, 2, TTL, noon).await.unwrap().lease;
+    let take = async |lease: &Lease| {
+        let mut id = backup(0);
+        loop {
+            assert_eq!(lease.announce(&id).await.unwrap(), Announced::Done);
+            match lease.claim_in(&shared, &id).await.unwrap() {
+                Announced::Done => return id,
+                Announced::Taken(taken) => {
+                    id = BackupId::next("shop", crate::backup_id::Kind::Full, noon(), Some(&taken));
+                }
+            }
+        }
+    };
+    let (a, b) = tokio::join!(take(&first), take(&second));
+    let mut ids = [a, b];
+    ids.sort();
+    assert_eq!(ids, [backup(0), backup(1)]);
+    // Nobody holds the lease there, and one that is ours already is no other's.
+    assert_eq!(look(&shared, "shop", noon()).await.unwrap(), Seen::Free);
+    assert!(acquire(&shared, 3, TTL, noon).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_id_that_a_copy_has_taken_is_not_taken_by_the_holder_of_the_lease_and_stays_remembered() {
+    let (here, elsewhere) = (MemoryStore::with_lifecycle(), MemoryStore::with_lifecycle());
+    let holder = acquire(&here, 1, TTL, noon).await.unwrap().lease;
+    let other = acquire(&elsewhere, 2, TTL, noon).await.unwrap().lease;
+    assert_eq!(other.claim_in(&here, &backup(5)).await.unwrap(), Announced::Done);
+    // The lease is still its holder's, who is told, and takes a later one.
+    assert_eq!(holder.announce(&backup(3)).await.unwrap(), Announced::Taken(backup(5)));
+    assert_eq!(holder.announce(&backup(5)).await.unwrap(), Announced::Taken(backup(5)));
+    assert_eq!(holder.announce(&backup(6)).await.unwrap(), Announced::Done);
+    assert_eq!(
+        other.claim_in(&here, &backup(6)).await.unwrap(),
+        Announced::Taken(backup(6))
+    );
+    holder.still_held().await.unwrap();
+    holder.release().await.unwrap();
+    let next = acquire(&here, 3, TTL, noon).await.unwrap().lease;
+    assert_eq!(next.announce(&backup(6)).await.unwrap(), Announced::Taken(backup(6)));
+    assert_eq!(next.announce(&backup(7)).await.unwrap(), Announced::Done);
+    // A claim whose answer was lost is still ours.
+    here.fault(Op::Put, 1, Fault::FailAfterWrite);
+    assert!(other.claim_in(&here, &backup(9)).await.is_err());
+    assert_eq!(other.claim_in(&here, &backup(9)).await.unwrap(), Announced::Done);
+}
+
+#[tokio::test]
+async fn a_claim_from_the_future_holds_nobody_up() {
+    let store = MemoryStore::with_lifecycle();
+    let lease = acquire(&store, 1, TTL, noon).await.unwrap().lease;
+    let far = serde_json::from_value(serde_json::json!({"backup": "shop/20990131T120000Z-full", "run": "theirs"}));
+    let body = Body {
+        claimed: far.unwrap(),
+        ..body(&store)
+    };
+    store.plant(KEY, serde_json::to_vec(&body).unwrap(), &[]);
+    assert_eq!(lease.announce(&backup(1)).await.unwrap(), Announced::Done);
+}
+
+#[tokio::test]
+async fn an_id_of_another_database_takes_none_of_ours() {
+    let store = MemoryStore::with_lifecycle();
+    let first = acquire(&store, 1, TTL, noon).await.unwrap();
+    first.lease.release().await.unwrap();
+    let mut planted = body(&store);
+    let foreign = "zzz/20250131T115900Z-full".parse().unwrap();
+    planted.claimed = Some(claim::Claim::new(&foreign, "theirs"));
+    store.plant(KEY, serde_json::to_vec(&planted).unwrap(), &[]);
+    let second = acquire(&store, 2, TTL, noon).await.unwrap();
+    let id = "shop/20250131T120000Z-full".parse().unwrap();
+    assert_eq!(second.lease.announce(&id).await.unwrap(), Announced::Done);
+    let copy = MemoryStore::with_lifecycle();
+    copy.plant(KEY, serde_json::to_vec(&planted).unwrap(), &[]);
+    assert_eq!(second.lease.claim_in(&copy, &id).await.unwrap(), Announced::Done);
+}

@@ -15,6 +15,10 @@ const VALUES: usize = 50_000;
 const TEXT: usize = 64;
 /// Files, or reasons, by role: a manifest has a handful.
 const ENTRIES: usize = 1_000;
+/// What was left out, and warnings: some hundreds at most.
+pub const ITEMS: usize = 5_000;
+/// A run's stores: a handful.
+const STORES: usize = 100;
 
 /// A map of few entries.
 pub fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error> {
@@ -40,28 +44,48 @@ pub fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
     deserializer.deserialize_map(Few(PhantomData))
 }
 
+/// The stores of a run.
+pub fn stores<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    bounded_list(deserializer, STORES)
+}
+
+/// A list of few entries.
+pub fn items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    bounded_list(deserializer, ITEMS)
+}
+
 /// A list of so many numbers at most.
 pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
-    struct List;
-    impl<'de> Visitor<'de> for List {
-        type Value = Vec<u64>;
+    bounded_list(deserializer, VALUES)
+}
+
+fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+    most: usize,
+) -> Result<Vec<T>, D::Error> {
+    struct List<T>(usize, PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of numbers")
+            f.write_str("a list")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
             let mut list = Vec::new();
-            while let Some(number) = entries.next_element()? {
-                list.push(number);
-                if list.len() > VALUES {
-                    return Err(A::Error::custom(format_args!("a list has more than {VALUES} entries")));
+            while let Some(entry) = entries.next_element()? {
+                list.push(entry);
+                if list.len() > self.0 {
+                    return Err(A::Error::custom(format_args!(
+                        "a list has more than {} entries",
+                        self.0
+                    )));
                 }
             }
             Ok(list)
         }
     }
-    deserializer.deserialize_seq(List)
+    deserializer.deserialize_seq(List(most, PhantomData))
 }
 
 /// A map of values of any shape.

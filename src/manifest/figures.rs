@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{Broken, Compression, FileRecord, Server, bounded, check, custom, format_name, parse};
+use super::{Broken, Compression, FileRecord, Predecessor, Server, bounded, check, custom, format_name, parse};
 use crate::backup_id::{BackupId, Kind};
 use crate::retention::Tier;
 use crate::settings::Format;
@@ -26,7 +26,13 @@ pub struct Figures {
     /// Of the pgstow that made it.
     pub version: String,
     pub database: String,
+    #[serde(default)]
+    pub predecessor: Option<Predecessor>,
+    #[serde(default, deserialize_with = "bounded::stores")]
+    pub stores: Vec<String>,
     pub server: Server,
+    #[serde(default)]
+    pub snapshot: Position,
     #[serde(with = "format_name", default = "custom")]
     pub format: Format,
     pub compression: Compression,
@@ -37,6 +43,13 @@ pub struct Figures {
     pub missing: BTreeMap<String, String>,
     #[serde(default)]
     pub tables: Tally,
+}
+
+/// Of the snapshot, what is told of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Position {
+    #[serde(default)]
+    pub lsn: Option<String>,
 }
 
 /// How many tables there are, and how many rows in them.
@@ -66,7 +79,11 @@ impl Figures {
             .flat_map(|(role, file)| [role, &file.name, &file.sha256]);
         let missing = self.missing.iter().flat_map(|(role, why)| [role, why]);
         let own = [&self.version, &self.database].into_iter().chain(server);
+        let predecessor = self.predecessor.as_ref().map(|one| &one.manifest_sha256);
         own.chain(self.server.system_identifier.as_ref())
+            .chain(predecessor)
+            .chain(&self.snapshot.lsn)
+            .chain(&self.stores)
             .chain(files)
             .chain(missing)
             .map(String::len)

@@ -69,7 +69,12 @@ fn of_backup(backup: &Backup, observation: &Observation) -> Vec<Metric> {
         End::Repeated => (0, 0),
         End::Failed { .. } => (0, 1),
     };
-    let mut metrics = vec![count("BackupSucceeded", made), count("BackupFailed", failed)];
+    let degraded = matches!(&backup.end, End::Made(made) if made.degraded);
+    let mut metrics = vec![
+        count("BackupSucceeded", made),
+        count("BackupDegraded", u64::from(degraded)),
+        count("BackupFailed", failed),
+    ];
     match &backup.end {
         End::Made(made) => {
             metrics.extend([

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::{Backup, End, LastGood, Observation, Run, Tally, Verification};
 use crate::plain;
+use crate::report::DEGRADED;
 
 /// The first line: by it we know that the file is ours to replace.
 const MARK: &str = "# Written by pgstow after each run; what it says of other databases is kept.";
@@ -26,8 +27,12 @@ const FAMILIES: &[(&str, &str)] = &[
         "1 if it made a backup, 0 if it failed.",
     ),
     (
+        "pgstow_backup_last_run_degraded",
+        "1 if it made a backup and a copy of it failed, else 0.",
+    ),
+    (
         "pgstow_backup_last_run_exit_code",
-        "The exit code of the error that it ended with; 0: none.",
+        "The exit code that it ended with; 0: all is well, 3: a copy failed.",
     ),
     ("pgstow_backup_last_run_duration_seconds", "How long it took."),
     (
@@ -183,7 +188,7 @@ fn of_backup(backup: &Backup, observation: &Observation) -> Vec<(&'static str, f
                 made.deviation
                     .map(|factor| ("pgstow_backup_size_deviation_ratio", factor)),
             );
-            (1.0, 0, made.seconds)
+            (1.0, if made.degraded { DEGRADED } else { 0 }, made.seconds)
         }
         End::Failed { code, seconds } => (0.0, code.exit_code(), *seconds),
         End::Repeated => return said,
@@ -191,6 +196,10 @@ fn of_backup(backup: &Backup, observation: &Observation) -> Vec<(&'static str, f
     said.extend([
         ("pgstow_backup_last_run_timestamp_seconds", moment(observation.at)),
         ("pgstow_backup_last_run_success", success),
+        (
+            "pgstow_backup_last_run_degraded",
+            f64::from(u8::from(exit_code == DEGRADED)),
+        ),
         ("pgstow_backup_last_run_exit_code", f64::from(exit_code)),
         ("pgstow_backup_last_run_duration_seconds", seconds),
         (

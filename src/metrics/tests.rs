@@ -19,6 +19,7 @@ fn made() -> Made {
         rows: 8_401_233,
         rate: 61_000_000.0,
         deviation: Some(1.25),
+        degraded: false,
     }
 }
 
@@ -85,7 +86,7 @@ fn a_good_backup_is_one_line_that_cloudwatch_makes_metrics_of() {
                 "Namespace": "pgstow",
                 "Dimensions": [["Service"], ["Service", "Database"]],
                 "Metrics": [
-                    count("BackupSucceeded"), count("BackupFailed"), seconds("BackupDuration"),
+                    count("BackupSucceeded"), count("BackupDegraded"), count("BackupFailed"), seconds("BackupDuration"),
                     {"Name": "BackupBytes", "Unit": "Bytes"}, count("BackupRows"),
                     {"Name": "BackupRate", "Unit": "Bytes/Second"},
                     {"Name": "BackupSizeDeviation", "Unit": "None"},
@@ -98,6 +99,7 @@ fn a_good_backup_is_one_line_that_cloudwatch_makes_metrics_of() {
         "Command": "backup",
         "Backup": "shop/20250131T040500Z-full",
         "BackupSucceeded": 1,
+        "BackupDegraded": 0,
         "BackupFailed": 0,
         "BackupDuration": 48.5,
         "BackupBytes": 1_500_000_000_u64,
@@ -117,6 +119,7 @@ fn a_failure_counts_and_tells_no_sizes_that_would_spoil_a_statistic() {
     let line = emf(&observation);
     let names: Vec<String> = values(&line).into_keys().collect();
     let expected = [
+        "BackupDegraded",
         "BackupDuration",
         "BackupFailed",
         "BackupSucceeded",
@@ -138,6 +141,28 @@ fn a_failure_counts_and_tells_no_sizes_that_would_spoil_a_statistic() {
     );
     for unknown in [LastGood::Unknown, LastGood::Never] {
         assert!(!values(&emf(&failure("shop", unknown))).contains_key("LastGoodBackupAge"));
+    }
+}
+
+#[test]
+fn a_backup_without_its_copy_succeeded_and_is_degraded() {
+    let began = LastGood::Began(at("2025-01-31T04:05:00Z"));
+    let alone = Made {
+        degraded: true,
+        ..made()
+    };
+    let observation = backup("shop", End::Made(alone), began);
+    let line = emf(&observation);
+    assert_eq!(
+        (&line["BackupSucceeded"], &line["BackupDegraded"], &line["BackupFailed"]),
+        (&json!(1), &json!(1), &json!(0))
+    );
+    let mut samples = Samples::default();
+    samples.observe("a", &observation);
+    let said = lines(&samples);
+    for (name, value) in [("success", 1), ("degraded", 1), ("exit_code", 3)] {
+        let expected = format!("backup_last_run_{name}{{service=\"a\",database=\"shop\"}} {value}");
+        assert!(said.contains(&expected), "{said:#?}");
     }
 }
 
@@ -164,7 +189,7 @@ fn an_event_that_comes_again_counts_as_nothing() {
     let line = emf(&repeated);
     let values = values(&line);
     assert_eq!((values["BackupSucceeded"].1, values["BackupFailed"].1), (0.0, 0.0));
-    assert_eq!((values["LastGoodBackupAge"].1, values.len()), (86_400.0, 4));
+    assert_eq!((values["LastGoodBackupAge"].1, values.len()), (86_400.0, 5));
     let mut samples = Samples::default();
     samples.observe("nightly", &repeated);
     assert_eq!(
@@ -205,7 +230,11 @@ pgstow_backup_last_run_timestamp_seconds{service="nightly",database="shop"} 1738
 # TYPE pgstow_backup_last_run_success gauge
 pgstow_backup_last_run_success{service="nightly",database="bü\"ch\\er\n"} 0
 pgstow_backup_last_run_success{service="nightly",database="shop"} 1
-# HELP pgstow_backup_last_run_exit_code The exit code of the error that it ended with; 0: none.
+# HELP pgstow_backup_last_run_degraded 1 if it made a backup and a copy of it failed, else 0.
+# TYPE pgstow_backup_last_run_degraded gauge
+pgstow_backup_last_run_degraded{service="nightly",database="bü\"ch\\er\n"} 0
+pgstow_backup_last_run_degraded{service="nightly",database="shop"} 0
+# HELP pgstow_backup_last_run_exit_code The exit code that it ended with; 0: all is well, 3: a copy failed.
 # TYPE pgstow_backup_last_run_exit_code gauge
 pgstow_backup_last_run_exit_code{service="nightly",database="bü\"ch\\er\n"} 13
 pgstow_backup_last_run_exit_code{service="nightly",database="shop"} 0
@@ -284,7 +313,7 @@ fn a_failure_without_a_databases_name_goes_when_its_service_knows_it_again() {
     samples.observe("a", &success("shop"));
     let left = lines(&samples);
     assert!(left.iter().all(|line| !line.contains("{service=\"a\"}")), "{left:#?}");
-    assert_eq!(left.iter().filter(|line| line.contains("{service=\"b\"}")).count(), 5);
+    assert_eq!(left.iter().filter(|line| line.contains("{service=\"b\"}")).count(), 6);
 }
 
 #[test]
@@ -343,6 +372,7 @@ fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_ha
             .into_iter()
             .collect(),
         drill: None,
+        not_drilled: None,
         warnings: Vec::new(),
     };
     let report = VerifyReport::many(vec![

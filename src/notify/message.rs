@@ -15,11 +15,12 @@ const LIST_LENGTHS: [usize; 4] = [200, 50, 10, 0];
 const TEXT_BYTES: usize = 2_000;
 const NOTE: &str = "shortened to fit a message; the backup's manifest.json and the log have everything";
 
-/// `pgstow <database> backup SUCCEEDED|FAILED`, or `verify` or `drill`, in ASCII. Where it is too long, the database's
+/// `pgstow <database> backup SUCCEEDED|DEGRADED|FAILED`, or `verify` or `drill`, in ASCII. Where it is too long, the database's
 /// name is cut: the outcome is what matters.
 pub(super) fn subject(notice: &Notice) -> String {
     let outcome = match notice.status {
         Status::Succeeded => "SUCCEEDED",
+        Status::Degraded => "DEGRADED",
         Status::Failed(_) => "FAILED",
     };
     let rest = format!("{} {outcome}", notice.about.word());
@@ -58,7 +59,7 @@ pub(super) fn body(notice: &Notice, limit: usize) -> String {
     let mut fields: Map<String, Value> = Map::new();
     fields.insert("status".to_owned(), json!(notice.status.word()));
     if let Some(code) = notice.status.code() {
-        fields.insert("error".to_owned(), json!({ "code": code.name() }));
+        fields.insert("error".to_owned(), json!({ "code": code }));
     }
     fields.insert("shortened".to_owned(), json!(NOTE));
     join(&Value::Object(fields))
@@ -106,7 +107,7 @@ fn printable(text: &str, controls: &[char]) -> String {
 /// What a filter policy can match. A value that would be empty is left out: SNS refuses the whole
 /// message otherwise.
 pub(super) fn attributes(notice: &Notice) -> Vec<(&'static str, String)> {
-    let code = notice.status.code().map(|code| code.name().to_owned());
+    let code = notice.status.code().map(str::to_owned);
     [
         ("status", Some(notice.status.word().to_owned())),
         ("database", notice.database.as_deref().map(|name| printable(name, &[]))),
@@ -145,6 +146,10 @@ mod tests {
         let good = notice(Some("shop"), Status::Succeeded, json!({}));
         assert_eq!(subject(&good), "pgstow shop backup SUCCEEDED");
         assert_eq!(subject_of("Ünï\ncode 🐘"), "pgstow ?n??code ? backup FAILED");
+        let degraded = notice(Some("shop"), Status::Degraded, json!({}));
+        assert_eq!(subject(&degraded), "pgstow shop backup DEGRADED");
+        assert!(attributes(&degraded).contains(&("status", "degraded".to_owned())));
+        assert!(attributes(&degraded).contains(&("code", "DEGRADED".to_owned())));
         let unknown = notice(None, Status::Failed(Code::Secret), json!({}));
         assert_eq!(subject(&unknown), "pgstow backup FAILED");
         let long = subject_of(&"x".repeat(200));

@@ -12,7 +12,9 @@ use crate::archive::{
     ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, END_OF_COPY, Head, Input, Layout,
 };
 use crate::compress::{Codec, Job, PIECE, Shape, Squeezed};
+use crate::postgres::Refused;
 use crate::progress::Observer;
+use crate::script::{Contents, Reader};
 
 /// The archive's blocks on their way to the workers.
 pub(super) struct Pieces<'o> {
@@ -189,9 +191,17 @@ impl Pieces<'_> {
     }
 }
 
-/// Plain SQL on its way to the workers: any cut will do.
+/// Plain SQL on its way to the workers: any cut will do. What it holds is counted as it passes.
 pub(super) struct SqlPieces {
     cutter: Cutter,
+    counting: Result<Reader, Refused>,
+}
+
+/// What was read, and how it was compressed.
+pub(super) struct Sql {
+    pub(super) levels: BTreeMap<i32, u64>,
+    /// Or why it could not be counted.
+    pub(super) contents: Result<Contents, Refused>,
 }
 
 /// pg_dump's first words in a plain dump.
@@ -206,10 +216,11 @@ impl SqlPieces {
     pub(super) fn new(codec: Codec, workers: Workers) -> Self {
         Self {
             cutter: Cutter::new(codec, workers),
+            counting: Ok(Reader::counting()),
         }
     }
 
-    pub(super) fn take_all<R: Read>(mut self, input: &mut Input<R>) -> Result<BTreeMap<i32, u64>, ArchiveError> {
+    pub(super) fn take_all<R: Read>(mut self, input: &mut Input<R>) -> Result<Sql, ArchiveError> {
         let mut tail: Vec<u8> = Vec::new();
         let mut start = SQL_START;
         loop {
@@ -230,10 +241,12 @@ impl SqlPieces {
             self.cutter.piece.extend_from_slice(&bytes[..count]);
             input.consume(count);
             if self.cutter.piece.len() == PIECE {
+                self.count();
                 keep_tail(&mut tail, &self.cutter.piece);
                 self.cutter.submit(false)?;
             }
         }
+        self.count();
         keep_tail(&mut tail, &self.cutter.piece);
         if !self.cutter.piece.is_empty() {
             self.cutter.submit(true)?;
@@ -250,7 +263,19 @@ impl SqlPieces {
                 what: "what follows pg_dump's closing comment is not pg_dump's".into(),
             });
         }
-        Ok(self.cutter.level.used())
+        let bytes = input.position();
+        Ok(Sql {
+            levels: self.cutter.level.used(),
+            contents: self.counting.and_then(|reader| reader.end(bytes)),
+        })
+    }
+
+    fn count(&mut self) {
+        if let Ok(reader) = &mut self.counting
+            && let Err(refused) = reader.pass(&self.cutter.piece)
+        {
+            self.counting = Err(refused);
+        }
     }
 }
 

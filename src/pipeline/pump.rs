@@ -7,14 +7,16 @@ use crossbeam_channel::bounded;
 use super::assembly::{Assembled, Assembly};
 use super::fanout::Outlets;
 use super::level::Waited;
-use super::pieces::{Pieces, SqlPieces, Workers};
+use super::pieces::{Pieces, Sql, SqlPieces, Workers};
 use super::ranges;
 use super::{Archive, Block, Copy, Delivered, Flow, Inflow, Passed, Undelivered};
 use crate::archive::{Algorithm, ArchiveError, BlockContent, BlockDigest, Head, Input, read_blocks};
 use crate::compress::{self, Codec};
 use crate::error::{Code, Error};
 use crate::manifest::Way;
+use crate::postgres::Refused;
 use crate::progress::Observer;
+use crate::script::Contents;
 use crate::store::Expected;
 
 pub(super) enum Ended {
@@ -26,6 +28,7 @@ pub(super) enum Ended {
 /// What the threads know at the end; the uploads are still to be joined to it.
 pub(super) struct Pumped {
     archive: Option<Archive>,
+    script: Option<Result<Contents, Refused>>,
     assembled: Assembled,
     bytes_read: u64,
     levels: BTreeMap<i32, u64>,
@@ -35,6 +38,7 @@ impl Pumped {
     pub(super) fn with_copies(self, copies: Vec<Copy>) -> Passed {
         Passed {
             archive: self.archive,
+            script: self.script,
             expected: Expected {
                 bytes: self.assembled.bytes,
                 sha256: self.assembled.sha256,
@@ -84,13 +88,22 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
             Err(_) => Err(Ended::Failed(Error::internal("the assembly thread died"))),
         };
         match (read, assembled) {
-            (Ok(Read { bytes, levels, blocks }), Ok(mut assembled)) => {
+            (
+                Ok(Read {
+                    bytes,
+                    levels,
+                    blocks,
+                    script,
+                }),
+                Ok(mut assembled),
+            ) => {
                 let archive = match blocks {
                     Some(blocks) => Some(describe(blocks, &mut assembled)?),
                     None => None,
                 };
                 Ok(Pumped {
                     archive,
+                    script,
                     assembled,
                     bytes_read: bytes,
                     levels,
@@ -110,6 +123,8 @@ struct Read {
     levels: BTreeMap<i32, u64>,
     /// Of an archive.
     blocks: Option<Blocks>,
+    /// Of plain SQL.
+    script: Option<Result<Contents, Refused>>,
 }
 
 struct Blocks {
@@ -147,15 +162,17 @@ fn read(
                 bytes: input.position(),
                 levels,
                 blocks: Some(blocks),
+                script: None,
             })
         }
         Inflow::Sql(inner) => {
             let mut input = counted(inner);
-            let levels = SqlPieces::new(codec, workers).take_all(&mut input)?;
+            let Sql { levels, contents } = SqlPieces::new(codec, workers).take_all(&mut input)?;
             Ok(Read {
                 bytes: input.position(),
                 levels,
                 blocks: None,
+                script: Some(contents),
             })
         }
         Inflow::Blocks { head, mut source } => {
@@ -174,6 +191,7 @@ fn read(
                 bytes,
                 levels,
                 blocks: Some(blocks),
+                script: None,
             })
         }
     }

@@ -65,18 +65,31 @@ pub(super) fn is_local(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// The server asked for what it may not have. Nothing was said in answer.
+/// The server asked for what it may not have, or is none. Nothing was said in answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refused {
-    method: usize,
-    /// The line is not encrypted, and leaves this machine.
-    open: bool,
+pub(super) enum Refused {
+    Method {
+        method: usize,
+        /// The line is not encrypted, and leaves this machine.
+        open: bool,
+    },
+    /// Before the login, so many bytes in one message.
+    TooLong(usize),
 }
 
 impl Refused {
+    /// Who is at the other end, rather than what it wants.
+    pub fn is_of_a_stranger(self) -> bool {
+        matches!(self, Refused::TooLong(_))
+    }
+
     pub fn hint(self) -> String {
-        let name = NAMES[self.method];
-        if self.open && (self.method == PASSWORD || self.method == MD5) {
+        let (method, open) = match self {
+            Refused::Method { method, open } => (method, open),
+            Refused::TooLong(_) => return "check host and port: something else listens there".to_owned(),
+        };
+        let name = NAMES[method];
+        if open && (method == PASSWORD || method == MD5) {
             format!(
                 "set sslmode=require, or better verify-full, for a server that has TLS; let the server use \
                  scram-sha-256; or allow it with require_auth={name}"
@@ -89,14 +102,23 @@ impl Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let asked = match self.method {
+        let (method, open) = match self {
+            Refused::Method { method, open } => (*method, *open),
+            Refused::TooLong(bytes) => {
+                return write!(
+                    f,
+                    "what answers is no PostgreSQL server: before any login it announces a message of {bytes} bytes"
+                );
+            }
+        };
+        let asked = match method {
             NONE => "lets us in without any proof".to_owned(),
             PASSWORD => "asks for the password in clear text".to_owned(),
             MD5 => "asks for the password as an MD5 digest".to_owned(),
             other => format!("asks for a login by {}", NAMES[other]),
         };
         write!(f, "authentication failed: the server {asked}")?;
-        if self.open {
+        if open {
             f.write_str(", and the line is not encrypted")?;
         }
         f.write_str("; no answer was given")
@@ -114,6 +136,8 @@ impl From<Refused> for io::Error {
 /// Type, length, and of a question the number that says which.
 const QUESTION: usize = 9;
 const HEADER: usize = 5;
+/// No message has this length before the login is done. A library takes one whole before it looks at it.
+const LONGEST: usize = 64 << 10;
 
 /// Reads along until the server says that the login is done.
 #[derive(Debug)]
@@ -182,6 +206,7 @@ impl Gate {
         // A length that is none is for the library to complain about.
         let length = u32::from_be_bytes([a, b, c, d]).saturating_sub(4) as usize;
         match (self.read, kind) {
+            (HEADER, _) if length > LONGEST => return Err(Refused::TooLong(length)),
             (HEADER, b'R') if length >= QUESTION - HEADER => {}
             (HEADER, _) => {
                 self.read = 0;
@@ -214,7 +239,7 @@ impl Gate {
         };
         self.asked = true;
         match method {
-            Some(method) if !self.allowed.allow(method) => Err(Refused {
+            Some(method) if !self.allowed.allow(method) => Err(Refused::Method {
                 method,
                 open: self.open,
             }),
@@ -235,9 +260,35 @@ mod tests {
     fn heard(allowed: &str, said: &[u8], cut: usize) -> Result<bool, usize> {
         let mut gate = Gate::new(Methods::parse(allowed).unwrap(), true);
         for piece in said.chunks(cut) {
-            gate.hear(piece).map_err(|refused| refused.method)?;
+            gate.hear(piece).map_err(method)?;
         }
         Ok(gate.is_done())
+    }
+
+    fn method(refused: Refused) -> usize {
+        match refused {
+            Refused::Method { method, .. } => method,
+            Refused::TooLong(_) => usize::MAX,
+        }
+    }
+
+    #[test]
+    fn before_the_login_nothing_long_is_taken_in() {
+        let garbage = b"HTTP/1.1 400 Bad Request\r\n";
+        let giant = [&b"E"[..], &0x7fff_fff0_u32.to_be_bytes(), b"SFATAL"].concat();
+        for said in [&garbage[..], &giant] {
+            for cut in 1..20 {
+                assert_eq!(heard(ON_AN_OPEN_LINE, said, cut), Err(usize::MAX));
+            }
+        }
+        let longest = [
+            &b"N"[..],
+            &(4 + 64 * 1024_u32).to_be_bytes(),
+            &vec![b'x'; 64 << 10],
+            &question(0, b""),
+        ]
+        .concat();
+        assert_eq!(heard("none", &longest, 1000), Ok(true));
     }
 
     #[test]
@@ -288,7 +339,7 @@ mod tests {
     fn the_answer_about_tls_is_no_message() {
         let mut gate = Gate::new(Methods::parse(ON_AN_OPEN_LINE).unwrap(), true).after_asking_for_tls();
         gate.hear(b"N").unwrap();
-        assert_eq!(gate.hear(&question(3, b"")).unwrap_err().method, PASSWORD);
+        assert_eq!(method(gate.hear(&question(3, b"")).unwrap_err()), PASSWORD);
         let mut gate = Gate::new(Methods::parse(ON_AN_OPEN_LINE).unwrap(), true).after_asking_for_tls();
         gate.hear(b"S").unwrap();
         assert!(gate.is_done());

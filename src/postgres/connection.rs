@@ -607,7 +607,12 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
         tls_failed |= inner.is::<rustls::Error>();
         let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         if let Some(refused) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<authentication::Refused>()) {
-            return Error::new(Code::Auth, refused.to_string()).hint(refused.hint());
+            let code = if refused.is_of_a_stranger() {
+                Code::ConnErr
+            } else {
+                Code::Auth
+            };
+            return Error::new(code, refused.to_string()).hint(refused.hint());
         }
         if let Some(stranger) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<NoAgreement>()) {
             return Error::new(Code::ConnErr, stranger.to_string()).hint(

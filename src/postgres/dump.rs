@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use super::child::{Child, Exit, Order, Special, environment};
+use super::child::{Child, Exit, Order, Special, environment, quoted};
 use super::connection::{LOCKS, REPLAY};
 use super::passfile::way;
 use super::scratch::behind_walls;
@@ -15,6 +15,9 @@ use crate::settings::{self, Format};
 
 /// More than any cluster's roles need; a bound all the same.
 const GLOBALS_BYTES: u64 = 64 << 20;
+
+/// Of one run of pg_dump.
+const COMPLAINTS: usize = 20;
 
 /// For whom row-level security would hide rows from.
 pub(crate) const BYPASS_HINT: &str =
@@ -111,6 +114,118 @@ impl Dump {
     pub async fn stop(&self) {
         self.child.stop().await;
     }
+
+    /// What it has said although it did what it should: ask when it is gone.
+    pub async fn complaints(&self) -> Vec<String> {
+        complaints(&self.child.wait().await.stderr)
+    }
+
+    /// Ends it, since it has given nothing for so long.
+    pub async fn stalled(&self, limit: Duration) -> Error {
+        self.stop().await;
+        Error::new(
+            Code::Stalled,
+            format!("pg_dump has given no byte for {} s", limit.as_secs()),
+        )
+    }
+
+    /// Why its stream has ended before anything came of it; `None` if it says that all went well.
+    pub async fn unbegun(&self, stall: Duration) -> Option<Unbegun> {
+        match tokio::time::timeout(stall, self.wait()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(told)) => Some(told.into()),
+            Err(_) => Some(Unbegun::Failed(self.stalled(stall).await)),
+        }
+    }
+}
+
+/// The complaints in what a program has said, each in one line with what explains it; what is said
+/// again and again, once.
+fn complaints(stderr: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for line in stderr.lines().filter(|line| !line.trim().is_empty()) {
+        // That was our own wish.
+        if line.ends_with("terminated by user") {
+            continue;
+        }
+        let words = line.strip_prefix("pg_dump: ").unwrap_or(line);
+        let explains = words.starts_with(char::is_whitespace)
+            || ["detail:", "hint:", "DETAIL:", "HINT:", "CONTEXT:"]
+                .iter()
+                .any(|start| words.starts_with(start));
+        match found.last_mut().filter(|_| explains) {
+            Some(last) => *last = format!("{last} | {}", words.trim()),
+            None => found.push(line.trim().to_owned()),
+        }
+    }
+    let mut told: Vec<String> = Vec::new();
+    for one in found {
+        let one = crate::plain::line(&quoted(&one));
+        if !told.contains(&one) {
+            told.push(one);
+        }
+        if told.len() > COMPLAINTS {
+            told.pop();
+            told.push("pg_dump has said more than is told here".into());
+            break;
+        }
+    }
+    told
+}
+
+/// How long pg_dump may wait for a lock on a table that we hold already: then somebody has come in
+/// between, and waits for us. Another attempt lets them pass.
+const BRIEFLY: Duration = Duration::from_secs(2);
+
+/// Why a pg_dump has given nothing that can be used.
+#[derive(Debug)]
+pub enum Unbegun {
+    /// It could not have its locks, though nobody but us may hold them.
+    Crossed(Error),
+    /// The server has no room for its locks beside ours.
+    NoRoom(Error),
+    Failed(Error),
+}
+
+impl From<Unbegun> for Error {
+    fn from(unbegun: Unbegun) -> Self {
+        match unbegun {
+            Unbegun::Crossed(error) | Unbegun::NoRoom(error) | Unbegun::Failed(error) => error,
+        }
+    }
+}
+
+impl Unbegun {
+    /// What it may wait for a lock while we hold all tables.
+    pub fn briefly(lock_wait: Duration) -> Duration {
+        match lock_wait {
+            Duration::ZERO => BRIEFLY,
+            wait => wait.min(BRIEFLY),
+        }
+    }
+}
+
+impl From<Error> for Unbegun {
+    fn from(error: Error) -> Self {
+        // Whatever language the server speaks, these are pg_dump's own words.
+        let locks = error.code() != Code::Permission && error.message().contains("LOCK TABLE");
+        match locks {
+            true if error.message().contains("max_locks_per_transaction") => Unbegun::NoRoom(error),
+            true => Unbegun::Crossed(error),
+            false => Unbegun::Failed(error),
+        }
+    }
+}
+
+/// What helps against [`SqlState::LOCK_NOT_AVAILABLE`] and pg_dump's word for it.
+///
+/// [`SqlState::LOCK_NOT_AVAILABLE`]: tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE
+pub(super) fn lock_timed_out(lock_wait: Duration) -> String {
+    format!(
+        "another session held a lock for longer than {} s: run the backup at a quieter time, or raise \
+         BACKUP_LOCK_WAIT_SECONDS",
+        lock_wait.as_secs()
+    )
 }
 
 /// Roles, grants and settings of the whole cluster, without passwords. An ordinary role may not
@@ -233,16 +348,17 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
     if says(&["row-level security"]) {
         return (Code::Permission, Some(BYPASS_HINT.into()));
     }
-    if says(&["permission denied for", "must be superuser", "must be owner"]) {
+    if says(&[
+        "permission denied for",
+        "must be superuser",
+        "must be owner",
+        // pg_dump 18's own words.
+        "may lack SELECT privilege",
+    ]) {
         return (Code::Permission, None);
     }
     if says(&["due to statement timeout", "due to lock timeout"]) && says(&["LOCK TABLE"]) {
-        let hint = format!(
-            "another session held a lock for longer than {} s: run the backup at a quieter time, or raise \
-             BACKUP_LOCK_WAIT_SECONDS",
-            lock_wait.as_secs()
-        );
-        return (Code::PgDumpErr, Some(hint));
+        return (Code::PgDumpErr, Some(lock_timed_out(lock_wait)));
     }
     if says(&["max_locks_per_transaction"]) {
         return (Code::PgDumpErr, Some(LOCKS.into()));

@@ -2,6 +2,8 @@
 //! private folder and nowhere else, keeps nothing safe for a crash, and never outlives us.
 
 mod clients;
+mod log;
+mod names;
 mod place;
 mod powers;
 
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use secrecy::SecretString;
 
-use super::child::{Child, Exit, Order, Special, environment};
+use super::child::{Child, Exit, Hearing, Listener, Order, Special, environment};
 use super::{ConnectionInfo, Redactor, ServerPrograms, Session};
 use crate::confinement::{Confinement, Identity, Sockets, Walls};
 use crate::error::{Code, Error, Result};
@@ -20,8 +22,11 @@ use crate::private_folder::{Tether, Watchdog};
 use crate::settings;
 pub(super) use clients::behind_walls;
 use clients::{installation, libraries};
+use log::Log;
+pub use log::Told;
+use names::Named;
 use place::Place;
-pub use powers::SchemaGrants;
+pub use powers::{SchemaGrants, SequencePosition};
 
 /// What its superuser's name begins with. The rest is random: no role of a backup is that one, not
 /// even its `postgres`.
@@ -79,6 +84,7 @@ pub struct ScratchServer {
     info: ConnectionInfo,
     version: String,
     keeps_files: bool,
+    log: Log,
     server: Child,
     // After the server: fields are dropped in this order.
     remains: Remains,
@@ -136,10 +142,12 @@ impl ScratchServer {
             settings,
             walls,
             identity,
+            named: Named::where_needed(walls, &remains.place)?,
             remains: &remains,
         };
         start.initdb(&superuser, &password).await?;
-        let server = start.postgres()?;
+        let log = Log::default();
+        let server = start.postgres(&log)?;
         let info = ConnectionInfo {
             host: Some(remains.place.socket().to_string_lossy().into_owned()),
             port: Some(PORT),
@@ -153,6 +161,7 @@ impl ScratchServer {
             info,
             version: programs.version.clone(),
             keeps_files: walls.keep_files(),
+            log,
             server,
             remains,
         };
@@ -184,6 +193,32 @@ impl ScratchServer {
     /// Where its data are: for the free space there.
     pub fn data(&self) -> PathBuf {
         self.remains.place.data()
+    }
+
+    /// How many errors it has told of up to now.
+    pub fn mark(&self) -> u64 {
+        self.log.mark()
+    }
+
+    /// The errors that it has told of since then.
+    pub fn told_since(&self, mark: u64) -> Vec<Told> {
+        self.log.since(mark)
+    }
+
+    /// How it ended, if it did so by itself or does within this time.
+    pub async fn has_ended(&self, within: Duration) -> Option<String> {
+        let exit = tokio::time::timeout(within, self.server.wait()).await.ok()?;
+        let words = told_in(&exit);
+        Some(
+            format!("the throwaway server ended: {} {words}", exit.status)
+                .trim_end()
+                .to_owned(),
+        )
+    }
+
+    /// What is free on the disk of its data.
+    pub fn free_bytes(&self) -> Option<u64> {
+        free_bytes(&self.data())
     }
 
     async fn ready(&self, settings: &settings::Postgres) -> Result<()> {
@@ -257,6 +292,8 @@ struct Start<'a> {
     settings: &'a settings::Postgres,
     walls: Walls,
     identity: Option<Identity>,
+    /// Where nothing else gives us a name.
+    named: Option<Named>,
     remains: &'a Remains,
 }
 
@@ -295,8 +332,18 @@ impl Start<'_> {
             ];
             arguments.push(self.remains.place.data().into());
             // Killed, it would leave the shared memory of the server that it runs meanwhile.
-            let confinement = self.confinement(&self.programs.initdb, identity, vec![password.to_owned()], true);
-            let initdb = self.run(&self.programs.initdb, arguments, Signal::TERM, confinement)?;
+            let named = self.named.as_ref();
+            let readable = named.map(Named::files).unwrap_or_default();
+            let readable = readable.into_iter().chain([password.to_owned()]).collect();
+            let confinement = self.confinement(&self.programs.initdb, identity, readable, true);
+            let run = Run {
+                program: &self.programs.initdb,
+                arguments,
+                environment: named.map(Named::environment).unwrap_or_default(),
+                dies_of: Signal::TERM,
+                listener: None,
+            };
+            let initdb = self.run(run, confinement)?;
             let exit = tokio::time::timeout(INITDB_LIMIT, initdb.wait())
                 .await
                 .map_err(|_| failed(format!("initdb did not end within {} s", INITDB_LIMIT.as_secs())))?;
@@ -315,18 +362,30 @@ impl Start<'_> {
         })
     }
 
-    fn postgres(&self) -> Result<Child> {
+    fn postgres(&self, log: &Log) -> Result<Child> {
         let place = &self.remains.place;
         let mut arguments: Vec<OsString> = vec!["-D".into(), place.data().into(), "-p".into(), PORT.to_string().into()];
         let newer = if self.programs.major >= 17 { &SINCE_17[..] } else { &[] };
-        for setting in SETTINGS.iter().chain(newer) {
+        for setting in SETTINGS.iter().chain(newer).chain(&log::SETTINGS).chain([&log::PREFIX]) {
             arguments.extend(["-c".into(), OsString::from(*setting)]);
         }
         // A list of folders in the server's eyes: in quotes, it is one.
         let socket = place.socket().to_string_lossy().replace('"', "\"\"");
         arguments.extend(["-c".into(), format!("unix_socket_directories=\"{socket}\"").into()]);
         let confinement = self.confinement(&self.programs.postgres, self.identity, Vec::new(), false);
-        self.run(&self.programs.postgres, arguments, Signal::QUIT, confinement)
+        let heard = log.clone();
+        let listener: Listener = Box::new(move |line| {
+            heard.hear(line);
+            Hearing::GoOn
+        });
+        let run = Run {
+            program: &self.programs.postgres,
+            arguments,
+            environment: Vec::new(),
+            dies_of: Signal::QUIT,
+            listener: Some(listener),
+        };
+        self.run(run, confinement)
     }
 
     fn confinement(
@@ -351,29 +410,37 @@ impl Start<'_> {
         }
     }
 
-    fn run(
-        &self,
-        program: &Path,
-        arguments: Vec<OsString>,
-        dies_of: Signal,
-        confinement: Confinement,
-    ) -> Result<Child> {
+    fn run(&self, run: Run<'_>, confinement: Confinement) -> Result<Child> {
+        let program = run.program;
         let start = || {
+            let mut environment = with_own_libraries(environment(&self.settings.child_env, None), program);
+            environment.extend(run.environment);
             Child::start(Order {
                 program,
-                arguments,
-                environment: with_own_libraries(environment(&self.settings.child_env, None), program),
+                arguments: run.arguments,
+                environment,
                 redactor: Redactor::default(),
                 special: Special {
                     confinement: Some(confinement),
                     keeps: Some(self.remains.tether.end()?),
-                    dies_of,
+                    dies_of: run.dies_of,
+                    listener: run.listener,
                     ..Special::default()
                 },
             })
         };
         start().map_err(|error| failed(format!("{} cannot be run", program.display())).source(error))
     }
+}
+
+/// One of the server's own programs.
+struct Run<'a> {
+    program: &'a Path,
+    arguments: Vec<OsString>,
+    /// Beside what each of them gets.
+    environment: Vec<(OsString, OsString)>,
+    dies_of: Signal,
+    listener: Option<Listener>,
 }
 
 /// Sixteen digits that nobody can guess.
@@ -412,10 +479,43 @@ fn failed(why: impl std::fmt::Display) -> Error {
 }
 
 fn ended(what: &str, exit: &Exit) -> Error {
+    let words = told_in(exit);
+    let error = failed(format!("{what}: {} {words}", exit.status));
+    if lacks_room(&words) || exit.signal_name().as_deref() == Some("SIGXFSZ") {
+        return error.with_code(Code::Enospc).hint(ROOM);
+    }
+    if words.contains(NAMELESS) {
+        return error.hint(names::HINT);
+    }
+    error
+}
+
+/// The line that says why.
+fn told_in(exit: &Exit) -> String {
     let fatal = |line: &&str| ["FATAL: ", "PANIC: ", "error: "].iter().any(|word| line.contains(word));
     let words = match exit.stderr.lines().find(fatal) {
         Some(line) => line.trim().to_owned(),
         None => exit.last_words(),
     };
-    failed(format!("{what}: {} {words}", exit.status))
+    match words.split_once(' ') {
+        Some((state, words)) if state.starts_with('@') => words.to_owned(),
+        _ => words,
+    }
+}
+
+/// As initdb says that it does not know us.
+const NAMELESS: &str = "could not look up effective user ID";
+
+pub const ROOM: &str = "free space on the disk of TMPDIR, raise its quota or this process's limit on files, or point \
+                        TMPDIR at a larger disk";
+
+/// Whether these are the system's words for a disk, a quota or a limit that is full.
+pub fn lacks_room(words: &str) -> bool {
+    const FULL: [&str; 3] = ["No space left on device", "Disk quota exceeded", "File too large"];
+    FULL.iter().any(|full| words.contains(full))
+}
+
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

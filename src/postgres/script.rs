@@ -20,7 +20,7 @@ use super::{ConnectionInfo, Passfile, Psql, Redactor, Session};
 use crate::error::{Code, Error, Result};
 use crate::settings;
 
-pub use screen::{Edit, Refused, Screen};
+pub use screen::{Edit, Refused, Screen, Watch};
 
 /// Lines that psql gets before the script's first.
 const LINES_BEFORE: u64 = 7;

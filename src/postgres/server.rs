@@ -21,6 +21,8 @@ pub struct ServerInfo {
     pub encoding: String,
     /// Of the cluster; `None` where the role may not ask.
     pub system_identifier: Option<String>,
+    /// Of this database, which a copy on another server seldom has as well.
+    pub database_oid: u32,
     pub in_recovery: bool,
     pub database: String,
     pub user: String,
@@ -102,7 +104,9 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
                     pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
                     pg_catalog.getdatabaseencoding()::pg_catalog.text, pg_catalog.pg_is_in_recovery(),
                     pg_catalog.current_database()::pg_catalog.text, current_user::pg_catalog.text,
-                    r.rolsuper, EXISTS (SELECT FROM pg_catalog.pg_event_trigger)
+                    r.rolsuper, EXISTS (SELECT FROM pg_catalog.pg_event_trigger),
+                    (SELECT d.oid FROM pg_catalog.pg_database AS d
+                     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
              FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) current_user",
             &[],
         )
@@ -133,6 +137,7 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
         major: version_num / 10_000,
         encoding: row.try_get(2)?,
         system_identifier,
+        database_oid: row.try_get(8)?,
         in_recovery: row.try_get(3)?,
         database: row.try_get(4)?,
         user: row.try_get(5)?,

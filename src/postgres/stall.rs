@@ -78,6 +78,10 @@ impl<R> WatchedPipe<R> {
     pub fn new(inner: R, clock: StallClock) -> Self {
         Self { inner, clock }
     }
+
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
 }
 
 impl<R: Read> Read for WatchedPipe<R> {

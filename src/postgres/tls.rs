@@ -22,6 +22,7 @@ pub(super) use self::connector::{Connector, NoAgreement};
 use self::verifier::{Check, Verifier};
 use super::ConnectionInfo;
 use crate::error::{Error, Result};
+use crate::named_file;
 
 /// One way to open the connection.
 #[derive(Clone)]
@@ -175,8 +176,8 @@ impl Roots {
             let Some(file) = file(info, "sslrootcert", home, "root.crt")? else {
                 return Ok(None);
             };
-            let certificates: Vec<_> = CertificateDer::pem_file_iter(&file)
-                .and_then(Iterator::collect)
+            let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text("sslrootcert", &file)?)
+                .collect::<Result<_, _>>()
                 .map_err(|error| unreadable("sslrootcert", &file, &error))?;
             if certificates.is_empty() {
                 return Err(Error::config(format!(
@@ -187,8 +188,8 @@ impl Roots {
             certificates
         };
         let revoked = match file(info, "sslcrl", home, "root.crl")? {
-            Some(file) => CertificateRevocationListDer::pem_file_iter(&file)
-                .and_then(Iterator::collect)
+            Some(file) => CertificateRevocationListDer::pem_slice_iter(&text("sslcrl", &file)?)
+                .collect::<Result<_, _>>()
                 .map_err(|error| unreadable("sslcrl", &file, &error))?,
             None => Vec::new(),
         };
@@ -220,8 +221,8 @@ fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Opti
     let Some(file_of_key) = file(info, "sslkey", home, "postgresql.key")? else {
         return Err(Error::config("sslcert is given, but no sslkey"));
     };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&file_of_chain)
-        .and_then(Iterator::collect)
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&text("sslcert", &file_of_chain)?)
+        .collect::<Result<_, _>>()
         .map_err(|error| unreadable("sslcert", &file_of_chain, &error))?;
     if chain.is_empty() {
         return Err(Error::config(format!(
@@ -233,7 +234,7 @@ fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Opti
         Error::config(format!("sslkey: {} cannot be used: {error}", file_of_key.display()))
             .hint("it must be a PEM key without passphrase, readable by this user alone")
     };
-    let key = PrivateKeyDer::from_pem_file(&file_of_key).map_err(|error| bad_key(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(&text("sslkey", &file_of_key)?).map_err(|error| bad_key(&error))?;
     let key = ring::sign::any_supported_type(&key).map_err(|error| bad_key(&error))?;
     let certificate = CertifiedKey::new(chain, key);
     // Other complaints are rustls' dislike of X.509 version 1, which the server may well take.
@@ -261,6 +262,14 @@ fn file(info: &ConnectionInfo, name: &str, home: Option<&Path>, default: &str) -
     }
     let path = home.map(|home| home.join(".postgresql").join(default));
     Ok(path.filter(|path| path.exists()))
+}
+
+/// More than all roots of a system, and a long list of revoked certificates.
+const LONGEST: u64 = 64 << 20;
+
+fn text(name: &str, file: &Path) -> Result<Vec<u8>> {
+    named_file::read(file, LONGEST)
+        .map_err(|error| Error::config(format!("{name}: {} cannot be read", file.display())).source(error))
 }
 
 fn unreadable(name: &str, file: &Path, error: &pem::Error) -> Error {

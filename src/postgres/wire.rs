@@ -50,6 +50,32 @@ impl Refusal {
         }
     }
 
+    /// What it means for a backup, in the words that pg_dump has for the same; `what` could not be done.
+    pub fn of_reading(self, what: &str) -> Error {
+        let (state, error) = match self {
+            Refusal::Server { state, error } => (state, error),
+            Refusal::Broken(error) => {
+                let text = format!("{what}: {}", error.message());
+                return Error::new(error.code(), text).hint(error.hint_text().to_owned());
+            }
+        };
+        let text = format!("{what}: {}", error.message());
+        let state = state.code();
+        if error.code() == Code::Permission {
+            let error = Error::new(Code::Permission, text.clone());
+            return if text.contains("row-level security") {
+                error.hint(super::BYPASS_HINT)
+            } else {
+                error
+            };
+        }
+        let of_the_session = ["08", "57P", "53", "40001"];
+        if of_the_session.iter().any(|start| state.starts_with(start)) {
+            return Error::new(Code::ConnErr, text).hint(error.hint_text().to_owned());
+        }
+        Error::new(Code::PgDumpErr, text)
+    }
+
     pub fn is(&self, state: &SqlState) -> bool {
         matches!(self, Refusal::Server { state: given, .. } if given == state)
     }

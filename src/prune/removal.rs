@@ -1,7 +1,8 @@
 //! Takes one backup away: the way of its making, backwards.
 
 use crate::backup_id::{BackupId, MANIFEST};
-use crate::error::{Error, Result};
+use crate::catalog;
+use crate::error::{Code, Error, Result};
 use crate::store::Store;
 
 use super::Folder;
@@ -21,6 +22,9 @@ pub(super) async fn remove(store: &dyn Store, folder: &Folder) -> Result<Removed
     // the backup may be there still, and must stay whole.
     if folder.listed.has_manifest {
         store.discard(&id.manifest_key()).await?;
+    } else if catalog::is_committed(store, id).await? {
+        let what = format!("{id} was to be removed as left over, and has a manifest after all");
+        return Err(Error::new(Code::Store, what).hint("the store's list was not up to date: run it again"));
     }
     // The rest, in any order. A death among these leaves fewer of them.
     let mut removed = Removed {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::plan::LeftOut;
-use crate::archive::Item;
+use crate::archive::{Item, Loading};
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::{identifier, qualified};
 use crate::stored_archive::StoredArchive;
@@ -177,6 +177,37 @@ fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &HashSet<i64>) 
     let partition = tables.iter().find(is_partition)?.entry.dump_id;
     let parent = tables.iter().find(|item| item.entry.dump_id != partition)?;
     chosen.contains(&parent.entry.dump_id).then_some(partition)
+}
+
+/// Partitions without the root that pg_dump loads them through, which is not chosen: how they are loaded by
+/// themselves. Through the root their rows would go to its other partitions, or nowhere, as they are attached last.
+pub fn by_themselves(items: &[Item], relations: &HashSet<i64>) -> HashMap<i64, Vec<u8>> {
+    let chosen: HashSet<Vec<&str>> = items
+        .iter()
+        .filter(|item| relations.contains(&item.entry.dump_id))
+        .map(|item| {
+            vec![
+                item.entry.namespace.as_deref().unwrap_or_default(),
+                item.entry.tag.as_str(),
+            ]
+        })
+        .collect();
+    let itself = |item: &Item| {
+        let (entry, copy) = (&item.entry, &item.details.copy_statement);
+        let loading = Loading::parse(copy).filter(|loading| loading.is_through_another(entry))?;
+        let root = loading.path();
+        let root: Vec<_> = root.iter().map(|name| String::from_utf8_lossy(name)).collect();
+        if chosen.contains(&root.iter().map(|name| &**name).collect::<Vec<_>>()) {
+            return None;
+        }
+        let table = qualified(entry.namespace.as_deref()?, &entry.tag);
+        Some((entry.dump_id, loading.for_table(&table)))
+    };
+    items
+        .iter()
+        .filter(|item| item.entry.has_data)
+        .filter_map(itself)
+        .collect()
 }
 
 /// What is to be restored for the chosen relations.

@@ -39,7 +39,7 @@ pub(super) fn properties(items: &[Item], name: &str, grants: bool) -> Vec<String
 }
 
 /// The statements of a definition: each ends with a semicolon outside of quotes.
-fn statements(definition: &str) -> Vec<&str> {
+pub(crate) fn statements(definition: &str) -> Vec<&str> {
     let mut statements = Vec::new();
     let mut start = 0;
     let mut quote = None;

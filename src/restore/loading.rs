@@ -116,7 +116,8 @@ impl Loader<'_> {
         self.to_its_end(&restoring, nothing, &CancellationToken::new()).await
     }
 
-    async fn load(&self, number: usize, load: &Load, cancel: &CancellationToken) -> Result<()> {
+    /// One of them. `number` is of no other.
+    pub async fn load(&self, number: usize, load: &Load, cancel: &CancellationToken) -> Result<()> {
         if cancel.is_cancelled() {
             return Err(Error::internal("another load has failed"));
         }

@@ -6,7 +6,7 @@
 //! data is there (indexes, constraints, triggers). Grants come last of all, as in pg_restore's own
 //! order, so that none of them stands in the way of the data.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use serde::Serialize;
@@ -42,6 +42,8 @@ pub struct Plan {
     /// Those of them that own things.
     pub owners: BTreeSet<String>,
     pub tablespaces: BTreeSet<String>,
+    /// Statements that load partitions which their root would give to others, by the dump ids of their data.
+    pub copies: HashMap<i64, Vec<u8>>,
     /// What belongs to the chosen tables and cannot come along, and why.
     pub left_out: Vec<LeftOut>,
 }

@@ -37,6 +37,7 @@ pub(super) async fn plan(
     let chosen = entries.union(&prerequisites).copied().collect();
     let mut plan = plan::plan(stored, items, &chosen, super::without(request), job.settings.jobs);
     plan.left_out = left_out;
+    plan.copies = choice::by_themselves(items, &relations);
     let (joins, with_them) = choice::joins(items, &relations, &entries);
     plan.before.retain(|id| !joins.contains(id));
     plan.after.retain(|id| !with_them.contains(id));

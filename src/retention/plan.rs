@@ -61,8 +61,12 @@ pub enum Stays {
     Newest,
     /// Among the newest that were verified, where those alone count.
     NewestVerified,
-    /// Found damaged, or not signed as it must be, but there is no better one.
-    Best,
+    /// The newest of its database, good or not: only a newer one may ever take its place.
+    NewestOfAll,
+    /// Found damaged, and would stay if it had not been: a check can be wrong.
+    Doubted,
+    /// Good, and the one before a backup that was found damaged and stays.
+    StandIn,
     /// Its tier's time is not up.
     Young {
         tier: Tier,
@@ -89,8 +93,13 @@ pub enum Goes {
 ///
 /// A good backup has all its files and was not found damaged. The newest `keep_last` of them stay
 /// whatever their age, and where `verified_only` is set, the newest `keep_last` that were verified
-/// as well: it never removes what would stay without it. Where no backup is good, the newest that
-/// has all its files stays. What is dated in the future counts for nothing in this, and stays.
+/// as well: it never removes what would stay without it. The newest of all stays in any case.
+///
+/// **That a backup is found damaged removes nothing.** It does not count, so an older one stays in
+/// its place; it stays itself where it would have stayed otherwise; and while it stays, so does the
+/// nearest good one before it, which holds what it was to hold.
+///
+/// What is dated in the future counts for nothing in this, and stays.
 pub fn plan(candidates: &[Candidate], terms: &Terms<'_>) -> Vec<Decision> {
     let floor = floor(candidates, terms);
     candidates
@@ -108,26 +117,47 @@ fn floor<'a>(candidates: &'a [Candidate], terms: &Terms<'_>) -> HashMap<&'a Back
     newest_first.sort_by(|one, other| other.id.cmp(&one.id));
     let mut floor = HashMap::new();
     for database in newest_first.chunk_by(|one, other| one.id.database() == other.id.database()) {
-        let whole = |wanted: fn(Verdict) -> bool| {
-            database
-                .iter()
-                .filter(move |one| matches!(one.state, State::Backup { whole: true, verdict, .. } if wanted(verdict)))
-        };
-        let keep_last = terms.keep_last.max(1);
-        for good in whole(|verdict| verdict != Verdict::Damaged).take(keep_last) {
-            floor.insert(&good.id, Stays::Newest);
-        }
-        if terms.verified_only {
-            for proved in whole(|verdict| verdict == Verdict::Proved).take(keep_last) {
-                floor.entry(&proved.id).or_insert(Stays::NewestVerified);
-            }
-        }
-        let any_good = whole(|verdict| verdict != Verdict::Damaged).next().is_some();
-        if let Some(best) = whole(|_| true).next().filter(|_| !any_good) {
-            floor.insert(&best.id, Stays::Best);
-        }
+        walk(database, terms, &mut floor);
     }
     floor
+}
+
+/// One database's folders, newest first. Each place that is to be taken by a good one keeps what is met
+/// before it is taken.
+fn walk<'a>(database: &[&'a Candidate], terms: &Terms<'_>, floor: &mut HashMap<&'a BackupId, Stays>) {
+    let keep_last = terms.keep_last.max(1);
+    let (mut good, mut proved) = (0, 0);
+    // A damaged one stays, and no good one came before it since.
+    let mut doubted = false;
+    let mut newest = true;
+    for one in database {
+        let State::Backup { whole, verdict, .. } = one.state else {
+            continue;
+        };
+        let among_newest = good < keep_last;
+        let among_proved = terms.verified_only && proved < keep_last;
+        let stays = match verdict {
+            _ if !whole => None,
+            Verdict::Damaged if among_newest || among_proved || doubted => Some(Stays::Doubted),
+            Verdict::Damaged => None,
+            _ if among_newest => Some(Stays::Newest),
+            Verdict::Proved if among_proved => Some(Stays::NewestVerified),
+            _ if doubted => Some(Stays::StandIn),
+            _ => None,
+        };
+        let stays = stays.or(newest.then_some(Stays::NewestOfAll));
+        newest = false;
+        if let Some(stays) = stays {
+            floor.insert(&one.id, stays);
+        }
+        if whole && verdict == Verdict::Damaged {
+            doubted |= stays.is_some() || matches!(by_age(one, terms), Decision::Keep(_));
+        } else if whole {
+            doubted = false;
+            good += 1;
+            proved += usize::from(verdict == Verdict::Proved);
+        }
+    }
 }
 
 fn by_age(one: &Candidate, terms: &Terms<'_>) -> Decision {
@@ -157,7 +187,11 @@ impl fmt::Display for Stays {
         match self {
             Stays::Newest => f.write_str("one of the newest good backups, which never expire"),
             Stays::NewestVerified => f.write_str("one of the newest verified backups, which never expire"),
-            Stays::Best => f.write_str("damaged or not signed, but the newest of a database that has no good backup"),
+            Stays::NewestOfAll => f.write_str("not a good one, but the newest of its database, which never expires"),
+            Stays::Doubted => {
+                f.write_str("found damaged, which removes nothing: it would be one of the newest, which never expire")
+            }
+            Stays::StandIn => f.write_str("the nearest good one before a backup that was found damaged"),
             Stays::Young { tier, days } => write!(f, "{tier}, kept for {days} days"),
             Stays::Unreadable => f.write_str("its manifest cannot be used, so nobody knows what it is"),
             Stays::Ahead => write!(

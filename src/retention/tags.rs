@@ -48,11 +48,13 @@ impl fmt::Display for Tag {
     }
 }
 
-/// One good backup, as far as tags concern it.
+/// One whole backup, as far as tags concern it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// What its manifest names.
     pub tier: Tier,
+    /// A check has found it wanting: it takes no place of a good one, and is not given up for that.
+    pub damaged: bool,
     /// What it bears as a whole now; `None` where its files disagree or bear nothing known.
     pub bears: Option<Tag>,
 }
@@ -64,30 +66,53 @@ pub struct Retag {
     pub to: Tag,
 }
 
-fn wanted(keep_last: usize, index: usize, tier: Tier) -> Tag {
-    // The last good backup never expires, whatever the setting.
-    if index < keep_last.max(1) {
-        Tag::Latest
-    } else {
-        Tag::Tier(tier)
+/// What the places of good backups are at some point of the walk from the newest to the oldest.
+#[derive(Default)]
+struct Places {
+    /// Good backups met so far.
+    good: usize,
+    /// A damaged one was met, and no good one since: the next one stands in for it.
+    doubted: bool,
+}
+
+impl Places {
+    /// What the next backup is to bear. The last good backup never expires, whatever the setting; and
+    /// a check that failed lets nothing expire, neither what it found damaged nor the one before.
+    fn wanted(&mut self, keep_last: usize, standing: &Standing) -> Tag {
+        let stays = self.good < keep_last.max(1) || self.doubted;
+        self.doubted = standing.damaged;
+        self.good += usize::from(!standing.damaged);
+        if stays { Tag::Latest } else { Tag::Tier(standing.tier) }
     }
 }
 
-/// Whether everything from this backup on bears what it should, given that plans are carried out
-/// in their order: so the walk along the backups may end here.
-pub fn settled(keep_last: usize, index: usize, standing: Standing) -> bool {
-    index >= keep_last.max(1) && standing.bears == Some(Tag::Tier(standing.tier))
+fn wanted(keep_last: usize, standings: &[Standing]) -> Vec<Tag> {
+    let mut places = Places::default();
+    let each = standings.iter().map(|standing| places.wanted(keep_last, standing));
+    each.collect()
 }
 
-/// What to change so that the good backups, newest first, bear what they should. To be carried
+/// Whether everything from this backup on bears what it should, given that plans are carried out
+/// in their order: so the walk along the backups, of which `newer` were met before, may end here.
+pub fn settled(keep_last: usize, newer: &[Standing], standing: Standing) -> bool {
+    let mut places = Places::default();
+    for one in newer {
+        places.wanted(keep_last, one);
+    }
+    places.good >= keep_last.max(1)
+        && !places.doubted
+        && !standing.damaged
+        && standing.bears == Some(Tag::Tier(standing.tier))
+}
+
+/// What to change so that the whole backups, newest first, bear what they should. To be carried
 /// out in order: promotions come first, since an interruption must not leave a backup expiring
 /// that should be kept; then demotions, oldest first, so that after an interruption those still
 /// to be done are the newest ones, which the next walk meets before it ends.
-pub fn tag_plan(keep_last: usize, good: &[Standing]) -> Vec<Retag> {
-    let changes = good.iter().enumerate().filter_map(|(index, standing)| {
-        let to = wanted(keep_last, index, standing.tier);
-        (standing.bears != Some(to)).then_some(Retag { index, to })
-    });
+pub fn tag_plan(keep_last: usize, whole: &[Standing]) -> Vec<Retag> {
+    let changes = whole.iter().zip(wanted(keep_last, whole)).enumerate();
+    let changes =
+        changes.filter_map(|(index, (standing, to))| (standing.bears != Some(to)).then_some(Retag { index, to }));
     let (mut plan, mut demotions): (Vec<_>, Vec<_>) = changes.partition(|retag| retag.to == Tag::Latest);
     demotions.reverse();
     plan.append(&mut demotions);
@@ -104,6 +129,7 @@ mod tests {
     fn standing(bears: Option<Tag>) -> Standing {
         Standing {
             tier: Tier::Daily,
+            damaged: false,
             bears,
         }
     }
@@ -118,13 +144,38 @@ mod tests {
             standing(Some(Tag::Latest)),
             Standing {
                 tier: Tier::Monthly,
+                damaged: false,
                 bears: Some(Tag::Latest),
             },
             standing(TIERED),
         ];
         assert_eq!(tag_plan(1, &good), [retag(1, Tag::Tier(Tier::Monthly))]);
-        assert!(settled(1, 2, good[2]));
-        assert!(!settled(1, 1, good[1]));
+        assert!(settled(1, &good[..2], good[2]));
+        assert!(!settled(1, &good[..1], good[1]));
+    }
+
+    #[test]
+    fn a_damaged_backup_takes_no_place_and_protects_the_good_one_before_it() {
+        let damaged = |bears| Standing {
+            damaged: true,
+            ..standing(bears)
+        };
+        // A new one after one that was found damaged: it and its predecessor stay.
+        let walk = [
+            standing(Some(Tag::Latest)),
+            damaged(Some(Tag::Latest)),
+            standing(TIERED),
+        ];
+        assert_eq!(
+            tag_plan(1, &walk),
+            [retag(2, Tag::Latest), retag(1, Tag::Tier(Tier::Daily))]
+        );
+        assert!(!settled(1, &walk[..2], walk[2]));
+        // The newest itself: nothing loses its place by that.
+        let walk = [damaged(Some(Tag::Latest)), standing(TIERED), standing(TIERED)];
+        assert_eq!(tag_plan(1, &walk), [retag(1, Tag::Latest)]);
+        assert!(settled(1, &walk[..2], walk[2]));
+        assert!(!settled(1, &walk[..1], walk[1]));
     }
 
     #[test]
@@ -165,8 +216,9 @@ mod tests {
             Just(Some(Tag::Latest)),
             (0_usize..4).prop_map(|tier| Some(Tag::Tier(Tier::ALL[tier]))),
         ];
-        (0_usize..4, bears).prop_map(|(tier, bears)| Standing {
+        (0_usize..4, any::<bool>(), bears).prop_map(|(tier, damaged, bears)| Standing {
             tier: Tier::ALL[tier],
+            damaged,
             bears,
         })
     }
@@ -195,19 +247,23 @@ mod tests {
         ) {
             let mut good: Vec<Standing> = tiers
                 .iter()
-                .enumerate()
-                .map(|(index, &tier)| Standing {
+                .map(|&tier| Standing {
                     tier: Tier::ALL[tier],
-                    bears: Some(wanted(before, index, Tier::ALL[tier])),
+                    damaged: false,
+                    bears: None,
                 })
                 .collect();
+            let tags = wanted(before, &good);
+            for (one, tag) in good.iter_mut().zip(tags) {
+                one.bears = Some(tag);
+            }
             // The run that brings the new setting has just committed a backup of its own.
             good.insert(0, standing(Some(Tag::Latest)));
             for Retag { index, to } in tag_plan(after, &good).into_iter().take(done) {
                 good[index].bears = Some(to);
             }
             good.insert(0, standing(Some(Tag::Latest)));
-            let end = (0..good.len()).find(|&index| settled(after, index, good[index])).unwrap_or(good.len());
+            let end = (0..good.len()).find(|&index| settled(after, &good[..index], good[index])).unwrap_or(good.len());
             for Retag { index, to } in tag_plan(after, &good[..end]) {
                 good[index].bears = Some(to);
             }

@@ -14,7 +14,7 @@ use super::layers::unreadable;
 use super::problems::Problems;
 
 /// More than any file of settings has.
-const LONGEST: u64 = 1 << 20;
+pub const LONGEST: u64 = 1 << 20;
 
 /// Its text, or a warning why it is not read. None at all is no news.
 pub fn read(path: &Path, problems: &mut Problems, warnings: &mut Vec<String>) -> Option<String> {

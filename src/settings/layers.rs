@@ -12,6 +12,7 @@ use super::found_file;
 use super::problems::Problems;
 use super::setting::{self, Kind, nearest};
 use super::table::SETTINGS;
+use crate::named_file;
 
 /// Strongest first, so that a smaller layer wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,7 +155,7 @@ fn file_name(path: &Path) -> String {
 }
 
 fn read_file(path: &Path, name: &str, problems: &mut Problems) -> Option<String> {
-    match std::fs::read_to_string(path) {
+    match named_file::read_text(path, found_file::LONGEST) {
         Ok(text) => Some(text),
         Err(error) => {
             unreadable(path, name, &error, problems);

@@ -15,8 +15,8 @@ use super::layers::{self, Layer, Value, Values};
 use super::problems::Problems;
 use super::specs::{self, Algorithm};
 use super::{
-    Compression, Format, Input, Log, LogFormat, Policy, Postgres, Retention, Schedule, Settings, StoreUrl, aliases,
-    source, stores,
+    Compression, Format, Input, Log, LogFormat, OnChangedTables, Policy, Postgres, Retention, Schedule, Settings,
+    StoreCreate, StoreUrl, aliases, source, stores,
 };
 use crate::error::{Error, Result};
 
@@ -94,6 +94,10 @@ impl Reader<'_> {
         let schedule = self.schedule();
         let compression = self.compression();
         let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
+        let on_changed_tables = self.choice(
+            "BACKUP_ON_CHANGED_TABLES",
+            &[("fail", OnChangedTables::Fail), ("warn", OnChangedTables::Warn)],
+        );
         let nice = self.nice();
         let max_rate = self.max_rate();
         let jobs = self.jobs(nice, format.unwrap_or(Format::Custom));
@@ -112,6 +116,13 @@ impl Reader<'_> {
         let metrics = self.metrics();
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
+        let adopt = self.switch("BACKUP_ADOPT").unwrap_or(false);
+        let creations = [
+            ("auto", StoreCreate::Auto),
+            ("always", StoreCreate::Always),
+            ("never", StoreCreate::Never),
+        ];
+        let store_create = self.choice("BACKUP_STORE_CREATE", &creations).unwrap_or_default();
         let signing = self.signing();
         let log = self.log();
         Settings {
@@ -123,6 +134,7 @@ impl Reader<'_> {
             schedule,
             compression,
             format: format.unwrap_or(Format::Custom),
+            on_changed_tables: on_changed_tables.unwrap_or(OnChangedTables::Fail),
             jobs,
             threads,
             memory,
@@ -139,6 +151,8 @@ impl Reader<'_> {
             metrics,
             lease,
             md5,
+            adopt,
+            store_create,
             signing,
             json: self.input.json,
             log,

@@ -58,6 +58,26 @@ pub const SETTINGS: &[Setting] = &[
         ),
     ),
     flag(
+        "BACKUP_STORE_CREATE",
+        "store-create",
+        "store_create",
+        "WHEN",
+        "What a backup does where a store's folder has no backup yet: auto begins there unless something says that \
+         there were some (a mount of /etc/fstab that is missing, another store's manifests); always; never \
+         [default: auto]",
+    ),
+    kind(
+        Kind::Switch,
+        flag(
+            "BACKUP_ADOPT",
+            "adopt",
+            "adopt",
+            "BOOL",
+            "The database is the one whose backups are in the store, though its server is another: it was moved, \
+             restored or upgraded. Give it for one backup [default: false]",
+        ),
+    ),
+    flag(
         "BACKUP_RETENTION",
         "retention",
         "retention",
@@ -279,7 +299,14 @@ pub const SETTINGS: &[Setting] = &[
         "BACKUP_LOCK_WAIT_SECONDS",
         "lock_wait_seconds",
         "N",
-        "How long pg_dump waits for a table's lock [default: 60]",
+        "How long a backup waits for a table's lock [default: 60]",
+    ),
+    plain(
+        "BACKUP_ON_CHANGED_TABLES",
+        "on_changed_tables",
+        "WHAT",
+        "fail, or warn and store the rest, if tables are always emptied or rewritten before their locks can be had \
+         [default: fail]",
     ),
     plain(
         "BACKUP_STALL_SECONDS",

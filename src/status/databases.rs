@@ -50,7 +50,7 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
         bytes: backups.iter().map(|one| one.listed.bytes()).sum(),
         last_good: backups.iter().find_map(|one| last_good(one, now)),
         last_verified: newest(&backups, now, |verification| verification.verify.as_ref()),
-        last_drilled: newest(&backups, now, |verification| verification.drill.as_ref()),
+        last_drilled: newest(&backups, now, Verification::proving_drill),
     };
     databases.into_iter().map(sum).collect()
 }
@@ -58,11 +58,11 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
 fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
     let figures = overview
         .figures()
-        .filter(|_| overview.is_good() && !overview.is_ahead(now))?;
+        .filter(|_| overview.is_good() && !overview.is_ahead(now) && !overview.contradicts_itself())?;
     Some(LastGood {
         id: figures.id.clone(),
         finished_at: figures.finished_at,
-        age_seconds: age(figures.id.timestamp(), now),
+        age_seconds: age(overview.since(), now),
         bytes: overview.listed.bytes(),
     })
 }

@@ -1,5 +1,7 @@
 //! What of all that was seen needs a person: plain sentences, each with what to do.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::databases::{DatabaseStatus, sum_up};
@@ -12,7 +14,7 @@ use crate::report::{human_bytes, human_span};
 use crate::retention::{PENDING_DAYS, days_kept};
 use crate::settings::Policy;
 use crate::signature::Standing;
-use crate::verification::Verdict;
+use crate::verification::{Outcome, Verdict};
 
 /// Sentences of one sort about one store: a thousand broken manifests have one cause.
 const EACH: usize = 10;
@@ -28,6 +30,7 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
         }
     }
     let reachable: Vec<&Looked> = stores.iter().filter(|store| store.status.reachable).collect();
+    emptied(&reachable, &mut problems);
     if let Some(first) = reachable.first() {
         of_databases(inquiry, &first.status.url, databases, &mut problems);
     }
@@ -42,16 +45,39 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
     problems
 }
 
+/// A store that has nothing of a database, and is named as one that holds it by another's manifests.
+fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
+    for store in stores {
+        let url = &store.status.url;
+        let held = stores
+            .iter()
+            .flat_map(|other| &other.backups)
+            .filter(|one| one.figures().is_some_and(|figures| figures.stores.contains(url)))
+            .map(|one| one.id().database());
+        let held: BTreeSet<&str> = held.collect();
+        for database in held {
+            if !store.backups.iter().any(|one| one.id().database() == database) {
+                problems.push(format!(
+                    "{url} has no backup of database {database:?}, though another store's manifests say that it had \
+                     some: is its disk mounted? make no backup there before you know"
+                ));
+            }
+        }
+    }
+}
+
 fn of_databases(inquiry: &Inquiry<'_>, url: &str, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
     let expected = inquiry.database.as_ref().or(inquiry.source.as_ref());
     match expected {
         Some(name) if !databases.iter().any(|one| one.database == *name) => {
             problems.push(format!(
-                "no backup yet of database {name:?} in {url}: make one with `pgstow backup`"
+                "no backup yet of database {name:?} in {url}: if there should be some, see whether its disk is mounted; \
+                 otherwise make one with `pgstow backup`"
             ));
         }
         None if databases.is_empty() => {
-            problems.push(format!("no backup yet in {url}: make one with `pgstow backup`"));
+            problems.push(format!("no backup yet in {url}: if there should be some, see whether its disk is mounted; otherwise make one with \
+                 `pgstow backup`"));
         }
         _ => {}
     }
@@ -88,7 +114,7 @@ fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems
             None => "it has no good one".to_owned(),
         };
         problems.push(format!(
-            "the copy {} lacks {}, {has}: see the warnings of the last backup; the next one writes there again",
+            "the copy {} lacks {}, {has}: see the warnings of the last backup",
             copy.status.url, last.id
         ));
     }
@@ -130,6 +156,18 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
         )
     });
     few(damaged.collect(), url, problems);
+    let of_source = store.backups.iter().filter(|one| {
+        let drill = one.verification.as_ref().and_then(|found| found.drill.as_ref());
+        drill.is_some_and(Outcome::blames_the_source)
+    });
+    let of_source = of_source.map(|one| {
+        format!(
+            "the drill of {} in {url} found rows that the source itself should not hold: see its verification.json, \
+             correct them in the source, and make another",
+            one.id()
+        )
+    });
+    few(of_source.collect(), url, problems);
     let ahead = store.backups.iter().filter(|one| one.is_ahead(now));
     let ahead = ahead.map(|one| {
         format!(
@@ -139,6 +177,19 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
         )
     });
     few(ahead.collect(), url, problems);
+    let odd = store.backups.iter().filter_map(|one| {
+        let what = one.oddities().filter(|_| !one.is_ahead(now))?;
+        let counts = if one.contradicts_itself() {
+            "so it counts for nothing"
+        } else {
+            "from when its age is counted"
+        };
+        Some(format!(
+            "{} in {url} {what}, {counts}: see whether the clock is right where backups are made, and make another",
+            one.id()
+        ))
+    });
+    few(odd.collect(), url, problems);
     let foretold = store.backups.iter().filter(|one| {
         let outcomes = one.verification.iter().flat_map(|found| [&found.verify, &found.drill]);
         outcomes.flatten().any(|outcome| is_ahead(outcome.at, now))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_runtime::auth::PayloadSigningOverride;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -237,6 +238,13 @@ impl Bucket {
             Err(error) if missing(&error) => Ok(None),
             Err(error) => Err(self.error(&format!("look at {key}"), &error)),
         }
+    }
+
+    /// Whether the store shows an object of this key, asked once: no answer is none.
+    pub async fn glance(&self, key: &str) -> bool {
+        let request = self.client.head_object().bucket(&self.name).key(self.key(key));
+        let once = self.within(self.patience.answer).retry_config(RetryConfig::disabled());
+        request.customize().config_override(once).send().await.is_ok()
     }
 
     pub async fn tags(&self, key: &str) -> Result<Option<Vec<(String, String)>>> {

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::temporary::{Publish, Temporary, blocking, io_error, with_clean_up};
-use super::{Expected, Stored, Upload};
+use super::temporary::{Publish, Published, Temporary, blocking, io_error, with_clean_up};
+use super::{Expected, Mark, Stored, Upload, taken};
 use crate::error::{Code, Error, Result};
 
 /// Written at once. Twice this is what an upload holds in memory.
@@ -18,6 +18,7 @@ const CHUNK: usize = 1 << 20;
 /// Dropped without an end, it leaves its temporary file.
 pub struct FileUpload {
     temporary: Temporary,
+    how: Publish,
     file: Arc<File>,
     waiting: Vec<Bytes>,
     waiting_bytes: usize,
@@ -26,10 +27,11 @@ pub struct FileUpload {
 }
 
 impl FileUpload {
-    pub fn new(temporary: Temporary) -> Self {
+    pub fn new(temporary: Temporary, replace: bool) -> Self {
         Self {
             file: temporary.file(),
             temporary,
+            how: if replace { Publish::Replace } else { Publish::IfAbsent },
             waiting: Vec::new(),
             waiting_bytes: 0,
             bytes: 0,
@@ -64,6 +66,10 @@ impl FileUpload {
 
 #[async_trait]
 impl Upload for FileUpload {
+    fn mark(&self) -> Mark {
+        mark_of(&self.file)
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.bytes += bytes.len() as u64;
         self.waiting_bytes += bytes.len();
@@ -79,7 +85,9 @@ impl Upload for FileUpload {
             Ok(()) => self.settle().await,
             Err(error) => Err(error),
         };
-        let Self { temporary, bytes, .. } = *self;
+        let Self {
+            temporary, bytes, how, ..
+        } = *self;
         let expected = expected.bytes;
         blocking(move || {
             let reviewed = written
@@ -88,7 +96,13 @@ impl Upload for FileUpload {
             if let Err(error) = reviewed {
                 return Err(with_clean_up(error, temporary.remove()));
             }
-            temporary.publish(Publish::Replace)?;
+            let (name, folder) = (
+                temporary.final_name().to_owned(),
+                temporary.folder().path().display().to_string(),
+            );
+            if temporary.publish(how)? == Published::Exists {
+                return Err(taken(&name, &folder));
+            }
             Ok(Stored {
                 bytes,
                 checksum: None,
@@ -102,6 +116,14 @@ impl Upload for FileUpload {
         // Its error was reported by `write`, or does not matter any more.
         let _ = self.settle().await;
         blocking(move || self.temporary.remove()).await
+    }
+}
+
+/// The file keeps its place on the disk when it gets its name.
+pub(super) fn mark_of(file: &File) -> Mark {
+    match rustix::fs::fstat(file) {
+        Ok(stat) => Mark(format!("{}:{}", stat.st_dev, stat.st_ino)),
+        Err(_) => Mark(String::new()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How long an object may be that is read whole, by what it is for: whoever can write to a store
 //! must not decide how much memory a reader takes. Archives and scripts are never read whole.
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 
 /// A manifest tells of each table in about 260 bytes: this is half a million of them.
 pub const MANIFEST: u64 = 128 << 20;
@@ -35,13 +35,29 @@ pub fn most(key: &str) -> u64 {
     }
 }
 
+/// Whether an object that is about to be written can be read again.
+pub fn fits(key: &str, bytes: u64) -> Result<()> {
+    let most = most(key);
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::PgDumpErr,
+        format!("{key} would have {bytes} bytes, and may have {most} at most to be read again: no backup was made"),
+    )
+    .hint(
+        "the database has more definitions, or longer ones, than pgstow can keep: look for functions or comments of many \
+         megabytes",
+    ))
+}
+
 /// `name` says which object it is, and where.
 pub fn too_long(name: &str, bytes: u64, most: u64) -> Error {
     Error::new(
         Code::Integrity,
         format!("{name} has {bytes} bytes or more, and may have {most} at most: it was not read"),
     )
-    .hint("pgstow writes none of that length: find out who put it there")
+    .hint("this version writes none of that length: find out who put it there")
 }
 
 #[cfg(test)]

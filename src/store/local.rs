@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -13,11 +15,15 @@ use rustix::fs::{Access, FileType, Stat, access, statvfs};
 use sha2::{Digest, Sha256};
 
 use super::beneath::Folder;
-use super::file_upload::FileUpload;
+use super::file_upload::{FileUpload, mark_of};
 use super::limits::{self, too_long};
+use super::mounts;
 use super::temporary::{self, PATIENCE, Publish, Published, Temporary, io_error, with_clean_up, within};
-use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version};
+use super::{
+    Condition, Entry, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
+};
 use crate::error::{Code, Error, Result};
+use crate::settings::StoreCreate;
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
 /// would cost too much, what its inode says. Whatever is replaced under a condition is small.
@@ -29,6 +35,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 pub struct Local {
     root: PathBuf,
     url: String,
+    create: StoreCreate,
+    /// It was there when it was written into: gone since, it is not made anew.
+    begun: Arc<AtomicBool>,
 }
 
 impl Local {
@@ -36,7 +45,35 @@ impl Local {
     /// its parent exists.
     pub fn new(root: PathBuf) -> Self {
         let url = root.display().to_string();
-        Self { root, url }
+        Self {
+            root,
+            url,
+            create: StoreCreate::Always,
+            begun: Arc::default(),
+        }
+    }
+
+    /// Whether a backup may begin in a folder that has none yet.
+    pub fn created(self, create: StoreCreate) -> Self {
+        Self { create, ..self }
+    }
+
+    /// Work that may make the folder, once.
+    async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Result<T> {
+        let begun = Arc::clone(&self.begun);
+        self.work(move |root| {
+            let exists = root.exists();
+            if begun.load(Ordering::Relaxed) && !exists {
+                let what = format!(
+                    "the store's folder {} is gone, and was there a moment ago",
+                    root.display()
+                );
+                return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
+            }
+            begun.store(exists, Ordering::Relaxed);
+            work(root)
+        })
+        .await
     }
 
     /// Work on small things, for which no folder that is alive takes long.
@@ -129,7 +166,9 @@ impl Store for Local {
     }
 
     async fn reach(&self) -> Result<()> {
-        self.work(|root| {
+        let create = self.create;
+        self.work(move |root| {
+            mounts::check(root, create)?;
             let folder = match fs::metadata(root) {
                 Ok(metadata) if metadata.is_dir() => root,
                 Ok(_) => {
@@ -155,15 +194,26 @@ impl Store for Local {
         .await
     }
 
-    async fn upload(&self, key: &str, _object: &ObjectInfo) -> Result<Box<dyn Upload>> {
+    async fn is_there(&self) -> Result<()> {
+        let gone = self
+            .work(|root| Ok(fs::symlink_metadata(root).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)));
+        if gone.await? {
+            let what = format!("the store's folder {} does not exist", self.url);
+            return Err(Error::new(Code::Enoent, what)
+                .hint("correct --store, or mount its disk; where no backup was made yet, the first one makes it"));
+        }
+        self.reach().await
+    }
+
+    async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>> {
         let names = segments(key)?;
-        let temporary = self.work(move |root| Temporary::create(root, &names)).await?;
-        Ok(Box::new(FileUpload::new(temporary)))
+        let temporary = self.write(move |root| Temporary::create(root, &names)).await?;
+        Ok(Box::new(FileUpload::new(temporary, object.replace)))
     }
 
     async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
         let names = segments(key)?;
-        self.work(move |root| put(root, &names, &body, &condition)).await
+        self.write(move |root| put(root, &names, &body, &condition)).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
@@ -281,6 +331,15 @@ impl Store for Local {
                 remove_folders(&way, &names);
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn came_from(&self, key: &str, mark: &Mark) -> Result<bool> {
+        let (key, mark) = (key.to_owned(), mark.clone());
+        self.work(move |root| {
+            let there = open(root, &key)?;
+            Ok(there.is_some_and(|there| !mark.0.is_empty() && mark_of(&there.file) == mark))
         })
         .await
     }

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Condition, Entry, Expected, Head, Lifecycle, Object, ObjectInfo, Put, Rules, Store, Stored, Unfinished, Upload,
-    Version,
+    Condition, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Rules, Store, Stored, UPLOAD,
+    Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
 use crate::retention::{self, Rule};
@@ -225,11 +225,13 @@ impl Store for MemoryStore {
 
     async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>> {
         let id = self.call(Op::Upload, key, |state| Ok(state.begin(key, None))).await?;
+        let mut object = object.clone();
+        object.metadata.push((UPLOAD.to_owned(), id.clone()));
         Ok(Box::new(MemoryUpload {
             store: self.clone(),
             key: key.to_owned(),
             id,
-            object: object.clone(),
+            object,
             body: Vec::new(),
         }))
     }
@@ -418,6 +420,10 @@ struct MemoryUpload {
 
 #[async_trait]
 impl Upload for MemoryUpload {
+    fn mark(&self) -> Mark {
+        Mark(self.id.clone())
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let Self { store, key, body, .. } = self;
         store
@@ -444,6 +450,9 @@ impl Upload for MemoryUpload {
                         Code::Store,
                         format!("{key}: not the bytes that were expected"),
                     ));
+                }
+                if !object.replace && state.objects.contains_key(&key) {
+                    return Err(super::taken(&key, "memory://test"));
                 }
                 state.write(&key, body.into(), object.tags, object.metadata);
                 Ok(Stored {

@@ -1,5 +1,6 @@
 //! The S3 store: AWS and whatever speaks its protocol.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,8 +121,11 @@ async fn collect(mut body: ByteStream, said: Option<u64>, most: u64) -> Result<O
     Ok(Some(Bytes::from(bytes)))
 }
 
+/// Longer each time, and never twice the same, so that those who were in each other's way do not meet again.
 async fn pause(tries: u32) {
-    tokio::time::sleep(Duration::from_millis(50 << tries.min(6))).await;
+    let most = 100_u64 << tries.min(5);
+    let random = RandomState::new().build_hasher().finish() % (most / 2 + 1);
+    tokio::time::sleep(Duration::from_millis(most / 2 + random)).await;
 }
 
 #[async_trait]

@@ -161,6 +161,10 @@ impl Temporary {
         &self.folder
     }
 
+    pub fn final_name(&self) -> &str {
+        &self.final_name
+    }
+
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         (&*self.file)
             .write_all(bytes)
@@ -180,7 +184,9 @@ impl Temporary {
         Ok(metadata.map_err(|error| io_error("read", &self.target, error))?.len())
     }
 
-    /// Gives the synced file its final name. A failure leaves neither name.
+    /// Gives the synced file its final name. A failure leaves no temporary name; and where nothing had
+    /// the final name before, not that one either. What it has replaced cannot be had back, so the new
+    /// file stays in its place then, though a power cut may undo that.
     pub fn publish(self, how: Publish) -> Result<Published> {
         let renamed = match how {
             Publish::Replace => self.folder.rename(&self.name, &self.final_name),
@@ -198,10 +204,11 @@ impl Temporary {
             }
         }
         // Without this, a power cut may take the name back that we are about to report.
-        if let Err(error) = self.folder.sync() {
-            return Err(with_clean_up(error, self.folder.remove_file(&self.final_name)));
+        match (self.folder.sync(), how) {
+            (Ok(()), _) => Ok(Published::Done),
+            (Err(error), Publish::Replace) => Err(error),
+            (Err(error), Publish::IfAbsent) => Err(with_clean_up(error, self.folder.remove_file(&self.final_name))),
         }
-        Ok(Published::Done)
     }
 
     /// Removes the file, and the folders that were made for it when nothing else is in them.
@@ -217,8 +224,8 @@ fn remove_made(made: &[(Folder, String)]) {
     let _ = made.iter().rev().all(|(around, name)| around.remove_folder(name));
 }
 
-/// Unlikely to be met twice, which is all that it is for: the file is made only where none is.
-fn random() -> String {
+/// Unlikely to be met twice, which is all that it is for.
+pub(super) fn random() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 

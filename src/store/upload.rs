@@ -8,6 +8,9 @@ use async_trait::async_trait;
 use aws_sdk_s3::operation::complete_multipart_upload::CompleteMultipartUploadOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet};
 
@@ -15,8 +18,10 @@ use super::bucket::{self, Attempts, Bucket};
 use super::parts::Schedule;
 use super::segments::Segments;
 use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
+use super::temporary::random;
 use super::window::Window;
-use super::{Condition, Expected, ObjectInfo, Part, StoreChecksum, Stored, Upload};
+use super::{Condition, Expected, Mark, ObjectInfo, Part, StoreChecksum, Stored, UPLOAD, Upload, taken};
+use crate::aws;
 use crate::error::{Code, Error, Result};
 
 pub struct S3Upload {
@@ -42,13 +47,19 @@ struct Multipart {
     may_have_twin: bool,
 }
 
+/// For one completion or put while another of the same key is on its way.
+const CONFLICTS: u32 = 3;
+
 impl S3Upload {
     pub fn new(bucket: Arc<Bucket>, key: &str, object: &ObjectInfo) -> Self {
+        let mut object = object.clone();
+        // So that nobody else's object is taken for ours, be it of the same backup id and length.
+        object.metadata.push((UPLOAD.to_owned(), random()));
         Self {
             schedule: Schedule::new(&bucket.settings, object.size_estimate),
             bucket,
             key: key.to_owned(),
-            object: object.clone(),
+            object,
             filling: Segments::default(),
             number: 1,
             window: Window::default(),
@@ -160,9 +171,15 @@ impl S3Upload {
             return Err(self.not_as_expected(body.len() as u64, expected));
         }
         let mut repeated = false;
+        let mut conflicts = 0;
+        let condition = if self.object.replace {
+            Condition::Always
+        } else {
+            Condition::Absent
+        };
         let failed = loop {
             let sent = bucket
-                .put_object(&self.key, &body, &digests, &self.object, &Condition::Always)
+                .put_object(&self.key, &body, &digests, &self.object, &condition)
                 .await;
             match sent {
                 Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
@@ -173,6 +190,11 @@ impl S3Upload {
                     }
                 },
                 Err(error) if corrupted(&error) && !repeated => repeated = true,
+                // Somebody else writes it at this moment, and may yet fail.
+                Err(error) if in_conflict(&error) && conflicts < CONFLICTS => {
+                    conflicts += 1;
+                    tokio::time::sleep(Duration::from_millis(200 << conflicts)).await;
+                }
                 Err(error) => break bucket.error(&format!("write {}", self.key), &error),
             }
         };
@@ -181,6 +203,7 @@ impl S3Upload {
             Ok(Some(head)) if self.is_ours(&head, expected.bytes, &digests.sha256_base64()) => {
                 Ok(self.whole(expected, head.checksum_sha256()))
             }
+            Ok(Some(head)) if self.is_anothers(&head) => Err(self.taken()),
             _ => Err(failed),
         }
     }
@@ -207,6 +230,11 @@ impl S3Upload {
             return Err(self.not_as_expected(total, expected));
         }
         let composite = composite(&self.sent);
+        // The request itself forbids to replace what is there; not every store knows that. An ill store is
+        // not waited for twice.
+        if !self.object.replace && self.bucket.glance(&self.key).await {
+            return Err(self.taken());
+        }
         let reported = match self.request_completion(id, expected).await {
             Ok(answer) => answer.checksum_sha256,
             Err(failed) => return self.perhaps_completed(id, expected, &composite, failed).await,
@@ -218,6 +246,8 @@ impl S3Upload {
         }
         let head = match self.bucket.head(&self.key).await {
             Ok(Some(head)) if self.agrees(&head, expected.bytes, &composite) => head,
+            // Put over ours, in a store that does not hold to conditions: it is not ours to give up.
+            Ok(Some(head)) if self.is_anothers(&head) => return Err(self.taken()),
             Ok(head) => {
                 let found = head.map_or("nothing".to_owned(), |head| {
                     format!("an object of {} bytes", head.content_length().unwrap_or_default())
@@ -247,19 +277,36 @@ impl S3Upload {
         // The store puts the parts together; 10,000 of them take a while in some.
         let patience =
             bucket.patience.complete + Duration::from_millis(50) * u32::try_from(self.sent.len()).unwrap_or(0);
-        bucket
+        let request = bucket
             .client
             .complete_multipart_upload()
             .bucket(&bucket.name)
             .key(bucket.key(&self.key))
             .upload_id(id)
             .multipart_upload(parts.build())
-            .set_mpu_object_size(i64::try_from(expected.bytes).ok().filter(|_| always))
-            .customize()
-            .config_override(bucket.within(patience))
-            .send()
-            .await
-            .map_err(|error| bucket.error(&format!("complete the upload of {}", self.key), &error))
+            .set_mpu_object_size(i64::try_from(expected.bytes).ok().filter(|_| always));
+        let mut condition = (!self.object.replace).then(|| "*".to_owned());
+        let mut conflicts = 0;
+        loop {
+            let request = request.clone().set_if_none_match(condition.clone());
+            let sent = request
+                .customize()
+                .config_override(bucket.within(patience))
+                .send()
+                .await;
+            match sent {
+                Ok(answer) => return Ok(answer),
+                // It does not know the condition: what it showed before has to do.
+                Err(error) if condition.is_some() && aws::service_code(&error) == Some("NotImplemented") => {
+                    condition = None;
+                }
+                Err(error) if in_conflict(&error) && conflicts < CONFLICTS => {
+                    conflicts += 1;
+                    tokio::time::sleep(Duration::from_millis(200 << conflicts)).await;
+                }
+                Err(error) => return Err(bucket.error(&format!("complete the upload of {}", self.key), &error)),
+            }
+        }
     }
 
     /// A completion can succeed although its answer was lost. What the store shows decides; when
@@ -272,6 +319,8 @@ impl S3Upload {
                 Ok(Some(head)) if self.is_ours(&head, expected.bytes, composite) => {
                     return Ok(self.composed(expected, head.checksum_sha256()));
                 }
+                // Ours is aborted by whoever called.
+                Ok(Some(head)) if self.is_anothers(&head) => return Err(self.taken()),
                 Ok(_) => {}
                 Err(second) => failed = failed.also(second),
             }
@@ -322,6 +371,18 @@ impl S3Upload {
         identified && self.agrees(head, bytes, checksum)
     }
 
+    /// Whether it is another upload's, by the word that each of ours bears; and so one that was not to
+    /// be replaced.
+    fn is_anothers(&self, head: &HeadObjectOutput) -> bool {
+        let told = head.metadata().and_then(|metadata| metadata.get(UPLOAD));
+        let ours = self.object.metadata.iter().find(|(name, _)| name == UPLOAD);
+        !self.object.replace && told != ours.map(|(_, word)| word)
+    }
+
+    fn taken(&self) -> Error {
+        taken(&self.key, &self.bucket.url)
+    }
+
     /// The object can be seen, and must not be taken for a good one. There is no taking it back
     /// without a delete permission, so it is tagged for expiry, and the error says so.
     async fn visible_but_wrong(&self, error: Error) -> Error {
@@ -367,6 +428,11 @@ impl S3Upload {
 
 #[async_trait]
 impl Upload for S3Upload {
+    fn mark(&self) -> Mark {
+        let word = self.object.metadata.iter().find(|(name, _)| name == UPLOAD);
+        Mark(word.map(|(_, word)| word.clone()).unwrap_or_default())
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let mut bytes = bytes;
         while !bytes.is_empty() {
@@ -429,6 +495,14 @@ impl Upload for S3Upload {
     async fn abort(mut self: Box<Self>) -> Result<()> {
         self.give_up().await
     }
+}
+
+/// Another request on the same key is on its way.
+fn in_conflict<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    matches!(
+        aws::service_code(error),
+        Some("ConditionalRequestConflict" | "OperationAborted")
+    )
 }
 
 /// Of the bytes that parts may take in memory, one part is being filled; the others may be in

@@ -1,38 +1,24 @@
-//! The session that holds every table as it is. It takes an ACCESS SHARE lock on each before
-//! pg_dump looks at them, and keeps it to the end, so that nobody can empty, rewrite or drop a
-//! table that a worker has still to read: that would not show in the snapshot, but in no rows.
+//! What the session that holds every table ([`Hold`](crate::postgres::Hold)) is good for until the
+//! end: nobody can empty, rewrite or drop a table that a worker has still to read. That would not
+//! show in the snapshot, but in no rows.
 //!
 //! A worker's own lock can have to wait behind somebody who waits for ours: PostgreSQL sees no
 //! deadlock in that, since we wait for nothing. So a worker gives up after a moment, and the table
 //! is read here, where the lock is held already.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_postgres::error::SqlState;
 
+use super::Shared;
 use super::plan::Facts;
 use super::portion::{Event, Portion};
-use super::{Shared, refused};
 use crate::compress::PIECE;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{READ, Refusal, Row, Rows, Wire};
+use crate::postgres::{READ, Refusal, Rows, TABLES, Wire};
 
-/// Names in one LOCK statement.
-const AT_ONCE: usize = 1000;
 /// The first server with Tid Range Scan.
 const PAGES_SINCE: u32 = 14;
-
-/// The tables that pg_dump may copy, and those that it locks beside them: not temporary ones, not
-/// the system's, and of an extension's those alone whose rows are its configuration.
-const TABLES: &str = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
-    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-      AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-      AND (NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                       AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e')
-           OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))";
 
 /// Tables for which a query may be planned. A COPY of a whole table runs nothing of its owner's. A
 /// query's planner does: it computes what is constant in the expressions of indexes and statistics,
@@ -55,87 +41,32 @@ const PLANNED: &str = "
         AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
                              'pg_catalog.pg_type'::pg_catalog.regclass))";
 
-/// What became of the attempt to hold the tables.
-pub enum Held {
-    All,
-    /// A table is not what it was when the snapshot was taken.
-    Changed(String),
-    /// The server has no room for the locks.
-    NoRoom(usize),
-}
-
-/// Locks all tables of the snapshot. Each lock is waited for as pg_dump waits for its own.
-pub async fn hold(wire: &mut Wire, lock_wait: Duration) -> Result<Held> {
-    let names = format!(
-        "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) FROM {TABLES} ORDER BY c.oid"
-    );
-    let names = wire.query(names.as_bytes()).await.map_err(Refusal::into_error)?;
-    let timeout = format!("SET lock_timeout = {}", lock_wait.as_millis());
-    wire.execute(timeout.as_bytes()).await.map_err(Refusal::into_error)?;
-    for some in names.chunks(AT_ONCE) {
-        match wire.execute(&lock_statement(some)).await {
-            Ok(()) => {}
-            Err(refusal) if refusal.is(&SqlState::OUT_OF_MEMORY) => return Ok(Held::NoRoom(names.len())),
-            Err(refusal) if refusal.is(&SqlState::UNDEFINED_TABLE) || refusal.is(&SqlState::INVALID_SCHEMA_NAME) => {
-                return Ok(Held::Changed(refusal.into_error().message()));
-            }
-            Err(refusal) if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) => {
-                let text = format!("cannot lock the tables for reading: {}", refusal.into_error().message());
-                return Err(Error::new(Code::PgDumpErr, text).hint(format!(
-                    "another session held a lock for longer than {} s: run the backup at a quieter time, or raise \
-                     BACKUP_LOCK_WAIT_SECONDS",
-                    lock_wait.as_secs()
-                )));
-            }
-            Err(refusal) => return Err(refused(refusal, "cannot lock the tables for reading")),
-        }
-    }
-    Ok(Held::All)
-}
-
-fn lock_statement(names: &[Row]) -> Vec<u8> {
-    let mut statement = b"LOCK TABLE ".to_vec();
-    for (index, name) in names.iter().enumerate() {
-        statement.extend_from_slice(if index == 0 { b"ONLY " } else { b", ONLY " });
-        statement.extend_from_slice(name.bytes(0).unwrap_or_default());
-    }
-    statement.extend_from_slice(b" IN ACCESS SHARE MODE");
-    statement
-}
-
-/// What the tables are, by OID, when all of them are held; the inner `Err` is one that is not what
-/// it was when the snapshot was taken. `relfilenode` comes from the snapshot, `pg_relation_filenode`
-/// from this moment: between the two lies the time in which the table was not locked yet. TRUNCATE
-/// and a rewrite change it.
-pub async fn facts(wire: &mut Wire, major: u32) -> Result<Result<HashMap<u32, Facts>, String>> {
+/// What the tables are, by OID, when all of them are held.
+pub async fn facts(wire: &mut Wire, major: u32) -> Result<HashMap<u32, Facts>> {
     let trusted = if major >= PAGES_SINCE { PLANNED } else { "false" };
     let question = format!(
-        "SELECT c.oid, n.nspname || '.' || c.relname,
-                pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode,
-                coalesce(pg_catalog.pg_relation_size(c.oid), 0),
+        "SELECT c.oid, coalesce(pg_catalog.pg_relation_size(c.oid), 0),
                 CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE coalesce(pg_catalog.pg_relation_size(c.reltoastrelid), 0) END,
-                pg_catalog.current_setting('block_size'), am.amname = 'heap' AND {trusted}
+                pg_catalog.current_setting('block_size'), am.amname = 'heap' AND {trusted},
+                pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
          FROM {TABLES} AND c.relkind = 'r'"
     );
     let rows = wire.query(question.as_bytes()).await.map_err(Refusal::into_error)?;
     let mut facts = HashMap::with_capacity(rows.len());
     for row in &rows {
-        if row.text(2) == Some("t") {
-            let name = String::from_utf8_lossy(row.bytes(1).unwrap_or_default()).into_owned();
-            return Ok(Err(format!("{name} was emptied, rewritten or dropped")));
-        }
         let (Some(oid), Some(bytes), Some(beside), Some(page)) = (
             row.number::<u32>(0),
+            row.number::<u64>(1),
+            row.number::<u64>(2),
             row.number::<u64>(3),
-            row.number::<u64>(4),
-            row.number::<u64>(5),
         ) else {
             return Err(Error::internal("what the server says of its tables is not understood"));
         };
         let known = Facts {
+            table: row.bytes(5).unwrap_or_default().to_vec(),
             pages: u32::try_from(bytes / page.max(1)).unwrap_or(u32::MAX),
             bytes: bytes + beside,
-            has_pages: major >= PAGES_SINCE && row.text(6) == Some("t"),
+            has_pages: major >= PAGES_SINCE && row.text(4) == Some("t"),
             condition: None,
         };
         facts.insert(oid, known);
@@ -150,7 +81,7 @@ pub async fn facts(wire: &mut Wire, major: u32) -> Result<Result<HashMap<u32, Fa
             known.condition = row.bytes(1).map(<[u8]>::to_vec);
         }
     }
-    Ok(Ok(facts))
+    Ok(facts)
 }
 
 /// What the session is asked for while it holds.
@@ -189,7 +120,7 @@ pub async fn serve(mut wire: Wire, shared: &Shared, mut requests: mpsc::Receiver
                 };
                 wire.copy(&statement, &mut handing)
                     .await
-                    .map_err(|refusal| refused(refusal, &format!("cannot read {}", shared.name(read))))?;
+                    .map_err(|refusal| refusal.of_reading(&format!("cannot read {}", shared.name(read))))?;
                 handing.hand_on().await?;
             }
         }

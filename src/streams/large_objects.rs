@@ -1,7 +1,7 @@
 //! Large objects: pg_dump's own stream of them, under the same snapshot. It knows in which order
 //! and groups its versions write them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::archive::{ArchiveError, BlockKind, BlockSink, Head, Input, read_block};
 use crate::error::{Code, Error, Result};
@@ -9,7 +9,41 @@ use crate::pipeline::Undelivered;
 use crate::postgres::{Contents, Dump, DumpOrder, StallClock, WatchedPipe};
 
 /// Where a running pg_dump can be found and ended, whoever waits for it.
-pub type Running = Arc<Mutex<Option<Arc<Dump>>>>;
+#[derive(Clone, Default)]
+pub struct Running(Arc<Mutex<Stage>>);
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    NotYet,
+    Runs(Arc<Dump>),
+    /// None is to run any more.
+    Ended,
+}
+
+impl Running {
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it may run.
+    fn begin(&self, dump: &Arc<Dump>) -> bool {
+        let mut stage = self.stage();
+        let may = matches!(*stage, Stage::NotYet);
+        if may {
+            *stage = Stage::Runs(Arc::clone(dump));
+        }
+        may
+    }
+
+    /// The one that runs, or has run, to be ended. After this none begins.
+    pub fn end(&self) -> Option<Arc<Dump>> {
+        match std::mem::replace(&mut *self.stage(), Stage::Ended) {
+            Stage::Runs(dump) => Some(dump),
+            Stage::NotYet | Stage::Ended => None,
+        }
+    }
+}
 
 /// Reads all blocks of large objects that the head promises, into the sink.
 pub fn deliver(
@@ -25,12 +59,16 @@ pub fn deliver(
     })?;
     let output = dump.take_stdout()?;
     let dump = Arc::new(dump);
-    *running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&dump));
+    if !running.begin(&dump) {
+        return Err(ArchiveError::Stopped.into());
+    }
     let mut input = Input::new(WatchedPipe::new(output, clock.clone()));
     let read = read(&mut input, head, sink);
     drop(input);
     // What pg_dump says of its end tells more than how its stream ends.
+    clock.begin();
     let ended = tokio::runtime::Handle::current().block_on(dump.wait());
+    clock.end();
     match (read, ended) {
         (Ok(()), ended) => Ok(ended?),
         (Err(Undelivered::Archive(ArchiveError::Stopped)), _) => Err(ArchiveError::Stopped.into()),

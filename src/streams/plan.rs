@@ -17,6 +17,8 @@ const TABLE: u64 = 64 << 10;
 /// What the server says of a table, when it cannot be changed any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// Its name with its schema, quoted, in the database's encoding.
+    pub table: Vec<u8>,
     pub pages: u32,
     /// With its out-of-line values.
     pub bytes: u64,
@@ -80,7 +82,7 @@ pub fn plan(head: &Head, copies: &[Vec<u8>], facts: &HashMap<u32, Facts>) -> Res
             return Err(format!("{entry} after large objects"));
         }
         let known = facts.get(&entry.oid);
-        let statement = known.and_then(|facts| Statement::parse(copy, facts.condition.as_deref()));
+        let statement = known.and_then(|facts| Statement::parse(copy, &facts.table, facts.condition.as_deref()));
         let (Some(facts), Some(statement)) = (known, statement) else {
             return Err(entry.to_string());
         };
@@ -132,6 +134,7 @@ mod tests {
 
     fn facts(pages: u32, bytes: u64) -> Facts {
         Facts {
+            table: b"public.t".to_vec(),
             pages,
             bytes,
             has_pages: true,

@@ -2,11 +2,12 @@
 //! its pages. All in the database's own encoding, in which every ASCII byte stands for itself.
 
 use super::plan::Stretch;
+use crate::archive::Loading;
 
 /// How one table is read, by what the table of contents says of how it is written back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// With its schema, quoted where need be.
+    /// With its schema, quoted.
     table: Vec<u8>,
     /// Quoted, separated by commas; empty for a table that has none to copy.
     columns: Vec<u8>,
@@ -15,17 +16,13 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Reads `COPY schema.table (a, b) FROM stdin;`. `None` if it is anything else.
-    pub fn parse(copy: &[u8], condition: Option<&[u8]>) -> Option<Self> {
-        let rest = copy.strip_prefix(b"COPY ")?.strip_suffix(b" FROM stdin;\n")?;
-        let (table, rest) = rest.split_at(identifiers(rest)?);
-        let columns = match rest.trim_ascii() {
-            [] => &[],
-            list => list.strip_prefix(b"(")?.strip_suffix(b")")?,
-        };
+    /// Of `COPY schema.table (a, b) FROM stdin;`; `None` if it is anything else. The table that is read is the
+    /// server's word: a partition may be written back through its root.
+    pub fn parse(copy: &[u8], table: &[u8], condition: Option<&[u8]>) -> Option<Self> {
+        let loading = Loading::parse(copy)?;
         Some(Self {
-            table: table.to_vec(),
-            columns: columns.to_vec(),
+            table: Some(table).filter(|table| !table.is_empty())?.to_vec(),
+            columns: loading.columns.to_vec(),
             condition: condition.map(<[u8]>::to_vec),
         })
     }
@@ -83,67 +80,9 @@ fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
     out.extend(parts.iter().flat_map(|part| part.iter()));
 }
 
-/// The length of `name.name`, each as it is or in quotes, in which a quote is doubled.
-fn identifiers(text: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        if text.get(at) == Some(&b'"') {
-            at += 1;
-            loop {
-                at += memchr::memchr(b'"', text.get(at..)?)? + 1;
-                if text.get(at) != Some(&b'"') {
-                    break;
-                }
-                at += 1;
-            }
-        } else {
-            let end = text[at..].iter().position(|byte| matches!(byte, b'.' | b' ' | b'('));
-            let length = end.unwrap_or(text.len() - at);
-            if length == 0 {
-                return None;
-            }
-            at += length;
-        }
-        if text.get(at) != Some(&b'.') {
-            return Some(at);
-        }
-        at += 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parsed(copy: &str) -> Option<(String, String)> {
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Statement::parse(copy.as_bytes(), None).map(|statement| (text(statement.table), text(statement.columns)))
-    }
-
-    #[test]
-    fn names_are_taken_as_they_are_written() {
-        for (table, columns) in [
-            ("public.orders", "id, total"),
-            ("public.\"Orders (old)\"", "\"a,b\", \"c)\""),
-            ("\"a.b\".\"say \"\"hi\"\" (\"", "\"FROM stdin;\""),
-            ("\"ünïcode\".táble", "ö"),
-        ] {
-            let copy = format!("COPY {table} ({columns}) FROM stdin;\n");
-            assert_eq!(parsed(&copy), Some((table.into(), columns.into())), "{copy}");
-        }
-        assert_eq!(
-            parsed("COPY public.empty  FROM stdin;\n"),
-            Some(("public.empty".into(), String::new()))
-        );
-        for odd in [
-            "",
-            "COPY t (a) TO stdout;\n",
-            "COPY \"t (a) FROM stdin;\n",
-            "COPY  (a) FROM stdin;\n",
-        ] {
-            assert_eq!(parsed(odd), None, "{odd:?}");
-        }
-    }
 
     #[test]
     fn statements_are_pg_dumps() {
@@ -153,7 +92,7 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         let copy = b"COPY public.t (a, b) FROM stdin;\n";
-        let plain = Statement::parse(copy, None).unwrap();
+        let plain = Statement::parse(copy, b"public.t", None).unwrap();
         assert_eq!(text(&|out| plain.whole(out)), "COPY public.t (a, b) TO STDOUT");
         let stretch = |from, to| text(&|out| plain.stretch(Stretch { from, to }, out));
         assert_eq!(
@@ -164,14 +103,17 @@ mod tests {
             stretch(64, None),
             "COPY (SELECT a, b FROM ONLY public.t WHERE ctid >= '(64,0)') TO STDOUT"
         );
-        let chosen = Statement::parse(copy, Some(b"WHERE a > 7")).unwrap();
+        let chosen = Statement::parse(copy, b"public.t", Some(b"WHERE a > 7")).unwrap();
         assert_eq!(
             text(&|out| chosen.whole(out)),
             "COPY (SELECT a, b FROM public.t WHERE a > 7) TO STDOUT"
         );
         assert!(plain.is_plain() && !chosen.is_plain());
-        let none = Statement::parse(b"COPY public.t  FROM stdin;\n", None).unwrap();
+        let none = Statement::parse(b"COPY public.t  FROM stdin;\n", b"public.t", None).unwrap();
         assert_eq!(text(&|out| none.whole(out)), "COPY public.t TO STDOUT");
         assert!(!none.is_plain());
+        // A partition that is written back through its root is read by itself.
+        let through = Statement::parse(b"COPY public.root (a) FROM stdin;\n", b"public.leaf", None).unwrap();
+        assert_eq!(text(&|out| through.whole(out)), "COPY public.leaf (a) TO STDOUT");
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 
 use super::portion::{Event, Portion};
-use super::{Shared, refused};
+use super::{Queue, Shared};
 use crate::compress::PIECE;
 use crate::error::{Error, Result};
 use crate::postgres::{READ, Rows, Wire};
@@ -25,8 +25,8 @@ pub struct Turn {
 
 /// Reads until there is no task left. The session's transaction only reads: closing the line is
 /// its end.
-pub async fn work(mut wire: Wire, shared: &Arc<Shared>) -> Result<()> {
-    while let Some(turn) = shared.take_turn().await {
+pub async fn work(mut wire: Wire, shared: &Arc<Shared>, queue: &Queue) -> Result<()> {
+    while let Some(turn) = queue.take_turn(&shared.plan).await {
         copy(&mut wire, shared, &turn).await?;
     }
     Ok(())
@@ -51,11 +51,11 @@ async fn copy(wire: &mut Wire, shared: &Shared, turn: &Turn) -> Result<()> {
                 filling.leave_to_the_holder().await?;
                 wire.execute(b"ROLLBACK TO SAVEPOINT task; RELEASE SAVEPOINT task")
                     .await
-                    .map_err(|refusal| refused(refusal, "cannot go on after a lock was not to be had"))?;
+                    .map_err(|refusal| refusal.of_reading("cannot go on after a lock was not to be had"))?;
             }
             Err(refusal) => {
                 let read = turn.reads.start + filling.ended;
-                return Err(refused(refusal, &format!("cannot read {}", shared.name(read))));
+                return Err(refusal.of_reading(&format!("cannot read {}", shared.name(read))));
             }
         }
     }

@@ -4,15 +4,14 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use flate2::read::MultiGzDecoder;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Finding;
+use super::script::{self, Looked};
 use crate::archive::{ArchiveError, Blocks, Check, Nobody, RangeCheck, SealedRange, Spoilt, Unpack};
 use crate::error::{Code, Error, Result};
-use crate::manifest::{Algorithm, FileRecord, Manifest, role};
+use crate::manifest::{FileRecord, Manifest, Tally, role};
 use crate::progress::Observer;
 use crate::store::Store;
 use crate::store::reading::Reading;
@@ -20,8 +19,6 @@ use crate::stored_archive::{StoredArchive, file_of};
 
 /// Slices that may wait for the thread behind.
 const WAITING: usize = 2;
-/// Our zstd frames hold 2 MiB; see [`crate::archive::Unpack`].
-const ZSTD_WINDOW_LOG: u32 = 24;
 
 /// Every block against what the manifest says of it, and the whole against its digest.
 pub(super) async fn archive(
@@ -55,43 +52,24 @@ pub(super) async fn archive(
     Ok((bytes, findings))
 }
 
-/// A plain script: it must decompress to its end, to as many bytes as pg_dump wrote.
+/// A plain script; and what was counted in it where the manifest says nothing of its tables.
 pub(super) async fn script(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
     observer: &Arc<dyn Observer>,
-) -> Result<(u64, Vec<Finding>)> {
+) -> Result<(u64, Vec<Finding>, Option<Tally>)> {
     let file = file_of(manifest, role::SQL)?.clone();
     let key = manifest.id.key(&file.name);
-    let name = file.name.clone();
-    let algorithm = manifest.compression.algorithm;
-    let wanted = manifest.metadata.get("bytes_read").and_then(Value::as_u64);
+    let (name, promised) = (file.name.clone(), manifest.clone());
+    let (tell, told) = oneshot::channel();
     let look = move |source| {
-        // One byte too many is enough to know, however many would follow.
-        let limit = wanted.map_or(u64::MAX, |wanted| wanted.saturating_add(1));
-        let found = match decompressed(algorithm, source, limit) {
-            Ok(found) => found,
-            Err(error)
-                if error
-                    .get_ref()
-                    .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) =>
-            {
-                return Err(error.into());
-            }
-            Err(error) => return Ok(vec![Finding::of_file(&name, format!("does not decompress: {error}"))]),
-        };
-        let differs = wanted.filter(|wanted| *wanted != found);
-        let finding = differs.map(|wanted| {
-            let what = match found > wanted {
-                true => format!("holds more than the {wanted} bytes of SQL that the manifest says"),
-                false => format!("holds {found} bytes of SQL, the manifest says {wanted}"),
-            };
-            Finding::of_file(&name, what)
-        });
-        Ok(finding.into_iter().collect())
+        let Looked { findings, counted } = script::look(&promised, &name, source)?;
+        // Its receiver is gone only when the whole run is.
+        let _ = tell.send(counted);
+        Ok(findings)
     };
     let seen = read(store, key, &file, Vec::new(), observer, look).await?;
-    Ok((seen.bytes, seen.findings))
+    Ok((seen.bytes, seen.findings, told.await.ok().flatten()))
 }
 
 /// The object's digest alone.
@@ -202,20 +180,6 @@ fn blocks(archive: &StoredArchive, mut source: Slices, observer: &dyn Observer) 
         }
     }
     Ok(findings)
-}
-
-/// How many bytes come out, up to `limit`.
-fn decompressed(algorithm: Algorithm, source: Slices, limit: u64) -> io::Result<u64> {
-    let count = |content: &mut dyn Read| io::copy(&mut content.take(limit), &mut io::sink());
-    match algorithm {
-        Algorithm::None => count(&mut { source }),
-        Algorithm::Gzip => count(&mut MultiGzDecoder::new(source)),
-        Algorithm::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::new(source)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            count(&mut decoder)
-        }
-    }
 }
 
 /// The slices that one of the two threads gets, as a reader.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::backup_id::BackupId;
 use crate::drill::DrillReport;
 use crate::error::{Code, Error};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Tally};
 use crate::report::{ErrorReport, human_bytes};
 use crate::signature::KeyId;
 use crate::verification::{Outcome, Status};
@@ -71,6 +71,9 @@ pub struct Verified {
     pub problems: Vec<Finding>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillReport>,
+    /// Why there is none, where one was asked for. That says nothing of the backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_drilled: Option<ErrorReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -103,7 +106,15 @@ impl Verified {
             code: Code::Integrity,
             problems,
             drill: None,
+            not_drilled: None,
             warnings: Vec::new(),
+        }
+    }
+
+    /// Tables that the manifest does not count, as they were counted.
+    pub(super) fn count(&mut self, counted: Option<Tally>) {
+        if let Some(Tally { count, rows }) = counted {
+            (self.tables, self.rows) = (usize::try_from(count).unwrap_or(usize::MAX), rows);
         }
     }
 
@@ -123,6 +134,7 @@ impl Verified {
             code: error.code(),
             problems: vec![Finding::of_file("manifest.json", error.message())],
             drill: None,
+            not_drilled: None,
             warnings: Vec::new(),
         }
     }
@@ -131,6 +143,24 @@ impl Verified {
     pub(super) fn drilled(&mut self, drill: DrillReport) {
         self.status = drill.status;
         self.drill = Some(drill);
+    }
+
+    /// The bytes are right; and nothing is known of what they restore to.
+    pub(super) fn could_not_be_drilled(&mut self, error: &Error) {
+        self.status = Status::Failed;
+        self.code = error.code();
+        self.not_drilled = Some(ErrorReport::from(error));
+    }
+
+    /// The drill could not read what the manifest says, and neither can another.
+    pub(super) fn is_damaged_after_all(&mut self, found: Vec<Finding>) {
+        self.status = Status::Failed;
+        self.problems.extend(found);
+    }
+
+    /// Whether something was found wrong in it.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.all_problems().next().is_some()
     }
 
     /// What differs, in the bytes or in what they restore to.
@@ -238,20 +268,41 @@ impl VerifyReport {
         }
     }
 
-    /// What differs, as an error that names the first.
+    /// What differs, as an error that names the first; or else why a drill could not be carried out.
     fn difference(&self) -> Option<Error> {
         let failed: Vec<&Verified> = self.backups().iter().filter(|one| one.status != Status::Ok).collect();
-        let first = failed.first()?;
+        let (wrong, untried): (Vec<&Verified>, Vec<&Verified>) = failed.into_iter().partition(|one| one.is_wrong());
+        let also = match untried[..] {
+            [] => String::new(),
+            _ => {
+                let ids: Vec<String> = untried.iter().take(TOLD).map(|one| one.id.to_string()).collect();
+                format!("; not drilled: {}", ids.join(", "))
+            }
+        };
+        // Damage says more than a store that failed.
+        let damaged = wrong.iter().find(|one| one.code == Code::Integrity);
+        let Some(first) = damaged.or(wrong.first()) else {
+            let first = untried.first()?;
+            let why = first.not_drilled.as_ref()?;
+            let also = if untried.len() > 1 { also } else { String::new() };
+            let text = format!("backup {}: {}{also}", first.id, why.message);
+            return Some(Error::new(first.code, text).hint(why.hint.clone()));
+        };
         let finding = first.all_problems().next()?;
         let others = first.all_problems().count() - 1;
         let mut text = format!("backup {}: {finding}", first.id);
         if others > 0 {
             text.push_str(&format!(" ({others} more in this backup)"));
         }
-        if failed.len() > 1 {
-            text.push_str(&format!("; {} backups differ in all", failed.len()));
+        if wrong.len() > 1 {
+            text.push_str(&format!("; {} backups differ in all", wrong.len()));
         }
-        Some(Error::new(first.code, text))
+        let error = Error::new(first.code, text + &also);
+        let advice = first.drill.as_ref().and_then(|drill| drill.advice);
+        Some(match advice {
+            Some(advice) => error.hint(advice),
+            None => error,
+        })
     }
 }
 
@@ -262,7 +313,12 @@ impl fmt::Display for VerifyReport {
                 f,
                 "{}  {}  {} tables, {} rows, {} read in {:.1} s",
                 one.id,
-                one.status.name(),
+                // Its bytes are right.
+                if one.not_drilled.is_some() {
+                    "ok, not drilled"
+                } else {
+                    one.status.name()
+                },
                 one.tables,
                 one.rows,
                 human_bytes(one.bytes),
@@ -273,6 +329,9 @@ impl fmt::Display for VerifyReport {
             }
             if let Some(drill) = &one.drill {
                 drill.fmt(f)?;
+            }
+            if let Some(why) = &one.not_drilled {
+                writeln!(f, "  not drilled: {}: {}", why.code, why.message)?;
             }
             for warning in &one.warnings {
                 writeln!(f, "  warning: {warning}")?;

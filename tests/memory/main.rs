@@ -24,9 +24,9 @@ use pgstow::compress::Codec;
 use pgstow::error::Result;
 use pgstow::memory::{Demand, Shares};
 use pgstow::pipeline::{self, Flow, Inflow};
-use pgstow::postgres::{ConnectionInfo, Programs, Session, StallClock};
+use pgstow::postgres::{ConnectionInfo, Hold, Programs, Session, StallClock, Taken};
 use pgstow::progress::Silent;
-use pgstow::store::{Expected, Stored, Upload};
+use pgstow::store::{Expected, Mark, Stored, Upload};
 use pgstow::streams::{self, Opening, Order};
 use pgstow::throttle::Throttle;
 
@@ -73,6 +73,10 @@ struct Slow;
 
 #[async_trait]
 impl Upload for Slow {
+    fn mark(&self) -> Mark {
+        Mark(String::new())
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         tokio::time::sleep(Duration::from_micros(bytes.len() as u64 / 40)).await;
         Ok(())
@@ -101,7 +105,9 @@ async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, th
     let programs = Programs::find(database.major, &settings).await.unwrap();
     let passfile = pgstow::postgres::Passfile::create(&settings.temp, session.info()).unwrap();
     let passfile = passfile.map(Arc::new);
-    let snapshot = session.export_snapshot().await.unwrap();
+    let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
+        panic!("the tables cannot be held");
+    };
     let order = Order {
         session: &session,
         programs: &programs,
@@ -111,9 +117,9 @@ async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, th
         read_ahead: shares.read_ahead,
         settings: &settings,
     };
-    let streams = match streams::open(&order).await.unwrap() {
+    let streams = match streams::open(&order, hold).await.unwrap() {
         Opening::Streams(streams) => streams,
-        Opening::Changed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
+        Opening::Crossed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
     };
     let before = NOW.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);

@@ -86,3 +86,30 @@ fn half_a_lambda_environment_is_said_to_be_one() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("AWS_LAMBDA_FUNCTION_NAME"));
 }
+
+#[test]
+fn a_file_that_is_named_is_neither_waited_for_nor_read_without_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let fifo = fifo.to_str().unwrap();
+    for file in [fifo, "/dev/zero"] {
+        let url = format!("postgresql://a:b@127.0.0.1:1/c?sslmode=verify-full&sslrootcert={file}");
+        for args in [
+            &["status", "--store", "s", "--env-file", file][..],
+            &["status", "--store", "s", "--config", file],
+            &["backup", "--store", "s", "--database-url", &url],
+        ] {
+            let (output, _, err) = run(folder.path(), args);
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {err}");
+            assert!(err.contains(file), "{args:?}: {err}");
+        }
+    }
+}

@@ -291,6 +291,35 @@ fn a_topic_that_is_gone_does_not_change_how_a_run_ends() {
     assert!(run.stderr.contains("notification was not sent"), "{}", run.stderr);
 }
 
+#[test]
+fn a_backup_without_its_copy_is_told_as_degraded() {
+    let (topic, database, folder) = (Topic::fresh(), Database::fresh(15), tempfile::tempdir().unwrap());
+    let mut command = pgstow();
+    cloud(&mut command).current_dir(folder.path());
+    command.args(["backup", "--json", "--store", "./good", "--store", "/proc/nowhere"]);
+    command.args(["--sns-topic-arn", &topic.arn]);
+    let run = run(command.env("DATABASE_URL", database.url()));
+    assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
+    let report = run.json();
+    crate::support::wreck::assert_status(&report, run.status.code(), &run.stderr);
+    let messages = topic.messages();
+    assert_eq!(messages.len(), 1, "{messages:#?}");
+    assert_eq!(messages[0].subject, format!("pgstow {} backup DEGRADED", database.name));
+    let expected = [
+        ("code", "DEGRADED"),
+        ("database", &database.name),
+        ("kind", "full"),
+        ("status", "degraded"),
+    ];
+    let attributes = messages[0].attributes.iter().map(|(name, value)| (&**name, &**value));
+    assert!(attributes.eq(expected), "{:#?}", messages[0].attributes);
+    assert!(
+        messages[0].body.contains("NOT stored in /proc/nowhere"),
+        "{}",
+        messages[0].body
+    );
+}
+
 /// `pgstow verify` of a store, with a topic.
 fn verify(topic: &str, store: &Path, args: &[&str]) -> Run {
     let mut command = pgstow();

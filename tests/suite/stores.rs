@@ -30,6 +30,9 @@ macro_rules! all_guarantees {
             an_aborted_upload_leaves_nothing
             an_upload_that_is_not_what_was_expected_leaves_nothing
             every_length_around_a_part_comes_back
+            an_upload_takes_nobodys_place
+            of_racing_uploads_one_wins
+            of_uploads_in_parts_that_overlap_the_first_to_end_wins
             absent_refuses_what_is_there_and_takes_a_repeated_put
             of_racing_absent_puts_one_wins
             unchanged_holds_only_for_the_version_that_is_there

@@ -2,5 +2,6 @@
 
 mod bucket;
 mod damage;
+mod manifest;
 mod place;
 mod whole;

@@ -18,6 +18,7 @@ fn undemanding() -> Demand<'static> {
         trust: &NOBODY,
         manifest: None,
         now: NOW.parse().unwrap(),
+        altered: false,
     }
 }
 

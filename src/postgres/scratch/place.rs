@@ -59,6 +59,11 @@ impl Place {
         Ok(path)
     }
 
+    /// A small file beside the data, for us alone.
+    pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        self.folder.write(name, text.as_bytes())
+    }
+
     /// Makes the data folder, with all that is in it, this user's. Only before the server runs: it may
     /// make links.
     pub fn give_data(&self, identity: Option<Identity>) -> Result<()> {

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::super::Session;
 use super::failed;
 use crate::error::Result;
-use crate::postgres::quoting::identifier;
+use crate::postgres::quoting::{identifier, qualified};
 
 /// Programs and files of the machine: memberships that a drill gives to nobody.
 const DANGEROUS: &str = "'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'";
@@ -32,6 +32,14 @@ const GRANTS_SETTINGS: u32 = 15;
 /// How long the sessions of others may take to end.
 const QUIET: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequencePosition {
+    sequence: u32,
+    last_value: i64,
+    is_called: bool,
+}
 
 /// Rights on schemas as they were, by the schema's number.
 pub struct SchemaGrants(Vec<(u32, Option<String>)>);
@@ -135,6 +143,29 @@ impl Session {
         Ok(names.await?.into_iter().collect())
     }
 
+    /// Functions in C that belong to extensions, by schema and name.
+    pub async fn native_functions(&self) -> Result<HashSet<(String, String)>> {
+        let failed = |error| self.error("cannot look at the extensions' functions", &error);
+        let rows = self
+            .client
+            .query(
+                "SELECT n.nspname::pg_catalog.text, p.proname::pg_catalog.text FROM pg_catalog.pg_proc p
+                 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+                 JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname = 'c'
+                 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                   AND d.objid = p.oid AND d.deptype = 'e'",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let pair = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        let pairs = rows
+            .iter()
+            .map(pair)
+            .collect::<std::result::Result<_, tokio_postgres::Error>>();
+        pairs.map_err(failed)
+    }
+
     /// Settings that not everybody may set.
     pub async fn guarded_settings(&self) -> Result<HashSet<String>> {
         let names = self.texts("SELECT name FROM pg_catalog.pg_settings WHERE context <> 'user'");
@@ -191,7 +222,81 @@ impl Session {
         ] {
             self.execute(&statement).await?;
         }
-        self.open_schemas().await.map(|_| ())
+        self.open_schemas().await?;
+        // A script gives rights on it, which its owner alone may.
+        self.execute(&format!("ALTER SCHEMA public OWNER TO {}", identifier(loader)))
+            .await
+    }
+
+    /// Where no disk of the source's is.
+    pub async fn make_tablespace(&self, name: &str) -> Result<()> {
+        let name = identifier(name);
+        self.execute("SET allow_in_place_tablespaces = on").await?;
+        self.execute(&format!("CREATE TABLESPACE {name} LOCATION ''")).await?;
+        self.execute(&format!("GRANT CREATE ON TABLESPACE {name} TO PUBLIC"))
+            .await
+    }
+
+    /// Schemas that are made from now on are again their owners' alone, and the first is its own owner's, unless
+    /// the script has given it to another, or has dropped it.
+    pub async fn close_database(&self, loader: &str) -> Result<()> {
+        let owners = "SELECT pg_catalog.pg_get_userbyid(nspowner)::pg_catalog.text FROM pg_catalog.pg_namespace
+             WHERE nspname OPERATOR(pg_catalog.=) 'public'";
+        if self.texts(owners).await? == [loader] {
+            let first = "SELECT coalesce((SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles
+                           WHERE rolname OPERATOR(pg_catalog.=) 'pg_database_owner'), current_user::pg_catalog.text)";
+            for owner in self.texts(first).await? {
+                self.execute(&format!("ALTER SCHEMA public OWNER TO {}", identifier(&owner)))
+                    .await?;
+            }
+        }
+        self.execute(&format!(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE USAGE, CREATE ON SCHEMAS FROM PUBLIC",
+            identifier(loader)
+        ))
+        .await
+    }
+
+    /// Where the database's sequences stand. To read one calls nothing.
+    pub async fn sequence_positions(&self) -> Result<Vec<SequencePosition>> {
+        let failed = |error| self.error("cannot look at the sequences", &error);
+        let sequences = self
+            .client
+            .query(
+                "SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text FROM pg_catalog.pg_class c
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'S' ORDER BY c.oid",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let mut positions = Vec::with_capacity(sequences.len());
+        for row in sequences {
+            let (schema, name): (String, String) = (row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
+            let sql = format!("SELECT last_value, is_called FROM {}", qualified(&schema, &name));
+            let at = self.client.query_one(&sql, &[]).await.map_err(failed)?;
+            positions.push(SequencePosition {
+                sequence: row.try_get(0).map_err(failed)?,
+                last_value: at.try_get(0).map_err(failed)?,
+                is_called: at.try_get(1).map_err(failed)?,
+            });
+        }
+        Ok(positions)
+    }
+
+    /// Moves those back that stand elsewhere now.
+    pub async fn reset_sequences(&self, were: &[SequencePosition]) -> Result<()> {
+        let are = self.sequence_positions().await?;
+        for was in were.iter().filter(|was| !are.contains(was)) {
+            self.client
+                .execute(
+                    "SELECT pg_catalog.setval(($1::pg_catalog.oid)::pg_catalog.regclass, $2, $3)
+                     WHERE EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) $1)",
+                    &[&was.sequence, &was.last_value, &was.is_called],
+                )
+                .await
+                .map_err(|error| self.error("cannot move a sequence back", &error))?;
+        }
+        Ok(())
     }
 
     /// Removes a database, whatever of it the server would like to keep.

@@ -9,12 +9,16 @@
 mod statement;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::ops::Range;
 
+use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
 use statement::Statement;
+pub use watch::Watch;
+use watch::Watching;
 
 /// What is changed in the script on its way to psql.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +56,13 @@ const EDITS: usize = 1 << 18;
 /// What is kept of a word, a literal, a tag or a command: none that matters is longer.
 const KEPT: usize = 128;
 
-/// Takes the script piece by piece; memory does not depend on its size.
+/// Takes the script piece by piece; memory does not depend on its size. What it holds is told to `W`.
 #[derive(Debug)]
-pub struct Screen {
+pub struct Screen<W = ()> {
     state: State,
+    watching: Watching<W>,
+    /// Of a table's rows: a line's end, and the beginning of the last line.
+    last_line: Finder<'static>,
     statement: Statement,
     /// The byte before, outside of quotes; a line's end at the very beginning.
     before: u8,
@@ -132,6 +139,12 @@ enum State {
     CopyRow,
 }
 
+impl State {
+    fn is_of_rows(self) -> bool {
+        matches!(self, State::CopyStart { .. } | State::CopyRow)
+    }
+}
+
 pub(super) type Seen<T = ()> = Result<T, String>;
 
 fn begins_word(byte: u8) -> bool {
@@ -148,8 +161,16 @@ fn is_space(byte: u8) -> bool {
 
 impl Default for Screen {
     fn default() -> Self {
+        Self::watched(())
+    }
+}
+
+impl<W: Watch> Screen<W> {
+    pub fn watched(watch: W) -> Self {
         Self {
             state: State::Ground,
+            watching: Watching::new(watch),
+            last_line: Finder::new(b"\n\\."),
             statement: Statement::default(),
             before: b'\n',
             token: Vec::new(),
@@ -162,9 +183,7 @@ impl Default for Screen {
             line: 1,
         }
     }
-}
 
-impl Screen {
     pub fn pass(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let mut at = 0;
         if let Some(nul) = memchr(0, bytes) {
@@ -172,24 +191,61 @@ impl Screen {
             let line = self.line + newlines(&bytes[..nul]);
             return Err(refused(line, "holds a byte 0, which no script can hold"));
         }
+        self.watching.piece(self.state.is_of_rows());
         while at < bytes.len() {
+            let before = self.state;
             let step = self.step(bytes, at);
+            let step = step.and_then(|step| self.watched_step(before, bytes, at, step).map(|()| step));
             let step = step.map_err(|why| refused(self.line + newlines(&bytes[..at]), &why))?;
             at += step;
             self.offset += step as u64;
         }
+        let told = self.watching.piece_ends(bytes);
+        told.map_err(|why| refused(self.line + newlines(bytes), &why))?;
         self.line += newlines(bytes);
         Ok(())
     }
 
+    /// Tells what these bytes, by which the state has become what it is, have ended or gone on with.
+    fn watched_step(&mut self, before: State, bytes: &[u8], at: usize, step: usize) -> Seen {
+        if !W::WATCHES || (before.is_of_rows() && self.state.is_of_rows()) {
+            return Ok(());
+        }
+        let end = at + step;
+        match (before, self.state) {
+            (State::CopyLine, _) if self.state.is_of_rows() => self.watching.rows_begin(end, self.offset + step as u64),
+            _ if before.is_of_rows() => self.watching.rows_end(&bytes[..end]),
+            (State::LineComment | State::LineCommentReturn, State::Ground) => {
+                self.watching.keep(&bytes[at..end]);
+                self.watching.comment_ends(self.statement.is_empty())
+            }
+            (State::Command, State::Ground) => {
+                self.watching.forget();
+                Ok(())
+            }
+            _ => {
+                self.watching.keep(&bytes[at..end]);
+                if self.statement.is_empty() && before == State::Ground && bytes[at..end] == *b";" {
+                    self.watching.statement_ends(self.state == State::CopyLine)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// The script has ended; what is to be changed in it, in the order of the places.
-    pub fn end(mut self) -> Result<Vec<Edit>, Refused> {
+    pub fn end(self) -> Result<Vec<Edit>, Refused> {
+        self.end_watched().map(|(edits, _)| edits)
+    }
+
+    /// The same, with the one that was told.
+    pub fn end_watched(mut self) -> Result<(Vec<Edit>, W), Refused> {
         // What waits for the byte behind it gets one.
         self.pass(b"\n")?;
         let open = match self.state {
             State::Ground if self.statement.is_empty() && !self.begun => {
                 self.edits.sort_by_key(Edit::place);
-                return Ok(self.edits);
+                return Ok((self.edits, self.watching.into_inner()));
             }
             State::Ground if self.begun => "ends within a transaction of its own",
             State::Ground => "ends within a statement",
@@ -320,13 +376,24 @@ impl Screen {
             }
             State::SettingLine => return Err("has something behind a setting in its line".into()),
             State::CopyStart { seen } => self.copy_start(byte, seen),
-            State::CopyRow => {
-                let end = skip(memchr(b'\n', rest));
-                if end < rest.len() {
+            State::CopyRow => match self.last_line.find(rest) {
+                Some(end) => {
                     self.state = State::CopyStart { seen: 0 };
+                    end + 1
                 }
-                (end + 1).min(rest.len())
-            }
+                // What is cut off here may be the beginning of the last line.
+                None => {
+                    let seen = match rest {
+                        [.., b'\n'] => Some(0),
+                        [.., b'\n', b'\\'] => Some(1),
+                        _ => None,
+                    };
+                    if let Some(seen) = seen {
+                        self.state = State::CopyStart { seen };
+                    }
+                    rest.len()
+                }
+            },
         })
     }
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Algorithm, FileRecord, Manifest, role};
-use crate::postgres::{Edit, Refused, Screen};
+use crate::postgres::{Edit, Refused, Screen, Watch};
 use crate::progress::Observer;
 use crate::store::Store;
 use crate::store::reading::{BlockingReading, Reading, our_error};
@@ -28,6 +28,7 @@ pub(crate) struct Checked {
     /// The SHA-256 of each piece: 32 bytes for every MiB.
     pub(super) pieces: Vec<[u8; 32]>,
     pub(super) edits: Vec<Edit>,
+    bytes: u64,
 }
 
 /// Where a script lies, and what the manifest says of it.
@@ -41,12 +42,14 @@ struct Object {
     limit: u64,
 }
 
-/// `INTEGRITY` if it is not what the manifest says, `RESTORE_ERR` if it holds what is not run.
-pub(crate) async fn check(
+/// `INTEGRITY` if it is not what the manifest says, `RESTORE_ERR` if it holds what is not run. `watch` is told
+/// what it holds.
+pub(crate) async fn check<W: Watch + Send + 'static>(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
     observer: &Arc<dyn Observer>,
-) -> Result<Checked> {
+    watch: W,
+) -> Result<(Checked, W)> {
     let file = file_of(manifest, role::SQL)?.clone();
     let object = Object {
         store: Arc::clone(store),
@@ -62,17 +65,18 @@ pub(crate) async fn check(
     // Now, and once more when it is run.
     observer.estimate(2 * object.file.bytes);
     let (reading, _reader) = object.read(observer);
-    let looking = tokio::task::spawn_blocking(move || look(object, reading));
+    let looking = tokio::task::spawn_blocking(move || look(object, reading, Screen::watched(watch)));
     looking
         .await
         .map_err(|error| Error::internal("the thread that looks at the script died").source(error))?
 }
 
-fn look(object: Object, mut stored: Stored) -> Result<Checked> {
-    let mut screen = Screen::default();
+fn look<W: Watch>(object: Object, mut stored: Stored, mut screen: Screen<W>) -> Result<(Checked, W)> {
     let mut refused: Option<Refused> = None;
     let mut pieces = Vec::new();
+    let mut bytes = 0;
     object.pieces(&mut stored, |piece| {
+        bytes += piece.len() as u64;
         pieces.push(Sha256::digest(&piece).into());
         if refused.is_none() {
             refused = screen.pass(&piece).err();
@@ -88,19 +92,30 @@ fn look(object: Object, mut stored: Stored) -> Result<Checked> {
     }
     let edits = match refused {
         Some(refused) => Err(refused),
-        None => screen.end(),
+        None => screen.end_watched(),
     };
-    let edits =
+    let (edits, watch) =
         edits.map_err(|refused| {
             Error::new(Code::RestoreErr, format!("the script {} is not run: {refused}", object.key)).hint(
             "pg_dump writes nothing of the kind: find out who has changed the script, or fetch it with pgstow download \
              and read it",
         )
         })?;
-    Ok(Checked { object, pieces, edits })
+    let checked = Checked {
+        object,
+        pieces,
+        edits,
+        bytes,
+    };
+    Ok((checked, watch))
 }
 
 impl Checked {
+    /// Of the script, unpacked.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The script once more, for [`Checked::each`] in a thread. While the second value lives.
     pub(super) fn read(&self, observer: &Arc<dyn Observer>) -> (Stored, Reader) {
         self.object.read(observer)

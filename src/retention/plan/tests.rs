@@ -95,9 +95,45 @@ fn a_backup_goes_when_its_age_passes_its_tiers_days() {
 
 #[test]
 fn the_newest_good_ones_stay_whatever_their_age_and_nothing_else_counts_for_them() {
-    let ages = [(90, PARTIAL), (91, DAMAGED), (92, GOOD), (93, GOOD), (94, GOOD)];
-    assert_eq!(removed(&decide(2, false, &ages)), [true, true, false, false, true]);
-    assert_eq!(removed(&decide(0, false, &ages)), [true, true, false, true, true]);
+    let ages = [
+        (89, GOOD),
+        (90, PARTIAL),
+        (91, PARTIAL),
+        (92, GOOD),
+        (93, GOOD),
+        (94, GOOD),
+    ];
+    assert_eq!(
+        removed(&decide(2, false, &ages)),
+        [false, true, true, false, true, true]
+    );
+    assert_eq!(removed(&decide(0, false, &ages)), [false, true, true, true, true, true]);
+}
+
+#[test]
+fn a_failed_check_of_a_newer_backup_lets_no_older_one_go() {
+    // The newest was found damaged, and the one before is past its time.
+    let decisions = decide(1, false, &[(1, DAMAGED), (90, GOOD), (91, GOOD)]);
+    assert_eq!(removed(&decisions), [false, false, true]);
+    // It keeps its own place too, since the check may have been wrong.
+    let decisions = decide(1, false, &[(90, DAMAGED), (91, GOOD), (92, GOOD)]);
+    assert_eq!(decisions[0], Decision::Keep(Stays::Doubted));
+    assert_eq!(removed(&decisions), [false, false, true]);
+    // One among the others that stays for its tier's time: what came before holds its content.
+    let decisions = decide(
+        1,
+        false,
+        &[(1, GOOD), (2, DAMAGED), (90, DAMAGED), (91, GOOD), (92, GOOD)],
+    );
+    assert_eq!(removed(&decisions), [false, false, false, false, true]);
+    assert_eq!(decisions[3], Decision::Keep(Stays::StandIn));
+}
+
+#[test]
+fn the_newest_backup_of_a_database_never_goes_whatever_it_is() {
+    let decisions = decide(1, false, &[(90, PARTIAL), (91, GOOD), (92, GOOD)]);
+    assert_eq!(decisions[0], Decision::Keep(Stays::NewestOfAll));
+    assert_eq!(removed(&decisions), [false, false, true]);
 }
 
 #[test]
@@ -112,10 +148,16 @@ fn where_only_verified_ones_count_the_newest_of_them_stay_and_so_do_the_newest()
 }
 
 #[test]
-fn of_damaged_backups_alone_the_newest_whole_one_stays() {
-    let decisions = decide(3, false, &[(90, PARTIAL), (91, DAMAGED), (92, DAMAGED)]);
-    assert_eq!(removed(&decisions), [true, false, true]);
-    assert_eq!(decisions[1], Decision::Keep(Stays::Best));
+fn of_a_database_whose_backups_were_all_found_damaged_none_goes() {
+    let decisions = decide(1, false, &[(90, PARTIAL), (91, DAMAGED), (92, DAMAGED)]);
+    assert_eq!(
+        decisions,
+        [
+            Decision::Keep(Stays::NewestOfAll),
+            Decision::Keep(Stays::Doubted),
+            Decision::Keep(Stays::Doubted)
+        ]
+    );
 }
 
 #[test]
@@ -183,25 +225,44 @@ fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
     if hours <= f64::from(days) * 24.0 {
         return true;
     }
-    let rank = |good: &dyn Fn(Verdict) -> bool| {
-        all.iter()
-            .filter(|other| other.id.database() == one.id.database() && other.id > one.id)
-            .filter(|other| !other.id.is_ahead(terms.now))
-            .filter(|other| matches!(other.state, State::Backup { whole: true, verdict, .. } if good(verdict)))
-            .count()
+    let newer: Vec<&Candidate> = all
+        .iter()
+        .filter(|other| other.id.database() == one.id.database() && other.id > one.id)
+        .filter(|other| !other.id.is_ahead(terms.now) && matches!(other.state, State::Backup { .. }))
+        .collect();
+    let count = |wanted: fn(Verdict) -> bool| {
+        let good =
+            |other: &&&Candidate| matches!(other.state, State::Backup { whole: true, verdict, .. } if wanted(verdict));
+        newer.iter().filter(good).count()
     };
     let keep = terms.keep_last.max(1);
     let sound = |verdict| verdict != Verdict::Damaged;
     let proved = |verdict| verdict == Verdict::Proved;
-    let none_sound = !all.iter().any(|other| {
-        other.id.database() == one.id.database()
-            && !other.id.is_ahead(terms.now)
-            && matches!(other.state, State::Backup { whole: true, verdict, .. } if sound(verdict))
-    });
-    whole
-        && (sound(verdict) && rank(&sound) < keep
-            || terms.verified_only && proved(verdict) && rank(&proved) < keep
-            || none_sound && rank(&|_| true) == 0)
+    // A damaged one that stays, with no good one between.
+    let nearest_good = newer
+        .iter()
+        .filter(|other| matches!(other.state, State::Backup { whole: true, verdict, .. } if sound(verdict)))
+        .map(|other| &other.id)
+        .min();
+    let doubted = newer
+        .iter()
+        .filter(|other| {
+            matches!(
+                other.state,
+                State::Backup {
+                    whole: true,
+                    verdict: Verdict::Damaged,
+                    ..
+                }
+            )
+        })
+        .filter(|other| nearest_good.is_none_or(|good| other.id < *good))
+        .any(|other| reference(other, all, terms));
+    newer.is_empty()
+        || whole
+            && (count(sound) < keep
+                || terms.verified_only && verdict != Verdict::Unproved && count(proved) < keep
+                || doubted)
 }
 
 fn any_state() -> impl Strategy<Value = State> {
@@ -243,21 +304,22 @@ proptest! {
         for (one, decision) in candidates.iter().zip(&decisions) {
             let stays = matches!(decision, Decision::Keep(_));
             prop_assert_eq!(stays, reference(one, &candidates, &terms), "{:?}", one);
-            let State::Backup { whole: true, verdict, .. } = one.state else { continue };
+            let State::Backup { whole, verdict, .. } = one.state else { continue };
             if one.id.is_ahead(now()) {
                 continue;
             }
-            let kinds = [Some(0), (verdict != Verdict::Damaged).then_some(1), (verified_only && verdict == Verdict::Proved).then_some(2)];
+            let kinds = [
+                Some(0),
+                whole.then_some(1),
+                (whole && verdict != Verdict::Damaged).then_some(2),
+                (whole && verified_only && verdict == Verdict::Proved).then_some(3),
+            ];
             for kind in kinds.into_iter().flatten() {
                 let newest = last.entry((one.id.database(), kind)).or_insert(&one.id);
                 *newest = (*newest).max(&one.id);
             }
         }
-        for ((database, kind), newest) in &last {
-            // Of whole ones that were found damaged, the newest stays only where none is good.
-            if *kind == 0 && last.contains_key(&(*database, 1)) {
-                continue;
-            }
+        for newest in last.values() {
             let at = candidates.iter().position(|one| one.id == **newest).unwrap();
             prop_assert!(matches!(decisions[at], Decision::Keep(_)), "{}", newest);
         }
@@ -277,5 +339,33 @@ proptest! {
         let plain = removed(&plan(&candidates, &terms));
         let strict = removed(&plan(&candidates, &Terms { verified_only: true, ..terms }));
         prop_assert!(plain.iter().zip(strict).all(|(plain, strict)| *plain || !strict));
+    }
+
+    #[test]
+    fn that_backups_are_found_damaged_removes_nothing(
+        folders in proptest::collection::btree_map((0_usize..2, 0_i64..12_000), (any_state(), any::<bool>()), 0..20),
+        days in 1_u32..400,
+        keep_last in 1_usize..4,
+        verified_only: bool,
+    ) {
+        let databases = ["app", "app_prod"];
+        let with = |found: bool| -> Vec<Candidate> {
+            folders
+                .iter()
+                .map(|((database, hours), (state, blamed))| {
+                    let state = match *state {
+                        State::Backup { tier, whole, .. } if found && *blamed => backup(tier, whole, Verdict::Damaged),
+                        state => state,
+                    };
+                    Candidate { id: id(databases[*database], *hours), state }
+                })
+                .collect()
+        };
+        let policy = Policy::Days(days);
+        let terms = Terms { policy: &policy, keep_last, verified_only, now: now() };
+        let (before, after) = (removed(&plan(&with(false), &terms)), removed(&plan(&with(true), &terms)));
+        for ((candidate, before), after) in with(true).iter().zip(before).zip(after) {
+            prop_assert!(before || !after, "{:?} goes since checks have failed", candidate);
+        }
     }
 }

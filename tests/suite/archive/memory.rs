@@ -9,13 +9,17 @@ use pgstow::compress::Codec;
 use pgstow::error::{Error, Result};
 use pgstow::pipeline::{self, Failure, Flow, Inflow, Passed};
 use pgstow::progress::Silent;
-use pgstow::store::{Expected, Stored, Upload};
+use pgstow::store::{Expected, Mark, Stored, Upload};
 
 #[derive(Default, Clone)]
 pub struct Memory(pub Arc<Mutex<(Vec<u8>, bool)>>);
 
 #[async_trait]
 impl Upload for Memory {
+    fn mark(&self) -> Mark {
+        Mark(String::new())
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.0.lock().unwrap().0.extend_from_slice(&bytes);
         Ok(())

@@ -88,6 +88,7 @@ async fn a_manifest_that_is_cut_or_points_elsewhere_is_not_followed() {
     ] {
         assert_ne!(bad, text, "{why}");
         fs::write(&manifest, bad).unwrap();
+        crate::support::wreck::reseal(manifest.parent().unwrap());
         let failed = fail(&mut place.download(place.id()), "INTEGRITY", 40);
         assert!(failed.message.contains(why), "{}", failed.message);
         assert!(place.files().is_empty());

@@ -23,7 +23,15 @@ fn midway(site: &Site, database: &Database) -> Running {
     );
     let mut running = site.start(&mut command);
     running.until("the dump has started", || site.path().join("started").exists());
+    running.until("the dump holds the tables alone", || sessions(database) == "2");
     running
+}
+
+fn sessions(database: &Database) -> String {
+    database.sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+         AND application_name ~ '^(pgstow|pg_dump)'",
+    )
 }
 
 fn failed(running: Running, site: &Site, database: &Database, code: &str, exit: i32) -> Failure {
@@ -121,8 +129,8 @@ impl Drop for Frozen {
     }
 }
 
-/// pg_dump's session is the one that copies; ours is the other.
-fn terminate(database: &Database, copying: bool) {
+/// pg_dump's session is the one that copies; ours are the others.
+fn terminate(database: &Database, copying: bool, sessions: &str) {
     let which = if copying {
         "query LIKE 'COPY%'"
     } else {
@@ -132,7 +140,7 @@ fn terminate(database: &Database, copying: bool) {
         "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE datname = current_database() AND application_name ~ '^(pgstow|pg_dump)' AND {which}"
     ));
-    assert_eq!(ended, "1");
+    assert_eq!(ended, sessions);
 }
 
 #[test]
@@ -140,7 +148,7 @@ fn a_dumps_session_that_is_terminated_is_conn_err() {
     let (site, database) = (Site::new(), Database::fresh(15));
     database.sql(LARGE);
     let running = midway(&site, &database);
-    terminate(&database, true);
+    terminate(&database, true, "1");
     failed(running, &site, &database, "CONN_ERR", 10);
     site.assert_nothing_is_left_of(&database);
 }
@@ -150,7 +158,7 @@ fn our_own_session_may_go_once_the_dump_has_its_snapshot() {
     let (site, database) = (Site::new(), Database::fresh(15));
     database.sql(LARGE);
     let running = midway(&site, &database);
-    terminate(&database, false);
+    terminate(&database, false, "1");
     let (run, _) = running.end(Duration::from_secs(30));
     assert!(run.status.success(), "{}", run.stderr);
     assert_good(&site.store(), run.json()["id"].as_str().unwrap(), 15);
@@ -164,7 +172,8 @@ fn our_own_session_cut_before_the_dump_has_its_snapshot_is_conn_err() {
     command.env("BACKUP_PG_BIN", impostor(site.path(), 15, script));
     let mut running = site.start(&mut command);
     running.until("the dump is about to start", || site.path().join("started").exists());
-    terminate(&database, false);
+    // The one that has the snapshot, and the one that holds the tables.
+    terminate(&database, false, "2");
     fs::write(site.path().join("cut"), "").unwrap();
     failed(running, &site, &database, "CONN_ERR", 10);
     site.assert_nothing_is_left_of(&database);
@@ -207,15 +216,9 @@ fn a_server_without_a_free_connection_is_conn_err_and_says_so() {
     );
     let site = Site::new();
     let url = database.url_as(Some(("guest", "guest's own")));
-    // Two are left: ours takes one, a stranger the other, and pg_dump finds none.
-    let script = "touch $SITE/started; while [ ! -e $SITE/crowded ]; do sleep 0.02; done; exec $REAL \"$@\"";
-    let mut command = site.backup(&url);
-    command.env("BACKUP_PG_BIN", impostor(site.path(), 15, script));
-    let mut running = site.start(&mut command);
-    running.until("the dump is about to start", || site.path().join("started").exists());
-    let stranger = Guest::enter(&server, &url, 2);
-    fs::write(site.path().join("crowded"), "").unwrap();
-    let failure = failed(running, &site, &database, "CONN_ERR", 10);
+    // Two are left: a stranger has one, ours takes the other, and pg_dump finds none.
+    let stranger = Guest::enter(&server, &url, 1);
+    let failure = fail(&mut site.backup(&url), "CONN_ERR", 10);
     assert!(failure.message.contains("connection slots"), "{}", failure.message);
     // And none at all for our own.
     let another = Guest::enter(&server, &url, 2);

@@ -10,12 +10,19 @@ fn database() -> Database {
     database
 }
 
+/// Whether a run has begun its archive there.
+fn writes(site: &Site) -> bool {
+    tree(&site.store())
+        .iter()
+        .any(|path| path.contains(".dump.") && path.ends_with(".pgstow-tmp"))
+}
+
 /// A run that is slow enough for another to meet it.
 fn slow(site: &Site, database: &Database, into: &Site) -> Running {
     let mut command = site.backup_into(&database.url(), &into.store());
     command.env("BACKUP_PG_BIN", impostor(site.path(), 15, &trickle(200_000, 0.15)));
     let mut running = site.start(&mut command);
-    running.until("the dump has started", || site.path().join("started").exists());
+    running.until("it writes", || writes(into));
     running
 }
 
@@ -73,7 +80,7 @@ fn a_run_that_was_killed_is_taken_over_when_its_lease_has_ended() {
         .env("BACKUP_PG_BIN", impostor(first.path(), 15, &trickle(200_000, 0.15)))
         .env("BACKUP_LEASE_SECONDS", "6");
     let mut running = first.start(&mut command);
-    running.until("the dump has started", || first.path().join("started").exists());
+    running.until("it writes", || writes(&first));
     // Dropping it kills it.
     drop(running);
     assert!(backups(&first.store()).is_empty());

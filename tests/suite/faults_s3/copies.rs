@@ -40,7 +40,13 @@ async fn both_stores_hold_the_backup() {
         scene.assert_one_backup(place, &ended).await;
     }
     assert_eq!(store(&ended, 1)["holds_backup"], true);
-    assert!(scene.copy.lease().await.is_none(), "the primary's lease is enough");
+    // The primary's lease is enough; the copy's remembers the id.
+    scene.copy.assert_lease_is_free().await;
+    let lease = scene.copy.lease().await.unwrap();
+    assert_eq!(
+        lease["claimed"]["backup"],
+        scene.primary.lease().await.unwrap()["backup"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +66,7 @@ async fn a_copy_that_dies_midway_leaves_the_primary_and_nothing_of_its_own() {
     scene.proxy.fault(on, Fault::Reject(500));
     let ended = scene.run();
     assert_primary_alone(&scene, &ended, "cannot write part").await;
-    assert_eq!(scene.copy.keys().await, [""; 0]);
+    assert_eq!(scene.copy.files().await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +77,7 @@ async fn a_copy_that_fails_to_complete_leaves_nothing() {
         .fault(On::op(Op::CompleteUpload).bucket(COPY), Fault::Reject(403));
     let ended = scene.run();
     assert_primary_alone(&scene, &ended, "cannot complete").await;
-    assert_eq!(scene.copy.keys().await, [""; 0]);
+    assert_eq!(scene.copy.files().await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +91,7 @@ async fn a_copy_without_sidecar_tags_or_manifest_is_given_up() {
         scene.proxy.fault(on.bucket(COPY), Fault::Reject(403));
         let ended = scene.run();
         assert_primary_alone(&scene, &ended, why).await;
-        assert_ne!(scene.copy.keys().await, [""; 0], "what was visible by then");
+        assert_ne!(scene.copy.files().await, [""; 0], "what was visible by then");
     }
 }
 

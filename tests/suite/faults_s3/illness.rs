@@ -35,6 +35,31 @@ async fn a_burst_over_all_operations_is_outlived() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn too_many_requests_are_waited_out_whatever_they_were_for() {
+    let mut scene = Scene::three_parts().await;
+    scene.set("BACKUP_S3_RETRY_SECONDS", "10");
+    for op in OPERATIONS {
+        scene.proxy.fault(On::op(op).calls(1..=2), Fault::Reject(429));
+    }
+    let ended = scene.run();
+    scene.assert_one_backup(&scene.primary, &ended).await;
+    assert_eq!(ended.warnings(), [""; 0]);
+    assert!(scene.proxy.faults() > 10, "{}", scene.proxy.faults());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_refused_by_too_many_requests_is_not_put_again_at_once() {
+    let mut scene = Scene::small().await;
+    scene.settings.remove("BACKUP_S3_RETRY_SECONDS");
+    let lease = On::op(Op::PutObject).target(".lease").calls(1..=3);
+    scene.proxy.fault(lease, Fault::Reject(429));
+    let ended = scene.run();
+    scene.assert_one_backup(&scene.primary, &ended).await;
+    // By default a pause is between 0.8 and 2.6 s long.
+    assert!(ended.took > Duration::from_millis(2_400), "{:?}", ended.took);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_ill_for_fifteen_seconds_is_outlived_by_default() {
     let mut scene = Scene::three_parts().await;
     scene.settings.remove("BACKUP_S3_RETRY_SECONDS");

@@ -162,7 +162,8 @@ async fn settings_of_the_task_that_are_missing_are_named() {
 async fn while_it_reads_the_passfile_is_all_that_lies_in_tmp() {
     let place = Place::fresh().await;
     let function = std::sync::Arc::new(function(&place, Duration::from_secs(20), None));
-    let lock = Lock::hold(&place.database, "orders");
+    // A catalog that pg_dump alone reads.
+    let lock = Lock::hold(&place.database, "pg_catalog.pg_ts_template");
     let running = tokio::task::spawn_blocking({
         let function = function.clone();
         move || function.invoke(&json!({}))

@@ -120,13 +120,39 @@ fn one_database_is_listed_and_not_those_whose_names_begin_like_it() {
     assert_eq!(ids(&folder.json(&["list"]).0), [&*prod, &*app]);
     assert_eq!(ids(&folder.json(&["list", "--database", "app"]).0), [&*app]);
     let (report, code) = folder.json(&["list", "--database", "ap"]);
-    assert_eq!((ids(&report).len(), code), (0, 0));
-    assert!(
-        folder
-            .run(&["list", "--database", "ap"])
-            .text()
-            .starts_with("no backups in ")
-    );
+    assert_eq!((&report["error"]["code"], code), (&json!("NOT_FOUND"), 42));
+    let message = report["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("there is no backup of ap in "), "{report}");
+}
+
+#[test]
+fn nothing_where_something_was_asked_for_is_an_error() {
+    let folder = Folder::new();
+    folder.write("notes.txt", "mine");
+    let commands = [&["list"][..], &["verify", "--all"], &["verify", "--all", "--drill"]];
+    for command in commands {
+        let (report, code) = folder.json(command);
+        assert_eq!(
+            (&report["error"]["code"], code),
+            (&json!("NOT_FOUND"), 42),
+            "{command:?}"
+        );
+    }
+    let (report, code) = folder.json(&["verify", "--all", "--database", "shop"]);
+    assert_eq!((&report["error"]["code"], code), (&json!("NOT_FOUND"), 42), "{report}");
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    for command in commands.into_iter().chain([&["prune"][..]]) {
+        let (report, code) = folder.json(command);
+        assert_eq!(
+            (&report["error"]["code"], code),
+            (&json!("ENOENT"), 33),
+            "{command:?} {report}"
+        );
+        assert!(report.to_string().contains("does not exist"), "{report}");
+    }
+    let (report, code) = folder.json(&["status"]);
+    assert_eq!(code, 1);
+    assert!(report["problems"].to_string().contains("does not exist"), "{report}");
 }
 
 #[test]

@@ -38,10 +38,13 @@ fn what_is_past_its_time_goes_and_the_rest_stays_as_it_was() {
     let daily = folder.plant("shop", 8 * 24, "daily");
     let monthly = folder.plant("shop", 40 * 24, "monthly");
     let old_monthly = folder.plant("shop", 70 * 24, "monthly");
-    // The last good one of a database that nobody backs up any more, and one that lacks a file.
+    // The last good one of a database that nobody backs up any more, and two that lack a file.
     let last = folder.plant("shop_old", 900 * 24, "daily");
     let lacking = folder.plant("shop_old", 800 * 24, "daily");
-    std::fs::remove_file(folder.path().join(format!("{lacking}/shop_old.toc"))).unwrap();
+    let newest_lacking = folder.plant("shop_old", 790 * 24, "daily");
+    for lacking in [&lacking, &newest_lacking] {
+        std::fs::remove_file(folder.path().join(format!("{lacking}/shop_old.toc"))).unwrap();
+    }
     let broken = folder.plant("shop", 700 * 24, "daily");
     folder.write(&format!("{broken}/manifest.json"), "{");
     folder.judge(&daily, Some("ok"), None);
@@ -61,6 +64,7 @@ fn what_is_past_its_time_goes_and_the_rest_stays_as_it_was() {
         (&*monthly, "keep"),
         (&*old_monthly, "remove"),
         (&*broken, "keep"),
+        (&*newest_lacking, "keep"),
         (&*lacking, "remove"),
         (&*last, "keep"),
     ];
@@ -121,8 +125,9 @@ fn verified_backups_are_kept_beside_the_newest_where_they_alone_count() {
         kept.map(|(id, _)| id.to_owned()).collect::<Vec<String>>()
     };
     assert_eq!(plan(&[]), [&*newest]);
-    assert_eq!(plan(&["--verified-only"]), [&*newest, &*verified]);
-    assert_eq!(plan(&["--keep-last", "2"]), [&*newest, &*verified]);
+    // What was found damaged keeps the place that it would have.
+    assert_eq!(plan(&["--verified-only"]), [&*newest, &*damaged, &*verified]);
+    assert_eq!(plan(&["--keep-last", "2"]), [&*newest, &*damaged, &*verified]);
 }
 
 #[test]

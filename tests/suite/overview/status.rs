@@ -64,6 +64,11 @@ fn after_a_good_backup_all_is_well_and_no_secret_is_shown() {
 #[test]
 fn a_store_without_a_backup_needs_a_person() {
     let folder = Folder::new();
+    // It may be that none was made yet, and that its disk is not mounted.
+    let (report, code) = folder.json(&["status"]);
+    assert_eq!((code, &report["status"]), (1, &json!("attention")));
+    assert!(problems(&report).contains("does not exist"), "{report}");
+    folder.write("notes.txt", "mine");
     let (report, code) = folder.json(&["status"]);
     assert_eq!((code, &report["status"]), (1, &json!("attention")));
     assert!(problems(&report).contains("no backup yet"), "{report}");

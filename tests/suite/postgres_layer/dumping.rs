@@ -386,9 +386,12 @@ async fn no_secret_is_in_the_arguments_environment_or_errors_of_the_child() {
 #[tokio::test]
 async fn a_killed_pgstow_leaves_no_pg_dump_behind_and_the_next_run_sweeps_its_folder() {
     let info = database(15, "orphaning", LARGE).await;
-    // While it waits for this lock, pg_dump writes nothing, so no broken pipe can end it.
+    // While it waits for this catalog, which pg_dump alone reads, it writes nothing, so no broken pipe can end it.
     let holder = client(&info).await;
-    holder.batch_execute("BEGIN; LOCK TABLE large").await.unwrap();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE pg_catalog.pg_ts_template")
+        .await
+        .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let password = info
         .password

@@ -154,6 +154,7 @@ fn a_range_that_is_spoilt_is_not_loaded_and_the_error_says_what_is_there() {
         let mut manifest: Value = serde_json::from_slice(&whole).unwrap();
         alter(&mut manifest["tables"][0]["ranges"]);
         fs::write(&path, serde_json::to_vec(&manifest).unwrap()).unwrap();
+        crate::support::wreck::reseal(&backed.folder());
     };
     altered(&|ranges| ranges[1]["stored_sha256"] = "00".repeat(32).into());
     let verified = verify(&backed);

@@ -38,6 +38,7 @@ fn a_flipped_bit_or_a_statement_that_fails_leaves_the_target_as_it_was() {
         let mut less: serde_json::Value = serde_json::from_slice(&whole).unwrap();
         less["metadata"]["bytes_read"] = (less["metadata"]["bytes_read"].as_u64().unwrap() - 1).into();
         std::fs::write(&manifest, less.to_string()).unwrap();
+        crate::support::wreck::reseal(&backed.folder());
         let target = Database::fresh(17);
         let failed = backed.refused(&target.url(), &[], "INTEGRITY", 40);
         assert!(
@@ -46,6 +47,7 @@ fn a_flipped_bit_or_a_statement_that_fails_leaves_the_target_as_it_was() {
             failed.message
         );
         std::fs::write(&manifest, whole).unwrap();
+        crate::support::wreck::reseal(&backed.folder());
         let middle = std::fs::metadata(&file).unwrap().len() / 2;
         flip(&file, usize::try_from(middle).unwrap());
         // Before anything is changed, and so before the database is replaced by a new one.

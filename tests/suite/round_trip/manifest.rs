@@ -208,7 +208,8 @@ fn files_are_what_is_promised(major: u32, format: &str) {
     let backup = Backup::by(&mut command, major);
     let manifest = &backup.manifest;
 
-    let mut names = BTreeSet::from(["SHA256SUMS", "MD5SUMS", "manifest.json"].map(str::to_owned));
+    let mut names =
+        BTreeSet::from(["SHA256SUMS", "MD5SUMS", "manifest.json", "manifest.json.sha256"].map(str::to_owned));
     let files = manifest["files"].as_object().unwrap();
     for (role, file) in files {
         let bytes = fs::read(backup.file(role)).unwrap();

@@ -27,6 +27,9 @@ pub fn forge_whole(backed: &Backed, role: &str, content: &[u8]) {
     manifest["checksums"][role] = format!("sha256:{new}").into();
     if role == "sql" {
         manifest["metadata"]["bytes_read"] = content.len().into();
+        // What an older version would not have counted does not contradict it.
+        manifest.as_object_mut().unwrap().remove("script");
+        manifest["tables"] = serde_json::json!([]);
     }
     write_manifest(backed, &manifest);
 }
@@ -69,6 +72,7 @@ fn sum(bytes: &[u8]) -> String {
 
 fn write_manifest(backed: &Backed, manifest: &Value) {
     fs::write(backed.folder().join("manifest.json"), manifest.to_string()).unwrap();
+    crate::support::wreck::reseal(&backed.folder());
 }
 
 /// A file that a program makes when it is run by what it should not run.

@@ -171,6 +171,7 @@ fn no_byte_of_an_altered_script_reaches_psql(major: u32) {
         forge_whole(&backed, "sql", &altered);
         manifest["files"]["sql"]["bytes"] = fs::metadata(backed.file("sql")).unwrap().len().into();
         fs::write(backed.folder().join("manifest.json"), manifest.to_string()).unwrap();
+        crate::support::wreck::reseal(&backed.folder());
         let target = Database::fresh(major);
         untouched(&target, || {
             let refused = backed.refused(&target.url(), &[], "INTEGRITY", 40);

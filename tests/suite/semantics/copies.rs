@@ -35,7 +35,12 @@ fn calls_to(world: &World, place: usize) -> Vec<usize> {
     advance(1);
     // One of each kind; crashes.rs tries them all.
     let changes = |(_, call): &(usize, String)| {
-        let ends = [".dump", "SHA256SUMS always", "manifest.json if absent", "manifest.json"];
+        let ends = [
+            ".dump",
+            "SHA256SUMS if absent",
+            "manifest.json if absent",
+            "manifest.json",
+        ];
         ["upload ", "write ", "complete ", "put ", "set_tags "]
             .iter()
             .any(|verb| call.starts_with(verb))

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use pgstow::error::{Code, Error, Result};
 use pgstow::retention::Rule;
 use pgstow::store::{
-    Condition, Entry, Expected, Head, Lifecycle, Object, ObjectInfo, Put, Rules, Store, Stored, Unfinished, Upload,
+    Condition, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Rules, Store, Stored, Unfinished,
+    Upload,
 };
 use tokio::sync::Notify;
 
@@ -243,6 +244,11 @@ impl Store for Crashing {
             .await
     }
 
+    async fn came_from(&self, key: &str, mark: &Mark) -> Result<bool> {
+        let effect = self.inner.came_from(key, mark);
+        self.script.meet(format!("head {key}"), effect).await
+    }
+
     async fn discard(&self, key: &str) -> Result<()> {
         self.script
             .meet(format!("discard {key}"), self.inner.discard(key))
@@ -292,6 +298,10 @@ struct CrashingUpload {
 
 #[async_trait]
 impl Upload for CrashingUpload {
+    fn mark(&self) -> Mark {
+        self.inner.mark()
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let call = format!("write {}", self.key);
         self.script.meet(call, self.inner.write(bytes)).await

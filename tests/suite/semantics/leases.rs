@@ -81,7 +81,7 @@ fn the_lease_is_given_back_after_success_and_after_failure() {
 fn a_run_that_lost_its_lease_before_the_commit_publishes_nothing() {
     for place in places() {
         let world = World::new(vec![place]);
-        let script = Script::first(&["SHA256SUMS always"], Fate::Hold);
+        let script = Script::first(&["SHA256SUMS if absent"], Fate::Hold);
         let (slow, quick) = block_on(async {
             let quick = async {
                 script.held().await;

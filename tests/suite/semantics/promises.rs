@@ -202,7 +202,7 @@ fn a_failed_run_leaves_nothing_whatever_the_error() {
         assert_fails(
             &world,
             Code::Store,
-            Some(&Script::first(&["SHA256SUMS always"], Fate::Refuse)),
+            Some(&Script::first(&["SHA256SUMS if absent"], Fate::Refuse)),
         );
         advance(1);
         world.run().unwrap();
@@ -235,7 +235,7 @@ fn an_event_whose_run_died_before_the_commit_is_done_again_and_after_it_is_not()
     for place in places() {
         let world = World::new(vec![place]);
         for (words, repeated) in [
-            (&["SHA256SUMS always"][..], false),
+            (&["SHA256SUMS if absent"][..], false),
             (&["/manifest.json if absent"][..], true),
         ] {
             let event = format!("event {repeated}");
@@ -243,7 +243,7 @@ fn an_event_whose_run_died_before_the_commit_is_done_again_and_after_it_is_not()
                 if repeated {
                     &["/manifest.json if absent"]
                 } else {
-                    &["SHA256SUMS always"]
+                    &["SHA256SUMS if absent"]
                 },
                 Fate::Die,
             );

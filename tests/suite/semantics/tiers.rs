@@ -37,7 +37,7 @@ fn a_failed_run_on_the_first_of_the_month_does_not_lose_the_monthly() {
         set_clock("2026-04-02T04:00:00Z");
         // Died after its files were stored: not a good one either.
         assert!(matches!(
-            world.run_by(&Script::first(&["SHA256SUMS always"], Fate::Die)),
+            world.run_by(&Script::first(&["SHA256SUMS if absent"], Fate::Die)),
             End::Died
         ));
         set_clock("2026-04-03T04:00:00Z");

@@ -16,7 +16,7 @@ pub fn info() -> ObjectInfo {
             ("note".to_owned(), "a b+c/d=é".to_owned()),
         ],
         metadata: vec![("pgstow-id".to_owned(), "shop/20260102T030405Z-full".to_owned())],
-        size_estimate: None,
+        ..ObjectInfo::default()
     }
 }
 
@@ -157,17 +157,74 @@ pub async fn an_upload_that_is_not_what_was_expected_leaves_nothing(store: &dyn 
 pub async fn every_length_around_a_part_comes_back(store: &dyn Store) {
     for length in [0, 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART + 12_345] {
         let bytes = pattern(length);
-        let stored = upload(store, "shop/sized", &bytes).await.unwrap();
+        let key = format!("shop/sized-{length}");
+        let stored = upload(store, &key, &bytes).await.unwrap();
         assert_eq!(stored.bytes, length as u64);
         if !stored.parts.is_empty() {
             assert_eq!(stored.parts.iter().map(|part| part.bytes).sum::<u64>(), length as u64);
         }
-        assert!(
-            store.get("shop/sized").await.unwrap().unwrap().body == bytes,
-            "{length}"
-        );
-        assert_eq!(store.head("shop/sized").await.unwrap().unwrap().bytes, length as u64);
+        assert!(store.get(&key).await.unwrap().unwrap().body == bytes, "{length}");
+        assert_eq!(store.head(&key).await.unwrap().unwrap().bytes, length as u64);
     }
+    assert!(store.unfinished("").await.unwrap().is_empty());
+}
+
+pub async fn an_upload_takes_nobodys_place(store: &dyn Store) {
+    for length in [100, PART + 10] {
+        let key = format!("shop/{length}/shop.dump");
+        let (theirs, ours) = (pattern(length), pattern(length + 1));
+        upload(store, &key, &theirs).await.unwrap();
+        let error = upload(store, &key, &ours).await.unwrap_err();
+        assert_eq!(error.code(), Code::Busy, "{error}");
+        assert!(store.get(&key).await.unwrap().unwrap().body == theirs);
+        // The same bytes are another's all the same.
+        assert_eq!(upload(store, &key, &theirs).await.unwrap_err().code(), Code::Busy);
+        assert!(store.unfinished("").await.unwrap().is_empty());
+
+        let replacing = ObjectInfo {
+            replace: true,
+            ..info()
+        };
+        let mut upload = store.upload(&key, &replacing).await.unwrap();
+        upload.write(ours.clone()).await.unwrap();
+        upload.complete(&expected(&ours)).await.unwrap();
+        assert!(store.get(&key).await.unwrap().unwrap().body == ours);
+    }
+}
+
+pub async fn of_racing_uploads_one_wins(store: &dyn Store) {
+    let key = "shop/raced/shop.dump";
+    let bodies: Vec<Bytes> = (0..6).map(|n| pattern(100 + n)).collect();
+    let uploads = join_all(bodies.iter().map(|body| upload(store, key, body))).await;
+    assert_one_won(store, key, &bodies, &uploads).await;
+}
+
+/// All are under way at once, and end one after the other: not every server that looks whether an object
+/// is there does so in one step with putting parts together.
+pub async fn of_uploads_in_parts_that_overlap_the_first_to_end_wins(store: &dyn Store) {
+    let key = "shop/overlapped/shop.dump";
+    let bodies: Vec<Bytes> = (0..4).map(|n| pattern(PART + 10 + n)).collect();
+    let begun = join_all(bodies.iter().map(|body| async move {
+        let mut upload = store.upload(key, &info()).await?;
+        upload.write(body.clone()).await.map(|()| upload)
+    }));
+    let mut uploads = Vec::new();
+    for (upload, body) in begun.await.into_iter().zip(&bodies) {
+        uploads.push(match upload {
+            Ok(upload) => upload.complete(&expected(body)).await,
+            Err(error) => Err(error),
+        });
+    }
+    assert!(uploads[0].is_ok(), "{uploads:?}");
+    assert_one_won(store, key, &bodies, &uploads).await;
+}
+
+async fn assert_one_won(store: &dyn Store, key: &str, bodies: &[Bytes], uploads: &[pgstow::error::Result<Stored>]) {
+    let won: Vec<usize> = (0..uploads.len()).filter(|&n| uploads[n].is_ok()).collect();
+    assert_eq!(won.len(), 1, "{uploads:?}");
+    let mut lost = uploads.iter().filter_map(|one| one.as_ref().err());
+    assert!(lost.all(|error| error.code() == Code::Busy), "{uploads:?}");
+    assert!(store.get(key).await.unwrap().unwrap().body == bodies[won[0]]);
     assert!(store.unfinished("").await.unwrap().is_empty());
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pgstow::archive::Head;
 use pgstow::compress::Codec;
 use pgstow::pipeline::{Flow, Inflow};
-use pgstow::postgres::{ConnectionInfo, Contents, Dump, DumpOrder, Programs, Session, StallClock};
+use pgstow::postgres::{ConnectionInfo, Contents, Dump, DumpOrder, Hold, Programs, Session, StallClock, Taken};
 use pgstow::progress::Silent;
 use pgstow::settings::Format;
 use pgstow::streams::{self, Opening, Order};
@@ -88,7 +88,9 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
     let passfile = pgstow::postgres::Passfile::create(&settings.temp, session.info())
         .unwrap()
         .map(Arc::new);
-    let snapshot = session.export_snapshot().await.unwrap();
+    let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
+        panic!("the tables cannot be held");
+    };
     let order = Order {
         session: &session,
         programs: &programs,
@@ -98,9 +100,9 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
         read_ahead: 8 << 20,
         settings: &settings,
     };
-    let opened = match streams::open(&order).await.unwrap() {
+    let opened = match streams::open(&order, hold).await.unwrap() {
         Opening::Streams(opened) => opened,
-        Opening::Changed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
+        Opening::Crossed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
     };
     // From here on the tables are held. What the snapshot does not see is written, and who wants
     // to empty and alter waits; the last to come waits for them.
@@ -170,6 +172,41 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
 }
 
 on_majors! { async one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams: 15 17 }
+
+/// Whoever waits for the next task's rows hears that none will come, though no task was ever taken.
+#[tokio::test]
+async fn a_reading_that_ends_before_it_has_begun_leaves_nobody_waiting() {
+    let database = Database::fresh(17);
+    database.sql(LARGE);
+    database.sql("SELECT lo_from_bytea(0, 'a large object')");
+    let info = ConnectionInfo::parse_url(&database.url()).unwrap();
+    let settings = postgres_settings(17);
+    let session = Session::connect(&info, &settings).await.unwrap();
+    let programs = Programs::find(17, &settings).await.unwrap();
+    let passfile = pgstow::postgres::Passfile::create(&settings.temp, session.info()).unwrap();
+    let passfile = passfile.map(Arc::new);
+    let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
+        panic!("the tables cannot be held");
+    };
+    let order = Order {
+        session: &session,
+        programs: &programs,
+        passfile: passfile.as_ref(),
+        snapshot: &snapshot.id,
+        jobs: 2,
+        read_ahead: 8 << 20,
+        settings: &settings,
+    };
+    let Opening::Streams(opened) = streams::open(&order, hold).await.unwrap() else {
+        panic!("no streams");
+    };
+    // None of its sessions has come to its first step: this runtime has one thread, and it is ours.
+    let (head, source, mut reading) = opened.start(&StallClock::default(), &Throttle::default());
+    reading.stop().await;
+    let run = memory::run(flow(Inflow::Blocks { head, source }));
+    let ended = tokio::time::timeout(Duration::from_secs(10), run).await;
+    assert!(ended.expect("somebody still waits").is_err());
+}
 
 /// The application must not hang for longer than the backup, nor the backup at all.
 #[test]

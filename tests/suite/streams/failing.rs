@@ -143,6 +143,12 @@ fn too_few_connections_mean_fewer_streams_and_the_report_says_so() {
             &server.url(),
             "CREATE ROLE guest LOGIN PASSWORD 'guest''s own'; GRANT pg_read_all_data TO guest",
         );
+        // Ours have ended when the server has noticed it.
+        let others =
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        while psql(17, &server.url(), others) != "0" {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let site = Site::new();
         let mut command = site.backup(&database.url_as(Some(("guest", "guest's own"))));
         let report = report(command.args(["--jobs", "4"]));

@@ -86,3 +86,42 @@ fn a_conflict_with_replay_is_conn_err_and_says_what_helps() {
     assert!(failure.hint.contains("max_standby_streaming_delay"), "{}", failure.hint);
     site.assert_nothing_is_left();
 }
+
+/// A standby has no rows of theirs, and pg_dump leaves them out without a word.
+#[test]
+fn unlogged_tables_and_their_sequences_are_named_as_left_out() {
+    let (_primary, database, standby) = pair(&["hot_standby_feedback=on"]);
+    database.sql("CREATE UNLOGGED TABLE u (id serial, a int); INSERT INTO u (a) VALUES (1)");
+    follows(&database, &standby);
+    let site = Site::new();
+    for (url, jobs) in [
+        (url(&standby, &database), "1"),
+        (url(&standby, &database), "3"),
+        (database.url(), "1"),
+    ] {
+        let report = report(site.backup(&url).args(["--jobs", jobs]));
+        let named: Vec<(&str, &str)> = report["left_out"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| (one["kind"].as_str().unwrap(), one["name"].as_str().unwrap()))
+            .collect();
+        let manifest = fs::read(site.store().join(report["id"].as_str().unwrap()).join("manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        assert_eq!(manifest["left_out"], report["left_out"]);
+        if url == database.url() {
+            assert!(
+                named.is_empty() && report["warnings"].is_null(),
+                "the primary has them: {report}"
+            );
+            continue;
+        }
+        let expected = [("unlogged_table", "public.u"), ("unlogged_sequence", "public.u_id_seq")];
+        assert_eq!(named, expected, "{jobs}");
+        let warnings = report["warnings"].to_string();
+        assert!(
+            warnings.contains("public.u:") && warnings.contains("public.u_id_seq"),
+            "{warnings}"
+        );
+    }
+}

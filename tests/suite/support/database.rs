@@ -44,6 +44,18 @@ impl Database {
         Self::on(major, &postgres_url(major), prefix)
     }
 
+    /// Of exactly this name, which a database on another server has.
+    pub fn fresh_named(major: u32, name: &str) -> Self {
+        let database = Self {
+            major,
+            name: name.to_owned(),
+            server: postgres_url(major),
+        };
+        let script = format!("CREATE DATABASE {} TEMPLATE template0", quoted(name));
+        psql(major, &database.server, &script);
+        database
+    }
+
     /// With all that a script of tests/fixtures makes.
     pub fn loaded(major: u32, fixture: &str) -> Self {
         Self::loaded_as(major, "test", fixture)

@@ -14,6 +14,7 @@
 
 #![allow(dead_code)] // each test binary uses a part of it
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
@@ -47,8 +48,12 @@ pub enum Fault {
     NoChecksum,
     /// Takes the body at this rate only.
     Slow { bytes_per_second: usize },
+    /// Flips one bit in the middle of the answer's body.
+    CorruptAnswer,
     /// Passes on this many bytes of the answer's body, then closes the connection.
     CutAnswer { after: usize },
+    /// Answers as it was answered while the proxy remembered lists; otherwise forwards.
+    Stale,
 }
 
 /// S3's operations, told apart by method and query.
@@ -165,6 +170,9 @@ struct Script {
     connections: usize,
     /// Refusals, and answers that pass whole, leave the connection open.
     keeps: bool,
+    remembers: bool,
+    /// The first answer to each list while it remembered.
+    lists: HashMap<String, Vec<u8>>,
 }
 
 pub struct FaultProxy {
@@ -222,6 +230,11 @@ impl FaultProxy {
     /// From now on connections are kept open, as a store keeps them.
     pub fn keep_connections(&self) {
         self.script.lock().expect("no panic").keeps = true;
+    }
+
+    /// Keeps the first answers to lists, for [`Fault::Stale`], or no more of them.
+    pub fn remember_lists(&self, remembers: bool) {
+        self.script.lock().expect("no panic").remembers = remembers;
     }
 
     /// How many were opened to it.
@@ -378,6 +391,14 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
         _ => {}
     }
 
+    if fault == Some(Fault::Stale) {
+        let old = script.lock().expect("no panic").lists.get(&target).cloned();
+        if let Some(old) = old {
+            client.write_all(&old).await?;
+            client.shutdown().await?;
+            return Err(over());
+        }
+    }
     if let Some(Fault::Delay(time)) = fault {
         tokio::time::sleep(time).await;
     }
@@ -425,6 +446,28 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
         client.shutdown().await?;
         return Err(over());
     }
+    if fault == Some(Fault::CorruptAnswer) {
+        let mut body = rest;
+        server.read_to_end(&mut body).await?;
+        let middle = body.len() / 2;
+        if let Some(byte) = body.get_mut(middle) {
+            *byte ^= 1;
+        }
+        client.write_all(&body).await?;
+        client.shutdown().await?;
+        return Err(over());
+    }
+    let is_list = method == "GET" && target.contains("list-type=2");
+    if is_list && script.lock().expect("no panic").remembers {
+        let mut body = rest;
+        server.read_to_end(&mut body).await?;
+        client.write_all(&body).await?;
+        answer.remove("connection");
+        answer.headers.push(("Connection".to_owned(), "close".to_owned()));
+        let whole = [answer.bytes(), body].concat();
+        script.lock().expect("no panic").lists.entry(target).or_insert(whole);
+        return Ok(());
+    }
     client.write_all(&rest).await?;
     let copied = tokio::io::copy(&mut server, client).await?;
     script.lock().expect("no panic").answered += rest.len() as u64 + copied;
@@ -439,6 +482,7 @@ async fn reject(client: &mut TcpStream, method: &str, status: u16, keeps: bool) 
         409 => ("ConditionalRequestConflict", "Conflict"),
         412 => ("PreconditionFailed", "Precondition Failed"),
         501 => ("NotImplemented", "Not Implemented"),
+        429 => ("TooManyRequests", "Too Many Requests"),
         503 => ("SlowDown", "Slow Down"),
         _ => ("InternalError", "Internal Server Error"),
     };

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::database::Database;
@@ -264,9 +265,40 @@ pub fn failure(run: &Run, took: Duration, code: &str, exit: i32, secret: Option<
     }
 }
 
-/// The report of a run that must succeed.
+/// The report of a run that must make what it was asked for. A backup without one of its copies says
+/// so in every way.
 pub fn report(command: &mut Command) -> Value {
-    super::program::succeed(command).json()
+    let run = super::program::run(command);
+    let told = format!("{command:?} ended with {}:\n{}\n{}", run.status, run.stderr, run.text());
+    assert!([Some(0), Some(3)].contains(&run.status.code()), "{told}");
+    let report = run.json();
+    assert_status(&report, run.status.code(), &run.stderr);
+    report
+}
+
+/// Exit code, status and stderr of a backup that was made are those of its copies.
+pub fn assert_status(report: &Value, exit: Option<i32>, stderr: &str) {
+    let failed = |store: &&Value| !store["error"].is_null();
+    let stores = report["stores"].as_array();
+    let failed: Vec<&Value> = stores.into_iter().flatten().filter(failed).collect();
+    if failed.is_empty() {
+        assert_eq!(exit, Some(0), "{stderr}");
+        assert!(
+            !stderr.contains("DEGRADED") && report["status"] != "degraded",
+            "{report}\n{stderr}"
+        );
+        return;
+    }
+    assert_eq!((exit, &report["status"]), (Some(3), &"degraded".into()), "{stderr}");
+    for store in failed {
+        let line = format!(
+            "warning[DEGRADED]: the backup {} is good, but has no copy in {}: {}: ",
+            report["id"].as_str().unwrap(),
+            store["url"].as_str().unwrap(),
+            store["error"]["code"].as_str().unwrap()
+        );
+        assert!(stderr.contains(&line), "{line:?} is not in {stderr}");
+    }
 }
 
 /// The password in the command's DATABASE_URL.
@@ -300,6 +332,14 @@ pub fn backups(store: &Path) -> Vec<String> {
     let manifests = tree(store);
     let manifests = manifests.iter().filter_map(|path| path.strip_suffix("/manifest.json"));
     manifests.map(str::to_owned).collect()
+}
+
+/// The file beside a manifest that holds its digest says what the manifest has now, as whoever alters the
+/// one can have the other say.
+pub fn reseal(folder: &Path) {
+    let manifest = fs::read(folder.join("manifest.json")).unwrap();
+    let line = format!("{}  manifest.json\n", hex::encode(Sha256::digest(&manifest)));
+    fs::write(folder.join("manifest.json.sha256"), line).unwrap();
 }
 
 /// Everything below a folder, by paths relative to it, sorted; nothing if there is none.

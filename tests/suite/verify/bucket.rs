@@ -135,3 +135,74 @@ async fn a_store_that_breaks_off_is_asked_again_and_one_that_stays_ill_ends_it()
     failure(&run, took, "INTERRUPTED", 143, None);
     assert_eq!(place.bucket.get(&key).await, before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bit_that_is_flipped_on_the_way_is_read_again_and_nothing_is_called_damaged() {
+    let place = Place::new().await;
+    let id = place.backed_up();
+    let proxy = FaultProxy::start(&s3().endpoint).await;
+    let through = |args: &[&str]| {
+        let mut command = place.pgstow(args);
+        command.env("AWS_ENDPOINT_URL_S3", proxy.url());
+        run(&mut command)
+    };
+    for (part, file) in [
+        (".dump", true),
+        (".toc", false),
+        ("manifest.json", false),
+        ("globals.sql", false),
+    ] {
+        proxy.fault(On::op(Op::GetObject).target(part).calls(1..=1), Fault::CorruptAnswer);
+        let faults = proxy.faults();
+        let verified = through(&["verify", &id]);
+        assert!(proxy.faults() > faults, "{part}");
+        let report = verified.json();
+        assert_eq!(
+            (verified.status.code(), &report["status"]),
+            (Some(0), &"ok".into()),
+            "{part}: {report}"
+        );
+        if file {
+            let warnings = report["warnings"].to_string();
+            assert!(warnings.contains("they are not in the store"), "{part}: {report}");
+        }
+        let kept = place
+            .bucket
+            .get(&format!("{}/{id}/verification.json", place.prefix))
+            .await;
+        assert_eq!(
+            serde_json::from_slice::<Value>(&kept).unwrap()["verify"]["status"],
+            "ok",
+            "{part}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_was_written_meanwhile_is_not_lost() {
+    let place = Place::new().await;
+    let id = place.backed_up();
+    let proxy = FaultProxy::start(&s3().endpoint).await;
+    let put = On::op(Op::PutObject).target("verification.json").calls(1..=1);
+    proxy.fault(put, Fault::Delay(Duration::from_secs(3)));
+    let mut verify = place.pgstow(&["verify", &id]);
+    let mut running = place.site.start(verify.env("AWS_ENDPOINT_URL_S3", proxy.url()));
+    running.until("the result is on its way", || proxy.count(Op::PutObject) > 0);
+    let key = format!("{}/{id}/verification.json", place.prefix);
+    let drilled = serde_json::json!({"schema": 1, "id": id, "drill": {"status": "ok", "at": "2025-01-31T00:00:00Z"}});
+    let body = aws_sdk_s3::primitives::ByteStream::from(drilled.to_string().into_bytes());
+    let sent = place
+        .bucket
+        .client
+        .put_object()
+        .bucket(BUCKET)
+        .key(&key)
+        .body(body)
+        .send();
+    sent.await.unwrap();
+    let (run, _) = running.end(Duration::from_secs(30));
+    assert!(run.status.success(), "{}", run.stderr);
+    let kept: Value = serde_json::from_slice(&place.bucket.get(&key).await).unwrap();
+    assert_eq!(kept["verify"]["status"], "ok", "{kept}");
+    assert_eq!(kept["drill"], drilled["drill"], "{kept}");
+}

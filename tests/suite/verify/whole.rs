@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::support::database::Database;
-use crate::support::program::{pgstow, run};
+use crate::support::program::{pgstow, run, succeed};
 use crate::verify::place::{Kept, source};
 
 fn passes(source: &Database, options: &[&str]) {
@@ -132,7 +132,35 @@ fn all_goes_on_past_a_broken_one_and_since_leaves_the_old_aside() {
     assert_eq!(exit, 40);
     assert_eq!(report["backups"].as_array().unwrap().len(), 2, "{report}");
     let (report, exit, _) = kept.verify(&["--all", "--since", "2100-01-01"]);
-    assert_eq!((exit, &report["backups"]), (0, &serde_json::json!([])), "{report}");
+    assert_eq!((exit, &report["error"]["code"]), (42, &"NOT_FOUND".into()), "{report}");
+}
+
+#[test]
+fn all_are_all_whatever_database_the_settings_read() {
+    let (one, other) = (source(17), source(17));
+    let kept = Kept::of(&one, &[]);
+    let report = succeed(&mut kept.site.backup(&other.url())).json();
+    let damaged = kept.site.store().join(report["id"].as_str().unwrap());
+    let damaged = damaged.join(report["files"]["dump"]["name"].as_str().unwrap());
+    crate::verify::place::flip(&damaged, 5000);
+    let verify = |args: &[&str]| {
+        let mut verify = pgstow();
+        verify
+            .args(["verify", "--all", "--json", "--store"])
+            .arg(kept.site.store())
+            .args(args);
+        run(verify.env("DATABASE_URL", one.url()).current_dir(kept.site.path()))
+    };
+    let all = verify(&[]);
+    assert_eq!(
+        (all.status.code(), all.json()["backups"].as_array().unwrap().len()),
+        (Some(40), 2)
+    );
+    let mine = verify(&["--database", &one.name]);
+    assert_eq!(
+        (mine.status.code(), mine.json()["backups"].as_array().unwrap().len()),
+        (Some(0), 1)
+    );
 }
 
 impl Kept {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::place::{MANIFEST, SIGNATURE, Signed, keygen, line};
 use crate::support::program::{program, run, succeed};
 use crate::support::role::Role;
-use crate::support::wreck::{Site, fail};
+use crate::support::wreck::{Site, fail, reseal};
 
 /// As the deployed schedules name them: by the time for which they are planned.
 const EVENT: &str = "full-2026-01-31T04:05:00Z";
@@ -35,6 +35,7 @@ fn plant(signed: &Signed, event: &str) -> String {
     manifest["id"] = json!(id);
     manifest["event_id"] = json!(event);
     fs::write(target.join(MANIFEST), manifest.to_string()).unwrap();
+    reseal(&target);
     id
 }
 

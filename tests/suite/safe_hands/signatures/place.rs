@@ -83,6 +83,9 @@ impl Signed {
 
     pub fn write(&self, file: &str, bytes: impl AsRef<[u8]>) {
         fs::write(self.folder().join(file), bytes).unwrap();
+        if file == MANIFEST {
+            crate::support::wreck::reseal(&self.folder());
+        }
     }
 
     pub fn name(&self, role: &str) -> String {

@@ -248,3 +248,23 @@ fn prune_removes_in_their_time_what_a_key_of_the_past_has_signed() {
     let stays = decided(&line(&signed.key));
     assert!(stays["reason"].as_str().unwrap().contains("cannot be used"), "{stays}");
 }
+
+#[test]
+fn whoever_has_no_keys_puts_no_end_to_a_signed_result() {
+    let signed = Signed::up(&[]);
+    verify(&signed, true);
+    let (result, signature) = (signed.read(RESULT), signed.read("verification.json.minisig"));
+    let mut command = pgstow();
+    command
+        .args(["verify", signed.id(), "--json", "--store"])
+        .arg(signed.site.store());
+    let report = succeed(&mut command).json();
+    assert!(
+        report["warnings"].to_string().contains("a signed result is there"),
+        "{report}"
+    );
+    assert_eq!(
+        (signed.read(RESULT), signed.read("verification.json.minisig")),
+        (result, signature)
+    );
+}

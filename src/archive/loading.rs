@@ -1,0 +1,166 @@
+//! The statement that loads a table, as pg_dump writes it: `COPY schema.table (a, b) FROM stdin;`. In the
+//! database's own encoding, in which every ASCII byte stands for itself.
+
+use super::Entry;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loading<'a> {
+    /// With its schema, quoted where need be. A partition may be loaded through its root.
+    pub table: &'a [u8],
+    /// Quoted, separated by commas; empty for a table that has none to copy.
+    pub columns: &'a [u8],
+}
+
+impl<'a> Loading<'a> {
+    /// `None` if it is anything else.
+    pub fn parse(copy: &'a [u8]) -> Option<Self> {
+        let rest = copy.strip_prefix(b"COPY ")?.strip_suffix(b" FROM stdin;\n")?;
+        let (table, rest) = rest.split_at(identifiers(rest, b'.')?);
+        let columns = match rest.trim_ascii() {
+            [] => &[],
+            list => list.strip_prefix(b"(")?.strip_suffix(b")")?,
+        };
+        Some(Self { table, columns })
+    }
+
+    /// The table's schema and name, without their quotes.
+    pub fn path(&self) -> Vec<Vec<u8>> {
+        names(self.table, b'.')
+    }
+
+    /// Without their quotes.
+    pub fn column_names(&self) -> Vec<Vec<u8>> {
+        names(self.columns, b',')
+    }
+
+    /// The statement that loads this table with the same columns.
+    pub fn for_table(&self, table: &str) -> Vec<u8> {
+        let columns = match self.columns {
+            [] => Vec::new(),
+            columns => [b"(", columns, b")"].concat(),
+        };
+        [b"COPY ", table.as_bytes(), b" ", &columns, b" FROM stdin;\n"].concat()
+    }
+
+    /// Whether it loads another table than the entry's own: the root of its partitions.
+    pub fn is_through_another(&self, entry: &Entry) -> bool {
+        let path = self.path();
+        let own = [entry.namespace.as_deref().unwrap_or_default(), entry.tag.as_str()];
+        path.len() != own.len()
+            || path
+                .iter()
+                .zip(own)
+                .any(|(name, own)| String::from_utf8_lossy(name) != own)
+    }
+}
+
+fn names(mut text: &[u8], separator: u8) -> Vec<Vec<u8>> {
+    let mut names = Vec::new();
+    while let Some(length) = identifier(text) {
+        let (name, rest) = text.split_at(length);
+        names.push(unquoted(name));
+        let Some(rest) = rest.strip_prefix(&[separator]) else {
+            break;
+        };
+        text = rest.trim_ascii_start();
+    }
+    names
+}
+
+fn unquoted(name: &[u8]) -> Vec<u8> {
+    let Some(inner) = name.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
+        return name.to_vec();
+    };
+    let mut plain = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter();
+    while let Some(byte) = bytes.next() {
+        plain.push(*byte);
+        if *byte == b'"' {
+            bytes.next();
+        }
+    }
+    plain
+}
+
+/// The length of names with this between them.
+fn identifiers(text: &[u8], separator: u8) -> Option<usize> {
+    let mut at = identifier(text)?;
+    while text.get(at) == Some(&separator) {
+        at += 1 + identifier(&text[at + 1..])?;
+    }
+    Some(at)
+}
+
+/// The length of a name, as it is or in quotes, in which a quote is doubled.
+fn identifier(text: &[u8]) -> Option<usize> {
+    if text.first() != Some(&b'"') {
+        let ends = |byte: &u8| matches!(byte, b'.' | b',' | b' ' | b'(');
+        let length = text.iter().position(ends).unwrap_or(text.len());
+        return (length > 0).then_some(length);
+    }
+    let mut at = 1;
+    loop {
+        at += memchr::memchr(b'"', text.get(at..)?)? + 1;
+        if text.get(at) != Some(&b'"') {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(names: Vec<Vec<u8>>) -> Vec<String> {
+        names.into_iter().map(|name| String::from_utf8(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn names_are_taken_as_they_are_written() {
+        for (table, columns) in [
+            ("public.orders", "id, total"),
+            ("public.\"Orders (old)\"", "\"a,b\", \"c)\""),
+            ("\"a.b\".\"say \"\"hi\"\" (\"", "\"FROM stdin;\""),
+            ("\"ünïcode\".táble", "ö"),
+        ] {
+            let copy = format!("COPY {table} ({columns}) FROM stdin;\n");
+            let loading = Loading::parse(copy.as_bytes()).unwrap();
+            assert_eq!(loading.table, table.as_bytes());
+            assert_eq!(loading.columns, columns.as_bytes());
+        }
+        let empty = Loading::parse(b"COPY public.empty  FROM stdin;\n").unwrap();
+        assert_eq!((empty.table, empty.columns), (&b"public.empty"[..], &b""[..]));
+        assert!(empty.column_names().is_empty());
+        for odd in [
+            "",
+            "COPY t (a) TO stdout;\n",
+            "COPY \"t (a) FROM stdin;\n",
+            "COPY  (a) FROM stdin;\n",
+        ] {
+            assert_eq!(Loading::parse(odd.as_bytes()), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_known_without_their_quotes() {
+        let copy = b"COPY \"a.b\".\"say \"\"hi\"\" (\" (id, \"a,b\", \"c) \"\"\", d) FROM stdin;\n";
+        let loading = Loading::parse(copy).unwrap();
+        assert_eq!(texts(loading.path()), ["a.b", "say \"hi\" ("]);
+        assert_eq!(texts(loading.column_names()), ["id", "a,b", "c) \"", "d"]);
+    }
+
+    #[test]
+    fn a_partition_that_is_loaded_through_its_root_is_known() {
+        let loading = Loading::parse(b"COPY s.\"The root\" (a) FROM stdin;\n").unwrap();
+        let entry = |schema: &str, tag: &str| Entry {
+            namespace: Some(schema.into()),
+            tag: tag.into(),
+            ..Entry::default()
+        };
+        assert!(!loading.is_through_another(&entry("s", "The root")));
+        assert!(loading.is_through_another(&entry("s", "leaf")));
+        assert!(loading.is_through_another(&entry("t", "The root")));
+        assert_eq!(loading.for_table("s.leaf"), b"COPY s.leaf (a) FROM stdin;\n");
+    }
+}

@@ -1,0 +1,56 @@
+//! Files that a person has named, read whole: never waited for, and of a bounded length.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// The bytes of a regular file, or of a link that leads to one.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = File::options()
+        .read(true)
+        // A FIFO would be waited for, for ever.
+        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(
+            ErrorKind::FileTooLarge,
+            format!("it has more than {most} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// The same of text.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let bytes = read(path, most)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_is_read_and_only_if_it_is_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        std::fs::write(&path, "four").unwrap();
+        assert_eq!(read_text(&path, 4).unwrap(), "four");
+        assert_eq!(read(&path, 3).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        for odd in [Path::new("/dev/zero"), folder.path()] {
+            assert!(read(odd, 4).is_err());
+        }
+        let fifo = folder.path().join("fifo");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+        assert_eq!(read(&fifo, 4).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,61 @@
+//! A name for a user who has none. initdb insists on one, and a container may run as a number that no file knows
+//! (OpenShift gives each namespace its own). Where a namespace of users can be had, we are a user with a name in it;
+//! elsewhere nss_wrapper says one, a small library that images for such platforms bring.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::place::Place;
+use crate::confinement::{Namespaces, User, Walls, is_nameless};
+use crate::error::Result;
+
+pub(super) const HINT: &str = "this user has no name in /etc/passwd: give it one there, install the library nss_wrapper, \
+                               or allow namespaces of users";
+
+const LIBRARY: &str = "libnss_wrapper.so";
+/// Where distributions put libraries.
+const FOLDERS: [&str; 5] = [
+    "/usr/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib",
+    "/usr/local/lib",
+];
+
+pub(super) struct Named {
+    library: PathBuf,
+    users: PathBuf,
+    groups: PathBuf,
+}
+
+impl Named {
+    /// Files that name us, and the library that reads them; `None` where they are not needed, or there is none.
+    pub fn where_needed(walls: Walls, place: &Place) -> Result<Option<Named>> {
+        if walls.user != User::Ours || walls.namespaces == Namespaces::OfUser || !is_nameless() {
+            return Ok(None);
+        }
+        let found = FOLDERS.iter().map(|folder| Path::new(folder).join(LIBRARY));
+        let Some(library) = found.into_iter().find(|library| library.exists()) else {
+            return Ok(None);
+        };
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Ok(Some(Named {
+            library,
+            users: place.write("passwd", &format!("pgstow:x:{uid}:{gid}::/:/sbin/nologin\n"))?,
+            groups: place.write("group", &format!("pgstow:x:{gid}:\n"))?,
+        }))
+    }
+
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        let pairs = [
+            ("LD_PRELOAD", &self.library),
+            ("NSS_WRAPPER_PASSWD", &self.users),
+            ("NSS_WRAPPER_GROUP", &self.groups),
+        ];
+        pairs.map(|(name, path)| (name.into(), path.into())).into()
+    }
+
+    pub fn files(&self) -> Vec<PathBuf> {
+        vec![self.users.clone(), self.groups.clone()]
+    }
+}

@@ -1,0 +1,177 @@
+//! What pg_dump leaves out, with a warning of its own or without one: it is named in the report, in the
+//! manifest, in the log, and beforehand by doctor.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::database::{Database, unique_word};
+use crate::support::impostor::impostor;
+use crate::support::program::{pgstow, run};
+use crate::support::role::Role;
+use crate::support::wreck::{Site, fail, report};
+
+const THINGS: &str = "
+    CREATE EXTENSION postgres_fdw;
+    CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'h');
+    CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'u', password 'hidden');
+    CREATE FOREIGN TABLE far (a int) SERVER remote;
+    CREATE TABLE jobs AS SELECT 1 AS a; ALTER EXTENSION postgres_fdw ADD TABLE jobs;
+    CREATE TABLE settings AS SELECT 1 AS a; ALTER EXTENSION postgres_fdw ADD TABLE settings;
+    UPDATE pg_extension SET extconfig = ARRAY['settings'::regclass::oid], extcondition = ARRAY['']
+      WHERE extname = 'postgres_fdw';
+    CREATE TABLE of_our_own AS SELECT 1 AS a; CREATE UNLOGGED TABLE unlogged AS SELECT 1 AS a;
+    CREATE SEQUENCE counter;
+    CREATE FUNCTION pg_catalog.misplaced() RETURNS int LANGUAGE sql RETURN 1;";
+
+/// Kind and name of each.
+fn named(document: &Value) -> Vec<String> {
+    let left_out = document["left_out"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    left_out
+        .map(|one| format!("{} {}", text(&one["kind"]), text(&one["name"])))
+        .collect()
+}
+
+fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
+    let (site, database) = (Site::new(), Database::fresh(major));
+    database.sql(THINGS);
+    let subscription = format!("sub_{}", unique_word());
+    database.sql(&format!(
+        "CREATE SUBSCRIPTION {subscription} CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)"
+    ));
+    let role = Role::reader(&database, "a word of ours");
+    let url = database.url_as(Some((&role.name, &role.password)));
+    let for_all = [
+        "extension_table public.jobs of postgres_fdw".to_owned(),
+        "system_schema pg_catalog.misplaced()".to_owned(),
+        "foreign_table public.far".to_owned(),
+    ];
+    let for_the_role = [
+        format!("subscription {subscription}"),
+        "user_mapping postgres on server remote".to_owned(),
+    ];
+    for jobs in ["1", "2"] {
+        let run = run(site.backup(&url).args(["--jobs", jobs]));
+        assert!(run.status.success(), "{}", run.stderr);
+        let told = run.json();
+        assert_eq!(named(&told), [&for_the_role[..], &for_all[..]].concat());
+        let warnings = told["warnings"].to_string();
+        for word in [&subscription, "user mapping", "public.jobs", "pg_catalog.misplaced()"] {
+            assert!(
+                warnings.contains(word) && run.stderr.contains(word),
+                "{word}: {warnings}\n{}",
+                run.stderr
+            );
+        }
+        let said = "pg_dump: warning: subscriptions not dumped because current user is not a superuser";
+        assert!(
+            warnings.contains(said) && run.stderr.contains(said),
+            "{jobs}: {warnings}"
+        );
+        assert!(!warnings.contains("public.far"), "that is no surprise: {warnings}");
+        let manifest = site.store().join(told["id"].as_str().unwrap()).join("manifest.json");
+        let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+        assert_eq!(
+            (named(&manifest), &manifest["warnings"]),
+            (named(&told), &told["warnings"])
+        );
+        assert!(!manifest.to_string().contains("hidden'"));
+    }
+    let of_superuser = report(&mut site.backup(&database.url()));
+    assert_eq!(named(&of_superuser), for_all);
+
+    let mut doctor = pgstow();
+    doctor.args(["doctor", "--json", "--store"]).arg(site.store());
+    let checked = run(doctor.env("DATABASE_URL", &url).current_dir(site.path())).json();
+    let checks = checked["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["name"] == "left_out").unwrap();
+    assert_eq!(check["state"], "warning", "{check}");
+    let objects = check["objects"].to_string();
+    for name in [&subscription, "postgres on server remote", "public.jobs", "public.far"] {
+        assert!(objects.contains(name), "{name}: {objects}");
+    }
+}
+
+on_majors! { everything_that_pg_dump_leaves_out_is_named: 15 17 18 }
+
+#[test]
+fn a_plain_dump_names_what_only_an_archive_says_of_the_database() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    let name = crate::support::database::quoted(&database.name);
+    database.sql(&format!(
+        "CREATE TABLE t (a int); ALTER DATABASE {name} SET work_mem = '5MB'; COMMENT ON DATABASE {name} IS 'ours';
+         ALTER ROLE postgres IN DATABASE {name} SET statement_timeout = '1h'; GRANT CREATE ON DATABASE {name} TO pg_monitor"
+    ));
+    let told = report(&mut site.backup(&database.url()));
+    assert!(told["left_out"].is_null(), "{told}");
+    let told = report(site.backup(&database.url()).args(["--format", "plain"]));
+    let names: Vec<&str> = told["left_out"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "comment",
+            "privileges",
+            "setting statement_timeout of role postgres",
+            "setting work_mem"
+        ]
+    );
+    assert!(told["warnings"].to_string().contains("setting work_mem"), "{told}");
+}
+
+#[test]
+fn nothing_is_said_where_nothing_is_left_out() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    database.sql("CREATE TABLE t AS SELECT 1 AS a; CREATE UNLOGGED TABLE u AS SELECT 1 AS a");
+    let told = report(&mut site.backup(&database.url()));
+    assert!(told["left_out"].is_null() && told["warnings"].is_null(), "{told}");
+}
+
+/// A large object or sequence that the role may not read is no matter of a warning.
+fn what_cannot_be_read_ends_the_backup(major: u32) {
+    for (thing, name) in [
+        ("SELECT lo_create(4711)", "4711"),
+        ("CREATE SEQUENCE counter", "public.counter"),
+    ] {
+        let (site, database) = (Site::new(), Database::fresh(major));
+        database.sql(thing);
+        let role = Role::fresh(&database, "a word of ours", "");
+        let url = database.url_as(Some((&role.name, &role.password)));
+        let failure = fail(&mut site.backup(&url), "PERMISSION", 13);
+        assert!(
+            failure.message.contains(name) && failure.hint.contains("GRANT SELECT"),
+            "{failure:?}"
+        );
+    }
+}
+
+on_majors! { what_cannot_be_read_ends_the_backup: 15 17 18 }
+
+#[test]
+fn what_pg_dump_says_is_told_once_each_and_without_secrets() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    let script = "IFS=: read -r _ _ _ _ password <$PGPASSFILE
+        for i in 1 2 3; do echo \"pg_dump: warning: odd $password\" >&2; echo 'pg_dump: detail: thing' >&2; done
+        printf 'pg_dump: warning: \\033[2Jother\\n' >&2; exec $REAL \"$@\"";
+    for jobs in ["1", "2"] {
+        let mut command = site.backup(&database.url());
+        command
+            .env("BACKUP_PG_BIN", impostor(site.path(), 17, script))
+            .args(["--jobs", jobs]);
+        let told = report(&mut command);
+        let warnings: Vec<&str> = told["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert_eq!(warnings[0], "pg_dump: warning: odd *** | detail: thing");
+        assert!(warnings.len() == 2 && !warnings[1].contains('\u{1b}'), "{warnings:?}");
+        fs::remove_dir_all(site.path().join("impostor")).unwrap();
+    }
+}

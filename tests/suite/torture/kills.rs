@@ -1,0 +1,158 @@
+//! SIGKILL and SIGTERM at any moment of any command.
+
+use std::collections::HashMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::arena::{Arena, MAJOR, SHAPES, Shape};
+use super::campaign::{Campaign, Dice};
+use crate::support::database::Database;
+use crate::support::program::{Run, run};
+
+/// Of one arena, so that looking through all its backups stays quick.
+const ROUNDS: usize = 6;
+
+const WORDS: [&[&str]; 8] = [
+    &["backup", "--jobs", "1"],
+    &["backup", "--jobs", "2"],
+    &["backup", "--jobs", "1", "--format", "plain"],
+    &["verify", "--all"],
+    &["verify", "latest", "--drill"],
+    &["prune", "--retention", "30d"],
+    &["restore", "latest", "--jobs", "2", "--clean"],
+    &["download", "latest", "-o", "downloaded"],
+];
+
+/// Arenas by shape, each for some rounds.
+#[derive(Default)]
+struct Arenas(HashMap<u8, (usize, Arena)>);
+
+impl Arenas {
+    fn of(&mut self, shape: Shape) -> &mut Arena {
+        if self.0.get(&(shape as u8)).is_some_and(|(used, _)| *used == ROUNDS) {
+            self.0.remove(&(shape as u8));
+        }
+        let (used, arena) = self.0.entry(shape as u8).or_insert_with(|| (0, Arena::new(shape)));
+        *used += 1;
+        arena
+    }
+}
+
+/// Gives what it was doing, and how it ended.
+fn cut_off(arena: &mut Arena, signal: Signal, dice: &mut Dice, target: &Database) -> (&'static [&'static str], Run) {
+    let words = dice.pick(&WORDS);
+    let mut command = arena.command(words);
+    if words[0] == "restore" {
+        command.args(["--target", &target.url()]);
+    }
+    // A drill starts a server first.
+    let longest = match words {
+        [.., "--drill"] => Duration::from_secs(6),
+        _ => arena.usual.mul_f64(1.3),
+    };
+    let running = arena.site.start(&mut command);
+    sleep(dice.moment(longest));
+    // It may have ended already.
+    let pid = rustix::process::Pid::from_raw(running.pid() as i32).unwrap();
+    let _ = rustix::process::kill_process(pid, signal);
+    let (run, took) = running.end(Duration::from_secs(40));
+    assert!(took < Duration::from_secs(20), "{words:?} took {took:?}");
+    arena.note_if_backup(words, &run);
+    (words, run)
+}
+
+impl Arena {
+    fn note_if_backup(&mut self, words: &[&str], run: &Run) {
+        if words[0] == "backup" {
+            self.note(run);
+        }
+    }
+
+    /// Watchdogs and children of a killed run end by themselves, soon.
+    fn assert_its_helpers_end(&self) {
+        let patience = Instant::now() + Duration::from_secs(12);
+        while !self.site.processes().is_empty() {
+            assert!(Instant::now() < patience, "{:?}", self.site.processes());
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A restore that was cut off can be done again.
+    fn assert_restores(&self, target: &Database) {
+        let run = run(self
+            .command(&["restore", "latest", "--clean"])
+            .args(["--target", &target.url()]));
+        assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
+        let sums = "SELECT count(*), md5(string_agg(body, '' ORDER BY n)) FROM facts";
+        assert_eq!(target.sql(sums), self.database.sql(sums));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigkill_at_any_moment_loses_nothing_and_the_next_run_clears_up() {
+    let mut arenas = Arenas::default();
+    let target = Database::fresh(MAJOR);
+    tokio::task::block_in_place(|| {
+        Campaign::of("SIGKILL", 6).run(|_, dice| {
+            let arena = arenas.of(dice.pick(&SHAPES));
+            let (words, run) = cut_off(arena, Signal::KILL, dice, &target);
+            arena.assert_its_helpers_end();
+            arena.assert_all_good();
+            if words[0] == "restore" {
+                arena.assert_restores(&target);
+            }
+            arena.assert_goes_on();
+            arena.assert_all_good();
+            format!(
+                "{}: {}",
+                words[0],
+                if run.status.code().is_some() {
+                    "ended before"
+                } else {
+                    "killed"
+                }
+            )
+        });
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_at_any_moment_ends_soon_and_leaves_nothing() {
+    let mut arenas = Arenas::default();
+    let target = Database::fresh(MAJOR);
+    tokio::task::block_in_place(|| {
+        Campaign::of("SIGTERM", 6).run(|_, dice| {
+            let arena = arenas.of(dice.pick(&SHAPES));
+            let (words, run) = cut_off(arena, Signal::TERM, dice, &target);
+            let came_to = match run.status.code() {
+                Some(0 | 3) => "ended before",
+                // Before it could listen.
+                None => "killed",
+                code => {
+                    assert_eq!(
+                        (code, Arena::code(&run).as_str()),
+                        (Some(143), "INTERRUPTED"),
+                        "{}",
+                        run.stderr
+                    );
+                    "interrupted"
+                }
+            };
+            arena.assert_all_good();
+            arena.assert_nothing_else();
+            if words[0] == "restore" {
+                arena.assert_restores(&target);
+            }
+            if came_to == "interrupted" {
+                // Nobody has to wait for a lease.
+                let next = crate::support::program::run(&mut arena.backup("1"));
+                assert_eq!(next.status.code(), Some(0), "{}", next.stderr);
+                arena.note(&next);
+            }
+            arena.assert_nothing_else();
+            format!("{}: {came_to}", words[0])
+        });
+    });
+}
