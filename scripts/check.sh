@@ -10,7 +10,7 @@ cd "$ROOT"
 LOGS=$ROOT/target/check
 mkdir -p "$LOGS"
 rm -f "$LOGS"/*
-declare -A BUDGET=([format]=5 [tools]=240 [build]=400 [dependencies]=60 [deployments]=420 [tests]=1000) PID=()
+declare -A BUDGET=([format]=5 [tools]=240 [build]=400 [dependencies]=60 [deployments]=420 [tests]=1300) PID=()
 
 # Runs a part in the background, its output in a file of its name. A signal to the part reaches its script.
 begin() {
