@@ -148,7 +148,12 @@ fn a_store_that_is_deleted_midway_is_enoent_and_not_made_anew() {
     command.env("BACKUP_PG_BIN", impostor(site.path(), 15, &trickle(1_000_000, 0.1)));
     let secret = password_of(&command);
     let mut running = site.start(&mut command);
-    running.until("the dump has started", || site.path().join("started").exists());
+    let writes = || {
+        tree(&site.store())
+            .iter()
+            .any(|path| path.contains(".dump.") && path.ends_with(".pgstow-tmp"))
+    };
+    running.until("it writes", writes);
     // In one moment, or the run may find its lease gone in a folder that is still there.
     let away = site.path().join("away");
     fs::rename(site.store(), &away).unwrap();
