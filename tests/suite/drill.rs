@@ -96,8 +96,8 @@ fn rows_that_come_back_in_another_order_are_equal_all_the_same() {
     assert_eq!(results(&report), [expected], "{report:#}");
 }
 
-/// A folder with a major's programs whose pg_restore does something more when it has ended.
-fn meddling(site: &Site, major: u32, more: &str) -> PathBuf {
+/// A folder with a major's programs whose pg_restore does something more when it has made what is on this list.
+pub fn meddling(site: &Site, major: u32, list: &str, more: &str) -> PathBuf {
     let folder = site.path().join("meddling");
     fs::create_dir(&folder).unwrap();
     let real = postgres_bin(major);
@@ -106,7 +106,7 @@ fn meddling(site: &Site, major: u32, more: &str) -> PathBuf {
     }
     let script = format!(
         r#"$REAL "$@" || exit
-        case "$*" in *after.list*)
+        case "$*" in *{list}*)
             for argument in "$@"; do case "$argument" in --dbname=*) target="${{argument#--dbname=}}"; esac; done
             {} -X -q -v ON_ERROR_STOP=1 -d "$target" <<'SQL' || exit
 {more}
@@ -138,7 +138,7 @@ fn whatever_is_restored_otherwise_fails_the_drill_and_is_named() {
     let more = "UPDATE public.changed SET a = 3 WHERE a = 2; DELETE FROM public.shrunk WHERE a = 1;
         DROP TABLE public.gone; ALTER TABLE public.indexed DROP CONSTRAINT indexed_pkey;
         SELECT setval('public.counted', 99); SELECT lo_put(4711, 0, 'L'); COMMENT ON TABLE public.kept IS 'unsaid';";
-    let bin = meddling(&site, 17, more);
+    let bin = meddling(&site, 17, "after.list", more);
     let mut command = drill(&site);
     command.env(
         "BACKUP_PG_BIN",
@@ -236,7 +236,7 @@ fn a_drill_that_is_stopped_or_killed_leaves_no_server_and_no_folder() {
     let (site, database) = (Site::new(), Database::fresh(17));
     database.sql("CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 200000)");
     succeed(&mut site.backup(&database.url()));
-    let bin = meddling(&site, 17, "SELECT pg_sleep(60);");
+    let bin = meddling(&site, 17, "after.list", "SELECT pg_sleep(60);");
     for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
         let mut command = drill(&site);
         command.env(

@@ -5,13 +5,11 @@ mod columns;
 mod definitions;
 mod roots;
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::impostor::write_script;
 use crate::support::program::{Run, pgstow, run};
 use crate::support::services::postgres_bin;
 use crate::support::wreck::Site;
@@ -34,32 +32,9 @@ fn drill_with_injuries(site: &Site, major: u32, injuries: &str) -> Run {
     run(&mut command)
 }
 
-/// A folder with a major's programs whose pg_restore says something more when it has given the grants: all else is
-/// there then.
+/// When it has given the grants, all else is there.
 fn meddling(site: &Site, major: u32, injuries: &str) -> PathBuf {
-    let folder = site.path().join("meddling");
-    fs::create_dir(&folder).unwrap();
-    let real = postgres_bin(major);
-    for program in ["pg_dump", "pg_dumpall", "psql"] {
-        std::os::unix::fs::symlink(real.join(program), folder.join(program)).unwrap();
-    }
-    let script = format!(
-        r#"$REAL "$@" || exit
-        case "$*" in *grants.list*)
-            for argument in "$@"; do case "$argument" in --dbname=*) target="${{argument#--dbname=}}"; esac; done
-            {} -X -q -v ON_ERROR_STOP=1 -d "$target" <<'SQL' || exit
-{injuries}
-SQL
-        esac"#,
-        real.join("psql").display()
-    );
-    write_script(
-        &folder.join("pg_restore"),
-        &real.join("pg_restore"),
-        site.path(),
-        &script,
-    );
-    folder
+    crate::drill::meddling(site, major, "grants.list", injuries)
 }
 
 /// What the drill found, by the table's or the definition's name.

@@ -171,7 +171,7 @@ fn a_pg_restore_that_fails_by_itself_is_no_evidence() {
     let (site, database) = (Site::new(), slow());
     succeed(&mut site.backup(&database.url()));
     let folder = |name: &str, more: &str| {
-        let bin = meddling(&site, 17, more);
+        let bin = meddling(&site, 17, "after.list", more);
         let renamed = site.path().join(name);
         std::fs::rename(bin, &renamed).unwrap();
         renamed
