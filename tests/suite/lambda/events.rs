@@ -157,13 +157,19 @@ async fn a_delivery_that_meets_the_first_at_work_is_busy_and_finds_its_backup_la
     let place = Place::fresh().await;
     let event = scheduled("89d1a02d");
     let (first, second) = (Arc::new(place.function()), place.function());
-    let lock = Lock::hold(&place.database, "orders");
+    // A catalog that pg_dump alone reads: a table would be waited for before it starts.
+    let lock = Lock::hold(&place.database, "pg_catalog.pg_ts_template");
     let at_work = tokio::task::spawn_blocking({
         let (first, event) = (first.clone(), event.clone());
         move || first.invoke(&event)
     });
-    let waiting = || async { first.children().iter().any(|arguments| arguments.contains("pg_dump")) };
-    until("pg_dump runs", waiting).await;
+    let waiting = || async {
+        first
+            .children()
+            .iter()
+            .any(|arguments| arguments.contains("--snapshot="))
+    };
+    until("pg_dump reads", waiting).await;
     let busy = second.invoke(&event);
     assert!(failed(&busy, "BUSY").contains(&place.database.name), "{busy}");
     drop(lock);

@@ -168,7 +168,7 @@ async fn while_it_reads_the_passfile_is_all_that_lies_in_tmp() {
         let function = function.clone();
         move || function.invoke(&json!({}))
     });
-    let reading = || async { function.children().iter().any(|line| line.contains("pg_dump ")) };
+    let reading = || async { function.children().iter().any(|line| line.contains("--snapshot=")) };
     until("pg_dump waits for the lock", reading).await;
     let folders = function.temporary_files();
     assert_eq!(folders.len(), 1, "{folders:?}");
