@@ -36,6 +36,7 @@ pub struct Local {
     root: PathBuf,
     url: String,
     create: StoreCreate,
+    remembered: mounts::Remembered,
     /// It was there when it was written into: gone since, it is not made anew.
     begun: Arc<AtomicBool>,
 }
@@ -49,13 +50,20 @@ impl Local {
             root,
             url,
             create: StoreCreate::Always,
+            remembered: mounts::Remembered::default(),
             begun: Arc::default(),
         }
     }
 
-    /// Whether a backup may begin in a folder that has none yet.
-    pub fn created(self, create: StoreCreate) -> Self {
-        Self { create, ..self }
+    /// Whether a backup may begin in a folder that has none yet. Where stores are mounted is remembered in the
+    /// folder `state`.
+    pub fn created(self, create: StoreCreate, state: Option<&Path>) -> Self {
+        let remembered = mounts::Remembered::in_folder(state);
+        Self {
+            create,
+            remembered,
+            ..self
+        }
     }
 
     /// Work that may make the folder, once.
@@ -70,8 +78,9 @@ impl Local {
                 );
                 return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
             }
-            begun.store(exists, Ordering::Relaxed);
-            work(root)
+            let done = work(root)?;
+            begun.store(true, Ordering::Relaxed);
+            Ok(done)
         })
         .await
     }
@@ -166,9 +175,9 @@ impl Store for Local {
     }
 
     async fn reach(&self) -> Result<()> {
-        let create = self.create;
+        let (create, remembered) = (self.create, self.remembered.clone());
         self.work(move |root| {
-            mounts::check(root, create)?;
+            mounts::check(root, create, &remembered)?;
             let folder = match fs::metadata(root) {
                 Ok(metadata) if metadata.is_dir() => root,
                 Ok(_) => {
@@ -213,7 +222,16 @@ impl Store for Local {
 
     async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
         let names = segments(key)?;
-        self.write(move |root| put(root, &names, &body, &condition)).await
+        // A store has a backup from its first manifest on.
+        let remembered = key.ends_with("/manifest.json").then(|| self.remembered.clone());
+        self.write(move |root| {
+            let done = put(root, &names, &body, &condition)?;
+            if let Some(remembered) = remembered {
+                remembered.note(root);
+            }
+            Ok(done)
+        })
+        .await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {

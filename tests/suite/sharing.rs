@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::overview::planted::Folder;
 use crate::support::bucket::{Bucket, client};
 use crate::support::database::{Database, unique_word};
-use crate::support::program::{Run, pgstow, run, succeed};
+use crate::support::program::{Run, pgstow, program, run, succeed};
 use crate::support::services::s3;
 use crate::support::wreck::{Site, backups, fail, report, tree};
 
@@ -214,8 +214,23 @@ fn a_store_that_had_backups_and_has_none_is_noticed_before_a_new_one_grows() {
     let report = succeed(backup(&site, &database, &["one", "two"]).args(["--store-create", "always"])).json();
     assert_eq!(report["stores"][1]["holds_backup"], true, "{report}");
 
-    // Alone, a folder has to be there by setting.
+    // Alone, a folder is remembered by this machine.
+    let state = site.path().join("state");
+    succeed(backup(&site, &database, &["one"]).env("BACKUP_STATE_DIR", &state));
     unmount("one");
+    let failure = fail(
+        backup(&site, &database, &["one"]).env("BACKUP_STATE_DIR", &state),
+        "ENOENT",
+        33,
+    );
+    assert!(failure.message.contains("is another"), "{}", failure.message);
+    let mut status = pgstow();
+    status
+        .args(["status", "--store", "one"])
+        .env("BACKUP_STATE_DIR", &state);
+    let told = run(status.current_dir(site.path()));
+    assert_eq!(told.status.code(), Some(1), "{}", told.text());
+    assert!(told.text().contains("is another"), "{}", told.text());
     let failure = fail(
         backup(&site, &database, &["one"]).args(["--store-create", "never"]),
         "ENOENT",
@@ -228,6 +243,34 @@ fn a_store_that_had_backups_and_has_none_is_noticed_before_a_new_one_grows() {
     );
     mount("one");
     succeed(backup(&site, &database, &["one"]).args(["--store-create", "never"]));
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_any_more_is_noticed() {
+    let (site, database) = (Site::new(), shop(17));
+    let state = site.path().join("state");
+    fs::create_dir(site.path().join("disk")).unwrap();
+    let mut script = program("unshare");
+    // The mounts of a namespace, which go with it.
+    script.args(["--mount", "sh", "-ec"]);
+    script.arg(
+        r#"mount -t tmpfs none disk
+        "$@"
+        umount disk
+        if "$@" 2>&1; then exit 7; fi
+        ls -A disk
+        BACKUP_STORE_CREATE=always "$@"
+        rm -r disk/backups"#,
+    );
+    let backup = backup(&site, &database, &["disk/backups"]);
+    script.arg("sh").arg(backup.get_program()).args(backup.get_args());
+    script.envs(backup.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    script.env("BACKUP_STATE_DIR", &state).current_dir(site.path());
+    let told = succeed(&mut script).text();
+    assert!(
+        told.contains("ENOENT") && told.contains("on which backups were made"),
+        "{told}"
+    );
 }
 
 #[test]
