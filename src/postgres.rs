@@ -25,6 +25,7 @@ mod scratch;
 mod script;
 mod server;
 mod stall;
+mod surroundings;
 mod tap;
 mod target;
 mod tls;
@@ -50,6 +51,8 @@ pub use scratch::{Lacking, ROOM, SchemaGrants, ScratchServer, SequencePosition, 
 pub use script::{Edit, Refused, Screen, Script, ScriptInput, TransactionEnd, Watch, transaction_end};
 pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
-pub use target::{Named, Target};
+pub use surroundings::Names;
+pub(crate) use surroundings::{Around, ForeignKey, Trigger, not_locked};
+pub use target::{Existing, Named, Target};
 pub use tls::Verified;
-pub(crate) use wire::{READ, Refusal, Row, Rows, Wire};
+pub(crate) use wire::{Piece, READ, Refusal, Row, Rows, Wire};

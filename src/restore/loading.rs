@@ -218,6 +218,36 @@ impl Loader<'_> {
     }
 }
 
+/// Reads all that a plan will load, and holds it against the manifest: before anything is removed for it.
+pub(crate) async fn check(
+    store: &Arc<dyn Store>,
+    archive: &Arc<StoredArchive>,
+    plan: &Plan,
+    jobs: usize,
+    observer: &Arc<dyn Observer>,
+) -> Result<()> {
+    observer.estimate(plan.stored_bytes());
+    let one = |load: &Load| {
+        let (store, archive, observer) = (Arc::clone(store), Arc::clone(archive), Arc::clone(observer));
+        let load = load.clone();
+        async move {
+            let read = tokio::task::spawn_blocking(move || {
+                let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
+                feed(&store, &archive, &load, nowhere, &observer)
+            });
+            let read = read
+                .await
+                .map_err(|error| Error::internal("the thread that reads the backup died").source(error))?;
+            read.map_err(|error| why(error).unwrap_or_else(|| Error::internal("what goes nowhere was not taken")))
+        }
+    };
+    let mut reads = futures::stream::iter(plan.loads.iter().map(one)).buffer_unordered(jobs.max(1));
+    while let Some(read) = reads.next().await {
+        read?;
+    }
+    Ok(())
+}
+
 /// Writes the head and the load's blocks as pg_dump -Z0 would. A block's last bytes are written
 /// when its digest has been found right: pg_restore, whose input ends before, takes none of its
 /// rows.

@@ -214,6 +214,15 @@ pub(super) enum Action {
         /// Remove what stands in the way first: the objects that the backup holds, or with --create the database
         #[arg(long)]
         clean: bool,
+        /// With --create --clean: end other sessions in the database that is replaced
+        #[arg(long, requires = "clean")]
+        force: bool,
+        /// With --clean: do not read the backup's bytes once before anything is removed
+        #[arg(long)]
+        no_verify: bool,
+        /// With --data-only: do not compare the rows with the backup before they are committed
+        #[arg(long)]
+        no_check: bool,
         /// Make the backup's roles first, as far as they are not there
         #[arg(long)]
         globals: bool,
