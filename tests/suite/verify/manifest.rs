@@ -183,9 +183,10 @@ fn what_the_manifest_says_twice_it_must_say_alike() {
 
 #[test]
 fn the_sums_by_md5_are_held_against_the_files() {
+    let source = source(17);
     for format in ["custom", "plain"] {
         let site = crate::support::wreck::Site::new();
-        let mut backup = site.backup(&source(17).url());
+        let mut backup = site.backup(&source.url());
         let report = succeed(backup.args(["--format", format]).env("BACKUP_MD5", "true")).json();
         let kept = Kept {
             id: report["id"].as_str().unwrap().to_owned(),
