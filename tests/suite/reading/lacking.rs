@@ -129,6 +129,42 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
 
 on_majors! { everything_that_pg_dump_leaves_out_is_named: 15 17 18 }
 
+/// By the extension's own scripts, the first and an update.
+#[test]
+fn what_an_extension_itself_has_made_is_not_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("extension");
+    fs::create_dir(&folder).unwrap();
+    for path in [place.path(), &folder] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+    write(
+        "keeper.control",
+        "default_version = '1'\nrelocatable = false\nschema = keeper\n",
+    );
+    write(
+        "keeper--1.sql",
+        "CREATE TABLE kept (id serial PRIMARY KEY, a int CHECK (a > 0) DEFAULT 3); CREATE INDEX by_a ON kept (a);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER t BEFORE UPDATE ON kept FOR EACH ROW EXECUTE FUNCTION f();
+         CREATE STATISTICS s ON id, a FROM kept; CREATE VIEW seen AS SELECT * FROM kept;",
+    );
+    write("keeper--1--2.sql", "CREATE INDEX later ON kept (a, id);");
+    let (site, database) = (Site::new(), Database::fresh(18));
+    let path = format!("SET extension_control_path = '{}:$system'", place.path().display());
+    database.sql(&format!(
+        "{path}; CREATE EXTENSION keeper; GRANT SELECT ON keeper.kept TO pg_monitor"
+    ));
+    assert!(report(&mut site.backup(&database.url()))["left_out"].is_null());
+    database.sql(&format!("{path}; ALTER EXTENSION keeper UPDATE TO '2'"));
+    assert!(report(&mut site.backup(&database.url()))["left_out"].is_null());
+    database.sql("CREATE INDEX added ON keeper.kept (id, a)");
+    let named = named(&report(&mut site.backup(&database.url())));
+    assert_eq!(named, ["extension_addition index keeper.added of keeper"]);
+}
+
 #[test]
 fn a_plain_dump_names_what_only_an_archive_says_of_the_database() {
     let (site, database) = (Site::new(), Database::fresh(17));
