@@ -17,7 +17,7 @@ use crate::settings::{Format, Trigger};
 use crate::store::{Part, StoreChecksum};
 
 pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord, Way};
-pub use figures::{Figures, Tally};
+pub use figures::{Count, Figures, Kinds, Tally};
 
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;

@@ -35,7 +35,7 @@ pub use connection::Session;
 pub use conninfo::ConnectionInfo;
 pub(crate) use dump::BYPASS_HINT;
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
-pub use globals::{AppliedGlobals, GlobalsPlan, Omitted, Powers, Statement, statements};
+pub use globals::{AppliedGlobals, Globals, GlobalsPlan, Omitted, Powers, Statement, statements};
 pub use hold::{Hold, Taken};
 pub(crate) use hold::{PLANS, TABLES, see};
 pub use left_out::FOREIGN_TABLE;

@@ -83,6 +83,8 @@ pub(super) struct Record<'a> {
 const NAMED: usize = 5;
 /// More warnings than this, no manifest holds.
 const WARNINGS: usize = 1_000;
+/// Tables whose rows were left out, as of every other kind: what is more is counted.
+const NAMED_TABLES: usize = 100;
 
 /// A small file, ready to be put.
 pub(super) struct Sidecar {
@@ -162,7 +164,10 @@ impl<'a> Record<'a> {
             self.complaints(streams.complaints.clone());
         }
         let why = "emptied or rewritten after the backup's snapshot and before its lock: the backup may have none of its rows";
-        self.left_out(view.emptied.into_iter().map(|name| LeftOut {
+        let more = view.emptied.len().saturating_sub(NAMED_TABLES);
+        let more = (more > 0).then(|| format!("{more} more"));
+        let emptied = view.emptied.into_iter().take(NAMED_TABLES).chain(more);
+        self.left_out(emptied.map(|name| LeftOut {
             kind: "rows".into(),
             name,
             why: why.into(),
@@ -340,7 +345,11 @@ impl<'a> Record<'a> {
             files.push((role::TOC, name, Bytes::from(archive.toc), "application/octet-stream"));
         }
         match gathered.globals {
-            Ok(sql) => files.push((role::GLOBALS, GLOBALS.to_owned(), Bytes::from(sql), "application/sql")),
+            Ok(globals) => {
+                self.left_out(globals.left_out);
+                let sql = Bytes::from(globals.sql);
+                files.push((role::GLOBALS, GLOBALS.to_owned(), sql, "application/sql"));
+            }
             Err(why) => {
                 self.warn(format!("the backup holds no roles (globals.sql): {why}"));
                 self.missing.insert(role::GLOBALS.to_owned(), why);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::backup_id::{BackupId, age, is_ahead};
 use crate::catalog::Overview;
+use crate::manifest::{Count, Kinds};
 use crate::verification::{Outcome, Status, Verification};
 
 #[derive(Debug, Clone, Serialize)]
@@ -27,6 +28,13 @@ pub struct LastGood {
     /// Since its start: what is newer than that is in no backup.
     pub age_seconds: i64,
     pub bytes: u64,
+    /// Files that it should have and has not, by role, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, String>,
+    /// How many things of each kind are in the database and not in it.
+    pub left_out: Kinds,
+    /// How many the run that made it gave: they stand in its manifest.
+    pub warnings: Count,
 }
 
 /// The newest result of its sort, good or bad.
@@ -64,6 +72,9 @@ fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
         finished_at: figures.finished_at,
         age_seconds: age(overview.since(), now),
         bytes: overview.listed.bytes(),
+        missing: figures.missing.clone(),
+        left_out: figures.left_out.clone(),
+        warnings: figures.warnings,
     })
 }
 
