@@ -154,7 +154,7 @@ impl Contents<'_> {
             };
             let found = match found {
                 Found::Differs(what) if entries.ours.is_empty() => match self.why_more(&entries.theirs) {
-                    Some(why) => Found::NotProved(format!("it {what}: {why}")),
+                    Some(why) => Found::NotProved(format!("{why} (it {what})")),
                     None => Found::Differs(what),
                 },
                 found => found,

@@ -130,7 +130,7 @@ pub(super) async fn run(
         .partition(|(why, _)| why.is_some());
     report.not_proved.extend(doubtful.into_iter().map(|(why, one)| LeftOut {
         what: one.finding.table.unwrap_or_default(),
-        why: format!("it {}: {}", one.finding.what, why.unwrap_or_default()),
+        why: format!("{} (it {})", why.unwrap_or_default(), one.finding.what),
     }));
     let differences = differences.into_iter().map(|(_, one)| one);
     report.problems.extend(differences.map(|one| one.finding));

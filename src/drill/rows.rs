@@ -123,7 +123,7 @@ pub(super) async fn compare(
         if let Some(why) = exclusion.doubt_of_more(&entry.desc, schema, &entry.tag) {
             report.not_proved.push(LeftOut {
                 what: entry.to_string(),
-                why: format!("it is there and not in the backup: {why}"),
+                why: format!("{why} (it is there and not in the backup)"),
             });
             continue;
         }
@@ -205,7 +205,7 @@ impl<'a> Comparison<'a, '_> {
         };
         self.not_proved.push(LeftOut {
             what,
-            why: format!("it has as many rows as the backup, and they are printed otherwise: {why}"),
+            why: format!("{why} (it has as many rows as the backup, and they are printed otherwise)"),
         });
     }
 
@@ -327,7 +327,7 @@ async fn compare_objects(
         match missing {
             Some(why) => report.not_proved.push(LeftOut {
                 what: "large objects".into(),
-                why: format!("{what}: {why}"),
+                why: format!("{why} ({what})"),
             }),
             None => report.problems.push(differs("large objects".into(), what)),
         }

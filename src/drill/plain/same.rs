@@ -53,7 +53,7 @@ pub(super) fn rows(
             match doubt {
                 Some(why) => report.not_proved.push(LeftOut {
                     what: format!("TABLE DATA {schema}.{name}"),
-                    why: format!("it {}: {why}", different.what),
+                    why: format!("{why} (it {})", different.what),
                 }),
                 None => report
                     .problems
@@ -78,7 +78,7 @@ pub(super) fn rows(
         if let Some(why) = doubts.of_table(&schema, &name) {
             report.not_proved.push(LeftOut {
                 what: format!("TABLE DATA {schema}.{name}"),
-                why: format!("it is there and not in the backup: {why}"),
+                why: format!("{why} (it is there and not in the backup)"),
             });
             continue;
         }
@@ -169,7 +169,7 @@ pub(super) fn large_objects(backup: &Contents, again: &Contents, doubts: &Doubts
         match doubts.of_large_objects() {
             Some(why) => report.not_proved.push(LeftOut {
                 what: "large objects".into(),
-                why: format!("{what}: {why}"),
+                why: format!("{why} ({what})"),
             }),
             None => report.problems.push(differs("large objects".into(), &what)),
         }

@@ -142,7 +142,7 @@ const TWO: &str = "
     CREATE TYPE amount AS (a numeric(9, 2));";
 
 fn write_extension(folder: &Path, version: &str, script: &str) {
-    let control = format!("default_version = '{version}'\nrelocatable = true\n");
+    let control = format!("default_version = '{version}'\nrelocatable = true\ntrusted = true\n");
     fs::write(folder.join("tiny.control"), control).unwrap();
     fs::write(folder.join(format!("tiny--{version}.sql")), script).unwrap();
 }

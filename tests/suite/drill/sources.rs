@@ -174,6 +174,12 @@ fn a_drill_on_another_major_says_so_and_is_no_proof() {
         (&17.into(), &15.into())
     );
     assert_eq!(drilled(), Value::Null);
+    let plain = Site::new();
+    succeed(plain.backup(&database.url()).args(["--format", "plain"]));
+    let report = succeed(drill(&plain).env("BACKUP_PG_BIN", postgres_bin(17))).json();
+    let mut of_script = results(&report);
+    of_script.sort();
+    assert_eq!(of_script, found, "{report:#}");
     succeed(&mut drill(&site));
     assert_eq!(drilled()["status"], "ok");
     assert_eq!(
