@@ -92,6 +92,11 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         status: outcome.status,
         at: outcome.at,
         age_seconds: age(outcome.at, now),
+        extent: None,
+    };
+    let drill = |outcome: &Outcome| Proof {
+        extent: outcome.extent(),
+        ..proof(outcome)
     };
     let verification = overview.verification.as_ref();
     Some(Entry {
@@ -113,6 +118,6 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         lacks: overview.lacks.clone(),
         signature: overview.signature.clone(),
         verified: verification.and_then(|one| one.verify.as_ref()).map(proof),
-        drilled: verification.and_then(Verification::proving_drill).map(proof),
+        drilled: verification.and_then(Verification::proving_drill).map(drill),
     })
 }

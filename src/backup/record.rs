@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::lease::Previous;
 use crate::leftovers::{Cleared, LeftOver};
 use crate::manifest::{
-    Algorithm, Compression, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump, RangeRecord, SCHEMA,
+    Algorithm, Compression, Extension, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump, RangeRecord, SCHEMA,
     ScriptRecord, Server, TableRecord, checksums, role,
 };
 use crate::pipeline::{Archive, Passed};
@@ -76,6 +76,7 @@ pub(super) struct Record<'a> {
     leftovers: Vec<LeftOver>,
     /// What the backup has not of the database.
     left_out: Vec<LeftOut>,
+    extensions: Option<Vec<Extension>>,
     warnings: Vec<String>,
 }
 
@@ -134,6 +135,7 @@ impl<'a> Record<'a> {
             took_over: None,
             leftovers: Vec::new(),
             left_out: Vec::new(),
+            extensions: None,
             warnings: job.settings.notes.clone(),
         }
     }
@@ -173,6 +175,7 @@ impl<'a> Record<'a> {
             why: why.into(),
         }));
         self.left_out(view.left_out);
+        self.extensions = view.extensions;
         (view.reader, view.table_bytes)
     }
 
@@ -448,6 +451,7 @@ impl<'a> Record<'a> {
             files: self.files.clone(),
             missing: self.missing.clone(),
             left_out: self.left_out.clone(),
+            extensions: self.extensions.clone(),
             warnings: self.warnings[..self.warnings.len().min(WARNINGS)].to_vec(),
             script: self.script,
             tables: self.tables.clone(),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::backup_id::{BackupId, age, is_ahead};
 use crate::catalog::Overview;
 use crate::manifest::{Count, Kinds};
-use crate::verification::{Outcome, Status, Verification};
+use crate::verification::{Extent, Outcome, Status, Verification};
 
 #[derive(Debug, Clone, Serialize)]
 pub struct DatabaseStatus {
@@ -44,6 +44,9 @@ pub struct Proof {
     pub status: Status,
     pub at: Timestamp,
     pub age_seconds: i64,
+    /// Of a drill, where it says that.
+    #[serde(flatten)]
+    pub extent: Option<Extent>,
 }
 
 /// By name; `backups` are of one store, newest first.
@@ -57,8 +60,11 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
         backups: backups.len() as u64,
         bytes: backups.iter().map(|one| one.listed.bytes()).sum(),
         last_good: backups.iter().find_map(|one| last_good(one, now)),
-        last_verified: newest(&backups, now, |verification| verification.verify.as_ref()),
-        last_drilled: newest(&backups, now, Verification::proving_drill),
+        last_verified: newest(&backups, now, |verification| verification.verify.as_ref()).map(|(proof, _)| proof),
+        last_drilled: newest(&backups, now, Verification::proving_drill).map(|(proof, outcome)| Proof {
+            extent: outcome.extent(),
+            ..proof
+        }),
     };
     databases.into_iter().map(sum).collect()
 }
@@ -78,16 +84,22 @@ fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
     })
 }
 
-fn newest(backups: &[&Overview], now: Timestamp, part: fn(&Verification) -> Option<&Outcome>) -> Option<Proof> {
+fn newest<'a>(
+    backups: &[&'a Overview],
+    now: Timestamp,
+    part: fn(&Verification) -> Option<&Outcome>,
+) -> Option<(Proof, &'a Outcome)> {
     let results = backups.iter().filter_map(|one| {
         // A result from the future would be the newest for ever.
         let outcome = part(one.verification.as_ref()?).filter(|outcome| !is_ahead(outcome.at, now))?;
-        Some(Proof {
+        let proof = Proof {
             id: one.id().clone(),
             status: outcome.status,
             at: outcome.at,
             age_seconds: age(outcome.at, now),
-        })
+            extent: None,
+        };
+        Some((proof, outcome))
     });
-    results.max_by_key(|proof| proof.at)
+    results.max_by_key(|(proof, _)| proof.at)
 }

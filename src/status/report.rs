@@ -155,7 +155,11 @@ impl fmt::Display for Shown<'_> {
             Status::Failed => "FAILED, ",
             Status::Unknown => "unknown, ",
         };
-        write!(f, "{failed}{}, {} ago", proof.id, human_span(proof.age_seconds))
+        write!(f, "{failed}{}, {} ago", proof.id, human_span(proof.age_seconds))?;
+        match &proof.extent {
+            Some(extent) if proof.status == Status::Ok => write!(f, ", {extent}"),
+            _ => Ok(()),
+        }
     }
 }
 
