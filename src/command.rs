@@ -51,6 +51,8 @@ pub struct PruneRequest {
     pub dry_run: bool,
     /// Count verified backups alone among those that never expire.
     pub verified_only: bool,
+    /// Delete in buckets too, which their lifecycle rules do otherwise.
+    pub allow_delete: bool,
     pub database: Option<String>,
 }
 

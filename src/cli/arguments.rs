@@ -165,10 +165,12 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
         Action::Prune {
             dry_run,
             verified_only,
+            allow_delete,
             database,
         } => Command::Prune(PruneRequest {
             dry_run,
             verified_only,
+            allow_delete,
             database: named(database)?,
         }),
         Action::Download {

@@ -70,9 +70,21 @@ impl Loader<'_> {
     }
 
     /// Data: as many pg_restores at once as there are jobs. The first failure ends the others.
-    /// `done` collects the numbers of those loads that are in the target for good.
+    /// `done` collects the numbers of those loads that are in the target for good. Where sequences stand comes after
+    /// all rows, whose checks may move them.
     pub async fn data(&self, plan: &Plan, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
-        let queue: Mutex<VecDeque<(usize, &Load)>> = Mutex::new(plan.loads.iter().enumerate().collect());
+        let (rows, positions): (VecDeque<_>, VecDeque<_>) = plan
+            .loads
+            .iter()
+            .enumerate()
+            .partition(|(_, load)| !load.blocks.is_empty());
+        self.at_once(rows, jobs, done).await?;
+        self.at_once(positions, jobs, done).await
+    }
+
+    async fn at_once(&self, loads: VecDeque<(usize, &Load)>, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
+        let count = loads.len();
+        let queue = Mutex::new(loads);
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let cancel = CancellationToken::new();
         let worker = |_| {
@@ -90,7 +102,7 @@ impl Loader<'_> {
                 Ok(())
             }
         };
-        let mut workers: FuturesUnordered<_> = (0..jobs.min(plan.loads.len())).map(worker).collect();
+        let mut workers: FuturesUnordered<_> = (0..jobs.min(count)).map(worker).collect();
         let mut first: Option<Error> = None;
         while let Some(ended) = workers.next().await {
             if let Err(error) = ended

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rustix::fs::{Access, FileType, Stat, access, statvfs};
 use sha2::{Digest, Sha256};
 
-use super::beneath::Folder;
+use super::beneath::{Folder, linked};
 use super::file_upload::{FileUpload, mark_of};
 use super::limits::{self, too_long};
 use super::mounts;
@@ -22,6 +22,7 @@ use super::temporary::{self, PATIENCE, Publish, Published, Temporary, io_error, 
 use super::{
     Condition, Entry, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
 };
+use crate::backup_id::database_of_folder;
 use crate::error::{Code, Error, Result};
 use crate::settings::StoreCreate;
 
@@ -301,17 +302,32 @@ impl Store for Local {
                 for found in folder.entries()? {
                     match found.kind() {
                         FileType::Directory => folders.push(found.name),
-                        // A database's, perhaps, from a time when such links were followed.
-                        FileType::Symlink if names.is_empty() => tracing::warn!(
-                            "{} is a symbolic link, which is not followed: mount what it leads to there instead",
-                            folder.path().join(&found.name).display()
-                        ),
+                        FileType::Symlink if names.is_empty() => {
+                            let error = linked(&folder.path().join(&found.name));
+                            tracing::warn!("{}: {}", error.message(), error.hint_text());
+                        }
                         _ => {}
                     }
                 }
             }
             folders.sort();
             Ok(folders)
+        })
+        .await
+    }
+
+    async fn passed_over(&self) -> Result<Vec<Error>> {
+        self.work(|root| {
+            let Some(folder) = Folder::root(root)? else {
+                return Ok(Vec::new());
+            };
+            // A database's, perhaps, from a time when such links were followed, or from another disk.
+            let links = folder
+                .entries()?
+                .into_iter()
+                .filter(|one| one.kind() == FileType::Symlink);
+            let links = links.filter(|one| database_of_folder(&one.name).is_some());
+            Ok(links.map(|one| linked(&folder.path().join(&one.name))).collect())
         })
         .await
     }

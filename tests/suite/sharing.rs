@@ -290,6 +290,75 @@ fn a_failed_check_lets_no_backup_go() {
     );
 }
 
+#[test]
+fn a_server_whose_log_has_gone_back_is_told() {
+    let site = Site::new();
+    let database = shop(17);
+    let report = succeed(&mut backup(&site, &database, &["one"])).json();
+    assert!(!report.to_string().contains("was further"), "{report}");
+    // As on the server whose disk this one's is an old copy of.
+    let folder = site.path().join("one").join(report["id"].as_str().unwrap());
+    let path = folder.join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["snapshot"]["lsn"] = "FFFFFF/0".into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    crate::support::wreck::reseal(&folder);
+    let report = succeed(&mut backup(&site, &database, &["one"])).json();
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains("was further when") && warnings.contains("a prefix of its own"),
+        "{report:#}"
+    );
+    // From then on it is the newest.
+    let report = succeed(&mut backup(&site, &database, &["one"])).json();
+    assert!(!report.to_string().contains("was further"), "{report:#}");
+}
+
+#[test]
+fn an_event_that_comes_again_is_answered_as_it_was() {
+    let site = Site::new();
+    let database = shop(17);
+    let again = || {
+        let mut command = backup(&site, &database, &["one", "two"]);
+        command.args(["--event-id", "nightly"]);
+        run(&mut command)
+    };
+    let two = site.path().join("two");
+    fs::write(&two, "no folder").unwrap();
+    for (repeated, code, status) in [(false, 3, "degraded"), (true, 3, "degraded")] {
+        let told = again();
+        let report = told.json();
+        assert_eq!(
+            (told.status.code(), &report["status"]),
+            (Some(code), &status.into()),
+            "{report:#}"
+        );
+        assert_eq!(
+            report["repeated"],
+            if repeated { true.into() } else { Value::Null },
+            "{report:#}"
+        );
+        assert_eq!(report["stores"][1]["holds_backup"], false, "{report:#}");
+    }
+    fs::remove_file(&two).unwrap();
+    let report = again().json();
+    let error = &report["stores"][1]["error"];
+    assert!(
+        error["message"].as_str().unwrap().contains("does not hold"),
+        "{report:#}"
+    );
+    // Somebody has mended it.
+    let copied = run(Command::new("cp").args(["-r", "one", "two"]).current_dir(site.path()));
+    assert!(copied.status.success());
+    let told = again();
+    assert_eq!(
+        (told.status.code(), &told.json()["status"]),
+        (Some(0), &"succeeded".into()),
+        "{}",
+        told.text()
+    );
+}
+
 /// A manifest behind a link is one: the run after it deletes nothing.
 #[test]
 fn a_manifest_behind_a_link_keeps_its_backup() {

@@ -145,6 +145,7 @@ async fn globals_of(server: &ConnectionInfo, major: u32) -> Vec<u8> {
     pgstow::postgres::globals(&programs, session.info(), passfile.as_ref(), &settings, limit)
         .await
         .unwrap()
+        .sql
 }
 
 #[tokio::test]

@@ -184,3 +184,20 @@ fn a_range_that_is_spoilt_is_not_loaded_and_the_error_says_what_is_there() {
         assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
     }
 }
+
+#[test]
+fn a_check_that_takes_numbers_moves_no_sequence_on() {
+    let source = Database::fresh(16);
+    source.sql(
+        "CREATE SEQUENCE counted;
+         CREATE FUNCTION ticks(a int) RETURNS boolean LANGUAGE sql
+           AS 'SELECT nextval(''public.counted'') > 0 AND pg_sleep(0.003) IS NOT NULL';
+         CREATE TABLE ticking (a int CHECK (ticks(a))); INSERT INTO ticking SELECT generate_series(1, 300)",
+    );
+    const STANDS: &str = "SELECT last_value, is_called FROM counted";
+    let stands = source.sql(STANDS);
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(16);
+    crate::support::program::succeed(&mut backed.restore(&target.url(), &["--jobs", "4"]));
+    assert_eq!(target.sql(STANDS), stands);
+}
