@@ -388,7 +388,11 @@ fn complaint(body: &[u8]) -> (SqlState, String) {
         }
     }
     match detail {
-        Some(detail) => (state, format!("{message} ({detail})")),
+        // A row's values are nobody's business.
+        Some(detail) => (
+            state,
+            format!("{message} ({})", super::restoring::without_values(&detail)),
+        ),
         None => (state, message),
     }
 }
