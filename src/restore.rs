@@ -7,8 +7,10 @@ pub(crate) mod database;
 pub(crate) mod globals;
 mod grants;
 mod loading;
+mod order;
 mod parts;
 mod plan;
+mod queue;
 mod ready;
 mod report;
 pub(crate) mod script;
@@ -186,7 +188,11 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     let major = target.session.server().major;
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
     let plan = if request.tables.is_empty() {
-        whole(&stored, &items, request, job.settings.jobs)
+        let mut plan = whole(&stored, &items, request, job.settings.jobs);
+        if !request.create {
+            plan.left_out = target.settings_that_stay_away(&items);
+        }
+        plan
     } else {
         let tables = tables::plan(job, target, &stored, &items, request);
         job.stop.or_stop(tables).await?
@@ -223,6 +229,7 @@ fn whole(stored: &StoredArchive, items: &[Item], request: &RestoreRequest, jobs:
         plan.drops = plan::drops(items, &everything);
         plan.large_objects = plan::large_objects(items, &everything);
     }
+    plan.part_events(items);
     plan
 }
 
@@ -257,7 +264,8 @@ async fn carry_out(
     if request.create {
         job.observer.phase("making the database");
         let making = make(&prepared.target, prepared.source.items(), request, state);
-        job.stop.or_stop(making).await?;
+        let notes = job.stop.or_stop(making).await?;
+        prepared.warnings.extend(notes);
     }
     let info = &prepared.target.info;
     match &prepared.source {
@@ -302,7 +310,8 @@ async fn carry_out(
     Ok(prepared.report(job, request, "restored"))
 }
 
-async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<()> {
+/// The database with the settings under which its data was written: what cannot be set is told.
+async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<Vec<String>> {
     let name = target.name();
     if target.exists && request.clean {
         let statement = format!("DROP DATABASE {}", postgres::quoting::identifier(name));
@@ -319,9 +328,30 @@ async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: 
     state.set(Stage::Making {
         database: Some(name.to_owned()),
     });
-    target.session.execute(&database::creation(items, name)).await?;
+    let mut creation = database::creation(items, name);
+    if request.no_tablespaces {
+        creation = database::without_tablespace(&creation);
+    }
+    target.session.execute(&creation).await?;
     state.made();
-    Ok(())
+    let mut notes = Vec::new();
+    for statement in database::properties(items, name, false).settings {
+        match target.session.execute(&statement).await {
+            Err(error) if error.code() == Code::ConnErr => return Err(error),
+            done => notes.extend(note(statement, done)),
+        }
+    }
+    Ok(notes)
+}
+
+/// What is told of a statement that was refused: not the value of a setting.
+fn note(statement: String, done: Result<()>) -> Option<String> {
+    let error = done.err()?;
+    let told = match database::setting(&statement) {
+        Some(setting) => format!("the database's setting {setting} could not be made"),
+        None => statement,
+    };
+    Some(format!("{told}: {}", error.message()))
 }
 
 /// What belongs to the database itself. The data is there: what fails now is told, and no more.
@@ -335,12 +365,11 @@ async fn set_up(target: &Target, items: &[Item], request: &RestoreRequest) -> Re
         );
         format!("ALTER DATABASE {name} OWNER TO {owner}")
     });
-    let properties = database::properties(items, name, !request.no_privileges);
+    let properties = database::properties(items, name, !request.no_privileges).others;
     let mut notes = Vec::new();
     for statement in owner.into_iter().chain(properties) {
-        if let Err(error) = target.session.execute(&statement).await {
-            notes.push(format!("{statement} {}", error.message()));
-        }
+        let done = target.session.execute(&statement).await;
+        notes.extend(note(statement, done));
     }
     Ok(notes)
 }
@@ -374,7 +403,9 @@ async fn fill(job: &Job<'_>, archive: &Archive, target: &Target, loader: &Loader
     state.set(Stage::Finishing);
     job.observer.phase("making indexes and constraints");
     loader.finish("after", &plan.after, job.settings.jobs).await?;
-    loader.finish("joins", &plan.joins, 1).await
+    loader.finish("joins", &plan.joins, 1).await?;
+    // They run at every change of a definition, whoever makes it: nothing is made after them.
+    loader.finish("events", &plan.events, 1).await
 }
 
 impl Source {

@@ -37,6 +37,8 @@ pub struct Target {
     pub locks: u64,
     /// Where the server runs on this machine and shows its folder.
     pub free_bytes: Option<u64>,
+    /// Settings of the database itself, by name.
+    pub settings: BTreeSet<String>,
 }
 
 /// An object of which it is asked whether it exists, as an archive's table of contents names it.
@@ -81,6 +83,13 @@ impl Session {
         )
         .await
         .map_err(failed)?;
+        let settings = ask(
+            "SELECT pg_catalog.split_part(pg_catalog.unnest(setconfig), '=', 1) FROM pg_catalog.pg_db_role_setting
+             WHERE setrole OPERATOR(pg_catalog.=) 0 AND setdatabase OPERATOR(pg_catalog.=)
+               (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())",
+        )
+        .await
+        .map_err(failed)?;
         let (objects, first_objects) = self.objects().await.map_err(failed)?;
         Ok(Target {
             is_superuser: about.try_get(0).map_err(failed)?,
@@ -93,7 +102,36 @@ impl Session {
             tablespaces: texts(tablespaces).map_err(failed)?,
             extensions: pairs(extensions).map_err(failed)?,
             free_bytes: self.free_bytes().await,
+            settings: texts(settings).map_err(failed)?,
         })
+    }
+
+    /// Settings of the role, the database or the server that would stand in a restore's way, or let its rows come otherwise
+    /// than they are in the backup: with the values that it needs, `name=value`. From now on they hold here.
+    pub async fn settle_obstacles(&self) -> Result<Vec<String>> {
+        let failed = |error| self.error("cannot look at the target's settings", &error);
+        let rows = self
+            .client
+            .query(
+                "SELECT known.name::pg_catalog.text, wanted.value::pg_catalog.text
+                 FROM (VALUES ('array_nulls', 'on'), ('default_transaction_deferrable', 'off'),
+                              ('default_transaction_isolation', 'read committed'), ('default_transaction_read_only', 'off'),
+                              ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+                              ('lock_timeout', '0'), ('statement_timeout', '0'), ('transaction_timeout', '0'),
+                              ('transform_null_equals', 'off')) AS wanted (name, value)
+                 JOIN pg_catalog.pg_settings AS known ON known.name OPERATOR(pg_catalog.=) wanted.name
+                  AND known.reset_val OPERATOR(pg_catalog.<>) wanted.value",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let mut options = Vec::new();
+        for row in &rows {
+            let (name, value): (String, String) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            self.execute(&format!("SET {name} = '{value}'")).await?;
+            options.push(format!("{name}={}", value.replace(' ', "\\ ")));
+        }
+        Ok(options)
     }
 
     async fn objects(&self) -> Result<(u64, Vec<String>), tokio_postgres::Error> {

@@ -12,6 +12,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::grants;
+use super::order::Order;
 use super::parts::{self, Divisible, Part};
 use crate::archive::{Item, Section};
 use crate::stored_archive::StoredArchive;
@@ -25,12 +26,15 @@ const GROUP_BLOCKS: usize = 250;
 pub struct Plan {
     /// Dump ids of the definitions, in the archive's order.
     pub before: Vec<i64>,
-    /// The largest first, so that the last to end is a small one.
+    /// In the archive's order; for several jobs those that others wait for come first, and the late ones last.
     pub loads: Vec<Load>,
+    pub order: Order,
     /// Dump ids of indexes, constraints, triggers and grants.
     pub after: Vec<i64>,
-    /// Last of all: what joins the chosen tables to others that the target has.
+    /// What joins the chosen tables to others that the target has.
     pub joins: Vec<i64>,
+    /// Last of all, and alone: event triggers, which run at every change of a definition.
+    pub events: Vec<i64>,
     /// Statements that remove what stands in the way, in the order in which they must run.
     pub drops: Vec<String>,
     /// Large objects that would stand in the way.
@@ -119,17 +123,28 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
         }
         describe(item, without, &mut plan);
     }
+    plan.order = Order::of(items);
     if jobs > 1 && !without.definitions {
-        pieces = divide(pieces, archive, items, chosen, jobs);
+        pieces = divide(pieces, archive, items, chosen, jobs, &plan.order);
     }
-    plan.loads = group(pieces);
+    plan.loads = match jobs {
+        1 => group(pieces),
+        _ => in_turn(pieces, &plan.order),
+    };
     if !loose.list.is_empty() {
         plan.loads.push(loose);
     }
     plan
 }
 
-fn divide(pieces: Vec<Load>, archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, jobs: usize) -> Vec<Load> {
+fn divide(
+    pieces: Vec<Load>,
+    archive: &StoredArchive,
+    items: &[Item],
+    chosen: &HashSet<i64>,
+    jobs: usize,
+    order: &Order,
+) -> Vec<Load> {
     let divisible = Divisible::among(items, chosen);
     let allowed: HashSet<i64> = items
         .iter()
@@ -138,7 +153,7 @@ fn divide(pieces: Vec<Load>, archive: &StoredArchive, items: &[Item], chosen: &H
         .collect();
     let target = parts::target(pieces.iter().map(|piece| piece.stored_bytes).sum(), jobs);
     let divided = pieces.into_iter().flat_map(|piece| match piece.blocks[..] {
-        [block] if piece.list.iter().all(|id| allowed.contains(id)) => {
+        [block] if !order.is_late(&piece) && piece.list.iter().all(|id| allowed.contains(id)) => {
             parts::cut(piece, &archive.ranges[block], target)
         }
         _ => vec![piece],
@@ -181,7 +196,15 @@ fn has_contents(metadata: &Item, items: &[Item]) -> bool {
         .any(|item| item.entry.desc == "BLOBS" && item.details.dependencies.contains(&metadata.entry.dump_id))
 }
 
-/// Neighbours go together while they are small; then the largest come first.
+/// What others wait for, then what minds nothing, then what minds everything; each in the archive's order.
+fn in_turn(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
+    let of_extension = |piece: &Load| piece.list.iter().any(|id| order.of_extensions.contains(id));
+    let (late, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(|piece| order.is_late(piece));
+    let (first, others): (Vec<Load>, Vec<Load>) = others.into_iter().partition(of_extension);
+    [first, others, late].into_iter().flat_map(group).collect()
+}
+
+/// Neighbours go together while they are small.
 fn group(pieces: Vec<Load>) -> Vec<Load> {
     let mut loads: Vec<Load> = Vec::new();
     let mut open: Option<Load> = None;
@@ -202,13 +225,19 @@ fn group(pieces: Vec<Load>) -> Vec<Load> {
         }
     }
     loads.extend(open);
-    loads.sort_by_key(|load| std::cmp::Reverse(load.stored_bytes));
     loads
 }
 
 impl Plan {
     pub fn stored_bytes(&self) -> u64 {
         self.loads.iter().map(|load| load.stored_bytes).sum()
+    }
+
+    /// Takes event triggers, and what is said of them, out of what several make at once.
+    pub fn part_events(&mut self, items: &[Item]) {
+        let of_events = with_dependents(items, "EVENT TRIGGER");
+        let (events, after) = self.after.iter().partition(|id| of_events.contains(id));
+        (self.events, self.after) = (events, after);
     }
 
     /// Each once, also where it is loaded in parts.
@@ -242,6 +271,21 @@ impl Load {
             }
         }
         stretches
+    }
+}
+
+/// What is of this kind, and all that needs it.
+fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
+    let of_kind = items.iter().filter(|item| item.entry.desc == kind);
+    let mut found: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();
+    loop {
+        let needs = |item: &&Item| item.details.dependencies.iter().any(|id| found.contains(id));
+        let more: Vec<i64> = items.iter().filter(needs).map(|item| item.entry.dump_id).collect();
+        let before = found.len();
+        found.extend(more);
+        if found.len() == before {
+            return found;
+        }
     }
 }
 
