@@ -50,6 +50,6 @@ pub use scratch::{Lacking, ROOM, SchemaGrants, ScratchServer, SequencePosition, 
 pub use script::{Edit, Refused, Screen, Script, ScriptInput, TransactionEnd, Watch, transaction_end};
 pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
-pub use target::{Named, Target};
+pub use target::{Kind, Named, Target};
 pub use tls::Verified;
 pub(crate) use wire::{READ, Refusal, Row, Rows, Wire};

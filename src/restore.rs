@@ -194,7 +194,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         }
         plan
     } else {
-        let tables = tables::plan(job, target, &stored, &items, request);
+        let tables = tables::plan(job, target, &located.manifest, &stored, &items, request);
         job.stop.or_stop(tables).await?
     };
     target.check_plan(&plan, request)?;
@@ -447,6 +447,7 @@ impl Prepared {
             finishing: 0,
             duration_seconds: 0.0,
             left_out: Vec::new(),
+            already_there: Vec::new(),
             steps: Vec::new(),
             warnings: self.warnings.clone(),
         };
@@ -465,6 +466,7 @@ impl Prepared {
             report.definitions = archive.plan.before.len();
             report.finishing = archive.plan.after.len();
             report.left_out.clone_from(&archive.plan.left_out);
+            report.already_there.clone_from(&archive.plan.already_there);
         }
         report.left_out.extend(self.globals.iter().flat_map(globals::left_out));
         report

@@ -49,6 +49,13 @@ pub struct Named<'a> {
     pub name: &'a str,
 }
 
+/// What is asked for by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Table,
+    Type,
+}
+
 impl Session {
     pub async fn survey_target(&self) -> Result<Target> {
         let failed = |error| self.error("cannot look at the target", &error);
@@ -235,6 +242,15 @@ impl Session {
                      EXISTS (SELECT FROM pg_catalog.pg_collation WHERE collname = name AND collnamespace = n.oid)
                    WHEN kind = 'TEXT SEARCH CONFIGURATION' THEN
                      EXISTS (SELECT FROM pg_catalog.pg_ts_config WHERE cfgname = name AND cfgnamespace = n.oid)
+                   WHEN kind IN ('OPERATOR') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_operator WHERE oprname = name AND oprnamespace = n.oid)
+                   WHEN kind IN ('OPERATOR CLASS') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_opclass WHERE opcname = name AND opcnamespace = n.oid)
+                   WHEN kind IN ('OPERATOR FAMILY') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_opfamily WHERE opfname = name AND opfnamespace = n.oid)
+                   WHEN kind = 'CAST' THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_cast WHERE name = 'CAST (' || pg_catalog.format_type(castsource, NULL)
+                             || ' AS ' || pg_catalog.format_type(casttarget, NULL) || ')')
                    WHEN kind = 'TEXT SEARCH DICTIONARY' THEN
                      EXISTS (SELECT FROM pg_catalog.pg_ts_dict WHERE dictname = name AND dictnamespace = n.oid)
                    WHEN kind IN ('FUNCTION', 'PROCEDURE', 'AGGREGATE') THEN
@@ -267,6 +283,35 @@ impl Session {
             .await
             .and_then(|row| row.try_get(0))
             .map_err(|error| self.error("cannot look into the table", &error))
+    }
+
+    /// The same with its partitions and heirs.
+    pub async fn holds_rows_below(&self, schema: &str, name: &str) -> Result<bool> {
+        let sql = format!("SELECT EXISTS (SELECT FROM {})", qualified(schema, name));
+        self.client
+            .query_one(&sql, &[])
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(|error| self.error("cannot look into the table", &error))
+    }
+
+    /// Which one it is, where there is one of this name.
+    pub async fn oid(&self, kind: Kind, schema: &str, name: &str) -> Result<Option<u32>> {
+        let sql = match kind {
+            Kind::Table => {
+                "SELECT c.oid FROM pg_catalog.pg_class AS c
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                 WHERE c.relname OPERATOR(pg_catalog.=) $2 AND n.nspname OPERATOR(pg_catalog.=) $1"
+            }
+            Kind::Type => {
+                "SELECT t.oid FROM pg_catalog.pg_type AS t
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+                 WHERE t.typname OPERATOR(pg_catalog.=) $2 AND n.nspname OPERATOR(pg_catalog.=) $1"
+            }
+        };
+        let row = self.client.query_opt(sql, &[&schema, &name]).await;
+        row.and_then(|row| row.map(|row| row.try_get(0)).transpose())
+            .map_err(|error| self.error("cannot look at the target", &error))
     }
 
     /// Runs statements that remove things, in one transaction; what does not exist counts as

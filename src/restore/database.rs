@@ -176,7 +176,10 @@ mod tests {
             },
         };
         let items = [item];
-        let Properties { settings: early, others } = properties(&items, "n", true);
+        let Properties {
+            settings: early,
+            others,
+        } = properties(&items, "n", true);
         assert_eq!(
             early,
             [

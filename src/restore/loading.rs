@@ -90,13 +90,18 @@ impl Loader<'_> {
                 }
                 running.push(async move { (next, self.load(next, &plan.loads[next], cancel).await) });
             }
-            let Some((ended, loaded)) = running.next().await else { break };
+            let Some((ended, loaded)) = running.next().await else {
+                break;
+            };
             queue.ended(ended);
             match loaded {
                 Ok(()) => done.lock().unwrap_or_else(PoisonError::into_inner).push(ended),
                 // What was ended because another failed has nothing to say.
                 Err(_) if first.is_some() => {}
-                Err(error) => match self.past(&plan.loads[ended], &plan.order, error, &mut number, cancel).await {
+                Err(error) => match self
+                    .past(&plan.loads[ended], &plan.order, error, &mut number, cancel)
+                    .await
+                {
                     Ok(failed) => refused.extend(failed),
                     Err(error) => {
                         cancel.cancel();

@@ -1,7 +1,7 @@
 //! In which order rows may be loaded: a pure function of the archive's table of contents.
 //!
-//! Most tables mind no order. An extension's tables may refer to each other, which the archive says. And a table's
-//! checks, generated columns and partition keys may call functions that look at other tables, which it does not say:
+//! Most tables mind no order. An extension's tables may refer to each other, for which the archive has them in the
+//! right order. And a table's checks, generated columns and partition keys may call functions that look at other tables:
 //! such a table is loaded when all others are there, or in the archive's own order.
 
 use std::collections::{HashMap, HashSet};
@@ -14,6 +14,8 @@ use crate::archive::Item;
 pub struct Order {
     /// After all others, one after the other.
     pub late: HashSet<i64>,
+    /// Those of them with generated columns, which would silently get other values before.
+    pub computed: HashSet<i64>,
     /// What must be there before each.
     pub behind: HashMap<i64, Vec<i64>>,
     /// Rows of extensions' own tables.
@@ -30,13 +32,15 @@ impl Order {
         let tables = Looking::around(items);
         let mut behind: HashMap<i64, Vec<i64>> = HashMap::new();
         let of_extensions: HashSet<i64> = of_extensions(items).collect();
+        let mut before = None;
         for item in items.iter().filter(|item| rows.contains(&item.entry.dump_id)) {
             let needed = item.details.dependencies.iter().copied();
             let mut needed: Vec<i64> = needed.filter(|id| rows.contains(id)).collect();
-            // An extension's functions may look at the extension's own tables.
-            if item.details.dependencies.iter().any(|id| tables.extended.contains(id)) {
-                let own = item.entry.dump_id;
-                needed.extend(of_extensions.iter().copied().filter(|id| *id != own));
+            // An extension's functions may look at the extension's own tables, and these may refer to each other.
+            if of_extensions.contains(&item.entry.dump_id) {
+                needed.extend(before.replace(item.entry.dump_id));
+            } else if item.details.dependencies.iter().any(|id| tables.extended.contains(id)) {
+                needed.extend(&of_extensions);
             }
             if !needed.is_empty() {
                 behind.insert(item.entry.dump_id, needed);
@@ -44,16 +48,25 @@ impl Order {
         }
         let is_late = |item: &Item| item.details.dependencies.iter().any(|id| tables.looking.contains(id));
         let mut late = HashSet::new();
+        let computed = |item: &&Item| item.details.dependencies.iter().any(|id| tables.computed.contains(id));
+        let computed = items
+            .iter()
+            .filter(|item| rows.contains(&item.entry.dump_id))
+            .filter(computed);
+        let computed = computed.map(|item| item.entry.dump_id).collect();
         // What waits for a late one is late itself; the archive has it later.
         for item in items.iter().filter(|item| rows.contains(&item.entry.dump_id)) {
             let id = item.entry.dump_id;
-            let waits = behind.get(&id).is_some_and(|ids| ids.iter().any(|id| late.contains(id)));
+            let waits = behind
+                .get(&id)
+                .is_some_and(|ids| ids.iter().any(|id| late.contains(id)));
             if is_late(item) || waits {
                 late.insert(id);
             }
         }
         Order {
             late,
+            computed,
             behind,
             of_extensions,
         }
@@ -82,6 +95,8 @@ fn of_extensions(items: &[Item]) -> impl Iterator<Item = i64> {
 struct Looking {
     /// By functions of the database's own that may look at any table.
     looking: HashSet<i64>,
+    /// Such functions compute columns.
+    computed: HashSet<i64>,
     /// By functions of extensions.
     extended: HashSet<i64>,
 }
@@ -122,15 +137,29 @@ impl Looking {
             let before = looking.len();
             looking.extend(more);
             if looking.len() == before {
-                return Looking { looking, extended };
+                break;
             }
+        }
+        let mut computed = HashSet::new();
+        // An heir does not say again what its parent computes; it comes after that.
+        for item in items.iter().filter(|item| looking.contains(&item.entry.dump_id)) {
+            if item.details.definition.contains(GENERATED) || needs(item, &computed) {
+                computed.insert(item.entry.dump_id);
+            }
+        }
+        Looking {
+            looking,
+            computed,
+            extended,
         }
     }
 }
 
+const GENERATED: &str = "GENERATED ALWAYS AS (";
+
 /// Whether a row's coming evaluates something: defaults do not count, as a COPY names all columns.
 fn computes(definition: &str) -> bool {
-    let words = ["CHECK (", "GENERATED ALWAYS AS (", "PARTITION BY "];
+    let words = ["CHECK (", GENERATED, "PARTITION BY "];
     words.iter().any(|word| definition.contains(word))
 }
 
@@ -161,11 +190,11 @@ fn readers(items: &[Item]) -> HashSet<i64> {
         .collect();
     let mut names: HashSet<String> = HashSet::new();
     loop {
-        let before = readers.len();
+        let before = (readers.len(), names.len());
         // An operator or a cast is written without a name.
-        let unnamed = made
-            .iter()
-            .any(|item| matches!(item.entry.desc.as_str(), "OPERATOR" | "CAST") && readers.contains(&item.entry.dump_id));
+        let unnamed = made.iter().any(|item| {
+            matches!(item.entry.desc.as_str(), "OPERATOR" | "CAST") && readers.contains(&item.entry.dump_id)
+        });
         for item in &made {
             let id = item.entry.dump_id;
             let calls = bodies
@@ -180,7 +209,7 @@ fn readers(items: &[Item]) -> HashSet<i64> {
                 names.extend(words(name).map(str::to_lowercase));
             }
         }
-        if readers.len() == before {
+        if (readers.len(), names.len()) == before {
             return readers;
         }
     }
@@ -194,8 +223,19 @@ fn is_routine(item: &Item) -> bool {
 fn body(definition: &str) -> Option<HashSet<String>> {
     /// Without one of these neither SQL nor PL/pgSQL reads rows, sequences or large objects.
     const READING: [&str; 13] = [
-        "from", "table", "execute", "call", "into", "update", "nextval", "currval", "lastval", "lo_get", "query_to_xml",
-        "table_to_xml", "loread",
+        "from",
+        "table",
+        "execute",
+        "call",
+        "into",
+        "update",
+        "nextval",
+        "currval",
+        "lastval",
+        "lo_get",
+        "query_to_xml",
+        "table_to_xml",
+        "loread",
     ];
     let language = definition.split(" LANGUAGE ").nth(1)?;
     let language = language.split_whitespace().next()?;
@@ -234,7 +274,9 @@ mod tests {
     }
 
     fn function(id: i64, name: &str, language: &str, body: &str) -> Item {
-        let text = format!("CREATE FUNCTION s.{name}(a integer) RETURNS boolean\n    LANGUAGE {language} IMMUTABLE\n    AS $$ {body} $$;");
+        let text = format!(
+            "CREATE FUNCTION s.{name}(a integer) RETURNS boolean\n    LANGUAGE {language} IMMUTABLE\n    AS $$ {body} $$;"
+        );
         item(id, "FUNCTION", &format!("{name}(integer)"), &text, &[])
     }
 
@@ -242,9 +284,17 @@ mod tests {
     fn tables_whose_functions_may_look_at_others_come_late() {
         let check = "CREATE TABLE s.t (a integer, CONSTRAINT c CHECK (s.f(a)));";
         for (what, functions, late) in [
-            ("a query", vec![function(1, "f", "sql", "SELECT EXISTS (SELECT FROM s.u)")], true),
+            (
+                "a query",
+                vec![function(1, "f", "sql", "SELECT EXISTS (SELECT FROM s.u)")],
+                true,
+            ),
             ("an expression", vec![function(1, "f", "sql", "SELECT $1 > 0")], false),
-            ("another language", vec![function(1, "f", "plpython3u", "return True")], true),
+            (
+                "another language",
+                vec![function(1, "f", "plpython3u", "return True")],
+                true,
+            ),
             (
                 "through another",
                 vec![
@@ -265,11 +315,21 @@ mod tests {
         ] {
             let mut items = functions;
             items.push(item(10, "TABLE", "t", check, &[1]));
-            items.push(item(11, "TABLE", "d", "CREATE TABLE s.d (a integer DEFAULT s.f(1));", &[1]));
+            items.push(item(
+                11,
+                "TABLE",
+                "d",
+                "CREATE TABLE s.d (a integer DEFAULT s.f(1));",
+                &[1],
+            ));
             items.push(item(20, "TABLE DATA", "t", "", &[10]));
             items.push(item(21, "TABLE DATA", "d", "", &[11]));
             let order = Order::of(&items);
-            assert_eq!(order.late, if late { HashSet::from([20]) } else { HashSet::new() }, "{what}");
+            assert_eq!(
+                order.late,
+                if late { HashSet::from([20]) } else { HashSet::new() },
+                "{what}"
+            );
         }
     }
 
@@ -277,9 +337,21 @@ mod tests {
     fn heirs_partitions_and_columns_of_such_a_domain_come_late_too_and_what_waits_for_them() {
         let items = [
             function(1, "f", "sql", "SELECT EXISTS (SELECT FROM s.u)"),
-            item(2, "DOMAIN", "d", "CREATE DOMAIN s.d AS int CONSTRAINT c CHECK (s.f(VALUE));", &[1]),
+            item(
+                2,
+                "DOMAIN",
+                "d",
+                "CREATE DOMAIN s.d AS int CONSTRAINT c CHECK (s.f(VALUE));",
+                &[1],
+            ),
             item(3, "TABLE", "a", "CREATE TABLE s.a (a s.d);", &[2]),
-            item(4, "TABLE", "b", "CREATE TABLE s.b (a int) PARTITION BY RANGE (s.f(a));", &[1]),
+            item(
+                4,
+                "TABLE",
+                "b",
+                "CREATE TABLE s.b (a int) PARTITION BY RANGE (s.f(a));",
+                &[1],
+            ),
             item(5, "TABLE", "b1", "CREATE TABLE s.b1 (a int);", &[]),
             item(6, "TABLE ATTACH", "b1", "", &[5, 4]),
             item(7, "TABLE", "c", "CREATE TABLE s.c () INHERITS (s.a);", &[3]),
@@ -292,14 +364,34 @@ mod tests {
         ];
         let order = Order::of(&items);
         assert_eq!(order.late, HashSet::from([13, 15, 17, 19]));
+        assert!(order.computed.is_empty());
         assert_eq!(order.behind, HashMap::from([(19, vec![15])]));
+    }
+
+    #[test]
+    fn columns_that_are_computed_by_such_a_function_are_known_with_their_heirs() {
+        let columns = "CREATE TABLE s.a (a integer, b boolean GENERATED ALWAYS AS (s.f(a)) STORED);";
+        let items = [
+            function(1, "f", "sql", "SELECT EXISTS (SELECT FROM s.u)"),
+            item(2, "TABLE", "a", columns, &[1]),
+            item(3, "TABLE", "b", "CREATE TABLE s.b () INHERITS (s.a);", &[2]),
+            item(12, "TABLE DATA", "a", "", &[2]),
+            item(13, "TABLE DATA", "b", "", &[3]),
+        ];
+        assert_eq!(Order::of(&items).computed, HashSet::from([12, 13]));
     }
 
     #[test]
     fn what_an_extensions_function_checks_waits_for_the_extensions_rows() {
         let items = [
             item(1, "EXTENSION", "postgis", "", &[]),
-            item(2, "TABLE", "t", "CREATE TABLE s.t (CONSTRAINT c CHECK (x.st_srid(a) = 1));", &[1]),
+            item(
+                2,
+                "TABLE",
+                "t",
+                "CREATE TABLE s.t (CONSTRAINT c CHECK (x.st_srid(a) = 1));",
+                &[1],
+            ),
             item(3, "TABLE DATA", "t", "", &[2]),
             item(4, "TABLE DATA", "spatial_ref_sys", "", &[1]),
         ];

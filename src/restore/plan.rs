@@ -50,6 +50,8 @@ pub struct Plan {
     pub copies: HashMap<i64, Vec<u8>>,
     /// What belongs to the chosen tables and cannot come along, and why.
     pub left_out: Vec<LeftOut>,
+    /// What the chosen tables need and the target has: it stays as it is.
+    pub already_there: Vec<String>,
 }
 
 /// What one pg_restore loads.
@@ -128,7 +130,7 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
         pieces = divide(pieces, archive, items, chosen, jobs, &plan.order);
     }
     plan.loads = match jobs {
-        1 => group(pieces),
+        1 => in_order(pieces, &plan.order),
         _ => in_turn(pieces, &plan.order),
     };
     if !loose.list.is_empty() {
@@ -194,6 +196,13 @@ fn has_contents(metadata: &Item, items: &[Item]) -> bool {
     items
         .iter()
         .any(|item| item.entry.desc == "BLOBS" && item.details.dependencies.contains(&metadata.entry.dump_id))
+}
+
+/// In the archive's order, but for tables whose columns would be computed without what they are computed from.
+fn in_order(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
+    let computed = |piece: &Load| piece.list.iter().any(|id| order.computed.contains(id));
+    let (computed, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(computed);
+    [others, computed].into_iter().flat_map(group).collect()
 }
 
 /// What others wait for, then what minds nothing, then what minds everything; each in the archive's order.

@@ -141,13 +141,21 @@ mod tests {
             list: vec![9],
             ..Load::default()
         };
-        vec![load(&[1], 5), load(&[2, 3], 1), load(&[4], 7), load(&[5], 9), load(&[6], 100), positions]
+        vec![
+            load(&[1], 5),
+            load(&[2, 3], 1),
+            load(&[4], 7),
+            load(&[5], 9),
+            load(&[6], 100),
+            positions,
+        ]
     }
 
     fn order() -> Order {
         Order {
             late: HashSet::from([6]),
             behind: HashMap::from([(5, vec![2]), (4, vec![4])]),
+            ..Order::default()
         }
     }
 

@@ -74,7 +74,9 @@ async fn settled(session: &Session) -> Result<ConnectionInfo> {
 impl Target {
     /// Settings of the backup's database that this one lacks: they are its own, and stay away.
     pub fn settings_that_stay_away(&self, items: &[Item]) -> Vec<LeftOut> {
-        let lacking = database::settings(items).into_iter().filter(|name| !self.found.settings.contains(name));
+        let lacking = database::settings(items)
+            .into_iter()
+            .filter(|name| !self.found.settings.contains(name));
         let told = lacking.map(|name| LeftOut {
             what: format!("ALTER DATABASE … SET {name}"),
             why: "the target was there before, and its settings are its own: --create brings the backup's".into(),

@@ -37,6 +37,9 @@ pub struct RestoreReport {
     pub duration_seconds: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
+    /// What single tables need and the target had: it stayed as it was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub already_there: Vec<String>,
     /// In a dry run: the steps, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
@@ -68,6 +71,9 @@ impl fmt::Display for RestoreReport {
         }
         for left in &self.left_out {
             writeln!(f, "  left out: {}: {}", left.what, left.why)?;
+        }
+        for there in &self.already_there {
+            writeln!(f, "  was there, and stays as it is: {there}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "  warning: {warning}")?;

@@ -2,6 +2,8 @@
 
 mod creating;
 mod failing;
+mod needs;
+mod order;
 mod parts;
 pub mod place;
 mod plain;
