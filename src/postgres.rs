@@ -1,6 +1,7 @@
 //! PostgreSQL as we meet it: how to connect, what the server says of itself, and its own
 //! programs.
 
+mod allowed;
 mod authentication;
 mod child;
 mod condition;
@@ -30,6 +31,7 @@ mod target;
 mod tls;
 mod wire;
 
+pub use allowed::{Deed, Foreign};
 pub use condition::{Encryption, Replication};
 pub use connection::Session;
 pub use conninfo::ConnectionInfo;

@@ -2,8 +2,10 @@
 //! between. Read [`run`] as its table of contents: everything that can be known is found out
 //! before anything is changed.
 
+mod allowed;
 mod choice;
 pub(crate) mod database;
+mod exclusion;
 pub(crate) mod globals;
 mod grants;
 mod loading;
@@ -17,6 +19,7 @@ pub(crate) mod script;
 mod state;
 mod tables;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -100,6 +103,7 @@ struct Archive {
     items: Vec<Item>,
     plan: Plan,
     pg_restore: RestoreProgram,
+    warnings: Vec<String>,
 }
 
 async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
@@ -147,6 +151,9 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
         tracing::warn!("{SUPERUSER}");
         warnings.push(SUPERUSER.to_owned());
     }
+    if let Source::Archive(archive) = &source {
+        warnings.extend(archive.warnings.iter().cloned());
+    }
     Ok(Prepared {
         warnings,
         located,
@@ -187,17 +194,22 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     let version = (stored.head.version.major, stored.head.version.minor);
     let major = target.session.server().major;
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
-    let plan = if request.tables.is_empty() {
-        let mut plan = whole(&stored, &items, request, job.settings.jobs);
+    let left = exclusion::exclusion(request, &items, &target.session);
+    let left = job.stop.or_stop(left).await?;
+    let mut plan = if request.tables.is_empty() {
+        let mut plan = whole(&stored, &items, &left.entries, request, job.settings.jobs);
         if !request.create {
             plan.left_out = target.settings_that_stay_away(&items);
         }
         plan
     } else {
-        let tables = tables::plan(job, target, &located.manifest, &stored, &items, request);
+        let tables = tables::plan(job, target, &located.manifest, &stored, &items, &left.entries, request);
         job.stop.or_stop(tables).await?
     };
+    plan.left_out.extend(left.left_out);
     target.check_plan(&plan, request)?;
+    let settled = allowed::settle(target, &items, &mut plan, request);
+    let warnings = job.stop.or_stop(settled).await?;
     if !plan.copies.is_empty() {
         stored.head = stored.head.with_copy_statements(&plan.copies)?;
     }
@@ -206,6 +218,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         items,
         plan,
         pg_restore,
+        warnings,
     })
 }
 
@@ -222,8 +235,15 @@ async fn check_object(store: &dyn Store, stored: &StoredArchive) -> Result<()> {
     }
 }
 
-fn whole(stored: &StoredArchive, items: &[Item], request: &RestoreRequest, jobs: usize) -> Plan {
-    let everything = plan::everything(items);
+fn whole(
+    stored: &StoredArchive,
+    items: &[Item],
+    excluded: &HashSet<i64>,
+    request: &RestoreRequest,
+    jobs: usize,
+) -> Plan {
+    let mut everything = plan::everything(items);
+    everything.retain(|id| !excluded.contains(id));
     let mut plan = plan::plan(stored, items, &everything, without(request), jobs);
     if request.clean && !request.create {
         plan.drops = plan::drops(items, &everything);
@@ -255,10 +275,12 @@ async fn carry_out(
     if let Some(globals) = &prepared.globals {
         state.set(Stage::Making { database: None });
         job.observer.phase("making roles");
-        let notes = job
-            .stop
-            .or_stop(globals::apply(&prepared.target.session, globals))
-            .await?;
+        let owners = match &prepared.source {
+            Source::Archive(archive) => Some(archive.plan.owners.clone()),
+            Source::Script(..) => None,
+        };
+        let notes = globals::apply(&prepared.target, globals, owners.as_ref());
+        let notes = job.stop.or_stop(notes).await?;
         prepared.warnings.extend(notes);
     }
     if request.create {
@@ -387,6 +409,10 @@ async fn fill(job: &Job<'_>, archive: &Archive, target: &Target, loader: &Loader
     let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
     state.set(Stage::Defining { atomic, cleaned });
     job.observer.phase("making the definitions");
+    if !plan.ground.is_empty() {
+        state.set(Stage::Defining { atomic: false, cleaned });
+        loader.finish("ground", &plan.ground, 1).await?;
+    }
     loader.definitions(&plan.before, atomic).await?;
 
     job.observer.phase("loading the data");
@@ -463,7 +489,7 @@ impl Prepared {
                 }
             }
             report.bytes_read = archive.plan.stored_bytes();
-            report.definitions = archive.plan.before.len();
+            report.definitions = archive.plan.ground.len() + archive.plan.before.len();
             report.finishing = archive.plan.after.len();
             report.left_out.clone_from(&archive.plan.left_out);
             report.already_there.clone_from(&archive.plan.already_there);
@@ -499,8 +525,8 @@ impl Prepared {
                         plan.large_objects.len()
                     ));
                 }
-                if !plan.before.is_empty() {
-                    step(format!("make {} definitions", plan.before.len()));
+                if plan.ground.len() + plan.before.len() > 0 {
+                    step(format!("make {} definitions", plan.ground.len() + plan.before.len()));
                 }
                 let processes = plan.loads.len();
                 step(format!(

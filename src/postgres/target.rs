@@ -78,9 +78,16 @@ impl Session {
         let pairs = |rows: Vec<tokio_postgres::Row>| -> Result<BTreeMap<String, bool>, tokio_postgres::Error> {
             rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
         };
-        let roles = ask("SELECT rolname::pg_catalog.text, pg_catalog.pg_has_role(current_user, oid, 'MEMBER') FROM pg_catalog.pg_roles")
-            .await
-            .map_err(failed)?;
+        // Since 16 a membership may go without the right to act as the role.
+        let acting = match self.server.major {
+            16.. => {
+                "SELECT rolname::pg_catalog.text, pg_catalog.pg_has_role(current_user, oid, 'SET') FROM pg_catalog.pg_roles"
+            }
+            _ => {
+                "SELECT rolname::pg_catalog.text, pg_catalog.pg_has_role(current_user, oid, 'MEMBER') FROM pg_catalog.pg_roles"
+            }
+        };
+        let roles = ask(acting).await.map_err(failed)?;
         let tablespaces = ask("SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace")
             .await
             .map_err(failed)?;

@@ -24,6 +24,8 @@ const GROUP_BLOCKS: usize = 250;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// Schemas with their grants, where others will own what is in them: an owner needs the right to make it there.
+    pub ground: Vec<i64>,
     /// Dump ids of the definitions, in the archive's order.
     pub before: Vec<i64>,
     /// In the archive's order; for several jobs those that others wait for come first, and the late ones last.
@@ -167,6 +169,11 @@ fn describe(item: &Item, without: Without, plan: &mut Plan) {
     if without.definitions {
         return;
     }
+    match item.entry.desc.as_str() {
+        "POLICY" => plan.roles.extend(grants::of_policy(&item.details.definition)),
+        "USER MAPPING" => plan.roles.extend(grants::of_mapping(&item.details.definition)),
+        _ => {}
+    }
     if item.entry.desc == "EXTENSION" {
         plan.extensions.insert(item.entry.tag.clone());
     }
@@ -240,6 +247,20 @@ fn group(pieces: Vec<Load>) -> Vec<Load> {
 impl Plan {
     pub fn stored_bytes(&self) -> u64 {
         self.loads.iter().map(|load| load.stored_bytes).sum()
+    }
+
+    /// Has schemas and their grants made before all others.
+    pub fn part_ground(&mut self, items: &[Item]) {
+        let of_schemas = items.iter().filter(|item| {
+            item.entry.desc == "SCHEMA" || (item.entry.desc == "ACL" && item.entry.tag.starts_with("SCHEMA "))
+        });
+        let planned: HashSet<i64> = self.before.iter().chain(&self.after).copied().collect();
+        let ground = of_schemas
+            .map(|item| item.entry.dump_id)
+            .filter(|id| planned.contains(id));
+        self.ground = ground.collect();
+        self.before.retain(|id| !self.ground.contains(id));
+        self.after.retain(|id| !self.ground.contains(id));
     }
 
     /// Takes event triggers, and what is said of them, out of what several make at once.

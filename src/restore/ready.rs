@@ -186,10 +186,13 @@ impl Target {
                 .collect();
             if !unknown.is_empty() {
                 return Err(refused(format!(
-                    "the target lacks roles that own things or have grants in the backup: {}",
+                    "the target lacks roles that own things, have grants or are named by policies in the backup: {}",
                     some_of(&unknown, unknown.len() as u64)
                 ))
-                .hint("make them with --globals or by hand, or leave them out with --no-owner and --no-privileges"));
+                .hint(
+                    "make them with --globals or by hand, or leave out what names them: --no-owner, --no-privileges, \
+                     --exclude POLICY, --exclude USER-MAPPING",
+                ));
             }
         }
         let strangers: Vec<String> = plan
@@ -244,7 +247,7 @@ impl Target {
     }
 }
 
-fn some_of(names: &[String], count: u64) -> String {
+pub(super) fn some_of(names: &[String], count: u64) -> String {
     let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
     match count.saturating_sub(shown.len() as u64) {
         0 => shown.join(", "),

@@ -20,6 +20,7 @@ pub(super) async fn plan(
     manifest: &Manifest,
     stored: &StoredArchive,
     items: &[Item],
+    excluded: &HashSet<i64>,
     request: &RestoreRequest,
 ) -> Result<Plan> {
     let relations = choice::relations(stored, items, &request.tables)?;
@@ -37,7 +38,8 @@ pub(super) async fn plan(
     } else {
         choice::choose(items, &relations, is_there)?
     };
-    let chosen = entries.union(&prerequisites).copied().collect();
+    let chosen = entries.union(&prerequisites).copied();
+    let chosen = chosen.filter(|id| !excluded.contains(id)).collect();
     let mut plan = plan::plan(stored, items, &chosen, super::without(request), job.settings.jobs);
     plan.left_out = left_out;
     plan.already_there = already_there(items, &there);
@@ -45,7 +47,7 @@ pub(super) async fn plan(
     let (joins, with_them) = choice::joins(items, &relations, &entries);
     plan.before.retain(|id| !joins.contains(id));
     plan.after.retain(|id| !with_them.contains(id));
-    plan.joins = joins;
+    plan.joins = joins.into_iter().filter(|id| !excluded.contains(id)).collect();
     plan.part_events(items);
     let tables: Vec<&Item> = items
         .iter()
@@ -75,7 +77,7 @@ pub(super) async fn plan(
     Ok(plan)
 }
 
-fn named(item: &Item) -> Named<'_> {
+pub(super) fn named(item: &Item) -> Named<'_> {
     Named {
         kind: &item.entry.desc,
         schema: item.entry.namespace.as_deref().unwrap_or_default(),
