@@ -118,6 +118,11 @@ pub struct RestoreRequest {
     pub no_owner: bool,
     pub no_privileges: bool,
     pub no_tablespaces: bool,
+    pub no_comments: bool,
+    pub no_publications: bool,
+    pub no_subscriptions: bool,
+    /// `KIND` or `KIND:NAME`, as the user wrote them.
+    pub exclude: Vec<String>,
     /// Say what would be done.
     pub dry_run: bool,
     /// The SHA-256 that the manifest must have.

@@ -1,6 +1,7 @@
 //! PostgreSQL as we meet it: how to connect, what the server says of itself, and its own
 //! programs.
 
+mod allowed;
 mod authentication;
 mod child;
 mod condition;
@@ -33,6 +34,7 @@ mod target;
 mod tls;
 mod wire;
 
+pub use allowed::{Deed, Foreign};
 pub use condition::{Encryption, Replication};
 pub use connection::Session;
 pub use conninfo::ConnectionInfo;
@@ -56,6 +58,6 @@ pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
 pub use surroundings::Names;
 pub(crate) use surroundings::{Around, ForeignKey, Trigger, not_locked};
-pub use target::{Existing, Named, Target};
+pub use target::{Existing, Kind, Named, Target};
 pub use tls::Verified;
 pub(crate) use wire::{Piece, READ, Refusal, Row, Rows, Wire};

@@ -3,20 +3,25 @@
 //! before anything is changed.
 
 mod around;
+mod allowed;
 mod choice;
 pub(crate) mod database;
+mod exclusion;
 pub(crate) mod globals;
 mod grants;
 mod in_place;
 mod loading;
+mod order;
 mod parts;
 mod plan;
+mod queue;
 mod ready;
 mod report;
 pub(crate) mod script;
 mod state;
 mod tables;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -110,6 +115,7 @@ struct Archive {
     around: Surroundings,
     /// For rows that are put back into tables that are there.
     in_place: Option<InPlace>,
+    warnings: Vec<String>,
 }
 
 async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
@@ -157,6 +163,9 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
         tracing::warn!("{SUPERUSER}");
         warnings.push(SUPERUSER.to_owned());
     }
+    if let Source::Archive(archive) = &source {
+        warnings.extend(archive.warnings.iter().cloned());
+    }
     Ok(Prepared {
         warnings,
         located,
@@ -199,13 +208,22 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     let version = (stored.head.version.major, stored.head.version.minor);
     let major = target.session.server().major;
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
+    let left = exclusion::exclusion(request, &items, &target.session);
+    let left = job.stop.or_stop(left).await?;
     let mut plan = if request.tables.is_empty() {
-        whole(&stored, &items, request, job.settings.jobs)
+        let mut plan = whole(&stored, &items, &left.entries, request, job.settings.jobs);
+        if !request.create {
+            plan.left_out = target.settings_that_stay_away(&items);
+        }
+        plan
     } else {
-        let tables = tables::plan(job, target, &stored, &items, request);
+        let tables = tables::plan(job, target, &located.manifest, &stored, &items, &left.entries, request);
         job.stop.or_stop(tables).await?
     };
+    plan.left_out.extend(left.left_out);
     target.check_plan(&plan, request)?;
+    let settled = allowed::settle(target, &items, &mut plan, request);
+    let warnings = job.stop.or_stop(settled).await?;
     let around = if request.clean && !request.create && !request.data_only {
         let replaced: Vec<&Item> = items.iter().filter(|item| replaces(&plan, request, item)).collect();
         let survey = around::survey(target, &replaced, !request.tables.is_empty());
@@ -231,6 +249,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         pg_restore,
         around,
         in_place,
+        warnings,
     })
 }
 
@@ -253,13 +272,21 @@ async fn check_object(store: &dyn Store, stored: &StoredArchive) -> Result<()> {
     }
 }
 
-fn whole(stored: &StoredArchive, items: &[Item], request: &RestoreRequest, jobs: usize) -> Plan {
-    let everything = plan::everything(items);
+fn whole(
+    stored: &StoredArchive,
+    items: &[Item],
+    excluded: &HashSet<i64>,
+    request: &RestoreRequest,
+    jobs: usize,
+) -> Plan {
+    let mut everything = plan::everything(items);
+    everything.retain(|id| !excluded.contains(id));
     let mut plan = plan::plan(stored, items, &everything, without(request), jobs);
     if request.clean && !request.create {
         plan.drops = plan::drops(items, &everything);
         plan.large_objects = plan::large_objects(items, &everything);
     }
+    plan.part_events(items);
     plan
 }
 
@@ -296,16 +323,19 @@ async fn carry_out(
     if let Some(globals) = &prepared.globals {
         state.set(Stage::Making { database: None });
         job.observer.phase("making roles");
-        let notes = job
-            .stop
-            .or_stop(globals::apply(&prepared.target.session, globals))
-            .await?;
+        let owners = match &prepared.source {
+            Source::Archive(archive) => Some(archive.plan.owners.clone()),
+            Source::Script(..) => None,
+        };
+        let notes = globals::apply(&prepared.target, globals, owners.as_ref());
+        let notes = job.stop.or_stop(notes).await?;
         prepared.warnings.extend(notes);
     }
     if request.create {
         job.observer.phase("making the database");
         let making = make(&prepared.target, prepared.source.items(), request, state);
-        job.stop.or_stop(making).await?;
+        let notes = job.stop.or_stop(making).await?;
+        prepared.warnings.extend(notes);
     }
     let info = &prepared.target.info;
     match &prepared.source {
@@ -357,7 +387,8 @@ async fn carry_out(
     Ok(prepared.report(job, request, "restored"))
 }
 
-async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<()> {
+/// The database with the settings under which its data was written: what cannot be set is told.
+async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<Vec<String>> {
     let name = target.name();
     if target.exists && request.clean {
         let (quoted, force) = (
@@ -382,9 +413,30 @@ async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: 
     state.set(Stage::Making {
         database: Some(name.to_owned()),
     });
-    target.session.execute(&database::creation(items, name)).await?;
+    let mut creation = database::creation(items, name);
+    if request.no_tablespaces {
+        creation = database::without_tablespace(&creation);
+    }
+    target.session.execute(&creation).await?;
     state.made();
-    Ok(())
+    let mut notes = Vec::new();
+    for statement in database::properties(items, name, false).settings {
+        match target.session.execute(&statement).await {
+            Err(error) if error.code() == Code::ConnErr => return Err(error),
+            done => notes.extend(note(statement, done)),
+        }
+    }
+    Ok(notes)
+}
+
+/// What is told of a statement that was refused: not the value of a setting.
+fn note(statement: String, done: Result<()>) -> Option<String> {
+    let error = done.err()?;
+    let told = match database::setting(&statement) {
+        Some(setting) => format!("the database's setting {setting} could not be made"),
+        None => statement,
+    };
+    Some(format!("{told}: {}", error.message()))
 }
 
 /// What belongs to the database itself. The data is there: what fails now is told, and no more.
@@ -398,12 +450,11 @@ async fn set_up(target: &Target, items: &[Item], request: &RestoreRequest) -> Re
         );
         format!("ALTER DATABASE {name} OWNER TO {owner}")
     });
-    let properties = database::properties(items, name, !request.no_privileges);
+    let properties = database::properties(items, name, !request.no_privileges).others;
     let mut notes = Vec::new();
     for statement in owner.into_iter().chain(properties) {
-        if let Err(error) = target.session.execute(&statement).await {
-            notes.push(format!("{statement} {}", error.message()));
-        }
+        let done = target.session.execute(&statement).await;
+        notes.extend(note(statement, done));
     }
     Ok(notes)
 }
@@ -430,6 +481,10 @@ async fn fill(
     let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
     state.set(Stage::Defining { atomic, cleaned });
     job.observer.phase("making the definitions");
+    if !plan.ground.is_empty() {
+        state.set(Stage::Defining { atomic: false, cleaned });
+        loader.finish("ground", &plan.ground, 1).await?;
+    }
     loader.definitions(&plan.before, atomic).await?;
 
     job.observer.phase("loading the data");
@@ -447,7 +502,11 @@ async fn fill(
     job.observer.phase("making indexes and constraints");
     loader.finish("after", &plan.after, job.settings.jobs).await?;
     loader.finish("joins", &plan.joins, 1).await?;
-    job.stop.or_stop(async { Ok(archive.around.tie(target).await) }).await
+    let tying = async { Ok(archive.around.tie(target).await) };
+    let lost = job.stop.or_stop(tying).await?;
+    // They run at every change of a definition, whoever makes it: nothing is made after them.
+    loader.finish("events", &plan.events, 1).await?;
+    Ok(lost)
 }
 
 impl Source {
@@ -498,6 +557,7 @@ impl Prepared {
             finishing: 0,
             duration_seconds: 0.0,
             left_out: Vec::new(),
+            already_there: Vec::new(),
             steps: Vec::new(),
             warnings: self.warnings.clone(),
             compared: None,
@@ -514,9 +574,10 @@ impl Prepared {
                 }
             }
             report.bytes_read = archive.plan.stored_bytes();
-            report.definitions = archive.plan.before.len();
+            report.definitions = archive.plan.ground.len() + archive.plan.before.len();
             report.finishing = archive.plan.after.len();
             report.left_out.clone_from(&archive.plan.left_out);
+            report.already_there.clone_from(&archive.plan.already_there);
         }
         report.left_out.extend(self.globals.iter().flat_map(globals::left_out));
         report.left_out.extend(self.lost.iter().cloned());
@@ -558,8 +619,8 @@ impl Prepared {
                         plan.large_objects.len()
                     ));
                 }
-                if !plan.before.is_empty() {
-                    step(format!("make {} definitions", plan.before.len()));
+                if plan.ground.len() + plan.before.len() > 0 {
+                    step(format!("make {} definitions", plan.ground.len() + plan.before.len()));
                 }
                 let processes = plan.loads.len();
                 step(format!(

@@ -94,6 +94,10 @@ const ACTIONS: &[(&str, &[&str])] = &[
             "no_owner",
             "no_privileges",
             "no_tablespaces",
+            "no_comments",
+            "no_publications",
+            "no_subscriptions",
+            "exclude",
             "dry_run",
             "expect_manifest",
         ],
@@ -155,15 +159,7 @@ fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<Resto
             "the event names no \"backup\" to restore: an id, or \"latest\"",
         ));
     };
-    let tables = match event.get("tables") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(names)) => names
-            .iter()
-            .map(|name| name.as_str().map(str::to_owned))
-            .collect::<Option<_>>()
-            .ok_or_else(|| refused("the event's field \"tables\" holds something else than names"))?,
-        Some(_) => return Err(refused("the event's field \"tables\" is not a list of names")),
-    };
+    let tables = names(event, "tables")?;
     Ok(RestoreRequest {
         backup: backup.to_owned(),
         database,
@@ -180,9 +176,25 @@ fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<Resto
         no_owner: switch(event, "no_owner")?,
         no_privileges: switch(event, "no_privileges")?,
         no_tablespaces: switch(event, "no_tablespaces")?,
+        no_comments: switch(event, "no_comments")?,
+        no_publications: switch(event, "no_publications")?,
+        no_subscriptions: switch(event, "no_subscriptions")?,
+        exclude: names(event, "exclude")?,
         dry_run: switch(event, "dry_run")?,
         expect_manifest: digest(event)?,
     })
+}
+
+fn names(event: &Map<String, Value>, field: &str) -> Result<Vec<String>> {
+    match event.get(field) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(names)) => names
+            .iter()
+            .map(|name| name.as_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .ok_or_else(|| refused(&format!("the event's field {field:?} holds something else than names"))),
+        Some(_) => Err(refused(&format!("the event's field {field:?} is not a list of names"))),
+    }
 }
 
 /// An exact id, or `latest`.

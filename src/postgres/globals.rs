@@ -44,6 +44,8 @@ pub struct AppliedGlobals {
     pub existing: usize,
     /// What could not be done, and why.
     pub notes: Vec<String>,
+    /// The roles that were made.
+    pub made: Vec<String>,
     /// Those that were done and give power over the server, in words that hold no values.
     pub privileged: Vec<String>,
 }
@@ -121,13 +123,25 @@ impl Session {
                 continue;
             }
             let mut done = self.client.batch_execute(&step.sql).await;
-            if let (Some(otherwise), true) = (&step.otherwise, done.is_err() && !self.client.is_closed()) {
+            if let (Some(otherwise), Err(first)) = (&step.otherwise, &done)
+                && !self.client.is_closed()
+                && first.code().is_none_or(|state| state.code() != EXISTS)
+            {
+                let why = classify(first, &self.redactor);
                 done = self.client.batch_execute(otherwise).await;
+                // Who has granted a membership matters to few; what a role may not do matters.
+                if done.is_ok() && step.makes.is_some() {
+                    let sql = split::summary(step.sql.as_bytes());
+                    applied
+                        .notes
+                        .push(format!("{sql}: done without CREATEDB: {}", why.message()));
+                }
             }
             match done {
                 Ok(()) => {
                     applied.done += 1;
                     made.extend(step.makes.as_deref());
+                    applied.made.extend(step.makes.clone());
                     if step.privileged {
                         applied.privileged.push(split::summary(step.sql.as_bytes()));
                     }

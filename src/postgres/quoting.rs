@@ -5,6 +5,14 @@ pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A name that may stand in quotes.
+pub fn unquoted(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => name.to_owned(),
+    }
+}
+
 /// A schema's object, both names in quotes.
 pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", identifier(schema), identifier(name))
@@ -28,6 +36,7 @@ mod tests {
     fn quotes_within_are_doubled() {
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal("\\'; DROP"), "E'\\\\''; DROP'");
+        assert_eq!((unquoted("a"), unquoted("\"a\"\"-b\"")), ("a".into(), "a\"-b".into()));
         assert_eq!(qualified("a", "b\"; DROP"), "\"a\".\"b\"\"; DROP\"");
     }
 }

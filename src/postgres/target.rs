@@ -39,6 +39,8 @@ pub struct Target {
     pub locks: u64,
     /// Where the server runs on this machine and shows its folder.
     pub free_bytes: Option<u64>,
+    /// Settings of the database itself, by name.
+    pub settings: BTreeSet<String>,
 }
 
 /// An object of which it is asked whether it exists, as an archive's table of contents names it.
@@ -79,6 +81,13 @@ impl Existing {
     }
 }
 
+/// What is asked for by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Table,
+    Type,
+}
+
 impl Session {
     pub async fn survey_target(&self) -> Result<Target> {
         let failed = |error| self.error("cannot look at the target", &error);
@@ -101,15 +110,29 @@ impl Session {
         let pairs = |rows: Vec<tokio_postgres::Row>| -> Result<BTreeMap<String, bool>, tokio_postgres::Error> {
             rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
         };
-        let roles = ask("SELECT rolname::pg_catalog.text, pg_catalog.pg_has_role(current_user, oid, 'MEMBER') FROM pg_catalog.pg_roles")
-            .await
-            .map_err(failed)?;
+        // Since 16 a membership may go without the right to act as the role.
+        let acting = match self.server.major {
+            16.. => {
+                "SELECT rolname::pg_catalog.text, pg_catalog.pg_has_role(current_user, oid, 'SET') FROM pg_catalog.pg_roles"
+            }
+            _ => {
+                "SELECT rolname::pg_catalog.text, pg_catalog.pg_has_role(current_user, oid, 'MEMBER') FROM pg_catalog.pg_roles"
+            }
+        };
+        let roles = ask(acting).await.map_err(failed)?;
         let tablespaces = ask("SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace")
             .await
             .map_err(failed)?;
         let extensions = ask(
             "SELECT a.name::pg_catalog.text, e.extname IS NOT NULL FROM pg_catalog.pg_available_extensions a
              LEFT JOIN pg_catalog.pg_extension e ON e.extname = a.name",
+        )
+        .await
+        .map_err(failed)?;
+        let settings = ask(
+            "SELECT pg_catalog.split_part(pg_catalog.unnest(setconfig), '=', 1) FROM pg_catalog.pg_db_role_setting
+             WHERE setrole OPERATOR(pg_catalog.=) 0 AND setdatabase OPERATOR(pg_catalog.=)
+               (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())",
         )
         .await
         .map_err(failed)?;
@@ -125,7 +148,36 @@ impl Session {
             tablespaces: texts(tablespaces).map_err(failed)?,
             extensions: pairs(extensions).map_err(failed)?,
             free_bytes: self.free_bytes().await,
+            settings: texts(settings).map_err(failed)?,
         })
+    }
+
+    /// Settings of the role, the database or the server that would stand in a restore's way, or let its rows come otherwise
+    /// than they are in the backup: with the values that it needs, `name=value`. From now on they hold here.
+    pub async fn settle_obstacles(&self) -> Result<Vec<String>> {
+        let failed = |error| self.error("cannot look at the target's settings", &error);
+        let rows = self
+            .client
+            .query(
+                "SELECT known.name::pg_catalog.text, wanted.value::pg_catalog.text
+                 FROM (VALUES ('array_nulls', 'on'), ('default_transaction_deferrable', 'off'),
+                              ('default_transaction_isolation', 'read committed'), ('default_transaction_read_only', 'off'),
+                              ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+                              ('lock_timeout', '0'), ('statement_timeout', '0'), ('transaction_timeout', '0'),
+                              ('transform_null_equals', 'off')) AS wanted (name, value)
+                 JOIN pg_catalog.pg_settings AS known ON known.name OPERATOR(pg_catalog.=) wanted.name
+                  AND known.reset_val OPERATOR(pg_catalog.<>) wanted.value",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let mut options = Vec::new();
+        for row in &rows {
+            let (name, value): (String, String) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            self.execute(&format!("SET {name} = '{value}'")).await?;
+            options.push(format!("{name}={}", value.replace(' ', "\\ ")));
+        }
+        Ok(options)
     }
 
     async fn objects(&self) -> Result<(u64, Vec<String>), tokio_postgres::Error> {
@@ -247,6 +299,15 @@ impl Session {
                      EXISTS (SELECT FROM pg_catalog.pg_collation WHERE collname = name AND collnamespace = n.oid)
                    WHEN kind = 'TEXT SEARCH CONFIGURATION' THEN
                      EXISTS (SELECT FROM pg_catalog.pg_ts_config WHERE cfgname = name AND cfgnamespace = n.oid)
+                   WHEN kind IN ('OPERATOR') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_operator WHERE oprname = name AND oprnamespace = n.oid)
+                   WHEN kind IN ('OPERATOR CLASS') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_opclass WHERE opcname = name AND opcnamespace = n.oid)
+                   WHEN kind IN ('OPERATOR FAMILY') THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_opfamily WHERE opfname = name AND opfnamespace = n.oid)
+                   WHEN kind = 'CAST' THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_cast WHERE name = 'CAST (' || pg_catalog.format_type(castsource, NULL)
+                             || ' AS ' || pg_catalog.format_type(casttarget, NULL) || ')')
                    WHEN kind = 'TEXT SEARCH DICTIONARY' THEN
                      EXISTS (SELECT FROM pg_catalog.pg_ts_dict WHERE dictname = name AND dictnamespace = n.oid)
                    WHEN kind IN ('FUNCTION', 'PROCEDURE', 'AGGREGATE') THEN
@@ -279,6 +340,35 @@ impl Session {
             .await
             .and_then(|row| row.try_get(0))
             .map_err(|error| self.error("cannot look into the table", &error))
+    }
+
+    /// The same with its partitions and heirs.
+    pub async fn holds_rows_below(&self, schema: &str, name: &str) -> Result<bool> {
+        let sql = format!("SELECT EXISTS (SELECT FROM {})", qualified(schema, name));
+        self.client
+            .query_one(&sql, &[])
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(|error| self.error("cannot look into the table", &error))
+    }
+
+    /// Which one it is, where there is one of this name.
+    pub async fn oid(&self, kind: Kind, schema: &str, name: &str) -> Result<Option<u32>> {
+        let sql = match kind {
+            Kind::Table => {
+                "SELECT c.oid FROM pg_catalog.pg_class AS c
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                 WHERE c.relname OPERATOR(pg_catalog.=) $2 AND n.nspname OPERATOR(pg_catalog.=) $1"
+            }
+            Kind::Type => {
+                "SELECT t.oid FROM pg_catalog.pg_type AS t
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+                 WHERE t.typname OPERATOR(pg_catalog.=) $2 AND n.nspname OPERATOR(pg_catalog.=) $1"
+            }
+        };
+        let row = self.client.query_opt(sql, &[&schema, &name]).await;
+        row.and_then(|row| row.map(|row| row.try_get(0)).transpose())
+            .map_err(|error| self.error("cannot look at the target", &error))
     }
 
     /// Runs statements that remove things, in one transaction; what does not exist counts as

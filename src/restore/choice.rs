@@ -42,6 +42,17 @@ const DISPENSABLE: &[&str] = &[
     "RULE",
     "POLICY",
 ];
+/// What belongs to a prerequisite, and so comes along with one that is made.
+const OF_PREREQUISITES: &[&str] = &[
+    "ACL",
+    "ACL LANGUAGE",
+    "CHECK CONSTRAINT",
+    "COMMENT",
+    "DEFAULT ACL",
+    "SECURITY LABEL",
+    "SEQUENCE SET",
+    "TABLE DATA",
+];
 const RELATIONS: &[&str] = &["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW"];
 /// Names that an error offers.
 const NEAREST: usize = 3;
@@ -210,13 +221,59 @@ pub fn by_themselves(items: &[Item], relations: &HashSet<i64>) -> HashMap<i64, V
         .collect()
 }
 
+/// The types of the database's own that a table's rows are made of.
+pub fn types_of<'a>(items: &'a [Item], rows: &Item) -> Vec<&'a Item> {
+    let by_id = by_id(items);
+    let mut open = rows.details.dependencies.clone();
+    let mut found: HashMap<i64, &Item> = HashMap::new();
+    while let Some(id) = open.pop() {
+        let Some(&item) = by_id.get(&id) else { continue };
+        match item.entry.desc.as_str() {
+            "TABLE" if rows.details.dependencies.contains(&id) => open.extend(&item.details.dependencies),
+            "TYPE" | "DOMAIN" if found.insert(id, item).is_none() => open.extend(&item.details.dependencies),
+            _ => {}
+        }
+    }
+    found.into_values().collect()
+}
+
+/// A chosen root through which rows of its partitions are loaded.
+pub struct Through {
+    pub schema: String,
+    pub name: String,
+    /// Dump ids.
+    pub rows: HashSet<i64>,
+}
+
+pub fn loaded_through(items: &[Item], relations: &HashSet<i64>) -> Vec<Through> {
+    let mut roots: Vec<Through> = Vec::new();
+    let chosen = items.iter().filter(|item| relations.contains(&item.entry.dump_id));
+    for root in chosen.filter(|item| item.entry.desc == "TABLE") {
+        let (schema, name) = (root.entry.namespace.clone().unwrap_or_default(), root.entry.tag.clone());
+        let through = |item: &&Item| {
+            let loading = Loading::parse(&item.details.copy_statement);
+            let loading = loading.filter(|loading| loading.is_through_another(&item.entry));
+            let path = loading.map(|loading| loading.path()).unwrap_or_default();
+            path.len() == 2 && String::from_utf8_lossy(&path[0]) == schema && String::from_utf8_lossy(&path[1]) == name
+        };
+        let rows = items.iter().filter(|item| item.entry.has_data).filter(through);
+        let rows: HashSet<i64> = rows.map(|item| item.entry.dump_id).collect();
+        if !rows.is_empty() {
+            roots.push(Through { schema, name, rows });
+        }
+    }
+    roots
+}
+
 /// What is to be restored for the chosen relations.
 #[derive(Debug, Default)]
 pub struct Choice {
     /// The tables with all that belongs to them.
     pub entries: HashSet<i64>,
-    /// What they need and the target lacks: schemas, types, functions.
+    /// What they need and the target lacks: schemas, types, functions; with what belongs to these.
     pub prerequisites: HashSet<i64>,
+    /// What they need and the target has: it stays as it is.
+    pub there: HashSet<i64>,
     pub left_out: Vec<LeftOut>,
 }
 
@@ -240,6 +297,7 @@ pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -
             break;
         }
     }
+    let above = Above::of(items, relations, &by_id);
     let mut choice = Choice {
         entries,
         ..Choice::default()
@@ -252,8 +310,11 @@ pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -
         if !choice.entries.contains(&item.entry.dump_id) {
             continue;
         }
-        match need(item, &by_id, &choice, &exists) {
-            Ok(needed) => choice.prerequisites.extend(needed),
+        match need(item, &by_id, &choice, &above, &exists) {
+            Ok((needed, there)) => {
+                choice.prerequisites.extend(needed);
+                choice.there.extend(there);
+            }
             Err(lacking) if DISPENSABLE.contains(&item.entry.desc.as_str()) => {
                 choice.entries.remove(&item.entry.dump_id);
                 choice.left_out.push(LeftOut {
@@ -268,7 +329,34 @@ pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -
         }
     }
     drop_orphans(items, &mut choice, relations);
+    accompany(items, &mut choice);
     Ok(choice)
+}
+
+/// A sequence comes with its value, a function with its revokes, a schema with its grants and comment.
+fn accompany(items: &[Item], choice: &mut Choice) {
+    let of_kind = |kinds: &'static [&'static str]| {
+        let wanted = items
+            .iter()
+            .filter(move |item| kinds.contains(&item.entry.desc.as_str()));
+        wanted.filter(|item| !item.is_of_database())
+    };
+    // The rows of an extension's own table name no table of the archive.
+    let tables: HashSet<i64> = of_kind(RELATIONS).map(|item| item.entry.dump_id).collect();
+    let belongs = |item: &&Item| {
+        let needs = &item.details.dependencies;
+        needs.iter().any(|id| choice.prerequisites.contains(id)) && !needs.iter().any(|id| tables.contains(id))
+    };
+    let mut more: Vec<i64> = of_kind(OF_PREREQUISITES)
+        .filter(belongs)
+        .map(|item| item.entry.dump_id)
+        .collect();
+    let servers = of_kind(&["SERVER"]).filter(|item| choice.prerequisites.contains(&item.entry.dump_id));
+    let ends: Vec<String> = servers.map(|item| format!(" SERVER {}", item.entry.tag)).collect();
+    // The archive says no dependency of them.
+    let mappings = of_kind(&["USER MAPPING"]).filter(|item| ends.iter().any(|end| item.entry.tag.ends_with(end)));
+    more.extend(mappings.map(|item| item.entry.dump_id));
+    choice.prerequisites.extend(more);
 }
 
 /// An entry that depends on a chosen table *and* belongs to another one stays with that other: a
@@ -299,20 +387,29 @@ fn owns(item: &Item, entries: &HashSet<i64>, by_id: &HashMap<i64, &Item>) -> boo
     }
 }
 
-/// What an entry needs beyond what is chosen, all the way down; or the relation that is lacking.
+/// What an entry needs beyond what is chosen, all the way down: what the target lacks, and what it has. Or the relation
+/// that is lacking.
 fn need<'a>(
     item: &Item,
     by_id: &HashMap<i64, &'a Item>,
     choice: &Choice,
+    above: &Above,
     exists: &impl Fn(&Item) -> bool,
-) -> std::result::Result<HashSet<i64>, &'a Item> {
+) -> std::result::Result<(HashSet<i64>, HashSet<i64>), &'a Item> {
     let mut needed = HashSet::new();
+    let mut there = HashSet::new();
     let mut open: Vec<i64> = item.details.dependencies.clone();
     open.extend(unrecorded(item, by_id));
     while let Some(id) = open.pop() {
         let Some(other) = by_id.get(&id) else { continue };
-        let known = choice.entries.contains(&id) || choice.prerequisites.contains(&id) || needed.contains(&id);
-        if known || exists(other) {
+        if choice.entries.contains(&id) || choice.prerequisites.contains(&id) || needed.contains(&id) {
+            continue;
+        }
+        if exists(other) {
+            there.insert(id);
+            continue;
+        }
+        if above.is_of_it(item, other) {
             continue;
         }
         if RELATIONS.contains(&other.entry.desc.as_str()) || BELONGS.contains(&other.entry.desc.as_str()) {
@@ -322,9 +419,45 @@ fn need<'a>(
             }
         }
         needed.insert(id);
-        open.extend(&other.details.dependencies);
+        let is_owner = |id: &i64| stands_alone(other) && by_id.get(id).is_some_and(|item| item.entry.desc == "TABLE");
+        open.extend(other.details.dependencies.iter().filter(|id| !is_owner(id)));
     }
-    Ok(needed)
+    Ok((needed, there))
+}
+
+/// The tables whose partitions are chosen without them. A partition is defined as a table of its own, and attached
+/// afterwards: it needs nothing of them.
+struct Above(HashSet<i64>);
+
+impl Above {
+    fn of(items: &[Item], relations: &HashSet<i64>, by_id: &HashMap<i64, &Item>) -> Above {
+        let attached = items.iter().filter(|item| {
+            let is_chosen = |id: &i64| relations.contains(id);
+            item.entry.desc == "TABLE ATTACH" && item.details.dependencies.iter().any(is_chosen)
+        });
+        let parents = attached.filter(|item| partition(item, by_id, relations).is_none());
+        let parents = parents.flat_map(|item| &item.details.dependencies);
+        Above(parents.copied().filter(|id| !relations.contains(id)).collect())
+    }
+
+    /// Whether this is such a table, or an index or constraint of it, that the item names for being like it.
+    fn is_of_it(&self, item: &Item, other: &Item) -> bool {
+        let is_table = self.0.contains(&other.entry.dump_id);
+        match item.entry.desc.as_str() {
+            "TABLE" | "FOREIGN TABLE" => is_table && !item.details.definition.contains("\nINHERITS ("),
+            "CONSTRAINT" | "INDEX" => {
+                let of_table = other.details.dependencies.iter().any(|id| self.0.contains(id));
+                is_table || (of_table && matches!(other.entry.desc.as_str(), "CONSTRAINT" | "INDEX"))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether it is a sequence that is made without the table that owns it: of a partition's default that is, as of its
+/// root's, the root.
+fn stands_alone(item: &Item) -> bool {
+    item.entry.desc == "SEQUENCE" && item.details.definition.trim_start().starts_with("CREATE ")
 }
 
 /// pg_dump does not record from where an exclusion constraint has its operator classes. For plain

@@ -1,5 +1,7 @@
 //! The database itself: how the archive says it was made and set up, for one of another name.
 
+use std::collections::BTreeSet;
+
 use crate::archive::Item;
 use crate::postgres::quoting::identifier;
 
@@ -26,16 +28,79 @@ pub(super) fn owner(items: &[Item]) -> Option<&str> {
     Some(database.details.owner.as_str()).filter(|owner| !owner.is_empty())
 }
 
-/// Its settings, comment and grants: statements for when all data is there, since some of them
-/// (`default_transaction_read_only`) would stand in its way.
-pub(super) fn properties(items: &[Item], name: &str, grants: bool) -> Vec<String> {
-    items
+/// Settings that would stand in the way of the data, or let it come otherwise than it is in the backup. They are set when
+/// it is there.
+const OBSTACLES: [&str; 17] = [
+    "array_nulls",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "exit_on_error",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "local_preload_libraries",
+    "lock_timeout",
+    "restrict_nonsystem_relation_kind",
+    "role",
+    "session_authorization",
+    "session_preload_libraries",
+    "session_replication_role",
+    "statement_timeout",
+    "transaction_timeout",
+    "transform_null_equals",
+];
+
+/// What belongs to the database itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Properties {
+    /// Settings under which its data was written and its views read: for before there is any.
+    pub settings: Vec<String>,
+    /// For when all data is there: the settings that would stand in its way, limits, comment and grants.
+    pub others: Vec<String>,
+}
+
+pub(super) fn properties(items: &[Item], name: &str, grants: bool) -> Properties {
+    let statements = items
         .iter()
         .filter(|item| item.is_of_database() && item.entry.desc != "DATABASE")
         .filter(|item| grants || !item.is_grant())
         .flat_map(|item| statements(&item.details.definition))
-        .filter_map(|statement| renamed(statement, name))
+        .filter_map(|statement| renamed(statement, name));
+    let (settings, others) = statements.partition(|statement| {
+        setting(statement).is_some_and(|setting| !OBSTACLES.contains(&setting.to_lowercase().as_str()))
+    });
+    Properties { settings, others }
+}
+
+/// The settings that the archive's database had, by name.
+pub(super) fn settings(items: &[Item]) -> BTreeSet<String> {
+    items
+        .iter()
+        .filter(|item| item.entry.desc == "DATABASE PROPERTIES")
+        .flat_map(|item| statements(&item.details.definition))
+        .filter(|statement| statement.starts_with("ALTER DATABASE "))
+        .filter_map(setting)
         .collect()
+}
+
+/// The name of the setting that a statement sets: `ALTER DATABASE a SET b TO 'c';`
+pub(super) fn setting(statement: &str) -> Option<String> {
+    const WORD: &str = " SET ";
+    let mut quote = None;
+    let at = statement.char_indices().find_map(|(at, c)| {
+        match (quote, c) {
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), c) if open == c => quote = None,
+            _ => {}
+        }
+        (quote.is_none() && statement[at..].starts_with(WORD)).then_some(at + WORD.len())
+    })?;
+    let rest = &statement[at..];
+    let name = match rest.strip_prefix('"') {
+        Some(quoted) => &quoted[..quoted.find('"')?],
+        None => &rest[..rest.find([' ', '='])?],
+    };
+    (name != "TABLESPACE").then(|| name.to_owned())
 }
 
 /// The statements of a definition: each ends with a semicolon outside of quotes.
@@ -91,6 +156,41 @@ fn renamed(statement: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_come_before_the_data_unless_they_stand_in_its_way() {
+        let item = Item {
+            entry: crate::archive::Entry {
+                desc: "DATABASE PROPERTIES".into(),
+                ..Default::default()
+            },
+            section: crate::archive::Section::PreData,
+            details: crate::archive::Details {
+                definition: "ALTER DATABASE shop CONNECTION LIMIT = 7;\n\
+                    ALTER DATABASE shop SET \"app.tenant\" TO ' SET x TO ';\n\
+                    ALTER DATABASE shop SET default_transaction_read_only TO 'on';\n\
+                    ALTER ROLE \"a SET b\" IN DATABASE shop SET search_path TO 'x', 'y';\n\
+                    ALTER DATABASE shop SET TABLESPACE fast;\n"
+                    .into(),
+                ..Default::default()
+            },
+        };
+        let items = [item];
+        let Properties {
+            settings: early,
+            others,
+        } = properties(&items, "n", true);
+        assert_eq!(
+            early,
+            [
+                "ALTER DATABASE \"n\" SET \"app.tenant\" TO ' SET x TO ';",
+                "ALTER ROLE \"a SET b\" IN DATABASE \"n\" SET search_path TO 'x', 'y';"
+            ]
+        );
+        assert_eq!(others.len(), 3);
+        let names = BTreeSet::from(["app.tenant", "default_transaction_read_only"].map(str::to_owned));
+        assert_eq!(settings(&items), names);
+    }
 
     #[test]
     fn statements_speak_of_the_new_database() {

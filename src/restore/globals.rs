@@ -1,10 +1,14 @@
 //! The roles of the backup's cluster, made before anything that they own.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::LeftOut;
+use super::ready::Target;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
+use crate::postgres::quoting::identifier;
 use crate::postgres::{GlobalsPlan, Powers, Session, statements};
 use crate::store::Store;
 use crate::stored_archive::{file_of, read_file};
@@ -24,12 +28,36 @@ pub(crate) async fn plan(session: &Session, sql: &[u8], powers: Powers) -> Resul
     session.plan_globals(&statements(sql), powers).await
 }
 
-/// Makes the roles. What could not be done is told, and so is what was done and gives power.
-pub(super) async fn apply(session: &Session, plan: &GlobalsPlan) -> Result<Vec<String>> {
+/// Makes the roles. What could not be done is told, and so is what was done and gives power. A role that is no superuser
+/// gives things to owners that it is a member of alone: it joins those that it has made, or all where it is not known who
+/// will own something.
+pub(super) async fn apply(
+    target: &Target,
+    plan: &GlobalsPlan,
+    owners: Option<&BTreeSet<String>>,
+) -> Result<Vec<String>> {
+    let session = &target.session;
     let applied = session.apply_globals(plan).await?;
     let powers = applied.privileged.iter();
     let powers = powers.map(|sql| format!("as --globals-privileged asked: {sql}"));
-    Ok(applied.notes.into_iter().chain(powers).collect())
+    let mut told: Vec<String> = applied.notes.into_iter().chain(powers).collect();
+    if target.found.is_superuser {
+        return Ok(told);
+    }
+    let user = identifier(&session.server().user);
+    let joined = applied
+        .made
+        .iter()
+        .filter(|role| owners.is_none_or(|owners| owners.contains(*role)));
+    for role in joined.map(|role| identifier(role)) {
+        told.push(match session.execute(&format!("GRANT {role} TO {user}")).await {
+            Ok(()) => format!(
+                "{user} was made a member of {role}, to give it what it owned: REVOKE {role} FROM {user} ends that"
+            ),
+            Err(error) => format!("GRANT {role} TO {user}: {}", error.message()),
+        });
+    }
+    Ok(told)
 }
 
 /// Statements that are not run, for the report.

@@ -30,9 +30,42 @@ pub fn roles(definition: &str) -> Vec<String> {
     roles
 }
 
+/// The roles that a policy is for: `CREATE POLICY p ON t FOR SELECT TO a, b USING (…);`
+pub fn of_policy(definition: &str) -> Vec<String> {
+    let words = words(definition);
+    let head = words
+        .iter()
+        .take_while(|word| !matches!(word, Word::Bare("USING" | "WITH")));
+    let named = head.skip_while(|word| !matches!(word, Word::Bare("TO"))).skip(1);
+    let named = named.filter(|word| !matches!(word, Word::Bare("PUBLIC" | "public")));
+    named.map(Word::text).collect()
+}
+
+/// Whose a user mapping is: `CREATE USER MAPPING FOR a SERVER b OPTIONS (…);`
+pub fn of_mapping(definition: &str) -> Option<String> {
+    let words = words(definition);
+    let mut named = words
+        .iter()
+        .skip_while(|word| !matches!(word, Word::Bare("FOR")))
+        .skip(1);
+    let role = named
+        .next()
+        .filter(|word| !matches!(word, Word::Bare("PUBLIC" | "public")));
+    role.map(Word::text)
+}
+
 enum Word<'a> {
     Bare(&'a str),
     Quoted(String),
+}
+
+impl Word<'_> {
+    fn text(&self) -> String {
+        match self {
+            Word::Bare(text) => (*text).to_owned(),
+            Word::Quoted(text) => text.clone(),
+        }
+    }
 }
 
 /// Bare words, and what stands in quotes; signs between them are passed over.
@@ -77,7 +110,17 @@ fn quoted(text: &str, quote: char) -> (String, &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::roles;
+    use super::{of_mapping, of_policy, roles};
+
+    #[test]
+    fn the_roles_of_policies_and_mappings_are_found() {
+        let policy = "CREATE POLICY \"TO x\" ON s.t AS RESTRICTIVE FOR SELECT TO reader, \"My TO\" USING ((who IN (SELECT a FROM s.u)));";
+        assert_eq!(of_policy(policy), ["reader", "My TO"]);
+        assert!(of_policy("CREATE POLICY p ON s.t USING ((a = 'TO me'));").is_empty());
+        let mapping = "CREATE USER MAPPING FOR \"Ada L\" SERVER far OPTIONS (\n    \"user\" 'FOR b'\n);";
+        assert_eq!(of_mapping(mapping).as_deref(), Some("Ada L"));
+        assert_eq!(of_mapping("CREATE USER MAPPING FOR public SERVER far;"), None);
+    }
 
     #[test]
     fn the_roles_of_a_grant_are_found_however_they_are_written() {

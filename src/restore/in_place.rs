@@ -33,7 +33,7 @@ const AHEAD: usize = 8;
 /// What will be done, known before anything is changed.
 #[derive(Debug, Default)]
 pub(super) struct InPlace {
-    /// Quoted, with their schemas: what is emptied first.
+    /// Quoted, with their schemas, without their heirs where `ONLY` stands before them: what is emptied first.
     emptied: Vec<String>,
     foreign_keys: Vec<ForeignKey>,
     triggers: Vec<Trigger>,
@@ -123,7 +123,7 @@ impl InPlace {
             steps.push(format!("silence the trigger {} on {}", trigger.name, trigger.table));
         }
         if !self.emptied.is_empty() {
-            steps.push(format!("empty {}", self.emptied.join(", ")));
+            steps.push(format!("empty {}", self.emptied.join(", ").replace("ONLY ", "")));
         }
         steps.push(format!("load {} blocks of data", plan.blocks().count()));
         if !self.foreign_keys.is_empty() {
@@ -222,8 +222,8 @@ async fn filled(
         execute(wire, &key.dropping()).await?;
     }
     if !work.emptied.is_empty() {
-        // Together, since they may refer to each other; without their heirs, whose rows stay.
-        let emptied = format!("TRUNCATE TABLE ONLY {}", work.emptied.join(", ONLY "));
+        // Together, since they may refer to each other.
+        let emptied = format!("TRUNCATE TABLE {}", work.emptied.join(", "));
         execute(wire, &emptied).await?;
     }
 

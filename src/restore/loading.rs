@@ -1,7 +1,6 @@
 //! Stock pg_restore at work on a plan: definitions, data by several at once, the rest. The data
 //! comes straight from the store, each table's bytes alone.
 
-use std::collections::VecDeque;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +9,10 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::order::Order;
 use super::parts::Part;
 use super::plan::{Load, Plan};
+use super::queue::{self, Again, Queue};
 use crate::archive::{
     Algorithm, ArchiveError, Blocks, Check, Input, PartCheck, Sealed, SealedRange, Unpack, Writer, read_part,
 };
@@ -73,46 +74,98 @@ impl Loader<'_> {
     /// `done` collects the numbers of those loads that are in the target for good. Where sequences stand comes after
     /// all rows, whose checks may move them.
     pub async fn data(&self, plan: &Plan, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
-        let (rows, positions): (VecDeque<_>, VecDeque<_>) = plan
-            .loads
-            .iter()
-            .enumerate()
-            .partition(|(_, load)| !load.blocks.is_empty());
-        self.at_once(rows, jobs, done).await?;
-        self.at_once(positions, jobs, done).await
-    }
-
-    async fn at_once(&self, loads: VecDeque<(usize, &Load)>, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
-        let count = loads.len();
-        let queue = Mutex::new(loads);
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let cancel = CancellationToken::new();
-        let worker = |_| {
-            let (next, cancel) = (&next, &cancel);
-            async move {
-                while let Some((number, load)) = next() {
-                    let loaded = self.load(number, load, cancel).await;
-                    if loaded.is_err() {
-                        cancel.cancel();
-                    }
-                    loaded?;
-                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                    done.push(number);
-                }
-                Ok(())
-            }
-        };
-        let mut workers: FuturesUnordered<_> = (0..jobs.min(count)).map(worker).collect();
+        let mut queue = Queue::new(&plan.loads, &plan.order, jobs);
+        let cancel = &CancellationToken::new();
+        let mut running = FuturesUnordered::new();
+        let mut refused: Vec<Load> = Vec::new();
         let mut first: Option<Error> = None;
-        while let Some(ended) = workers.next().await {
-            if let Err(error) = ended
-                // What was ended because another failed has nothing to say.
-                && first.is_none()
+        let mut number = plan.loads.len();
+        loop {
+            while first.is_none()
+                && running.len() < jobs
+                && let Some(next) = queue.next()
             {
-                first = Some(error);
+                // Where sequences stand is last of all.
+                if plan.loads[next].blocks.is_empty() {
+                    self.again(std::mem::take(&mut refused), &mut number, cancel).await?;
+                }
+                running.push(async move { (next, self.load(next, &plan.loads[next], cancel).await) });
+            }
+            let Some((ended, loaded)) = running.next().await else {
+                break;
+            };
+            queue.ended(ended);
+            match loaded {
+                Ok(()) => done.lock().unwrap_or_else(PoisonError::into_inner).push(ended),
+                // What was ended because another failed has nothing to say.
+                Err(_) if first.is_some() => {}
+                Err(error) => match self
+                    .past(&plan.loads[ended], &plan.order, error, &mut number, cancel)
+                    .await
+                {
+                    Ok(failed) => refused.extend(failed),
+                    Err(error) => {
+                        cancel.cancel();
+                        first = Some(error);
+                    }
+                },
             }
         }
-        first.map_or(Ok(()), Err)
+        match first {
+            Some(error) => Err(error),
+            None => self.again(refused, &mut number, cancel).await,
+        }
+    }
+
+    /// What follows in a load after a table that may be tried again; says which these are.
+    async fn past(
+        &self,
+        load: &Load,
+        order: &Order,
+        mut error: Error,
+        number: &mut usize,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Load>> {
+        let mut load = load.clone();
+        let mut refused = Vec::new();
+        loop {
+            let Some(Again { failed, rest }) = queue::again(&load, order, &error) else {
+                return Err(error);
+            };
+            tracing::debug!("tried again when others are there: {}", error.message());
+            refused.push(failed);
+            let Some(rest) = rest else { return Ok(refused) };
+            *number += 1;
+            match self.load(*number, &rest, cancel).await {
+                Ok(()) => return Ok(refused),
+                Err(next) => (error, load) = (next, rest),
+            }
+        }
+    }
+
+    /// Tables that were refused, until none comes in any more.
+    async fn again(&self, mut refused: Vec<Load>, number: &mut usize, cancel: &CancellationToken) -> Result<()> {
+        while !refused.is_empty() {
+            let tried = refused.len();
+            let mut still = Vec::new();
+            let mut first = None;
+            for load in refused {
+                *number += 1;
+                match self.load(*number, &load, cancel).await {
+                    Ok(()) => {}
+                    Err(error) if error.code() == Code::RestoreErr => {
+                        first.get_or_insert(error);
+                        still.push(load);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if let (Some(error), true) = (first, still.len() == tried) {
+                return Err(error);
+            }
+            refused = still;
+        }
+        Ok(())
     }
 
     /// Indexes, constraints, triggers, grants: the head in a file, so that pg_restore can make

@@ -12,6 +12,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::grants;
+use super::order::Order;
 use super::parts::{self, Divisible, Part};
 use crate::archive::{Item, Section};
 use crate::stored_archive::StoredArchive;
@@ -23,17 +24,22 @@ const GROUP_BLOCKS: usize = 250;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// Schemas with their grants, where others will own what is in them: an owner needs the right to make it there.
+    pub ground: Vec<i64>,
     /// Dump ids of the definitions, in the archive's order.
     pub before: Vec<i64>,
-    /// The largest first, so that the last to end is a small one.
+    /// In the archive's order; for several jobs those that others wait for come first, and the late ones last.
     pub loads: Vec<Load>,
+    pub order: Order,
     /// Dump ids of indexes, constraints, triggers and grants.
     pub after: Vec<i64>,
-    /// Last of all: what joins the chosen tables to others that the target has.
+    /// What joins the chosen tables to others that the target has.
     pub joins: Vec<i64>,
+    /// Last of all, and alone: event triggers, which run at every change of a definition.
+    pub events: Vec<i64>,
     /// Statements that remove what stands in the way, in the order in which they must run.
     pub drops: Vec<String>,
-    /// Tables that are emptied before rows are loaded into them, quoted.
+    /// Tables that are emptied before rows are loaded into them, quoted; with `ONLY` those whose heirs stay.
     pub emptied: Vec<String>,
     /// Large objects that would stand in the way.
     pub large_objects: Vec<u32>,
@@ -48,6 +54,8 @@ pub struct Plan {
     pub copies: HashMap<i64, Vec<u8>>,
     /// What belongs to the chosen tables and cannot come along, and why.
     pub left_out: Vec<LeftOut>,
+    /// What the chosen tables need and the target has: it stays as it is.
+    pub already_there: Vec<String>,
 }
 
 /// What one pg_restore loads.
@@ -121,17 +129,28 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
         }
         describe(item, without, &mut plan);
     }
+    plan.order = Order::of(items);
     if jobs > 1 && !without.definitions {
-        pieces = divide(pieces, archive, items, chosen, jobs);
+        pieces = divide(pieces, archive, items, chosen, jobs, &plan.order);
     }
-    plan.loads = group(pieces);
+    plan.loads = match jobs {
+        1 => in_order(pieces, &plan.order),
+        _ => in_turn(pieces, &plan.order),
+    };
     if !loose.list.is_empty() {
         plan.loads.push(loose);
     }
     plan
 }
 
-fn divide(pieces: Vec<Load>, archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, jobs: usize) -> Vec<Load> {
+fn divide(
+    pieces: Vec<Load>,
+    archive: &StoredArchive,
+    items: &[Item],
+    chosen: &HashSet<i64>,
+    jobs: usize,
+    order: &Order,
+) -> Vec<Load> {
     let divisible = Divisible::among(items, chosen);
     let allowed: HashSet<i64> = items
         .iter()
@@ -140,7 +159,7 @@ fn divide(pieces: Vec<Load>, archive: &StoredArchive, items: &[Item], chosen: &H
         .collect();
     let target = parts::target(pieces.iter().map(|piece| piece.stored_bytes).sum(), jobs);
     let divided = pieces.into_iter().flat_map(|piece| match piece.blocks[..] {
-        [block] if piece.list.iter().all(|id| allowed.contains(id)) => {
+        [block] if !order.is_late(&piece) && piece.list.iter().all(|id| allowed.contains(id)) => {
             parts::cut(piece, &archive.ranges[block], target)
         }
         _ => vec![piece],
@@ -151,6 +170,11 @@ fn divide(pieces: Vec<Load>, archive: &StoredArchive, items: &[Item], chosen: &H
 fn describe(item: &Item, without: Without, plan: &mut Plan) {
     if without.definitions {
         return;
+    }
+    match item.entry.desc.as_str() {
+        "POLICY" => plan.roles.extend(grants::of_policy(&item.details.definition)),
+        "USER MAPPING" => plan.roles.extend(grants::of_mapping(&item.details.definition)),
+        _ => {}
     }
     if item.entry.desc == "EXTENSION" {
         plan.extensions.insert(item.entry.tag.clone());
@@ -183,7 +207,22 @@ fn has_contents(metadata: &Item, items: &[Item]) -> bool {
         .any(|item| item.entry.desc == "BLOBS" && item.details.dependencies.contains(&metadata.entry.dump_id))
 }
 
-/// Neighbours go together while they are small; then the largest come first.
+/// In the archive's order, but for tables whose columns would be computed without what they are computed from.
+fn in_order(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
+    let computed = |piece: &Load| piece.list.iter().any(|id| order.computed.contains(id));
+    let (computed, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(computed);
+    [others, computed].into_iter().flat_map(group).collect()
+}
+
+/// What others wait for, then what minds nothing, then what minds everything; each in the archive's order.
+fn in_turn(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
+    let of_extension = |piece: &Load| piece.list.iter().any(|id| order.of_extensions.contains(id));
+    let (late, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(|piece| order.is_late(piece));
+    let (first, others): (Vec<Load>, Vec<Load>) = others.into_iter().partition(of_extension);
+    [first, others, late].into_iter().flat_map(group).collect()
+}
+
+/// Neighbours go together while they are small.
 fn group(pieces: Vec<Load>) -> Vec<Load> {
     let mut loads: Vec<Load> = Vec::new();
     let mut open: Option<Load> = None;
@@ -204,13 +243,33 @@ fn group(pieces: Vec<Load>) -> Vec<Load> {
         }
     }
     loads.extend(open);
-    loads.sort_by_key(|load| std::cmp::Reverse(load.stored_bytes));
     loads
 }
 
 impl Plan {
     pub fn stored_bytes(&self) -> u64 {
         self.loads.iter().map(|load| load.stored_bytes).sum()
+    }
+
+    /// Has schemas and their grants made before all others.
+    pub fn part_ground(&mut self, items: &[Item]) {
+        let of_schemas = items.iter().filter(|item| {
+            item.entry.desc == "SCHEMA" || (item.entry.desc == "ACL" && item.entry.tag.starts_with("SCHEMA "))
+        });
+        let planned: HashSet<i64> = self.before.iter().chain(&self.after).copied().collect();
+        let ground = of_schemas
+            .map(|item| item.entry.dump_id)
+            .filter(|id| planned.contains(id));
+        self.ground = ground.collect();
+        self.before.retain(|id| !self.ground.contains(id));
+        self.after.retain(|id| !self.ground.contains(id));
+    }
+
+    /// Takes event triggers, and what is said of them, out of what several make at once.
+    pub fn part_events(&mut self, items: &[Item]) {
+        let of_events = with_dependents(items, "EVENT TRIGGER");
+        let (events, after) = self.after.iter().partition(|id| of_events.contains(id));
+        (self.events, self.after) = (events, after);
     }
 
     /// Each once, also where it is loaded in parts.
@@ -244,6 +303,21 @@ impl Load {
             }
         }
         stretches
+    }
+}
+
+/// What is of this kind, and all that needs it.
+fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
+    let of_kind = items.iter().filter(|item| item.entry.desc == kind);
+    let mut found: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();
+    loop {
+        let needs = |item: &&Item| item.details.dependencies.iter().any(|id| found.contains(id));
+        let more: Vec<i64> = items.iter().filter(needs).map(|item| item.entry.dump_id).collect();
+        let before = found.len();
+        found.extend(more);
+        if found.len() == before {
+            return found;
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 
-use super::Job;
-use super::plan::Plan;
+use super::plan::{LeftOut, Plan};
+use super::{Job, database};
+use crate::archive::Item;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
@@ -31,7 +32,7 @@ pub(super) struct Target {
 pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Target> {
     if !request.create {
         let (_, session) = job.target.connect(&job.settings.postgres).await?;
-        let info = session.info().clone();
+        let info = settled(&session).await?;
         let found = session.survey_target().await?;
         return Ok(Target {
             session,
@@ -48,7 +49,7 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
     let mut elsewhere = wanted;
     elsewhere.dbname = Some(if name == "postgres" { "template1" } else { "postgres" }.to_owned());
     let session = Session::connect(&elsewhere, &job.settings.postgres).await?;
-    let mut info = session.info().clone();
+    let mut info = settled(&session).await?;
     info.dbname = Some(name.clone());
     // The new database's encoding is not this one's.
     info.params.remove("client_encoding");
@@ -68,7 +69,30 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
     })
 }
 
+/// How pg_restore and psql get there, without what stands in their way. Options only where they are needed: a pooler may
+/// refuse them.
+async fn settled(session: &Session) -> Result<ConnectionInfo> {
+    let mut info = session.info().clone();
+    for option in session.settle_obstacles().await? {
+        let options = info.params.entry("options".into()).or_default();
+        *options = format!("{options} -c {option}").trim_start().to_owned();
+    }
+    Ok(info)
+}
+
 impl Target {
+    /// Settings of the backup's database that this one lacks: they are its own, and stay away.
+    pub fn settings_that_stay_away(&self, items: &[Item]) -> Vec<LeftOut> {
+        let lacking = database::settings(items)
+            .into_iter()
+            .filter(|name| !self.found.settings.contains(name));
+        let told = lacking.map(|name| LeftOut {
+            what: format!("ALTER DATABASE … SET {name}"),
+            why: "the target was there before, and its settings are its own: --create brings the backup's".into(),
+        });
+        told.collect()
+    }
+
     /// Whether a plan's definitions fit into one transaction of this server.
     pub fn fits_one_transaction(&self, plan: &Plan) -> bool {
         (plan.before.len() as u64).saturating_mul(LOCKS_PER_DEFINITION) < self.found.locks
@@ -171,10 +195,13 @@ impl Target {
                 .collect();
             if !unknown.is_empty() {
                 return Err(refused(format!(
-                    "the target lacks roles that own things or have grants in the backup: {}",
+                    "the target lacks roles that own things, have grants or are named by policies in the backup: {}",
                     some_of(&unknown, unknown.len() as u64)
                 ))
-                .hint("make them with --globals or by hand, or leave them out with --no-owner and --no-privileges"));
+                .hint(
+                    "make them with --globals or by hand, or leave out what names them: --no-owner, --no-privileges, \
+                     --exclude POLICY, --exclude USER-MAPPING",
+                ));
             }
         }
         let strangers: Vec<String> = plan
@@ -229,7 +256,7 @@ impl Target {
     }
 }
 
-fn some_of(names: &[String], count: u64) -> String {
+pub(super) fn some_of(names: &[String], count: u64) -> String {
     let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
     match count.saturating_sub(shown.len() as u64) {
         0 => shown.join(", "),

@@ -40,6 +40,9 @@ pub struct RestoreReport {
     /// Tables whose rows were read again and are those of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compared: Option<usize>,
+    /// What single tables need and the target had: it stayed as it was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub already_there: Vec<String>,
     /// In a dry run: the steps, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
@@ -74,6 +77,9 @@ impl fmt::Display for RestoreReport {
         }
         for left in &self.left_out {
             writeln!(f, "  left out: {}: {}", left.what, left.why)?;
+        }
+        for there in &self.already_there {
+            writeln!(f, "  was there, and stays as it is: {there}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "  warning: {warning}")?;

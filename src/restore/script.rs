@@ -45,6 +45,10 @@ pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &s
         (request.no_owner, "--no-owner"),
         (request.no_privileges, "--no-privileges"),
         (request.no_tablespaces, "--no-tablespaces"),
+        (request.no_comments, "--no-comments"),
+        (request.no_publications, "--no-publications"),
+        (request.no_subscriptions, "--no-subscriptions"),
+        (!request.exclude.is_empty(), "--exclude"),
     ] {
         if asked {
             return Err(refused(option));

@@ -3,6 +3,8 @@
 mod creating;
 mod failing;
 mod in_place;
+mod needs;
+mod order;
 mod parts;
 pub mod place;
 mod plain;

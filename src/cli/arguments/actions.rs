@@ -242,6 +242,18 @@ pub(super) enum Action {
         /// Put everything into the target's default tablespace
         #[arg(long)]
         no_tablespaces: bool,
+        /// Leave out comments
+        #[arg(long)]
+        no_comments: bool,
+        /// Leave out publications
+        #[arg(long)]
+        no_publications: bool,
+        /// Leave out subscriptions
+        #[arg(long)]
+        no_subscriptions: bool,
+        /// Leave out what is of this kind, or of this kind and name, with what needs it; repeat it for more
+        #[arg(long, value_name = "KIND[:NAME]")]
+        exclude: Vec<String>,
         /// A moment to recover to: needs incremental backups
         #[arg(long, value_name = "RFC3339")]
         to_time: Option<String>,

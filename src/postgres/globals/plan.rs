@@ -182,11 +182,17 @@ impl Planning<'_> {
         }
         let attributes = self.attributes.remove(&role);
         let name = identifier(&role);
-        let mut sql = format!("CREATE ROLE {name}");
+        let (mut sql, mut less) = (format!("CREATE ROLE {name}"), format!("CREATE ROLE {name}"));
         for word in attributes.iter().flat_map(|attributes| &attributes.plain) {
             sql = format!("{sql} {word}");
+            // Since 16 nobody gives what they do not have.
+            if word != "CREATEDB" {
+                less = format!("{less} {word}");
+            }
         }
-        self.step(sql, &[], false).makes = Some(role.clone());
+        let otherwise = (less != sql).then_some(less);
+        let step = self.step(sql, &[], false);
+        (step.makes, step.otherwise) = (Some(role.clone()), otherwise);
         if let Some(attributes) = attributes {
             if attributes.password {
                 self.leave(
@@ -198,8 +204,11 @@ impl Planning<'_> {
                 let sql = format!("ALTER ROLE {name} {}", attributes.privileged.join(" "));
                 match self.powers {
                     Powers::Roles => self.leave(sql, PRIVILEGED),
+                    // One by one: who may not give one may give another.
                     Powers::Privileged | Powers::Throwaway => {
-                        self.step(sql, &[&role], true);
+                        for power in attributes.privileged {
+                            self.step(format!("ALTER ROLE {name} {power}"), &[&role], true);
+                        }
                     }
                 }
             }

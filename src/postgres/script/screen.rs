@@ -4,7 +4,7 @@
 //! What is refused would be obeyed by psql itself (`\!`, `\o`, `\copy` …), would end the transaction
 //! that the script is run in, or is read by psql and by the server in two ways. Of psql's commands
 //! pg_dump writes `\restrict` and `\unrestrict` alone, and around large objects it writes `BEGIN` and
-//! `COMMIT`: these are taken out.
+//! `COMMIT`: these are taken out, and so is `SET transaction_timeout`, which a server before 17 does not know.
 
 mod statement;
 #[cfg(test)]
@@ -725,6 +725,7 @@ impl<W: Watch> Screen<W> {
                 self.begun = true;
                 self.edit(Edit::Blank(place))?;
             }
+            statement::Ended::TransactionTimeout => self.edit(Edit::Blank(place))?,
             statement::Ended::Commit => {
                 self.begun = false;
                 self.edit(Edit::Blank(place))?;

@@ -77,6 +77,8 @@ pub(super) enum Ended {
     Encoding(&'static str),
     Begin,
     Commit,
+    /// A limit that our own sessions lift, and that no server before 17 knows.
+    TransactionTimeout,
 }
 
 impl Default for Statement {
@@ -208,6 +210,7 @@ impl Statement {
                 (4, "OFF") => Ended::StandardStrings(false),
                 _ => return Err(UNUSUAL.into()),
             },
+            ["SET", "TRANSACTION_TIMEOUT", "", ""] if self.tokens == 4 => Ended::TransactionTimeout,
             ["SET", "CLIENT_ENCODING", "", ""] => {
                 let name = String::from_utf8_lossy(&self.literal);
                 let known = ENCODINGS.iter().find(|(known, _)| *known == name);

@@ -105,6 +105,15 @@ fn the_keys_and_the_transactions_around_large_objects_are_taken_out() {
 }
 
 #[test]
+fn a_limit_that_older_servers_do_not_know_is_taken_out() {
+    let script = "SET lock_timeout = 0;\nSET transaction_timeout = 0;\nSELECT 'SET transaction_timeout = 0;';\n";
+    let start = script.find("SET t").unwrap() as u64;
+    assert_eq!(edits(script), [Edit::Blank(start..start + 28)]);
+    let other = "ALTER DATABASE a SET transaction_timeout = 0;\nCREATE TABLE transaction_timeout ();\n";
+    assert_eq!(edits(other), []);
+}
+
+#[test]
 fn a_script_that_would_end_its_transaction_is_refused() {
     for script in [
         "COMMIT;\n",

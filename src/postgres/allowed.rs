@@ -1,0 +1,80 @@
+//! What the session's role may do, asked of the server by doing it in a transaction that is rolled back: a managed service's
+//! master user may do things that no role but a superuser may elsewhere.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::error::SqlState;
+
+use super::Session;
+use super::quoting::identifier;
+use crate::error::Result;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed<'a> {
+    /// A publication of all tables, or of all in a schema.
+    PublishAll,
+    Subscribe,
+    /// An event trigger.
+    WatchEvents,
+    /// An extension of this name.
+    Extend(&'a str),
+}
+
+/// What in this database belongs to roles that we may not act as.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Foreign {
+    pub extensions: BTreeSet<String>,
+    /// The schema of this name.
+    pub public: bool,
+}
+
+impl Session {
+    /// Leaves nothing behind.
+    pub async fn may(&self, deed: Deed<'_>) -> Result<bool> {
+        let statements = match deed {
+            Deed::PublishAll => "CREATE PUBLICATION pgstow_asks FOR ALL TABLES".to_owned(),
+            Deed::Subscribe => {
+                "CREATE SUBSCRIPTION pgstow_asks CONNECTION 'dbname=pgstow password=x' PUBLICATION pgstow_asks
+                 WITH (connect = false, slot_name = NONE, enabled = false, create_slot = false)"
+                    .to_owned()
+            }
+            Deed::WatchEvents => "CREATE FUNCTION pg_temp.pgstow_asks() RETURNS pg_catalog.event_trigger
+                 LANGUAGE plpgsql AS 'BEGIN END';
+                 CREATE EVENT TRIGGER pgstow_asks ON sql_drop EXECUTE FUNCTION pg_temp.pgstow_asks()"
+                .to_owned(),
+            Deed::Extend(name) => format!("CREATE EXTENSION {} CASCADE", identifier(name)),
+        };
+        let quiet = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL lock_timeout = '10s'";
+        let failed = |error| self.error("cannot ask what the role may do", &error);
+        self.client.batch_execute(quiet).await.map_err(failed)?;
+        let done = self.client.batch_execute(&statements).await;
+        self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+        // Whatever else is said says nothing of the role.
+        Ok(done.err().and_then(|error| error.code().cloned()) != Some(SqlState::INSUFFICIENT_PRIVILEGE))
+    }
+
+    pub async fn foreign(&self) -> Result<Foreign> {
+        let failed = |error| self.error("cannot look at the target", &error);
+        let rows = self
+            .client
+            .query(
+                "SELECT extname::pg_catalog.text, true FROM pg_catalog.pg_extension
+                 WHERE NOT pg_catalog.pg_has_role(extowner, 'USAGE')
+                 UNION ALL SELECT nspname::pg_catalog.text, false FROM pg_catalog.pg_namespace
+                 WHERE nspname OPERATOR(pg_catalog.=) 'public' AND NOT pg_catalog.pg_has_role(nspowner, 'USAGE')",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let mut foreign = Foreign::default();
+        for row in rows {
+            let (name, is_extension): (String, bool) =
+                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            match is_extension {
+                true => drop(foreign.extensions.insert(name)),
+                false => foreign.public = true,
+            }
+        }
+        Ok(foreign)
+    }
+}

@@ -1,0 +1,214 @@
+//! What is loaded next: with one job in the archive's order, with several the largest first, as far as what must be
+//! there before allows it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::order::Order;
+use super::plan::Load;
+use crate::error::{Code, Error};
+
+pub struct Queue<'a> {
+    loads: &'a [Load],
+    order: &'a Order,
+    in_order: bool,
+    /// Numbers of the loads that must have ended before each.
+    waits: Vec<Vec<usize>>,
+    open: Vec<usize>,
+    running: HashSet<usize>,
+    ended: HashSet<usize>,
+}
+
+impl<'a> Queue<'a> {
+    pub fn new(loads: &'a [Load], order: &'a Order, jobs: usize) -> Self {
+        let mut holding: HashMap<i64, Vec<usize>> = HashMap::new();
+        for (number, load) in loads.iter().enumerate() {
+            for id in &load.list {
+                holding.entry(*id).or_default().push(number);
+            }
+        }
+        let waits = |(number, load): (usize, &Load)| {
+            let needed = load.list.iter().filter_map(|id| order.behind.get(id)).flatten();
+            let needed = needed.filter_map(|id| holding.get(id)).flatten().copied();
+            // The archive's order holds within a load, and nothing waits for what comes after it.
+            let needed = needed.filter(|other| *other < number);
+            needed.collect::<HashSet<_>>().into_iter().collect()
+        };
+        Self {
+            loads,
+            order,
+            in_order: jobs == 1,
+            waits: loads.iter().enumerate().map(waits).collect(),
+            open: (0..loads.len()).collect(),
+            running: HashSet::new(),
+            ended: HashSet::new(),
+        }
+    }
+
+    /// The number of the load that may begin now.
+    pub fn next(&mut self) -> Option<usize> {
+        let at = if self.in_order {
+            self.running.is_empty().then_some(0)
+        } else {
+            self.early().or_else(|| self.after_all_others())
+        };
+        let number = *self.open.get(at?)?;
+        self.open.remove(at?);
+        self.running.insert(number);
+        Some(number)
+    }
+
+    /// Also of one that failed and is tried again later.
+    pub fn ended(&mut self, number: usize) {
+        self.running.remove(&number);
+        self.ended.insert(number);
+    }
+
+    fn early(&self) -> Option<usize> {
+        let ready = self.open.iter().enumerate().filter(|(_, number)| {
+            !self.comes_last(**number) && self.waits[**number].iter().all(|other| self.ended.contains(other))
+        });
+        // The last to end is then a small one. Of equals the first.
+        ready
+            .max_by_key(|(at, number)| (self.loads[**number].stored_bytes, std::cmp::Reverse(*at)))
+            .map(|(at, _)| at)
+    }
+
+    /// One by one, in the archive's order; where sequences stand is last.
+    fn after_all_others(&self) -> Option<usize> {
+        let any_early = self.open.iter().any(|number| !self.comes_last(*number));
+        (self.running.is_empty() && !any_early && !self.open.is_empty()).then_some(0)
+    }
+
+    fn comes_last(&self, number: usize) -> bool {
+        let load = &self.loads[number];
+        load.blocks.is_empty() || self.order.is_late(load)
+    }
+}
+
+/// What is to be done once more after a load that failed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Again {
+    /// The table that was refused: when others are there.
+    pub failed: Load,
+    /// Those after it.
+    pub rest: Option<Load>,
+}
+
+/// A table whose functions look at others may be refused because one of these is not there yet. Before it in the same
+/// load everything is in.
+pub fn again(load: &Load, order: &Order, error: &Error) -> Option<Again> {
+    let refused = entry_of(error)?;
+    let at = load.list.iter().position(|id| *id == refused)?;
+    let minds = order.late.contains(&refused) || order.behind.contains_key(&refused);
+    if error.code() != Code::RestoreErr || !minds || load.blocks.len() != load.list.len() {
+        return None;
+    }
+    let part = |range: std::ops::Range<usize>| Load {
+        blocks: load.blocks[range.clone()].to_vec(),
+        list: load.list[range].to_vec(),
+        part: load.part.clone(),
+        stored_bytes: 0,
+    };
+    Some(Again {
+        failed: part(at..at + 1),
+        rest: (at + 1 < load.list.len()).then(|| part(at + 1..load.list.len())),
+    })
+}
+
+/// The entry that pg_restore says it was at: what it says first is its own.
+fn entry_of(error: &Error) -> Option<i64> {
+    const ENTRY: &str = ": from TOC entry ";
+    let message = error.message();
+    let at = message.find(ENTRY)? + ENTRY.len();
+    message[at..].split(';').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(ids: &[i64], stored_bytes: u64) -> Load {
+        Load {
+            blocks: ids.iter().map(|id| usize::try_from(*id).unwrap()).collect(),
+            list: ids.to_vec(),
+            part: None,
+            stored_bytes,
+        }
+    }
+
+    fn loads() -> Vec<Load> {
+        let positions = Load {
+            list: vec![9],
+            ..Load::default()
+        };
+        vec![
+            load(&[1], 5),
+            load(&[2, 3], 1),
+            load(&[4], 7),
+            load(&[5], 9),
+            load(&[6], 100),
+            positions,
+        ]
+    }
+
+    fn order() -> Order {
+        Order {
+            late: HashSet::from([6]),
+            behind: HashMap::from([(5, vec![2]), (4, vec![4])]),
+            ..Order::default()
+        }
+    }
+
+    #[test]
+    fn one_job_keeps_the_archives_order() {
+        let (loads, order) = (loads(), order());
+        let mut queue = Queue::new(&loads, &order, 1);
+        let mut seen = Vec::new();
+        while let Some(number) = queue.next() {
+            assert_eq!(queue.next(), None);
+            queue.ended(number);
+            seen.push(number);
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn several_take_the_largest_that_waits_for_nothing_and_the_late_alone() {
+        let (loads, order) = (loads(), order());
+        let mut queue = Queue::new(&loads, &order, 3);
+        assert_eq!(queue.next(), Some(2));
+        assert_eq!(queue.next(), Some(0));
+        assert_eq!(queue.next(), Some(1));
+        // What the largest waits for runs still.
+        assert_eq!(queue.next(), None);
+        queue.ended(2);
+        queue.ended(1);
+        assert_eq!(queue.next(), Some(3));
+        queue.ended(3);
+        assert_eq!(queue.next(), None);
+        queue.ended(0);
+        assert_eq!(queue.next(), Some(4));
+        assert_eq!(queue.next(), None);
+        queue.ended(4);
+        assert_eq!(queue.next(), Some(5));
+        queue.ended(5);
+        assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn a_late_table_that_is_refused_is_tried_again_and_what_follows_it_is_not_lost() {
+        let order = Order {
+            late: HashSet::from([1, 2, 3]),
+            ..Order::default()
+        };
+        let error = |text: &str| Error::new(Code::RestoreErr, text);
+        let refused = error("pg_restore failed with exit status 1: from TOC entry 2; 0 1 TABLE DATA t x: violates");
+        let again_of = again(&load(&[1, 2, 3], 0), &order, &refused).unwrap();
+        assert_eq!((again_of.failed, again_of.rest), (load(&[2], 0), Some(load(&[3], 0))));
+        assert_eq!(again(&load(&[1, 2], 0), &order, &refused).unwrap().rest, None);
+        assert_eq!(again(&load(&[1, 3], 0), &order, &refused), None);
+        assert_eq!(again(&load(&[2], 0), &Order::default(), &refused), None);
+        let damaged = Error::new(Code::Integrity, refused.message());
+        assert_eq!(again(&load(&[2], 0), &order, &damaged), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! What single tables need, and what belongs to that; partitions by themselves.
+
+use crate::restore::place::{Backed, untouched};
+use crate::support::database::{Database, quoted};
+use crate::support::role::Role;
+
+/// Hashes of an enum's values are others in every database: pg_dump loads these partitions through their root.
+const PARTITIONS: &str = "CREATE TYPE mood AS ENUM ('a', 'b', 'c', 'd', 'e', 'f');
+    CREATE TABLE root (id serial, m mood NOT NULL, n int DEFAULT nextval('shared.ids'), PRIMARY KEY (id, m)) PARTITION BY HASH (m);
+    CREATE TABLE leaf_0 PARTITION OF root FOR VALUES WITH (MODULUS 3, REMAINDER 0);
+    CREATE TABLE leaf_1 PARTITION OF root FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+    CREATE TABLE leaf_2 PARTITION OF root FOR VALUES WITH (MODULUS 3, REMAINDER 2);
+    INSERT INTO root (m) SELECT (enum_range(NULL::mood))[1 + n % 6] FROM generate_series(1, 3000) n;";
+
+fn what_a_table_needs_comes_with_what_belongs_to_it(major: u32) {
+    let source = Database::fresh(major);
+    let reader = Role::fresh(&source, "its secret", "");
+    let name = quoted(&reader.name);
+    source.sql(&format!(
+        "CREATE SCHEMA shared; COMMENT ON SCHEMA shared IS 'for all'; GRANT USAGE ON SCHEMA shared TO {name};
+         CREATE SEQUENCE shared.ids; COMMENT ON SEQUENCE shared.ids IS 'of all'; GRANT USAGE ON SEQUENCE shared.ids TO {name};
+         CREATE FUNCTION shared.guarded() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
+         REVOKE ALL ON FUNCTION shared.guarded() FROM PUBLIC;
+         CREATE TYPE shared.kind AS ENUM ('x', 'y'); COMMENT ON TYPE shared.kind IS 'of what kind';
+         REVOKE USAGE ON TYPE shared.kind FROM PUBLIC; GRANT USAGE ON TYPE shared.kind TO {name};
+         CREATE DOMAIN shared.few AS int CONSTRAINT most CHECK (VALUE < 10); COMMENT ON CONSTRAINT most ON DOMAIN shared.few IS 'not many';
+         CREATE FUNCTION shared.near(int, int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT abs($1 - $2) < 3';
+         CREATE OPERATOR shared.<~> (LEFTARG = int, RIGHTARG = int, FUNCTION = shared.near);
+         CREATE TABLE t (id int DEFAULT nextval('shared.ids'), k shared.kind DEFAULT 'y', g int DEFAULT shared.guarded(),
+           f shared.few, o int CHECK (o OPERATOR(shared.<~>) 4));
+         INSERT INTO t (f, o) SELECT 3, 5 FROM generate_series(1, 100);
+         {PARTITIONS}"
+    ));
+    let backed = Backed::up(source, &[]);
+    let about = "SELECT obj_description('shared'::regnamespace), obj_description('shared.ids'::regclass),
+        obj_description('shared.kind'::regtype), (SELECT nspacl FROM pg_namespace WHERE nspname = 'shared'),
+        (SELECT relacl FROM pg_class WHERE relname = 'ids'), (SELECT proacl FROM pg_proc WHERE proname = 'guarded'),
+        (SELECT typacl FROM pg_type WHERE typname = 'kind'),
+        (SELECT obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE conname = 'most'),
+        (SELECT last_value FROM shared.ids)";
+    let target = Database::fresh(major);
+    let report = backed.restored(&target, &["--table", "public.t"]);
+    assert!(report["already_there"].is_null(), "{report:#}");
+    assert_eq!(target.sql(about), backed.source.sql(about));
+    assert_eq!(target.sql("INSERT INTO t (o) VALUES (4) RETURNING id"), "3101");
+
+    // What is there stays, and is told.
+    target.sql("GRANT EXECUTE ON FUNCTION shared.guarded() TO PUBLIC; SELECT setval('shared.ids', 7000)");
+    let changed = target.sql(about);
+    let report = backed.restored(&target, &["--table", "public.t", "--clean"]);
+    assert_eq!(target.sql(about), changed);
+    let there = report["already_there"].to_string();
+    for what in [
+        "SEQUENCE shared.ids",
+        "FUNCTION shared.guarded()",
+        "TYPE shared.kind",
+        "DOMAIN shared.few",
+    ] {
+        assert!(there.contains(what), "{what}: {there}");
+    }
+
+    // A partition as a table of its own, with the sequence of its root.
+    let target = Database::fresh(major);
+    let report = backed.restored(
+        &target,
+        &[
+            "--table",
+            "public.leaf_0",
+            "--table",
+            "public.leaf_1",
+            "--table",
+            "public.leaf_2",
+        ],
+    );
+    let count = "SELECT count(*), bool_or(relispartition) FROM pg_class, LATERAL (SELECT FROM leaf_0 UNION ALL SELECT FROM leaf_1
+        UNION ALL SELECT FROM leaf_2) AS rows WHERE relname = 'leaf_0'";
+    assert_eq!(target.sql(count), "3000|f");
+    assert_eq!(target.sql("INSERT INTO leaf_0 (m) VALUES ('a') RETURNING id"), "3001");
+    assert_eq!(report["left_out"].as_array().unwrap().len(), 6, "{report:#}");
+    assert_eq!(
+        target.sql("SELECT string_agg(conname, ',' ORDER BY conname) FROM pg_constraint WHERE contype = 'p' AND connamespace = 'public'::regnamespace"),
+        "leaf_0_pkey,leaf_1_pkey,leaf_2_pkey"
+    );
+}
+
+on_majors! { what_a_table_needs_comes_with_what_belongs_to_it: 15 18 }
+
+#[test]
+fn rows_of_a_partition_alone_go_where_they_belong_or_nowhere() {
+    let source = Database::fresh(17);
+    source.sql(&format!(
+        "CREATE SCHEMA shared; CREATE SEQUENCE shared.ids; {PARTITIONS}"
+    ));
+    let backed = Backed::up(source, &[]);
+    let count = "SELECT count(*), count(DISTINCT id) FROM root";
+    let leaves = ["public.leaf_0", "public.leaf_1", "public.leaf_2"];
+    // In place, and in a copy that the server made.
+    for leaf in leaves {
+        backed.restored(&backed.source, &["--table", leaf, "--data-only", "--clean"]);
+        assert_eq!(backed.source.sql(count), "3000|3000", "{leaf}");
+    }
+    // Elsewhere the hashes are others.
+    let target = Database::fresh(17);
+    backed.restored(&target, &[]);
+    untouched(&target, || {
+        for leaf in leaves {
+            let refused = backed.refused(
+                &target.url(),
+                &["--table", leaf, "--data-only", "--clean"],
+                "RESTORE_ERR",
+                41,
+            );
+            assert!(
+                refused.message.contains("other partitions of public.root"),
+                "{}",
+                refused.message
+            );
+            assert!(refused.hint.contains("--table public.root"), "{}", refused.hint);
+        }
+    });
+    // The root is emptied whole, also of what lies in a partition that the backup does not know.
+    target.sql(
+        "CREATE TABLE more PARTITION OF root FOR VALUES WITH (MODULUS 6, REMAINDER 5)"
+            .replace(
+                "CREATE",
+                "ALTER TABLE root DETACH PARTITION leaf_2; TRUNCATE leaf_2; CREATE",
+            )
+            .as_str(),
+    );
+    target.sql(
+        "ALTER TABLE root ATTACH PARTITION leaf_2 FOR VALUES WITH (MODULUS 6, REMAINDER 2);
+         DELETE FROM root WHERE id % 3 = 0",
+    );
+    backed.restored(&target, &["--table", "public.root", "--data-only", "--clean"]);
+    assert_eq!(target.sql(count), "3000|3000");
+}
