@@ -219,7 +219,8 @@ async fn dump(job: &Job<'_>, reader: Way<'_>, wanted: &Wanted) -> Result<Again> 
         contents: Contents::Whole(Format::Custom),
         lock_wait: settings.lock_wait,
         settings,
-    })?;
+    })
+    .await?;
     let output = dump.take_stdout()?;
     let wanted = wanted.clone();
     let reading = tokio::task::spawn_blocking(move || -> Result<Again, ArchiveError> {

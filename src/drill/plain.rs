@@ -165,7 +165,8 @@ async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<(Contents, String)> {
         contents: postgres::Contents::Whole(Format::Plain),
         lock_wait: settings.lock_wait,
         settings,
-    })?;
+    })
+    .await?;
     let mut output = dump.take_stdout()?;
     let reading = tokio::task::spawn_blocking(move || {
         let unread = |error| Error::new(Code::PgDumpErr, "reading the second dump failed").source(error);

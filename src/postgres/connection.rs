@@ -55,7 +55,14 @@ impl Session {
     /// the login, `PERMISSION` if the role may not connect to this database, `CONFIG` if a
     /// parameter or certificate file cannot be used. `CONN_ERR` too if a pooler is in between that
     /// shares sessions: it is found before anything else is asked than an empty search path.
+    ///
+    /// The password is asked for first, as it is now.
     pub async fn connect(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
+        Self::connect_as_given(&info.renewed().await?, settings).await
+    }
+
+    /// The same with the password that is there: it was asked for a moment ago.
+    pub async fn connect_as_given(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
         let home = settings.child_env.iter().find(|(name, _)| name == "HOME");
         let home = home.map(|(_, home)| PathBuf::from(home));
         Self::open(info.settled()?, settings.connect_timeout, home, Between::Somebody).await
@@ -150,16 +157,20 @@ impl Session {
         })
     }
 
-    /// Another session, opened as this one was.
+    /// Another session, opened as this one was, with the password as it is now.
     pub(super) async fn connect_again(&self) -> Result<Session> {
-        let mut session = Self::open_as_told(
-            self.info.clone(),
-            self.connect_timeout,
-            self.home.clone(),
-            // Looked at when this one was opened.
-            Between::Nobody,
-        )
-        .await?;
+        let open = async || {
+            let info = self.info.renewed().await?;
+            // Who is between was looked at when this one was opened.
+            Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nobody).await
+        };
+        let mut session = match open().await {
+            // Rotated between the question and the login.
+            Err(error) if error.code() == Code::Auth && self.info.keys.may_change() => {
+                open().await.map_err(|second| error.also(second))?
+            }
+            opened => opened?,
+        };
         session.is_direct = self.is_direct;
         Ok(session)
     }
@@ -631,8 +642,10 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
     }
     let text = redactor.clean(&text);
     if text.contains("password missing") {
-        return Error::new(Code::Auth, "the server asks for a password, and none is given")
-            .hint("give the password in the URL, in DB_PASSWORD, or in the secret");
+        return Error::new(Code::Auth, "the server asks for a password, and none is given").hint(
+            "give the password in DB_PASSWORD (or a file: DB_PASSWORD_FILE), in the URL, in the secret, in PGPASSWORD \
+                   or ~/.pgpass",
+        );
     }
     if text.contains("authentication error") {
         return Error::new(Code::Auth, text);

@@ -89,16 +89,29 @@ fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
     ])
     .env_file("DB_HOST=localhost\nDB_PASSWORD=old\n");
     let settings = place.load();
-    let Source::Secret { id, overrides } = &settings.source else {
+    let Source::Secret {
+        id,
+        overrides,
+        defaults,
+    } = &settings.source
+    else {
         panic!("{:?}", settings.source)
     };
     assert_eq!(id, "prod");
     assert_eq!(overrides.dbname.as_deref(), Some("shop"));
     assert_eq!((&overrides.host, overrides.password.is_none()), (&None, true));
     assert_eq!(overrides.params["sslmode"], "require");
+    assert_eq!(
+        (defaults.host.as_deref(), defaults.password.is_none()),
+        (Some("localhost"), true)
+    );
     noted(
         &settings,
-        "DB_HOST from .env not used: BACKUP_SECRET_ID from the environment is stronger",
+        "DB_HOST from .env counts only where the secret says nothing: BACKUP_SECRET_ID from the environment is stronger",
+    );
+    noted(
+        &settings,
+        "DB_PASSWORD from .env not used: BACKUP_SECRET_ID from the environment is stronger",
     );
     env(&[("BACKUP_SECRET_ID", "prod"), ("DB_PASSWORD", "x")]).refused(&["the secret holds the password"]);
     let settings = env(&[("DB_USER", "ada"), ("DB_PASSWORD", "x")])
