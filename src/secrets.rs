@@ -191,7 +191,7 @@ impl Credentials {
     pub async fn current(&self) -> Result<ConnectionInfo> {
         match self {
             Credentials::Direct(info) => info.renewed().await,
-            Credentials::Secret(source) => source.current().await,
+            Credentials::Secret(source) => Box::pin(source.current()).await,
         }
     }
 }
@@ -226,11 +226,13 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
             "there is no such secret in this account and region",
             "check BACKUP_SECRET_ID and the region",
         ),
-        "AccessDeniedException"
-        | "UnrecognizedClientException"
-        | "InvalidSignatureException"
-        | "ExpiredTokenException"
-        | "HTTP 403" => ("access is denied", needed.as_str()),
+        "AccessDeniedException" | "UnrecognizedClientException" | "InvalidSignatureException" | "HTTP 403" => {
+            ("access is denied", needed.as_str())
+        }
+        "ExpiredTokenException" | "ExpiredToken" => (
+            "the AWS credentials have expired",
+            "get new ones (aws sso login), or let the task use its role",
+        ),
         "DecryptionFailure" => (
             "it cannot be decrypted",
             "the task's role needs kms:Decrypt on the secret's key",

@@ -49,10 +49,10 @@ struct Shared {
 struct Held {
     credentials: Option<Credentials>,
     asked: Option<Instant>,
-    /// A service has refused them.
+    /// A service has refused them, and they have not been asked for since.
     refused: bool,
-    /// The last question has brought others.
-    changed: bool,
+    /// When they were asked for because of that, and whether others came.
+    asked_again: Option<(Instant, bool)>,
 }
 
 impl Renewed {
@@ -88,18 +88,21 @@ impl Renewed {
             .with_http_client(self.0.http.clone());
         let mut chain = DefaultCredentialsChain::builder().configure(config);
         chain.set_region(self.0.region.clone());
-        let answer = chain.build().await.provide_credentials().await;
+        let chain = Box::pin(chain.build()).await;
+        let answer = Box::pin(chain.provide_credentials()).await;
         let mut held = self.held();
-        held.asked = Some(Instant::now());
-        held.refused = false;
+        let now = Instant::now();
+        held.asked = Some(now);
+        let same = matches!((&answer, &held.credentials), (Ok(new), Some(old)) if new == old);
+        if std::mem::take(&mut held.refused) {
+            held.asked_again = Some((now, answer.is_ok() && !same));
+        }
         match answer {
             Ok(credentials) => {
-                held.changed = held.credentials.as_ref().is_none_or(|old| *old != credentials);
                 held.credentials = Some(credentials.clone());
                 Ok(credentials)
             }
             Err(error) => {
-                held.changed = false;
                 // Until they expire, the old ones are better than none.
                 held.credentials
                     .clone()
@@ -131,7 +134,7 @@ impl ProvideCredentials for Renewed {
     where
         Self: 'a,
     {
-        future::ProvideCredentials::new(self.current())
+        future::ProvideCredentials::new(Box::pin(self.current()))
     }
 }
 
@@ -155,13 +158,13 @@ impl ClassifyRetry for Expired {
             return RetryAction::NoActionIndicated;
         }
         let mut held = self.0.held();
-        let lately = held.asked.is_some_and(|asked| asked.elapsed() < PAUSE);
-        if lately && !held.refused && !held.changed {
+        match held.asked_again.filter(|(asked, _)| asked.elapsed() < PAUSE) {
             // There are no others.
-            return RetryAction::NoActionIndicated;
+            Some((_, false)) if !held.refused => return RetryAction::NoActionIndicated,
+            // What came then is newer than what was refused.
+            Some(_) => {}
+            None => held.refused = true,
         }
-        // What was asked for lately may be newer than what was refused.
-        held.refused |= !lately;
         RetryAction::retryable_error(ErrorKind::ServerError)
     }
 }
@@ -217,7 +220,7 @@ mod tests {
             credentials: Some(Credentials::new("id", "secret", None, expiry, "test")),
             asked: Instant::now().checked_sub(asked),
             refused,
-            changed: true,
+            asked_again: None,
         }
     }
 

@@ -65,7 +65,14 @@ impl Session {
     pub async fn connect_as_given(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
         let home = settings.child_env.iter().find(|(name, _)| name == "HOME");
         let home = home.map(|(_, home)| PathBuf::from(home));
-        Self::open(info.settled()?, settings.connect_timeout, home, Between::Somebody).await
+        // All that it takes is large, and the callers' own frames need not hold it.
+        Box::pin(Self::open(
+            info.settled()?,
+            settings.connect_timeout,
+            home,
+            Between::Somebody,
+        ))
+        .await
     }
 
     /// To a server that we have started.
@@ -162,7 +169,8 @@ impl Session {
         let open = async || {
             let info = self.info.renewed().await?;
             // Who is between was looked at when this one was opened.
-            Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nobody).await
+            let opening = Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nobody);
+            Box::pin(opening).await
         };
         let mut session = match open().await {
             // Rotated between the question and the login.

@@ -58,9 +58,13 @@ pub struct Dump {
 impl Dump {
     /// Asks for the password, as it is now. What was ordered then comes out of [`Dump::take_stdout`].
     pub async fn start(order: &DumpOrder<'_>) -> Result<Dump> {
+        let pass = Pass::issue(order.info, order.passfile, order.programs.major).await?;
+        Self::start_with(order, pass)
+    }
+
+    fn start_with(order: &DumpOrder<'_>, pass: Pass) -> Result<Dump> {
         let DumpOrder {
             programs,
-            info,
             snapshot,
             lock_wait,
             ..
@@ -80,7 +84,6 @@ impl Dump {
         if !lock_wait.is_zero() {
             arguments.push(format!("--lock-wait-timeout={}", lock_wait.as_millis()).into());
         }
-        let pass = Pass::issue(info, order.passfile, programs.major).await?;
         arguments.push(format!("--dbname={}", pass.info.to_conninfo()).into());
         let child = Child::start(Order {
             program: &programs.pg_dump,

@@ -95,7 +95,7 @@ impl Pass {
                 require_auth: None,
             });
         };
-        let way = way(&info.renewed().await?, passfile, major)?;
+        let way = way(&Box::pin(info.renewed()).await?, passfile, major)?;
         let path = match &way.password {
             Some(password) => Some(passfile.write(password)?),
             None => None,

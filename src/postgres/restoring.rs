@@ -73,6 +73,11 @@ pub struct RestoreEnd {
 impl Restoring {
     /// Asks for the password, as it is now.
     pub async fn start(order: &RestoreOrder<'_>) -> Result<Restoring> {
+        let pass = Pass::issue(order.info, order.passfile, order.program.major).await?;
+        Self::start_with(order, pass)
+    }
+
+    fn start_with(order: &RestoreOrder<'_>, pass: Pass) -> Result<Restoring> {
         let tolerates = order.program.tolerates_transaction_timeout;
         if tolerates && order.single_transaction {
             return Err(Error::new(
@@ -85,7 +90,6 @@ impl Restoring {
             )
             .hint("restore without a single transaction, or into PostgreSQL 17 or newer"));
         }
-        let pass = Pass::issue(order.info, order.passfile, order.program.major).await?;
         let redactor = Redactor::new(&pass.info);
         let complaints = Arc::new(Mutex::new(Complaints::new(
             redactor.clone(),

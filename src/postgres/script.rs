@@ -64,6 +64,10 @@ impl Script {
         settings: &settings::Postgres,
     ) -> Result<Script> {
         let pass = Pass::issue(info, passfile, program.major).await?;
+        Self::start_with(program, pass, settings)
+    }
+
+    fn start_with(program: &Psql, pass: Pass, settings: &settings::Postgres) -> Result<Script> {
         let arguments: Vec<OsString> = vec![
             "--no-psqlrc".into(),
             "--quiet".into(),

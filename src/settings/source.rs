@@ -1,7 +1,8 @@
 //! Which database is read, from the settings that may name it.
 //!
 //! One of three says where the credentials are: `BACKUP_SECRET_ID`, `DATABASE_URL`, or `DB_*`
-//! alone. The first two in the same layer conflict; otherwise the stronger layer's counts.
+//! alone. The first two in the same layer conflict; otherwise the stronger layer's counts. But a URL without a
+//! login completes the secret.
 //!
 //! `DB_*` beside a URL: a stronger layer's replaces the URL's part, the same layer's must agree
 //! with it, a weaker layer's counts only where the URL has no such part (so a URL flag without a
@@ -53,6 +54,12 @@ pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> Source {
     let url = values.get("DATABASE_URL");
     let secret = values.get("BACKUP_SECRET_ID");
     let password = values.get("DB_PASSWORD");
+    // A URL that cannot be read is told where it is read.
+    let place = url.filter(|_| secret.is_some()).and_then(|url| {
+        let info = ConnectionInfo::parse_url(url.text()).ok()?;
+        (!names_who(&info)).then_some((url, info))
+    });
+    let url = url.filter(|_| place.is_none());
     if let (Some(url), Some(secret)) = (url, secret)
         && url.layer == secret.layer
     {
@@ -68,8 +75,10 @@ pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> Source {
                 .conflict(password, secret, "the secret holds the password");
             Source::None
         }
-        (Some(secret), Some(password)) if password.layer < secret.layer => direct(reading, None),
-        (Some(secret), _) => beside_secret(reading, secret),
+        (Some(secret), Some(password)) if password.layer < secret.layer => {
+            direct(reading, place.as_ref().map(|(url, _)| *url))
+        }
+        (Some(secret), _) => beside_secret(reading, secret, place),
     };
     let auth = values.get("BACKUP_DB_AUTH").filter(|_| auth == Auth::Iam);
     proved(reading, source, auth)
@@ -177,10 +186,20 @@ fn has(info: &ConnectionInfo, part: &str) -> bool {
     }
 }
 
-fn beside_secret(reading: &mut Reading<'_>, secret: &Value) -> Source {
+/// Whether it says who we are, and not only where to go.
+fn names_who(info: &ConnectionInfo) -> bool {
+    info.user.is_some() || info.password.is_some()
+}
+
+fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> Source {
     let values = reading.values;
     let mut overrides = ConnectionInfo::default();
     let mut defaults = libpq::variables_without_password(values, reading.problems);
+    match url {
+        Some((url, info)) if url.at_least(secret) => overrides = info,
+        Some((_, info)) => defaults = defaults.merge(&info),
+        None => {}
+    }
     for (variable, part) in PARTS {
         let Some(value) = values.get(variable) else { continue };
         if value.at_least(secret) {

@@ -1,14 +1,14 @@
 //! Where a restore goes: `BACKUP_TARGET_URL` (`--target`), `BACKUP_TARGET_SECRET_ID`, or
 //! `BACKUP_TARGET_HOST` and its kin; and any two of them, where one completes the other.
 //!
-//! A URL without a password completes a secret of the same layer, which often holds user and password
-//! alone. A URL of a stronger layer takes the secret's place, if it has a password; so do parts.
+//! A URL without a login completes the secret, which often holds user and password alone. One with a login takes
+//! the secret's place in a stronger layer, and is in conflict with it in the same one.
 //! `BACKUP_TARGET_PASSWORD` is for a URL without one, so that none stands in an argument.
 
 use super::super::layers::Value;
 use super::super::libpq::{self, Whose};
 use super::super::{Auth, Source};
-use super::{Reading, has, id, parameters, part_of, proved};
+use super::{Reading, has, id, names_who, parameters, part_of, proved};
 use crate::postgres::{ConnectionInfo, Keys};
 
 const PARTS: &[(&str, &str)] = &[
@@ -38,12 +38,13 @@ fn choose(reading: &mut Reading<'_>) -> Source {
         None => None,
     };
     match (secret, given) {
-        (Some(secret), Some((url, info))) if url.layer == secret.layer && info.password.is_some() => {
+        (Some(secret), Some((url, info))) if url.layer == secret.layer && names_who(&info) => {
             reading.problems.conflict(url, secret, "give the target once");
             Source::None
         }
-        // It is all that is needed, or means another database than an older setting's.
-        (Some(secret), Some((url, info))) if url.layer < secret.layer => direct(reading, Some(&(url, info))),
+        (Some(secret), Some((url, info))) if url.layer < secret.layer && names_who(&info) => {
+            direct(reading, Some(&(url, info)))
+        }
         (Some(secret), given) => beside_secret(reading, secret, given),
         (None, given) => direct(reading, given.as_ref()),
     }
@@ -59,7 +60,11 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
         } else {
             &mut defaults
         };
-        *place = ConnectionInfo { password: None, ..info };
+        *place = ConnectionInfo {
+            user: None,
+            password: None,
+            ..info
+        };
     }
     for (variable, part) in PARTS {
         let Some(value) = reading.values.get(variable) else {
