@@ -30,6 +30,9 @@ use crate::settings;
 /// connections after a few minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// The pauses after which a login that was refused midway is tried again, with a password asked for anew.
+const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
+
 /// One connection of ours, set up as pg_dump sets up its own. It lives until dropped.
 pub struct Session {
     pub(super) client: Client,
@@ -172,13 +175,19 @@ impl Session {
             let opening = Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nobody);
             Box::pin(opening).await
         };
-        let mut session = match open().await {
-            // Rotated between the question and the login.
-            Err(error) if error.code() == Code::Auth && self.info.keys.may_change() => {
-                open().await.map_err(|second| error.also(second))?
+        let mut opened = open().await;
+        if self.info.keys.may_change() {
+            // A rotation changes the database a little before, or after, the secret.
+            for pause in ROTATION {
+                let Err(error) = opened else { break };
+                if error.code() != Code::Auth {
+                    return Err(error);
+                }
+                tokio::time::sleep(pause).await;
+                opened = open().await;
             }
-            opened => opened?,
-        };
+        }
+        let mut session = opened?;
         session.is_direct = self.is_direct;
         Ok(session)
     }

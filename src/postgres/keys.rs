@@ -30,6 +30,11 @@ pub struct Login {
 pub trait Provider: fmt::Debug + Send + Sync {
     /// For this connection, whose host, port and user are settled.
     async fn login(&self, info: &ConnectionInfo) -> Result<Login>;
+
+    /// Whether what it gives holds for minutes only.
+    fn is_short_lived(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,6 +55,11 @@ impl Keys {
     /// Whether another answer may come when they are asked again.
     pub fn may_change(&self) -> bool {
         !matches!(self, Keys::Given)
+    }
+
+    /// Whether a program that logs in once more by itself will be refused.
+    pub fn are_short_lived(&self) -> bool {
+        matches!(self, Keys::Provider(provider) if provider.is_short_lived())
     }
 }
 

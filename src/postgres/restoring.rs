@@ -175,7 +175,8 @@ fn arguments(order: &RestoreOrder<'_>, pass: &Pass) -> Vec<OsString> {
             },
         );
     }
-    if order.jobs > 1 {
+    // With jobs, pg_restore logs in again when they are done, by the password that it began with.
+    if order.jobs > 1 && !order.info.keys.are_short_lived() {
         arguments.push(format!("--jobs={}", order.jobs).into());
     }
     if let Some(list) = &order.list {

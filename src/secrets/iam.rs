@@ -43,6 +43,10 @@ impl IamLogin {
 
 #[async_trait]
 impl Provider for IamLogin {
+    fn is_short_lived(&self) -> bool {
+        true
+    }
+
     async fn login(&self, info: &ConnectionInfo) -> Result<Login> {
         let place = Place::of(info)?;
         let region = region_of(place.host)

@@ -59,18 +59,27 @@ fn profiles_of_every_kind_lead_to_the_secret() {
              [profile web]\nrole_arn = {role}\nweb_identity_token_file = {token}\n\
              [profile broken]\ncredential_process = sh -c 'echo no ticket >&2; exit 3'\n\
              [profile signed-out]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = backup\n\
-             [sso-session corp]\nsso_region = us-east-1\nsso_start_url = https://corp.example/start\n",
+             [sso-session corp]\nsso_region = us-east-1\nsso_start_url = https://corp.example/start\n\
+             [profile sso]\nsso_session = open\nsso_account_id = 123456789012\nsso_role_name = backup\n\
+             [sso-session open]\nsso_region = us-east-1\nsso_start_url = https://corp.example/start\n",
             script = script.display(),
             token = token.display(),
         ),
         "[base]\naws_access_key_id = AKIDBASE\naws_secret_access_key = s\n",
     );
-    for profile in ["process", "assume", "web"] {
+    // As `aws sso login` leaves it: the file's name is the SHA-1 of the session's.
+    let login = json!({"accessToken": "signed in", "expiresAt": "2099-01-01T00:00:00Z", "region": "us-east-1",
+        "startUrl": "https://corp.example/start"});
+    let cached = home.join(".aws/sso/cache/5fc7e38bffe00ca46add89145464a2eaf759d5c2.json");
+    fs::write(cached, login.to_string()).unwrap();
+    let portal = portal();
+    for profile in ["process", "assume", "web", "sso"] {
         let mut command = backup(&site, profile, &secret);
         command
             .env("HOME", &home)
             .env("AWS_PROFILE", profile)
             .env("AWS_REGION", "us-east-1");
+        command.env("AWS_ENDPOINT_URL_SSO", &portal);
         report(command.env("AWS_ENDPOINT_URL", aws_endpoint()));
     }
     for (profile, told) in [("broken", "no ticket"), ("signed-out", "SSO"), ("missing", "`missing`")] {
@@ -130,6 +139,34 @@ fn profiles_of_every_kind_lead_to_the_secret() {
         report(&mut command);
         assert_eq!(target.sql("SELECT n FROM public.t"), "1");
     }
+}
+
+/// The portal of an identity center, which gives keys to who is signed in.
+fn portal() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut request) = (client.unwrap(), Vec::new());
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            let request = String::from_utf8(request).unwrap();
+            assert!(request.starts_with("GET /federation/credentials?") && request.contains("role_name=backup"));
+            assert!(request.contains("x-amz-sso_bearer_token: signed in"), "{request}");
+            let keys = json!({"accessKeyId": "AKIDSSO", "secretAccessKey": "s", "sessionToken": "t",
+                "expiration": 4_000_000_000_000_u64});
+            let body = json!({"roleCredentials": keys}).to_string();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            client.write_all((head + &body).as_bytes()).unwrap();
+        }
+    });
+    endpoint
 }
 
 /// A secret of another region; moto takes the region from the signature.
