@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::settings::{self, Checksums};
 
 pub use credentials::credentials_error;
-pub use failure::{BYTES_CHANGE, error, service_code};
+pub use failure::{BYTES_CHANGE, error, lacks_credentials, service_code};
 pub use patience::Patience;
 pub use refusal::{error_needing, statement};
 

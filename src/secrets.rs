@@ -198,7 +198,10 @@ impl Credentials {
 
 fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
     let Some(service) = error.as_service_error() else {
-        let what = format!("the secret `{id}` cannot be read: Secrets Manager does not answer");
+        let mut what = format!("the secret `{id}` cannot be read");
+        if !aws::lacks_credentials(error) {
+            what.push_str(": Secrets Manager does not answer");
+        }
         let told = aws::error(Code::Secret, &what, error);
         return match told.has_own_hint() {
             true => told,

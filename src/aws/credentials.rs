@@ -197,10 +197,21 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
         CredentialsError::CredentialsNotLoaded(_) | CredentialsError::ProviderTimedOut(_) => NO_CREDENTIALS,
         _ => "look at the profile that AWS_PROFILE names, in ~/.aws/config and ~/.aws/credentials",
     };
-    match told.last() {
-        Some(last) => (format!("{why}: {last}"), hint),
-        None => (why.to_owned(), hint),
+    match told.last().map(|last| attempts(last)) {
+        Some(last) if !last.is_empty() => (format!("{why}: {last}"), hint),
+        _ => (why.to_owned(), hint),
     }
+}
+
+/// Of a list of all places that were looked at, what is wrong with the profile: that others have none is no
+/// news.
+fn attempts(told: &str) -> &str {
+    if !told.contains("Attempted:") {
+        return told;
+    }
+    let profile = told.lines().find_map(|line| line.trim().strip_prefix("Profile: "));
+    let reason = profile.and_then(|told| told.strip_prefix("the credential provider was not enabled"));
+    reason.map_or("", |reason| reason.trim_start_matches([':', ' ']))
 }
 
 pub(super) const NO_CREDENTIALS: &str = "give credentials: the task's role, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or \
@@ -250,6 +261,15 @@ mod tests {
             "{why}"
         );
         assert!(hint.contains("AWS_PROFILE"));
+        let chain = "no credentials found in chain. Attempted:\n  Environment: x\n  Profile: the credential provider was not \
+                     enabled: profile `p` was not defined\n  EcsContainer: y";
+        let (why, _) = credentials_error(&CredentialsError::not_loaded(chain));
+        assert_eq!(why, "no credentials were found: profile `p` was not defined");
+        let chain = "no credentials found in chain. Attempted:\n  Profile: the credential provider was not enabled\n";
+        assert_eq!(
+            credentials_error(&CredentialsError::not_loaded(chain)).0,
+            "no credentials were found"
+        );
         let error = CredentialsError::provider_error("the cached SSO token is expired");
         assert!(credentials_error(&error).1.contains("aws sso login"));
     }

@@ -115,6 +115,18 @@ fn service_hint(name: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether a request was never made, since there were no credentials to sign it with.
+pub fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 /// What lies below an error, outermost first, as a person reads it: the SDK's own texts are Rust's debugging
 /// output in places.
 pub(super) fn causes(cause: Option<&(dyn StdError + 'static)>) -> Vec<String> {
