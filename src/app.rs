@@ -95,7 +95,10 @@ impl App {
         let mut stores: Vec<Arc<dyn Store>> = Vec::new();
         for url in &settings.stores {
             stores.push(match url {
-                StoreUrl::Folder(path) => Arc::new(Local::new(path.clone()).created(settings.store_create)),
+                StoreUrl::Folder(path) => {
+                    let state = settings.state_dir.as_deref();
+                    Arc::new(Local::new(path.clone()).created(settings.store_create, state))
+                }
                 StoreUrl::S3 { bucket, prefix } => {
                     let client = aws::s3_client(aws()?, &settings.aws, &settings.s3, &patience);
                     Arc::new(S3::new(client, bucket, prefix, settings.s3.clone(), patience))

@@ -144,7 +144,7 @@ async fn under_lease(
         database_bytes,
         cleared,
     } = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
-        Found::Made(id) => return report::repeated(&*replicas.primary(), &id, job.trust).await,
+        Found::Made(id) => return job.stop.or_stop(report::repeated(job.stores, &id, job.trust)).await,
         Found::ToMake(prepared) => prepared,
     };
     let mut record = Record::begin(job, request, source, id, tier, started);

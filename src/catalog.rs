@@ -31,7 +31,7 @@ pub use before::{Before, before};
 pub use find::{Located, find};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
 pub use overview::{
-    Overview, Seen, contradiction_of_times, nothing_found, overviews, reachable_folders, stored_before,
+    Overview, Seen, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders, stored_before,
 };
 pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Retagged, commit_tags, retag, retag_all};
@@ -174,14 +174,35 @@ impl<T> Found<T> {
 }
 
 pub async fn read_manifest(store: &dyn Store, id: &BackupId) -> Result<Found<Manifest>> {
-    Ok(match manifest_bytes(store, id).await? {
-        Found::Missing => Found::Missing,
+    let found = parsed(store, id, |bytes| Manifest::parse(bytes, id)).await?;
+    Ok(match found {
+        Found::Good((_, manifest)) => Found::Good(manifest),
         Found::Broken(broken) => Found::Broken(broken),
-        Found::Good(bytes) => match Manifest::parse(&bytes, id) {
-            Ok(manifest) => Found::Good(manifest),
-            Err(broken) => Found::Broken(broken),
-        },
+        Found::Missing => Found::Missing,
     })
+}
+
+/// A manifest's bytes and what they say. What cannot be read is read again: a bit that was flipped on the
+/// way says nothing about what is stored.
+async fn parsed<T>(
+    store: &dyn Store,
+    id: &BackupId,
+    parse: impl Fn(&[u8]) -> Result<T, Broken>,
+) -> Result<Found<(Bytes, T)>> {
+    let once = async || {
+        Ok(match manifest_bytes(store, id).await? {
+            Found::Missing => Found::Missing,
+            Found::Broken(broken) => Found::Broken(broken),
+            Found::Good(bytes) => match parse(&bytes) {
+                Ok(said) => Found::Good((bytes, said)),
+                Err(broken) => Found::Broken(broken),
+            },
+        })
+    };
+    match once().await? {
+        Found::Broken(_) => once().await,
+        found => Ok(found),
+    }
 }
 
 /// Broken where something else than a file of a manifest's length lies in its place: that is news
@@ -219,11 +240,18 @@ pub fn until(listed: &[Listed], now: Timestamp) -> Vec<Listed> {
 }
 
 /// The summary of a backup that can be restored: its manifest is whole, signed where that is asked
-/// for, and its files are there.
+/// for, and its files are there. What says otherwise has to do so twice.
 async fn read_good(store: &dyn Store, listed: &Listed, trust: &Trust) -> Result<Option<Summary>> {
     if !listed.has_manifest {
         return Ok(None);
     }
+    match read_good_once(store, listed, trust).await? {
+        None => read_good_once(store, listed, trust).await,
+        good => Ok(good),
+    }
+}
+
+async fn read_good_once(store: &dyn Store, listed: &Listed, trust: &Trust) -> Result<Option<Summary>> {
     let Some(bytes) = manifest_bytes(store, &listed.id).await?.good() else {
         return Ok(None);
     };
@@ -409,7 +437,8 @@ pub(crate) mod tests {
         let good = newest_good(&store, &listed, 3, &Trust::default()).await.unwrap();
         let days: Vec<_> = good.iter().map(|one| one.id.to_string()[11..13].to_owned()).collect();
         assert_eq!(days, ["31", "29", "28"]);
-        assert_eq!(store.calls(Op::Get).len(), 4);
+        // The broken one twice.
+        assert_eq!(store.calls(Op::Get).len(), 5);
         assert!(newest_good(&store, &[], 3, &Trust::default()).await.unwrap().is_empty());
     }
 

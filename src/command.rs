@@ -51,6 +51,8 @@ pub struct PruneRequest {
     pub dry_run: bool,
     /// Count verified backups alone among those that never expire.
     pub verified_only: bool,
+    /// Delete in buckets too, which their lifecycle rules do otherwise.
+    pub allow_delete: bool,
     pub database: Option<String>,
 }
 
@@ -103,6 +105,12 @@ pub struct RestoreRequest {
     pub create: bool,
     /// Remove what stands in the way first.
     pub clean: bool,
+    /// With `create` and `clean`: end the sessions that others have in the database.
+    pub force: bool,
+    /// With `clean`: remove before the backup's bytes have been read and found right.
+    pub no_verify: bool,
+    /// Do not compare the rows with the backup when they are there.
+    pub no_check: bool,
     /// Roles first.
     pub globals: bool,
     /// Those roles with the power over the server that they have in the backup.

@@ -6,16 +6,20 @@ mod columns;
 mod definitions;
 mod evidence;
 mod exclusion;
+mod extensions;
 mod gather;
 mod makers;
+mod missing;
 mod outline;
 mod plain;
 mod refill;
 mod report;
 mod rounds;
 mod rows;
+mod second_dump;
 mod twin;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,7 +30,7 @@ use crate::catalog::Located;
 use crate::confinement::Walls;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::{Contents, Dump, DumpOrder, Lacking, Programs, ROOM, ScratchServer, ServerPrograms, Session};
+use crate::postgres::{Lacking, Named, ROOM, ScratchServer, ServerPrograms, Session};
 use crate::private_folder::sweep_stale;
 use crate::progress::Observer;
 use crate::report::human_bytes;
@@ -38,8 +42,10 @@ use crate::verify::Finding;
 use cluster::{Cluster, Way};
 use columns::{Layout, Order, Wanted, layouts};
 use evidence::Witness;
-use exclusion::Exclusion;
+use exclusion::{Exclusion, Reasons};
+use extensions::Others;
 use gather::{Gather, Gathered};
+use missing::Missing;
 use rounds::Rounds;
 
 pub use report::{DrillReport, Proof, TableProof};
@@ -113,17 +119,19 @@ async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     Ok(report)
 }
 
-/// The disk must have room for the whole database.
+/// The disk must have room for the whole database, and for the server's log of it.
 fn room(server: &ScratchServer, manifest: &Manifest) -> Result<()> {
     let needed = manifest.metadata.get("database_bytes").and_then(Value::as_u64);
     let (Some(needed), Some(free)) = (needed, server.free_bytes()) else {
         return Ok(());
     };
-    if free >= needed {
+    let room = ScratchServer::room_for(needed);
+    if free >= room {
         return Ok(());
     }
-    let (free, needed) = (human_bytes(free), human_bytes(needed));
-    let text = format!("no room for a drill: {free} are free for a database of {needed}");
+    let (free, needed, room) = (human_bytes(free), human_bytes(needed), human_bytes(room));
+    let text =
+        format!("no room for a drill: {free} are free, and a database of {needed} takes {room} with the server's log");
     Err(Error::new(Code::Enospc, text).hint(ROOM))
 }
 
@@ -139,12 +147,8 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     }
     let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
-    let extensions = Session::connect_to_our_own(server.info(), &job.settings.postgres)
-        .await?
-        .survey_target()
-        .await?
-        .extensions;
-    let mut exclusion = Exclusion::before(&items, &extensions);
+    let (extensions, reasons) = reasons(job, located, witness).await?;
+    let mut exclusion = Exclusion::before(&items, &extensions, reasons);
     let rounds = Rounds {
         job,
         located,
@@ -158,7 +162,6 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
 
     job.observer.phase("restoring into the throwaway server");
     let ground = rounds.run(&cluster, &mut exclusion).await?;
-    let excluded = exclusion.excluded();
     report.not_proved.extend(exclusion.not_proved.iter().cloned());
     report.not_proved.extend(ground.not_proved.iter().cloned());
     for (name, fault) in &exclusion.faults {
@@ -168,10 +171,11 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     let ours = rows::Ours::of(&stored)?;
     let again = dump(job, cluster.reader(&ground, &items), &ours.wanted).await?;
     job.observer.phase("comparing");
-    rows::compare(located, &stored, &ours, &again, excluded, &mut report).await?;
-    let contents = definitions::Contents {
+    rows::compare(located, &stored, &ours, &again, &exclusion, &mut report).await?;
+    let mut contents = definitions::Contents {
         ours: &items,
-        left_out: excluded,
+        exclusion: &exclusion,
+        present: HashMap::new(),
         theirs: &again.items,
         superuser: cluster.superusers_name(),
         same_major: manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
@@ -180,6 +184,7 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     let mut comparison = contents.compare(None);
     if comparison.needs_twin {
         job.observer.phase("making the definitions once more");
+        contents.present = present(&ground.session, contents.without_a_trace()).await?;
         let twin = twin::make(job, &cluster, &ground, &items, &rounds.plan(&exclusion), manifest).await?;
         comparison = contents.compare(Some(&twin));
     }
@@ -196,6 +201,39 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     Ok(report)
 }
 
+/// The extensions that can be made here, and why something may differ here that is no damage.
+async fn reasons(
+    job: &Job<'_>,
+    located: &Located,
+    witness: &Witness<'_>,
+) -> Result<(BTreeMap<String, String>, Reasons)> {
+    let session = Session::connect_to_our_own(witness.server.info(), &job.settings.postgres).await?;
+    let here = session.available_extensions().await?;
+    session.close().await;
+    let source = extensions::of_source(located).await?;
+    let reasons = Reasons {
+        extensions: Others::between(source.as_ref(), &here),
+        missing: Missing::of(&located.manifest.left_out),
+        majors: witness.other_major,
+    };
+    Ok((here, reasons))
+}
+
+/// Whether entries that a second dump has none of have made what they make all the same.
+async fn present(session: &Session, items: Vec<&Item>) -> Result<HashMap<i64, bool>> {
+    let named = items.iter().copied().map(|item| Named {
+        kind: &item.entry.desc,
+        schema: item.entry.namespace.as_deref().unwrap_or_default(),
+        name: &item.entry.tag,
+    });
+    let asked: Vec<Named<'_>> = named.collect();
+    let there = session.has_parts(&asked).await?.into_iter();
+    let known = items.iter().zip(there);
+    Ok(known
+        .filter_map(|(item, there)| Some((item.entry.dump_id, there?)))
+        .collect())
+}
+
 /// What a second dump gives.
 struct Again {
     head: Head,
@@ -207,23 +245,8 @@ struct Again {
 
 /// Its rows in the order of columns that is wanted.
 async fn dump(job: &Job<'_>, reader: Way<'_>, wanted: &Wanted) -> Result<Again> {
-    let settings = &job.settings.postgres;
-    let session = Session::connect_to_our_own(&reader.info, settings).await?;
-    let programs = Programs::find(session.server().major, settings).await?;
-    let snapshot = session.export_snapshot().await?;
-    let mut dump = Dump::start(&DumpOrder {
-        programs: &programs,
-        info: session.info(),
-        passfile: Some(reader.passfile),
-        snapshot: &snapshot.id,
-        contents: Contents::Whole(Format::Custom),
-        lock_wait: settings.lock_wait,
-        settings,
-    })
-    .await?;
-    let output = dump.take_stdout()?;
     let wanted = wanted.clone();
-    let reading = tokio::task::spawn_blocking(move || -> Result<Again, ArchiveError> {
+    let read = move |output| -> Result<Again, ArchiveError> {
         let mut input = Input::new(output);
         let head = Head::read(&mut input)?;
         let layouts = layouts(&head)?;
@@ -239,11 +262,7 @@ async fn dump(job: &Job<'_>, reader: Way<'_>, wanted: &Wanted) -> Result<Again> 
             orders,
             found,
         })
-    });
-    let again = reading
-        .await
-        .map_err(|error| Error::internal("the thread that reads the second dump died").source(error))?;
-    // How pg_dump ended says more than what was seen of its stream.
-    dump.wait().await?;
-    again.map_err(Error::from)
+    };
+    let read = move |output| read(output).map_err(Error::from);
+    Ok(second_dump::read(job, reader, Format::Custom, read).await?.0)
 }

@@ -26,8 +26,18 @@ pub async fn run(
     for store in stores {
         match read(&**store, database, trust).await {
             // Nothing where something was asked for is no list.
-            Ok(found) if found.is_empty() => failed.push(nothing_found(&**store, database, None)),
-            Ok(found) => return Ok(tell(store.url(), &found, &failed, now)),
+            Ok(found) if found.is_empty() => failed.push(nothing_found(&**store, database, None).await),
+            Ok(found) => {
+                let mut report = tell(store.url(), &found, &failed, now);
+                if database.is_none() {
+                    let passed_over = store.passed_over().await.unwrap_or_default();
+                    report.problems.extend(passed_over.iter().map(|error| Problem {
+                        backup: None,
+                        problem: format!("{}: {}", error.message(), error.hint_text()),
+                    }));
+                }
+                return Ok(report);
+            }
             Err(error) => failed.push(error),
         }
     }
@@ -82,6 +92,11 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         status: outcome.status,
         at: outcome.at,
         age_seconds: age(outcome.at, now),
+        extent: None,
+    };
+    let drill = |outcome: &Outcome| Proof {
+        extent: outcome.extent(),
+        ..proof(outcome)
     };
     let verification = overview.verification.as_ref();
     Some(Entry {
@@ -103,6 +118,6 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         lacks: overview.lacks.clone(),
         signature: overview.signature.clone(),
         verified: verification.and_then(|one| one.verify.as_ref()).map(proof),
-        drilled: verification.and_then(Verification::proving_drill).map(proof),
+        drilled: verification.and_then(Verification::proving_drill).map(drill),
     })
 }

@@ -3,6 +3,7 @@
 
 mod blocks;
 mod bounded;
+mod extensions;
 mod figures;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,8 @@ use crate::settings::{Format, Trigger};
 use crate::store::{Part, StoreChecksum};
 
 pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord, Way};
-pub use figures::{Figures, Tally};
+pub use extensions::Extension;
+pub use figures::{Count, Figures, Kinds, Tally};
 
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;
@@ -86,6 +88,13 @@ pub struct Manifest {
     /// What is in the database and not in the backup, as far as that is known.
     #[serde(default, deserialize_with = "bounded::items", skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
+    /// The database's, by name. `None`: an older version, or a server, did not say.
+    #[serde(
+        default,
+        deserialize_with = "bounded::known_items",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub extensions: Option<Vec<Extension>>,
     /// What a person should look at although the backup is good, as it was known at the commit.
     #[serde(default, deserialize_with = "bounded::items", skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -428,6 +437,7 @@ pub(crate) mod tests {
             files,
             missing: BTreeMap::new(),
             left_out: Vec::new(),
+            extensions: None,
             warnings: Vec::new(),
             script: None,
             tables: vec![TableRecord {

@@ -1,5 +1,6 @@
 //! `prune`: the retention plan, carried out in stores that have no lifecycle rules. In a bucket
-//! nothing is removed: its rules do that, and the writer has no permission to.
+//! nothing is removed: its rules do that, and the writer has no permission to. Where it has none, and the
+//! key may, `--allow-delete` does it.
 
 mod removal;
 mod report;
@@ -19,7 +20,7 @@ use crate::retention::{Candidate, Decision, State, Terms, plan};
 use crate::settings::Retention;
 use crate::signature::{Flaw, Standing, Trust};
 use crate::stop::Stop;
-use crate::store::{Store, Unfinished};
+use crate::store::{Lifecycle, Store, Unfinished};
 use crate::verification::Verdict;
 
 pub use report::{Action, Outcome, PruneReport, Pruned, StorePrune};
@@ -52,15 +53,18 @@ pub async fn run(
             }
         };
         let decisions = plan(&survey.candidates(), &terms);
-        let by_lifecycle = store.lifecycle().is_some();
-        let mut part = StorePrune::of(store.url(), by_lifecycle);
+        let lifecycle = store.lifecycle().filter(|_| !request.allow_delete);
+        let mut part = StorePrune::of(store.url(), lifecycle.is_some());
+        if let Some(lifecycle) = lifecycle {
+            part.note = stop.or_stop(async { Ok(without_rules(lifecycle).await) }).await?;
+        }
         part.backups = survey
             .folders
             .iter()
             .zip(&decisions)
             .map(|(folder, decision)| Pruned::planned(&folder.listed, decision))
             .collect();
-        if !request.dry_run && !by_lifecycle {
+        if !request.dry_run && lifecycle.is_none() {
             // Oldest first, so that a prune that is stopped has done what matters most.
             for at in (0..part.backups.len()).rev() {
                 if !matches!(decisions[at], Decision::Remove(_)) {
@@ -77,6 +81,22 @@ pub async fn run(
         report.stores.push(part);
     }
     Ok(report.concluded())
+}
+
+/// What a person should know where the bucket is to do the work and may not.
+async fn without_rules(lifecycle: &dyn Lifecycle) -> Option<String> {
+    const REMEDY: &str = "install them with `pgstow retention apply`, or, where the store has no such rules, prune with \
+                          --allow-delete and a key that may delete";
+    match lifecycle.rules().await {
+        Ok(rules) if rules.ours.is_empty() => Some(format!(
+            "this bucket has no lifecycle rules of pgstow's, so nothing removes what goes here: {REMEDY}"
+        )),
+        Ok(_) => None,
+        Err(error) => Some(format!(
+            "whether this bucket has lifecycle rules is not known: {}; if it has none, {REMEDY}",
+            error.message()
+        )),
+    }
 }
 
 /// What a plan for one store is made from, newest first.
@@ -224,6 +244,7 @@ impl From<Result<removal::Removed>> for Outcome {
         match done {
             Ok(removed) => Outcome::Removed {
                 bytes_removed: removed.bytes,
+                versions_stay: removed.versions_stay,
                 foreign: removed.foreign,
             },
             Err(error) => Outcome::failed(&error),

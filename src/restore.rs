@@ -2,10 +2,12 @@
 //! between. Read [`run`] as its table of contents: everything that can be known is found out
 //! before anything is changed.
 
+mod around;
 mod choice;
 pub(crate) mod database;
 pub(crate) mod globals;
 mod grants;
+mod in_place;
 mod loading;
 mod parts;
 mod plan;
@@ -33,6 +35,8 @@ use crate::signature::Trust;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::stored_archive::StoredArchive;
+use around::Surroundings;
+use in_place::InPlace;
 use ready::Target;
 use state::{Stage, State};
 
@@ -85,6 +89,10 @@ struct Prepared {
     target: Target,
     globals: Option<GlobalsPlan>,
     warnings: Vec<String>,
+    /// What pointed at replaced tables, and could not be put back.
+    lost: Vec<LeftOut>,
+    /// How many tables were compared with the backup.
+    compared: Option<usize>,
 }
 
 enum Source {
@@ -98,6 +106,10 @@ struct Archive {
     items: Vec<Item>,
     plan: Plan,
     pg_restore: RestoreProgram,
+    /// What points at tables that are replaced.
+    around: Surroundings,
+    /// For rows that are put back into tables that are there.
+    in_place: Option<InPlace>,
 }
 
 async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
@@ -151,6 +163,8 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
         source,
         target,
         globals,
+        lost: Vec::new(),
+        compared: None,
     })
 }
 
@@ -185,22 +199,45 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     let version = (stored.head.version.major, stored.head.version.minor);
     let major = target.session.server().major;
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
-    let plan = if request.tables.is_empty() {
+    let mut plan = if request.tables.is_empty() {
         whole(&stored, &items, request, job.settings.jobs)
     } else {
         let tables = tables::plan(job, target, &stored, &items, request);
         job.stop.or_stop(tables).await?
     };
     target.check_plan(&plan, request)?;
+    let around = if request.clean && !request.create && !request.data_only {
+        let replaced: Vec<&Item> = items.iter().filter(|item| replaces(&plan, request, item)).collect();
+        let survey = around::survey(target, &replaced, !request.tables.is_empty());
+        job.stop.or_stop(survey).await?
+    } else {
+        Surroundings::default()
+    };
+    plan.drops.splice(0..0, around.loosen.iter().cloned());
+    plan.left_out.extend(around.left_out.iter().cloned());
     if !plan.copies.is_empty() {
         stored.head = stored.head.with_copy_statements(&plan.copies)?;
     }
+    let in_place = if request.data_only {
+        let preparing = in_place::prepare(target, &stored, &plan, request);
+        Some(job.stop.or_stop(preparing).await?)
+    } else {
+        None
+    };
     Ok(Archive {
         stored: Arc::new(stored),
         items,
         plan,
         pg_restore,
+        around,
+        in_place,
     })
+}
+
+/// Whether an entry's object is made anew: of a whole restore all, else those of the plan.
+fn replaces(plan: &Plan, request: &RestoreRequest, item: &Item) -> bool {
+    let id = &item.entry.dump_id;
+    request.tables.is_empty() || plan.before.contains(id) || plan.after.contains(id) || plan.joins.contains(id)
 }
 
 /// That the object has its length costs one request, and is worth it before a table is dropped.
@@ -245,6 +282,17 @@ async fn carry_out(
     let folder = PrivateFolder::watched(&settings.temp)?;
     let passfile = Passfile::within(&folder, &prepared.target.info)?;
     folder.make_room(prepared.source.written_here())?;
+    if let Source::Archive(archive) = &prepared.source
+        && archive.in_place.is_none()
+        && prepared.removes(request)
+        && !request.no_verify
+    {
+        job.observer
+            .phase("reading the backup once, before anything is removed");
+        let store = &prepared.located.store;
+        let reading = loading::check(store, &archive.stored, &archive.plan, job.settings.jobs, job.observer);
+        job.stop.or_stop(reading).await?;
+    }
     if let Some(globals) = &prepared.globals {
         state.set(Stage::Making { database: None });
         job.observer.phase("making roles");
@@ -291,7 +339,14 @@ async fn carry_out(
                 stop: job.stop,
                 observer: job.observer,
             };
-            fill(job, archive, &prepared.target, &loader, state).await?;
+            match &archive.in_place {
+                None => prepared.lost = fill(job, archive, &prepared.target, &loader, state).await?,
+                Some(work) => {
+                    let store = &prepared.located.store;
+                    let filling = in_place::run(job, archive, store, &prepared.target, work);
+                    prepared.compared = Some(job.stop.or_stop(filling).await?);
+                }
+            }
         }
     }
     if request.create {
@@ -305,7 +360,15 @@ async fn carry_out(
 async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<()> {
     let name = target.name();
     if target.exists && request.clean {
-        let statement = format!("DROP DATABASE {}", postgres::quoting::identifier(name));
+        let (quoted, force) = (
+            postgres::quoting::identifier(name),
+            if request.force { " WITH (FORCE)" } else { "" },
+        );
+        if target.is_template {
+            let ordinary = format!("ALTER DATABASE {quoted} WITH IS_TEMPLATE false");
+            target.session.execute(&ordinary).await?;
+        }
+        let statement = format!("DROP DATABASE {quoted}{force}");
         state.set(Stage::Removing {
             database: name.to_owned(),
         });
@@ -346,13 +409,22 @@ async fn set_up(target: &Target, items: &[Item], request: &RestoreRequest) -> Re
 }
 
 /// The steps of the plan, in their order.
-async fn fill(job: &Job<'_>, archive: &Archive, target: &Target, loader: &Loader<'_>, state: &State) -> Result<()> {
+async fn fill(
+    job: &Job<'_>,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+) -> Result<Vec<LeftOut>> {
     let plan = &archive.plan;
     let mut cleaned = 0;
     if !plan.drops.is_empty() || !plan.large_objects.is_empty() {
         state.set(Stage::Cleaning);
         job.observer.phase("removing what stands in the way");
-        let removing = target.session.remove(&plan.drops, &plan.large_objects);
+        let wait = job.settings.postgres.lock_wait;
+        let removing = target
+            .session
+            .remove(&plan.drops, &plan.large_objects, wait, &archive.around.tables);
         cleaned = job.stop.or_stop(removing).await?;
     }
     let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
@@ -374,7 +446,8 @@ async fn fill(job: &Job<'_>, archive: &Archive, target: &Target, loader: &Loader
     state.set(Stage::Finishing);
     job.observer.phase("making indexes and constraints");
     loader.finish("after", &plan.after, job.settings.jobs).await?;
-    loader.finish("joins", &plan.joins, 1).await
+    loader.finish("joins", &plan.joins, 1).await?;
+    job.stop.or_stop(async { Ok(archive.around.tie(target).await) }).await
 }
 
 impl Source {
@@ -397,6 +470,15 @@ impl Source {
 }
 
 impl Prepared {
+    /// Whether anything of the target is removed before the backup's data is there.
+    fn removes(&self, request: &RestoreRequest) -> bool {
+        let replaces = |archive: &Archive| !archive.plan.drops.is_empty() || !archive.plan.large_objects.is_empty();
+        match &self.source {
+            Source::Archive(archive) if request.clean => self.target.exists && (request.create || replaces(archive)),
+            _ => false,
+        }
+    }
+
     fn report(&self, job: &Job<'_>, request: &RestoreRequest, status: &'static str) -> RestoreReport {
         let mut report = RestoreReport {
             status,
@@ -418,6 +500,7 @@ impl Prepared {
             left_out: Vec::new(),
             steps: Vec::new(),
             warnings: self.warnings.clone(),
+            compared: None,
         };
         if let Source::Archive(archive) = &self.source {
             report.pg_restore.clone_from(&archive.pg_restore.version);
@@ -436,6 +519,8 @@ impl Prepared {
             report.left_out.clone_from(&archive.plan.left_out);
         }
         report.left_out.extend(self.globals.iter().flat_map(globals::left_out));
+        report.left_out.extend(self.lost.iter().cloned());
+        report.compared = self.compared;
         report
     }
 
@@ -457,6 +542,13 @@ impl Prepared {
             Source::Script(psql, _) => step(format!("run the script with psql {} in one transaction", psql.version)),
             Source::Archive(archive) => {
                 let plan = &archive.plan;
+                if let Some(work) = &archive.in_place {
+                    report.steps.extend(work.steps(plan));
+                    return report;
+                }
+                if self.removes(request) && !request.no_verify {
+                    step("read the backup once and check it, before anything is removed".to_owned());
+                }
                 for statement in &plan.drops {
                     step(statement.clone());
                 }
@@ -481,6 +573,9 @@ impl Prepared {
                         "make {} indexes, constraints, triggers and grants",
                         plan.after.len()
                     ));
+                }
+                for tie in &archive.around.ties {
+                    step(format!("put back {}", tie.what));
                 }
             }
         }

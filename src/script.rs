@@ -19,7 +19,7 @@ use crate::postgres::{Edit, Refused, Screen, Watch};
 use copy::{Copy, identifier, through_root};
 pub use header::{Header, header_of};
 use objects::Objects;
-use sum::RowSum;
+pub(crate) use sum::RowSum;
 pub use sum::Sum;
 
 /// Of all definitions, in bytes: as much as a table of contents may have.

@@ -103,6 +103,8 @@ pub struct Settings {
     /// The database is that of the backups in the store, although its server is another.
     pub adopt: bool,
     pub store_create: StoreCreate,
+    /// What this machine remembers between runs, if it can.
+    pub state_dir: Option<PathBuf>,
     pub json: bool,
     pub log: Log,
     pub signing: Signing,

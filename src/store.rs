@@ -87,6 +87,12 @@ pub trait Store: Send + Sync {
     /// The folder names directly below `prefix` (empty, or ending in `/`), sorted, without slashes.
     async fn folders(&self, prefix: &str) -> Result<Vec<String>>;
 
+    /// What could be a database's folder and is not looked into, each as an error that says why: an empty
+    /// answer would pass for a store without backups.
+    async fn passed_over(&self) -> Result<Vec<Error>> {
+        Ok(Vec::new())
+    }
+
     /// What killed runs left under `prefix` that never became an object: multipart uploads in
     /// progress, temporary files.
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>>;
@@ -261,6 +267,15 @@ pub(crate) fn taken(key: &str, url: &str) -> Error {
     .hint("run it again; if this comes back, compare the clocks of the hosts that write to this store")
 }
 
+/// What is stored cannot be told from what happens to it on the way.
+pub fn unsteady(key: &str, url: &str) -> Error {
+    Error::new(
+        Code::Store,
+        format!("{key} in {url} is not the same twice when it is read"),
+    )
+    .hint(crate::aws::BYTES_CHANGE)
+}
+
 /// Bytes of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Space {
@@ -278,9 +293,8 @@ pub trait Lifecycle: Send + Sync {
     /// Replaces all of an object's tags. Safe to repeat. A missing object is an error (`STORE`).
     async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()>;
 
-    /// Deletes one object, as somebody with our key could: `false` if the store refuses that to
-    /// this key. A missing object is no error.
-    async fn try_delete(&self, key: &str) -> Result<bool>;
+    /// Deletes one object, as somebody with our key could. A missing object is no error.
+    async fn try_delete(&self, key: &str) -> Result<Deleted>;
 
     /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`]) and the
     /// number of foreign ones.
@@ -292,6 +306,16 @@ pub trait Lifecycle: Send + Sync {
 
     /// The key prefix of this store in the bucket (`""`, or ending in `/`), which rules filter by.
     fn prefix(&self) -> &str;
+}
+
+/// What became of an object that was to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    Gone,
+    /// No listing shows it any more; the bucket keeps its versions.
+    Hidden,
+    /// The store does not let this key delete it.
+    Refused,
 }
 
 /// A bucket's lifecycle rules, as far as they concern us.

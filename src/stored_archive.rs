@@ -7,11 +7,10 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::archive::{Algorithm, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange};
-use crate::aws;
 use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{self, FileRecord, Manifest, RangeRecord, role};
-use crate::store::{Store, limits};
+use crate::store::{Store, limits, unsteady};
 
 #[derive(Debug)]
 pub struct StoredArchive {
@@ -233,8 +232,12 @@ pub fn file_of<'m>(manifest: &'m Manifest, role: &str) -> Result<&'m FileRecord>
 pub async fn read_file(store: &dyn Store, id: &BackupId, file: &FileRecord) -> Result<Bytes> {
     let key = id.key(&file.name);
     let differs = |what: String| Error::new(Code::Integrity, format!("{key} {what}"));
-    // Its size first, so that nobody makes us take in a giant.
-    let head = store.head(&key).await?.ok_or_else(|| differs("is missing".into()))?;
+    // Its size first, so that nobody makes us take in a giant. What it lacks there, it has to lack twice.
+    let mut head = store.head(&key).await?;
+    if head.as_ref().is_none_or(|head| head.bytes != file.bytes) {
+        head = store.head(&key).await?;
+    }
+    let head = head.ok_or_else(|| differs("is missing".into()))?;
     if head.bytes != file.bytes {
         return Err(differs(format!(
             "has {} bytes, the manifest says {}",
@@ -268,12 +271,3 @@ pub async fn read_file(store: &dyn Store, id: &BackupId, file: &FileRecord) -> R
 
 /// Of one small file, until it comes as it should, or twice alike.
 const READS: usize = 4;
-
-/// What is stored cannot be told from what happens to it on the way.
-pub fn unsteady(key: &str, url: &str) -> Error {
-    Error::new(
-        Code::Store,
-        format!("{key} in {url} is not the same twice when it is read"),
-    )
-    .hint(aws::BYTES_CHANGE)
-}

@@ -39,6 +39,11 @@ const MANIFEST_SHA256: &str = "manifest_sha256";
 /// Of the server that a drill ran on, and of the source's.
 pub const MAJOR: &str = "major";
 pub const SOURCE_MAJOR: &str = "source_major";
+/// How many tables a drill saw, and how many of them it proved.
+pub const TABLES: &str = "tables";
+pub const TABLES_EQUAL: &str = "tables_equal";
+/// Whether a drill left something unproved that a drill could prove.
+pub const PARTLY: &str = "partly";
 /// That a drill found nothing wrong but rows that the source itself should not hold.
 pub const SOURCE_FAULT: &str = "source_fault";
 
@@ -53,6 +58,23 @@ impl Outcome {
     /// Whether a drill ran on another major than the source's. Older versions did not say.
     fn is_of_another_major(&self) -> bool {
         matches!((self.rest.get(MAJOR), self.rest.get(SOURCE_MAJOR)), (Some(one), Some(other)) if one != other)
+    }
+
+    /// Of a drill, what it proved; older versions did not say all of it.
+    pub fn extent(&self) -> Option<Extent> {
+        let count = |name: &str| self.rest.get(name).and_then(Value::as_u64);
+        let (tables, equal) = (count(TABLES)?, count(TABLES_EQUAL)?);
+        Some(Extent {
+            tables,
+            tables_equal: equal,
+            partly: self.rest.get(PARTLY).and_then(Value::as_bool).unwrap_or(equal < tables),
+        })
+    }
+
+    /// Whether it saw tables, and proved none.
+    fn proves_no_table(&self) -> bool {
+        self.extent()
+            .is_some_and(|extent| extent.tables > 0 && extent.tables_equal == 0)
     }
 
     /// Whether it found nothing wrong but what the source itself should not hold.
@@ -71,6 +93,21 @@ impl Outcome {
             Some(said) => said == sha256,
             None => !strictly,
         }
+    }
+}
+
+/// How much a drill proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Extent {
+    pub tables: u64,
+    pub tables_equal: u64,
+    pub partly: bool,
+}
+
+impl std::fmt::Display for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let partly = if self.partly { "partly, " } else { "" };
+        write!(f, "{partly}{} of {} tables proved", self.tables_equal, self.tables)
     }
 }
 
@@ -163,6 +200,12 @@ impl Verification {
             source_major: Option<u64>,
             #[serde(default)]
             source_fault: Option<bool>,
+            #[serde(default)]
+            tables: Option<u64>,
+            #[serde(default)]
+            tables_equal: Option<u64>,
+            #[serde(default)]
+            partly: Option<bool>,
         }
         let outcome = |end: End| {
             // No digest is longer.
@@ -174,6 +217,9 @@ impl Verification {
                 (MAJOR, end.major.map(Value::from)),
                 (SOURCE_MAJOR, end.source_major.map(Value::from)),
                 (SOURCE_FAULT, end.source_fault.map(Value::from)),
+                (TABLES, end.tables.map(Value::from)),
+                (TABLES_EQUAL, end.tables_equal.map(Value::from)),
+                (PARTLY, end.partly.map(Value::from)),
             ];
             let said = said
                 .into_iter()
@@ -229,15 +275,16 @@ impl Verification {
     }
 
     /// The drill, as far as it says something of the source's major: on another, success proves nothing for that
-    /// one.
+    /// one. Nor does one that proved no table.
     pub fn proving_drill(&self) -> Option<&Outcome> {
-        let proves = |drill: &&Outcome| drill.status != Status::Ok || !drill.is_of_another_major();
+        let idle = |drill: &Outcome| drill.is_of_another_major() || drill.proves_no_table();
+        let proves = |drill: &&Outcome| drill.status != Status::Ok || !idle(drill);
         self.drill.as_ref().filter(proves)
     }
 
     /// Takes over the result of a new drill, unless it says less than the one that is there.
     pub fn drilled(&mut self, drill: Outcome) {
-        let proves_less = drill.status == Status::Ok && drill.is_of_another_major();
+        let proves_less = drill.status == Status::Ok && (drill.is_of_another_major() || drill.proves_no_table());
         if !proves_less || self.proving_drill().is_none() {
             self.drill = Some(drill);
         }
@@ -366,6 +413,29 @@ mod tests {
         let mut replaced = other;
         replaced.drilled(own.drill.clone().unwrap());
         assert_eq!(replaced, own);
+    }
+
+    #[test]
+    fn how_much_a_drill_proved_is_told_and_one_that_proved_no_table_counts_for_nothing() {
+        let drill = |more: Value| {
+            let mut drill = json!({"status": "ok", "at": "2025-02-01T00:00:00Z"});
+            drill.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let whole = json!({"schema": 1, "id": id(), "drill": drill});
+            Verification::parse_outline(whole.to_string().as_bytes(), &id()).unwrap()
+        };
+        let extent = |more: Value| {
+            let of = drill(more).proving_drill().and_then(Outcome::extent);
+            of.map(|extent| extent.to_string())
+        };
+        let counts = |equal: u64| json!({"tables": 500, "tables_equal": equal});
+        assert_eq!(extent(counts(1)).unwrap(), "partly, 1 of 500 tables proved");
+        assert_eq!(extent(counts(500)).unwrap(), "500 of 500 tables proved");
+        let said = json!({"tables": 3, "tables_equal": 3, "partly": true});
+        assert_eq!(extent(said).unwrap(), "partly, 3 of 3 tables proved");
+        assert_eq!(drill(counts(0)).verdict(), Verdict::Unproved);
+        let none = json!({"tables": 0, "tables_equal": 0, "partly": false});
+        assert_eq!(drill(none).verdict(), Verdict::Proved);
+        assert_eq!(drill(json!({})).verdict(), Verdict::Proved);
     }
 
     #[test]

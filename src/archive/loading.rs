@@ -42,6 +42,15 @@ impl<'a> Loading<'a> {
         [b"COPY ", table.as_bytes(), b" ", &columns, b" FROM stdin;\n"].concat()
     }
 
+    /// The statement of these parts, and of nothing else.
+    pub fn statement(&self) -> Vec<u8> {
+        let columns = match self.columns {
+            [] => Vec::new(),
+            columns => [b"(", columns, b")"].concat(),
+        };
+        [b"COPY ", self.table, b" ", &columns, b" FROM stdin"].concat()
+    }
+
     /// Whether it loads another table than the entry's own: the root of its partitions.
     pub fn is_through_another(&self, entry: &Entry) -> bool {
         let path = self.path();

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::lease::Previous;
 use crate::leftovers::{Cleared, LeftOver};
 use crate::manifest::{
-    Algorithm, Compression, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump, RangeRecord, SCHEMA,
+    Algorithm, Compression, Extension, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump, RangeRecord, SCHEMA,
     ScriptRecord, Server, TableRecord, checksums, role,
 };
 use crate::pipeline::{Archive, Passed};
@@ -76,6 +76,7 @@ pub(super) struct Record<'a> {
     leftovers: Vec<LeftOver>,
     /// What the backup has not of the database.
     left_out: Vec<LeftOut>,
+    extensions: Option<Vec<Extension>>,
     warnings: Vec<String>,
 }
 
@@ -83,6 +84,8 @@ pub(super) struct Record<'a> {
 const NAMED: usize = 5;
 /// More warnings than this, no manifest holds.
 const WARNINGS: usize = 1_000;
+/// Tables whose rows were left out, as of every other kind: what is more is counted.
+const NAMED_TABLES: usize = 100;
 
 /// A small file, ready to be put.
 pub(super) struct Sidecar {
@@ -132,6 +135,7 @@ impl<'a> Record<'a> {
             took_over: None,
             leftovers: Vec::new(),
             left_out: Vec::new(),
+            extensions: None,
             warnings: job.settings.notes.clone(),
         }
     }
@@ -162,12 +166,16 @@ impl<'a> Record<'a> {
             self.complaints(streams.complaints.clone());
         }
         let why = "emptied or rewritten after the backup's snapshot and before its lock: the backup may have none of its rows";
-        self.left_out(view.emptied.into_iter().map(|name| LeftOut {
+        let more = view.emptied.len().saturating_sub(NAMED_TABLES);
+        let more = (more > 0).then(|| format!("{more} more"));
+        let emptied = view.emptied.into_iter().take(NAMED_TABLES).chain(more);
+        self.left_out(emptied.map(|name| LeftOut {
             kind: "rows".into(),
             name,
             why: why.into(),
         }));
         self.left_out(view.left_out);
+        self.extensions = view.extensions;
         (view.reader, view.table_bytes)
     }
 
@@ -340,7 +348,11 @@ impl<'a> Record<'a> {
             files.push((role::TOC, name, Bytes::from(archive.toc), "application/octet-stream"));
         }
         match gathered.globals {
-            Ok(sql) => files.push((role::GLOBALS, GLOBALS.to_owned(), Bytes::from(sql), "application/sql")),
+            Ok(globals) => {
+                self.left_out(globals.left_out);
+                let sql = Bytes::from(globals.sql);
+                files.push((role::GLOBALS, GLOBALS.to_owned(), sql, "application/sql"));
+            }
             Err(why) => {
                 self.warn(format!("the backup holds no roles (globals.sql): {why}"));
                 self.missing.insert(role::GLOBALS.to_owned(), why);
@@ -439,6 +451,7 @@ impl<'a> Record<'a> {
             files: self.files.clone(),
             missing: self.missing.clone(),
             left_out: self.left_out.clone(),
+            extensions: self.extensions.clone(),
             warnings: self.warnings[..self.warnings.len().min(WARNINGS)].to_vec(),
             script: self.script,
             tables: self.tables.clone(),

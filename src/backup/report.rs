@@ -1,17 +1,27 @@
 //! The report on a backup: what its manifest says.
 
+use std::iter;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
 use serde_json::Value;
 
 use crate::backup_id::BackupId;
 use crate::catalog::{self, Demand, Genuine};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
-use crate::report::{BackupReport, StoreReport};
+use crate::report::{BackupReport, ErrorReport, StoreReport};
 use crate::signature::Trust;
 use crate::store::Store;
 
-/// The report on a backup that was made before.
-pub(super) async fn repeated(store: &dyn Store, id: &BackupId, trust: &Trust) -> Result<BackupReport> {
+/// How long a copy may take to say whether it holds a backup.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The report on a backup that was made before: `degraded`, as it was then, while a copy lacks it.
+pub(super) async fn repeated(stores: &[Arc<dyn Store>], id: &BackupId, trust: &Trust) -> Result<BackupReport> {
+    let (store, copies) = stores.split_first().ok_or_else(|| Error::config("no store is set"))?;
+    let store = &**store;
     let demand = Demand {
         trust,
         manifest: None,
@@ -33,12 +43,37 @@ pub(super) async fn repeated(store: &dyn Store, id: &BackupId, trust: &Trust) ->
         manifest_sha256: sha256.clone(),
         error: None,
     };
+    let copies = join_all(copies.iter().map(|copy| held_by(&**copy, id))).await;
     Ok(BackupReport {
         repeated: true,
         manifest_sha256: sha256,
         signed_by,
-        ..of(&manifest, vec![holder])
+        ..of(&manifest, iter::once(holder).chain(copies).collect())
     })
+}
+
+/// Whether a copy holds it now: why it did not then, its manifest does not know.
+async fn held_by(copy: &dyn Store, id: &BackupId) -> StoreReport {
+    let committed = tokio::time::timeout(PATIENCE, catalog::is_committed(copy, id)).await;
+    let committed = committed.unwrap_or_else(|_| {
+        let what = format!("{} has not answered for {} s", copy.url(), PATIENCE.as_secs());
+        Err(Error::new(Code::Store, what))
+    });
+    let error = match committed {
+        Ok(true) => None,
+        Ok(false) => Some(
+            Error::new(Code::Store, format!("{} does not hold {id}", copy.url()))
+                .hint("see the report of the run that made it for what kept it from there"),
+        ),
+        Err(error) => Some(error),
+    };
+    StoreReport {
+        url: copy.url().to_owned(),
+        primary: false,
+        holds_backup: error.is_none(),
+        manifest_sha256: None,
+        error: error.as_ref().map(ErrorReport::from),
+    }
 }
 
 /// What a manifest says, as a report.

@@ -12,7 +12,7 @@ const GLOBALS_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Sidecars {
     /// `globals.sql`, or why there is none: many managed services let nobody read the roles.
-    pub globals: std::result::Result<Vec<u8>, String>,
+    pub globals: std::result::Result<postgres::Globals, String>,
     pub system_info: Vec<u8>,
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::{Job, Source, answered, answered_within};
 use crate::error::{Code, Error, Result};
 use crate::lease::Lease;
-use crate::manifest::LeftOut;
+use crate::manifest::{Extension, LeftOut};
 use crate::postgres::{
     Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe,
 };
@@ -45,6 +45,7 @@ pub(super) struct View {
     pub emptied: Vec<String>,
     /// What pg_dump does not save.
     pub left_out: Vec<LeftOut>,
+    pub extensions: Option<Vec<Extension>>,
 }
 
 /// Who reads.
@@ -82,6 +83,7 @@ struct Survey {
     names: HashMap<u32, TableName>,
     tables_of_script: Vec<RawTable>,
     left_out: Vec<LeftOut>,
+    extensions: Option<Vec<Extension>>,
 }
 
 async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
@@ -94,6 +96,7 @@ async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
         table_bytes: answered(job, session.table_bytes()).await?,
         names: answered(job, async { Ok(session.names_in_other_encoding().await) }).await?,
         left_out: answered(job, session.left_out(job.settings.format)).await?,
+        extensions: answered(job, async { Ok(session.extensions().await) }).await?,
     })
 }
 
@@ -229,6 +232,7 @@ impl View {
             names,
             tables_of_script,
             left_out,
+            extensions,
         } = survey;
         Self {
             table_bytes: match &reader {
@@ -242,6 +246,7 @@ impl View {
             notes,
             emptied: Vec::new(),
             left_out,
+            extensions,
         }
     }
 }

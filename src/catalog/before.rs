@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{BackupId, Found, Listed, manifest_bytes};
+use super::{BackupId, Found, Listed, parsed};
 use crate::error::{Error, Result};
 use crate::manifest::{Figures, Predecessor};
 use crate::store::Store;
@@ -31,8 +31,8 @@ pub async fn before(store: &dyn Store, listed: &[Listed], now: Timestamp) -> Res
         ..Before::default()
     };
     for one in past().filter(|one| one.has_manifest).take(ASKED) {
-        let bytes = match manifest_bytes(store, &one.id).await {
-            Ok(Found::Good(bytes)) => bytes,
+        let (bytes, figures) = match parsed(store, &one.id, |bytes| Figures::parse(bytes, &one.id)).await {
+            Ok(Found::Good(found)) => found,
             Ok(Found::Broken(_) | Found::Missing) => continue,
             // One file that its disk does not give back must not end all backups.
             Err(error) => {
@@ -40,14 +40,12 @@ pub async fn before(store: &dyn Store, listed: &[Listed], now: Timestamp) -> Res
                 continue;
             }
         };
-        if let Ok(figures) = Figures::parse(&bytes, &one.id) {
-            before.predecessor = Some(Predecessor {
-                id: one.id.clone(),
-                manifest_sha256: hex::encode(Sha256::digest(&bytes)),
-            });
-            before.last = Some(figures);
-            break;
-        }
+        before.predecessor = Some(Predecessor {
+            id: one.id.clone(),
+            manifest_sha256: hex::encode(Sha256::digest(&bytes)),
+        });
+        before.last = Some(figures);
+        break;
     }
     Ok(before)
 }

@@ -9,7 +9,7 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::retention::SHA256_TAG;
 use crate::signature::{KeyId, Subject, Trust};
-use crate::store::Store;
+use crate::store::{Store, unsteady};
 
 /// What a command asks of the backup that it is to use.
 #[derive(Clone, Copy)]
@@ -59,30 +59,65 @@ pub enum Read {
 }
 
 /// Reads the manifest in `id`'s folder. An error is the store's.
+///
+/// A bit that was flipped on the way says nothing about what is stored: what is wrong with it, or what
+/// nothing vouches for, has to come twice alike.
 pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>) -> Result<Read> {
-    let mut bytes = match manifest_bytes(store, id).await? {
-        Found::Good(bytes) => bytes,
-        Found::Missing => return Ok(Read::Missing),
-        Found::Broken(broken) => return Ok(Read::Broken(broken)),
-    };
-    let mut sha256: [u8; 32] = Sha256::digest(&bytes).into();
-    let mut seal = seal(store, id, &sha256).await?;
-    let is_another = |sha256: &[u8; 32]| demand.manifest.is_some_and(|expected| expected != *sha256);
-    // A bit that was flipped on the way says nothing about what is stored.
-    if matches!(seal, Seal::Different(_)) || is_another(&sha256) {
-        drop(bytes);
-        bytes = match manifest_bytes(store, id).await? {
-            Found::Good(again) => again,
-            Found::Missing => return Ok(Read::Missing),
-            Found::Broken(broken) => return Ok(Read::Broken(broken)),
-        };
-        let again: [u8; 32] = Sha256::digest(&bytes).into();
-        seal = attested(store, id, &again, self::seal(store, id, &again).await?).await?;
-        if again != sha256 {
-            let (key, url) = (id.manifest_key(), store.url());
+    let (key, url) = (id.manifest_key(), store.url());
+    let mut before = None;
+    for time in 0..READS {
+        let Looked { read, sha256, is_sound } = look(store, id, demand, time > 0).await?;
+        let same = before.replace(sha256).is_none_or(|before| before == sha256);
+        if !same {
             tracing::warn!("{key} in {url} came differently when it was read again");
         }
-        sha256 = again;
+        if is_sound || (time > 0 && same) {
+            return Ok(read);
+        }
+    }
+    Err(unsteady(&key, url))
+}
+
+/// Of one manifest, until it is sound, or comes twice alike.
+const READS: usize = 4;
+
+/// What was found at one time.
+struct Looked {
+    read: Read,
+    /// Of what lay there, where it could be read.
+    sha256: Option<[u8; 32]>,
+    /// Something outside of it says that it is what it was.
+    is_sound: bool,
+}
+
+/// Looks once. `again`: what contradicts the manifest is held against all others that know of it.
+async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool) -> Result<Looked> {
+    let bytes = match manifest_bytes(store, id).await? {
+        Found::Good(bytes) => bytes,
+        Found::Missing => {
+            return Ok(Looked {
+                read: Read::Missing,
+                sha256: None,
+                is_sound: true,
+            });
+        }
+        Found::Broken(broken) => {
+            return Ok(Looked {
+                read: Read::Broken(broken),
+                sha256: None,
+                is_sound: false,
+            });
+        }
+    };
+    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+    let wrong = |read: Read| Looked {
+        read,
+        sha256: Some(sha256),
+        is_sound: false,
+    };
+    let mut seal = seal(store, id, &sha256).await?;
+    if again {
+        seal = attested(store, id, &sha256, seal).await?;
     }
     if let Some(expected) = demand.manifest.filter(|expected| *expected != sha256) {
         let (found, expected) = (hex::encode(sha256), hex::encode(expected));
@@ -90,40 +125,51 @@ pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>)
             "the manifest of {id} in {} has the SHA-256 {found}, expected was {expected}",
             store.url()
         );
-        return Ok(Read::Unexpected(Error::new(Code::Integrity, what).hint(
+        let error = Error::new(Code::Integrity, what).hint(
             "compare with `manifest_sha256` in the report of the backup that you mean: either it is another, or \
              somebody has written to the store",
-        )));
+        );
+        return Ok(wrong(Read::Unexpected(error)));
     }
     let mut signed_by = None;
     if demand.trust.asks() {
         match demand.trust.look(store, Subject::manifest(id), &bytes).await? {
             Ok(key) => signed_by = Some(key),
-            Err(flaw) => return Ok(Read::Unsigned(flaw.into_error(id, store.url()))),
+            Err(flaw) => return Ok(wrong(Read::Unsigned(flaw.into_error(id, store.url())))),
         }
     }
     // Whoever names the very manifest, or has signed it, needs no file that does.
+    let is_vouched_for = demand.manifest.is_some() || signed_by.is_some();
     if let Seal::Different(what) = &seal
         && !demand.altered
-        && demand.manifest.is_none()
-        && signed_by.is_none()
+        && !is_vouched_for
     {
-        return Ok(Read::Broken(Broken::Altered(what.clone())));
+        return Ok(wrong(Read::Broken(Broken::Altered(what.clone()))));
     }
     let manifest = match Manifest::parse(&bytes, id) {
         Ok(manifest) => manifest,
-        Err(broken) => return Ok(Read::Broken(broken)),
+        Err(broken) => return Ok(wrong(Read::Broken(broken))),
     };
     // A store may show what was put before the manifest after it.
     if seal == Seal::None && manifest.digest_file.is_some() {
         seal = self::seal(store, id, &sha256).await?;
     }
-    Ok(Read::Genuine(Box::new(Genuine {
+    let is_sound = match seal {
+        Seal::Same | Seal::Attested(_) => true,
+        Seal::None => is_vouched_for,
+        Seal::Different(_) => false,
+    };
+    let genuine = Genuine {
         manifest,
         sha256,
         seal,
         signed_by,
-    })))
+    };
+    Ok(Looked {
+        read: Read::Genuine(Box::new(genuine)),
+        sha256: Some(sha256),
+        is_sound,
+    })
 }
 
 /// Why the manifest in a listed folder, which had this digest when it was read, is not the one that was

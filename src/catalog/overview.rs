@@ -158,20 +158,37 @@ pub fn stored_before(finished: Timestamp, stored: Option<Timestamp>) -> Option<S
     })
 }
 
+/// Bytes of a manifest that is read again when it is broken: it may tell of some ten thousands of tables.
+const READ_AGAIN: u64 = 8 << 20;
+
 /// Earlier times of files mean that there are none.
 const KEEPS_TIMES: Timestamp = Timestamp::constant(315_532_800, 0);
 
 /// As [`backups`], of a store that is there. One whose folder is gone lists as empty, and would
 /// pass for a store without backups; one that may not be written to can be read all the same.
 pub async fn reachable_folders(store: &dyn Store, database: Option<&str>) -> Result<Vec<Listed>> {
+    is_reachable(store).await?;
+    backups(store, database).await
+}
+
+/// For whoever only reads: that it may not be written to is no failure.
+pub async fn is_reachable(store: &dyn Store) -> Result<()> {
     match store.is_there().await {
         Err(error) if error.code() != Code::Eacces => Err(error),
-        _ => backups(store, database).await,
+        _ => Ok(()),
     }
 }
 
 /// For a command that was asked for backups of a store that has none of them.
-pub fn nothing_found(store: &dyn Store, database: Option<&str>, since: Option<Timestamp>) -> Error {
+pub async fn nothing_found(store: &dyn Store, database: Option<&str>, since: Option<Timestamp>) -> Error {
+    // They may be where nobody has looked.
+    let passed_over = match (database, since) {
+        (None, None) => store.passed_over().await.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    if let Some(first) = passed_over.into_iter().reduce(Error::also) {
+        return first;
+    }
     let of = database.map_or(String::new(), |database| format!(" of {database}"));
     let since = since.map_or(String::new(), |since| format!(" since {since}"));
     Error::new(
@@ -216,10 +233,22 @@ async fn overview(
     let id = &listed.id;
     let (mut signature, mut manifest, mut altered) = (None, None, None);
     let subject = Subject::manifest(id);
-    let figures = read(store, room, &listed, MANIFEST, trust, subject, |bytes| {
-        (<[u8; 32]>::from(Sha256::digest(bytes)), Figures::parse(bytes, id))
-    });
-    let (seen, mut failed) = match figures.await {
+    let figures = async || {
+        read(store, room, &listed, MANIFEST, trust, subject, |bytes| {
+            (<[u8; 32]>::from(Sha256::digest(bytes)), Figures::parse(bytes, id))
+        })
+        .await
+    };
+    let is_honest = listed.file(MANIFEST).is_some_and(|file| file.bytes <= READ_AGAIN);
+    let is_wrong = |standing: &Option<Standing>, broken: bool| broken || matches!(standing, Some(Standing::Bad { .. }));
+    let figures = match figures().await {
+        // A bit that was flipped on the way says nothing about what is stored. Giants are not read again: they are
+        // made to cost much.
+        Ok(Some((standing, (_, parsed)))) if is_wrong(&standing, parsed.is_err()) && is_honest => figures().await,
+        Err(error) if error.code() == Code::Integrity && is_honest => figures().await,
+        read => read,
+    };
+    let (seen, mut failed) = match figures {
         Ok(None) => return (None, None),
         Ok(Some((standing, (sha256, figures)))) => {
             let is_signed = standing.as_ref().is_some_and(Standing::is_signed);

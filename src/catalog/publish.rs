@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::tags;
 use crate::backup_id::{BackupId, MANIFEST, MANIFEST_DIGEST};
 use crate::error::{Code, Error, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{Figures, Manifest};
 use crate::retention::{PENDING, TIER_TAG, Tag};
 use crate::signature::Subject;
 use crate::store::{Condition, ObjectInfo, Put, Store, Version, limits};
@@ -76,7 +76,7 @@ pub async fn publish(
     signature: Option<&Bytes>,
 ) -> Result<Published, NotPublished> {
     let bytes = Bytes::from(manifest.to_bytes().map_err(NotPublished::Absent)?);
-    limits::fits(&manifest.id.manifest_key(), bytes.len() as u64).map_err(NotPublished::Absent)?;
+    can_be_read_again(&bytes, &manifest.id).map_err(NotPublished::Absent)?;
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let published = |version| Published {
         bytes: bytes.len() as u64,
@@ -123,6 +123,20 @@ pub async fn publish(
     }
 }
 
+/// What no reader takes in is no backup, and must not pass for one.
+fn can_be_read_again(manifest: &[u8], id: &BackupId) -> Result<()> {
+    limits::fits(&id.manifest_key(), manifest.len() as u64)?;
+    let read = Manifest::parse(manifest, id).and_then(|_| Figures::parse(manifest, id));
+    read.map(drop).map_err(|broken| {
+        Error::new(
+            Code::PgDumpErr,
+            format!("the manifest of {id} could not be read again: no backup was made"),
+        )
+        .source(broken)
+        .hint("look for names, settings or reasons of an absurd length; this is perhaps a bug in pgstow")
+    })
+}
+
 fn taken(id: &BackupId) -> Error {
     Error::new(
         Code::Busy,
@@ -135,6 +149,7 @@ fn taken(id: &BackupId) -> Error {
 mod tests {
     use super::*;
     use crate::catalog::tests::id;
+    use crate::manifest::LeftOut;
     use crate::manifest::tests::sample;
     use crate::retention::Tier;
     use crate::store::memory::{Fault, MemoryStore, Op};
@@ -200,6 +215,43 @@ mod tests {
         let absent = publish(&store, &manifest, Some(&signature)).await.unwrap_err();
         assert!(matches!(absent, NotPublished::Absent(_)));
         assert!(store.keys().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_no_reader_would_take_in_is_not_published() {
+        let left_out = |name: &str| LeftOut {
+            kind: "rows".into(),
+            name: name.into(),
+            why: "so".into(),
+        };
+        let too_long = Manifest {
+            event_id: Some("x".repeat(usize::try_from(limits::MANIFEST).unwrap())),
+            ..manifest()
+        };
+        let too_many = Manifest {
+            left_out: vec![left_out("t"); 5_001],
+            ..manifest()
+        };
+        let absurd = Manifest {
+            stores: vec!["s3://".to_owned() + &"x".repeat(70_000)],
+            ..manifest()
+        };
+        for (manifest, why) in [
+            (too_long, "may have 134217728 at most"),
+            (too_many, "more than 5000 entries"),
+            (absurd, "absurdly long"),
+        ] {
+            let store = MemoryStore::with_lifecycle();
+            let refused = publish(&store, &manifest, None).await.unwrap_err();
+            assert!(matches!(refused, NotPublished::Absent(_)));
+            let error = Error::from(refused);
+            assert_eq!(error.code(), Code::PgDumpErr);
+            assert!(
+                error.message().contains(why) && error.message().contains("no backup was made"),
+                "{error}"
+            );
+            assert_eq!(store.requests(), 0);
+        }
     }
 
     #[tokio::test]

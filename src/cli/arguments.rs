@@ -111,6 +111,9 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             data_only,
             create,
             clean,
+            force,
+            no_verify,
+            no_check,
             globals,
             globals_privileged,
             no_owner,
@@ -135,6 +138,9 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
                 data_only,
                 create,
                 clean,
+                force,
+                no_verify,
+                no_check,
                 globals,
                 globals_privileged,
                 no_owner,
@@ -164,10 +170,12 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
         Action::Prune {
             dry_run,
             verified_only,
+            allow_delete,
             database,
         } => Command::Prune(PruneRequest {
             dry_run,
             verified_only,
+            allow_delete,
             database: named(database)?,
         }),
         Action::Download {

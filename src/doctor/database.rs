@@ -147,10 +147,11 @@ async fn privileges(session: &Session) -> Check {
 /// What pg_dump does not save, most of it without a word.
 async fn left_out(session: &Session, format: Format) -> Check {
     const NAME: &str = "left_out";
-    let found = match session.left_out(format).await {
-        Ok(found) => found,
-        Err(error) => return Check::lacking(NAME, &error),
+    let (mut found, of_roles) = match (session.left_out(format).await, session.left_out_of_roles().await) {
+        (Ok(found), Ok(of_roles)) => (found, of_roles),
+        (Err(error), _) | (_, Err(error)) => return Check::lacking(NAME, &error),
     };
+    found.extend(of_roles);
     let objects: Vec<String> = found
         .iter()
         .map(|one| format!("{} {}: {}", one.kind.replace('_', " "), one.name, one.why))

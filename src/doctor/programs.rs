@@ -67,13 +67,17 @@ async fn drill(server: &ServerPrograms, source_major: u32, settings: &Settings, 
         server.postgres.display()
     );
     if let (Some(free), Some(bytes)) = (free, bytes)
-        && free < bytes
+        && free < ScratchServer::room_for(bytes)
     {
         let temp = postgres.temp.display();
+        let room = human_bytes(ScratchServer::room_for(bytes));
         let (free, bytes) = (human_bytes(free), human_bytes(bytes));
         return Check::warning(
             NAME,
-            format!("no room for `verify --drill`: {free} are free below {temp} for a database of {bytes}; {detail}"),
+            format!(
+                "no room for `verify --drill`: {free} are free below {temp}, and a database of {bytes} takes {room} with \
+                 the server's log; {detail}"
+            ),
             ROOM,
         );
     }

@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::report::human_bytes;
 use crate::retention::{PENDING, TIER_TAG, rules_after};
 use crate::settings::{Checksums, Clock, Settings};
-use crate::store::{Condition, Expected, Lifecycle, ObjectInfo, Put, Store, Stored};
+use crate::store::{Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Store, Stored};
 
 const PROBE: &str = ".pgstow-doctor";
 
@@ -176,11 +176,11 @@ async fn tags(lifecycle: &dyn Lifecycle) -> Result<Check> {
 async fn delete(lifecycle: &dyn Lifecycle) -> Check {
     const NAME: &str = "delete";
     match lifecycle.try_delete(PROBE).await {
-        Ok(false) => Check::ok(
+        Ok(Deleted::Refused) => Check::ok(
             NAME,
             "refused, as it should be: who steals this key cannot remove backups; the probe expires by its tag",
         ),
-        Ok(true) => Check::warning(
+        Ok(Deleted::Gone | Deleted::Hidden) => Check::warning(
             NAME,
             "allowed: who steals this key can remove every backup",
             "take s3:DeleteObject from this role; pgstow does not need it",

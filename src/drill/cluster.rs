@@ -19,9 +19,11 @@ use crate::restore::{self, Plan};
 /// The first major with a role that may read everything.
 const READS_ALL: u32 = 14;
 
-/// The database that is made alike.
+/// How it is said that there are no roles.
+pub(super) const HOLDS_NONE: &str = "the backup holds none: ";
 /// No honest script names more.
 const TABLESPACES: usize = 1000;
+/// The database that is made alike.
 const TWIN: &str = "pgstow_twin";
 
 /// A user and a database to come in by.
@@ -237,7 +239,7 @@ async fn roles(session: &Session, located: &Located) -> Result<Vec<LeftOut>> {
     };
     let manifest = &located.manifest;
     if let Some(why) = manifest.missing.get(role::GLOBALS) {
-        return Ok(vec![left_out(format!("the backup holds none: {why}"))]);
+        return Ok(vec![left_out(format!("{HOLDS_NONE}{why}"))]);
     }
     let sql = restore::globals::read(&*located.store, manifest).await?;
     let plan = restore::globals::plan(session, &sql, Powers::Throwaway).await?;

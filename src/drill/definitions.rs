@@ -10,6 +10,7 @@ mod rights;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::exclusion::Exclusion;
 use super::twin::Twin;
 use crate::archive::Item;
 use crate::restore::LeftOut;
@@ -46,6 +47,10 @@ pub(super) const OWNED: [&str; 27] = [
     "DEFAULT ACL",
 ];
 
+const ANOTHERS: &str = "belongs to another role";
+const NO_TRACE: &str = "its statement ran, no dump of what was restored has an entry of it, and it is of no kind of which \
+                        it is known where else it would be";
+
 /// What identifies an entry: kind, schema, name.
 type Key<'a> = (&'a str, &'a str, &'a str);
 
@@ -53,8 +58,11 @@ type Key<'a> = (&'a str, &'a str, &'a str);
 pub(super) struct Contents<'a> {
     /// The backup's.
     pub ours: &'a [Item],
-    /// Entries of it that were not restored.
-    pub left_out: &'a HashSet<i64>,
+    /// What of it was not restored, and of what nothing can be said.
+    pub exclusion: &'a Exclusion<'a>,
+    /// Of entries that have none in a second dump: whether what they make is there all the same. Those of kinds
+    /// that no other entry can hold are not asked for.
+    pub present: HashMap<i64, bool>,
     /// What was dumped again.
     pub theirs: &'a [Item],
     /// What is said of things that belong to an extension is this role's in the throwaway server, whoever had it
@@ -105,8 +113,14 @@ impl Contents<'_> {
     /// With a twin, nothing stays open.
     pub fn compare(&self, twin: Option<&Twin>) -> Comparison {
         let ours = || {
-            let left_out = |item: &&Item| self.left_out.contains(&item.entry.dump_id);
+            let left_out = |item: &&Item| self.exclusion.excluded().contains(&item.entry.dump_id);
             self.ours.iter().filter(move |item| !left_out(item))
+        };
+        // A dump tells where a sequence stands, and what an extension's things are worth, whoever has set that.
+        let untried: HashSet<Key<'_>> = {
+            let excluded = |item: &&Item| self.exclusion.excluded().contains(&item.entry.dump_id);
+            let direct = self.ours.iter().filter(excluded).filter(|item| prints_for_good(item));
+            direct.map(key).collect()
         };
         let mut all: BTreeMap<Key<'_>, Entries<'_>> = BTreeMap::new();
         for item in ours().filter(|item| counts(item)) {
@@ -131,8 +145,18 @@ impl Contents<'_> {
         };
         let strict = twin.is_some() && all.values().zip(&found).any(moved);
         for ((key, entries), found) in all.iter().zip(found) {
+            if entries.ours.is_empty() && untried.contains(key) {
+                continue;
+            }
             let found = match found {
                 Found::Same if strict && !entries.agree_with_the_twin() => Found::Differs("is defined otherwise"),
+                found => found,
+            };
+            let found = match found {
+                Found::Differs(what) if entries.ours.is_empty() => match self.why_more(&entries.theirs) {
+                    Some(why) => Found::NotProved(format!("{why} (it {what})")),
+                    None => Found::Differs(what),
+                },
                 found => found,
             };
             let (kind, schema, name) = *key;
@@ -141,6 +165,8 @@ impl Contents<'_> {
                 _ => format!("{kind} {schema}.{name}"),
             };
             match found {
+                // It was made, as another one.
+                Found::Same if entries.ours.iter().any(|item| self.exclusion.is_another_version(item)) => {}
                 Found::Same => {
                     comparison.equal += entries.ours.len();
                     if kind == "SEQUENCE SET" {
@@ -157,7 +183,7 @@ impl Contents<'_> {
             // Whether it is there at all, its content says.
             if there.get(&number).is_some_and(|other| *other != owner) {
                 let name = format!("LARGE OBJECT {number}");
-                comparison.differences.push((name, "belongs to another role"));
+                comparison.differences.push((name, ANOTHERS));
             }
         }
         comparison
@@ -174,7 +200,7 @@ impl Contents<'_> {
         if same {
             return match self.have_the_same_owners(ours, theirs) {
                 true => Found::Same,
-                false => Found::Differs("belongs to another role"),
+                false => Found::Differs(ANOTHERS),
             };
         }
         let missing = match (ours.len(), theirs.len()) {
@@ -191,20 +217,51 @@ impl Contents<'_> {
         if !with_twin {
             return Found::Open;
         }
+        let why = || ours.iter().find_map(|item| unmade.get(&item.entry.dump_id));
+        if theirs.is_empty() && twins.is_empty() {
+            // Restore and twin follow one plan: that both lack it says nothing.
+            let present = ours.iter().map(|item| self.present.get(&item.entry.dump_id));
+            let of_extension = ours.iter().find_map(|item| self.exclusion.doubt(item));
+            let why = why().map(String::as_str).or(of_extension);
+            return match (present.collect::<Option<Vec<&bool>>>(), why) {
+                (Some(present), _) if present.iter().all(|present| **present) => Found::Same,
+                (_, Some(why)) => Found::NotProved(why.to_owned()),
+                (Some(_), None) => Found::Differs(missing),
+                (None, None) if self.same_major => Found::Differs(missing),
+                (None, None) => Found::NotProved(NO_TRACE.into()),
+            };
+        }
         if texts(theirs) == texts(twins) {
             // Where one dump has an entry of its own for what another one writes elsewhere, there is none to
             // compare with.
             let comparable = ours.len() == theirs.len();
             return match comparable && !self.have_the_same_owners(ours, theirs) {
-                true => Found::Differs("belongs to another role"),
+                true => Found::Differs(ANOTHERS),
                 false => Found::Same,
             };
         }
-        let why = ours.iter().find_map(|item| unmade.get(&item.entry.dump_id));
-        match why {
+        match why() {
             Some(why) => Found::NotProved(why.clone()),
             None => Found::Differs(missing),
         }
+    }
+
+    /// Why something is there and not in the backup, where that is no damage.
+    fn why_more(&self, theirs: &[&Item]) -> Option<&str> {
+        theirs.iter().find_map(|item| {
+            let schema = item.entry.namespace.as_deref().unwrap_or_default();
+            self.exclusion.doubt_of_more(&item.entry.desc, schema, &item.entry.tag)
+        })
+    }
+
+    /// Entries of the backup that a second dump has none of.
+    pub fn without_a_trace(&self) -> Vec<&Item> {
+        let there: HashSet<Key<'_>> = self.theirs.iter().map(key).collect();
+        let ours = self
+            .ours
+            .iter()
+            .filter(|item| counts(item) && !self.exclusion.excluded().contains(&item.entry.dump_id) && has_twin(item));
+        ours.filter(|item| !there.contains(&key(item))).collect()
     }
 
     fn have_the_same_owners(&self, ours: &[&Item], theirs: &[&Item]) -> bool {

@@ -61,6 +61,30 @@ pub(super) struct Fault {
     pub of_source: bool,
 }
 
+/// Why a refusal may be none of the backup's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Excuses {
+    /// Whatever it says.
+    pub any: Option<String>,
+    /// If it says that something is not there, or is there already.
+    pub names: Option<String>,
+    /// If it says that rows break a rule.
+    pub rows: Option<String>,
+}
+
+/// Things that are not there, that are there already, and functions of which there are more than one.
+const OF_NAMES: [&str; 11] = [
+    "3F000", "42P01", "42P06", "42P07", "42701", "42703", "42704", "42710", "42723", "42725", "42883",
+];
+
+impl Excuses {
+    fn of(&self, told: &Told) -> Option<&str> {
+        let names = self.names.as_ref().filter(|_| OF_NAMES.contains(&told.state.as_str()));
+        let rows = self.rows.as_ref().filter(|_| told.class() == "23");
+        self.any.as_ref().or(names).or(rows).map(String::as_str)
+    }
+}
+
 const ROWS: &str = "the bytes were right: the source itself holds rows that break this rule (it was switched off, not \
                     validated, or has changed since). Correct them there, then make a new backup: an older one most \
                     likely holds the same";
@@ -85,8 +109,8 @@ impl Witness<'_> {
     }
 
     /// `None` where the failure says nothing of the backup. `since`: the mark when the step began; `item`: what it
-    /// was about; `orphan`: whether that belongs to something that the archive does not define.
-    pub async fn judge(&self, since: u64, error: &Error, item: Option<&Item>, orphan: bool) -> Option<Says> {
+    /// was about.
+    pub async fn judge(&self, since: u64, error: &Error, item: Option<&Item>, excuses: &Excuses) -> Option<Says> {
         let words = error.message();
         let killed = words.contains("was ended by SIG") || words.contains("was ended by signal");
         if error.code() != Code::RestoreErr || killed {
@@ -96,25 +120,27 @@ impl Witness<'_> {
         if self.server.has_ended(Duration::ZERO).await.is_some() {
             return None;
         }
-        Some(match weigh(&told, item) {
-            Weight::OfThePlace => return None,
-            Weight::Contended => Says::Contended,
-            Weight::Lacking => Says::Lacking(words),
-            Weight::Refused => Says::Lacking(refused(&words)),
-            Weight::Wrong if orphan => Says::Lacking(format!("{OF_AN_EXTENSION}: {words}")),
-            Weight::Wrong => match self.other_major {
-                Some((source, here)) => Says::Lacking(format!(
-                    "the source is PostgreSQL {source}, and {here} takes it otherwise: {words}"
-                )),
-                None => Says::Wrong(Fault {
-                    of_source: told.class() == "23",
-                    advice: match told.state.as_str() {
-                        "23505" => INDEX,
-                        _ if told.class() == "23" => ROWS,
-                        _ => REFUSED,
-                    },
-                    what: format!("it does not restore: {words}"),
-                }),
+        Some(match (weigh(&told, item), excuses.of(&told)) {
+            (Weight::Wrong, Some(why)) => Says::Lacking(format!("{why}: {words}")),
+            (weight, _) => match weight {
+                Weight::OfThePlace => return None,
+                Weight::Contended => Says::Contended,
+                Weight::Lacking => Says::Lacking(words),
+                Weight::Refused => Says::Lacking(refused(&words)),
+                Weight::Wrong => match self.other_major {
+                    Some((source, here)) => Says::Lacking(format!(
+                        "the source is PostgreSQL {source}, and {here} takes it otherwise: {words}"
+                    )),
+                    None => Says::Wrong(Fault {
+                        of_source: told.class() == "23",
+                        advice: match told.state.as_str() {
+                            "23505" => INDEX,
+                            _ if told.class() == "23" => ROWS,
+                            _ => REFUSED,
+                        },
+                        what: format!("it does not restore: {words}"),
+                    }),
+                },
             },
         })
     }

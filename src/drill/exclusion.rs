@@ -2,11 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::evidence::{Fault, OF_AN_EXTENSION};
+use super::evidence::{Excuses, Fault, OF_AN_EXTENSION};
+use super::extensions::{Members, Others};
+use super::missing::Missing;
 use crate::archive::Item;
 use crate::error::Result;
 use crate::postgres::{Named, Session};
 use crate::restore::{self, LeftOut};
+
+/// Why something may be otherwise here than in the backup, and is no damage for that.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reasons {
+    pub extensions: Others,
+    pub missing: Missing,
+    /// The source's major and this server's, where they differ.
+    pub majors: Option<(u32, u32)>,
+}
 
 /// What of the archive is tried, and why the rest is not.
 pub(super) struct Exclusion<'a> {
@@ -17,6 +28,11 @@ pub(super) struct Exclusion<'a> {
     /// What is wrong, by the entry's name. What needs such an entry is not proved.
     pub faults: Vec<(String, Fault)>,
     extension_lacks: bool,
+    reasons: Reasons,
+    /// Extensions of other versions, and all that is made with them: why what is found of it says nothing.
+    unsure: HashMap<i64, String>,
+    /// What such extensions have made here.
+    members: Members,
 }
 
 /// Entries that leave nothing behind when they fail: each is one statement, or one transaction.
@@ -38,7 +54,16 @@ const WHOLE: [&str; 13] = [
 
 impl<'a> Exclusion<'a> {
     /// What cannot be restored on a server with these extensions.
-    pub fn before(items: &'a [Item], extensions: &BTreeMap<String, bool>) -> Exclusion<'a> {
+    pub fn before(items: &'a [Item], extensions: &BTreeMap<String, String>, reasons: Reasons) -> Exclusion<'a> {
+        let made = |name: &str| {
+            items
+                .iter()
+                .any(|item| item.entry.desc == "EXTENSION" && item.entry.tag == name)
+        };
+        let reasons = Reasons {
+            extensions: reasons.extensions.of(made),
+            ..reasons
+        };
         let mut exclusion = Exclusion {
             items,
             by_id: items.iter().map(|item| (item.entry.dump_id, item)).collect(),
@@ -46,7 +71,21 @@ impl<'a> Exclusion<'a> {
             not_proved: Vec::new(),
             faults: Vec::new(),
             extension_lacks: false,
+            unsure: unsure(items, &reasons.extensions),
+            reasons,
+            members: Members::default(),
         };
+        for item in items.iter().filter(|item| item.entry.desc == "EXTENSION") {
+            exclusion
+                .not_proved
+                .extend(exclusion.reasons.extensions.why(&item.entry.tag).map(|why| LeftOut {
+                    what: item.entry.to_string(),
+                    why: why.to_owned(),
+                }));
+        }
+        for (entry, why) in exclusion.reasons.missing.entries(items) {
+            exclusion.leave_out(entry, &why);
+        }
         for item in items {
             let desc = item.entry.desc.as_str();
             let lacking = if desc == "EXTENSION" && !extensions.contains_key(&item.entry.tag) {
@@ -160,19 +199,76 @@ impl<'a> Exclusion<'a> {
             .flat_map(|(_, subjects)| subjects.iter().cloned())
             .collect();
         let mut exist = session.exist(&asked).await?.into_iter();
+        let members = Members::of(session, &self.reasons.extensions).await?;
+        let others = self.reasons.extensions.any();
         let mut lacking = Vec::new();
         for (item, subjects) in &orphans {
-            let all_there = subjects.iter().all(|_| exist.next().unwrap_or(true));
+            // Of each the answer must be taken.
+            let all_there = subjects.iter().filter(|_| !exist.next().unwrap_or(true)).count() == 0;
             // Without any reason to lack it, its absence is for the restore to tell.
-            let explained = self.extension_lacks || item.entry.has_data || item.entry.desc == "SEQUENCE SET";
-            if !all_there && explained {
-                lacking.push(item.entry.dump_id);
+            let explained =
+                self.extension_lacks || others.is_some() || item.entry.has_data || item.entry.desc == "SEQUENCE SET";
+            if let Some(why) = members.why(item) {
+                lacking.push((item.entry.dump_id, why.to_owned()));
+            } else if !all_there && explained {
+                let why = others.clone().unwrap_or_else(|| OF_AN_EXTENSION.to_owned());
+                lacking.push((item.entry.dump_id, why));
             }
         }
-        for id in lacking {
-            self.leave_out(id, OF_AN_EXTENSION);
+        for (id, why) in lacking {
+            self.leave_out(id, &why);
         }
+        self.members = members;
         Ok(())
+    }
+
+    /// Why a refusal of this entry may say nothing of the backup.
+    pub fn excuses(&self, item: Option<&Item>) -> Excuses {
+        let Reasons {
+            extensions, missing, ..
+        } = &self.reasons;
+        let of_item = item.and_then(|item| {
+            let unsure = self.unsure.get(&item.entry.dump_id).map(String::as_str);
+            unsure
+                .or_else(|| self.members.why(item))
+                .or_else(|| missing.key(item))
+                .or_else(|| missing.of_large_objects(item))
+                .or_else(|| self.is_orphan(item).then_some(OF_AN_EXTENSION))
+        });
+        Excuses {
+            any: of_item.map(str::to_owned),
+            names: extensions.any(),
+            rows: missing.looked_for().map(str::to_owned),
+        }
+    }
+
+    /// Why what an entry makes may not be there, though its statement ran.
+    pub fn doubt(&self, item: &Item) -> Option<&str> {
+        self.unsure.get(&item.entry.dump_id).map(String::as_str)
+    }
+
+    /// Why rows may be printed otherwise than in the source.
+    pub fn doubt_of_rows(&self, entry: i64) -> Option<String> {
+        let of_major = || {
+            let (source, here) = self.reasons.majors?;
+            Some(other_major(source, here))
+        };
+        self.unsure.get(&entry).cloned().or_else(of_major)
+    }
+
+    /// Why something is in a second dump and not in the backup.
+    pub fn doubt_of_more(&self, desc: &str, schema: &str, tag: &str) -> Option<&str> {
+        let of_extension = self.members.of_tag(desc, schema, tag);
+        of_extension.or_else(|| self.reasons.missing.of_tag(desc, schema, tag))
+    }
+
+    pub fn missing(&self) -> &Missing {
+        &self.reasons.missing
+    }
+
+    /// Whether this entry makes an extension of another version than the source's.
+    pub fn is_another_version(&self, item: &Item) -> bool {
+        item.entry.desc == "EXTENSION" && self.reasons.extensions.why(&item.entry.tag).is_some()
     }
 
     pub fn excluded(&self) -> &HashSet<i64> {
@@ -185,6 +281,33 @@ impl<'a> Exclusion<'a> {
             .copied()
             .collect()
     }
+}
+
+pub(super) fn other_major(source: u32, here: u32) -> String {
+    format!("PostgreSQL {here} may print the same values otherwise than {source}, the source's")
+}
+
+/// These extensions' entries, and all that needs them, however far.
+fn unsure(items: &[Item], others: &Others) -> HashMap<i64, String> {
+    let mut needed_by: HashMap<i64, Vec<i64>> = HashMap::new();
+    for item in items {
+        for needs in &item.details.dependencies {
+            needed_by.entry(*needs).or_default().push(item.entry.dump_id);
+        }
+    }
+    let mut unsure = HashMap::new();
+    for item in items.iter().filter(|item| item.entry.desc == "EXTENSION") {
+        let Some(why) = others.why(&item.entry.tag) else {
+            continue;
+        };
+        let mut open = vec![item.entry.dump_id];
+        while let Some(id) = open.pop() {
+            if unsure.insert(id, why.to_owned()).is_none() {
+                open.extend(needed_by.get(&id).into_iter().flatten());
+            }
+        }
+    }
+    unsure
 }
 
 /// What must be there for an orphan to be made.
@@ -244,7 +367,7 @@ mod tests {
             item(2, "COMMENT", "c", &[1]),
             item(3, "ACL", "FUNCTION f()", &[99]),
         ];
-        let mut exclusion = Exclusion::before(&items, &BTreeMap::new());
+        let mut exclusion = Exclusion::before(&items, &BTreeMap::new(), Reasons::default());
         let fault = Fault {
             what: "twice".into(),
             advice: "mend",
@@ -281,7 +404,7 @@ mod tests {
             item(6, "FK CONSTRAINT", false, &[4, 3, 1]),
             item(7, "COMMENT", false, &[6]),
         ];
-        let mut exclusion = Exclusion::before(&items, &BTreeMap::new());
+        let mut exclusion = Exclusion::before(&items, &BTreeMap::new(), Reasons::default());
         exclusion.leave_out(2, "so");
         assert_eq!(exclusion.excluded(), &HashSet::from([2, 6, 7]));
         assert!(exclusion.knows(3) && !exclusion.knows(7) && !exclusion.knows(8));

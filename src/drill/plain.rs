@@ -5,21 +5,27 @@ mod ground;
 mod same;
 mod twin;
 
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
 use std::sync::Arc;
 
 use super::cluster::{Cluster, Way};
-use super::evidence::Says;
-use super::{DrillReport, Job, report};
+use super::evidence::{Excuses, Says};
+use super::exclusion::Reasons;
+use super::exclusion::other_major;
+use super::extensions::Members;
+use super::{DrillReport, Job, report, second_dump};
 use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
-use crate::postgres::{self, Dump, DumpOrder, Programs, Psql, Session};
+use crate::postgres::{self, Psql};
 use crate::restore::{self, LeftOut};
-use crate::script::{Contents, Counter, Reader};
+use crate::script::{Contents, Counter, Header, Reader};
 use crate::settings::Format;
-use crate::verify::Finding;
 
-const FOREIGN: &str =
+pub(super) const OF_DATABASE: &str = "a plain dump does not hold them";
+pub(super) const FOREIGN: &str =
     "it is said of what an extension has made, or the server itself, and the drill's role owns neither";
 
 /// Of the second dump.
@@ -37,21 +43,20 @@ pub(super) async fn run(
     let manifest = &located.manifest;
     let file = manifest.files.get(role::SQL).map_or("", |file| &file.name);
     let counter = Counter::gathering();
-    let (checked, counter) = match restore::script::check(&located.store, manifest, job.observer, counter).await {
-        Ok((checked, counter)) => (Arc::new(checked), counter),
-        // No server has seen it yet: this is what the script says.
-        Err(error) if error.code() == Code::RestoreErr => {
-            let what = format!("it does not run: {}", error.message());
-            report.problems.push(Finding::of_file(file, what));
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
+    // What this version refuses to run another has perhaps run: that says nothing of what the script holds.
+    let (checked, counter) = restore::script::check(&located.store, manifest, job.observer, counter).await?;
+    let checked = Arc::new(checked);
     let backup = counter.contents(checked.bytes());
     report.not_proved.push(LeftOut {
         what: "the database's own settings, comment and grants".into(),
-        why: "a plain dump does not hold them".into(),
+        why: OF_DATABASE.into(),
     });
+    let reasons = reasons(job, located, cluster, &backup).await?;
+    let others = reasons.extensions.names();
+    report.not_proved.extend(others.iter().map(|name| LeftOut {
+        what: format!("EXTENSION {name}"),
+        why: reasons.extensions.why(name).unwrap_or_default().to_owned(),
+    }));
     let creation = ground::creation(located).await?;
     let ground = cluster.ground(&creation, manifest).await?;
     let psql = Psql::find(ground.session.server().major, settings).await?;
@@ -70,7 +75,12 @@ pub(super) async fn run(
     let since = cluster.witness.mark();
     let ran = restore::script::run(&place, &checked).await;
     if let Err(error) = ran.map_err(|failed| failed.error) {
-        return match cluster.witness.judge(since, &error, None, false).await {
+        let excuses = Excuses {
+            any: reasons.extensions.any(),
+            rows: reasons.missing.looked_for().map(str::to_owned),
+            names: None,
+        };
+        return match cluster.witness.judge(since, &error, None, &excuses).await {
             // It is one transaction: nothing of it is there.
             Some(Says::Lacking(why)) => Err(report::nothing_proved(&why)),
             Some(Says::Wrong(fault)) => {
@@ -81,6 +91,10 @@ pub(super) async fn run(
         };
     }
     cluster.close_for_script(&ground).await?;
+    let doubts = Doubts {
+        members: Members::of(&ground.session, &reasons.extensions).await?,
+        reasons,
+    };
 
     job.observer.phase("dumping it again");
     let hidden = |contents: &Contents| {
@@ -89,8 +103,8 @@ pub(super) async fn run(
     };
     let (again, version) = dump(job, cluster.reader_of(&ground, hidden(&backup))).await?;
     job.observer.phase("comparing");
-    same::rows(manifest, &backup, &again, report);
-    same::large_objects(&backup, &again, report);
+    same::rows(manifest, &backup, &again, &doubts, report);
+    same::large_objects(&backup, &again, &doubts, report);
     let compared = same::definitions(&backup, &again, &cluster.makers());
     report.definitions = compared.equal;
     report.sequences = compared.sequences;
@@ -101,8 +115,17 @@ pub(super) async fn run(
             what,
             why: "it is there, and too long to be compared".into(),
         }));
-    let (differences, foreign): (Vec<_>, Vec<_>) = compared.differences.into_iter().partition(|one| !one.is_foreign);
-    report.problems.extend(differences.into_iter().map(|one| one.finding));
+    let (foreign, differences): (Vec<_>, Vec<_>) = compared.differences.into_iter().partition(|one| one.is_foreign);
+    let (doubtful, differences): (Vec<_>, Vec<_>) = differences
+        .into_iter()
+        .map(|one| (doubts.of_definition(&one.header), one))
+        .partition(|(why, _)| why.is_some());
+    report.not_proved.extend(doubtful.into_iter().map(|(why, one)| LeftOut {
+        what: one.finding.table.unwrap_or_default(),
+        why: format!("{} (it {})", why.unwrap_or_default(), one.finding.what),
+    }));
+    let differences = differences.into_iter().map(|(_, one)| one);
+    report.problems.extend(differences.map(|one| one.finding));
     report.not_proved.extend(foreign.into_iter().map(|one| LeftOut {
         what: one.finding.table.unwrap_or_default(),
         why: FOREIGN.into(),
@@ -151,29 +174,64 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Why something may be otherwise here than in the backup, and is no damage for that.
+pub(super) struct Doubts {
+    reasons: Reasons,
+    members: Members,
+}
+
+impl Doubts {
+    /// What an extension has made here, or what the backup left out.
+    fn of_definition(&self, header: &Header) -> Option<String> {
+        let (kind, schema, name) = (header.kind(), header.schema().unwrap_or_default(), header.name());
+        let of_extension = self.members.of_tag(&kind, &schema, &name);
+        let why = of_extension.or_else(|| self.reasons.missing.of_tag(&kind, &schema, &name));
+        why.map(str::to_owned)
+    }
+
+    /// Rows that are not the same, or not there.
+    fn of_table(&self, schema: &str, name: &str) -> Option<String> {
+        let of_extension = self.members.relation(schema, name);
+        let why = of_extension.or_else(|| self.reasons.missing.of_tag("TABLE DATA", schema, name));
+        why.map(str::to_owned)
+    }
+
+    /// As many rows that are printed otherwise. A script does not say what is made with which extension.
+    fn of_rows(&self) -> Option<String> {
+        let of_major = || {
+            let (source, here) = self.reasons.majors?;
+            Some(other_major(source, here))
+        };
+        self.reasons.extensions.any().or_else(of_major)
+    }
+
+    fn of_large_objects(&self) -> Option<&str> {
+        self.reasons.missing.large_objects()
+    }
+}
+
+async fn reasons(job: &Job<'_>, located: &Located, cluster: &Cluster<'_>, backup: &Contents) -> Result<Reasons> {
+    let (_, reasons) = super::reasons(job, located, cluster.witness).await?;
+    let made: HashSet<String> = backup
+        .definitions
+        .iter()
+        .filter(|one| one.header.kind() == "EXTENSION")
+        .map(|one| one.header.name())
+        .collect();
+    Ok(Reasons {
+        extensions: reasons.extensions.of(|name| made.contains(name)),
+        ..reasons
+    })
+}
+
 /// The whole database as a script, read for what it holds; and pg_dump's version.
 async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<(Contents, String)> {
-    let settings = &job.settings.postgres;
-    let session = Session::connect_to_our_own(&reader.info, settings).await?;
-    let programs = Programs::find(session.server().major, settings).await?;
-    let snapshot = session.export_snapshot().await?;
-    let mut dump = Dump::start(&DumpOrder {
-        programs: &programs,
-        info: session.info(),
-        passfile: Some(reader.passfile),
-        snapshot: &snapshot.id,
-        contents: postgres::Contents::Whole(Format::Plain),
-        lock_wait: settings.lock_wait,
-        settings,
-    })
-    .await?;
-    let mut output = dump.take_stdout()?;
-    let reading = tokio::task::spawn_blocking(move || {
+    let read = |mut output: File| {
         let unread = |error| Error::new(Code::PgDumpErr, "reading the second dump failed").source(error);
         let (mut reader, mut bytes) = (Reader::gathering(), 0_u64);
         let mut piece = vec![0; PIECE];
         loop {
-            let count = std::io::Read::read(&mut output, &mut piece).map_err(unread)?;
+            let count = output.read(&mut piece).map_err(unread)?;
             if count == 0 {
                 break;
             }
@@ -181,13 +239,8 @@ async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<(Contents, String)> {
             reader.pass(&piece[..count]).map_err(|refused| unreadable(&refused))?;
         }
         reader.end(bytes).map_err(|refused| unreadable(&refused))
-    });
-    let again = reading
-        .await
-        .map_err(|error| Error::internal("the thread that reads the second dump died").source(error))?;
-    // How pg_dump ended says more than what was seen of its stream.
-    dump.wait().await?;
-    Ok((again?, programs.version))
+    };
+    second_dump::read(job, reader, Format::Plain, read).await
 }
 
 fn unreadable(refused: &postgres::Refused) -> Error {

@@ -1,10 +1,10 @@
 //! The restore proper, which holds every block against the manifest as it passes. It is taken apart by who
 //! makes what.
 
+mod rows;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio_util::sync::CancellationToken;
 
 use super::Job;
 use super::cluster::{Cluster, Ground, Way};
@@ -16,7 +16,7 @@ use crate::catalog::Located;
 use crate::error::{Error, Result};
 use crate::postgres::RestoreProgram;
 use crate::private_folder::PrivateFolder;
-use crate::restore::{Load, Loader, Plan};
+use crate::restore::{Loader, Plan};
 use crate::stored_archive::StoredArchive;
 
 /// How it is gone about.
@@ -30,20 +30,20 @@ pub(super) enum Pace {
 }
 
 /// How a refill ended that nothing of this place kept from its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     /// All is made that is not excluded.
     Whole,
-    /// The same, but what failed may have left something behind.
-    WithRemains,
-    /// Something failed that may go well with more care.
-    Doubtful,
+    /// The same, but what failed may have left something behind: what that was.
+    WithRemains(String),
+    /// Something failed that may go well with more care: how.
+    Doubtful(String),
 }
 
 /// What keeps a step from its end.
 enum Halt {
     Place(Error),
-    Doubt,
+    Doubt(Error),
 }
 
 impl From<Error> for Halt {
@@ -122,10 +122,15 @@ impl Refill<'_> {
             Ok(()) if exclusion.excluded().len() == before => Ok(End::Whole),
             Ok(()) => {
                 let mut new = exclusion.excluded().difference(&known);
-                let remains = new.any(|id| exclusion.may_leave_something(*id));
-                Ok(if remains { End::WithRemains } else { End::Whole })
+                let remains = new.find(|id| exclusion.may_leave_something(**id));
+                let name = |id: &i64| {
+                    exclusion
+                        .item(*id)
+                        .map_or_else(String::new, |item| item.entry.to_string())
+                };
+                Ok(remains.map_or(End::Whole, |id| End::WithRemains(name(id))))
             }
-            Err(Halt::Doubt) => Ok(End::Doubtful),
+            Err(Halt::Doubt(error)) => Ok(End::Doubtful(error.message())),
             Err(Halt::Place(error)) => Err(error),
         }
     }
@@ -236,118 +241,14 @@ impl Refill<'_> {
     /// Of a failure that is about no entry, more care gives no better answer.
     fn doubt(&self, error: Error) -> Halt {
         match self.pace {
-            Pace::Quick => Halt::Doubt,
+            Pace::Quick => Halt::Doubt(error),
             Pace::Careful => Halt::Place(error),
         }
     }
 
     async fn weigh(&self, since: u64, error: &Error, id: Option<i64>, exclusion: &Exclusion<'_>) -> Option<Says> {
         let item = id.and_then(|id| exclusion.item(id));
-        let orphan = item.is_some_and(|item| exclusion.is_orphan(item));
-        self.witness.judge(since, error, item, orphan).await
-    }
-
-    /// First all tables for whom order is nothing; then those whose checks call functions, which may look at others,
-    /// one by one in the archive's order. What fails is tried again when others have come in, until none does: a
-    /// table counts as wrong if it is that after all others.
-    async fn data(&self, hands: &Hands<'_>, jobs: usize, exclusion: &mut Exclusion<'_>) -> Result<(), Halt> {
-        let looking = looking_around(self.items);
-        let looks = |load: &Load| load.list.iter().any(|id| looking.contains(id));
-        let mut early = Vec::new();
-        let mut late = Vec::new();
-        for load in &self.plan.loads {
-            if load.blocks.is_empty() {
-                self.step(hands, Maker::Loader, "positions", &load.list, 1, exclusion)
-                    .await?;
-                continue;
-            }
-            if self.pace == Pace::Quick && !looks(load) && exclusion.remaining(&load.list).len() == load.list.len() {
-                early.push(load.clone());
-                continue;
-            }
-            for one in self.alone(load) {
-                let to_do = exclusion.remaining(&one.list).len() == one.list.len();
-                let list = match looks(&one) || self.pace == Pace::Careful {
-                    true => &mut late,
-                    false => &mut early,
-                };
-                list.extend(to_do.then_some(one));
-            }
-        }
-        let order: HashMap<i64, usize> = self
-            .items
-            .iter()
-            .enumerate()
-            .map(|(at, item)| (item.entry.dump_id, at))
-            .collect();
-        let place = |load: &Load| load.list.first().and_then(|id| order.get(id)).copied();
-        late.sort_by_key(|load| (looks(load), place(load)));
-        let at_once = Plan {
-            loads: early,
-            ..Plan::default()
-        };
-        let since = self.witness.mark();
-        if let Err(error) = hands.by_loader.data(&at_once, jobs, &Mutex::default()).await {
-            let id = entry_of(&error);
-            return Err(match self.weigh(since, &error, id, exclusion).await {
-                Some(_) => self.doubt(error),
-                None => Halt::Place(error),
-            });
-        }
-        let mut number = at_once.loads.len();
-        loop {
-            let tried = late.len();
-            let mut failed = Vec::new();
-            for load in late {
-                let since = self.witness.mark();
-                number += 1;
-                let loaded = hands.by_loader.load(number, &load, &CancellationToken::new()).await;
-                if let Err(error) = loaded {
-                    let id = entry_of(&error).filter(|id| load.list.contains(id));
-                    let Some(says) = self.weigh(since, &error, id, exclusion).await else {
-                        return Err(Halt::Place(error));
-                    };
-                    failed.push((load, id, says, error));
-                }
-            }
-            if failed.is_empty() {
-                return Ok(());
-            }
-            if failed.len() < tried {
-                late = failed.into_iter().map(|(load, ..)| load).collect();
-                continue;
-            }
-            for (_, id, says, error) in failed {
-                let (Pace::Careful, Some(id)) = (self.pace, id) else {
-                    return Err(self.doubt(error));
-                };
-                settle(id, says, error, exclusion)?;
-            }
-            return Ok(());
-        }
-    }
-
-    /// The same, an entry at a time: each then fails alone, and can be tried again.
-    fn alone(&self, load: &Load) -> Vec<Load> {
-        let mut blocks = load.blocks.iter();
-        let mut block = blocks.next();
-        let mut loads = Vec::new();
-        let mut list = Vec::new();
-        for &id in &load.list {
-            list.push(id);
-            if let Some(&index) = block
-                && self.stored.head.data[index].dump_id == id
-            {
-                loads.push(Load {
-                    blocks: vec![index],
-                    list: std::mem::take(&mut list),
-                    part: load.part.clone(),
-                    stored_bytes: 0,
-                });
-                block = blocks.next();
-            }
-        }
-        loads
+        self.witness.judge(since, error, item, &exclusion.excuses(item)).await
     }
 
     /// Those of the list for whom this holds, and the others.
@@ -407,43 +308,6 @@ fn settle(id: i64, says: Says, error: Error, exclusion: &mut Exclusion<'_>) -> R
     Ok(())
 }
 
-/// The rows of tables whose checks or generated columns call functions of the database's own, by themselves or by a
-/// type: such a function may look at other tables, which must then be there before.
-fn looking_around(items: &[Item]) -> HashSet<i64> {
-    let kinds: HashMap<i64, &Item> = items.iter().map(|item| (item.entry.dump_id, item)).collect();
-    let computes = |item: &Item| {
-        matches!(item.entry.desc.as_str(), "TABLE" | "DOMAIN" | "TYPE")
-            && ["CHECK (", "GENERATED ALWAYS AS ("]
-                .iter()
-                .any(|word| item.details.definition.contains(word))
-    };
-    let needs = |item: &Item, found: &HashSet<i64>| item.details.dependencies.iter().any(|id| found.contains(id));
-    let functions = items
-        .iter()
-        .filter(|item| matches!(item.entry.desc.as_str(), "FUNCTION" | "OPERATOR" | "AGGREGATE"));
-    let functions: HashSet<i64> = functions.map(|item| item.entry.dump_id).collect();
-    let calls = items.iter().filter(|item| computes(item) && needs(item, &functions));
-    let mut found: HashSet<i64> = calls.map(|item| item.entry.dump_id).collect();
-    loop {
-        // A table with a column of such a domain, or an heir.
-        let passes_on = |item: &&Item| matches!(item.entry.desc.as_str(), "TABLE" | "DOMAIN" | "TYPE");
-        let more = items.iter().filter(passes_on).filter(|item| needs(item, &found));
-        let more: Vec<i64> = more
-            .map(|item| item.entry.dump_id)
-            .filter(|id| !found.contains(id))
-            .collect();
-        if more.is_empty() {
-            break;
-        }
-        found.extend(more);
-    }
-    found.retain(|id| kinds.get(id).is_some_and(|item| item.entry.desc == "TABLE"));
-    let rows = items
-        .iter()
-        .filter(|item| item.entry.desc == "TABLE DATA" && needs(item, &found));
-    rows.map(|item| item.entry.dump_id).collect()
-}
-
 /// The entry that pg_restore says it was at: what it says first is its own.
 fn entry_of(error: &Error) -> Option<i64> {
     const ENTRY: &str = ": from TOC entry ";
@@ -474,7 +338,6 @@ pub(super) fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::{Details, Entry, Section};
     use crate::error::Code;
 
     #[test]
@@ -488,42 +351,5 @@ mod tests {
             entry_of(&error("pg_restore failed with exit status 1: must be superuser")),
             None
         );
-    }
-
-    #[test]
-    fn tables_whose_checks_may_look_at_others_are_known_through_their_types_and_parents() {
-        let item = |id, desc: &str, definition: &str, dependencies: &[i64]| Item {
-            entry: Entry {
-                dump_id: id,
-                desc: desc.into(),
-                ..Entry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                definition: definition.into(),
-                dependencies: dependencies.into(),
-                ..Details::default()
-            },
-        };
-        let items = [
-            item(1, "FUNCTION", "", &[]),
-            item(2, "TABLE", "CREATE TABLE a (b int DEFAULT s.f());", &[1]),
-            item(3, "TABLE", "CREATE TABLE b (CONSTRAINT c CHECK (s.f(a)));", &[1]),
-            item(
-                4,
-                "DOMAIN",
-                "CREATE DOMAIN d AS int CONSTRAINT c CHECK (s.f(VALUE));",
-                &[1],
-            ),
-            item(5, "TABLE", "CREATE TABLE c (a s.d);", &[4]),
-            item(6, "TABLE", "CREATE TABLE d (CONSTRAINT c CHECK ((a > 0)));", &[]),
-            item(7, "TABLE", "CREATE TABLE e () INHERITS (b);", &[3]),
-            item(12, "TABLE DATA", "", &[2]),
-            item(13, "TABLE DATA", "", &[3]),
-            item(15, "TABLE DATA", "", &[5]),
-            item(16, "TABLE DATA", "", &[6]),
-            item(17, "TABLE DATA", "", &[7]),
-        ];
-        assert_eq!(looking_around(&items), HashSet::from([13, 15, 17]));
     }
 }

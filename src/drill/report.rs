@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::cluster::HOLDS_NONE;
 use super::evidence::Fault;
+use super::missing::LEFT_OUT;
+use super::plain;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Server;
 use crate::restore::LeftOut;
@@ -50,6 +53,8 @@ pub struct DrillReport {
     pub large_objects: u64,
     /// Definitions, comments and grants that were found again as they were.
     pub definitions: usize,
+    /// Whether something was not proved that a drill could prove.
+    pub partly: bool,
     pub duration_seconds: f64,
     /// A plain dump of an empty database, which is empty again: that is all that can be proved of it.
     #[serde(skip)]
@@ -69,6 +74,11 @@ pub struct DrillReport {
 /// How the message begins.
 pub(super) const NOTHING_PROVED: &str = "the drill proved nothing: ";
 
+/// Of a drill on another major.
+const OTHER_MAJOR: &str = "the source is ";
+/// How reasons begin that another drill could not do away with: the backup has not what it would take.
+const BEYOND_ANY: [&str; 5] = [LEFT_OUT, HOLDS_NONE, OTHER_MAJOR, plain::OF_DATABASE, plain::FOREIGN];
+
 /// Why a drill gives no result.
 pub(super) fn nothing_proved(why: &str) -> Error {
     Error::new(Code::NotProved, format!("{NOTHING_PROVED}{why}"))
@@ -81,7 +91,7 @@ impl DrillReport {
         let other = (source_major != major).then(|| LeftOut {
             what: format!("PostgreSQL {source_major}"),
             why: format!(
-                "the source is {}, and the drill ran on {version}: it proves nothing of {source_major}",
+                "{OTHER_MAJOR}{}, and the drill ran on {version}: it proves nothing of {source_major}",
                 source.version
             ),
         });
@@ -94,6 +104,7 @@ impl DrillReport {
             sequences: 0,
             large_objects: 0,
             definitions: 0,
+            partly: false,
             duration_seconds: 0.0,
             ran: false,
             not_proved: other.into_iter().collect(),
@@ -122,6 +133,8 @@ impl DrillReport {
     /// An error, if nothing at all was proved: a drill that could not look says nothing of the backup, and leaves
     /// no result.
     pub(super) fn settle(&mut self) -> Result<()> {
+        let could_be = |left: &LeftOut| !BEYOND_ANY.iter().any(|beginning| left.why.starts_with(beginning));
+        self.partly = self.not_proved.iter().any(could_be);
         let more = self.problems.len().saturating_sub(TOLD);
         let of_source = self.blames_the_source();
         self.problems.truncate(TOLD);
@@ -156,6 +169,10 @@ impl DrillReport {
         }
     }
 
+    fn equal(&self) -> usize {
+        self.count(Proof::Equal) + self.count(Proof::EqualInOtherOrder)
+    }
+
     fn count(&self, result: Proof) -> usize {
         self.tables.iter().filter(|table| table.result == result).count()
     }
@@ -171,11 +188,9 @@ impl DrillReport {
         tell(verification::MAJOR, json!(self.major));
         tell(verification::SOURCE_MAJOR, json!(self.source_major));
         tell("duration_seconds", json!(self.duration_seconds));
-        tell("tables", json!(self.tables.len()));
-        tell(
-            "tables_equal",
-            json!(self.count(Proof::Equal) + self.count(Proof::EqualInOtherOrder)),
-        );
+        tell(verification::TABLES, json!(self.tables.len()));
+        tell(verification::TABLES_EQUAL, json!(self.equal()));
+        tell(verification::PARTLY, json!(self.partly));
         tell("rows", json!(self.tables.iter().map(|table| table.rows).sum::<u64>()));
         tell("definitions", json!(self.definitions));
         if !self.not_proved.is_empty() {
@@ -205,10 +220,11 @@ impl fmt::Display for DrillReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  drill {} on PostgreSQL {}: {} of {} tables equal, {} sequences, {} large objects, {} definitions, {:.1} s",
+            "  drill {}{} on PostgreSQL {}: {} of {} tables equal, {} sequences, {} large objects, {} definitions, {:.1} s",
             self.status.name(),
+            if self.partly { ", partly," } else { "" },
             self.server,
-            self.count(Proof::Equal) + self.count(Proof::EqualInOtherOrder),
+            self.equal(),
             self.tables.len(),
             self.sequences,
             self.large_objects,
@@ -260,6 +276,7 @@ mod tests {
             sequences: 0,
             large_objects: 0,
             definitions,
+            partly: false,
             duration_seconds: 0.0,
             ran: false,
             not_proved: left
@@ -273,6 +290,28 @@ mod tests {
             advice: None,
             of_source: 0,
         }
+    }
+
+    #[test]
+    fn what_no_drill_can_prove_makes_none_a_part_of_one() {
+        let mut told = report(&[Proof::Equal], 0, true);
+        told.settle().unwrap();
+        assert!(told.partly);
+        told.not_proved[0].why = format!("{LEFT_OUT}so");
+        told.settle().unwrap();
+        assert!(!told.partly);
+        let other = DrillReport::new(
+            "17.5",
+            17,
+            &Server {
+                version: "15.2".into(),
+                version_num: 150_002,
+                encoding: "UTF8".into(),
+                system_identifier: None,
+                database_oid: None,
+            },
+        );
+        assert!(other.not_proved[0].why.starts_with(OTHER_MAJOR));
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use super::Job;
 use super::cluster::{Cluster, Ground};
 use super::evidence::Witness;
 use super::exclusion::Exclusion;
 use super::refill::{End, Pace, Refill};
-use super::{Job, report};
 use crate::archive::Item;
 use crate::catalog::Located;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::restore::{self, Plan, Without};
 use crate::stored_archive::StoredArchive;
 
@@ -36,6 +36,7 @@ impl Rounds<'_> {
         let manifest = &self.located.manifest;
         let mut ground = cluster.ground(self.items, manifest).await?;
         let mut pace = Pace::Quick;
+        let mut last = String::new();
         for _ in 0..ROUNDS {
             let refill = Refill {
                 job: self.job,
@@ -49,15 +50,35 @@ impl Rounds<'_> {
             };
             match refill.run(cluster, &ground, exclusion).await? {
                 End::Whole => return Ok(ground),
-                End::WithRemains => {}
-                End::Doubtful => pace = Pace::Careful,
+                End::WithRemains(what) => last = format!("{what} did not restore, and may have left something behind"),
+                End::Doubtful(how) => {
+                    pace = Pace::Careful;
+                    last = how;
+                }
             }
             // What was made of it already would be found later, and not known.
             ground = cluster.ground_again(ground, self.items, manifest).await?;
         }
-        Err(match exclusion.not_proved.first() {
-            Some(left) => report::nothing_proved(&format!("{}: {}", left.what, left.why)),
-            None => Error::internal("a restore is begun again and again"),
-        })
+        Err(no_end(&last))
+    }
+}
+
+fn no_end(last: &str) -> Error {
+    let text =
+        format!("the drill came to no end: it was restored {ROUNDS} times, and each time more failed: at last {last}");
+    Error::new(Code::NotProved, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drill::evidence::not_carried_out;
+
+    #[test]
+    fn a_restore_without_end_says_what_was_tried_last_and_nothing_of_the_backup() {
+        let told = not_carried_out(&no_end("TABLE t did not restore"));
+        assert_eq!(told.code(), Code::NotProved);
+        assert!(told.message().contains("10 times") && told.message().ends_with("TABLE t did not restore"));
+        assert!(!told.hint_text().contains("bug"), "{}", told.hint_text());
     }
 }

@@ -1,14 +1,16 @@
 //! Whether every table holds the rows that the backup holds, and so the large objects.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::columns::{Layout, Order, Path, Wanted, layouts};
+use super::exclusion::Exclusion;
 use super::gather::{Gather, Gathered, Unordered};
 use super::{Again, DrillReport, Proof, RESTORED, TableProof};
 use crate::archive::{ArchiveError, BlockContent, Blocks, Unpack};
 use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
+use crate::restore::LeftOut;
 use crate::store::reading::{Reading, our_error};
 use crate::stored_archive::StoredArchive;
 use crate::verify::Finding;
@@ -45,7 +47,7 @@ pub(super) async fn compare(
     stored: &Arc<StoredArchive>,
     ours: &Ours,
     again: &Again,
-    excluded: &HashSet<i64>,
+    exclusion: &Exclusion<'_>,
     report: &mut DrillReport,
 ) -> Result<()> {
     let mut theirs: HashMap<&Path, &Gathered> = HashMap::new();
@@ -76,14 +78,16 @@ pub(super) async fn compare(
         stored,
         ours,
         again,
+        exclusion,
         theirs: &mut theirs,
         results: BTreeMap::new(),
         problems: Vec::new(),
+        not_proved: Vec::new(),
     };
     for ((through_root, _), blocks) in &groups {
         if blocks
             .iter()
-            .any(|index| excluded.contains(&stored.head.data[*index].dump_id))
+            .any(|index| exclusion.excluded().contains(&stored.head.data[*index].dump_id))
         {
             comparison.leave_out(blocks);
         } else if *through_root {
@@ -92,8 +96,14 @@ pub(super) async fn compare(
             comparison.compare_table(blocks[0]).await?;
         }
     }
-    let Comparison { results, problems, .. } = comparison;
+    let Comparison {
+        results,
+        problems,
+        not_proved,
+        ..
+    } = comparison;
     report.problems.extend(problems);
+    report.not_proved.extend(not_proved);
     for (index, result) in results {
         let (schema, name) = stored.tables[index].clone().unwrap_or_default();
         let BlockContent::Table { rows } = stored.promises[index].content else {
@@ -108,11 +118,20 @@ pub(super) async fn compare(
     }
     for found in theirs.values() {
         let entry = &again.head.data[found.index];
-        let name = format!("{}.{}", entry.namespace.as_deref().unwrap_or_default(), entry.tag);
+        let schema = entry.namespace.as_deref().unwrap_or_default();
+        let name = format!("{schema}.{}", entry.tag);
+        if let Some(why) = exclusion.doubt_of_more(&entry.desc, schema, &entry.tag) {
+            report.not_proved.push(LeftOut {
+                what: entry.to_string(),
+                why: format!("{why} (it is there and not in the backup)"),
+            });
+            continue;
+        }
         let problem = differs(name, "is there and not in the backup".into());
         report.problems.push(problem);
     }
-    compare_objects(located, stored, ours, &blocks_of_objects, &objects, report).await
+    let missing = exclusion.missing().large_objects();
+    compare_objects(located, stored, ours, (&blocks_of_objects, missing), &objects, report).await
 }
 
 fn differs(table: String, what: String) -> Finding {
@@ -142,10 +161,12 @@ struct Comparison<'a, 'b> {
     stored: &'a Arc<StoredArchive>,
     ours: &'a Ours,
     again: &'a Again,
+    exclusion: &'a Exclusion<'a>,
     /// Those that nothing has been compared with yet.
     theirs: &'b mut HashMap<&'a Path, &'a Gathered>,
     results: BTreeMap<usize, Proof>,
     problems: Vec<Finding>,
+    not_proved: Vec<LeftOut>,
 }
 
 impl<'a> Comparison<'a, '_> {
@@ -164,6 +185,28 @@ impl<'a> Comparison<'a, '_> {
     fn found_otherwise(&mut self, index: usize, what: String) {
         self.problems.push(differs(self.stored.name(index), what));
         self.results.insert(index, Proof::Differs);
+    }
+
+    /// Why these blocks' rows may be the same, and be printed otherwise here.
+    fn doubt(&self, blocks: &[usize]) -> Option<String> {
+        let entry = |index: &usize| self.stored.head.data[*index].dump_id;
+        blocks
+            .iter()
+            .find_map(|index| self.exclusion.doubt_of_rows(entry(index)))
+    }
+
+    fn not_proved(&mut self, blocks: &[usize], what: &str, why: &str) {
+        for index in blocks {
+            self.results.insert(*index, Proof::NotProved);
+        }
+        let what = match blocks {
+            [only] => self.stored.head.data[*only].to_string(),
+            _ => what.to_owned(),
+        };
+        self.not_proved.push(LeftOut {
+            what,
+            why: format!("{why} (it has as many rows as the backup, and they are printed otherwise)"),
+        });
     }
 
     /// The table as it was restored, if it is there with the same columns.
@@ -191,6 +234,8 @@ impl<'a> Comparison<'a, '_> {
             self.found_otherwise(index, format!("has {there} rows, the backup {ours}"));
         } else if found.unordered == unordered(self.located, self.stored, self.ours, &[index]).await? {
             self.results.insert(index, Proof::EqualInOtherOrder);
+        } else if let Some(why) = self.doubt(&[index]) {
+            self.not_proved(&[index], "", &why);
         } else {
             let what = "has as many rows as the backup, and other ones";
             self.found_otherwise(index, what.into());
@@ -231,6 +276,11 @@ impl<'a> Comparison<'a, '_> {
                 self.results.extend(blocks.iter().map(same));
                 return Ok(());
             }
+            if let Some(why) = self.doubt(blocks) {
+                let root = format!("TABLE DATA {}", self.root(blocks[0]));
+                self.not_proved(blocks, &root, &why);
+                return Ok(());
+            }
             "has partitions with as many rows as in the backup, and other ones".to_owned()
         } else {
             format!("has {there} rows in its partitions, the backup {ours}")
@@ -254,7 +304,7 @@ async fn compare_objects(
     located: &Located,
     stored: &Arc<StoredArchive>,
     ours: &Ours,
-    blocks: &[usize],
+    (blocks, missing): (&[usize], Option<&str>),
     found: &[&Gathered],
     report: &mut DrillReport,
 ) -> Result<()> {
@@ -274,7 +324,13 @@ async fn compare_objects(
             "{number} are there, and not those {} of the backup",
             report.large_objects
         );
-        report.problems.push(differs("large objects".into(), what));
+        match missing {
+            Some(why) => report.not_proved.push(LeftOut {
+                what: "large objects".into(),
+                why: format!("{why} ({what})"),
+            }),
+            None => report.problems.push(differs("large objects".into(), what)),
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::report::{human_bytes, human_span};
 use crate::retention::Tier;
 use crate::settings::Format;
 use crate::signature::Standing;
-use crate::verification::Status;
+use crate::verification::{Extent, Status};
 
 #[derive(Debug, Serialize)]
 pub struct ListReport {
@@ -61,6 +61,9 @@ pub struct Proof {
     pub status: Status,
     pub at: Timestamp,
     pub age_seconds: i64,
+    /// Of a drill, where it says that.
+    #[serde(flatten)]
+    pub extent: Option<Extent>,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,16 +110,20 @@ impl Entry {
 
 fn proof(proof: Option<&Proof>) -> String {
     let Some(Proof {
-        status, age_seconds, ..
+        status,
+        age_seconds,
+        extent,
+        ..
     }) = proof
     else {
         return "-".to_owned();
     };
     let age = human_span(*age_seconds);
-    match status {
-        Status::Ok => format!("{age} ago"),
-        Status::Failed => format!("FAILED {age} ago"),
-        Status::Unknown => format!("unknown {age} ago"),
+    match (status, extent) {
+        (Status::Ok, None) => format!("{age} ago"),
+        (Status::Ok, Some(extent)) => format!("{age} ago, {extent}"),
+        (Status::Failed, _) => format!("FAILED {age} ago"),
+        (Status::Unknown, _) => format!("unknown {age} ago"),
     }
 }
 
@@ -199,6 +206,7 @@ mod tests {
                 status,
                 at: id.timestamp(),
                 age_seconds: 300,
+                extent: None,
             }),
             drilled: None,
             id,
@@ -216,13 +224,23 @@ mod tests {
             entry("shop/20250131T040500Z-full", 1_520_000_000, Some(Status::Ok)),
             entry("ü/20250129T040500Z-full", 12, Some(Status::Failed)),
         ];
+        report.backups[0].drilled = Some(Proof {
+            status: Status::Ok,
+            at: report.backups[0].timestamp,
+            age_seconds: 7_200,
+            extent: Some(Extent {
+                tables: 500,
+                tables_equal: 1,
+                partly: true,
+            }),
+        });
         report.problems = vec![
             problem("shop/20250130T040500Z-full", "manifest.json is not JSON: EOF"),
             problem("ü/20250129T040500Z-full", "lacks ü.toc"),
         ];
         let expected = "\
 BACKUP                       AGE    SIZE  TABLES  TIME  TIER   VERIFIED          DRILLED
-shop/20250131T040500Z-full  26 h  1.5 GB     120  12 s  daily  5 min ago         -
+shop/20250131T040500Z-full  26 h  1.5 GB     120  12 s  daily  5 min ago         2 h ago, partly, 1 of 500 tables proved
 shop/20250130T040500Z-full  manifest.json is not JSON: EOF
 ü/20250129T040500Z-full     26 h    12 B     120  12 s  daily  FAILED 5 min ago  -
   !  lacks ü.toc

@@ -54,6 +54,13 @@ pub fn items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) ->
     bounded_list(deserializer, ITEMS)
 }
 
+/// The same of a list that may be missing.
+pub fn known_items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    items(deserializer).map(Some)
+}
+
 /// A list of so many numbers at most.
 pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
     bounded_list(deserializer, VALUES)

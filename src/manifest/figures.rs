@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{Broken, Compression, FileRecord, Predecessor, Server, bounded, check, custom, format_name, parse};
+use super::{
+    Broken, Compression, FileRecord, LeftOut, Predecessor, Server, bounded, check, custom, format_name, parse,
+};
 use crate::backup_id::{BackupId, Kind};
 use crate::retention::Tier;
 use crate::settings::Format;
@@ -42,8 +44,22 @@ pub struct Figures {
     #[serde(default, deserialize_with = "bounded::few")]
     pub missing: BTreeMap<String, String>,
     #[serde(default)]
+    pub left_out: Kinds,
+    #[serde(default)]
+    pub warnings: Count,
+    #[serde(default)]
     pub tables: Tally,
 }
+
+/// How many things of each kind are in the database and not in the backup.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Kinds(pub BTreeMap<String, u64>);
+
+/// How many there are of what is not looked into here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Count(pub u64);
 
 /// Of the snapshot, what is told of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -122,6 +138,63 @@ impl<'de> Deserialize<'de> for Tally {
     }
 }
 
+/// Kinds that are told apart.
+const KINDS: usize = 50;
+/// Bytes of a kind's name.
+const KIND: usize = 64;
+
+impl<'de> Deserialize<'de> for Kinds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counting;
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Kinds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of what was left out")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut things: A) -> Result<Kinds, A::Error> {
+                let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+                while let Some(LeftOut { kind, name, .. }) = things.next_element()? {
+                    // The last may stand for many.
+                    let count = name
+                        .strip_suffix(" more")
+                        .and_then(|count| count.parse().ok())
+                        .unwrap_or(1);
+                    let is_known = kinds.contains_key(&kind) || (kinds.len() < KINDS && kind.len() <= KIND);
+                    let kind = if is_known { kind } else { "other".to_owned() };
+                    let sum = kinds.entry(kind).or_default();
+                    *sum = sum.saturating_add(count);
+                }
+                Ok(Kinds(kinds))
+            }
+        }
+        deserializer.deserialize_seq(Counting)
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counting;
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut things: A) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while things.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+        }
+        deserializer.deserialize_seq(Counting)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,10 +206,24 @@ mod tests {
         let mut manifest = sample(&id, Tier::Weekly);
         manifest.finished_at = id.timestamp() + jiff::SignedDuration::from_secs(90);
         manifest.tables = vec![manifest.tables[0].clone(); 5];
+        manifest.warnings = vec!["a".into(), "b".into()];
+        let left_out = |kind: &str, name: &str| LeftOut {
+            kind: kind.into(),
+            name: name.into(),
+            why: "so".into(),
+        };
+        manifest.left_out = vec![
+            left_out("rows", "t"),
+            left_out("sequence", "s"),
+            left_out("sequence", "41 more"),
+        ];
         let figures = Figures::parse(&manifest.to_bytes().unwrap(), &id).unwrap();
         assert_eq!(figures.tables, Tally { count: 5, rows: 15 });
         assert_eq!((figures.tier, figures.seconds()), (Tier::Weekly, 90.0));
         assert_eq!(figures.files, manifest.files);
+        assert_eq!(figures.warnings, Count(2));
+        let kinds = [("rows".to_owned(), 1), ("sequence".to_owned(), 42)];
+        assert_eq!(figures.left_out, Kinds(kinds.into()));
 
         let mut json = serde_json::to_value(&manifest).unwrap();
         json["tables"] = serde_json::json!([7]);

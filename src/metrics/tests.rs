@@ -371,6 +371,7 @@ fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_ha
             .then(|| Finding::of_file("shop.dump", "differs"))
             .into_iter()
             .collect(),
+        not_verified: None,
         drill: None,
         not_drilled: None,
         warnings: Vec::new(),

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment, quoted};
 use super::connection::{LOCKS, REPLAY};
+use super::globals::{Globals, Sieve};
 use super::passfile::Pass;
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};
 use crate::settings::{self, Format};
-
-/// More than any cluster's roles need; a bound all the same.
-const GLOBALS_BYTES: u64 = 64 << 20;
+use crate::store::limits;
 
 /// Of one run of pg_dump.
 const COMPLAINTS: usize = 20;
@@ -245,7 +244,7 @@ pub async fn globals(
     passfile: Option<&Passfile>,
     settings: &settings::Postgres,
     limit: Duration,
-) -> Result<Vec<u8>> {
+) -> Result<Globals> {
     let Some(program) = &programs.pg_dumpall else {
         return Err(Error::new(
             Code::PgDumpErr,
@@ -278,18 +277,15 @@ pub async fn globals(
         .take_stdout()
         .ok_or_else(|| Error::internal("pg_dumpall's output was taken twice"))?;
     let work = async {
-        let text = tokio::task::spawn_blocking(move || {
-            let mut text = Vec::new();
-            stdout.take(GLOBALS_BYTES + 1).read_to_end(&mut text).map(|_| text)
-        })
-        .await
-        .map_err(|error| Error::internal("reading pg_dumpall's output failed").source(error))?
-        .map_err(|error| Error::new(Code::PgDumpErr, "cannot read pg_dumpall's output").source(error))?;
-        if text.len() as u64 > GLOBALS_BYTES {
+        let sieved = tokio::task::spawn_blocking(move || sieved(stdout))
+            .await
+            .map_err(|error| Error::internal("reading pg_dumpall's output failed").source(error))?
+            .map_err(|error| Error::new(Code::PgDumpErr, "cannot read pg_dumpall's output").source(error))?;
+        let Some(globals) = sieved else {
             return Err(Error::new(Code::PgDumpErr, "pg_dumpall's output is absurdly long"));
-        }
+        };
         judge("pg_dumpall", &child.wait().await, Duration::ZERO)?;
-        Ok(text)
+        Ok(globals)
     };
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
@@ -299,6 +295,26 @@ pub async fn globals(
                 Code::PgDumpErr,
                 format!("pg_dumpall did not end within {} s", limit.as_secs()),
             ))
+        }
+    }
+}
+
+/// `None` where there are more roles than any cluster has.
+fn sieved(mut output: impl Read) -> std::io::Result<Option<Globals>> {
+    let mut sieve = Sieve::default();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let count = match output.read(&mut piece) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        if count == 0 {
+            let globals = sieve.end();
+            return Ok((globals.sql.len() as u64 <= limits::GLOBALS).then_some(globals));
+        }
+        sieve.pass(&piece[..count]);
+        if sieve.kept() as u64 > limits::GLOBALS {
+            return Ok(None);
         }
     }
 }

@@ -1,8 +1,9 @@
-//! `globals.sql` on its way back: roles, memberships and their settings, statement by statement,
-//! each by itself, since a part of them may be there already. What is run is written anew from what
-//! was understood, never the file's own text.
+//! `globals.sql` on its way into a backup ([`sieve`]), and on its way back: roles, memberships and their settings,
+//! statement by statement, each by itself, since a part of them may be there already. What is run is written anew
+//! from what was understood, never the file's own text.
 
 mod plan;
+mod sieve;
 mod split;
 mod wanted;
 
@@ -14,6 +15,8 @@ use crate::error::Result;
 use plan::{Present, plan};
 
 pub use plan::GlobalsPlan;
+pub use sieve::Globals;
+pub(super) use sieve::{Sieve, TOO_LONG, left_out as too_long};
 pub use split::{Statement, statements};
 
 /// How much power the roles that are made may get.

@@ -2,6 +2,7 @@
 //! itself. One that the server refuses is told as such: what is not known to be there may be missing.
 
 use super::Session;
+use super::globals::{TOO_LONG, too_long};
 use crate::error::Result;
 use crate::manifest::LeftOut;
 use crate::settings::Format;
@@ -58,6 +59,25 @@ impl Session {
         Ok(found)
     }
 
+    /// What `globals.sql` would come without, for whoever asks before there is one.
+    pub async fn left_out_of_roles(&self) -> Result<Vec<LeftOut>> {
+        let question = format!(
+            "SELECT pg_catalog.concat('ALTER ROLE ', pg_catalog.quote_ident(r.rolname),
+               ' IN DATABASE ' || pg_catalog.quote_ident(d.datname), ' SET ', pg_catalog.split_part(x.setting, '=', 1))
+             FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+             LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
+             CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS x (setting)
+             WHERE pg_catalog.octet_length(x.setting) >= {TOO_LONG}
+             UNION ALL SELECT pg_catalog.concat('COMMENT ON ROLE ', pg_catalog.quote_ident(r.rolname))
+             FROM pg_catalog.pg_roles r JOIN pg_catalog.pg_shdescription c ON c.objoid = r.oid
+               AND c.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass
+             WHERE pg_catalog.octet_length(c.description) >= {TOO_LONG}"
+        );
+        let failed = |error| self.error("cannot look for settings of roles that are too long", &error);
+        let names = self.names(&question).await.map_err(failed)?;
+        Ok(names.into_iter().take(NAMED).map(too_long).collect())
+    }
+
     /// The names that a question gives, in their order. Where the database has no encoding, a name is
     /// no text in any: then its bytes are told.
     pub(super) async fn names(&self, question: &str) -> Result<Vec<String>, tokio_postgres::Error> {
@@ -92,6 +112,43 @@ fn of_a_plain_dump() -> Question {
                WHERE l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.objoid = d.oid)"
         ),
     }
+}
+
+/// Indexes, constraints, triggers, rules, policies, statistics and defaults of tables that are an extension's.
+/// The extension's own bear no mark; but whatever its script has made came in one transaction with a member
+/// of it, or with its last update, which each leave their number in the rows that say what depends on what.
+///
+/// After a pg_upgrade these numbers are of the upgrade, in which each object has its own: then nothing is
+/// known, and nothing is said.
+fn additions() -> String {
+    let of_kinds =
+        "d.classid IN ('pg_catalog.pg_constraint'::pg_catalog.regclass, 'pg_catalog.pg_trigger'::pg_catalog.regclass,
+        'pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
+        'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass)";
+    format!(
+        "WITH members AS (
+           SELECT e.oid, e.extname, e.xmin AS updated, m.objid, m.classid, m.xmin AS made
+           FROM pg_catalog.pg_extension e
+           JOIN pg_catalog.pg_depend m ON m.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+             AND m.refobjid = e.oid AND m.deptype = 'e'
+         ), known AS (
+           SELECT m.oid FROM members m GROUP BY m.oid HAVING pg_catalog.count(*) = 1
+             OR pg_catalog.count(*) > pg_catalog.count(DISTINCT m.made::pg_catalog.text)
+         )
+         SELECT DISTINCT pg_catalog.concat(i.type, ' ', i.identity, ' of ', m.extname)
+         FROM members m JOIN known k ON k.oid = m.oid
+         JOIN pg_catalog.pg_class c ON m.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = m.objid
+           AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+         JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
+           AND d.deptype IN ('a', 'i') AND d.xmin <> m.updated
+         CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) AS i
+         WHERE ({of_kinds} OR d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+             AND EXISTS (SELECT FROM pg_catalog.pg_class x WHERE x.oid = d.objid AND x.relkind IN ('i', 'I')))
+           AND NOT EXISTS (SELECT FROM members o WHERE o.oid = m.oid AND o.made = d.xmin)
+           AND NOT EXISTS (SELECT FROM members o WHERE o.classid = d.classid AND o.objid = d.objid)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
+             WHERE d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND t.oid = d.objid AND t.tgisinternal)"
+    )
 }
 
 fn questions(knows_options: bool) -> Vec<Question> {
@@ -165,6 +222,12 @@ fn questions(knows_options: bool) -> Vec<Question> {
                    AND CASE c.relkind WHEN 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
                      AND pg_catalog.pg_sequence_last_value(c.oid) IS NOT NULL END"
             ),
+        },
+        Question {
+            kind: "extension_addition",
+            why: "it was made on a table of an extension: pg_dump saves none of those but their grants and the rows of \
+                  configuration tables, and CREATE EXTENSION makes them without it",
+            text: additions(),
         },
         Question {
             kind: "unlogged_table",

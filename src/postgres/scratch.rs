@@ -39,12 +39,17 @@ const INITDB_LIMIT: Duration = Duration::from_secs(120);
 const END_LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(30);
 
+/// More than its log takes: checkpoints begin in time for `max_wal_size`, and while one goes on there is more.
+const LOG: u64 = 512 << 20;
+/// An empty database, and the programs' own files.
+const TWIN: u64 = 16 << 20;
+
 /// Its locale compares bytes, and knows letters and digits of every script, where the system
 /// (or the server itself) has that one.
 const LOCALES: [&str; 2] = ["C.UTF-8", "C"];
 
 /// What makes it fast, small and alone; on the command line, where nothing can undo it.
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 19] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "fsync=off",
@@ -52,7 +57,8 @@ const SETTINGS: [&str; 18] = [
     "full_page_writes=off",
     "wal_level=minimal",
     "max_wal_senders=0",
-    "max_wal_size=2GB",
+    "min_wal_size=32MB",
+    "max_wal_size=256MB",
     "autovacuum=off",
     "shared_buffers=64MB",
     // A dump locks every table at once.
@@ -219,6 +225,11 @@ impl ScratchServer {
     /// What is free on the disk of its data.
     pub fn free_bytes(&self) -> Option<u64> {
         free_bytes(&self.data())
+    }
+
+    /// What a database of so many bytes takes there: itself, its log, and the definitions once more.
+    pub fn room_for(database: u64) -> u64 {
+        database.saturating_add(LOG.min(database)).saturating_add(TWIN)
     }
 
     async fn ready(&self, settings: &settings::Postgres) -> Result<()> {

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
 use super::Session;
 use super::connection::classify;
 use super::quoting::qualified;
+use super::surroundings::{Names, not_locked};
 use crate::error::{Code, Error, Result};
 
 /// Objects that an error names.
@@ -45,6 +47,36 @@ pub struct Named<'a> {
     pub kind: &'a str,
     pub schema: &'a str,
     pub name: &'a str,
+}
+
+/// A database that is to be made anew.
+#[derive(Debug)]
+pub struct Existing {
+    pub is_template: bool,
+    /// Of others, in words; the first of them.
+    sessions: Vec<String>,
+    /// What no force removes.
+    obstacles: Vec<String>,
+}
+
+impl Existing {
+    /// Whether it can be dropped.
+    pub fn check(&self, name: &str, force: bool) -> Result<()> {
+        let refused = |by: &[String]| {
+            let what = format!("the database {name} cannot be dropped: it has {}", by.join(", "));
+            Error::new(Code::RestoreErr, what)
+        };
+        if !self.obstacles.is_empty() {
+            return Err(refused(&self.obstacles).hint(
+                "end them first: ROLLBACK PREPARED, pg_drop_replication_slot, DROP SUBSCRIPTION; or restore into \
+                 another database",
+            ));
+        }
+        if !self.sessions.is_empty() && !force {
+            return Err(refused(&self.sessions).hint("let them end, or end them with --force"));
+        }
+        Ok(())
+    }
 }
 
 impl Session {
@@ -150,14 +182,32 @@ impl Session {
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    pub async fn database_exists(&self, name: &str) -> Result<bool> {
-        self.client
-            .query_one(
-                "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)",
-                &[&name],
-            )
-            .await
-            .and_then(|row| row.try_get(0))
+    /// What there is of a database that would be dropped; `None` if there is none of this name.
+    pub async fn database(&self, name: &str) -> Result<Option<Existing>> {
+        let question = format!(
+            "SELECT d.datistemplate,
+               ARRAY(SELECT 'session ' || a.pid || coalesce(' of ' || a.usename, '')
+                       || coalesce(' (' || nullif(a.application_name, '') || ')', '') || coalesce(', ' || a.state, '')
+                       FROM pg_catalog.pg_stat_activity a
+                      WHERE a.datid = d.oid AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend'
+                      ORDER BY a.pid LIMIT {NAMED}),
+               ARRAY(SELECT 'the prepared transaction ' || pg_catalog.quote_literal(x.gid) || ' of ' || x.owner
+                       FROM pg_catalog.pg_prepared_xacts x WHERE x.database = d.datname LIMIT {NAMED})
+               || ARRAY(SELECT 'the replication slot ' || pg_catalog.quote_ident(s.slot_name)
+                       FROM pg_catalog.pg_replication_slots s WHERE s.database = d.datname LIMIT {NAMED})
+               || ARRAY(SELECT 'the subscription ' || pg_catalog.quote_ident(s.subname)
+                       FROM pg_catalog.pg_subscription s WHERE s.subdbid = d.oid LIMIT {NAMED})
+             FROM pg_catalog.pg_database d WHERE d.datname = $1"
+        );
+        let read = |row: tokio_postgres::Row| {
+            Ok(Existing {
+                is_template: row.try_get(0)?,
+                sessions: row.try_get(1)?,
+                obstacles: row.try_get(2)?,
+            })
+        };
+        let row = self.client.query_opt(&question, &[&name]).await;
+        row.and_then(|row| row.map(read).transpose())
             .map_err(|error| self.error("cannot look for the database", &error))
     }
 
@@ -233,8 +283,15 @@ impl Session {
 
     /// Runs statements that remove things, in one transaction; what does not exist counts as
     /// removed. After an error everything is as it was. Says how many had something to remove.
-    pub async fn remove(&self, statements: &[String], large_objects: &[u32]) -> Result<usize> {
-        let removed = self.remove_all(statements, large_objects).await;
+    /// Locks are waited for as long as `wait`; `tables` are those that others may hold.
+    pub async fn remove(
+        &self,
+        statements: &[String],
+        large_objects: &[u32],
+        wait: Duration,
+        tables: &Names,
+    ) -> Result<usize> {
+        let removed = self.remove_all(statements, large_objects, wait, tables).await;
         let end = if removed.is_ok() { "COMMIT" } else { "ROLLBACK" };
         let ended = self.client.batch_execute(end).await;
         let removed = removed?;
@@ -242,9 +299,16 @@ impl Session {
         Ok(removed)
     }
 
-    async fn remove_all(&self, statements: &[String], large_objects: &[u32]) -> Result<usize> {
+    async fn remove_all(
+        &self,
+        statements: &[String],
+        large_objects: &[u32],
+        wait: Duration,
+        tables: &Names,
+    ) -> Result<usize> {
         let failed = |error| self.refused(&error);
-        self.client.batch_execute("BEGIN").await.map_err(failed)?;
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", wait.as_millis());
+        self.client.batch_execute(&begin).await.map_err(failed)?;
         let mut removed = 0;
         for statement in statements {
             self.client.batch_execute("SAVEPOINT one").await.map_err(failed)?;
@@ -252,6 +316,11 @@ impl Session {
                 Ok(()) => removed += 1,
                 Err(error) if error.code().is_some_and(is_absence) => {
                     self.client.batch_execute("ROLLBACK TO one").await.map_err(failed)?;
+                }
+                Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                    self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+                    let what = format!("what {statement:?} needs");
+                    return Err(not_locked(wait, &what, &self.holders(tables).await));
                 }
                 Err(error) => {
                     let refused = self.refused(&error);

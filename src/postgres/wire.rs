@@ -5,6 +5,8 @@
 //! expected of the server is little (docs: "Message Flow", simple query and COPY); anything else
 //! ends the session.
 
+mod filling;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use super::Redactor;
 use super::connection::classify_server;
 use super::tap::Line;
 use crate::error::{Code, Error, Result};
+
+pub(crate) use filling::Piece;
 
 /// As much as a read may bring. Sockets seldom give more at once.
 pub(crate) const READ: usize = 256 << 10;
@@ -384,7 +388,11 @@ fn complaint(body: &[u8]) -> (SqlState, String) {
         }
     }
     match detail {
-        Some(detail) => (state, format!("{message} ({detail})")),
+        // A row's values are nobody's business.
+        Some(detail) => (
+            state,
+            format!("{message} ({})", super::restoring::without_values(&detail)),
+        ),
         None => (state, message),
     }
 }

@@ -31,6 +31,9 @@ pub struct StorePrune {
     pub url: String,
     /// The bucket's own rules remove what the plan names; prune has only looked.
     pub by_lifecycle: bool,
+    /// Why nothing may come of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
     /// Newest first.
@@ -60,6 +63,9 @@ pub enum Action {
 pub enum Outcome {
     Removed {
         bytes_removed: u64,
+        /// Older versions of the bucket's objects stay, until a rule or somebody removes them.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        versions_stay: bool,
         /// Files that are not pgstow's, which stayed.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         foreign: Vec<String>,
@@ -85,6 +91,7 @@ impl StorePrune {
         Self {
             url: url.to_owned(),
             by_lifecycle,
+            note: None,
             error: None,
             backups: Vec::new(),
         }
@@ -180,12 +187,16 @@ impl StorePrune {
     fn print(&self, f: &mut fmt::Formatter<'_>, dry_run: bool) -> fmt::Result {
         let how = match (self.by_lifecycle, dry_run) {
             (true, _) => {
-                ": the bucket's lifecycle rules remove what goes here (`pgstow retention apply` installs them)"
+                ": nothing is removed: the bucket's lifecycle rules do that (`pgstow retention apply` installs them), or \
+                 --allow-delete"
             }
             (false, true) => ": nothing is removed (--dry-run)",
             (false, false) => "",
         };
         writeln!(f, "{}{how}", self.url)?;
+        if let Some(note) = &self.note {
+            writeln!(f, "  warning: {note}")?;
+        }
         if let Some(error) = &self.error {
             writeln!(f, "  error[{}]: {}", error.code, error.message)?;
             return writeln!(f, "  hint: {}", error.hint);
@@ -217,6 +228,14 @@ impl StorePrune {
                         f,
                         "           its folder stays with files of others: {}",
                         foreign.join(", ")
+                    )?;
+                }
+                Some(Outcome::Removed {
+                    versions_stay: true, ..
+                }) => {
+                    writeln!(
+                        f,
+                        "           its objects' versions stay in the bucket until a rule removes them"
                     )?;
                 }
                 Some(Outcome::Failed { error, .. }) => {

@@ -70,9 +70,21 @@ impl Loader<'_> {
     }
 
     /// Data: as many pg_restores at once as there are jobs. The first failure ends the others.
-    /// `done` collects the numbers of those loads that are in the target for good.
+    /// `done` collects the numbers of those loads that are in the target for good. Where sequences stand comes after
+    /// all rows, whose checks may move them.
     pub async fn data(&self, plan: &Plan, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
-        let queue: Mutex<VecDeque<(usize, &Load)>> = Mutex::new(plan.loads.iter().enumerate().collect());
+        let (rows, positions): (VecDeque<_>, VecDeque<_>) = plan
+            .loads
+            .iter()
+            .enumerate()
+            .partition(|(_, load)| !load.blocks.is_empty());
+        self.at_once(rows, jobs, done).await?;
+        self.at_once(positions, jobs, done).await
+    }
+
+    async fn at_once(&self, loads: VecDeque<(usize, &Load)>, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
+        let count = loads.len();
+        let queue = Mutex::new(loads);
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let cancel = CancellationToken::new();
         let worker = |_| {
@@ -90,7 +102,7 @@ impl Loader<'_> {
                 Ok(())
             }
         };
-        let mut workers: FuturesUnordered<_> = (0..jobs.min(plan.loads.len())).map(worker).collect();
+        let mut workers: FuturesUnordered<_> = (0..jobs.min(count)).map(worker).collect();
         let mut first: Option<Error> = None;
         while let Some(ended) = workers.next().await {
             if let Err(error) = ended
@@ -223,6 +235,36 @@ impl Loader<'_> {
         let lines: String = ids.iter().map(|id| format!("{id};\n")).collect();
         self.folder.write(&format!("{name}.list"), lines.as_bytes())
     }
+}
+
+/// Reads all that a plan will load, and holds it against the manifest: before anything is removed for it.
+pub(crate) async fn check(
+    store: &Arc<dyn Store>,
+    archive: &Arc<StoredArchive>,
+    plan: &Plan,
+    jobs: usize,
+    observer: &Arc<dyn Observer>,
+) -> Result<()> {
+    observer.estimate(plan.stored_bytes());
+    let one = |load: &Load| {
+        let (store, archive, observer) = (Arc::clone(store), Arc::clone(archive), Arc::clone(observer));
+        let load = load.clone();
+        async move {
+            let read = tokio::task::spawn_blocking(move || {
+                let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
+                feed(&store, &archive, &load, nowhere, &observer)
+            });
+            let read = read
+                .await
+                .map_err(|error| Error::internal("the thread that reads the backup died").source(error))?;
+            read.map_err(|error| why(error).unwrap_or_else(|| Error::internal("what goes nowhere was not taken")))
+        }
+    };
+    let mut reads = futures::stream::iter(plan.loads.iter().map(one)).buffer_unordered(jobs.max(1));
+    while let Some(read) = reads.next().await {
+        read?;
+    }
+    Ok(())
 }
 
 /// Writes the head and the load's blocks as pg_dump -Z0 would. A block's last bytes are written

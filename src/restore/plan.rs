@@ -33,6 +33,8 @@ pub struct Plan {
     pub joins: Vec<i64>,
     /// Statements that remove what stands in the way, in the order in which they must run.
     pub drops: Vec<String>,
+    /// Tables that are emptied before rows are loaded into them, quoted.
+    pub emptied: Vec<String>,
     /// Large objects that would stand in the way.
     pub large_objects: Vec<u32>,
     /// Extensions that will be made.
@@ -252,16 +254,39 @@ pub fn everything(items: &[Item]) -> HashSet<i64> {
 
 /// Statements that remove these entries' objects, dependents first.
 pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> Vec<String> {
+    let tables: HashSet<i64> = items
+        .iter()
+        .filter(|item| chosen.contains(&item.entry.dump_id) && is_relation(item))
+        .map(|item| item.entry.dump_id)
+        .collect();
     items
         .iter()
         .rev()
         .filter(|item| chosen.contains(&item.entry.dump_id) && !item.is_of_database() && !item.is_grant())
+        .filter(|item| !goes_with_its_table(item, &tables))
         // Large objects have no statement of their own: see [`Plan::large_objects`].
         .filter(|item| !item.entry.desc.starts_with("BLOB"))
         .map(|item| item.details.drop_statement.trim())
         .filter(|statement| !statement.is_empty() && !statement.starts_with("--"))
         .map(str::to_owned)
         .collect()
+}
+
+pub fn is_relation(item: &Item) -> bool {
+    matches!(
+        item.entry.desc.as_str(),
+        "TABLE" | "FOREIGN TABLE" | "VIEW" | "MATERIALIZED VIEW"
+    )
+}
+
+/// What cannot be dropped by itself where a partition has it from its root, and need not be where the whole table
+/// goes. Not so foreign keys, which hold other tables; nor what a function needs that the table needs.
+fn goes_with_its_table(item: &Item, dropped: &HashSet<i64>) -> bool {
+    let kind = matches!(
+        item.entry.desc.as_str(),
+        "CONSTRAINT" | "INDEX" | "TRIGGER" | "POLICY" | "ROW SECURITY"
+    );
+    kind && item.details.dependencies.iter().any(|id| dropped.contains(id))
 }
 
 /// The OIDs of the large objects that these entries make.

@@ -24,6 +24,8 @@ pub(super) struct Target {
     pub found: postgres::Target,
     /// Whether the database to be filled is there.
     pub exists: bool,
+    /// It is one that others may be made after, which is not dropped as it is.
+    pub is_template: bool,
 }
 
 pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Target> {
@@ -36,6 +38,7 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
             info,
             found,
             exists: true,
+            is_template: false,
         });
     }
     let wanted = job.target.current().await?;
@@ -51,12 +54,18 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
     // The new database's encoding is not this one's.
     info.params.remove("client_encoding");
     let found = session.survey_target().await?;
-    let exists = session.database_exists(&name).await?;
+    let there = session.database(&name).await?;
+    if let Some(there) = &there
+        && request.clean
+    {
+        there.check(&name, request.force)?;
+    }
     Ok(Target {
         session,
         info,
         found,
-        exists,
+        exists: there.is_some(),
+        is_template: there.is_some_and(|there| there.is_template),
     })
 }
 

@@ -37,6 +37,9 @@ pub struct RestoreReport {
     pub duration_seconds: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
+    /// Tables whose rows were read again and are those of the backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared: Option<usize>,
     /// In a dry run: the steps, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
@@ -63,6 +66,9 @@ impl fmt::Display for RestoreReport {
             self.jobs,
             self.duration_seconds
         )?;
+        if let Some(compared) = self.compared {
+            writeln!(f, "  {compared} tables read again: their rows are those of the backup")?;
+        }
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {}. {step}", number + 1)?;
         }

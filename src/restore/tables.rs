@@ -47,7 +47,7 @@ pub(super) async fn plan(
         .filter(|item| relations.contains(&item.entry.dump_id))
         .collect();
     if request.data_only {
-        plan.drops = make_room(target, stored, &plan, &tables, is_there, request).await?;
+        plan.emptied = make_room(target, stored, &plan, &tables, is_there, request).await?;
     } else {
         let there: Vec<&str> = tables
             .iter()
@@ -97,7 +97,7 @@ fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
     }
 }
 
-/// Rows go into tables that are there and empty; with `--clean` they are emptied first.
+/// Rows go into tables that are there and empty; with `--clean` those that are not are emptied first.
 async fn make_room(
     target: &Target,
     stored: &StoredArchive,
@@ -124,6 +124,5 @@ async fn make_room(
             refused(format!("the target has rows in {} already", full.join(", "))).hint("empty it first with --clean")
         );
     }
-    // Together, since they may refer to each other; without their heirs, whose rows stay.
-    Ok(vec![format!("TRUNCATE TABLE ONLY {}", full.join(", ONLY "))])
+    Ok(full)
 }

@@ -25,7 +25,7 @@ impl Sum {
 
 /// Of COPY text that comes in pieces, with the fields of each row in the order of their columns' names.
 #[derive(Debug)]
-pub(super) struct RowSum {
+pub(crate) struct RowSum {
     /// Which field comes first, and so on; `None` where they stand in this order.
     order: Option<Vec<usize>>,
     /// A row that goes on in the next piece.

@@ -7,6 +7,7 @@ mod metrics;
 mod pace;
 mod signing;
 
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -140,6 +141,7 @@ impl Reader<'_> {
             ("never", StoreCreate::Never),
         ];
         let store_create = self.choice("BACKUP_STORE_CREATE", &creations).unwrap_or_default();
+        let state_dir = self.state_dir();
         let signing = self.signing();
         let log = self.log();
         Settings {
@@ -172,6 +174,7 @@ impl Reader<'_> {
             md5,
             adopt,
             store_create,
+            state_dir,
             signing,
             json: self.input.json,
             log,
@@ -222,6 +225,30 @@ impl Reader<'_> {
                 let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
                 format!("{text:?} is not {}", names.join(" or "))
             })
+        })
+    }
+
+    /// As systemd gives it to a service, or where such things lie. Root does not write into the home of whoever
+    /// became it.
+    fn state_dir(&mut self) -> Option<PathBuf> {
+        let working_dir = self.input.working_dir.clone();
+        if let Some(folder) = self.read("BACKUP_STATE_DIR", |text| Ok::<_, Infallible>(working_dir.join(text))) {
+            return Some(folder);
+        }
+        if self.input.in_lambda {
+            return None;
+        }
+        let folder = |name: &str| {
+            let value = self.input.env.get(name).map(String::as_str).unwrap_or_default();
+            let first = value.split(':').next().unwrap_or_default();
+            Some(PathBuf::from(first)).filter(|folder| folder.is_absolute())
+        };
+        folder("STATE_DIRECTORY").or_else(|| {
+            if rustix::process::geteuid().is_root() {
+                return Some(PathBuf::from("/var/lib/pgstow"));
+            }
+            let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
+            Some(state?.join("pgstow"))
         })
     }
 

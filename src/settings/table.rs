@@ -90,8 +90,16 @@ pub const SETTINGS: &[Setting] = &[
         "store_create",
         "WHEN",
         "What a backup does where a store's folder has no backup yet: auto begins there unless something says that \
-         there were some (a mount of /etc/fstab that is missing, another store's manifests); always; never \
-         [default: auto]",
+         there were some (a mount that is missing, another folder of its name, other stores' manifests); always; \
+         never [default: auto]",
+    ),
+    flag(
+        "BACKUP_STATE_DIR",
+        "state-dir",
+        "state_dir",
+        "FOLDER",
+        "What this machine remembers between runs: the folders in which backups were made [default: $STATE_DIRECTORY of \
+         systemd, /var/lib/pgstow for root, else ~/.local/state/pgstow]",
     ),
     kind(
         Kind::Switch,

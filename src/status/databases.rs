@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::backup_id::{BackupId, age, is_ahead};
 use crate::catalog::Overview;
-use crate::verification::{Outcome, Status, Verification};
+use crate::manifest::{Count, Kinds};
+use crate::verification::{Extent, Outcome, Status, Verification};
 
 #[derive(Debug, Clone, Serialize)]
 pub struct DatabaseStatus {
@@ -27,6 +28,13 @@ pub struct LastGood {
     /// Since its start: what is newer than that is in no backup.
     pub age_seconds: i64,
     pub bytes: u64,
+    /// Files that it should have and has not, by role, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, String>,
+    /// How many things of each kind are in the database and not in it.
+    pub left_out: Kinds,
+    /// How many the run that made it gave: they stand in its manifest.
+    pub warnings: Count,
 }
 
 /// The newest result of its sort, good or bad.
@@ -36,6 +44,9 @@ pub struct Proof {
     pub status: Status,
     pub at: Timestamp,
     pub age_seconds: i64,
+    /// Of a drill, where it says that.
+    #[serde(flatten)]
+    pub extent: Option<Extent>,
 }
 
 /// By name; `backups` are of one store, newest first.
@@ -49,8 +60,11 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
         backups: backups.len() as u64,
         bytes: backups.iter().map(|one| one.listed.bytes()).sum(),
         last_good: backups.iter().find_map(|one| last_good(one, now)),
-        last_verified: newest(&backups, now, |verification| verification.verify.as_ref()),
-        last_drilled: newest(&backups, now, Verification::proving_drill),
+        last_verified: newest(&backups, now, |verification| verification.verify.as_ref()).map(|(proof, _)| proof),
+        last_drilled: newest(&backups, now, Verification::proving_drill).map(|(proof, outcome)| Proof {
+            extent: outcome.extent(),
+            ..proof
+        }),
     };
     databases.into_iter().map(sum).collect()
 }
@@ -64,19 +78,28 @@ fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
         finished_at: figures.finished_at,
         age_seconds: age(overview.since(), now),
         bytes: overview.listed.bytes(),
+        missing: figures.missing.clone(),
+        left_out: figures.left_out.clone(),
+        warnings: figures.warnings,
     })
 }
 
-fn newest(backups: &[&Overview], now: Timestamp, part: fn(&Verification) -> Option<&Outcome>) -> Option<Proof> {
+fn newest<'a>(
+    backups: &[&'a Overview],
+    now: Timestamp,
+    part: fn(&Verification) -> Option<&Outcome>,
+) -> Option<(Proof, &'a Outcome)> {
     let results = backups.iter().filter_map(|one| {
         // A result from the future would be the newest for ever.
         let outcome = part(one.verification.as_ref()?).filter(|outcome| !is_ahead(outcome.at, now))?;
-        Some(Proof {
+        let proof = Proof {
             id: one.id().clone(),
             status: outcome.status,
             at: outcome.at,
             age_seconds: age(outcome.at, now),
-        })
+            extent: None,
+        };
+        Some((proof, outcome))
     });
-    results.max_by_key(|proof| proof.at)
+    results.max_by_key(|(proof, _)| proof.at)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::databases::{DatabaseStatus, Proof};
+use super::databases::{DatabaseStatus, LastGood, Proof};
 use super::stores::{Drift, StoreStatus};
 use crate::lease::Seen;
 use crate::plain;
@@ -110,9 +110,36 @@ impl fmt::Display for DatabaseStatus {
             )?,
             None => writeln!(f, "  last good    none")?,
         }
+        if let Some(last) = &self.last_good {
+            last.what_it_lacks(f)?;
+        }
         writeln!(f, "  backups      {}, {}", self.backups, human_bytes(self.bytes))?;
         writeln!(f, "  verified     {}", Shown(self.last_verified.as_ref()))?;
         writeln!(f, "  drilled      {}", Shown(self.last_drilled.as_ref()))
+    }
+}
+
+impl LastGood {
+    /// Nothing of this needs a person by itself; whoever relies on the backup should know it.
+    fn what_it_lacks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (role, why) in &self.missing {
+            writeln!(f, "  lacks        {}: {}", plain::line(role), plain::line(why))?;
+        }
+        let kinds = self.left_out.0.iter();
+        let kinds: Vec<String> = kinds
+            .map(|(kind, count)| format!("{count} {}", plain::line(kind).replace('_', " ")))
+            .collect();
+        if !kinds.is_empty() {
+            writeln!(
+                f,
+                "  left out     {} (see `left_out` in its manifest)",
+                kinds.join(", ")
+            )?;
+        }
+        match self.warnings.0 {
+            0 => Ok(()),
+            count => writeln!(f, "  warnings     {count} (see `warnings` in its manifest)"),
+        }
     }
 }
 
@@ -128,7 +155,11 @@ impl fmt::Display for Shown<'_> {
             Status::Failed => "FAILED, ",
             Status::Unknown => "unknown, ",
         };
-        write!(f, "{failed}{}, {} ago", proof.id, human_span(proof.age_seconds))
+        write!(f, "{failed}{}, {} ago", proof.id, human_span(proof.age_seconds))?;
+        match &proof.extent {
+            Some(extent) if proof.status == Status::Ok => write!(f, ", {extent}"),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -253,7 +253,7 @@ fn no_file(path: &Path, kind: FileType) -> Error {
     .hint("find out who put it there, then remove it: pgstow stores regular files and nothing else")
 }
 
-fn linked(path: &Path) -> Error {
+pub fn linked(path: &Path) -> Error {
     Error::new(
         Code::Store,
         format!("{} is a symbolic link, which is not followed", path.display()),

@@ -9,7 +9,7 @@ use aws_sdk_s3::types::{
 
 use super::bucket::build;
 use super::s3::S3;
-use super::{Lifecycle, Rules};
+use super::{Deleted, Lifecycle, Rules};
 use crate::aws;
 use crate::error::{Code, Error, Result};
 use crate::retention::{self, Rule};
@@ -28,12 +28,13 @@ impl Lifecycle for S3 {
         Err(Error::new(Code::Store, what))
     }
 
-    async fn try_delete(&self, key: &str) -> Result<bool> {
+    async fn try_delete(&self, key: &str) -> Result<Deleted> {
         let bucket = &self.bucket;
         let delete = bucket.client.delete_object().bucket(&bucket.name).key(bucket.key(key));
         match delete.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if aws::service_code(&error) == Some("AccessDenied") => Ok(false),
+            Ok(answer) if answer.delete_marker() == Some(true) => Ok(Deleted::Hidden),
+            Ok(_) => Ok(Deleted::Gone),
+            Err(error) if aws::service_code(&error) == Some("AccessDenied") => Ok(Deleted::Refused),
             Err(error) => Err(bucket.error(&format!("delete {key}"), &error)),
         }
     }

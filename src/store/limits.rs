@@ -75,4 +75,20 @@ mod tests {
         assert_eq!(most(&lease_key("shop")), LEASE);
         assert_eq!(most(&id.key("notes.txt")), OTHER);
     }
+
+    #[test]
+    fn what_is_longer_than_a_reader_takes_in_is_not_written() {
+        let id: BackupId = "shop/20250131T040500Z-full".parse().unwrap();
+        for key in [
+            id.manifest_key(),
+            id.key(GLOBALS_NAME),
+            id.key(&id.toc_name()),
+            id.key("system_info.json"),
+        ] {
+            assert!(fits(&key, most(&key)).is_ok());
+            let error = fits(&key, most(&key) + 1).unwrap_err();
+            assert_eq!(error.code(), Code::PgDumpErr);
+            assert!(error.message().contains("no backup was made"), "{error}");
+        }
+    }
 }

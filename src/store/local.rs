@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rustix::fs::{Access, FileType, Stat, access, statvfs};
 use sha2::{Digest, Sha256};
 
-use super::beneath::Folder;
+use super::beneath::{Folder, linked};
 use super::file_upload::{FileUpload, mark_of};
 use super::limits::{self, too_long};
 use super::mounts;
@@ -22,6 +22,7 @@ use super::temporary::{self, PATIENCE, Publish, Published, Temporary, io_error, 
 use super::{
     Condition, Entry, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
 };
+use crate::backup_id::database_of_folder;
 use crate::error::{Code, Error, Result};
 use crate::settings::StoreCreate;
 
@@ -36,6 +37,7 @@ pub struct Local {
     root: PathBuf,
     url: String,
     create: StoreCreate,
+    remembered: mounts::Remembered,
     /// It was there when it was written into: gone since, it is not made anew.
     begun: Arc<AtomicBool>,
 }
@@ -49,13 +51,20 @@ impl Local {
             root,
             url,
             create: StoreCreate::Always,
+            remembered: mounts::Remembered::default(),
             begun: Arc::default(),
         }
     }
 
-    /// Whether a backup may begin in a folder that has none yet.
-    pub fn created(self, create: StoreCreate) -> Self {
-        Self { create, ..self }
+    /// Whether a backup may begin in a folder that has none yet. Where stores are mounted is remembered in the
+    /// folder `state`.
+    pub fn created(self, create: StoreCreate, state: Option<&Path>) -> Self {
+        let remembered = mounts::Remembered::in_folder(state);
+        Self {
+            create,
+            remembered,
+            ..self
+        }
     }
 
     /// Work that may make the folder, once.
@@ -70,8 +79,9 @@ impl Local {
                 );
                 return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
             }
-            begun.store(exists, Ordering::Relaxed);
-            work(root)
+            let done = work(root)?;
+            begun.store(true, Ordering::Relaxed);
+            Ok(done)
         })
         .await
     }
@@ -166,9 +176,9 @@ impl Store for Local {
     }
 
     async fn reach(&self) -> Result<()> {
-        let create = self.create;
+        let (create, remembered) = (self.create, self.remembered.clone());
         self.work(move |root| {
-            mounts::check(root, create)?;
+            mounts::check(root, create, &remembered)?;
             let folder = match fs::metadata(root) {
                 Ok(metadata) if metadata.is_dir() => root,
                 Ok(_) => {
@@ -213,7 +223,16 @@ impl Store for Local {
 
     async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
         let names = segments(key)?;
-        self.write(move |root| put(root, &names, &body, &condition)).await
+        // A store has a backup from its first manifest on.
+        let remembered = key.ends_with("/manifest.json").then(|| self.remembered.clone());
+        self.write(move |root| {
+            let done = put(root, &names, &body, &condition)?;
+            if let Some(remembered) = remembered {
+                remembered.note(root);
+            }
+            Ok(done)
+        })
+        .await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
@@ -283,17 +302,32 @@ impl Store for Local {
                 for found in folder.entries()? {
                     match found.kind() {
                         FileType::Directory => folders.push(found.name),
-                        // A database's, perhaps, from a time when such links were followed.
-                        FileType::Symlink if names.is_empty() => tracing::warn!(
-                            "{} is a symbolic link, which is not followed: mount what it leads to there instead",
-                            folder.path().join(&found.name).display()
-                        ),
+                        FileType::Symlink if names.is_empty() => {
+                            let error = linked(&folder.path().join(&found.name));
+                            tracing::warn!("{}: {}", error.message(), error.hint_text());
+                        }
                         _ => {}
                     }
                 }
             }
             folders.sort();
             Ok(folders)
+        })
+        .await
+    }
+
+    async fn passed_over(&self) -> Result<Vec<Error>> {
+        self.work(|root| {
+            let Some(folder) = Folder::root(root)? else {
+                return Ok(Vec::new());
+            };
+            // A database's, perhaps, from a time when such links were followed, or from another disk.
+            let links = folder
+                .entries()?
+                .into_iter()
+                .filter(|one| one.kind() == FileType::Symlink);
+            let links = links.filter(|one| database_of_folder(&one.name).is_some());
+            Ok(links.map(|one| linked(&folder.path().join(&one.name))).collect())
         })
         .await
     }

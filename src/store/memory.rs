@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Condition, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Rules, Store, Stored, UPLOAD,
+    Condition, Deleted, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Rules, Store, Stored, UPLOAD,
     Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
@@ -379,10 +379,10 @@ impl Lifecycle for MemoryStore {
         .await
     }
 
-    async fn try_delete(&self, key: &str) -> Result<bool> {
+    async fn try_delete(&self, key: &str) -> Result<Deleted> {
         self.call(Op::Discard, key, |state| {
             state.objects.remove(key);
-            Ok(true)
+            Ok(Deleted::Gone)
         })
         .await
     }

@@ -2,26 +2,147 @@
 //! is there, and a backup would begin anew on another disk.
 
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::temporary::io_error;
 use crate::backup_id::{BackupId, database_of_folder, lease_key};
 use crate::error::{Code, Error, Result};
 use crate::settings::StoreCreate;
 
+/// The folders in which backups were made, in a file of this machine. Without a file nothing is remembered.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered(Option<PathBuf>);
+
+/// The oldest are forgotten: whoever makes a folder for each run would fill the file.
+const MOST: usize = 100;
+const LONGEST: u64 = 1 << 20;
+
+/// A folder as it was when a backup was made in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    root: PathBuf,
+    /// The mount point that it is at or below.
+    mount: PathBuf,
+    /// Device and inode: a folder that was emptied is the same one, that beneath a mount is another.
+    identity: (u64, u64),
+}
+
+impl Known {
+    fn now(root: &Path) -> Option<Self> {
+        let root = real(root);
+        Some(Self {
+            mount: innermost(&root, mounted(&read("/proc/self/mountinfo"))).unwrap_or("/".into()),
+            identity: identity(&root)?,
+            root,
+        })
+    }
+
+    fn parse(line: &[u8]) -> Option<Self> {
+        let number = |nth| field(line, nth)?.to_str()?.parse().ok();
+        let known = Self {
+            root: field(line, 0)?,
+            mount: field(line, 1)?,
+            identity: (number(2)?, number(3)?),
+        };
+        (known.root.is_absolute() && known.mount.is_absolute()).then_some(known)
+    }
+
+    fn line(&self) -> Vec<u8> {
+        let numbers = format!("{} {}\n", self.identity.0, self.identity.1);
+        [
+            &*escaped(&self.root),
+            b" ",
+            &escaped(&self.mount),
+            b" ",
+            numbers.as_bytes(),
+        ]
+        .concat()
+    }
+}
+
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(folder).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+impl Remembered {
+    pub fn in_folder(state: Option<&Path>) -> Self {
+        Self(state.map(|folder| folder.join("stores")))
+    }
+
+    /// That a backup is in this folder now. A file that cannot be written is no failure of the backup.
+    pub fn note(&self, root: &Path) {
+        let (Some(file), Some(now)) = (&self.0, Known::now(root)) else {
+            return;
+        };
+        let mut all = self.all();
+        if all.contains(&now) {
+            return;
+        }
+        all.retain(|known| known.root != now.root);
+        all.push(now);
+        let newest = &all[all.len().saturating_sub(MOST)..];
+        let lines: Vec<u8> = newest.iter().flat_map(Known::line).collect();
+        if let Err(error) = replace(file, &lines) {
+            tracing::debug!("cannot remember the store's folder in {}: {error}", file.display());
+        }
+    }
+
+    fn all(&self) -> Vec<Known> {
+        let Some(file) = &self.0 else { return Vec::new() };
+        let mut text = Vec::new();
+        // A pipe or a link in its place is not waited for, nor followed.
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(file);
+        if let Ok(opened) = opened
+            && opened.metadata().is_ok_and(|metadata| metadata.is_file())
+        {
+            let _ = opened.take(LONGEST).read_to_end(&mut text);
+        }
+        lines(&text).filter_map(Known::parse).collect()
+    }
+
+    /// Whether backups were made in a folder of this name, and the one that is there now is another.
+    fn other_folder(&self, here: &Path) -> bool {
+        let now = identity(here);
+        let mut all = self.all().into_iter();
+        now.is_some_and(|now| all.any(|known| known.root == here && known.identity != now))
+    }
+
+    fn mounts(&self) -> Vec<PathBuf> {
+        self.all().into_iter().map(|known| known.mount).collect()
+    }
+}
+
+/// The folder is made when it is needed, and is its user's alone. A reader sees the old file or the new one.
+fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut written = tempfile::NamedTempFile::new_in(folder)?;
+    written.write_all(bytes)?;
+    written.as_file().sync_all()?;
+    written.persist(file)?;
+    Ok(())
+}
+
 /// `ENOENT` where a backup must not begin in this folder.
-pub fn check(root: &Path, create: StoreCreate) -> Result<()> {
+pub fn check(root: &Path, create: StoreCreate, remembered: &Remembered) -> Result<()> {
     if create == StoreCreate::Always || holds_any(root) {
         return Ok(());
     }
-    let read = |path: &str| fs::read(path).unwrap_or_default();
-    let here = std::path::absolute(root).map_err(|error| io_error("find", root, error))?;
-    // A link leads to the disk that counts.
-    let here = fs::canonicalize(&here).unwrap_or(here);
-    if let Some(missing) = missing_mount(&here, &read("/etc/fstab"), &read("/proc/self/mountinfo")) {
+    let (here, mountinfo) = (real(root), read("/proc/self/mountinfo"));
+    let fstab = read("/etc/fstab");
+    let missing = [
+        (fstab_points(&fstab), "which /etc/fstab names"),
+        (remembered.mounts(), "on which backups were made"),
+    ]
+    .into_iter()
+    .find_map(|(points, known)| Some((missing_mount(&here, points, &mountinfo)?, known)));
+    if let Some((missing, known)) = missing {
         let what = format!(
-            "the store's folder {} is on {}, which /etc/fstab names and which is not mounted",
+            "the store's folder {} is on {}, {known}, and nothing is mounted there",
             root.display(),
             missing.display()
         );
@@ -36,7 +157,25 @@ pub fn check(root: &Path, create: StoreCreate) -> Result<()> {
         return Err(Error::new(Code::Enoent, what)
             .hint("mount its disk, or correct --store; for the first backup, give --store-create always"));
     }
+    if remembered.other_folder(&here) {
+        let what = format!(
+            "the store's folder {} had backups, and the folder that is there now is another and has none",
+            root.display()
+        );
+        return Err(Error::new(Code::Enoent, what)
+            .hint("mount its disk, or move the folder back; to begin anew, give --store-create always"));
+    }
     Ok(())
+}
+
+fn read(path: &str) -> Vec<u8> {
+    fs::read(path).unwrap_or_default()
+}
+
+/// A link leads to the disk that counts. Of a folder that is not there yet, its parent's.
+fn real(root: &Path) -> PathBuf {
+    let here = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+    fs::canonicalize(&here).unwrap_or(here)
 }
 
 /// Whether a run was ever at work in it.
@@ -56,37 +195,58 @@ fn holds_any(root: &Path) -> bool {
     })
 }
 
-/// The innermost mount point of `fstab` that this path is at or below, if nothing is mounted there.
-fn missing_mount(path: &Path, fstab: &[u8], mountinfo: &[u8]) -> Option<PathBuf> {
-    let fields = |line: &[u8], nth: usize| -> Option<PathBuf> {
-        let field = line
-            .split(u8::is_ascii_whitespace)
-            .filter(|field| !field.is_empty())
-            .nth(nth)?;
-        Some(unescaped(field))
-    };
-    let lines = |text: &[u8]| -> Vec<Vec<u8>> { text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect() };
-    let mounted: Vec<PathBuf> = lines(mountinfo).iter().filter_map(|line| fields(line, 4)).collect();
+/// The mount points that are mounted at boot.
+fn fstab_points(fstab: &[u8]) -> Vec<PathBuf> {
+    lines(fstab)
+        .filter(|line| !line.trim_ascii_start().starts_with(b"#"))
+        // Mounted by hand, when somebody wants it.
+        .filter(|line| !field(line, 3).is_some_and(|options| has_option(&options, "noauto")))
+        .filter_map(|line| field(line, 1))
+        .filter(|point| point.is_absolute())
+        .collect()
+}
+
+fn mounted(mountinfo: &[u8]) -> Vec<PathBuf> {
+    lines(mountinfo).filter_map(|line| field(line, 4)).collect()
+}
+
+/// The innermost of these mount points that this path is at or below, if nothing is mounted there.
+fn missing_mount(path: &Path, points: Vec<PathBuf>, mountinfo: &[u8]) -> Option<PathBuf> {
+    let mounted = mounted(mountinfo);
     // Nothing is known where there is no /proc.
     if mounted.is_empty() {
         return None;
     }
-    let wanted = lines(fstab)
-        .iter()
-        .filter(|line| !line.trim_ascii_start().starts_with(b"#"))
-        // Mounted by hand, when somebody wants it.
-        .filter(|line| !fields(line, 3).is_some_and(|options| has_option(&options, "noauto")))
-        .filter_map(|line| fields(line, 1))
-        .filter(|point| point.is_absolute() && path.starts_with(point))
-        .max_by_key(|point| point.as_os_str().len());
-    wanted.filter(|point| point != Path::new("/") && !mounted.contains(point))
+    innermost(path, points).filter(|point| point != Path::new("/") && !mounted.contains(point))
+}
+
+fn innermost(path: &Path, points: Vec<PathBuf>) -> Option<PathBuf> {
+    let around = points.into_iter().filter(|point| path.starts_with(point));
+    around.max_by_key(|point| point.as_os_str().len())
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n')
+}
+
+fn field(line: &[u8], nth: usize) -> Option<PathBuf> {
+    let fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    fields.into_iter().nth(nth).map(unescaped)
 }
 
 fn has_option(options: &Path, wanted: &str) -> bool {
     options.to_string_lossy().split(',').any(|option| option == wanted)
 }
 
-/// Both files write spaces and their like as a backslash and three octal digits.
+fn escaped(point: &Path) -> Vec<u8> {
+    let byte = |byte: &u8| match byte {
+        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | b'\\' | b'#' => format!("\\{byte:03o}").into_bytes(),
+        _ => vec![*byte],
+    };
+    point.as_os_str().as_bytes().iter().flat_map(byte).collect()
+}
+
+/// All these files write spaces and their like as a backslash and three octal digits.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -119,7 +279,7 @@ mod tests {
     const ROOT: &str = "22 1 0:20 / / rw - ext4 /dev/vda1 rw\n";
 
     fn missing(path: &str, mountinfo: &str) -> Option<PathBuf> {
-        missing_mount(Path::new(path), FSTAB.as_bytes(), mountinfo.as_bytes())
+        missing_mount(Path::new(path), fstab_points(FSTAB.as_bytes()), mountinfo.as_bytes())
     }
 
     #[test]
@@ -138,7 +298,7 @@ mod tests {
     #[test]
     fn a_folder_is_ours_when_a_run_was_at_work_in_it() {
         let root = tempfile::tempdir().unwrap();
-        let never = |path: &Path| check(path, StoreCreate::Never).map_err(|error| error.code());
+        let never = |path: &Path| check(path, StoreCreate::Never, &Remembered::default()).map_err(|error| error.code());
         assert_eq!(never(root.path()), Err(Code::Enoent));
         assert_eq!(never(&root.path().join("none")), Err(Code::Enoent));
         fs::create_dir_all(root.path().join("lost+found")).unwrap();
@@ -149,6 +309,53 @@ mod tests {
         fs::remove_file(root.path().join("shop/.lease")).unwrap();
         fs::create_dir_all(root.path().join("shop/20250131T040500Z-full")).unwrap();
         assert_eq!(never(root.path()), Ok(()));
-        assert!(check(root.path(), StoreCreate::Auto).is_ok());
+        assert!(check(root.path(), StoreCreate::Auto, &Remembered::default()).is_ok());
+    }
+
+    #[test]
+    fn a_folder_in_which_backups_were_made_is_remembered() {
+        let (state, site) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let remembered = Remembered::in_folder(Some(&state.path().join("made/later")));
+        let root = site.path().join("a b\\040#c\n");
+        fs::create_dir(&root).unwrap();
+        let begin = || check(&root, StoreCreate::Auto, &remembered).map_err(|error| error.code());
+        assert_eq!(begin(), Ok(()));
+        remembered.note(&root);
+        remembered.note(&root);
+        assert_eq!(remembered.all(), [Known::now(&root).unwrap()]);
+        // Emptied by hand, or taken away: nothing is mounted over it.
+        assert_eq!(begin(), Ok(()));
+        fs::rename(&root, site.path().join("away")).unwrap();
+        assert_eq!(begin(), Ok(()));
+        fs::create_dir(&root).unwrap();
+        assert_eq!(begin(), Err(Code::Enoent));
+        assert!(check(&root, StoreCreate::Always, &remembered).is_ok());
+        remembered.note(&root);
+        assert_eq!(begin(), Ok(()));
+        assert_eq!(remembered.all().len(), 1);
+
+        for n in 0..MOST {
+            let folder = site.path().join(n.to_string());
+            fs::create_dir(&folder).unwrap();
+            remembered.note(&folder);
+        }
+        assert_eq!(remembered.all().len(), MOST);
+        assert!(!remembered.all().iter().any(|known| known.root == root));
+        fs::write(
+            state.path().join("made/later/stores"),
+            "nonsense\n/a /b c 1\n\\057 x 1 2\n\n",
+        )
+        .unwrap();
+        assert_eq!(remembered.all(), []);
+    }
+
+    #[test]
+    fn a_mount_on_which_backups_were_made_is_missing_when_it_is_gone() {
+        let state = tempfile::tempdir().unwrap();
+        let remembered = Remembered::in_folder(Some(state.path()));
+        remembered.note(Path::new("/proc/self"));
+        let missing = |path: &str| missing_mount(Path::new(path), remembered.mounts(), ROOT.as_bytes());
+        assert_eq!(missing("/proc/backups"), Some("/proc".into()));
+        assert_eq!(missing("/srv/backups"), None);
     }
 }

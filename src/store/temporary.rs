@@ -340,6 +340,66 @@ mod tests {
         assert!(!root.path().join("shop/20260102T030405Z-full").exists());
     }
 
+    /// In a thread of its own, to which the kernel says from then on that its disk has failed to sync.
+    #[allow(unsafe_code)]
+    fn where_no_sync_succeeds<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        let word = |code: u32, k: u32, jf: u8| libc::sock_filter {
+            code: u16::try_from(code).unwrap(),
+            jt: 0,
+            jf,
+            k,
+        };
+        let failed = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EIO).unwrap();
+        let mut program = [
+            word(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+            word(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                u32::try_from(libc::SYS_fsync).unwrap(),
+                1,
+            ),
+            word(libc::BPF_RET | libc::BPF_K, failed, 0),
+            word(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+        ];
+        let filter = libc::sock_fprog {
+            len: 4,
+            filter: program.as_mut_ptr(),
+        };
+        let address = std::ptr::from_ref(&filter) as usize;
+        let confined = move || {
+            // SAFETY: the program outlives both calls, which hold for this thread alone.
+            let done = unsafe {
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                    | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, address)
+            };
+            assert_eq!(done, 0, "{}", io::Error::last_os_error());
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(confined).join().unwrap())
+    }
+
+    #[test]
+    fn a_folder_whose_sync_fails_keeps_what_was_replaced_and_gets_nothing_new() {
+        let root = tempfile::tempdir().unwrap();
+        let kept = root.path().join("verification.json");
+        fs::write(&kept, "before").unwrap();
+        for (name, how) in [
+            ("verification.json", Publish::Replace),
+            ("manifest.json", Publish::IfAbsent),
+        ] {
+            let temporary = Temporary::create(root.path(), &[name.to_owned()]).unwrap();
+            temporary.write(b"after").unwrap();
+            let error = where_no_sync_succeeds(|| temporary.publish(how)).unwrap_err();
+            assert_eq!(error.code(), Code::Store);
+            assert!(error.message().contains("cannot sync the folder"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "after");
+        let names: Vec<_> = fs::read_dir(root.path())
+            .unwrap()
+            .map(|one| one.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["verification.json"]);
+    }
+
     #[tokio::test]
     async fn a_folder_that_does_not_answer_is_given_up() {
         let dead = || -> Result<()> {

@@ -4,14 +4,16 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use md5::Md5;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Finding;
 use super::script::{self, Looked};
+use super::{Data, Finding};
 use crate::archive::{ArchiveError, Blocks, Check, Nobody, RangeCheck, SealedRange, Spoilt, Unpack};
+use crate::backup_id::MD5SUMS;
 use crate::error::{Code, Error, Result};
-use crate::manifest::{FileRecord, Manifest, Tally, role};
+use crate::manifest::{FileRecord, Manifest, role};
 use crate::progress::Observer;
 use crate::store::Store;
 use crate::store::reading::Reading;
@@ -24,6 +26,7 @@ const WAITING: usize = 2;
 pub(super) async fn archive(
     store: &Arc<dyn Store>,
     archive: StoredArchive,
+    md5: Option<[u8; 16]>,
     observer: &Arc<dyn Observer>,
 ) -> Result<(u64, Vec<Finding>)> {
     let (key, file) = (archive.key.clone(), archive.file.clone());
@@ -36,7 +39,18 @@ pub(super) async fn archive(
         bytes,
         mut findings,
         spoilt,
-    } = read(store, key, &file, ranges, observer, look).await?;
+    } = read(
+        store,
+        key,
+        Promise {
+            file: &file,
+            ranges,
+            md5,
+        },
+        observer,
+        look,
+    )
+    .await?;
     for spoilt in spoilt {
         let holds = |place: &std::ops::Range<u64>| place.contains(&spoilt.range.offset);
         let table = archive.places.iter().position(holds).map(|index| archive.name(index));
@@ -56,32 +70,70 @@ pub(super) async fn archive(
 pub(super) async fn script(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
+    md5: Option<[u8; 16]>,
     observer: &Arc<dyn Observer>,
-) -> Result<(u64, Vec<Finding>, Option<Tally>)> {
+) -> Result<Data> {
     let file = file_of(manifest, role::SQL)?.clone();
     let key = manifest.id.key(&file.name);
     let (name, promised) = (file.name.clone(), manifest.clone());
     let (tell, told) = oneshot::channel();
     let look = move |source| {
-        let Looked { findings, counted } = script::look(&promised, &name, source)?;
+        let Looked {
+            findings,
+            counted,
+            refused,
+        } = script::look(&promised, &name, source)?;
         // Its receiver is gone only when the whole run is.
-        let _ = tell.send(counted);
+        let _ = tell.send((counted, refused));
         Ok(findings)
     };
-    let seen = read(store, key, &file, Vec::new(), observer, look).await?;
-    Ok((seen.bytes, seen.findings, told.await.ok().flatten()))
+    let seen = read(store, key, Promise::of(&file, md5), observer, look).await?;
+    let (counted, refused) = told.await.unwrap_or_default();
+    // What was changed is damaged, whatever it says now. What was not is what the backup's run has read.
+    let not_run = refused.filter(|_| seen.findings.is_empty());
+    Ok(Data {
+        read: seen.bytes,
+        findings: seen.findings,
+        counted,
+        not_run: not_run.map(|refused| {
+            format!(
+                "{} has the bytes that the manifest says, but this version would not run it, and its tables were not \
+                 counted: {refused}",
+                file.name
+            )
+        }),
+    })
 }
 
 /// The object's digest alone.
 pub(super) async fn object(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
+    md5: Option<[u8; 16]>,
     observer: &Arc<dyn Observer>,
 ) -> Result<(u64, Vec<Finding>)> {
     let file = file_of(manifest, role::DUMP)?.clone();
     let key = manifest.id.key(&file.name);
-    let seen = read(store, key, &file, Vec::new(), observer, |_| Ok(Vec::new())).await?;
+    let seen = read(store, key, Promise::of(&file, md5), observer, |_| Ok(Vec::new())).await?;
     Ok((seen.bytes, seen.findings))
+}
+
+/// What an object must be.
+struct Promise<'a> {
+    file: &'a FileRecord,
+    ranges: Vec<SealedRange>,
+    /// What `MD5SUMS` says, where there is one.
+    md5: Option<[u8; 16]>,
+}
+
+impl<'a> Promise<'a> {
+    fn of(file: &'a FileRecord, md5: Option<[u8; 16]>) -> Self {
+        Self {
+            file,
+            ranges: Vec::new(),
+            md5,
+        }
+    }
 }
 
 /// What a reading has found.
@@ -96,18 +148,24 @@ struct Seen {
 async fn read(
     store: &Arc<dyn Store>,
     key: String,
-    file: &FileRecord,
-    ranges: Vec<SealedRange>,
+    promise: Promise<'_>,
     observer: &Arc<dyn Observer>,
     look: impl FnOnce(Slices) -> Result<Vec<Finding>, ArchiveError> + Send + 'static,
 ) -> Result<Seen> {
+    let Promise { file, ranges, md5 } = promise;
     let of_file = |what: String| Finding::of_file(&file.name, what);
     let unread = |what: String| Seen {
         findings: vec![of_file(what)],
         ..Seen::default()
     };
-    let Some(head) = store.head(&key).await? else {
-        return Ok(unread("is missing".into()));
+    let head = match store.head(&key).await {
+        Ok(Some(head)) => head,
+        Ok(None) => return Ok(unread("is missing".into())),
+        // Something else lies there.
+        Err(error) if error.code() == Code::Integrity => {
+            return Ok(unread(format!("cannot be read: {}", error.message())));
+        }
+        Err(error) => return Err(error),
     };
     if head.bytes != file.bytes {
         let what = format!("has {} bytes, the manifest says {}", head.bytes, file.bytes);
@@ -118,13 +176,18 @@ async fn read(
     let (to_look, looking) = mpsc::channel::<Bytes>(WAITING);
     let digest = tokio::task::spawn_blocking(move || {
         let mut sha256 = Sha256::new();
+        let mut sum = md5.map(|_| Md5::new());
         let mut check = RangeCheck::new(0, ranges);
         let mut spoilt = Vec::new();
         while let Some(bytes) = digesting.blocking_recv() {
             sha256.update(&bytes);
+            if let Some(sum) = &mut sum {
+                sum.update(&bytes);
+            }
             check.update(&bytes, |one| spoilt.push(one));
         }
-        (hex::encode(sha256.finalize()), spoilt)
+        let sum: Option<[u8; 16]> = sum.map(|sum| sum.finalize().into());
+        (hex::encode(sha256.finalize()), sum, spoilt)
     });
     let source = Slices {
         slices: looking,
@@ -141,11 +204,14 @@ async fn read(
     }
     drop((to_look, to_digest));
     let died = |error| Error::internal("a thread of the verification died").source(error);
-    let (digest, spoilt) = digest.await.map_err(died)?;
+    let (digest, sum, spoilt) = digest.await.map_err(died)?;
     let mut findings = looked.await.map_err(died)??;
     if digest != file.sha256 {
         let what = format!("has the SHA-256 {digest}, the manifest says {}", file.sha256);
         findings.push(of_file(what));
+    } else if sum != md5 {
+        let what = format!("says of {} another digest than it has", file.name);
+        findings.push(Finding::of_file(MD5SUMS, what));
     }
     Ok(Seen {
         bytes: file.bytes,

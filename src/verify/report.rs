@@ -69,6 +69,9 @@ pub struct Verified {
     pub code: Code,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
+    /// Why nothing is known of it. That says nothing of the backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_verified: Option<ErrorReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillReport>,
     /// Why there is none, where one was asked for. That says nothing of the backup.
@@ -105,6 +108,7 @@ impl Verified {
             signed_by: None,
             code: Code::Integrity,
             problems,
+            not_verified: None,
             drill: None,
             not_drilled: None,
             warnings: Vec::new(),
@@ -121,6 +125,21 @@ impl Verified {
     /// A backup whose manifest tells nothing.
     pub(super) fn unreadable(id: &BackupId, error: &Error) -> Self {
         Self {
+            problems: vec![Finding::of_file("manifest.json", error.message())],
+            ..Self::blank(id, error)
+        }
+    }
+
+    /// A backup that was kept from us.
+    pub(super) fn not_looked_at(id: &BackupId, error: &Error) -> Self {
+        Self {
+            not_verified: Some(ErrorReport::from(error)),
+            ..Self::blank(id, error)
+        }
+    }
+
+    fn blank(id: &BackupId, error: &Error) -> Self {
+        Self {
             status: Status::Failed,
             id: id.clone(),
             files: 0,
@@ -132,7 +151,8 @@ impl Verified {
             manifest_sha256: None,
             signed_by: None,
             code: error.code(),
-            problems: vec![Finding::of_file("manifest.json", error.message())],
+            problems: Vec::new(),
+            not_verified: None,
             drill: None,
             not_drilled: None,
             warnings: Vec::new(),
@@ -268,24 +288,23 @@ impl VerifyReport {
         }
     }
 
-    /// What differs, as an error that names the first; or else why a drill could not be carried out.
+    /// What differs, as an error that names the first; or else why one could not be verified, or drilled.
     fn difference(&self) -> Option<Error> {
         let failed: Vec<&Verified> = self.backups().iter().filter(|one| one.status != Status::Ok).collect();
-        let (wrong, untried): (Vec<&Verified>, Vec<&Verified>) = failed.into_iter().partition(|one| one.is_wrong());
-        let also = match untried[..] {
-            [] => String::new(),
-            _ => {
-                let ids: Vec<String> = untried.iter().take(TOLD).map(|one| one.id.to_string()).collect();
-                format!("; not drilled: {}", ids.join(", "))
-            }
-        };
+        let (wrong, untold): (Vec<&Verified>, Vec<&Verified>) = failed.into_iter().partition(|one| one.is_wrong());
+        let (unseen, untried): (Vec<&Verified>, Vec<&Verified>) =
+            untold.into_iter().partition(|one| one.not_verified.is_some());
+        let also = also("not verified", &unseen) + &also("not drilled", &untried);
         // Damage says more than a store that failed.
         let damaged = wrong.iter().find(|one| one.code == Code::Integrity);
         let Some(first) = damaged.or(wrong.first()) else {
-            let first = untried.first()?;
-            let why = first.not_drilled.as_ref()?;
-            let also = if untried.len() > 1 { also } else { String::new() };
-            let text = format!("backup {}: {}{also}", first.id, why.message);
+            let (first, rest) = match unseen.first() {
+                Some(first) => (first, also),
+                None if untried.len() > 1 => (untried.first()?, also),
+                None => (untried.first()?, String::new()),
+            };
+            let why = first.not_verified.as_ref().or(first.not_drilled.as_ref())?;
+            let text = format!("backup {}: {}{rest}", first.id, why.message);
             return Some(Error::new(first.code, text).hint(why.hint.clone()));
         };
         let finding = first.all_problems().next()?;
@@ -306,6 +325,15 @@ impl VerifyReport {
     }
 }
 
+/// How many there are of a kind, and which.
+fn also(what: &str, some: &[&Verified]) -> String {
+    if some.is_empty() {
+        return String::new();
+    }
+    let ids: Vec<String> = some.iter().take(TOLD).map(|one| one.id.to_string()).collect();
+    format!("; {} {what}: {}", some.len(), ids.join(", "))
+}
+
 impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for one in self.backups() {
@@ -314,7 +342,9 @@ impl fmt::Display for VerifyReport {
                 "{}  {}  {} tables, {} rows, {} read in {:.1} s",
                 one.id,
                 // Its bytes are right.
-                if one.not_drilled.is_some() {
+                if one.not_verified.is_some() {
+                    "not verified"
+                } else if one.not_drilled.is_some() {
                     "ok, not drilled"
                 } else {
                     one.status.name()
@@ -326,6 +356,9 @@ impl fmt::Display for VerifyReport {
             )?;
             for problem in &one.problems {
                 writeln!(f, "  {problem}")?;
+            }
+            if let Some(why) = &one.not_verified {
+                writeln!(f, "  not verified: {}: {}", why.code, why.message)?;
             }
             if let Some(drill) = &one.drill {
                 drill.fmt(f)?;

@@ -20,6 +20,8 @@ pub(super) struct Looked {
     pub findings: Vec<Finding>,
     /// Of a script whose manifest says nothing of its tables.
     pub counted: Option<Tally>,
+    /// Why it would not be run. Versions differ in that: it says nothing of the bytes.
+    pub refused: Option<String>,
 }
 
 /// It must decompress to its end, to as many bytes as pg_dump wrote, and hold what the manifest says. Our own
@@ -30,6 +32,7 @@ pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Re
     let only = |what: String| Looked {
         findings: vec![Finding::of_file(name, what)],
         counted: None,
+        refused: None,
     };
     // One byte too many is enough to know, however many would follow.
     let limit = wanted.map_or(u64::MAX, |wanted| wanted.saturating_add(1));
@@ -57,20 +60,30 @@ pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Re
             false => format!("holds {found} bytes of SQL, the manifest says {wanted}"),
         }));
     }
-    let contents = counting.and_then(|reader| reader.end(found));
-    Ok(match (manifest.script, contents) {
-        (Some(_), Ok(contents)) => Looked {
+    let contents = match counting.and_then(|reader| reader.end(found)) {
+        Ok(contents) => contents,
+        Err(refused) => {
+            return Ok(Looked {
+                findings: Vec::new(),
+                counted: None,
+                refused: Some(refused.to_string()),
+            });
+        }
+    };
+    Ok(match manifest.script {
+        Some(_) => Looked {
             findings: compare(manifest, name, &contents),
             counted: None,
+            refused: None,
         },
-        (Some(_), Err(refused)) => only(format!("{refused}: its tables cannot be counted")),
         // A version that did not count, or could not.
-        (None, contents) => Looked {
+        None => Looked {
             findings: Vec::new(),
-            counted: contents.ok().map(|contents| Tally {
+            counted: Some(Tally {
                 count: contents.tables.len() as u64,
                 rows: contents.tables.iter().map(Table::rows).sum(),
             }),
+            refused: None,
         },
     })
 }

@@ -43,7 +43,17 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
             found.push(format!("has the SHA-256 {sha256}, the object's tag says {said}"));
         }
     }
-    if let Some(what) = successor(located, around, &sha256, now).await? {
+    let after = match successor(located, around, &sha256, now).await {
+        Ok(after) => after,
+        Err(error) => {
+            warnings.push(format!(
+                "{MANIFEST} was not compared with what the next backup says of it: {}",
+                error.message()
+            ));
+            None
+        }
+    };
+    if let Some(what) = after {
         // A copy that was repaired from another store has that store's manifest, which is none of ours.
         match &manifest.store {
             Some(made_for) if made_for != store.url() => {

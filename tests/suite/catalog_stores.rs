@@ -153,6 +153,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         files,
         missing: BTreeMap::new(),
         left_out: Vec::new(),
+        extensions: None,
         warnings: Vec::new(),
         script: None,
         tables: vec![TableRecord {

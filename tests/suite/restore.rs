@@ -2,6 +2,7 @@
 
 mod creating;
 mod failing;
+mod in_place;
 mod parts;
 pub mod place;
 mod plain;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::overview::planted::Folder;
 use crate::support::bucket::{Bucket, client};
 use crate::support::database::{Database, unique_word};
-use crate::support::program::{Run, pgstow, run, succeed};
+use crate::support::program::{Run, pgstow, program, run, succeed};
 use crate::support::services::s3;
 use crate::support::wreck::{Site, backups, fail, report, tree};
 
@@ -214,8 +214,23 @@ fn a_store_that_had_backups_and_has_none_is_noticed_before_a_new_one_grows() {
     let report = succeed(backup(&site, &database, &["one", "two"]).args(["--store-create", "always"])).json();
     assert_eq!(report["stores"][1]["holds_backup"], true, "{report}");
 
-    // Alone, a folder has to be there by setting.
+    // Alone, a folder is remembered by this machine.
+    let state = site.path().join("state");
+    succeed(backup(&site, &database, &["one"]).env("BACKUP_STATE_DIR", &state));
     unmount("one");
+    let failure = fail(
+        backup(&site, &database, &["one"]).env("BACKUP_STATE_DIR", &state),
+        "ENOENT",
+        33,
+    );
+    assert!(failure.message.contains("is another"), "{}", failure.message);
+    let mut status = pgstow();
+    status
+        .args(["status", "--store", "one"])
+        .env("BACKUP_STATE_DIR", &state);
+    let told = run(status.current_dir(site.path()));
+    assert_eq!(told.status.code(), Some(1), "{}", told.text());
+    assert!(told.text().contains("is another"), "{}", told.text());
     let failure = fail(
         backup(&site, &database, &["one"]).args(["--store-create", "never"]),
         "ENOENT",
@@ -228,6 +243,34 @@ fn a_store_that_had_backups_and_has_none_is_noticed_before_a_new_one_grows() {
     );
     mount("one");
     succeed(backup(&site, &database, &["one"]).args(["--store-create", "never"]));
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_any_more_is_noticed() {
+    let (site, database) = (Site::new(), shop(17));
+    let state = site.path().join("state");
+    fs::create_dir(site.path().join("disk")).unwrap();
+    let mut script = program("unshare");
+    // The mounts of a namespace, which go with it.
+    script.args(["--mount", "sh", "-ec"]);
+    script.arg(
+        r#"mount -t tmpfs none disk
+        "$@"
+        umount disk
+        if "$@" 2>&1; then exit 7; fi
+        ls -A disk
+        BACKUP_STORE_CREATE=always "$@"
+        rm -r disk/backups"#,
+    );
+    let backup = backup(&site, &database, &["disk/backups"]);
+    script.arg("sh").arg(backup.get_program()).args(backup.get_args());
+    script.envs(backup.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    script.env("BACKUP_STATE_DIR", &state).current_dir(site.path());
+    let told = succeed(&mut script).text();
+    assert!(
+        told.contains("ENOENT") && told.contains("on which backups were made"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -244,6 +287,75 @@ fn a_failed_check_lets_no_backup_go() {
     assert!(
         report.to_string().contains("found damaged, which removes nothing"),
         "{report}"
+    );
+}
+
+#[test]
+fn a_server_whose_log_has_gone_back_is_told() {
+    let site = Site::new();
+    let database = shop(17);
+    let report = succeed(&mut backup(&site, &database, &["one"])).json();
+    assert!(!report.to_string().contains("was further"), "{report}");
+    // As on the server whose disk this one's is an old copy of.
+    let folder = site.path().join("one").join(report["id"].as_str().unwrap());
+    let path = folder.join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["snapshot"]["lsn"] = "FFFFFF/0".into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    crate::support::wreck::reseal(&folder);
+    let report = succeed(&mut backup(&site, &database, &["one"])).json();
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains("was further when") && warnings.contains("a prefix of its own"),
+        "{report:#}"
+    );
+    // From then on it is the newest.
+    let report = succeed(&mut backup(&site, &database, &["one"])).json();
+    assert!(!report.to_string().contains("was further"), "{report:#}");
+}
+
+#[test]
+fn an_event_that_comes_again_is_answered_as_it_was() {
+    let site = Site::new();
+    let database = shop(17);
+    let again = || {
+        let mut command = backup(&site, &database, &["one", "two"]);
+        command.args(["--event-id", "nightly"]);
+        run(&mut command)
+    };
+    let two = site.path().join("two");
+    fs::write(&two, "no folder").unwrap();
+    for (repeated, code, status) in [(false, 3, "degraded"), (true, 3, "degraded")] {
+        let told = again();
+        let report = told.json();
+        assert_eq!(
+            (told.status.code(), &report["status"]),
+            (Some(code), &status.into()),
+            "{report:#}"
+        );
+        assert_eq!(
+            report["repeated"],
+            if repeated { true.into() } else { Value::Null },
+            "{report:#}"
+        );
+        assert_eq!(report["stores"][1]["holds_backup"], false, "{report:#}");
+    }
+    fs::remove_file(&two).unwrap();
+    let report = again().json();
+    let error = &report["stores"][1]["error"];
+    assert!(
+        error["message"].as_str().unwrap().contains("does not hold"),
+        "{report:#}"
+    );
+    // Somebody has mended it.
+    let copied = run(Command::new("cp").args(["-r", "one", "two"]).current_dir(site.path()));
+    assert!(copied.status.success());
+    let told = again();
+    assert_eq!(
+        (told.status.code(), &told.json()["status"]),
+        (Some(0), &"succeeded".into()),
+        "{}",
+        told.text()
     );
 }
 

@@ -66,7 +66,8 @@ pub(super) enum Action {
         alias = "cleanup",
         long_about = "Remove the backups that the retention no longer keeps.\n\n\
             For folders, which have no lifecycle rules; in a bucket nothing is removed, since its rules do that, and \
-            only the plan is shown. A backup goes when it is older than its tier's days. The newest --keep-last good \
+            only the plan is shown, unless --allow-delete is given, for stores that know no such rules, with a key \
+            that may delete. A backup goes when it is older than its tier's days. The newest --keep-last good \
             ones of each database stay whatever their age, so the last good one never goes. Good is a backup that has \
             all its files and was not found damaged. A backup whose manifest cannot be read stays. Files that pgstow \
             did not write stay, and so does the folder that they are in. What a killed run has left goes after two \
@@ -84,6 +85,9 @@ pub(super) enum Action {
         /// Keep the newest --keep-last verified backups too, whatever their age
         #[arg(long)]
         verified_only: bool,
+        /// Delete in buckets too: for those that have no lifecycle rules, with a key that may delete
+        #[arg(long)]
+        allow_delete: bool,
         /// Of this database alone
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
@@ -214,6 +218,15 @@ pub(super) enum Action {
         /// Remove what stands in the way first: the objects that the backup holds, or with --create the database
         #[arg(long)]
         clean: bool,
+        /// With --create --clean: end other sessions in the database that is replaced
+        #[arg(long, requires = "clean")]
+        force: bool,
+        /// With --clean: do not read the backup's bytes once before anything is removed
+        #[arg(long)]
+        no_verify: bool,
+        /// With --data-only: do not compare the rows with the backup before they are committed
+        #[arg(long)]
+        no_check: bool,
         /// Make the backup's roles first, as far as they are not there
         #[arg(long)]
         globals: bool,

@@ -122,9 +122,17 @@ fn the_store_is_listed_judged_and_pruned_as_a_whole_or_for_one_database() {
     let request = PruneRequest {
         dry_run: true,
         verified_only: true,
+        allow_delete: true,
         database,
     };
-    let line = ["cleanup", "--dry-run", "--verified-only", "--database", "shop"];
+    let line = [
+        "cleanup",
+        "--dry-run",
+        "--verified-only",
+        "--allow-delete",
+        "--database",
+        "shop",
+    ];
     assert_eq!(given(&line).0, Command::Prune(request));
     assert_eq!(refusal(&["list", "--database", ""]).code(), Code::Config);
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::archive::{Details, Entry, Section};
+use crate::drill::exclusion::Reasons;
 
 fn item(id: i64, desc: &str, tag: &str, definition: &str, owner: &str) -> Item {
     Item {
@@ -19,9 +20,13 @@ fn item(id: i64, desc: &str, tag: &str, definition: &str, owner: &str) -> Item {
 }
 
 fn compare(ours: &[Item], theirs: &[Item], twin: Option<&Twin>) -> Comparison {
+    let exclusion = Exclusion::before(&[], &BTreeMap::new(), Reasons::default());
+    // All that is no entry of its own any more.
+    let present = ours.iter().map(|item| (item.entry.dump_id, true));
     let contents = Contents {
         ours,
-        left_out: &HashSet::new(),
+        exclusion: &exclusion,
+        present: present.collect(),
         theirs,
         superuser: "pgstow_1",
         same_major: true,
@@ -91,6 +96,38 @@ fn what_another_dump_writes_elsewhere_is_no_loss_and_what_is_lost_is() {
         names(&told),
         [("CHECK CONSTRAINT a c", "is there and not in the backup")]
     );
+}
+
+#[test]
+fn that_restore_and_twin_both_lack_it_says_nothing() {
+    let exclusion = Exclusion::before(&[], &BTreeMap::new(), Reasons::default());
+    let ours = [
+        item(1, "TABLE", "a", "a", "o"),
+        item(2, "CHECK CONSTRAINT", "a c", "c", "o"),
+    ];
+    let theirs = [item(1, "TABLE", "a", "a", "o")];
+    let told = |present: Option<bool>, refused: &[(i64, String)]| {
+        let contents = Contents {
+            ours: &ours,
+            exclusion: &exclusion,
+            present: present.map(|present| (2, present)).into_iter().collect(),
+            theirs: &theirs,
+            superuser: "pgstow_1",
+            same_major: true,
+        };
+        assert_eq!(contents.without_a_trace().len(), 1);
+        let twin = Twin {
+            items: theirs.to_vec(),
+            refused: refused.iter().cloned().collect(),
+        };
+        let told = contents.compare(Some(&twin));
+        (told.equal, told.differences.len(), told.not_proved.len())
+    };
+    let refused = [(2, "so".to_owned())];
+    assert_eq!(told(Some(true), &[]), (2, 0, 0));
+    assert_eq!(told(Some(false), &[]), (1, 1, 0));
+    assert_eq!(told(Some(false), &refused), (1, 0, 1));
+    assert_eq!(told(None, &[]), (1, 1, 0));
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::Doubts;
 use crate::drill::definitions::OWNED;
 use crate::drill::{DrillReport, Proof, RESTORED, TableProof};
 use crate::manifest::Manifest;
+use crate::restore::LeftOut;
 use crate::script::{Contents, Definition, Header, LargeObjects, Sum, Table, Target};
 use crate::verify::Finding;
 
@@ -19,7 +21,13 @@ fn differs(name: String, what: &str) -> Finding {
 /// Every table: by the digest of its rows, and where their order is another, by what does not depend on it.
 /// Partitions that are loaded through their root are compared together: where each row lands is the server's
 /// choice.
-pub(super) fn rows(manifest: &Manifest, backup: &Contents, again: &Contents, report: &mut DrillReport) {
+pub(super) fn rows(
+    manifest: &Manifest,
+    backup: &Contents,
+    again: &Contents,
+    doubts: &Doubts,
+    report: &mut DrillReport,
+) {
     let mut there = by_target(again);
     // A script has spaces for some line breaks in names; the manifest knows better.
     let known = manifest.script.is_some() && manifest.tables.len() == backup.tables.len();
@@ -33,12 +41,27 @@ pub(super) fn rows(manifest: &Manifest, backup: &Contents, again: &Contents, rep
     for (target, ours) in by_target(backup) {
         let theirs = there.remove(target).unwrap_or_default();
         let result = compare(&ours, &theirs);
-        if let Err(what) = &result {
+        let (mut unlike, mut doubtful) = (Proof::Differs, false);
+        if let Err(different) = &result {
             let (schema, name) = match ours.as_slice() {
                 [(index, table)] => name((*index, table)),
                 _ => (text(&target.schema), text(&target.name)),
             };
-            report.problems.push(differs(format!("{schema}.{name}"), what));
+            let doubt = doubts.of_table(&schema, &name);
+            let doubt = doubt.or_else(|| doubts.of_rows().filter(|_| different.only_printed));
+            doubtful = doubt.is_some();
+            match doubt {
+                Some(why) => report.not_proved.push(LeftOut {
+                    what: format!("TABLE DATA {schema}.{name}"),
+                    why: format!("{why} (it {})", different.what),
+                }),
+                None => report
+                    .problems
+                    .push(differs(format!("{schema}.{name}"), &different.what)),
+            }
+        }
+        if doubtful {
+            unlike = Proof::NotProved;
         }
         for (index, table) in ours {
             let (schema, name) = name((index, table));
@@ -46,12 +69,20 @@ pub(super) fn rows(manifest: &Manifest, backup: &Contents, again: &Contents, rep
                 schema,
                 name,
                 rows: table.rows(),
-                result: *result.as_ref().unwrap_or(&Proof::Differs),
+                result: *result.as_ref().unwrap_or(&unlike),
             });
         }
     }
     for target in there.into_keys() {
-        let name = format!("{}.{}", text(&target.schema), text(&target.name));
+        let (schema, name) = (text(&target.schema), text(&target.name));
+        if let Some(why) = doubts.of_table(&schema, &name) {
+            report.not_proved.push(LeftOut {
+                what: format!("TABLE DATA {schema}.{name}"),
+                why: format!("{why} (it is there and not in the backup)"),
+            });
+            continue;
+        }
+        let name = format!("{schema}.{name}");
         report.problems.push(differs(name, "is there and not in the backup"));
     }
 }
@@ -69,9 +100,22 @@ fn by_target(contents: &Contents) -> BTreeMap<&Target, Vec<(usize, &Table)>> {
     tables
 }
 
-fn compare(ours: &[(usize, &Table)], theirs: &[(usize, &Table)]) -> Result<Proof, String> {
+/// How two tables differ.
+struct Different {
+    what: String,
+    /// They have as many rows of the same columns.
+    only_printed: bool,
+}
+
+fn compare(ours: &[(usize, &Table)], theirs: &[(usize, &Table)]) -> Result<Proof, Different> {
+    let different = |what: &str, only_printed| {
+        Err(Different {
+            what: what.to_owned(),
+            only_printed,
+        })
+    };
     if theirs.is_empty() {
-        return Err("is not there".into());
+        return different("is not there", false);
     }
     let pairs = ours.iter().zip(theirs);
     let mut same = pairs.map(|((_, ours), (_, theirs))| ours.digest == theirs.digest && ours.columns == theirs.columns);
@@ -81,14 +125,14 @@ fn compare(ours: &[(usize, &Table)], theirs: &[(usize, &Table)]) -> Result<Proof
     let rows = |tables: &[(usize, &Table)]| tables.iter().map(|(_, table)| table.rows()).sum::<u64>();
     let (here, there) = (rows(ours), rows(theirs));
     if here != there {
-        return Err(format!("has {there} rows, the backup {here}"));
+        return different(&format!("has {there} rows, the backup {here}"), false);
     }
     if columns(ours) != columns(theirs) {
-        return Err("has other columns than the backup".into());
+        return different("has other columns than the backup", false);
     }
     let sum = |tables: &[(usize, &Table)]| all(tables.iter().map(|(_, table)| table.sum));
     if sum(ours) != sum(theirs) {
-        return Err("has as many rows as the backup, and other ones".into());
+        return different("has as many rows as the backup, and other ones", true);
     }
     Ok(Proof::EqualInOtherOrder)
 }
@@ -112,7 +156,7 @@ fn all(sums: impl Iterator<Item = Sum>) -> Sum {
 }
 
 /// All of them together: they may be grouped otherwise.
-pub(super) fn large_objects(backup: &Contents, again: &Contents, report: &mut DrillReport) {
+pub(super) fn large_objects(backup: &Contents, again: &Contents, doubts: &Doubts, report: &mut DrillReport) {
     let count = |contents: &Contents| contents.large_objects.iter().map(LargeObjects::count).sum::<u64>();
     let sum = |contents: &Contents| all(contents.large_objects.iter().map(|objects| objects.sum));
     report.large_objects = count(backup);
@@ -122,7 +166,13 @@ pub(super) fn large_objects(backup: &Contents, again: &Contents, report: &mut Dr
             count(again),
             count(backup)
         );
-        report.problems.push(differs("large objects".into(), &what));
+        match doubts.of_large_objects() {
+            Some(why) => report.not_proved.push(LeftOut {
+                what: "large objects".into(),
+                why: format!("{why} ({what})"),
+            }),
+            None => report.problems.push(differs("large objects".into(), &what)),
+        }
     }
 }
 
@@ -142,6 +192,7 @@ pub(super) struct Compared {
 
 pub(super) struct Difference {
     pub finding: Finding,
+    pub header: Header,
     /// It is said of what the script does not make.
     pub is_foreign: bool,
 }
@@ -167,6 +218,7 @@ pub(super) fn definitions(backup: &Contents, again: &Contents, makers: &[&str]) 
     let mut differ = |parts: &Parts<'_>, what: &str| {
         compared.differences.push(Difference {
             finding: differs(parts.header.to_string(), what),
+            header: parts.header.clone(),
             is_foreign: makes.is_foreign(parts.header),
         });
     };

@@ -2,8 +2,8 @@
 //! of the statements and of the roles that the server has.
 //!
 //! Whoever can write to the store can write this file. So it makes roles that are not there, and no
-//! more: a role that is there stays as it is, and no role gets power over the server or over other
-//! roles unless that was asked for.
+//! more: a role that is there stays as it is, and becomes a member of none; and no role gets power over the
+//! server or over other roles unless that was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +51,8 @@ const PRIVILEGED: &str = "gives power over the server: it is run with --globals-
 const STAYS: &str = "the role is there already, and stays as it is";
 const UNLISTED: &str = "is none of the settings that are harmless: it is run with --globals-privileged alone";
 const LOADS: &str = "loads code into the role's sessions, or makes them another's: it is never run";
+const CHANGES: &str =
+    "makes a role that is there already a member of one that is not: that is run with --globals-privileged alone";
 const LESS: &str = "withholds SET, which this server cannot: it would give more there than in the backup";
 const UNKNOWN: &str = "is about a role that the backup does not make";
 
@@ -242,9 +244,12 @@ impl Planning<'_> {
                     why: STAYS.to_owned(),
                 });
             }
-            _ if of_new => (Some(&wanted.granted), false),
-            Powers::Roles => return self.leave(statement.summary(), PRIVILEGED),
-            Powers::Privileged | Powers::Throwaway => (to_new.then_some(&wanted.member), true),
+            _ if of_new && to_new => (Some(&wanted.granted), false),
+            Powers::Roles => return self.leave(statement.summary(), if of_new { CHANGES } else { PRIVILEGED }),
+            Powers::Privileged | Powers::Throwaway => {
+                let new = [(of_new, &wanted.granted), (to_new, &wanted.member)];
+                (new.into_iter().find_map(|(is_new, role)| is_new.then_some(role)), true)
+            }
         };
         let needs: Vec<&str> = needs.into_iter().map(String::as_str).collect();
         let by_another = wanted.grantor.as_deref().is_some_and(known);
@@ -293,20 +298,22 @@ mod tests {
             "CREATE ROLE \"a\" LOGIN CONNECTION LIMIT 3",
             "COMMENT ON ROLE \"a\" IS 'it''s'",
             "ALTER ROLE \"a\" SET \"search_path\" TO 'x', 'y'",
-            "GRANT \"a\" TO \"app\"",
         ];
         assert_eq!(run(&plain), roles);
         let never = ["the password of \"a\"", "ALTER ROLE a SET role TO…", "DO…", "\\! id"];
         let left = left_out(&plain);
         assert!(never.iter().all(|what| left.contains(what)), "{left:?}");
-        assert_eq!(left.len(), never.len() + 2, "{left:?}");
+        assert_eq!(left.len(), never.len() + 3, "{left:?}");
+        let change = plain.left_out.iter().find(|one| one.what == "GRANT a TO app");
+        assert_eq!(change.unwrap().why, CHANGES);
         assert!(left.contains(&"ALTER ROLE \"a\" SUPERUSER") && left.contains(&"GRANT pg_monitor TO a"));
 
         let privileged = planned(sql, Powers::Privileged);
         assert_eq!(left_out(&privileged), never);
         assert!(run(&privileged).contains(&"ALTER ROLE \"a\" SUPERUSER"));
         assert!(run(&privileged).contains(&"GRANT \"pg_monitor\" TO \"a\""));
-        assert_eq!(privileged.steps.iter().filter(|step| step.privileged).count(), 2);
+        assert!(run(&privileged).contains(&"GRANT \"a\" TO \"app\""));
+        assert_eq!(privileged.steps.iter().filter(|step| step.privileged).count(), 3);
         let throwaway = planned(sql, Powers::Throwaway);
         assert!(!run(&throwaway).contains(&"GRANT \"a\" TO \"app\""));
         assert!(run(&throwaway).contains(&"ALTER ROLE \"a\" SUPERUSER"));
@@ -353,12 +360,12 @@ mod tests {
     #[test]
     fn who_may_not_grant_for_another_grants_himself() {
         let plan = planned(
-            "CREATE ROLE a; GRANT a TO app WITH INHERIT TRUE GRANTED BY postgres",
+            "CREATE ROLE a; CREATE ROLE b; GRANT a TO b WITH INHERIT TRUE GRANTED BY postgres",
             Powers::Roles,
         );
-        let grant = "GRANT \"a\" TO \"app\" WITH INHERIT OPTION";
-        assert_eq!(plan.steps[1].sql, format!("{grant} GRANTED BY \"postgres\""));
-        assert_eq!(plan.steps[1].otherwise.as_deref(), Some(grant));
+        let grant = "GRANT \"a\" TO \"b\" WITH INHERIT OPTION";
+        assert_eq!(plan.steps[2].sql, format!("{grant} GRANTED BY \"postgres\""));
+        assert_eq!(plan.steps[2].otherwise.as_deref(), Some(grant));
     }
 
     #[test]

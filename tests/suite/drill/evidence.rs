@@ -84,12 +84,24 @@ fn pid(process: &Process) -> Pid {
 #[test]
 fn a_full_disk_is_enospc_and_no_evidence() {
     let (site, database) = (Site::new(), Database::fresh(17));
-    database.sql("CREATE TABLE t AS SELECT g, repeat(md5(g::text), 20) AS text FROM generate_series(1, 60000) g");
+    // The other one is small as long as nobody restores it.
+    database.sql(
+        "CREATE TABLE t AS SELECT g, repeat(md5(g::text), 20) AS text FROM generate_series(1, 60000) g;
+         CREATE TABLE grows AS SELECT repeat('x', 8000) AS text FROM generate_series(1, 10000);
+         ALTER TABLE grows ALTER text SET STORAGE EXTERNAL",
+    );
     succeed(&mut site.backup(&database.url()));
     let on = |disk: &Disk| run(drill(&site).env("TMPDIR", disk.path()));
-    // For no server at all; for no database; for the database, but not for its log.
-    for size in ["size=10m", "size=60m", "size=110m"] {
-        let hint = assert_no_evidence(&site, &on(&Disk::mount(size)), "NOT_PROVED", 43, "");
+    // For no server at all; for no database; for the database, but not for its log; for all that was foreseen.
+    let foreseen = "no room for a drill";
+    for (size, words) in [
+        ("10m", ""),
+        ("60m", foreseen),
+        ("110m", foreseen),
+        ("170m", "No space left"),
+    ] {
+        let disk = Disk::mount(&format!("size={size}"));
+        let hint = assert_no_evidence(&site, &on(&disk), "NOT_PROVED", 43, words);
         assert!(hint.contains("TMPDIR"), "{hint}");
     }
     assert_healthy_again(&site);

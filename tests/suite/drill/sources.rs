@@ -1,11 +1,11 @@
 //! What the source itself does not keep to is named as its fault, all of it at once; and what another major says
 //! proves nothing of the source's.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{drill, results, verification};
+use super::{as_older_backup, drill, results, verification};
 use crate::safe_hands::drill::as_nameless;
-use crate::support::database::Database;
+use crate::support::database::{Database, unique_word};
 use crate::support::program::{pgstow, run, succeed};
 use crate::support::services::postgres_bin;
 use crate::support::wreck::Site;
@@ -73,10 +73,77 @@ fn rows_that_the_source_itself_should_not_hold_are_named_all_in_one_drill(major:
 
 on_majors! { rows_that_the_source_itself_should_not_hold_are_named_all_in_one_drill: 15 18 }
 
+/// No name makes a fault of the source a refusal, and nothing is made after what answers to every change.
+#[test]
+fn a_key_is_no_superuser_and_rights_to_the_servers_own_come_before_event_triggers() {
+    let (site, database) = (Site::new(), Database::fresh(16));
+    let role = format!("reader_{}", unique_word());
+    database.sql(&format!(
+        "CREATE ROLE {role}; CREATE TABLE people (id int PRIMARY KEY);
+         CREATE TABLE superusers (id int CONSTRAINT superusers_fkey REFERENCES people);
+         ALTER TABLE superusers DISABLE TRIGGER ALL; INSERT INTO superusers VALUES (7);
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO {role};
+         CREATE FUNCTION closed() RETURNS event_trigger LANGUAGE plpgsql
+           AS 'BEGIN RAISE EXCEPTION ''nothing is made after this''; END';
+         CREATE EVENT TRIGGER closing ON ddl_command_end EXECUTE FUNCTION closed()"
+    ));
+    succeed(&mut site.backup(&database.url()));
+    let run = run(&mut drill(&site));
+    let report = run.json();
+    assert_eq!(run.status.code(), Some(40), "{report:#}");
+    let problems = report["drill"]["problems"].as_array().unwrap();
+    let named: Vec<&Value> = problems.iter().map(|one| &one["table"]).collect();
+    assert_eq!(named, ["FK CONSTRAINT public.superusers superusers_fkey"], "{report:#}");
+    assert!(report["error"]["hint"].as_str().unwrap().contains("the source itself"));
+    assert!(report["drill"].get("not_proved").is_none(), "{report:#}");
+    assert!(
+        results(&report).iter().all(|(_, result)| result == "equal"),
+        "{report:#}"
+    );
+    site.assert_nothing_runs();
+}
+
+/// As it is where a table was emptied while the backup was made, and that was to be a warning.
+#[test]
+fn what_the_backup_says_that_it_left_out_is_no_damage() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    database.sql(
+        "CREATE TABLE emptied (id int PRIMARY KEY); CREATE TABLE child (id int CONSTRAINT known REFERENCES emptied);
+         ALTER TABLE child DISABLE TRIGGER ALL; INSERT INTO child VALUES (7);
+         CREATE FUNCTION found(a int) RETURNS boolean LANGUAGE sql AS
+           'SELECT EXISTS (SELECT FROM public.emptied WHERE id = a)';
+         CREATE TABLE looks (a int CHECK (found(a))); ALTER TABLE emptied DISABLE TRIGGER ALL;
+         INSERT INTO emptied VALUES (1); INSERT INTO looks VALUES (1); DELETE FROM emptied; SELECT lo_create(4711)",
+    );
+    succeed(&mut site.backup(&database.url()));
+    as_older_backup(&site, |manifest| {
+        let left_out = |kind: &str, name: &str| json!({"kind": kind, "name": name, "why": "so"});
+        manifest["left_out"] = json!([left_out("rows", "public.emptied")]);
+    });
+    let report = succeed(&mut drill(&site)).json();
+    let lefts = report["drill"]["not_proved"].as_array().unwrap();
+    let mut what: Vec<&str> = lefts.iter().map(|left| left["what"].as_str().unwrap()).collect();
+    what.sort_unstable();
+    assert_eq!(
+        what,
+        [
+            "FK CONSTRAINT public.child known",
+            "TABLE DATA public.emptied",
+            "TABLE DATA public.looks"
+        ]
+    );
+    assert_eq!(report["drill"]["partly"], false, "{report:#}");
+    assert!(results(&report).contains(&("public.child".to_owned(), "equal".to_owned())));
+}
+
 #[test]
 fn a_drill_on_another_major_says_so_and_is_no_proof() {
     let (site, database) = (Site::new(), Database::fresh(15));
-    database.sql("CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    // The number is a function's on 17 alone, which prints its name.
+    database.sql(
+        "CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES (1);
+         CREATE TABLE printed (a regproc); INSERT INTO printed VALUES ('6339')",
+    );
     succeed(&mut site.backup(&database.url()));
     let drilled = || -> Value {
         let mut list = pgstow();
@@ -87,6 +154,17 @@ fn a_drill_on_another_major_says_so_and_is_no_proof() {
     assert_eq!(report["drill"]["status"], "ok", "{report:#}");
     assert_eq!(report["drill"]["not_proved"][0]["what"], "PostgreSQL 15", "{report:#}");
     assert_eq!(
+        report["drill"]["not_proved"][1]["what"], "TABLE DATA public.printed",
+        "{report:#}"
+    );
+    let result = |name: &str, result: &str| (name.to_owned(), result.to_owned());
+    let mut found = results(&report);
+    found.sort();
+    assert_eq!(
+        found,
+        [result("public.printed", "not_proved"), result("public.t", "equal")]
+    );
+    assert_eq!(
         (&report["drill"]["major"], &report["drill"]["source_major"]),
         (&17.into(), &15.into())
     );
@@ -96,8 +174,18 @@ fn a_drill_on_another_major_says_so_and_is_no_proof() {
         (&17.into(), &15.into())
     );
     assert_eq!(drilled(), Value::Null);
+    let plain = Site::new();
+    succeed(plain.backup(&database.url()).args(["--format", "plain"]));
+    let report = succeed(drill(&plain).env("BACKUP_PG_BIN", postgres_bin(17))).json();
+    let mut of_script = results(&report);
+    of_script.sort();
+    assert_eq!(of_script, found, "{report:#}");
     succeed(&mut drill(&site));
     assert_eq!(drilled()["status"], "ok");
+    assert_eq!(
+        (&drilled()["tables_equal"], &drilled()["partly"]),
+        (&2.into(), &false.into())
+    );
     // And takes nothing back.
     succeed(drill(&site).env("BACKUP_PG_BIN", postgres_bin(17)));
     assert_eq!(drilled()["status"], "ok");

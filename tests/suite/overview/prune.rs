@@ -20,7 +20,7 @@ use crate::semantics::crashing::{Crashing, Fate, Script};
 use crate::support::bucket::Bucket;
 use crate::support::database::Database;
 use crate::support::program::{pgstow, run, succeed};
-use crate::support::services::s3;
+use crate::support::services::{s3, s3_reader};
 use crate::support::wreck::Site;
 
 fn verdicts(report: &Value) -> Vec<(&str, &str)> {
@@ -209,6 +209,62 @@ async fn in_a_bucket_nothing_is_removed_and_the_plan_is_shown() {
     for key in &before {
         assert!(bucket.tags(key).await.is_empty(), "{key}");
     }
+    let note = report["stores"][0]["note"].as_str().unwrap();
+    assert!(
+        note.contains("no lifecycle rules") && note.contains("--allow-delete"),
+        "{note}"
+    );
+}
+
+#[tokio::test]
+async fn in_a_bucket_without_rules_prune_deletes_where_that_is_allowed() {
+    let bucket = Bucket::fresh().await;
+    let (new, old, older) = (id("shop", 1), id("shop", 900), id("shop", 1000));
+    let left = id("shop", 1100);
+    for (key, body) in [files(&new, "daily"), files(&old, "daily"), files(&older, "daily")].concat() {
+        bucket.put(&format!("pg/{key}"), &body).await;
+    }
+    bucket.put(&format!("pg/{left}/shop.dump"), b"left over").await;
+    bucket.put(&format!("pg/{older}/notes.txt"), b"mine").await;
+    let before = bucket.keys().await;
+    let place = tempfile::tempdir().unwrap();
+    let prune = |service: &crate::support::services::S3, args: &[&str]| {
+        let mut command = pgstow();
+        command.current_dir(place.path()).envs(service.environment());
+        command.args(["prune", "--json", "--retention", "7d", "--store", &bucket.url("pg")]);
+        run(command.args(args))
+    };
+    let planned = prune(&s3(), &["--allow-delete", "--dry-run"]).json();
+    assert_eq!(verdicts(&planned)[..2], [(&*new, "keep"), (&*old, "remove")]);
+    assert_eq!(bucket.keys().await, before);
+    // A key that may not: each backup stays whole, and the hint says what it lacks.
+    let refused = prune(&s3_reader(), &["--allow-delete"]);
+    let report = refused.json();
+    assert_eq!(
+        (refused.status.code(), &report["error"]["code"]),
+        (Some(30), &json!("STORE")),
+        "{report:#}"
+    );
+    assert!(
+        report["error"]["hint"].as_str().unwrap().contains("s3:DeleteObject"),
+        "{report:#}"
+    );
+    assert_eq!(bucket.keys().await, before);
+
+    let report = prune(&s3(), &["--allow-delete"]).json();
+    assert_eq!(
+        (&report["status"], &report["removed"]),
+        (&json!("ok"), &json!(3)),
+        "{report:#}"
+    );
+    assert_eq!(report["stores"][0]["by_lifecycle"], json!(false));
+    let mut kept: Vec<String> = files(&new, "daily")
+        .into_iter()
+        .map(|(key, _)| format!("pg/{key}"))
+        .collect();
+    kept.push(format!("pg/{older}/notes.txt"));
+    kept.sort();
+    assert_eq!(bucket.keys().await, kept);
 }
 
 #[test]

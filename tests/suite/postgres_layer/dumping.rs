@@ -147,7 +147,8 @@ async fn databases_of_any_name_are_dumped_and_their_globals_too() {
             let programs = Programs::find(major, &settings).await.unwrap();
             let limit = Duration::from_secs(30);
             let text = globals(&programs, &info, passfile.as_ref(), &settings, limit).await;
-            let text = String::from_utf8(text.unwrap_or_else(|error| panic!("{name:?}: {error}"))).unwrap();
+            let text = text.unwrap_or_else(|error| panic!("{name:?}: {error}")).sql;
+            let text = String::from_utf8(text).unwrap();
             assert!(
                 text.contains("CREATE ROLE postgres") && !text.contains("PASSWORD"),
                 "{text}"

@@ -6,6 +6,7 @@ use pgstow::postgres::{ConnectionInfo, Named, Omitted, Passfile, Powers, Session
 use crate::postgres_layer::place::{client, connect, database, role, settings, superuser};
 use crate::support::server::OwnServer;
 
+const WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 const CONTENT: &str = "CREATE SCHEMA app; CREATE TABLE app.\"Or;ders\" (id int GENERATED ALWAYS AS IDENTITY);
     CREATE TABLE empty (a int); CREATE TABLE full_one (a serial); INSERT INTO full_one DEFAULT VALUES;
     CREATE VIEW v AS SELECT 1; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
@@ -83,7 +84,7 @@ async fn drops_are_all_done_or_none_and_what_is_missing_need_not_be_dropped() {
     let session = connect(&info, 17).await.unwrap();
     let all = |statements: &[&str]| statements.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
     let failing = all(&["DROP TABLE public.empty;\n", "DROP SCHEMA app;\n"]);
-    let error = session.remove(&failing, &[]).await.unwrap_err();
+    let error = session.remove(&failing, &[], WAIT, &[]).await.unwrap_err();
     assert_eq!(error.code(), Code::RestoreErr);
     assert!(error.message().contains("DROP SCHEMA app"), "{error}");
     assert_eq!(session.exist(&[table("public", "empty")]).await.unwrap(), [true]);
@@ -96,11 +97,11 @@ async fn drops_are_all_done_or_none_and_what_is_missing_need_not_be_dropped() {
         "DROP SCHEMA app;",
         "DROP TABLE public.empty",
     ]);
-    assert_eq!(session.remove(&good, &[]).await.unwrap(), 3);
-    assert_eq!(session.remove(&good, &[]).await.unwrap(), 0);
+    assert_eq!(session.remove(&good, &[], WAIT, &[]).await.unwrap(), 3);
+    assert_eq!(session.remove(&good, &[], WAIT, &[]).await.unwrap(), 0);
     let still = session.exist(&[table("public", "empty"), table("public", "v")]).await;
     assert_eq!(still.unwrap(), [false, true]);
-    assert_eq!(session.remove(&[], &[815, 816]).await.unwrap(), 1);
+    assert_eq!(session.remove(&[], &[815, 816], WAIT, &[]).await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -118,9 +119,9 @@ async fn a_database_is_made_once_and_only_by_who_may() {
         pgstow::postgres::quoting::identifier(name)
     );
     boss.batch_execute(&drop).await.unwrap();
-    assert!(!session.database_exists(name).await.unwrap());
+    assert!(session.database(name).await.unwrap().is_none());
     session.execute(&statement).await.unwrap();
-    assert!(session.database_exists(name).await.unwrap());
+    assert!(session.database(name).await.unwrap().is_some());
     let error = session.execute(&statement).await.unwrap_err();
     assert_eq!(error.code(), Code::RestoreErr);
     boss.batch_execute(&drop).await.unwrap();
@@ -144,6 +145,7 @@ async fn globals_of(server: &ConnectionInfo, major: u32) -> Vec<u8> {
     pgstow::postgres::globals(&programs, session.info(), passfile.as_ref(), &settings, limit)
         .await
         .unwrap()
+        .sql
 }
 
 #[tokio::test]

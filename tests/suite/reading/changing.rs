@@ -132,7 +132,12 @@ fn a_storm_of_truncates_never_leaves_a_table_empty_without_a_word() {
                 let missing = left_out
                     .clone()
                     .any(|one| one["kind"] == "rows" && one["name"] == *named);
-                assert_eq!(rows(&manifest, table), if missing { 0 } else { 1000 }, "{manifest:#}");
+                // What is named may be there all the same: emptied just before the snapshot.
+                let there = rows(&manifest, table);
+                assert!(
+                    there == 1000 || missing && there == 0,
+                    "{there} of {table}: {manifest:#}"
+                );
             }
         }
     });

@@ -24,6 +24,14 @@ const THINGS: &str = "
     CREATE SEQUENCE counter;
     CREATE FUNCTION pg_catalog.misplaced() RETURNS int LANGUAGE sql RETURN 1;";
 
+const ADDITIONS: &str = "
+    CREATE INDEX added ON jobs (a); CREATE STATISTICS added_up ON a, (a + 1) FROM settings;
+    CREATE POLICY added ON settings USING (a > 0);
+    CREATE RULE added AS ON DELETE TO jobs DO ALSO NOTHING; ALTER TABLE jobs ALTER a SET DEFAULT 7;
+    ALTER TABLE settings ADD CONSTRAINT added CHECK (a > 0);
+    CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER added BEFORE UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION nothing();";
+
 /// Kind and name of each.
 fn named(document: &Value) -> Vec<String> {
     let left_out = document["left_out"].as_array().into_iter().flatten();
@@ -33,9 +41,20 @@ fn named(document: &Value) -> Vec<String> {
         .collect()
 }
 
+/// The archive as stock pg_restore prints it.
+fn run_stock(major: u32, archive: &std::path::Path) -> String {
+    let mut restore = crate::support::program::stock(major, "pg_restore");
+    run(restore.args(["-f", "-"]).arg(archive)).text()
+}
+
 fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
     let (site, database) = (Site::new(), Database::fresh(major));
     database.sql(THINGS);
+    // Grants on an extension's tables are saved; and what belongs to the extension itself is made with it.
+    database.sql(ADDITIONS);
+    database.sql(
+        "CREATE EXTENSION IF NOT EXISTS pg_stat_statements; GRANT SELECT ON jobs, pg_stat_statements TO pg_monitor",
+    );
     let subscription = format!("sub_{}", unique_word());
     database.sql(&format!(
         "CREATE SUBSCRIPTION {subscription} CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)"
@@ -44,6 +63,13 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
     let url = database.url_as(Some((&role.name, &role.password)));
     let for_all = [
         "extension_table public.jobs of postgres_fdw".to_owned(),
+        "extension_addition default value for public.jobs.a of postgres_fdw".to_owned(),
+        "extension_addition index public.added of postgres_fdw".to_owned(),
+        "extension_addition policy added on public.settings of postgres_fdw".to_owned(),
+        "extension_addition rule added on public.jobs of postgres_fdw".to_owned(),
+        "extension_addition statistics object public.added_up of postgres_fdw".to_owned(),
+        "extension_addition table constraint added on public.settings of postgres_fdw".to_owned(),
+        "extension_addition trigger added on public.jobs of postgres_fdw".to_owned(),
         "system_schema pg_catalog.misplaced()".to_owned(),
         "foreign_table public.far".to_owned(),
     ];
@@ -77,6 +103,14 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
             (named(&told), &told["warnings"])
         );
         assert!(!manifest.to_string().contains("hidden'"));
+        let archive = site.store().join(told["id"].as_str().unwrap());
+        let archive = archive.join(format!("{}.dump", database.name));
+        let script = run_stock(major, &archive);
+        assert!(!script.contains("added"), "it is saved after all: {script}");
+        assert!(
+            script.contains("GRANT SELECT ON TABLE public.jobs TO pg_monitor"),
+            "{script}"
+        );
     }
     let of_superuser = report(&mut site.backup(&database.url()));
     assert_eq!(named(&of_superuser), for_all);
@@ -94,6 +128,42 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
 }
 
 on_majors! { everything_that_pg_dump_leaves_out_is_named: 15 17 18 }
+
+/// By the extension's own scripts, the first and an update.
+#[test]
+fn what_an_extension_itself_has_made_is_not_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("extension");
+    fs::create_dir(&folder).unwrap();
+    for path in [place.path(), &folder] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+    write(
+        "keeper.control",
+        "default_version = '1'\nrelocatable = false\nschema = keeper\n",
+    );
+    write(
+        "keeper--1.sql",
+        "CREATE TABLE kept (id serial PRIMARY KEY, a int CHECK (a > 0) DEFAULT 3); CREATE INDEX by_a ON kept (a);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER t BEFORE UPDATE ON kept FOR EACH ROW EXECUTE FUNCTION f();
+         CREATE STATISTICS s ON id, a FROM kept; CREATE VIEW seen AS SELECT * FROM kept;",
+    );
+    write("keeper--1--2.sql", "CREATE INDEX later ON kept (a, id);");
+    let (site, database) = (Site::new(), Database::fresh(18));
+    let path = format!("SET extension_control_path = '{}:$system'", place.path().display());
+    database.sql(&format!(
+        "{path}; CREATE EXTENSION keeper; GRANT SELECT ON keeper.kept TO pg_monitor"
+    ));
+    assert!(report(&mut site.backup(&database.url()))["left_out"].is_null());
+    database.sql(&format!("{path}; ALTER EXTENSION keeper UPDATE TO '2'"));
+    assert!(report(&mut site.backup(&database.url()))["left_out"].is_null());
+    database.sql("CREATE INDEX added ON keeper.kept (id, a)");
+    let named = named(&report(&mut site.backup(&database.url())));
+    assert_eq!(named, ["extension_addition index keeper.added of keeper"]);
+}
 
 #[test]
 fn a_plain_dump_names_what_only_an_archive_says_of_the_database() {

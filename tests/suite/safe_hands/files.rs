@@ -212,6 +212,36 @@ fn a_backup_neither_hangs_on_a_lease_nor_writes_through_a_link() {
     assert_eq!(backup.status.code(), Some(30), "{}", backup.stderr);
     assert!(backup.stderr.contains("symbolic link"), "{}", backup.stderr);
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    // Whoever looks for all databases is told as well, and beside others too.
+    let look = |args: &[&str]| {
+        let mut command = crate::support::program::pgstow();
+        command.args(args).args(["--json", "--store"]).arg(site.store());
+        bounded(command.current_dir(site.path()))
+    };
+    for args in [&["list"][..], &["verify", "--all"]] {
+        let told = look(args);
+        assert_eq!(told.status.code(), Some(30), "{args:?}: {}", told.stderr);
+        assert!(
+            told.stderr.contains(&source.name) && told.stderr.contains("symbolic link"),
+            "{}",
+            told.stderr
+        );
+        assert!(told.stderr.contains("mount --bind"), "{}", told.stderr);
+    }
+    let folder = Folder::new();
+    folder.plant("shop", 1, "daily");
+    symlink(outside.path(), folder.path().join("elsewhere")).unwrap();
+    let (listed, code) = folder.json(&["list"]);
+    assert_eq!(
+        (code, listed["backups"].as_array().unwrap().len()),
+        (0, 1),
+        "{listed:#}"
+    );
+    let problem = listed["problems"][0]["problem"].as_str().unwrap();
+    assert!(
+        problem.contains("elsewhere is a symbolic link") && problem.contains("mount --bind"),
+        "{problem}"
+    );
 }
 
 #[test]

@@ -133,9 +133,22 @@ fn psqls_commands_are_not_run_from_a_script(major: u32) {
         for attack in &attacks[..drills] {
             forge_whole(&backed, "sql", infected(&script, attack)[0].as_bytes());
             let (report, exit) = drill(&backed);
-            assert_eq!(exit, 40, "{report:#}");
-            let problem = report["drill"]["problems"][0]["what"].as_str().unwrap();
-            assert!(problem.contains("psql's"), "{problem}");
+            // Its bytes are what the manifest says; and nothing of it is run.
+            assert_eq!(
+                (exit, &report["error"]["code"]),
+                (43, &"NOT_PROVED".into()),
+                "{report:#}"
+            );
+            let refused = report["error"]["message"].as_str().unwrap();
+            assert!(
+                refused.contains("is not run") && refused.contains("psql's"),
+                "{refused}"
+            );
+            assert!(report["problems"].is_null() && report["drill"].is_null(), "{report:#}");
+            let warnings = report["warnings"].to_string();
+            assert!(warnings.contains("this version would not run it"), "{warnings}");
+            let kept = fs::read_to_string(backed.folder().join("verification.json")).unwrap();
+            assert!(kept.contains("\"verify\"") && !kept.contains("\"drill\""), "{kept}");
             assert!(!marker.was_made(), "{attack}");
         }
         // What only looks like an attack comes back.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pgstow::error::{Code, Error, Result};
 use pgstow::retention::Rule;
 use pgstow::store::{
-    Condition, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Rules, Store, Stored, Unfinished,
-    Upload,
+    Condition, Deleted, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Rules, Store, Stored,
+    Unfinished, Upload,
 };
 use tokio::sync::Notify;
 
@@ -271,7 +271,7 @@ impl Lifecycle for Crashing {
         self.script.meet(format!("set_tags {key}"), effect).await
     }
 
-    async fn try_delete(&self, key: &str) -> Result<bool> {
+    async fn try_delete(&self, key: &str) -> Result<Deleted> {
         let effect = self.tagger().try_delete(key);
         self.script.meet(format!("try_delete {key}"), effect).await
     }

@@ -46,6 +46,8 @@ pub fn pgstow() -> Command {
         .map(|major| postgres_bin(*major).display().to_string())
         .collect();
     command.env("BACKUP_PG_BIN", folders.join(":"));
+    // A place where nothing can be written: a run remembers nothing of the one before.
+    command.env("BACKUP_STATE_DIR", "/dev/null/state");
     command
 }
 

@@ -134,6 +134,61 @@ async fn a_store_that_breaks_off_is_asked_again_and_one_that_stays_ill_ends_it()
     let (run, took) = running.end(Duration::from_secs(10));
     failure(&run, took, "INTERRUPTED", 143, None);
     assert_eq!(place.bucket.get(&key).await, before);
+
+    // Of several, the others are verified all the same; of what is kept from us nothing is said or written.
+    let newer = place.backed_up();
+    let dump = format!("{id}/{}.dump", place.source.name);
+    for (file, fault) in [
+        (dump, Fault::Reject(500)),
+        (format!("{id}/globals.sql"), Fault::Reject(403)),
+        (format!("{id}/SHA256SUMS"), Fault::CutAnswer { after: 10 }),
+        (format!("{id}/manifest.json"), Fault::Reject(403)),
+    ] {
+        proxy.heal();
+        proxy.fault(On::op(Op::GetObject).target(&file), fault);
+        let mut verify = place.pgstow(&["verify", "--all"]);
+        verify
+            .env("AWS_ENDPOINT_URL_S3", proxy.url())
+            .env("BACKUP_S3_RETRY_SECONDS", "1");
+        let told = self::run(&mut verify);
+        let report = told.json();
+        assert_eq!(
+            (told.status.code(), &report["error"]["code"]),
+            (Some(30), &"STORE".into()),
+            "{file}: {report:#}"
+        );
+        let message = report["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("1 not verified: {id}")), "{message}");
+        let [first, second] = &report["backups"].as_array().unwrap()[..] else {
+            panic!("{report:#}")
+        };
+        assert_eq!(
+            (&first["id"], &first["status"]),
+            (&newer.clone().into(), &"ok".into()),
+            "{report:#}"
+        );
+        assert_eq!(second["not_verified"]["code"], "STORE", "{report:#}");
+        assert!(second["problems"].is_null(), "{report:#}");
+        assert_eq!(place.bucket.get(&key).await, before, "{file}");
+    }
+    // What is not there at all is damage, while its manifest is.
+    proxy.heal();
+    let globals = format!("{}/{id}/globals.sql", place.prefix);
+    place
+        .bucket
+        .client
+        .delete_object()
+        .bucket(BUCKET)
+        .key(&globals)
+        .send()
+        .await
+        .unwrap();
+    let report = self::run(&mut through("2")).json();
+    assert_eq!(report["problems"][0]["file"], "globals.sql", "{report:#}");
+    assert!(
+        report["problems"][0]["what"].as_str().unwrap().contains("is missing"),
+        "{report:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,6 +231,41 @@ async fn a_bit_that_is_flipped_on_the_way_is_read_again_and_nothing_is_called_da
             "{part}"
         );
     }
+    // One of a time when nothing stood for a manifest's digest: unreadable once, or read otherwise once.
+    let manifest_key = format!("{}/{id}/manifest.json", place.prefix);
+    let mut manifest: Value = serde_json::from_slice(&place.bucket.get(&manifest_key).await).unwrap();
+    manifest.as_object_mut().unwrap().remove("digest_file");
+    let sealed = format!("{manifest_key}.sha256");
+    place
+        .bucket
+        .client
+        .delete_object()
+        .bucket(BUCKET)
+        .key(&sealed)
+        .send()
+        .await
+        .unwrap();
+    place.bucket.put(&manifest_key, manifest.to_string().as_bytes()).await;
+    for fault in [Fault::CorruptAnswer, Fault::CutAnswer { after: 100 }] {
+        proxy.heal();
+        proxy.fault(
+            On::op(Op::GetObject).target("manifest.json").calls(1..=1),
+            fault.clone(),
+        );
+        let verified = through(&["verify", &id]);
+        assert_eq!(verified.status.code(), Some(0), "{fault:?}: {}", verified.text());
+    }
+    proxy.heal();
+    proxy.fault(
+        On::op(Op::GetObject).target("manifest.json").calls(1..=1),
+        Fault::CorruptAnswer,
+    );
+    let listed = through(&["list"]).json();
+    assert_eq!(
+        (&listed["backups"][0]["id"], &listed["problems"]),
+        (&id.into(), &serde_json::json!([])),
+        "{listed:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

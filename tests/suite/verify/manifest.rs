@@ -182,6 +182,52 @@ fn what_the_manifest_says_twice_it_must_say_alike() {
 }
 
 #[test]
+fn the_sums_by_md5_are_held_against_the_files() {
+    let source = source(17);
+    for format in ["custom", "plain"] {
+        let site = crate::support::wreck::Site::new();
+        let mut backup = site.backup(&source.url());
+        let report = succeed(backup.args(["--format", format]).env("BACKUP_MD5", "true")).json();
+        let kept = Kept {
+            id: report["id"].as_str().unwrap().to_owned(),
+            site,
+            report,
+        };
+        kept.is_good();
+        let path = kept.folder().join("MD5SUMS");
+        let sums = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = sums.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let (digest, name) = line.split_once("  ").unwrap();
+            let other = digest.replace(&digest[..1], if digest.starts_with('a') { "b" } else { "a" });
+            let lacking: String = lines
+                .iter()
+                .filter(|one| *one != line)
+                .map(|one| format!("{one}\n"))
+                .collect();
+            let mut changes = vec![sums.replace(digest, &other), lacking];
+            // Each is read twice.
+            if number == 0 {
+                changes.extend([sums.replace(digest, "no digest"), format!("{sums}{other}  another\n")]);
+            }
+            for changed in changes {
+                fs::write(&path, &changed).unwrap();
+                let problems = kept.problems();
+                assert_eq!(problems.len(), 1, "{changed}: {problems:?}");
+                assert_eq!(problems[0].0, "MD5SUMS", "{changed}: {problems:?}");
+                assert!(
+                    problems[0].2.contains(name) || problems[0].2.contains("another"),
+                    "{problems:?}"
+                );
+            }
+        }
+        // A backup need not have them.
+        fs::remove_file(&path).unwrap();
+        kept.is_good();
+    }
+}
+
+#[test]
 fn each_backup_vouches_for_the_one_before_it() {
     let source = source(17);
     let mut kept = Kept::of(&source, &[]);

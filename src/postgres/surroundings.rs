@@ -1,0 +1,317 @@
+//! What stands around tables of the target that are put back: what points at them from outside, and what would
+//! change their rows on the way in.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+
+use super::Session;
+use crate::error::{Code, Error, Result};
+
+/// Schema and name of each table.
+pub type Names = [(String, String)];
+
+/// Sessions that an error names.
+const NAMED: usize = 5;
+
+/// As it is when it is dropped, so that it can be made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ForeignKey {
+    /// Schema and table that it belongs to, and its name.
+    pub of: (String, String),
+    pub name: String,
+    /// Both quoted, with their schemas.
+    pub table: String,
+    pub references: String,
+    pub definition: String,
+    pub comment: Option<String>,
+    /// It belongs to one of the tables that were asked about.
+    pub is_own: bool,
+    /// We may drop it.
+    pub is_ours: bool,
+}
+
+impl ForeignKey {
+    pub fn dropping(&self) -> String {
+        format!("ALTER TABLE {} DROP CONSTRAINT {}", self.table, quoted(&self.name))
+    }
+
+    pub fn making(&self) -> String {
+        let (table, name) = (&self.table, quoted(&self.name));
+        let made = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {}", self.definition);
+        match &self.comment {
+            None => made,
+            Some(comment) => format!(
+                "{made}; COMMENT ON CONSTRAINT {name} ON {table} IS {}",
+                super::quoting::literal(comment)
+            ),
+        }
+    }
+}
+
+fn quoted(name: &str) -> String {
+    super::quoting::identifier(name)
+}
+
+/// One that fires when rows are loaded, or when the table is emptied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trigger {
+    /// Quoted, with its schema.
+    pub table: String,
+    pub name: String,
+    /// `ENABLE`, `ENABLE ALWAYS` or `ENABLE REPLICA`.
+    pub state: &'static str,
+    pub is_ours: bool,
+}
+
+impl Trigger {
+    pub fn disabling(&self) -> String {
+        format!("ALTER TABLE ONLY {} DISABLE TRIGGER {}", self.table, quoted(&self.name))
+    }
+
+    pub fn enabling(&self) -> String {
+        format!(
+            "ALTER TABLE ONLY {} {} TRIGGER {}",
+            self.table,
+            self.state,
+            quoted(&self.name)
+        )
+    }
+}
+
+/// What a table that is dropped would take with it, or leave pointing at nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Around {
+    pub what: String,
+    /// Before the tables are removed.
+    pub loosen: String,
+    /// When they are there again.
+    pub tie: String,
+}
+
+const CHOSEN: &str = "chosen AS (
+    SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
+        AS asked (schema, name)
+    JOIN pg_catalog.pg_namespace n ON n.nspname = asked.schema
+    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name)";
+
+impl Session {
+    async fn about(&self, tables: &Names, question: &str) -> Result<Vec<Row>> {
+        let (schemas, names): (Vec<&str>, Vec<&str>) = tables
+            .iter()
+            .map(|(schema, name)| (schema.as_str(), name.as_str()))
+            .unzip();
+        let rows = self.client.query(question, &[&schemas, &names]).await;
+        rows.map_err(|error| self.error("cannot look at what stands around the tables", &error))
+    }
+
+    fn read<T>(&self, read: std::result::Result<T, tokio_postgres::Error>) -> Result<T> {
+        read.map_err(|error| self.error("cannot look at what stands around the tables", &error))
+    }
+
+    /// Foreign keys from and to these tables. Those of partitions belong to their roots'.
+    pub(crate) async fn foreign_keys(&self, tables: &Names) -> Result<Vec<ForeignKey>> {
+        let question = format!(
+            "WITH RECURSIVE {CHOSEN}, touching AS (
+               SELECT c.oid, c.conparentid FROM pg_catalog.pg_constraint c
+                WHERE c.contype = 'f' AND (c.conrelid IN (SELECT oid FROM chosen) OR c.confrelid IN (SELECT oid FROM chosen))
+               UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid)
+             SELECT n.nspname::pg_catalog.text, r.relname::pg_catalog.text, c.conname::pg_catalog.text,
+                    pg_catalog.format('%I.%I', n.nspname, r.relname), pg_catalog.format('%I.%I', fn.nspname, f.relname),
+                    pg_catalog.pg_get_constraintdef(c.oid), pg_catalog.obj_description(c.oid, 'pg_constraint'),
+                    c.conrelid IN (SELECT oid FROM chosen), pg_catalog.pg_has_role(r.relowner, 'USAGE')
+               FROM touching t JOIN pg_catalog.pg_constraint c ON c.oid = t.oid
+               JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+               JOIN pg_catalog.pg_class f ON f.oid = c.confrelid JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
+              WHERE c.conparentid = 0 ORDER BY 4, 3"
+        );
+        let key = |row: &Row| {
+            Ok(ForeignKey {
+                of: (row.try_get(0)?, row.try_get(1)?),
+                name: row.try_get(2)?,
+                table: row.try_get(3)?,
+                references: row.try_get(4)?,
+                definition: row.try_get(5)?,
+                comment: row.try_get(6)?,
+                is_own: row.try_get(7)?,
+                is_ours: row.try_get(8)?,
+            })
+        };
+        let rows = self.about(tables, &question).await?;
+        self.read(rows.iter().map(key).collect())
+    }
+
+    /// Triggers of these tables and of their partitions that fire when rows come, and if the tables are emptied
+    /// when they go.
+    pub(crate) async fn triggers(&self, tables: &Names, emptied: bool) -> Result<Vec<Trigger>> {
+        // pg_trigger.h: 4 is for INSERT, 32 for TRUNCATE.
+        let events = if emptied { 4 | 32 } else { 4 };
+        let question = format!(
+            "WITH {CHOSEN}, filled AS (
+               SELECT oid FROM chosen UNION
+               SELECT t.relid FROM chosen, pg_catalog.pg_partition_tree(chosen.oid) t)
+             SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), g.tgname::pg_catalog.text, g.tgenabled::pg_catalog.text,
+                    pg_catalog.pg_has_role(c.relowner, 'USAGE')
+               FROM filled JOIN pg_catalog.pg_trigger g ON g.tgrelid = filled.oid
+               JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & {events} <> 0 ORDER BY 1, 2"
+        );
+        let trigger = |row: &Row| {
+            Ok(Trigger {
+                table: row.try_get(0)?,
+                name: row.try_get(1)?,
+                state: match row.try_get(2)? {
+                    "A" => "ENABLE ALWAYS",
+                    "R" => "ENABLE REPLICA",
+                    _ => "ENABLE",
+                },
+                is_ours: row.try_get(3)?,
+            })
+        };
+        let rows = self.about(tables, &question).await?;
+        self.read(rows.iter().map(trigger).collect())
+    }
+
+    /// Whether this role may have no ordinary trigger fire in its session.
+    pub(crate) async fn may_replicate(&self) -> bool {
+        self.attempt("SELECT pg_catalog.set_config('session_replication_role', 'origin', true)")
+            .await
+            .is_ok()
+    }
+
+    /// What dropping these tables would take with it in silence.
+    pub(crate) async fn around(&self, tables: &Names) -> Result<Vec<Around>> {
+        // Older servers publish all columns and rows of a table.
+        let publication = if self.server.major < 15 {
+            ""
+        } else {
+            "|| coalesce(' (' || (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum)
+                                    FROM pg_catalog.pg_attribute a
+                                   WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)) || ')', '')
+             || coalesce(' WHERE (' || pg_catalog.pg_get_expr(r.prqual, r.prrelid) || ')', '')"
+        };
+        let question = format!(
+            "WITH {CHOSEN}, named AS (
+               SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
+             SELECT 'partition ' || child.name,
+                    'ALTER TABLE ' || parent.name || ' DETACH PARTITION ' || child.name,
+                    'ALTER TABLE ' || parent.name || ' ATTACH PARTITION ' || child.name || ' '
+                      || pg_catalog.pg_get_expr(c.relpartbound, c.oid)
+               FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+               JOIN named child ON child.oid = i.inhrelid JOIN named parent ON parent.oid = i.inhparent
+              WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f') AND i.inhparent IN (SELECT oid FROM chosen)
+                AND i.inhrelid NOT IN (SELECT oid FROM chosen)
+             UNION ALL
+             SELECT 'heir ' || child.name,
+                    'ALTER TABLE ' || child.name || ' NO INHERIT ' || parent.name,
+                    'ALTER TABLE ' || child.name || ' INHERIT ' || parent.name
+               FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+               JOIN named child ON child.oid = i.inhrelid JOIN named parent ON parent.oid = i.inhparent
+              WHERE NOT c.relispartition AND c.relkind IN ('r', 'f') AND i.inhparent IN (SELECT oid FROM chosen)
+                AND i.inhrelid NOT IN (SELECT oid FROM chosen)
+             UNION ALL
+             SELECT 'sequence ' || s.name, 'ALTER SEQUENCE ' || s.name || ' OWNED BY NONE',
+                    'ALTER SEQUENCE ' || s.name || ' OWNED BY ' || t.name || '.' || pg_catalog.quote_ident(a.attname)
+               FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'S'
+               JOIN named s ON s.oid = d.objid JOIN named t ON t.oid = d.refobjid
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+              WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'a'
+                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                AND d.refobjid IN (SELECT oid FROM chosen) AND d.objid NOT IN (SELECT oid FROM chosen)
+             UNION ALL
+             SELECT 'membership of ' || t.name || ' in the publication ' || p.pubname,
+                    'ALTER PUBLICATION ' || pg_catalog.quote_ident(p.pubname) || ' DROP TABLE ' || t.name,
+                    'ALTER PUBLICATION ' || pg_catalog.quote_ident(p.pubname) || ' ADD TABLE ' || t.name
+                      {publication}
+               FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+               JOIN named t ON t.oid = r.prrelid
+              WHERE r.prrelid IN (SELECT oid FROM chosen)
+             ORDER BY 1"
+        );
+        let around = |row: &Row| {
+            Ok(Around {
+                what: row.try_get(0)?,
+                loosen: row.try_get(1)?,
+                tie: row.try_get(2)?,
+            })
+        };
+        let rows = self.about(tables, &question).await?;
+        self.read(rows.iter().map(around).collect())
+    }
+
+    /// What else needs these tables, and would have to go with them: views, functions, policies, in words.
+    pub(crate) async fn dependents(&self, tables: &Names) -> Result<Vec<String>> {
+        let question = format!(
+            "WITH {CHOSEN}, touched AS (
+               SELECT 'pg_catalog.pg_class'::pg_catalog.regclass AS class, oid FROM chosen
+               UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_type t
+                 WHERE t.typrelid IN (SELECT oid FROM chosen)
+               UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.typarray FROM pg_catalog.pg_type t
+                 WHERE t.typrelid IN (SELECT oid FROM chosen) AND t.typarray <> 0
+               UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid FROM pg_catalog.pg_constraint c
+                 WHERE c.conrelid IN (SELECT oid FROM chosen))
+             SELECT DISTINCT CASE WHEN rule.ev_class IS NULL
+                      THEN pg_catalog.pg_describe_object(d.classid, d.objid, 0)
+                      ELSE pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, rule.ev_class, 0) END
+               FROM touched JOIN pg_catalog.pg_depend d ON d.refclassid = touched.class AND d.refobjid = touched.oid
+               LEFT JOIN pg_catalog.pg_rewrite rule
+                 ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND rule.oid = d.objid
+               LEFT JOIN pg_catalog.pg_policy policy
+                 ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND policy.oid = d.objid
+               LEFT JOIN pg_catalog.pg_attrdef def
+                 ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND def.oid = d.objid
+               LEFT JOIN pg_catalog.pg_trigger trigger
+                 ON d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND trigger.oid = d.objid
+              WHERE d.deptype = 'n' AND d.classid NOT IN ('pg_catalog.pg_constraint'::pg_catalog.regclass,
+                      'pg_catalog.pg_publication_rel'::pg_catalog.regclass)
+                AND NOT (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                         AND (d.objid IN (SELECT oid FROM chosen)
+                              OR EXISTS (SELECT FROM pg_catalog.pg_inherits i
+                                          WHERE i.inhrelid = d.objid AND i.inhparent = d.refobjid)
+                              OR EXISTS (SELECT FROM pg_catalog.pg_index x WHERE x.indexrelid = d.objid)))
+                AND coalesce(rule.ev_class, policy.polrelid, def.adrelid, trigger.tgrelid, 0)
+                    NOT IN (SELECT oid FROM chosen)
+              ORDER BY 1"
+        );
+        let rows = self.about(tables, &question).await?;
+        self.read(rows.iter().map(|row| row.try_get(0)).collect())
+    }
+
+    /// Who holds these tables, or waits to, as far as this role may see it: sessions, and prepared transactions.
+    pub(crate) async fn holders(&self, tables: &Names) -> Vec<String> {
+        let question = format!(
+            "WITH {CHOSEN}
+             SELECT DISTINCT CASE WHEN l.pid IS NULL
+                 THEN 'the prepared transaction ' || coalesce(pg_catalog.quote_literal(x.gid) || ' of ' || x.owner, '')
+                 ELSE 'session ' || l.pid || coalesce(' of ' || a.usename, '')
+                      || coalesce(' (' || nullif(a.application_name, '') || ')', '') || coalesce(', ' || a.state, '')
+                      || coalesce(' for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.state_change), '')
+                 END || ' on ' || pg_catalog.format('%I.%I', n.nspname, c.relname)
+               FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+               LEFT JOIN pg_catalog.pg_prepared_xacts x ON l.virtualtransaction = '-1/' || x.transaction
+              WHERE l.granted AND l.relation IN (SELECT oid FROM chosen) AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+                AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+                AND (a.pid IS NULL OR a.backend_type = 'client backend') AND NOT l.mode = 'ShareUpdateExclusiveLock'
+              ORDER BY 1 LIMIT {NAMED}"
+        );
+        let rows = self.about(tables, &question).await.unwrap_or_default();
+        rows.iter().filter_map(|row| row.try_get(0).ok()).collect()
+    }
+}
+
+/// A lock that was not to be had in that time, and who has it.
+pub(crate) fn not_locked(wait: Duration, what: &str, holders: &[String]) -> Error {
+    let by = if holders.is_empty() {
+        String::new()
+    } else {
+        format!("; held by {}", holders.join(", "))
+    };
+    Error::new(
+        Code::RestoreErr,
+        format!("{what} could not be locked within {} s{by}", wait.as_secs()),
+    )
+    .hint("let that session end its transaction (or ROLLBACK PREPARED it), or wait longer: BACKUP_LOCK_WAIT_SECONDS")
+}
