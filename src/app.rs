@@ -22,8 +22,8 @@ use crate::progress::Observer;
 use crate::prune;
 use crate::report::Report;
 use crate::restore;
-use crate::secrets::{Credentials, SecretSource};
-use crate::settings::{Clock, Settings, Source, StoreUrl};
+use crate::secrets::{Credentials, IamLogin, SecretSource};
+use crate::settings::{Auth, Clock, Settings, Source, StoreUrl};
 use crate::signature::{Keyring, Trust, keygen};
 use crate::status::{self, Inquiry};
 use crate::stop::Stop;
@@ -62,9 +62,10 @@ impl App {
                 .iter()
                 .any(|source| matches!(source, Source::Secret { .. }))
             || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
-            || settings.signing.uses_kms();
+            || settings.signing.uses_kms()
+            || [settings.auth, settings.target_auth].contains(&Auth::Iam);
         let config = if needs_aws {
-            Some(aws::load(&settings.aws).await)
+            Some(aws::load(&settings.aws).await?)
         } else {
             None
         };
@@ -104,24 +105,42 @@ impl App {
                 }
             });
         }
-        let credentials = |source: &Source| -> Result<Option<Credentials>> {
+        let login = |auth: Auth| -> Result<Option<Arc<IamLogin>>> {
+            if auth == Auth::Password {
+                return Ok(None);
+            }
+            let config = aws()?;
+            let signer = config
+                .credentials()
+                .ok_or_else(|| Error::internal("no AWS credentials were set up"))?;
+            Ok(Some(Arc::new(IamLogin::new(signer, config.region().cloned()))))
+        };
+        let credentials = |source: &Source, auth: Auth| -> Result<Option<Credentials>> {
             Ok(match source {
-                Source::Direct(info) => Some(Credentials::Direct(info.clone())),
-                Source::Secret { id, overrides } => {
-                    let client = aws::secrets_client(aws()?, &settings.aws);
-                    Some(Credentials::Secret(SecretSource::new(client, id, overrides.clone())))
+                Source::Direct(info) => Some(Credentials::direct(info.clone(), login(auth)?)),
+                Source::Secret {
+                    id,
+                    overrides,
+                    defaults,
+                } => {
+                    let client = aws::secrets_client(aws()?, &settings.aws, id);
+                    let source = SecretSource::new(client, id, overrides.clone()).completed_by((**defaults).clone());
+                    Some(Credentials::Secret(source.proved_by(login(auth)?)))
                 }
                 Source::None => None,
             })
         };
-        let target = credentials(&settings.target)?;
-        let credentials = credentials(&settings.source)?;
+        let target = credentials(&settings.target, settings.target_auth)?;
+        let credentials = credentials(&settings.source, settings.auth)?;
         let notifier: Option<Box<dyn Notifier>> = match &settings.sns_topic_arn {
-            Some(topic) => Some(Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws), topic))),
+            Some(topic) => Some(Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws, topic), topic))),
             None => None,
         };
         let handover = match &settings.handover {
-            Some(task) => Some(Handover::new(aws::ecs_client(aws()?, &settings.aws), task.clone())),
+            Some(task) => Some(Handover::new(
+                aws::ecs_client(aws()?, &settings.aws, &task.cluster),
+                task.clone(),
+            )),
             None => None,
         };
         let (for_kms, aws_settings) = (config.clone(), settings.aws.clone());

@@ -49,6 +49,9 @@ fn let_writes_fail() {
     }
 }
 
+/// A debug build's frames take most of the usual 2 MiB. What is not used takes no memory.
+const STACK: usize = 4 << 20;
+
 fn start(env: BTreeMap<String, String>) -> Result<u8> {
     let working_dir = std::env::current_dir()
         .map_err(|error| Error::config("the working directory is gone or closed to us").source(error))?;
@@ -56,6 +59,7 @@ fn start(env: BTreeMap<String, String>) -> Result<u8> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(STACK)
         .build()
         .map_err(|error| Error::internal("the runtime does not start").source(error))?;
     let result = if env.contains_key("AWS_LAMBDA_RUNTIME_API") {

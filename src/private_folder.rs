@@ -78,11 +78,7 @@ impl PrivateFolder {
 
     /// A new file of mode 0600 with these bytes. `name` is a bare file name.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        let path = self.path.join(name);
-        create_file(&path)
-            .and_then(|mut file| file.write_all(bytes))
-            .map_err(|error| temp_error("write into TMPDIR,", &path, error))?;
-        Ok(path)
+        write_into(&self.path, name, bytes)
     }
 
     /// Makes sure that the disk has room for so much more, before anything is done that cannot be undone.
@@ -98,6 +94,15 @@ impl PrivateFolder {
         let _ = fs::remove_file(&path);
         made.map_err(|error| temp_error("reserve room in TMPDIR,", &self.path, error))
     }
+}
+
+/// The same by the path of a private folder that somebody else keeps.
+pub fn write_into(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    let path = folder.join(name);
+    create_file(&path)
+        .and_then(|mut file| file.write_all(bytes))
+        .map_err(|error| temp_error("write into TMPDIR,", &path, error))?;
+    Ok(path)
 }
 
 /// What went wrong below TMPDIR, which is the system's matter and not the store's.

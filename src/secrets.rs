@@ -1,24 +1,33 @@
-//! Credentials kept in Secrets Manager.
+//! Where a run's credentials come from: settings, Secrets Manager, IAM. Whoever connects asks for them as
+//! they are then, since a secret may be rotated, and a token expires, while a run lasts.
+
+mod contents;
+mod iam;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
-use serde_json::{Map, Value};
 
 use crate::aws;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{ConnectionInfo, Session};
+use crate::postgres::{ConnectionInfo, Keys, Login, Provider, Session};
 use crate::settings;
+
+pub use iam::IamLogin;
 
 /// One secret, and the parts of the connection that the settings give beside it.
 #[derive(Clone)]
 pub struct SecretSource {
     client: Client,
     id: String,
-    overrides: ConnectionInfo,
+    overrides: Box<ConnectionInfo>,
+    defaults: Box<ConnectionInfo>,
+    /// Proves who we are in the password's place.
+    login: Option<Arc<IamLogin>>,
     /// The database's name as it was last read: a run that fails has nothing else that names it.
     database: Arc<Mutex<Option<String>>>,
 }
@@ -28,9 +37,26 @@ impl SecretSource {
         Self {
             client,
             id: id.into(),
-            overrides,
+            overrides: Box::new(overrides),
+            defaults: Box::default(),
+            login: None,
             database: Arc::default(),
         }
+    }
+
+    /// Takes these parts where the secret has none.
+    #[must_use]
+    pub fn completed_by(self, defaults: ConnectionInfo) -> Self {
+        Self {
+            defaults: Box::new(defaults),
+            ..self
+        }
+    }
+
+    /// Of the secret, host and names count, and no password.
+    #[must_use]
+    pub fn proved_by(self, login: Option<Arc<IamLogin>>) -> Self {
+        Self { login, ..self }
     }
 
     /// Reads the secret and lays the overrides over it. Errors are `SECRET` and name the secret,
@@ -45,14 +71,32 @@ impl SecretSource {
             }
             (None, None) => return Err(self.unfit("it is empty")),
         };
-        let given = parse(text).map_err(|why| self.unfit(&why))?;
-        let info = merged(given, &self.overrides);
+        let given = contents::parse(text).map_err(|why| self.unfit(&why))?;
+        let mut info = merged((*self.defaults).clone().merge(&given), &self.overrides);
+        if self.login.is_some() {
+            info.password = None;
+        }
         if let Some(name) = &info.dbname {
             *self.database.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.clone());
         }
-        match missing(&info) {
+        match missing(&info).filter(|(field, _)| *field != "password" || self.login.is_none()) {
             Some((field, cure)) => Err(self.unfit(&format!("it lacks `{field}`")).hint(cure)),
             None => Ok(info),
+        }
+    }
+
+    /// The credentials as they are now, and where the next ones come from.
+    async fn current(&self) -> Result<ConnectionInfo> {
+        let mut info = self.fetch().await?;
+        match &self.login {
+            Some(login) => {
+                info.keys = Keys::Provider(Arc::clone(login) as Arc<dyn Provider>);
+                info.renewed().await
+            }
+            None => {
+                info.keys = Keys::Provider(Arc::new(self.clone()));
+                Ok(info)
+            }
         }
     }
 
@@ -70,6 +114,18 @@ impl fmt::Debug for SecretSource {
     }
 }
 
+#[async_trait]
+impl Provider for SecretSource {
+    /// Both, since two users may take turns.
+    async fn login(&self, _: &ConnectionInfo) -> Result<Login> {
+        let info = self.fetch().await?;
+        Ok(Login {
+            user: info.user,
+            password: info.password,
+        })
+    }
+}
+
 /// Where a run's credentials come from.
 #[derive(Debug, Clone)]
 pub enum Credentials {
@@ -78,6 +134,14 @@ pub enum Credentials {
 }
 
 impl Credentials {
+    /// The connection that the settings name, whose password a token may take the place of.
+    pub fn direct(mut info: ConnectionInfo, login: Option<Arc<IamLogin>>) -> Self {
+        if let Some(login) = login {
+            info.keys = Keys::Provider(login);
+        }
+        Credentials::Direct(info)
+    }
+
     /// Connects with the credentials, and gives them back beside the session: what the secret
     /// held, for the password that pg_dump needs. [`Session::info`] has the same, pinned to the
     /// server that was reached.
@@ -87,15 +151,28 @@ impl Credentials {
     /// database and the secret at slightly different times.
     pub async fn connect(&self, settings: &settings::Postgres) -> Result<(ConnectionInfo, Session)> {
         let info = self.current().await?;
-        match (Session::connect(&info, settings).await, self) {
-            (Ok(session), _) => Ok((info, session)),
-            (Err(error), Credentials::Secret(source)) if error.code() == Code::Auth => {
-                let info = source.fetch().await.map_err(|second| error.also(second))?;
-                let session = Session::connect(&info, settings).await?;
-                Ok((info, session))
+        match Session::connect_as_given(&info, settings).await {
+            Ok(session) => Ok((info, session)),
+            Err(error) if error.code() == Code::Auth && info.keys.may_change() => {
+                let info = self.current().await.map_err(|second| error.also(second))?;
+                let session = Session::connect_as_given(&info, settings).await;
+                Ok((info, session.map_err(|error| self.explained(error))?))
             }
-            (Err(error), _) => Err(error),
+            Err(error) => Err(error),
         }
+    }
+
+    /// A token that is refused tells nobody why.
+    fn explained(&self, error: Error) -> Error {
+        let by_iam = match self {
+            // Nobody else gives out the login of a connection that the settings name.
+            Credentials::Direct(info) => matches!(info.keys, Keys::Provider(_)),
+            Credentials::Secret(source) => source.login.is_some(),
+        };
+        if by_iam && error.code() == Code::Auth {
+            return error.hint(iam::REFUSED);
+        }
+        error
     }
 
     /// The database's name, as far as the settings tell it or the secret has told it.
@@ -104,7 +181,8 @@ impl Credentials {
             Credentials::Direct(info) => info.database().map(str::to_owned),
             Credentials::Secret(source) => {
                 let read = source.database.lock().unwrap_or_else(PoisonError::into_inner);
-                source.overrides.dbname.clone().or_else(|| read.clone())
+                let named = source.overrides.dbname.clone().or_else(|| read.clone());
+                named.or_else(|| source.defaults.dbname.clone())
             }
         }
     }
@@ -112,20 +190,25 @@ impl Credentials {
     /// The credentials as they are now.
     pub async fn current(&self) -> Result<ConnectionInfo> {
         match self {
-            Credentials::Direct(info) => Ok(info.clone()),
-            Credentials::Secret(source) => source.fetch().await,
+            Credentials::Direct(info) => info.renewed().await,
+            Credentials::Secret(source) => Box::pin(source.current()).await,
         }
     }
 }
 
 fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
     let Some(service) = error.as_service_error() else {
-        return Error::new(
-            Code::Secret,
-            format!("the secret `{id}` cannot be read: Secrets Manager does not answer"),
-        )
-        .source(aws_sdk_secretsmanager::error::DisplayErrorContext(error).to_string())
-        .hint("check the region, the network path (a VPC needs an endpoint or NAT) and the task's AWS credentials");
+        let mut what = format!("the secret `{id}` cannot be read");
+        if !aws::lacks_credentials(error) {
+            what.push_str(": Secrets Manager does not answer");
+        }
+        let told = aws::error(Code::Secret, &what, error);
+        return match told.has_own_hint() {
+            true => told,
+            false => told.hint(
+                "check the region, the network path (a VPC needs an endpoint or NAT) and the task's AWS credentials",
+            ),
+        };
     };
     // A gateway in between refuses in its own words, of which the SDK makes no code.
     let forbidden = error
@@ -146,11 +229,13 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
             "there is no such secret in this account and region",
             "check BACKUP_SECRET_ID and the region",
         ),
-        "AccessDeniedException"
-        | "UnrecognizedClientException"
-        | "InvalidSignatureException"
-        | "ExpiredTokenException"
-        | "HTTP 403" => ("access is denied", needed.as_str()),
+        "AccessDeniedException" | "UnrecognizedClientException" | "InvalidSignatureException" | "HTTP 403" => {
+            ("access is denied", needed.as_str())
+        }
+        "ExpiredTokenException" | "ExpiredToken" => (
+            "the AWS credentials have expired",
+            "get new ones (aws sso login), or let the task use its role",
+        ),
         "DecryptionFailure" => (
             "it cannot be decrypted",
             "the task's role needs kms:Decrypt on the secret's key",
@@ -169,79 +254,6 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
         format!("the secret `{id}` cannot be read: {what} ({kind}: {words})"),
     )
     .hint(hint)
-}
-
-/// What a secret says, in either of its two forms. The error says why not, quoting nothing but
-/// names of fields that are ours.
-fn parse(text: &str) -> Result<ConnectionInfo, String> {
-    let text = text.trim_start_matches('\u{feff}').trim();
-    if text.is_empty() {
-        return Err("it is empty".into());
-    }
-    match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => parse_fields(&fields),
-        Ok(Value::String(url)) => parse_url(&url),
-        Ok(_) => Err("its JSON is not an object".into()),
-        // serde's message is left out: it may quote the text.
-        Err(_) if text.starts_with('{') => Err("it looks like JSON, but is broken".into()),
-        Err(_) => parse_url(text),
-    }
-}
-
-fn parse_url(text: &str) -> Result<ConnectionInfo, String> {
-    ConnectionInfo::parse_url(text).map_err(|error| format!("it is neither JSON nor a usable URL: {}", error.message()))
-}
-
-/// The names that RDS uses, and the usual others, for libpq's own.
-const FIELDS: &[(&str, &[&str])] = &[
-    ("host", &["host"]),
-    ("port", &["port"]),
-    ("user", &["username", "user"]),
-    ("password", &["password"]),
-    ("dbname", &["dbname", "database"]),
-];
-
-/// Parameters of the connection that a secret may carry too.
-const PARAMETERS: [&str; 9] = [
-    "sslmode",
-    "require_auth",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "options",
-    "channel_binding",
-    "connect_timeout",
-    "hostaddr",
-];
-
-fn parse_fields(fields: &Map<String, Value>) -> Result<ConnectionInfo, String> {
-    let mut info = ConnectionInfo::default();
-    for (name, aliases) in FIELDS {
-        for alias in *aliases {
-            if let Some(value) = text_of(fields, alias)? {
-                // The parameter's own message quotes no value.
-                info.set(name, &value).map_err(|error| error.message())?;
-                break;
-            }
-        }
-    }
-    for name in PARAMETERS {
-        if let Some(value) = text_of(fields, name)? {
-            info.set(name, &value).map_err(|error| error.message())?;
-        }
-    }
-    Ok(info)
-}
-
-/// A field's value as text; `None` if it is absent, null or empty.
-fn text_of(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {
-    match fields.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(_) => Err(format!("its `{name}` is neither text nor a number")),
-    }
 }
 
 /// From the weakest to the strongest.
@@ -264,31 +276,32 @@ fn missing(info: &ConnectionInfo) -> Option<(&'static str, &'static str)> {
     if info.host.is_none() && !info.params.contains_key("hostaddr") {
         return Some((
             "host",
-            "add `host` to the secret, or set DB_HOST (RDS's own secrets have no host)",
+            "add `host` to the secret, or set DB_HOST (RDS's own secrets have no host); for a target BACKUP_TARGET_HOST, or \
+             --target postgres://host/database",
         ));
     }
     if info.user.is_none() {
-        return Some(("username", "add `username` to the secret, or set DB_USER"));
+        return Some((
+            "username",
+            "add `username` to the secret, or set DB_USER (BACKUP_TARGET_USER)",
+        ));
     }
     if info.password.is_none() {
         return Some(("password", "add `password` to the secret"));
     }
     if info.dbname.is_none() {
-        return Some(("dbname", "add `dbname` to the secret, or set DB_NAME"));
+        return Some((
+            "dbname",
+            "add `dbname` to the secret, or set DB_NAME (BACKUP_TARGET_NAME), or give `backup --database NAME`",
+        ));
     }
     None
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use secrecy::ExposeSecret;
-
+    use super::contents::parse;
     use super::*;
-
-    fn secret(info: &ConnectionInfo) -> &str {
-        info.password.as_ref().unwrap().expose_secret()
-    }
 
     #[test]
     fn a_secrets_own_sslmode_is_never_weakened() {
@@ -307,40 +320,6 @@ mod tests {
     }
 
     #[test]
-    fn the_json_of_rds_is_read() {
-        let info = parse(
-            r#"{"username":"shop","password":"a'b\"c:d@e/f?%\\ü","engine":"postgres","host":"db.example","port":5433,
-                "dbname":"shop","dbInstanceIdentifier":"db-1"}"#,
-        )
-        .unwrap();
-        assert_eq!(info.target(), "shop@db.example:5433/shop");
-        assert_eq!(secret(&info), "a'b\"c:d@e/f?%\\ü");
-        assert_eq!(missing(&info), None);
-    }
-
-    #[test]
-    fn the_usual_other_names_and_a_port_as_text_are_read() {
-        let info =
-            parse(r#"{"user":"u","password":"p","host":"h","port":"5433","database":"d","sslmode":"verify-full"}"#);
-        let info = info.unwrap();
-        assert_eq!(info.target(), "u@h:5433/d");
-        assert_eq!(info.params["sslmode"], "verify-full");
-    }
-
-    #[test]
-    fn a_url_is_read_bare_or_as_a_json_string() {
-        for text in [
-            "postgres://u:p%40@h/d?sslmode=require\n",
-            r#""postgres://u:p%40@h/d?sslmode=require""#,
-        ] {
-            let info = parse(text).unwrap();
-            assert_eq!(info.target(), "u@h:5432/d");
-            assert_eq!(secret(&info), "p@");
-            assert_eq!(info.params["sslmode"], "require");
-        }
-    }
-
-    #[test]
     fn what_is_missing_is_named() {
         for (text, field) in [
             (r#"{"username":"u","password":"p","dbname":"d"}"#, "host"),
@@ -350,42 +329,6 @@ mod tests {
             (r#"{"host":"h","username":"u","password":"p","dbname":null}"#, "dbname"),
         ] {
             assert_eq!(missing(&parse(text).unwrap()).unwrap().0, field);
-        }
-    }
-
-    #[test]
-    fn an_unfit_secret_is_refused_without_quoting_it() {
-        for text in [
-            "",
-            "  ",
-            "hunter2",
-            r#"{"password":"hunter2""#,
-            r#"["hunter2"]"#,
-            "42",
-            r#"{"host":"h","port":"hunter2"}"#,
-            r#"{"host":{"hunter2":1}}"#,
-            r#"{"host":"h","sslmode":"hunter2"}"#,
-            r#"{"password":"hunter2\u0000"}"#,
-            "mysql://u:hunter2@h/d",
-            "postgres://u:hunter2@@h/d",
-        ] {
-            let why = parse(text).expect_err(text);
-            assert!(!why.contains("hunter2"), "{text}: {why}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_password_comes_through_json(password in "[^\0]{1,40}", user in "[^\0]{1,20}") {
-            let json = serde_json::json!({"host": "h", "username": user, "password": password, "dbname": "d"});
-            let info = parse(&json.to_string()).unwrap();
-            prop_assert_eq!(secret(&info), password);
-            prop_assert_eq!(info.user.unwrap(), user);
-        }
-
-        #[test]
-        fn no_text_makes_the_parser_panic(text in "\\PC{0,80}") {
-            let _ = parse(&text);
         }
     }
 }

@@ -7,8 +7,10 @@ mod aliases;
 pub(crate) mod dotenv;
 mod found_file;
 mod layers;
+mod libpq;
 mod parse;
 mod problems;
+mod secret_file;
 mod setting;
 mod source;
 mod specs;
@@ -26,7 +28,7 @@ use secrecy::SecretString;
 use crate::confinement::Walls;
 use crate::error::Result;
 use crate::memory::Shares;
-use crate::postgres::ConnectionInfo;
+use crate::postgres::{ConnectionInfo, Keys};
 use crate::retention::Tier;
 
 pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
@@ -61,6 +63,9 @@ pub struct Settings {
     pub source: Source,
     /// What a restore fills.
     pub target: Source,
+    /// How we prove there who we are.
+    pub auth: Auth,
+    pub target_auth: Auth,
     pub stores: Vec<StoreUrl>,
     pub retention: Retention,
     /// How old the last good backup may be before a person is called for.
@@ -119,8 +124,10 @@ impl Settings {
     /// For a run that reads no database: what it does not hold cannot be taken from it.
     pub fn forget_passwords(&mut self) {
         self.target = Source::None;
+        (self.auth, self.target_auth) = (Auth::Password, Auth::Password);
         if let Source::Direct(info) | Source::Secret { overrides: info, .. } = &mut self.source {
             info.password = None;
+            info.keys = Keys::Given;
             info.params.clear();
         }
     }
@@ -201,10 +208,25 @@ pub enum Source {
     /// Given as a URL or as `DB_*` variables.
     Direct(ConnectionInfo),
     /// In Secrets Manager; `overrides` are the parts that settings name themselves
-    /// (`DB_NAME` beside a secret without `dbname`, `sslmode`).
-    Secret { id: String, overrides: ConnectionInfo },
+    /// (`DB_NAME` beside a secret without `dbname`, `sslmode`), `defaults` those that count only where the
+    /// secret has none.
+    Secret {
+        id: String,
+        overrides: ConnectionInfo,
+        defaults: Box<ConnectionInfo>,
+    },
     /// None given: commands that work on the store alone do not need one.
     None,
+}
+
+/// What proves to the database who we are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// A password, wherever it comes from.
+    #[default]
+    Password,
+    /// A token that AWS's credentials sign, as RDS's IAM login asks for.
+    Iam,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -377,6 +399,8 @@ pub struct Aws {
     pub endpoint_sns: Option<String>,
     pub endpoint_ecs: Option<String>,
     pub endpoint_kms: Option<String>,
+    /// `AWS_CA_BUNDLE`.
+    pub ca_bundle: Option<PathBuf>,
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<SecretString>,
     pub session_token: Option<SecretString>,

@@ -191,7 +191,8 @@ async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
         contents: Contents::Whole(Format::Custom),
         lock_wait: Unbegun::briefly(order.settings.lock_wait),
         ..dumping.order()
-    })?;
+    })
+    .await?;
     let output = dump.take_stdout()?;
     let clock = StallClock::default();
     let pipe = WatchedPipe::new(output, clock.clone());

@@ -18,13 +18,17 @@ use crate::error::{Error, Result};
 use crate::plain;
 use crate::settings::{Log, LogFormat};
 
-/// The directives for tracing's filter. A level alone means our own modules: the AWS SDK, hyper
-/// and rustls stay at warnings unless a directive names them.
+/// What the AWS SDK warns of it also gives back as an error, which is told in our words; its own are Rust's
+/// debugging output.
+const SDK: &str = "aws_config=off,aws_runtime=off,aws_smithy_runtime=off";
+
+/// The directives for tracing's filter. A level alone means our own modules: hyper and rustls stay at
+/// warnings, and the AWS SDK is silent, unless a directive names them.
 fn directives(filter: &str) -> String {
     if filter.contains(['=', ',', '[']) {
         filter.to_owned()
     } else {
-        format!("warn,pgstow={filter}")
+        format!("warn,{SDK},pgstow={filter}")
     }
 }
 
@@ -216,7 +220,10 @@ mod tests {
 
     #[test]
     fn a_level_alone_is_for_our_own_modules() {
-        assert_eq!(directives("debug"), "warn,pgstow=debug");
+        assert_eq!(
+            directives("debug"),
+            "warn,aws_config=off,aws_runtime=off,aws_smithy_runtime=off,pgstow=debug"
+        );
         assert_eq!(
             directives("pgstow=trace,aws_config=debug"),
             "pgstow=trace,aws_config=debug"

@@ -274,7 +274,8 @@ async fn begin(job: &Job<'_>, source: &Source, snapshot: &Snapshot, lock_wait: D
         contents: Contents::Whole(job.settings.format),
         lock_wait,
         settings: postgres,
-    })?;
+    })
+    .await?;
     let output = dump.take_stdout()?;
     let clock = StallClock::default();
     let mut pipe = WatchedPipe::new(output, clock.clone());

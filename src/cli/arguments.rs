@@ -163,7 +163,12 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             trigger,
             event_id,
             database,
-        } => backup(&kind, &trigger, event_id, database)?,
+        } => {
+            let database = named(database)?;
+            // The settings lead there, whatever else they name.
+            flags.extend(database.clone().map(|name| ("DB_NAME", vec![name])));
+            backup(&kind, &trigger, event_id, database)?
+        }
         Action::List { database } => Command::List {
             database: named(database)?,
         },
@@ -300,7 +305,7 @@ fn backup(kind: &str, trigger: &str, event_id: Option<String>, database: Option<
     Ok(Command::Backup(BackupRequest {
         trigger,
         event_id,
-        database: named(database)?,
+        database,
     }))
 }
 

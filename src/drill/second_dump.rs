@@ -27,7 +27,8 @@ pub(super) async fn read<T: Send + 'static>(
         contents: Contents::Whole(format),
         lock_wait: settings.lock_wait,
         settings,
-    })?;
+    })
+    .await?;
     let output = dump.take_stdout()?;
     let again = tokio::task::spawn_blocking(move || read(output))
         .await

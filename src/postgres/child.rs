@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::sync::watch;
 
-use super::{Passfile, Redactor};
+use super::Redactor;
+use super::passfile::Pass;
 use crate::confinement::{Confinement, Entry};
 
 /// As much as Linux gives an ordinary user: fewer switches between pg_dump and us.
@@ -431,11 +432,14 @@ fn listen(mut stderr: impl Read, tail: &Mutex<Vec<u8>>, group: &Group, mut liste
 }
 
 /// All that a program of PostgreSQL's gets to see of the world.
-pub(super) fn environment(child_env: &[(String, String)], passfile: Option<&Passfile>) -> Vec<(OsString, OsString)> {
-    let require_auth = passfile.and_then(Passfile::require_auth);
+pub(super) fn environment(child_env: &[(String, String)], pass: Option<&Pass>) -> Vec<(OsString, OsString)> {
+    let require_auth = pass.and_then(Pass::require_auth);
     // Without a password of ours, the user's own ~/.pgpass must not step in: the dump is to use
     // the credentials that were given, or none.
-    let passfile = passfile.map_or_else(|| PathBuf::from("/dev/null/none"), |file| file.path().to_owned());
+    let passfile = pass
+        .and_then(Pass::path)
+        .unwrap_or(Path::new("/dev/null/none"))
+        .to_owned();
     let mut ours = vec![
         ("PGPASSFILE", passfile.into_os_string()),
         ("PGAPPNAME", "pgstow".into()),

@@ -30,6 +30,9 @@ use crate::settings;
 /// connections after a few minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// The pauses after which a login that was refused midway is tried again, with a password asked for anew.
+const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
+
 /// One connection of ours, set up as pg_dump sets up its own. It lives until dropped.
 pub struct Session {
     pub(super) client: Client,
@@ -55,10 +58,24 @@ impl Session {
     /// the login, `PERMISSION` if the role may not connect to this database, `CONFIG` if a
     /// parameter or certificate file cannot be used. `CONN_ERR` too if a pooler is in between that
     /// shares sessions: it is found before anything else is asked than an empty search path.
+    ///
+    /// The password is asked for first, as it is now.
     pub async fn connect(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
+        Self::connect_as_given(&info.renewed().await?, settings).await
+    }
+
+    /// The same with the password that is there: it was asked for a moment ago.
+    pub async fn connect_as_given(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
         let home = settings.child_env.iter().find(|(name, _)| name == "HOME");
         let home = home.map(|(_, home)| PathBuf::from(home));
-        Self::open(info.settled()?, settings.connect_timeout, home, Between::Somebody).await
+        // All that it takes is large, and the callers' own frames need not hold it.
+        Box::pin(Self::open(
+            info.settled()?,
+            settings.connect_timeout,
+            home,
+            Between::Somebody,
+        ))
+        .await
     }
 
     /// To a server that we have started.
@@ -150,16 +167,27 @@ impl Session {
         })
     }
 
-    /// Another session, opened as this one was.
+    /// Another session, opened as this one was, with the password as it is now.
     pub(super) async fn connect_again(&self) -> Result<Session> {
-        let mut session = Self::open_as_told(
-            self.info.clone(),
-            self.connect_timeout,
-            self.home.clone(),
-            // Looked at when this one was opened.
-            Between::Nobody,
-        )
-        .await?;
+        let open = async || {
+            let info = self.info.renewed().await?;
+            // Who is between was looked at when this one was opened.
+            let opening = Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nobody);
+            Box::pin(opening).await
+        };
+        let mut opened = open().await;
+        if self.info.keys.may_change() {
+            // A rotation changes the database a little before, or after, the secret.
+            for pause in ROTATION {
+                let Err(error) = opened else { break };
+                if error.code() != Code::Auth {
+                    return Err(error);
+                }
+                tokio::time::sleep(pause).await;
+                opened = open().await;
+            }
+        }
+        let mut session = opened?;
         session.is_direct = self.is_direct;
         Ok(session)
     }
@@ -631,8 +659,10 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
     }
     let text = redactor.clean(&text);
     if text.contains("password missing") {
-        return Error::new(Code::Auth, "the server asks for a password, and none is given")
-            .hint("give the password in the URL, in DB_PASSWORD, or in the secret");
+        return Error::new(Code::Auth, "the server asks for a password, and none is given").hint(
+            "give the password in DB_PASSWORD (or a file: DB_PASSWORD_FILE), in the URL, in the secret, in PGPASSWORD \
+                   or ~/.pgpass",
+        );
     }
     if text.contains("authentication error") {
         return Error::new(Code::Auth, text);

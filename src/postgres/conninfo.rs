@@ -7,9 +7,11 @@ mod uri;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::keys::Keys;
 use crate::error::{Error, Result};
 
 /// Where we connect when no host is given. libpq would try a socket folder that depends on how it
@@ -19,7 +21,7 @@ pub const DEFAULT_PORT: u16 = 5432;
 
 /// A connection's parts. What is absent takes the defaults of [`ConnectionInfo::settled`].
 ///
-/// Equality compares the password too; `Debug` does not show it.
+/// Equality compares the password too, but not where the next one comes from; `Debug` does not show it.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionInfo {
     /// A host name, an address, or a socket folder (starts with `/`).
@@ -31,6 +33,19 @@ pub struct ConnectionInfo {
     /// libpq's own parameters as they were given (`sslmode`, `sslrootcert`, `options`, …); none
     /// of them is a secret, none is empty.
     pub params: BTreeMap<String, String>,
+    /// Files of libpq's that say more, where the connection names them.
+    pub files: Files,
+    /// Where the password comes from each time that it is needed.
+    pub keys: Keys,
+}
+
+/// libpq's `service`, `servicefile` and `passfile`: understood where the settings are read, and never
+/// handed on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    pub service: Option<String>,
+    pub servicefile: Option<PathBuf>,
+    pub passfile: Option<PathBuf>,
 }
 
 impl ConnectionInfo {
@@ -76,23 +91,32 @@ impl ConnectionInfo {
         }
         self.port = over.port.or(self.port);
         self.user = over.user.clone().or(self.user);
-        self.password = over.password.clone().or(self.password);
+        if over.password.is_some() || over.keys.may_change() {
+            self.password.clone_from(&over.password);
+            self.keys = over.keys.clone();
+        }
         self.dbname = over.dbname.clone().or(self.dbname);
         for (name, value) in &over.params {
             self.params.insert(name.clone(), value.clone());
         }
+        let files = &over.files;
+        self.files = Files {
+            service: files.service.clone().or(self.files.service),
+            servicefile: files.servicefile.clone().or(self.files.servicefile),
+            passfile: files.passfile.clone().or(self.files.passfile),
+        };
         self
     }
 
-    /// The same with every default filled in: host `localhost`, port 5432, the database named
-    /// like the user. The user has no default: a service rarely runs under its database role's
-    /// name.
+    /// The same with every default filled in: host `localhost`, port 5432. User and database have none:
+    /// a service rarely runs under its role's name, and a database that nobody has named (libpq takes
+    /// the user's) is not the one that is meant.
     pub fn settled(&self) -> Result<ConnectionInfo> {
         let mut info = self.clone();
-        let Some(user) = self.user.clone() else {
+        if self.user.is_none() {
             return Err(Error::config("no database user is given")
                 .hint("name it in --database-url (postgres://user@host/db), DB_USER, or the secret's username"));
-        };
+        }
         if info.host.is_none() {
             info.host = Some(
                 info.params
@@ -102,13 +126,18 @@ impl ConnectionInfo {
             );
         }
         info.port.get_or_insert(DEFAULT_PORT);
-        info.dbname.get_or_insert(user);
+        if self.dbname.is_none() {
+            return Err(Error::config(format!("no database is named on {}", info.place())).hint(
+                "name it at the end of the URL (postgres://user@host/NAME), in DB_NAME, in the secret's dbname, or \
+                       with `backup --database NAME`",
+            ));
+        }
         Ok(info)
     }
 
-    /// The database's name, which is the user's where none is given.
+    /// The database's name.
     pub fn database(&self) -> Option<&str> {
-        self.dbname.as_deref().or(self.user.as_deref())
+        self.dbname.as_deref()
     }
 
     /// Whether the host is a socket folder.
@@ -119,13 +148,17 @@ impl ConnectionInfo {
     /// `user@host:port/database`, for messages and the report.
     pub fn target(&self) -> String {
         let user = self.user.as_deref().unwrap_or("?");
+        format!("{user}@{}/{}", self.place(), self.database().unwrap_or("?"))
+    }
+
+    /// Host and port as a URL has them.
+    fn place(&self) -> String {
         let host = self.host.as_deref().unwrap_or(DEFAULT_HOST);
         let port = self.port.unwrap_or(DEFAULT_PORT);
-        let database = self.database().unwrap_or("?");
         if host.contains(':') {
-            format!("{user}@[{host}]:{port}/{database}")
+            format!("[{host}]:{port}")
         } else {
-            format!("{user}@{host}:{port}/{database}")
+            format!("{host}:{port}")
         }
     }
 
@@ -158,6 +191,7 @@ impl PartialEq for ConnectionInfo {
             && self.user == other.user
             && self.dbname == other.dbname
             && self.params == other.params
+            && self.files == other.files
             && password(self) == password(other)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::child::{Child, Exit, Order, Special, environment, quoted};
 use super::connection::{LOCKS, REPLAY};
 use super::globals::{Globals, Sieve};
-use super::passfile::way;
+use super::passfile::Pass;
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};
@@ -51,14 +51,19 @@ pub enum Contents {
 pub struct Dump {
     child: Child,
     lock_wait: Duration,
+    _pass: Pass,
 }
 
 impl Dump {
-    /// What was ordered then comes out of [`Dump::take_stdout`].
-    pub fn start(order: &DumpOrder<'_>) -> Result<Dump> {
+    /// Asks for the password, as it is now. What was ordered then comes out of [`Dump::take_stdout`].
+    pub async fn start(order: &DumpOrder<'_>) -> Result<Dump> {
+        let pass = Pass::issue(order.info, order.passfile, order.programs.major).await?;
+        Self::start_with(order, pass)
+    }
+
+    fn start_with(order: &DumpOrder<'_>, pass: Pass) -> Result<Dump> {
         let DumpOrder {
             programs,
-            info,
             snapshot,
             lock_wait,
             ..
@@ -78,21 +83,25 @@ impl Dump {
         if !lock_wait.is_zero() {
             arguments.push(format!("--lock-wait-timeout={}", lock_wait.as_millis()).into());
         }
-        arguments.push(format!("--dbname={}", way(info, order.passfile, programs.major)?.to_conninfo()).into());
+        arguments.push(format!("--dbname={}", pass.info.to_conninfo()).into());
         let child = Child::start(Order {
             program: &programs.pg_dump,
             arguments,
-            environment: environment(&order.settings.child_env, order.passfile),
-            redactor: Redactor::new(info),
+            environment: environment(&order.settings.child_env, Some(&pass)),
+            redactor: Redactor::new(&pass.info),
             special: Special {
-                confinement: behind_walls(&programs.pg_dump, order.passfile, [], order.settings),
+                confinement: behind_walls(&programs.pg_dump, &pass, [], order.settings),
                 ..Special::default()
             },
         })
         .map_err(|error| {
             Error::new(Code::PgDumpErr, format!("cannot start {}", programs.pg_dump.display())).source(error)
         })?;
-        Ok(Dump { child, lock_wait })
+        Ok(Dump {
+            child,
+            lock_wait,
+            _pass: pass,
+        })
     }
 
     /// The stream, once: a blocking pipe for a thread of its own.
@@ -242,7 +251,8 @@ pub async fn globals(
             format!("pg_dumpall is missing beside {}", programs.pg_dump.display()),
         ));
     };
-    let mut server = way(info, passfile, programs.major)?;
+    let pass = Pass::issue(info, passfile, programs.major).await?;
+    let mut server = (*pass.info).clone();
     // pg_dumpall takes the database from -l alone. It reads that as a connection string if it
     // looks like one, so a hostile name must come as one.
     let database = ConnectionInfo {
@@ -258,8 +268,8 @@ pub async fn globals(
             format!("--dbname={}", server.to_conninfo()).into(),
             format!("--database={}", database.to_conninfo()).into(),
         ],
-        environment: environment(&settings.child_env, passfile),
-        redactor: Redactor::new(info),
+        environment: environment(&settings.child_env, Some(&pass)),
+        redactor: Redactor::new(&pass.info),
         special: Special::default(),
     })
     .map_err(|error| Error::new(Code::PgDumpErr, format!("cannot start {}", program.display())).source(error))?;

@@ -1,7 +1,10 @@
-//! The password's way to PostgreSQL's programs: a file that only we can read, gone when we are.
+//! The password's way to PostgreSQL's programs: a file that only we can read, made for one of them when it
+//! starts, and gone with it.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -9,15 +12,17 @@ use super::ConnectionInfo;
 use super::authentication::Methods;
 use super::relay::Relay;
 use crate::error::{Code, Error, Result};
-use crate::private_folder::PrivateFolder;
+use crate::private_folder::{self, PrivateFolder};
 
 /// The first libpq that knows `require_auth`.
 const REQUIRES_AUTH_SINCE: u32 = 16;
 
-/// A passfile of libpq's, removed with its folder on drop.
+/// Where the passfiles of one connection's programs are made, and what else keeps its password from a
+/// server that asks for it in a way that is not allowed.
 #[derive(Debug)]
 pub struct Passfile {
-    path: PathBuf,
+    folder: PathBuf,
+    made: AtomicUsize,
     /// The ways in which a server may ask for the password.
     require_auth: Option<String>,
     /// For a libpq that does not know them.
@@ -27,14 +32,14 @@ pub struct Passfile {
 }
 
 impl Passfile {
-    /// Writes the connection's password, if it has one, into a new private folder below `temp`.
+    /// For the connection's password, if it has one, in a new private folder below `temp`.
     pub fn create(temp: &Path, info: &ConnectionInfo) -> Result<Option<Passfile>> {
         if info.password.is_none() {
             return Ok(None);
         }
         let folder = PrivateFolder::create(temp)?;
-        let written = Self::within(&folder, info)?;
-        Ok(written.map(|passfile| Passfile {
+        let made = Self::within(&folder, info)?;
+        Ok(made.map(|passfile| Passfile {
             _folder: Some(folder),
             ..passfile
         }))
@@ -45,39 +50,88 @@ impl Passfile {
         let Some(password) = &info.password else {
             return Ok(None);
         };
-        let line = passfile_line(password)?;
-        let path = folder.write("passfile", line.expose_secret().as_bytes())?;
+        // What no passfile can carry is told before anything is begun.
+        passfile_line(password)?;
         let require_auth = info.params.get("require_auth").cloned();
         // Without it, what needs it is refused.
         let relay = unencrypted(info)
             .zip(require_auth.as_deref())
             .and_then(|(server, list)| Relay::open(folder.path(), server, Methods::parse(list).ok()?).ok());
         Ok(Some(Passfile {
-            path,
+            folder: folder.path().to_owned(),
+            made: AtomicUsize::new(0),
             require_auth,
             relay,
             _folder: None,
         }))
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    fn write(&self, password: &SecretString) -> Result<PathBuf> {
+        let line = passfile_line(password)?;
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let name = format!("passfile-{number}");
+        private_folder::write_into(&self.folder, &name, line.expose_secret().as_bytes())
+    }
+}
+
+/// One program's own way to the database, with the password as it was when the program was started. Its
+/// file is removed on drop.
+#[derive(Debug)]
+pub(super) struct Pass {
+    /// All defaults are settled.
+    pub info: Box<ConnectionInfo>,
+    path: Option<PathBuf>,
+    require_auth: Option<String>,
+}
+
+impl Pass {
+    /// How a program of this major reaches the database, without being made to give the password in a way
+    /// that is not allowed. Asks for the password, and writes it.
+    pub async fn issue(info: &ConnectionInfo, passfile: Option<&Passfile>, major: u32) -> Result<Pass> {
+        let Some(passfile) = passfile else {
+            return Ok(Pass {
+                info: Box::new(info.settled()?),
+                path: None,
+                require_auth: None,
+            });
+        };
+        let way = way(&Box::pin(info.renewed()).await?, passfile, major)?;
+        let path = match &way.password {
+            Some(password) => Some(passfile.write(password)?),
+            None => None,
+        };
+        Ok(Pass {
+            info: Box::new(way),
+            path,
+            require_auth: passfile.require_auth.clone(),
+        })
+    }
+
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// For libpq's environment: an older one, which takes it for an error as a parameter, overlooks it
     /// there.
-    pub(super) fn require_auth(&self) -> Option<&str> {
+    pub fn require_auth(&self) -> Option<&str> {
         self.require_auth.as_deref()
     }
 }
 
-/// How a program of this major reaches the database, with all defaults settled: without being made to
-/// give the password in a way that is not allowed.
-pub(super) fn way(info: &ConnectionInfo, passfile: Option<&Passfile>, major: u32) -> Result<ConnectionInfo> {
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Else it goes with its folder.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn way(info: &ConnectionInfo, passfile: &Passfile, major: u32) -> Result<ConnectionInfo> {
     let mut info = info.settled()?;
-    let Some(passfile) = passfile.filter(|_| major < REQUIRES_AUTH_SINCE) else {
+    if major >= REQUIRES_AUTH_SINCE {
         return Ok(info);
-    };
+    }
     match (&passfile.relay, &passfile.require_auth) {
         (Some(relay), _) => {
             info.params.remove("hostaddr");
@@ -126,6 +180,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::postgres::Keys;
 
     fn info(password: &str) -> ConnectionInfo {
         ConnectionInfo {
@@ -134,34 +189,43 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_file_is_private_escaped_and_gone_afterwards() {
+    #[tokio::test]
+    async fn each_program_has_a_private_file_of_its_own_which_goes_with_it() {
         let temp = tempfile::tempdir().unwrap();
-        let passfile = Passfile::create(temp.path(), &info(r"a:b\c'd")).unwrap().unwrap();
-        let path = passfile.path().to_owned();
+        let mut info = info(r"a:b\c'd");
+        (info.user, info.dbname) = (Some("ada".into()), Some("shop".into()));
+        let passfile = Passfile::create(temp.path(), &info).unwrap();
+        let one = Pass::issue(&info, passfile.as_ref(), 18).await.unwrap();
+        let path = one.path().unwrap().to_owned();
         let folder = path.parent().unwrap().to_owned();
         assert_eq!(fs::read_to_string(&path).unwrap(), "*:*:*:*:a\\:b\\\\c'd\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o7777, 0o700);
+        // Rotated in between.
+        let renewed = temp.path().join("renewed");
+        fs::write(&renewed, "second\n").unwrap();
+        info.keys = Keys::SecretFile(renewed);
+        let other = Pass::issue(&info, passfile.as_ref(), 18).await.unwrap();
+        assert_eq!(fs::read_to_string(other.path().unwrap()).unwrap(), "*:*:*:*:second\n");
+        drop(one);
+        assert!(!path.exists() && other.path().unwrap().exists());
         drop(passfile);
-        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+        assert!(!folder.exists());
     }
 
     #[test]
     fn a_program_that_cannot_be_held_to_what_is_allowed_is_not_given_the_password() {
         let temp = tempfile::tempdir().unwrap();
         let mut info = info("secret");
-        info.user = Some("backup".into());
-        let passfile = Passfile::create(temp.path(), &info).unwrap();
-        assert!(way(&info, passfile.as_ref(), 15).is_ok());
+        (info.user, info.dbname) = (Some("backup".into()), Some("shop".into()));
+        let passfile = |info: &ConnectionInfo| Passfile::create(temp.path(), info).unwrap().unwrap();
+        assert!(way(&info, &passfile(&info), 15).is_ok());
         info.set("sslmode", "require").unwrap();
         info.set("require_auth", "scram-sha-256").unwrap();
-        let passfile = Passfile::create(temp.path(), &info).unwrap();
-        assert_eq!(way(&info, passfile.as_ref(), 15).unwrap_err().code(), Code::Version);
-        assert!(way(&info, passfile.as_ref(), 16).is_ok());
-        assert!(way(&info, None, 15).is_ok());
+        assert_eq!(way(&info, &passfile(&info), 15).unwrap_err().code(), Code::Version);
+        assert!(way(&info, &passfile(&info), 16).is_ok());
         info.set("channel_binding", "require").unwrap();
-        assert!(way(&info, passfile.as_ref(), 15).is_ok());
+        assert!(way(&info, &passfile(&info), 15).is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::child::{Child, Exit, Order, Special, environment};
-use super::passfile::way;
+use super::passfile::Pass;
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Redactor, RestoreProgram};
 use crate::error::{Code, Error, Result};
@@ -60,6 +60,7 @@ pub struct Restoring {
     child: Child,
     complaints: Arc<Mutex<Complaints>>,
     exit_on_error: bool,
+    _pass: Pass,
 }
 
 /// It came to its end.
@@ -70,7 +71,13 @@ pub struct RestoreEnd {
 }
 
 impl Restoring {
-    pub fn start(order: &RestoreOrder<'_>) -> Result<Restoring> {
+    /// Asks for the password, as it is now.
+    pub async fn start(order: &RestoreOrder<'_>) -> Result<Restoring> {
+        let pass = Pass::issue(order.info, order.passfile, order.program.major).await?;
+        Self::start_with(order, pass)
+    }
+
+    fn start_with(order: &RestoreOrder<'_>, pass: Pass) -> Result<Restoring> {
         let tolerates = order.program.tolerates_transaction_timeout;
         if tolerates && order.single_transaction {
             return Err(Error::new(
@@ -83,7 +90,7 @@ impl Restoring {
             )
             .hint("restore without a single transaction, or into PostgreSQL 17 or newer"));
         }
-        let redactor = Redactor::new(order.info);
+        let redactor = Redactor::new(&pass.info);
         let complaints = Arc::new(Mutex::new(Complaints::new(
             redactor.clone(),
             tolerates,
@@ -97,15 +104,15 @@ impl Restoring {
         let files = archive.into_iter().chain(order.list.as_deref());
         let child = Child::start(Order {
             program: &order.program.pg_restore,
-            arguments: arguments(order)?,
-            environment: environment(&order.settings.child_env, order.passfile),
+            arguments: arguments(order, &pass),
+            environment: environment(&order.settings.child_env, Some(&pass)),
             redactor,
             special: Special {
                 stdin: order.archive == ArchiveInput::Stdin,
                 listener: Some(Box::new(move |line| {
                     heard.lock().unwrap_or_else(PoisonError::into_inner).hear(line)
                 })),
-                confinement: behind_walls(&order.program.pg_restore, order.passfile, files, order.settings),
+                confinement: behind_walls(&order.program.pg_restore, &pass, files, order.settings),
                 ..Special::default()
             },
         })
@@ -117,6 +124,7 @@ impl Restoring {
             child,
             complaints,
             exit_on_error: order.exit_on_error,
+            _pass: pass,
         })
     }
 
@@ -142,7 +150,7 @@ impl Restoring {
     }
 }
 
-fn arguments(order: &RestoreOrder<'_>) -> Result<Vec<OsString>> {
+fn arguments(order: &RestoreOrder<'_>, pass: &Pass) -> Vec<OsString> {
     // Verbose, or it does not say which entry an error is about.
     let mut arguments: Vec<OsString> = vec!["--no-password".into(), "--verbose".into()];
     let mut flag = |wanted: bool, name: &str| {
@@ -167,7 +175,8 @@ fn arguments(order: &RestoreOrder<'_>) -> Result<Vec<OsString>> {
             },
         );
     }
-    if order.jobs > 1 {
+    // With jobs, pg_restore logs in again when they are done, by the password that it began with.
+    if order.jobs > 1 && !order.info.keys.are_short_lived() {
         arguments.push(format!("--jobs={}", order.jobs).into());
     }
     if let Some(list) = &order.list {
@@ -175,13 +184,12 @@ fn arguments(order: &RestoreOrder<'_>) -> Result<Vec<OsString>> {
         argument.push(list);
         arguments.push(argument);
     }
-    let target = way(order.info, order.passfile, order.program.major)?;
-    arguments.push(format!("--dbname={}", target.to_conninfo()).into());
+    arguments.push(format!("--dbname={}", pass.info.to_conninfo()).into());
     if let ArchiveInput::File(path) = &order.archive {
         arguments.push("--".into());
         arguments.push(path.into());
     }
-    Ok(arguments)
+    arguments
 }
 
 /// What its end means. Its exit status alone does not tell an end with ignored errors from a

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment, quoted};
-use super::passfile::way;
+use super::passfile::Pass;
 use super::restoring::without_values;
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Psql, Redactor, Session};
@@ -35,6 +35,7 @@ pub struct Script {
     child: Child,
     key: String,
     inserted: Inserted,
+    _pass: Pass,
 }
 
 /// Which of the lines behind the first [`LINES_BEFORE`] are none of the script's, in their order.
@@ -54,13 +55,19 @@ pub enum TransactionEnd {
 }
 
 impl Script {
-    /// Connects to the database of `info` and waits for what [`ScriptInput`] gives it.
-    pub fn start(
+    /// Connects to the database of `info`, with the password as it is now, and waits for what
+    /// [`ScriptInput`] gives it.
+    pub async fn start(
         program: &Psql,
         info: &ConnectionInfo,
         passfile: Option<&Passfile>,
         settings: &settings::Postgres,
     ) -> Result<Script> {
+        let pass = Pass::issue(info, passfile, program.major).await?;
+        Self::start_with(program, pass, settings)
+    }
+
+    fn start_with(program: &Psql, pass: Pass, settings: &settings::Postgres) -> Result<Script> {
         let arguments: Vec<OsString> = vec![
             "--no-psqlrc".into(),
             "--quiet".into(),
@@ -69,7 +76,7 @@ impl Script {
             // Answers of the script's queries are nobody's.
             "--output=/dev/null".into(),
             "--file=-".into(),
-            format!("--dbname={}", way(info, passfile, program.major)?.to_conninfo()).into(),
+            format!("--dbname={}", pass.info.to_conninfo()).into(),
         ];
         let failed =
             |error| Error::new(Code::RestoreErr, format!("cannot start {}", program.path.display())).source(error);
@@ -77,11 +84,11 @@ impl Script {
         let child = Child::start(Order {
             program: &program.path,
             arguments,
-            environment: environment(&settings.child_env, passfile),
-            redactor: Redactor::new(info),
+            environment: environment(&settings.child_env, Some(&pass)),
+            redactor: Redactor::new(&pass.info),
             special: Special {
                 stdin: true,
-                confinement: behind_walls(&program.path, passfile, [], settings),
+                confinement: behind_walls(&program.path, &pass, [], settings),
                 ..Special::default()
             },
         })
@@ -90,6 +97,7 @@ impl Script {
             child,
             key,
             inserted: Inserted::default(),
+            _pass: pass,
         })
     }
 

@@ -56,7 +56,7 @@ impl Loader<'_> {
             return Ok(());
         }
         let list = self.list("before", list)?;
-        let mut restoring = self.start(ArchiveInput::Stdin, list, 1, single_transaction)?;
+        let mut restoring = self.start(ArchiveInput::Stdin, list, 1, single_transaction).await?;
         let stdin = restoring.take_stdin();
         let head = self.archive.head.announcing(Algorithm::None, 0);
         let feeding = async {
@@ -176,7 +176,7 @@ impl Loader<'_> {
         }
         let list = self.list(step, list)?;
         let head = self.head()?;
-        let restoring = self.start(ArchiveInput::File(head), list, jobs, false)?;
+        let restoring = self.start(ArchiveInput::File(head), list, jobs, false).await?;
         let nothing = async { Ok(Ok(())) };
         self.to_its_end(&restoring, nothing, &CancellationToken::new()).await
     }
@@ -187,7 +187,7 @@ impl Loader<'_> {
             return Err(Error::internal("another load has failed"));
         }
         let list = self.list(&format!("load-{number}"), &load.list)?;
-        let mut restoring = self.start(ArchiveInput::Stdin, list, 1, false)?;
+        let mut restoring = self.start(ArchiveInput::Stdin, list, 1, false).await?;
         let Some(stdin) = restoring.take_stdin() else {
             return Err(Error::internal("pg_restore's input was taken twice"));
         };
@@ -248,7 +248,13 @@ impl Loader<'_> {
         }
     }
 
-    fn start(&self, archive: ArchiveInput, list: PathBuf, jobs: usize, single_transaction: bool) -> Result<Restoring> {
+    async fn start(
+        &self,
+        archive: ArchiveInput,
+        list: PathBuf,
+        jobs: usize,
+        single_transaction: bool,
+    ) -> Result<Restoring> {
         Restoring::start(&RestoreOrder {
             program: self.program,
             info: self.info,
@@ -264,6 +270,7 @@ impl Loader<'_> {
             no_tablespaces: self.no_tablespaces,
             exit_on_error: true,
         })
+        .await
     }
 
     /// A file with the head alone. It is the same for every step.

@@ -44,7 +44,8 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
     }
     let wanted = job.target.current().await?;
     let Some(name) = wanted.database().map(str::to_owned) else {
-        return Err(Error::config("--create: the target names no database"));
+        return Err(Error::config("--create: the target names no database")
+            .hint("end --target with the name: postgres://user@host:5432/NAME"));
     };
     let mut elsewhere = wanted;
     elsewhere.dbname = Some(if name == "postgres" { "template1" } else { "postgres" }.to_owned());

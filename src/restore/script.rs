@@ -89,7 +89,7 @@ async fn feed_psql(
     checked: &Arc<Checked>,
     transaction: &Arc<AtomicI64>,
 ) -> std::result::Result<(), Ending> {
-    let started = Script::start(place.psql, place.info, place.passfile, place.settings);
+    let started = Script::start(place.psql, place.info, place.passfile, place.settings).await;
     let mut script = started.map_err(Ending::Failed)?;
     let Some(input) = script.take_input() else {
         return Err(Ending::Failed(Error::internal("psql's input was taken twice")));

@@ -186,6 +186,7 @@ fn stores(values: &mut Values, minio: bool, problems: &mut Problems, notes: &mut
             texts,
             layer: strongest.layer,
             name: names,
+            file: None,
         },
     );
 }

@@ -1,6 +1,6 @@
 //! The `.env` of the working folder, which nobody has named: it is read because it lies there. So it
 //! counts only where nobody but this user, or root, can have written it, and it never says which
-//! programs are run.
+//! programs are run, nor by which files of libpq's a connection is made.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 use super::layers::unreadable;
+use super::libpq;
 use super::problems::Problems;
 
 /// More than any file of settings has.
@@ -95,17 +96,19 @@ fn trusted(owner: u32) -> Result<(), Refused> {
     )))
 }
 
-/// Takes out what says which programs are run.
-pub fn leave_out_programs(pairs: &mut Vec<(String, String)>, warnings: &mut Vec<String>) {
+/// Takes out what says which programs are run, and which of libpq's files say where passwords go.
+pub fn leave_out_choices(pairs: &mut Vec<(String, String)>, warnings: &mut Vec<String>) {
     pairs.retain(|(name, _)| {
-        let chooses = chooses_programs(name);
-        if chooses {
-            warnings.push(format!(
-                "{name} from .env was ignored: a file that nobody has named does not choose programs; name it with \
-                 --env-file, or set {name} in the environment"
-            ));
-        }
-        !chooses
+        let what = match name {
+            name if chooses_programs(name) => "programs",
+            name if libpq::chooses_files(name) => "libpq's files",
+            _ => return true,
+        };
+        warnings.push(format!(
+            "{name} from .env was ignored: a file that nobody has named does not choose {what}; name it with \
+             --env-file, or set {name} in the environment"
+        ));
+        false
     });
 }
 

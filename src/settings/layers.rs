@@ -9,7 +9,9 @@ use super::Input;
 use super::aliases;
 use super::dotenv;
 use super::found_file;
+use super::libpq;
 use super::problems::Problems;
+use super::secret_file;
 use super::setting::{self, Kind, nearest};
 use super::table::SETTINGS;
 use crate::named_file;
@@ -31,6 +33,8 @@ pub struct Value {
     pub layer: Layer,
     /// How its user knows it: `--retention`, `BACKUP_RETENTION from .env`.
     pub name: String,
+    /// The file that holds the text, where the setting names one (`DB_PASSWORD_FILE`).
+    pub file: Option<PathBuf>,
 }
 
 impl Value {
@@ -43,6 +47,15 @@ impl Value {
     pub fn at_least(&self, other: &Value) -> bool {
         self.layer <= other.layer
     }
+}
+
+/// Where the settings of a layer stand.
+pub struct Origin<'a> {
+    pub layer: Layer,
+    /// How its user knows it.
+    pub place: &'a str,
+    /// Where relative paths start.
+    pub folder: &'a Path,
 }
 
 /// The winning value of each setting.
@@ -76,6 +89,7 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
         // A command's own option is no flag of every command's: `restore --target`.
         let flag = match setting.variable {
             "BACKUP_TARGET_URL" => "target",
+            "DB_NAME" => "database",
             _ => setting.flag.unwrap_or(setting.variable),
         };
         if let Some(texts) = input.flags.get(setting.variable).filter(|texts| !texts.is_empty()) {
@@ -85,18 +99,18 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
                     texts: texts.clone(),
                     layer: Layer::Flags,
                     name: format!("--{flag}"),
+                    file: None,
                 },
             );
         }
     }
     let from_environment = input.env.iter().map(|(name, text)| (name.as_str(), text.as_str()));
-    take_variables(
-        &mut values,
-        from_environment,
-        Layer::Environment,
-        "the environment",
-        notes,
-    );
+    let origin = Origin {
+        layer: Layer::Environment,
+        place: "the environment",
+        folder: &input.working_dir,
+    };
+    take_variables(&mut values, from_environment, &origin, notes, problems);
     let (path, required) = env_file(input);
     let name = file_name(&path);
     let text = if required {
@@ -107,11 +121,16 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
     match text.as_deref().map(dotenv::parse) {
         Some(Ok(mut pairs)) => {
             if !required {
-                found_file::leave_out_programs(&mut pairs, warnings);
+                found_file::leave_out_choices(&mut pairs, warnings);
             }
             // The last of two lines with the same name counts, as in the older systems.
             let last: BTreeMap<_, _> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            take_variables(&mut values, last.into_iter(), Layer::EnvFile, &name, notes);
+            let origin = Origin {
+                layer: Layer::EnvFile,
+                place: &name,
+                folder: &input.working_dir,
+            };
+            take_variables(&mut values, last.into_iter(), &origin, notes, problems);
         }
         Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
         None => {}
@@ -124,7 +143,12 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
         let path = input.working_dir.join(path);
         let name = file_name(&path);
         if let Some(text) = read_file(&path, "--config", problems) {
-            take_toml(&mut values, &text, &name, problems);
+            let origin = Origin {
+                layer: Layer::ConfigFile,
+                place: &name,
+                folder: &input.working_dir,
+            };
+            take_toml(&mut values, &text, &origin, problems);
         }
     }
     values
@@ -178,19 +202,26 @@ pub(super) fn unreadable(path: &Path, name: &str, error: &std::io::Error, proble
 fn take_variables<'a>(
     values: &mut Values,
     variables: impl Iterator<Item = (&'a str, &'a str)>,
-    layer: Layer,
-    place: &str,
+    origin: &Origin<'_>,
     notes: &mut Vec<String>,
+    problems: &mut Problems,
 ) {
+    let layer = origin.layer;
     for (name, text) in variables {
-        let name_here = format!("{name} from {place}");
+        let name_here = format!("{name} from {}", origin.place);
         let setting = setting::by_variable(name);
         let known = setting
             .map(|setting| setting.variable)
-            .or_else(|| aliases::variable(name));
+            .or_else(|| aliases::variable(name))
+            .or_else(|| libpq::variable(name));
         let Some(variable) = known else {
-            if !text.is_empty() {
-                notes.extend(unknown(name, &name_here, layer));
+            match secret_file::of_variable(name) {
+                _ if text.is_empty() => {}
+                Some(variable) => {
+                    let value = secret_file::read(text, name_here, origin, problems);
+                    offer_file(values, variable, value, problems);
+                }
+                None => notes.extend(unknown(name, &name_here, layer)),
             }
             continue;
         };
@@ -207,8 +238,20 @@ fn take_variables<'a>(
                 texts,
                 layer,
                 name: name_here,
+                file: None,
             },
         );
+    }
+}
+
+/// Both the secret and a file for it, in one layer: one of them is a mistake.
+fn offer_file(values: &mut Values, variable: &'static str, value: Option<Value>, problems: &mut Problems) {
+    let Some(value) = value else { return };
+    match values.get(variable) {
+        Some(given) if given.layer == value.layer => {
+            problems.conflict(given, &value, "give the secret once");
+        }
+        _ => values.offer(variable, value),
     }
 }
 
@@ -226,7 +269,8 @@ fn unknown(name: &str, name_here: &str, layer: Layer) -> Option<String> {
         .then(|| format!("{name_here} was ignored: set it in the environment for the AWS SDK to see it"))
 }
 
-fn take_toml(values: &mut Values, text: &str, file: &str, problems: &mut Problems) {
+fn take_toml(values: &mut Values, text: &str, origin: &Origin<'_>, problems: &mut Problems) {
+    let file = origin.place;
     let table: toml::Table = match text.parse() {
         Ok(table) => table,
         Err(error) => {
@@ -242,6 +286,11 @@ fn take_toml(values: &mut Values, text: &str, file: &str, problems: &mut Problem
     flatten("", &table, &mut flat);
     for (key, value) in flat {
         let Some(setting) = setting::by_key(&key) else {
+            if let (Some(variable), Some(path)) = (secret_file::of_key(&key), value.as_str()) {
+                let value = secret_file::read(path, format!("`{key}` in {file}"), origin, problems);
+                offer_file(values, variable, value, problems);
+                continue;
+            }
             let near = nearest(&key, SETTINGS.iter().filter_map(|setting| setting.key));
             let near = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
             problems.add(format!("`{key}` in {file} is not a setting{near}"));
@@ -259,6 +308,7 @@ fn take_toml(values: &mut Values, text: &str, file: &str, problems: &mut Problem
                     texts,
                     layer: Layer::ConfigFile,
                     name,
+                    file: None,
                 },
             ),
             None => problems.add(format!("{name}: a {} does not fit here", value.type_str())),

@@ -16,8 +16,8 @@ use super::layers::{self, Layer, Value, Values};
 use super::problems::Problems;
 use super::specs::{self, Algorithm};
 use super::{
-    Compression, Format, Input, Log, LogFormat, OnChangedTables, Policy, Postgres, Retention, Schedule, Settings,
-    StoreCreate, StoreUrl, aliases, source, stores,
+    Auth, Compression, Format, Input, Log, LogFormat, OnChangedTables, Policy, Postgres, Retention, Schedule, Settings,
+    StoreCreate, StoreUrl, aliases, libpq, source, stores,
 };
 use crate::error::{Error, Result};
 
@@ -73,13 +73,30 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn settings(&mut self) -> Settings {
-        let source = source::resolve(&self.values, &mut self.problems, &mut self.notes);
+        let ways = [("password", Auth::Password), ("iam", Auth::Iam)];
+        let auth = self.choice("BACKUP_DB_AUTH", &ways).unwrap_or_default();
+        let target_auth = self.choice("BACKUP_TARGET_AUTH", &ways).unwrap_or_default();
+        let mut reading = source::Reading {
+            values: &self.values,
+            place: libpq::Place {
+                home: self
+                    .input
+                    .env
+                    .get("HOME")
+                    .map(String::as_str)
+                    .filter(|home| !home.is_empty()),
+                working_dir: &self.input.working_dir,
+            },
+            problems: &mut self.problems,
+            notes: &mut self.notes,
+        };
+        let source = source::resolve(&mut reading, auth);
+        let target = source::target(&mut reading, target_auth);
         if self.values.get("DATABASE_URL").is_some_and(shows_password) {
             self.note(
                 "the password in --database-url is visible to every user of this machine; set DATABASE_URL or DB_PASSWORD",
             );
         }
-        let target = source::target(&self.values, &mut self.problems);
         if self.values.get("BACKUP_TARGET_URL").is_some_and(shows_password) {
             self.note(
                 "the password in --target is visible to every user of this machine; set BACKUP_TARGET_URL or \
@@ -130,6 +147,8 @@ impl Reader<'_> {
         Settings {
             source,
             target,
+            auth,
+            target_auth,
             stores,
             retention,
             max_age,

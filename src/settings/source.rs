@@ -1,19 +1,28 @@
 //! Which database is read, from the settings that may name it.
 //!
 //! One of three says where the credentials are: `BACKUP_SECRET_ID`, `DATABASE_URL`, or `DB_*`
-//! alone. The first two in the same layer conflict; otherwise the stronger layer's counts.
+//! alone. The first two in the same layer conflict; otherwise the stronger layer's counts. But a URL without a
+//! login completes the secret.
 //!
 //! `DB_*` beside a URL: a stronger layer's replaces the URL's part, the same layer's must agree
 //! with it, a weaker layer's counts only where the URL has no such part (so a URL flag without a
-//! password takes the environment's `DB_PASSWORD`).
+//! password takes the environment's `DB_PASSWORD`). `--database` always replaces its name.
 //!
-//! `DB_*` beside a secret: the same or a stronger layer's replaces what the secret says. A
-//! password in the same layer is a conflict; in a stronger one, it takes the secret's place.
+//! `DB_*` beside a secret: the same or a stronger layer's replaces what the secret says, a weaker
+//! layer's counts where the secret says nothing. A password in the same layer is a conflict; in a
+//! stronger one, it takes the secret's place; in a weaker one, it is left out.
+//!
+//! Beneath all of it lies what libpq would take: see [`libpq`].
 
-use super::Source;
-use super::layers::{Value, Values};
+mod target;
+
+use super::layers::{Layer, Value, Values};
+use super::libpq::{self, Whose};
 use super::problems::Problems;
-use crate::postgres::ConnectionInfo;
+use super::{Auth, Source};
+use crate::postgres::{ConnectionInfo, Keys};
+
+pub use target::target;
 
 /// The variable, and libpq's name for the same.
 const PARTS: &[(&str, &str)] = &[
@@ -32,74 +41,92 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("PGSSLKEY", "sslkey"),
 ];
 
-pub fn resolve(values: &Values, problems: &mut Problems, notes: &mut Vec<String>) -> Source {
+/// What settings are read from, and what is told of them.
+pub struct Reading<'a> {
+    pub values: &'a Values,
+    pub place: libpq::Place<'a>,
+    pub problems: &'a mut Problems,
+    pub notes: &'a mut Vec<String>,
+}
+
+pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> Source {
+    let values = reading.values;
     let url = values.get("DATABASE_URL");
     let secret = values.get("BACKUP_SECRET_ID");
     let password = values.get("DB_PASSWORD");
+    // A URL that cannot be read is told where it is read.
+    let place = url.filter(|_| secret.is_some()).and_then(|url| {
+        let info = ConnectionInfo::parse_url(url.text()).ok()?;
+        (!names_who(&info)).then_some((url, info))
+    });
+    let url = url.filter(|_| place.is_none());
     if let (Some(url), Some(secret)) = (url, secret)
         && url.layer == secret.layer
     {
-        problems.conflict(url, secret, "give the database once");
+        reading.problems.conflict(url, secret, "give the database once");
         return Source::None;
     }
     let secret = secret.filter(|secret| url.is_none_or(|url| secret.layer < url.layer));
-    let Some(secret) = secret else {
-        return direct(values, url, problems);
-    };
-    match password {
-        Some(password) if password.layer == secret.layer => {
-            problems.conflict(password, secret, "the secret holds the password");
+    let source = match (secret, password) {
+        (None, _) => direct(reading, url),
+        (Some(secret), Some(password)) if password.layer == secret.layer => {
+            reading
+                .problems
+                .conflict(password, secret, "the secret holds the password");
             Source::None
         }
-        Some(password) if password.layer < secret.layer => direct(values, None, problems),
-        _ => beside_secret(values, secret, problems, notes),
-    }
-}
-
-/// Where a restore goes: `BACKUP_TARGET_URL` (`--target`), or `BACKUP_TARGET_SECRET_ID`.
-/// `BACKUP_TARGET_PASSWORD` is for a URL without one, so that none stands in an argument.
-pub fn target(values: &Values, problems: &mut Problems) -> Source {
-    let url = values.get("BACKUP_TARGET_URL");
-    let secret = values.get("BACKUP_TARGET_SECRET_ID");
-    if let (Some(url), Some(secret)) = (url, secret)
-        && url.layer == secret.layer
-    {
-        problems.conflict(url, secret, "give the target once");
-        return Source::None;
-    }
-    if let Some(secret) = secret.filter(|secret| url.is_none_or(|url| secret.layer < url.layer)) {
-        let id = secret.text().trim().to_owned();
-        if id.is_empty() {
-            problems.add(format!("{}: the secret's id is empty", secret.name));
+        (Some(secret), Some(password)) if password.layer < secret.layer => {
+            direct(reading, place.as_ref().map(|(url, _)| *url))
         }
-        let mut overrides = ConnectionInfo::default();
-        parameters(values, &mut overrides, problems);
-        return Source::Secret { id, overrides };
-    }
-    let Some(url) = url else { return Source::None };
-    let mut info = match ConnectionInfo::parse_url(url.text()) {
-        Ok(info) => info,
-        Err(error) => {
-            problems.add_error(&url.name, &error);
-            return Source::None;
-        }
+        (Some(secret), _) => beside_secret(reading, secret, place),
     };
-    if let (None, Some(password)) = (&info.password, values.get("BACKUP_TARGET_PASSWORD")) {
-        let mut one = ConnectionInfo::default();
-        match one.set("password", password.text()) {
-            Ok(()) => info = info.merge(&one),
-            Err(error) => problems.add_error(&password.name, &error),
-        }
-    }
-    parameters(values, &mut info, problems);
-    Source::Direct(info)
+    let auth = values.get("BACKUP_DB_AUTH").filter(|_| auth == Auth::Iam);
+    proved(reading, source, auth)
 }
 
-fn direct(values: &Values, url: Option<&Value>, problems: &mut Problems) -> Source {
+/// By IAM, a password is none, and the line is encrypted: the token is as good as one, for a while.
+fn proved(reading: &mut Reading<'_>, mut source: Source, auth: Option<&Value>) -> Source {
+    let Some(auth) = auth else { return source };
+    let info = match &mut source {
+        Source::Direct(info) | Source::Secret { overrides: info, .. } => info,
+        Source::None => return source,
+    };
+    let given = matches!(info.keys, Keys::SecretFile(_) | Keys::UrlFile(_)) || info.password.is_some();
+    if given {
+        reading.notes.push(format!(
+            "{}=iam: the password that is given beside it is not used",
+            auth.name
+        ));
+    }
+    info.password = None;
+    info.keys = Keys::Given;
+    let mode = info.params.get("sslmode").map(String::as_str);
+    if info.is_socket() || matches!(mode, Some("disable" | "allow" | "prefer")) {
+        reading.problems.add(format!(
+            "{}: IAM login needs TLS, and the connection is {}; set sslmode=verify-full (or require), and a host",
+            auth.name,
+            match mode {
+                Some(mode) if !info.is_socket() => format!("made with sslmode={mode}"),
+                _ => "a local socket".to_owned(),
+            }
+        ));
+    } else if mode.is_none() && info.params.get("sslrootcert").is_none_or(|roots| roots != "system") {
+        info.params.insert("sslmode".into(), "require".into());
+    }
+    source
+}
+
+fn direct(reading: &mut Reading<'_>, url: Option<&Value>) -> Source {
+    let values = reading.values;
     let mut info = match url.map(|url| (url, ConnectionInfo::parse_url(url.text()))) {
-        Some((_, Ok(info))) => info,
+        Some((url, Ok(mut info))) => {
+            if let (Some(file), true) = (&url.file, info.password.is_some()) {
+                info.keys = Keys::UrlFile(file.clone());
+            }
+            info
+        }
         Some((url, Err(error))) => {
-            problems.add_error(&url.name, &error);
+            reading.problems.add_error(&url.name, &error);
             return Source::None;
         }
         None => ConnectionInfo::default(),
@@ -107,28 +134,46 @@ fn direct(values: &Values, url: Option<&Value>, problems: &mut Problems) -> Sour
     let named = ["DB_HOST", "DB_NAME", "DB_USER"]
         .iter()
         .any(|part| values.get(part).is_some());
-    if url.is_none() && !named {
+    if url.is_none() && !named && !libpq::names_a_database(values) {
         return Source::None;
     }
     for (variable, part) in PARTS {
         let Some(value) = values.get(variable) else { continue };
-        let mut one = ConnectionInfo::default();
-        if let Err(error) = one.set(part, value.text()) {
-            problems.add_error(&value.name, &error);
+        let Some(one) = part_of(value, part, reading.problems) else {
             continue;
-        }
+        };
         let given = info.clone().merge(&one);
         let overwrites = has(&info, part) && given != info;
+        // `--database NAME` says which of the server's databases is meant.
+        let chooses = *variable == "DB_NAME" && value.layer == Layer::Flags;
         match url {
-            Some(url) if overwrites && value.layer == url.layer => {
-                problems.conflict(url, value, &format!("they differ in the {part}"));
+            Some(url) if overwrites && value.layer == url.layer && !chooses => {
+                reading
+                    .problems
+                    .conflict(url, value, &format!("they differ in the {part}"));
             }
             Some(url) if overwrites && value.layer > url.layer => {}
+            // The password is the same, wherever the next one comes from.
+            Some(_) if *part == "password" && has(&info, part) && given == info => {}
             _ => info = given,
         }
     }
-    parameters(values, &mut info, problems);
+    let mut info = libpq::beneath(values, &reading.place, &info, Whose::Source, reading.problems);
+    parameters(values, &mut info, reading.problems);
     Source::Direct(info)
+}
+
+/// A connection that has this part alone.
+fn part_of(value: &Value, part: &str, problems: &mut Problems) -> Option<ConnectionInfo> {
+    let mut one = ConnectionInfo::default();
+    if let Err(error) = one.set(part, value.text()) {
+        problems.add_error(&value.name, &error);
+        return None;
+    }
+    if let (Some(file), "password") = (&value.file, part) {
+        one.keys = Keys::SecretFile(file.clone());
+    }
+    Some(one)
 }
 
 fn has(info: &ConnectionInfo, part: &str) -> bool {
@@ -141,24 +186,53 @@ fn has(info: &ConnectionInfo, part: &str) -> bool {
     }
 }
 
-fn beside_secret(values: &Values, secret: &Value, problems: &mut Problems, notes: &mut Vec<String>) -> Source {
+/// Whether it says who we are, and not only where to go.
+fn names_who(info: &ConnectionInfo) -> bool {
+    info.user.is_some() || info.password.is_some()
+}
+
+fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> Source {
+    let values = reading.values;
     let mut overrides = ConnectionInfo::default();
+    let mut defaults = libpq::variables_without_password(values, reading.problems);
+    match url {
+        Some((url, info)) if url.at_least(secret) => overrides = info,
+        Some((_, info)) => defaults = defaults.merge(&info),
+        None => {}
+    }
     for (variable, part) in PARTS {
         let Some(value) = values.get(variable) else { continue };
         if value.at_least(secret) {
-            if let Err(error) = overrides.set(part, value.text()) {
-                problems.add_error(&value.name, &error);
-            }
-        } else {
-            notes.push(format!("{} not used: {} is stronger", value.name, secret.name));
+            overrides = match part_of(value, part, reading.problems) {
+                Some(one) => overrides.merge(&one),
+                None => overrides,
+            };
+        } else if *part == "password" {
+            reading
+                .notes
+                .push(format!("{} not used: {} is stronger", value.name, secret.name));
+        } else if let Some(one) = part_of(value, part, reading.problems) {
+            defaults = defaults.merge(&one);
+            reading.notes.push(format!(
+                "{} counts only where the secret says nothing: {} is stronger",
+                value.name, secret.name
+            ));
         }
     }
-    parameters(values, &mut overrides, problems);
+    parameters(values, &mut overrides, reading.problems);
+    Source::Secret {
+        id: id(secret, reading.problems),
+        overrides,
+        defaults: Box::new(defaults),
+    }
+}
+
+fn id(secret: &Value, problems: &mut Problems) -> String {
     let id = secret.text().trim().to_owned();
     if id.is_empty() {
         problems.add(format!("{}: the secret's id is empty", secret.name));
     }
-    Source::Secret { id, overrides }
+    id
 }
 
 fn parameters(values: &Values, info: &mut ConnectionInfo, problems: &mut Problems) {

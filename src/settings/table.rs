@@ -22,6 +22,13 @@ pub const SETTINGS: &[Setting] = &[
         "ID",
         "Secrets Manager secret with the database's credentials: RDS-style JSON or a plain connection URL",
     ),
+    plain(
+        "BACKUP_DB_AUTH",
+        "db.auth",
+        "WAY",
+        "password; or iam: log in with a token that the task's AWS credentials sign, as RDS and Aurora take it for a role \
+         with rds_iam, made anew for each connection; needs TLS [default: password]",
+    ),
     kind(
         Kind::Secret,
         plain(
@@ -44,7 +51,27 @@ pub const SETTINGS: &[Setting] = &[
         "BACKUP_TARGET_SECRET_ID",
         "target_secret_id",
         "ID",
-        "Secrets Manager secret with the target's credentials, instead of a URL",
+        "Secrets Manager secret with the target's credentials; a URL without a password completes it",
+    ),
+    plain(
+        "BACKUP_TARGET_HOST",
+        "target_host",
+        "HOST",
+        "The target's host, where no URL names it",
+    ),
+    plain("BACKUP_TARGET_PORT", "target_port", "PORT", "Its port"),
+    plain("BACKUP_TARGET_NAME", "target_name", "NAME", "The database's name there"),
+    plain(
+        "BACKUP_TARGET_USER",
+        "target_user",
+        "USER",
+        "The role to log in as there",
+    ),
+    plain(
+        "BACKUP_TARGET_AUTH",
+        "target_auth",
+        "WAY",
+        "As BACKUP_DB_AUTH, for the target [default: password]",
     ),
     kind(
         Kind::List,
@@ -504,6 +531,12 @@ pub const SETTINGS: &[Setting] = &[
         "aws.endpoint_url_kms",
         "URL",
         "Endpoint for KMS alone, where it signs",
+    ),
+    plain(
+        "AWS_CA_BUNDLE",
+        "aws.ca_bundle",
+        "FILE",
+        "Certificate authorities (PEM) for AWS's services and S3-compatible stores, instead of the system's",
     ),
     kind(
         Kind::Secret,

@@ -53,10 +53,11 @@ pub fn deliver(
     running: &Running,
     sink: &mut dyn BlockSink,
 ) -> Result<(), Undelivered> {
-    let mut dump = Dump::start(&DumpOrder {
+    let runtime = tokio::runtime::Handle::current();
+    let mut dump = runtime.block_on(Dump::start(&DumpOrder {
         contents: Contents::LargeObjects,
         ..*order
-    })?;
+    }))?;
     let output = dump.take_stdout()?;
     let dump = Arc::new(dump);
     if !running.begin(&dump) {
@@ -67,7 +68,7 @@ pub fn deliver(
     drop(input);
     // What pg_dump says of its end tells more than how its stream ends.
     clock.begin();
-    let ended = tokio::runtime::Handle::current().block_on(dump.wait());
+    let ended = runtime.block_on(dump.wait());
     clock.end();
     match (read, ended) {
         (Ok(()), ended) => Ok(ended?),

@@ -69,7 +69,7 @@ async fn places() -> Vec<Place> {
         path_style: None,
     };
     let patience = aws::Patience::default();
-    let client = aws::s3_client(&aws::load(&settings).await, &settings, &s3, &patience);
+    let client = aws::s3_client(&aws::load(&settings).await.unwrap(), &settings, &s3, &patience);
     let nanos = Timestamp::now().as_nanosecond();
     let bucket = format!("catalog-{}-{nanos}", std::process::id());
     client.create_bucket().bucket(&bucket).send().await.unwrap();

@@ -37,6 +37,7 @@ macro_rules! on_majors {
 mod archive;
 mod catalog_stores;
 mod command_line;
+mod credentials;
 mod doctor;
 mod download;
 mod drill;

@@ -1,7 +1,7 @@
 //! libpq's parameters by name: which we keep for ourselves and pg_dump, which have no say here,
 //! and which we refuse because our own session could not keep their promise.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use secrecy::SecretString;
 
@@ -14,11 +14,13 @@ enum Treatment {
     Kept,
     /// Understood and left out.
     Dropped,
+    /// Says where more is said of the connection: for the settings alone.
+    File,
     /// Refused, with the reason.
     Refused(&'static str),
 }
 
-use Treatment::{Dropped, Kept, Refused};
+use Treatment::{Dropped, File, Kept, Refused};
 
 const NO_SECRET_IN_ARGV: &str = "it is a secret that pg_dump could only be given in its command line";
 
@@ -47,10 +49,7 @@ const PARAMETERS: &[(&str, Treatment)] = &[
     ("oauth_issuer", Refused("login by OAuth is not supported")),
     ("oauth_scope", Refused("login by OAuth is not supported")),
     ("options", Kept),
-    (
-        "passfile",
-        Refused("password files are not read; give the password in the URL, DB_PASSWORD or a secret"),
-    ),
+    ("passfile", File),
     ("replication", Refused("a backup needs an ordinary session")),
     // To pg_dump it goes by another way than the rest: see the passfile.
     ("require_auth", Kept),
@@ -60,14 +59,8 @@ const PARAMETERS: &[(&str, Treatment)] = &[
     ),
     ("scram_client_key", Refused(NO_SECRET_IN_ARGV)),
     ("scram_server_key", Refused(NO_SECRET_IN_ARGV)),
-    (
-        "service",
-        Refused("service files are not read; give the parts themselves"),
-    ),
-    (
-        "servicefile",
-        Refused("service files are not read; give the parts themselves"),
-    ),
+    ("service", File),
+    ("servicefile", File),
     ("ssl_max_protocol_version", Kept),
     ("ssl_min_protocol_version", Kept),
     ("sslcert", Kept),
@@ -157,7 +150,7 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
             if value.starts_with('@') {
                 return Err(invalid("abstract sockets are not supported"));
             }
-            info.host = Some(value.to_owned());
+            info.host = Some(without_brackets(value).to_owned());
         }
         "port" if !empty => {
             if value.contains(',') {
@@ -194,11 +187,32 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
                     check(name, value).map_err(|why| invalid(&why))?;
                     info.params.insert(name.to_owned(), value.to_owned());
                 }
-                Kept | Dropped => {}
+                File if !empty => {
+                    let files = &mut info.files;
+                    match name {
+                        "service" => files.service = Some(value.to_owned()),
+                        "servicefile" => files.servicefile = Some(value.into()),
+                        _ => files.passfile = Some(value.into()),
+                    }
+                }
+                Kept | Dropped | File => {}
             }
         }
     }
     Ok(())
+}
+
+/// An IPv6 address may come as URLs have it, though nothing follows it here.
+fn without_brackets(host: &str) -> &str {
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner
+        .filter(|inner| {
+            inner
+                .split('%')
+                .next()
+                .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
+        })
+        .unwrap_or(host)
 }
 
 fn check(name: &str, value: &str) -> Result<(), String> {

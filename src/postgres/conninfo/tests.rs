@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -142,7 +144,34 @@ fn an_unknown_parameter_is_named() {
     assert!(refusal("postgres://u@h/d?pgbouncer=true").contains("`pgbouncer`"));
     assert!(refusal("host=h password='a://b' pool=3").contains("`pool`"));
     assert!(refusal("postgres://u@h/d?sslpassword=x").contains("`sslpassword`"));
-    assert!(refusal("postgres://u@h/d?service=x").contains("`service`"));
+    assert!(refusal("postgres://u@h/d?requirepeer=x").contains("`requirepeer`"));
+}
+
+#[test]
+fn files_of_libpqs_are_understood_and_not_handed_on() {
+    let info = parse("postgres:///?service=shop&servicefile=/etc/services&passfile=/run/pass");
+    assert_eq!(info.files.service.as_deref(), Some("shop"));
+    assert_eq!(info.files.servicefile.as_deref(), Some(Path::new("/etc/services")));
+    assert_eq!(info.files.passfile.as_deref(), Some(Path::new("/run/pass")));
+    assert_eq!(info.to_conninfo(), "");
+    let merged = parse("postgres://u@h/d?passfile=/other").merge(&info);
+    assert_eq!(merged.files, info.files);
+}
+
+#[test]
+fn an_ipv6_address_may_stand_in_brackets() {
+    for (host, meant) in [
+        ("[::1]", "::1"),
+        ("[2001:db8::7]", "2001:db8::7"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+        ("::1", "::1"),
+        ("[db]", "[db]"),
+        ("[::1", "[::1"),
+    ] {
+        let mut info = ConnectionInfo::default();
+        info.set("host", host).unwrap();
+        assert_eq!(info.host.as_deref(), Some(meant));
+    }
 }
 
 #[test]
@@ -177,11 +206,17 @@ fn keyword_strings_are_read_with_quotes_and_escapes() {
 }
 
 #[test]
-fn defaults_fill_in_what_is_absent_but_never_a_user() {
-    let info = parse("postgres://bob@/").settled().unwrap();
-    assert_eq!(info.target(), "bob@localhost:5432/bob");
-    let error = parse("postgres://h/d").settled().unwrap_err();
-    assert_eq!(error.code(), Code::Config);
+fn defaults_fill_in_what_is_absent_but_never_a_user_or_a_database() {
+    let info = parse("postgres://bob@/shop").settled().unwrap();
+    assert_eq!(info.target(), "bob@localhost:5432/shop");
+    for (lacking, what) in [
+        ("postgres://h/d", "no database user"),
+        ("postgres://bob@h:5433", "no database is named"),
+    ] {
+        let error = parse(lacking).settled().unwrap_err();
+        assert_eq!(error.code(), Code::Config);
+        assert!(error.message().contains(what), "{error}");
+    }
 }
 
 #[test]

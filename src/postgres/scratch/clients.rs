@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::confinement::{Confinement, Sockets};
-use crate::postgres::Passfile;
+use crate::postgres::passfile::Pass;
 use crate::settings;
 
 /// The walls around such a program, where the settings ask for them. It is who we are; it writes nothing, starts
@@ -14,7 +14,7 @@ use crate::settings;
 /// wrote it knows what it needs.
 pub(in crate::postgres) fn behind_walls<'a>(
     program: &Path,
-    passfile: Option<&Passfile>,
+    pass: &Pass,
     files: impl IntoIterator<Item = &'a Path>,
     settings: &settings::Postgres,
 ) -> Option<Confinement> {
@@ -24,7 +24,7 @@ pub(in crate::postgres) fn behind_walls<'a>(
     }
     let mut readable = installation(program);
     readable.extend(libraries(&settings.child_env));
-    readable.extend(passfile.map(|passfile| passfile.path().to_owned()));
+    readable.extend(pass.path().map(Path::to_owned));
     readable.extend(files.into_iter().map(Path::to_owned));
     Some(Confinement {
         walls,

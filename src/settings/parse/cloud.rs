@@ -117,6 +117,7 @@ impl Reader<'_> {
             endpoint_sns: self.read("AWS_ENDPOINT_URL_SNS", endpoint),
             endpoint_ecs: self.read("AWS_ENDPOINT_URL_ECS", endpoint),
             endpoint_kms: self.read("AWS_ENDPOINT_URL_KMS", endpoint),
+            ca_bundle: self.text("AWS_CA_BUNDLE").map(|file| self.input.working_dir.join(file)),
             access_key_id: text(&credentials),
             secret_access_key: secret(&credentials),
             session_token,
@@ -130,7 +131,8 @@ impl Reader<'_> {
     fn aws_credentials(&mut self) -> Option<(Value, Value)> {
         const ID: &str = "AWS_ACCESS_KEY_ID";
         const KEY: &str = "AWS_SECRET_ACCESS_KEY";
-        let ours = |value: Option<&Value>| value.is_some_and(|value| value.layer > Layer::Environment);
+        let ours =
+            |value: Option<&Value>| value.is_some_and(|value| value.layer > Layer::Environment || value.file.is_some());
         if !ours(self.values.get(ID)) && !ours(self.values.get(KEY)) {
             return None;
         }

@@ -85,7 +85,7 @@ async fn a_role_that_may_not_connect_or_has_no_connection_left_is_told_so() {
 async fn a_server_that_does_not_answer_is_given_up() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let info = ConnectionInfo::parse_url(&format!("host=127.0.0.1 port={port} user=u password=p")).unwrap();
+    let info = ConnectionInfo::parse_url(&format!("host=127.0.0.1 port={port} user=u password=p dbname=d")).unwrap();
     let mut settings = settings(15);
     settings.connect_timeout = Duration::from_millis(300);
     let started = Instant::now();

@@ -32,6 +32,7 @@ async fn started(major: u32, info: &pgstow::postgres::ConnectionInfo) -> (Sessio
         lock_wait: settings.lock_wait,
         settings: &settings,
     })
+    .await
     .unwrap();
     let mut stdout = dump.take_stdout().unwrap();
     // It has read the catalogs and begun with the data.
@@ -99,6 +100,7 @@ async fn the_dump_holds_what_the_snapshot_saw(major: u32) {
             lock_wait: settings.lock_wait,
             settings: &settings,
         })
+        .await
         .unwrap();
         let mut bytes = Vec::new();
         dump.take_stdout().unwrap().read_to_end(&mut bytes).unwrap();

@@ -122,6 +122,7 @@ pub async fn dump_with(programs: &Programs, info: &ConnectionInfo, settings: &Po
         lock_wait: settings.lock_wait,
         settings,
     })
+    .await
     .unwrap();
     let mut stdout = dump.take_stdout().unwrap();
     let bytes = tokio::task::spawn_blocking(move || {

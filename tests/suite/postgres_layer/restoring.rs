@@ -52,7 +52,7 @@ fn order<'a>(
 
 /// Feeds it as a restore does, and waits.
 async fn fed(order: &RestoreOrder<'_>, archive: &[u8]) -> pgstow::error::Result<RestoreEnd> {
-    let mut restoring = Restoring::start(order).unwrap();
+    let mut restoring = Restoring::start(order).await.unwrap();
     let stdin = restoring.take_stdin();
     let archive = archive.to_vec();
     let writing = tokio::task::spawn_blocking(move || {
@@ -227,6 +227,7 @@ async fn a_newer_pg_restore_fills_an_older_server_and_still_stops_at_a_true_erro
             single_transaction: true,
             ..from_stdin
         })
+        .await
         .unwrap_err();
         assert_eq!(error.code(), Code::Version);
     }
@@ -263,7 +264,9 @@ async fn writing_to_a_pg_restore_that_is_gone_is_an_error_and_does_not_end_us() 
     let settings = settings(15);
     let program = program(15, 15, &settings).await;
     let passfile = Passfile::create(&settings.temp, &target).unwrap();
-    let mut restoring = Restoring::start(&order(&program, &target, passfile.as_ref(), &settings)).unwrap();
+    let mut restoring = Restoring::start(&order(&program, &target, passfile.as_ref(), &settings))
+        .await
+        .unwrap();
     let mut stdin = restoring.take_stdin().unwrap();
     let writing = tokio::task::spawn_blocking(move || {
         stdin.write_all(b"PGDMP")?;
@@ -286,7 +289,9 @@ async fn a_stopped_restore_is_gone_and_so_is_its_session() {
     let settings = settings(17);
     let program = program(17, 17, &settings).await;
     let passfile = Passfile::create(&settings.temp, &target).unwrap();
-    let mut restoring = Restoring::start(&order(&program, &target, passfile.as_ref(), &settings)).unwrap();
+    let mut restoring = Restoring::start(&order(&program, &target, passfile.as_ref(), &settings))
+        .await
+        .unwrap();
     // It waits for the rest of the archive.
     let mut stdin = restoring.take_stdin().unwrap();
     stdin.write_all(&archive[..archive.len() - 2000]).unwrap();
@@ -309,7 +314,9 @@ async fn a_plain_script_is_done_as_a_whole_or_not_at_all(major: u32) {
     assert_eq!(psql.major, major);
     let passfile = Passfile::create(&settings.temp, &target).unwrap();
     let run = async |script: String| {
-        let mut running = Script::start(&psql, &target, passfile.as_ref(), &settings).unwrap();
+        let mut running = Script::start(&psql, &target, passfile.as_ref(), &settings)
+            .await
+            .unwrap();
         let mut input = running.take_input().unwrap();
         let writing = tokio::task::spawn_blocking(move || {
             let transaction = input.begin()?;

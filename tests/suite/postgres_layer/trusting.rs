@@ -254,7 +254,7 @@ impl Server {
 
     fn info(&self, parameters: &str) -> ConnectionInfo {
         let base = format!(
-            "host=localhost hostaddr=127.0.0.1 port={} user=postgres {parameters}",
+            "host=localhost hostaddr=127.0.0.1 port={} user=postgres dbname=postgres {parameters}",
             self.port
         );
         ConnectionInfo::parse_url(&base).unwrap()
@@ -368,7 +368,7 @@ async fn client_certificates_sockets_and_demands_of_pg_hba_work_as_in_libpq() {
         .unwrap();
     // Never TLS over a socket, whatever the mode.
     let socket = ConnectionInfo::parse_url(&format!(
-        "host={} port={} user=postgres sslmode=require",
+        "host={} port={} dbname=postgres user=postgres sslmode=require",
         server.folder.path().display(),
         server.port
     ))

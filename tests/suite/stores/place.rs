@@ -122,7 +122,7 @@ pub fn s3_settings() -> settings::S3 {
 }
 
 pub async fn client(aws: &settings::Aws, s3: &settings::S3, patience: &Patience) -> Client {
-    let config = aws::load(aws).await;
+    let config = aws::load(aws).await.unwrap();
     aws::s3_client(&config, aws, s3, patience)
 }
 

@@ -157,6 +157,7 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
         lock_wait: settings.lock_wait,
         settings: &settings,
     })
+    .await
     .unwrap();
     let pipe = dump.take_stdout().unwrap();
     let dumped = memory::run(flow(Inflow::Archive(Box::new(pipe)))).await.unwrap();

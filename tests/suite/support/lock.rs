@@ -11,13 +11,18 @@ pub struct Lock(Child);
 
 impl Lock {
     pub fn hold(database: &Database, table: &str) -> Self {
+        Self::by(database, &format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+    }
+
+    /// Has done something else that others must wait for; undone when it is dropped.
+    pub fn by(database: &Database, statement: &str) -> Self {
         let mut psql = stock(database.major, "psql")
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &database.url()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let script = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT 'held';\n");
+        let script = format!("BEGIN; {statement}; SELECT 'held';\n");
         psql.stdin.as_mut().unwrap().write_all(script.as_bytes()).unwrap();
         let mut line = String::new();
         BufReader::new(psql.stdout.take().unwrap())

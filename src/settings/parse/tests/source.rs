@@ -89,20 +89,140 @@ fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
     ])
     .env_file("DB_HOST=localhost\nDB_PASSWORD=old\n");
     let settings = place.load();
-    let Source::Secret { id, overrides } = &settings.source else {
+    let Source::Secret {
+        id,
+        overrides,
+        defaults,
+    } = &settings.source
+    else {
         panic!("{:?}", settings.source)
     };
     assert_eq!(id, "prod");
     assert_eq!(overrides.dbname.as_deref(), Some("shop"));
     assert_eq!((&overrides.host, overrides.password.is_none()), (&None, true));
     assert_eq!(overrides.params["sslmode"], "require");
+    assert_eq!(
+        (defaults.host.as_deref(), defaults.password.is_none()),
+        (Some("localhost"), true)
+    );
     noted(
         &settings,
-        "DB_HOST from .env not used: BACKUP_SECRET_ID from the environment is stronger",
+        "DB_HOST from .env counts only where the secret says nothing: BACKUP_SECRET_ID from the environment is stronger",
+    );
+    noted(
+        &settings,
+        "DB_PASSWORD from .env not used: BACKUP_SECRET_ID from the environment is stronger",
     );
     env(&[("BACKUP_SECRET_ID", "prod"), ("DB_PASSWORD", "x")]).refused(&["the secret holds the password"]);
     let settings = env(&[("DB_USER", "ada"), ("DB_PASSWORD", "x")])
         .env_file("BACKUP_SECRET_ID=prod")
         .load();
     assert_eq!(password(&settings), Some("x"));
+}
+
+#[test]
+fn a_url_without_a_login_completes_a_secret() {
+    let whole = |source: &Source| match source {
+        Source::Secret {
+            overrides, defaults, ..
+        } => (overrides.host.clone(), defaults.host.clone()),
+        other => panic!("{other:?}"),
+    };
+    let (h, secret) = ("postgres://h:5433/db", ("BACKUP_SECRET_ID", "prod"));
+    let settings = env(&[secret, ("DATABASE_URL", h)]).load();
+    assert_eq!(whole(&settings.source), (Some("h".into()), None));
+    let settings = env(&[("DATABASE_URL", h)]).flag("BACKUP_SECRET_ID", "prod").load();
+    assert_eq!(whole(&settings.source), (None, Some("h".into())));
+    let target = ("BACKUP_TARGET_SECRET_ID", "prod");
+    let settings = env(&[target]).flag("BACKUP_TARGET_URL", h).load();
+    assert_eq!(whole(&settings.target), (Some("h".into()), None));
+    let settings = env(&[target, ("BACKUP_TARGET_HOST", "other")])
+        .env_file("BACKUP_TARGET_URL=postgres://h/db")
+        .load();
+    assert_eq!(whole(&settings.target), (Some("other".into()), Some("h".into())));
+    // With a login, it is a target of its own.
+    let settings = env(&[target]).flag("BACKUP_TARGET_URL", "postgres://u@h/db").load();
+    assert!(matches!(&settings.target, Source::Direct(info) if info.host.as_deref() == Some("h")));
+    env(&[target, ("BACKUP_TARGET_URL", "postgres://u@h/db")]).refused(&["give the target once"]);
+}
+
+#[test]
+fn a_database_that_is_chosen_counts_more_than_the_urls() {
+    let place = Place::new()
+        .flag("DATABASE_URL", "postgres://u@h/postgres")
+        .flag("DB_NAME", "shop");
+    assert_eq!(direct(&place.load()).dbname.as_deref(), Some("shop"));
+    let settings = env(&[("BACKUP_SECRET_ID", "prod")]).flag("DB_NAME", "shop").load();
+    assert!(
+        matches!(&settings.source, Source::Secret { overrides, .. } if overrides.dbname.as_deref() == Some("shop"))
+    );
+}
+
+#[test]
+fn libpqs_variables_lie_beneath_ours() {
+    let pg = [
+        ("PGHOST", "pg"),
+        ("PGPORT", "5433"),
+        ("PGDATABASE", "pgdb"),
+        ("PGUSER", "pguser"),
+        ("PGPASSWORD", "pgpass"),
+        ("PGCHANNELBINDING", "require"),
+    ];
+    let settings = env(&pg).load();
+    assert_eq!(direct(&settings).target(), "pguser@pg:5433/pgdb");
+    assert_eq!(password(&settings), Some("pgpass"));
+    assert_eq!(direct(&settings).params["channel_binding"], "require");
+    let settings = env(&pg).env_file("DB_HOST=ours\nDB_PASSWORD=ours\n").load();
+    assert_eq!(direct(&settings).target(), "pguser@ours:5433/pgdb");
+    assert_eq!(password(&settings), Some("ours"));
+    // A target is completed, but never by a database.
+    let settings = env(&pg).flag("BACKUP_TARGET_URL", "postgres://u@t").load();
+    let Source::Direct(target) = &settings.target else {
+        panic!("{:?}", settings.target)
+    };
+    assert_eq!(target.target(), "u@t:5433/?");
+    // They name a source of their own only where they name a place.
+    assert!(matches!(env(&[("PGUSER", "u")]).load().source, Source::None));
+    // Beneath a secret, without the password.
+    let settings = env(&pg).flag("BACKUP_SECRET_ID", "prod").load();
+    assert!(matches!(&settings.source, Source::Secret { defaults, .. }
+        if defaults.host.as_deref() == Some("pg") && defaults.password.is_none()));
+}
+
+#[test]
+fn what_drills_keeps_no_way_to_a_password() {
+    let place = env(&[
+        ("DATABASE_URL", "postgres://u@h/db"),
+        ("BACKUP_DB_AUTH", "iam"),
+        ("HOME", "/home/ada"),
+    ]);
+    let mut settings = place.load();
+    assert_eq!(
+        (settings.auth, direct(&settings).params["sslmode"].as_str()),
+        (Auth::Iam, "require")
+    );
+    settings.forget_passwords();
+    assert_eq!(settings.auth, Auth::Password);
+    let mut settings = env(&[("DATABASE_URL", "postgres://u@h/db"), ("HOME", "/home/ada")]).load();
+    assert!(direct(&settings).keys.may_change());
+    settings.forget_passwords();
+    assert!(!direct(&settings).keys.may_change());
+}
+
+#[test]
+fn iam_needs_tls_and_no_password() {
+    let iam = ("BACKUP_DB_AUTH", "iam");
+    for url in [
+        "postgres://u@h/db?sslmode=disable",
+        "postgres://u@h/db?sslmode=prefer",
+        "postgres:///db?host=/tmp&user=u",
+    ] {
+        env(&[iam, ("DATABASE_URL", url)]).refused(&["IAM login needs TLS"]);
+    }
+    let settings = env(&[iam, ("DATABASE_URL", "postgres://u:old@h/db?sslmode=verify-full")]).load();
+    assert_eq!(
+        (password(&settings), direct(&settings).params["sslmode"].as_str()),
+        (None, "verify-full")
+    );
+    noted(&settings, "the password that is given beside it is not used");
 }

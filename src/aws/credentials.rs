@@ -1,0 +1,276 @@
+//! AWS credentials out of the SDK's own chain, which are asked for again when they expire, when the service says
+//! that they have, and when somebody has put new ones into the profile's file in the meantime.
+//!
+//! The SDK's chain reads a profile once, and keeps what it has found in it; so the chain is built anew.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_config::Region;
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{self, ProvideCredentials, future};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
+use aws_smithy_types::retry::ErrorKind;
+
+/// New ones are asked for so long before the old ones expire.
+const AHEAD: Duration = Duration::from_secs(300);
+/// How often a service may say that credentials have expired before it is believed.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Of a body, this much is looked at.
+const LOOKED_AT: usize = 4096;
+/// What the services call it.
+const EXPIRED: [&str; 4] = [
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "TokenRefreshRequired",
+    "RequestExpired",
+];
+
+/// Our credentials, as all clients share them.
+#[derive(Clone)]
+pub(super) struct Renewed(Arc<Shared>);
+
+struct Shared {
+    http: SharedHttpClient,
+    region: Option<Region>,
+    /// One asks for all.
+    asking: tokio::sync::Mutex<()>,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    credentials: Option<Credentials>,
+    asked: Option<Instant>,
+    /// A service has refused them, and they have not been asked for since.
+    refused: bool,
+    /// When they were asked for because of that, and whether others came.
+    asked_again: Option<(Instant, bool)>,
+}
+
+impl Renewed {
+    pub fn new(http: SharedHttpClient, region: Option<Region>) -> Self {
+        Self(Arc::new(Shared {
+            http,
+            region,
+            asking: tokio::sync::Mutex::new(()),
+            held: Mutex::default(),
+        }))
+    }
+
+    /// For a client: repeats what was refused because of old credentials.
+    pub fn classifier(&self) -> impl ClassifyRetry + 'static {
+        Expired(self.clone())
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn current(&self) -> provider::Result {
+        if let Some(credentials) = self.held().usable() {
+            return Ok(credentials);
+        }
+        let _asking = self.0.asking.lock().await;
+        // Another has asked while we waited.
+        if let Some(credentials) = self.held().usable() {
+            return Ok(credentials);
+        }
+        let config = ProviderConfig::without_region()
+            .with_region(self.0.region.clone())
+            .with_http_client(self.0.http.clone());
+        let mut chain = DefaultCredentialsChain::builder().configure(config);
+        chain.set_region(self.0.region.clone());
+        let chain = Box::pin(chain.build()).await;
+        let answer = Box::pin(chain.provide_credentials()).await;
+        let mut held = self.held();
+        let now = Instant::now();
+        held.asked = Some(now);
+        let same = matches!((&answer, &held.credentials), (Ok(new), Some(old)) if new == old);
+        if std::mem::take(&mut held.refused) {
+            held.asked_again = Some((now, answer.is_ok() && !same));
+        }
+        match answer {
+            Ok(credentials) => {
+                held.credentials = Some(credentials.clone());
+                Ok(credentials)
+            }
+            Err(error) => {
+                // Until they expire, the old ones are better than none.
+                held.credentials
+                    .clone()
+                    .filter(|old| !expires_within(old, Duration::ZERO))
+                    .ok_or(error)
+            }
+        }
+    }
+}
+
+impl Held {
+    fn usable(&self) -> Option<Credentials> {
+        let credentials = self.credentials.as_ref().filter(|_| !self.refused)?;
+        // Some services give nothing newer until shortly before the end.
+        let lately = self.asked.is_some_and(|asked| asked.elapsed() < PAUSE);
+        let ahead = if lately { Duration::ZERO } else { AHEAD };
+        (!expires_within(credentials, ahead)).then(|| credentials.clone())
+    }
+}
+
+fn expires_within(credentials: &Credentials, ahead: Duration) -> bool {
+    credentials
+        .expiry()
+        .is_some_and(|expiry| expiry <= SystemTime::now() + ahead)
+}
+
+impl ProvideCredentials for Renewed {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(Box::pin(self.current()))
+    }
+}
+
+impl fmt::Debug for Renewed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renewed")
+    }
+}
+
+#[derive(Debug)]
+struct Expired(Renewed);
+
+impl ClassifyRetry for Expired {
+    fn name(&self) -> &'static str {
+        "Expired"
+    }
+
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let failed = context.output_or_error().is_some_and(|outcome| outcome.is_err());
+        if !failed || !context.response().is_some_and(says_expired) {
+            return RetryAction::NoActionIndicated;
+        }
+        let mut held = self.0.held();
+        match held.asked_again.filter(|(asked, _)| asked.elapsed() < PAUSE) {
+            // There are no others.
+            Some((_, false)) if !held.refused => return RetryAction::NoActionIndicated,
+            // What came then is newer than what was refused.
+            Some(_) => {}
+            None => held.refused = true,
+        }
+        RetryAction::retryable_error(ErrorKind::ServerError)
+    }
+}
+
+fn says_expired(response: &HttpResponse) -> bool {
+    let body = response.body().bytes().unwrap_or_default();
+    // An answer to HEAD has no body, and S3's status for this is 400.
+    if body.is_empty() {
+        return response.status().as_u16() == 400;
+    }
+    let body = String::from_utf8_lossy(&body[..body.len().min(LOOKED_AT)]);
+    EXPIRED.iter().any(|code| body.contains(code))
+}
+
+/// Why there are no credentials, and what to do: in our words where they are, and with the provider's own.
+pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
+    let why = match error {
+        CredentialsError::CredentialsNotLoaded(_) => "no credentials were found",
+        CredentialsError::ProviderTimedOut(_) => "the provider of the credentials did not answer in time",
+        CredentialsError::InvalidConfiguration(_) => "the profile cannot be used",
+        _ => "the credentials could not be loaded",
+    };
+    let told = super::failure::causes(std::error::Error::source(error));
+    let signed_out = told.iter().any(|cause| {
+        let cause = cause.to_ascii_lowercase();
+        cause.contains("sso") && (cause.contains("expired") || cause.contains("not found") || cause.contains("cache"))
+    });
+    let hint = match error {
+        _ if signed_out => "log in again: aws sso login, with the same AWS_PROFILE",
+        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::ProviderTimedOut(_) => NO_CREDENTIALS,
+        _ => "look at the profile that AWS_PROFILE names, in ~/.aws/config and ~/.aws/credentials",
+    };
+    match told.last().map(|last| attempts(last)) {
+        Some(last) if !last.is_empty() => (format!("{why}: {last}"), hint),
+        _ => (why.to_owned(), hint),
+    }
+}
+
+/// Of a list of all places that were looked at, what is wrong with the profile: that others have none is no
+/// news.
+fn attempts(told: &str) -> &str {
+    if !told.contains("Attempted:") {
+        return told;
+    }
+    let profile = told.lines().find_map(|line| line.trim().strip_prefix("Profile: "));
+    let reason = profile.and_then(|told| told.strip_prefix("the credential provider was not enabled"));
+    reason.map_or("", |reason| reason.trim_start_matches([':', ' ']))
+}
+
+pub(super) const NO_CREDENTIALS: &str = "give credentials: the task's role, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or \
+                                         AWS_PROFILE";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(expires_in: Option<i64>, asked: Duration, refused: bool) -> Held {
+        let expiry = expires_in.map(|seconds| {
+            let span = Duration::from_secs(seconds.unsigned_abs());
+            let now = SystemTime::now();
+            if seconds < 0 { now - span } else { now + span }
+        });
+        Held {
+            credentials: Some(Credentials::new("id", "secret", None, expiry, "test")),
+            asked: Instant::now().checked_sub(asked),
+            refused,
+            asked_again: None,
+        }
+    }
+
+    #[test]
+    fn credentials_are_asked_for_again_before_they_expire_and_when_they_are_refused() {
+        let long_ago = Duration::from_secs(60);
+        for (expires_in, asked, refused, usable) in [
+            (None, long_ago, false, true),
+            (None, long_ago, true, false),
+            (Some(3600), long_ago, false, true),
+            (Some(200), long_ago, false, false),
+            // Nothing newer is to be had.
+            (Some(200), Duration::ZERO, false, true),
+            (Some(-1), Duration::ZERO, false, false),
+        ] {
+            let held = held(expires_in, asked, refused);
+            assert_eq!(held.usable().is_some(), usable, "{expires_in:?} {asked:?} {refused}");
+        }
+    }
+
+    #[test]
+    fn a_providers_reason_is_told_in_its_words() {
+        let error = CredentialsError::provider_error("external process exited with code 3. Stderr: no ticket\n");
+        let (why, hint) = credentials_error(&error);
+        assert!(
+            why.ends_with("could not be loaded: external process exited with code 3. Stderr: no ticket"),
+            "{why}"
+        );
+        assert!(hint.contains("AWS_PROFILE"));
+        let chain = "no credentials found in chain. Attempted:\n  Environment: x\n  Profile: the credential provider was not \
+                     enabled: profile `p` was not defined\n  EcsContainer: y";
+        let (why, _) = credentials_error(&CredentialsError::not_loaded(chain));
+        assert_eq!(why, "no credentials were found: profile `p` was not defined");
+        let chain = "no credentials found in chain. Attempted:\n  Profile: the credential provider was not enabled\n";
+        assert_eq!(
+            credentials_error(&CredentialsError::not_loaded(chain)).0,
+            "no credentials were found"
+        );
+        let error = CredentialsError::provider_error("the cached SSO token is expired");
+        assert!(credentials_error(&error).1.contains("aws sso login"));
+    }
+}

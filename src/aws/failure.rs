@@ -1,0 +1,218 @@
+//! The SDK's errors in our words.
+
+use std::error::Error as StdError;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::ErrorMetadata;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use super::credentials::credentials_error;
+use super::{refusal, slow_down};
+use crate::error::{Code, Error};
+
+/// The service's own code for a failure (`NoSuchBucket`), or one made of the bare status where an
+/// answer has no body, as to every HEAD request.
+pub fn service_code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
+    let SdkError::ServiceError(service) = error else {
+        return None;
+    };
+    match service.err().code() {
+        Some("Forbidden") => Some("AccessDenied"),
+        Some(code) => Some(code),
+        None => match service.raw().status().as_u16() {
+            301 | 307 | 308 => Some("PermanentRedirect"),
+            400 => Some("BadRequest"),
+            401 | 403 => Some("AccessDenied"),
+            404 => Some("NotFound"),
+            412 => Some("PreconditionFailed"),
+            429 => Some("TooManyRequests"),
+            500 => Some("InternalError"),
+            501 => Some("NotImplemented"),
+            503 => Some("ServiceUnavailable"),
+            _ => None,
+        },
+    }
+}
+
+/// Our error for a failed request. `what` says what was being done, without a colon at its end:
+/// `cannot write shop.dump to s3://bucket`.
+pub fn error<E>(code: Code, what: &str, error: &SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    let (why, hint) = match error {
+        SdkError::ServiceError(service) => {
+            let name = service_code(error).unwrap_or("unknown error");
+            let status = service.raw().status().as_u16();
+            let why = match service.err().message() {
+                Some(message) if !message.is_empty() => format!("{name}: {message} (HTTP {status})"),
+                _ => format!("{name} (HTTP {status})"),
+            };
+            (why, service_hint(name))
+        }
+        SdkError::TimeoutError(_) => ("no answer in time".to_owned(), Some(UNREACHABLE)),
+        SdkError::DispatchFailure(failure) => {
+            let cause = failure
+                .as_connector_error()
+                .map(|cause| cause as &(dyn StdError + 'static));
+            transport(cause, failure.is_timeout(), failure.is_io())
+        }
+        SdkError::ConstructionFailure(_) => transport(StdError::source(error), false, false),
+        SdkError::ResponseError(response) => (
+            format!(
+                "the answer could not be understood (HTTP {})",
+                response.raw().status().as_u16()
+            ),
+            Some("check that the endpoint is the one of the service: AWS_ENDPOINT_URL and its kin"),
+        ),
+        _ => ("the request failed".to_owned(), None),
+    };
+    let ours = Error::new(code, format!("{what}: {why}"));
+    match hint {
+        Some(hint) => ours.hint(hint),
+        None => ours,
+    }
+}
+
+const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 and its kin), DNS, and the network path: a private subnet needs a NAT or a VPC endpoint";
+pub const BYTES_CHANGE: &str =
+    "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again";
+
+fn service_hint(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "NoSuchBucket" => "create the bucket, or correct --store",
+        name if refusal::CODES.contains(&name) => {
+            "allow the action to this role or key: in its own policy, and in the policy of the bucket, secret, topic or KMS key"
+        }
+        "InvalidAccessKeyId" | "InvalidClientTokenId" | "UnrecognizedClientException" => {
+            "the access key id is not known there: check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN and the endpoint"
+        }
+        "SignatureDoesNotMatch" | "InvalidSignatureException" => {
+            "check AWS_SECRET_ACCESS_KEY: it does not belong to this access key id"
+        }
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken" => {
+            "the session's credentials have expired: get new ones, or let the task use its role"
+        }
+        "RequestTimeTooSkewed" | "RequestExpired" => "set this machine's clock",
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+            "the bucket is in another region: set AWS_REGION to it"
+        }
+        name if matches!(name, "InternalError" | "InternalFailure" | "ServiceUnavailable")
+            || slow_down::CODES.contains(&name) =>
+        {
+            "the service kept failing after all retries: look at its health, then run again"
+        }
+        "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => BYTES_CHANGE,
+        "NotImplemented" => {
+            "the endpoint does not know this feature of S3; BACKUP_S3_CHECKSUMS=when_required helps where it is the checksums"
+        }
+        "KMS.DisabledException" | "KMS.NotFoundException" | "KMS.KMSInvalidStateException" => {
+            "check the KMS key and the role's kms:GenerateDataKey and kms:Decrypt on it"
+        }
+        _ => return None,
+    })
+}
+
+/// Whether a request was never made, since there were no credentials to sign it with.
+pub fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// What lies below an error, outermost first, as a person reads it: the SDK's own texts are Rust's debugging
+/// output in places.
+pub(super) fn causes(cause: Option<&(dyn StdError + 'static)>) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut next = cause;
+    while let Some(error) = next {
+        let text = match error.downcast_ref::<ErrorMetadata>() {
+            Some(service) => match (service.code(), service.message()) {
+                (Some(code), Some(message)) => format!("{code}: {message}"),
+                (code, message) => code.or(message).unwrap_or_default().to_owned(),
+            },
+            None => error.to_string(),
+        };
+        let text = text.trim();
+        if !text.is_empty() && !is_debugging_output(text) {
+            told.push(text.to_owned());
+        }
+        next = error.source();
+    }
+    told
+}
+
+/// As `Type { field: value }` and `Type(Type(...))` are printed.
+fn is_debugging_output(text: &str) -> bool {
+    let named = |at: usize| text[..at].trim_end().ends_with(|c: char| c.is_ascii_alphanumeric());
+    let fields = text.match_indices(" { ").any(|(at, _)| named(at));
+    let nested = text.match_indices('(').any(|(at, _)| {
+        let name = text[..at]
+            .rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .next();
+        name.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_uppercase())) && text.ends_with(')')
+    });
+    fields || nested
+}
+
+/// Why a request never reached the service, from the chain of causes below it.
+fn transport(cause: Option<&(dyn StdError + 'static)>, timeout: bool, io: bool) -> (String, Option<&'static str>) {
+    let mut next = cause;
+    while let Some(error) = next {
+        if let Some(credentials) = error.downcast_ref::<CredentialsError>() {
+            let (why, hint) = credentials_error(credentials);
+            return (why, Some(hint));
+        }
+        next = error.source();
+    }
+    let causes = causes(cause);
+    // The innermost cause is the one that a reader can act on ("Connection refused").
+    let innermost = causes.last().map_or("", String::as_str).trim();
+    let why = if causes.iter().any(|cause| cause.contains("dns error")) {
+        format!("the endpoint's name cannot be resolved: {innermost}")
+    } else if causes.iter().any(|cause| cause.contains("InvalidContentType")) {
+        let hint = "the endpoint does not speak TLS: begin it with http://, or give its TLS port";
+        return ("TLS failed: the answer is not TLS".to_owned(), Some(hint));
+    } else if causes.iter().any(|cause| cause.contains("certificate")) {
+        let hint = "the server's certificate is not trusted: check the endpoint's name and this machine's CA certificates, or name \
+             its authority in AWS_CA_BUNDLE";
+        return (format!("TLS failed: {innermost}"), Some(hint));
+    } else if causes.iter().any(|cause| cause.contains("region")) && !io {
+        return (innermost.to_owned(), Some("set AWS_REGION"));
+    } else if timeout {
+        "no connection in time".to_owned()
+    } else if io && innermost.is_empty() {
+        "the connection broke".to_owned()
+    } else {
+        innermost.to_owned()
+    };
+    (why, Some(UNREACHABLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debugging_output_is_told_from_words() {
+        for (text, debugging) in [
+            ("ConnectorError { kind: Io, source: x }", true),
+            ("dispatch failure (DispatchFailure(DispatchFailure { a: b }))", true),
+            ("ProviderError(ProviderError)", true),
+            ("Connection refused (os error 111)", false),
+            ("no service answers (HTTP 503)", false),
+            ("external process exited with code 3. Stderr: {\"a\": 1}", false),
+        ] {
+            assert_eq!(is_debugging_output(text), debugging, "{text}");
+        }
+        let service = ErrorMetadata::builder().code("AccessDenied").message("not you").build();
+        assert_eq!(causes(Some(&service)), ["AccessDenied: not you"]);
+    }
+}

@@ -1,0 +1,89 @@
+//! How AWS's services are reached: through the proxy that the environment names, and by the certificate
+//! authorities that AWS's own tools would trust.
+
+use std::path::{Path, PathBuf};
+
+use aws_runtime::env_config::file::EnvConfigFiles;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::os_shim_internal::{Env, Fs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::error::{Error, Result};
+use crate::named_file;
+use crate::settings;
+
+/// All authorities of the world have 300 KiB.
+const LONGEST: u64 = 16 << 20;
+
+/// HTTPS_PROXY, HTTP_PROXY and NO_PROXY count as for curl.
+pub(super) async fn client(settings: &settings::Aws) -> Result<SharedHttpClient> {
+    let context = match bundle(settings).await {
+        Some(Bundle { path, name }) => trusting(&path, name)?,
+        None => TlsContext::default(),
+    };
+    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut builder = Connector::builder();
+        builder.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            builder.set_sleep_impl(components.sleep_impl());
+        }
+        builder
+            .proxy_config(ProxyConfig::from_env())
+            // The provider is named: a process-wide default could be anything that a dependency set.
+            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+            .tls_context(context.clone())
+            .build()
+    }))
+}
+
+/// A file of authorities, and what names it.
+struct Bundle {
+    path: PathBuf,
+    name: &'static str,
+}
+
+/// The setting's, or else the profile's `ca_bundle`.
+async fn bundle(settings: &settings::Aws) -> Option<Bundle> {
+    if let Some(path) = &settings.ca_bundle {
+        return Some(Bundle {
+            path: path.clone(),
+            name: "AWS_CA_BUNDLE",
+        });
+    }
+    // What is wrong with the profile's files is told by whoever needs more of them.
+    let profile = aws_config::profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await;
+    let path = profile
+        .ok()?
+        .get("ca_bundle")
+        .filter(|path| !path.is_empty())?
+        .to_owned();
+    let path = match (path.strip_prefix("~/"), Env::real().get("HOME")) {
+        (Some(rest), Ok(home)) => Path::new(&home).join(rest),
+        _ => PathBuf::from(path),
+    };
+    Some(Bundle {
+        path,
+        name: "ca_bundle of the AWS profile",
+    })
+}
+
+fn trusting(path: &Path, name: &str) -> Result<TlsContext> {
+    let refused = |why: &str| {
+        Error::config(format!("{name}: {}: {why}", path.display()))
+            .hint("name a file with the authorities' certificates as PEM")
+    };
+    let pem = named_file::read(path, LONGEST).map_err(|error| refused(&error.to_string()))?;
+    let certificates: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    if certificates.is_ok_and(|found| !found.is_empty()) {
+        let trusted = TrustStore::empty().with_pem_certificate(pem);
+        return TlsContext::builder()
+            .with_trust_store(trusted)
+            .build()
+            .map_err(|error| refused(&error.to_string()));
+    }
+    Err(refused("it holds no certificate"))
+}

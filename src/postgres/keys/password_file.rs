@@ -1,0 +1,190 @@
+//! libpq's file of passwords (`~/.pgpass`), as the documentation of PostgreSQL describes it: a line is
+//! `host:port:database:user:password`, each of the first four may be `*`, the first line that fits counts.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use secrecy::SecretString;
+
+use crate::postgres::ConnectionInfo;
+
+const LONGEST: u64 = 1 << 20;
+/// A socket in one of libpq's own folders goes by this name too.
+const LOCAL: &str = "localhost";
+const SOCKETS: [&str; 2] = ["/tmp", "/var/run/postgresql"];
+
+/// The password for this connection. A file that others may read does not count, as with libpq: that is
+/// told, and the server's question will show whether it matters.
+pub(super) fn look_up(path: &Path, info: &ConnectionInfo) -> Option<SecretString> {
+    match read(path) {
+        Ok(Some(text)) => find(&text, info),
+        Ok(None) => None,
+        Err(why) => {
+            tracing::warn!("the password file {} was not read: {why}", path.display());
+            None
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let opened = File::options()
+        .read(true)
+        // A FIFO would be waited for, for ever.
+        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is no plain file".to_owned());
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err("its group or others may read it: chmod 0600 it".to_owned());
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    Ok(Some(bytes))
+}
+
+fn find(text: &[u8], info: &ConnectionInfo) -> Option<SecretString> {
+    let host = info.host.as_deref().unwrap_or(LOCAL);
+    let host = if SOCKETS.contains(&host) { LOCAL } else { host };
+    let port = info.port?.to_string();
+    let wanted = [host, &port, info.dbname.as_deref()?, info.user.as_deref()?];
+    text.split(|byte| *byte == b'\n').find_map(|line| {
+        // Other lines may be in any encoding.
+        let line = std::str::from_utf8(line).ok()?.trim_end_matches('\r');
+        if line.starts_with('#') {
+            return None;
+        }
+        let mut rest = line;
+        for part in wanted {
+            rest = behind(rest, part)?;
+        }
+        Some(SecretString::from(unescaped(rest)))
+    })
+}
+
+/// What follows a field and its colon, where the field fits.
+fn behind<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
+    if let Some(rest) = line.strip_prefix("*:") {
+        return Some(rest);
+    }
+    let mut escaped = false;
+    let end = line.char_indices().find_map(|(at, c)| {
+        let ends = c == ':' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends.then_some(at)
+    })?;
+    (unescaped(&line[..end]) == wanted).then(|| &line[end + 1..])
+}
+
+fn unescaped(field: &str) -> String {
+    let mut text = String::with_capacity(field.len());
+    let mut chars = field.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => text.extend(chars.next()),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use proptest::prelude::*;
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn found(text: &str, url: &str) -> Option<String> {
+        let info = ConnectionInfo::parse_url(url).unwrap().settled().unwrap();
+        find(text.as_bytes(), &info).map(|secret| secret.expose_secret().to_owned())
+    }
+
+    #[test]
+    fn the_first_line_that_fits_counts() {
+        let text = "# db:5432:shop:ada:comment\n\ndb:5433:shop:ada:other port\r\ndb:5432:shop:ada:p\\:a\\\\s s\r\n\
+                    *:*:*:bob:any\n\\*:*:*:*:none\n[::1]:*:*:*:brackets\n\\:\\:1:*:*:*:six\n/sock:*:*:*:socket\n\
+                    localhost:*:*:*:local\n";
+        for (url, password) in [
+            ("postgres://ada@db/shop", Some("p:a\\s s")),
+            ("postgres://ada@db:5433/shop", Some("other port")),
+            ("postgres://ada@db/shops", None),
+            ("postgres://bob@db/other", Some("any")),
+            ("postgres://ada@[::1]/x", Some("six")),
+            ("postgres://ada@%2Fsock/x", Some("socket")),
+            ("postgres://ada@%2Fvar%2Frun%2Fpostgresql/x", Some("local")),
+            ("postgres://ada@/x", Some("local")),
+            ("postgres://ada@/x?hostaddr=10.0.0.1", None),
+        ] {
+            assert_eq!(found(text, url).as_deref(), password, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pgpass");
+        let info = ConnectionInfo::parse_url("postgres://ada@db/shop")
+            .unwrap()
+            .settled()
+            .unwrap();
+        assert!(look_up(&path, &info).is_none());
+        fs::write(&path, "*:*:*:*:secret\n").unwrap();
+        for (mode, counts) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, false),
+            (0o604, false),
+            (0o620, false),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(look_up(&path, &info).is_some(), counts, "{mode:o}");
+        }
+        assert!(look_up(folder.path(), &info).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_fields_come_back(host in "[a-z\\\\:*]{1,8}", password in "[^\n\r\0]{0,20}") {
+            let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+            // Alone, it would mean any.
+            let host_field = if host == "*" { "\\*".to_owned() } else { escaped(&host) };
+            let line = format!("{host_field}:5432:d:u:{}\n", escaped(&password));
+            let info = ConnectionInfo {
+                host: Some(host),
+                port: Some(5432),
+                dbname: Some("d".into()),
+                user: Some("u".into()),
+                ..ConnectionInfo::default()
+            };
+            let found = find(line.as_bytes(), &info).unwrap();
+            prop_assert_eq!(found.expose_secret(), &password);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "[ -~\\n\u{e9}]{0,60}") {
+            let _ = found(&text, "postgres://u@h/d");
+        }
+    }
+}

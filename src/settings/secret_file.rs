@@ -1,0 +1,53 @@
+//! Secrets in files, as Docker, Compose and Kubernetes hand them out: `DB_PASSWORD_FILE` names the file that
+//! holds what `DB_PASSWORD` would say. So with every secret, and with the parts of the connection.
+
+use super::aliases;
+use super::layers::{Origin, Value};
+use super::libpq;
+use super::problems::Problems;
+use super::setting::{self, Kind};
+use crate::named_file;
+use crate::postgres::text_of_secret;
+
+/// More than any secret has.
+const LONGEST: u64 = 64 << 10;
+
+/// No secrets, but where passwords are in files, these often are too.
+const BESIDE: [&str; 4] = ["DB_HOST", "DB_PORT", "DB_NAME", "DB_USER"];
+
+/// The setting whose file a variable names.
+pub fn of_variable(name: &str) -> Option<&'static str> {
+    let base = name.strip_suffix("_FILE")?;
+    let others = [libpq::PASSWORD, aliases::S3_ACCESS_KEY, aliases::S3_SECRET_KEY];
+    let setting = setting::by_variable(base).filter(|setting| setting.kind == Kind::Secret || BESIDE.contains(&base));
+    setting
+        .map(|setting| setting.variable)
+        .or_else(|| others.into_iter().find(|other| *other == base))
+}
+
+/// The setting whose file a key of the configuration file names.
+pub fn of_key(key: &str) -> Option<&'static str> {
+    let setting = setting::by_key(key.strip_suffix("_file")?)?;
+    (setting.kind == Kind::Secret).then_some(setting.variable)
+}
+
+/// What the file says, or a problem.
+pub fn read(path: &str, name: String, origin: &Origin<'_>, problems: &mut Problems) -> Option<Value> {
+    let path = origin.folder.join(path);
+    match named_file::read_text(&path, LONGEST) {
+        Ok(text) if text_of_secret(&text).is_empty() => {
+            problems.add(format!("{name}: {} is empty", path.display()));
+            None
+        }
+        Ok(text) => Some(Value {
+            texts: vec![text_of_secret(&text).to_owned()],
+            layer: origin.layer,
+            name,
+            file: Some(path),
+        }),
+        Err(error) => {
+            problems.add(format!("{name}: {} cannot be read: {error}", path.display()));
+            None
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Where a restore goes: `BACKUP_TARGET_URL` (`--target`), `BACKUP_TARGET_SECRET_ID`, or
+//! `BACKUP_TARGET_HOST` and its kin; and any two of them, where one completes the other.
+//!
+//! A URL without a login completes the secret, which often holds user and password alone. One with a login takes
+//! the secret's place in a stronger layer, and is in conflict with it in the same one.
+//! `BACKUP_TARGET_PASSWORD` is for a URL without one, so that none stands in an argument.
+
+use super::super::layers::Value;
+use super::super::libpq::{self, Whose};
+use super::super::{Auth, Source};
+use super::{Reading, has, id, names_who, parameters, part_of, proved};
+use crate::postgres::{ConnectionInfo, Keys};
+
+const PARTS: &[(&str, &str)] = &[
+    ("BACKUP_TARGET_HOST", "host"),
+    ("BACKUP_TARGET_PORT", "port"),
+    ("BACKUP_TARGET_NAME", "dbname"),
+    ("BACKUP_TARGET_USER", "user"),
+];
+const PASSWORD: &str = "BACKUP_TARGET_PASSWORD";
+
+pub fn target(reading: &mut Reading<'_>, auth: Auth) -> Source {
+    let source = choose(reading);
+    let auth = reading.values.get("BACKUP_TARGET_AUTH").filter(|_| auth == Auth::Iam);
+    proved(reading, source, auth)
+}
+
+fn choose(reading: &mut Reading<'_>) -> Source {
+    let values = reading.values;
+    let url = values.get("BACKUP_TARGET_URL");
+    let secret = values.get("BACKUP_TARGET_SECRET_ID");
+    let given = match url.map(|url| (url, ConnectionInfo::parse_url(url.text()))) {
+        Some((url, Err(error))) => {
+            reading.problems.add_error(&url.name, &error);
+            return Source::None;
+        }
+        Some((url, Ok(info))) => Some((url, info)),
+        None => None,
+    };
+    match (secret, given) {
+        (Some(secret), Some((url, info))) if url.layer == secret.layer && names_who(&info) => {
+            reading.problems.conflict(url, secret, "give the target once");
+            Source::None
+        }
+        (Some(secret), Some((url, info))) if url.layer < secret.layer && names_who(&info) => {
+            direct(reading, Some(&(url, info)))
+        }
+        (Some(secret), given) => beside_secret(reading, secret, given),
+        (None, given) => direct(reading, given.as_ref()),
+    }
+}
+
+fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> Source {
+    let mut overrides = ConnectionInfo::default();
+    let mut defaults = ConnectionInfo::default();
+    if let Some((url, info)) = url {
+        // A weaker layer's is an older setting, of which nothing but what the secret lacks is meant.
+        let place = if url.at_least(secret) {
+            &mut overrides
+        } else {
+            &mut defaults
+        };
+        *place = ConnectionInfo {
+            user: None,
+            password: None,
+            ..info
+        };
+    }
+    for (variable, part) in PARTS {
+        let Some(value) = reading.values.get(variable) else {
+            continue;
+        };
+        let Some(one) = part_of(value, part, reading.problems) else {
+            continue;
+        };
+        let place = if value.at_least(secret) {
+            &mut overrides
+        } else {
+            &mut defaults
+        };
+        *place = place.clone().merge(&one);
+    }
+    parameters(reading.values, &mut overrides, reading.problems);
+    Source::Secret {
+        id: id(secret, reading.problems),
+        overrides,
+        defaults: Box::new(defaults),
+    }
+}
+
+fn direct(reading: &mut Reading<'_>, url: Option<&(&Value, ConnectionInfo)>) -> Source {
+    let values = reading.values;
+    let mut info = ConnectionInfo::default();
+    if let Some((url, given)) = url {
+        info = given.clone();
+        if let (Some(file), true) = (&url.file, info.password.is_some()) {
+            info.keys = Keys::UrlFile(file.clone());
+        }
+    }
+    let mut named = url.is_some();
+    for (variable, part) in PARTS {
+        let Some(value) = values.get(variable) else { continue };
+        let Some(one) = part_of(value, part, reading.problems) else {
+            continue;
+        };
+        let filled = info.clone().merge(&one);
+        let overwrites = has(&info, part) && filled != info;
+        match url {
+            Some((url, _)) if overwrites && value.layer == url.layer => {
+                reading
+                    .problems
+                    .conflict(url, value, &format!("they differ in the {part}"));
+            }
+            Some((url, _)) if overwrites && value.layer > url.layer => {}
+            _ => info = filled,
+        }
+        named |= *part == "host" || *part == "dbname";
+    }
+    if !named {
+        return Source::None;
+    }
+    if let (None, Some(password)) = (&info.password, values.get(PASSWORD))
+        && let Some(one) = part_of(password, "password", reading.problems)
+    {
+        info = info.merge(&one);
+    }
+    let mut info = libpq::beneath(values, &reading.place, &info, Whose::Target, reading.problems);
+    parameters(values, &mut info, reading.problems);
+    Source::Direct(info)
+}
