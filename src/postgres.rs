@@ -60,6 +60,6 @@ pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
 pub use surroundings::Names;
 pub(crate) use surroundings::{Around, ForeignKey, Trigger, not_locked};
-pub use target::{Existing, Kind, Named, Target};
+pub use target::{Existing, Kind, Named, Removal, Target};
 pub use tls::Verified;
 pub(crate) use wire::{Piece, READ, Refusal, Row, Rows, Wire};

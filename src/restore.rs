@@ -2,8 +2,8 @@
 //! between. Read [`run`] as its table of contents: everything that can be known is found out
 //! before anything is changed.
 
-mod around;
 mod allowed;
+mod around;
 mod choice;
 pub(crate) mod database;
 mod exclusion;
@@ -30,7 +30,7 @@ use crate::catalog::{self, Demand, Located};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
-use crate::postgres::{self, GlobalsPlan, Passfile, Powers, Psql, RestoreProgram};
+use crate::postgres::{self, GlobalsPlan, Passfile, Powers, Psql, Removal, RestoreProgram};
 use crate::private_folder::{PrivateFolder, sweep_stale};
 use crate::progress::Observer;
 use crate::report::human_bytes;
@@ -373,7 +373,7 @@ async fn carry_out(
                 None => prepared.lost = fill(job, archive, &prepared.target, &loader, state).await?,
                 Some(work) => {
                     let store = &prepared.located.store;
-                    let filling = in_place::run(job, archive, store, &prepared.target, work);
+                    let filling = in_place::run(job, archive, store, &prepared.target, work, state);
                     prepared.compared = Some(job.stop.or_stop(filling).await?);
                 }
             }
@@ -390,34 +390,26 @@ async fn carry_out(
 /// The database with the settings under which its data was written: what cannot be set is told.
 async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<Vec<String>> {
     let name = target.name();
+    let creation = |name: &str| match database::creation(items, name) {
+        creation if request.no_tablespaces => database::without_tablespace(&creation),
+        creation => creation,
+    };
     if target.exists && request.clean {
-        let (quoted, force) = (
-            postgres::quoting::identifier(name),
-            if request.force { " WITH (FORCE)" } else { "" },
-        );
-        if target.is_template {
-            let ordinary = format!("ALTER DATABASE {quoted} WITH IS_TEMPLATE false");
-            target.session.execute(&ordinary).await?;
+        let beside = database::beside(name);
+        // A server that cannot make it, for want of a locale or a tablespace, keeps the one that it has.
+        target.session.execute(&creation(&beside)).await?;
+        let replaced = replace(target, &beside, request, state).await;
+        if replaced.is_err() {
+            let unused = format!("DROP DATABASE {}", postgres::quoting::identifier(&beside));
+            drop(target.session.execute(&unused).await);
         }
-        let statement = format!("DROP DATABASE {quoted}{force}");
-        state.set(Stage::Removing {
-            database: name.to_owned(),
+        replaced?;
+    } else {
+        state.set(Stage::Making {
+            database: Some(name.to_owned()),
         });
-        let removed = target.session.execute(&statement).await;
-        if removed.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
-            // The server's own refusal.
-            state.set(Stage::Untouched);
-        }
-        removed?;
+        target.session.execute(&creation(name)).await?;
     }
-    state.set(Stage::Making {
-        database: Some(name.to_owned()),
-    });
-    let mut creation = database::creation(items, name);
-    if request.no_tablespaces {
-        creation = database::without_tablespace(&creation);
-    }
-    target.session.execute(&creation).await?;
     state.made();
     let mut notes = Vec::new();
     for statement in database::properties(items, name, false).settings {
@@ -427,6 +419,34 @@ async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: 
         }
     }
     Ok(notes)
+}
+
+/// Puts the new database into the place of the old one.
+async fn replace(target: &Target, beside: &str, request: &RestoreRequest, state: &State) -> Result<()> {
+    let (session, name) = (&target.session, target.name());
+    let quoted = postgres::quoting::identifier(name);
+    let template = |is: bool| format!("ALTER DATABASE {quoted} WITH IS_TEMPLATE {is}");
+    if target.is_template {
+        session.execute(&template(false)).await?;
+    }
+    state.set(Stage::Removing {
+        database: name.to_owned(),
+    });
+    let force = if request.force { " WITH (FORCE)" } else { "" };
+    let removed = session.execute(&format!("DROP DATABASE {quoted}{force}")).await;
+    if removed.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
+        // The server's own refusal.
+        state.set(Stage::Untouched);
+        if target.is_template {
+            session.execute(&template(true)).await?;
+        }
+    }
+    removed?;
+    let renaming = format!(
+        "ALTER DATABASE {} RENAME TO {quoted}",
+        postgres::quoting::identifier(beside)
+    );
+    session.execute(&renaming).await
 }
 
 /// What is told of a statement that was refused: not the value of a setting.
@@ -472,11 +492,19 @@ async fn fill(
     if !plan.drops.is_empty() || !plan.large_objects.is_empty() {
         state.set(Stage::Cleaning);
         job.observer.phase("removing what stands in the way");
-        let wait = job.settings.postgres.lock_wait;
-        let removing = target
-            .session
-            .remove(&plan.drops, &plan.large_objects, wait, &archive.around.tables);
+        for tie in &archive.around.ties {
+            tracing::info!("to be put back: {}", tie.statement);
+        }
+        let removal = Removal {
+            statements: &plan.drops,
+            large_objects: &plan.large_objects,
+            tables: &archive.around.tables,
+            beside: &archive.around.beside,
+            wait: job.settings.postgres.lock_wait,
+        };
+        let removing = target.session.remove(&removal);
         cleaned = job.stop.or_stop(removing).await?;
+        state.remind(archive.around.reminder());
     }
     let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
     state.set(Stage::Defining { atomic, cleaned });
@@ -502,7 +530,8 @@ async fn fill(
     job.observer.phase("making indexes and constraints");
     loader.finish("after", &plan.after, job.settings.jobs).await?;
     loader.finish("joins", &plan.joins, 1).await?;
-    let tying = async { Ok(archive.around.tie(target).await) };
+    let wait = job.settings.postgres.lock_wait;
+    let tying = async { Ok(archive.around.tie(target, wait).await) };
     let lost = job.stop.or_stop(tying).await?;
     // They run at every change of a definition, whoever makes it: nothing is made after them.
     loader.finish("events", &plan.events, 1).await?;

@@ -17,10 +17,19 @@ impl<'a> Loading<'a> {
         let rest = copy.strip_prefix(b"COPY ")?.strip_suffix(b" FROM stdin;\n")?;
         let (table, rest) = rest.split_at(identifiers(rest, b'.')?);
         let columns = match rest.trim_ascii() {
-            [] => &[],
-            list => list.strip_prefix(b"(")?.strip_suffix(b")")?,
+            [] => &[][..],
+            list => {
+                // Both are written into statements of ours: nothing but names may stand there.
+                let columns = list.strip_prefix(b"(")?.strip_suffix(b")")?;
+                (self::list(columns)? == columns.len()).then_some(columns)?
+            }
         };
         Some(Self { table, columns })
+    }
+
+    /// Whether a text is a name, with or without its schema, and nothing else.
+    pub fn is_name(text: &[u8]) -> bool {
+        identifiers(text, b'.') == Some(text.len())
     }
 
     /// The table's schema and name, without their quotes.
@@ -100,11 +109,20 @@ fn identifiers(text: &[u8], separator: u8) -> Option<usize> {
     Some(at)
 }
 
+/// The length of names as they stand in a list of columns.
+fn list(text: &[u8]) -> Option<usize> {
+    let mut at = identifier(text)?;
+    while text[at..].starts_with(b", ") {
+        at += 2 + identifier(&text[at + 2..])?;
+    }
+    Some(at)
+}
+
 /// The length of a name, as it is or in quotes, in which a quote is doubled.
 fn identifier(text: &[u8]) -> Option<usize> {
     if text.first() != Some(&b'"') {
-        let ends = |byte: &u8| matches!(byte, b'.' | b',' | b' ' | b'(');
-        let length = text.iter().position(ends).unwrap_or(text.len());
+        let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80 || matches!(byte, b'_' | b'$');
+        let length = text.iter().position(|byte| !of_name(byte)).unwrap_or(text.len());
         return (length > 0).then_some(length);
     }
     let mut at = 1;
@@ -146,6 +164,13 @@ mod tests {
             "COPY t (a) TO stdout;\n",
             "COPY \"t (a) FROM stdin;\n",
             "COPY  (a) FROM stdin;\n",
+            "COPY t (1) TO PROGRAM 'id' --) FROM stdin;\n",
+            "COPY t (a) TO STDOUT; COMMIT; DROP TABLE x; -- (b) FROM stdin;\n",
+            "COPY t (a;b) FROM stdin;\n",
+            "COPY t;x (a) FROM stdin;\n",
+            "COPY t (a, b,) FROM stdin;\n",
+            "COPY t (a b) FROM stdin;\n",
+            "COPY t () FROM stdin;\n",
         ] {
             assert_eq!(Loading::parse(odd.as_bytes()), None, "{odd:?}");
         }

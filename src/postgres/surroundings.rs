@@ -20,15 +20,17 @@ pub(crate) struct ForeignKey {
     /// Schema and table that it belongs to, and its name.
     pub of: (String, String),
     pub name: String,
-    /// Both quoted, with their schemas.
+    /// Schema and table that it refers to.
+    pub to: (String, String),
+    /// Quoted, with its schema.
     pub table: String,
-    pub references: String,
     pub definition: String,
     pub comment: Option<String>,
     /// It belongs to one of the tables that were asked about.
     pub is_own: bool,
-    /// We may drop it.
+    /// We may drop it, and lock the table that it refers to.
     pub is_ours: bool,
+    pub to_is_ours: bool,
 }
 
 impl ForeignKey {
@@ -83,10 +85,12 @@ impl Trigger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Around {
     pub what: String,
-    /// Before the tables are removed.
-    pub loosen: String,
-    /// When they are there again.
-    pub tie: String,
+    /// Before the tables are removed, where they do not take it with them.
+    pub loosen: Option<String>,
+    /// When they are there again; nothing where that is a person's to do, or the archive's.
+    pub tie: Option<String>,
+    /// Of a policy: schema, and table and name as an archive tags it.
+    pub policy: Option<(String, String)>,
 }
 
 const CHOSEN: &str = "chosen AS (
@@ -117,9 +121,10 @@ impl Session {
                 WHERE c.contype = 'f' AND (c.conrelid IN (SELECT oid FROM chosen) OR c.confrelid IN (SELECT oid FROM chosen))
                UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid)
              SELECT n.nspname::pg_catalog.text, r.relname::pg_catalog.text, c.conname::pg_catalog.text,
-                    pg_catalog.format('%I.%I', n.nspname, r.relname), pg_catalog.format('%I.%I', fn.nspname, f.relname),
+                    pg_catalog.format('%I.%I', n.nspname, r.relname), fn.nspname::pg_catalog.text, f.relname::pg_catalog.text,
                     pg_catalog.pg_get_constraintdef(c.oid), pg_catalog.obj_description(c.oid, 'pg_constraint'),
-                    c.conrelid IN (SELECT oid FROM chosen), pg_catalog.pg_has_role(r.relowner, 'USAGE')
+                    c.conrelid IN (SELECT oid FROM chosen), pg_catalog.pg_has_role(r.relowner, 'USAGE'),
+                    pg_catalog.pg_has_role(f.relowner, 'USAGE')
                FROM touching t JOIN pg_catalog.pg_constraint c ON c.oid = t.oid
                JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
                JOIN pg_catalog.pg_class f ON f.oid = c.confrelid JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
@@ -130,11 +135,12 @@ impl Session {
                 of: (row.try_get(0)?, row.try_get(1)?),
                 name: row.try_get(2)?,
                 table: row.try_get(3)?,
-                references: row.try_get(4)?,
-                definition: row.try_get(5)?,
-                comment: row.try_get(6)?,
-                is_own: row.try_get(7)?,
-                is_ours: row.try_get(8)?,
+                to: (row.try_get(4)?, row.try_get(5)?),
+                definition: row.try_get(6)?,
+                comment: row.try_get(7)?,
+                is_own: row.try_get(8)?,
+                is_ours: row.try_get(9)?,
+                to_is_ours: row.try_get(10)?,
             })
         };
         let rows = self.about(tables, &question).await?;
@@ -146,6 +152,12 @@ impl Session {
     pub(crate) async fn triggers(&self, tables: &Names, emptied: bool) -> Result<Vec<Trigger>> {
         // pg_trigger.h: 4 is for INSERT, 32 for TRUNCATE.
         let events = if emptied { 4 | 32 } else { 4 };
+        // Before 15, a partition's copy of its root's trigger counts as internal.
+        let copies = if (13..15).contains(&self.server.major) {
+            "OR (g.tgparentid <> 0 AND g.tgconstraint = 0)"
+        } else {
+            ""
+        };
         let question = format!(
             "WITH {CHOSEN}, filled AS (
                SELECT oid FROM chosen UNION
@@ -154,7 +166,7 @@ impl Session {
                     pg_catalog.pg_has_role(c.relowner, 'USAGE')
                FROM filled JOIN pg_catalog.pg_trigger g ON g.tgrelid = filled.oid
                JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-              WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & {events} <> 0 ORDER BY 1, 2"
+              WHERE (NOT g.tgisinternal {copies}) AND g.tgenabled <> 'D' AND g.tgtype & {events} <> 0 ORDER BY 1, 2"
         );
         let trigger = |row: &Row| {
             Ok(Trigger {
@@ -192,27 +204,26 @@ impl Session {
         };
         let question = format!(
             "WITH {CHOSEN}, named AS (
-               SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
-                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
-             SELECT 'partition ' || child.name,
-                    'ALTER TABLE ' || parent.name || ' DETACH PARTITION ' || child.name,
-                    'ALTER TABLE ' || parent.name || ' ATTACH PARTITION ' || child.name || ' '
-                      || pg_catalog.pg_get_expr(c.relpartbound, c.oid)
-               FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-               JOIN named child ON child.oid = i.inhrelid JOIN named parent ON parent.oid = i.inhparent
-              WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f') AND i.inhparent IN (SELECT oid FROM chosen)
-                AND i.inhrelid NOT IN (SELECT oid FROM chosen)
+               SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.relispartition, c.relkind,
+                      pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bound
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace),
+             related AS (
+               SELECT child.name AS child, parent.name AS parent, child.relispartition, child.bound, child.relkind,
+                      i.inhparent IN (SELECT oid FROM chosen) AS parent_goes, i.inhrelid IN (SELECT oid FROM chosen) AS child_goes
+                 FROM pg_catalog.pg_inherits i JOIN named child ON child.oid = i.inhrelid JOIN named parent ON parent.oid = i.inhparent
+                WHERE child.relkind IN ('r', 'p', 'f'))
+             SELECT 1 AS turn, 'partition ' || child AS what,
+                    CASE WHEN parent_goes THEN 'ALTER TABLE ' || parent || ' DETACH PARTITION ' || child END,
+                    'ALTER TABLE ' || parent || ' ATTACH PARTITION ' || child || ' ' || bound,
+                    NULL::pg_catalog.text, NULL::pg_catalog.text
+               FROM related WHERE relispartition AND parent_goes <> child_goes
              UNION ALL
-             SELECT 'heir ' || child.name,
-                    'ALTER TABLE ' || child.name || ' NO INHERIT ' || parent.name,
-                    'ALTER TABLE ' || child.name || ' INHERIT ' || parent.name
-               FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-               JOIN named child ON child.oid = i.inhrelid JOIN named parent ON parent.oid = i.inhparent
-              WHERE NOT c.relispartition AND c.relkind IN ('r', 'f') AND i.inhparent IN (SELECT oid FROM chosen)
-                AND i.inhrelid NOT IN (SELECT oid FROM chosen)
+             SELECT 2, 'heir ' || child, CASE WHEN parent_goes THEN 'ALTER TABLE ' || child || ' NO INHERIT ' || parent END,
+                    'ALTER TABLE ' || child || ' INHERIT ' || parent, NULL, NULL
+               FROM related WHERE NOT relispartition AND parent_goes <> child_goes
              UNION ALL
-             SELECT 'sequence ' || s.name, 'ALTER SEQUENCE ' || s.name || ' OWNED BY NONE',
-                    'ALTER SEQUENCE ' || s.name || ' OWNED BY ' || t.name || '.' || pg_catalog.quote_ident(a.attname)
+             SELECT 3, 'sequence ' || s.name, 'ALTER SEQUENCE ' || s.name || ' OWNED BY NONE',
+                    'ALTER SEQUENCE ' || s.name || ' OWNED BY ' || t.name || '.' || pg_catalog.quote_ident(a.attname), NULL, NULL
                FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'S'
                JOIN named s ON s.oid = d.objid JOIN named t ON t.oid = d.refobjid
                JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
@@ -220,24 +231,81 @@ impl Session {
                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
                 AND d.refobjid IN (SELECT oid FROM chosen) AND d.objid NOT IN (SELECT oid FROM chosen)
              UNION ALL
-             SELECT 'membership of ' || t.name || ' in the publication ' || p.pubname,
-                    'ALTER PUBLICATION ' || pg_catalog.quote_ident(p.pubname) || ' DROP TABLE ' || t.name,
-                    'ALTER PUBLICATION ' || pg_catalog.quote_ident(p.pubname) || ' ADD TABLE ' || t.name
-                      {publication}
+             SELECT 4, 'membership of ' || t.name || ' in the publication ' || p.pubname, NULL,
+                    'ALTER PUBLICATION ' || pg_catalog.quote_ident(p.pubname) || ' ADD TABLE ONLY ' || t.name {publication},
+                    NULL, NULL
                FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
                JOIN named t ON t.oid = r.prrelid
               WHERE r.prrelid IN (SELECT oid FROM chosen)
-             ORDER BY 1"
+             UNION ALL
+             SELECT 5, 'the subscription ' || u.subname || ' to ' || t.name || ' (afterwards: ALTER SUBSCRIPTION '
+                      || pg_catalog.quote_ident(u.subname) || ' REFRESH PUBLICATION)', NULL, NULL, NULL, NULL
+               FROM pg_catalog.pg_subscription_rel r JOIN pg_catalog.pg_subscription u ON u.oid = r.srsubid
+               JOIN named t ON t.oid = r.srrelid
+              WHERE r.srrelid IN (SELECT oid FROM chosen)
+             UNION ALL
+             SELECT 6, 'the policy ' || o.polname || ' on ' || t.name,
+                    'DROP POLICY ' || pg_catalog.quote_ident(o.polname) || ' ON ' || t.name, NULL,
+                    n.nspname::pg_catalog.text, c.relname || ' ' || o.polname
+               FROM pg_catalog.pg_policy o JOIN pg_catalog.pg_class c ON c.oid = o.polrelid
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN named t ON t.oid = o.polrelid
+              WHERE o.polrelid IN (SELECT oid FROM chosen)
+             ORDER BY 1, 2"
         );
         let around = |row: &Row| {
             Ok(Around {
-                what: row.try_get(0)?,
-                loosen: row.try_get(1)?,
-                tie: row.try_get(2)?,
+                what: row.try_get(1)?,
+                loosen: row.try_get(2)?,
+                tie: row.try_get(3)?,
+                policy: row.try_get::<_, Option<String>>(4)?.zip(row.try_get(5)?),
             })
         };
         let rows = self.about(tables, &question).await?;
         self.read(rows.iter().map(around).collect())
+    }
+
+    /// The columns of a table that hold what is written into them.
+    pub(crate) async fn stored_columns(&self, schema: &str, name: &str) -> Result<Vec<String>> {
+        let question = format!(
+            "WITH {CHOSEN}
+             SELECT a.attname::pg_catalog.text FROM chosen JOIN pg_catalog.pg_attribute a ON a.attrelid = chosen.oid
+              WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum"
+        );
+        let rows = self.about(&[(schema.to_owned(), name.to_owned())], &question).await?;
+        self.read(rows.iter().map(|row| row.try_get(0)).collect())
+    }
+
+    /// What has to be taken off these tables before they are removed, as it is at this moment.
+    pub(crate) async fn loosening(&self, tables: &Names) -> Result<Vec<String>> {
+        let keys = self.foreign_keys(tables).await?;
+        let around = self.around(tables).await?;
+        let keys = keys.iter().map(ForeignKey::dropping);
+        Ok(keys.chain(around.into_iter().filter_map(|one| one.loosen)).collect())
+    }
+
+    /// Locks those of these tables that are there.
+    pub(crate) async fn lock(&self, tables: &Names) -> std::result::Result<(), tokio_postgres::Error> {
+        let (schemas, names): (Vec<&str>, Vec<&str>) = tables
+            .iter()
+            .map(|(schema, name)| (schema.as_str(), name.as_str()))
+            .unzip();
+        let question = format!(
+            "WITH {CHOSEN}
+             SELECT pg_catalog.string_agg('ONLY ' || pg_catalog.format('%I.%I', n.nspname, c.relname), ', '
+                                          ORDER BY n.nspname, c.relname)
+               FROM chosen JOIN pg_catalog.pg_class c ON c.oid = chosen.oid
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE c.relkind IN ('r', 'p') AND pg_catalog.pg_has_role(c.relowner, 'USAGE')"
+        );
+        let row = self.client.query_one(&question, &[&schemas, &names]).await?;
+        match row.try_get::<_, Option<String>>(0)? {
+            Some(all) => {
+                self.client
+                    .batch_execute(&format!("LOCK TABLE {all} IN ACCESS EXCLUSIVE MODE"))
+                    .await
+            }
+            None => Ok(()),
+        }
     }
 
     /// What else needs these tables, and would have to go with them: views, functions, policies, in words.
@@ -291,10 +359,12 @@ impl Session {
                FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-               LEFT JOIN pg_catalog.pg_prepared_xacts x ON l.virtualtransaction = '-1/' || x.transaction
+               LEFT JOIN pg_catalog.pg_locks own ON l.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
+                 AND own.virtualtransaction = l.virtualtransaction
+               LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = own.transactionid
               WHERE l.granted AND l.relation IN (SELECT oid FROM chosen) AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
                 AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-                AND (a.pid IS NULL OR a.backend_type = 'client backend') AND NOT l.mode = 'ShareUpdateExclusiveLock'
+                AND coalesce(a.backend_type, 'client backend') = 'client backend' AND NOT l.mode = 'ShareUpdateExclusiveLock'
               ORDER BY 1 LIMIT {NAMED}"
         );
         let rows = self.about(tables, &question).await.unwrap_or_default();

@@ -51,6 +51,20 @@ pub struct Named<'a> {
     pub name: &'a str,
 }
 
+/// What a restore takes away first.
+#[derive(Debug, Clone, Copy)]
+pub struct Removal<'a> {
+    /// In their order.
+    pub statements: &'a [String],
+    pub large_objects: &'a [u32],
+    /// What they remove of tables, and what must not have come around these since the statements were made.
+    pub tables: &'a Names,
+    /// Other tables that somebody may hold.
+    pub beside: &'a Names,
+    /// For locks.
+    pub wait: Duration,
+}
+
 /// A database that is to be made anew.
 #[derive(Debug)]
 pub struct Existing {
@@ -241,7 +255,8 @@ impl Session {
                ARRAY(SELECT 'session ' || a.pid || coalesce(' of ' || a.usename, '')
                        || coalesce(' (' || nullif(a.application_name, '') || ')', '') || coalesce(', ' || a.state, '')
                        FROM pg_catalog.pg_stat_activity a
-                      WHERE a.datid = d.oid AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend'
+                      WHERE a.datid = d.oid AND a.pid <> pg_catalog.pg_backend_pid()
+                        AND coalesce(a.backend_type, 'client backend') = 'client backend'
                       ORDER BY a.pid LIMIT {NAMED}),
                ARRAY(SELECT 'the prepared transaction ' || pg_catalog.quote_literal(x.gid) || ' of ' || x.owner
                        FROM pg_catalog.pg_prepared_xacts x WHERE x.database = d.datname LIMIT {NAMED})
@@ -269,6 +284,14 @@ impl Session {
             .batch_execute(statement)
             .await
             .map_err(|error| self.refused(&error))
+    }
+
+    /// Runs a statement that puts something back: what is there already, somebody else has put back.
+    pub(crate) async fn again(&self, statement: &str) -> Result<()> {
+        match self.client.batch_execute(statement).await {
+            Err(error) if error.code().is_some_and(is_presence) => Ok(()),
+            done => done.map_err(|error| self.refused(&error)),
+        }
     }
 
     /// Which of them exist here. Kinds that are not known count as existing: the server itself
@@ -373,15 +396,8 @@ impl Session {
 
     /// Runs statements that remove things, in one transaction; what does not exist counts as
     /// removed. After an error everything is as it was. Says how many had something to remove.
-    /// Locks are waited for as long as `wait`; `tables` are those that others may hold.
-    pub async fn remove(
-        &self,
-        statements: &[String],
-        large_objects: &[u32],
-        wait: Duration,
-        tables: &Names,
-    ) -> Result<usize> {
-        let removed = self.remove_all(statements, large_objects, wait, tables).await;
+    pub async fn remove(&self, removal: &Removal<'_>) -> Result<usize> {
+        let removed = self.remove_all(removal).await;
         let end = if removed.is_ok() { "COMMIT" } else { "ROLLBACK" };
         let ended = self.client.batch_execute(end).await;
         let removed = removed?;
@@ -389,16 +405,32 @@ impl Session {
         Ok(removed)
     }
 
-    async fn remove_all(
-        &self,
-        statements: &[String],
-        large_objects: &[u32],
-        wait: Duration,
-        tables: &Names,
-    ) -> Result<usize> {
+    async fn remove_all(&self, removal: &Removal<'_>) -> Result<usize> {
+        let &Removal {
+            statements,
+            large_objects,
+            tables,
+            beside,
+            wait,
+        } = removal;
+        let held = [tables, beside].concat();
         let failed = |error| self.refused(&error);
         let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", wait.as_millis());
         self.client.batch_execute(&begin).await.map_err(failed)?;
+        if let Err(error) = self.lock(tables).await {
+            if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+                return Err(self.refused(&error));
+            }
+            self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+            return Err(not_locked(wait, "the tables", &self.holders(&held).await));
+        }
+        // They were looked at a while ago, and a partition that is not known would go with its root in silence.
+        let known: BTreeSet<&String> = statements.iter().collect();
+        let now = self.loosening(tables).await?;
+        if let Some(new) = now.iter().find(|statement| !known.contains(statement)) {
+            let what = format!("the target has changed since it was looked at: {new} was not due then");
+            return Err(Error::new(Code::RestoreErr, what).hint("run it again"));
+        }
         let mut removed = 0;
         for statement in statements {
             self.client.batch_execute("SAVEPOINT one").await.map_err(failed)?;
@@ -410,7 +442,7 @@ impl Session {
                 Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                     self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
                     let what = format!("what {statement:?} needs");
-                    return Err(not_locked(wait, &what, &self.holders(tables).await));
+                    return Err(not_locked(wait, &what, &self.holders(&held).await));
                 }
                 Err(error) => {
                     let refused = self.refused(&error);
@@ -447,8 +479,28 @@ impl Session {
             Code::Permission => Code::Permission,
             _ => Code::RestoreErr,
         };
-        Error::new(code, inner.message())
+        let text = match error.as_db_error() {
+            // A detail may hold a row's values.
+            Some(server) => {
+                let detail = server.detail().map(super::restoring::without_values);
+                let detail = detail.map_or(String::new(), |detail| format!(" ({detail})"));
+                self.redactor
+                    .clean(&format!("the server says: {}{detail}", server.message()))
+            }
+            None => inner.message(),
+        };
+        Error::new(code, text)
     }
+}
+
+/// A member already, a partition already, an heir already.
+fn is_presence(state: &SqlState) -> bool {
+    [
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::DUPLICATE_TABLE,
+        SqlState::WRONG_OBJECT_TYPE,
+    ]
+    .contains(state)
 }
 
 fn is_absence(state: &SqlState) -> bool {

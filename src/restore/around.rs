@@ -1,19 +1,23 @@
 //! What points from outside at tables that are replaced: loosened before they are removed, and tied to the new ones
 //! when those are there. What cannot be tied again is told.
 
+use std::time::Duration;
+
 use super::plan::{LeftOut, is_relation};
 use super::ready::Target;
 use crate::archive::Item;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Around, ForeignKey};
+use crate::postgres::Around;
 
 /// Objects that an error names.
 const NAMED: usize = 5;
 
 #[derive(Debug, Default)]
 pub(super) struct Surroundings {
-    /// Schema and name of what is replaced, and of what refers to it.
+    /// Schema and name of what is replaced.
     pub tables: Vec<(String, String)>,
+    /// Of what refers to it.
+    pub beside: Vec<(String, String)>,
     /// Statements that come before the removal, in its transaction.
     pub loosen: Vec<String>,
     /// What is made again at the end.
@@ -28,12 +32,14 @@ pub(super) struct Tie {
     pub statement: String,
 }
 
+const GOES: &str = "the target had it on a table that was replaced, and the backup does not have it";
+
 /// Of the relations among these entries that the target has. `single` are tables that were named: whatever needs
 /// one of them stays, and so stands in its way.
 pub(super) async fn survey(target: &Target, replaced: &[&Item], single: bool) -> Result<Surroundings> {
     let path = |item: &Item| (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone());
     let of_kind = |item: &&&Item| is_relation(item) || item.entry.desc == "SEQUENCE";
-    let mut tables: Vec<_> = replaced.iter().filter(of_kind).map(|item| path(item)).collect();
+    let tables: Vec<_> = replaced.iter().filter(of_kind).map(|item| path(item)).collect();
     let session = &target.session;
     if single {
         let dependents = session.dependents(&tables).await?;
@@ -42,6 +48,7 @@ pub(super) async fn survey(target: &Target, replaced: &[&Item], single: bool) ->
         }
     }
     let mut found = Surroundings::default();
+    let mut keys = Vec::new();
     for key in session.foreign_keys(&tables).await? {
         if !key.is_ours {
             let user = &session.server().user;
@@ -55,34 +62,36 @@ pub(super) async fn survey(target: &Target, replaced: &[&Item], single: bool) ->
             )));
         }
         found.loosen.push(key.dropping());
-        found.tables.push(key.of.clone());
+        found.beside.push(key.of.clone());
         let what = format!("the foreign key {} of {}", key.name, key.table);
         if !key.is_own {
-            found.ties.push(Tie {
-                what,
-                statement: key.making(),
-            });
-        } else if !comes_back(&key, replaced) {
-            found.left_out.push(LeftOut {
-                what,
-                why: "the target had it on a table that was replaced, and the backup does not have it".to_owned(),
-            });
+            let statement = key.making();
+            keys.push(Tie { what, statement });
+        } else if !comes(
+            replaced,
+            "FK CONSTRAINT",
+            &key.of.0,
+            &format!("{} {}", key.of.1, key.name),
+        ) {
+            let why = GOES.to_owned();
+            found.left_out.push(LeftOut { what, why });
         }
     }
-    for Around { what, loosen, tie } in session.around(&tables).await? {
-        found.loosen.push(loosen);
-        found.ties.push(Tie { what, statement: tie });
+    for around in session.around(&tables).await? {
+        found.take(around, replaced);
     }
-    found.tables.append(&mut tables);
+    // They are taken off first and put back last, since they hold partitions that are taken off too.
+    found.ties.extend(keys);
+    found.tables = tables;
     Ok(found)
 }
 
-fn comes_back(key: &ForeignKey, replaced: &[&Item]) -> bool {
-    let (schema, table) = &key.of;
-    let tag = format!("{table} {}", key.name);
-    replaced.iter().any(|item| {
-        item.entry.desc == "FK CONSTRAINT" && item.entry.namespace.as_ref() == Some(schema) && item.entry.tag == tag
-    })
+/// Whether the backup has an entry of this kind.
+fn comes(replaced: &[&Item], kind: &str, schema: &str, tag: &str) -> bool {
+    let same = |item: &&Item| {
+        item.entry.desc == kind && item.entry.namespace.as_deref() == Some(schema) && item.entry.tag == tag
+    };
+    replaced.iter().any(same)
 }
 
 fn needed(dependents: &[String]) -> Error {
@@ -105,17 +114,61 @@ fn needed(dependents: &[String]) -> Error {
 }
 
 impl Surroundings {
-    /// Says what could not be tied again. The data is there: that is told, and no more.
-    pub async fn tie(&self, target: &Target) -> Vec<LeftOut> {
-        let mut lost = Vec::new();
-        for tie in &self.ties {
-            if let Err(error) = target.session.execute(&tie.statement).await {
-                lost.push(LeftOut {
-                    what: tie.what.clone(),
-                    why: format!("it could not be put back ({}): {}", error.message(), tie.statement),
-                });
-            }
+    fn take(&mut self, around: Around, replaced: &[&Item]) {
+        self.loosen.extend(around.loosen);
+        match (around.tie, around.policy) {
+            (Some(statement), _) => self.ties.push(Tie {
+                what: around.what,
+                statement,
+            }),
+            (None, Some((schema, tag))) if comes(replaced, "POLICY", &schema, &tag) => {}
+            (None, _) => self.left_out.push(LeftOut {
+                what: around.what,
+                why: GOES.to_owned(),
+            }),
         }
-        lost
+    }
+
+    /// Says what could not be tied again. The data is there: that is told, and no more. A lock is waited for as
+    /// long as `wait`.
+    pub async fn tie(&self, target: &Target, wait: Duration) -> Vec<LeftOut> {
+        let session = &target.session;
+        let mut open: Vec<&Tie> = self.ties.iter().collect();
+        if open.is_empty() {
+            return Vec::new();
+        }
+        let limit = format!("SET lock_timeout = {}", wait.as_millis());
+        drop(session.execute(&limit).await);
+        loop {
+            let (tried, mut lost, mut refused) = (open.len(), Vec::new(), Vec::new());
+            for tie in open {
+                match session.again(&tie.statement).await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        lost.push(LeftOut {
+                            what: tie.what.clone(),
+                            why: format!("it could not be put back ({}): {}", error.message(), tie.statement),
+                        });
+                        refused.push(tie);
+                    }
+                }
+            }
+            // One may have waited for another.
+            if refused.is_empty() || refused.len() == tried {
+                return lost;
+            }
+            open = refused;
+        }
+    }
+
+    /// For an error after the removal: what a person has to put back when the tables are there.
+    pub fn reminder(&self) -> Option<String> {
+        let statements: Vec<&str> = self.ties.iter().map(|tie| tie.statement.as_str()).collect();
+        (!statements.is_empty()).then(|| {
+            format!(
+                "what pointed at the tables was taken off; when they are there, put it back: {}",
+                statements.join("; ")
+            )
+        })
     }
 }

@@ -14,6 +14,18 @@ pub(crate) fn creation(items: &[Item], name: &str) -> String {
         .unwrap_or_else(|| format!("CREATE DATABASE {} WITH TEMPLATE = template0", identifier(name)))
 }
 
+/// Another name, for the time until the database can have its own.
+pub(super) fn beside(name: &str) -> String {
+    // PostgreSQL takes 63 bytes.
+    let mut end = name.len().min(40);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_nanos() as u32;
+    format!("{}_pgstow_{now:08x}", &name[..end])
+}
+
 /// The same for a server that has no tablespaces but its own.
 pub(crate) fn without_tablespace(creation: &str) -> String {
     match creation.rfind(" TABLESPACE = ") {

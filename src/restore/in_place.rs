@@ -14,6 +14,7 @@ use tokio_postgres::error::SqlState;
 
 use super::plan::Plan;
 use super::ready::Target;
+use super::state::{Stage, State};
 use super::{Archive, Job};
 use crate::archive::{ArchiveError, BlockContent, BlockSink, Blocks, Check, Item, Loading, Unpack};
 use crate::command::RestoreRequest;
@@ -52,6 +53,9 @@ pub(super) async fn prepare(
     let names = tables(stored, plan)?;
     let emptied = plan.emptied.clone();
     let session = &target.session;
+    if !request.no_check && !emptied.is_empty() {
+        keeps_columns(session, stored, plan).await?;
+    }
     let foreign_keys = session.foreign_keys(&names).await?;
     let triggers = session.triggers(&names, !emptied.is_empty()).await?;
     let may_not = |what: String| {
@@ -88,6 +92,30 @@ pub(super) async fn prepare(
         as_replica,
         check: !request.no_check,
     })
+}
+
+/// A table that is emptied loses the values of columns that the backup does not have.
+async fn keeps_columns(session: &Session, stored: &StoredArchive, plan: &Plan) -> Result<()> {
+    let copies = stored.head.copy_statements().map_err(|error| broken(&error))?;
+    for index in plan.blocks() {
+        let (Some((schema, name)), Some(loading)) = (&stored.tables[index], Loading::parse(&copies[index])) else {
+            continue;
+        };
+        let known = loading.column_names();
+        let mut columns = session.stored_columns(schema, name).await?;
+        columns.retain(|column| !known.iter().any(|name| String::from_utf8_lossy(name) == **column));
+        if !columns.is_empty() {
+            let what = format!(
+                "{schema}.{name} has columns that the backup does not have, and would lose their values: {}",
+                columns.join(", ")
+            );
+            return Err(Error::new(Code::RestoreErr, what).hint(
+                "restore the table into another database and copy the rows that are missing; or give --no-check to \
+                 lose those values",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The tables that rows are loaded into: of partitions that are loaded through their root, that one too.
@@ -163,6 +191,7 @@ pub(super) async fn run(
     store: &Arc<dyn Store>,
     target: &Target,
     work: &InPlace,
+    state: &State,
 ) -> Result<usize> {
     let source = Source {
         store,
@@ -172,7 +201,7 @@ pub(super) async fn run(
     };
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
     let mut wire = session.open_wire().await?;
-    let compared = filled(job, &source, &session, &mut wire, work).await;
+    let compared = filled(job, &source, &session, &mut wire, work, state).await;
     if compared.is_err() {
         // The server rolls back what it has; an error of it is no news.
         drop(wire.execute(b"ROLLBACK").await);
@@ -188,16 +217,20 @@ async fn filled(
     session: &Session,
     wire: &mut Wire,
     work: &InPlace,
+    state: &State,
 ) -> Result<usize> {
     let (plan, stored) = (source.plan, source.stored);
     let wait = job.settings.postgres.lock_wait;
     let names = tables(stored, plan)?;
     let encoding = encoding(source.items);
-    // A server that checks its clients ends the work of one that is gone.
+    // A server that checks its clients ends the work of one that is gone; not every one can.
+    if let Err(refusal @ Refusal::Broken(_)) = wire.execute(b"SET client_connection_check_interval = 1000").await {
+        return Err(refusal.into_error());
+    }
     let begin = format!(
         "SET client_encoding = 'UTF8'; SET client_min_messages = error; SET statement_timeout = 0; \
          SET idle_in_transaction_session_timeout = 0; SET row_security = off; SET lock_timeout = {}; \
-         SET client_connection_check_interval = 1000; BEGIN",
+         BEGIN",
         wait.as_millis()
     );
     execute(wire, &begin).await?;
@@ -231,10 +264,15 @@ async fn filled(
     let copies = copies(source)?;
     let mut expected: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
     if work.check {
-        // Of a root, some partitions may have rows that are none of ours.
+        // They were empty when they were looked at.
         for copy in &copies {
             if !expected.contains_key(&copy.place) {
-                expected.insert(copy.place.clone(), read_again(wire, copy).await?);
+                let there = read_again(wire, copy).await?;
+                if there != Sum::default() {
+                    let what = format!("{} has rows by now", stored.name(copy.index));
+                    return Err(Error::new(Code::RestoreErr, what).hint("empty it first with --clean"));
+                }
+                expected.insert(copy.place.clone(), there);
             }
         }
     }
@@ -274,14 +312,27 @@ async fn filled(
     for key in &work.foreign_keys {
         let made = wire.execute(key.making().as_bytes()).await;
         made.map_err(|refusal| {
+            if !refusal.is(&SqlState::FOREIGN_KEY_VIOLATION) {
+                let what = format!("the foreign key {} of {} could not be made again", key.name, key.table);
+                return refused(&what, refusal);
+            }
             let what = format!("the foreign key {} of {} would not hold", key.name, key.table);
+            let to = qualified(&key.to.0, &key.to.1);
             refused(&what, refusal).hint(format!(
-                "the rows of {} and of {} have to be of one moment: name both with --table",
-                key.table, key.references
+                "the rows of {} and of {to} have to be of one moment: name both with --table",
+                key.table
             ))
         })?;
     }
-    execute(wire, "COMMIT").await?;
+    state.set(Stage::Committing);
+    match wire.execute(b"COMMIT").await {
+        Err(refusal @ Refusal::Server { .. }) => {
+            state.set(Stage::Untouched);
+            return Err(refused("the rows could not be committed", refusal));
+        }
+        Err(refusal) => return Err(refusal.into_error()),
+        Ok(()) => state.set(Stage::Committed),
+    }
     positions(source, wire, &encoding).await?;
     Ok(compared)
 }
@@ -293,10 +344,20 @@ async fn execute(wire: &mut Wire, statement: &str) -> Result<()> {
 }
 
 fn refused(what: &str, refusal: Refusal) -> Error {
+    if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
+        return Error::new(Code::RestoreErr, format!("{what}: a lock was not to be had in time"))
+            .hint("let others end their transactions, or wait longer: BACKUP_LOCK_WAIT_SECONDS");
+    }
     let (code, message) = match refusal {
         Refusal::Broken(error) => (error.code(), error.message()),
-        Refusal::Server { error, .. } => match error.code() {
+        Refusal::Server { state, error } => match error.code() {
             Code::Permission => (Code::Permission, error.message()),
+            // What is wrong with a value ends with it.
+            _ if state.code().starts_with("22") => {
+                let message = error.message();
+                let told = message.rfind(": \"").map_or(&*message, |at| &message[..at]);
+                (Code::RestoreErr, told.to_owned())
+            }
             _ => (Code::RestoreErr, error.message()),
         },
     };
@@ -305,13 +366,15 @@ fn refused(what: &str, refusal: Refusal) -> Error {
 
 /// Before anything else, and in one order: so that no two of us wait for each other.
 async fn lock_all(wire: &mut Wire, names: &[(String, String)], work: &InPlace) -> std::result::Result<(), Refusal> {
-    let mut tables: Vec<String> = names.iter().map(|(schema, name)| qualified(schema, name)).collect();
+    let mut all: Vec<&(String, String)> = names.iter().collect();
     for key in &work.foreign_keys {
-        tables.push(qualified(&key.of.0, &key.of.1));
-        tables.push(key.references.clone());
+        all.push(&key.of);
+        // What may not be locked so is locked when the key is dropped.
+        all.extend(key.to_is_ours.then_some(&key.to));
     }
-    tables.sort();
-    tables.dedup();
+    all.sort();
+    all.dedup();
+    let tables: Vec<String> = all.iter().map(|(schema, name)| qualified(schema, name)).collect();
     let lock = |mode: &str| format!("LOCK TABLE ONLY {} IN {mode} MODE", tables.join(", ONLY "));
     if !(work.foreign_keys.is_empty() && work.triggers.is_empty() && work.emptied.is_empty()) {
         return wire.execute(lock("ACCESS EXCLUSIVE").as_bytes()).await;
@@ -514,14 +577,86 @@ async fn positions(source: &Source<'_>, wire: &mut Wire, encoding: &str) -> Resu
     let set = |item: &&Item| item.entry.desc == "SEQUENCE SET" && chosen.contains(&item.entry.dump_id);
     execute(wire, &format!("SET client_encoding = {}", literal(encoding))).await?;
     for item in source.items.iter().filter(set) {
-        let statement = item.definition();
-        if !statement.starts_with(b"SELECT pg_catalog.setval(") {
+        let forward = forward(item.definition()).ok_or_else(|| {
             let what = format!("{}: its statement is none of pg_dump's", item.entry);
-            return Err(Error::new(Code::Integrity, what));
-        }
-        wire.execute(statement)
+            Error::new(Code::Integrity, what)
+        })?;
+        wire.execute(&forward)
             .await
-            .map_err(|refusal| refused("the rows are there, but a sequence could not be set", refusal))?;
+            .map_err(|refusal| refused("a sequence could not be set", refusal))?;
     }
     Ok(())
+}
+
+/// `SELECT pg_catalog.setval('s.q', 5, true);` made anew of its parts, for a sequence that has not come further
+/// since: numbers that are in use must not be given out again.
+fn forward(statement: &[u8]) -> Option<Vec<u8>> {
+    let rest = statement.trim_ascii().strip_prefix(b"SELECT pg_catalog.setval(")?;
+    let rest = rest.strip_suffix(b");")?;
+    let (rest, called) = match rest.strip_suffix(b", true") {
+        Some(rest) => (rest, "true"),
+        None => (rest.strip_suffix(b", false")?, "false"),
+    };
+    let at = rest.iter().rposition(|byte| *byte == b',')?;
+    let value: i64 = std::str::from_utf8(&rest[at + 1..]).ok()?.trim().parse().ok()?;
+    let literal = rest[..at].strip_prefix(b"'")?.strip_suffix(b"'")?;
+    // In the literal, quotes of the name's own are doubled.
+    let mut name = Vec::with_capacity(literal.len());
+    let mut bytes = literal.iter().peekable();
+    while let Some(&byte) = bytes.next() {
+        if byte == b'\'' && bytes.next() != Some(&b'\'') {
+            return None;
+        }
+        name.push(byte);
+    }
+    if !Loading::is_name(&name) {
+        return None;
+    }
+    let tail = format!("', {value}, {called}) FROM pg_catalog.pg_sequence p, ",);
+    let (by, end) = (
+        b" q WHERE p.seqrelid = '",
+        format!(
+            "'::pg_catalog.regclass AND (q.last_value = {value} AND NOT q.is_called \
+         OR CASE WHEN p.seqincrement > 0 THEN q.last_value < {value} ELSE q.last_value > {value} END)"
+        ),
+    );
+    Some(
+        [
+            b"SELECT pg_catalog.setval('",
+            literal,
+            tail.as_bytes(),
+            &name,
+            by,
+            literal,
+            end.as_bytes(),
+        ]
+        .concat(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_is_set_by_a_statement_of_ours() {
+        let made = |text: &str| forward(text.as_bytes()).map(|made| String::from_utf8(made).unwrap());
+        let plain = made("SELECT pg_catalog.setval('public.people_id_seq', 500, true);\n").unwrap();
+        assert!(plain.starts_with("SELECT pg_catalog.setval('public.people_id_seq', 500, true) FROM pg_catalog.pg_sequence p, public.people_id_seq q"), "{plain}");
+        let odd = made("SELECT pg_catalog.setval('public.\"it''s\"', -5, false);").unwrap();
+        assert!(
+            odd.contains("('public.\"it''s\"', -5, false)") && odd.contains(", public.\"it's\" q "),
+            "{odd}"
+        );
+        for hostile in [
+            "SELECT pg_catalog.setval('public.a', 1, true); DROP TABLE x;",
+            "SELECT pg_catalog.setval('public.a', 1, true); --, true);",
+            "SELECT pg_catalog.setval('public.a'); DROP TABLE x; SELECT ('', 1, true);",
+            "SELECT pg_catalog.setval('public.a', (SELECT 1), true);",
+            "SELECT pg_catalog.setval('public.a; b', 1, true);",
+            "SELECT pg_catalog.setval('', 1, true);",
+        ] {
+            assert_eq!(made(hostile), None, "{hostile}");
+        }
+    }
 }

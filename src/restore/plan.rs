@@ -328,16 +328,12 @@ pub fn everything(items: &[Item]) -> HashSet<i64> {
 
 /// Statements that remove these entries' objects, dependents first.
 pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> Vec<String> {
-    let tables: HashSet<i64> = items
-        .iter()
-        .filter(|item| chosen.contains(&item.entry.dump_id) && is_relation(item))
-        .map(|item| item.entry.dump_id)
-        .collect();
+    let partitions = partitions(items, chosen);
     items
         .iter()
         .rev()
         .filter(|item| chosen.contains(&item.entry.dump_id) && !item.is_of_database() && !item.is_grant())
-        .filter(|item| !goes_with_its_table(item, &tables))
+        .filter(|item| !goes_with_its_table(item, &partitions))
         // Large objects have no statement of their own: see [`Plan::large_objects`].
         .filter(|item| !item.entry.desc.starts_with("BLOB"))
         .map(|item| item.details.drop_statement.trim())
@@ -353,14 +349,26 @@ pub fn is_relation(item: &Item) -> bool {
     )
 }
 
-/// What cannot be dropped by itself where a partition has it from its root, and need not be where the whole table
-/// goes. Not so foreign keys, which hold other tables; nor what a function needs that the table needs.
-fn goes_with_its_table(item: &Item, dropped: &HashSet<i64>) -> bool {
-    let kind = matches!(
-        item.entry.desc.as_str(),
-        "CONSTRAINT" | "INDEX" | "TRIGGER" | "POLICY" | "ROW SECURITY"
-    );
-    kind && item.details.dependencies.iter().any(|id| dropped.contains(id))
+/// What a partition has from its root cannot be dropped by itself, and need not be where the whole table goes.
+fn goes_with_its_table(item: &Item, partitions: &HashSet<i64>) -> bool {
+    let kind = matches!(item.entry.desc.as_str(), "CONSTRAINT" | "INDEX" | "TRIGGER");
+    kind && item.details.dependencies.iter().any(|id| partitions.contains(id))
+}
+
+/// The partitions among these tables.
+fn partitions(items: &[Item], chosen: &HashSet<i64>) -> HashSet<i64> {
+    let tables: HashMap<(Option<&str>, &str), &Item> = items
+        .iter()
+        .filter(|item| chosen.contains(&item.entry.dump_id) && is_relation(item))
+        .map(|item| ((item.entry.namespace.as_deref(), item.entry.tag.as_str()), item))
+        .collect();
+    let attached = items.iter().filter(|item| item.entry.desc == "TABLE ATTACH");
+    let attached = attached.filter_map(|item| tables.get(&(item.entry.namespace.as_deref(), item.entry.tag.as_str())));
+    // Older dumps attach it where they make it.
+    let made = tables
+        .values()
+        .filter(|item| item.details.definition.contains(" ATTACH PARTITION "));
+    attached.chain(made).map(|item| item.entry.dump_id).collect()
 }
 
 /// The OIDs of the large objects that these entries make.

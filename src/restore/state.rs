@@ -35,6 +35,10 @@ pub(super) enum Stage {
     },
     /// Indexes, constraints and grants are being made.
     Finishing,
+    /// Rows are put back into tables that are there, in one transaction, which is being committed.
+    Committing,
+    /// It was; where sequences stand comes after it.
+    Committed,
     /// A script was run, in one transaction, and not to its end.
     Running { end: TransactionEnd },
 }
@@ -102,11 +106,17 @@ pub(super) struct State {
     stage: Mutex<Stage>,
     /// The database is of this run's making: what is rolled back in it leaves it empty.
     made: AtomicBool,
+    /// What a person has to know after whatever fails from now on.
+    reminder: Mutex<Option<String>>,
 }
 
 impl State {
     pub fn set(&self, stage: Stage) {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    pub fn remind(&self, reminder: Option<String>) {
+        *self.reminder.lock().unwrap_or_else(PoisonError::into_inner) = reminder;
     }
 
     pub fn made(&self) {
@@ -117,6 +127,7 @@ impl State {
     pub fn tell(self, error: &Error) -> Error {
         let stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
         let made = self.made.into_inner();
+        let reminder = self.reminder.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (state, again) = match stage {
             Stage::Untouched => ("nothing was changed in the target".to_owned(), None),
             Stage::Removing { database } => (format!("the database {database} may have been removed"), None),
@@ -171,6 +182,14 @@ impl State {
                 "the target holds all data; indexes, constraints, triggers or grants are missing".to_owned(),
                 Some("correct the cause, and run it again with --clean"),
             ),
+            Stage::Committing => (
+                "the rows were being committed, and the server does not say whether they are there".to_owned(),
+                Some("look at the target; if the rows are not there, run it again"),
+            ),
+            Stage::Committed => (
+                "the rows are there, and were compared; not every sequence was set".to_owned(),
+                Some("set the sequences by hand (setval), or run it again"),
+            ),
             Stage::Running {
                 end: TransactionEnd::RolledBack,
             } => (
@@ -205,6 +224,7 @@ impl State {
             }
             _ => error.hint_text().to_owned(),
         };
-        Error::new(error.code(), format!("{}; {state}", error.message())).hint(hint)
+        let reminder = reminder.map_or(String::new(), |reminder| format!("; {reminder}"));
+        Error::new(error.code(), format!("{}; {state}{reminder}", error.message())).hint(hint)
     }
 }

@@ -175,7 +175,8 @@ fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
     }
 }
 
-/// Rows go into tables that are there and empty; with `--clean` those that are not are emptied first.
+/// Rows go into tables that are there and empty; with `--clean` they are emptied first, since
+/// what is empty now may have rows when it is locked.
 async fn make_room(
     target: &Target,
     stored: &StoredArchive,
@@ -195,14 +196,14 @@ async fn make_room(
             .iter()
             .any(|root| root.rows.contains(&stored.head.data[index].dump_id));
         if let Some((schema, name)) = stored.tables[index].as_ref().filter(|_| !through_root)
-            && target.session.holds_rows(schema, name).await?
+            && (request.clean || target.session.holds_rows(schema, name).await?)
         {
             full.push(format!("ONLY {}", qualified(schema, name)));
         }
     }
     // Rows may come into any partition of such a root, also into one that the backup does not know.
     for Through { schema, name, .. } in roots {
-        if target.session.holds_rows_below(schema, name).await? {
+        if request.clean || target.session.holds_rows_below(schema, name).await? {
             full.push(qualified(schema, name));
         }
     }

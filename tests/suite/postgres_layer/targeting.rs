@@ -1,12 +1,22 @@
 //! What a restore asks of its target, and does to it by itself.
 
 use pgstow::error::Code;
-use pgstow::postgres::{ConnectionInfo, Named, Omitted, Passfile, Powers, Session, statements};
+use pgstow::postgres::{ConnectionInfo, Named, Omitted, Passfile, Powers, Removal, Session, statements};
 
 use crate::postgres_layer::place::{client, connect, database, role, settings, superuser};
 use crate::support::server::OwnServer;
 
 const WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+fn removal<'a>(statements: &'a [String], large_objects: &'a [u32]) -> Removal<'a> {
+    Removal {
+        statements,
+        large_objects,
+        tables: &[],
+        beside: &[],
+        wait: WAIT,
+    }
+}
+
 const CONTENT: &str = "CREATE SCHEMA app; CREATE TABLE app.\"Or;ders\" (id int GENERATED ALWAYS AS IDENTITY);
     CREATE TABLE empty (a int); CREATE TABLE full_one (a serial); INSERT INTO full_one DEFAULT VALUES;
     CREATE VIEW v AS SELECT 1; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
@@ -84,7 +94,7 @@ async fn drops_are_all_done_or_none_and_what_is_missing_need_not_be_dropped() {
     let session = connect(&info, 17).await.unwrap();
     let all = |statements: &[&str]| statements.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
     let failing = all(&["DROP TABLE public.empty;\n", "DROP SCHEMA app;\n"]);
-    let error = session.remove(&failing, &[], WAIT, &[]).await.unwrap_err();
+    let error = session.remove(&removal(&failing, &[])).await.unwrap_err();
     assert_eq!(error.code(), Code::RestoreErr);
     assert!(error.message().contains("DROP SCHEMA app"), "{error}");
     assert_eq!(session.exist(&[table("public", "empty")]).await.unwrap(), [true]);
@@ -97,11 +107,11 @@ async fn drops_are_all_done_or_none_and_what_is_missing_need_not_be_dropped() {
         "DROP SCHEMA app;",
         "DROP TABLE public.empty",
     ]);
-    assert_eq!(session.remove(&good, &[], WAIT, &[]).await.unwrap(), 3);
-    assert_eq!(session.remove(&good, &[], WAIT, &[]).await.unwrap(), 0);
+    assert_eq!(session.remove(&removal(&good, &[])).await.unwrap(), 3);
+    assert_eq!(session.remove(&removal(&good, &[])).await.unwrap(), 0);
     let still = session.exist(&[table("public", "empty"), table("public", "v")]).await;
     assert_eq!(still.unwrap(), [false, true]);
-    assert_eq!(session.remove(&[], &[815, 816], WAIT, &[]).await.unwrap(), 1);
+    assert_eq!(session.remove(&removal(&[], &[815, 816])).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -129,6 +129,19 @@ fn rows_are_put_back_in_place(major: u32) {
         bounds(&target)
     );
 
+    // Values of a column that the backup does not have would be lost.
+    target.sql("ALTER TABLE people ADD email text");
+    untouched(&target, || {
+        let options = ["--table", "public.people", "--data-only", "--clean"];
+        let failure = backed.refused(&target.url(), &options, "RESTORE_ERR", 41);
+        assert!(
+            failure.message.contains("would lose their values: email"),
+            "{}",
+            failure.message
+        );
+    });
+    target.sql("ALTER TABLE people DROP email");
+
     // Rows that the target would store otherwise are refused, and all is as it was.
     target.sql("ALTER TABLE people ALTER name TYPE varchar(5) USING 'short'");
     untouched(&target, || {
@@ -211,6 +224,17 @@ fn tables_are_replaced_where_others_need_them(major: u32) {
         whole.assert_equals(&Contents::of(&target));
     }
 
+    // A policy that only the target has reads another table that is replaced.
+    target.sql(
+        "CREATE POLICY seen ON departments USING (EXISTS (SELECT FROM people p WHERE p.department = departments.id))",
+    );
+    let report = backed.restored(&target, &["--clean"]);
+    assert!(
+        report["left_out"].to_string().contains("the policy seen on"),
+        "{report:#}"
+    );
+    whole.assert_equals(&Contents::of(&target));
+
     // What the target has beside: it is put back, or named.
     target.sql(
         "CREATE TABLE parts_c PARTITION OF parts FOR VALUES IN ('c'); INSERT INTO parts VALUES (1, 'c');
@@ -242,8 +266,10 @@ fn tables_are_replaced_where_others_need_them(major: u32) {
     );
 
     target.sql(
-        "DROP TABLE parts_c, since; CREATE TABLE parts_c PARTITION OF parts FOR VALUES IN ('c');
-         INSERT INTO parts VALUES (2, 'c'); CREATE VIEW few AS SELECT * FROM parts WHERE id < 3",
+        "DROP TABLE parts_c; CREATE TABLE parts_c PARTITION OF parts FOR VALUES IN ('c');
+         INSERT INTO parts VALUES (2, 'c'); CREATE VIEW few AS SELECT * FROM parts WHERE id < 3;
+         DELETE FROM since; INSERT INTO since VALUES (2, 'c');
+         ALTER TABLE since ADD CONSTRAINT kept FOREIGN KEY (part, kind) REFERENCES parts",
     );
     untouched(&target, || {
         let failure = backed.refused(
@@ -262,6 +288,13 @@ fn tables_are_replaced_where_others_need_them(major: u32) {
     let report = backed.restored(&target, &["--table", "public.parts", "--clean"]);
     assert!(report.get("left_out").is_none(), "{report:#}");
     assert_eq!(target.sql("SELECT id FROM parts WHERE kind = 'c'"), "2");
+    assert!(bounds(&target).contains("since|kept|"), "{}", bounds(&target));
+    // A partition of the backup that has come into the root only since: a table of its own there.
+    target.sql("CREATE TABLE all_uses (LIKE uses) PARTITION BY LIST (kind); ALTER TABLE all_uses ATTACH PARTITION uses DEFAULT");
+    let report = backed.restored(&target, &["--table", "public.uses", "--clean"]);
+    assert!(report.get("left_out").is_none(), "{report:#}");
+    assert_eq!(target.sql("SELECT count(*) FROM all_uses"), "400");
+    target.sql("DROP TABLE all_uses CASCADE; CREATE TABLE uses (a int)");
 
     // Damage is found before anything is removed.
     backed.damage("people");
