@@ -356,6 +356,12 @@ async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: 
     }
     target.session.execute(&creation).await?;
     state.made();
+    if !target.found.is_superuser && !request.no_privileges {
+        for grant in database::grants(items, name) {
+            // They are made once more at the end, and what fails then is told.
+            drop(target.session.execute(&grant).await);
+        }
+    }
     let mut notes = Vec::new();
     for statement in database::properties(items, name, false).settings {
         match target.session.execute(&statement).await {
