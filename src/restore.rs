@@ -207,9 +207,9 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         job.stop.or_stop(tables).await?
     };
     plan.left_out.extend(left.left_out);
-    target.check_plan(&plan, request)?;
     let settled = allowed::settle(target, &items, &mut plan, request);
     let warnings = job.stop.or_stop(settled).await?;
+    target.check_plan(&plan, request)?;
     if !plan.copies.is_empty() {
         stored.head = stored.head.with_copy_statements(&plan.copies)?;
     }

@@ -192,6 +192,16 @@ fn named(request: &RestoreRequest, items: &[Item]) -> Result<HashSet<i64>> {
     Ok(entries)
 }
 
+/// Whether an entry is of another, of which the archive says no dependency.
+fn names_it(item: &Item, other: &Item) -> bool {
+    let (tag, name) = (&item.entry.tag, &other.entry.tag);
+    match (item.entry.desc.as_str(), other.entry.desc.as_str()) {
+        ("PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA", "PUBLICATION") => tag.starts_with(&format!("{name} ")),
+        ("USER MAPPING", "SERVER") => tag.ends_with(&format!(" SERVER {name}")),
+        _ => false,
+    }
+}
+
 fn with_dependents(request: &RestoreRequest, items: &[Item], asked: &HashSet<i64>, there: &HashSet<i64>) -> Exclusion {
     let mut entries = asked.clone();
     loop {
@@ -199,7 +209,13 @@ fn with_dependents(request: &RestoreRequest, items: &[Item], asked: &HashSet<i64
         for item in items {
             let of_it = matches!(item.entry.desc.as_str(), "COMMENT" | "ACL" | "SECURITY LABEL");
             let needs = |id: &i64| entries.contains(id) && (of_it || !there.contains(id));
-            if item.details.dependencies.iter().any(needs) {
+            let is_named =
+                matches!(item.entry.desc.as_str(), "USER MAPPING") || item.entry.desc.starts_with("PUBLICATION ");
+            let in_name = is_named
+                && items
+                    .iter()
+                    .any(|other| needs(&other.entry.dump_id) && names_it(item, other));
+            if item.details.dependencies.iter().any(needs) || in_name {
                 entries.insert(item.entry.dump_id);
             }
         }
@@ -258,7 +274,7 @@ mod tests {
         }
     }
 
-    fn items() -> [Item; 6] {
+    fn items() -> [Item; 7] {
         [
             item(1, "EXTENSION", "citext", &[]),
             item(2, "COMMENT", "EXTENSION citext", &[1]),
@@ -266,6 +282,7 @@ mod tests {
             item(4, "FUNCTION", "f(integer)", &[]),
             item(5, "TRIGGER", "t changed", &[3, 4]),
             item(6, "EVENT TRIGGER", "e", &[4]),
+            item(7, "PUBLICATION TABLE", "few t", &[3]),
         ]
     }
 
@@ -309,9 +326,13 @@ mod tests {
         let (items, request) = (items(), asking(&["extension"]));
         let asked = HashSet::from([1]);
         let left = with_dependents(&request, &items, &asked, &HashSet::new());
-        assert_eq!(left.entries, HashSet::from([1, 2, 3, 5]));
-        assert_eq!(left.left_out.len(), 4);
+        assert_eq!(left.entries, HashSet::from([1, 2, 3, 5, 7]));
+        assert_eq!(left.left_out.len(), 5);
         let left = with_dependents(&request, &items, &asked, &HashSet::from([1]));
         assert_eq!(left.entries, HashSet::from([1, 2]));
+        let mut items = items.to_vec();
+        items.push(item(8, "PUBLICATION", "few", &[]));
+        let left = with_dependents(&request, &items, &HashSet::from([8]), &HashSet::new());
+        assert_eq!(left.entries, HashSet::from([7, 8]));
     }
 }

@@ -92,6 +92,7 @@ fn master_restores_all_that_it_may(major: u32) {
     backed.source.sql(&format!(
         "CREATE PUBLICATION everything FOR ALL TABLES;
          CREATE FUNCTION e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+         ALTER FUNCTION e() OWNER TO {app};
          CREATE EVENT TRIGGER e ON sql_drop EXECUTE FUNCTION e();
          CREATE SUBSCRIPTION s CONNECTION 'dbname=nowhere password=x' PUBLICATION p
            WITH (connect = false, slot_name = NONE, enabled = false, create_slot = false);
