@@ -66,6 +66,31 @@ const KINDS: [&str; 54] = [
     "USER MAPPING",
     "VIEW",
 ];
+/// Those that the target is asked for, and that others can need.
+const SOUGHT: [&str; 22] = [
+    "AGGREGATE",
+    "CAST",
+    "COLLATION",
+    "DOMAIN",
+    "EXTENSION",
+    "FOREIGN DATA WRAPPER",
+    "FOREIGN TABLE",
+    "FUNCTION",
+    "MATERIALIZED VIEW",
+    "OPERATOR",
+    "OPERATOR CLASS",
+    "OPERATOR FAMILY",
+    "PROCEDURAL LANGUAGE",
+    "PROCEDURE",
+    "SCHEMA",
+    "SEQUENCE",
+    "SERVER",
+    "TABLE",
+    "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY",
+    "TYPE",
+    "VIEW",
+];
 const NEAREST: usize = 3;
 /// Each of so many is named in the report; of more their number is told.
 const NAMED: usize = 20;
@@ -153,7 +178,8 @@ pub async fn exclusion(request: &RestoreRequest, items: &[Item], session: &Sessi
         true => vec![false; named.len()],
         false => session.exist(&named).await?,
     };
-    let there = excluded.iter().zip(there).filter(|(_, there)| *there);
+    let kinds = |item: &Item| SOUGHT.contains(&item.entry.desc.as_str());
+    let there = excluded.iter().zip(there).filter(|(item, there)| *there && kinds(item));
     let there: HashSet<i64> = there.map(|(item, _)| item.entry.dump_id).collect();
     Ok(with_dependents(request, items, &asked, &there))
 }

@@ -145,9 +145,9 @@ fn master_restores_all_that_it_may(major: u32) {
     ] {
         assert!(left.contains(what), "{what}: {left}");
     }
-    let refused = again.refused(&url, &["--exclude", "policy:nothing"], "NOT_FOUND", 42);
+    let refused = again.refused(&url, &["--clean", "--exclude", "policy:nothing"], "NOT_FOUND", 42);
     assert!(refused.hint.contains("own.u q"), "{}", refused.hint);
-    again.refused(&url, &["--exclude", "polcy"], "CONFIG", 2);
+    again.refused(&url, &["--clean", "--exclude", "polcy"], "CONFIG", 2);
 
     // Somebody who may only read.
     let target = server.database("plain");
