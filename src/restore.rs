@@ -221,9 +221,9 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         job.stop.or_stop(tables).await?
     };
     plan.left_out.extend(left.left_out);
-    target.check_plan(&plan, request)?;
     let settled = allowed::settle(target, &items, &mut plan, request);
     let warnings = job.stop.or_stop(settled).await?;
+    target.check_plan(&plan, request)?;
     let around = if request.clean && !request.create && !request.data_only {
         let replaced: Vec<&Item> = items.iter().filter(|item| replaces(&plan, request, item)).collect();
         let survey = around::survey(target, &replaced, !request.tables.is_empty());
@@ -411,6 +411,12 @@ async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: 
         target.session.execute(&creation(name)).await?;
     }
     state.made();
+    if !target.found.is_superuser && !request.no_privileges {
+        for grant in database::grants(items, name) {
+            // They are made once more at the end, and what fails then is told.
+            drop(target.session.execute(&grant).await);
+        }
+    }
     let mut notes = Vec::new();
     for statement in database::properties(items, name, false).settings {
         match target.session.execute(&statement).await {

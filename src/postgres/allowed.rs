@@ -53,6 +53,26 @@ impl Session {
         Ok(done.err().and_then(|error| error.code().cloned()) != Some(SqlState::INSUFFICIENT_PRIVILEGE))
     }
 
+    /// Whether another role may make things in a schema, or in the database itself. In a schema that is not there, too.
+    pub async fn may_create(&self, role: &str, schema: Option<&str>) -> Result<bool> {
+        let row = match schema {
+            Some(schema) => {
+                let sql = "SELECT COALESCE(pg_catalog.bool_and(
+                      pg_catalog.has_schema_privilege($1::pg_catalog.text::pg_catalog.name, oid, 'CREATE')), true)
+                    FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) $2";
+                self.client.query_one(sql, &[&role, &schema]).await
+            }
+            None => {
+                let sql = "SELECT pg_catalog.has_database_privilege($1::pg_catalog.text::pg_catalog.name,
+                    pg_catalog.current_database(), 'CREATE')";
+                self.client.query_one(sql, &[&role]).await
+            }
+        };
+        row.and_then(|row| row.try_get(0))
+            .map_err(|error| self.error("cannot ask what a role may do", &error))
+    }
+
+    /// What there is that we may not touch.
     pub async fn foreign(&self) -> Result<Foreign> {
         let failed = |error| self.error("cannot look at the target", &error);
         let rows = self

@@ -1,9 +1,9 @@
 //! What a role that is no superuser may not do, found before anything is changed. Managed services let their master users
 //! do some of it all the same, so what can be tried without a trace is tried.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use super::plan::{LeftOut, Plan};
+use super::plan::{LeftOut, Plan, is_given_away};
 use super::ready::{Target, some_of};
 use crate::archive::Item;
 use crate::command::RestoreRequest;
@@ -140,6 +140,9 @@ async fn refuse(target: &Target, planned: &[&Item], request: &RestoreRequest) ->
     if request.create {
         return Ok(());
     }
+    if !request.no_owner {
+        owners_may_create(target, planned, user).await?;
+    }
     for item in of_kind("EXTENSION") {
         let name = &item.entry.tag;
         let is_there = target.found.extensions.get(name).copied().unwrap_or_default();
@@ -150,6 +153,56 @@ async fn refuse(target: &Target, planned: &[&Item], request: &RestoreRequest) ->
                 "let a superuser make it in the target first, or leave it out, with what needs it: --exclude EXTENSION:NAME",
             );
         }
+    }
+    Ok(())
+}
+
+/// Where no superuser gives something away, the new owner needs the right to make such a thing there. Schemas that the
+/// restore itself makes get their grants before.
+async fn owners_may_create(target: &Target, planned: &[&Item], user: &str) -> Result<()> {
+    let made: HashSet<&str> = planned
+        .iter()
+        .filter(|item| item.entry.desc == "SCHEMA")
+        .map(|item| item.entry.tag.as_str())
+        .collect();
+    let granted: HashSet<&str> = planned
+        .iter()
+        .filter(|item| item.entry.desc == "ACL")
+        .filter_map(|item| item.entry.tag.strip_prefix("SCHEMA "))
+        .collect();
+    let mut asked: BTreeSet<(&str, Option<&str>)> = BTreeSet::new();
+    for item in planned.iter().filter(|item| is_given_away(item)) {
+        let owner = item.details.owner.as_str();
+        // A role that is yet to be made has what PUBLIC has.
+        if owner == user || !target.found.roles.contains_key(owner) {
+            continue;
+        }
+        match item.entry.namespace.as_deref().filter(|schema| !schema.is_empty()) {
+            Some(schema) if made.contains(schema) || granted.contains(schema) => {}
+            Some(schema) => drop(asked.insert((owner, Some(schema)))),
+            None if item.entry.desc == "PUBLICATION" => drop(asked.insert((owner, None))),
+            None => {}
+        }
+    }
+    for (owner, schema) in asked {
+        if target.session.may_create(owner, schema).await? {
+            continue;
+        }
+        let place = match schema {
+            Some(schema) => format!("SCHEMA {}", quoting::identifier(schema)),
+            None => format!("DATABASE {}", quoting::identifier(target.name())),
+        };
+        return Err(Error::new(
+            Code::Permission,
+            format!(
+                "{owner}, who owned things of the backup, may not create any in {}",
+                place.to_lowercase()
+            ),
+        )
+        .hint(format!(
+            "GRANT CREATE ON {place} TO {}, or use --no-owner",
+            quoting::identifier(owner)
+        )));
     }
     Ok(())
 }

@@ -84,6 +84,13 @@ pub(super) fn properties(items: &[Item], name: &str, grants: bool) -> Properties
     Properties { settings, others }
 }
 
+/// Its grants alone: an owner of publications and schemas needs the right to make them, if no superuser gives them to it.
+pub(super) fn grants(items: &[Item], name: &str) -> Vec<String> {
+    let grants = items.iter().filter(|item| item.is_of_database() && item.is_grant());
+    let statements = grants.flat_map(|item| statements(&item.details.definition));
+    statements.filter_map(|statement| renamed(statement, name)).collect()
+}
+
 /// The settings that the archive's database had, by name.
 pub(super) fn settings(items: &[Item]) -> BTreeSet<String> {
     items

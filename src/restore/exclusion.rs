@@ -66,6 +66,31 @@ const KINDS: [&str; 54] = [
     "USER MAPPING",
     "VIEW",
 ];
+/// Those that the target is asked for, and that others can need.
+const SOUGHT: [&str; 22] = [
+    "AGGREGATE",
+    "CAST",
+    "COLLATION",
+    "DOMAIN",
+    "EXTENSION",
+    "FOREIGN DATA WRAPPER",
+    "FOREIGN TABLE",
+    "FUNCTION",
+    "MATERIALIZED VIEW",
+    "OPERATOR",
+    "OPERATOR CLASS",
+    "OPERATOR FAMILY",
+    "PROCEDURAL LANGUAGE",
+    "PROCEDURE",
+    "SCHEMA",
+    "SEQUENCE",
+    "SERVER",
+    "TABLE",
+    "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY",
+    "TYPE",
+    "VIEW",
+];
 const NEAREST: usize = 3;
 /// Each of so many is named in the report; of more their number is told.
 const NAMED: usize = 20;
@@ -153,7 +178,8 @@ pub async fn exclusion(request: &RestoreRequest, items: &[Item], session: &Sessi
         true => vec![false; named.len()],
         false => session.exist(&named).await?,
     };
-    let there = excluded.iter().zip(there).filter(|(_, there)| *there);
+    let kinds = |item: &Item| SOUGHT.contains(&item.entry.desc.as_str());
+    let there = excluded.iter().zip(there).filter(|(item, there)| *there && kinds(item));
     let there: HashSet<i64> = there.map(|(item, _)| item.entry.dump_id).collect();
     Ok(with_dependents(request, items, &asked, &there))
 }
@@ -192,6 +218,16 @@ fn named(request: &RestoreRequest, items: &[Item]) -> Result<HashSet<i64>> {
     Ok(entries)
 }
 
+/// Whether an entry is of another, of which the archive says no dependency.
+fn names_it(item: &Item, other: &Item) -> bool {
+    let (tag, name) = (&item.entry.tag, &other.entry.tag);
+    match (item.entry.desc.as_str(), other.entry.desc.as_str()) {
+        ("PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA", "PUBLICATION") => tag.starts_with(&format!("{name} ")),
+        ("USER MAPPING", "SERVER") => tag.ends_with(&format!(" SERVER {name}")),
+        _ => false,
+    }
+}
+
 fn with_dependents(request: &RestoreRequest, items: &[Item], asked: &HashSet<i64>, there: &HashSet<i64>) -> Exclusion {
     let mut entries = asked.clone();
     loop {
@@ -199,7 +235,13 @@ fn with_dependents(request: &RestoreRequest, items: &[Item], asked: &HashSet<i64
         for item in items {
             let of_it = matches!(item.entry.desc.as_str(), "COMMENT" | "ACL" | "SECURITY LABEL");
             let needs = |id: &i64| entries.contains(id) && (of_it || !there.contains(id));
-            if item.details.dependencies.iter().any(needs) {
+            let is_named =
+                matches!(item.entry.desc.as_str(), "USER MAPPING") || item.entry.desc.starts_with("PUBLICATION ");
+            let in_name = is_named
+                && items
+                    .iter()
+                    .any(|other| needs(&other.entry.dump_id) && names_it(item, other));
+            if item.details.dependencies.iter().any(needs) || in_name {
                 entries.insert(item.entry.dump_id);
             }
         }
@@ -258,7 +300,7 @@ mod tests {
         }
     }
 
-    fn items() -> [Item; 6] {
+    fn items() -> [Item; 7] {
         [
             item(1, "EXTENSION", "citext", &[]),
             item(2, "COMMENT", "EXTENSION citext", &[1]),
@@ -266,6 +308,7 @@ mod tests {
             item(4, "FUNCTION", "f(integer)", &[]),
             item(5, "TRIGGER", "t changed", &[3, 4]),
             item(6, "EVENT TRIGGER", "e", &[4]),
+            item(7, "PUBLICATION TABLE", "few t", &[3]),
         ]
     }
 
@@ -309,9 +352,13 @@ mod tests {
         let (items, request) = (items(), asking(&["extension"]));
         let asked = HashSet::from([1]);
         let left = with_dependents(&request, &items, &asked, &HashSet::new());
-        assert_eq!(left.entries, HashSet::from([1, 2, 3, 5]));
-        assert_eq!(left.left_out.len(), 4);
+        assert_eq!(left.entries, HashSet::from([1, 2, 3, 5, 7]));
+        assert_eq!(left.left_out.len(), 5);
         let left = with_dependents(&request, &items, &asked, &HashSet::from([1]));
         assert_eq!(left.entries, HashSet::from([1, 2]));
+        let mut items = items.to_vec();
+        items.push(item(8, "PUBLICATION", "few", &[]));
+        let left = with_dependents(&request, &items, &HashSet::from([8]), &HashSet::new());
+        assert_eq!(left.entries, HashSet::from([7, 8]));
     }
 }

@@ -167,6 +167,40 @@ fn divide(
     divided.collect()
 }
 
+/// Kinds that have the owner of what they are part of, or none: pg_restore gives them to nobody.
+const OWNERLESS: [&str; 25] = [
+    "CAST",
+    "CHECK CONSTRAINT",
+    "COMMENT",
+    "CONSTRAINT",
+    "DEFAULT",
+    "EXTENSION",
+    "FK CONSTRAINT",
+    "INDEX",
+    "INDEX ATTACH",
+    "MATERIALIZED VIEW DATA",
+    "POLICY",
+    "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA",
+    "ROW SECURITY",
+    "RULE",
+    "SECURITY LABEL",
+    "SEQUENCE OWNED BY",
+    "SEQUENCE SET",
+    "STATISTICS DATA",
+    "SUBSCRIPTION TABLE",
+    "TABLE ATTACH",
+    "TABLE DATA",
+    "TRANSFORM",
+    "TRIGGER",
+    "USER MAPPING",
+];
+
+/// Whether pg_restore makes it somebody's own.
+pub(super) fn is_given_away(item: &Item) -> bool {
+    !item.details.owner.is_empty() && !item.is_grant() && !OWNERLESS.contains(&item.entry.desc.as_str())
+}
+
 fn describe(item: &Item, without: Without, plan: &mut Plan) {
     if without.definitions {
         return;
@@ -179,7 +213,7 @@ fn describe(item: &Item, without: Without, plan: &mut Plan) {
     if item.entry.desc == "EXTENSION" {
         plan.extensions.insert(item.entry.tag.clone());
     }
-    if !without.owners && !item.details.owner.is_empty() {
+    if !without.owners && is_given_away(item) {
         plan.roles.insert(item.details.owner.clone());
         plan.owners.insert(item.details.owner.clone());
     }

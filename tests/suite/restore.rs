@@ -9,6 +9,7 @@ mod parts;
 pub mod place;
 mod plain;
 mod refusals;
+mod roles;
 mod room;
 mod sizes;
 mod stopping;

@@ -1,0 +1,196 @@
+//! Roles that may not do everything: a managed service's master user, a database's owner, a plain reader.
+
+use serde_json::Value;
+
+use crate::restore::place::{Backed, untouched};
+use crate::support::database::{Database, psql, quoted, unique_word};
+use crate::support::program::succeed;
+use crate::support::server::OwnServer;
+
+/// Just what the master user of RDS has.
+const MASTER: &str = "CREATE ROLE rds_superuser NOLOGIN;
+    GRANT pg_monitor, pg_signal_backend, pg_read_all_data, pg_write_all_data TO rds_superuser WITH ADMIN OPTION;
+    CREATE ROLE master LOGIN CREATEDB CREATEROLE PASSWORD 'its secret' IN ROLE rds_superuser;
+    CREATE ROLE plain LOGIN PASSWORD 'its secret'";
+
+/// By a superuser, as is usual where a database comes from elsewhere.
+fn source(major: u32, app: &str, reader: &str) -> Database {
+    let source = Database::fresh(major);
+    source.sql(&format!(
+        "CREATE ROLE {app} LOGIN CREATEDB; CREATE ROLE {reader} LOGIN; GRANT {reader} TO {app};
+         GRANT CREATE ON SCHEMA public TO {app}; COMMENT ON SCHEMA public IS 'our own';
+         CREATE EXTENSION citext; COMMENT ON EXTENSION citext IS 'our comment';
+         CREATE SCHEMA own AUTHORIZATION {app}; COMMENT ON SCHEMA own IS 'of the app';
+         CREATE TABLE t (id int PRIMARY KEY, name citext, who name DEFAULT current_user);
+         INSERT INTO t SELECT n, 'Name ' || n FROM generate_series(1, 100) n;
+         ALTER TABLE t OWNER TO {app}; GRANT SELECT ON t TO {reader}; COMMENT ON TABLE t IS 'ours';
+         ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY p ON t FOR SELECT TO {reader} USING (who = current_user);
+         CREATE TABLE own.u (id int REFERENCES public.t); INSERT INTO own.u VALUES (1); ALTER TABLE own.u OWNER TO {app};
+         CREATE MATERIALIZED VIEW own.m AS SELECT count(*) FROM own.u; ALTER MATERIALIZED VIEW own.m OWNER TO {app};
+         CREATE PUBLICATION few FOR TABLE t; ALTER DEFAULT PRIVILEGES FOR ROLE {app} GRANT SELECT ON TABLES TO {reader};
+         GRANT CREATE ON DATABASE {name} TO {app}; ALTER PUBLICATION few OWNER TO {app};
+         SELECT lo_create(4711); ALTER LARGE OBJECT 4711 OWNER TO {app}",
+        name = quoted(&source.name)
+    ));
+    source
+}
+
+const ABOUT: &str = "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM own.u), (SELECT count FROM own.m),
+    (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 't'::regclass), (SELECT nspacl FROM pg_namespace WHERE nspname = 'own'),
+    (SELECT polroles::regrole[]::text FROM pg_policy),
+    (SELECT count(*) FROM pg_default_acl), (SELECT count(*) FROM pg_largeobject_metadata)";
+
+fn master_restores_all_that_it_may(major: u32) {
+    let (app, reader) = (format!("app_{}", unique_word()), format!("reader_{}", unique_word()));
+    let backed = Backed::up(source(major, &app, &reader), &[]);
+    let server = OwnServer::start(major);
+    psql(major, &server.url(), MASTER);
+    let report_of = |target: &Database, options: &[&str]| -> Value {
+        let url = target.url_as(Some(("master", "its secret")));
+        succeed(&mut backed.restore(&url, options)).json()
+    };
+
+    // A new database, with its roles.
+    let target = server.database("made");
+    psql(major, &server.url(), &format!("DROP DATABASE {}", quoted(&target.name)));
+    let report = report_of(&target, &["--create", "--globals"]);
+    assert_eq!(target.sql(ABOUT), backed.source.sql(ABOUT), "{report:#}");
+    let role = format!(
+        "SELECT rolcanlogin, rolcreatedb, pg_has_role('{app}', '{reader}', 'MEMBER') FROM pg_roles WHERE rolname = '{app}'"
+    );
+    assert_eq!(target.sql(&role), "t|t|t", "{report:#}");
+    let comments =
+        "SELECT obj_description(e.oid, 'pg_extension'), obj_description('public'::regnamespace) FROM pg_extension e
+        WHERE extname = 'citext'";
+    if major >= 15 {
+        assert_eq!(target.sql(comments), "our comment|our own", "{report:#}");
+    }
+
+    // One that a superuser has prepared: what is not the master's stays as it is.
+    let target = server.database("prepared");
+    target.sql(&format!(
+        "CREATE EXTENSION citext; ALTER DATABASE {} OWNER TO master; ALTER SCHEMA public OWNER TO postgres;
+         GRANT ALL ON SCHEMA public TO master WITH GRANT OPTION",
+        quoted(&target.name)
+    ));
+    untouched(&target, || {
+        let url = target.url_as(Some(("master", "its secret")));
+        let refused = backed.refused(&url, &[], "PERMISSION", 13);
+        assert!(refused.hint.contains("GRANT CREATE ON DATABASE"), "{}", refused.hint);
+    });
+    target.sql(&format!("GRANT CREATE ON DATABASE {} TO {app}", quoted(&target.name)));
+    for options in [&["--jobs", "2"][..], &["--clean"]] {
+        let report = report_of(&target, options);
+        assert_eq!(target.sql(ABOUT), backed.source.sql(ABOUT), "{report:#}");
+        let warnings = report["warnings"].to_string();
+        assert!(warnings.contains("the comment on EXTENSION citext"), "{warnings}");
+        assert!(warnings.contains("the comment on SCHEMA public"), "{warnings}");
+    }
+
+    // What it may not, before anything is changed.
+    backed.source.sql(&format!(
+        "CREATE PUBLICATION everything FOR ALL TABLES;
+         CREATE FUNCTION e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+         ALTER FUNCTION e() OWNER TO {app};
+         CREATE EVENT TRIGGER e ON sql_drop EXECUTE FUNCTION e();
+         CREATE SUBSCRIPTION s CONNECTION 'dbname=nowhere password=x' PUBLICATION p
+           WITH (connect = false, slot_name = NONE, enabled = false, create_slot = false);
+         CREATE POLICY q ON own.u TO {app}; COMMENT ON POLICY q ON own.u IS 'a policy'"
+    ));
+    let mut backup = backed.site.backup(&backed.source.url());
+    let id = succeed(&mut backup).json()["id"].clone();
+    backed.source.sql("DROP SUBSCRIPTION s");
+    let again = Backed {
+        report: serde_json::json!({ "id": id }),
+        ..backed
+    };
+    let target = server.database("again");
+    target.sql(&format!(
+        "ALTER DATABASE {0} OWNER TO master; GRANT CREATE ON DATABASE {0} TO {app}",
+        quoted(&target.name)
+    ));
+    let url = target.url_as(Some(("master", "its secret")));
+    let mut options: Vec<&str> = Vec::new();
+    for (lacking, option) in [
+        ("publications of all tables", "--no-publications"),
+        ("may not make subscriptions", "--no-subscriptions"),
+        ("may not make event triggers", "--exclude=event-trigger"),
+    ] {
+        untouched(&target, || {
+            let refused = again.refused(&url, &options, "PERMISSION", 13);
+            assert!(refused.message.contains(lacking), "{}", refused.message);
+            let named = option.to_lowercase().replace('=', " ");
+            assert!(
+                refused.hint.to_lowercase().contains(&named),
+                "{named}: {}",
+                refused.hint
+            );
+        });
+        options.push(option);
+    }
+    options.extend(["--no-comments", "--exclude", "policy:own.u q"]);
+    let report = succeed(&mut again.restore(&url, &options)).json();
+    assert_eq!(target.sql("SELECT count(*) FROM t"), "100");
+    assert_eq!(
+        target.sql("SELECT (SELECT count(*) FROM pg_policy), (SELECT count(*) FROM pg_publication), obj_description('t'::regclass)"),
+        "1|0|"
+    );
+    let left = report["left_out"].to_string();
+    for what in [
+        "PUBLICATION everything",
+        "EVENT TRIGGER e",
+        "SUBSCRIPTION s",
+        "POLICY own.u q",
+    ] {
+        assert!(left.contains(what), "{what}: {left}");
+    }
+    let refused = again.refused(&url, &["--clean", "--exclude", "policy:nothing"], "NOT_FOUND", 42);
+    assert!(refused.hint.contains("own.u q"), "{}", refused.hint);
+    again.refused(&url, &["--clean", "--exclude", "polcy"], "CONFIG", 2);
+
+    // Somebody who may only read.
+    let target = server.database("plain");
+    let url = target.url_as(Some(("plain", "its secret")));
+    untouched(&target, || {
+        let refused = again.refused(&url, &["--no-owner", "--no-privileges"], "PERMISSION", 13);
+        assert!(refused.hint.contains("GRANT CREATE"), "{}", refused.hint);
+    });
+    let name = quoted(&again.source.name);
+    psql(
+        major,
+        &crate::support::services::postgres_url(major),
+        &format!("DROP DATABASE {name}; CREATE DATABASE {name}; DROP ROLE {app}; DROP ROLE {reader}"),
+    );
+}
+
+on_majors! { master_restores_all_that_it_may: 15 18 }
+
+#[test]
+fn roles_that_policies_and_mappings_name_are_found_missing() {
+    let (app, reader) = (format!("app_{}", unique_word()), format!("reader_{}", unique_word()));
+    let source = Database::fresh(17);
+    source.sql(&format!(
+        "CREATE ROLE {app}; CREATE ROLE {reader};
+         CREATE TABLE t (a text); CREATE POLICY p ON t TO {reader} USING (a IN (SELECT 'x' FROM t AS s));
+         CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;
+         CREATE USER MAPPING FOR {app} SERVER far OPTIONS (password 'x')"
+    ));
+    let backed = Backed::up(source, &[]);
+    let server = OwnServer::start(17);
+    let target = server.database("strange");
+    untouched(&target, || {
+        let refused = backed.refused(&target.url(), &[], "RESTORE_ERR", 41);
+        assert!(
+            refused.message.contains(&app) && refused.message.contains(&reader),
+            "{}",
+            refused.message
+        );
+        assert!(refused.hint.contains("--exclude POLICY"), "{}", refused.hint);
+    });
+    backed.restored(&target, &["--exclude", "POLICY", "--exclude", "user-mapping"]);
+    assert_eq!(target.sql("SELECT count(*) FROM pg_policy"), "0");
+    backed.source.sql(&format!(
+        "DROP POLICY p ON t; DROP USER MAPPING FOR {app} SERVER far; DROP ROLE {app}; DROP ROLE {reader}"
+    ));
+}
