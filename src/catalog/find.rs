@@ -5,11 +5,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{BackupId, Demand, Genuine, Listed, Read, Seal, backups, gather, read_genuine};
+use super::{BackupId, Demand, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, overviews, read_genuine};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::signature::KeyId;
 use crate::store::Store;
+use crate::verification::Verdict;
 
 /// How many ids or names an error gives to choose from.
 const NEAREST: usize = 3;
@@ -40,7 +41,8 @@ pub struct Located {
 /// A backup asked for by its id whose files are not all there is found all the same, with a
 /// warning, unless a copy has them: what is missing may not matter for what is wanted.
 ///
-/// What is dated later than the demand's time is not the latest, whatever it is.
+/// What is dated later than the demand's time is not the latest, whatever it is; nor is what a check has found
+/// damaged.
 pub async fn find(
     stores: &[Arc<dyn Store>],
     wanted: &str,
@@ -233,6 +235,10 @@ async fn latest_in(
         let mut unexpected = None;
         for (at, place) in std::iter::once(store).chain(copies).enumerate() {
             match look(place.as_ref(), id, demand).await {
+                Ok((_, None)) if is_condemned(place.as_ref(), id, demand).await? => {
+                    let what = format!("{id} in {} was found damaged by verify or a drill", place.url());
+                    asked.failed(Error::new(Code::Integrity, what).hint("name it by its id to use it all the same"));
+                }
                 Ok((genuine, None)) => {
                     asked.failures.extend(unexpected);
                     return Ok(Some(asked.found(place, genuine)));
@@ -264,6 +270,21 @@ async fn latest_in(
     let there = backups(store.as_ref(), None).await.unwrap_or_default();
     asked.failed(Error::new(Code::NotFound, what).hint(nearest(database.unwrap_or_default(), None, &there)));
     Ok(None)
+}
+
+/// Whether a check has found the backup wanting here. Where signatures are asked for, a result without one counts
+/// for nothing: it could bring an older backup back. Who names the manifest means that backup, and who looks for
+/// damage wants to see it.
+async fn is_condemned(store: &dyn Store, id: &BackupId, demand: &Demand<'_>) -> Result<bool> {
+    if demand.altered || demand.manifest.is_some() {
+        return Ok(false);
+    }
+    let listed = gather(store.list(&id.folder()).await?.into_iter());
+    if listed.first().is_none_or(|one| one.file(VERIFICATION).is_none()) {
+        return Ok(false);
+    }
+    let seen = overviews(store, listed, demand.trust).await?;
+    Ok(seen.iter().any(|one| one.verdict() == Verdict::Damaged))
 }
 
 fn committed(listed: &[Listed]) -> impl Iterator<Item = &BackupId> {

@@ -221,3 +221,36 @@ async fn when_every_store_fails_the_primarys_error_comes_first() {
     let several = holding(&[OLD, "shop2/20250131T040500Z-full"]);
     assert_eq!(refused(&[&several, &copy], "latest", None).await.code(), Code::Config);
 }
+
+#[tokio::test]
+async fn the_latest_is_none_that_a_check_has_found_damaged() {
+    let condemn = |store: &MemoryStore, text: &str, what: &str| {
+        let id = id(text);
+        let mut found = serde_json::json!({"schema": 1, "id": id});
+        found[what] = serde_json::json!({"status": "failed", "at": "2025-01-31T00:00:00Z"});
+        store.plant(&id.key(VERIFICATION), found.to_string(), &[]);
+    };
+    let (store, copy) = (holding(&[OLD, MIDDLE, NEW]), holding(&[NEW]));
+    condemn(&store, NEW, "drill");
+    condemn(&store, MIDDLE, "verify");
+    let (latest, warnings) = found(&[&store], "latest", None).await;
+    assert_eq!(latest, OLD);
+    assert!(
+        warnings[0].contains("was found damaged") && warnings[2].contains("is used instead"),
+        "{warnings:?}"
+    );
+    // Its copy is another one.
+    assert_eq!(found(&[&store, &copy], "latest", None).await.0, NEW);
+    // Who names it means it, and who checks wants to see it.
+    assert_eq!(found(&[&store], NEW, None).await.0, NEW);
+    let checking = Demand {
+        altered: true,
+        ..undemanding()
+    };
+    let located = find(&stores(&[&store]), "latest", None, &checking).await.unwrap();
+    assert_eq!(located.manifest.id.to_string(), NEW);
+    condemn(&store, OLD, "verify");
+    let error = refused(&[&store], "latest", None).await;
+    assert_eq!(error.code(), Code::Integrity);
+    assert!(error.hint_text().contains("name it by its id"), "{error}");
+}
