@@ -24,7 +24,7 @@ const THINGS: &str = "
     CREATE SEQUENCE counter;
     CREATE FUNCTION pg_catalog.misplaced() RETURNS int LANGUAGE sql RETURN 1;
     CREATE DOMAIN pg_catalog.placed AS int; CREATE COLLATION information_schema.mine (locale = 'C');
-    CREATE OPERATOR pg_catalog.+++ (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int);
+    CREATE OPERATOR pg_catalog.@#@ (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int);
     CREATE CAST (money AS jsonb) WITH INOUT;
     CREATE INDEX failed ON of_our_own (a); CREATE INDEX fine ON of_our_own (a);
     UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'failed'::regclass;";
@@ -76,7 +76,7 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
         "extension_addition table constraint added on public.settings of postgres_fdw".to_owned(),
         "extension_addition trigger added on public.jobs of postgres_fdw".to_owned(),
         "system_schema collation information_schema.mine".to_owned(),
-        "system_schema operator pg_catalog.+++(integer,integer)".to_owned(),
+        "system_schema operator pg_catalog.@#@(integer,integer)".to_owned(),
         "system_schema pg_catalog.misplaced()".to_owned(),
         "system_schema type pg_catalog.placed".to_owned(),
         "invalid_index public.failed".to_owned(),
@@ -115,7 +115,7 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
         let archive = site.store().join(told["id"].as_str().unwrap());
         let archive = archive.join(format!("{}.dump", database.name));
         let script = run_stock(major, &archive);
-        for word in ["added", "failed", "misplaced", "placed AS", "+++", ".mine"] {
+        for word in ["added", "failed", "misplaced", "placed AS", "@#@", ".mine"] {
             assert!(!script.contains(word), "{word} is saved after all: {script}");
         }
         assert!(script.contains("CREATE CAST (money AS jsonb)"), "{script}");
