@@ -22,6 +22,8 @@ def drill(bucket, topic, bucket_key=None, topic_key=None, log=None):
     """The pairs of action and resource that the identity of drills may have: exactly these."""
     wanted = {(action, f"{bucket}/pgstow/*") for action in READ}
     wanted |= {(action, f"{bucket}/pgstow/*/{name}") for action in WRITE for name in RESULTS}
+    # For `latest` alone: see misjudged_keeping.
+    wanted.add(("s3:PutObjectTagging", f"{bucket}/pgstow/*"))
     wanted |= {("s3:ListBucket", bucket), ("sns:Publish", topic)}
     wanted |= {(action, key) for action in KEY for key in (bucket_key, topic_key) if key}
     return wanted | ({(action, log) for action in LOG} if log else set())
@@ -50,6 +52,29 @@ def denied(statements, principal, action, resource, context):
         and all(holds(operator, keys, context) for operator, keys in one.get("Condition", {}).items())
         for one in statements
     )
+
+
+def permitted(statements, action, resource, context):
+    """Whether one of an identity's statements allows the request; none of ours denies."""
+    return any(
+        one["Effect"] == "Allow"
+        and matches(one["Action"], action)
+        and matches(one["Resource"], resource)
+        and all(holds(operator, keys, context) for operator, keys in one.get("Condition", {}).items())
+        for one in statements
+    )
+
+
+def misjudged_keeping(statements, bucket):
+    """The tags on which the identity of drills decides wrongly: it makes a backup stay, and never lets one go."""
+    wrong = []
+    for after in (*TIERS, PENDING, "latest", None):
+        context = {"s3:RequestObjectTag/pgstow-tier": after} if after else {}
+        for action in ("s3:PutObjectTagging", "s3:PutObjectVersionTagging"):
+            allows = permitted(statements, action, f"{bucket}/pgstow/shop/one/shop.dump", context)
+            if allows != (after == "latest" and action == "s3:PutObjectTagging"):
+                wrong.append(f"{action} to {after} is {'allowed' if allows else 'not allowed'}")
+    return wrong
 
 
 def is_about(principals, principal):

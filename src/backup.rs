@@ -106,7 +106,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
 
 async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
     let postgres = &job.settings.postgres;
-    private_folder::sweep_stale(&postgres.temp)?;
+    private_folder::answering(&postgres.temp, private_folder::sweep_stale).await?;
     let (_, session) = job.credentials.connect(postgres).await?;
     let server = session.server();
     if let Some(wanted) = &request.database
@@ -120,7 +120,9 @@ async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
     }
     let programs = Programs::find(server.major, postgres).await?;
     check_codec(job.settings, &programs)?;
-    let passfile = Passfile::create(&postgres.temp, session.info())?.map(Arc::new);
+    let info = session.info().clone();
+    let passfile = private_folder::answering(&postgres.temp, move |temp| Passfile::create(temp, &info)).await?;
+    let passfile = passfile.map(Arc::new);
     Ok(Source {
         session,
         programs,

@@ -28,7 +28,7 @@ pub use crate::backup_id::{
     database_folder, lease_key,
 };
 pub use before::{Before, before};
-pub use find::{Located, find};
+pub use find::{Located, Meant, find, meant, not_there};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
 pub use overview::{
     Overview, Seen, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders, stored_before,

@@ -31,7 +31,7 @@ use crate::confinement::Walls;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::{Lacking, Named, ROOM, ScratchServer, ServerPrograms, Session};
-use crate::private_folder::sweep_stale;
+use crate::private_folder::{answering, sweep_stale};
 use crate::progress::Observer;
 use crate::report::human_bytes;
 use crate::restore::{LeftOut, Plan};
@@ -82,7 +82,7 @@ async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     };
     let begun = Instant::now();
     let postgres = &job.settings.postgres;
-    sweep_stale(&postgres.temp)?;
+    job.stop.or_stop(answering(&postgres.temp, sweep_stale)).await?;
     job.observer.phase("starting a throwaway server");
     let source_major = located.manifest.server.version_num / 10_000;
     let programs = ServerPrograms::find(source_major, postgres).await?;

@@ -74,7 +74,10 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
             problem(format!("lacks {}", overview.lacks.join(", ")));
         }
         overview.forgery().into_iter().for_each(&mut problem);
-        for why in [&overview.unverifiable, &overview.doubtful].into_iter().flatten() {
+        for why in [&overview.unsealed, &overview.unverifiable, &overview.doubtful]
+            .into_iter()
+            .flatten()
+        {
             problem(why.clone());
         }
         overview.oddities().into_iter().for_each(&mut problem);

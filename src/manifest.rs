@@ -214,6 +214,10 @@ pub struct Summary {
     pub tier: Tier,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_file: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     #[serde(deserialize_with = "bounded::few")]
     pub files: BTreeMap<String, FileRecord>,
     /// Sizes, durations, host, rates.
@@ -283,6 +287,8 @@ impl Manifest {
             finished_at: self.finished_at,
             tier: self.tier,
             event_id: self.event_id.clone(),
+            digest_file: self.digest_file.clone(),
+            store: self.store.clone(),
             files: self.files.clone(),
             metadata: self.metadata.clone(),
         }

@@ -209,7 +209,7 @@ impl Verification {
     fn add(&mut self, one: &Verified) {
         self.verify.count(one.problems.is_empty());
         self.seconds += one.duration_seconds;
-        if let Some(tally) = &mut self.drill {
+        if let Some(tally) = self.drill.as_mut().filter(|_| !one.is_copy) {
             let drilled = one.drill.as_ref();
             tally.count(drilled.is_some_and(|drill| drill.status == Status::Ok));
             self.seconds += drilled.map_or(0.0, |drill| drill.duration_seconds);

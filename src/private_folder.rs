@@ -8,12 +8,14 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error, Result};
-use crate::store::temporary::io_error;
+use crate::store::temporary::{blocking, io_error};
 
 pub(crate) use tether::{Tether, Watchdog};
 
@@ -23,6 +25,40 @@ const LOCK: &str = "lock";
 const ATTEMPTS: usize = 20;
 /// Deeper than PostgreSQL's data, and far from the end of the stack.
 const DEEPEST: usize = 64;
+/// How long TMPDIR may take to answer. What it lies on may be a server that is gone, which keeps its callers for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for the removal at the end: what stays, a later run sweeps.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Work in TMPDIR, which blocks, off the task that asks for it, so that this can be stopped; and given up where TMPDIR does
+/// not answer. Its thread stays then, and does not keep the process.
+pub async fn answering<T: Send + 'static>(
+    temp: &Path,
+    work: impl FnOnce(&Path) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    within(PATIENCE, temp, work).await
+}
+
+async fn within<T: Send + 'static>(
+    patience: Duration,
+    temp: &Path,
+    work: impl FnOnce(&Path) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let place = temp.to_owned();
+    match tokio::time::timeout(patience, blocking(move || work(&place))).await {
+        Ok(done) => done,
+        Err(_) => {
+            let what = format!(
+                "TMPDIR, {}, has not answered for {} s",
+                temp.display(),
+                patience.as_secs()
+            );
+            Err(Error::new(Code::Enoent, what).hint(
+                "see whether its disk, or the server that it is mounted from, is alive, or point TMPDIR at another",
+            ))
+        }
+    }
+}
 
 /// Removed with all that is in it on drop. What a killed process leaves behind is removed by a
 /// later [`sweep_stale`].
@@ -123,7 +159,18 @@ fn temp_error(what: &str, path: &Path, error: std::io::Error) -> Error {
 
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
-        remove(&self.path);
+        let (done, removed) = mpsc::channel();
+        let path = self.path.clone();
+        let thread = std::thread::Builder::new().name("remove".to_owned()).spawn(move || {
+            remove(&path);
+            let _ = done.send(());
+        });
+        match thread {
+            Ok(_) => {
+                let _ = removed.recv_timeout(REMOVAL_PATIENCE);
+            }
+            Err(_) => remove(&self.path),
+        }
     }
 }
 
@@ -328,6 +375,31 @@ mod tests {
         drop(folder);
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
         assert!(precious.join("file").exists());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_does_not_answer_is_given_up_and_keeps_nobody_from_stopping() {
+        let temp = tempfile::tempdir().unwrap();
+        let (alive, dead) = mpsc::channel::<()>();
+        let waits = move |temp: &Path| {
+            let _ = dead.recv();
+            PrivateFolder::create(temp)
+        };
+        let error = within(Duration::from_millis(30), temp.path(), waits).await.unwrap_err();
+        assert_eq!(error.code(), Code::Enoent);
+        assert!(error.message().contains("has not answered"), "{error}");
+        // What it makes after all is removed again.
+        drop(alive);
+        let folder = answering(temp.path(), PrivateFolder::create).await.unwrap();
+        assert!(folder.path().exists());
+        drop(folder);
+        for _ in 0..500 {
+            if fs::read_dir(temp.path()).unwrap().count() == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{:?}", fs::read_dir(temp.path()).unwrap().collect::<Vec<_>>());
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
 use crate::postgres::{self, GlobalsPlan, Passfile, Powers, Psql, Removal, RestoreProgram};
-use crate::private_folder::{PrivateFolder, sweep_stale};
+use crate::private_folder::{PrivateFolder, answering, sweep_stale};
 use crate::progress::Observer;
 use crate::report::human_bytes;
 use crate::secrets::Credentials;
@@ -121,7 +121,7 @@ struct Archive {
 async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     check_request(request)?;
     let postgres = &job.settings.postgres;
-    sweep_stale(&postgres.temp)?;
+    job.stop.or_stop(answering(&postgres.temp, sweep_stale)).await?;
     job.observer.phase("looking at the backup");
     let demand = Demand {
         trust: job.trust,
@@ -306,9 +306,14 @@ async fn carry_out(
 ) -> Result<RestoreReport> {
     let settings = &job.settings.postgres;
     // All that the run needs here, before anything is changed there.
-    let folder = PrivateFolder::watched(&settings.temp)?;
-    let passfile = Passfile::within(&folder, &prepared.target.info)?;
-    folder.make_room(prepared.source.written_here())?;
+    let (info, room) = (prepared.target.info.clone(), prepared.source.written_here());
+    let needed = answering(&settings.temp, move |temp| {
+        let folder = PrivateFolder::watched(temp)?;
+        let passfile = Passfile::within(&folder, &info)?;
+        folder.make_room(room)?;
+        Ok((folder, passfile))
+    });
+    let (folder, passfile) = job.stop.or_stop(needed).await?;
     if let Source::Archive(archive) = &prepared.source
         && archive.in_place.is_none()
         && prepared.removes(request)

@@ -7,14 +7,13 @@ mod report;
 mod script;
 mod seal;
 mod sidecars;
+mod stores;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
-
 use crate::backup_id::BackupId;
-use crate::catalog::{self, Demand, Listed, Located};
+use crate::catalog::{self, Listed, Located};
 use crate::command::{Selection, VerifyRequest};
 use crate::drill;
 use crate::error::{Code, Error, Result};
@@ -47,137 +46,13 @@ pub struct Job<'a> {
 /// is what kept us from looking.
 pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport> {
     match &request.selection {
-        Selection::One(wanted) => {
-            let demand = Demand {
-                trust: job.trust,
-                manifest: request.expect_manifest,
-                now: (job.clock)(),
-                altered: true,
-            };
-            let located = job
-                .stop
-                .or_stop(catalog::find(job.stores, wanted, job.database, &demand))
-                .await?;
-            let around = catalog::backups(located.store.as_ref(), Some(located.manifest.id.database()));
-            let around = job.stop.or_stop(around).await?;
-            Ok(VerifyReport::one(one(job, &located, &around, request.drill).await?))
-        }
-        Selection::All { since } => all(job, *since, request.drill).await,
+        Selection::One(wanted) => stores::one(job, wanted, request).await,
+        Selection::All { since } => stores::all(job, *since, request.drill).await,
     }
-}
-
-/// Every backup of the primary store, newest first. One whose manifest cannot be read, or is not
-/// signed as it must be, has failed; of one that the store does not give nothing is said, and the others are
-/// looked at all the same. None at all is `NOT_FOUND`: nothing was proved.
-async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<VerifyReport> {
-    let Some(store) = job.stores.first() else {
-        return Err(Error::config("no store is set"));
-    };
-    let listed = catalog::reachable_folders(store.as_ref(), job.database);
-    let listed = job.stop.or_stop(listed).await?;
-    let wanted = |one: &&Listed| one.has_manifest && since.is_none_or(|since| one.id.timestamp() >= since);
-    let mut verified = Vec::new();
-    let mut waiting = listed.iter().filter(wanted).map(|one| &one.id);
-    while let Some(id) = waiting.next() {
-        match listed_one(job, store, id, &listed, drill).await {
-            Ok(Some(one)) => verified.push(one),
-            // It has expired since it was listed.
-            Ok(None) => {}
-            Err(error) if matches!(error.code(), Code::Integrity | Code::Signature) => {
-                verified.push(Verified::unreadable(id, &error));
-            }
-            Err(error) if is_of_the_place(error.code()) && job.stop.reason().is_none() => {
-                verified.push(Verified::not_looked_at(id, &error));
-                // Whoever does not answer at all would be waited for once for each backup.
-                if let Err(error) = job.stop.or_stop(catalog::is_reachable(store.as_ref())).await {
-                    if !is_of_the_place(error.code()) {
-                        return Err(error);
-                    }
-                    verified.extend(waiting.by_ref().map(|id| Verified::not_looked_at(id, &error)));
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if verified.is_empty() {
-        return Err(catalog::nothing_found(store.as_ref(), job.database, since).await);
-    }
-    Ok(VerifyReport::many(verified))
-}
-
-/// Whether an error with this code tells of the store or of this machine, and of no backup.
-fn is_of_the_place(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Store | Code::Eacces | Code::Enoent | Code::Enospc | Code::Permission | Code::ConnErr | Code::NotProved
-    )
-}
-
-/// `None`: it is no longer there.
-async fn listed_one(
-    job: &Job<'_>,
-    store: &Arc<dyn Store>,
-    id: &BackupId,
-    listed: &[Listed],
-    drill: bool,
-) -> Result<Option<Verified>> {
-    let demand = Demand {
-        trust: job.trust,
-        manifest: None,
-        now: (job.clock)(),
-        altered: true,
-    };
-    let found = catalog::read_genuine(store.as_ref(), id, &demand);
-    let genuine = match job.stop.or_stop(found).await?.require(id) {
-        Ok(genuine) => genuine,
-        Err(error) if error.code() == Code::NotFound => {
-            job.stop.or_stop(expired(store.as_ref(), id)).await?;
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let located = Located {
-        store: Arc::clone(store),
-        manifest: genuine.manifest,
-        manifest_sha256: genuine.sha256,
-        seal: genuine.seal,
-        signed_by: genuine.signed_by,
-        warnings: Vec::new(),
-    };
-    match one(job, &located, listed, drill).await {
-        Err(error) if error.code() == Code::NotFound => {
-            job.stop.or_stop(expired(store.as_ref(), id)).await?;
-            Ok(None)
-        }
-        verified => verified.map(Some),
-    }
-}
-
-/// A backup that was listed and has no manifest has expired; but its database's newest backup never does, so
-/// a store that has none any more, or that lists what it does not give, has lost them.
-async fn expired(store: &dyn Store, id: &BackupId) -> Result<()> {
-    let listed = catalog::backups(store, Some(id.database())).await?;
-    let there: Vec<&BackupId> = listed
-        .iter()
-        .filter(|one| one.has_manifest)
-        .map(|one| &one.id)
-        .collect();
-    let what = if there.is_empty() {
-        format!(
-            "{} held backups of {} a moment ago, and holds none",
-            store.url(),
-            id.database()
-        )
-    } else if there.contains(&id) {
-        format!("{} lists {}, and does not give it", store.url(), id.manifest_key())
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(Code::Store, what).hint("look at the disk, or the bucket, that the store lies on, and verify again"))
 }
 
 /// `around` are the folders of its store, its own and others' of its database.
-async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -> Result<Verified> {
+async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -> Result<Verified> {
     let Located {
         store,
         manifest,
@@ -187,7 +62,8 @@ async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -
         seal: _,
     } = located;
     let begun = Instant::now();
-    job.observer.phase(&format!("verifying {}", manifest.id));
+    job.observer
+        .phase(&format!("verifying {} in {}", manifest.id, store.url()));
     let sealed = seal::check(located, around, (job.clock)());
     let (mut findings, unsealed) = job.stop.or_stop(sealed).await?;
     let sums = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
@@ -197,7 +73,7 @@ async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -
     if !findings.is_empty() {
         job.stop.or_stop(is_still_there(store.as_ref(), &manifest.id)).await?;
     }
-    let mut verified = Verified::new(manifest, findings, data.read, begun.elapsed());
+    let mut verified = Verified::new(manifest, store.url(), findings, data.read, begun.elapsed());
     verified.count(data.counted);
     verified.warnings.extend(unsealed);
     verified.warnings.extend(on_the_way);
@@ -227,16 +103,28 @@ async fn one(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -
         _ => {}
     }
     if verified.is_wrong() {
-        // It takes no place of a good one any more: those before it may be on their way out.
-        let (keep_last, database) = (job.settings.retention.keep_last, manifest.id.database());
-        let retagged = catalog::retag_all(store.as_ref(), database, keep_last, (job.clock)());
-        if let Err(error) = job.stop.or_stop(retagged).await {
-            verified.warnings.push(format!(
-                "the good backup before it may not be kept for longer than its tier says: {error}"
-            ));
-        }
+        keep_the_one_before(job, store.as_ref(), &mut verified).await;
     }
     Ok(verified)
+}
+
+/// What is damaged takes no place of a good one any more: those before it may be on their way out.
+async fn keep_the_one_before(job: &Job<'_>, store: &dyn Store, verified: &mut Verified) {
+    let (keep_last, database) = (job.settings.retention.keep_last, verified.id.database());
+    let retagged = catalog::retag_all(store, database, keep_last, (job.clock)());
+    if let Err(error) = job.stop.or_stop(retagged).await {
+        verified.warnings.push(format!(
+            "the good backup before it may not be kept for longer than its tier says: {error}"
+        ));
+    }
+}
+
+/// Whether an error with this code tells of the store or of this machine, and of no backup.
+fn is_of_the_place(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Store | Code::Eacces | Code::Enoent | Code::Enospc | Code::Permission | Code::ConnErr | Code::NotProved
+    )
 }
 
 /// What was found, beside the backup, as far as it is known.

@@ -299,6 +299,8 @@ def check_drill(deployment, expect):
         topic_key=deployment.attribute("TopicKey", "Arn") if encrypts else None,
         log=logs,
     )
+    for wrong in policy.misjudged_keeping(statements(deployment, "DrillRole"), "arn:aws:s3:::the-backupbucket"):
+        expect(False, f"DrillRole: {wrong}")
     found = policy.allowed(statements(deployment, "DrillRole"))
     expect(found == wanted, f"DrillRole: too much: {sorted(found - wanted)}; lacking: {sorted(wanted - found)}")
     listing, writers = (

@@ -133,6 +133,8 @@ def drills():
     equal("the drill's policies", iam.list_role_policies(RoleName=f"{name}-drill")["PolicyNames"], ["drill"])
     equal("the drill's managed policies", iam.list_attached_role_policies(RoleName=f"{name}-drill")["AttachedPolicies"], [])
     document = iam.get_role_policy(RoleName=f"{name}-drill", PolicyName="drill")["PolicyDocument"]
+    wrong = policies.misjudged_keeping(listed(document["Statement"]), f"arn:aws:s3:::{bucket}")
+    equal("tags on which the drill's policy decides wrongly", wrong, [])
     equal("what a drill may do", sorted(policies.allowed(listed(document["Statement"]))), sorted(wanted))
     if compute != "lambda":
         return

@@ -105,6 +105,19 @@ data "aws_iam_policy_document" "drill" {
     ]
   }
 
+  # After a check that failed, the good backup before the damaged one is kept.
+  statement {
+    sid       = "KeepTheOneBefore"
+    actions   = ["s3:PutObjectTagging"]
+    resources = ["${aws_s3_bucket.backups.arn}/${var.prefix}/*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "s3:RequestObjectTag/pgstow-tier"
+      values   = ["latest"]
+    }
+  }
+
   statement {
     sid       = "ListBackups"
     actions   = ["s3:ListBucket"]

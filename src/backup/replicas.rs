@@ -550,6 +550,13 @@ impl Replicas {
                 Ok(published) => {
                     replica.committed = true;
                     replica.manifest_sha256 = Some(published.sha256);
+                    // Kept where nobody who writes to the store can change it: what --expect-manifest takes.
+                    tracing::info!(
+                        backup = %manifest.id,
+                        store = replica.store.url(),
+                        manifest_sha256 = hex::encode(published.sha256),
+                        "the backup is committed"
+                    );
                     continue;
                 }
                 Err(NotPublished::Absent(error)) => error,

@@ -5,7 +5,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{BackupId, Demand, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, overviews, read_genuine};
+use jiff::Timestamp;
+
+use super::{
+    BackupId, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, overviews, read_genuine,
+    read_manifest,
+};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::signature::KeyId;
@@ -31,6 +36,22 @@ pub struct Located {
     pub warnings: Vec<String>,
 }
 
+impl Located {
+    pub fn new(store: &Arc<dyn Store>, genuine: Genuine, mut warnings: Vec<String>) -> Self {
+        if let Seal::Attested(what) = &genuine.seal {
+            warnings.push(format!("{what}; others know the manifest, so it is used"));
+        }
+        Self {
+            store: Arc::clone(store),
+            manifest: genuine.manifest,
+            manifest_sha256: genuine.sha256,
+            seal: genuine.seal,
+            signed_by: genuine.signed_by,
+            warnings,
+        }
+    }
+}
+
 /// Finds `wanted`, an id or `latest`, in the first of the stores that has it whole. `database` is
 /// whose latest is meant, where something names it. When no store has it, the error is that of the
 /// first, the primary.
@@ -54,21 +75,122 @@ pub async fn find(
     }
     match wanted.parse() {
         Ok(id) => exact(stores, &id, demand).await,
-        Err(_) => {
-            let mut asked = Asked::default();
-            for store in stores {
-                match backups(store.as_ref(), None).await {
-                    Ok(listed) => {
-                        let what = format!("there is no backup {wanted:?} in {}", store.url());
-                        let hint = nearest(wanted, None, &listed);
-                        return Err(Error::new(Code::NotFound, what).hint(hint));
-                    }
-                    Err(error) => asked.failed(error),
-                }
+        Err(_) => Err(no_id(stores, wanted).await),
+    }
+}
+
+/// For a text that is no id at all.
+async fn no_id(stores: &[Arc<dyn Store>], wanted: &str) -> Error {
+    let mut asked = Asked::default();
+    for store in stores {
+        match backups(store.as_ref(), None).await {
+            Ok(listed) => {
+                let what = format!("there is no backup {wanted:?} in {}", store.url());
+                return Error::new(Code::NotFound, what).hint(nearest(wanted, None, &listed));
             }
-            Err(asked.error())
+            Err(error) => asked.failed(error),
         }
     }
+    asked.error()
+}
+
+/// Which backup somebody asks for who wants to know how it stands, whole or not.
+pub struct Meant {
+    pub id: BackupId,
+    /// It was made for the first store, which has none as new.
+    pub is_lost: bool,
+    /// Stores that could not be asked, by their number.
+    pub failed: Vec<(usize, Error)>,
+    pub warnings: Vec<String>,
+}
+
+/// What [`find`] looks for, but never another one in its place: `latest` is the newest that the first store has,
+/// whatever is wrong with it, or a newer one that a copy has, and that was made for the first as well.
+pub async fn meant(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&str>, now: Timestamp) -> Result<Meant> {
+    let mut meant = None;
+    let (mut failed, mut warnings) = (Vec::new(), Vec::new());
+    if wanted != "latest" {
+        match wanted.parse() {
+            Ok(id) => meant = Some((id, false)),
+            Err(_) => return Err(no_id(stores, wanted).await),
+        }
+    } else {
+        let mut database = database.map(str::to_owned);
+        let mut none = None;
+        for (at, store) in stores.iter().enumerate() {
+            let listed = match backups(store.as_ref(), database.as_deref()).await {
+                Ok(listed) => listed,
+                Err(error) => {
+                    failed.push((at, error));
+                    continue;
+                }
+            };
+            let (ids, ahead) = dated(store.as_ref(), &listed, now)?;
+            warnings.extend(ahead.map(|error| error.message()));
+            let Some(&newest) = ids.first() else {
+                if at == 0 {
+                    none = Some(none_good(store.as_ref(), database.as_deref()).await);
+                }
+                continue;
+            };
+            database.get_or_insert_with(|| newest.database().to_owned());
+            match &meant {
+                None => {
+                    let is_lost = none.is_some() && was_made_for(store.as_ref(), newest, stores).await?;
+                    meant = Some((newest.clone(), is_lost));
+                }
+                // Where the first could not be asked nobody knows what it lacks.
+                Some((id, _)) if newest.timestamp() > id.timestamp() => {
+                    let first_failed = failed.iter().any(|(at, _)| *at == 0);
+                    if first_failed || was_made_for(store.as_ref(), newest, stores).await? {
+                        meant = Some((newest.clone(), !first_failed));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        if meant.is_none() {
+            let failures = failed.into_iter().map(|(_, error)| error).chain(none);
+            return Err(Asked {
+                failures: failures.collect(),
+            }
+            .error());
+        }
+    }
+    let (id, is_lost) = meant.ok_or_else(|| Error::config("no store is set"))?;
+    Ok(Meant {
+        id,
+        is_lost,
+        failed,
+        warnings,
+    })
+}
+
+/// Whether the manifest of a backup in a copy says that it was made for the first store.
+async fn was_made_for(copy: &dyn Store, id: &BackupId, stores: &[Arc<dyn Store>]) -> Result<bool> {
+    let Some(first) = stores.first() else { return Ok(false) };
+    Ok(match read_manifest(copy, id).await? {
+        Found::Good(manifest) => manifest.stores.iter().any(|url| url == first.url()),
+        Found::Broken(_) | Found::Missing => false,
+    })
+}
+
+/// For somebody who asked for exactly this backup, which is not in this store.
+pub async fn not_there(store: &dyn Store, id: &BackupId) -> Result<Error> {
+    let has_folder = !store.list(&id.folder()).await?.is_empty();
+    // For the hint alone: without it, the error is the same.
+    let there = backups(store, None).await.unwrap_or_default();
+    Ok(missing(store, id, has_folder).hint(nearest(&id.to_string(), Some(id), &there)))
+}
+
+fn missing(store: &dyn Store, id: &BackupId, has_folder: bool) -> Error {
+    let url = store.url();
+    let what = if has_folder {
+        format!("{id} in {url} is not a backup: it has no manifest; its run is at work, or did not come to its end")
+    } else {
+        format!("there is no backup {id} in {url}")
+    };
+    Error::new(Code::NotFound, what)
 }
 
 async fn exact(stores: &[Arc<dyn Store>], id: &BackupId, demand: &Demand<'_>) -> Result<Located> {
@@ -122,7 +244,6 @@ async fn look(
     demand: &Demand<'_>,
 ) -> std::result::Result<(Genuine, Option<Error>), NotUsed> {
     let listed = gather(store.list(&id.folder()).await?.into_iter()).pop();
-    let url = store.url();
     match read_genuine(store, id, demand).await? {
         Read::Genuine(genuine) => {
             if lack(store, &genuine.manifest, listed.as_ref()).is_none() {
@@ -136,31 +257,20 @@ async fn look(
         Read::Unsigned(error) => Err(NotUsed::Unsigned(error)),
         Read::Unexpected(error) => Err(NotUsed::Unexpected(error)),
         Read::Broken(broken) => Err(broken.into_error(id).into()),
-        Read::Missing => Err(Error::new(
-            Code::NotFound,
-            match listed {
-                Some(_) => format!(
-                    "{id} in {url} is not a backup: it has no manifest; its run is at work, or did not come to its end"
-                ),
-                None => format!("there is no backup {id} in {url}"),
-            },
-        )
-        .into()),
+        Read::Missing => Err(missing(store, id, listed.is_some()).into()),
     }
 }
 
 fn located(store: &Arc<dyn Store>, genuine: Genuine, mut warnings: Vec<String>) -> Located {
-    if let Seal::Attested(what) = &genuine.seal {
-        warnings.push(format!("{what}; others know the manifest, so it is used"));
+    if genuine.lacks_its_seal() {
+        warnings.push(format!(
+            "the file that holds the digest of the manifest of {} is not in {}, and nothing else speaks for the \
+             manifest, which may be another than was stored",
+            genuine.manifest.id,
+            store.url()
+        ));
     }
-    Located {
-        store: Arc::clone(store),
-        manifest: genuine.manifest,
-        manifest_sha256: genuine.sha256,
-        seal: genuine.seal,
-        signed_by: genuine.signed_by,
-        warnings,
-    }
+    Located::new(store, genuine, warnings)
 }
 
 fn lack(store: &dyn Store, manifest: &Manifest, listed: Option<&Listed>) -> Option<Error> {
@@ -210,26 +320,8 @@ async fn latest_in(
             return Ok(None);
         }
     };
-    let ids: Vec<&BackupId> = committed(&listed).collect();
-    let databases: BTreeSet<&str> = ids.iter().map(|id| id.database()).collect();
-    let url = store.url();
-    if databases.len() > 1 {
-        let names: Vec<&str> = databases.into_iter().collect();
-        let what = format!("{url} holds backups of several databases: {}", names.join(", "));
-        return Err(Error::config(what).hint("name one of them: --database NAME"));
-    }
-    let (ahead, ids): (Vec<&BackupId>, Vec<&BackupId>) = ids.into_iter().partition(|id| id.is_ahead(demand.now));
-    if let Some(first) = ahead.first() {
-        let more = match ahead.len() - 1 {
-            0 => String::new(),
-            more => format!(", and {more} more"),
-        };
-        let what = format!(
-            "{first} in {url} is dated in the future{more}: the clock was wrong that made it, or is here, or somebody \
-             made it up; `latest` passes it over"
-        );
-        asked.failed(Error::new(Code::NotFound, what).hint("name it by its id if it is the one that you want"));
-    }
+    let (ids, ahead) = dated(store.as_ref(), &listed, demand.now)?;
+    asked.failures.extend(ahead);
     for id in ids {
         let mut unread = false;
         let mut unexpected = None;
@@ -263,13 +355,44 @@ async fn latest_in(
             return Ok(None);
         }
     }
+    asked.failed(none_good(store.as_ref(), database).await);
+    Ok(None)
+}
+
+async fn none_good(store: &dyn Store, database: Option<&str>) -> Error {
+    let url = store.url();
     let what = match database {
         Some(database) => format!("there is no good backup of {database} in {url}"),
         None => format!("there is no good backup in {url}"),
     };
-    let there = backups(store.as_ref(), None).await.unwrap_or_default();
-    asked.failed(Error::new(Code::NotFound, what).hint(nearest(database.unwrap_or_default(), None, &there)));
-    Ok(None)
+    let there = backups(store, None).await.unwrap_or_default();
+    Error::new(Code::NotFound, what).hint(nearest(database.unwrap_or_default(), None, &there))
+}
+
+/// The backups that may be the latest, newest first, and what is to be said of those that cannot be since they are
+/// dated in the future. An error where they are of several databases: that is a question to the user.
+fn dated<'a>(store: &dyn Store, listed: &'a [Listed], now: Timestamp) -> Result<(Vec<&'a BackupId>, Option<Error>)> {
+    let url = store.url();
+    let ids: Vec<&BackupId> = committed(listed).collect();
+    let databases: BTreeSet<&str> = ids.iter().map(|id| id.database()).collect();
+    if databases.len() > 1 {
+        let names: Vec<&str> = databases.into_iter().collect();
+        let what = format!("{url} holds backups of several databases: {}", names.join(", "));
+        return Err(Error::config(what).hint("name one of them: --database NAME"));
+    }
+    let (ahead, ids): (Vec<&BackupId>, Vec<&BackupId>) = ids.into_iter().partition(|id| id.is_ahead(now));
+    let ahead = ahead.first().map(|first| {
+        let more = match ahead.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let what = format!(
+            "{first} in {url} is dated in the future{more}: the clock was wrong that made it, or is here, or somebody \
+             made it up; `latest` passes it over"
+        );
+        Error::new(Code::NotFound, what).hint("name it by its id if it is the one that you want")
+    });
+    Ok((ids, ahead))
 }
 
 /// Whether a check has found the backup wanting here. Where signatures are asked for, a result without one counts

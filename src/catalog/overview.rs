@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups, genuine};
+use super::genuine::{self, Doubt, Said};
+use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
 use crate::backup_id::{SKEW, is_ahead};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Broken, Figures};
@@ -36,6 +37,8 @@ pub struct Overview {
     pub signature: Option<Standing>,
     /// Why the manifest is not the one that was published.
     pub altered: Option<String>,
+    /// Why nobody knows whether it is.
+    pub unsealed: Option<String>,
     pub verification: Option<Verification>,
     /// Why there is none although its file is there.
     pub unverifiable: Option<String>,
@@ -231,7 +234,7 @@ async fn overview(
     trust: &Trust,
 ) -> (Option<Overview>, Option<Error>) {
     let id = &listed.id;
-    let (mut signature, mut manifest, mut altered) = (None, None, None);
+    let (mut signature, mut manifest, mut doubt) = (None, None, Doubt::default());
     let subject = Subject::manifest(id);
     let figures = async || {
         read(store, room, &listed, MANIFEST, trust, subject, |bytes| {
@@ -255,9 +258,9 @@ async fn overview(
             (signature, manifest) = (standing, Some(sha256));
             match figures {
                 Ok(figures) if is_signed => (Seen::Backup(Box::new(figures)), None),
-                Ok(figures) => match genuine::altered(store, &listed, &sha256).await {
-                    Ok(what) => {
-                        altered = what;
+                Ok(figures) => match doubt_of(store, &listed, &sha256, &figures).await {
+                    Ok(found) => {
+                        doubt = found;
                         (Seen::Backup(Box::new(figures)), None)
                     }
                     Err(error) => (Seen::Unread(error.message()), Some(error)),
@@ -316,12 +319,18 @@ async fn overview(
         seen,
         lacks,
         signature,
-        altered,
+        altered: doubt.altered,
+        unsealed: doubt.unsealed,
         verification,
         unverifiable,
         doubtful,
     };
     (Some(overview), failed)
+}
+
+async fn doubt_of(store: &dyn Store, listed: &Listed, sha256: &[u8; 32], figures: &Figures) -> Result<Doubt> {
+    let said = Said::new(figures.digest_file.as_ref(), figures.store.as_ref());
+    genuine::doubt(store, listed, sha256, said).await
 }
 
 /// `None` where signatures are not asked for. The error is the store's.

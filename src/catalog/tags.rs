@@ -13,12 +13,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::genuine::altered;
+use super::genuine::{Said, doubt};
 use super::{Listed, backups, found_damaged, manifest_bytes, until};
 use crate::backup_id::BackupId;
 use crate::error::{Error, Result};
 use crate::manifest::Summary;
-use crate::retention::{SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
+use crate::retention::{Retag, SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
 use crate::store::{Lifecycle, Store};
 
 /// A backup whose files bear another tag now.
@@ -73,7 +73,8 @@ pub async fn retag(store: &dyn Store, database: &str, keep_last: usize, now: Tim
 }
 
 /// The same after a check has found a backup damaged, which may be any of them: those before it, which
-/// may be on their way out, are promoted. Reads all the database's manifests.
+/// may be on their way out, are promoted. What it is that now may go, the next backup says: whoever checks may only make
+/// backups stay. Reads all the database's manifests.
 pub async fn retag_all(store: &dyn Store, database: &str, keep_last: usize, now: Timestamp) -> Result<Vec<Retagged>> {
     walk(store, database, keep_last, now, Until::Oldest).await
 }
@@ -114,7 +115,8 @@ async fn walk(
         standings.push(standing);
     }
     let mut done = Vec::new();
-    for change in tag_plan(keep_last, &standings) {
+    let is_wanted = |change: &Retag| until_where == Until::Settled || change.to == Tag::Latest;
+    for change in tag_plan(keep_last, &standings).into_iter().filter(is_wanted) {
         let backup = &whole[change.index];
         apply(lifecycle, backup, change.to).await?;
         done.push(Retagged {
@@ -133,15 +135,20 @@ async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>
         return Ok(None);
     };
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
-    let summary = Summary::parse(&bytes, &listed.id).ok();
-    if summary.is_none() || altered(store, &listed, &sha256).await?.is_some() {
+    let Ok(summary) = Summary::parse(&bytes, &listed.id) else {
+        return Ok(None);
+    };
+    let said = Said::new(summary.digest_file.as_ref(), summary.store.as_ref());
+    if doubt(store, &listed, &sha256, said).await?.altered.is_some() {
         return Ok(None);
     }
-    Ok(summary.filter(|summary| listed.holds(summary)).map(|summary| Backup {
-        listed,
-        summary,
-        manifest_sha256: hex::encode(sha256),
-    }))
+    Ok(Some(summary)
+        .filter(|summary| listed.holds(summary))
+        .map(|summary| Backup {
+            listed,
+            summary,
+            manifest_sha256: hex::encode(sha256),
+        }))
 }
 
 /// What the backup bears as a whole. The manifest's tag speaks for all, but `latest` is a promise

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::{Check, Checkup, database, programs};
 use crate::error::{Code, Error, Result};
 use crate::postgres::{ConnectionInfo, Session, Verified};
-use crate::private_folder::PrivateFolder;
+use crate::private_folder::{PrivateFolder, answering};
 use crate::secrets::Credentials;
 use crate::settings::Source;
 
@@ -30,7 +30,7 @@ pub(super) struct Found {
 }
 
 pub(super) async fn check(checkup: &Checkup<'_>) -> Found {
-    let mut checks = vec![temporary_folder(checkup)];
+    let mut checks = vec![temporary_folder(checkup).await];
     let mut bytes = None;
     match way(checkup, &mut checks).await {
         Some(session) => {
@@ -50,10 +50,10 @@ pub(super) async fn check(checkup: &Checkup<'_>) -> Found {
     Found { checks, bytes }
 }
 
-fn temporary_folder(checkup: &Checkup<'_>) -> Check {
+async fn temporary_folder(checkup: &Checkup<'_>) -> Check {
     const NAME: &str = "temp";
     let temp = &checkup.settings.postgres.temp;
-    match PrivateFolder::create(temp) {
+    match answering(temp, PrivateFolder::create).await {
         Ok(_) => Check::ok(NAME, format!("{} takes a private folder", temp.display())),
         Err(error) => Check::failed(NAME, &error),
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::quoting::identifier;
 use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, Session};
-use crate::private_folder::PrivateFolder;
+use crate::private_folder::{PrivateFolder, answering};
 use crate::restore::{self, Plan};
 
 /// The first major with a role that may read everything.
@@ -74,8 +74,8 @@ impl<'a> Cluster<'a> {
         let (name, password) = server.stranger()?;
         session.make_loader(&name, &password).await?;
         let loader = with_user(server.info(), name, password);
-        let (folder, loaders_passfile) = passfile(job, &loader)?;
-        let (another, passfile) = passfile(job, server.info())?;
+        let (folder, loaders_passfile) = passfile(job, &loader).await?;
+        let (another, passfile) = passfile(job, server.info()).await?;
         Ok(Cluster {
             _folders: [folder, another],
             loaders_passfile,
@@ -223,12 +223,16 @@ fn ground_name(manifest: &Manifest) -> &str {
 }
 
 /// In a folder that is gone however we end.
-fn passfile(job: &Job<'_>, info: &ConnectionInfo) -> Result<(PrivateFolder, Passfile)> {
-    let folder = PrivateFolder::watched(&job.settings.postgres.temp)?;
-    match Passfile::within(&folder, info)? {
-        Some(passfile) => Ok((folder, passfile)),
-        None => Err(Error::internal("a role of the throwaway server has no password")),
-    }
+async fn passfile(job: &Job<'_>, info: &ConnectionInfo) -> Result<(PrivateFolder, Passfile)> {
+    let info = info.clone();
+    let made = answering(&job.settings.postgres.temp, move |temp| {
+        let folder = PrivateFolder::watched(temp)?;
+        match Passfile::within(&folder, &info)? {
+            Some(passfile) => Ok((folder, passfile)),
+            None => Err(Error::internal("a role of the throwaway server has no password")),
+        }
+    });
+    job.stop.or_stop(made).await
 }
 
 /// The roles of `globals.sql`, and what could not be made of it.

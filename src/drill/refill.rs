@@ -15,7 +15,7 @@ use crate::archive::Item;
 use crate::catalog::Located;
 use crate::error::{Error, Result};
 use crate::postgres::RestoreProgram;
-use crate::private_folder::PrivateFolder;
+use crate::private_folder::{PrivateFolder, answering};
 use crate::restore::{Loader, Plan};
 use crate::stored_archive::StoredArchive;
 
@@ -262,7 +262,7 @@ impl Refill<'_> {
         let settings = &self.job.settings.postgres;
         let version = (self.stored.head.version.major, self.stored.head.version.minor);
         let program = RestoreProgram::find(version, self.major, settings).await?;
-        Ok((program, PrivateFolder::watched(&settings.temp)?))
+        Ok((program, answering(&settings.temp, PrivateFolder::watched).await?))
     }
 
     fn jobs(&self) -> usize {

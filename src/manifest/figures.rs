@@ -29,7 +29,11 @@ pub struct Figures {
     pub version: String,
     pub database: String,
     #[serde(default)]
+    pub digest_file: Option<String>,
+    #[serde(default)]
     pub predecessor: Option<Predecessor>,
+    #[serde(default)]
+    pub store: Option<String>,
     #[serde(default, deserialize_with = "bounded::stores")]
     pub stores: Vec<String>,
     pub server: Server,
@@ -98,6 +102,8 @@ impl Figures {
         let predecessor = self.predecessor.as_ref().map(|one| &one.manifest_sha256);
         own.chain(self.server.system_identifier.as_ref())
             .chain(predecessor)
+            .chain(self.digest_file.as_ref())
+            .chain(self.store.as_ref())
             .chain(&self.snapshot.lsn)
             .chain(&self.stores)
             .chain(files)

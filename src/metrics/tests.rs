@@ -358,6 +358,7 @@ fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_ha
     let verified = |id: &str, good: bool| Verified {
         status: if good { Status::Ok } else { Status::Failed },
         id: id.parse().unwrap(),
+        store: "file:///srv".into(),
         files: 5,
         tables: 1,
         rows: 3,
@@ -367,6 +368,7 @@ fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_ha
         manifest_sha256: None,
         signed_by: None,
         code: Code::Integrity,
+        is_copy: false,
         problems: (!good)
             .then(|| Finding::of_file("shop.dump", "differs"))
             .into_iter()

@@ -151,6 +151,43 @@ fn additions() -> String {
     )
 }
 
+/// What is no relation and no function, and has a schema of PostgreSQL's own. A cast has none, and is saved.
+fn placed_by_others(of_the_system: &str) -> String {
+    let catalogs = [
+        ("pg_operator", "oprnamespace", "true"),
+        ("pg_collation", "collnamespace", "true"),
+        ("pg_conversion", "connamespace", "true"),
+        ("pg_opclass", "opcnamespace", "true"),
+        ("pg_opfamily", "opfnamespace", "true"),
+        ("pg_statistic_ext", "stxnamespace", "true"),
+        ("pg_ts_config", "cfgnamespace", "true"),
+        ("pg_ts_dict", "dictnamespace", "true"),
+        ("pg_ts_parser", "prsnamespace", "true"),
+        ("pg_ts_template", "tmplnamespace", "true"),
+        // Rows of tables, arrays and multiranges come with what they are of.
+        (
+            "pg_type",
+            "typnamespace",
+            "o.typtype <> 'm' AND NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.typarray = o.oid)
+               AND (o.typrelid = 0 OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.typrelid AND c.relkind = 'c'))",
+        ),
+    ];
+    let one = |(catalog, schema, which): (&str, &str, &str)| {
+        format!(
+            "SELECT 'pg_catalog.{catalog}'::pg_catalog.regclass::pg_catalog.oid, o.oid, o.{schema}
+             FROM pg_catalog.{catalog} o WHERE o.oid >= {FIRST_OWN_OID} AND {which}"
+        )
+    };
+    format!(
+        "SELECT pg_catalog.concat(i.type, ' ', i.identity) FROM ({}) AS o (classid, oid, schema)
+         JOIN pg_catalog.pg_namespace n ON n.oid = o.schema
+         CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.classid, o.oid, 0) AS i
+         WHERE {of_the_system} AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+           WHERE d.classid = o.classid AND d.objid = o.oid AND d.deptype = 'e')",
+        catalogs.map(one).join(" UNION ALL ")
+    )
+}
+
 fn questions(knows_options: bool) -> Vec<Question> {
     let known_options = if knows_options {
         "EXISTS (SELECT FROM pg_catalog.pg_user_mapping m WHERE m.oid = u.umid AND m.umoptions IS NOT NULL)"
@@ -258,7 +295,21 @@ fn questions(knows_options: bool) -> Vec<Question> {
                  SELECT pg_catalog.concat(pg_catalog.format('%I.%I', n.nspname, p.proname), '()')
                  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
                  WHERE p.oid >= {FIRST_OWN_OID} AND {of_the_system} AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                   WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e')"
+                   WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e')
+                 UNION ALL {}",
+                placed_by_others(of_the_system)
+            ),
+        },
+        // One that is being made just now is none that anybody has.
+        Question {
+            kind: "invalid_index",
+            why: "it is invalid, as CREATE INDEX CONCURRENTLY leaves one behind that failed: pg_dump saves none",
+            text: format!(
+                "SELECT {relation} FROM {relations} JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+                 JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
+                 WHERE NOT ((i.indisvalid OR t.relkind = 'p') AND i.indisready) AND c.relpersistence <> 't'
+                   AND n.nspname NOT LIKE 'pg\\_%' AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p
+                     WHERE p.index_relid = i.indexrelid)"
             ),
         },
         Question {

@@ -18,7 +18,7 @@ use super::child::{Child, Exit, Hearing, Listener, Order, Special, environment};
 use super::{ConnectionInfo, Redactor, ServerPrograms, Session};
 use crate::confinement::{Confinement, Identity, Sockets, Walls};
 use crate::error::{Code, Error, Result};
-use crate::private_folder::{Tether, Watchdog};
+use crate::private_folder::{Tether, Watchdog, answering};
 use crate::settings;
 pub(super) use clients::behind_walls;
 use clients::{installation, libraries};
@@ -133,7 +133,7 @@ impl ScratchServer {
             .hint("run the drill on another machine; or, where you trust whoever can write to the database, with --unconfined"));
         }
         let identity = walls.identity()?;
-        let place = Place::prepare(temp, identity)?;
+        let place = answering(temp, move |temp| Place::prepare(temp, identity)).await?;
         let tether = Tether::new().map_err(|error| failed("no pipe can be made").source(error))?;
         let watchdog = tether.watchdog(&place.folders());
         let remains = Remains {

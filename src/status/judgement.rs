@@ -156,6 +156,14 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
         )
     });
     few(damaged.collect(), url, problems);
+    let unsealed = store.backups.iter().filter_map(|one| {
+        Some(format!(
+            "{} in {url}: {}: find out who removed the file, and restore from it with --expect-manifest only",
+            one.id(),
+            one.unsealed.as_ref()?
+        ))
+    });
+    few(unsealed.collect(), url, problems);
     let of_source = store.backups.iter().filter(|one| {
         let drill = one.verification.as_ref().and_then(|found| found.drill.as_ref());
         drill.is_some_and(Outcome::blames_the_source)

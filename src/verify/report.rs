@@ -52,6 +52,8 @@ impl fmt::Display for Finding {
 pub struct Verified {
     pub status: Status,
     pub id: BackupId,
+    /// Where this one lies.
+    pub store: String,
     pub files: usize,
     pub tables: usize,
     pub rows: u64,
@@ -67,6 +69,9 @@ pub struct Verified {
     /// What kind of failure it is, if it is one.
     #[serde(skip)]
     pub code: Code,
+    /// In another store than the first; it is not drilled.
+    #[serde(skip)]
+    pub is_copy: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
     /// Why nothing is known of it. That says nothing of the backup.
@@ -82,7 +87,7 @@ pub struct Verified {
 }
 
 impl Verified {
-    pub(super) fn new(manifest: &Manifest, mut problems: Vec<Finding>, read: u64, took: Duration) -> Self {
+    pub(super) fn new(manifest: &Manifest, store: &str, mut problems: Vec<Finding>, read: u64, took: Duration) -> Self {
         let more = problems.len().saturating_sub(TOLD);
         problems.truncate(TOLD);
         if more > 0 {
@@ -98,6 +103,7 @@ impl Verified {
                 Status::Failed
             },
             id: manifest.id.clone(),
+            store: store.to_owned(),
             files: manifest.files.len(),
             tables: manifest.tables.len(),
             rows: manifest.tables.iter().map(|table| table.rows).sum(),
@@ -107,6 +113,7 @@ impl Verified {
             manifest_sha256: None,
             signed_by: None,
             code: Code::Integrity,
+            is_copy: false,
             problems,
             not_verified: None,
             drill: None,
@@ -123,25 +130,26 @@ impl Verified {
     }
 
     /// A backup whose manifest tells nothing.
-    pub(super) fn unreadable(id: &BackupId, error: &Error) -> Self {
+    pub(super) fn unreadable(id: &BackupId, store: &str, error: &Error) -> Self {
         Self {
             problems: vec![Finding::of_file("manifest.json", error.message())],
-            ..Self::blank(id, error)
+            ..Self::blank(id, store, error)
         }
     }
 
     /// A backup that was kept from us.
-    pub(super) fn not_looked_at(id: &BackupId, error: &Error) -> Self {
+    pub(super) fn not_looked_at(id: &BackupId, store: &str, error: &Error) -> Self {
         Self {
             not_verified: Some(ErrorReport::from(error)),
-            ..Self::blank(id, error)
+            ..Self::blank(id, store, error)
         }
     }
 
-    fn blank(id: &BackupId, error: &Error) -> Self {
+    fn blank(id: &BackupId, store: &str, error: &Error) -> Self {
         Self {
             status: Status::Failed,
             id: id.clone(),
+            store: store.to_owned(),
             files: 0,
             tables: 0,
             rows: 0,
@@ -151,11 +159,25 @@ impl Verified {
             manifest_sha256: None,
             signed_by: None,
             code: error.code(),
+            is_copy: false,
             problems: Vec::new(),
             not_verified: None,
             drill: None,
             not_drilled: None,
             warnings: Vec::new(),
+        }
+    }
+
+    pub(super) fn marked_as_copy(self, is_copy: bool) -> Self {
+        Self { is_copy, ..self }
+    }
+
+    /// How it is called where it is one of several.
+    fn name(&self) -> String {
+        if self.is_copy {
+            format!("{} in {}", self.id, self.store)
+        } else {
+            self.id.to_string()
         }
     }
 
@@ -233,24 +255,33 @@ pub enum VerifyResult {
     Many { backups: Vec<Verified> },
 }
 
-/// The same fields without the status, which stands in front of them already.
+/// The first store's fields without the status, which stands in front of them already.
 #[derive(Debug, Serialize)]
 pub struct OneBackup {
     #[serde(flatten)]
     fields: Map<String, Value>,
+    /// The same backup in each of the other stores that have it.
+    #[serde(rename = "copies", skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<Value>,
     #[serde(skip)]
-    verified: Verified,
+    verified: Vec<Verified>,
 }
 
 impl VerifyReport {
-    pub fn one(verified: Verified) -> Self {
-        let mut fields = match serde_json::to_value(&verified) {
-            Ok(Value::Object(fields)) => fields,
+    /// As each store has it, the first store's first.
+    pub fn one(verified: Vec<Verified>) -> Self {
+        let told = |one: &Verified| serde_json::to_value(one).unwrap_or(Value::Null);
+        let mut fields = match verified.first().map(told) {
+            Some(Value::Object(fields)) => fields,
             _ => Map::new(),
         };
         fields.remove("status");
-        let result = VerifyResult::One(Box::new(OneBackup { fields, verified }));
-        Self::told(result)
+        let copies = verified.iter().skip(1).map(told).collect();
+        Self::told(VerifyResult::One(Box::new(OneBackup {
+            fields,
+            copies,
+            verified,
+        })))
     }
 
     pub fn many(backups: Vec<Verified>) -> Self {
@@ -283,7 +314,7 @@ impl VerifyReport {
 
     pub fn backups(&self) -> &[Verified] {
         match &self.result {
-            VerifyResult::One(one) => std::slice::from_ref(&one.verified),
+            VerifyResult::One(one) => &one.verified,
             VerifyResult::Many { backups } => backups,
         }
     }
@@ -304,12 +335,12 @@ impl VerifyReport {
                 None => (untried.first()?, String::new()),
             };
             let why = first.not_verified.as_ref().or(first.not_drilled.as_ref())?;
-            let text = format!("backup {}: {}{rest}", first.id, why.message);
+            let text = format!("backup {}: {}{rest}", first.name(), why.message);
             return Some(Error::new(first.code, text).hint(why.hint.clone()));
         };
         let finding = first.all_problems().next()?;
         let others = first.all_problems().count() - 1;
-        let mut text = format!("backup {}: {finding}", first.id);
+        let mut text = format!("backup {}: {finding}", first.name());
         if others > 0 {
             text.push_str(&format!(" ({others} more in this backup)"));
         }
@@ -330,7 +361,7 @@ fn also(what: &str, some: &[&Verified]) -> String {
     if some.is_empty() {
         return String::new();
     }
-    let ids: Vec<String> = some.iter().take(TOLD).map(|one| one.id.to_string()).collect();
+    let ids: Vec<String> = some.iter().take(TOLD).map(|one| one.name()).collect();
     format!("; {} {what}: {}", some.len(), ids.join(", "))
 }
 
@@ -340,7 +371,7 @@ impl fmt::Display for VerifyReport {
             writeln!(
                 f,
                 "{}  {}  {} tables, {} rows, {} read in {:.1} s",
-                one.id,
+                one.name(),
                 // Its bytes are right.
                 if one.not_verified.is_some() {
                     "not verified"

@@ -1,5 +1,6 @@
 //! `pgstow verify`: what is whole passes, and what differs is named.
 
+mod asked;
 mod bucket;
 mod damage;
 mod manifest;

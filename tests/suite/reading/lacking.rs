@@ -22,7 +22,12 @@ const THINGS: &str = "
       WHERE extname = 'postgres_fdw';
     CREATE TABLE of_our_own AS SELECT 1 AS a; CREATE UNLOGGED TABLE unlogged AS SELECT 1 AS a;
     CREATE SEQUENCE counter;
-    CREATE FUNCTION pg_catalog.misplaced() RETURNS int LANGUAGE sql RETURN 1;";
+    CREATE FUNCTION pg_catalog.misplaced() RETURNS int LANGUAGE sql RETURN 1;
+    CREATE DOMAIN pg_catalog.placed AS int; CREATE COLLATION information_schema.mine (locale = 'C');
+    CREATE OPERATOR pg_catalog.@#@ (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int);
+    CREATE CAST (money AS jsonb) WITH INOUT;
+    CREATE INDEX failed ON of_our_own (a); CREATE INDEX fine ON of_our_own (a);
+    UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'failed'::regclass;";
 
 const ADDITIONS: &str = "
     CREATE INDEX added ON jobs (a); CREATE STATISTICS added_up ON a, (a + 1) FROM settings;
@@ -70,7 +75,11 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
         "extension_addition statistics object public.added_up of postgres_fdw".to_owned(),
         "extension_addition table constraint added on public.settings of postgres_fdw".to_owned(),
         "extension_addition trigger added on public.jobs of postgres_fdw".to_owned(),
+        "system_schema collation information_schema.mine".to_owned(),
+        "system_schema operator pg_catalog.@#@(integer,integer)".to_owned(),
         "system_schema pg_catalog.misplaced()".to_owned(),
+        "system_schema type pg_catalog.placed".to_owned(),
+        "invalid_index public.failed".to_owned(),
         "foreign_table public.far".to_owned(),
     ];
     let for_the_role = [
@@ -106,7 +115,10 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
         let archive = site.store().join(told["id"].as_str().unwrap());
         let archive = archive.join(format!("{}.dump", database.name));
         let script = run_stock(major, &archive);
-        assert!(!script.contains("added"), "it is saved after all: {script}");
+        for word in ["added", "failed", "misplaced", "placed AS", "@#@", ".mine"] {
+            assert!(!script.contains(word), "{word} is saved after all: {script}");
+        }
+        assert!(script.contains("CREATE CAST (money AS jsonb)"), "{script}");
         assert!(
             script.contains("GRANT SELECT ON TABLE public.jobs TO pg_monitor"),
             "{script}"

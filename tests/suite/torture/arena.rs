@@ -19,7 +19,7 @@ pub const MAJOR: u32 = 17;
 const BUCKET: &str = "pgstow-torture";
 
 /// Where backups go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shape {
     Folder,
     TwoFolders,
@@ -37,6 +37,7 @@ pub struct Arena {
     pub good: BTreeSet<String>,
     /// How long an undisturbed backup takes.
     pub usual: Duration,
+    pub shape: Shape,
     bucket: Option<(Bucket, String)>,
 }
 
@@ -89,6 +90,7 @@ impl Arena {
             stores,
             good: BTreeSet::new(),
             usual: Duration::ZERO,
+            shape,
             bucket,
         }
     }
@@ -190,7 +192,10 @@ impl Arena {
         }
         if let Some((bucket, word)) = &self.bucket {
             let uploads = wait(bucket.uploads());
-            let ours: Vec<_> = uploads.iter().filter(|key| key.starts_with(word.as_str())).collect();
+            let ours: Vec<_> = uploads
+                .iter()
+                .filter(|key| key.starts_with(word.as_str()) && !key.contains(".pgstow-doctor"))
+                .collect();
             assert!(ours.is_empty(), "{ours:?}");
         }
     }
@@ -228,7 +233,10 @@ impl Arena {
 /// is old.
 fn is_of_others(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
-    name.starts_with("..lease.") || name.starts_with(".verification.json.")
+    // What doctor tries a store with has one name, and the next doctor takes it away.
+    ["..lease.", ".verification.json.", ".pgstow-doctor", "..pgstow-doctor."]
+        .iter()
+        .any(|others| name.starts_with(others))
 }
 
 fn ids(backups: &Value) -> BTreeSet<String> {

@@ -14,7 +14,10 @@ use crate::support::program::{Run, run};
 /// Of one arena, so that looking through all its backups stays quick.
 const ROUNDS: usize = 6;
 
-const WORDS: [&[&str]; 8] = [
+const CREATE: &[&str] = &["restore", "latest", "--jobs", "2", "--create", "--clean"];
+const IN_PLACE: &[&str] = &["restore", "latest", "--data-only", "--clean"];
+const RULES: &[&str] = &["retention", "apply"];
+const WORDS: [&[&str]; 14] = [
     &["backup", "--jobs", "1"],
     &["backup", "--jobs", "2"],
     &["backup", "--jobs", "1", "--format", "plain"],
@@ -22,7 +25,13 @@ const WORDS: [&[&str]; 8] = [
     &["verify", "latest", "--drill"],
     &["prune", "--retention", "30d"],
     &["restore", "latest", "--jobs", "2", "--clean"],
+    CREATE,
+    IN_PLACE,
     &["download", "latest", "-o", "downloaded"],
+    &["doctor"],
+    &["list"],
+    &["status"],
+    RULES,
 ];
 
 /// Arenas by shape, each for some rounds.
@@ -40,25 +49,56 @@ impl Arenas {
     }
 }
 
+/// How long each command takes where nobody cuts it off, as far as that is known: most signals are to hit.
+#[derive(Default)]
+struct Times(HashMap<(&'static [&'static str], Shape), Duration>);
+
+impl Times {
+    fn of(&mut self, words: &'static [&'static str], arena: &Arena) -> &mut Duration {
+        self.0.entry((words, arena.shape)).or_insert_with(|| match words {
+            // Both start a server first.
+            [.., "--drill"] | ["doctor"] => Duration::from_secs(3).max(arena.usual),
+            ["list" | "status" | "retention" | "download", ..] => arena.usual.mul_f64(0.5),
+            _ => arena.usual,
+        })
+    }
+}
+
 /// Gives what it was doing, and how it ended.
-fn cut_off(arena: &mut Arena, signal: Signal, dice: &mut Dice, target: &Database) -> (&'static [&'static str], Run) {
-    let words = dice.pick(&WORDS);
+fn cut_off(
+    arena: &mut Arena,
+    signal: Signal,
+    dice: &mut Dice,
+    times: &mut Times,
+    target: &Database,
+) -> (&'static [&'static str], Run) {
+    let words = match dice.pick(&WORDS) {
+        // A folder has no rules.
+        RULES if arena.shape != Shape::Bucket => &["status"],
+        words => words,
+    };
     let mut command = arena.command(words);
     if words[0] == "restore" {
         command.args(["--target", &target.url()]);
     }
-    // A drill starts a server first.
-    let longest = match words {
-        [.., "--drill"] => Duration::from_secs(6),
-        _ => arena.usual.mul_f64(1.3),
-    };
+    if words == IN_PLACE {
+        arena.assert_restores(target, CREATE);
+    }
+    let usual = times.of(words, arena);
+    let moment = dice.moment(*usual);
     let running = arena.site.start(&mut command);
-    sleep(dice.moment(longest));
+    sleep(moment);
     // It may have ended already.
     let pid = rustix::process::Pid::from_raw(running.pid() as i32).unwrap();
     let _ = rustix::process::kill_process(pid, signal);
     let (run, took) = running.end(Duration::from_secs(40));
     assert!(took < Duration::from_secs(20), "{words:?} took {took:?}");
+    match run.status.code() {
+        Some(0 | 1 | 3) => *usual = moment.mul_f64(0.9),
+        // Its end may be later than all moments that are tried.
+        _ if moment > usual.mul_f64(0.7) => *usual = usual.mul_f64(1.15),
+        _ => {}
+    }
     arena.note_if_backup(words, &run);
     (words, run)
 }
@@ -80,29 +120,47 @@ impl Arena {
     }
 
     /// A restore that was cut off can be done again.
-    fn assert_restores(&self, target: &Database) {
-        let run = run(self
-            .command(&["restore", "latest", "--clean"])
-            .args(["--target", &target.url()]));
-        assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
+    fn assert_restores(&self, target: &Database, words: &[&str]) {
+        // A server sees a little later that nobody is at the other end any more.
+        let patience = Instant::now() + Duration::from_secs(5);
+        let run = loop {
+            let run = run(self.command(words).args(["--target", &target.url()]));
+            if run.status.code() == Some(0) || Instant::now() > patience {
+                break run;
+            }
+            sleep(Duration::from_millis(200));
+        };
+        assert_eq!(run.status.code(), Some(0), "{words:?}: {}", run.stderr);
+        self.assert_has_all(target);
+    }
+
+    fn assert_has_all(&self, target: &Database) {
         let sums = "SELECT count(*), md5(string_agg(body, '' ORDER BY n)) FROM facts";
         assert_eq!(target.sql(sums), self.database.sql(sums));
+    }
+
+    fn assert_restores_after(&self, words: &[&str], target: &Database) {
+        if words == IN_PLACE {
+            // All of it or nothing, and it was all there before.
+            self.assert_has_all(target);
+        }
+        if words[0] == "restore" {
+            self.assert_restores(target, words);
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigkill_at_any_moment_loses_nothing_and_the_next_run_clears_up() {
-    let mut arenas = Arenas::default();
+    let (mut arenas, mut times) = (Arenas::default(), Times::default());
     let target = Database::fresh(MAJOR);
     tokio::task::block_in_place(|| {
         Campaign::of("SIGKILL", 6).run(|_, dice| {
             let arena = arenas.of(dice.pick(&SHAPES));
-            let (words, run) = cut_off(arena, Signal::KILL, dice, &target);
+            let (words, run) = cut_off(arena, Signal::KILL, dice, &mut times, &target);
             arena.assert_its_helpers_end();
             arena.assert_all_good();
-            if words[0] == "restore" {
-                arena.assert_restores(&target);
-            }
+            arena.assert_restores_after(words, &target);
             arena.assert_goes_on();
             arena.assert_all_good();
             format!(
@@ -120,14 +178,15 @@ async fn sigkill_at_any_moment_loses_nothing_and_the_next_run_clears_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_at_any_moment_ends_soon_and_leaves_nothing() {
-    let mut arenas = Arenas::default();
+    let (mut arenas, mut times) = (Arenas::default(), Times::default());
     let target = Database::fresh(MAJOR);
     tokio::task::block_in_place(|| {
         Campaign::of("SIGTERM", 6).run(|_, dice| {
             let arena = arenas.of(dice.pick(&SHAPES));
-            let (words, run) = cut_off(arena, Signal::TERM, dice, &target);
+            let (words, run) = cut_off(arena, Signal::TERM, dice, &mut times, &target);
             let came_to = match run.status.code() {
-                Some(0 | 3) => "ended before",
+                // The last is what status and doctor say of what they do not like.
+                Some(0 | 3 | 1) => "ended before",
                 // Before it could listen.
                 None => "killed",
                 code => {
@@ -142,9 +201,7 @@ async fn sigterm_at_any_moment_ends_soon_and_leaves_nothing() {
             };
             arena.assert_all_good();
             arena.assert_nothing_else();
-            if words[0] == "restore" {
-                arena.assert_restores(&target);
-            }
+            arena.assert_restores_after(words, &target);
             if came_to == "interrupted" {
                 // Nobody has to wait for a lease.
                 let next = crate::support::program::run(&mut arena.backup("1"));
