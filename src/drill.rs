@@ -8,6 +8,7 @@ mod evidence;
 mod exclusion;
 mod extensions;
 mod gather;
+pub(crate) mod locale;
 mod makers;
 mod missing;
 mod outline;
@@ -17,6 +18,7 @@ mod report;
 mod rounds;
 mod rows;
 mod second_dump;
+mod sequences;
 mod twin;
 
 use std::collections::{BTreeMap, HashMap};
@@ -190,6 +192,7 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     }
     report.sequences = comparison.sequences;
     report.definitions = comparison.equal;
+    report.not_proved.extend(of_database(&items));
     report.not_proved.extend(comparison.not_proved);
     report
         .problems
@@ -199,6 +202,26 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
             what: what.to_owned(),
         }));
     Ok(report)
+}
+
+/// What is said of the database itself, each kind once.
+fn of_database(items: &[Item]) -> Vec<LeftOut> {
+    let kinds = [
+        ("DATABASE PROPERTIES", "the database's own settings"),
+        ("COMMENT", "the database's own comment"),
+        ("ACL", "the database's own grants"),
+    ];
+    let said = |kind: &str| {
+        items
+            .iter()
+            .any(|item| item.is_of_database() && item.entry.desc == kind)
+    };
+    let held = kinds.into_iter().filter(|(kind, _)| said(kind));
+    let left_out = |(_, what): (&str, &str)| LeftOut {
+        what: what.to_owned(),
+        why: report::OF_DATABASE.to_owned(),
+    };
+    held.map(left_out).collect()
 }
 
 /// The extensions that can be made here, and why something may differ here that is no damage.
@@ -215,6 +238,7 @@ async fn reasons(
         extensions: Others::between(source.as_ref(), &here),
         missing: Missing::of(&located.manifest.left_out),
         majors: witness.other_major,
+        locale: None,
     };
     Ok((here, reasons))
 }

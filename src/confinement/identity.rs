@@ -19,8 +19,10 @@ const UNUSED: std::ops::Range<u32> = 1_879_048_192..2_147_352_576;
 const ORDINARY: u32 = 1000;
 const TRIES: usize = 200;
 
-/// Users that a machine has for nothing in particular; they own no files.
-const NAMES: [&str; 2] = ["nobody", "postgres"];
+/// The user that a machine has for nothing in particular; it owns no files.
+const NOBODY: &str = "nobody";
+/// Whoever owns the machine's own clusters: nothing of a backup's runs under this name.
+const NEVER: &str = "postgres";
 
 /// A user and group of this number that no file of users names and no process runs as. `None`: we may not
 /// become one.
@@ -95,11 +97,21 @@ pub(super) fn is_known(uid: u32) -> bool {
     names(&std::fs::read_to_string(PASSWD).unwrap_or_default(), 2, uid)
 }
 
-/// Any user that the machine knows by name, but not root.
+/// Any user that the machine knows by name, but neither root nor its `postgres`.
 pub(super) fn known() -> Option<u32> {
-    let text = std::fs::read_to_string(PASSWD).unwrap_or_default();
-    let by_name = NAMES.iter().find_map(|name| in_passwd(&text, name));
-    by_name.or_else(|| text.lines().filter_map(uid_of).find(|uid| *uid != 0))
+    known_in(&std::fs::read_to_string(PASSWD).unwrap_or_default())
+}
+
+fn known_in(text: &str) -> Option<u32> {
+    let never = in_passwd(text, NEVER);
+    let others = || {
+        text.lines()
+            .filter_map(uid_of)
+            .find(|uid| *uid != 0 && Some(*uid) != never)
+    };
+    in_passwd(text, NOBODY)
+        .filter(|uid| Some(*uid) != never)
+        .or_else(others)
 }
 
 fn in_passwd(text: &str, name: &str) -> Option<u32> {
@@ -139,6 +151,17 @@ mod tests {
         assert_eq!(in_passwd(text, "postgres"), None);
         assert_eq!(in_passwd(text, "root"), None);
         assert!(names(text, 2, 65534) && names(text, 3, 65533) && !names(text, 2, 6553));
+    }
+
+    #[test]
+    fn the_machines_postgres_is_never_the_one() {
+        let text = "root:x:0:0::/:\npostgres:x:70:70::/:\n";
+        assert_eq!(known_in(text), None);
+        assert_eq!(
+            known_in(&format!("{text}also:x:70:70::/:\ndaemon:x:2:2::/:\n")),
+            Some(2)
+        );
+        assert_eq!(known_in(&format!("{text}nobody:x:65534:65534::/:\n")), Some(65534));
     }
 
     #[test]

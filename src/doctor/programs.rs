@@ -1,15 +1,27 @@
 //! PostgreSQL's programs: what a backup needs, and what its way back will.
 
+use serde_json::Value;
+
 use super::Check;
 use crate::backup;
 use crate::confinement::Walls;
+use crate::drill::locale;
 use crate::error::Error;
-use crate::postgres::{Lacking, Programs, Psql, ROOM, RestoreProgram, ScratchServer, ServerPrograms};
+use crate::postgres::{Lacking, Programs, Psql, ROOM, RestoreProgram, ScratchServer, ServerPrograms, Session};
 use crate::report::human_bytes;
 use crate::settings::{Format, Settings};
 
-/// `bytes`: what the database takes.
-pub(super) async fn check(server_major: u32, settings: &Settings, bytes: Option<u64>) -> Vec<Check> {
+/// The database that is backed up.
+pub(super) struct Source {
+    pub major: u32,
+    /// What it takes.
+    pub bytes: Option<u64>,
+    /// As [`Session::locale_info`] says it.
+    pub locale: Value,
+}
+
+pub(super) async fn check(source: &Source, settings: &Settings) -> Vec<Check> {
+    let server_major = source.major;
     let mut checks = Vec::new();
     let programs = Programs::find(server_major, &settings.postgres).await;
     match &programs {
@@ -27,7 +39,7 @@ pub(super) async fn check(server_major: u32, settings: &Settings, bytes: Option<
         }
     }
     checks.push(match ServerPrograms::find(server_major, &settings.postgres).await {
-        Ok(server) => drill(&server, server_major, settings, bytes).await,
+        Ok(server) => drill(&server, source, settings).await,
         Err(error) => Check::skipped(
             "drill",
             format!("`verify --drill` cannot be run here: {}", error.message()),
@@ -38,7 +50,7 @@ pub(super) async fn check(server_major: u32, settings: &Settings, bytes: Option<
 
 /// Tried by a server that is started as a drill's, and thrown away at once; and what stands between the functions of
 /// a backup and this machine.
-async fn drill(server: &ServerPrograms, source_major: u32, settings: &Settings, bytes: Option<u64>) -> Check {
+async fn drill(server: &ServerPrograms, source: &Source, settings: &Settings) -> Check {
     const NAME: &str = "drill";
     let walls = Walls::here();
     let lacking = match (walls.missing(), settings.drill_unconfined) {
@@ -52,10 +64,15 @@ async fn drill(server: &ServerPrograms, source_major: u32, settings: &Settings, 
     let tried = async {
         let scratch = ScratchServer::start(server, &postgres.temp, postgres, lacking).await?;
         let free = scratch.free_bytes();
+        let session = Session::connect_to_our_own(scratch.info(), postgres).await?;
+        let encoding = source.locale["database"]["encoding"].as_str().unwrap_or("UTF8");
+        let creation = locale::creation("like_the_source", encoding, &source.locale);
+        let refused = session.execute(&creation).await.err();
+        session.close().await;
         scratch.stop().await?;
-        Ok::<_, Error>(free)
+        Ok::<_, Error>((free, refused.map(|error| locale::lacking(&creation, &error))))
     };
-    let free = match tried.await {
+    let (free, without_locale) = match tried.await {
         Ok(free) => free,
         Err(error) => {
             let why = format!("`verify --drill` cannot be run here: {}", error.message());
@@ -66,7 +83,7 @@ async fn drill(server: &ServerPrograms, source_major: u32, settings: &Settings, 
         "a throwaway server by {} started and ended; {walls}",
         server.postgres.display()
     );
-    if let (Some(free), Some(bytes)) = (free, bytes)
+    if let (Some(free), Some(bytes)) = (free, source.bytes)
         && free < ScratchServer::room_for(bytes)
     {
         let temp = postgres.temp.display();
@@ -88,6 +105,7 @@ async fn drill(server: &ServerPrograms, source_major: u32, settings: &Settings, 
             "run drills on another machine, and unset BACKUP_DRILL_UNCONFINED here",
         );
     }
+    let source_major = source.major;
     if server.major != source_major {
         return Check::warning(
             NAME,
@@ -96,6 +114,15 @@ async fn drill(server: &ServerPrograms, source_major: u32, settings: &Settings, 
                 server.major
             ),
             format!("install the server of PostgreSQL {source_major} as well"),
+        );
+    }
+    if let Some(why) = without_locale {
+        return Check::warning(
+            NAME,
+            format!(
+                "{detail}; {why}: what depends on the order of text, or on what is a letter, a drill does not prove"
+            ),
+            "generate the locale on this machine, or drill with a PostgreSQL that is built with ICU",
         );
     }
     Check::ok(NAME, detail)

@@ -37,7 +37,12 @@ pub(super) async fn check(checkup: &Checkup<'_>) -> Found {
             bytes = database::check(&session, checkup, &mut checks).await;
             let size = session.size().await.ok();
             let whole = size.map(|size| size.database.unwrap_or(size.tables));
-            checks.extend(programs::check(session.server().major, checkup.settings, whole).await);
+            let source = programs::Source {
+                major: session.server().major,
+                bytes: whole,
+                locale: session.locale_info().await,
+            };
+            checks.extend(programs::check(&source, checkup.settings).await);
             session.close().await;
         }
         None => {

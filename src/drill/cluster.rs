@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use secrecy::SecretString;
 
 use super::evidence::Witness;
-use super::{Job, LeftOut};
+use super::{Job, LeftOut, locale};
 use crate::archive::Item;
 use crate::catalog::Located;
 use crate::error::{Error, Result};
@@ -50,6 +50,8 @@ pub(super) struct Ground {
     /// The superuser's, open since nothing was in it.
     pub session: Session,
     name: String,
+    /// Why values may sort, compare and print otherwise here than in the source.
+    pub locale: Option<String>,
     pub not_proved: Vec<LeftOut>,
 }
 
@@ -111,11 +113,14 @@ impl<'a> Cluster<'a> {
     async fn ground_named(&self, name: &str, items: &[Item], manifest: &Manifest) -> Result<Ground> {
         let mut not_proved = Vec::new();
         let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
+        let mut locale = None;
         if let Err(error) = self.session.execute(&creation).await {
+            let why = locale::lacking(&creation, &error);
             not_proved.push(LeftOut {
                 what: "the database's locale".into(),
-                why: error.message(),
+                why: why.clone(),
             });
+            locale = Some(why);
             let plain = format!(
                 "CREATE DATABASE {} WITH TEMPLATE = template0 ENCODING = {} LOCALE = 'C'",
                 identifier(name),
@@ -128,6 +133,7 @@ impl<'a> Cluster<'a> {
         Ok(Ground {
             session,
             name: name.to_owned(),
+            locale,
             not_proved,
         })
     }

@@ -47,6 +47,7 @@ pub(super) const OWNED: [&str; 27] = [
     "DEFAULT ACL",
 ];
 
+const OTHERWISE: &str = "is defined otherwise";
 const ANOTHERS: &str = "belongs to another role";
 const NO_TRACE: &str = "its statement ran, no dump of what was restored has an entry of it, and it is of no kind of which \
                         it is known where else it would be";
@@ -149,7 +150,7 @@ impl Contents<'_> {
                 continue;
             }
             let found = match found {
-                Found::Same if strict && !entries.agree_with_the_twin() => Found::Differs("is defined otherwise"),
+                Found::Same if strict && !entries.agree_with_the_twin() => Found::Differs(OTHERWISE),
                 found => found,
             };
             let found = match found {
@@ -158,6 +159,12 @@ impl Contents<'_> {
                     None => Found::Differs(what),
                 },
                 found => found,
+            };
+            let found = match (found, self.exclusion.locale()) {
+                (Found::Differs(OTHERWISE), Some(why)) if !entries.ours.iter().any(|item| prints_for_good(item)) => {
+                    Found::NotProved(format!("{why} (it {OTHERWISE})"))
+                }
+                (found, _) => found,
             };
             let (kind, schema, name) = *key;
             let full_name = || match schema {
@@ -206,7 +213,7 @@ impl Contents<'_> {
         let missing = match (ours.len(), theirs.len()) {
             (0, _) => "is there and not in the backup",
             (_, 0) => "is not there",
-            _ => "is defined otherwise",
+            _ => OTHERWISE,
         };
         if direct {
             return match self.same_major {

@@ -95,6 +95,13 @@ const REFUSED: &str = "the bytes were right: the source's own definitions refuse
                        what pg_dump writes. Correct that there (a function, a check, a setting that it relies on), then \
                        make a new backup: an older one most likely has the same fault";
 
+/// Of a script whose checks call functions.
+pub(super) const LOOKING: &str = "the bytes were right: this check calls a function, which may look for rows that the script \
+                       puts in later, so that the script does not restore in its own order; or the source itself holds \
+                       rows that break it. In the source, state the rule as a foreign key or a trigger, which come after \
+                       all rows, then make a new backup; to restore this one, take the check out of the script, and add \
+                       it when all rows are there";
+
 pub(super) const OF_AN_EXTENSION: &str = "it belongs to an extension, which is another one here, or none";
 
 pub(super) struct Witness<'a> {
@@ -272,6 +279,17 @@ fn weigh(told: &Told, item: Option<&Item>) -> Weight {
         _ if of_the_machine => Weight::Lacking,
         (_, "58P01") if says(&["could not access file", "could not load library"]) => Weight::Lacking,
         ("58", _) => Weight::OfThePlace,
+        // Collations of the system's or of ICU's: what a database makes itself is elsewhere.
+        (_, "42704") if says(&["collation \"pg_catalog."]) => Weight::Lacking,
+        (_, "22023")
+            if says(&[
+                "could not create locale",
+                "could not open collator",
+                "invalid collation locale",
+            ]) =>
+        {
+            Weight::Lacking
+        }
         _ if says(&["shared_preload_libraries"]) => Weight::Lacking,
         // It reaches for another server, which no drill lets it; or it is more than this server was built for.
         ("08" | "HV" | "0A" | "F0", _) => Weight::Lacking,

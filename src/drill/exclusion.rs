@@ -17,6 +17,8 @@ pub(super) struct Reasons {
     pub missing: Missing,
     /// The source's major and this server's, where they differ.
     pub majors: Option<(u32, u32)>,
+    /// Why text may sort, compare and be classed otherwise here. Whatever is refused may be refused for that.
+    pub locale: Option<String>,
 }
 
 /// What of the archive is tried, and why the rest is not.
@@ -159,6 +161,15 @@ impl<'a> Exclusion<'a> {
         on_it.map(|item| item.entry.dump_id).collect()
     }
 
+    /// What is known of the database's locale when the database has been made.
+    pub fn set_locale(&mut self, why: Option<String>) {
+        self.reasons.locale = why;
+    }
+
+    pub fn locale(&self) -> Option<&str> {
+        self.reasons.locale.as_deref()
+    }
+
     pub fn item(&self, entry: i64) -> Option<&'a Item> {
         self.by_id.get(&entry).copied()
     }
@@ -236,7 +247,7 @@ impl<'a> Exclusion<'a> {
                 .or_else(|| self.is_orphan(item).then_some(OF_AN_EXTENSION))
         });
         Excuses {
-            any: of_item.map(str::to_owned),
+            any: of_item.or(self.locale()).map(str::to_owned),
             names: extensions.any(),
             rows: missing.looked_for().map(str::to_owned),
         }
@@ -253,7 +264,8 @@ impl<'a> Exclusion<'a> {
             let (source, here) = self.reasons.majors?;
             Some(other_major(source, here))
         };
-        self.unsure.get(&entry).cloned().or_else(of_major)
+        let of_extension = self.unsure.get(&entry).cloned();
+        of_extension.or_else(of_major).or_else(|| self.reasons.locale.clone())
     }
 
     /// Why something is in a second dump and not in the backup.

@@ -2,6 +2,7 @@
 //! compared part by part.
 
 mod ground;
+mod order;
 mod same;
 mod twin;
 
@@ -15,7 +16,7 @@ use super::evidence::{Excuses, Says};
 use super::exclusion::Reasons;
 use super::exclusion::other_major;
 use super::extensions::Members;
-use super::{DrillReport, Job, report, second_dump};
+use super::{DrillReport, Job, report, second_dump, sequences};
 use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
 use crate::manifest::role;
@@ -57,8 +58,12 @@ pub(super) async fn run(
         what: format!("EXTENSION {name}"),
         why: reasons.extensions.why(name).unwrap_or_default().to_owned(),
     }));
-    let creation = ground::creation(located).await?;
+    let (creation, unknown) = ground::creation(located).await?;
     let ground = cluster.ground(&creation, manifest).await?;
+    let reasons = Reasons {
+        locale: ground.locale.clone().or(unknown),
+        ..reasons
+    };
     let psql = Psql::find(ground.session.server().major, settings).await?;
     cluster.open_for_script(&ground).await?;
     cluster.make_tablespaces(&backup.tablespaces).await?;
@@ -76,7 +81,7 @@ pub(super) async fn run(
     let ran = restore::script::run(&place, &checked).await;
     if let Err(error) = ran.map_err(|failed| failed.error) {
         let excuses = Excuses {
-            any: reasons.extensions.any(),
+            any: reasons.extensions.any().or_else(|| reasons.locale.clone()),
             rows: reasons.missing.looked_for().map(str::to_owned),
             names: None,
         };
@@ -84,7 +89,7 @@ pub(super) async fn run(
             // It is one transaction: nothing of it is there.
             Some(Says::Lacking(why)) => Err(report::nothing_proved(&why)),
             Some(Says::Wrong(fault)) => {
-                report.blame(file, "the script", &fault);
+                report.blame(file, "the script", &order::weigh(fault, &backup));
                 Ok(())
             }
             Some(Says::Contended) | None => Err(error),
@@ -96,6 +101,7 @@ pub(super) async fn run(
         reasons,
     };
 
+    sequences::move_back(&ground.session, &backup).await?;
     job.observer.phase("dumping it again");
     let hidden = |contents: &Contents| {
         let mut kinds = contents.definitions.iter().map(|one| one.header.kind());
@@ -168,7 +174,13 @@ pub(super) async fn run(
                 what: one.name(),
                 why: FOREIGN.into(),
             }),
-            false => report.problems.push(one.finding()),
+            false => match &doubts.reasons.locale {
+                Some(why) => report.not_proved.push(LeftOut {
+                    what: one.name(),
+                    why: format!("{why} (it is defined otherwise)"),
+                }),
+                None => report.problems.push(one.finding()),
+            },
         }
     }
     Ok(())
@@ -202,7 +214,8 @@ impl Doubts {
             let (source, here) = self.reasons.majors?;
             Some(other_major(source, here))
         };
-        self.reasons.extensions.any().or_else(of_major)
+        let of_extensions = self.reasons.extensions.any();
+        of_extensions.or_else(of_major).or_else(|| self.reasons.locale.clone())
     }
 
     fn of_large_objects(&self) -> Option<&str> {

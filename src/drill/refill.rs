@@ -6,11 +6,11 @@ mod rows;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Job;
 use super::cluster::{Cluster, Ground, Way};
 use super::evidence::{Says, Witness};
 use super::exclusion::Exclusion;
 use super::makers::{Known, Maker, Makers, gives_the_systems, is_ground};
+use super::{Job, sequences};
 use crate::archive::Item;
 use crate::catalog::Located;
 use crate::error::{Error, Result};
@@ -158,6 +158,12 @@ impl Refill<'_> {
         self.by_both(hands, &makers, "before", &before, 1, exclusion).await?;
         exclusion.leave_out_orphans(&ground.session).await?;
         self.data(hands, jobs, exclusion).await?;
+        // Where sequences stand is set. What is evaluated from here on may take numbers, if anything does.
+        let moving = sequences::Moving::of_archive(self.items);
+        let stood = match moving.is_nothing() {
+            true => Vec::new(),
+            false => ground.session.sequence_positions().await?,
+        };
         let (grants, after) = self.divide(&self.plan.after, Item::is_grant);
         let (late_grants, grants) = self.divide(&grants, gives_the_systems);
         let of_events = with_dependents(self.items, "EVENT TRIGGER");
@@ -184,6 +190,10 @@ impl Refill<'_> {
         self.step(hands, Maker::Superuser, "events", &events, 1, exclusion)
             .await?;
         ground.session.end_others().await?;
+        let moved: Vec<_> = stood.into_iter().filter(|at| moving.may_move(at.name())).collect();
+        if !moved.is_empty() {
+            ground.session.reset_sequences(&moved).await?;
+        }
         Ok(())
     }
 

@@ -76,8 +76,17 @@ pub(super) const NOTHING_PROVED: &str = "the drill proved nothing: ";
 
 /// Of a drill on another major.
 const OTHER_MAJOR: &str = "the source is ";
+/// Of what an archive says of the database itself.
+pub(super) const OF_DATABASE: &str = "a drill makes a database of its own, and `restore --create` alone gives it these";
 /// How reasons begin that another drill could not do away with: the backup has not what it would take.
-const BEYOND_ANY: [&str; 5] = [LEFT_OUT, HOLDS_NONE, OTHER_MAJOR, plain::OF_DATABASE, plain::FOREIGN];
+const BEYOND_ANY: [&str; 6] = [
+    LEFT_OUT,
+    HOLDS_NONE,
+    OTHER_MAJOR,
+    OF_DATABASE,
+    plain::OF_DATABASE,
+    plain::FOREIGN,
+];
 
 /// Why a drill gives no result.
 pub(super) fn nothing_proved(why: &str) -> Error {
@@ -152,7 +161,8 @@ impl DrillReport {
             return Ok(());
         }
         self.status = Status::Ok;
-        match self.not_proved.first() {
+        // An empty database may have a comment.
+        match self.not_proved.iter().find(|left| left.why != OF_DATABASE) {
             Some(left) if !self.ran && !self.proves_something() => {
                 Err(nothing_proved(&format!("{}: {}", left.what, left.why)))
             }
@@ -297,9 +307,11 @@ mod tests {
         let mut told = report(&[Proof::Equal], 0, true);
         told.settle().unwrap();
         assert!(told.partly);
-        told.not_proved[0].why = format!("{LEFT_OUT}so");
-        told.settle().unwrap();
-        assert!(!told.partly);
+        for why in [&format!("{LEFT_OUT}so"), OF_DATABASE] {
+            told.not_proved[0].why = why.to_owned();
+            told.settle().unwrap();
+            assert!(!told.partly);
+        }
         let other = DrillReport::new(
             "17.5",
             17,
@@ -330,6 +342,9 @@ mod tests {
         differs.problems.push(Finding::of_file("f", "w"));
         differs.settle().unwrap();
         assert_eq!(differs.status, Status::Failed);
+        let mut commented = report(&[], 0, true);
+        commented.not_proved[0].why = OF_DATABASE.into();
+        commented.settle().unwrap();
         let mut script = report(&[], 0, true);
         script.ran = true;
         script.settle().unwrap();

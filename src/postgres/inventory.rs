@@ -113,6 +113,23 @@ impl Session {
         Value::Object(info)
     }
 
+    /// Of it, how the database's text sorts and is encoded.
+    pub async fn locale_info(&self) -> Value {
+        let mut info = Map::new();
+        for (name, since, question) in QUESTIONS {
+            if ["database", "locale"].contains(name) && self.server.major >= *since {
+                let question = format!("SELECT x::pg_catalog.text FROM ({question}) AS answer (x)");
+                info.extend(
+                    self.ask(&question)
+                        .await
+                        .ok()
+                        .map(|answer| ((*name).to_owned(), answer)),
+                );
+            }
+        }
+        Value::Object(info)
+    }
+
     async fn ask(&self, question: &str) -> Result<Value, String> {
         let row = self
             .attempt(question)

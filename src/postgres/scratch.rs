@@ -313,10 +313,13 @@ impl Start<'_> {
     /// made then becomes the server's.
     async fn initdb(&self, superuser: &str, password: &SecretString) -> Result<()> {
         let identity = match self.identity {
-            Some(identity) => Some(
-                Confinement::named(identity)
-                    .ok_or_else(|| failed("we are root, initdb must not be, and /etc/passwd names nobody else"))?,
-            ),
+            Some(identity) => Some(Confinement::named(identity).ok_or_else(|| {
+                failed(
+                    "we are root, initdb must not be, and /etc/passwd names nobody else but perhaps postgres, whose \
+                         clusters of this machine a drill must not reach",
+                )
+                .hint("run pgstow as an ordinary user, or give the machine a user that owns nothing (nobody)")
+            })?),
             None => None,
         };
         let place = &self.remains.place;

@@ -3,6 +3,7 @@
 
 mod evidence;
 mod extensions;
+mod locale;
 mod order;
 mod sources;
 

@@ -37,8 +37,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequencePosition {
     sequence: u32,
+    name: String,
     last_value: i64,
     is_called: bool,
+}
+
+impl SequencePosition {
+    /// Without its schema.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// Rights on schemas as they were, by the schema's number.
@@ -276,6 +284,7 @@ impl Session {
             let at = self.client.query_one(&sql, &[]).await.map_err(failed)?;
             positions.push(SequencePosition {
                 sequence: row.try_get(0).map_err(failed)?,
+                name,
                 last_value: at.try_get(0).map_err(failed)?,
                 is_called: at.try_get(1).map_err(failed)?,
             });
@@ -296,6 +305,22 @@ impl Session {
                 .await
                 .map_err(|error| self.error("cannot move a sequence back", &error))?;
         }
+        Ok(())
+    }
+
+    /// Moves a sequence of this name back to this position, if it stands beyond it.
+    pub async fn move_sequence_back(&self, name: &str, value: i64, is_called: bool) -> Result<()> {
+        self.client
+            .execute(
+                "SELECT pg_catalog.setval(s.seqrelid::pg_catalog.regclass, $2, $3)
+                 FROM (SELECT s.seqrelid, s.seqincrement, s.seqcycle, pg_catalog.pg_sequence_last_value(s.seqrelid) AS at
+                       FROM pg_catalog.pg_sequence s WHERE s.seqrelid = pg_catalog.to_regclass($1)) AS s
+                 WHERE s.at > $2 AND s.seqincrement > 0 OR s.at < $2 AND s.seqincrement < 0
+                    OR s.at = $2 AND NOT $3 OR s.at IS NOT NULL AND s.seqcycle",
+                &[&name, &value, &is_called],
+            )
+            .await
+            .map_err(|error| self.error("cannot move a sequence back", &error))?;
         Ok(())
     }
 

@@ -128,7 +128,8 @@ fn whatever_is_restored_otherwise_is_named_and_nothing_else() {
     let database = Database::fresh(17);
     let owner = format!("owner_{}", unique_word());
     database.sql(&format!(
-        "CREATE ROLE {owner};
+        "CREATE ROLE {owner}; CREATE SEQUENCE behind; SELECT setval('behind', 7);
+         CREATE FUNCTION takes() RETURNS bigint LANGUAGE sql AS 'SELECT nextval(''public.behind'')';
          CREATE TABLE kept (a int PRIMARY KEY, status varchar(9) CHECK (status IN ('new', 'paid')), b int DEFAULT 5,
            CONSTRAINT positive CHECK (b > 0)); INSERT INTO kept VALUES (1, 'new');
          CREATE TABLE other AS TABLE kept; CREATE INDEX other_index ON other (status) WHERE status IN ('new', 'paid');
@@ -218,6 +219,11 @@ fn whatever_is_restored_otherwise_is_named_and_nothing_else() {
         (
             "SELECT setval('counted', 9)",
             "SEQUENCE SET public.counted",
+            "is defined otherwise",
+        ),
+        (
+            "SELECT setval('behind', 3)",
+            "SEQUENCE SET public.behind",
             "is defined otherwise",
         ),
         (

@@ -22,6 +22,9 @@ pub struct OwnServer {
     folder: TempDir,
 }
 
+/// A locale that the rest of the machine does not have. Letters are what they are in C.UTF-8.
+pub const FOREIGN_LOCALE: &str = "xx_YY.UTF-8";
+
 const PASSWORD: &str = "own server's password";
 
 impl OwnServer {
@@ -31,7 +34,23 @@ impl OwnServer {
 
     /// With further settings, as `name=value`.
     pub fn start_with(major: u32, settings: &[&str]) -> Self {
+        Self::make(major, folder(), "C.UTF-8", settings)
+    }
+
+    /// In [`FOREIGN_LOCALE`].
+    pub fn start_in_foreign_locale(major: u32) -> Self {
         let folder = folder();
+        let locales = locales(folder.path());
+        fs::create_dir(&locales).unwrap();
+        succeed(
+            Command::new("cp")
+                .args(["-r", "/usr/lib/locale/C.utf8"])
+                .arg(locales.join("xx_YY.utf8")),
+        );
+        Self::make(major, folder, FOREIGN_LOCALE, &[])
+    }
+
+    fn make(major: u32, folder: TempDir, locale: &str, settings: &[&str]) -> Self {
         fs::write(folder.path().join("password"), PASSWORD).unwrap();
         give_to_postgres(&folder.path().join("password"));
         let data = folder.path().join("data");
@@ -40,10 +59,11 @@ impl OwnServer {
             "-U",
             "postgres",
             "--encoding=UTF8",
-            "--locale=C.UTF-8",
+            &format!("--locale={locale}"),
             "--auth=scram-sha-256",
             "--no-sync",
         ]);
+        with_locales(&mut initdb, folder.path());
         succeed(
             initdb
                 .arg("--pwfile")
@@ -90,6 +110,7 @@ impl OwnServer {
             for setting in settings {
                 postmaster.args(["-c", setting]);
             }
+            with_locales(&mut postmaster, folder.path());
             let log = fs::File::create(folder.path().join("log")).unwrap();
             postmaster.stdout(Stdio::null()).stderr(log);
             let mut postmaster = postmaster.spawn().unwrap();
@@ -156,6 +177,18 @@ fn folder() -> TempDir {
         .unwrap();
     give_to_postgres(folder.path());
     folder
+}
+
+fn locales(folder: &Path) -> PathBuf {
+    folder.join("locales")
+}
+
+/// Lets the C library find those of the server's own, where it has any.
+fn with_locales(command: &mut Command, folder: &Path) {
+    let locales = locales(folder);
+    if locales.exists() {
+        command.env("LOCPATH", format!("{}:/usr/lib/locale", locales.display()));
+    }
 }
 
 impl Drop for OwnServer {
