@@ -79,9 +79,9 @@ impl Local {
                 );
                 return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
             }
-            let done = work(root)?;
-            begun.store(true, Ordering::Relaxed);
-            Ok(done)
+            // What this work makes, it may also take away again: that it was there counts from the next one on.
+            begun.store(exists, Ordering::Relaxed);
+            work(root)
         })
         .await
     }

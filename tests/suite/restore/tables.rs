@@ -162,7 +162,8 @@ fn rows_alone_go_into_tables_that_are_there_and_leave_their_heirs_alone() {
     );
     target.sql("UPDATE ONLY parent SET text = 'changed'");
     backed.restored(&target, &["--data-only", "--clean", "--table", "public.parent"]);
-    assert_eq!(target.sql(counts), "100|2|102");
+    // A number that was given out is not given out again.
+    assert_eq!(target.sql(counts), "100|2|103");
     let parents = [("public".to_owned(), "parent".to_owned())];
     assert_eq!(rows(&target, &parents), rows(&backed.source, &parents));
 }
