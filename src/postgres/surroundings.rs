@@ -93,11 +93,11 @@ pub(crate) struct Around {
     pub policy: Option<(String, String)>,
 }
 
-const CHOSEN: &str = "chosen AS (
-    SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
+const CHOSEN: &str =
+    "SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
         AS asked (schema, name)
     JOIN pg_catalog.pg_namespace n ON n.nspname = asked.schema
-    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name)";
+    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name";
 
 impl Session {
     async fn about(&self, tables: &Names, question: &str) -> Result<Vec<Row>> {
@@ -116,7 +116,7 @@ impl Session {
     /// Foreign keys from and to these tables. Those of partitions belong to their roots'.
     pub(crate) async fn foreign_keys(&self, tables: &Names) -> Result<Vec<ForeignKey>> {
         let question = format!(
-            "WITH RECURSIVE {CHOSEN}, touching AS (
+            "WITH RECURSIVE chosen AS ({CHOSEN}), touching AS (
                SELECT c.oid, c.conparentid FROM pg_catalog.pg_constraint c
                 WHERE c.contype = 'f' AND (c.conrelid IN (SELECT oid FROM chosen) OR c.confrelid IN (SELECT oid FROM chosen))
                UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid)
@@ -159,7 +159,7 @@ impl Session {
             ""
         };
         let question = format!(
-            "WITH {CHOSEN}, filled AS (
+            "WITH chosen AS ({CHOSEN}), filled AS (
                SELECT oid FROM chosen UNION
                SELECT t.relid FROM chosen, pg_catalog.pg_partition_tree(chosen.oid) t)
              SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), g.tgname::pg_catalog.text, g.tgenabled::pg_catalog.text,
@@ -203,7 +203,7 @@ impl Session {
              || coalesce(' WHERE (' || pg_catalog.pg_get_expr(r.prqual, r.prrelid) || ')', '')"
         };
         let question = format!(
-            "WITH {CHOSEN}, named AS (
+            "WITH chosen AS ({CHOSEN}), named AS (
                SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.relispartition, c.relkind,
                       pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bound
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace),
@@ -267,7 +267,7 @@ impl Session {
     /// The columns of a table that hold what is written into them.
     pub(crate) async fn stored_columns(&self, schema: &str, name: &str) -> Result<Vec<String>> {
         let question = format!(
-            "WITH {CHOSEN}
+            "WITH chosen AS ({CHOSEN})
              SELECT a.attname::pg_catalog.text FROM chosen JOIN pg_catalog.pg_attribute a ON a.attrelid = chosen.oid
               WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum"
         );
@@ -290,7 +290,7 @@ impl Session {
             .map(|(schema, name)| (schema.as_str(), name.as_str()))
             .unzip();
         let question = format!(
-            "WITH {CHOSEN}
+            "WITH chosen AS ({CHOSEN})
              SELECT pg_catalog.string_agg('ONLY ' || pg_catalog.format('%I.%I', n.nspname, c.relname), ', '
                                           ORDER BY n.nspname, c.relname)
                FROM chosen JOIN pg_catalog.pg_class c ON c.oid = chosen.oid
@@ -311,7 +311,7 @@ impl Session {
     /// What else needs these tables, and would have to go with them: views, functions, policies, in words.
     pub(crate) async fn dependents(&self, tables: &Names) -> Result<Vec<String>> {
         let question = format!(
-            "WITH {CHOSEN}, touched AS (
+            "WITH chosen AS ({CHOSEN}), touched AS (
                SELECT 'pg_catalog.pg_class'::pg_catalog.regclass AS class, oid FROM chosen
                UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_type t
                  WHERE t.typrelid IN (SELECT oid FROM chosen)
@@ -349,7 +349,7 @@ impl Session {
     /// Who holds these tables, or waits to, as far as this role may see it: sessions, and prepared transactions.
     pub(crate) async fn holders(&self, tables: &Names) -> Vec<String> {
         let question = format!(
-            "WITH {CHOSEN}
+            "WITH chosen AS ({CHOSEN})
              SELECT DISTINCT CASE WHEN l.pid IS NULL
                  THEN 'the prepared transaction ' || coalesce(pg_catalog.quote_literal(x.gid) || ' of ' || x.owner, '')
                  ELSE 'session ' || l.pid || coalesce(' of ' || a.usename, '')

@@ -214,7 +214,9 @@ fn a_backup_is_measured_against_the_median_of_those_before_it() {
     let second = succeed(command.env("BACKUP_METRICS", "emf"));
     let factor = bytes as f64 * 4.0 / second.json()["bytes_stored"].as_f64().unwrap();
     assert!(factor > 3.9, "{factor}");
-    assert_eq!(emf(&second)[0]["BackupSizeDeviation"].as_f64().unwrap(), factor);
+    // JSON's reader may be off by the last bit.
+    let told = emf(&second)[0]["BackupSizeDeviation"].as_f64().unwrap();
+    assert!((told - factor).abs() < 1e-9, "{told} {factor}");
     assert_eq!(watched.samples(&database.name)["backup_size_deviation_ratio"], factor);
 }
 

@@ -93,7 +93,9 @@ async fn a_warm_function_makes_its_next_backup_in_the_same_process() {
     assert_eq!(requests.len(), 2);
     for (request, rows) in requests.iter().zip([1000, 1001]) {
         let lines = function.lines();
-        let told = lines.iter().find(|line| line["request_id"] == **request);
+        let of_request = |line: &&Value| line["request_id"] == **request;
+        // The first tells of the commit, and the last of it all.
+        let told = lines.iter().rfind(of_request);
         let told = told.unwrap_or_else(|| panic!("no line of {request} in {lines:#?}"));
         assert_eq!((&told["level"], &told["rows"]), (&json!("INFO"), &json!(rows)));
         assert!(told["message"].is_string() && told["timestamp"].is_string());

@@ -35,10 +35,12 @@ pub fn drill(site: &Site, mut command: Command) -> Command {
     command
 }
 
-/// All of it was proved.
+/// All of it was proved, but for what the database itself has, which no drill takes over.
 pub fn assert_proved(report: &Value) {
     assert_eq!(report["drill"]["status"], "ok", "{report:#}");
-    assert!(report["drill"].get("not_proved").is_none(), "{report:#}");
+    let left = report["drill"]["not_proved"].as_array().into_iter().flatten();
+    let of_itself = |one: &Value| one["what"].as_str().unwrap().starts_with("the database's own ");
+    assert!(left.clone().all(of_itself), "{report:#}");
 }
 
 /// What was not, with the reason.

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What the grammar knows: these are no functions, or such that no other can be meant.
-const GRAMMAR: [&str; 30] = [
-    "all", "and", "any", "array", "as", "by", "case", "coalesce", "exists", "extract", "filter", "from", "in", "join",
-    "not", "on", "only", "operator", "or", "over", "select", "then", "values", "when", "where", "with", "rows", "else",
-    "lateral", "copy",
+const GRAMMAR: [&str; 31] = [
+    "all", "and", "any", "array", "as", "by", "case", "coalesce", "nullif", "exists", "extract", "filter", "from",
+    "in", "join", "not", "on", "only", "operator", "or", "over", "select", "then", "values", "when", "where", "with",
+    "rows", "else", "lateral", "copy",
 ];
 /// What follows one of these is a relation.
 const BEFORE_A_RELATION: [&str; 6] = ["FROM", "JOIN", "INTO", "UPDATE", "TABLE", "ONLY"];
