@@ -83,6 +83,7 @@ full_page_writes = off
 wal_level = logical
 max_connections = 200
 max_locks_per_transaction = 256
+max_prepared_transactions = 4
 max_wal_size = '4GB'
 shared_buffers = '128MB'
 autovacuum = off
