@@ -402,7 +402,14 @@ async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: 
     if target.exists && request.clean {
         let beside = database::beside(name);
         // A server that cannot make it, for want of a locale or a tablespace, keeps the one that it has.
-        target.session.execute(&creation(&beside)).await?;
+        state.set(Stage::Making {
+            database: Some(beside.clone()),
+        });
+        let created = target.session.execute(&creation(&beside)).await;
+        if created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
+            state.set(Stage::Untouched);
+        }
+        created?;
         let replaced = replace(target, &beside, request, state).await;
         if replaced.is_err() {
             let unused = format!("DROP DATABASE {}", postgres::quoting::identifier(&beside));

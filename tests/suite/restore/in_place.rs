@@ -312,6 +312,12 @@ fn a_database_that_is_used_is_replaced_by_force_alone() {
     let backed = Backed::up(crate::restore::place::three(17), &[]);
     let target = backed.source.copy();
     let lock = Lock::hold(&target, "a");
+    let databases = || {
+        target.sql(&format!(
+            "SELECT count(*) FROM pg_database WHERE starts_with(datname, '{}')",
+            target.name
+        ))
+    };
     let options = ["--create", "--clean"];
     let failure = backed.refused(&target.url(), &options, "RESTORE_ERR", 41);
     assert!(
@@ -322,6 +328,8 @@ fn a_database_that_is_used_is_replaced_by_force_alone() {
     assert!(failure.hint.contains("--force"), "{}", failure.hint);
     backed.restored(&target, &["--create", "--clean", "--force"]);
     drop(lock);
+    // Nothing is left of the name that the new one had first.
+    assert_eq!(databases(), "1");
     target.sql(&format!(
         "ALTER DATABASE {} IS_TEMPLATE true",
         crate::support::database::quoted(&target.name)
