@@ -23,7 +23,7 @@ use crate::settings::StoreCreate;
 use crate::signature::{KeyId, Signer, Subject};
 use crate::stop::Stop;
 use crate::store::limits;
-use crate::store::{Expected, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
+use crate::store::{Expected, Lifecycle, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
 
 /// What a copy may take to complete its upload.
 const COMPLETING: Duration = Duration::from_secs(120);
@@ -585,6 +585,8 @@ impl Replicas {
                     error.message()
                 ));
             }
+            let keeping = replica.store.lifecycle().map(Lifecycle::keeping);
+            warnings.extend(keeping.and_then(|keeping| keeping.warning(replica.store.url())));
         }
         warnings
     }

@@ -9,7 +9,7 @@ use aws_sdk_s3::types::{
 
 use super::bucket::build;
 use super::s3::S3;
-use super::{Deleted, Lifecycle, Rules};
+use super::{Deleted, Lifecycle, Rules, TagKeeping};
 use crate::aws;
 use crate::error::{Code, Error, Result};
 use crate::retention::{self, Rule};
@@ -29,14 +29,11 @@ impl Lifecycle for S3 {
     }
 
     async fn try_delete(&self, key: &str) -> Result<Deleted> {
-        let bucket = &self.bucket;
-        let delete = bucket.client.delete_object().bucket(&bucket.name).key(bucket.key(key));
-        match delete.send().await {
-            Ok(answer) if answer.delete_marker() == Some(true) => Ok(Deleted::Hidden),
-            Ok(_) => Ok(Deleted::Gone),
-            Err(error) if aws::service_code(&error) == Some("AccessDenied") => Ok(Deleted::Refused),
-            Err(error) => Err(bucket.error(&format!("delete {key}"), &error)),
-        }
+        self.bucket.try_delete(key).await
+    }
+
+    fn keeping(&self) -> TagKeeping {
+        self.bucket.tagging.keeping()
     }
 
     async fn rules(&self) -> Result<Rules> {
