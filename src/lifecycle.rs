@@ -43,7 +43,7 @@ pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<Rul
         report.applied.push(Applied {
             store: store.url().to_owned(),
             installed: wanted.len(),
-            foreign: found.foreign,
+            foreign: found.foreign.into_iter().map(|rule| rule.id).collect(),
         });
     }
     Ok(report)

@@ -21,6 +21,7 @@ mod segments;
 mod sending;
 mod tagging;
 pub(crate) mod temporary;
+mod trouble;
 mod upload;
 mod window;
 
@@ -308,7 +309,9 @@ pub trait Lifecycle: Send + Sync {
     async fn rules(&self) -> Result<Rules>;
 
     /// Makes `ours` the set of our rules. Foreign rules stay exactly as they are: they are read,
-    /// kept in the back end's own types, and written back with ours in one request.
+    /// kept in the back end's own types, and written back with ours in one request. What the store shows
+    /// afterwards is compared; where it has made something else of them, the former rules are put back, and
+    /// the error says what the store's would have done.
     async fn install_rules(&self, ours: &[crate::retention::Rule]) -> Result<()>;
 
     /// The key prefix of this store in the bucket (`""`, or ending in `/`), which rules filter by.
@@ -358,10 +361,10 @@ pub enum Deleted {
     Refused,
 }
 
-/// A bucket's lifecycle rules, as far as they concern us.
+/// A bucket's lifecycle rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     pub ours: Vec<crate::retention::Rule>,
-    /// Ids of rules that somebody else keeps in this bucket.
-    pub foreign: Vec<String>,
+    /// Rules that somebody else keeps in this bucket.
+    pub foreign: Vec<crate::retention::Rule>,
 }

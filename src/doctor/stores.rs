@@ -8,9 +8,9 @@ use super::database::skew;
 use super::{Check, State};
 use crate::error::{Code, Error, Result};
 use crate::report::human_bytes;
-use crate::retention::{PENDING, TIER_TAG, rules_after};
+use crate::retention::{PENDING, TIER_TAG, differences, rules_after};
 use crate::settings::{Checksums, Clock, Settings};
-use crate::store::{Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Store, Stored, TagKeeping};
+use crate::store::{Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Rules, Store, Stored, TagKeeping};
 
 const PROBE: &str = ".pgstow-doctor";
 
@@ -260,20 +260,36 @@ async fn rules(lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
         );
     }
     let installed = match lifecycle.rules().await {
-        Ok(rules) => rules.ours,
+        Ok(rules) => rules,
         Err(error) => return Check::lacking(NAME, &error),
     };
-    let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &installed);
-    let missing = wanted.iter().filter(|rule| !installed.contains(rule)).count();
-    if missing == 0 {
-        return Check::ok(NAME, format!("{} rules, as the retention wants them", installed.len()));
+    let Rules { ours, foreign } = installed;
+    let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &ours);
+    let differ = differences(&wanted, &ours, &foreign);
+    if !differ.is_empty() {
+        let mine = ours.is_empty() || !differences(&wanted, &ours, &[]).is_empty();
+        let told = if ours.is_empty() && differ.loses.is_empty() {
+            "there are no rules of pgstow's: old backups never expire".to_owned()
+        } else {
+            [differ.loses, differ.keeps].concat().join("; ")
+        };
+        let remedy = if mine {
+            "pgstow retention apply"
+        } else {
+            "let that rule spare this prefix: it is not pgstow's"
+        };
+        return Check::warning(NAME, told, remedy);
     }
-    Check::warning(
-        NAME,
-        format!(
-            "{missing} of {} rules are missing or differ: old backups will not expire",
-            wanted.len()
-        ),
-        "pgstow retention apply",
-    )
+    let missing = wanted.iter().filter(|rule| !ours.contains(rule)).count();
+    if missing > 0 {
+        return Check::warning(
+            NAME,
+            format!(
+                "backups expire as the retention wants; {missing} of {} rules differ otherwise",
+                wanted.len()
+            ),
+            "pgstow retention apply",
+        );
+    }
+    Check::ok(NAME, format!("{} rules, as the retention wants them", ours.len()))
 }

@@ -11,6 +11,7 @@ use super::dotenv;
 use super::found_file;
 use super::problems::Problems;
 use super::setting::{self, Kind, nearest};
+use super::stores;
 use super::table::SETTINGS;
 use crate::named_file;
 
@@ -96,6 +97,7 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
         Layer::Environment,
         "the environment",
         notes,
+        problems,
     );
     let (path, required) = env_file(input);
     let name = file_name(&path);
@@ -111,7 +113,7 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
             }
             // The last of two lines with the same name counts, as in the older systems.
             let last: BTreeMap<_, _> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            take_variables(&mut values, last.into_iter(), Layer::EnvFile, &name, notes);
+            take_variables(&mut values, last.into_iter(), Layer::EnvFile, &name, notes, problems);
         }
         Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
         None => {}
@@ -181,6 +183,7 @@ fn take_variables<'a>(
     layer: Layer,
     place: &str,
     notes: &mut Vec<String>,
+    problems: &mut Problems,
 ) {
     for (name, text) in variables {
         let name_here = format!("{name} from {place}");
@@ -195,6 +198,13 @@ fn take_variables<'a>(
             continue;
         };
         let texts: Vec<String> = match setting.map(|setting| setting.kind) {
+            Some(Kind::List) if variable == "BACKUP_STORE" => match stores::words(text) {
+                Ok(words) => words,
+                Err(why) => {
+                    problems.add(format!("{name_here}: {why}"));
+                    continue;
+                }
+            },
             Some(Kind::List) => text.split_whitespace().map(str::to_owned).collect(),
             _ => vec![text.to_owned()],
         };

@@ -173,11 +173,7 @@ async fn backups(
     Ok((left_overs, overviews(store, finished, trust).await?))
 }
 
-async fn drift(
-    lifecycle: &dyn Lifecycle,
-    policy: &Policy,
-    newest: Option<&BackupId>,
-) -> crate::error::Result<Drift> {
+async fn drift(lifecycle: &dyn Lifecycle, policy: &Policy, newest: Option<&BackupId>) -> crate::error::Result<Drift> {
     if keeps_no_tags(lifecycle, newest).await {
         return Ok(Drift::NoTags);
     }

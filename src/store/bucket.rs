@@ -160,7 +160,11 @@ impl Bucket {
             Scope::Bucket => format!("arn:aws:s3:::{}", self.name),
             Scope::Objects => format!("arn:aws:s3:::{}/{}*", self.name, self.prefix),
         };
-        aws::error_needing(Code::Store, what, error, E::ACTION, &resource)
+        let ours = aws::error_needing(Code::Store, what, error, E::ACTION, &resource);
+        match self.remedy(what, error) {
+            Some(remedy) => ours.hint(remedy),
+            None => ours,
+        }
     }
 
     /// The settings of one request whose one attempt may take `attempt`.

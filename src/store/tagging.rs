@@ -63,7 +63,8 @@ impl Tagging {
 
     pub fn learn(&self, found: TagKeeping) {
         let place = FOUND.iter().position(|known| *known == found).unwrap_or_default();
-        self.found.store(u8::try_from(place).unwrap_or_default(), Ordering::Relaxed);
+        self.found
+            .store(u8::try_from(place).unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// The tags that go along with an object.

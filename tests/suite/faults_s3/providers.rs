@@ -20,7 +20,10 @@ fn refuse_tags(scene: &Scene, status: u16) {
 }
 
 fn about_tags(warnings: &[String]) -> Vec<&String> {
-    warnings.iter().filter(|text| text.contains("BACKUP_S3_TAGGING")).collect()
+    warnings
+        .iter()
+        .filter(|text| text.contains("BACKUP_S3_TAGGING"))
+        .collect()
 }
 
 fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
@@ -47,7 +50,10 @@ async fn a_store_that_refuses_tags_gets_its_backups_without() {
         let before = scene.proxy.faults();
         assert!(before < 6, "{before}");
         let ended = scene.run();
-        assert_eq!((ended.succeeded()["status"].as_str(), ended.warnings().len()), (Some("succeeded"), 0));
+        assert_eq!(
+            (ended.succeeded()["status"].as_str(), ended.warnings().len()),
+            (Some("succeeded"), 0)
+        );
         assert_eq!(scene.proxy.faults(), before);
         let refused = scene.tell(&["retention", "apply", "--json"]);
         assert!(refused.text().contains("prune --allow-delete"), "{}", refused.text());
@@ -74,28 +80,42 @@ async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
     let first = scene.run().succeeded()["id"].as_str().unwrap().to_owned();
     let report = scene.tell(&["doctor", "--json"]).json();
     let (tags, rules) = (check(&report, "tags"), check(&report, "lifecycle"));
-    assert!(tags["detail"].as_str().unwrap().contains("refuses object tags"), "{tags}");
+    assert!(
+        tags["detail"].as_str().unwrap().contains("refuses object tags"),
+        "{tags}"
+    );
     assert!(rules["detail"].as_str().unwrap().contains("--allow-delete"), "{rules}");
     let status = scene.tell(&["status", "--json"]).json();
     assert_eq!(status["stores"][0]["lifecycle"]["state"], "no_tags", "{status}");
     let pruned = scene.tell(&["prune", "--json"]).json();
     let note = pruned["stores"][0]["note"].as_str().unwrap();
-    assert!(note.contains("no object tags") && note.contains("--allow-delete"), "{note}");
+    assert!(
+        note.contains("no object tags") && note.contains("--allow-delete"),
+        "{note}"
+    );
 
     // What another run has left is removed by prune, and the good backup stays.
     let (database, stamp) = first.split_once('/').unwrap();
-    let left = format!("{}/{database}/20200101T000000Z-full/{database}.dump", scene.primary.prefix);
+    let left = format!(
+        "{}/{database}/20200101T000000Z-full/{database}.dump",
+        scene.primary.prefix
+    );
     scene.primary.bucket.put(&left, b"left over").await;
     let pruned = scene.tell(&["prune", "--allow-delete", "--json"]).json();
     assert_eq!(pruned["removed"], 1, "{pruned}");
     let files = scene.primary.files().await;
-    assert!(files.iter().all(|key| key.contains(stamp)) && !files.is_empty(), "{files:?}");
+    assert!(
+        files.iter().all(|key| key.contains(stamp)) && !files.is_empty(),
+        "{files:?}"
+    );
 
     // It takes tags, and forgets them.
     scene.proxy.heal();
     let put = On::op(Op::Tagging).method("PUT");
     scene.proxy.fault(put, Fault::Answer(200, ""));
-    scene.proxy.fault(On::op(Op::Tagging).method("GET"), Fault::Answer(200, NO_TAGS));
+    scene
+        .proxy
+        .fault(On::op(Op::Tagging).method("GET"), Fault::Answer(200, NO_TAGS));
     let ended = scene.run();
     ended.succeeded();
     let warnings = ended.warnings();
@@ -103,4 +123,20 @@ async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
     assert!(warnings[0].contains("does not keep them"), "{warnings:?}");
     scene.set("BACKUP_S3_TAGGING", "off");
     assert_eq!(scene.run().warnings(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_that_is_not_the_buckets_is_told_in_one_sentence() {
+    let mut scene = Scene::small().await;
+    scene.set("BACKUP_RETENTION", "7d");
+    assert!(scene.tell(&["retention", "apply"]).status.success());
+    assert_eq!(scene.run().warnings(), [""; 0]);
+    scene.set("BACKUP_RETENTION", "30d");
+    let warnings = scene.run().warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let told = "daily backups after 7 days and not 30";
+    assert!(
+        warnings[0].contains(told) && warnings[0].contains("retention apply"),
+        "{warnings:?}"
+    );
 }

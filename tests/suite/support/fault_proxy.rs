@@ -54,6 +54,9 @@ pub enum Fault {
     CutAnswer { after: usize },
     /// Answers with this status and body; the store never sees the request.
     Answer(u16, &'static str),
+    /// Takes what stands from each of these marks to the one beside it out of the body, marks included; the
+    /// mark alone where that is empty.
+    Strip(&'static [(&'static str, &'static str)]),
     /// Answers as it was answered while the proxy remembered lists; otherwise forwards.
     Stale,
 }
@@ -407,6 +410,19 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
         Some(Fault::CorruptBody) if !body.is_empty() => {
             let middle = body.len() / 2;
             body[middle] ^= 1;
+        }
+        Some(Fault::Strip(marks)) => {
+            let mut text = String::from_utf8_lossy(&body).into_owned();
+            for (from, to) in marks {
+                while let Some(start) = text.find(from) {
+                    let after = start + from.len();
+                    let end = text[after..].find(to).map_or(after, |at| after + at + to.len());
+                    text.replace_range(start..end, "");
+                }
+            }
+            body = text.into_bytes();
+            head.remove("content-length");
+            head.headers.push(("Content-Length".to_owned(), body.len().to_string()));
         }
         _ => {}
     }
