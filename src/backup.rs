@@ -333,7 +333,7 @@ async fn make(
     // The commit point: with the manifest the backup exists. Its signature goes right before it.
     replicas.publish(sealed).await?;
 
-    for warning in replicas.retag(&record.id, job.settings.retention.keep_last).await {
+    for warning in replicas.retag(&record.id, &job.settings.retention).await {
         record.warn(warning);
     }
     Ok(())
@@ -342,11 +342,17 @@ async fn make(
 /// pg_dump, like the server, stops at the first object that the role may not read; the server can
 /// name them all, and the GRANT.
 async fn named(job: &Job<'_>, source: &Source, error: Error) -> Error {
-    if error.code() != Code::Permission {
+    // A server that does not speak English is not understood in what pg_dump says of it.
+    if !matches!(error.code(), Code::Permission | Code::PgDumpErr) {
         return error;
     }
     match answered(job, source.session.check_privileges()).await {
         Err(named) if named.code() == Code::Permission => named,
+        // Our own session is gone too: it was not pg_dump's fault.
+        Err(gone) if gone.code() == Code::ConnErr && error.code() == Code::PgDumpErr => {
+            let hint = gone.hint_text().to_owned();
+            error.with_code(Code::ConnErr).hint(hint)
+        }
         _ => error,
     }
 }

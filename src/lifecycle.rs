@@ -25,6 +25,7 @@ pub fn show(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesRepor
 pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesReport> {
     let mut report = RulesReport::default();
     for (store, lifecycle) in with_lifecycle(stores)? {
+        goes_by_tags(store, lifecycle)?;
         let before = lifecycle.rules().await?.ours;
         let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &before);
         lifecycle.install_rules(&wanted).await?;
@@ -42,7 +43,7 @@ pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<Rul
         report.applied.push(Applied {
             store: store.url().to_owned(),
             installed: wanted.len(),
-            foreign: found.foreign,
+            foreign: found.foreign.into_iter().map(|rule| rule.id).collect(),
         });
     }
     Ok(report)
@@ -60,4 +61,16 @@ fn with_lifecycle(stores: &[Arc<dyn Store>]) -> Result<Vec<(&dyn Store, &dyn Lif
         );
     }
     Ok(found)
+}
+
+/// Rules that go by tags do nothing where there are none.
+fn goes_by_tags(store: &dyn Store, lifecycle: &dyn Lifecycle) -> Result<()> {
+    if !lifecycle.keeping().is_lost() {
+        return Ok(());
+    }
+    let what = format!(
+        "BACKUP_S3_TAGGING=off: {} gets no tags, by which pgstow's lifecycle rules go, so they would expire nothing",
+        store.url()
+    );
+    Err(Error::config(what).hint("apply the retention there with `pgstow prune --allow-delete` after the backups"))
 }

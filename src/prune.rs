@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::backup_id::BackupId;
-use crate::catalog::{Listed, Overview, database_folder, overviews, reachable_folders};
+use crate::catalog::{Listed, Overview, database_folder, keeps_no_tags, overviews, reachable_folders};
 use crate::command::PruneRequest;
 use crate::error::{Error, Result};
 use crate::lease::{self, Seen};
@@ -56,7 +56,10 @@ pub async fn run(
         let lifecycle = store.lifecycle().filter(|_| !request.allow_delete);
         let mut part = StorePrune::of(store.url(), lifecycle.is_some());
         if let Some(lifecycle) = lifecycle {
-            part.note = stop.or_stop(async { Ok(without_rules(lifecycle).await) }).await?;
+            let newest = survey.folders.iter().find(|folder| folder.listed.has_manifest);
+            let newest = newest.map(|folder| &folder.listed.id);
+            let noting = async { Ok(without_rules(lifecycle, store.url(), newest).await) };
+            part.note = stop.or_stop(noting).await?;
         }
         part.backups = survey
             .folders
@@ -84,9 +87,15 @@ pub async fn run(
 }
 
 /// What a person should know where the bucket is to do the work and may not.
-async fn without_rules(lifecycle: &dyn Lifecycle) -> Option<String> {
+async fn without_rules(lifecycle: &dyn Lifecycle, url: &str, newest: Option<&BackupId>) -> Option<String> {
     const REMEDY: &str = "install them with `pgstow retention apply`, or, where the store has no such rules, prune with \
                           --allow-delete and a key that may delete";
+    if keeps_no_tags(lifecycle, newest).await {
+        return Some(format!(
+            "{url} keeps no object tags, so that none of its rules can tell the backups apart: prune with --allow-delete and \
+             a key that may delete"
+        ));
+    }
     match lifecycle.rules().await {
         Ok(rules) if rules.ours.is_empty() => Some(format!(
             "this bucket has no lifecycle rules of pgstow's, so nothing removes what goes here: {REMEDY}"

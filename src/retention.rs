@@ -2,6 +2,7 @@
 //! lifecycle rules that follow from the policy. Everything here is a pure function.
 
 mod choice;
+mod effect;
 mod plan;
 mod rules;
 mod tags;
@@ -11,6 +12,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use choice::{Step, TierChoice};
+pub use effect::{Differences, differences, other_times};
 pub use plan::{Candidate, Decision, Goes, State, Stays, Terms, plan};
 pub use rules::{PENDING_DAYS, Rule, days_kept, is_ours, rules, rules_after, rules_json};
 pub use tags::{LATEST, PENDING, Retag, SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};

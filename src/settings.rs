@@ -359,6 +359,7 @@ pub struct S3 {
     /// How long a store that keeps failing is asked again.
     pub retry: Duration,
     pub checksums: Checksums,
+    pub tagging: Tagging,
     pub encryption: Encryption,
     pub storage_class: Option<String>,
     /// `None`: path-style for a custom endpoint, virtual-hosted otherwise.
@@ -371,6 +372,16 @@ pub enum Checksums {
     Always,
     /// Only where the protocol demands one: for endpoints that refuse the headers.
     WhenRequired,
+}
+
+/// Whether objects get tags, which lifecycle rules go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tagging {
+    /// Where the store knows them.
+    Auto,
+    /// A store that refuses them is an error.
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,9 @@ pub mod reading;
 pub mod s3;
 mod segments;
 mod sending;
+mod tagging;
 pub(crate) mod temporary;
+mod trouble;
 mod upload;
 mod window;
 
@@ -293,6 +295,12 @@ pub trait Lifecycle: Send + Sync {
     /// Replaces all of an object's tags. Safe to repeat. A missing object is an error (`STORE`).
     async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()>;
 
+    /// Whether tags can be relied on, as far as this run knows. Where they cannot, [`Lifecycle::tags`] gives
+    /// none, [`Lifecycle::set_tags`] does nothing, and [`Store::discard`] deletes if the key may.
+    fn keeping(&self) -> TagKeeping {
+        TagKeeping::Unknown
+    }
+
     /// Deletes one object, as somebody with our key could. A missing object is no error.
     async fn try_delete(&self, key: &str) -> Result<Deleted>;
 
@@ -301,11 +309,46 @@ pub trait Lifecycle: Send + Sync {
     async fn rules(&self) -> Result<Rules>;
 
     /// Makes `ours` the set of our rules. Foreign rules stay exactly as they are: they are read,
-    /// kept in the back end's own types, and written back with ours in one request.
+    /// kept in the back end's own types, and written back with ours in one request. What the store shows
+    /// afterwards is compared; where it has made something else of them, the former rules are put back, and
+    /// the error says what the store's would have done.
     async fn install_rules(&self, ours: &[crate::retention::Rule]) -> Result<()>;
 
     /// The key prefix of this store in the bucket (`""`, or ending in `/`), which rules filter by.
     fn prefix(&self) -> &str;
+}
+
+/// Whether a store keeps the tags that objects are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagKeeping {
+    /// Nothing has shown it yet.
+    Unknown,
+    Kept,
+    /// It answers that it knows no tags.
+    Refused,
+    /// It took them, and shows none.
+    Forgotten,
+    /// The settings say that none are to be used.
+    Off,
+}
+
+impl TagKeeping {
+    pub fn is_lost(self) -> bool {
+        matches!(self, Self::Refused | Self::Forgotten | Self::Off)
+    }
+
+    /// What a person should know of a store that is not known to keep none.
+    pub fn warning(self, url: &str) -> Option<String> {
+        let does = match self {
+            Self::Refused => "refuses object tags",
+            Self::Forgotten => "takes object tags and does not keep them",
+            Self::Unknown | Self::Kept | Self::Off => return None,
+        };
+        Some(format!(
+            "{url} {does}, so no lifecycle rule can expire its backups: `pgstow prune --allow-delete` applies the \
+             retention there; BACKUP_S3_TAGGING=off says that you know"
+        ))
+    }
 }
 
 /// What became of an object that was to be deleted.
@@ -318,10 +361,10 @@ pub enum Deleted {
     Refused,
 }
 
-/// A bucket's lifecycle rules, as far as they concern us.
+/// A bucket's lifecycle rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     pub ours: Vec<crate::retention::Rule>,
-    /// Ids of rules that somebody else keeps in this bucket.
-    pub foreign: Vec<String>,
+    /// Rules that somebody else keeps in this bucket.
+    pub foreign: Vec<crate::retention::Rule>,
 }

@@ -106,7 +106,8 @@ fn service_hint(name: &str) -> Option<&'static str> {
         }
         "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => BYTES_CHANGE,
         "NotImplemented" => {
-            "the endpoint does not know this feature of S3; BACKUP_S3_CHECKSUMS=when_required helps where it is the checksums"
+            "the endpoint does not know this feature of S3: BACKUP_S3_CHECKSUMS=when_required helps where it is the \
+             checksums, BACKUP_S3_TAGGING=off where it is the object tags"
         }
         "KMS.DisabledException" | "KMS.NotFoundException" | "KMS.KMSInvalidStateException" => {
             "check the KMS key and the role's kms:GenerateDataKey and kms:Decrypt on it"

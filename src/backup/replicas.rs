@@ -19,11 +19,12 @@ use crate::manifest::{Figures, Manifest, Predecessor};
 use crate::pipeline::{COPYS_PATIENCE, Copy, within};
 use crate::postgres::ServerInfo;
 use crate::report::{ErrorReport, StoreReport};
-use crate::settings::StoreCreate;
+use crate::retention::other_times;
+use crate::settings::{Policy, Retention, StoreCreate};
 use crate::signature::{KeyId, Signer, Subject};
 use crate::stop::Stop;
 use crate::store::limits;
-use crate::store::{Expected, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
+use crate::store::{Expected, Lifecycle, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
 
 /// What a copy may take to complete its upload.
 const COMPLETING: Duration = Duration::from_secs(120);
@@ -576,11 +577,12 @@ impl Replicas {
 
     /// After the commit: the newest bear `latest`, their predecessors their tier. What fails here
     /// is mended by the next run, and never lets a backup expire that should stay.
-    pub(super) async fn retag(&self, id: &BackupId, keep_last: usize) -> Vec<String> {
+    pub(super) async fn retag(&self, id: &BackupId, retention: &Retention) -> Vec<String> {
+        let Retention { policy, keep_last } = retention;
         let mut warnings = Vec::new();
         let committed = self.all.iter().enumerate().filter(|(_, replica)| replica.committed);
         for (index, replica) in committed {
-            let retagging = catalog::retag(&*replica.store, id.database(), keep_last, id.timestamp());
+            let retagging = catalog::retag(&*replica.store, id.database(), *keep_last, id.timestamp());
             if let Err(error) = self
                 .stop
                 .or_give_up("tagging", within(patience(index), retagging))
@@ -592,6 +594,13 @@ impl Replicas {
                     error.message()
                 ));
             }
+            if let Some(lifecycle) = replica.store.lifecycle() {
+                let asking = within(patience(index), other_rules(lifecycle, policy, replica.store.url()));
+                let told = self.stop.or_give_up("reading the lifecycle rules", asking).await;
+                warnings.extend(told.ok().flatten());
+            }
+            let keeping = replica.store.lifecycle().map(Lifecycle::keeping);
+            warnings.extend(keeping.and_then(|keeping| keeping.warning(replica.store.url())));
         }
         warnings
     }
@@ -635,6 +644,25 @@ fn patience(index: usize) -> Option<Duration> {
 /// Of completing an upload: to put thousands of parts together takes a good store longer than to answer.
 fn completions_patience(index: usize) -> Option<Duration> {
     (index > 0).then_some(COMPLETING)
+}
+
+/// Where this run's retention is not that by which the bucket expires. A run need not be allowed to see that.
+async fn other_rules(lifecycle: &dyn Lifecycle, policy: &Policy, url: &str) -> Result<Option<String>> {
+    if lifecycle.keeping().is_lost() {
+        return Ok(None);
+    }
+    let installed = lifecycle.rules().await?.ours;
+    let other = other_times(policy, &installed);
+    let told: Vec<String> = other
+        .iter()
+        .map(|(tier, is, wanted)| format!("{tier} backups after {is} days and not {wanted}"))
+        .collect();
+    Ok((!told.is_empty()).then(|| {
+        format!(
+            "this run's retention is {policy}, but the rules of {url} expire {}: `pgstow retention apply` makes them the same",
+            told.join(", ")
+        )
+    }))
 }
 
 /// All at once: a store that is ill is waited for once, not once per file. Gives what failed.

@@ -54,6 +54,19 @@ pub async fn commit_tags(store: &dyn Store, id: &BackupId, files: &[(String, Str
     tagged.into_iter().collect()
 }
 
+/// Whether a store says that it knows no tags, asked for those of the newest backup. What cannot be asked,
+/// for want of a backup or of a permission, is not known.
+pub async fn keeps_no_tags(lifecycle: &dyn Lifecycle, newest: Option<&BackupId>) -> bool {
+    if lifecycle.keeping().is_lost() {
+        return true;
+    }
+    let Some(newest) = newest else {
+        return false;
+    };
+    let asked = lifecycle.tags(&newest.manifest_key()).await;
+    asked.is_ok() && lifecycle.keeping().is_lost()
+}
+
 /// One good backup on the walk.
 struct Backup {
     listed: Listed,
@@ -96,6 +109,9 @@ async fn walk(
     let Some(lifecycle) = store.lifecycle() else {
         return Ok(Vec::new());
     };
+    if lifecycle.keeping().is_lost() {
+        return Ok(Vec::new());
+    }
     let mut whole = Vec::new();
     let mut standings = Vec::new();
     for listed in until(&backups(store, Some(database)).await?, now) {
@@ -108,6 +124,9 @@ async fn walk(
             damaged: found_damaged(store, &backup.listed).await?,
             bears: bears(lifecycle, &backup).await?,
         };
+        if lifecycle.keeping().is_lost() {
+            return Ok(Vec::new());
+        }
         if until_where == Until::Settled && settled(keep_last, &standings, standing) {
             break;
         }

@@ -8,9 +8,9 @@ use super::database::skew;
 use super::{Check, State};
 use crate::error::{Code, Error, Result};
 use crate::report::human_bytes;
-use crate::retention::{PENDING, TIER_TAG, rules_after};
+use crate::retention::{PENDING, TIER_TAG, differences, rules_after};
 use crate::settings::{Checksums, Clock, Settings};
-use crate::store::{Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Store, Stored};
+use crate::store::{Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Rules, Store, Stored, TagKeeping};
 
 const PROBE: &str = ".pgstow-doctor";
 
@@ -63,7 +63,7 @@ async fn probe(store: &dyn Store, settings: &Settings, clock: Clock, checks: &mu
         let stored = upload(store, &body).await;
         checks.push(checksums(stored, settings));
         checks.push(
-            tags(lifecycle)
+            tags(lifecycle, store.url())
                 .await
                 .unwrap_or_else(|error| Check::failed("tags", &error)),
         );
@@ -163,8 +163,16 @@ fn checksums(stored: Result<Stored>, settings: &Settings) -> Check {
     }
 }
 
-async fn tags(lifecycle: &dyn Lifecycle) -> Result<Check> {
+async fn tags(lifecycle: &dyn Lifecycle, url: &str) -> Result<Check> {
+    const NAME: &str = "tags";
+    const REMEDY: &str = "`pgstow prune --allow-delete` applies the retention, with a key that may delete";
+    if lifecycle.keeping() == TagKeeping::Off {
+        return Ok(Check::skipped(NAME, "the settings use none (BACKUP_S3_TAGGING=off)"));
+    }
     lifecycle.set_tags(PROBE, &info().tags).await?;
+    if let Some(warning) = lifecycle.keeping().warning(url) {
+        return Ok(Check::warning(NAME, warning, REMEDY));
+    }
     if lifecycle.tags(PROBE).await? == Some(info().tags) {
         return Ok(Check::ok("tags", "set and read back"));
     }
@@ -176,6 +184,15 @@ async fn tags(lifecycle: &dyn Lifecycle) -> Result<Check> {
 async fn delete(lifecycle: &dyn Lifecycle) -> Check {
     const NAME: &str = "delete";
     match lifecycle.try_delete(PROBE).await {
+        Ok(Deleted::Refused) if lifecycle.keeping().is_lost() => Check::ok(
+            NAME,
+            "refused: who steals this key cannot remove backups; prune with another, since nothing expires here",
+        ),
+        Ok(Deleted::Gone | Deleted::Hidden) if lifecycle.keeping().is_lost() => Check::warning(
+            NAME,
+            "allowed: who steals this key can remove every backup",
+            "give s3:DeleteObject to a key of its own, with which `pgstow prune --allow-delete` runs",
+        ),
         Ok(Deleted::Refused) => Check::ok(
             NAME,
             "refused, as it should be: who steals this key cannot remove backups; the probe expires by its tag",
@@ -236,21 +253,43 @@ async fn space(store: &dyn Store, tables: Option<u64>) -> Option<Check> {
 
 async fn rules(lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
     const NAME: &str = "lifecycle";
+    if lifecycle.keeping().is_lost() {
+        return Check::skipped(
+            NAME,
+            "its rules go by tags, which are not kept here: run `pgstow prune --allow-delete` after the backups",
+        );
+    }
     let installed = match lifecycle.rules().await {
-        Ok(rules) => rules.ours,
+        Ok(rules) => rules,
         Err(error) => return Check::lacking(NAME, &error),
     };
-    let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &installed);
-    let missing = wanted.iter().filter(|rule| !installed.contains(rule)).count();
-    if missing == 0 {
-        return Check::ok(NAME, format!("{} rules, as the retention wants them", installed.len()));
+    let Rules { ours, foreign } = installed;
+    let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &ours);
+    let differ = differences(&wanted, &ours, &foreign);
+    if !differ.is_empty() {
+        let mine = ours.is_empty() || !differences(&wanted, &ours, &[]).is_empty();
+        let told = if ours.is_empty() && differ.loses.is_empty() {
+            "there are no rules of pgstow's: old backups never expire".to_owned()
+        } else {
+            [differ.loses, differ.keeps].concat().join("; ")
+        };
+        let remedy = if mine {
+            "pgstow retention apply"
+        } else {
+            "let that rule spare this prefix: it is not pgstow's"
+        };
+        return Check::warning(NAME, told, remedy);
     }
-    Check::warning(
-        NAME,
-        format!(
-            "{missing} of {} rules are missing or differ: old backups will not expire",
-            wanted.len()
-        ),
-        "pgstow retention apply",
-    )
+    let missing = wanted.iter().filter(|rule| !ours.contains(rule)).count();
+    if missing > 0 {
+        return Check::warning(
+            NAME,
+            format!(
+                "backups expire as the retention wants; {missing} of {} rules differ otherwise",
+                wanted.len()
+            ),
+            "pgstow retention apply",
+        );
+    }
+    Check::ok(NAME, format!("{} rules, as the retention wants them", ours.len()))
 }

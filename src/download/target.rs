@@ -20,6 +20,11 @@ pub fn choose(output: Option<PathBuf>, name: &str, force: bool) -> Result<PathBu
                 .hint("give a file; `aws s3 cp … - | pg_restore` reads the archive as it is stored"));
         }
         Some(output) if output.is_dir() => output.join(name),
+        // A folder that is yet to be made.
+        Some(output) if output.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+            fs::create_dir_all(&output).map_err(|error| file_error("make the folder", &output, error))?;
+            output.join(name)
+        }
         Some(output) => output,
     };
     let shown = target.display();

@@ -667,6 +667,12 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
     if text.contains("authentication error") {
         return Error::new(Code::Auth, text);
     }
+    if text.contains("does not support TLS") {
+        return Error::new(Code::ConnErr, text).hint(
+            "the server has no TLS, and sslmode insists on it: turn ssl on in the server's configuration; or, where nobody \
+             else is on the line, give sslmode=disable",
+        );
+    }
     if tls_failed {
         return Error::new(Code::ConnErr, text).hint(
             "check sslmode and sslrootcert: the server's certificate must be signed by a root in that file, \
@@ -677,6 +683,14 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
 }
 
 const POOLER: &str = "a connection pooler is in the way: connect to the server itself, or to a pool in session mode";
+
+/// Whatever the pool's mode.
+pub(super) const STARTUP: &str = "PgBouncer does not pass on what a session is started with, which a superuser, or a role or \
+                                  database with settings of its own (bytea_output, quote_all_identifiers) needs: connect to \
+                                  the server itself; or reset the setting (ALTER ROLE … RESET …, ALTER DATABASE … RESET …)";
+pub(super) const TWO_CONNECTIONS: &str = "the server has no free connection for this role or database: a backup needs two, and one for each of --jobs: run it when others \
+                                          have ended, raise max_connections, or raise the limit of the role or database \
+                                          (ALTER ROLE … CONNECTION LIMIT 5, ALTER DATABASE … CONNECTION LIMIT …)";
 
 pub(super) const LOCKS: &str = "each table takes a lock, and the server has no room for more: raise \
                                 max_locks_per_transaction, and restart it";
@@ -698,8 +712,7 @@ pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
     }
     match code {
         "3D000" => Error::new(Code::ConnErr, text).hint("check the database's name; `psql -l` lists them all"),
-        "53300" => Error::new(Code::ConnErr, text)
-            .hint("the server has no free connection: a backup needs two; run it later, or raise max_connections"),
+        "53300" => Error::new(Code::ConnErr, text).hint(TWO_CONNECTIONS),
         "53200" => Error::new(Code::ConnErr, text).hint(LOCKS),
         // We only read, so nothing but replay can be in conflict with us.
         "40001" => Error::new(Code::ConnErr, text).hint(REPLAY),
@@ -707,9 +720,8 @@ pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
         "42501" => Error::new(Code::Permission, text),
         // Prepared statements that went to different servers, or a pooler's own complaint.
         "26000" | "42P05" => Error::new(Code::ConnErr, text).hint(POOLER),
-        _ if text.contains("unsupported startup parameter") || text.contains("pooling mode") => {
-            Error::new(Code::ConnErr, text).hint(POOLER)
-        }
+        _ if text.contains("unsupported startup parameter") => Error::new(Code::ConnErr, text).hint(STARTUP),
+        _ if text.contains("pooling mode") => Error::new(Code::ConnErr, text).hint(POOLER),
         _ => Error::new(Code::ConnErr, text),
     }
 }

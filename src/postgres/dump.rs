@@ -6,7 +6,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment, quoted};
-use super::connection::{LOCKS, REPLAY};
+use super::connection::{LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
 use super::globals::{Globals, Sieve};
 use super::passfile::Pass;
 use super::scratch::behind_walls;
@@ -216,8 +216,13 @@ impl Unbegun {
 impl From<Error> for Unbegun {
     fn from(error: Error) -> Self {
         // Whatever language the server speaks, these are pg_dump's own words.
-        let locks = error.code() != Code::Permission && error.message().contains("LOCK TABLE");
-        match locks {
+        let says = |words: &str| error.message().contains(words);
+        let locks = error.code() != Code::Permission && says("LOCK TABLE");
+        // Something was dropped under its hands, which looks at the catalog as it is now.
+        let dropped = error.code() == Code::PgDumpErr
+            && says("query failed")
+            && (says("does not exist") || says("cache lookup failed") || !says("ERROR:"));
+        match locks || dropped {
             true if error.message().contains("max_locks_per_transaction") => Unbegun::NoRoom(error),
             true => Unbegun::Crossed(error),
             false => Unbegun::Failed(error),
@@ -371,6 +376,24 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
     ]) {
         return (Code::Auth, None);
     }
+    // libpq's own words.
+    let attributes = [
+        "session is read-only",
+        "session is not read-only",
+        "server is in hot standby mode",
+        "server is not in hot standby mode",
+    ];
+    if says(&attributes) {
+        let hint = "target_session_attrs asks for another kind of server than the one that this host is: name one that fits, \
+                    or leave it out (a standby can be backed up)";
+        return (Code::ConnErr, Some(hint.into()));
+    }
+    if says(&["unsupported startup parameter"]) {
+        return (Code::ConnErr, Some(STARTUP.into()));
+    }
+    if says(&["too many clients", "too many connections", "remaining connection slots"]) {
+        return (Code::ConnErr, Some(TWO_CONNECTIONS.into()));
+    }
     if says(&["row-level security"]) {
         return (Code::Permission, Some(BYPASS_HINT.into()));
     }
@@ -383,7 +406,9 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
     ]) {
         return (Code::Permission, None);
     }
-    if says(&["due to statement timeout", "due to lock timeout"]) && says(&["LOCK TABLE"]) {
+    // In another language than English nothing else tells; what else a lock can fail of, names itself.
+    let translated = says(&["query failed"]) && !says(&["ERROR:", "max_locks_per_transaction"]);
+    if (translated || says(&["due to statement timeout", "due to lock timeout"])) && says(&["LOCK TABLE"]) {
         return (Code::PgDumpErr, Some(lock_timed_out(lock_wait)));
     }
     if says(&["max_locks_per_transaction"]) {
@@ -412,8 +437,6 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
         "Connection reset",
         "the database system is",
         "lost synchronization with server",
-        "too many clients",
-        "remaining connection slots",
     ]) {
         return (Code::ConnErr, None);
     }

@@ -126,7 +126,72 @@ impl Session {
     /// `PERMISSION`, naming what is unreadable and the GRANTs, if the role cannot make a whole
     /// backup.
     pub async fn check_privileges(&self) -> Result<()> {
+        let checked = self.check_role().await;
+        let Err(error) = checked else { return Ok(()) };
+        match self.login_role().await {
+            // The GRANTs above are the role's that the login becomes.
+            Ok(Some(login)) if error.code() == Code::Permission => {
+                let hint = format!(
+                    "{}; or, since the login {login} works as {role} here by its role setting, ALTER ROLE {login} RESET role",
+                    error.hint_text(),
+                    role = identifier(&self.server.user)
+                );
+                Err(error.hint(hint))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// The role that has logged in, quoted, where the session works as another.
+    async fn login_role(&self) -> Result<Option<String>> {
+        let failed = |error| self.error("cannot ask who has logged in", &error);
+        let row = self
+            .client
+            .query_one("SELECT session_user::pg_catalog.text", &[])
+            .await
+            .map_err(failed)?;
+        let login: String = row.try_get(0).map_err(failed)?;
+        Ok((login != self.server.user).then(|| identifier(&login)))
+    }
+
+    /// Functions of PostgreSQL's own, with their arguments, that a backup calls and this role may not.
+    async fn closed_functions(&self) -> Result<Vec<String>> {
+        let failed = |error| self.error("cannot read the role's privileges", &error);
+        let rows = self
+            .client
+            .query(
+                "SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
+                 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+                 WHERE n.nspname = 'pg_catalog' AND p.proacl IS NOT NULL
+                   AND (p.proname IN ('pg_export_snapshot', 'pg_current_snapshot', 'set_config', 'current_setting',
+                                      'format_type', 'lo_open', 'loread', 'lo_close', 'pg_is_in_recovery',
+                                      'pg_relation_size', 'pg_table_is_visible', 'pg_encoding_to_char', 'array_to_string',
+                                      'pg_options_to_table', 'quote_ident', 'pg_tablespace_location')
+                        OR p.proname ~ '^pg_get_(constraintdef|expr|functiondef|function_arguments|function_identity_arguments|function_result|function_sqlbody|indexdef|partkeydef|ruledef|serial_sequence|statisticsobjdef|statisticsobjdef_columns|triggerdef|userbyid|viewdef|partition_constraintdef|sequence_data)$')
+                   AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+                 ORDER BY 1 LIMIT 100",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
+    }
+
+    async fn check_role(&self) -> Result<()> {
         let role = identifier(&self.server.user);
+        let closed = self.closed_functions().await?;
+        if !closed.is_empty() {
+            let names: Vec<&str> = closed.iter().map(String::as_str).collect();
+            let grants: Vec<String> = closed
+                .iter()
+                .map(|name| format!("GRANT EXECUTE ON FUNCTION {name} TO {role}"))
+                .collect();
+            return Err(Error::new(
+                Code::Permission,
+                format!("role {role} may not call {}, which a backup needs", some_of(&names)),
+            )
+            .hint(format!("{}; or back up as a superuser", grants.join("; "))));
+        }
         let unreadable = self.unreadable_tables().await?;
         if let Some(first) = unreadable.first() {
             let names: Vec<&str> = unreadable.iter().map(|one| one.name.as_str()).collect();

@@ -179,7 +179,14 @@ impl Session {
         } else {
             "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.txid_current_snapshot()::pg_catalog.text"
         };
-        let row: Row = self.client.query_one(view, &[]).await.map_err(failed)?;
+        let row: Row = match self.client.query_one(view, &[]).await {
+            Ok(row) => row,
+            Err(error) => {
+                // So that the session can still be asked why.
+                let _ = self.release_snapshot().await;
+                return Err(failed(error));
+            }
+        };
         let id: String = row.try_get(0).map_err(failed)?;
         let text: String = row.try_get(1).map_err(failed)?;
         let (xmin, xmax, xip) = parse_snapshot(&text)

@@ -76,10 +76,13 @@ async fn take_away(store: &dyn Store, key: &str) -> Result<bool> {
             Code::Store,
             format!("{} does not let this key delete {key}", store.url()),
         )
-        .hint(
+        .hint(if lifecycle.keeping().is_lost() {
             "prune with a key of its own that has s3:DeleteObject below the prefix, and that no policy or Object Lock \
-             denies it; or let the bucket's rules do it: `pgstow retention apply`, and prune without --allow-delete",
-        )),
+                 denies it"
+        } else {
+            "prune with a key of its own that has s3:DeleteObject below the prefix, and that no policy or Object Lock \
+                 denies it; or let the bucket's rules do it: `pgstow retention apply`, and prune without --allow-delete"
+        })),
     }
 }
 

@@ -186,6 +186,7 @@ impl fmt::Display for PruneReport {
 impl StorePrune {
     fn print(&self, f: &mut fmt::Formatter<'_>, dry_run: bool) -> fmt::Result {
         let how = match (self.by_lifecycle, dry_run) {
+            (true, _) if self.note.is_some() => ": nothing is removed",
             (true, _) => {
                 ": nothing is removed: the bucket's lifecycle rules do that (`pgstow retention apply` installs them), or \
                  --allow-delete"

@@ -11,6 +11,7 @@ use crate::settings::Policy;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub id: String,
+    pub enabled: bool,
     pub prefix: String,
     /// The tag that an object must bear; `None` for the rule on unfinished uploads.
     pub tag: Option<(String, String)>,
@@ -52,6 +53,7 @@ pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
 pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
     let tagged = |name: &str, expire: u32| Rule {
         id: id(prefix, name),
+        enabled: true,
         prefix: prefix.to_owned(),
         tag: Some((TIER_TAG.to_owned(), name.to_owned())),
         expire_days: Some(expire),
@@ -65,6 +67,7 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
     rules.push(tagged(PENDING, PENDING_DAYS));
     rules.push(Rule {
         id: id(prefix, UPLOADS),
+        enabled: true,
         prefix: prefix.to_owned(),
         // S3 refuses a tag beside the clean-up of uploads: they have none.
         tag: None,

@@ -25,8 +25,12 @@ pub fn read(path: &Path, problems: &mut Problems, warnings: &mut Vec<String>) ->
             warnings.push(format!("{} was not read: {why}", path.display()));
             return None;
         }
+        // Perhaps another program's. What it would have set and is needed, is told as missing.
         Err(Refused::Unreadable(error)) => {
-            unreadable(path, ".env", &error, problems);
+            warnings.push(format!(
+                "{} was not read: {error}; if its settings are meant, let this user read it",
+                path.display()
+            ));
             return None;
         }
     };

@@ -13,6 +13,7 @@ use super::libpq;
 use super::problems::Problems;
 use super::secret_file;
 use super::setting::{self, Kind, nearest};
+use super::stores;
 use super::table::SETTINGS;
 use crate::named_file;
 
@@ -226,6 +227,13 @@ fn take_variables<'a>(
             continue;
         };
         let texts: Vec<String> = match setting.map(|setting| setting.kind) {
+            Some(Kind::List) if variable == "BACKUP_STORE" => match stores::words(text) {
+                Ok(words) => words,
+                Err(why) => {
+                    problems.add(format!("{name_here}: {why}"));
+                    continue;
+                }
+            },
             Some(Kind::List) => text.split_whitespace().map(str::to_owned).collect(),
             _ => vec![text.to_owned()],
         };

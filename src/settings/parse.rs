@@ -316,7 +316,24 @@ impl Reader<'_> {
         }
     }
 
+    /// The older systems had a switch, and its level beside it.
     fn compression(&mut self) -> Compression {
+        let value = self.values.get("BACKUP_COMPRESSION").cloned();
+        let Some((value, switch)) = value.and_then(|value| specs::truth(value.text()).map(|switch| (value, switch)))
+        else {
+            return self.chosen_compression();
+        };
+        self.values.remove("BACKUP_COMPRESSION");
+        let level = self.values.get("BACKUP_COMPRESSION_LEVEL");
+        let stronger = level.is_some_and(|level| level.layer < value.layer);
+        if switch || stronger {
+            return self.chosen_compression();
+        }
+        self.values.remove("BACKUP_COMPRESSION_LEVEL");
+        Compression::None
+    }
+
+    fn chosen_compression(&mut self) -> Compression {
         let algorithm = self.read("BACKUP_COMPRESSION", specs::compression);
         let named = self.values.get("BACKUP_COMPRESSION").cloned();
         let level = self.values.get("BACKUP_COMPRESSION_LEVEL").cloned();

@@ -14,7 +14,8 @@ pub fn parse(text: &str, working_dir: &Path, home: Option<&str>) -> Result<Store
     if text.chars().any(char::is_control) {
         return Err("the store's URL has control characters".into());
     }
-    match scheme(text) {
+    let scheme = scheme(text);
+    match scheme.as_ref().map(|(word, rest)| (word.as_str(), *rest)) {
         Some(("s3", rest)) => bucket(rest),
         Some(("file", rest)) => {
             let path = rest.strip_prefix("localhost").unwrap_or(rest);
@@ -50,12 +51,54 @@ fn plain(working_dir: &Path, text: &str) -> PathBuf {
     }
 }
 
-/// `word:` or `word://` at the start; a folder whose name looks like that is written `./word:…`.
-fn scheme(text: &str) -> Option<(&str, &str)> {
+/// `word:` or `word://` at the start, in lower case; a folder whose name looks like that is written `./word:…`.
+fn scheme(text: &str) -> Option<(String, &str)> {
     let (word, rest) = text.split_once(':')?;
-    let plausible = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '.' | '-');
-    let is_word = word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(plausible);
-    is_word.then(|| (word, rest.strip_prefix("//").unwrap_or(rest)))
+    let plausible = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-');
+    let is_word = word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.chars().all(plausible);
+    let lower = word.to_ascii_lowercase();
+    // `Backups:old` is a folder; `S3://bucket` is none.
+    let meant = rest.starts_with("//") || lower == word;
+    (is_word && meant).then(|| (lower, rest.strip_prefix("//").unwrap_or(rest)))
+}
+
+/// The stores in one variable's text: words, in which quotes and backslashes keep spaces.
+pub fn words(text: &str) -> Result<Vec<String>, String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            (c, Some(open)) if c == open => quote = None,
+            ('\'' | '"', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            ('\\', None) if chars.peek() == Some(&' ') => {
+                word.get_or_insert_default().push(' ');
+                chars.next();
+            }
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err("a quotation mark has no end".into());
+    }
+    words.extend(word);
+    // The second half of a path with a space would be a copy in a folder that nobody meant.
+    let plain = |word: &&String| {
+        let starts = ["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start));
+        !starts && *word != "." && scheme(word).is_none()
+    };
+    if let Some(odd) = words.iter().skip(1).find(plain) {
+        return Err(format!(
+            "{odd:?} after a space would be a store of its own: put a path with a space into quotes, or write ./{odd} if a \
+             second store is meant"
+        ));
+    }
+    Ok(words)
 }
 
 /// The naming rules of general-purpose buckets, so that a typing error costs no request.
@@ -122,7 +165,25 @@ mod tests {
             })
         };
         assert_eq!(read("s3://shop-backups"), s3("shop-backups", ""));
+        assert_eq!(read("S3://shop-backups"), s3("shop-backups", ""));
+        assert_eq!(read("Backups:old"), folder("/work dir/Backups:old"));
         assert_eq!(read("s3://shop.backups/pg/prod/"), s3("shop.backups", "pg/prod"));
+    }
+
+    #[test]
+    fn a_space_in_a_path_is_kept_in_quotes_and_never_makes_a_store_by_mistake() {
+        let read = |text: &str| words(text);
+        let list = |words: &[&str]| Ok(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(read(" s3://a/b  /mnt/copy "), list(&["s3://a/b", "/mnt/copy"]));
+        assert_eq!(
+            read("\"/mnt/My Drive/pg\" s3://a/b"),
+            list(&["/mnt/My Drive/pg", "s3://a/b"])
+        );
+        assert_eq!(read("'./a b'"), list(&["./a b"]));
+        assert_eq!(read("/mnt/My\\ Drive/pg"), list(&["/mnt/My Drive/pg"]));
+        assert_eq!(read("backups ./copy"), list(&["backups", "./copy"]));
+        assert!(read("/mnt/My Drive/pg").unwrap_err().contains("quotes"));
+        assert!(read("\"/mnt").is_err());
     }
 
     #[test]
@@ -134,6 +195,7 @@ mod tests {
             "s3://",
             "s3://ab",
             "s3://Shop",
+            "HTTPS://shop.example",
             "s3://shop_backups",
             "s3://-shop",
             "s3://shop/a//b",

@@ -453,6 +453,13 @@ pub const SETTINGS: &[Setting] = &[
         "always, or when_required for endpoints that refuse checksum headers [default: always]",
     ),
     plain(
+        "BACKUP_S3_TAGGING",
+        "s3.tagging",
+        "WHEN",
+        "Object tags, by which a bucket's rules expire backups: on, off, or auto: without where the store refuses them \
+         (R2, B2); prune --allow-delete applies the retention then [default: auto]",
+    ),
+    plain(
         "AWS_REQUEST_CHECKSUM_CALCULATION",
         "aws.request_checksum_calculation",
         "WHEN",

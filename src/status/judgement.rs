@@ -267,7 +267,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
         ));
     }
     match &status.lifecycle {
-        None | Some(Drift::None) => {}
+        None | Some(Drift::None | Drift::NoTags) => {}
         Some(Drift::NotInstalled) => problems.push(format!(
             "{url} has no lifecycle rules of pgstow's, so that no backup ever expires: run `pgstow retention apply`"
         )),

@@ -177,6 +177,12 @@ impl fmt::Display for StoreStatus {
         match &self.lifecycle {
             None => {}
             Some(Drift::None) => writeln!(f, "  lifecycle    as the retention wants it")?,
+            Some(Drift::NoTags) => {
+                writeln!(
+                    f,
+                    "  lifecycle    none: no tags are kept here; `pgstow prune --allow-delete` does its work"
+                )?;
+            }
             Some(Drift::NotInstalled) => writeln!(f, "  lifecycle    no rules")?,
             Some(Drift::Drifted { .. }) => writeln!(f, "  lifecycle    not as the retention wants it")?,
         }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, database_folder};
-use crate::catalog::{Listed, Overview, databases, overviews, reachable_folders};
+use crate::catalog::{Listed, Overview, databases, keeps_no_tags, overviews, reachable_folders};
 use crate::error::Error;
 use crate::lease::{self, Seen};
 use crate::report::ErrorReport;
@@ -51,6 +51,8 @@ pub struct StoreStatus {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Drift {
     None,
+    /// The store keeps no tags, by which rules go: prune does their work.
+    NoTags,
     /// None of ours are there.
     NotInstalled,
     Drifted {
@@ -134,8 +136,12 @@ pub(super) async fn look(
         Err(error) => looked.cannot_see("the disk", &error),
     }
     if let Some(lifecycle) = store.lifecycle() {
-        match drift(lifecycle, policy).await {
-            Ok(drift) => looked.status.lifecycle = Some(drift),
+        let newest = looked.backups.first().map(|backup| backup.id().clone());
+        match drift(lifecycle, policy, newest.as_ref()).await {
+            Ok(drift) => {
+                looked.has_lifecycle = drift != Drift::NoTags;
+                looked.status.lifecycle = Some(drift);
+            }
             Err(error) => looked.cannot_see("the lifecycle rules", &error),
         }
     }
@@ -167,7 +173,10 @@ async fn backups(
     Ok((left_overs, overviews(store, finished, trust).await?))
 }
 
-async fn drift(lifecycle: &dyn Lifecycle, policy: &Policy) -> crate::error::Result<Drift> {
+async fn drift(lifecycle: &dyn Lifecycle, policy: &Policy, newest: Option<&BackupId>) -> crate::error::Result<Drift> {
+    if keeps_no_tags(lifecycle, newest).await {
+        return Ok(Drift::NoTags);
+    }
     let installed = lifecycle.rules().await?.ours;
     let wanted = rules_after(policy, lifecycle.prefix(), &installed);
     Ok(compare(&installed, &wanted))

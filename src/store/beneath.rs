@@ -6,10 +6,10 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::temporary::io_error;
@@ -74,6 +74,10 @@ impl Folder {
         }
     }
 
+    pub fn handle(&self) -> &OwnedFd {
+        &self.handle
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -124,7 +128,13 @@ impl Folder {
             self.sync()?;
         }
         match self.folder(name)? {
-            Some(folder) => Ok((folder, made)),
+            Some(folder) => {
+                if made {
+                    self.give(&folder.handle)
+                        .map_err(|error| io_error("give to its owner", &self.at(name), error))?;
+                }
+                Ok((folder, made))
+            }
             // A file has the name, or another process took the folder away again.
             None => Err(failed(if made { Errno::NOENT } else { Errno::EXIST })),
         }
@@ -162,7 +172,26 @@ impl Folder {
     pub fn create_new(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.handle, name, flags, Mode::RUSR | Mode::WUSR)?;
+        self.give(&file)?;
         Ok(File::from(file))
+    }
+
+    /// What root makes in another user's folder is that user's: a backup that is made as root once must not
+    /// shut out the user who makes the others.
+    pub fn give(&self, made: impl AsFd) -> io::Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let around = rustix::fs::fstat(&self.handle)?;
+        if around.st_uid == 0 {
+            return Ok(());
+        }
+        let (user, group) = (Uid::from_raw(around.st_uid), Gid::from_raw(around.st_gid));
+        match rustix::fs::fchown(made, Some(user), Some(group)) {
+            // A file system without owners, or one that lets root of this machine change none.
+            Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What has this name, without following it.
@@ -262,4 +291,27 @@ pub fn linked(path: &Path) -> Error {
         "only the store's own folder may be a link; to keep a database on another disk, mount it there \
          (mount --bind), or name that disk as a store of its own",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, chown};
+
+    use super::*;
+
+    /// Tells nothing where the tests do not run as root.
+    #[test]
+    fn what_root_makes_in_another_users_folder_is_that_users() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let owner = |path: &Path| std::fs::metadata(path).map(|there| (there.uid(), there.gid())).unwrap();
+        chown(root.path(), Some(4711), Some(4712)).unwrap();
+        let store = Folder::root(root.path()).unwrap().unwrap();
+        let (shop, _) = store.make_folder("shop").unwrap();
+        shop.create_new(".lease").unwrap();
+        assert_eq!(owner(&root.path().join("shop")), (4711, 4712));
+        assert_eq!(owner(&root.path().join("shop/.lease")), (4711, 4712));
+    }
 }

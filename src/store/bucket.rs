@@ -11,6 +11,7 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
+use aws_sdk_s3::operation::put_object_tagging::{PutObjectTaggingError, PutObjectTaggingOutput};
 use aws_sdk_s3::types::{ChecksumMode, MultipartUpload, ServerSideEncryption, StorageClass, Tag, Tagging};
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
@@ -26,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use super::permission::{Needs, Scope};
 use super::segments::Segments;
-use super::{Condition, ObjectInfo};
+use super::{Condition, Deleted, ObjectInfo};
 use crate::aws::{self, Patience};
 use crate::error::{Code, Error, Result};
 use crate::settings::{self, Checksums, Encryption};
@@ -43,6 +44,7 @@ pub struct Bucket {
     pub url: String,
     pub settings: settings::S3,
     pub patience: Patience,
+    pub tagging: super::tagging::Tagging,
 }
 
 /// A body's digests, in the forms in which requests carry them.
@@ -158,7 +160,11 @@ impl Bucket {
             Scope::Bucket => format!("arn:aws:s3:::{}", self.name),
             Scope::Objects => format!("arn:aws:s3:::{}/{}*", self.name, self.prefix),
         };
-        aws::error_needing(Code::Store, what, error, E::ACTION, &resource)
+        let ours = aws::error_needing(Code::Store, what, error, E::ACTION, &resource);
+        match self.remedy(what, error) {
+            Some(remedy) => ours.hint(remedy),
+            None => ours,
+        }
     }
 
     /// The settings of one request whose one attempt may take `attempt`.
@@ -180,6 +186,28 @@ impl Bucket {
         object: &ObjectInfo,
         condition: &Condition,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
+        let tags = self.tagging.header(object);
+        let tagged = tags.is_some();
+        let error = match self.put_bearing(key, body, digests, object, condition, tags).await {
+            Err(error) if tagged && self.tagging.may_be_refused(&error) => error,
+            put => return put,
+        };
+        let without = self.put_bearing(key, body, digests, object, condition, None).await;
+        if self.tagging.were_refused(&error, &without) {
+            return without;
+        }
+        Err(error)
+    }
+
+    async fn put_bearing(
+        &self,
+        key: &str,
+        body: &Segments,
+        digests: &Digests,
+        object: &ObjectInfo,
+        condition: &Condition,
+        tags: Option<String>,
+    ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
         let mut request = self
             .client
             .put_object()
@@ -187,7 +215,7 @@ impl Bucket {
             .key(self.key(key))
             .body(body.clone().body())
             .set_content_type(content_type(object))
-            .set_tagging(tagging(object))
+            .set_tagging(tags)
             .set_metadata(metadata(object))
             .set_storage_class(self.storage_class())
             .set_server_side_encryption(self.encryption())
@@ -247,19 +275,11 @@ impl Bucket {
         request.customize().config_override(once).send().await.is_ok()
     }
 
-    pub async fn tags(&self, key: &str) -> Result<Option<Vec<(String, String)>>> {
-        let request = self.client.get_object_tagging().bucket(&self.name).key(self.key(key));
-        match request.send().await {
-            Ok(answer) => Ok(Some(
-                answer.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect(),
-            )),
-            Err(error) if missing(&error) => Ok(None),
-            Err(error) => Err(self.error(&format!("read the tags of {key}"), &error)),
-        }
-    }
-
-    /// False when there is no such object.
-    pub async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<bool> {
+    pub async fn put_tags(
+        &self,
+        key: &str,
+        tags: &[(String, String)],
+    ) -> Result<Result<PutObjectTaggingOutput, SdkError<PutObjectTaggingError, HttpResponse>>> {
         let mut tagging = Tagging::builder().set_tag_set(Some(Vec::new()));
         for (name, value) in tags {
             tagging = tagging.tag_set(build(Tag::builder().key(name).value(value).build())?);
@@ -270,22 +290,39 @@ impl Bucket {
             .bucket(&self.name)
             .key(self.key(key))
             .tagging(build(tagging.build())?);
-        match request.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if missing(&error) => Ok(false),
-            Err(error) => Err(self.error(&format!("tag {key}"), &error)),
-        }
+        Ok(request.send().await)
     }
 
-    /// Tags an object for the bucket to expire, keeping its other tags.
+    /// Tags an object for the bucket to expire, keeping its other tags. Where the store keeps no tags,
+    /// nothing would ever take it away, so it is deleted, if the key may.
     pub async fn discard(&self, key: &str) -> Result<()> {
         let Some(mut tags) = self.tags(key).await? else {
             return Ok(());
         };
-        tags.retain(|(name, _)| name != TIER_TAG);
-        tags.push((TIER_TAG.to_owned(), TIER_PENDING.to_owned()));
-        self.set_tags(key, &tags).await?;
-        Ok(())
+        if !self.tagging.keeping().is_lost() {
+            tags.retain(|(name, _)| name != TIER_TAG);
+            tags.push((TIER_TAG.to_owned(), TIER_PENDING.to_owned()));
+            self.set_tags(key, &tags).await?;
+        }
+        if !self.tagging.keeping().is_lost() || self.try_delete(key).await? != Deleted::Refused {
+            return Ok(());
+        }
+        let what = format!(
+            "{} keeps no tags and does not let this key delete {key}: it stays, and belongs to no backup",
+            self.url
+        );
+        Err(Error::new(Code::Store, what).hint("`pgstow prune --allow-delete` with a key that may delete removes it"))
+    }
+
+    pub async fn try_delete(&self, key: &str) -> Result<Deleted> {
+        let delete = self.client.delete_object().bucket(&self.name).key(self.key(key));
+        match delete.send().await {
+            Ok(answer) if answer.delete_marker() == Some(true) => Ok(Deleted::Hidden),
+            Ok(_) => Ok(Deleted::Gone),
+            Err(error) if missing(&error) => Ok(Deleted::Gone),
+            Err(error) if aws::service_code(&error) == Some("AccessDenied") => Ok(Deleted::Refused),
+            Err(error) => Err(self.error(&format!("delete {key}"), &error)),
+        }
     }
 
     /// Uploads in progress of keys that start with `prefix`, all pages.

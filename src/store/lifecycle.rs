@@ -9,7 +9,7 @@ use aws_sdk_s3::types::{
 
 use super::bucket::build;
 use super::s3::S3;
-use super::{Deleted, Lifecycle, Rules};
+use super::{Deleted, Lifecycle, Rules, TagKeeping};
 use crate::aws;
 use crate::error::{Code, Error, Result};
 use crate::retention::{self, Rule};
@@ -29,14 +29,11 @@ impl Lifecycle for S3 {
     }
 
     async fn try_delete(&self, key: &str) -> Result<Deleted> {
-        let bucket = &self.bucket;
-        let delete = bucket.client.delete_object().bucket(&bucket.name).key(bucket.key(key));
-        match delete.send().await {
-            Ok(answer) if answer.delete_marker() == Some(true) => Ok(Deleted::Hidden),
-            Ok(_) => Ok(Deleted::Gone),
-            Err(error) if aws::service_code(&error) == Some("AccessDenied") => Ok(Deleted::Refused),
-            Err(error) => Err(bucket.error(&format!("delete {key}"), &error)),
-        }
+        self.bucket.try_delete(key).await
+    }
+
+    fn keeping(&self) -> TagKeeping {
+        self.bucket.tagging.keeping()
     }
 
     async fn rules(&self) -> Result<Rules> {
@@ -45,7 +42,7 @@ impl Lifecycle for S3 {
             if self.is_ours(&rule) {
                 rules.ours.push(from_sdk(&rule));
             } else {
-                rules.foreign.push(rule.id.unwrap_or_default());
+                rules.foreign.push(from_sdk(&rule));
             }
         }
         Ok(rules)
@@ -55,15 +52,64 @@ impl Lifecycle for S3 {
         let installed = self.installed().await?;
         let mut rules: Vec<LifecycleRule> = installed
             .rules
-            .into_iter()
+            .iter()
             // A rule with one of our new ids cannot stay beside it, whatever it filters by.
             .filter(|rule| !self.is_ours(rule) && !ours.iter().any(|new| rule.id() == Some(&new.id)))
+            .cloned()
             .collect();
+        let stay: Vec<Rule> = rules.iter().map(from_sdk).collect();
         for rule in ours {
             rules.push(to_sdk(rule)?);
         }
+        const FAILED: &str = "install lifecycle rules";
+        self.configure(rules, installed.minimum_size.clone(), FAILED).await?;
+        // A store that takes rules and makes others of them would let backups pile up, or go.
+        let made = match self.installed().await {
+            Ok(made) => altered(ours, &stay, &made.rules),
+            Err(error) => vec![format!("they could not be read again: {}", error.message())],
+        };
+        if made.is_empty() {
+            return Ok(());
+        }
+        Err(self.put_back(installed, &made).await)
+    }
+
+    fn prefix(&self) -> &str {
+        &self.bucket.prefix
+    }
+}
+
+/// What a store has made of rules that it took.
+fn altered(ours: &[Rule], stay: &[Rule], shown: &[LifecycleRule]) -> Vec<String> {
+    let shown: Vec<Rule> = shown.iter().map(from_sdk).collect();
+    let tells = |wanted: &Rule| match shown.iter().find(|rule| rule.id == wanted.id) {
+        Some(rule) if rule == wanted => None,
+        Some(rule) => Some(format!(
+            "{} {}, and was to be one that {}",
+            rule.id,
+            rule.effect(),
+            wanted.effect()
+        )),
+        None => Some(format!("{} is not there, which {}", wanted.id, wanted.effect())),
+    };
+    let named = |rule: &&Rule| !rule.id.is_empty();
+    ours.iter().chain(stay.iter().filter(named)).filter_map(tells).collect()
+}
+
+struct Installed {
+    rules: Vec<LifecycleRule>,
+    minimum_size: Option<TransitionDefaultMinimumObjectSize>,
+}
+
+impl S3 {
+    /// Makes these the bucket's rules, all of them.
+    async fn configure(
+        &self,
+        rules: Vec<LifecycleRule>,
+        minimum_size: Option<TransitionDefaultMinimumObjectSize>,
+        failed: &str,
+    ) -> Result<()> {
         let bucket = &self.bucket;
-        let failed = "install lifecycle rules";
         if rules.is_empty() {
             // A configuration without rules is refused; having none is its own request.
             let delete = bucket.client.delete_bucket_lifecycle().bucket(&bucket.name);
@@ -77,24 +123,56 @@ impl Lifecycle for S3 {
             .bucket(&bucket.name)
             .lifecycle_configuration(configuration)
             // Left out, it would go back to the default for the foreign rules too.
-            .set_transition_default_minimum_object_size(installed.minimum_size)
+            .set_transition_default_minimum_object_size(minimum_size)
             .send()
             .await
             .map_err(|error| bucket.error(failed, &error))?;
         Ok(())
     }
 
-    fn prefix(&self) -> &str {
-        &self.bucket.prefix
+    /// The rules as they were, and the error that tells why.
+    async fn put_back(&self, before: Installed, made: &[String]) -> Error {
+        let were: Vec<Rule> = before.rules.iter().map(from_sdk).collect();
+        let back = self.configure(before.rules, before.minimum_size, "put back the former lifecycle rules");
+        let url = &self.bucket.url;
+        let what = format!(
+            "{url} took the lifecycle rules and made others of them: {}",
+            made.join("; ")
+        );
+        let now = match back.await {
+            Ok(()) => self
+                .installed()
+                .await
+                .map(|now| now.rules.iter().map(from_sdk).collect::<Vec<_>>()),
+            Err(error) => Err(error),
+        };
+        match now {
+            Ok(now) if now == were => {
+                let were = if were.is_empty() {
+                    "there are none again"
+                } else {
+                    "the former rules are back"
+                };
+                Error::new(Code::Store, format!("{what}; {were}")).hint(
+                    "this store cannot keep such rules: apply the retention there with `pgstow prune --allow-delete` after \
+                     the backups",
+                )
+            }
+            now => {
+                let text = format!("{what}; THE FORMER RULES ARE NOT BACK: what the store shows is in force");
+                let error = Error::new(Code::Store, text).hint(format!(
+                    "look at once: aws s3api get-bucket-lifecycle-configuration --bucket {name}, and remove what expires \
+                     too much: aws s3api delete-bucket-lifecycle --bucket {name}",
+                    name = self.bucket.name
+                ));
+                match now {
+                    Ok(_) => error,
+                    Err(second) => error.also(second),
+                }
+            }
+        }
     }
-}
 
-struct Installed {
-    rules: Vec<LifecycleRule>,
-    minimum_size: Option<TransitionDefaultMinimumObjectSize>,
-}
-
-impl S3 {
     async fn installed(&self) -> Result<Installed> {
         let bucket = &self.bucket;
         let request = bucket.client.get_bucket_lifecycle_configuration().bucket(&bucket.name);
@@ -164,7 +242,11 @@ fn to_sdk(rule: &Rule) -> Result<LifecycleRule> {
     });
     let built = LifecycleRule::builder()
         .id(&rule.id)
-        .status(ExpirationStatus::Enabled)
+        .status(if rule.enabled {
+            ExpirationStatus::Enabled
+        } else {
+            ExpirationStatus::Disabled
+        })
         .filter(filter.build())
         .set_expiration(expiration)
         .set_noncurrent_version_expiration(noncurrent)
@@ -181,6 +263,7 @@ fn from_sdk(rule: &LifecycleRule) -> Rule {
     let count = |days: Option<i32>| days.and_then(|days| u32::try_from(days).ok());
     Rule {
         id: rule.id().unwrap_or_default().to_owned(),
+        enabled: *rule.status() == ExpirationStatus::Enabled,
         prefix: filter_prefix(rule).to_owned(),
         tag: tag.map(|tag| (tag.key.clone(), tag.value.clone())),
         expire_days: count(rule.expiration().and_then(LifecycleExpiration::days)),
@@ -203,6 +286,7 @@ mod tests {
     fn a_rule_survives_the_way_to_the_bucket_and_back() {
         let daily = Rule {
             id: "pgstow-daily".to_owned(),
+            enabled: true,
             prefix: "team/".to_owned(),
             tag: Some(("pgstow-tier".to_owned(), "daily".to_owned())),
             expire_days: Some(30),
@@ -215,6 +299,7 @@ mod tests {
         };
         let uploads = Rule {
             id: "pgstow-uploads".to_owned(),
+            enabled: true,
             prefix: "team/".to_owned(),
             tag: None,
             expire_days: None,

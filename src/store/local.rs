@@ -178,6 +178,7 @@ impl Store for Local {
     async fn reach(&self) -> Result<()> {
         let (create, remembered) = (self.create, self.remembered.clone());
         self.work(move |root| {
+            leads_somewhere(root)?;
             mounts::check(root, create, &remembered)?;
             let folder = match fs::metadata(root) {
                 Ok(metadata) if metadata.is_dir() => root,
@@ -600,6 +601,25 @@ fn lock(folder: &Folder) -> Result<File> {
     }
 }
 
+/// A link whose disk is not mounted would pass for a folder that is yet to be made.
+fn leads_somewhere(root: &Path) -> Result<()> {
+    let Ok(target) = fs::read_link(root) else {
+        return Ok(());
+    };
+    match fs::metadata(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::new(
+            Code::Enoent,
+            format!(
+                "the store's folder {} is a link to {}, which does not exist",
+                root.display(),
+                target.display()
+            ),
+        )
+        .hint("mount the disk that it leads to, or make the folder there, or correct the link")),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -620,5 +640,19 @@ mod tests {
             assert_eq!(segments(key).unwrap_err().code(), Code::Internal, "{key:?}");
         }
         assert_eq!(segments("shop/.lease").unwrap(), ["shop", ".lease"]);
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leads_nowhere_is_no_store_that_is_yet_to_be_made() {
+        let root = tempfile::tempdir().unwrap();
+        let link = root.path().join("backups");
+        std::os::unix::fs::symlink(root.path().join("disk"), &link).unwrap();
+        let store = Local::new(link);
+        for error in [store.reach().await.unwrap_err(), store.is_there().await.unwrap_err()] {
+            assert_eq!(error.code(), Code::Enoent);
+            assert!(error.message().contains("is a link to"), "{error}");
+        }
+        fs::create_dir(root.path().join("disk")).unwrap();
+        store.reach().await.unwrap();
     }
 }

@@ -57,7 +57,7 @@ struct Held {
 struct State {
     objects: BTreeMap<String, Held>,
     unfinished: BTreeMap<String, Unfinished>,
-    foreign_rules: Vec<String>,
+    foreign_rules: Vec<Rule>,
     rules: Vec<Rule>,
     versions: u64,
     /// Operation and key, in order.

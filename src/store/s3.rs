@@ -14,6 +14,7 @@ use super::bucket::{Bucket, Digests, missing};
 use super::limits::{self, too_long};
 use super::segments::Segments;
 use super::sending::{Verdict, corrupted, judge, untrusted};
+use super::tagging::Tagging;
 use super::upload::S3Upload;
 use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
 use crate::aws::{self, Patience};
@@ -41,6 +42,7 @@ impl S3 {
             name: bucket.to_owned(),
             prefix,
             url,
+            tagging: Tagging::new(settings.tagging),
             settings,
             patience,
         };

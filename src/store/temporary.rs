@@ -251,6 +251,9 @@ fn make_root(root: &Path, made: &mut Vec<(Folder, String)>) -> Result<Folder> {
             sync_folder(parent(root))?;
             let name = root.file_name().and_then(|name| name.to_str());
             if let (Some(around), Some(name)) = (Folder::root(parent(root))?, name) {
+                if let Some(new) = around.folder(name)? {
+                    around.give(new.handle()).map_err(failed)?;
+                }
                 made.push((around, name.to_owned()));
             }
         }
@@ -314,7 +317,17 @@ pub fn io_error(what: &str, path: &Path, error: io::Error) -> Error {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Code::Enoent,
         _ => Code::Store,
     };
-    Error::new(code, format!("cannot {what} {}", path.display())).source(error)
+    let ours = Error::new(code, format!("cannot {what} {}", path.display())).source(error);
+    let reads = ["list", "read", "open", "look at"]
+        .iter()
+        .any(|verb| what.starts_with(verb));
+    if code == Code::Eacces && reads {
+        return ours.hint(
+            "let this user read it, and enter the folders around it: see its owner and mode with `ls -ld`, and whether an \
+             earlier run was another user's",
+        );
+    }
+    ours
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::operation::complete_multipart_upload::CompleteMultipartUploadOutput;
+use aws_sdk_s3::operation::create_multipart_upload::{CreateMultipartUploadError, CreateMultipartUploadOutput};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -110,22 +111,19 @@ impl S3Upload {
     async fn begin(&mut self) -> Result<String> {
         let bucket = &self.bucket;
         let attempts = Attempts::default();
-        let created = bucket
-            .client
-            .create_multipart_upload()
-            .bucket(&bucket.name)
-            .key(bucket.key(&self.key))
-            .set_content_type(bucket::content_type(&self.object))
-            .set_tagging(bucket::tagging(&self.object))
-            .set_metadata(bucket::metadata(&self.object))
-            .set_storage_class(bucket.storage_class())
-            .set_server_side_encryption(bucket.encryption())
-            .set_ssekms_key_id(bucket.kms_key())
-            .set_checksum_algorithm(bucket.always_checksums().then_some(ChecksumAlgorithm::Sha256))
-            .customize()
-            .interceptor(attempts.clone())
-            .send()
-            .await;
+        let tags = bucket.tagging.header(&self.object);
+        let tagged = tags.is_some();
+        let created = match self.create(tags, &attempts).await {
+            Err(error) if tagged && bucket.tagging.may_be_refused(&error) => {
+                let without = self.create(None, &attempts).await;
+                if bucket.tagging.were_refused(&error, &without) {
+                    without
+                } else {
+                    Err(error)
+                }
+            }
+            created => created,
+        };
         let created = match created {
             Ok(created) => created.upload_id,
             Err(error) => {
@@ -142,6 +140,30 @@ impl S3Upload {
             may_have_twin: attempts.count() > 1,
         });
         Ok(id)
+    }
+
+    async fn create(
+        &self,
+        tags: Option<String>,
+        attempts: &Attempts,
+    ) -> std::result::Result<CreateMultipartUploadOutput, SdkError<CreateMultipartUploadError, HttpResponse>> {
+        let bucket = &self.bucket;
+        bucket
+            .client
+            .create_multipart_upload()
+            .bucket(&bucket.name)
+            .key(bucket.key(&self.key))
+            .set_content_type(bucket::content_type(&self.object))
+            .set_tagging(tags)
+            .set_metadata(bucket::metadata(&self.object))
+            .set_storage_class(bucket.storage_class())
+            .set_server_side_encryption(bucket.encryption())
+            .set_ssekms_key_id(bucket.kms_key())
+            .set_checksum_algorithm(bucket.always_checksums().then_some(ChecksumAlgorithm::Sha256))
+            .customize()
+            .interceptor(attempts.clone())
+            .send()
+            .await
     }
 
     /// Aborts whatever else is in progress under our key. Best effort: what stays is found by the
@@ -388,8 +410,11 @@ impl S3Upload {
     async fn visible_but_wrong(&self, error: Error) -> Error {
         let what = format!("{} is visible, and was given up", self.key);
         let note = match self.bucket.discard(&self.key).await {
+            Ok(()) if self.bucket.tagging.keeping().is_lost() => {
+                Error::new(Code::Store, format!("{what}: it is deleted again"))
+            }
             Ok(()) => Error::new(Code::Store, format!("{what}: it is tagged to expire")),
-            Err(second) => Error::new(Code::Store, format!("{what}, but could not be tagged to expire")).also(second),
+            Err(second) => Error::new(Code::Store, format!("{what}, but could not be taken away")).also(second),
         };
         error.also(note)
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::support::bucket::{Bucket, client};
 use crate::support::database::{Database, unique_word};
-use crate::support::program::{Run, pgstow, program, succeed};
+use crate::support::fault_proxy::{Fault, FaultProxy, On};
+use crate::support::program::{Run, pgstow, program, run, succeed};
 use crate::support::services::{REGION, S3, aws_cli, aws_endpoint, cloud, s3};
 use serde_json::{Value, json};
 
@@ -296,4 +297,49 @@ async fn the_latest_backup_and_the_lease_never_expire_and_all_others_do_under_ev
     let newest = backup("30d");
     let after = expected(&[(&monthly, Some(372)), (&daily, Some(30)), (&newest, None)]);
     assert_eq!(expiries(&bucket).await, after);
+}
+
+/// It takes rules, and drops the tags from them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_makes_other_rules_of_ours_gets_its_former_ones_back() {
+    let service = Service::moto().await;
+    let foreign =
+        json!([{"ID": "logs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}}]);
+    service.put_rules(&json!({"Rules": foreign}));
+    let proxy = FaultProxy::start(&aws_endpoint()).await;
+    let store = format!("s3://{}/pg", service.bucket);
+    let apply = |policy: &str| {
+        let mut command = pgstow();
+        cloud(&mut command).env("AWS_ENDPOINT_URL_S3", proxy.url());
+        run(command.args(["retention", "apply", "--json", "--store", &store, "--retention", policy])).json()
+    };
+    let strip = Fault::Strip(&[("<Tag>", "</Tag>"), ("<And>", ""), ("</And>", "")]);
+    let put = On::any().method("PUT").target("lifecycle");
+    proxy.fault(put.clone(), strip.clone());
+    let said = |report: Value, word: &str, hint: &str| {
+        let error = &report["error"];
+        assert_eq!(error["code"], "STORE", "{report}");
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains("expires everything below pg/ after 7 days"),
+            "{message}"
+        );
+        assert!(message.contains(word), "{message}");
+        assert!(error["hint"].as_str().unwrap().contains(hint), "{report}");
+    };
+    let before = service.rules();
+    said(apply("7d"), "the former rules are back", "prune --allow-delete");
+    assert_eq!(service.rules(), before);
+
+    // Rules of ours that were there come back too, where the store takes them at least.
+    proxy.heal();
+    apply("30d");
+    let before = service.rules();
+    assert!(before.len() > 1);
+    proxy.fault(put.clone().calls(1..=1), strip.clone());
+    said(apply("7d"), "the former rules are back", "prune --allow-delete");
+    assert_eq!(service.rules(), before);
+    proxy.heal();
+    proxy.fault(put, strip);
+    said(apply("7d"), "NOT BACK", "delete-bucket-lifecycle");
 }

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 
 use super::Reader;
 use crate::settings::layers::{Layer, Value};
-use crate::settings::{Aws, Checksums, Encryption, S3, StoreUrl, aliases, specs};
+use crate::settings::{Aws, Checksums, Encryption, S3, StoreUrl, Tagging, aliases, specs};
 
 const PART_SIZE: u64 = 8 << 20;
 const SMALLEST_PART: u64 = 5 << 20;
@@ -37,6 +37,10 @@ impl Reader<'_> {
                 ("when_required", Checksums::WhenRequired),
             ],
         );
+        let tagging = self.choice(
+            "BACKUP_S3_TAGGING",
+            &[("auto", Tagging::Auto), ("on", Tagging::On), ("off", Tagging::Off)],
+        );
         if ours.or(sdk) == Some(Checksums::WhenRequired)
             && stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
         {
@@ -51,6 +55,7 @@ impl Reader<'_> {
             memory: 0,
             retry: retry.unwrap_or(RETRY),
             checksums: ours.or(sdk).unwrap_or(Checksums::Always),
+            tagging: tagging.unwrap_or(Tagging::Auto),
             encryption: self.encryption(),
             storage_class: self.read("BACKUP_S3_STORAGE_CLASS", |text| {
                 let plausible = |c: char| c.is_ascii_alphanumeric() || c == '_';

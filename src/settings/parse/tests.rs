@@ -112,6 +112,25 @@ fn password(settings: &Settings) -> Option<&str> {
 }
 
 #[test]
+fn the_older_systems_switch_of_compression_is_understood() {
+    let level = ("BACKUP_COMPRESSION_LEVEL", "9");
+    let with = |pairs: &[(&str, &str)]| env(pairs).load().compression;
+    assert_eq!(with(&[("BACKUP_COMPRESSION", "true")]), Compression::Auto);
+    assert_eq!(with(&[("BACKUP_COMPRESSION", "true"), level]), Compression::Gzip(9));
+    assert_eq!(with(&[("BACKUP_COMPRESSION", "false")]), Compression::None);
+    assert_eq!(with(&[("BACKUP_COMPRESSION", "False"), level]), Compression::None);
+}
+
+#[test]
+fn an_implicit_env_file_that_cannot_be_opened_is_passed_over_with_a_warning() {
+    let place = env(&[("BACKUP_STORE", "/srv/backups")]);
+    let path = place.input.working_dir.join(".env");
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let settings = place.load();
+    assert!(settings.warnings[0].contains("was not read"), "{:?}", settings.warnings);
+}
+
+#[test]
 fn with_nothing_set_everything_has_a_default() {
     let place = Place::new();
     let settings = place.load();
@@ -250,7 +269,7 @@ fn stores_are_separated_by_spaces_in_a_variable_and_whole_in_a_flag() {
 #[test]
 fn wrong_stores_are_refused() {
     env(&[("BACKUP_STORE", "sftp://u:hunter2@h/p")]).refused(&["SFTP stores are not in this version"]);
-    env(&[("BACKUP_STORE", "./a a")]).refused(&["twice"]);
+    env(&[("BACKUP_STORE", "./a ./a")]).refused(&["twice"]);
     Place::new()
         .flag("BACKUP_STORE", "")
         .refused(&["--store: the store is empty"]);

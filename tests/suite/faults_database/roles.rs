@@ -109,6 +109,59 @@ fn the_role_that_the_hint_proposes_for_everything_reads_everything() {
     report(&mut site.backup(&role.url()));
 }
 
+fn a_closed_function_of_the_server_is_named_with_its_grant(major: u32) {
+    let failure = cured_by_its_hint(
+        major,
+        "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_export_snapshot() FROM PUBLIC",
+    );
+    assert!(failure.message.contains("pg_export_snapshot()"), "{}", failure.message);
+    assert!(
+        failure
+            .hint
+            .contains("GRANT EXECUTE ON FUNCTION pg_export_snapshot() TO"),
+        "{}",
+        failure.hint
+    );
+}
+
+on_majors! { a_closed_function_of_the_server_is_named_with_its_grant: 15 18 }
+
+/// Each hint names what is in the way, and helps when it is followed.
+#[test]
+fn what_stands_in_a_roles_way_is_named() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    database.sql(SHOP);
+    let (role, other) = (Role::new(&database, ""), Role::new(&database, ""));
+    database.sql(&format!(
+        "GRANT pg_read_all_data TO {role}; GRANT {other} TO {role}; ALTER ROLE {role} SET role = '{other}'",
+        role = role.name,
+        other = other.name
+    ));
+    let failure = fail(&mut site.backup(&role.url()), "PERMISSION", 13);
+    let reset = format!("ALTER ROLE \"{}\" RESET role", role.name);
+    assert!(failure.hint.contains(&reset), "{}", failure.hint);
+    database.sql(&reset);
+    report(&mut site.backup(&role.url()));
+
+    database.sql(&format!("ALTER ROLE {} CONNECTION LIMIT 1", role.name));
+    let failure = fail(&mut site.backup(&role.url()), "CONN_ERR", 10);
+    assert!(failure.hint.contains("CONNECTION LIMIT 5"), "{}", failure.hint);
+    database.sql(&format!("ALTER ROLE {} CONNECTION LIMIT 5", role.name));
+    report(&mut site.backup(&role.url()));
+
+    let insisting = |parameter: &str| {
+        let url = role.url();
+        let joint = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{joint}{parameter}")
+    };
+    let failure = fail(
+        &mut site.backup(&insisting("target_session_attrs=standby")),
+        "CONN_ERR",
+        10,
+    );
+    assert!(failure.hint.contains("target_session_attrs"), "{}", failure.hint);
+}
+
 /// The tables of a report's backup, as its manifest has them.
 fn tables(site: &Site, report: &Value) -> Vec<Value> {
     let path = site.store().join(report["id"].as_str().unwrap()).join("manifest.json");

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::support::bucket::{Bucket, client};
 use crate::support::database::{Database, unique_word};
 use crate::support::fault_proxy::{FaultProxy, Op};
-use crate::support::program::{Run, pgstow, run_with_input, stock};
+use crate::support::program::{Run, pgstow, run, run_with_input, stock};
 use crate::support::services::{S3, s3};
 
 /// All tests share two buckets, each under its own prefix: the test server keeps several volumes
@@ -143,6 +143,18 @@ impl Scene {
             started: Instant::now(),
             child: Some(command.spawn().unwrap()),
         }
+    }
+
+    /// Another command, with the same settings and through the same proxy.
+    pub fn tell(&self, args: &[&str]) -> Run {
+        let mut command = pgstow();
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .envs(s3().environment())
+            .env("AWS_ENDPOINT_URL_S3", self.proxy.url())
+            .envs(&self.settings);
+        run(&mut command)
     }
 
     pub fn run(&self) -> Ended {

@@ -160,6 +160,7 @@ async fn an_object_that_needs_too_many_parts_is_refused_with_a_way_out() {
 
 fn rule(id: &str, prefix: &str, days: u32) -> Rule {
     Rule {
+        enabled: true,
         id: id.to_owned(),
         prefix: prefix.to_owned(),
         tag: Some(("pgstow-tier".to_owned(), "daily".to_owned())),
@@ -218,7 +219,7 @@ async fn rules_are_installed_beside_foreign_ones() {
     lifecycle.install_rules(&newer).await.unwrap();
     let found = lifecycle.rules().await.unwrap();
     assert_eq!(found.ours, newer);
-    let mut others = found.foreign;
+    let mut others: Vec<String> = found.foreign.into_iter().map(|rule| rule.id).collect();
     others.sort();
     assert_eq!(others, ["logs", "pgstow-other-daily"]);
 

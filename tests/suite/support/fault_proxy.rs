@@ -52,6 +52,11 @@ pub enum Fault {
     CorruptAnswer,
     /// Passes on this many bytes of the answer's body, then closes the connection.
     CutAnswer { after: usize },
+    /// Answers with this status and body; the store never sees the request.
+    Answer(u16, &'static str),
+    /// Takes what stands from each of these marks to the one beside it out of the body, marks included; the
+    /// mark alone where that is empty.
+    Strip(&'static [(&'static str, &'static str)]),
     /// Answers as it was answered while the proxy remembered lists; otherwise forwards.
     Stale,
 }
@@ -100,6 +105,8 @@ pub struct On {
     op: Option<Op>,
     target: Option<String>,
     bucket: Option<String>,
+    header: Option<String>,
+    method: Option<String>,
     calls: RangeInclusive<usize>,
     until: Option<Instant>,
 }
@@ -110,6 +117,8 @@ impl On {
             op: None,
             target: None,
             bucket: None,
+            header: None,
+            method: None,
             calls: 1..=usize::MAX,
             until: None,
         }
@@ -131,6 +140,17 @@ impl On {
     /// Only requests whose path starts with this, such as `/bucket/`.
     pub fn bucket(mut self, start: &str) -> Self {
         self.bucket = Some(start.to_owned());
+        self
+    }
+
+    /// Only requests that bear this header.
+    pub fn header(mut self, name: &str) -> Self {
+        self.header = Some(name.to_owned());
+        self
+    }
+
+    pub fn method(mut self, method: &str) -> Self {
+        self.method = Some(method.to_owned());
         self
     }
 
@@ -259,7 +279,7 @@ impl Drop for FaultProxy {
 }
 
 impl Script {
-    fn decide(&mut self, method: &str, target: &str) -> Option<Fault> {
+    fn decide(&mut self, method: &str, target: &str, head: &Head) -> Option<Fault> {
         let op = Op::of(method, target);
         let mut fault = None;
         for rule in &mut self.rules {
@@ -267,6 +287,8 @@ impl Script {
             let matches = on.op.is_none_or(|wanted| wanted == op)
                 && on.target.as_ref().is_none_or(|part| target.contains(part))
                 && on.bucket.as_ref().is_none_or(|start| target.starts_with(start))
+                && on.header.as_ref().is_none_or(|name| head.get(name).is_some())
+                && on.method.as_ref().is_none_or(|wanted| wanted == method)
                 && on.until.is_none_or(|until| Instant::now() < until);
             if matches {
                 rule.matched += 1;
@@ -352,7 +374,7 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
     let mut words = head.first.split(' ');
     let method = words.next().unwrap_or_default().to_owned();
     let target = words.next().unwrap_or_default().to_owned();
-    let fault = script.lock().expect("no panic").decide(&method, &target);
+    let fault = script.lock().expect("no panic").decide(&method, &target, &head);
     let length: usize = head
         .get("content-length")
         .and_then(|text| text.parse().ok())
@@ -384,9 +406,23 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
             return Err(over());
         }
         Some(Fault::Reject(status)) => return reject(client, &method, status, keeps).await,
+        Some(Fault::Answer(status, body)) => return answer(client, &method, status, body, keeps).await,
         Some(Fault::CorruptBody) if !body.is_empty() => {
             let middle = body.len() / 2;
             body[middle] ^= 1;
+        }
+        Some(Fault::Strip(marks)) => {
+            let mut text = String::from_utf8_lossy(&body).into_owned();
+            for (from, to) in marks {
+                while let Some(start) = text.find(from) {
+                    let after = start + from.len();
+                    let end = text[after..].find(to).map_or(after, |at| after + at + to.len());
+                    text.replace_range(start..end, "");
+                }
+            }
+            body = text.into_bytes();
+            head.remove("content-length");
+            head.headers.push(("Content-Length".to_owned(), body.len().to_string()));
         }
         _ => {}
     }
@@ -489,6 +525,21 @@ async fn reject(client: &mut TcpStream, method: &str, status: u16, keeps: bool) 
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>scripted fault</Message></Error>"
     );
+    say(client, method, (status, reason), &body, keeps).await
+}
+
+async fn answer(client: &mut TcpStream, method: &str, status: u16, body: &str, keeps: bool) -> std::io::Result<()> {
+    let reason = if status < 300 { "OK" } else { "Refused" };
+    say(client, method, (status, reason), body, keeps).await
+}
+
+async fn say(
+    client: &mut TcpStream,
+    method: &str,
+    (status, reason): (u16, &str),
+    body: &str,
+    keeps: bool,
+) -> std::io::Result<()> {
     let head = format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: {}\r\n\r\n",
         body.len(),

@@ -1,0 +1,171 @@
+//! Whether a store keeps object tags, which expiry goes by. Not every provider does: some refuse
+//! them, others take them and forget. Found out on the way, by the requests that are made anyhow.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use super::bucket::{self, Bucket, missing};
+use super::{ObjectInfo, TagKeeping};
+use crate::aws;
+use crate::error::Result;
+use crate::settings;
+
+/// What is found holds for the store's other requests in the same run.
+pub struct Tagging {
+    mode: settings::Tagging,
+    found: AtomicU8,
+    /// Whether tags that were set have been looked for.
+    looked: AtomicBool,
+}
+
+const FOUND: [TagKeeping; 4] = [
+    TagKeeping::Unknown,
+    TagKeeping::Kept,
+    TagKeeping::Refused,
+    TagKeeping::Forgotten,
+];
+
+/// A request can be wrong in these ways with and without tags.
+const OTHER_REASONS: [&str; 13] = [
+    "BadDigest",
+    "InvalidDigest",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+    "RequestTimeout",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "EntityTooLarge",
+    "InvalidBucketName",
+    "KMS.DisabledException",
+];
+
+impl Tagging {
+    pub fn new(mode: settings::Tagging) -> Self {
+        Self {
+            mode,
+            found: AtomicU8::new(0),
+            looked: AtomicBool::new(false),
+        }
+    }
+
+    pub fn keeping(&self) -> TagKeeping {
+        match self.mode {
+            settings::Tagging::Off => TagKeeping::Off,
+            _ => FOUND[usize::from(self.found.load(Ordering::Relaxed))],
+        }
+    }
+
+    pub fn learn(&self, found: TagKeeping) {
+        let place = FOUND.iter().position(|known| *known == found).unwrap_or_default();
+        self.found
+            .store(u8::try_from(place).unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// The tags that go along with an object.
+    pub fn header(&self, object: &ObjectInfo) -> Option<String> {
+        bucket::tagging(object).filter(|_| !self.keeping().is_lost())
+    }
+
+    /// Whether it may be the tags that a store does not know, in a request that bears some.
+    pub fn may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
+        let undecided = self.mode == settings::Tagging::Auto && self.keeping() == TagKeeping::Unknown;
+        undecided
+            && match error.raw_response().map(|answer| answer.status().as_u16()) {
+                Some(405 | 501) => true,
+                Some(400) => aws::service_code(error).is_none_or(|code| !OTHER_REASONS.contains(&code)),
+                _ => false,
+            }
+    }
+
+    /// What the same request says without tags decides. True where it was the tags.
+    pub fn were_refused<O, E: ProvideErrorMetadata>(
+        &self,
+        with: &SdkError<E, HttpResponse>,
+        without: &Result<O, SdkError<E, HttpResponse>>,
+    ) -> bool {
+        let refused = match without {
+            Ok(_) => true,
+            // It got further than before.
+            Err(error) => {
+                let code = aws::service_code(error);
+                code != aws::service_code(with)
+                    && matches!(
+                        code,
+                        Some("PreconditionFailed" | "ConditionalRequestConflict" | "OperationAborted")
+                    )
+            }
+        };
+        if refused {
+            self.learn(TagKeeping::Refused);
+        }
+        refused
+    }
+}
+
+impl Bucket {
+    pub async fn tags(&self, key: &str) -> Result<Option<Vec<(String, String)>>> {
+        if self.tagging.keeping().is_lost() {
+            return Ok(Some(Vec::new()));
+        }
+        let request = self.client.get_object_tagging().bucket(&self.name).key(self.key(key));
+        match request.send().await {
+            Ok(answer) => {
+                let tags: Vec<_> = answer.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect();
+                if !tags.is_empty() {
+                    self.tagging.learn(TagKeeping::Kept);
+                }
+                Ok(Some(tags))
+            }
+            Err(error) if aws::service_code(&error) == Some("NoSuchTagSet") => Ok(Some(Vec::new())),
+            // A delete marker is answered like a request that the store does not know.
+            Err(error) if self.tagging.may_be_refused(&error) => {
+                if self.head(key).await?.is_none() {
+                    return Ok(None);
+                }
+                self.tagging.learn(TagKeeping::Refused);
+                Ok(Some(Vec::new()))
+            }
+            Err(error) if missing(&error) => Ok(None),
+            Err(error) => Err(self.error(&format!("read the tags of {key}"), &error)),
+        }
+    }
+
+    /// False when there is no such object.
+    pub async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<bool> {
+        if self.tagging.keeping().is_lost() {
+            return Ok(true);
+        }
+        let Err(error) = self.put_tags(key, tags).await? else {
+            self.look_for_tags(key).await;
+            return Ok(true);
+        };
+        // Tags that the object bears already, and that cannot be changed, would be `pending`: it would
+        // expire, and so must not pass for an object without.
+        if self.tagging.may_be_refused(&error) && self.tags(key).await? == Some(Vec::new()) {
+            self.tagging.learn(TagKeeping::Refused);
+            return Ok(true);
+        }
+        if missing(&error) {
+            return Ok(false);
+        }
+        Err(self.error(&format!("tag {key}"), &error))
+    }
+
+    /// Once in a run, right after tags were set: a store may take them and keep none.
+    async fn look_for_tags(&self, key: &str) {
+        if self.tagging.keeping() == TagKeeping::Unknown
+            && !self.tagging.looked.swap(true, Ordering::Relaxed)
+            && let Ok(Some(tags)) = self.tags(key).await
+            && tags.is_empty()
+            && self.tagging.keeping() == TagKeeping::Unknown
+        {
+            self.tagging.learn(TagKeeping::Forgotten);
+        }
+    }
+}

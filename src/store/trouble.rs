@@ -1,0 +1,157 @@
+//! What to do about a store's refusal that is no matter of permissions: which setting or command helps.
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use super::bucket::Bucket;
+use crate::aws;
+
+const ROOM: &str = "the store is full, or a quota is reached: raise it, or make room with `pgstow prune --allow-delete` and a \
+                    shorter --retention";
+const PARTS: &str = "set BACKUP_S3_MAX_PARTS to as many parts as the provider allows (1000 at some), or BACKUP_S3_PART_SIZE to \
+                     larger ones";
+const LIKE_PARTS: &str = "this provider wants all parts of one length: set BACKUP_S3_PART_SIZE so large that a tenth of the \
+                          parts (BACKUP_S3_MAX_PARTS) holds the whole backup";
+const CHECKSUMS: &str = "set BACKUP_S3_CHECKSUMS=when_required: this endpoint does not take SHA-256 checksums";
+const TAGS: &str = "set BACKUP_S3_TAGGING=off: this endpoint does not take object tags";
+const CONDITIONS: &str = "leases need conditional writes (If-None-Match, If-Match): use a store, or a version of it, that knows \
+                          them, for the first --store at least";
+const FEATURE: &str = "the endpoint does not take something in the request: try BACKUP_S3_CHECKSUMS=when_required (checksums), \
+                       BACKUP_S3_TAGGING=off (object tags), and without BACKUP_S3_SSE and BACKUP_S3_STORAGE_CLASS";
+
+impl Bucket {
+    /// `what` is the sentence that goes before the reason, and names the key.
+    pub(super) fn remedy<E: ProvideErrorMetadata>(
+        &self,
+        what: &str,
+        error: &SdkError<E, HttpResponse>,
+    ) -> Option<String> {
+        let status = error.raw_response().map(|answer| answer.status().as_u16());
+        let code = aws::service_code(error);
+        let message = error.as_service_error().and_then(ProvideErrorMetadata::message);
+        if code == Some("InvalidObjectState") {
+            return Some(self.archived(what));
+        }
+        remedy(code, status, &message.unwrap_or_default().to_ascii_lowercase()).map(str::to_owned)
+    }
+
+    fn archived(&self, what: &str) -> String {
+        let key = what
+            .strip_prefix("cannot read ")
+            .and_then(|rest| rest.strip_suffix(&format!(" in {}", self.url)));
+        let key = key.map_or_else(|| "KEY".to_owned(), |key| self.key(key));
+        format!(
+            "the object is in an archive class (Glacier): fetch it back with `aws s3api restore-object --bucket {} --key {key} \
+             --restore-request Days=7`, the backup's other files too, and read it hours later; let no lifecycle rule and no \
+             BACKUP_S3_STORAGE_CLASS put backups there that must be read at once",
+            self.name
+        )
+    }
+}
+
+fn remedy(code: Option<&str>, status: Option<u16>, message: &str) -> Option<&'static str> {
+    let told = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    let code = code.unwrap_or_default();
+    let full = [
+        "Quota",
+        "StorageFull",
+        "InsufficientStorage",
+        "CapExceeded",
+        "LimitExceeded",
+    ];
+    if status == Some(507) || full.iter().any(|word| code.contains(word)) || told(&["quota", "cap exceeded"]) {
+        return Some(ROOM);
+    }
+    if told(&["same length", "same size", "equal size"]) {
+        return Some(LIKE_PARTS);
+    }
+    let parts = ["TooManyParts", "InvalidPartNumber", "EntityTooLarge"];
+    if parts.contains(&code) || told(&["part number", "partnumber", "number of parts"]) {
+        return Some(PARTS);
+    }
+    if code != "NotImplemented" && !matches!(status, Some(400 | 405 | 501)) {
+        return None;
+    }
+    // Bytes that were damaged on the way have a remedy of their own.
+    if code.contains("Digest") || code.contains("Mismatch") {
+        return None;
+    }
+    if told(&["checksum", "trailer", "content-sha256"]) {
+        return Some(CHECKSUMS);
+    }
+    if told(&["tagging", "tags"]) {
+        return Some(TAGS);
+    }
+    if told(&["if-none-match", "if-match", "conditional"]) {
+        return Some(CONDITIONS);
+    }
+    let general = [
+        "NotImplemented",
+        "InvalidArgument",
+        "InvalidRequest",
+        "MethodNotAllowed",
+        "UnsupportedOperation",
+    ];
+    general.contains(&code).then_some(FEATURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_setting_that_helps() {
+        for (code, status, message, hint) in [
+            ("XMinioStorageFull", 507, "", ROOM),
+            ("QuotaExceeded", 403, "", ROOM),
+            ("AccessDenied", 403, "transaction cap exceeded", ROOM),
+            (
+                "InvalidArgument",
+                400,
+                "part number must be an integer between 1 and 1000, inclusive",
+                PARTS,
+            ),
+            (
+                "InvalidPart",
+                400,
+                "all non-trailing parts must have the same length.",
+                LIKE_PARTS,
+            ),
+            (
+                "InvalidRequest",
+                400,
+                "value for x-amz-checksum-sha256 header is invalid",
+                CHECKSUMS,
+            ),
+            (
+                "NotImplemented",
+                501,
+                "x-amz-sdk-checksum-algorithm is not supported",
+                CHECKSUMS,
+            ),
+            ("NotImplemented", 501, "header 'x-amz-tagging' not implemented", TAGS),
+            ("NotImplemented", 501, "if-none-match is not supported", CONDITIONS),
+            (
+                "NotImplemented",
+                501,
+                "a header you provided implies functionality that is not implemented",
+                FEATURE,
+            ),
+        ] {
+            assert_eq!(
+                remedy(Some(code), Some(status), message),
+                Some(hint),
+                "{code} {message}"
+            );
+        }
+        for (code, status) in [
+            ("AccessDenied", 403),
+            ("BadDigest", 400),
+            ("NoSuchBucket", 404),
+            ("ExpiredToken", 400),
+        ] {
+            assert_eq!(remedy(Some(code), Some(status), ""), None, "{code}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! S3 as others provide it: what a provider does not know, a backup does without, and says so.
+
+use serde_json::Value;
+
+use super::scene::Scene;
+use crate::support::fault_proxy::{Fault, On, Op};
+
+const NOT_IMPLEMENTED: &str = "<Error><Code>NotImplemented</Code><Message>Header 'x-amz-tagging' with value \
+                               'pgstow-tier=pending' not implemented</Message></Error>";
+const UNSUPPORTED: &str = "<Error><Code>InvalidArgument</Code><Message>Unsupported header 'x-amz-tagging' received for \
+                           this API call.</Message></Error>";
+const NO_TAGS: &str = "<Tagging><TagSet/></Tagging>";
+
+/// As R2 (501) and B2 (400) answer.
+fn refuse_tags(scene: &Scene, status: u16) {
+    let body = if status == 501 { NOT_IMPLEMENTED } else { UNSUPPORTED };
+    let answer = Fault::Answer(status, body);
+    scene.proxy.fault(On::any().header("x-amz-tagging"), answer.clone());
+    scene.proxy.fault(On::op(Op::Tagging), answer);
+}
+
+fn about_tags(warnings: &[String]) -> Vec<&String> {
+    warnings
+        .iter()
+        .filter(|text| text.contains("BACKUP_S3_TAGGING"))
+        .collect()
+}
+
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let mut checks = report["checks"].as_array().unwrap().iter();
+    checks.find(|check| check["name"] == name).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_refuses_tags_gets_its_backups_without() {
+    for (mut scene, status) in [(Scene::small().await, 400), (Scene::three_parts().await, 501)] {
+        refuse_tags(&scene, status);
+        let ended = scene.run();
+        let report = ended.succeeded();
+        let warnings = ended.warnings();
+        assert_eq!(about_tags(&warnings).len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("prune --allow-delete"), "{warnings:?}");
+        let id = report["id"].as_str().unwrap().to_owned();
+        scene.assert_holds(&scene.primary, &id).await;
+        scene.primary.assert_nothing_in_progress().await;
+        assert!(scene.tell(&["verify", &id, "--json"]).status.success());
+
+        // Once found out, it is not asked again by the same run; with the setting it never is.
+        scene.set("BACKUP_S3_TAGGING", "off");
+        let before = scene.proxy.faults();
+        assert!(before < 6, "{before}");
+        let ended = scene.run();
+        assert_eq!(
+            (ended.succeeded()["status"].as_str(), ended.warnings().len()),
+            (Some("succeeded"), 0)
+        );
+        assert_eq!(scene.proxy.faults(), before);
+        let refused = scene.tell(&["retention", "apply", "--json"]);
+        assert!(refused.text().contains("prune --allow-delete"), "{}", refused.text());
+
+        scene.set("BACKUP_S3_TAGGING", "on");
+        scene.run().store_failed("", "BACKUP_S3_TAGGING=off");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
+    let mut scene = Scene::small().await;
+    refuse_tags(&scene, 501);
+    // A run that fails late leaves nothing: nothing would ever expire it.
+    let on = On::op(Op::PutObject).target("manifest.json");
+    scene.proxy.heal();
+    scene.proxy.fault(on, Fault::Reject(403));
+    refuse_tags(&scene, 501);
+    scene.run().failed("STORE", 30);
+    assert_eq!(scene.primary.files().await, [""; 0]);
+    scene.proxy.heal();
+    refuse_tags(&scene, 501);
+
+    let first = scene.run().succeeded()["id"].as_str().unwrap().to_owned();
+    let report = scene.tell(&["doctor", "--json"]).json();
+    let (tags, rules) = (check(&report, "tags"), check(&report, "lifecycle"));
+    assert!(
+        tags["detail"].as_str().unwrap().contains("refuses object tags"),
+        "{tags}"
+    );
+    assert!(rules["detail"].as_str().unwrap().contains("--allow-delete"), "{rules}");
+    let status = scene.tell(&["status", "--json"]).json();
+    assert_eq!(status["stores"][0]["lifecycle"]["state"], "no_tags", "{status}");
+    let pruned = scene.tell(&["prune", "--json"]).json();
+    let note = pruned["stores"][0]["note"].as_str().unwrap();
+    assert!(
+        note.contains("no object tags") && note.contains("--allow-delete"),
+        "{note}"
+    );
+
+    // What another run has left is removed by prune, and the good backup stays.
+    let (database, stamp) = first.split_once('/').unwrap();
+    let left = format!(
+        "{}/{database}/20200101T000000Z-full/{database}.dump",
+        scene.primary.prefix
+    );
+    scene.primary.bucket.put(&left, b"left over").await;
+    let pruned = scene.tell(&["prune", "--allow-delete", "--json"]).json();
+    assert_eq!(pruned["removed"], 1, "{pruned}");
+    let files = scene.primary.files().await;
+    assert!(
+        files.iter().all(|key| key.contains(stamp)) && !files.is_empty(),
+        "{files:?}"
+    );
+
+    // It takes tags, and forgets them.
+    scene.proxy.heal();
+    let put = On::op(Op::Tagging).method("PUT");
+    scene.proxy.fault(put, Fault::Answer(200, ""));
+    scene
+        .proxy
+        .fault(On::op(Op::Tagging).method("GET"), Fault::Answer(200, NO_TAGS));
+    let ended = scene.run();
+    ended.succeeded();
+    let warnings = ended.warnings();
+    assert_eq!(about_tags(&warnings).len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("does not keep them"), "{warnings:?}");
+    scene.set("BACKUP_S3_TAGGING", "off");
+    assert_eq!(scene.run().warnings(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_that_is_not_the_buckets_is_told_in_one_sentence() {
+    let mut scene = Scene::small().await;
+    scene.set("BACKUP_RETENTION", "7d");
+    assert!(scene.tell(&["retention", "apply"]).status.success());
+    assert_eq!(scene.run().warnings(), [""; 0]);
+    scene.set("BACKUP_RETENTION", "30d");
+    let warnings = scene.run().warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let told = "daily backups after 7 days and not 30";
+    assert!(
+        warnings[0].contains(told) && warnings[0].contains("retention apply"),
+        "{warnings:?}"
+    );
+}
