@@ -68,6 +68,7 @@ async fn answer(process: Process) -> Result<(String, u8)> {
         } => {
             let dumb = process.env.get("TERM").is_some_and(|term| term == "dumb");
             let draw = process.stderr_is_terminal && !dumb;
+            let uses = command.uses();
             let settings = Settings::load(&Input {
                 flags,
                 env: process.env,
@@ -78,6 +79,7 @@ async fn answer(process: Process) -> Result<(String, u8)> {
                 memory: process.memory,
                 in_lambda: false,
                 json,
+                uses,
             })?;
             let report = perform(command, settings, draw).await?;
             let text = if json {

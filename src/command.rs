@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use crate::settings::Trigger;
+use crate::settings::{Trigger, Uses};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -29,6 +29,20 @@ pub enum Command {
         file: PathBuf,
     },
     Restore(RestoreRequest),
+}
+
+impl Command {
+    /// The settings that it goes by.
+    pub fn uses(&self) -> Uses {
+        match self {
+            Self::Backup(_) => Uses::All,
+            Self::Doctor => Uses::Doctor,
+            Self::Restore(_) => Uses::Restore,
+            Self::Verify(_) => Uses::Verify,
+            Self::Prune(_) | Self::Status { .. } | Self::RetentionShow | Self::RetentionApply => Uses::Retention,
+            Self::Download(_) | Self::List { .. } | Self::Keygen { .. } => Uses::Store,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 
 use crate::aws::OPEN_ENDPOINT;
+use crate::error::Error;
 use crate::notify::{Notifier, Topic};
 use crate::secrets::Credentials;
 use crate::settings::{Clock, Settings};
@@ -32,7 +33,7 @@ pub struct Checkup<'a> {
 
 /// Writes nothing but a probe into each store, which is removed or expires by itself.
 pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
-    let mut checks = vec![settings(checkup.settings)];
+    let mut checks = settings(checkup.settings);
     let (found, topic, signing) = futures::join!(
         source::check(checkup),
         notifications(checkup.notifier),
@@ -50,8 +51,16 @@ pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
     DoctorReport::of(checks)
 }
 
-/// They were read and understood, or no check would be made.
-fn settings(settings: &Settings) -> Check {
+/// One that is wrong stands at its default for the other checks.
+fn settings(settings: &Settings) -> Vec<Check> {
+    let failed = |problem: &String| Check::failed("settings", &Error::config(problem.clone()));
+    match settings.problems.as_slice() {
+        [] => vec![understood(settings)],
+        problems => problems.iter().map(failed).collect(),
+    }
+}
+
+fn understood(settings: &Settings) -> Check {
     let detail = match settings.notes.as_slice() {
         [] => "understood".to_owned(),
         notes => notes.join("; "),

@@ -16,6 +16,7 @@ mod source;
 mod specs;
 mod stores;
 mod table;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,6 +35,7 @@ use crate::retention::Tier;
 pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
 pub use setting::{Kind, Setting, nearest};
 pub use table::SETTINGS;
+pub use uses::Uses;
 
 /// All that settings are made of: a face gathers it, so that nothing below touches the process.
 #[derive(Default)]
@@ -55,6 +57,8 @@ pub struct Input {
     /// In Lambda there is no folder that outlives the run, so a store has to be named.
     pub in_lambda: bool,
     pub json: bool,
+    /// What the command needs.
+    pub uses: Uses,
 }
 
 /// Everything that a command may need to know, valid as a whole.
@@ -110,6 +114,8 @@ pub struct Settings {
     pub signing: Signing,
     /// What a person should see to although the settings hold: told whatever the log shows.
     pub warnings: Vec<String>,
+    /// What is wrong, where the command only shows it.
+    pub problems: Vec<String>,
     /// What was adjusted or understood in an older way: said once, in the report and the log.
     pub notes: Vec<String>,
 }

@@ -75,6 +75,9 @@ struct Files {
 }
 
 pub fn parse(args: &[OsString]) -> Result<Invocation> {
+    if let Some(error) = args.get(1).and_then(|word| older_command(word.to_str()?)) {
+        return Err(error);
+    }
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => return refusal_or_text(&error),
@@ -217,6 +220,27 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
         config_file: arguments.files.config,
         json: arguments.files.json,
     })
+}
+
+/// What the older systems' commands are called here.
+fn older_command(word: &str) -> Option<Error> {
+    let hint = match word {
+        "full" | "full-backup" | "backup-full" => "a full backup is made by `pgstow backup`",
+        "incremental" | "incr" | "incremental-backup" => {
+            "incremental backups are not in this version: `pgstow backup` makes a full one"
+        }
+        "start-scheduler" | "scheduler" | "serve" | "start" => {
+            "this version has no scheduler of its own: let cron, a systemd timer, a Kubernetes CronJob or EventBridge run \
+             `pgstow backup`, and `pgstow prune` after it (infra/ has one of each)"
+        }
+        _ => return None,
+    };
+    Some(
+        Error::config(format!(
+            "{word} is a command of the older systems, and none of this version"
+        ))
+        .hint(hint),
+    )
 }
 
 /// Whether the failure of these arguments is to be told in JSON, though they could not be parsed.

@@ -48,7 +48,10 @@ pub fn variable(name: &str) -> Option<&'static str> {
 }
 
 pub fn translate(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String>) {
-    refuse_what_would_weaken(values, problems, notes);
+    // Of a backup alone: what is there already is restored as it is.
+    let mut of_backups = Problems::default();
+    refuse_what_would_weaken(values, &mut of_backups, notes);
+    problems.absorb(of_backups, "BACKUP_ENCRYPT");
     let minio = minio_is_meant(values, problems);
     stores(values, minio, problems, notes);
     if minio {

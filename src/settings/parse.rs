@@ -17,7 +17,7 @@ use super::problems::Problems;
 use super::specs::{self, Algorithm};
 use super::{
     Auth, Compression, Format, Input, Log, LogFormat, OnChangedTables, Policy, Postgres, Retention, Schedule, Settings,
-    StoreCreate, StoreUrl, aliases, libpq, source, stores,
+    StoreCreate, StoreUrl, Uses, aliases, libpq, setting, source, stores,
 };
 use crate::error::{Error, Result};
 
@@ -42,7 +42,9 @@ pub fn load(input: &Input) -> Result<Settings> {
     let mut problems = Problems::default();
     let (mut notes, mut warnings) = (Vec::new(), Vec::new());
     let mut values = layers::read(input, &mut problems, &mut notes, &mut warnings);
-    aliases::translate(&mut values, &mut problems, &mut notes);
+    let mut of_aliases = Problems::default();
+    aliases::translate(&mut values, &mut of_aliases, &mut notes);
+    problems.absorb(of_aliases, "BACKUP_STORE");
     let mut reader = Reader {
         input,
         values,
@@ -50,6 +52,19 @@ pub fn load(input: &Input) -> Result<Settings> {
         notes,
     };
     let settings = reader.settings();
+    let uses = input.uses;
+    let passed = reader
+        .problems
+        .passed_over(|variable| uses.go_by(variable), uses == Uses::Doctor);
+    let mut shown = Vec::new();
+    match uses {
+        Uses::Doctor => shown = passed,
+        _ => warnings.extend(
+            passed
+                .into_iter()
+                .map(|problem| format!("{problem} (this command does without)")),
+        ),
+    }
     // What was not read may be what is missing.
     let told = |error: Error| {
         warnings
@@ -59,6 +74,7 @@ pub fn load(input: &Input) -> Result<Settings> {
     reader.problems.into_result().map_err(told)?;
     Ok(Settings {
         warnings,
+        problems: shown,
         notes: reader.notes,
         ..settings
     })
@@ -76,27 +92,13 @@ impl Reader<'_> {
         let ways = [("password", Auth::Password), ("iam", Auth::Iam)];
         let auth = self.choice("BACKUP_DB_AUTH", &ways).unwrap_or_default();
         let target_auth = self.choice("BACKUP_TARGET_AUTH", &ways).unwrap_or_default();
-        let mut reading = source::Reading {
-            values: &self.values,
-            place: libpq::Place {
-                home: self
-                    .input
-                    .env
-                    .get("HOME")
-                    .map(String::as_str)
-                    .filter(|home| !home.is_empty()),
-                working_dir: &self.input.working_dir,
-            },
-            problems: &mut self.problems,
-            notes: &mut self.notes,
-        };
-        let source = source::resolve(&mut reading, auth);
-        let target = source::target(&mut reading, target_auth);
+        let source = self.login("DATABASE_URL", |reading| source::resolve(reading, auth));
         if self.values.get("DATABASE_URL").is_some_and(shows_password) {
             self.note(
                 "the password in --database-url is visible to every user of this machine; set DATABASE_URL or DB_PASSWORD",
             );
         }
+        let target = self.login("BACKUP_TARGET_URL", |reading| source::target(reading, target_auth));
         if self.values.get("BACKUP_TARGET_URL").is_some_and(shows_password) {
             self.note(
                 "the password in --target is visible to every user of this machine; set BACKUP_TARGET_URL or \
@@ -105,33 +107,38 @@ impl Reader<'_> {
         }
         let stores = self.stores();
         let retention = Retention {
-            policy: self.policy(),
+            policy: self.of("BACKUP_RETENTION", Self::policy),
             keep_last: self.count("BACKUP_KEEP_LAST", 1..=10_000).unwrap_or(1),
         };
         let max_age = self.read("BACKUP_MAX_AGE", specs::age).unwrap_or(MAX_AGE);
         let schedule = self.schedule();
-        let compression = self.compression();
+        let compression = self.of("BACKUP_COMPRESSION", Self::compression);
         let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
         let on_changed_tables = self.choice(
             "BACKUP_ON_CHANGED_TABLES",
             &[("fail", OnChangedTables::Fail), ("warn", OnChangedTables::Warn)],
         );
-        let nice = self.nice();
+        let nice = self.of("BACKUP_NICE", Self::nice);
         let max_rate = self.max_rate();
-        let jobs = self.jobs(nice, format.unwrap_or(Format::Custom));
+        let jobs = self.of("BACKUP_NICE", |reader| {
+            reader.jobs(nice, format.unwrap_or(Format::Custom))
+        });
         let threads = self.count("BACKUP_THREADS", 1..=256);
         let threads = threads.unwrap_or(self.input.cpus.max(1));
-        let postgres = self.postgres();
+        let postgres = self.of("BACKUP_PG_BIN", Self::postgres);
         let mut s3 = self.s3(&stores);
-        let (memory, threads) = self.memory(jobs, threads, &stores, s3.part_size);
+        let part_size = s3.part_size;
+        let (memory, threads) = self.of("BACKUP_MEMORY", |reader| {
+            reader.memory(jobs, threads, &stores, part_size)
+        });
         s3.memory = memory.parts;
         let aws = self.aws();
         let sns_topic_arn = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
-        let handover = self.handover();
+        let handover = self.of("BACKUP_HANDOVER", Self::handover);
         let allow_restore = self.switch("BACKUP_ALLOW_RESTORE").unwrap_or(false);
         let allow_drill = self.switch("BACKUP_ALLOW_DRILL").unwrap_or(true);
         let drill_unconfined = self.switch("BACKUP_DRILL_UNCONFINED").unwrap_or(false);
-        let metrics = self.metrics();
+        let metrics = self.of("BACKUP_METRICS", Self::metrics);
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
         let adopt = self.switch("BACKUP_ADOPT").unwrap_or(false);
@@ -179,12 +186,39 @@ impl Reader<'_> {
             json: self.input.json,
             log,
             warnings: Vec::new(),
+            problems: Vec::new(),
             notes: Vec::new(),
         }
     }
 
+    /// What is found wrong with a login is a problem of the setting that most people give it by.
+    fn login<T>(&mut self, variable: &'static str, resolve: impl FnOnce(&mut source::Reading<'_>) -> T) -> T {
+        let mut found = Problems::default();
+        let home = self.input.env.get("HOME").map(String::as_str);
+        let login = resolve(&mut source::Reading {
+            values: &self.values,
+            place: libpq::Place {
+                home: home.filter(|home| !home.is_empty()),
+                working_dir: &self.input.working_dir,
+            },
+            problems: &mut found,
+            notes: &mut self.notes,
+        });
+        self.problems.absorb(found, variable);
+        login
+    }
+
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
+    }
+
+    /// What is found wrong there is a problem of this setting.
+    fn of<T>(&mut self, variable: &'static str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::take(&mut self.problems);
+        let value = read(self);
+        let found = std::mem::replace(&mut self.problems, before);
+        self.problems.absorb(found, variable);
+        value
     }
 
     /// One value through its parser; what it says against the text is a problem of that setting.
@@ -193,8 +227,12 @@ impl Reader<'_> {
         match parse(value.text().trim()) {
             Ok(parsed) => Some(parsed),
             Err(why) => {
-                let problem = format!("{}: {why}", value.name);
-                self.problems.add(problem);
+                let mut found = Problems::default();
+                found.add(format!("{}: {why}", value.name));
+                match setting::by_variable(variable) {
+                    Some(setting) => self.problems.absorb(found, setting.variable),
+                    None => self.problems.absorb(found, "BACKUP_STORE"),
+                }
                 None
             }
         }

@@ -3,15 +3,43 @@
 use super::layers::Value;
 use crate::error::{Error, Result};
 
+struct Problem {
+    /// The setting, where it is of one that not every command goes by.
+    of: Option<&'static str>,
+    text: String,
+}
+
 #[derive(Default)]
 pub struct Problems {
-    found: Vec<String>,
+    found: Vec<Problem>,
     hint: Option<String>,
 }
 
 impl Problems {
     pub fn add(&mut self, problem: String) {
-        self.found.push(problem);
+        self.found.push(Problem {
+            of: None,
+            text: problem,
+        });
+    }
+
+    /// Those of others, as problems of this setting.
+    pub fn absorb(&mut self, others: Problems, of: &'static str) {
+        self.hint = others.hint.or(self.hint.take());
+        let found = others.found.into_iter();
+        self.found.extend(found.map(|problem| Problem {
+            of: problem.of.or(Some(of)),
+            ..problem
+        }));
+    }
+
+    /// Takes out those that a command is not stopped by.
+    pub fn passed_over(&mut self, stops: impl Fn(&str) -> bool, none_stop: bool) -> Vec<String> {
+        let found = std::mem::take(&mut self.found).into_iter();
+        let (stopping, passed): (Vec<_>, Vec<_>) =
+            found.partition(|problem| !none_stop && problem.of.is_none_or(&stops));
+        self.found = stopping;
+        passed.into_iter().map(|problem| problem.text).collect()
     }
 
     /// A module's own refusal of a value, under the setting's name; its hint counts while it is
@@ -28,7 +56,8 @@ impl Problems {
     /// One error that names every problem, if there is one.
     pub fn into_result(self) -> Result<()> {
         let count = self.found.len();
-        let text = self.found.join("; ");
+        let texts: Vec<String> = self.found.into_iter().map(|problem| problem.text).collect();
+        let text = texts.join("; ");
         match (count, self.hint) {
             (0, _) => Ok(()),
             (1, Some(hint)) => Err(Error::config(text).hint(hint)),

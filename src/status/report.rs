@@ -90,7 +90,10 @@ impl fmt::Display for StatusReport {
         } = &self.schedule;
         for (what, when) in [("full", full), ("incremental", incremental), ("cleanup", cleanup)] {
             if let Some(when) = when {
-                writeln!(f, "  schedule     {what} {when}")?;
+                writeln!(
+                    f,
+                    "  schedule     {what} {when}: set, but this version runs none; see that cron or a timer does"
+                )?;
             }
         }
         writeln!(f, "  pgstow       {}", self.version)

@@ -1,0 +1,85 @@
+//! Which settings a command goes by: what is wrong with another must not stop it, least of all a restore.
+
+/// What a command needs of the settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Uses {
+    /// Everything: a backup, and whatever serves any command.
+    #[default]
+    All,
+    /// Shows what is wrong, and goes on.
+    Doctor,
+    Restore,
+    /// Drills, too.
+    Verify,
+    /// What is kept how long.
+    Retention,
+    /// Reads what is in the store.
+    Store,
+}
+
+/// How a backup is made, and of what.
+const OF_BACKUPS: &[&str] = &[
+    "DATABASE_URL",
+    "BACKUP_SECRET_ID",
+    "BACKUP_ADOPT",
+    "BACKUP_COMPRESSION",
+    "BACKUP_COMPRESSION_LEVEL",
+    "BACKUP_DB_AUTH",
+    "BACKUP_ECS_",
+    "BACKUP_ENCRYPT",
+    "BACKUP_FORMAT",
+    "BACKUP_HANDOVER",
+    "BACKUP_MAX_RATE",
+    "BACKUP_MD5",
+    "BACKUP_NICE",
+    "BACKUP_ON_CHANGED_TABLES",
+    "BACKUP_REMOTE",
+    "BACKUP_S3_KMS_KEY_ID",
+    "BACKUP_S3_SSE",
+    "BACKUP_S3_STORAGE_CLASS",
+    "BACKUP_STORE_CREATE",
+];
+const OF_RESTORES: &[&str] = &["BACKUP_TARGET_"];
+const OF_RETENTION: &[&str] = &["BACKUP_KEEP_LAST", "BACKUP_MAX_AGE", "BACKUP_RETENTION"];
+const OF_PROGRAMS: &[&str] = &[
+    "BACKUP_CONNECT_TIMEOUT_SECONDS",
+    "BACKUP_JOBS",
+    "BACKUP_LOCK_WAIT_SECONDS",
+    "BACKUP_MEMORY",
+    "BACKUP_PG_",
+    "BACKUP_STALL_SECONDS",
+    "BACKUP_THREADS",
+];
+const OF_TELLING: &[&str] = &["BACKUP_METRICS", "BACKUP_SNS_TOPIC_ARN"];
+
+impl Uses {
+    /// Whether it is stopped by what is wrong with this setting.
+    pub fn go_by(self, variable: &str) -> bool {
+        let unused: &[&[&str]] = match self {
+            Self::All => &[],
+            Self::Doctor => return false,
+            Self::Restore => &[OF_BACKUPS, OF_RETENTION, OF_TELLING],
+            Self::Verify => &[OF_BACKUPS, OF_RESTORES],
+            Self::Retention => &[OF_BACKUPS, OF_RESTORES, OF_PROGRAMS, OF_TELLING],
+            Self::Store => &[OF_BACKUPS, OF_RESTORES, OF_RETENTION, OF_PROGRAMS, OF_TELLING],
+        };
+        !unused
+            .iter()
+            .copied()
+            .flatten()
+            .any(|start| variable.starts_with(start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_goes_by_its_own_settings_alone() {
+        assert!(Uses::All.go_by("BACKUP_COMPRESSION") && Uses::Restore.go_by("BACKUP_TARGET_URL"));
+        assert!(!Uses::Restore.go_by("BACKUP_RETENTION_DAYS") && !Uses::Store.go_by("DATABASE_URL"));
+        assert!(Uses::Retention.go_by("BACKUP_RETENTION") && Uses::Store.go_by("BACKUP_STORE"));
+        assert!(!Uses::Doctor.go_by("BACKUP_STORE"));
+    }
+}
