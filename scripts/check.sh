@@ -90,6 +90,11 @@ for part in format tools build dependencies deployments tests; do
     printf '%-14s %8d %8d%s\n' "$part" "$took" "${BUDGET[$part]}" "$note"
 done
 printf '%-14s %8d\n\n' all $SECONDS
+for part in ${FAILED[@]+"${FAILED[@]}"}; do
+    [ "$part" != tests ] || continue
+    say "$part failed; the last that it said:"
+    tail -n 20 "$LOGS/$part.log"
+done
 [ ${#FAILED[@]} = 0 ] || say "failed: ${FAILED[*]}"
 # Last, since whoever reads an output's end wants to know this.
 grep -A 1 '────' "$LOGS/tests.log" | tail -n 2 || true

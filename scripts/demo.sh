@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One backup, from a throwaway PostgreSQL into a folder; listed, verified, drilled, one table of it
-# restored; and all of it by stock pg_restore.
+# restored; rows put back in place; and all of it by stock pg_restore.
 set -euo pipefail
 # shellcheck source=scripts/place.sh
 . "$(dirname "$0")/place.sh"
@@ -61,6 +61,17 @@ counts "$BIN" "$BACKUP_TARGET_URL" | awk '{ printf "%-16s %10d\n", $1, $2 }'
 heading "The whole database, two streams at once"
 BACKUP_TARGET_URL=$(database_url "$SERVER" shop_again)
 shown "$BUILT" restore latest --create --jobs 2 --store "$STORE"
+
+heading "Somebody deletes orders, and their items go with them"
+BACKUP_TARGET_URL=$(database_url "$SERVER" shop)
+BEFORE=$(counts "$BIN" "$BACKUP_TARGET_URL")
+"$BIN/psql" -X -d "$BACKUP_TARGET_URL" -c 'DELETE FROM orders WHERE id % 3 = 0'
+counts "$BIN" "$BACKUP_TARGET_URL" | awk '{ printf "%-16s %10d\n", $1, $2 }'
+
+heading "Put them back in place: in one transaction, and nothing else is touched"
+shown "$BUILT" restore latest --data-only --clean --table public.orders --table public.order_items --store "$STORE"
+[ "$(counts "$BIN" "$BACKUP_TARGET_URL")" = "$BEFORE" ] || die "the rows are not what they were"
+echo "$BEFORE" | awk '{ printf "%-16s %10d\n", $1, $2 }'
 unset BACKUP_TARGET_URL
 
 heading "Restore with stock pg_restore"

@@ -106,5 +106,10 @@ for part in "$@"; do
     start "$part"
 done
 while [ ${#RUNNING[@]} -gt 0 ]; do finish; done
+# Once more, where whoever reads an output's end finds it.
+for part in ${failed[@]+"${failed[@]}"}; do
+    say "--- $part failed; the last that it said:"
+    tail -n 15 "$LOGS/$part.log" >&2
+done
 [ ${#failed[@]} = 0 ] || die "failed: ${failed[*]}"
 say "${*}: all well, in $SECONDS s"

@@ -84,9 +84,11 @@ provider() {
     file=$(find -L .terraform/providers -type f -name 'terraform-provider-aws_*' -print -quit)
     # Started like this, it would write down every call.
     env -u GOGC -u GOMEMLIMIT TF_LOG_SDK=off TF_LOG_PROVIDER=off "$file" -debug >"$log" 2>&1 </dev/null &
-    for _ in $(seq 300); do
+    # 700 MB come from a disk that others use at the same time.
+    for _ in $(seq 1800); do
         TF_REATTACH_PROVIDERS=$(sed -n "s/.*TF_REATTACH_PROVIDERS='\(.*\)'/\1/p" "$log")
         [ -z "$TF_REATTACH_PROVIDERS" ] || break
+        kill -0 $! 2>/dev/null || break
         sleep 0.1
     done
     [ -n "$TF_REATTACH_PROVIDERS" ] || {
@@ -127,7 +129,7 @@ security_group_ids = ["sg-0a"]
 TF
     step "$WORK/$name.init" terraform init -no-color
     provider "$WORK/$name.provider"
-    python3 "$ROOT/scripts/net.py" wait "$AWS_ENDPOINT_URL/moto-api/" 60
+    python3 "$ROOT/scripts/net.py" wait "$AWS_ENDPOINT_URL/moto-api/" 180
     if [ "$compute" = lambda ]; then
         # moto wants the layer to be there; what is in it does not matter here, nor what is in the function.
         local arn
