@@ -395,17 +395,20 @@ async fn carry_out(
 /// The database with the settings under which its data was written: what cannot be set is told.
 async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<Vec<String>> {
     let name = target.name();
-    let creation = |name: &str| match database::creation(items, name) {
-        creation if request.no_tablespaces => database::without_tablespace(&creation),
-        creation => creation,
+    let creation = |name: &str| {
+        database::creation(items, name).map(|creation| match request.no_tablespaces {
+            true => database::without_tablespace(&creation),
+            false => creation,
+        })
     };
     if target.exists && request.clean {
         let beside = database::beside(name);
+        let creation = creation(&beside)?;
         // A server that cannot make it, for want of a locale or a tablespace, keeps the one that it has.
         state.set(Stage::Making {
             database: Some(beside.clone()),
         });
-        let created = target.session.execute(&creation(&beside)).await;
+        let created = target.session.execute(&creation).await;
         if created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
             state.set(Stage::Untouched);
         }
@@ -417,10 +420,11 @@ async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: 
         }
         replaced?;
     } else {
+        let creation = creation(name)?;
         state.set(Stage::Making {
             database: Some(name.to_owned()),
         });
-        target.session.execute(&creation(name)).await?;
+        target.session.execute(&creation).await?;
     }
     state.made();
     if !target.found.is_superuser && !request.no_privileges {

@@ -11,7 +11,7 @@ use crate::archive::Item;
 use crate::catalog::Located;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
-use crate::postgres::quoting::identifier;
+use crate::postgres::quoting::{identifier, literal};
 use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, Session};
 use crate::private_folder::{PrivateFolder, answering};
 use crate::restore::{self, Plan};
@@ -112,19 +112,33 @@ impl<'a> Cluster<'a> {
 
     async fn ground_named(&self, name: &str, items: &[Item], manifest: &Manifest) -> Result<Ground> {
         let mut not_proved = Vec::new();
-        let creation = restore::database::without_tablespace(&restore::database::creation(items, name));
         let mut locale = None;
-        if let Err(error) = self.session.execute(&creation).await {
-            let why = locale::lacking(&creation, &error);
-            not_proved.push(LeftOut {
-                what: "the database's locale".into(),
-                why: why.clone(),
-            });
-            locale = Some(why);
+        let made = match restore::database::creation(items, name) {
+            Ok(creation) => {
+                let creation = restore::database::without_tablespace(&creation);
+                let refused = self.session.create_database(&creation).await?.err();
+                if let Some(error) = &refused {
+                    locale = Some(locale::lacking(&creation, error));
+                }
+                not_proved.extend(locale.iter().map(|why| LeftOut {
+                    what: "the database's locale".into(),
+                    why: why.clone(),
+                }));
+                refused.is_none()
+            }
+            Err(error) => {
+                not_proved.push(LeftOut {
+                    what: "the database itself".into(),
+                    why: error.message(),
+                });
+                false
+            }
+        };
+        if !made {
             let plain = format!(
                 "CREATE DATABASE {} WITH TEMPLATE = template0 ENCODING = {} LOCALE = 'C'",
                 identifier(name),
-                identifier(&manifest.server.encoding)
+                literal(&manifest.server.encoding)
             );
             self.session.execute(&plain).await?;
         }

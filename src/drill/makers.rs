@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::outline::{Token, name, tokens};
+use super::outline::{Token, is_clear, name, tokens};
 use crate::archive::Item;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,7 @@ const FOREIGN: &str = "only a superuser can make it, and it says more than that 
 
 /// As pg_dump writes it into every archive.
 const SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false);";
+const STANDARD_STRINGS: &str = "SET standard_conforming_strings = 'on';";
 
 pub(super) struct Makers(HashMap<i64, Maker>);
 
@@ -111,12 +112,28 @@ pub(super) fn is_ground(item: &Item) -> bool {
     matches!(item.entry.desc.as_str(), "SCHEMA" | "EXTENSION")
 }
 
+/// Whether a backslash is a letter like others, as pg_restore reads the archive. One that does not say so has old strings.
+pub(super) fn has_standard_strings(items: &[Item]) -> bool {
+    let mut said = items.iter().filter(|item| item.entry.desc == "STDSTRINGS").peekable();
+    said.peek().is_some() && said.all(|item| item.details.definition.trim() == STANDARD_STRINGS)
+}
+
+/// An event trigger, or what is said of one. They run at every change of a definition, as whoever makes it: they come
+/// last, and nothing is made after them. Nothing else is, however it names one as what it needs.
+pub(super) fn is_of_events(item: &Item) -> bool {
+    match item.entry.desc.as_str() {
+        "EVENT TRIGGER" => true,
+        "COMMENT" | "SECURITY LABEL" => item.entry.tag.starts_with("EVENT TRIGGER "),
+        _ => false,
+    }
+}
+
 /// What one entry cannot say of itself.
 struct Archive<'a> {
     /// What pg_restore says first in every session comes from the archive as well.
     sets_nothing_odd: bool,
-    /// Whether a backslash keeps a quote from ending a text.
-    escapes: bool,
+    /// Whether a backslash is a letter like others.
+    standard_strings: bool,
     known: &'a Known,
     /// Types that begin as a mere name, by schema and name.
     shells: HashSet<(Option<&'a str>, &'a str)>,
@@ -157,7 +174,7 @@ impl<'a> Archive<'a> {
         let path = |item: &Item| item.details.definition.trim() == SEARCH_PATH;
         Archive {
             sets_nothing_odd: kind("SEARCHPATH").all(path),
-            escapes: kind("STDSTRINGS").any(|item| !item.details.definition.contains("'on'")),
+            standard_strings: has_standard_strings(items),
             known,
             shells: kind("SHELL TYPE").map(full_name).collect(),
             servers: servers
@@ -197,9 +214,12 @@ impl<'a> Archive<'a> {
     /// A superuser says nothing but what pg_dump says of such a thing: a definition is a text that somebody wrote
     /// into the store.
     fn formal(&self, item: &Item, maker: Maker) -> Maker {
+        let clear = |text: &str| is_clear(text, self.standard_strings);
         let usual = || {
-            let unclear = self.escapes && item.details.definition.contains("\\'");
-            self.sets_nothing_odd && !unclear && is_usual(item)
+            self.sets_nothing_odd
+                && clear(&item.details.definition)
+                && clear(&item.details.drop_statement)
+                && is_usual(item)
         };
         match maker {
             Maker::Superuser if !usual() => Maker::None(FOREIGN),
@@ -250,9 +270,15 @@ fn full_name(item: &Item) -> (Option<&str>, &str) {
 fn beginnings(desc: &str) -> Vec<String> {
     match desc {
         // Who gave a right may not be the owner.
-        "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => [
+        "ACL" | "ACL LANGUAGE" => [
             "GRANT",
             "REVOKE",
+            "SET SESSION AUTHORIZATION",
+            "RESET SESSION AUTHORIZATION",
+        ]
+        .map(str::to_owned)
+        .into(),
+        "DEFAULT ACL" => [
             "ALTER DEFAULT PRIVILEGES",
             "SET SESSION AUTHORIZATION",
             "RESET SESSION AUTHORIZATION",
@@ -288,13 +314,9 @@ fn is_usual(item: &Item) -> bool {
     let beginnings = beginnings(&item.entry.desc);
     let mut made = statements(&tokens);
     let removed: Vec<_> = statements(&removing).collect();
-    // Comments of the other kind are not read as we read them.
-    !definition.contains("/*")
-        && !removal.contains("/*")
-        && made.all(|statement| {
-            beginnings.iter().any(|beginning| begins(statement, beginning)) && is_whole(&item.entry.desc, statement)
-        })
-        && removed.len() <= 1
+    made.all(|statement| {
+        beginnings.iter().any(|beginning| begins(statement, beginning)) && is_whole(&item.entry.desc, statement)
+    }) && removed.len() <= 1
         && removed.iter().all(|one| begins(one, "DROP") || begins(one, "ALTER"))
 }
 

@@ -13,8 +13,8 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     while let Some(first) = rest.chars().next() {
         let length = match first {
             '\'' => quoted(rest, first, false),
-            'E' if rest[1..].starts_with('\'') => 1 + quoted(&rest[1..], '\'', true),
-            '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
+            'E' | 'e' if rest[1..].starts_with('\'') => 1 + quoted(&rest[1..], '\'', true),
+            '-' if rest.starts_with("--") => rest.find(['\n', '\r']).unwrap_or(rest.len()),
             '$' => dollar_quoted(rest),
             _ if first.is_whitespace() => first.len_utf8(),
             _ => {
@@ -37,6 +37,60 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
         rest = &rest[length..];
     }
     tokens
+}
+
+/// Whether every server reads the text as [`tokens`] does, whatever its encoding: nothing is in it that versions,
+/// encodings or settings read in two ways. What pg_dump writes of the things that a superuser makes is so.
+pub(super) fn is_clear(text: &str, standard_strings: bool) -> bool {
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let Some(length) = clear_token(rest, first, standard_strings) else {
+            return false;
+        };
+        rest = &rest[length..];
+    }
+    // Programs in C read no further.
+    !text.contains('\0')
+}
+
+fn clear_token(rest: &str, first: char, standard_strings: bool) -> Option<usize> {
+    let closed = |text: &str, quote: char, escapes: bool| {
+        let length = quoted(text, quote, escapes);
+        (length > 1 && text[..length].ends_with(quote) && is_closed(&text[..length], quote, escapes)).then_some(length)
+    };
+    match first {
+        '\'' => closed(rest, first, false).filter(|length| standard_strings || !rest[..*length].contains('\\')),
+        '"' => closed(rest, first, false),
+        // A letter of two bytes may end like a backslash.
+        'E' | 'e' if rest[1..].starts_with('\'') => {
+            let length = 1 + closed(&rest[1..], '\'', true)?;
+            rest[..length].is_ascii().then_some(length)
+        }
+        'U' | 'u' if rest[1..].starts_with('&') => None,
+        '$' => {
+            let end = 1 + length_while(&rest[1..], |c| c.is_ascii_alphanumeric() || c == '_');
+            let tag = rest.get(..=end).filter(|tag| tag.ends_with('$'))?;
+            let begins = tag[1..].starts_with(|c: char| !c.is_ascii_digit());
+            let at = rest[tag.len()..].find(tag).filter(|_| begins)?;
+            Some(at + 2 * tag.len())
+        }
+        '-' if rest.starts_with("--") => None,
+        '/' if rest.starts_with("/*") => None,
+        '\\' => None,
+        ' ' | '\n' | '\t' => Some(1),
+        _ if first.is_ascii_alphanumeric() || first == '_' => {
+            let length = length_while(rest, |c| c.is_ascii_alphanumeric() || c == '_');
+            (!rest[length..].starts_with('$')).then_some(length)
+        }
+        _ => first.is_ascii_graphic().then_some(1),
+    }
+}
+
+/// Whether the last of it is the quote that closes it.
+fn is_closed(text: &str, quote: char, escapes: bool) -> bool {
+    // With something behind it, it would go on if it were open.
+    let longer = format!("{text} ");
+    quoted(&longer, quote, escapes) == text.len()
 }
 
 /// The name that a token is, without its quotes.
@@ -81,7 +135,7 @@ fn dollar_quoted(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Token, in_word, name, tokens};
+    use super::{Token, in_word, is_clear, name, tokens};
 
     fn words(text: &str) -> Vec<Token<'_>> {
         let mut tokens = tokens(text);
@@ -125,5 +179,40 @@ mod tests {
             ]
         );
         assert_eq!(name("\"b\"\"c\""), "b\"c");
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_not_clear() {
+        for clear in [
+            "CREATE SCHEMA \"Größe\" AUTHORIZATION x;\n\n",
+            "COMMENT ON EXTENSION x IS 'it''s \u{fffd} -- /* $a$';",
+            "CREATE FUNCTION s.f(a integer DEFAULT 1.5) RETURNS x\n    LANGUAGE sql LEAKPROOF\n    AS $_X$ ; -- é $ $_X$;",
+            "CREATE FUNCTION s.f() RETURNS x LANGUAGE c AS '$libdir/x', E'\\'f';",
+            "",
+        ] {
+            assert!(is_clear(clear, true), "{clear}");
+        }
+        for unclear in [
+            "CREATE ACCESS METHOD z HANDLER h;--\rDO $$ $$;",
+            "CREATE SCHEMA x; -- more",
+            "CREATE SCHEMA x /* ' */",
+            "SELECT E'\u{fffd}\\'; DO $$ $$; --'",
+            "SELECT $é$ ; $é$",
+            "SELECT s$b$ ; s$b$",
+            "SELECT $1$ ; $1$",
+            "SELECT $a$ ; $A$",
+            "SELECT U&'x'",
+            "SELECT 'open",
+            "SELECT 'open''",
+            "SELECT \"open",
+            "SELECT e'open\\'",
+            "SELECT 1\u{b}2",
+            "SELECT é",
+            "SELECT 'a\0b'",
+            "\\! id",
+        ] {
+            assert!(!is_clear(unclear, true), "{unclear}");
+        }
+        assert!(is_clear("SELECT 'a\\'", true) && !is_clear("SELECT 'a\\'", false));
     }
 }

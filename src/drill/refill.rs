@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::cluster::{Cluster, Ground, Way};
 use super::evidence::{Says, Witness};
 use super::exclusion::Exclusion;
-use super::makers::{Known, Maker, Makers, gives_the_systems, is_ground};
+use super::makers::{Known, Maker, Makers, gives_the_systems, is_ground, is_of_events};
 use super::{Job, sequences};
 use crate::archive::Item;
 use crate::catalog::Located;
@@ -154,6 +154,10 @@ impl Refill<'_> {
         );
         leave_unmade(&makers, &before, exclusion);
         leave_unmade(&makers, &self.plan.after, exclusion);
+        // Wherever the archive has them.
+        let (events, before) = self.divide(&before, is_of_events);
+        let (later_events, after) = self.divide(&self.plan.after, is_of_events);
+        let events = [events, later_events].concat();
         let closed = cluster.open_schemas(ground).await?;
         self.by_both(hands, &makers, "before", &before, 1, exclusion).await?;
         exclusion.leave_out_orphans(&ground.session).await?;
@@ -164,10 +168,8 @@ impl Refill<'_> {
             true => Vec::new(),
             false => ground.session.sequence_positions().await?,
         };
-        let (grants, after) = self.divide(&self.plan.after, Item::is_grant);
+        let (grants, after) = self.divide(&after, Item::is_grant);
         let (late_grants, grants) = self.divide(&grants, gives_the_systems);
-        let of_events = with_dependents(self.items, "EVENT TRIGGER");
-        let (events, after) = self.divide(&after, |item| of_events.contains(&item.entry.dump_id));
         let of_refreshes = with_dependents(self.items, "MATERIALIZED VIEW DATA");
         let (refreshes, after) = self.divide(&after, |item| of_refreshes.contains(&item.entry.dump_id));
         self.by_both(hands, &makers, "after", &after, jobs, exclusion).await?;
@@ -186,9 +188,7 @@ impl Refill<'_> {
         }
         self.step(hands, Maker::Superuser, "late-grants", &late_grants, 1, exclusion)
             .await?;
-        // They run at every change of a definition, as whoever makes it: nothing is made after them.
-        self.step(hands, Maker::Superuser, "events", &events, 1, exclusion)
-            .await?;
+        self.by_both(hands, &makers, "events", &events, 1, exclusion).await?;
         ground.session.end_others().await?;
         let moved: Vec<_> = stood.into_iter().filter(|at| moving.may_move(at.name())).collect();
         if !moved.is_empty() {

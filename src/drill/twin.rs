@@ -2,10 +2,10 @@
 //! when nothing else happens meanwhile. No rows are loaded, no rights given, and what is owned belongs to those
 //! who make it. Who makes what is as in the restore itself ([`Makers`]).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::cluster::{Cluster, Ground};
-use super::makers::{Known, Maker, Makers, is_ground};
+use super::makers::{Known, Maker, Makers, has_standard_strings, is_ground, is_of_events};
 use super::outline::tokens;
 use super::{Job, definitions};
 use crate::archive::Item;
@@ -59,9 +59,7 @@ pub(super) async fn make(
         cluster,
         ground: &ground,
         by_id: items.iter().map(|item| (item.entry.dump_id, item)).collect(),
-        standard_strings: !items
-            .iter()
-            .any(|item| item.entry.desc == "STDSTRINGS" && !item.details.definition.contains("'on'")),
+        standard_strings: has_standard_strings(items),
         refused: HashMap::new(),
     };
     making.all(items, plan).await?;
@@ -92,10 +90,16 @@ impl Making<'_> {
             list.iter().filter(has_twin).partition(|id| held(id))
         };
         let (first, before) = divide(&plan.before, &is_ground);
-        let of_events: HashSet<i64> = super::refill::with_dependents(items, "EVENT TRIGGER");
-        let (events, after) = divide(&plan.after, &|item| of_events.contains(&item.entry.dump_id));
+        let (events, before): (Vec<i64>, Vec<i64>) = before
+            .iter()
+            .partition(|id| self.by_id.get(id).is_some_and(|item| is_of_events(item)));
+        let (later_events, after) = divide(&plan.after, &is_of_events);
+        let events = [events, later_events].concat();
         let session = &self.ground.session;
-        self.run(Maker::Superuser, &first).await?;
+        let makers = Makers::of(items, &Known::default());
+        for (maker, run) in makers.runs(&first) {
+            self.run(maker, &run).await?;
+        }
         let makers = Makers::of(
             items,
             &Known {
@@ -107,13 +111,12 @@ impl Making<'_> {
             },
         );
         self.cluster.open_schemas(self.ground).await?;
-        for list in [before, after] {
+        for list in [before, after, events] {
             for (maker, run) in makers.runs(&list) {
                 self.run(maker, &run).await?;
             }
         }
-        // They run at every change of a definition: nothing is made after them.
-        self.run(Maker::Superuser, &events).await
+        Ok(())
     }
 
     /// One after the other, in a session of their own. While the superuser is at work, nothing else is.

@@ -472,7 +472,7 @@ impl Session {
     }
 
     /// A statement of a restore that the server refused.
-    fn refused(&self, error: &tokio_postgres::Error) -> Error {
+    pub(super) fn refused(&self, error: &tokio_postgres::Error) -> Error {
         let inner = classify(error, &self.redactor);
         let code = match inner.code() {
             Code::ConnErr if error.is_closed() => Code::ConnErr,

@@ -3,15 +3,101 @@
 use std::collections::BTreeSet;
 
 use crate::archive::Item;
-use crate::postgres::quoting::identifier;
+use crate::error::{Code, Error, Result};
+use crate::postgres::quoting::{identifier, literal};
 
-/// The statement that makes it, with the encoding and locale that it had.
-pub(crate) fn creation(items: &[Item], name: &str) -> String {
-    items
-        .iter()
-        .find(|item| item.entry.desc == "DATABASE")
-        .and_then(|item| renamed(&item.details.definition, name))
-        .unwrap_or_else(|| format!("CREATE DATABASE {} WITH TEMPLATE = template0", identifier(name)))
+/// The statement that makes it, with the encoding and locale that it had. Written anew, of what the archive's own says:
+/// that is a text like others in the store, and whoever makes a database may do more than that.
+pub(crate) fn creation(items: &[Item], name: &str) -> Result<String> {
+    let Some(database) = items.iter().find(|item| item.entry.desc == "DATABASE") else {
+        return Ok(format!(
+            "CREATE DATABASE {} WITH TEMPLATE = template0",
+            identifier(name)
+        ));
+    };
+    rewritten(&database.details.definition, name).ok_or_else(|| {
+        Error::new(
+            Code::Integrity,
+            "the archive's statement that makes the database is not one that pg_dump writes, so it was not run",
+        )
+        .hint(
+            "somebody may have changed the archive: compare it with another copy, and sign backups (BACKUP_SIGN_KEY); or \
+             restore into a database that is there, without --create",
+        )
+    })
+}
+
+/// What the statement may say of a database, besides its name.
+const TEXTS: [&str; 8] = [
+    "ENCODING",
+    "LOCALE",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "ICU_LOCALE",
+    "ICU_RULES",
+    "BUILTIN_LOCALE",
+    "COLLATION_VERSION",
+];
+
+fn rewritten(definition: &str, name: &str) -> Option<String> {
+    let rest = definition.trim_end().strip_suffix(';')?;
+    let rest = rest.strip_prefix("CREATE DATABASE ")?;
+    let mut rest = rest[identifier_length(rest)?..].strip_prefix(" WITH TEMPLATE = template0")?;
+    let mut statement = format!("CREATE DATABASE {} WITH TEMPLATE = template0", identifier(name));
+    while !rest.is_empty() {
+        let (option, value) = rest.strip_prefix(' ')?.split_once(" = ")?;
+        let length = match option {
+            "LOCALE_PROVIDER" => word_length(value),
+            "TABLESPACE" => identifier_length(value)?,
+            _ if TEXTS.contains(&option) => text_length(value)?,
+            _ => return None,
+        };
+        let (value, further) = value.split_at(length);
+        if value.is_empty() {
+            return None;
+        }
+        statement.push_str(&format!(" {option} = {}", anew(value)));
+        rest = further;
+    }
+    statement.push(';');
+    Some(statement)
+}
+
+/// A text, a name or a word, in our own quotes.
+fn anew(value: &str) -> String {
+    let within = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+    match (within('\''), within('"')) {
+        (Some(text), _) => literal(&text.replace("''", "'")),
+        (_, Some(name)) => identifier(&name.replace("\"\"", "\"")),
+        _ => value.to_owned(),
+    }
+}
+
+fn word_length(text: &str) -> usize {
+    let in_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    text.find(|c| !in_word(c)).unwrap_or(text.len())
+}
+
+fn identifier_length(text: &str) -> Option<usize> {
+    if text.starts_with('"') {
+        return quoted_length(text, '"');
+    }
+    Some(word_length(text)).filter(|length| *length > 0)
+}
+
+fn text_length(text: &str) -> Option<usize> {
+    text.starts_with('\'').then(|| quoted_length(text, '\''))?
+}
+
+/// With both quotes; `None` if it is not closed.
+fn quoted_length(text: &str, quote: char) -> Option<usize> {
+    let mut chars = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        if c == quote && chars.next_if(|(_, next)| *next == quote).is_none() {
+            return Some(at + 1);
+        }
+    }
+    None
 }
 
 /// Another name, for the time until the database can have its own.
@@ -212,16 +298,44 @@ mod tests {
     }
 
     #[test]
+    fn a_database_is_made_by_a_statement_of_our_own() {
+        let made = |definition: &str| rewritten(definition, "new");
+        for (definition, rest) in [
+            ("shop WITH TEMPLATE = template0;\n", ""),
+            (
+                "\"sh\"\"op WITH\" WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = icu LC_COLLATE = 'C' \
+                 LC_CTYPE = 'it''s' ICU_LOCALE = 'de' ICU_RULES = '&a < b; ''';\n",
+                " ENCODING = 'UTF8' LOCALE_PROVIDER = icu LC_COLLATE = 'C' LC_CTYPE = 'it''s' ICU_LOCALE = 'de' \
+                 ICU_RULES = '&a < b; '''",
+            ),
+            (
+                "shop WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C' TABLESPACE = \"Fast \"\" one\";\n",
+                " ENCODING = 'UTF8' LOCALE = 'C' TABLESPACE = \"Fast \"\" one\"",
+            ),
+        ] {
+            let expected = format!("CREATE DATABASE \"new\" WITH TEMPLATE = template0{rest};");
+            assert_eq!(made(&format!("CREATE DATABASE {definition}")), Some(expected));
+        }
+        for other in [
+            "DO $$ BEGIN END $$;--DATABASE x",
+            "UPDATE pg_authid SET rolsuper=true;COMMIT;SELECT 1/0 --DATABASE x",
+            "CREATE DATABASE shop WITH TEMPLATE = template1;",
+            "CREATE DATABASE shop WITH TEMPLATE = template0 OWNER = x;",
+            "CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8'; DROP ROLE x;",
+            "CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8;",
+            "CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8'",
+            "CREATE DATABASE shop WITH TEMPLATE = template0 LOCALE_PROVIDER = ;",
+            "CREATE DATABASE shop WITH TEMPLATE = template0 -- x\n;",
+            "CREATE DATABASE \"shop WITH TEMPLATE = template0;",
+            "",
+        ] {
+            assert_eq!(made(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn statements_speak_of_the_new_database() {
         for (statement, expected) in [
-            (
-                "CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8';",
-                "CREATE DATABASE \"new\" WITH TEMPLATE = template0 ENCODING = 'UTF8';",
-            ),
-            (
-                "CREATE DATABASE \"sh\"\"op WITH\" WITH TEMPLATE = template0;",
-                "CREATE DATABASE \"new\" WITH TEMPLATE = template0;",
-            ),
             (
                 "ALTER ROLE \"DATABASE x\" IN DATABASE shop SET work_mem TO '1MB';",
                 "ALTER ROLE \"DATABASE x\" IN DATABASE \"new\" SET work_mem TO '1MB';",

@@ -222,6 +222,22 @@ fn a_superuser_says_no_more_than_that_kind_of_thing_does() {
         ),
         ("EXTENSION", "COPY s.t FROM PROGRAM 'id';", Maker::None(FOREIGN)),
         (
+            "ACCESS METHOD",
+            "CREATE ACCESS METHOD z TYPE INDEX HANDLER h;--\rDO $$ BEGIN END $$;",
+            Maker::None(FOREIGN),
+        ),
+        (
+            "DEFAULT ACL",
+            "ALTER DEFAULT PRIVILEGES FOR ROLE x IN SCHEMA s GRANT SELECT ON TABLES TO y;",
+            Maker::Superuser,
+        ),
+        ("DEFAULT ACL", "GRANT pg_read_server_files TO x;", Maker::None(FOREIGN)),
+        (
+            "DEFAULT ACL",
+            "GRANT SET ON PARAMETER log_statement TO x;",
+            Maker::None(FOREIGN),
+        ),
+        (
             "PROCEDURAL LANGUAGE",
             "CREATE OR REPLACE PROCEDURAL LANGUAGE l;",
             Maker::Superuser,
@@ -326,4 +342,46 @@ fn what_is_made_by_one_goes_in_one_run_and_the_order_stays() {
             (Maker::Loader, vec![4])
         ]
     );
+}
+
+#[test]
+fn strings_are_standard_only_where_the_archive_says_so_as_pg_dump_does() {
+    let said = |definitions: &[&str]| {
+        let items: Vec<Item> = definitions
+            .iter()
+            .zip(1..)
+            .map(|(definition, id)| item(id, "STDSTRINGS", "STDSTRINGS", definition, &[]))
+            .collect();
+        has_standard_strings(&items)
+    };
+    assert!(said(&["SET standard_conforming_strings = 'on';\n"]));
+    for not in [
+        &[][..],
+        &["SET standard_conforming_strings = 'off';\n"],
+        &["SET standard_conforming_strings = 'off'; -- 'on'"],
+        &[
+            "SET standard_conforming_strings = 'on';",
+            "SET standard_conforming_strings = 'off';",
+        ],
+    ] {
+        assert!(!said(not), "{not:?}");
+    }
+    let escaped = || item(1, "EXTENSION", "s", "CREATE EXTENSION s VERSION 'a\\';", &[]);
+    assert_eq!(made_by(&[escaped()], 1), Maker::None(FOREIGN));
+    let standard = item(
+        2,
+        "STDSTRINGS",
+        "STDSTRINGS",
+        "SET standard_conforming_strings = 'on';",
+        &[],
+    );
+    assert_eq!(made_by(&[escaped(), standard], 1), Maker::Superuser);
+}
+
+#[test]
+fn only_event_triggers_come_after_event_triggers() {
+    assert!(is_of_events(&item(1, "EVENT TRIGGER", "e", "", &[])));
+    assert!(is_of_events(&item(2, "COMMENT", "EVENT TRIGGER e", "", &[1])));
+    assert!(!is_of_events(&item(3, "COMMENT", "TABLE t", "", &[1])));
+    assert!(!is_of_events(&item(4, "TABLE", "t", "", &[1])));
 }

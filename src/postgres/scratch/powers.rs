@@ -324,6 +324,23 @@ impl Session {
         Ok(())
     }
 
+    /// The inner error says that the server does not have it like this: an option that it does not know, or a locale
+    /// that the machine lacks.
+    pub async fn create_database(&self, statement: &str) -> Result<Result<()>> {
+        match self.client.batch_execute(statement).await {
+            Ok(()) => Ok(Ok(())),
+            Err(error) => {
+                let of_an_option = error
+                    .code()
+                    .is_some_and(|state| ["0A", "22", "42"].contains(&&state.code()[..2]));
+                match self.refused(&error) {
+                    refused if of_an_option => Ok(Err(refused)),
+                    refused => Err(refused),
+                }
+            }
+        }
+    }
+
     /// Removes a database, whatever of it the server would like to keep.
     pub async fn drop_database(&self, name: &str) -> Result<()> {
         self.end_others().await?;

@@ -3,6 +3,7 @@
 
 mod alone;
 mod breakout;
+mod forged;
 mod honest;
 mod native;
 mod older;
