@@ -1,13 +1,19 @@
 //! How AWS's services are reached: through the proxy that the environment names, and by the certificate
 //! authorities that AWS's own tools would trust.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_types::os_shim_internal::{Env, Fs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -25,19 +31,71 @@ pub(super) async fn client(settings: &settings::Aws) -> Result<SharedHttpClient>
         Some(Bundle { path, name }) => trusting(&path, name)?,
         None => TlsContext::default(),
     };
-    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+    Ok(SharedHttpClient::new(Ways {
+        straight: by(context.clone(), ProxyConfig::disabled),
+        proxied: by(context, ProxyConfig::from_env),
+    }))
+}
+
+fn by(context: TlsContext, proxy: fn() -> ProxyConfig) -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder();
         builder.set_connector_settings(settings.cloned());
         if let Some(components) = components {
             builder.set_sleep_impl(components.sleep_impl());
         }
         builder
-            .proxy_config(ProxyConfig::from_env())
+            .proxy_config(proxy())
             // The provider is named: a process-wide default could be anything that a dependency set.
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
             .tls_context(context.clone())
             .build()
-    }))
+    })
+}
+
+/// The machine's and the task's own metadata are asked straight: a proxy does not reach them, and would learn the
+/// token that credentials are asked for with.
+#[derive(Debug)]
+struct Ways<T> {
+    straight: T,
+    proxied: T,
+}
+
+impl HttpClient for Ways<SharedHttpClient> {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(Ways {
+            straight: self.straight.http_connector(settings, components),
+            proxied: self.proxied.http_connector(settings, components),
+        })
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        self.proxied.connector_metadata()
+    }
+}
+
+impl HttpConnector for Ways<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        match is_metadata(request.uri()) {
+            true => self.straight.call(request),
+            false => self.proxied.call(request),
+        }
+    }
+}
+
+/// 169.254.169.254 (EC2), 169.254.170.2 (ECS), 169.254.170.23 (EKS), and the same by IPv6: fd00:ec2::….
+fn is_metadata(uri: &str) -> bool {
+    let authority = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next(),
+        None => authority.split(':').next(),
+    };
+    match host.unwrap_or_default().parse() {
+        Ok(IpAddr::V4(address)) => address.is_link_local(),
+        Ok(IpAddr::V6(address)) => address.segments()[..2] == [0xfd00, 0xec2],
+        Err(_) => false,
+    }
 }
 
 /// A file of authorities, and what names it.
@@ -86,4 +144,31 @@ fn trusting(path: &Path, name: &str) -> Result<TlsContext> {
             .map_err(|error| refused(&error.to_string()));
     }
     Err(refused("it holds no certificate"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_metadata;
+
+    #[test]
+    fn metadata_is_known_by_its_address() {
+        for metadata in [
+            "http://169.254.169.254/latest/api/token",
+            "http://169.254.170.2/v2/credentials/x?a=b",
+            "http://169.254.170.23:80/v1/credentials",
+            "http://[fd00:ec2::254]/latest",
+            "http://[fd00:ec2::23]:80/v1/credentials",
+        ] {
+            assert!(is_metadata(metadata), "{metadata}");
+        }
+        for other in [
+            "https://sts.amazonaws.com/",
+            "http://127.0.0.1:4566/169.254.169.254",
+            "http://169.254.169.254.example.com/",
+            "http://[fd00::1]/",
+            "",
+        ] {
+            assert!(!is_metadata(other), "{other}");
+        }
+    }
 }

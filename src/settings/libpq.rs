@@ -22,14 +22,27 @@ const PARTS: &[(&str, &str)] = &[
     ("PGOPTIONS", "options"),
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
     ("PGCHANNELBINDING", "channel_binding"),
+    ("PGGSSDELEGATION", "gssdelegation"),
+    ("PGGSSENCMODE", "gssencmode"),
+    ("PGGSSLIB", "gsslib"),
+    ("PGKRBSRVNAME", "krbsrvname"),
+    ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
+    ("PGMAXPROTOCOLVERSION", "max_protocol_version"),
+    ("PGMINPROTOCOLVERSION", "min_protocol_version"),
     ("PGREQUIREAUTH", "require_auth"),
+    ("PGREQUIREPEER", "requirepeer"),
+    (REQUIRE_SSL, "sslmode"),
     ("PGSSLCERTMODE", "sslcertmode"),
     ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
     ("PGSSLNEGOTIATION", "sslnegotiation"),
     ("PGSSLSNI", "sslsni"),
     ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
     ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
+    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
 ];
+/// The old way to say `PGSSLMODE=require`, which libpq still obeys: by `1`.
+const REQUIRE_SSL: &str = "PGREQUIRESSL";
 pub const PASSWORD: &str = "PGPASSWORD";
 const SERVICE: &str = "PGSERVICE";
 const SERVICE_FILE: &str = "PGSERVICEFILE";
@@ -75,7 +88,12 @@ fn variables(values: &Values, problems: &mut Problems) -> ConnectionInfo {
     let mut info = ConnectionInfo::default();
     for (variable, part) in PARTS {
         let Some(value) = values.get(variable) else { continue };
-        if let Err(error) = info.set(part, value.text()) {
+        let text = match *variable {
+            REQUIRE_SSL if value.text().starts_with('1') && values.get("PGSSLMODE").is_none() => "require",
+            REQUIRE_SSL => continue,
+            _ => value.text(),
+        };
+        if let Err(error) = info.set(part, text) {
             problems.add_error(&value.name, &error);
         }
         if let (PASSWORD, Some(file)) = (*variable, &value.file) {

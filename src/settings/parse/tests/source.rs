@@ -25,6 +25,32 @@ fn single_variables_make_a_source() {
 }
 
 #[test]
+fn no_variable_of_libpqs_that_guards_a_connection_is_passed_over() {
+    let database = [("PGHOST", "h"), ("PGUSER", "u"), ("PGDATABASE", "d")];
+    let with = |name, value| env(&[&database[..], &[(name, value)]].concat());
+    for (name, value, part, expected) in [
+        ("PGREQUIRESSL", "1", "sslmode", Some("require")),
+        ("PGREQUIRESSL", "0", "sslmode", None),
+        (
+            "PGTARGETSESSIONATTRS",
+            "standby",
+            "target_session_attrs",
+            Some("standby"),
+        ),
+        ("PGGSSENCMODE", "disable", "gssencmode", Some("disable")),
+    ] {
+        let settings = with(name, value).load();
+        let found = direct(&settings).params.get(part).map(String::as_str);
+        assert_eq!(found, expected, "{name}={value}");
+    }
+    let both = [&database[..], &[("PGREQUIRESSL", "1"), ("PGSSLMODE", "verify-full")]].concat();
+    assert_eq!(direct(&env(&both).load()).params["sslmode"], "verify-full");
+    with("PGREQUIREPEER", "postgres").refused(&["PGREQUIREPEER from the environment"]);
+    with("PGSSLCRLDIR", "/etc/crl").refused(&["PGSSLCRLDIR from the environment"]);
+    with("PGGSSENCMODE", "require").refused(&["PGGSSENCMODE from the environment"]);
+}
+
+#[test]
 fn url_and_secret_in_one_layer_conflict_and_the_stronger_layer_wins() {
     let url = ("DATABASE_URL", "postgres://u:p@h/db");
     env(&[url, ("BACKUP_SECRET_ID", "prod")])
