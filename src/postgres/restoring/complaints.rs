@@ -41,7 +41,7 @@ pub(super) struct Complaints {
     doubtful: Option<String>,
     /// The entry that it is at.
     entry: Option<String>,
-    /// All entries that it has named: where several work at once, an error may stand behind another's name.
+    /// All entries that it has named: it had trouble with each.
     named: BTreeSet<i64>,
     keeps: usize,
     kept: Vec<Complaint>,
