@@ -130,11 +130,6 @@ impl<'a> Past<'a> {
                 tracing::warn!("pg_restore: {words}");
             }
         }
-        for id in end.troubled {
-            if list.contains(&id) {
-                self.losses.note(id, Loss::quoted("pg_restore could not make it"));
-            }
-        }
     }
 
     async fn wire(&self) -> Result<Wire> {

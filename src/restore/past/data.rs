@@ -278,11 +278,6 @@ fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) {
             refused.entry(id).or_insert(complaint.words);
         }
     }
-    for id in end.troubled.into_iter().filter(|id| load.list.contains(id)) {
-        refused
-            .entry(id)
-            .or_insert_with(|| "pg_restore could not load it".to_owned());
-    }
 }
 
 /// The same, a block at a time; large objects with what makes them.
