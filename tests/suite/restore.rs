@@ -1,8 +1,11 @@
 //! `pgstow restore`, judged by what is in the target afterwards, whether it went well or not.
 
+mod checking;
 mod creating;
 mod failing;
+mod going_on;
 mod in_place;
+mod names;
 mod needs;
 mod order;
 mod parts;
