@@ -81,7 +81,7 @@ async fn answer(process: Process) -> Result<(String, u8)> {
                 json,
                 uses,
             })?;
-            let report = perform(command, settings, draw).await?;
+            let report = perform(*command, settings, draw).await?;
             let text = if json {
                 let document = serde_json::to_string(&report)
                     .map_err(|error| Error::internal("the report is not JSON").source(error))?;

@@ -10,6 +10,7 @@ mod exclusion;
 pub(crate) mod globals;
 mod grants;
 mod in_place;
+mod into;
 mod loading;
 mod order;
 mod parts;
@@ -42,6 +43,7 @@ use crate::store::Store;
 use crate::stored_archive::StoredArchive;
 use around::Surroundings;
 use in_place::InPlace;
+use into::Copies;
 use ready::Target;
 use state::{Stage, State};
 
@@ -115,11 +117,14 @@ struct Archive {
     around: Surroundings,
     /// For rows that are put back into tables that are there.
     in_place: Option<InPlace>,
+    /// For tables that are made beside those that are there.
+    into: Option<Copies>,
     warnings: Vec<String>,
 }
 
 async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     check_request(request)?;
+    into::check(request)?;
     let postgres = &job.settings.postgres;
     job.stop.or_stop(answering(&postgres.temp, sweep_stale)).await?;
     job.observer.phase("looking at the backup");
@@ -138,6 +143,9 @@ async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     let target = job.stop.or_stop(ready::reach(job, request)).await?;
     target.check(manifest, request)?;
     let source = if manifest.files.contains_key(role::SQL) {
+        if request.into.is_some() {
+            return Err(into::of_script());
+        }
         let psql = script::psql(&target, request, postgres).await?;
         job.observer.phase("checking the script");
         let checked = script::check(&located.store, manifest, job.observer, ());
@@ -210,6 +218,21 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
     let left = exclusion::exclusion(request, &items, &target.session);
     let left = job.stop.or_stop(left).await?;
+    if request.into.is_some() {
+        let backup = located.manifest.id.to_string();
+        let copies = into::prepare(target, &backup, &stored, &items, &left.entries, request);
+        let (copies, plan, warnings) = job.stop.or_stop(copies).await?;
+        return Ok(Archive {
+            stored: Arc::new(stored),
+            items,
+            plan,
+            pg_restore,
+            around: Surroundings::default(),
+            in_place: None,
+            into: Some(copies),
+            warnings,
+        });
+    }
     let mut plan = if request.tables.is_empty() {
         let mut plan = whole(&stored, &items, &left.entries, request, job.settings.jobs);
         if !request.create {
@@ -249,6 +272,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         pg_restore,
         around,
         in_place,
+        into: None,
         warnings,
     })
 }
@@ -374,6 +398,13 @@ async fn carry_out(
                 stop: job.stop,
                 observer: job.observer,
             };
+            if let Some(work) = &archive.into {
+                let store = &prepared.located.store;
+                let making = into::run(job, archive, store, &prepared.target, work, state);
+                let made = job.stop.or_stop(making).await?;
+                (prepared.compared, prepared.lost) = (made.compared, made.left_out);
+                return Ok(prepared.report(job, request, "restored"));
+            }
             match &archive.in_place {
                 None => prepared.lost = fill(job, archive, &prepared.target, &loader, state).await?,
                 Some(work) => {
@@ -605,6 +636,7 @@ impl Prepared {
             duration_seconds: 0.0,
             left_out: Vec::new(),
             already_there: Vec::new(),
+            copies: Vec::new(),
             steps: Vec::new(),
             warnings: self.warnings.clone(),
             compared: None,
@@ -625,6 +657,10 @@ impl Prepared {
             report.finishing = archive.plan.after.len();
             report.left_out.clone_from(&archive.plan.left_out);
             report.already_there.clone_from(&archive.plan.already_there);
+            if let Some(work) = &archive.into {
+                report.copies = work.report();
+                report.tables = report.copies.len();
+            }
         }
         report.left_out.extend(self.globals.iter().flat_map(globals::left_out));
         report.left_out.extend(self.lost.iter().cloned());
@@ -650,6 +686,10 @@ impl Prepared {
             Source::Script(psql, _) => step(format!("run the script with psql {} in one transaction", psql.version)),
             Source::Archive(archive) => {
                 let plan = &archive.plan;
+                if let Some(work) = &archive.into {
+                    report.steps.extend(work.steps());
+                    return report;
+                }
                 if let Some(work) = &archive.in_place {
                     report.steps.extend(work.steps(plan));
                     return report;

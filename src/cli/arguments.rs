@@ -25,7 +25,7 @@ pub enum Invocation {
     /// Help, version, completions: ready to print.
     Text(String),
     Run {
-        command: Command,
+        command: Box<Command>,
         flags: BTreeMap<&'static str, Vec<String>>,
         env_file: Option<PathBuf>,
         config_file: Option<PathBuf>,
@@ -111,6 +111,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             backup,
             target,
             tables,
+            into,
             data_only,
             create,
             clean,
@@ -142,6 +143,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
                 backup,
                 database,
                 tables,
+                into,
                 data_only,
                 create,
                 clean,
@@ -214,7 +216,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
         Action::Completions { shell } => return Ok(Invocation::Text(completions(shell))),
     };
     Ok(Invocation::Run {
-        command,
+        command: Box::new(command),
         flags,
         env_file: arguments.files.env_file,
         config_file: arguments.files.config,

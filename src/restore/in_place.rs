@@ -166,22 +166,23 @@ impl InPlace {
 }
 
 /// What [`run`] needs of the backup.
-struct Source<'a> {
-    store: &'a Arc<dyn Store>,
-    stored: &'a Arc<StoredArchive>,
-    items: &'a [Item],
-    plan: &'a Plan,
+pub(super) struct Source<'a> {
+    pub store: &'a Arc<dyn Store>,
+    pub stored: &'a Arc<StoredArchive>,
+    pub items: &'a [Item],
+    pub plan: &'a Plan,
 }
 
 /// One COPY: a block, and how it is read again.
-struct Copy {
-    index: usize,
-    statement: Vec<u8>,
+#[derive(Debug)]
+pub(super) struct Copy {
+    pub index: usize,
+    pub statement: Vec<u8>,
     /// Where its rows are found again; several blocks may go through one root.
-    place: Vec<u8>,
+    pub place: Vec<u8>,
     /// Their columns, quoted as the archive has them.
-    columns: Vec<u8>,
-    names: Vec<Vec<u8>>,
+    pub columns: Vec<u8>,
+    pub names: Vec<Vec<u8>>,
 }
 
 /// Says how many tables were compared with the backup.
@@ -337,13 +338,13 @@ async fn filled(
     Ok(compared)
 }
 
-async fn execute(wire: &mut Wire, statement: &str) -> Result<()> {
+pub(super) async fn execute(wire: &mut Wire, statement: &str) -> Result<()> {
     wire.execute(statement.as_bytes())
         .await
         .map_err(|refusal| refused(statement, refusal))
 }
 
-fn refused(what: &str, refusal: Refusal) -> Error {
+pub(super) fn refused(what: &str, refusal: Refusal) -> Error {
     if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
         return Error::new(Code::RestoreErr, format!("{what}: a lock was not to be had in time"))
             .hint("let others end their transactions, or wait longer: BACKUP_LOCK_WAIT_SECONDS");
@@ -390,7 +391,7 @@ async fn lock_all(wire: &mut Wire, names: &[(String, String)], work: &InPlace) -
 }
 
 /// As the archive's text is.
-fn encoding(items: &[Item]) -> String {
+pub(super) fn encoding(items: &[Item]) -> String {
     let set = items.iter().find(|item| item.entry.desc == "ENCODING");
     let quoted = set.and_then(|item| item.details.definition.split('\'').nth(1));
     quoted.unwrap_or("UTF8").to_owned()
@@ -438,7 +439,7 @@ impl Rows for Summed {
     }
 }
 
-async fn read_again(wire: &mut Wire, copy: &Copy) -> Result<Sum> {
+pub(super) async fn read_again(wire: &mut Wire, copy: &Copy) -> Result<Sum> {
     let statement = [b"COPY (SELECT ", &*copy.columns, b" FROM ", &copy.place, b") TO STDOUT"].concat();
     let mut rows = Summed(RowSum::of(&copy.names));
     wire.copy(&statement, &mut rows)
@@ -448,7 +449,7 @@ async fn read_again(wire: &mut Wire, copy: &Copy) -> Result<Sum> {
 }
 
 /// One block through one COPY; its digest has been found right when the COPY is whole.
-async fn load(job: &Job<'_>, source: &Source<'_>, wire: &mut Wire, copy: &Copy) -> Result<Sum> {
+pub(super) async fn load(job: &Job<'_>, source: &Source<'_>, wire: &mut Wire, copy: &Copy) -> Result<Sum> {
     let name = source.stored.name(copy.index);
     job.observer.table(&name);
     let (pieces, mut received) = mpsc::channel(AHEAD);

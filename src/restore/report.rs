@@ -9,6 +9,14 @@ use crate::backup_id::BackupId;
 use crate::report::human_bytes;
 use crate::signature::KeyId;
 
+/// A table of the backup that was made beside the one that is there.
+#[derive(Debug, Clone, Serialize)]
+pub struct CopyReport {
+    pub table: String,
+    pub copy: String,
+    pub rows: u64,
+}
+
 /// `status` comes first, as in a failure's document.
 #[derive(Debug, Clone, Serialize)]
 pub struct RestoreReport {
@@ -40,6 +48,9 @@ pub struct RestoreReport {
     /// Tables whose rows were read again and are those of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compared: Option<usize>,
+    /// With `--into`: what became of each table.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopyReport>,
     /// What single tables need and the target had: it stayed as it was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub already_there: Vec<String>,
@@ -71,6 +82,9 @@ impl fmt::Display for RestoreReport {
         )?;
         if let Some(compared) = self.compared {
             writeln!(f, "  {compared} tables read again: their rows are those of the backup")?;
+        }
+        for copy in &self.copies {
+            writeln!(f, "  {} as {}, {} rows", copy.table, copy.copy, copy.rows)?;
         }
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {}. {step}", number + 1)?;

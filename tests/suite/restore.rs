@@ -3,6 +3,7 @@
 mod creating;
 mod failing;
 mod in_place;
+mod into;
 mod needs;
 mod order;
 mod parts;

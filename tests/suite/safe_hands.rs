@@ -2,7 +2,7 @@
 
 pub mod drill;
 mod files;
-mod forging;
+pub mod forging;
 mod future;
 mod globals;
 mod logins;

@@ -13,7 +13,7 @@ fn read(line: &[&str]) -> Result<Invocation> {
 
 fn given(line: &[&str]) -> (Command, BTreeMap<&'static str, Vec<String>>) {
     match read(line).unwrap() {
-        Invocation::Run { command, flags, .. } => (command, flags),
+        Invocation::Run { command, flags, .. } => (*command, flags),
         Invocation::Text(text) => panic!("{text}"),
     }
 }
