@@ -266,11 +266,14 @@ impl<'a> Source<'a> {
             .filter(|other| belonging.contains(&other.entry.dump_id))
         {
             is_guarded |= other.entry.desc == "ROW SECURITY";
-            if other.entry.dump_id == item.entry.dump_id || self.excluded.contains(&other.entry.dump_id) {
+            if other.entry.dump_id == item.entry.dump_id {
                 continue;
             }
             let what = other.entry.to_string();
             match other.entry.desc.as_str() {
+                _ if self.excluded.contains(&other.entry.dump_id) => {
+                    self.leave(what, "the restore is asked to leave it out");
+                }
                 "INDEX" | "CONSTRAINT" => match self.finished(item, other, spelt) {
                     Ok(one) => finishing.push(one),
                     Err(why) => self.leave(what, why),
