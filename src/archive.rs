@@ -22,6 +22,7 @@ mod loading;
 mod part_check;
 mod range;
 mod reader;
+mod texts;
 mod unpack;
 mod writer;
 
@@ -36,6 +37,7 @@ pub use loading::{Loading, leading_names};
 pub use part_check::PartCheck;
 pub use range::{RangeCheck, Sealed, SealedRange, Spoilt};
 pub use reader::{BlockSink, read_block, read_blocks, read_part};
+pub use texts::Texts;
 pub use unpack::Unpack;
 pub use writer::Writer;
 

@@ -104,6 +104,15 @@ async fn answer(process: Process) -> Result<(String, u8)> {
                     ));
                 }
             }
+            if let Report::Restore(report) = &report
+                && let Some((message, hint)) = report.partial()
+            {
+                write_err(&format!(
+                    "warning[PARTIAL]: {}\nhint: {}\n",
+                    plain::line(&message),
+                    plain::line(hint)
+                ));
+            }
             Ok((text + "\n", report.exit_code()))
         }
     }

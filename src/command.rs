@@ -125,8 +125,12 @@ pub struct RestoreRequest {
     pub force: bool,
     /// With `clean`: remove before the backup's bytes have been read and found right.
     pub no_verify: bool,
-    /// Do not compare the rows with the backup when they are there.
+    /// Compare the rows with the backup when they are there; single tables are compared anyway.
+    pub check: bool,
+    /// Do not compare them.
     pub no_check: bool,
+    /// Go on past what fails, and report it.
+    pub keep_going: bool,
     /// Roles first.
     pub globals: bool,
     /// Those roles with the power over the server that they have in the backup.
@@ -143,6 +147,14 @@ pub struct RestoreRequest {
     pub dry_run: bool,
     /// The SHA-256 that the manifest must have.
     pub expect_manifest: Option<[u8; 32]>,
+}
+
+impl RestoreRequest {
+    /// Whether rows are read again when all is made. Rows that go into tables that are there are compared before they
+    /// are committed.
+    pub fn compares(&self) -> bool {
+        !self.no_check && !self.data_only && (self.check || !self.tables.is_empty())
+    }
 }
 
 /// The SHA-256 of a manifest as its report says it: 64 hex digits.

@@ -55,7 +55,7 @@ pub use privileges::{Unreadable, UnreadableKind};
 pub use programs::{Programs, Psql, RestoreProgram, ServerPrograms};
 pub use raw_names::RawTable;
 pub use redaction::Redactor;
-pub use restoring::{ArchiveInput, RestoreEnd, RestoreOrder, Restoring, Section};
+pub use restoring::{ArchiveInput, Complaint, RestoreEnd, RestoreOrder, Restoring, Section};
 pub use scratch::{Lacking, ROOM, SchemaGrants, ScratchServer, SequencePosition, Told, free_bytes, lacks_room};
 pub use script::{Edit, Refused, Screen, Script, ScriptInput, TransactionEnd, Watch, transaction_end};
 pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};

@@ -51,6 +51,7 @@ impl Report {
             Report::Status(report) => report.exit_code(),
             Report::Prune(report) => report.exit_code(),
             Report::Verify(report) => report.exit_code(),
+            Report::Restore(report) if report.is_partial() => PARTIAL,
             _ => 0,
         }
     }
@@ -117,6 +118,8 @@ fn collect_broken(value: &serde_json::Value, found: &mut BTreeSet<String>) {
 
 /// The exit code of a backup that is good, and is not in all the stores in which it should be.
 pub const DEGRADED: u8 = 3;
+/// The exit code of a restore that went on past what failed.
+pub const PARTIAL: u8 = 4;
 
 /// A finished backup. `status` comes first, as in a failure's document.
 #[derive(Debug, Clone, Serialize)]

@@ -1,12 +1,15 @@
 //! The head: header and table of contents. Its length is final as soon as it is read, since the
 //! compression is the only field that changes, and offsets have a fixed width.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::input::{Input, encode_int};
-use super::{ArchiveError, BlockKind};
+use super::texts::{Meeting, Texts};
+use super::{ArchiveError, BlockKind, Loading};
 
 /// Where the compression stands in every header.
 const COMPRESSION_AT: usize = 11;
@@ -64,6 +67,8 @@ pub struct Entry {
     pub has_data: bool,
     /// Where the entry's Offset field starts in the head.
     pub(crate) offset_at: usize,
+    /// Schema and tag as they were written, where that is not UTF-8.
+    pub(crate) written: Option<[Vec<u8>; 2]>,
 }
 
 impl Entry {
@@ -73,6 +78,20 @@ impl Entry {
             BlockKind::LargeObjects
         } else {
             BlockKind::Table
+        }
+    }
+
+    /// Schema and tag in the archive's encoding.
+    pub fn path(&self) -> [Vec<u8>; 2] {
+        let own = || [self.namespace.as_deref().unwrap_or_default(), &self.tag].map(|name| name.as_bytes().to_vec());
+        self.written.clone().unwrap_or_else(own)
+    }
+
+    /// With its schema, where it has one.
+    pub fn name(&self) -> String {
+        match self.namespace.as_deref().filter(|schema| !schema.is_empty()) {
+            Some(schema) => format!("{schema}.{}", self.tag),
+            None => self.tag.clone(),
         }
     }
 }
@@ -123,6 +142,7 @@ pub struct Head {
     /// Where the first entry starts in `bytes`.
     entries_at: usize,
     bytes: Vec<u8>,
+    texts: Arc<Texts>,
 }
 
 impl Head {
@@ -168,7 +188,16 @@ impl Head {
         for field in ["second", "minute", "hour", "day", "month", "year", "daylight saving"] {
             input.int(int_size, field)?;
         }
-        let mut strings = Strings { input, int_size };
+        let texts = Texts::new();
+        let meeting = Meeting {
+            known: &texts,
+            met: None,
+        };
+        let mut strings = Strings {
+            input,
+            int_size,
+            texts: meeting,
+        };
         let database = strings.text("the database's name")?.unwrap_or_default();
         let server_version = strings.text("the server's version")?.unwrap_or_default();
         let pg_dump_version = strings.text("pg_dump's version")?.unwrap_or_default();
@@ -180,7 +209,7 @@ impl Head {
         let entries_at = usize::try_from(input.position()).unwrap_or(usize::MAX);
         let mut data = Vec::new();
         for number in 1..=entries {
-            let (entry, _) = read_entry(input, version, int_size, offset_size, number)?;
+            let (entry, _) = read_entry(input, version, int_size, offset_size, meeting, number)?;
             if entry.has_data {
                 data.push(entry);
             }
@@ -201,7 +230,51 @@ impl Head {
             data,
             entries_at,
             bytes,
+            texts: Arc::default(),
         })
+    }
+
+    /// What is written in the table of contents and is not UTF-8: names, definitions, and columns of tables.
+    pub fn foreign_texts(&self) -> Result<BTreeSet<Vec<u8>>, ArchiveError> {
+        let mut found = BTreeSet::new();
+        let mut input = Input::at(&self.bytes[self.entries_at..], self.entries_at as u64);
+        let met = RefCell::new(BTreeSet::new());
+        for number in 1..=self.entries {
+            let strings = Meeting {
+                known: &self.texts,
+                met: Some(&met),
+            };
+            let (_, details) = read_entry(
+                &mut input,
+                self.version,
+                self.int_size,
+                self.offset_size,
+                strings,
+                number,
+            )?;
+            found.extend(
+                Loading::parse(&details.copy_statement)
+                    .iter()
+                    .flat_map(Loading::column_names),
+            );
+        }
+        found.extend(met.into_inner());
+        found.retain(|bytes| std::str::from_utf8(bytes).is_err());
+        Ok(found)
+    }
+
+    /// The same, read with these.
+    pub fn with_texts(mut self, texts: Arc<Texts>) -> Result<Head, ArchiveError> {
+        self.texts = texts;
+        let entries = self.read_entries()?.into_iter();
+        self.data = entries.map(|(entry, _)| entry).filter(|entry| entry.has_data).collect();
+        Ok(self)
+    }
+
+    /// A name as it stands in the archive, for people and for a session of ours.
+    pub fn text(&self, bytes: &[u8]) -> String {
+        let known = self.texts.get(bytes).cloned();
+        known.unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned())
     }
 
     /// Every entry in full. Read again from the head's bytes: a backup, which has no use for it,
@@ -209,7 +282,13 @@ impl Head {
     pub(super) fn read_entries(&self) -> Result<Vec<(Entry, Details)>, ArchiveError> {
         let mut input = Input::at(&self.bytes[self.entries_at..], self.entries_at as u64);
         (1..=self.entries)
-            .map(|number| read_entry(&mut input, self.version, self.int_size, self.offset_size, number))
+            .map(|number| {
+                let texts = Meeting {
+                    known: &self.texts,
+                    met: None,
+                };
+                read_entry(&mut input, self.version, self.int_size, self.offset_size, texts, number)
+            })
             .collect()
     }
 
@@ -237,7 +316,7 @@ impl Head {
             taken = details.copy_at.end;
         }
         bytes.extend_from_slice(&self.bytes[taken..]);
-        Head::read(&mut Input::new(&bytes[..]))
+        Head::read(&mut Input::new(&bytes[..]))?.with_texts(Arc::clone(&self.texts))
     }
 
     /// The head as the archive itself begins with it: offsets not set.
@@ -319,14 +398,14 @@ impl Head {
 struct Strings<'a, R> {
     input: &'a mut Input<R>,
     int_size: usize,
+    texts: Meeting<'a>,
 }
 
 impl<R: Read> Strings<'_, R> {
     /// Names are in the database's encoding; for reports and the manifest they must be UTF-8.
     fn text(&mut self, name: &str) -> Result<Option<String>, ArchiveError> {
-        Ok(self
-            .bytes(name)?
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        let texts = self.texts;
+        Ok(self.bytes(name)?.map(|bytes| texts.read(bytes)))
     }
 
     fn bytes(&mut self, name: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
@@ -343,6 +422,7 @@ fn read_entry<R: Read>(
     version: Version,
     int_size: usize,
     offset_size: usize,
+    texts: Meeting<'_>,
     number: usize,
 ) -> Result<(Entry, Details), ArchiveError> {
     let dump_id = input.int(int_size, "an entry's dump id")?;
@@ -351,26 +431,23 @@ fn read_entry<R: Read>(
         1 => true,
         other => return Err(input.malformed(format!("entry {number} has the data flag {other}"))),
     };
-    let mut strings = Strings { input, int_size };
+    let mut strings = Strings { input, int_size, texts };
     strings.skip("an entry's catalog")?;
     let oid = strings.text("an entry's OID")?.unwrap_or_default();
-    let tag = strings.text("an entry's tag")?.unwrap_or_default();
+    let tag_bytes = strings.bytes("an entry's tag")?.unwrap_or_default();
+    let tag = texts.read(tag_bytes.clone());
     let desc = strings.text("an entry's kind")?.unwrap_or_default();
     let section = strings.input.int(int_size, "an entry's section")?;
     let definition = strings.bytes("an entry's definition")?.unwrap_or_default();
-    let (definition, definition_bytes) = match String::from_utf8(definition) {
-        Ok(text) => (text, None),
-        Err(error) => (
-            String::from_utf8_lossy(error.as_bytes()).into_owned(),
-            Some(error.into_bytes()),
-        ),
-    };
+    let definition_bytes = std::str::from_utf8(&definition).is_err().then(|| definition.clone());
+    let definition = texts.read(definition);
     let drop_statement = strings.text("an entry's drop statement")?.unwrap_or_default();
     let copy_starts = strings.input.position();
     let copy_statement = strings.bytes("an entry's copy statement")?.unwrap_or_default();
     let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
     let copy_at = place(copy_starts)..place(strings.input.position());
-    let namespace = strings.text("an entry's schema")?;
+    let namespace_bytes = strings.bytes("an entry's schema")?;
+    let namespace = namespace_bytes.clone().map(|bytes| texts.read(bytes));
     let tablespace = strings.text("an entry's tablespace")?;
     let access_method = strings.text("an entry's access method")?;
     if version.minor >= 16 {
@@ -401,6 +478,11 @@ fn read_entry<R: Read>(
             "entry {number} ({desc} {tag}) contradicts itself on having data"
         )));
     }
+    let path = [namespace_bytes.unwrap_or_default(), tag_bytes];
+    let written = path
+        .iter()
+        .any(|name| std::str::from_utf8(name).is_err())
+        .then_some(path);
     // OIDs above 2^31 come out negative in some builds: the low 32 bits are the OID.
     let oid = oid.parse::<i64>().map_or(0, |oid| oid as u32);
     let entry = Entry {
@@ -412,6 +494,7 @@ fn read_entry<R: Read>(
         owner: owner.clone(),
         has_data,
         offset_at,
+        written,
     };
     let details = Details {
         section,

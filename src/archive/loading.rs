@@ -43,12 +43,20 @@ impl<'a> Loading<'a> {
     }
 
     /// The statement that loads this table with the same columns.
-    pub fn for_table(&self, table: &str) -> Vec<u8> {
+    pub fn for_table(&self, [schema, name]: &[Vec<u8>; 2]) -> Vec<u8> {
+        let quoted = |name: &[u8]| {
+            let doubled = name.iter().flat_map(|byte| match byte {
+                b'"' => vec![b'"'; 2],
+                byte => vec![*byte],
+            });
+            [b"\"", &*doubled.collect::<Vec<u8>>(), b"\""].concat()
+        };
+        let table = [&*quoted(schema), b".", &*quoted(name)].concat();
         let columns = match self.columns {
             [] => Vec::new(),
             columns => [b"(", columns, b")"].concat(),
         };
-        [b"COPY ", table.as_bytes(), b" ", &columns, b" FROM stdin;\n"].concat()
+        [b"COPY ", &*table, b" ", &columns, b" FROM stdin;\n"].concat()
     }
 
     /// The statement of these parts, and of nothing else.
@@ -62,13 +70,7 @@ impl<'a> Loading<'a> {
 
     /// Whether it loads another table than the entry's own: the root of its partitions.
     pub fn is_through_another(&self, entry: &Entry) -> bool {
-        let path = self.path();
-        let own = [entry.namespace.as_deref().unwrap_or_default(), entry.tag.as_str()];
-        path.len() != own.len()
-            || path
-                .iter()
-                .zip(own)
-                .any(|(name, own)| String::from_utf8_lossy(name) != own)
+        self.path() != entry.path()
     }
 }
 
@@ -201,6 +203,9 @@ mod tests {
         assert!(!loading.is_through_another(&entry("s", "The root")));
         assert!(loading.is_through_another(&entry("s", "leaf")));
         assert!(loading.is_through_another(&entry("t", "The root")));
-        assert_eq!(loading.for_table("s.leaf"), b"COPY s.leaf (a) FROM stdin;\n");
+        let path = [b"s".to_vec(), b"a \"leaf\"\xe9".to_vec()];
+        let other = loading.for_table(&path);
+        assert_eq!(other, b"COPY \"s\".\"a \"\"leaf\"\"\xe9\" (a) FROM stdin;\n");
+        assert_eq!(Loading::parse(&other).unwrap().path(), path);
     }
 }

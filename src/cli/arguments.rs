@@ -117,7 +117,9 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             clean,
             force,
             no_verify,
+            check,
             no_check,
+            keep_going,
             globals,
             globals_privileged,
             no_owner,
@@ -149,7 +151,9 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
                 clean,
                 force,
                 no_verify,
+                check,
                 no_check,
+                keep_going,
                 globals,
                 globals_privileged,
                 no_owner,
@@ -390,7 +394,7 @@ fn after_backup() -> String {
         text.push_str(&format!("  {}{key}\n      {}\n", setting.variable, setting.help));
     }
     text.push_str(
-        "\nExit codes: 0 done, 3 DEGRADED, 2 CONFIG, 10 CONN_ERR, 11 AUTH, 12 SECRET, 13 PERMISSION, 20 PG_DUMP_ERR, 21 VERSION, \
+        "\nExit codes: 0 done, 3 DEGRADED, 4 PARTIAL, 2 CONFIG, 10 CONN_ERR, 11 AUTH, 12 SECRET, 13 PERMISSION, 20 PG_DUMP_ERR, 21 VERSION, \
          22 STALLED, 23 CHANGED, 30 STORE, 31 ENOSPC, 32 EACCES, 33 ENOENT, 40 INTEGRITY, 41 RESTORE_ERR, 42 NOT_FOUND, 43 NOT_PROVED, 47 SIGNATURE, 48 OTHER_DATABASE, 50 DEADLINE, 51 BUSY, 70 INTERNAL, \
          130 SIGINT, 143 SIGTERM.",
     );

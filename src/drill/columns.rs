@@ -24,7 +24,7 @@ pub(super) fn layouts(head: &Head) -> Result<Vec<Option<Layout>>, ArchiveError> 
         if entry.block_kind() == BlockKind::LargeObjects {
             return None;
         }
-        let own = || [entry.namespace.as_deref().unwrap_or_default(), &entry.tag].map(|name| name.as_bytes().to_vec());
+        let own = || entry.path();
         let Some(loading) = Loading::parse(copy) else {
             return Some(Layout {
                 table: own().into(),

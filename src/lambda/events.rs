@@ -171,7 +171,9 @@ fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<Resto
         clean: switch(event, "clean")?,
         force: switch(event, "force")?,
         no_verify: switch(event, "no_verify")?,
+        check: switch(event, "check")?,
         no_check: switch(event, "no_check")?,
+        keep_going: switch(event, "keep_going")?,
         globals: switch(event, "globals")?,
         // An event comes from further away than a command line.
         globals_privileged: false,

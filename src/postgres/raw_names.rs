@@ -1,6 +1,9 @@
 //! Names as a script has them: in the database's encoding.
 
+use tokio_postgres::Row;
+
 use super::Session;
+use crate::error::Result;
 
 /// A table's names in the database's encoding, as pg_dump writes them, and as UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,5 +65,33 @@ impl Session {
             })
         })
         .collect()
+    }
+
+    /// Texts in this encoding, in UTF-8; what is none in it has no answer.
+    pub async fn texts_of(&self, encoding: &str, texts: &[Vec<u8>]) -> Result<Vec<Option<String>>> {
+        const QUESTION: &str = "SELECT pg_catalog.convert(one.text, $2::pg_catalog.text::pg_catalog.name, 'UTF8')
+             FROM pg_catalog.unnest($1::pg_catalog.bytea[]) WITH ORDINALITY AS one (text, at) ORDER BY one.at";
+        if encoding == "SQL_ASCII" {
+            return Ok(vec![None; texts.len()]);
+        }
+        let read = |row: &Row| {
+            let text: Option<Vec<u8>> = row.try_get(0).ok();
+            text.and_then(|bytes| String::from_utf8(bytes).ok())
+        };
+        let together = self.client.query(QUESTION, &[&texts, &encoding]).await;
+        if let Ok(rows) = together {
+            return Ok(rows.iter().map(read).collect());
+        }
+        let mut all = Vec::with_capacity(texts.len());
+        for text in texts {
+            match self.client.query(QUESTION, &[&&[text][..], &encoding]).await {
+                Ok(rows) => all.push(rows.first().and_then(read)),
+                Err(error) if error.is_closed() => {
+                    return Err(self.error("cannot read the names in the backup's encoding", &error));
+                }
+                Err(_) => all.push(None),
+            }
+        }
+        Ok(all)
     }
 }

@@ -2,6 +2,7 @@
 
 mod complaints;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Redactor, RestoreProgram};
 use crate::error::{Code, Error, Result};
 use crate::settings;
+pub use complaints::Complaint;
 use complaints::Complaints;
 pub(super) use complaints::without_values;
 
@@ -66,8 +68,10 @@ pub struct Restoring {
 /// It came to its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreEnd {
-    /// What it could not do, where the order let it go on; a hundred at most.
-    pub warnings: Vec<String>,
+    /// What it could not do, where the order let it go on.
+    pub refused: Vec<Complaint>,
+    /// The entries that it had trouble with.
+    pub troubled: BTreeSet<i64>,
 }
 
 impl Restoring {
@@ -95,6 +99,7 @@ impl Restoring {
             redactor.clone(),
             tolerates,
             tolerates && order.exit_on_error,
+            !order.exit_on_error,
         )));
         let heard = Arc::clone(&complaints);
         let archive = match &order.archive {
@@ -198,7 +203,8 @@ fn judge(exit: &Exit, complaints: &Complaints, exit_on_error: bool) -> Result<Re
     let went_on = exit.status.code() == Some(1) && complaints.came_to_the_end();
     if exit.status.success() || (went_on && (!exit_on_error || complaints.count() == 0)) {
         return Ok(RestoreEnd {
-            warnings: complaints.all(),
+            refused: complaints.all(),
+            troubled: complaints.named().clone(),
         });
     }
     let why = match exit.signal_name() {
@@ -256,7 +262,7 @@ mod tests {
         );\n\n\n";
 
     fn verdict(raw_status: i32, stderr: &str, tolerates: bool, exit_on_error: bool) -> Result<RestoreEnd> {
-        let mut complaints = Complaints::new(Redactor::default(), tolerates, tolerates && exit_on_error);
+        let mut complaints = Complaints::new(Redactor::default(), tolerates, tolerates && exit_on_error, false);
         for line in stderr.lines() {
             complaints.hear(line);
         }
@@ -271,8 +277,8 @@ mod tests {
     fn an_end_with_ignored_errors_is_told_from_a_failure() {
         assert_eq!(verdict(0, "", false, true).unwrap(), RestoreEnd::default());
         let end = verdict(1 << 8, &(EXISTS.to_owned() + IGNORED), false, false).unwrap();
-        assert_eq!(end.warnings.len(), 1);
-        assert!(end.warnings[0].contains("TABLE t postgres"), "{end:?}");
+        assert_eq!(end.refused.len(), 1);
+        assert!(end.refused[0].text().contains("TABLE t postgres"), "{end:?}");
         let error = verdict(1 << 8, EXISTS, false, false).unwrap_err();
         assert_eq!(error.code(), Code::RestoreErr);
         let error = verdict(
@@ -293,6 +299,6 @@ mod tests {
         let more = TIMEOUT.to_owned() + EXISTS + IGNORED;
         let error = verdict(1 << 8, &more, true, true).unwrap_err();
         assert!(error.message().contains("already exists") && !error.message().contains("transaction_timeout"));
-        assert_eq!(verdict(1 << 8, &more, true, false).unwrap().warnings.len(), 1);
+        assert_eq!(verdict(1 << 8, &more, true, false).unwrap().refused.len(), 1);
     }
 }

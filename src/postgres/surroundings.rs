@@ -26,11 +26,54 @@ pub(crate) struct ForeignKey {
     pub table: String,
     pub definition: String,
     pub comment: Option<String>,
+    /// Of partitions, those that a name or a comment of their own tells from it; what lies deepest comes first.
+    pub copies: Vec<Copy>,
     /// It belongs to one of the tables that were asked about.
     pub is_own: bool,
     /// We may drop it, and lock the table that it refers to.
     pub is_ours: bool,
     pub to_is_ours: bool,
+}
+
+/// A partition's own of its root's foreign key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Copy {
+    /// Schema and name of the partition.
+    pub of: (String, String),
+    /// Quoted, with its schema.
+    table: String,
+    pub name: String,
+    definition: String,
+    comment: Option<String>,
+}
+
+impl Copy {
+    /// The root's takes it over when that is made, or when the partition is attached.
+    pub fn making(&self) -> String {
+        making(&self.table, &self.name, &self.definition, self.comment.as_deref())
+    }
+
+    /// Of a partition that was made anew: it has the root's name then.
+    pub fn renaming(&self, root: &str) -> String {
+        let (table, name) = (&self.table, quoted(&self.name));
+        let renamed = format!("ALTER TABLE {table} RENAME CONSTRAINT {} TO {name}", quoted(root));
+        let renamed = (self.name != root).then_some(renamed);
+        let comment = self.comment.as_deref().map(super::quoting::literal);
+        let comment = comment.map(|text| format!("COMMENT ON CONSTRAINT {name} ON {table} IS {text}"));
+        renamed.into_iter().chain(comment).collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn making(table: &str, name: &str, definition: &str, comment: Option<&str>) -> String {
+    let name = quoted(name);
+    let made = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}");
+    match comment {
+        None => made,
+        Some(comment) => format!(
+            "{made}; COMMENT ON CONSTRAINT {name} ON {table} IS {}",
+            super::quoting::literal(comment)
+        ),
+    }
 }
 
 impl ForeignKey {
@@ -39,15 +82,9 @@ impl ForeignKey {
     }
 
     pub fn making(&self) -> String {
-        let (table, name) = (&self.table, quoted(&self.name));
-        let made = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {}", self.definition);
-        match &self.comment {
-            None => made,
-            Some(comment) => format!(
-                "{made}; COMMENT ON CONSTRAINT {name} ON {table} IS {}",
-                super::quoting::literal(comment)
-            ),
-        }
+        let copies = self.copies.iter().map(Copy::making);
+        let root = making(&self.table, &self.name, &self.definition, self.comment.as_deref());
+        copies.chain([root]).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -115,11 +152,14 @@ impl Session {
 
     /// Foreign keys from and to these tables. Those of partitions belong to their roots'.
     pub(crate) async fn foreign_keys(&self, tables: &Names) -> Result<Vec<ForeignKey>> {
-        let question = format!(
+        let touching = format!(
             "WITH RECURSIVE chosen AS ({CHOSEN}), touching AS (
                SELECT c.oid, c.conparentid FROM pg_catalog.pg_constraint c
                 WHERE c.contype = 'f' AND (c.conrelid IN (SELECT oid FROM chosen) OR c.confrelid IN (SELECT oid FROM chosen))
-               UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid)
+               UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid)"
+        );
+        let question = format!(
+            "{touching}
              SELECT n.nspname::pg_catalog.text, r.relname::pg_catalog.text, c.conname::pg_catalog.text,
                     pg_catalog.format('%I.%I', n.nspname, r.relname), fn.nspname::pg_catalog.text, f.relname::pg_catalog.text,
                     pg_catalog.pg_get_constraintdef(c.oid), pg_catalog.obj_description(c.oid, 'pg_constraint'),
@@ -138,13 +178,50 @@ impl Session {
                 to: (row.try_get(4)?, row.try_get(5)?),
                 definition: row.try_get(6)?,
                 comment: row.try_get(7)?,
+                copies: Vec::new(),
                 is_own: row.try_get(8)?,
                 is_ours: row.try_get(9)?,
                 to_is_ours: row.try_get(10)?,
             })
         };
         let rows = self.about(tables, &question).await?;
-        self.read(rows.iter().map(key).collect())
+        let mut keys: Vec<ForeignKey> = self.read(rows.iter().map(key).collect())?;
+        // A copy bears its root's name unless somebody has given it another one, or it was there before the root's.
+        let question = format!(
+            "{touching}, below AS (
+               SELECT t.oid AS root, t.oid AS oid, 0 AS depth FROM touching t WHERE t.conparentid = 0
+               UNION ALL SELECT b.root, c.oid, b.depth + 1 FROM below b JOIN pg_catalog.pg_constraint c ON c.conparentid = b.oid
+                  JOIN pg_catalog.pg_constraint r ON r.oid = b.root WHERE c.confrelid = r.confrelid)
+             SELECT pg_catalog.format('%I.%I', rn.nspname, rr.relname), r.conname::pg_catalog.text, n.nspname::pg_catalog.text,
+                    t.relname::pg_catalog.text, pg_catalog.format('%I.%I', n.nspname, t.relname), c.conname::pg_catalog.text,
+                    pg_catalog.pg_get_constraintdef(c.oid), pg_catalog.obj_description(c.oid, 'pg_constraint')
+               FROM below b JOIN pg_catalog.pg_constraint c ON c.oid = b.oid JOIN pg_catalog.pg_constraint r ON r.oid = b.root
+               JOIN pg_catalog.pg_class t ON t.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+               JOIN pg_catalog.pg_class rr ON rr.oid = r.conrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = rr.relnamespace
+              WHERE b.depth > 0 AND pg_catalog.pg_has_role(t.relowner, 'USAGE')
+                AND (c.conname <> r.conname OR pg_catalog.obj_description(c.oid, 'pg_constraint') IS NOT NULL)
+              ORDER BY b.depth DESC, 5, 6"
+        );
+        let copy = |row: &Row| {
+            let root: (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let copy = Copy {
+                of: (row.try_get(2)?, row.try_get(3)?),
+                table: row.try_get(4)?,
+                name: row.try_get(5)?,
+                definition: row.try_get(6)?,
+                comment: row.try_get(7)?,
+            };
+            Ok((root, copy))
+        };
+        let rows = self.about(tables, &question).await?;
+        let copies: Vec<((String, String), Copy)> = self.read(rows.iter().map(copy).collect())?;
+        for ((table, name), copy) in copies {
+            let key = keys.iter_mut().find(|key| key.table == table && key.name == name);
+            if let Some(key) = key {
+                key.copies.push(copy);
+            }
+        }
+        Ok(keys)
     }
 
     /// Triggers of these tables and of their partitions that fire when rows come, and if the tables are emptied

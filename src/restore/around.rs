@@ -64,15 +64,27 @@ pub(super) async fn survey(target: &Target, replaced: &[&Item], single: bool) ->
         found.loosen.push(key.dropping());
         found.beside.push(key.of.clone());
         let what = format!("the foreign key {} of {}", key.name, key.table);
+        let tag = format!("{} {}", key.of.1, key.name);
+        let comes = comes(replaced, "FK CONSTRAINT", &key.of.0, &tag);
         if !key.is_own {
             let statement = key.making();
             keys.push(Tie { what, statement });
-        } else if !comes(
-            replaced,
-            "FK CONSTRAINT",
-            &key.of.0,
-            &format!("{} {}", key.of.1, key.name),
-        ) {
+            continue;
+        }
+        // The archive makes the root's. A partition that stays gets its own before it is attached; one that is made anew
+        // has the root's name, whatever it had before.
+        for copy in &key.copies {
+            let (schema, table) = &copy.of;
+            let what = format!("the foreign key {} of the partition {schema}.{table}", copy.name);
+            if !tables.contains(&copy.of) {
+                let statement = copy.making();
+                found.ties.push(Tie { what, statement });
+            } else if comes {
+                let statement = copy.renaming(&key.name);
+                keys.push(Tie { what, statement });
+            }
+        }
+        if !comes {
             let why = GOES.to_owned();
             found.left_out.push(LeftOut { what, why });
         }

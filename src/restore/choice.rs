@@ -205,26 +205,18 @@ fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &HashSet<i64>) 
 /// Partitions without the root that pg_dump loads them through, which is not chosen: how they are loaded by
 /// themselves. Through the root their rows would go to its other partitions, or nowhere, as they are attached last.
 pub fn by_themselves(items: &[Item], relations: &HashSet<i64>) -> HashMap<i64, Vec<u8>> {
-    let chosen: HashSet<Vec<&str>> = items
+    let chosen: HashSet<Vec<Vec<u8>>> = items
         .iter()
         .filter(|item| relations.contains(&item.entry.dump_id))
-        .map(|item| {
-            vec![
-                item.entry.namespace.as_deref().unwrap_or_default(),
-                item.entry.tag.as_str(),
-            ]
-        })
+        .map(|item| item.entry.path().into())
         .collect();
     let itself = |item: &Item| {
         let (entry, copy) = (&item.entry, &item.details.copy_statement);
         let loading = Loading::parse(copy).filter(|loading| loading.is_through_another(entry))?;
-        let root = loading.path();
-        let root: Vec<_> = root.iter().map(|name| String::from_utf8_lossy(name)).collect();
-        if chosen.contains(&root.iter().map(|name| &**name).collect::<Vec<_>>()) {
+        if chosen.contains(&loading.path()) {
             return None;
         }
-        let table = qualified(entry.namespace.as_deref()?, &entry.tag);
-        Some((entry.dump_id, loading.for_table(&table)))
+        Some((entry.dump_id, loading.for_table(&entry.path())))
     };
     items
         .iter()
@@ -265,8 +257,7 @@ pub fn loaded_through(items: &[Item], relations: &HashSet<i64>) -> Vec<Through> 
         let through = |item: &&Item| {
             let loading = Loading::parse(&item.details.copy_statement);
             let loading = loading.filter(|loading| loading.is_through_another(&item.entry));
-            let path = loading.map(|loading| loading.path()).unwrap_or_default();
-            path.len() == 2 && String::from_utf8_lossy(&path[0]) == schema && String::from_utf8_lossy(&path[1]) == name
+            loading.is_some_and(|loading| loading.path() == root.entry.path())
         };
         let rows = items.iter().filter(|item| item.entry.has_data).filter(through);
         let rows: HashSet<i64> = rows.map(|item| item.entry.dump_id).collect();

@@ -12,10 +12,10 @@ mod place;
 use std::collections::{BTreeSet, HashSet};
 
 use super::choice;
-use super::in_place::Copy as Rows;
 use super::plan::{LeftOut, Load, Plan};
 use super::ready::Target;
 use super::report::CopyReport;
+use super::rows::Copy as Rows;
 use crate::archive::Item;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
@@ -85,9 +85,9 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
         (
             request.data_only,
             "--data-only",
-            "which loads rows into tables that are there",
+            "which loads rows into tables of their own name",
         ),
-        (request.create, "--create", "which makes a whole database"),
+        (request.create, "--create", "which makes a database"),
         (
             request.globals,
             "--globals",
@@ -95,8 +95,9 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
         ),
     ] {
         if given {
-            let what =
-                format!("--into makes new tables in a database that is there; it does not go with {option}, {why}");
+            let what = format!(
+                "--into makes copies of tables in a database that is there; it does not go with {option}, {why}"
+            );
             return Err(Error::config(what).hint(format!("leave {option} out, or --into")));
         }
     }
@@ -184,7 +185,7 @@ pub(super) async fn prepare(
         items,
         lacking: lacking.map(|(item, _)| item.entry.dump_id).collect(),
         excluded,
-        encoding: super::in_place::encoding(items),
+        encoding: super::rows::encoding(items),
         owner: &session.server().user,
         is_published: room.publication.is_some(),
         taken,

@@ -17,7 +17,7 @@ use crate::archive::{
     Algorithm, ArchiveError, Blocks, Check, Input, PartCheck, Sealed, SealedRange, Unpack, Writer, read_part,
 };
 use crate::error::{Code, Error, Result};
-use crate::postgres::{ArchiveInput, ConnectionInfo, Passfile, RestoreOrder, RestoreProgram, Restoring};
+use crate::postgres::{ArchiveInput, ConnectionInfo, Passfile, RestoreEnd, RestoreOrder, RestoreProgram, Restoring};
 use crate::private_folder::PrivateFolder;
 use crate::progress::Observer;
 use crate::settings;
@@ -48,6 +48,15 @@ pub(crate) struct Loader<'a> {
     pub observer: &'a Arc<dyn Observer>,
 }
 
+/// How a pg_restore goes about its list.
+#[derive(Debug, Clone, Copy, Default)]
+struct Manner {
+    jobs: usize,
+    single_transaction: bool,
+    /// Past what fails.
+    goes_on: bool,
+}
+
 impl Loader<'_> {
     /// Definitions: from the head alone. In one transaction, where the server has room for its
     /// locks: then a failure leaves the target as it was.
@@ -56,7 +65,11 @@ impl Loader<'_> {
             return Ok(());
         }
         let list = self.list("before", list)?;
-        let mut restoring = self.start(ArchiveInput::Stdin, list, 1, single_transaction).await?;
+        let manner = Manner {
+            single_transaction,
+            ..Manner::default()
+        };
+        let mut restoring = self.start(ArchiveInput::Stdin, list, manner).await?;
         let stdin = restoring.take_stdin();
         let head = self.archive.head.announcing(Algorithm::None, 0);
         let feeding = async {
@@ -67,7 +80,8 @@ impl Loader<'_> {
             fed.await
                 .map_err(|error| Error::internal("the thread that feeds pg_restore died").source(error))
         };
-        self.to_its_end(&restoring, feeding, &CancellationToken::new()).await
+        let ended = self.to_its_end(&restoring, feeding, &CancellationToken::new()).await;
+        ended.map(drop)
     }
 
     /// Data: as many pg_restores at once as there are jobs. The first failure ends the others.
@@ -174,20 +188,61 @@ impl Loader<'_> {
         if list.is_empty() {
             return Ok(());
         }
+        let manner = Manner {
+            jobs,
+            ..Manner::default()
+        };
+        self.through_file(step, list, manner).await.map(drop)
+    }
+
+    /// The same past what fails, which is told.
+    pub async fn finish_past(&self, step: &str, list: &[i64], jobs: usize) -> Result<RestoreEnd> {
+        if list.is_empty() {
+            return Ok(RestoreEnd::default());
+        }
+        let manner = Manner {
+            jobs,
+            goes_on: true,
+            ..Manner::default()
+        };
+        self.through_file(step, list, manner).await
+    }
+
+    async fn through_file(&self, step: &str, list: &[i64], manner: Manner) -> Result<RestoreEnd> {
         let list = self.list(step, list)?;
         let head = self.head()?;
-        let restoring = self.start(ArchiveInput::File(head), list, jobs, false).await?;
+        let restoring = self.start(ArchiveInput::File(head), list, manner).await?;
         let nothing = async { Ok(Ok(())) };
         self.to_its_end(&restoring, nothing, &CancellationToken::new()).await
     }
 
     /// One of them. `number` is of no other.
     pub async fn load(&self, number: usize, load: &Load, cancel: &CancellationToken) -> Result<()> {
+        let loaded = self.load_in(number, load, cancel, Manner::default()).await;
+        loaded.map(drop)
+    }
+
+    /// The same past what fails, which is told.
+    pub async fn load_past(&self, number: usize, load: &Load, cancel: &CancellationToken) -> Result<RestoreEnd> {
+        let manner = Manner {
+            goes_on: true,
+            ..Manner::default()
+        };
+        self.load_in(number, load, cancel, manner).await
+    }
+
+    async fn load_in(
+        &self,
+        number: usize,
+        load: &Load,
+        cancel: &CancellationToken,
+        manner: Manner,
+    ) -> Result<RestoreEnd> {
         if cancel.is_cancelled() {
             return Err(Error::internal("another load has failed"));
         }
         let list = self.list(&format!("load-{number}"), &load.list)?;
-        let mut restoring = self.start(ArchiveInput::Stdin, list, 1, false).await?;
+        let mut restoring = self.start(ArchiveInput::Stdin, list, manner).await?;
         let Some(stdin) = restoring.take_stdin() else {
             return Err(Error::internal("pg_restore's input was taken twice"));
         };
@@ -210,10 +265,10 @@ impl Loader<'_> {
         restoring: &Restoring,
         feeding: impl Future<Output = Result<Result<(), ArchiveError>>>,
         cancel: &CancellationToken,
-    ) -> Result<()> {
+    ) -> Result<RestoreEnd> {
         let both = async {
             match feeding.await? {
-                Ok(()) => restoring.wait().await.map(|_| ()),
+                Ok(()) => restoring.wait().await,
                 Err(error) => Err(match why(error) {
                     Some(error) => {
                         // Its input has ended: what came before the damage it takes in still.
@@ -233,7 +288,7 @@ impl Loader<'_> {
             reason = self.stop.requested() => reason.into(),
             () = cancel.cancelled() => Error::internal("another load has failed"),
             result = both => match result {
-                Ok(()) => return Ok(()),
+                Ok(end) => return Ok(end),
                 Err(error) => {
                     restoring.stop().await;
                     return Err(error);
@@ -243,18 +298,12 @@ impl Loader<'_> {
         restoring.stop().await;
         match restoring.wait().await {
             // It had done its work when it was told to stop, and what it did stays.
-            Ok(_) => Ok(()),
+            Ok(end) => Ok(end),
             Err(_) => Err(error),
         }
     }
 
-    async fn start(
-        &self,
-        archive: ArchiveInput,
-        list: PathBuf,
-        jobs: usize,
-        single_transaction: bool,
-    ) -> Result<Restoring> {
+    async fn start(&self, archive: ArchiveInput, list: PathBuf, manner: Manner) -> Result<Restoring> {
         Restoring::start(&RestoreOrder {
             program: self.program,
             info: self.info,
@@ -263,12 +312,12 @@ impl Loader<'_> {
             archive,
             list: Some(list),
             sections: Vec::new(),
-            jobs,
-            single_transaction,
+            jobs: manner.jobs.max(1),
+            single_transaction: manner.single_transaction,
             no_owner: self.no_owner,
             no_privileges: self.no_privileges,
             no_tablespaces: self.no_tablespaces,
-            exit_on_error: true,
+            exit_on_error: !manner.goes_on,
         })
         .await
     }

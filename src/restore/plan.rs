@@ -82,6 +82,8 @@ pub struct Without {
     pub owners: bool,
     pub grants: bool,
     pub definitions: bool,
+    /// Tables in several parts, of which some may fail.
+    pub parts: bool,
 }
 
 /// The plan for these of the archive's entries. `chosen` says which, by dump id; everything that
@@ -130,7 +132,7 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
         describe(item, without, &mut plan);
     }
     plan.order = Order::of(items);
-    if jobs > 1 && !without.definitions {
+    if jobs > 1 && !without.definitions && !without.parts {
         pieces = divide(pieces, archive, items, chosen, jobs, &plan.order);
     }
     plan.loads = match jobs {

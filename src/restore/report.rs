@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::failed::Failed;
 use super::plan::LeftOut;
 use crate::backup_id::BackupId;
 use crate::report::human_bytes;
@@ -20,7 +21,7 @@ pub struct CopyReport {
 /// `status` comes first, as in a failure's document.
 #[derive(Debug, Clone, Serialize)]
 pub struct RestoreReport {
-    /// `restored`, or `planned` for a dry run.
+    /// `restored`; `partial` where it went on past what failed; `planned` for a dry run.
     pub status: &'static str,
     pub id: BackupId,
     /// `user@host:port/database`.
@@ -45,9 +46,15 @@ pub struct RestoreReport {
     pub duration_seconds: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
+    /// What could not be made or loaded, with --keep-going.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<Failed>,
     /// Tables whose rows were read again and are those of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compared: Option<usize>,
+    /// What was to be compared, and could not be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_proved: Vec<LeftOut>,
     /// With `--into`: what became of each table.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyReport>,
@@ -61,12 +68,45 @@ pub struct RestoreReport {
     pub warnings: Vec<String>,
 }
 
+/// Objects that a line names.
+const NAMED: usize = 5;
+
+impl RestoreReport {
+    pub fn is_partial(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Of a restore in part, a line that says so, and what to do.
+    pub fn partial(&self) -> Option<(String, &'static str)> {
+        if !self.is_partial() {
+            return None;
+        }
+        let roots = self.failed.iter().filter(|one| one.consequence_of.is_none());
+        let named: Vec<String> = roots.map(|one| format!("{} {}", one.kind, one.name)).collect();
+        let mut shown = named[..named.len().min(NAMED)].join(", ");
+        if named.len() > NAMED {
+            shown = format!("{shown} and {} more", named.len() - NAMED);
+        }
+        let message = format!(
+            "the backup {} was restored in part into {}: {} of its objects failed: {shown}",
+            self.id,
+            self.target,
+            self.failed.len()
+        );
+        Some((
+            message,
+            "the report lists each with the server's reason: correct the causes, then make the rest by hand, or restore \
+             again with --clean",
+        ))
+    }
+}
+
 impl fmt::Display for RestoreReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.status == "planned" {
-            "would restore"
-        } else {
-            "restored"
+        let verb = match self.status {
+            "planned" => "would restore",
+            "partial" => "restored in part",
+            _ => "restored",
         };
         writeln!(f, "{verb} {} into {}", self.id, self.target)?;
         writeln!(
@@ -83,6 +123,23 @@ impl fmt::Display for RestoreReport {
         if let Some(compared) = self.compared {
             writeln!(f, "  {compared} tables read again: their rows are those of the backup")?;
         }
+        for one in &self.not_proved {
+            writeln!(f, "  not compared: {}: {}", one.what, one.why)?;
+        }
+        for failed in &self.failed {
+            write!(f, "  FAILED: {} {}: {}", failed.kind, failed.name, failed.code)?;
+            if let Some(state) = &failed.sqlstate {
+                write!(f, " ({state})")?;
+            }
+            write!(f, ": {}", failed.message)?;
+            if let Some(rows) = failed.rows_lost {
+                write!(f, "; {rows} rows are not there")?;
+            }
+            match &failed.consequence_of {
+                Some(cause) => writeln!(f, "; it needs {cause}, which failed")?,
+                None => writeln!(f)?,
+            }
+        }
         for copy in &self.copies {
             writeln!(f, "  {} as {}, {} rows", copy.table, copy.copy, copy.rows)?;
         }
@@ -98,7 +155,7 @@ impl fmt::Display for RestoreReport {
         for warning in &self.warnings {
             writeln!(f, "  warning: {warning}")?;
         }
-        if self.status == "restored" {
+        if self.status != "planned" {
             writeln!(f, "  run ANALYZE in the target: statistics are not part of a backup")?;
         }
         Ok(())

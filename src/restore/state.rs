@@ -35,6 +35,8 @@ pub(super) enum Stage {
     },
     /// Indexes, constraints and grants are being made.
     Finishing,
+    /// All is made; what is left is to compare.
+    Whole,
     /// Rows are put back into tables that are there, in one transaction, which is being committed.
     Committing,
     /// It was; where sequences stand comes after it.
@@ -119,6 +121,12 @@ impl State {
         *self.reminder.lock().unwrap_or_else(PoisonError::into_inner) = reminder;
     }
 
+    /// All is made, and nothing is left to be put back.
+    pub fn whole(&self) {
+        self.set(Stage::Whole);
+        self.remind(None);
+    }
+
     pub fn made(&self) {
         self.made.store(true, Ordering::Relaxed);
     }
@@ -181,6 +189,10 @@ impl State {
             Stage::Finishing => (
                 "the target holds all data; indexes, constraints, triggers or grants are missing".to_owned(),
                 Some("correct the cause, and run it again with --clean"),
+            ),
+            Stage::Whole => (
+                "all of the backup's objects were made before that, and stay".to_owned(),
+                None,
             ),
             Stage::Committing => (
                 "the rows were being committed, and the server does not say whether they are there".to_owned(),

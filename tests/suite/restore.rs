@@ -1,9 +1,12 @@
 //! `pgstow restore`, judged by what is in the target afterwards, whether it went well or not.
 
+mod checking;
 mod creating;
 mod failing;
+mod going_on;
 mod in_place;
 mod into;
+mod names;
 mod needs;
 mod order;
 mod parts;

@@ -228,9 +228,15 @@ pub(super) enum Action {
         /// With --clean: do not read the backup's bytes once before anything is removed
         #[arg(long)]
         no_verify: bool,
-        /// With --data-only: do not compare the rows with the backup before they are committed
+        /// When all is there, read every table again and compare it with the backup; for --table that is the default
+        #[arg(long, conflicts_with = "no_check")]
+        check: bool,
+        /// With --table: do not compare the rows with the backup
         #[arg(long)]
         no_check: bool,
+        /// Go on past what cannot be made or loaded, report each, and end with exit code 4 (PARTIAL)
+        #[arg(long)]
+        keep_going: bool,
         /// Make the backup's roles first, as far as they are not there
         #[arg(long)]
         globals: bool,

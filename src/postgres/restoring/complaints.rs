@@ -8,14 +8,29 @@
 //! Command was: CREATE TABLE …
 //! ```
 
+use std::collections::BTreeSet;
+
 use super::super::Redactor;
 use super::super::child::{Hearing, quoted};
 
+/// Where it goes on past errors, each is wanted; where they only warn, the first will do.
 const KEPT: usize = 100;
+const KEPT_OF_ALL: usize = 20_000;
 /// What follows the error about the setting that an old server does not know. The error itself is
 /// in the server's own language.
 const SETS_TIMEOUT: &str = "Command was: SET transaction_timeout = 0;";
+const ENTRY: &str = "from TOC entry ";
 const LAST_LINE: &str = "warning: errors ignored on restore";
+
+/// What it could not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// The dump id of the entry that it was at.
+    pub entry: Option<i64>,
+    /// How it names that.
+    at: Option<String>,
+    pub words: String,
+}
 
 #[derive(Debug)]
 pub(super) struct Complaints {
@@ -26,7 +41,10 @@ pub(super) struct Complaints {
     doubtful: Option<String>,
     /// The entry that it is at.
     entry: Option<String>,
-    kept: Vec<String>,
+    /// All entries that it has named: where several work at once, an error may stand behind another's name.
+    named: BTreeSet<i64>,
+    keeps: usize,
+    kept: Vec<Complaint>,
     count: usize,
     listening: Listening,
     came_to_the_end: bool,
@@ -40,13 +58,15 @@ enum Listening {
 }
 
 impl Complaints {
-    pub fn new(redactor: Redactor, tolerates_transaction_timeout: bool, stops_at_first: bool) -> Self {
+    pub fn new(redactor: Redactor, tolerates_transaction_timeout: bool, stops_at_first: bool, all: bool) -> Self {
         Self {
             redactor,
             tolerates_transaction_timeout,
             stops_at_first,
             doubtful: None,
             entry: None,
+            named: BTreeSet::new(),
+            keeps: if all { KEPT_OF_ALL } else { KEPT },
             kept: Vec::new(),
             count: 0,
             listening: Listening::Nothing,
@@ -78,7 +98,8 @@ impl Complaints {
         };
         if said.starts_with("while ") {
             self.entry = None;
-        } else if let Some(entry) = said.strip_prefix("from TOC entry ") {
+        } else if let Some(entry) = said.strip_prefix(ENTRY) {
+            self.named.extend(number(entry));
             self.entry = Some(entry.to_owned());
         } else if let Some(error) = said.strip_prefix("error: ") {
             self.listening = Listening::Nothing;
@@ -99,12 +120,12 @@ impl Complaints {
 
     fn complain(&mut self, error: &str) -> Hearing {
         self.count += 1;
-        if self.kept.len() < KEPT {
-            let text = match &self.entry {
-                Some(entry) => format!("from TOC entry {entry}: {error}"),
-                None => error.to_owned(),
-            };
-            self.kept.push(quoted(&self.redactor.clean(&text)));
+        if self.kept.len() < self.keeps {
+            self.kept.push(Complaint {
+                entry: self.entry.as_deref().and_then(number),
+                at: self.entry.as_deref().map(|entry| self.redactor.clean(entry)),
+                words: quoted(&self.redactor.clean(error)),
+            });
             self.listening = Listening::Complaint;
         }
         if self.stops_at_first {
@@ -125,7 +146,7 @@ impl Complaints {
             && let Some(last) = self.kept.last_mut()
         {
             let line = self.redactor.clean(&without_values(line));
-            *last = quoted(&format!("{last} | {line}"));
+            last.words = quoted(&format!("{} | {line}", last.words));
         }
     }
 
@@ -140,16 +161,38 @@ impl Complaints {
     }
 
     pub fn first(&self) -> Option<String> {
-        self.kept.first().cloned()
+        self.kept.first().map(Complaint::text)
     }
 
-    pub fn all(&self) -> Vec<String> {
+    pub fn all(&self) -> Vec<Complaint> {
         let mut all = self.kept.clone();
-        if self.count > KEPT {
-            all.push(format!("and {} more", self.count - KEPT));
+        if self.count > self.keeps {
+            all.push(Complaint {
+                entry: None,
+                at: None,
+                words: format!("and {} more", self.count - self.keeps),
+            });
         }
         all
     }
+
+    pub fn named(&self) -> &BTreeSet<i64> {
+        &self.named
+    }
+}
+
+impl Complaint {
+    pub fn text(&self) -> String {
+        match &self.at {
+            Some(entry) => quoted(&format!("{ENTRY}{entry}: {}", self.words)),
+            None => self.words.clone(),
+        }
+    }
+}
+
+/// `215; 1259 16385 TABLE t postgres`
+fn number(entry: &str) -> Option<i64> {
+    entry.split(';').next()?.trim().parse().ok()
 }
 
 /// A detail without the row that it quotes: `Key (id)=(…)`, `COPY t, line 1, column a`.
@@ -173,7 +216,7 @@ mod tests {
     use super::*;
 
     fn heard(lines: &str, tolerates: bool) -> (Complaints, Vec<Hearing>) {
-        let mut complaints = Complaints::new(Redactor::default(), tolerates, true);
+        let mut complaints = Complaints::new(Redactor::default(), tolerates, true, false);
         let hearings = lines.lines().map(|line| complaints.hear(line)).collect();
         (complaints, hearings)
     }
@@ -194,6 +237,10 @@ mod tests {
              DETAIL:  Key (name)=(…) already exists. | CONTEXT:  COPY t, line 3"
         );
         assert_eq!(hearings[2], Hearing::Stop);
+        let all = complaints.all();
+        assert_eq!(all[0].entry, Some(3));
+        assert!(all[0].words.starts_with("COPY failed for table"), "{all:?}");
+        assert_eq!(complaints.named(), &BTreeSet::from([3]));
     }
 
     #[test]
@@ -231,6 +278,6 @@ mod tests {
     fn thousands_of_errors_are_counted_and_a_hundred_kept() {
         let (complaints, _) = heard(&"pg_restore: error: x\n".repeat(1000), false);
         assert_eq!(complaints.all().len(), KEPT + 1);
-        assert_eq!(complaints.all()[KEPT], "and 900 more");
+        assert_eq!(complaints.all()[KEPT].words, "and 900 more");
     }
 }

@@ -130,8 +130,7 @@ impl<'a> Source<'a> {
             );
             return Err(Error::new(Code::Integrity, what));
         }
-        let schema = item.entry.namespace.as_deref().unwrap_or_default();
-        Table::parse(item.definition(), schema, &item.entry.tag).map_err(|odd| match odd {
+        Table::parse(item.definition(), &item.entry.path()).map_err(|odd| match odd {
             Odd::Heir => {
                 refused("it inherits columns from other tables, and a copy would be their heir too").hint(elsewhere)
             }
@@ -316,56 +315,43 @@ impl<'a> Source<'a> {
         if let Some(lacking) = self.needs(other, item).first() {
             return Err(format!("the target lacks {}", lacking.entry));
         }
-        let (schema, table) = (
-            item.entry.namespace.as_deref().unwrap_or_default(),
-            item.entry.tag.as_str(),
-        );
-        let is_key = other.entry.desc == "CONSTRAINT";
-        let tag = match is_key {
-            true => other
-                .entry
-                .tag
-                .strip_prefix(table)
-                .and_then(|rest| rest.strip_prefix(' ')),
-            false => Some(other.entry.tag.as_str()),
-        };
+        let (table, [_, written]) = (item.entry.path(), other.entry.path());
         let unknown = || "its definition is none that a copy can take over".to_owned();
-        let tag = tag.ok_or_else(unknown)?;
         let definition = other.definition();
-        let (index, key) = match is_key {
-            true => (
-                None,
-                Some(constraint(definition, (schema, table), tag).ok_or_else(unknown)?),
-            ),
-            false => (
-                Some(Index::parse(definition, (schema, table), tag).ok_or_else(unknown)?),
-                None,
-            ),
-        };
-        let name = free(tag, &mut self.taken);
-        let named = self.spelt(&name);
-        let (head, rest) = match (index, key) {
-            (Some(Index { is_unique, rest }), _) => {
-                let unique = if is_unique { "UNIQUE " } else { "" };
-                (format!("CREATE {unique}INDEX {named} ON {spelt} "), rest)
+        // A key is tagged with its table's name in front.
+        let (index, key, name) = match other.entry.desc.as_str() {
+            "CONSTRAINT" => {
+                let of_table = format!("{} ", item.entry.tag);
+                let name = other.entry.tag.strip_prefix(&of_table).ok_or_else(unknown)?;
+                let written = written
+                    .strip_prefix(&*table[1])
+                    .and_then(|rest| rest.strip_prefix(b" "));
+                let written = written.ok_or_else(unknown)?;
+                (None, constraint(definition, &table, written).ok_or_else(unknown)?, name)
             }
-            (None, key) => (
-                format!("ALTER TABLE ONLY {spelt} ADD CONSTRAINT {named} "),
-                key.unwrap_or_default(),
-            ),
+            _ => {
+                let index = Index::parse(definition, &table, &written).ok_or_else(unknown)?;
+                (Some(index.is_unique), index.rest, other.entry.tag.as_str())
+            }
+        };
+        let name = free(name, &mut self.taken);
+        let named = self.spelt(&name);
+        let head = match index {
+            Some(true) => format!("CREATE UNIQUE INDEX {named} ON {spelt} "),
+            Some(false) => format!("CREATE INDEX {named} ON {spelt} "),
+            None => format!("ALTER TABLE ONLY {spelt} ADD CONSTRAINT {named} "),
         };
         Ok(Finishing {
             entry: other.entry.dump_id,
             what: format!("{} as {name}", other.entry),
-            statement: [head.as_bytes(), rest].concat(),
+            statement: [head.as_bytes(), key].concat(),
         })
     }
 }
 
 /// A partitioned table, which has no rows of its own.
 fn is_above(item: &Item) -> bool {
-    let schema = item.entry.namespace.as_deref().unwrap_or_default();
-    Table::parse(item.definition(), schema, &item.entry.tag).is_ok_and(|table| table.is_partitioned)
+    Table::parse(item.definition(), &item.entry.path()).is_ok_and(|table| table.is_partitioned)
 }
 
 /// The name itself, or one like it that is free; from now on it is not.

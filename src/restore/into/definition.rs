@@ -31,14 +31,15 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub fn parse(definition: &'a [u8], schema: &str, name: &str) -> Result<Self, Odd> {
+    /// `path` is schema and name, in the archive's encoding.
+    pub fn parse(definition: &'a [u8], path: &[Vec<u8>; 2]) -> Result<Self, Odd> {
         let rest = definition.strip_prefix(b"CREATE ").ok_or(Odd::Unknown)?;
         let (is_unlogged, rest) = match rest.strip_prefix(b"UNLOGGED ") {
             Some(rest) => (true, rest),
             None => (false, rest),
         };
         let rest = rest.strip_prefix(b"TABLE ").ok_or(Odd::Unknown)?;
-        let rest = after_names(rest, &[schema, name]).ok_or(Odd::Unknown)?;
+        let rest = after_names(rest, path).ok_or(Odd::Unknown)?;
         if rest.starts_with(b" OF ") {
             return Err(Odd::Typed);
         }
@@ -81,16 +82,16 @@ pub(super) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    pub fn parse(definition: &'a [u8], (schema, table): (&str, &str), name: &str) -> Option<Self> {
+    pub fn parse(definition: &'a [u8], table: &[Vec<u8>; 2], name: &[u8]) -> Option<Self> {
         let rest = definition.strip_prefix(b"CREATE ")?;
         let (is_unique, rest) = match rest.strip_prefix(b"UNIQUE ") {
             Some(rest) => (true, rest),
             None => (false, rest),
         };
-        let rest = after_names(rest.strip_prefix(b"INDEX ")?, &[name])?;
+        let rest = after_names(rest.strip_prefix(b"INDEX ")?, &[name.to_vec()])?;
         let rest = rest.strip_prefix(b" ON ")?;
         let rest = rest.strip_prefix(b"ONLY ").unwrap_or(rest);
-        let rest = after_names(rest, &[schema, table])?.strip_prefix(b" ")?;
+        let rest = after_names(rest, table)?.strip_prefix(b" ")?;
         let statement = Statement::first(rest)?;
         rest.starts_with(b"USING ").then_some(Self {
             is_unique,
@@ -100,11 +101,11 @@ impl<'a> Index<'a> {
 }
 
 /// Of `ALTER TABLE … ADD CONSTRAINT …` what follows the name: of a key or an exclusion constraint alone.
-pub(super) fn constraint<'a>(definition: &'a [u8], (schema, table): (&str, &str), name: &str) -> Option<&'a [u8]> {
+pub(super) fn constraint<'a>(definition: &'a [u8], table: &[Vec<u8>; 2], name: &[u8]) -> Option<&'a [u8]> {
     let rest = definition.strip_prefix(b"ALTER TABLE ")?;
     let rest = rest.strip_prefix(b"ONLY ").unwrap_or(rest);
-    let rest = after_names(rest, &[schema, table])?.strip_prefix(b"\n    ADD CONSTRAINT ")?;
-    let rest = after_names(rest, &[name])?.strip_prefix(b" ")?;
+    let rest = after_names(rest, table)?.strip_prefix(b"\n    ADD CONSTRAINT ")?;
+    let rest = after_names(rest, &[name.to_vec()])?.strip_prefix(b" ")?;
     let statement = Statement::first(rest)?;
     let starts = [
         &b"PRIMARY KEY ("[..],
@@ -122,14 +123,9 @@ pub(super) fn constraint<'a>(definition: &'a [u8], (schema, table): (&str, &str)
 }
 
 /// What follows a name that must be this one, each part of it.
-fn after_names<'a>(text: &'a [u8], wanted: &[&str]) -> Option<&'a [u8]> {
+fn after_names<'a>(text: &'a [u8], wanted: &[Vec<u8>]) -> Option<&'a [u8]> {
     let (names, rest) = leading_names(text)?;
-    let same = names.len() == wanted.len()
-        && names
-            .iter()
-            .zip(wanted)
-            .all(|(name, wanted)| String::from_utf8_lossy(name) == *wanted);
-    same.then_some(rest)
+    (names == wanted).then_some(rest)
 }
 
 /// A word, a sign, or what stands in quotes; with the depth of the brackets that it stands in. A bracket itself stands
@@ -270,9 +266,13 @@ impl<'a> Groups<'a> {
 mod tests {
     use super::*;
 
+    fn path(schema: &str, name: &str) -> [Vec<u8>; 2] {
+        [schema, name].map(|name| name.as_bytes().to_vec())
+    }
+
     fn table(definition: &str) -> Result<(bool, bool, String, String, bool), Odd> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let table = Table::parse(definition.as_bytes(), "a.b", "It's \"t\"")?;
+        let table = Table::parse(definition.as_bytes(), &path("a.b", "It's \"t\""))?;
         Ok((
             table.is_unlogged,
             table.is_partitioned,
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn an_index_is_taken_from_its_method_on() {
         let parse = |text: &str| {
-            let index = Index::parse(text.as_bytes(), ("s", "T t"), "i;")?;
+            let index = Index::parse(text.as_bytes(), &path("s", "T t"), b"i;")?;
             Some((index.is_unique, String::from_utf8(index.rest.to_vec()).unwrap()))
         };
         assert_eq!(
@@ -386,7 +386,7 @@ mod tests {
     fn a_key_is_taken_and_no_other_change_of_the_table() {
         let parse = |rest: &str| {
             let text = format!("ALTER TABLE ONLY s.t\n    ADD CONSTRAINT k {rest}");
-            constraint(text.as_bytes(), ("s", "t"), "k").map(|rest| String::from_utf8(rest.to_vec()).unwrap())
+            constraint(text.as_bytes(), &path("s", "t"), b"k").map(|rest| String::from_utf8(rest.to_vec()).unwrap())
         };
         for known in [
             "PRIMARY KEY (id, \"b,\")",
@@ -411,6 +411,6 @@ mod tests {
             assert_eq!(parse(odd), None, "{odd}");
         }
         let other = b"ALTER TABLE ONLY s.u\n    ADD CONSTRAINT k PRIMARY KEY (id);";
-        assert_eq!(constraint(other, ("s", "t"), "k"), None);
+        assert_eq!(constraint(other, &path("s", "t"), b"k"), None);
     }
 }

@@ -8,11 +8,12 @@ use super::{Copies, Copy};
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::{identifier, literal, qualified};
 use crate::postgres::{COPY_OF, Refusal, Row, Session, Wire, not_locked};
-use crate::restore::in_place::{Source, execute, load, read_again, refused};
+use crate::restore::Job;
 use crate::restore::plan::LeftOut;
+use crate::restore::prepared::Archive;
 use crate::restore::ready::Target;
+use crate::restore::rows::{Backup, execute, load, read_again, refused};
 use crate::restore::state::{Stage, State};
-use crate::restore::{Archive, Job};
 use crate::script::Sum;
 use crate::store::Store;
 
@@ -35,17 +36,11 @@ pub(in crate::restore) async fn run(
     work: &Copies,
     state: &State,
 ) -> Result<Made> {
-    let source = Source {
-        store,
-        stored: &archive.stored,
-        items: &archive.items,
-        plan: &archive.plan,
-    };
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
     let wire = session.open_wire().await?;
     let mut making = Making {
         job,
-        source,
+        backup: archive.backup(store),
         session,
         wire,
         work,
@@ -62,7 +57,7 @@ pub(in crate::restore) async fn run(
 
 struct Making<'a> {
     job: &'a Job<'a>,
-    source: Source<'a>,
+    backup: Backup<'a>,
     session: Session,
     wire: Wire,
     work: &'a Copies,
@@ -85,13 +80,14 @@ impl Making<'_> {
             self.define(table).await?;
         }
         self.job.observer.phase("loading the data");
-        self.job.observer.estimate(self.source.plan.stored_bytes());
+        self.job.observer.estimate(self.backup.plan.stored_bytes());
         self.as_archive(true).await?;
         let mut expected = Vec::new();
         for table in &work.tables {
             let mut sum = Sum::default();
             for rows in &table.rows {
-                sum.merge(load(self.job, &self.source, &mut self.wire, rows).await?);
+                let loaded = load(self.job, self.backup, &mut self.wire, rows).await;
+                sum.merge(loaded.map_err(|unloaded| unloaded.error)?);
             }
             expected.push(sum);
         }
@@ -259,7 +255,9 @@ impl Making<'_> {
 
     async fn compare(&mut self, table: &Copy, expected: Sum) -> Result<()> {
         let Some(rows) = table.rows.first() else { return Ok(()) };
-        if read_again(&mut self.wire, rows).await? == expected {
+        let seen = read_again(&mut self.wire, rows).await;
+        let seen = seen.map_err(|refusal| refused(&format!("cannot read {} again", table.name()), refusal))?;
+        if seen.sum == expected {
             return Ok(());
         }
         let what = format!(

@@ -180,7 +180,10 @@ async fn a_failure_names_the_object_and_nothing_after_it_is_done() {
         ..order
     };
     let end = fed(&order, &archive).await.unwrap();
-    assert!(end.warnings.iter().any(|one| one.contains("TABLE prices")), "{end:?}");
+    assert!(
+        end.refused.iter().any(|one| one.text().contains("TABLE prices")),
+        "{end:?}"
+    );
     assert_eq!(count(&target, "items").await, 1000);
 }
 

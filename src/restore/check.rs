@@ -1,0 +1,263 @@
+//! Whether the target holds the rows of the backup: every table is read again when all is made, and compared with the
+//! digest in the manifest. Rows that come in another order than the archive's are summed, and so are the backup's, which
+//! are read once more for that.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use tokio_postgres::error::SqlState;
+
+use super::plan::LeftOut;
+use super::prepared::Archive;
+use super::ready::{Target, some_of};
+use super::rows::{self, Backup, Copy, Seen};
+use super::{Job, Loader};
+use crate::archive::BlockContent;
+use crate::error::{Code, Error, Result};
+use crate::manifest::Manifest;
+use crate::postgres::{Refusal, Session, Wire};
+use crate::script::Sum;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    /// How many tables hold the backup's rows.
+    pub equal: usize,
+    /// What is in others' place, by the block.
+    pub different: BTreeMap<usize, String>,
+    pub not_proved: Vec<LeftOut>,
+}
+
+enum Verdict {
+    Equal,
+    Different(String),
+    NotProved(String),
+}
+
+/// All tables that were loaded, but for the entries in `lost`; as many at once as there are jobs.
+pub(super) async fn run(
+    job: &Job<'_>,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    manifest: &Manifest,
+    lost: &HashSet<i64>,
+) -> Result<Comparison> {
+    let backup = archive.backup(loader.store);
+    let is_lost = |copy: &Copy| lost.contains(&backup.stored.head.data[copy.index].dump_id);
+    // All together whose rows go through one root.
+    let mut places: BTreeMap<Vec<u8>, Vec<Copy>> = BTreeMap::new();
+    let mut comparison = Comparison::default();
+    for copy in rows::copies(backup)? {
+        places.entry(copy.place.clone()).or_default().push(copy);
+    }
+    places.retain(|_, copies| match copies.iter().filter(|copy| is_lost(copy)).count() {
+        0 => true,
+        all if all == copies.len() => false,
+        _ => {
+            let others = copies.iter().filter(|copy| !is_lost(copy));
+            comparison.not_proved.extend(others.map(|copy| LeftOut {
+                what: backup.stored.name(copy.index),
+                why: "other rows that go through its root were lost".into(),
+            }));
+            false
+        }
+    });
+    let large_objects = backup
+        .plan
+        .blocks()
+        .filter(|index| !matches!(backup.stored.promises[*index].content, BlockContent::Table { .. }));
+    if large_objects.count() > 0 {
+        comparison.not_proved.push(LeftOut {
+            what: "large objects".into(),
+            why: "their bytes were checked on their way in; only tables are read again".into(),
+        });
+    }
+    let workers = job.settings.jobs.clamp(1, places.len().max(1));
+    let at = Comparing {
+        job,
+        backup,
+        target,
+        source_major: manifest.server.version_num / 10_000,
+        beside: !archive.around.ties.is_empty(),
+        open: Mutex::new(places.into_values().collect()),
+        found: Mutex::new(comparison),
+    };
+    futures::future::try_join_all((0..workers).map(|_| at.work())).await?;
+    Ok(at.found.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+struct Comparing<'a> {
+    job: &'a Job<'a>,
+    backup: Backup<'a>,
+    target: &'a Target,
+    source_major: u32,
+    /// Partitions that the backup does not know were put back.
+    beside: bool,
+    open: Mutex<VecDeque<Vec<Copy>>>,
+    found: Mutex<Comparison>,
+}
+
+impl Comparing<'_> {
+    async fn work(&self) -> Result<()> {
+        let mut wire = None;
+        loop {
+            let next = self.open.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(copies) = next else { break };
+            let wire = match &mut wire {
+                Some(wire) => wire,
+                none => none.insert(self.wire().await?),
+            };
+            let verdict = self.compare(wire, &copies).await?;
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            let name = |copy: &Copy| self.backup.stored.name(copy.index);
+            match verdict {
+                Verdict::Equal => found.equal += copies.len(),
+                Verdict::Different(how) => {
+                    found
+                        .different
+                        .extend(copies.iter().map(|copy| (copy.index, how.clone())));
+                }
+                Verdict::NotProved(why) => found.not_proved.extend(copies.iter().map(|copy| LeftOut {
+                    what: name(copy),
+                    why: why.clone(),
+                })),
+            }
+        }
+        if let Some(wire) = wire {
+            wire.close().await;
+        }
+        Ok(())
+    }
+
+    async fn wire(&self) -> Result<Wire> {
+        let session = Session::connect(&self.target.info, &self.job.settings.postgres).await?;
+        let mut wire = session.open_wire().await?;
+        rows::settle(&mut wire, &rows::encoding(self.backup.items)).await?;
+        Ok(wire)
+    }
+
+    async fn compare(&self, wire: &mut Wire, copies: &[Copy]) -> Result<Verdict> {
+        let stored = self.backup.stored;
+        let [first, ..] = copies else { return Ok(Verdict::Equal) };
+        self.job.observer.table(&stored.name(first.index));
+        let seen = match rows::read_again(wire, first).await {
+            Ok(seen) => seen,
+            Err(refusal) => return unread(refusal),
+        };
+        if copies.len() == 1 && seen.digest == stored.promises[first.index] {
+            return Ok(Verdict::Equal);
+        }
+        let rows = |content: &BlockContent| match content {
+            BlockContent::Table { rows } => *rows,
+            BlockContent::LargeObjects { .. } => 0,
+        };
+        let ours: u64 = copies
+            .iter()
+            .map(|copy| rows(&stored.promises[copy.index].content))
+            .sum();
+        let there = rows(&seen.digest.content);
+        if there == ours && self.is_sum(copies, &seen).await? {
+            return Ok(Verdict::Equal);
+        }
+        if self.is_of_extension(copies) {
+            let why = "it is an extension's, which may put rows of its own into it";
+            return Ok(Verdict::NotProved(why.into()));
+        }
+        if copies.len() > 1 && self.beside {
+            let why = "partitions that the backup does not know were put back, and hold rows too";
+            return Ok(Verdict::NotProved(why.into()));
+        }
+        if self.others_have_written(wire, first).await {
+            let why = "others have written to it since it was loaded";
+            return Ok(Verdict::NotProved(why.into()));
+        }
+        if there != ours {
+            return Ok(Verdict::Different(format!("holds {there} rows, the backup {ours}")));
+        }
+        let major = self.target.session.server().major;
+        if major != self.source_major {
+            return Ok(Verdict::NotProved(format!(
+                "it holds as many rows as the backup, which PostgreSQL {} printed otherwise than {major} does",
+                self.source_major
+            )));
+        }
+        Ok(Verdict::Different(
+            "holds as many rows as the backup, and other ones".into(),
+        ))
+    }
+
+    async fn is_sum(&self, copies: &[Copy], seen: &Seen) -> Result<bool> {
+        let mut sum = Sum::default();
+        for copy in copies {
+            sum.merge(rows::sum(self.job, self.backup, copy).await?);
+        }
+        Ok(sum == seen.sum)
+    }
+
+    fn is_of_extension(&self, copies: &[Copy]) -> bool {
+        let of_extensions = &self.backup.plan.order.of_extensions;
+        let id = |copy: &Copy| self.backup.stored.head.data[copy.index].dump_id;
+        copies.iter().any(|copy| of_extensions.contains(&id(copy)))
+    }
+
+    /// Each load is one transaction, and marks its rows.
+    async fn others_have_written(&self, wire: &mut Wire, copy: &Copy) -> bool {
+        let loads = self.backup.plan.loads.iter();
+        let loads = loads.filter(|load| load.blocks.contains(&copy.index)).count().max(1);
+        let question = [
+            b"SELECT pg_catalog.count(DISTINCT xmin::pg_catalog.text) FROM ",
+            &*copy.place,
+        ]
+        .concat();
+        let through_a_root = !copy.place.starts_with(b"ONLY ");
+        let counted = wire.query(&question).await.ok();
+        let transactions: Option<usize> = counted.and_then(|rows| rows.first().and_then(|row| row.number(0)));
+        !through_a_root && transactions.is_some_and(|transactions| transactions > loads)
+    }
+}
+
+/// What it means that a table cannot be read again.
+fn unread(refusal: Refusal) -> Result<Verdict> {
+    let Refusal::Server { state, error } = refusal else {
+        return Err(refusal.into_error());
+    };
+    match state {
+        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN | SqlState::INVALID_SCHEMA_NAME => Ok(
+            Verdict::Different(format!("is not there as it is in the backup: {}", error.message())),
+        ),
+        SqlState::INSUFFICIENT_PRIVILEGE => Ok(Verdict::NotProved(format!(
+            "the role that restores may not read it: {}",
+            error.message()
+        ))),
+        state if ["08", "53", "57"].iter().any(|class| state.code().starts_with(class)) => Err(error),
+        _ => Ok(Verdict::NotProved(format!(
+            "it could not be read again: {}",
+            error.message()
+        ))),
+    }
+}
+
+impl Comparison {
+    /// Named in an error; `None` where nothing differs.
+    pub fn error(&self, name: impl Fn(usize) -> String) -> Option<Error> {
+        if self.different.is_empty() {
+            return None;
+        }
+        let named = self
+            .different
+            .iter()
+            .map(|(index, how)| format!("{} ({how})", name(*index)));
+        let named: Vec<String> = named.collect();
+        let what = format!(
+            "{} of {} tables do not hold the rows of the backup: {}",
+            named.len(),
+            named.len() + self.equal + self.not_proved.len(),
+            some_of(&named, named.len() as u64)
+        );
+        Some(Error::new(Code::RestoreErr, what).hint(
+            "look for what changes rows there: a type, domain or rule that the target had before, or sessions that write \
+             to it; the backup's bytes were right",
+        ))
+    }
+}

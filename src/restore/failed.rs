@@ -1,0 +1,180 @@
+//! What a restore that goes on past failures could not make: each with the server's reason, and with what it went down
+//! with.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
+
+use crate::archive::Item;
+use crate::error::Code;
+
+/// Something of the backup that is not in the target as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// As the archive calls it: `TABLE`, `TABLE DATA`, `FK CONSTRAINT`.
+    pub kind: String,
+    /// With its schema, where it has one.
+    pub name: String,
+    pub code: &'static str,
+    /// The server's own code, where it could be learnt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    pub message: String,
+    /// Of a table, the rows that are not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_lost: Option<u64>,
+    /// What failed before, and this one needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consequence_of: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Loss {
+    pub code: Code,
+    pub state: Option<String>,
+    pub message: String,
+    pub rows: Option<u64>,
+}
+
+impl Loss {
+    /// As pg_restore quotes it; what kind of failure it is says the server's code, once that is known.
+    pub fn quoted(message: impl Into<String>) -> Loss {
+        Loss {
+            code: Code::RestoreErr,
+            state: None,
+            message: message.into(),
+            rows: None,
+        }
+    }
+}
+
+/// By dump id.
+#[derive(Debug, Default)]
+pub(super) struct Losses(BTreeMap<i64, Loss>);
+
+/// What needs rows, and not only the table that holds them.
+const NEED_ROWS: [&str; 2] = ["FK CONSTRAINT", "MATERIALIZED VIEW DATA"];
+
+impl Losses {
+    /// The first that is told of an entry is the cause, and later ones follow from it.
+    pub fn note(&mut self, id: i64, loss: Loss) {
+        self.0.entry(id).or_insert(loss);
+    }
+
+    pub fn has(&self, id: i64) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    pub fn ids(&self) -> HashSet<i64> {
+        self.0.keys().copied().collect()
+    }
+
+    /// Those of which the server's own code is not known.
+    pub fn without_state(&mut self) -> impl Iterator<Item = (i64, &mut Loss)> {
+        let unknown = self.0.iter_mut().filter(|(_, loss)| loss.state.is_none());
+        unknown.map(|(id, loss)| (*id, loss))
+    }
+
+    /// In the archive's order.
+    pub fn tell(&self, items: &[Item]) -> Vec<Failed> {
+        let by_id: HashMap<i64, &Item> = items.iter().map(|item| (item.entry.dump_id, item)).collect();
+        let told = items.iter().filter_map(|item| {
+            let loss = self.0.get(&item.entry.dump_id)?;
+            let code = match loss.state.as_deref() {
+                Some("42501") => Code::Permission,
+                _ => loss.code,
+            };
+            let entry = &item.entry;
+            Some(Failed {
+                kind: entry.desc.clone(),
+                name: entry.name(),
+                code: code.name(),
+                sqlstate: loss.state.clone(),
+                message: loss.message.clone(),
+                rows_lost: loss.rows,
+                consequence_of: self.cause(item, &by_id).map(|cause| cause.entry.to_string()),
+            })
+        });
+        told.collect()
+    }
+
+    /// What failed of all that an entry needs.
+    fn cause<'a>(&self, item: &Item, by_id: &HashMap<i64, &'a Item>) -> Option<&'a Item> {
+        let needed = |item: &Item| -> Vec<&'a Item> {
+            let needed = item.details.dependencies.iter();
+            needed.filter_map(|id| by_id.get(id).copied()).collect()
+        };
+        let direct = needed(item);
+        let failed = |item: &&&Item| self.has(item.entry.dump_id);
+        if let Some(cause) = direct.iter().find(failed) {
+            return Some(cause);
+        }
+        if !NEED_ROWS.contains(&item.entry.desc.as_str()) {
+            return None;
+        }
+        let below = direct.iter().flat_map(|item| needed(item));
+        let tables: HashSet<i64> = direct
+            .iter()
+            .copied()
+            .chain(below)
+            .map(|item| item.entry.dump_id)
+            .collect();
+        let mut rows = by_id.values().filter(|rows| {
+            rows.entry.desc == "TABLE DATA"
+                && self.has(rows.entry.dump_id)
+                && rows.details.dependencies.iter().any(|id| tables.contains(id))
+        });
+        rows.next().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{Details, Entry, Section};
+
+    #[test]
+    fn what_needs_something_that_failed_is_told_with_it() {
+        let item = |id, desc: &str, tag: &str, dependencies: &[i64]| Item {
+            entry: Entry {
+                dump_id: id,
+                desc: desc.into(),
+                tag: tag.into(),
+                namespace: Some("s".into()),
+                ..Entry::default()
+            },
+            section: Section::PreData,
+            details: Details {
+                dependencies: dependencies.into(),
+                ..Details::default()
+            },
+        };
+        let items = [
+            item(1, "TABLE", "a", &[]),
+            item(2, "TABLE", "b", &[]),
+            item(3, "VIEW", "v", &[1]),
+            item(4, "TABLE DATA", "a", &[1]),
+            item(5, "TABLE DATA", "b", &[2]),
+            item(6, "CONSTRAINT", "b b_pkey", &[2]),
+            item(7, "INDEX", "b_i", &[2]),
+            item(8, "FK CONSTRAINT", "c c_b_fkey", &[9, 6]),
+            item(9, "TABLE", "c", &[]),
+        ];
+        let mut losses = Losses::default();
+        for id in [1, 3, 4, 5, 7, 8] {
+            losses.note(id, Loss::quoted(format!("refused {id}")));
+        }
+        losses.note(1, Loss::quoted("later"));
+        let told = losses.tell(&items);
+        let cause = |at: usize| told[at].consequence_of.as_deref();
+        assert_eq!(told.len(), 6);
+        assert_eq!((told[0].name.as_str(), told[0].message.as_str()), ("s.a", "refused 1"));
+        assert_eq!(cause(0), None);
+        assert_eq!(cause(1), Some("TABLE s.a"));
+        assert_eq!(cause(2), Some("TABLE s.a"));
+        assert_eq!(cause(3), None);
+        // An index needs no rows.
+        assert_eq!(cause(4), None);
+        assert_eq!(cause(5), Some("TABLE DATA s.b"));
+    }
+}

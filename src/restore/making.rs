@@ -1,0 +1,119 @@
+//! The database that is made anew, and what belongs to it.
+
+use super::database;
+use super::ready::Target;
+use super::state::{Stage, State};
+use crate::archive::Item;
+use crate::command::RestoreRequest;
+use crate::error::{Code, Result};
+use crate::postgres;
+
+/// The database with the settings under which its data was written: what cannot be set is told.
+pub(super) async fn make(
+    target: &Target,
+    items: &[Item],
+    request: &RestoreRequest,
+    state: &State,
+) -> Result<Vec<String>> {
+    let name = target.name();
+    let creation = |name: &str| match database::creation(items, name) {
+        creation if request.no_tablespaces => database::without_tablespace(&creation),
+        creation => creation,
+    };
+    if target.exists && request.clean {
+        let beside = database::beside(name);
+        // A server that cannot make it, for want of a locale or a tablespace, keeps the one that it has.
+        state.set(Stage::Making {
+            database: Some(beside.clone()),
+        });
+        let created = target.session.execute(&creation(&beside)).await;
+        if created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
+            state.set(Stage::Untouched);
+        }
+        created?;
+        let replaced = replace(target, &beside, request, state).await;
+        if replaced.is_err() {
+            let unused = format!("DROP DATABASE {}", postgres::quoting::identifier(&beside));
+            drop(target.session.execute(&unused).await);
+        }
+        replaced?;
+    } else {
+        state.set(Stage::Making {
+            database: Some(name.to_owned()),
+        });
+        target.session.execute(&creation(name)).await?;
+    }
+    state.made();
+    if !target.found.is_superuser && !request.no_privileges {
+        for grant in database::grants(items, name) {
+            // They are made once more at the end, and what fails then is told.
+            drop(target.session.execute(&grant).await);
+        }
+    }
+    let mut notes = Vec::new();
+    for statement in database::properties(items, name, false).settings {
+        match target.session.execute(&statement).await {
+            Err(error) if error.code() == Code::ConnErr => return Err(error),
+            done => notes.extend(note(statement, done)),
+        }
+    }
+    Ok(notes)
+}
+
+/// Puts the new database into the place of the old one.
+async fn replace(target: &Target, beside: &str, request: &RestoreRequest, state: &State) -> Result<()> {
+    let (session, name) = (&target.session, target.name());
+    let quoted = postgres::quoting::identifier(name);
+    let template = |is: bool| format!("ALTER DATABASE {quoted} WITH IS_TEMPLATE {is}");
+    if target.is_template {
+        session.execute(&template(false)).await?;
+    }
+    state.set(Stage::Removing {
+        database: name.to_owned(),
+    });
+    let force = if request.force { " WITH (FORCE)" } else { "" };
+    let removed = session.execute(&format!("DROP DATABASE {quoted}{force}")).await;
+    if removed.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
+        // The server's own refusal.
+        state.set(Stage::Untouched);
+        if target.is_template {
+            session.execute(&template(true)).await?;
+        }
+    }
+    removed?;
+    let renaming = format!(
+        "ALTER DATABASE {} RENAME TO {quoted}",
+        postgres::quoting::identifier(beside)
+    );
+    session.execute(&renaming).await
+}
+
+/// What is told of a statement that was refused: not the value of a setting.
+fn note(statement: String, done: Result<()>) -> Option<String> {
+    let error = done.err()?;
+    let told = match database::setting(&statement) {
+        Some(setting) => format!("the database's setting {setting} could not be made"),
+        None => statement,
+    };
+    Some(format!("{told}: {}", error.message()))
+}
+
+/// What belongs to the database itself. The data is there: what fails now is told, and no more.
+pub(super) async fn set_up(target: &Target, items: &[Item], request: &RestoreRequest) -> Result<Vec<String>> {
+    let name = target.name();
+    let owner = database::owner(items).filter(|_| !request.no_owner);
+    let owner = owner.map(|owner| {
+        let (name, owner) = (
+            postgres::quoting::identifier(name),
+            postgres::quoting::identifier(owner),
+        );
+        format!("ALTER DATABASE {name} OWNER TO {owner}")
+    });
+    let properties = database::properties(items, name, !request.no_privileges).others;
+    let mut notes = Vec::new();
+    for statement in owner.into_iter().chain(properties) {
+        let done = target.session.execute(&statement).await;
+        notes.extend(note(statement, done));
+    }
+    Ok(notes)
+}

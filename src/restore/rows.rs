@@ -1,0 +1,338 @@
+//! The rows of a table, as a session of ours loads them and reads them again: text that is summed on its way, so that
+//! what a table holds can be compared with what the backup holds, in whatever order rows and columns come.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::{self, Sender};
+use tokio_postgres::error::SqlState;
+
+use super::Job;
+use super::plan::Plan;
+use crate::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Item, Loading, Unpack};
+use crate::error::{Code, Error, Result};
+use crate::postgres::quoting::literal;
+use crate::postgres::{Piece, Refusal, Rows, Wire};
+use crate::script::{RowSum, Sum};
+use crate::store::Store;
+use crate::store::reading::{Reading, our_error};
+use crate::stored_archive::StoredArchive;
+
+/// Rows travel to the server in pieces of about this size.
+const PIECE: usize = 128 << 10;
+/// Pieces that wait for the server.
+const AHEAD: usize = 8;
+
+/// What is needed of the backup.
+#[derive(Clone, Copy)]
+pub(super) struct Backup<'a> {
+    pub store: &'a Arc<dyn Store>,
+    pub stored: &'a Arc<StoredArchive>,
+    pub items: &'a [Item],
+    pub plan: &'a Plan,
+}
+
+/// One COPY: a block, and how it is read again.
+#[derive(Debug)]
+pub(super) struct Copy {
+    pub index: usize,
+    pub statement: Vec<u8>,
+    /// Where its rows are found again; several blocks may go through one root.
+    pub place: Vec<u8>,
+    /// Their columns, quoted as the archive has them.
+    pub columns: Vec<u8>,
+    pub names: Vec<Vec<u8>>,
+}
+
+/// What a table holds.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// As it came.
+    pub digest: BlockDigest,
+    /// In whatever order.
+    pub sum: Sum,
+}
+
+/// Why rows could not be loaded.
+pub(super) struct Unloaded {
+    /// Where it was the server that refused them.
+    pub state: Option<SqlState>,
+    pub error: Error,
+}
+
+impl From<Error> for Unloaded {
+    fn from(error: Error) -> Self {
+        Self { state: None, error }
+    }
+}
+
+impl Unloaded {
+    pub fn refused(what: &str, refusal: Refusal) -> Self {
+        let state = match &refusal {
+            Refusal::Server { state, .. } => Some(state.clone()),
+            Refusal::Broken(_) => None,
+        };
+        let error = refused(what, refusal);
+        Self { state, error }
+    }
+}
+
+pub(super) async fn execute(wire: &mut Wire, statement: &str) -> Result<()> {
+    wire.execute(statement.as_bytes())
+        .await
+        .map_err(|refusal| refused(statement, refusal))
+}
+
+pub(super) fn refused(what: &str, refusal: Refusal) -> Error {
+    if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
+        return Error::new(Code::RestoreErr, format!("{what}: a lock was not to be had in time"))
+            .hint("let others end their transactions, or wait longer: BACKUP_LOCK_WAIT_SECONDS");
+    }
+    let (code, message) = match refusal {
+        Refusal::Broken(error) => (error.code(), error.message()),
+        Refusal::Server { state, error } => match error.code() {
+            Code::Permission => (Code::Permission, error.message()),
+            // What is wrong with a value ends with it.
+            _ if state.code().starts_with("22") => {
+                let message = error.message();
+                let told = message.rfind(": \"").map_or(&*message, |at| &message[..at]);
+                (Code::RestoreErr, told.to_owned())
+            }
+            _ => (Code::RestoreErr, error.message()),
+        },
+    };
+    Error::new(code, format!("{what}: {message}"))
+}
+
+/// As the archive's text is.
+pub(super) fn encoding(items: &[Item]) -> String {
+    let set = items.iter().find(|item| item.entry.desc == "ENCODING");
+    let quoted = set.and_then(|item| item.details.definition.split('\'').nth(1));
+    quoted.unwrap_or("UTF8").to_owned()
+}
+
+/// As pg_dump and pg_restore set a session up, so that text is what it is in the archive.
+pub(super) async fn settle(wire: &mut Wire, encoding: &str) -> Result<()> {
+    let settings = format!(
+        "SET client_min_messages = error; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+         SET row_security = off; SET client_encoding = {}",
+        literal(encoding)
+    );
+    execute(wire, &settings).await
+}
+
+/// Of the tables that are loaded, in the archive's order.
+pub(super) fn copies(backup: Backup<'_>) -> Result<Vec<Copy>> {
+    let stored = backup.stored;
+    let statements = stored.head.copy_statements()?;
+    let mut blocks: Vec<usize> = backup.plan.blocks().collect();
+    blocks.retain(|index| matches!(stored.promises[*index].content, BlockContent::Table { .. }));
+    blocks.sort_unstable();
+    let copy = |index: usize| {
+        // The statement is made anew of its parts: whatever else the archive may say there is not run.
+        let loading = Loading::parse(&statements[index]).ok_or_else(|| {
+            Error::new(
+                Code::Integrity,
+                format!("{}: its COPY statement is none of pg_dump's", stored.name(index)),
+            )
+        })?;
+        let only: &[u8] = if loading.is_through_another(&stored.head.data[index]) {
+            b""
+        } else {
+            b"ONLY "
+        };
+        Ok(Copy {
+            index,
+            statement: loading.statement(),
+            place: [only, loading.table].concat(),
+            columns: loading.columns.to_vec(),
+            names: loading.column_names(),
+        })
+    };
+    blocks.into_iter().map(copy).collect()
+}
+
+/// Digests rows as they come from the server.
+struct Summed {
+    sum: RowSum,
+    sha256: Sha256,
+    bytes: u64,
+    rows: u64,
+}
+
+impl Rows for Summed {
+    fn text(&mut self, bytes: &[u8]) {
+        self.sum.update(bytes);
+        self.sha256.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+    fn end(&mut self, rows: u64) {
+        self.rows = rows;
+    }
+    async fn turn(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What the table holds now, with the columns that the backup has.
+pub(super) async fn read_again(wire: &mut Wire, copy: &Copy) -> std::result::Result<Seen, Refusal> {
+    let statement = [b"COPY (SELECT ", &*copy.columns, b" FROM ", &copy.place, b") TO STDOUT"].concat();
+    let mut rows = Summed {
+        sum: RowSum::of(&copy.names),
+        sha256: Sha256::new(),
+        bytes: 0,
+        rows: 0,
+    };
+    wire.copy(&statement, &mut rows).await?;
+    Ok(Seen {
+        digest: BlockDigest {
+            content: BlockContent::Table { rows: rows.rows },
+            bytes: rows.bytes,
+            sha256: rows.sha256.finalize().into(),
+        },
+        sum: rows.sum.finish(),
+    })
+}
+
+/// Reads a block into a sink in a thread of its own, and holds it against the manifest.
+async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sender<Piece>>) -> Read {
+    let (store, stored) = (Arc::clone(backup.store), Arc::clone(backup.stored));
+    let (observer, index, sum) = (Arc::clone(job.observer), copy.index, RowSum::of(&copy.names));
+    let place = stored.places[index].clone();
+    let reading = Reading::start(store, stored.key.clone(), place.clone()).into_blocking();
+    let read = tokio::task::spawn_blocking(move || {
+        observer.bytes_read(place.end - place.start);
+        let sink = Passing {
+            pieces,
+            batch: Vec::with_capacity(PIECE),
+            sum: Some(sum),
+            left: stored.promises[index].bytes,
+        };
+        let mut sink = Unpack::new(stored.head.compression, Check::new(&stored.promises, sink));
+        Blocks::new(reading, place.start).read(&stored.head, index, &place, &mut sink)?;
+        sink.inner().inner().finish()
+    });
+    read.await
+        .map_err(|error| Error::internal("the thread that reads the backup died").source(error))
+}
+
+type Read = Result<std::result::Result<Sum, ArchiveError>>;
+
+/// The backup's own rows, summed.
+pub(super) async fn sum(job: &Job<'_>, backup: Backup<'_>, copy: &Copy) -> Result<Sum> {
+    let sum = read(job, backup, copy, None).await?;
+    sum.map_err(|error| unread(backup.stored, copy.index, error))
+}
+
+/// One block through one COPY; its digest has been found right when the COPY is whole.
+pub(super) async fn load(
+    job: &Job<'_>,
+    backup: Backup<'_>,
+    wire: &mut Wire,
+    copy: &Copy,
+) -> std::result::Result<Sum, Unloaded> {
+    let name = backup.stored.name(copy.index);
+    job.observer.table(&name);
+    let (pieces, mut received) = mpsc::channel(AHEAD);
+    let copying = async move {
+        let copied = wire.copy_in(&copy.statement, &mut received).await;
+        // What is read on then has nowhere to go.
+        drop(received);
+        copied
+    };
+    let (fed, copied) = tokio::join!(read(job, backup, copy, Some(pieces)), copying);
+    let what = format!("cannot load {name}");
+    match (fed?, copied) {
+        (Ok(sum), Ok(rows)) if BlockContent::Table { rows } == backup.stored.promises[copy.index].content => Ok(sum),
+        (Ok(_), Ok(rows)) => Err(Error::new(
+            Code::RestoreErr,
+            format!("the server took {rows} rows of {name}, which are not all of the backup's"),
+        )
+        .into()),
+        (_, Err(refusal @ Refusal::Server { .. })) if !received_less(&refusal) => {
+            Err(Unloaded::refused(&what, refusal))
+        }
+        (Err(error), _) => Err(unread(backup.stored, copy.index, error).into()),
+        (Ok(_), Err(refusal)) => Err(Unloaded::refused(&what, refusal)),
+    }
+}
+
+/// The server says that we ended the COPY: the reason is ours.
+fn received_less(refusal: &Refusal) -> bool {
+    refusal.is(&SqlState::QUERY_CANCELED)
+}
+
+fn unread(stored: &StoredArchive, index: usize, error: ArchiveError) -> Error {
+    match error {
+        ArchiveError::Io(error) => match our_error(error) {
+            Ok(ours) => ours,
+            Err(error) => Error::new(Code::Store, format!("cannot read {}", stored.key)).source(error),
+        },
+        other => Error::new(
+            Code::Integrity,
+            format!("{}: {}: {other}", stored.key, stored.name(index)),
+        ),
+    }
+}
+
+/// A block's content on its way to the server, or nowhere.
+struct Passing {
+    pieces: Option<Sender<Piece>>,
+    batch: Vec<u8>,
+    /// Until it has ended.
+    sum: Option<RowSum>,
+    /// Bytes of rows that have not come yet. What follows them ends the COPY.
+    left: u64,
+}
+
+impl Passing {
+    fn send(&mut self) -> Result<(), ArchiveError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(PIECE));
+        if let Some(sum) = &mut self.sum {
+            let rows = batch.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            sum.update(&batch[..rows]);
+            self.left -= rows as u64;
+        }
+        self.hand_on(Piece::Rows(Bytes::from(batch)))
+    }
+
+    fn hand_on(&self, piece: Piece) -> Result<(), ArchiveError> {
+        let Some(pieces) = &self.pieces else { return Ok(()) };
+        pieces.blocking_send(piece).map_err(|_| ArchiveError::Stopped)
+    }
+
+    /// All is there, and is what the manifest promises.
+    fn finish(&mut self) -> Result<Sum, ArchiveError> {
+        self.send()?;
+        self.hand_on(Piece::End)?;
+        Ok(self.sum.take().map(RowSum::finish).unwrap_or_default())
+    }
+}
+
+impl BlockSink for Passing {
+    fn begin(&mut self, _index: usize) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+    fn begin_object(&mut self, _oid: i64) -> Result<(), ArchiveError> {
+        Err(ArchiveError::Content(
+            "it holds large objects, and should hold rows".into(),
+        ))
+    }
+    fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        self.batch.extend_from_slice(bytes);
+        if self.batch.len() >= PIECE {
+            self.send()?;
+        }
+        Ok(())
+    }
+    fn end_object(&mut self) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+    fn end(&mut self, _at: u64) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,287 @@
+//! What a restore carries out, step by step.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::check::{self, Comparison};
+use super::failed::{Failed, Losses};
+use super::past::Past;
+use super::plan::LeftOut;
+use super::prepared::{Archive, Prepared, Source};
+use super::ready::Target;
+use super::report::RestoreReport;
+use super::state::{self, Stage, State};
+use super::{Job, Loader, globals, in_place, into, loading, making, script};
+use crate::command::RestoreRequest;
+use crate::error::Result;
+use crate::postgres::{Passfile, Removal};
+use crate::private_folder::{PrivateFolder, answering};
+
+pub(super) async fn carry_out(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    mut prepared: Prepared,
+    state: &State,
+) -> Result<RestoreReport> {
+    let settings = &job.settings.postgres;
+    // All that the run needs here, before anything is changed there.
+    let (info, room) = (prepared.target.info.clone(), prepared.source.written_here());
+    let needed = answering(&settings.temp, move |temp| {
+        let folder = PrivateFolder::watched(temp)?;
+        let passfile = Passfile::within(&folder, &info)?;
+        folder.make_room(room)?;
+        Ok((folder, passfile))
+    });
+    let (folder, passfile) = job.stop.or_stop(needed).await?;
+    if let Source::Archive(archive) = &prepared.source
+        && archive.in_place.is_none()
+        && prepared.removes(request)
+        && !request.no_verify
+    {
+        job.observer
+            .phase("reading the backup once, before anything is removed");
+        let store = &prepared.located.store;
+        let reading = loading::check(store, &archive.stored, &archive.plan, job.settings.jobs, job.observer);
+        job.stop.or_stop(reading).await?;
+    }
+    if let Some(globals) = &prepared.globals {
+        state.set(Stage::Making { database: None });
+        job.observer.phase("making roles");
+        let owners = match &prepared.source {
+            Source::Archive(archive) => Some(archive.plan.owners.clone()),
+            Source::Script(..) => None,
+        };
+        let notes = globals::apply(&prepared.target, globals, owners.as_ref());
+        let notes = job.stop.or_stop(notes).await?;
+        prepared.warnings.extend(notes);
+    }
+    if request.create {
+        job.observer.phase("making the database");
+        let making = making::make(&prepared.target, prepared.source.items(), request, state);
+        let notes = job.stop.or_stop(making).await?;
+        prepared.warnings.extend(notes);
+    }
+    let mut compared = None;
+    let info = &prepared.target.info;
+    match &prepared.source {
+        Source::Script(psql, checked) => {
+            job.observer.phase("running the script");
+            let place = script::Place {
+                psql,
+                info,
+                passfile: passfile.as_ref(),
+                settings,
+                stop: job.stop,
+                observer: job.observer,
+            };
+            if let Err(failed) = script::run(&place, checked).await {
+                state.set(Stage::Running { end: failed.end });
+                return Err(failed.error);
+            }
+        }
+        Source::Archive(archive) => {
+            let loader = Loader {
+                store: &prepared.located.store,
+                archive: &archive.stored,
+                program: &archive.pg_restore,
+                info,
+                passfile: passfile.as_ref(),
+                settings,
+                folder: &folder,
+                no_owner: request.no_owner,
+                no_privileges: request.no_privileges,
+                no_tablespaces: request.no_tablespaces,
+                stop: job.stop,
+                observer: job.observer,
+            };
+            let store = &prepared.located.store;
+            if let Some(work) = &archive.into {
+                let making = into::run(job, archive, store, &prepared.target, work, state);
+                let made = job.stop.or_stop(making).await?;
+                (prepared.compared, prepared.lost) = (made.compared, made.left_out);
+                return Ok(prepared.report(job, request, "restored"));
+            }
+            match &archive.in_place {
+                None => {
+                    let target = &prepared.target;
+                    let Filled { left_out, losses } = fill(job, request, archive, target, &loader, state).await?;
+                    prepared.lost = left_out;
+                    prepared.failed = losses.tell(&archive.items);
+                    if request.compares() {
+                        job.observer.phase("comparing the rows");
+                        let (manifest, lost) = (&prepared.located.manifest, losses.ids());
+                        let comparing = check::run(job, archive, target, &loader, manifest, &lost);
+                        compared = Some(job.stop.or_stop(comparing).await?);
+                    }
+                }
+                Some(work) => {
+                    let filling = in_place::run(job, archive, store, &prepared.target, work, state);
+                    prepared.compared = Some(job.stop.or_stop(filling).await?);
+                }
+            }
+        }
+    }
+    if request.create {
+        let setting = making::set_up(&prepared.target, prepared.source.items(), request);
+        let notes = job.stop.or_stop(setting).await?;
+        prepared.warnings.extend(notes);
+    }
+    if let Some(compared) = compared {
+        settle(&mut prepared, compared, request)?;
+    }
+    let status = if prepared.failed.is_empty() {
+        "restored"
+    } else {
+        "partial"
+    };
+    Ok(prepared.report(job, request, status))
+}
+
+/// What the comparison found, in the report or as an error.
+fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreRequest) -> Result<()> {
+    let Source::Archive(archive) = &prepared.source else {
+        return Ok(());
+    };
+    if let Some(error) = compared.error(|index| archive.stored.name(index)) {
+        if !request.keep_going {
+            return Err(error);
+        }
+        let failed = compared.different.iter().map(|(index, how)| Failed {
+            kind: archive.stored.head.data[*index].desc.clone(),
+            name: archive.stored.name(*index),
+            code: error.code().name(),
+            sqlstate: None,
+            message: format!("it {how}"),
+            rows_lost: None,
+            consequence_of: None,
+        });
+        prepared.failed.extend(failed);
+    }
+    prepared.compared = Some(compared.equal);
+    prepared.not_proved = compared.not_proved;
+    Ok(())
+}
+
+/// What a filling leaves to tell.
+#[derive(Default)]
+struct Filled {
+    left_out: Vec<LeftOut>,
+    losses: Losses,
+}
+
+/// The steps of the plan, in their order.
+async fn fill(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+) -> Result<Filled> {
+    let cleaned = clean(job, archive, target, state).await?;
+    if request.keep_going {
+        return fill_past(job, archive, target, loader, state, cleaned).await;
+    }
+    let plan = &archive.plan;
+    let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
+    state.set(Stage::Defining { atomic, cleaned });
+    job.observer.phase(DEFINING);
+    if !plan.ground.is_empty() {
+        state.set(Stage::Defining { atomic: false, cleaned });
+        loader.finish("ground", &plan.ground, 1).await?;
+    }
+    loader.definitions(&plan.before, atomic).await?;
+
+    job.observer.phase(LOADING);
+    job.observer.estimate(plan.stored_bytes());
+    let done = Mutex::new(Vec::new());
+    let result = loader.data(plan, job.settings.jobs, &done).await;
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if result.is_err() {
+        let survey = state::survey(&archive.stored, plan, &done, &target.info, &job.settings.postgres);
+        state.set(survey.await);
+    }
+    result?;
+
+    state.set(Stage::Finishing);
+    job.observer.phase(FINISHING);
+    loader.finish("after", &plan.after, job.settings.jobs).await?;
+    loader.finish("joins", &plan.joins, 1).await?;
+    let left_out = tie(job, archive, target).await?;
+    // They run at every change of a definition, whoever makes it: nothing is made after them.
+    loader.finish("events", &plan.events, 1).await?;
+    state.whole();
+    Ok(Filled {
+        left_out,
+        ..Filled::default()
+    })
+}
+
+const DEFINING: &str = "making the definitions";
+const LOADING: &str = "loading the data";
+const FINISHING: &str = "making indexes and constraints";
+
+/// The same past what fails.
+async fn fill_past(
+    job: &Job<'_>,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+    cleaned: usize,
+) -> Result<Filled> {
+    let plan = &archive.plan;
+    let mut past = Past::new(job, archive, target, loader);
+    state.set(Stage::Defining { atomic: false, cleaned });
+    job.observer.phase(DEFINING);
+    past.step("ground", &plan.ground, 1).await?;
+    past.step("before", &plan.before, 1).await?;
+
+    job.observer.phase(LOADING);
+    job.observer.estimate(plan.stored_bytes());
+    let loaded = past.data().await;
+    if loaded.is_err() {
+        state.set(past.survey().await);
+    }
+    loaded?;
+
+    state.set(Stage::Finishing);
+    job.observer.phase(FINISHING);
+    past.step("after", &plan.after, job.settings.jobs).await?;
+    past.step("joins", &plan.joins, 1).await?;
+    let left_out = tie(job, archive, target).await?;
+    past.step("events", &plan.events, 1).await?;
+    state.whole();
+    past.ask_for_codes().await?;
+    let losses = past.losses;
+    Ok(Filled { left_out, losses })
+}
+
+/// Removes what stands in the way; says how many things that were.
+async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State) -> Result<usize> {
+    let plan = &archive.plan;
+    if plan.drops.is_empty() && plan.large_objects.is_empty() {
+        return Ok(0);
+    }
+    state.set(Stage::Cleaning);
+    job.observer.phase("removing what stands in the way");
+    for tie in &archive.around.ties {
+        tracing::info!("to be put back: {}", tie.statement);
+    }
+    let removal = Removal {
+        statements: &plan.drops,
+        large_objects: &plan.large_objects,
+        tables: &archive.around.tables,
+        beside: &archive.around.beside,
+        wait: job.settings.postgres.lock_wait,
+    };
+    let removing = target.session.remove(&removal);
+    let cleaned = job.stop.or_stop(removing).await?;
+    state.remind(archive.around.reminder());
+    Ok(cleaned)
+}
+
+async fn tie(job: &Job<'_>, archive: &Archive, target: &Target) -> Result<Vec<LeftOut>> {
+    let wait = job.settings.postgres.lock_wait;
+    let tying = async { Ok(archive.around.tie(target, wait).await) };
+    job.stop.or_stop(tying).await
+}

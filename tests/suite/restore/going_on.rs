@@ -1,0 +1,198 @@
+//! `--keep-going`: what fails is told, and the rest is there.
+
+use serde_json::Value;
+
+use crate::restore::place::Backed;
+use crate::support::database::Database;
+use crate::support::program::{Run, run};
+
+/// Rows that break a foreign key, a check that has become stricter, an index whose function fails, and tables and views
+/// that a target may refuse.
+fn faulty(major: u32) -> Database {
+    let source = Database::fresh(major);
+    source.sql(
+        "CREATE TABLE parents (id int PRIMARY KEY, name text);
+         CREATE TABLE children (id int PRIMARY KEY, parent int, other int);
+         CREATE INDEX children_parent ON children (parent);
+         CREATE FUNCTION allowed(n int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+         CREATE FUNCTION inverse(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT n';
+         CREATE TABLE strict (id int PRIMARY KEY, n int CHECK (public.allowed(n)));
+         CREATE TABLE uses (id int REFERENCES strict);
+         CREATE INDEX strict_n ON strict (n);
+         CREATE INDEX fragile ON children (inverse(other));
+         CREATE TABLE doomed (id int PRIMARY KEY, t text);
+         CREATE INDEX doomed_t ON doomed (t);
+         CREATE VIEW seen AS SELECT id FROM doomed;
+         COMMENT ON VIEW seen IS 'of it';
+         CREATE TABLE fine (id int PRIMARY KEY, t text);
+         CREATE INDEX fine_t ON fine (t);
+         INSERT INTO parents SELECT n, 'x' FROM generate_series(1, 50) n;
+         INSERT INTO children SELECT n, n, n - 7 FROM generate_series(1, 60) n;
+         INSERT INTO strict SELECT n, n FROM generate_series(1, 30) n;
+         INSERT INTO uses SELECT n FROM generate_series(1, 10) n;
+         INSERT INTO doomed SELECT n, 'd' FROM generate_series(1, 20) n;
+         INSERT INTO fine SELECT n, md5(n::text) FROM generate_series(1, 500) n;
+         ALTER TABLE children ADD CONSTRAINT other_pairs UNIQUE (other);
+         ALTER TABLE children ADD CONSTRAINT own FOREIGN KEY (parent) REFERENCES parents NOT VALID;
+         UPDATE pg_constraint SET convalidated = true WHERE conname = 'own';
+         ALTER TABLE fine ADD CONSTRAINT itself FOREIGN KEY (id) REFERENCES fine;
+         CREATE OR REPLACE FUNCTION allowed(n int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT n < 25';
+         CREATE OR REPLACE FUNCTION inverse(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 10 / n';",
+    );
+    source
+}
+
+/// Where nothing of this name can be made.
+fn refusing(major: u32) -> Database {
+    let target = Database::fresh(major);
+    target.sql(
+        "CREATE SCHEMA guard;
+         CREATE FUNCTION guard.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity = 'public.doomed') THEN
+             RAISE EXCEPTION 'no doomed here'; END IF; END $$;
+         CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION guard.refuse();",
+    );
+    target
+}
+
+fn partial(backed: &Backed, target: &Database, options: &[&str]) -> Value {
+    let options = [options, &["--keep-going"]].concat();
+    let Run { status, stdout, stderr } = run(&mut backed.restore(&target.url(), &options));
+    let report: Value = serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    assert_eq!(status.code(), Some(4), "{report:#}\n{stderr}");
+    assert_eq!(report["status"], "partial", "{report:#}");
+    assert!(stderr.contains("warning[PARTIAL]: "), "{stderr}");
+    backed.site.assert_nothing_runs();
+    report
+}
+
+/// Kind, name, code, SQLSTATE, and of what it is a consequence.
+fn failed(report: &Value) -> Vec<String> {
+    let list = report["failed"].as_array().unwrap();
+    let mut lines: Vec<String> = list
+        .iter()
+        .map(|one| {
+            let text = |name: &str| one[name].as_str().unwrap_or("-").to_owned();
+            assert!(!text("message").is_empty(), "{one}");
+            let rows = one["rows_lost"]
+                .as_u64()
+                .map_or(String::new(), |rows| format!(" {rows} rows"));
+            format!(
+                "{} {}: {} {}{rows} by {}",
+                text("kind"),
+                text("name"),
+                text("code"),
+                text("sqlstate"),
+                text("consequence_of")
+            )
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+const OF_ROWS: [&str; 4] = [
+    "FK CONSTRAINT public.children own: RESTORE_ERR 23503 by -",
+    "FK CONSTRAINT public.uses uses_id_fkey: RESTORE_ERR 23503 by TABLE DATA public.strict",
+    "INDEX public.fragile: RESTORE_ERR 22012 by -",
+    "TABLE DATA public.strict: RESTORE_ERR 23514 30 rows by -",
+];
+
+const OF_TABLE: [&str; 6] = [
+    "COMMENT public.VIEW seen: RESTORE_ERR 42P01 by VIEW public.seen",
+    "CONSTRAINT public.doomed doomed_pkey: RESTORE_ERR 42P01 by TABLE public.doomed",
+    "INDEX public.doomed_t: RESTORE_ERR 42P01 by TABLE public.doomed",
+    "TABLE DATA public.doomed: RESTORE_ERR - 20 rows by TABLE public.doomed",
+    "TABLE public.doomed: RESTORE_ERR P0001 by -",
+    "VIEW public.seen: RESTORE_ERR 42P01 by TABLE public.doomed",
+];
+
+fn indexes(database: &Database) -> String {
+    database.sql("SELECT string_agg(indexname, ' ' ORDER BY indexname) FROM pg_indexes WHERE schemaname = 'public'")
+}
+
+const MADE: &str = "children_parent children_pkey fine_pkey fine_t other_pairs parents_pkey strict_n strict_pkey";
+
+fn what_fails_is_told_and_the_rest_is_there(major: u32) {
+    let backed = Backed::up(faulty(major), &[]);
+    let mut all = [&OF_ROWS[..], &OF_TABLE].concat();
+    all.sort_unstable();
+    for jobs in ["1", "4"] {
+        let target = refusing(major);
+        let report = partial(&backed, &target, &["--jobs", jobs, "--clean"]);
+        assert_eq!(failed(&report), all, "{report:#}");
+        assert_eq!(indexes(&target), MADE);
+        let held =
+            "SELECT (SELECT count(*) FROM parents), (SELECT count(*) FROM children), (SELECT count(*) FROM strict),
+                      (SELECT count(*) FROM uses), (SELECT count(*) FROM fine),
+                      (SELECT count(*) FROM pg_constraint WHERE conname = 'itself')";
+        assert_eq!(target.sql(held), "50|60|0|10|500|1");
+        // Only what is there counts.
+        assert_eq!(
+            (&report["tables"], &report["rows"]),
+            (&4.into(), &620.into()),
+            "{report:#}"
+        );
+        let fragile = report["failed"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["name"] == "public.fragile");
+        assert!(
+            fragile.unwrap()["message"]
+                .as_str()
+                .unwrap()
+                .contains("division by zero"),
+            "{report:#}"
+        );
+        // No row of the backup's is quoted.
+        assert!(!report.to_string().contains("(parent)=(51)"), "{report:#}");
+    }
+    // Into a database that is made, and compared with what came in.
+    let target = Database::fresh(major);
+    let report = partial(&backed, &target, &["--create", "--clean", "--check"]);
+    assert_eq!(failed(&report), OF_ROWS, "{report:#}");
+    assert_eq!(report["compared"], 5, "{report:#}");
+    assert_eq!(target.sql("SELECT count(*) FROM seen"), "20");
+    // Single tables; then once more over what is there.
+    let target = Database::fresh(major);
+    let options = [
+        "--table",
+        "public.children",
+        "--table",
+        "public.parents",
+        "--table",
+        "public.strict",
+    ];
+    for more in [&[][..], &["--clean"]] {
+        let report = partial(&backed, &target, &[&options, more].concat());
+        let of_others = |line: &&str| !line.contains("uses");
+        let expected: Vec<&str> = OF_ROWS.into_iter().filter(of_others).collect();
+        assert_eq!(failed(&report), expected, "{report:#}");
+        assert_eq!(report["compared"], 2, "{report:#}");
+    }
+    // Bytes that differ are never loaded; their neighbours of the same pg_restore are.
+    backed.damage("fine");
+    let target = Database::fresh(major);
+    let report = partial(&backed, &target, &["--jobs", "2"]);
+    let mut expected = OF_ROWS.to_vec();
+    expected.push("TABLE DATA public.fine: INTEGRITY - 500 rows by -");
+    expected.sort_unstable();
+    assert_eq!(failed(&report), expected, "{report:#}");
+    assert_eq!(
+        target.sql("SELECT (SELECT count(*) FROM fine), (SELECT count(*) FROM parents)"),
+        "0|50"
+    );
+
+    // Where all goes well it says so.
+    backed
+        .source
+        .sql("ALTER TABLE children DROP CONSTRAINT own; DROP INDEX fragile; DELETE FROM strict WHERE n > 20");
+    let backed = Backed::up(backed.source.copy(), &[]);
+    backed.restored(&Database::fresh(major), &["--keep-going", "--jobs", "2"]);
+    let options = ["--keep-going", "--data-only", "--clean", "--table", "public.fine"];
+    let failure = backed.refused(&backed.source.url(), &options, "CONFIG", 2);
+    assert!(failure.hint.contains("run of its own"), "{}", failure.hint);
+}
+
+on_majors! { what_fails_is_told_and_the_rest_is_there: 15 18 }
