@@ -1,8 +1,9 @@
 //! Hostile databases, hostile stores, hostile networks: each attack as it was made, and what comes of it.
 
+mod copies;
 pub mod drill;
 mod files;
-pub mod forging;
+mod forging;
 mod future;
 mod globals;
 mod logins;
