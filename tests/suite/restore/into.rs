@@ -248,8 +248,8 @@ fn copies_stand_beside_the_living(major: u32) {
         "the index app.orders_pkey already",
     );
     at("app.state", &[], "RESTORE_ERR", 41, "a type app.state");
-    at("app.orders", &["--clean"], "CONFIG", 2, "its own place");
-    at("app", &["--clean"], "CONFIG", 2, "its own place");
+    at("app.orders", &["--clean"], "CONFIG", 2, "the table's own place");
+    at("app", &["--clean"], "CONFIG", 2, "the table's own place");
     at("x.y", &["--table", "app.parts"], "CONFIG", 2, "--into names one table");
     at("x", &["--data-only"], "CONFIG", 2, "--data-only");
     at("x", &["--create"], "CONFIG", 2, "");
