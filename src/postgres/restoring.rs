@@ -2,7 +2,6 @@
 
 mod complaints;
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
@@ -70,8 +69,6 @@ pub struct Restoring {
 pub struct RestoreEnd {
     /// What it could not do, where the order let it go on.
     pub refused: Vec<Complaint>,
-    /// The entries that it had trouble with.
-    pub troubled: BTreeSet<i64>,
 }
 
 impl Restoring {
@@ -204,7 +201,6 @@ fn judge(exit: &Exit, complaints: &Complaints, exit_on_error: bool) -> Result<Re
     if exit.status.success() || (went_on && (!exit_on_error || complaints.count() == 0)) {
         return Ok(RestoreEnd {
             refused: complaints.all(),
-            troubled: complaints.named().clone(),
         });
     }
     let why = match exit.signal_name() {

@@ -152,14 +152,11 @@ impl Session {
 
     /// Foreign keys from and to these tables. Those of partitions belong to their roots'.
     pub(crate) async fn foreign_keys(&self, tables: &Names) -> Result<Vec<ForeignKey>> {
-        let touching = format!(
+        let question = format!(
             "WITH RECURSIVE chosen AS ({CHOSEN}), touching AS (
                SELECT c.oid, c.conparentid FROM pg_catalog.pg_constraint c
                 WHERE c.contype = 'f' AND (c.conrelid IN (SELECT oid FROM chosen) OR c.confrelid IN (SELECT oid FROM chosen))
-               UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid)"
-        );
-        let question = format!(
-            "{touching}
+               UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid)
              SELECT n.nspname::pg_catalog.text, r.relname::pg_catalog.text, c.conname::pg_catalog.text,
                     pg_catalog.format('%I.%I', n.nspname, r.relname), fn.nspname::pg_catalog.text, f.relname::pg_catalog.text,
                     pg_catalog.pg_get_constraintdef(c.oid), pg_catalog.obj_description(c.oid, 'pg_constraint'),
@@ -188,7 +185,10 @@ impl Session {
         let mut keys: Vec<ForeignKey> = self.read(rows.iter().map(key).collect())?;
         // A copy bears its root's name unless somebody has given it another one, or it was there before the root's.
         let question = format!(
-            "{touching}, below AS (
+            "WITH RECURSIVE chosen AS ({CHOSEN}), touching AS (
+               SELECT c.oid, c.conparentid FROM pg_catalog.pg_constraint c
+                WHERE c.contype = 'f' AND (c.conrelid IN (SELECT oid FROM chosen) OR c.confrelid IN (SELECT oid FROM chosen))
+               UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid), below AS (
                SELECT t.oid AS root, t.oid AS oid, 0 AS depth FROM touching t WHERE t.conparentid = 0
                UNION ALL SELECT b.root, c.oid, b.depth + 1 FROM below b JOIN pg_catalog.pg_constraint c ON c.conparentid = b.oid
                   JOIN pg_catalog.pg_constraint r ON r.oid = b.root WHERE c.confrelid = r.confrelid)

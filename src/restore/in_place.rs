@@ -5,12 +5,15 @@
 //! and made again after the rows are there: which proves that every reference holds. Triggers do not fire: rows
 //! arrive as they are in the backup. Before the transaction is committed, the tables are read again and compared.
 
+mod each;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
 use super::Job;
+use super::failed::Losses;
 use super::plan::Plan;
 use super::positions::positions;
 use super::prepared::Archive;
@@ -36,6 +39,8 @@ pub(super) struct InPlace {
     /// The triggers are silenced by the session and not one by one.
     as_replica: bool,
     check: bool,
+    /// Past tables that are refused.
+    keep_going: bool,
 }
 
 /// Looks at the target, and refuses what cannot be done there.
@@ -86,6 +91,7 @@ pub(super) async fn prepare(
         triggers,
         as_replica,
         check: !request.no_check,
+        keep_going: request.keep_going,
     })
 }
 
@@ -160,7 +166,7 @@ impl InPlace {
     }
 }
 
-/// Says how many tables were compared with the backup.
+/// Says how many tables were compared with the backup, and which were refused.
 pub(super) async fn run(
     job: &Job<'_>,
     archive: &Archive,
@@ -168,18 +174,67 @@ pub(super) async fn run(
     target: &Target,
     work: &InPlace,
     state: &State,
-) -> Result<usize> {
+) -> Result<(usize, Losses)> {
     let backup = archive.backup(store);
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
     let mut wire = session.open_wire().await?;
-    let compared = filled(job, backup, &session, &mut wire, work, state).await;
-    if compared.is_err() {
+    let done = filled(job, backup, &session, &mut wire, work, state).await;
+    if done.is_err() {
         // The server rolls back what it has; an error of it is no news.
         drop(wire.execute(b"ROLLBACK").await);
     }
-    let compared = compared?;
+    let done = done?;
     wire.close().await;
-    Ok(compared)
+    Ok(done)
+}
+
+/// Every table, or none.
+async fn all(
+    job: &Job<'_>,
+    backup: Backup<'_>,
+    wire: &mut Wire,
+    work: &InPlace,
+    copies: &[rows::Copy],
+) -> Result<usize> {
+    let mut expected: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
+    if work.check {
+        // They were empty when they were looked at.
+        for copy in copies {
+            if !expected.contains_key(&copy.place) {
+                let there = sum(wire, copy).await?;
+                if there != Sum::default() {
+                    return Err(not_empty(&backup.stored.name(copy.index)));
+                }
+                expected.insert(copy.place.clone(), there);
+            }
+        }
+    }
+    for copy in copies {
+        let loaded = rows::load(job, backup, wire, copy).await;
+        let sum = loaded.map_err(|unloaded| unloaded.error)?;
+        expected.entry(copy.place.clone()).or_default().merge(sum);
+    }
+    if !work.check {
+        return Ok(0);
+    }
+    job.observer.phase("comparing the rows");
+    let mut seen = BTreeMap::new();
+    for copy in copies {
+        if seen.insert(copy.place.clone(), ()).is_none() && sum(wire, copy).await? != expected[&copy.place] {
+            return Err(other_rows(&backup.stored.name(copy.index)));
+        }
+    }
+    Ok(copies.len())
+}
+
+fn not_empty(table: &str) -> Error {
+    Error::new(Code::RestoreErr, format!("{table} has rows by now")).hint("empty it first with --clean")
+}
+
+fn other_rows(table: &str) -> Error {
+    let what = format!("{table} would not hold the rows of the backup: its columns' types, or a rule, change them");
+    Error::new(Code::RestoreErr, what)
+        .hint("restore the table under its own definition (without --data-only); or waive this with --no-check")
 }
 
 async fn filled(
@@ -189,7 +244,7 @@ async fn filled(
     wire: &mut Wire,
     work: &InPlace,
     state: &State,
-) -> Result<usize> {
+) -> Result<(usize, Losses)> {
     let (plan, stored) = (backup.plan, backup.stored);
     let wait = job.settings.postgres.lock_wait;
     let names = tables(stored, plan)?;
@@ -225,7 +280,7 @@ async fn filled(
     for key in &work.foreign_keys {
         execute(wire, &key.dropping()).await?;
     }
-    if !work.emptied.is_empty() {
+    if !work.emptied.is_empty() && !work.keep_going {
         // Together, since they may refer to each other.
         let emptied = format!("TRUNCATE TABLE {}", work.emptied.join(", "));
         execute(wire, &emptied).await?;
@@ -233,45 +288,14 @@ async fn filled(
 
     execute(wire, &format!("SET client_encoding = {}", literal(&encoding))).await?;
     let copies = rows::copies(backup)?;
-    let mut expected: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
-    if work.check {
-        // They were empty when they were looked at.
-        for copy in &copies {
-            if !expected.contains_key(&copy.place) {
-                let there = sum(wire, copy).await?;
-                if there != Sum::default() {
-                    let what = format!("{} has rows by now", stored.name(copy.index));
-                    return Err(Error::new(Code::RestoreErr, what).hint("empty it first with --clean"));
-                }
-                expected.insert(copy.place.clone(), there);
-            }
-        }
-    }
     job.observer.phase("loading the data");
     job.observer.estimate(plan.stored_bytes());
-    for copy in &copies {
-        let sum = rows::load(job, backup, wire, copy)
-            .await
-            .map_err(|unloaded| unloaded.error)?;
-        expected.entry(copy.place.clone()).or_default().merge(sum);
-    }
-    let mut compared = 0;
-    if work.check {
-        job.observer.phase("comparing the rows");
-        let mut seen = BTreeMap::new();
-        for copy in &copies {
-            if seen.insert(copy.place.clone(), ()).is_none() && sum(wire, copy).await? != expected[&copy.place] {
-                let table = stored.name(copy.index);
-                let what = format!(
-                    "{table} would not hold the rows of the backup: its columns' types, or a rule, change them"
-                );
-                return Err(Error::new(Code::RestoreErr, what).hint(
-                    "restore the table under its own definition (without --data-only); or waive this with --no-check",
-                ));
-            }
-        }
-        compared = copies.len();
-    }
+    let filled = if work.keep_going {
+        let emptied = !work.emptied.is_empty();
+        each::fill(job, backup, wire, copies, (emptied, work.check)).await?
+    } else {
+        (all(job, backup, wire, work, &copies).await?, Losses::default())
+    };
 
     execute(wire, "SET client_encoding = 'UTF8'").await?;
     if !work.as_replica {
@@ -307,7 +331,7 @@ async fn filled(
         Ok(()) => state.set(Stage::Committed),
     }
     positions(backup, wire, &encoding).await?;
-    Ok(compared)
+    Ok(filled)
 }
 
 /// What the table holds now.

@@ -195,13 +195,12 @@ impl Loader<'_> {
         self.through_file(step, list, manner).await.map(drop)
     }
 
-    /// The same past what fails, which is told.
-    pub async fn finish_past(&self, step: &str, list: &[i64], jobs: usize) -> Result<RestoreEnd> {
+    /// The same one after the other, past what fails, which is told.
+    pub async fn finish_past(&self, step: &str, list: &[i64]) -> Result<RestoreEnd> {
         if list.is_empty() {
             return Ok(RestoreEnd::default());
         }
         let manner = Manner {
-            jobs,
             goes_on: true,
             ..Manner::default()
         };

@@ -141,12 +141,6 @@ fn check_request(request: &RestoreRequest) -> Result<()> {
                 .hint("leave one of the two out"),
         );
     }
-    if request.keep_going && request.data_only {
-        return Err(Error::config(
-            "--data-only puts all rows back in one transaction, which has no room for --keep-going: what fails undoes it",
-        )
-        .hint("leave --keep-going out; to go on past a table that fails, put each table back in a run of its own"));
-    }
     if request.globals_privileged && !request.globals {
         return Err(
             Error::config("--globals-privileged says how roles are made, and without --globals none are")

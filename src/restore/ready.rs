@@ -180,12 +180,13 @@ impl Target {
             .filter(|name| !self.found.extensions.contains_key(*name))
             .cloned()
             .collect();
-        if !lacking.is_empty() {
+        // What goes on past failures goes on without them.
+        if !lacking.is_empty() && !request.keep_going {
             return Err(refused(format!(
                 "the target's server lacks extensions that the backup needs: {}",
                 some_of(&lacking, lacking.len() as u64)
             ))
-            .hint("install their packages on the server"));
+            .hint("install their packages on the server; or go on without them, and without what needs them, with --keep-going"));
         }
         if !request.globals {
             let unknown: Vec<String> = plan

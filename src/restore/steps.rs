@@ -115,7 +115,9 @@ pub(super) async fn carry_out(
                 }
                 Some(work) => {
                     let filling = in_place::run(job, archive, store, &prepared.target, work, state);
-                    prepared.compared = Some(job.stop.or_stop(filling).await?);
+                    let (compared, losses) = job.stop.or_stop(filling).await?;
+                    prepared.compared = Some(compared);
+                    prepared.failed = losses.tell(&archive.items);
                 }
             }
         }
@@ -156,7 +158,8 @@ fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreReques
         });
         prepared.failed.extend(failed);
     }
-    prepared.compared = Some(compared.equal);
+    let any = compared.equal + compared.different.len() + compared.not_proved.len() > 0;
+    prepared.compared = any.then_some(compared.equal);
     prepared.not_proved = compared.not_proved;
     Ok(())
 }
@@ -233,8 +236,8 @@ async fn fill_past(
     let mut past = Past::new(job, archive, target, loader);
     state.set(Stage::Defining { atomic: false, cleaned });
     job.observer.phase(DEFINING);
-    past.step("ground", &plan.ground, 1).await?;
-    past.step("before", &plan.before, 1).await?;
+    past.step("ground", &plan.ground).await?;
+    past.step("before", &plan.before).await?;
 
     job.observer.phase(LOADING);
     job.observer.estimate(plan.stored_bytes());
@@ -246,10 +249,10 @@ async fn fill_past(
 
     state.set(Stage::Finishing);
     job.observer.phase(FINISHING);
-    past.step("after", &plan.after, job.settings.jobs).await?;
-    past.step("joins", &plan.joins, 1).await?;
+    past.finish(&plan.after, job.settings.jobs).await?;
+    past.step("joins", &plan.joins).await?;
     let left_out = tie(job, archive, target).await?;
-    past.step("events", &plan.events, 1).await?;
+    past.step("events", &plan.events).await?;
     state.whole();
     past.ask_for_codes().await?;
     let losses = past.losses;

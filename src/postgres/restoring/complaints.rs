@@ -8,8 +8,6 @@
 //! Command was: CREATE TABLE …
 //! ```
 
-use std::collections::BTreeSet;
-
 use super::super::Redactor;
 use super::super::child::{Hearing, quoted};
 
@@ -41,8 +39,6 @@ pub(super) struct Complaints {
     doubtful: Option<String>,
     /// The entry that it is at.
     entry: Option<String>,
-    /// All entries that it has named: where several work at once, an error may stand behind another's name.
-    named: BTreeSet<i64>,
     keeps: usize,
     kept: Vec<Complaint>,
     count: usize,
@@ -65,7 +61,6 @@ impl Complaints {
             stops_at_first,
             doubtful: None,
             entry: None,
-            named: BTreeSet::new(),
             keeps: if all { KEPT_OF_ALL } else { KEPT },
             kept: Vec::new(),
             count: 0,
@@ -99,7 +94,6 @@ impl Complaints {
         if said.starts_with("while ") {
             self.entry = None;
         } else if let Some(entry) = said.strip_prefix(ENTRY) {
-            self.named.extend(number(entry));
             self.entry = Some(entry.to_owned());
         } else if let Some(error) = said.strip_prefix("error: ") {
             self.listening = Listening::Nothing;
@@ -175,10 +169,6 @@ impl Complaints {
         }
         all
     }
-
-    pub fn named(&self) -> &BTreeSet<i64> {
-        &self.named
-    }
 }
 
 impl Complaint {
@@ -240,7 +230,6 @@ mod tests {
         let all = complaints.all();
         assert_eq!(all[0].entry, Some(3));
         assert!(all[0].words.starts_with("COPY failed for table"), "{all:?}");
-        assert_eq!(complaints.named(), &BTreeSet::from([3]));
     }
 
     #[test]

@@ -42,16 +42,10 @@ fn faulty(major: u32) -> Database {
     source
 }
 
-/// Where nothing of this name can be made.
+/// Where something else has the name of a table.
 fn refusing(major: u32) -> Database {
     let target = Database::fresh(major);
-    target.sql(
-        "CREATE SCHEMA guard;
-         CREATE FUNCTION guard.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-           IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity = 'public.doomed') THEN
-             RAISE EXCEPTION 'no doomed here'; END IF; END $$;
-         CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION guard.refuse();",
-    );
+    target.sql("CREATE TYPE doomed AS ENUM ('x')");
     target
 }
 
@@ -103,7 +97,7 @@ const OF_TABLE: [&str; 6] = [
     "CONSTRAINT public.doomed doomed_pkey: RESTORE_ERR 42P01 by TABLE public.doomed",
     "INDEX public.doomed_t: RESTORE_ERR 42P01 by TABLE public.doomed",
     "TABLE DATA public.doomed: RESTORE_ERR - 20 rows by TABLE public.doomed",
-    "TABLE public.doomed: RESTORE_ERR P0001 by -",
+    "TABLE public.doomed: RESTORE_ERR 42710 by -",
     "VIEW public.seen: RESTORE_ERR 42P01 by TABLE public.doomed",
 ];
 
@@ -190,9 +184,65 @@ fn what_fails_is_told_and_the_rest_is_there(major: u32) {
         .sql("ALTER TABLE children DROP CONSTRAINT own; DROP INDEX fragile; DELETE FROM strict WHERE n > 20");
     let backed = Backed::up(backed.source.copy(), &[]);
     backed.restored(&Database::fresh(major), &["--keep-going", "--jobs", "2"]);
-    let options = ["--keep-going", "--data-only", "--clean", "--table", "public.fine"];
-    let failure = backed.refused(&backed.source.url(), &options, "CONFIG", 2);
-    assert!(failure.hint.contains("run of its own"), "{}", failure.hint);
+    rows_are_put_back_past_a_table_that_is_refused(&backed);
+}
+
+/// In place: a table is as it is in the backup, or as it was.
+fn rows_are_put_back_past_a_table_that_is_refused(backed: &Backed) {
+    let target = backed.source.copy();
+    target.sql(
+        "DELETE FROM fine WHERE id > 50; ALTER TABLE fine ADD CONSTRAINT less CHECK (id <= 100); DELETE FROM parents;
+         TRUNCATE uses",
+    );
+    let tables = [
+        "--table",
+        "public.fine",
+        "--table",
+        "public.parents",
+        "--table",
+        "public.uses",
+    ];
+    let report = partial(backed, &target, &[&tables[..], &["--data-only", "--clean"]].concat());
+    assert_eq!(
+        failed(&report),
+        ["TABLE DATA public.fine: RESTORE_ERR 23514 500 rows by -"],
+        "{report:#}"
+    );
+    assert_eq!(
+        (&report["compared"], &report["tables"]),
+        (&2.into(), &2.into()),
+        "{report:#}"
+    );
+    let held = "SELECT (SELECT count(*) FROM fine), (SELECT count(*) FROM parents), (SELECT count(*) FROM uses)";
+    assert_eq!(target.sql(held), "50|50|10");
+    // What would break a reference is not put back at all.
+    target.sql(
+        "DELETE FROM fine WHERE id > 3; CREATE TABLE looks (id int REFERENCES fine); INSERT INTO looks VALUES (3)",
+    );
+    target.sql("DELETE FROM parents; ALTER TABLE fine DROP CONSTRAINT less; INSERT INTO fine VALUES (1000, 'new'); INSERT INTO looks VALUES (1000)");
+    let options = [&tables[..], &["--data-only", "--clean", "--keep-going"]].concat();
+    let failure = backed.refused(&target.url(), &options, "RESTORE_ERR", 41);
+    assert!(failure.message.contains("nothing was changed"), "{}", failure.message);
+    assert_eq!(target.sql(held), "4|0|10");
 }
 
 on_majors! { what_fails_is_told_and_the_rest_is_there: 15 18 }
+
+#[test]
+fn an_extension_that_the_server_lacks_costs_what_needs_it() {
+    let source = Database::fresh(15);
+    // Gone since 17.
+    source.sql("CREATE EXTENSION adminpack; CREATE TABLE kept AS SELECT generate_series(1, 5) AS n");
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(18);
+    let refused = backed.refused(&target.url(), &[], "RESTORE_ERR", 41);
+    assert!(refused.message.contains("adminpack"), "{}", refused.message);
+    let report = partial(&backed, &target, &[]);
+    let all = failed(&report);
+    assert!(
+        all[0].starts_with("COMMENT EXTENSION adminpack: ") && all[0].ends_with(" by EXTENSION adminpack"),
+        "{all:?}"
+    );
+    assert_eq!(all[1..], ["EXTENSION adminpack: RESTORE_ERR 0A000 by -"], "{report:#}");
+    assert_eq!(target.sql("SELECT count(*) FROM kept"), "5");
+}
