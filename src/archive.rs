@@ -33,7 +33,7 @@ pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObj
 pub use head::{Algorithm, Details, Entry, Head, Version};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};
-pub use loading::Loading;
+pub use loading::{Loading, leading_names};
 pub use part_check::PartCheck;
 pub use range::{RangeCheck, Sealed, SealedRange, Spoilt};
 pub use reader::{BlockSink, read_block, read_blocks, read_part};

@@ -113,6 +113,8 @@ pub struct RestoreRequest {
     pub database: Option<String>,
     /// As the user wrote them, `schema.table`; none: everything.
     pub tables: Vec<String>,
+    /// `SCHEMA` or `SCHEMA.NAME`, as the user wrote it: where copies of the tables go.
+    pub into: Option<String>,
     /// Rows alone, into tables that are there.
     pub data_only: bool,
     /// Make the target database.

@@ -3,6 +3,7 @@
 
 mod allowed;
 mod authentication;
+mod beside;
 mod child;
 mod condition;
 mod connection;
@@ -36,6 +37,7 @@ mod tls;
 mod wire;
 
 pub use allowed::{Deed, Foreign};
+pub(crate) use beside::{COPY_OF, Room, Standing};
 pub use condition::{Encryption, Replication};
 pub use connection::Session;
 pub use conninfo::{ConnectionInfo, Files};

@@ -12,6 +12,7 @@ mod failed;
 pub(crate) mod globals;
 mod grants;
 mod in_place;
+mod into;
 mod loading;
 mod making;
 mod order;

@@ -74,6 +74,12 @@ impl<'a> Loading<'a> {
     }
 }
 
+/// The name that a text begins with, part by part and without quotes; and what follows it.
+pub fn leading_names(text: &[u8]) -> Option<(Vec<Vec<u8>>, &[u8])> {
+    let (path, rest) = text.split_at(identifiers(text, b'.')?);
+    Some((names(path, b'.'), rest))
+}
+
 fn names(mut text: &[u8], separator: u8) -> Vec<Vec<u8>> {
     let mut names = Vec::new();
     while let Some(length) = identifier(text) {

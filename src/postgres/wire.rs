@@ -6,6 +6,7 @@
 //! ends the session.
 
 mod filling;
+mod single;
 
 use std::fmt;
 use std::time::Duration;

@@ -59,21 +59,31 @@ const NEAREST: usize = 3;
 
 /// The entries that hold relations of these names; partitions come with their table.
 pub fn relations(archive: &StoredArchive, items: &[Item], names: &[String]) -> Result<HashSet<i64>> {
+    let named = named(archive, items, names)?;
+    Ok(with_partitions(items, named.into_iter().map(|(_, id)| id).collect()))
+}
+
+/// Those alone, with their names, in their order.
+pub fn named(archive: &StoredArchive, items: &[Item], names: &[String]) -> Result<Vec<Named>> {
     let mut named = relation_names(archive, items);
     named.sort();
-    let mut chosen = HashSet::new();
+    let mut chosen: BTreeSet<Named> = BTreeSet::new();
     for wanted in names {
         let found = named
             .iter()
             .filter(|(name, _)| spelt(name).iter().any(|text| text == wanted));
-        let before = chosen.len();
-        chosen.extend(found.map(|(_, id)| *id));
-        if chosen.len() == before {
+        let found: Vec<Named> = found.cloned().collect();
+        if found.is_empty() {
             return Err(unknown(wanted, &named));
         }
+        chosen.extend(found);
     }
+    Ok(chosen.into_iter().collect())
+}
+
+/// A partitioned table's rows are in its partitions.
+pub fn with_partitions(items: &[Item], mut chosen: HashSet<i64>) -> HashSet<i64> {
     let by_id = by_id(items);
-    // A partitioned table's rows are in its partitions.
     loop {
         let attached: Vec<i64> = items
             .iter()
@@ -83,14 +93,16 @@ pub fn relations(archive: &StoredArchive, items: &[Item], names: &[String]) -> R
         let before = chosen.len();
         chosen.extend(attached);
         if chosen.len() == before {
-            return Ok(chosen);
+            return chosen;
         }
     }
 }
 
-type Named = ((String, String), i64);
+/// Schema and name, and the entry's dump id.
+pub type Named = ((String, String), i64);
 
-fn relation_names(archive: &StoredArchive, items: &[Item]) -> Vec<Named> {
+/// Of all relations.
+pub fn relation_names(archive: &StoredArchive, items: &[Item]) -> Vec<Named> {
     // The manifest has the names as they are; the archive's bytes are in the database's encoding.
     let with_data: HashMap<i64, &(String, String)> = archive
         .head

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::around::{self, Surroundings};
 use super::failed::Failed;
 use super::in_place::{self, InPlace};
+use super::into::{self, Copies};
 use super::plan::{self, LeftOut, Plan, Without};
 use super::ready::{self, Target};
 use super::report::RestoreReport;
@@ -59,11 +60,14 @@ pub(super) struct Archive {
     pub around: Surroundings,
     /// For rows that are put back into tables that are there.
     pub in_place: Option<InPlace>,
+    /// For tables that are made beside those that are there.
+    pub into: Option<Copies>,
     pub warnings: Vec<String>,
 }
 
 pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     check_request(request)?;
+    into::check(request)?;
     let postgres = &job.settings.postgres;
     job.stop.or_stop(answering(&postgres.temp, sweep_stale)).await?;
     job.observer.phase("looking at the backup");
@@ -154,6 +158,9 @@ fn check_request(request: &RestoreRequest) -> Result<()> {
 
 /// A script is one transaction, which is all there is to say of it.
 fn check_script(request: &RestoreRequest) -> Result<()> {
+    if request.into.is_some() {
+        return Err(into::of_script());
+    }
     let hint = "leave it out; or make backups with --format custom, which can be restored so";
     if request.keep_going {
         return Err(Error::config(
@@ -184,6 +191,21 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
     let left = exclusion::exclusion(request, &items, &target.session);
     let left = job.stop.or_stop(left).await?;
+    if request.into.is_some() {
+        let backup = located.manifest.id.to_string();
+        let copies = into::prepare(target, &backup, &stored, &items, &left.entries, request);
+        let (copies, plan, warnings) = job.stop.or_stop(copies).await?;
+        return Ok(Archive {
+            stored: Arc::new(stored),
+            items,
+            plan,
+            pg_restore,
+            around: Surroundings::default(),
+            in_place: None,
+            into: Some(copies),
+            warnings,
+        });
+    }
     let mut plan = if request.tables.is_empty() {
         let mut plan = whole(&stored, &items, &left.entries, request, job.settings.jobs);
         if !request.create {
@@ -223,6 +245,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         pg_restore,
         around,
         in_place,
+        into: None,
         warnings,
     })
 }
@@ -345,6 +368,7 @@ impl Prepared {
             duration_seconds: 0.0,
             left_out: Vec::new(),
             already_there: Vec::new(),
+            copies: Vec::new(),
             steps: Vec::new(),
             warnings: self.warnings.clone(),
             compared: self.compared,
@@ -378,6 +402,10 @@ impl Prepared {
             report.finishing = made(&archive.plan.after);
             report.left_out.clone_from(&archive.plan.left_out);
             report.already_there.clone_from(&archive.plan.already_there);
+            if let Some(work) = &archive.into {
+                report.copies = work.report();
+                report.tables = report.copies.len();
+            }
         }
         report.left_out.extend(self.globals.iter().flat_map(globals::left_out));
         report.left_out.extend(self.lost.iter().cloned());
@@ -402,6 +430,10 @@ impl Prepared {
             Source::Script(psql, _) => step(format!("run the script with psql {} in one transaction", psql.version)),
             Source::Archive(archive) => {
                 let plan = &archive.plan;
+                if let Some(work) = &archive.into {
+                    report.steps.extend(work.steps());
+                    return report;
+                }
                 if let Some(work) = &archive.in_place {
                     report.steps.extend(work.steps(plan));
                     return report;

@@ -126,7 +126,7 @@ impl Target {
         if request.create {
             return self.check_creation(request);
         }
-        if !self.found.may_create && !request.data_only {
+        if !self.found.may_create && !request.data_only && request.into.is_none() {
             return Err(Error::new(
                 Code::Permission,
                 format!("the role {} may not create anything in {}", server.user, self.name()),

@@ -10,6 +10,14 @@ use crate::backup_id::BackupId;
 use crate::report::human_bytes;
 use crate::signature::KeyId;
 
+/// A table of the backup that was made beside the one that is there.
+#[derive(Debug, Clone, Serialize)]
+pub struct CopyReport {
+    pub table: String,
+    pub copy: String,
+    pub rows: u64,
+}
+
 /// `status` comes first, as in a failure's document.
 #[derive(Debug, Clone, Serialize)]
 pub struct RestoreReport {
@@ -47,6 +55,9 @@ pub struct RestoreReport {
     /// What was to be compared, and could not be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_proved: Vec<LeftOut>,
+    /// With `--into`: what became of each table.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopyReport>,
     /// What single tables need and the target had: it stayed as it was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub already_there: Vec<String>,
@@ -128,6 +139,9 @@ impl fmt::Display for RestoreReport {
                 Some(cause) => writeln!(f, "; it needs {cause}, which failed")?,
                 None => writeln!(f)?,
             }
+        }
+        for copy in &self.copies {
+            writeln!(f, "  {} as {}, {} rows", copy.table, copy.copy, copy.rows)?;
         }
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {}. {step}", number + 1)?;

@@ -34,14 +34,15 @@ pub(super) struct Backup<'a> {
 }
 
 /// One COPY: a block, and how it is read again.
+#[derive(Debug)]
 pub(super) struct Copy {
     pub index: usize,
     pub statement: Vec<u8>,
     /// Where its rows are found again; several blocks may go through one root.
     pub place: Vec<u8>,
     /// Their columns, quoted as the archive has them.
-    columns: Vec<u8>,
-    names: Vec<Vec<u8>>,
+    pub columns: Vec<u8>,
+    pub names: Vec<Vec<u8>>,
 }
 
 /// What a table holds.

@@ -10,7 +10,7 @@ use super::prepared::{Archive, Prepared, Source};
 use super::ready::Target;
 use super::report::RestoreReport;
 use super::state::{self, Stage, State};
-use super::{Job, Loader, globals, in_place, loading, making, script};
+use super::{Job, Loader, globals, in_place, into, loading, making, script};
 use crate::command::RestoreRequest;
 use crate::error::Result;
 use crate::postgres::{Passfile, Removal};
@@ -94,6 +94,12 @@ pub(super) async fn carry_out(
                 observer: job.observer,
             };
             let store = &prepared.located.store;
+            if let Some(work) = &archive.into {
+                let making = into::run(job, archive, store, &prepared.target, work, state);
+                let made = job.stop.or_stop(making).await?;
+                (prepared.compared, prepared.lost) = (made.compared, made.left_out);
+                return Ok(prepared.report(job, request, "restored"));
+            }
             match &archive.in_place {
                 None => {
                     let target = &prepared.target;

@@ -5,6 +5,7 @@ mod creating;
 mod failing;
 mod going_on;
 mod in_place;
+mod into;
 mod names;
 mod needs;
 mod order;

@@ -1,5 +1,6 @@
 //! Hostile databases, hostile stores, hostile networks: each attack as it was made, and what comes of it.
 
+mod copies;
 pub mod drill;
 mod files;
 mod forging;

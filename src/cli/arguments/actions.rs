@@ -195,6 +195,7 @@ pub(super) enum Action {
         after_long_help = "Examples:\n  \
             pgstow restore latest --target postgres://admin@db.example/shop_restored --create --jobs 4\n  \
             pgstow restore shop/20250131T040500Z-full --target postgres://admin@db.example/shop --table public.orders\n  \
+            pgstow restore latest --target postgres://admin@db.example/shop --table public.orders --into yesterday\n  \
             pgstow restore latest --target postgres://admin@db.example/shop --clean --dry-run\n\n\
             The target's password is best given in BACKUP_TARGET_PASSWORD, or the whole URL in BACKUP_TARGET_URL: \
             arguments are visible to other users of the machine."
@@ -209,6 +210,9 @@ pub(super) enum Action {
         /// Only this table, with its data, indexes and constraints; repeat it for more
         #[arg(long = "table", value_name = "SCHEMA.TABLE")]
         tables: Vec<String>,
+        /// Make copies of these tables in this schema (or, of one table, by this name) and leave what is there alone
+        #[arg(long, value_name = "SCHEMA[.NAME]", requires = "tables")]
+        into: Option<String>,
         /// Rows alone, into tables that are there
         #[arg(long, requires = "tables")]
         data_only: bool,

@@ -128,12 +128,14 @@ fn a_restore_names_its_backup_and_never_its_target() {
     let restore = RestoreRequest {
         backup: "latest".into(),
         tables: vec!["public.orders".into()],
+        into: Some("yesterday".into()),
         clean: true,
         dry_run: true,
         ..RestoreRequest::default()
     };
     asks_for(
-        &json!({"action": "restore", "backup": "latest", "tables": ["public.orders"], "clean": true, "dry_run": true}),
+        &json!({"action": "restore", "backup": "latest", "tables": ["public.orders"], "into": "yesterday", "clean": true,
+            "dry_run": true}),
         &Command::Restore(restore),
     );
     is_refused(&json!({"action": "restore"}), "backup");
