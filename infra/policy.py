@@ -15,10 +15,11 @@ READ = ("s3:GetObject", "s3:GetObjectTagging")
 WRITE = ("s3:PutObject", "s3:PutObjectTagging")
 RESULTS = ("verification.json", "verification.json.minisig")
 KEY = ("kms:Decrypt", "kms:GenerateDataKey")
+SIGN = ("kms:GetPublicKey", "kms:Sign")
 LOG = ("logs:CreateLogStream", "logs:PutLogEvents")
 
 
-def drill(bucket, topic, bucket_key=None, topic_key=None, log=None):
+def drill(bucket, topic, bucket_key=None, topic_key=None, log=None, sign_key=None):
     """The pairs of action and resource that the identity of drills may have: exactly these."""
     wanted = {(action, f"{bucket}/pgstow/*") for action in READ}
     wanted |= {(action, f"{bucket}/pgstow/*/{name}") for action in WRITE for name in RESULTS}
@@ -26,6 +27,7 @@ def drill(bucket, topic, bucket_key=None, topic_key=None, log=None):
     wanted.add(("s3:PutObjectTagging", f"{bucket}/pgstow/*"))
     wanted |= {("s3:ListBucket", bucket), ("sns:Publish", topic)}
     wanted |= {(action, key) for action in KEY for key in (bucket_key, topic_key) if key}
+    wanted |= {(action, sign_key) for action in SIGN if sign_key}
     return wanted | ({(action, log) for action in LOG} if log else set())
 
 

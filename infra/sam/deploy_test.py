@@ -39,7 +39,7 @@ class Account:
     def __init__(self, options):
         self.options, self.work = options, Path(options.work)
         root = boto3.Session(**ROOT)
-        for service in ("cloudformation", "cloudwatch", "logs", "scheduler", "secretsmanager", "sns", "sqs"):
+        for service in ("cloudformation", "cloudwatch", "kms", "logs", "scheduler", "secretsmanager", "sns", "sqs"):
             setattr(self, service, root.client(service, endpoint_url=options.endpoint))
         self.lambdas = root.client("lambda", endpoint_url=options.endpoint)
         self.bucket_of_account = root.client("s3", endpoint_url=options.endpoint)
@@ -58,6 +58,15 @@ class Account:
         secret = {"engine": "postgres", "host": url.hostname, "port": url.port, "username": url.username}
         secret |= {"password": urllib.parse.unquote(url.password), "dbname": "shop"}
         self.secret = self.secretsmanager.create_secret(Name="shop", SecretString=json.dumps(secret))["ARN"]
+
+    def make_key(self):
+        made = self.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")
+        self.sign_key = made["KeyMetadata"]["Arn"]
+
+    def is_signed(self, key):
+        """By the key of the deployment, whose part of the signature names it."""
+        text = self.s3.get_object(Bucket=self.bucket, Key=f"{key}.minisig")["Body"].read().decode()
+        return "untrusted comment" in text and "trusted comment" in text
 
     def deploy(self, *parameters):
         """By the documented command."""
@@ -137,6 +146,8 @@ def refusals(account):
         ("need TlsRootCertificate", {"TlsMode": "verify-full"}),
         ("DatabaseSecretArn", {"DatabaseSecretArn": "shop"}),
         ("BackupSchedule", {"BackupSchedule": "every day"}),
+        ("SignKeyArn", {"SignKeyArn": "arn:aws:kms:us-east-1:000000000000:alias/backups"}),
+        ("VerifyKeys", {"VerifyKeys": "keys/backups.pub"}),
         ("MemorySize", {"MemorySize": "128"}),
         ("Retention", {"Retention": "31d"}),
     ]:
@@ -248,6 +259,7 @@ def fired(account, first):
     [second] = set(found) - {first}
     manifest = account.manifest(second)
     expect(manifest["trigger"] == "schedule", f"the manifest says something else: {manifest}")
+    expect(account.is_signed(second), "the backup's manifest is not signed")
     dump = second.replace("manifest.json", "shop.dump")
     tags = account.s3.get_object_tagging(Bucket=account.bucket, Key=dump)["TagSet"]
     tags = {one["Key"]: one["Value"] for one in tags}
@@ -275,6 +287,13 @@ def verified(account, key):
     expect(refused, f"the function that may read the secret takes a drill: {answer}")
     answer = json.load(account.lambdas.invoke(FunctionName=drills, Payload=event)["Payload"])
     expect(answer.get("drill", {}).get("status") == "ok", f"the newest backup is not drilled: {answer}")
+    result = key.replace("manifest.json", "verification.json")
+    expect(account.is_signed(result), "the drill's result is not signed")
+    signature = account.s3.get_object(Bucket=account.bucket, Key=f"{key}.minisig")["Body"].read()
+    account.s3.delete_object(Bucket=account.bucket, Key=f"{key}.minisig")
+    answer = json.load(account.lambdas.invoke(FunctionName=drills, Payload=event)["Payload"])
+    account.s3.put_object(Bucket=account.bucket, Key=f"{key}.minisig", Body=signature)
+    expect(answer.get("errorType") == "SIGNATURE", f"what nobody has signed is drilled: {answer}")
     answer = json.load(account.lambdas.invoke(FunctionName=drills, Payload="{}")["Payload"])
     expect(answer.get("errorType") == "CONFIG", f"the function that drills makes a backup: {answer}")
 
@@ -345,10 +364,15 @@ def main():
     account = Account(parser.parse_args())
 
     account.make_secret()
+    account.make_key()
     refusals(account)
     say("infra/deploy.sh")
     account.deploy(
-        "Retention=long", "NotificationEmail=dba@example.com", "SubnetIds=subnet-0a", "SecurityGroupIds=sg-0a"
+        "Retention=long",
+        "NotificationEmail=dba@example.com",
+        "SubnetIds=subnet-0a",
+        "SecurityGroupIds=sg-0a",
+        f"SignKeyArn={account.sign_key}",
     )
     account.function, account.bucket = account.output("Function"), account.output("Bucket")
     account.s3.create_bucket(Bucket=account.bucket)

@@ -4,8 +4,8 @@
 # A role with the very policy of the template makes a whole backup and verifies it, and is refused what a thief would
 # want: a delete, another prefix, another secret or topic. Then each statement that a backup needs is taken away in turn,
 # to see the error that is met. Two emulated accounts enforce IAM, each in its own way: moto for S3 alone (it knows no
-# resources of other services, and no conditions); ministack for all, conditions included. Keys of KMS are enforced by
-# neither, and neither answers AccessDenied for a key that is not there, as S3 does to who may not list.
+# resources of other services, and no conditions); ministack for all, conditions and the key that signs included. The keys that encrypt
+# are enforced by neither, and neither answers AccessDenied for a key that is not there, as S3 does to who may not list.
 # The binary is $PGSTOW, or target/debug/pgstow; nothing is built here.
 set -euo pipefail
 # shellcheck source=scripts/place.sh

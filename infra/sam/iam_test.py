@@ -24,7 +24,7 @@ class Account:
         root = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)
         self.root = {
             service: root.client(service, endpoint_url=endpoint, config=Config(s3={"addressing_style": "path"}))
-            for service in ("s3", "iam", "sts", "secretsmanager", "sns")
+            for service in ("s3", "iam", "sts", "secretsmanager", "sns", "kms")
         }
         self.root["s3"].create_bucket(Bucket=BUCKET)
         self.root["s3"].put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
@@ -37,11 +37,16 @@ class Account:
         self.other_secret = secrets.create_secret(Name="payroll", SecretString="not for us")["ARN"]
         self.topic = self.root["sns"].create_topic(Name="backups")["TopicArn"]
         self.other_topic = self.root["sns"].create_topic(Name="payroll")["TopicArn"]
+        self.sign_key, self.other_key = ("", "") if only_s3 else (self.make_key(), self.make_key())
         deployment = rendered.Deployment(
-            BackupBucket=BUCKET, DatabaseSecretArn=self.secret, BackupTopic=self.topic
+            BackupBucket=BUCKET, DatabaseSecretArn=self.secret, BackupTopic=self.topic, SignKeyArn=self.sign_key
         )
         self.policy = {"Version": "2012-10-17", "Statement": rendered.statements(deployment, "BackupRole")}
         self.drills = {"Version": "2012-10-17", "Statement": rendered.statements(deployment, "DrillRole")}
+
+    def make_key(self):
+        made = self.root["kms"].create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")
+        return made["KeyMetadata"]["Arn"]
 
     def credentials(self, role, without=(), policy=None):
         """A session of a role with the template's policy, less the statements named."""
@@ -75,6 +80,7 @@ class Account:
         }
         if not self.only_s3:
             environment["BACKUP_SNS_TOPIC_ARN"] = self.topic
+            environment |= {"BACKUP_SIGN_KEY": self.sign_key, "BACKUP_VERIFY_KEYS": self.sign_key}
         if source:
             environment |= {"DATABASE_URL": self.options.database} if self.only_s3 else {"BACKUP_SECRET_ID": self.secret}
         done = subprocess.run(
@@ -95,7 +101,7 @@ class Account:
         path = Config(s3={"addressing_style": "path"})
         return {
             service: session.client(service, endpoint_url=self.endpoint, config=path)
-            for service in ("s3", "secretsmanager", "sns", "iam")
+            for service in ("s3", "secretsmanager", "sns", "iam", "kms")
         }
 
     def backup_and_verify(self, credentials):
@@ -128,9 +134,15 @@ class Account:
         if not self.only_s3:
             calls["read the secret"] = lambda: client["secretsmanager"].get_secret_value(SecretId=self.secret)
             calls["publish to another topic"] = lambda: client["sns"].publish(TopicArn=self.other_topic, Message="x")
+            calls["sign by another key"] = lambda: self.sign(client, self.other_key)
+            result = f"{below}/verification.json.minisig"
+            expect(client["s3"].head_object(Bucket=BUCKET, Key=result), f"{self.name}: the result is not signed")
         for what, call in calls.items():
             self.is_refused(f"drill and {what}", call)
         say(f"{self.name}: with the policy of drills: verified and drilled; refused: a backup, {', '.join(calls)}")
+
+    def sign(self, client, key):
+        client["kms"].sign(KeyId=key, Message=b"x", MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256")
 
     def refused(self, credentials, backup):
         """What a stolen role must not do."""
@@ -153,13 +165,15 @@ class Account:
                 SecretId=self.secret, SecretString="x"
             ),
             "publish to another topic": lambda: client["sns"].publish(TopicArn=self.other_topic, Message="x"),
+            "sign by another key": lambda: self.sign(client, self.other_key),
+            "take its key away": lambda: client["kms"].schedule_key_deletion(KeyId=self.sign_key),
             "give itself more": lambda: client["iam"].put_role_policy(
                 RoleName="whole", PolicyName="more", PolicyDocument=json.dumps(self.policy)
             ),
         }.items():
             if not (self.only_s3 and what in OTHER_SERVICES):
                 self.is_refused(what, call)
-        more = "" if self.only_s3 else ", another secret and topic"
+        more = "" if self.only_s3 else ", another secret, topic and key"
         say(f"{self.name}: refused: a delete, another prefix, the bucket's rules{more}")
 
     def is_refused(self, what, call):
@@ -184,7 +198,14 @@ def say(what):
     print(what, file=sys.stderr, flush=True)
 
 
-OTHER_SERVICES = ("read another secret", "change its own secret", "publish to another topic", "give itself more")
+OTHER_SERVICES = (
+    "read another secret",
+    "change its own secret",
+    "publish to another topic",
+    "sign by another key",
+    "take its key away",
+    "give itself more",
+)
 
 # What a backup meets where a statement is missing: the error's code, or None for a backup that is made with a
 # complaint; and the action that the hint or the complaint names. KeepFailedEvents and WriteTheLog are for Lambda.
@@ -192,6 +213,7 @@ MISSING = {
     "WriteAndReadBackups": ("STORE", "s3:GetObject"),
     "ListBackups": ("STORE", "s3:ListBucket"),
     "SeeUnfinishedUploadsAndRules": (None, "s3:ListBucketMultipartUploads"),
+    "SignManifests": ("SIGNATURE", "kms:"),
     "ReadTheSecret": ("SECRET", "secretsmanager:GetSecretValue"),
     "SendTheMessage": (None, "sns:Publish"),
 }

@@ -30,6 +30,8 @@ EVERYTHING = {
     "SecurityGroupIds": "sg-0a",
     "SecretKmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/5ec0",
     "BucketKmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/b0c0",
+    "SignKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/519e",
+    "VerifyKeys": "RWQ" + "f" * 53,
     "ObjectLockDays": 14,
     "AccessLogBucket": "logs",
     "NotificationEmail": "dba@example.com",
@@ -252,6 +254,11 @@ def check_policy(deployment, expect):
                 elif service == "secretsmanager":
                     secrets = [parameters["DatabaseSecretArn"], parameters["TargetSecretArn"]]
                     expect(resources[0] in secrets and len(resources) == 1, f"{role}: {sid} is about {resources}")
+                elif sid in ("SignManifests", "SignResults"):
+                    expect(
+                        resources == [parameters["SignKeyArn"]] and set(actions) == set(policy.SIGN),
+                        f"{role}: {sid} allows more than to sign by the one key: {actions} on {resources}",
+                    )
                 elif service == "kms":
                     expect("kms:ViaService" in str(one.get("Condition")), f"{role}: {sid} is not bound to a service")
         if "AttachToTheNetwork" in by_sid:
@@ -264,6 +271,7 @@ def check_policy(deployment, expect):
         "AttachToTheNetwork": in_network,
         "EncryptBackups": parameters["BucketKmsKeyArn"] != "",
         "DecryptTheSecret": parameters["SecretKmsKeyArn"] != "",
+        "SignManifests": parameters["SignKeyArn"] != "",
         "ReadTheTargetsSecret": parameters["AllowRestore"] == "true",
         "StartTheTask": parameters["HandoverClusterArn"] != "",
         "GiveTheTaskItsRoles": parameters["HandoverClusterArn"] != "",
@@ -286,6 +294,7 @@ def check_drill(deployment, expect):
     expect("VpcConfig" not in function, "DrillFunction is in the database's network")
     variables = function["Environment"]["Variables"]
     wanted = {"BACKUP_STORE", "BACKUP_SNS_TOPIC_ARN", "BACKUP_METRICS_SERVICE", "LOG_FORMAT"}
+    wanted |= set(signing(deployment))
     expect(set(variables) == wanted, f"DrillFunction has other settings than {wanted}: {set(variables)}")
     expect(deployment.parameters["DatabaseSecretArn"] not in str(function), "DrillFunction knows of the secret")
     writer = deployment.resource("BackupFunction")["Environment"]["Variables"]
@@ -298,6 +307,7 @@ def check_drill(deployment, expect):
         bucket_key=deployment.parameters["BucketKmsKeyArn"],
         topic_key=deployment.attribute("TopicKey", "Arn") if encrypts else None,
         log=logs,
+        sign_key=deployment.parameters["SignKeyArn"],
     )
     for wrong in policy.misjudged_keeping(statements(deployment, "DrillRole"), "arn:aws:s3:::the-backupbucket"):
         expect(False, f"DrillRole: {wrong}")
@@ -313,6 +323,20 @@ def check_drill(deployment, expect):
         if schedule:
             target = schedule["Target"]["Arn"]
             expect(target == deployment.attribute("DrillFunction", "Arn"), f"{name} starts {target}")
+
+
+def signing(deployment):
+    """The settings of signatures, which are the same for both functions: who signs is trusted."""
+    signs, trusted = deployment.parameters["SignKeyArn"], deployment.parameters["VerifyKeys"]
+    settings = {"BACKUP_SIGN_KEY": signs, "BACKUP_VERIFY_KEYS": " ".join(key for key in (signs, trusted) if key)}
+    return {name: value for name, value in settings.items() if value}
+
+
+def check_signatures(deployment, expect):
+    for name in ("BackupFunction", "DrillFunction"):
+        variables = deployment.resource(name)["Environment"]["Variables"]
+        found = {key: value for key, value in variables.items() if key in ("BACKUP_SIGN_KEY", "BACKUP_VERIFY_KEYS")}
+        expect(found == signing(deployment), f"{name} signs and trusts by {found}, not {signing(deployment)}")
 
 
 def check_bucket_policy(deployment, expect):
@@ -373,6 +397,7 @@ def check(document):
         deployment = Deployment(**given)
         check_policy(deployment, expect)
         check_drill(deployment, expect)
+        check_signatures(deployment, expect)
         check_bucket_policy(deployment, expect)
         check_rest(deployment, expect)
     for seconds in template["Parameters"]["Timeout"]["AllowedValues"]:

@@ -23,6 +23,8 @@ import policy as policies
 from policy import listed
 
 REGION = "eu-west-1"
+# What test.sh lays over the examples.
+SIGN_KEY = f"arn:aws:kms:{REGION}:123456789012:key/519e0000-2222-3333-4444-555555555555"
 compute, name, bucket, rules_file = sys.argv[1:]
 failures = []
 
@@ -96,10 +98,23 @@ def roles():
             document = iam.get_role_policy(RoleName=role_name, PolicyName=policy)["PolicyDocument"]
             for statement in document["Statement"]:
                 if statement["Effect"] == "Allow":
+                    signs(f"{role_name}/{statement.get('Sid')}", statement)
                     least(f"{role_name}/{statement.get('Sid')}", statement)
     if compute == "lambda":
         attached = iam.list_attached_role_policies(RoleName=f"{name}-function")["AttachedPolicies"]
         equal("managed policies", [one["PolicyName"] for one in attached], ["AWSLambdaENIManagementAccess"])
+
+
+def signs(where, statement):
+    """Nobody may do more with the key that signs, or sign by another."""
+    actions, resources = listed(statement["Action"]), listed(statement["Resource"])
+    if SIGN_KEY in resources or "kms:Sign" in actions:
+        equal(f"{where}: what signs", [sorted(actions), resources], [sorted(policies.SIGN), [SIGN_KEY]])
+
+
+def signing(where, variables):
+    seen = [variables.get(key) for key in ("BACKUP_SIGN_KEY", "BACKUP_VERIFY_KEYS")]
+    equal(f"{where}: signs, and trusts who signs", seen, [SIGN_KEY, SIGN_KEY])
 
 
 def least(where, statement):
@@ -129,6 +144,7 @@ def drills():
         f"arn:aws:sns:{REGION}:123456789012:{name}",
         topic_key=key,
         log=f"arn:aws:logs:{REGION}:123456789012:log-group:{group}:*" if compute == "lambda" else None,
+        sign_key=SIGN_KEY,
     )
     equal("the drill's policies", iam.list_role_policies(RoleName=f"{name}-drill")["PolicyNames"], ["drill"])
     equal("the drill's managed policies", iam.list_attached_role_policies(RoleName=f"{name}-drill")["AttachedPolicies"], [])
@@ -143,6 +159,7 @@ def drills():
     holds("the drill is in no network", not function.get("VpcConfig", {}).get("SubnetIds"), function.get("VpcConfig"))
     variables = function["Environment"]["Variables"]
     no_secrets("the drill's function", variables)
+    signing("the drill's function", variables)
     odd = [key for key, value in variables.items() if "SECRET" in key or "secretsmanager" in value or key.startswith(("DB_", "PG"))]
     equal("the drill's function knows nothing of the database", odd, [])
     writer = client("lambda").get_function_configuration(FunctionName=name)["Environment"]["Variables"]
@@ -226,11 +243,19 @@ def no_secrets(where, variables):
     equal(f"{where}: no secrets", odd, [])
 
 
+def may_sign(role):
+    document = client("iam").get_role_policy(RoleName=f"{name}-{role}", PolicyName="backup")["PolicyDocument"]
+    allowed = policies.allowed(listed(document["Statement"]))
+    holds(f"{name}-{role}: may sign", {(action, SIGN_KEY) for action in policies.SIGN} <= allowed, sorted(allowed))
+
+
 def the_function():
     function = client("lambda").get_function_configuration(FunctionName=name)
     seen = [function[key] for key in ("Runtime", "Handler", "Timeout", "Architectures")]
     equal("the function", seen, ["provided.al2023", "bootstrap", 900, ["x86_64"]])
     no_secrets("the function", function["Environment"]["Variables"])
+    signing("the function", function["Environment"]["Variables"])
+    may_sign("function")
     equal("its layers", len(function["Layers"]), 1)
     equal("its subnets", function["VpcConfig"]["SubnetIds"], ["subnet-0a"])
     failed = client("lambda").get_function_event_invoke_config(FunctionName=name)
@@ -252,6 +277,8 @@ def the_task():
     equal("its disk", task["ephemeralStorage"], {"sizeInGiB": 100})
     holds("its roles differ", task["taskRoleArn"] != task["executionRoleArn"], task["taskRoleArn"])
     no_secrets("the task", {one["name"]: one["value"] for one in container["environment"]})
+    signing("the task", {one["name"]: one["value"] for one in container["environment"]})
+    may_sign("task")
     pattern = json.loads(client("events").describe_rule(Name=f"{name}-task-failed")["EventPattern"])
     equal("failures of the task", pattern["detail"]["lastStatus"], ["STOPPED"])
     logs(f"/ecs/{name}")

@@ -147,6 +147,17 @@ data "aws_iam_policy_document" "drill" {
     }
   }
 
+  # Called by pgstow itself, so without a condition on a service.
+  dynamic "statement" {
+    for_each = var.sign_key_arn[*]
+
+    content {
+      sid       = "SignResults"
+      actions   = ["kms:Sign", "kms:GetPublicKey"]
+      resources = [statement.value]
+    }
+  }
+
   dynamic "statement" {
     for_each = {
       for sid, use in {

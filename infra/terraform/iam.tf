@@ -48,6 +48,17 @@ data "aws_iam_policy_document" "run" {
     resources = [aws_sns_topic.messages.arn]
   }
 
+  # Called by pgstow itself, so without a condition on a service.
+  dynamic "statement" {
+    for_each = var.sign_key_arn[*]
+
+    content {
+      sid       = "SignManifests"
+      actions   = ["kms:Sign", "kms:GetPublicKey"]
+      resources = [statement.value]
+    }
+  }
+
   dynamic "statement" {
     for_each = {
       for sid, use in {

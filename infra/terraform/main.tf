@@ -16,6 +16,9 @@ locals {
 
   store = "s3://${aws_s3_bucket.backups.bucket}/${var.prefix}"
 
+  # Who signs is trusted.
+  verify_keys = compact(concat([var.sign_key_arn], var.verify_keys))
+
   # What the function and the task are both told. No secrets: BACKUP_SECRET_ID only names one.
   settings = merge(
     {
@@ -33,6 +36,8 @@ locals {
       RUST_LOG               = "info"
     },
     var.restore_secret_arn == null ? {} : { BACKUP_TARGET_SECRET_ID = var.restore_secret_arn },
+    var.sign_key_arn == null ? {} : { BACKUP_SIGN_KEY = var.sign_key_arn },
+    length(local.verify_keys) == 0 ? {} : { BACKUP_VERIFY_KEYS = join(" ", local.verify_keys) },
     var.environment,
   )
 }

@@ -113,12 +113,15 @@ example() {
 
     "$AWS_VENV/bin/python" "$MODULE/emulator.py" "$port" >"$WORK/$name.moto" 2>&1 </dev/null &
     export AWS_ENDPOINT_URL=http://127.0.0.1:$port
-    # Nothing of the example is changed; this is laid over its provider.
+    # Nothing of the example is changed; this is laid over its provider, and over the module for what it does not use.
     cat >moto_override.tf <<TF
 provider "aws" {
   s3_use_path_style           = true
   skip_credentials_validation = true
   skip_metadata_api_check     = true
+}
+module "pgstow" {
+  sign_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/519e0000-2222-3333-4444-555555555555"
 }
 TF
     cat >terraform.tfvars <<TF

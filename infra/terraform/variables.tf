@@ -198,6 +198,28 @@ variable "kms_key_arn" {
   }
 }
 
+variable "sign_key_arn" {
+  description = "KMS key that signs manifests and results, of the spec ECC_NIST_P256 or ECC_NIST_EDWARDS25519 and for SIGN_VERIFY; it is trusted as well. Its policy must let this account's IAM policies decide."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.sign_key_arn == null || can(regex("^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[a-z0-9-]+$", var.sign_key_arn))
+    error_message = "sign_key_arn must be the ARN of a key, not of an alias: arn:aws:kms:…:key/…."
+  }
+}
+
+variable "verify_keys" {
+  description = "Further public keys that are trusted, in base64, such as one that signed before. What none of them and not sign_key_arn has signed is refused."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for key in var.verify_keys : can(regex("^[A-Za-z0-9+/]{40,}={0,2}$", key))])
+    error_message = "verify_keys must be public keys in base64, as `pgstow keygen` and `pgstow doctor` print them."
+  }
+}
+
 variable "object_lock_days" {
   description = "Days for which Object Lock keeps every version from being removed by anybody; null for no lock. It cannot be taken off the bucket again."
   type        = number

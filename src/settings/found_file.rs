@@ -1,6 +1,9 @@
 //! The `.env` of the working folder, which nobody has named: it is read because it lies there. So it
-//! counts only where nobody but this user, or root, can have written it, and it never says which
-//! programs are run, nor by which files of libpq's a connection is made.
+//! counts only where nobody but this user, or root, can have written it. But a folder that was cloned or
+//! unpacked is this user's as well, with all that its author wrote. So it says which database is meant, where
+//! backups go, how they are made and kept, and nothing else: no programs, no files to be read as keys or
+//! passwords, no walls, nobody who is trusted. And what others have given goes to no place that it names:
+//! see `source::found` and `parse::found`.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -13,6 +16,7 @@ use rustix::process::geteuid;
 use super::layers::unreadable;
 use super::libpq;
 use super::problems::Problems;
+use super::{secret_file, setting};
 
 /// More than any file of settings has.
 pub const LONGEST: u64 = 1 << 20;
@@ -100,23 +104,194 @@ fn trusted(owner: u32) -> Result<(), Refused> {
     )))
 }
 
-/// Takes out what says which programs are run, and which of libpq's files say where passwords go.
-pub fn leave_out_choices(pairs: &mut Vec<(String, String)>, warnings: &mut Vec<String>) {
-    pairs.retain(|(name, _)| {
-        let what = match name {
-            name if chooses_programs(name) => "programs",
-            name if libpq::chooses_files(name) => "libpq's files",
-            _ => return true,
-        };
-        warnings.push(format!(
-            "{name} from .env was ignored: a file that nobody has named does not choose {what}; name it with \
-             --env-file, or set {name} in the environment"
-        ));
+/// Beside the older systems' names, and libpq's that choose no files. What is not listed here is a person's own
+/// word: a setting that is new, too, until somebody has thought of it.
+const MAY_SAY: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CA_BUNDLE",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_ECS",
+    "AWS_ENDPOINT_URL_KMS",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+    "AWS_ENDPOINT_URL_SNS",
+    "AWS_REGION",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "BACKUP_COMPRESSION",
+    "BACKUP_COMPRESSION_LEVEL",
+    "BACKUP_CONNECT_TIMEOUT_SECONDS",
+    "BACKUP_DB_AUTH",
+    "BACKUP_FORMAT",
+    "BACKUP_JOBS",
+    "BACKUP_KEEP_LAST",
+    "BACKUP_LEASE_SECONDS",
+    "BACKUP_LOCK_WAIT_SECONDS",
+    "BACKUP_MAX_AGE",
+    "BACKUP_MAX_RATE",
+    "BACKUP_MD5",
+    "BACKUP_MEMORY",
+    "BACKUP_METRICS",
+    "BACKUP_METRICS_NAMESPACE",
+    "BACKUP_METRICS_SERVICE",
+    "BACKUP_NICE",
+    "BACKUP_NICE_MAX_LAG",
+    "BACKUP_NICE_MAX_SESSIONS",
+    "BACKUP_ON_CHANGED_TABLES",
+    "BACKUP_PG_DUMP_MAJOR",
+    "BACKUP_RETENTION",
+    "BACKUP_RETENTION_DAYS",
+    "BACKUP_S3_CHECKSUMS",
+    "BACKUP_S3_KMS_KEY_ID",
+    "BACKUP_S3_MAX_PARTS",
+    "BACKUP_S3_PART_SIZE",
+    "BACKUP_S3_PATH_STYLE",
+    "BACKUP_S3_RETRY_SECONDS",
+    "BACKUP_S3_SSE",
+    "BACKUP_S3_STORAGE_CLASS",
+    "BACKUP_S3_TAGGING",
+    "BACKUP_SECRET_ID",
+    "BACKUP_SNS_TOPIC_ARN",
+    "BACKUP_STALL_SECONDS",
+    "BACKUP_STORE",
+    "BACKUP_TARGET_AUTH",
+    "BACKUP_TARGET_HOST",
+    "BACKUP_TARGET_NAME",
+    "BACKUP_TARGET_PASSWORD",
+    "BACKUP_TARGET_PORT",
+    "BACKUP_TARGET_SECRET_ID",
+    "BACKUP_TARGET_URL",
+    "BACKUP_TARGET_USER",
+    "BACKUP_THREADS",
+    "DATABASE_URL",
+    "DB_HOST",
+    "DB_NAME",
+    "DB_PASSWORD",
+    "DB_PORT",
+    "DB_USER",
+    "LOG_FORMAT",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "RUST_LOG",
+];
+
+/// Without a word, a backup would go unsigned, or one would be taken that no trusted key has signed.
+const REFUSED: &[&str] = &[
+    "BACKUP_SIGN_KEY",
+    "BACKUP_SIGN_KEY_PASSWORD",
+    "BACKUP_SIGN_KEY_PASSWORD_FILE",
+    "BACKUP_VERIFY_KEYS",
+];
+
+/// Takes out what is not such a file's to say.
+pub fn leave_out(pairs: &mut Vec<(String, String)>, problems: &mut Problems, warnings: &mut Vec<String>) {
+    pairs.retain(|(name, text)| {
+        if text.is_empty() || may_say(name) {
+            return true;
+        }
+        let named = "name it with --env-file";
+        if REFUSED.contains(&name.as_str()) {
+            problems.add(format!(
+                "{name} from .env: a file that nobody has named does not say which keys sign or are trusted; {named}, or \
+                 set {name} in the environment"
+            ));
+        } else {
+            warnings.push(format!(
+                "{name} from .env was ignored: a file that nobody has named does not choose {}; {named}, or set {name} in \
+                 the environment",
+                what(name)
+            ));
+        }
         false
     });
+}
+
+fn may_say(name: &str) -> bool {
+    if libpq::chooses_files(name) || secret_file::of_variable(name).is_some() {
+        return false;
+    }
+    let ours = setting::by_variable(name).is_some();
+    // The names of others are of no interest, unless somebody may think that they are ours.
+    MAY_SAY.contains(&name) || (!ours && !chooses_programs(name))
+}
+
+fn what(name: &str) -> &'static str {
+    match name {
+        name if chooses_programs(name) => "programs",
+        name if libpq::chooses_files(name) => "libpq's files",
+        name if secret_file::of_variable(name).is_some() => "files that hold secrets",
+        "PGSSLCERT" | "PGSSLKEY" => "keys",
+        "BACKUP_METRICS_FILE" | "BACKUP_STATE_DIR" => "what is written beside backups",
+        _ => "what is allowed",
+    }
 }
 
 fn chooses_programs(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     name.ends_with("_BIN") || name.ends_with("_COMMAND") || name.contains("_HOOK")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::SETTINGS;
+    use super::*;
+
+    /// A person's own word. A setting that is new belongs into one of the two lists.
+    const NOT: &[&str] = &[
+        "BACKUP_ADOPT",
+        "BACKUP_ALLOW_DRILL",
+        "BACKUP_ALLOW_RESTORE",
+        "BACKUP_DRILL_UNCONFINED",
+        "BACKUP_ECS_ASSIGN_PUBLIC_IP",
+        "BACKUP_ECS_CLUSTER",
+        "BACKUP_ECS_CONTAINER",
+        "BACKUP_ECS_SECURITY_GROUPS",
+        "BACKUP_ECS_SUBNETS",
+        "BACKUP_ECS_TASK_DEFINITION",
+        "BACKUP_HANDOVER",
+        "BACKUP_METRICS_FILE",
+        "BACKUP_PG_BIN",
+        "BACKUP_SIGN_KEY",
+        "BACKUP_SIGN_KEY_PASSWORD",
+        "BACKUP_SIGN_KEY_PASSWORD_FILE",
+        "BACKUP_STATE_DIR",
+        "BACKUP_STORE_CREATE",
+        "BACKUP_VERIFY_KEYS",
+        "PGSSLCERT",
+        "PGSSLKEY",
+    ];
+
+    #[test]
+    fn of_every_setting_it_is_known_whether_a_found_file_may_say_it() {
+        for setting in SETTINGS {
+            let name = setting.variable;
+            let listed = (MAY_SAY.contains(&name), NOT.contains(&name));
+            assert!(listed.0 != listed.1, "{name}: {listed:?}");
+            assert_eq!(may_say(name), listed.0, "{name}");
+        }
+        for name in MAY_SAY.iter().chain(NOT) {
+            assert!(setting::by_variable(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_found_file_names_no_file_that_holds_a_secret() {
+        let secrets = SETTINGS.iter().map(|setting| setting.variable);
+        let others = [
+            "PGPASSWORD",
+            "MINIO_ACCESS_KEY",
+            "MINIO_SECRET_KEY",
+            "DB_HOST",
+            "DB_USER",
+        ];
+        for name in secrets.chain(others).map(|name| format!("{name}_FILE")) {
+            let known = secret_file::of_variable(&name).is_some() || setting::by_variable(&name).is_some();
+            assert!(!known || !may_say(&name), "{name}");
+        }
+        for file in ["PGPASSFILE", "PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR"] {
+            assert!(!may_say(file), "{file}");
+        }
+    }
 }

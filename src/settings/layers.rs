@@ -23,6 +23,8 @@ pub enum Layer {
     Flags,
     Environment,
     EnvFile,
+    /// A `.env` that nobody has named, in its place: see [`found_file`].
+    FoundFile,
     ConfigFile,
 }
 
@@ -76,15 +78,27 @@ impl Values {
         self.0.remove(variable)
     }
 
+    pub fn of(&self, layer: Layer) -> impl Iterator<Item = (&'static str, &Value)> {
+        let values = self.0.iter().map(|(variable, value)| (*variable, value));
+        values.filter(move |(_, value)| value.layer == layer)
+    }
+
     /// Takes what no stronger layer has set.
     fn offer(&mut self, variable: &'static str, value: Value) {
         self.0.entry(variable).or_insert(value);
     }
 }
 
+/// What all layers say.
+pub struct Layers {
+    pub values: Values,
+    /// What they would say without a `.env` that nobody has named, where one was read.
+    pub without_found: Option<Values>,
+}
+
 /// Reads all layers. A file that was asked for and cannot be read is a problem; a missing `.env`
 /// in the working directory is not.
-pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, warnings: &mut Vec<String>) -> Values {
+pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, warnings: &mut Vec<String>) -> Layers {
     let mut values = Values::default();
     for setting in SETTINGS {
         // A command's own option is no flag of every command's: `restore --target`.
@@ -119,15 +133,19 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
     } else {
         found_file::read(&path, problems, warnings)
     };
+    let mut without_found = None;
     match text.as_deref().map(dotenv::parse) {
         Some(Ok(mut pairs)) => {
+            let mut layer = Layer::EnvFile;
             if !required {
-                found_file::leave_out_choices(&mut pairs, warnings);
+                layer = Layer::FoundFile;
+                found_file::leave_out(&mut pairs, problems, warnings);
+                without_found = Some(values.clone());
             }
             // The last of two lines with the same name counts, as in the older systems.
             let last: BTreeMap<_, _> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let origin = Origin {
-                layer: Layer::EnvFile,
+                layer,
                 place: &name,
                 folder: &input.working_dir,
             };
@@ -136,23 +154,30 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
         Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
         None => {}
     }
+    take_config(&mut values, input, problems);
+    if let Some(values) = &mut without_found {
+        // Its problems were told.
+        take_config(values, input, &mut Problems::default());
+    }
+    Layers { values, without_found }
+}
+
+fn take_config(values: &mut Values, input: &Input, problems: &mut Problems) {
     let config = input
         .config_file
         .clone()
         .or_else(|| path_variable(input, "BACKUP_CONFIG"));
-    if let Some(path) = config {
-        let path = input.working_dir.join(path);
-        let name = file_name(&path);
-        if let Some(text) = read_file(&path, "--config", problems) {
-            let origin = Origin {
-                layer: Layer::ConfigFile,
-                place: &name,
-                folder: &input.working_dir,
-            };
-            take_toml(&mut values, &text, &origin, problems);
-        }
+    let Some(path) = config else { return };
+    let path = input.working_dir.join(path);
+    let name = file_name(&path);
+    if let Some(text) = read_file(&path, "--config", problems) {
+        let origin = Origin {
+            layer: Layer::ConfigFile,
+            place: &name,
+            folder: &input.working_dir,
+        };
+        take_toml(values, &text, &origin, problems);
     }
-    values
 }
 
 /// The `.env` file, and whether it has to be there.
@@ -273,7 +298,7 @@ fn unknown(name: &str, name_here: &str, layer: Layer) -> Option<String> {
         });
     }
     // The AWS SDK reads the process environment only.
-    (name.starts_with("AWS_") && layer == Layer::EnvFile)
+    (name.starts_with("AWS_") && matches!(layer, Layer::EnvFile | Layer::FoundFile))
         .then(|| format!("{name_here} was ignored: set it in the environment for the AWS SDK to see it"))
 }
 

@@ -71,6 +71,7 @@ pub fn names_a_database(values: &Values) -> bool {
 }
 
 /// Where libpq looks, from the process's own environment.
+#[derive(Clone, Copy)]
 pub struct Place<'a> {
     pub home: Option<&'a str>,
     pub working_dir: &'a Path,

@@ -2,6 +2,7 @@
 //! starts.
 
 mod cloud;
+mod found;
 mod handover;
 mod metrics;
 mod pace;
@@ -17,7 +18,7 @@ use super::problems::Problems;
 use super::specs::{self, Algorithm};
 use super::{
     Auth, Compression, Format, Input, Log, LogFormat, OnChangedTables, Policy, Postgres, Retention, Schedule, Settings,
-    StoreCreate, StoreUrl, Uses, aliases, libpq, setting, source, stores,
+    Source, StoreCreate, StoreUrl, Uses, aliases, libpq, setting, source, stores,
 };
 use crate::error::{Error, Result};
 
@@ -41,17 +42,23 @@ const DEFAULT_STORE: &str = "./backups";
 pub fn load(input: &Input) -> Result<Settings> {
     let mut problems = Problems::default();
     let (mut notes, mut warnings) = (Vec::new(), Vec::new());
-    let mut values = layers::read(input, &mut problems, &mut notes, &mut warnings);
+    let mut layers = layers::read(input, &mut problems, &mut notes, &mut warnings);
     let mut of_aliases = Problems::default();
-    aliases::translate(&mut values, &mut of_aliases, &mut notes);
+    aliases::translate(&mut layers.values, &mut of_aliases, &mut notes);
     problems.absorb(of_aliases, "BACKUP_STORE");
+    if let Some(values) = &mut layers.without_found {
+        aliases::translate(values, &mut Problems::default(), &mut Vec::new());
+    }
     let mut reader = Reader {
         input,
-        values,
+        values: layers.values,
+        without_found: layers.without_found,
         problems,
         notes,
+        warnings: Vec::new(),
     };
     let settings = reader.settings();
+    warnings.append(&mut reader.warnings);
     let uses = input.uses;
     let passed = reader
         .problems
@@ -83,8 +90,11 @@ pub fn load(input: &Input) -> Result<Settings> {
 struct Reader<'a> {
     input: &'a Input,
     values: Values,
+    /// Without the `.env` that nobody has named, where there is one.
+    without_found: Option<Values>,
     problems: Problems,
     notes: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -92,13 +102,13 @@ impl Reader<'_> {
         let ways = [("password", Auth::Password), ("iam", Auth::Iam)];
         let auth = self.choice("BACKUP_DB_AUTH", &ways).unwrap_or_default();
         let target_auth = self.choice("BACKUP_TARGET_AUTH", &ways).unwrap_or_default();
-        let source = self.login("DATABASE_URL", |reading| source::resolve(reading, auth));
+        let source = self.login("DATABASE_URL", source::resolve, auth);
         if self.values.get("DATABASE_URL").is_some_and(shows_password) {
             self.note(
                 "the password in --database-url is visible to every user of this machine; set DATABASE_URL or DB_PASSWORD",
             );
         }
-        let target = self.login("BACKUP_TARGET_URL", |reading| source::target(reading, target_auth));
+        let target = self.login("BACKUP_TARGET_URL", source::target, target_auth);
         if self.values.get("BACKUP_TARGET_URL").is_some_and(shows_password) {
             self.note(
                 "the password in --target is visible to every user of this machine; set BACKUP_TARGET_URL or \
@@ -106,6 +116,7 @@ impl Reader<'_> {
             );
         }
         let stores = self.stores();
+        self.keep_found_to_its_own(&stores);
         let retention = Retention {
             policy: self.of("BACKUP_RETENTION", Self::policy),
             keep_last: self.count("BACKUP_KEEP_LAST", 1..=10_000).unwrap_or(1),
@@ -192,18 +203,39 @@ impl Reader<'_> {
     }
 
     /// What is found wrong with a login is a problem of the setting that most people give it by.
-    fn login<T>(&mut self, variable: &'static str, resolve: impl FnOnce(&mut source::Reading<'_>) -> T) -> T {
+    fn login(
+        &mut self,
+        variable: &'static str,
+        resolve: fn(&mut source::Reading<'_>, Auth) -> Source,
+        auth: Auth,
+    ) -> Source {
         let mut found = Problems::default();
         let home = self.input.env.get("HOME").map(String::as_str);
-        let login = resolve(&mut source::Reading {
-            values: &self.values,
-            place: libpq::Place {
-                home: home.filter(|home| !home.is_empty()),
-                working_dir: &self.input.working_dir,
+        let place = libpq::Place {
+            home: home.filter(|home| !home.is_empty()),
+            working_dir: &self.input.working_dir,
+        };
+        let login = resolve(
+            &mut source::Reading {
+                values: &self.values,
+                place,
+                problems: &mut found,
+                notes: &mut self.notes,
             },
-            problems: &mut found,
-            notes: &mut self.notes,
-        });
+            auth,
+        );
+        if let Some(values) = &self.without_found {
+            let without = resolve(
+                &mut source::Reading {
+                    values,
+                    place,
+                    problems: &mut Problems::default(),
+                    notes: &mut Vec::new(),
+                },
+                auth,
+            );
+            source::found::check(&login, &without, &self.values, variable, &mut found);
+        }
         self.problems.absorb(found, variable);
         login
     }

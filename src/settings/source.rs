@@ -14,6 +14,7 @@
 //!
 //! Beneath all of it lies what libpq would take: see [`libpq`].
 
+pub mod found;
 mod target;
 
 use super::layers::{Layer, Value, Values};

@@ -42,6 +42,10 @@ run "a_function_alone" {
     error_message = "a function of its own drills, and knows nothing of the database"
   }
   assert {
+    condition     = length(setintersection(keys(aws_lambda_function.this[0].environment[0].variables), ["BACKUP_SIGN_KEY", "BACKUP_VERIFY_KEYS"])) == 0
+    error_message = "without a key nothing is said of signatures"
+  }
+  assert {
     condition     = aws_lambda_function.this[0].environment[0].variables["BACKUP_ALLOW_DRILL"] == "false"
     error_message = "the function that may read the secret refuses drills"
   }
@@ -143,6 +147,17 @@ run "keys_lock_and_restore" {
     topic_kms_key      = { arn = "arn:aws:kms:eu-west-1:123456789012:key/66666666-7777-8888-9999-000000000000" }
     restore_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:stage/shop-AbCdEf"
     object_lock_days   = 14
+    sign_key_arn       = "arn:aws:kms:eu-west-1:123456789012:key/519e0000-2222-3333-4444-555555555555"
+    verify_keys        = ["RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"]
+  }
+
+  assert {
+    condition     = alltrue([for variables in [aws_lambda_function.this[0].environment[0].variables, aws_lambda_function.drill[0].environment[0].variables] : variables["BACKUP_SIGN_KEY"] == var.sign_key_arn && variables["BACKUP_VERIFY_KEYS"] == join(" ", [var.sign_key_arn, var.verify_keys[0]])])
+    error_message = "both functions sign by the key, and trust it and the further ones"
+  }
+  assert {
+    condition     = alltrue([for document in [data.aws_iam_policy_document.run, data.aws_iam_policy_document.drill] : [for one in document.statement : one.resources if contains(one.actions, "kms:Sign")] == [toset([var.sign_key_arn])]])
+    error_message = "both roles may sign, by that key alone"
   }
 
   assert {
@@ -198,6 +213,8 @@ run "refuses_what_is_malformed" {
     retention                = "3m"
     keep_last                = 0
     kms_key_arn              = "alias/aws/s3"
+    sign_key_arn             = "arn:aws:kms:eu-west-1:123456789012:alias/backups"
+    verify_keys              = ["keys/backups.pub"]
     topic_kms_key            = { arn = "arn:aws:kms:eu-west-1:123456789012:alias/aws/sns" }
     secret_kms_key_arn       = "alias/secrets"
     restore_secret_arn       = "stage/shop"
@@ -226,6 +243,7 @@ run "refuses_what_is_malformed" {
   expect_failures = [
     var.secret_arn, var.layer_arns, var.image, var.cluster, var.name, var.bucket_name, var.prefix, var.retention,
     var.keep_last, var.kms_key_arn, var.topic_kms_key, var.secret_kms_key_arn, var.restore_secret_arn,
+    var.sign_key_arn, var.verify_keys,
     var.object_lock_days, var.object_lock_mode, var.environment, var.compression, var.architecture,
     var.function_memory_mb, var.function_timeout_seconds, var.function_storage_mb, var.reserved_concurrency,
     var.task_memory_mb, var.task_storage_gib, var.time_zone, var.full_schedule, var.incremental_schedule,

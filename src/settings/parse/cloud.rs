@@ -102,8 +102,8 @@ impl Reader<'_> {
     }
 
     pub(super) fn aws(&mut self) -> Aws {
-        let region = self.text("AWS_REGION");
-        let fallback = self.text("AWS_DEFAULT_REGION");
+        let region = self.read("AWS_REGION", self::region);
+        let fallback = self.read("AWS_DEFAULT_REGION", self::region);
         let credentials = self.aws_credentials();
         let token = self
             .values
@@ -175,6 +175,15 @@ pub(super) fn topic(text: &str) -> Result<String, &'static str> {
             Ok(text.to_owned())
         }
         _ => Err("expected the topic's ARN, such as arn:aws:sns:eu-central-1:123456789012:backups"),
+    }
+}
+
+/// It becomes a part of a host's name.
+fn region(text: &str) -> Result<String, &'static str> {
+    let plausible = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match !text.is_empty() && text.chars().all(plausible) {
+        true => Ok(text.to_owned()),
+        false => Err("expected a region such as eu-central-1"),
     }
 }
 

@@ -1,3 +1,4 @@
+mod found;
 mod metrics;
 mod older_names;
 mod source;
@@ -34,6 +35,12 @@ impl Place {
 
     fn env_file(self, text: &str) -> Self {
         self.file(".env", text)
+    }
+
+    /// One that is named, so that all counts that it says.
+    fn named_env_file(mut self, text: &str) -> Self {
+        self.input.env_file = Some("named.env".into());
+        self.file("named.env", text)
     }
 
     fn toml(mut self, text: &str) -> Self {

@@ -62,6 +62,12 @@ async fn an_empty_event_makes_a_full_backup_and_answers_as_the_command_line_does
     // The report cannot say of itself that it has arrived.
     report["notification"] = json!({"sent": true});
     assert_eq!(report, answer);
+    // Which manifest was meant, for a restore without keys (`--expect-manifest`): in answer, message and log.
+    let manifest = place.bucket.get(&format!("nightly/{id}/manifest.json")).await;
+    let digest = hex::encode(Sha256::digest(&manifest));
+    assert_eq!(answer["manifest_sha256"], digest.as_str());
+    assert!(summary.contains(&format!("manifest SHA-256 {digest}")), "{summary}");
+    assert!(function.log().contains(&digest), "{}", function.log());
 
     let by_hand = succeed(place.command_line().args(["backup", "--json"])).json();
     assert_eq!(fields(&answer), fields(&by_hand));

@@ -10,6 +10,7 @@ mod older;
 mod plain;
 mod refused;
 mod secrets;
+mod unconfined;
 
 use std::fs;
 use std::net::TcpListener;

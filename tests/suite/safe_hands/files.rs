@@ -3,10 +3,13 @@
 //! them into its memory.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -350,4 +353,64 @@ fn a_foreign_env_file_is_not_read_and_ours_does_not_choose_programs() {
     put("fifo", &path, &path);
     let waited = bounded(pgstow().arg("list").current_dir(place.path()));
     assert!(!read(&waited), "{}", waited.stderr);
+}
+
+/// A folder that was cloned or unpacked is ours, with all that its author wrote.
+#[test]
+fn an_env_file_that_nobody_named_sends_no_file_and_no_password_anywhere() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut said = vec![0; 10_000];
+            let count = client.read(&mut said).unwrap_or(0);
+            // The password, in clear.
+            drop(client.write_all(b"R\0\0\0\x08\0\0\0\x03"));
+            let more = client.read(&mut said[count..]).unwrap_or(0);
+            kept.lock().unwrap().push(said[..count + more].to_vec());
+        }
+    });
+    let place = tempfile::tempdir().unwrap();
+    let key = place.path().join("id_ed25519");
+    fs::write(&key, "hunter2-of-the-file\n").unwrap();
+    let theirs =
+        format!("DB_HOST=127.0.0.1\nDB_PORT={port}\nDB_NAME=x\nDB_USER=x\nPGSSLMODE=disable\nPGREQUIREAUTH=password\n");
+    let backup = |more: &str| {
+        fs::write(place.path().join(".env"), format!("{theirs}{more}\n")).unwrap();
+        let mut command = pgstow();
+        command
+            .arg("backup")
+            .env("HOME", place.path())
+            .current_dir(place.path());
+        command
+    };
+    let run_of = |command: &mut Command, code: i32| {
+        let run = bounded(command);
+        assert_eq!(run.status.code(), Some(code), "{}", run.stderr);
+        run.stderr
+    };
+    let told = run_of(&mut backup(&format!("DB_PASSWORD_FILE={}", key.display())), 11);
+    assert!(told.contains("DB_PASSWORD_FILE from .env was ignored"), "{told}");
+    assert!(!heard.lock().unwrap().is_empty(), "nobody called");
+    let told = run_of(backup("").env("DB_PASSWORD", "hunter2-of-the-environment"), 2);
+    assert!(
+        told.contains("DB_HOST from .env") && told.contains("--env-file"),
+        "{told}"
+    );
+    let told = run_of(backup("").env("BACKUP_SECRET_ID", "hunter2-of-the-account"), 2);
+    assert!(told.contains("DB_HOST from .env"), "{told}");
+    let heard = heard.lock().unwrap();
+    let of_ours = |said: &Vec<u8>| String::from_utf8_lossy(said).contains("hunter2");
+    assert!(
+        !heard.iter().any(of_ours),
+        "{:?}",
+        heard
+            .iter()
+            .map(|said| String::from_utf8_lossy(said))
+            .collect::<Vec<_>>()
+    );
 }

@@ -151,14 +151,30 @@ fn nor_over_a_database_whose_every_name_is_hostile() {
     }
     let said = fs::read_to_string(&metrics).unwrap();
     assert!(!said.chars().any(|c| c != '\n' && steers(c)), "{said:?}");
-    for args in [
-        &["list"][..],
-        &["status"],
-        &["verify", "--all"],
-        &["prune", "--dry-run"],
+    // A restore tells its steps, what it leaves out and what stands in its way; a drill every difference.
+    let target = Database::fresh(17);
+    for (args, json) in [
+        (&["list"][..], false),
+        (&["status"], false),
+        (&["verify", "--all"], false),
+        (&["prune", "--dry-run"], false),
+        (&["restore", "latest", "--dry-run"], false),
+        (&["restore", "latest", "--dry-run"], true),
+        (&["restore", "latest"], true),
+        (&["restore", "latest"], false),
+        (&["restore", "latest", "--clean", "--dry-run"], false),
+        (&["restore", "latest", "--clean"], false),
+        (&["restore", "latest", "--table", "nowhere.*"], false),
+        (&["verify", "latest", "--drill"], false),
+        (&["download", "latest", "--force"], false),
     ] {
-        let run = run(at(&site).args(args).arg("--store").arg(&store));
-        assert_plain(&format!("{args:?}"), &run);
+        let mut command = at(&site);
+        command.args(args).env("BACKUP_TARGET_URL", target.url());
+        command.env("RUST_LOG", "pgstow=debug").arg("--store").arg(&store);
+        if json {
+            command.arg("--json");
+        }
+        assert_plain(&format!("{args:?} {json}"), &run(&mut command));
     }
     source.sql(&format!("DROP ROLE {}", quoted(&role)));
 }

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What the grammar knows: these are no functions, or such that no other can be meant.
-const GRAMMAR: [&str; 31] = [
+const GRAMMAR: [&str; 32] = [
     "all", "and", "any", "array", "as", "by", "case", "coalesce", "nullif", "exists", "extract", "filter", "from",
     "in", "join", "not", "on", "only", "operator", "or", "over", "select", "then", "values", "when", "where", "with",
-    "rows", "else", "lateral", "copy",
+    "rows", "else", "lateral", "copy", "table",
 ];
 /// What follows one of these is a relation.
-const BEFORE_A_RELATION: [&str; 6] = ["FROM", "JOIN", "INTO", "UPDATE", "TABLE", "ONLY"];
+const BEFORE_A_RELATION: [&str; 7] = ["FROM", "JOIN", "INTO", "UPDATE", "TABLE", "ONLY", "TRUNCATE"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -77,7 +77,15 @@ fn is_sql(text: &str) -> bool {
     let fragment = ["FROM pg_catalog", "pg_catalog."]
         .iter()
         .any(|start| begins.starts_with(start));
-    let statement = ["WITH ", "INSERT INTO ", "DELETE FROM ", "CALL "];
+    let statement = [
+        "WITH ",
+        "INSERT INTO ",
+        "DELETE FROM ",
+        "CALL ",
+        "ALTER TABLE ",
+        "LOCK TABLE ",
+        "TRUNCATE ",
+    ];
     queries || fragment || statement.iter().any(|start| begins.starts_with(start))
 }
 
@@ -233,6 +241,9 @@ fn the_search_finds_what_is_not_named_in_full() {
         ),
         ("SELECT x FROM unnest($1) AS y (x)", "the relation unnest"),
         ("LOCK TABLE orders", "the relation orders"),
+        ("ALTER TABLE ONLY orders ADD CHECK (now() > at)", "the relation orders"),
+        ("ALTER TABLE ONLY {} ADD CHECK (now() > at)", "the function now"),
+        ("TRUNCATE orders", "the relation orders"),
     ] {
         assert!(
             complaints(sql).contains(&complaint.to_owned()),
@@ -247,6 +258,9 @@ fn the_search_finds_what_is_not_named_in_full() {
         "SELECT FROM ONLY {table}",
     ] {
         assert_eq!(complaints(sql), [""; 0], "{sql}");
+    }
+    for sql in ["ALTER TABLE x", "LOCK TABLE {}", "TRUNCATE {all}"] {
+        assert!(is_sql(sql), "{sql}");
     }
     assert!(!is_sql("GRANT SELECT ON {} TO {role}") && is_sql("COPY (SELECT ") && is_sql("SELECT 1"));
     let source = "let a = 'x'; // \"no\"\nlet b = \"SELECT \\\n    1\"; let c = '\\'';\nlet d = r#\"SELECT \"2\"\"#;";

@@ -113,7 +113,7 @@ fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
         ("DB_NAME", "shop"),
         ("PGSSLMODE", "require"),
     ])
-    .env_file("DB_HOST=localhost\nDB_PASSWORD=old\n");
+    .named_env_file("DB_HOST=localhost\nDB_PASSWORD=old\n");
     let settings = place.load();
     let Source::Secret {
         id,
@@ -133,11 +133,11 @@ fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
     );
     noted(
         &settings,
-        "DB_HOST from .env counts only where the secret says nothing: BACKUP_SECRET_ID from the environment is stronger",
+        "DB_HOST from named.env counts only where the secret says nothing: BACKUP_SECRET_ID from the environment is stronger",
     );
     noted(
         &settings,
-        "DB_PASSWORD from .env not used: BACKUP_SECRET_ID from the environment is stronger",
+        "DB_PASSWORD from named.env not used: BACKUP_SECRET_ID from the environment is stronger",
     );
     env(&[("BACKUP_SECRET_ID", "prod"), ("DB_PASSWORD", "x")]).refused(&["the secret holds the password"]);
     let settings = env(&[("DB_USER", "ada"), ("DB_PASSWORD", "x")])

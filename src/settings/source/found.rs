@@ -1,0 +1,137 @@
+//! Logins beside a `.env` that nobody has named. It may name a database of its own, with a password of its
+//! own. But a password, a secret or a token that others have given goes where they say: a file that came with
+//! a folder must not send it elsewhere, or over a line that is less safe.
+
+use secrecy::ExposeSecret;
+
+use super::super::Source;
+use super::super::layers::{Layer, Value, Values};
+use super::super::problems::Problems;
+use crate::postgres::{ConnectionInfo, Files, Keys};
+
+/// Weakest first, as in libpq.
+const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+const VERIFIED: usize = 4;
+
+const URLS: [&str; 2] = ["DATABASE_URL", "BACKUP_TARGET_URL"];
+const PASSWORDS: [&str; 3] = ["DB_PASSWORD", "BACKUP_TARGET_PASSWORD", "PGPASSWORD"];
+
+/// Compares the login with what it would be without that file.
+pub fn check(with: &Source, without: &Source, values: &Values, url: &'static str, problems: &mut Problems) {
+    let found = || values.of(Layer::FoundFile);
+    if let Some((_, value)) = found().find(|(variable, _)| *variable == url)
+        && ConnectionInfo::parse_url(value.text()).is_ok_and(|info| names_files(&info))
+    {
+        problems.add(format!(
+            "{}: a file that nobody has named does not choose files of keys, passwords and services; name it with \
+             --env-file, or set {url} in the environment",
+            value.name
+        ));
+    }
+    let (Some(login), others) = (place(with), place(without)) else {
+        return;
+    };
+    let strict = match with {
+        Source::Secret { .. } => true,
+        Source::Direct(info) => holds_anothers(info, values),
+        Source::None => false,
+    };
+    let before = others.clone().unwrap_or_default();
+    let hostaddr = |info: &ConnectionInfo| info.params.get("hostaddr").cloned();
+    let elsewhere = match strict {
+        true => place_of(&login) != place_of(&before),
+        // libpq's file says itself to which host a password belongs, and a token is made for one: but neither
+        // for the address behind it.
+        false => holds_keys(with, values) && hostaddr(&login).is_some() && hostaddr(&login) != hostaddr(&before),
+    };
+    let less_safe = others.is_some_and(|others| others.host.is_some() || strict) && less_safe(&login, &before);
+    if elsewhere || (less_safe && (strict || holds_keys(with, values))) {
+        let names: Vec<&str> = found()
+            .filter(|(variable, value)| says_where(variable, value, url))
+            .map(|(_, value)| value.name.as_str())
+            .collect();
+        problems.add(format!(
+            "{}: a file that nobody has named does not say where credentials go that stand elsewhere; name it with \
+             --env-file, or give the whole connection in one place",
+            names.join(" and ")
+        ));
+    }
+}
+
+fn names_files(info: &ConnectionInfo) -> bool {
+    info.files != Files::default() || ["sslkey", "sslcert"].iter().any(|name| info.params.contains_key(*name))
+}
+
+/// The connection, as far as it is known; what a secret says is not.
+fn place(source: &Source) -> Option<ConnectionInfo> {
+    match source {
+        Source::Direct(info) => Some(info.clone()),
+        Source::Secret {
+            overrides, defaults, ..
+        } => Some((**defaults).clone().merge(overrides)),
+        Source::None => None,
+    }
+}
+
+/// Whether it has a password that the file does not hold itself.
+fn holds_anothers(info: &ConnectionInfo, values: &Values) -> bool {
+    if matches!(info.keys, Keys::SecretFile(_) | Keys::UrlFile(_) | Keys::Provider(_)) {
+        return true;
+    }
+    let Some(password) = &info.password else { return false };
+    let own = |(variable, value): (&str, &Value)| {
+        if URLS.contains(&variable) {
+            let parsed = ConnectionInfo::parse_url(value.text()).ok();
+            return parsed
+                .and_then(|info| info.password)
+                .map(|own| own.expose_secret().to_owned());
+        }
+        PASSWORDS.contains(&variable).then(|| value.text().to_owned())
+    };
+    !values
+        .of(Layer::FoundFile)
+        .filter_map(own)
+        .any(|own| own == password.expose_secret())
+}
+
+/// Whether it would ask a file of libpq's, or make a token.
+fn holds_keys(source: &Source, values: &Values) -> bool {
+    let token = ["BACKUP_DB_AUTH", "BACKUP_TARGET_AUTH"]
+        .iter()
+        .any(|variable| values.get(variable).is_some());
+    match source {
+        Source::Direct(info) => matches!(info.keys, Keys::PasswordFile(_)) || (info.password.is_none() && token),
+        Source::Secret { .. } => true,
+        Source::None => false,
+    }
+}
+
+/// What decides who gets the password, but for the ways of TLS.
+fn place_of(info: &ConnectionInfo) -> (Option<&str>, u16, Vec<(&str, &str)>) {
+    let params = info.params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let others = params.filter(|(name, _)| !matches!(*name, "sslmode" | "sslrootcert" | "application_name"));
+    (info.host.as_deref(), info.port.unwrap_or(5432), others.collect())
+}
+
+/// Whether the line is less safe than without the file. More is its own affair.
+fn less_safe(info: &ConnectionInfo, before: &ConnectionInfo) -> bool {
+    let root = |info: &ConnectionInfo| info.params.get("sslrootcert").cloned();
+    let mode = |info: &ConnectionInfo| {
+        let system = root(info).is_some_and(|root| root == "system");
+        let name = info
+            .params
+            .get("sslmode")
+            .map_or(if system { "verify-full" } else { "prefer" }, String::as_str);
+        MODES.iter().position(|mode| *mode == name).unwrap_or(0)
+    };
+    mode(info) < mode(before) || (mode(before) >= VERIFIED && root(info) != root(before))
+}
+
+fn says_where(variable: &str, value: &Value, url: &str) -> bool {
+    let parts = match url {
+        "DATABASE_URL" => ["DB_HOST", "DB_PORT", "BACKUP_SECRET_ID"],
+        _ => ["BACKUP_TARGET_HOST", "BACKUP_TARGET_PORT", "BACKUP_TARGET_SECRET_ID"],
+    };
+    let place = variable.starts_with("PG") && !matches!(variable, "PGPASSWORD" | "PGUSER" | "PGDATABASE");
+    !value.text().is_empty() && (variable == url || parts.contains(&variable) || place)
+}
