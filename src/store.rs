@@ -13,6 +13,7 @@ pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;
 mod mounts;
+mod oldest_checksum;
 pub mod parts;
 mod permission;
 pub mod reading;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::database::skew;
 use super::{Check, State};
 use crate::error::{Code, Error, Result};
-use crate::report::human_bytes;
+use crate::quantity::human_bytes;
 use crate::retention::{PENDING, TIER_TAG, differences, rules_after};
 use crate::settings::{Checksums, Clock, Settings};
 use crate::store::{Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Rules, Store, Stored, TagKeeping};
@@ -291,5 +291,9 @@ async fn rules(lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
             "pgstow retention apply",
         );
     }
-    Check::ok(NAME, format!("{} rules, as the retention wants them", ours.len()))
+    let told = match ours.len() {
+        1 => "1 rule, as the retention wants it".to_owned(),
+        many => format!("{many} rules, as the retention wants them"),
+    };
+    Check::ok(NAME, told)
 }

@@ -17,8 +17,9 @@ use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::authentication::{self, Gate, Methods, is_local};
+use super::explaining;
 use super::pooler::{self, OurEnd};
-use super::server::{self, ServerInfo};
+use super::server::{self, ENGLISH, Language, ServerInfo};
 use super::tap::{Line, Tap, Tapped};
 use super::tls::{self, Attempt, NoAgreement};
 use super::wire::{self, Wire};
@@ -135,15 +136,21 @@ impl Session {
             server::prepare_session(&client).await?;
             server::identify(&client).await
         };
-        let server = within(self::connect_timeout(&info, connect_timeout), greeted)
+        let limit = self::connect_timeout(&info, connect_timeout);
+        let greeted = within(limit, greeted)
             .await
-            .map_err(|(error, _)| in_context(&info, error))?
-            .map_err(|error| in_context(&info, classify(&error, &redactor)))?;
+            .map_err(|(error, _)| in_context(&info, error))?;
+        let server = match greeted {
+            Ok(server) => server,
+            Err(error) => return Err(place.refused(&client, &error).await),
+        };
         // pg_dump leaves these to the role's own settings, which would translate the data or write
         // it otherwise from server to server. Options only where they are needed: a pooler may
         // refuse them.
         info.params.insert("client_encoding".into(), server.encoding.clone());
-        for option in &server.to_settle {
+        // A pooler would refuse it, or give the language to others.
+        let english = (is_direct && server.language == Language::UntilSet).then(|| ENGLISH.to_owned());
+        for option in server.to_settle.iter().chain(&english) {
             let options = info.params.entry("options".into()).or_default();
             *options = format!("{options} -c {option}").trim_start().to_owned();
         }
@@ -330,8 +337,23 @@ impl Place<'_> {
     async fn empty_path(&self, opened: &Opened) -> Result<()> {
         let limit = connect_timeout(self.info, self.connect_timeout);
         let emptied = within(limit, opened.client.batch_execute(server::EMPTY_SEARCH_PATH)).await;
-        let emptied = emptied.map_err(|(error, _)| in_context(self.info, error))?;
-        emptied.map_err(|error| in_context(self.info, classify(&error, self.redactor)))
+        match emptied.map_err(|(error, _)| in_context(self.info, error))? {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.refused(&opened.client, &error).await),
+        }
+    }
+
+    /// What every session asks first was not answered.
+    async fn refused(&self, client: &Client, error: &tokio_postgres::Error) -> Error {
+        let told = in_context(self.info, classify(error, self.redactor));
+        if told.code() != Code::Permission {
+            return told;
+        }
+        let limit = connect_timeout(self.info, self.connect_timeout);
+        match within(limit, explaining::closed_by_somebody(client)).await {
+            Ok(Ok(Some(hint))) => told.hint(hint),
+            _ => told,
+        }
     }
 
     /// Whether nobody is in between; a pooler that shares sessions is refused. Nothing is asked but what

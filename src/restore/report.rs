@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::plan::LeftOut;
 use crate::backup_id::BackupId;
-use crate::report::human_bytes;
+use crate::quantity::{count, human_bytes};
 use crate::signature::KeyId;
 
 /// `status` comes first, as in a failure's document.
@@ -60,17 +60,21 @@ impl fmt::Display for RestoreReport {
         writeln!(f, "{verb} {} into {}", self.id, self.target)?;
         writeln!(
             f,
-            "  {} tables, {} rows, {} large objects, {} read from {}, {} jobs, {:.1} s",
-            self.tables,
-            self.rows,
-            self.large_objects,
+            "  {}, {}, {}, {} read from {}, {}, {:.1} s",
+            count(self.tables, "table"),
+            count(self.rows, "row"),
+            count(self.large_objects, "large object"),
             human_bytes(self.bytes_read),
             self.store,
-            self.jobs,
+            count(self.jobs, "job"),
             self.duration_seconds
         )?;
         if let Some(compared) = self.compared {
-            writeln!(f, "  {compared} tables read again: their rows are those of the backup")?;
+            writeln!(
+                f,
+                "  {} read again: the rows are those of the backup",
+                count(compared, "table")
+            )?;
         }
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {}. {step}", number + 1)?;

@@ -8,7 +8,7 @@ use super::databases::{DatabaseStatus, LastGood, Proof};
 use super::stores::{Drift, StoreStatus};
 use crate::lease::Seen;
 use crate::plain;
-use crate::report::{human_bytes, human_span};
+use crate::quantity::{human_bytes, human_span};
 use crate::settings::Schedule;
 use crate::verification::Status;
 
@@ -197,7 +197,7 @@ impl fmt::Display for StoreStatus {
             };
             writeln!(
                 f,
-                "  lease        {}: {state} by process {} on {}, until {}",
+                "  lease        {}: {state} by process {} on {}, until {:.0}",
                 plain::line(&lease.database),
                 hold.holder.pid,
                 plain::line(&hold.holder.host),
