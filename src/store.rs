@@ -32,6 +32,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 
+pub use trouble::lacks_conditions;
+
 #[async_trait]
 pub trait Store: Send + Sync {
     /// The store as its user named it, without secrets: for reports, logs and errors.

@@ -108,7 +108,12 @@ pub struct Extent {
 impl std::fmt::Display for Extent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let partly = if self.partly { "partly, " } else { "" };
-        write!(f, "{partly}{} of {} proved", self.tables_equal, count(self.tables, "table"))
+        write!(
+            f,
+            "{partly}{} of {} proved",
+            self.tables_equal,
+            count(self.tables, "table")
+        )
     }
 }
 

@@ -99,7 +99,7 @@ pub fn difference(found: &BlockDigest, promise: &BlockDigest) -> String {
             holds(&found.content),
             count(found.bytes, "byte"),
             holds(&promise.content),
-            promise.bytes
+            count(promise.bytes, "byte")
         );
     }
     format!(

@@ -157,7 +157,9 @@ pub fn stored_before(finished: Timestamp, stored: Option<Timestamp>) -> Option<S
     // Some file systems keep no times.
     let stored = stored.filter(|stored| *stored > KEEPS_TIMES)?;
     is_ahead(finished, stored).then(|| {
-        format!("says that it was finished at {finished:.0}, but the store has had it since {stored:.0}: a clock was wrong")
+        format!(
+            "says that it was finished at {finished:.0}, but the store has had it since {stored:.0}: a clock was wrong"
+        )
     })
 }
 

@@ -36,8 +36,15 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>, checks: &mut
         }
     };
     // Last, since it opens a transaction.
-    checks.push(match session.export_snapshot().await {
-        Ok(_) => Check::ok("snapshot", "one can be exported: no pooler is in the way"),
+    let snapshot = match session.export_snapshot().await {
+        Ok(_) => session.another_can_be_opened().await,
+        Err(error) => Err(error),
+    };
+    checks.push(match snapshot {
+        Ok(()) => Check::ok(
+            "snapshot",
+            "one can be exported, and a second session be opened: no pooler is in the way",
+        ),
         Err(error) => Check::failed("snapshot", &error),
     });
     bytes
@@ -79,7 +86,7 @@ async fn replication(session: &Session) -> Check {
         replication.archive_mode,
         replication.slots,
         count(replication.most_slots, "slot"),
-        count(replication.standbys, "standby")
+        count(replication.standbys, "standby server")
     );
     match replication.idle_slots.first() {
         Some((slot, bytes)) if *bytes > MUCH_LOG => Check::warning(

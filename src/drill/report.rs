@@ -252,7 +252,8 @@ impl fmt::Display for DrillReport {
             };
             // A name may hold anything, line breaks too.
             let name = format!("{}.{}", table.schema, table.name).replace(char::is_control, "\u{fffd}");
-            writeln!(f, "    {:>12} rows  {result:<24} {name}", table.rows)?;
+            let rows = if table.rows == 1 { "row " } else { "rows" };
+            writeln!(f, "    {:>12} {rows}  {result:<24} {name}", table.rows)?;
         }
         for left in &self.not_proved {
             writeln!(f, "    not proved: {}: {}", left.what, left.why)?;

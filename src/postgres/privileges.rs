@@ -179,12 +179,14 @@ impl Session {
             return Ok(None);
         };
         let (role, database): (Option<String>, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Some(match (role.as_deref().map(identifier), database.as_deref().map(identifier)) {
-            (Some(role), Some(database)) => format!("ALTER ROLE {role} IN DATABASE {database} RESET {setting}"),
-            (Some(role), None) => format!("ALTER ROLE {role} RESET {setting}"),
-            (None, Some(database)) => format!("ALTER DATABASE {database} RESET {setting}"),
-            (None, None) => format!("ALTER ROLE ALL RESET {setting}"),
-        }))
+        Ok(Some(
+            match (role.as_deref().map(identifier), database.as_deref().map(identifier)) {
+                (Some(role), Some(database)) => format!("ALTER ROLE {role} IN DATABASE {database} RESET {setting}"),
+                (Some(role), None) => format!("ALTER ROLE {role} RESET {setting}"),
+                (None, Some(database)) => format!("ALTER DATABASE {database} RESET {setting}"),
+                (None, None) => format!("ALTER ROLE ALL RESET {setting}"),
+            },
+        ))
     }
 
     /// Functions of PostgreSQL's own, with their arguments, that a backup calls and this role may not.
@@ -259,7 +261,10 @@ impl Session {
                     some_of(&names)
                 ),
             )
-            .hint(format!("ALTER ROLE {role} BYPASSRLS, or back up as the tables' owner")));
+            .hint(format!(
+                "ALTER ROLE {role} BYPASSRLS, or back up as the tables' owner (for whom it counts where it was forced: \
+                 ALTER TABLE … NO FORCE ROW LEVEL SECURITY)"
+            )));
         }
         Ok(())
     }

@@ -54,7 +54,10 @@ pub(super) const ENGLISH: &str = "lc_messages=C";
 
 impl Language {
     fn of(locale: &str) -> Self {
-        let english = matches!(locale, "C" | "POSIX") || ["C.", "en_", "en-", "English"].iter().any(|start| locale.starts_with(start));
+        let english = matches!(locale, "C" | "POSIX")
+            || ["C.", "en_", "en-", "English"]
+                .iter()
+                .any(|start| locale.starts_with(start));
         if english { Self::English } else { Self::Foreign }
     }
 }

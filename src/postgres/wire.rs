@@ -39,7 +39,7 @@ pub(crate) trait Rows {
 }
 
 /// Where the server refuses a query whose rows a policy would filter (`row_security = off`).
-const ROW_SECURITY: &str = "check_enable_rls";
+pub(super) const ROW_SECURITY: &str = "check_enable_rls";
 
 /// Why a statement failed.
 #[derive(Debug)]

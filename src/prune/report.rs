@@ -183,7 +183,10 @@ impl fmt::Display for PruneReport {
             store.print(f, self.dry_run)?;
         }
         if !self.dry_run {
-            writeln!(f, "{} removed, {}", self.removed, human_bytes(self.bytes_removed))?;
+            match self.removed {
+                0 => writeln!(f, "nothing was removed")?,
+                removed => writeln!(f, "{removed} removed, {}", human_bytes(self.bytes_removed))?,
+            }
         }
         Ok(())
     }

@@ -49,6 +49,7 @@ pub fn load(input: &Input) -> Result<Settings> {
         input,
         values,
         problems,
+        cautions: notes.clone(),
         notes,
     };
     let settings = reader.settings();
@@ -76,6 +77,7 @@ pub fn load(input: &Input) -> Result<Settings> {
         warnings,
         problems: shown,
         notes: reader.notes,
+        cautions: reader.cautions,
         ..settings
     })
 }
@@ -85,6 +87,7 @@ struct Reader<'a> {
     values: Values,
     problems: Problems,
     notes: Vec<String>,
+    cautions: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -94,13 +97,13 @@ impl Reader<'_> {
         let target_auth = self.choice("BACKUP_TARGET_AUTH", &ways).unwrap_or_default();
         let source = self.login("DATABASE_URL", |reading| source::resolve(reading, auth));
         if self.values.get("DATABASE_URL").is_some_and(shows_password) {
-            self.note(
+            self.caution(
                 "the password in --database-url is visible to every user of this machine; set DATABASE_URL or DB_PASSWORD",
             );
         }
         let target = self.login("BACKUP_TARGET_URL", |reading| source::target(reading, target_auth));
         if self.values.get("BACKUP_TARGET_URL").is_some_and(shows_password) {
-            self.note(
+            self.caution(
                 "the password in --target is visible to every user of this machine; set BACKUP_TARGET_URL or \
                  BACKUP_TARGET_PASSWORD",
             );
@@ -188,6 +191,7 @@ impl Reader<'_> {
             warnings: Vec::new(),
             problems: Vec::new(),
             notes: Vec::new(),
+            cautions: Vec::new(),
         }
     }
 
@@ -210,6 +214,12 @@ impl Reader<'_> {
 
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
+    }
+
+    fn caution(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        self.cautions.push(note.clone());
+        self.notes.push(note);
     }
 
     /// What is found wrong there is a problem of this setting.

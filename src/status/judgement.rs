@@ -88,7 +88,11 @@ fn of_databases(inquiry: &Inquiry<'_>, url: &str, databases: &[DatabaseStatus], 
             None => problems.push(format!(
                 "database {name:?} has {} in {url}, and {} good: make one with `pgstow backup` at once",
                 count(database.backups, "backup"),
-                if database.backups == 1 { "it is not" } else { "none of them is" }
+                if database.backups == 1 {
+                    "it is not"
+                } else {
+                    "none of them is"
+                }
             )),
             Some(last) if last.age_seconds > limit => problems.push(format!(
                 "the last good backup of database {name:?}, {}, is {} old, more than {}: see why none has been made \

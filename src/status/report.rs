@@ -258,11 +258,11 @@ impl fmt::Display for SettingsReport {
             )?;
         }
         writeln!(f, "  stores       {}", self.stores.join(" "))?;
-        writeln!(
-            f,
-            "  retention    {}, the newest {} never expire",
-            self.retention, self.keep_last
-        )?;
+        let stay = match self.keep_last {
+            1 => "the newest never expires".to_owned(),
+            many => format!("the newest {many} never expire"),
+        };
+        writeln!(f, "  retention    {}, {stay}", self.retention)?;
         let max_age = i64::try_from(self.max_age_seconds).unwrap_or(i64::MAX);
         writeln!(f, "  max age      {}", human_span(max_age))?;
         writeln!(f, "  compression  {}", self.compression)?;

@@ -203,7 +203,10 @@ impl S3 {
 /// What helps where the store knows no rules at all.
 fn without_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, told: Error) -> Error {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
-    let unknown = matches!(aws::service_code(error), Some("NotImplemented" | "MethodNotAllowed" | "UnsupportedOperation"));
+    let unknown = matches!(
+        aws::service_code(error),
+        Some("NotImplemented" | "MethodNotAllowed" | "UnsupportedOperation")
+    );
     if unknown || matches!(status, Some(405 | 501)) {
         return told.hint(
             "this store has no lifecycle rules: apply the retention there with `pgstow prune --allow-delete` after the \

@@ -6,6 +6,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::bucket::Bucket;
 use crate::aws;
+use crate::error::Error;
 
 const ROOM: &str = "the store is full, or a quota is reached: raise it, or make room with `pgstow prune --allow-delete` and a \
                     shorter --retention";
@@ -20,6 +21,11 @@ pub(super) const CONDITIONS: &str = "leases need conditional writes (If-None-Mat
                                      try BACKUP_S3_CHECKSUMS=when_required and BACKUP_S3_TAGGING=off";
 const FEATURE: &str = "the endpoint does not take something in the request: try BACKUP_S3_CHECKSUMS=when_required (checksums), \
                        BACKUP_S3_TAGGING=off (object tags), and without BACKUP_S3_SSE and BACKUP_S3_STORAGE_CLASS";
+
+/// Whether it is conditions that the store does not know.
+pub fn lacks_conditions(error: &Error) -> bool {
+    error.hint_text() == CONDITIONS
+}
 
 impl Bucket {
     /// `what` is the sentence that goes before the reason, and names the key.

@@ -219,9 +219,7 @@ impl S3Upload {
                     tokio::time::sleep(Duration::from_millis(200 << conflicts)).await;
                 }
                 // It does not know the condition: what it shows has to do.
-                Err(error)
-                    if condition == Condition::Absent && aws::service_code(&error) == Some("NotImplemented") =>
-                {
+                Err(error) if condition == Condition::Absent && aws::service_code(&error) == Some("NotImplemented") => {
                     if bucket.glance(&self.key).await {
                         return Err(self.taken());
                     }

@@ -94,7 +94,10 @@ impl Verified {
         if more > 0 {
             problems.push(Finding::of_file(
                 "manifest.json",
-                format!("{more} more of its blocks {}", if more == 1 { "differs" } else { "differ" }),
+                format!(
+                    "{more} more of its blocks {}",
+                    if more == 1 { "differs" } else { "differ" }
+                ),
             ));
         }
         Self {

@@ -140,7 +140,10 @@ fn compare(manifest: &Manifest, file: &str, contents: &Contents) -> Vec<Finding>
     if found != wanted {
         differs(
             None,
-            format!("holds the rows of {}, the manifest says {wanted}", count(found, "table")),
+            format!(
+                "holds the rows of {}, the manifest says {wanted}",
+                count(found, "table")
+            ),
         );
     }
     for (record, objects) in manifest.large_objects.iter().zip(&contents.large_objects) {

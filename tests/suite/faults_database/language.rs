@@ -21,19 +21,33 @@ fn what_a_server_refuses_in_german_has_the_code_and_the_hint_that_it_has_in_engl
     let role = Role::new(&database, "");
     database.sql(&format!("GRANT SELECT ON offen TO {}", role.name));
 
-    let failure = fail(&mut site.backup(&database.url_as(Some((&role.name, "falsch")))), "AUTH", 11);
+    let failure = fail(
+        &mut site.backup(&database.url_as(Some((&role.name, "falsch")))),
+        "AUTH",
+        11,
+    );
     in_german(&failure, "fehlgeschlagen");
     let nowhere = format!("{}x", database.url());
     let failure = fail(&mut site.backup(&nowhere), "CONN_ERR", 10);
     in_german(&failure, "existiert nicht");
     assert!(failure.hint.contains("database's name"), "{}", failure.hint);
-    database.sql(&format!("REVOKE CONNECT ON DATABASE {} FROM public", quoted(&database.name)));
+    database.sql(&format!(
+        "REVOKE CONNECT ON DATABASE {} FROM public",
+        quoted(&database.name)
+    ));
     let failure = fail(&mut site.backup(&role.url()), "PERMISSION", 13);
     in_german(&failure, "keine Berechtigung");
-    database.sql(&format!("GRANT CONNECT ON DATABASE {} TO public", quoted(&database.name)));
+    database.sql(&format!(
+        "GRANT CONNECT ON DATABASE {} TO public",
+        quoted(&database.name)
+    ));
 
     let failure = fail(&mut site.backup(&role.url()), "PERMISSION", 13);
-    assert!(failure.hint.contains("GRANT SELECT ON public.geheim TO"), "{}", failure.hint);
+    assert!(
+        failure.hint.contains("GRANT SELECT ON public.geheim TO"),
+        "{}",
+        failure.hint
+    );
     database.sql(&format!(
         "GRANT pg_read_all_data TO {}; ALTER TABLE geheim ENABLE ROW LEVEL SECURITY",
         role.name
@@ -61,7 +75,11 @@ fn held_by_somebody(site: &Site, database: &Database, role: &Role<'_>) {
     let mut command = site.backup(&role.url());
     command.env("BACKUP_LOCK_WAIT_SECONDS", "1");
     let failure = fail(&mut command, "PG_DUMP_ERR", 20);
-    assert!(failure.message.contains("public.offen (session "), "{}", failure.message);
+    assert!(
+        failure.message.contains("public.offen (session "),
+        "{}",
+        failure.message
+    );
     assert!(failure.hint.contains("BACKUP_LOCK_WAIT_SECONDS"), "{}", failure.hint);
     assert!(failure.took < Duration::from_secs(10), "{:?}", failure.took);
 }

@@ -3,6 +3,7 @@ use serde_json::Value;
 use super::reaching::Role;
 use crate::support::database::Database;
 use crate::support::impostor::{impostor, trickle};
+use crate::support::program::{pgstow, run};
 use crate::support::wreck::{Failure, Site, assert_good, fail, report};
 
 const SHOP: &str = "CREATE SCHEMA \"the shop\";
@@ -90,7 +91,10 @@ fn row_level_security_that_hides_rows_is_permission_with_bypassrls() {
 
 #[test]
 fn a_large_object_that_the_role_may_not_read_is_named_with_its_grant() {
-    let failure = cured_by_its_hint(17, "SELECT lo_from_bytea(4711, 'secret'), lo_from_bytea(4712, 'as well')");
+    let failure = cured_by_its_hint(
+        17,
+        "SELECT lo_from_bytea(4711, 'secret'), lo_from_bytea(4712, 'as well')",
+    );
     let named = "may not read large object 4711, large object 4712";
     assert!(failure.message.contains(named), "{}", failure.message);
     assert!(
@@ -113,7 +117,10 @@ fn the_role_that_the_hint_proposes_for_everything_reads_everything() {
 /// More than a line could name.
 #[test]
 fn many_large_objects_are_granted_by_one_statement() {
-    cured_by_its_hint(18, "SELECT lo_from_bytea(n, 'secret') FROM generate_series(5000, 5100) n");
+    cured_by_its_hint(
+        18,
+        "SELECT lo_from_bytea(n, 'secret') FROM generate_series(5000, 5100) n",
+    );
 }
 
 /// What is asked before all else: nobody has looked at the role's privileges yet.
@@ -126,7 +133,11 @@ fn a_closed_function_that_every_session_calls_is_named_with_its_grant() {
         database.sql(&format!("GRANT pg_read_all_data TO {}; {hurdle}", role.name));
         let failure = fail(&mut site.backup(&role.url()), "PERMISSION", 13);
         let grant = failure.hint.split(": ").nth(1).unwrap_or_default();
-        assert!(grant.starts_with("GRANT EXECUTE ON FUNCTION pg_catalog."), "{}", failure.hint);
+        assert!(
+            grant.starts_with("GRANT EXECUTE ON FUNCTION pg_catalog."),
+            "{}",
+            failure.hint
+        );
         database.sql(grant);
         report(&mut site.backup(&role.url()));
     }
@@ -185,6 +196,13 @@ fn what_stands_in_a_roles_way_is_named() {
     database.sql(&format!("ALTER ROLE {} CONNECTION LIMIT 1", role.name));
     let failure = fail(&mut site.backup(&role.url()), "CONN_ERR", 10);
     assert!(failure.hint.contains("CONNECTION LIMIT 5"), "{}", failure.hint);
+    let mut doctor = pgstow();
+    doctor
+        .args(["doctor", "--json"])
+        .env("DATABASE_URL", role.url())
+        .env("BACKUP_STORE", site.store());
+    let looked = run(&mut doctor);
+    assert!(looked.text().contains("CONNECTION LIMIT 5"), "{}", looked.text());
     database.sql(&format!("ALTER ROLE {} CONNECTION LIMIT 5", role.name));
     report(&mut site.backup(&role.url()));
 

@@ -15,12 +15,15 @@ const PART: &str = "<Error><Code>InvalidArgument</Code><Message>Part number must
                     inclusive</Message></Error>";
 const ARCHIVED: &str = "<Error><Code>InvalidObjectState</Code><Message>The operation is not valid for the object's \
                         storage class</Message></Error>";
-const QUOTA: &str = "<Error><Code>QuotaExceeded</Code><Message>The quota set for the bucket is exceeded</Message></Error>";
+const QUOTA: &str =
+    "<Error><Code>QuotaExceeded</Code><Message>The quota set for the bucket is exceeded</Message></Error>";
 const FULL: &str = "<Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its minimum free drive \
                     threshold</Message></Error>";
 
 fn error<'a>(document: &'a Value, field: &str) -> &'a str {
-    document["error"][field].as_str().unwrap_or_else(|| panic!("{document}"))
+    document["error"][field]
+        .as_str()
+        .unwrap_or_else(|| panic!("{document}"))
 }
 
 /// A backup there is whole by every command's word.
@@ -55,15 +58,27 @@ async fn a_store_without_conditional_writes_holds_copies_and_no_leases() {
         assert_eq!(report["status"], "succeeded", "{report}");
         let id = report["id"].as_str().unwrap();
         scene.assert_holds(&scene.copy, id).await;
-        scene.run().succeeded();
+        assert_eq!(scene.run().succeeded()["status"], "succeeded");
+        let told = scene.tell(&["doctor", "--json"]);
+        assert!(
+            told.status.success() && told.text().contains("knows no conditions"),
+            "{}",
+            told.text()
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_checksums_names_the_setting_and_does_without() {
     let mut scene = Scene::three_parts().await;
-    for header in ["x-amz-checksum-sha256", "x-amz-checksum-algorithm", "x-amz-sdk-checksum-algorithm"] {
-        scene.proxy.fault(On::any().header(header), Fault::Answer(400, CHECKSUM));
+    for header in [
+        "x-amz-checksum-sha256",
+        "x-amz-checksum-algorithm",
+        "x-amz-sdk-checksum-algorithm",
+    ] {
+        scene
+            .proxy
+            .fault(On::any().header(header), Fault::Answer(400, CHECKSUM));
     }
     scene.run().store_failed("", "BACKUP_S3_CHECKSUMS=when_required");
     let told = scene.tell(&["doctor", "--json"]).text();
@@ -78,7 +93,9 @@ async fn a_store_without_checksums_names_the_setting_and_does_without() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_lifecycle_rules_has_its_retention_by_prune() {
     let scene = Scene::small().await;
-    scene.proxy.fault(On::any().target("lifecycle"), Fault::Answer(501, LIFECYCLE));
+    scene
+        .proxy
+        .fault(On::any().target("lifecycle"), Fault::Answer(501, LIFECYCLE));
     let ended = scene.run();
     let id = ended.succeeded()["id"].as_str().unwrap();
     is_good(&scene, id).await;
@@ -91,7 +108,10 @@ async fn a_store_without_lifecycle_rules_has_its_retention_by_prune() {
     let status = scene.tell(&["status", "--json"]).text();
     assert!(status.contains(id), "{status}");
     let pruned = scene.tell(&["prune", "--allow-delete", "--json"]).json();
-    assert_eq!((pruned["status"].as_str(), pruned["removed"].as_u64()), (Some("ok"), Some(0)));
+    assert_eq!(
+        (pruned["status"].as_str(), pruned["removed"].as_u64()),
+        (Some("ok"), Some(0))
+    );
     is_good(&scene, id).await;
 }
 
@@ -111,7 +131,9 @@ async fn a_store_of_few_parts_gets_longer_ones_when_it_is_said() {
     is_good(&scene, id).await;
     // Nobody knew that it would become so long.
     scene.set("BACKUP_S3_MAX_PARTS", "1");
-    scene.run().store_failed("does not fit 1 part in", "BACKUP_S3_PART_SIZE");
+    scene
+        .run()
+        .store_failed("does not fit 1 part in", "BACKUP_S3_PART_SIZE");
 }
 
 /// Lists that do not show what is there yet: nothing takes a good backup for a left-over.
@@ -124,7 +146,15 @@ async fn a_list_that_lags_costs_no_backup() {
     scene.proxy.fault(lagging.clone(), Fault::Unlisted("manifest.json"));
     let verified = scene.tell(&["verify", &id, "--json"]);
     assert!(verified.status.success(), "{}{}", verified.text(), verified.stderr);
-    let planned = scene.tell(&["restore", &id, "--target", &scene.database.url(), "--clean", "--dry-run", "--json"]);
+    let planned = scene.tell(&[
+        "restore",
+        &id,
+        "--target",
+        &scene.database.url(),
+        "--clean",
+        "--dry-run",
+        "--json",
+    ]);
     assert!(planned.status.success(), "{}{}", planned.text(), planned.stderr);
     let pruned = scene.tell(&["prune", "--allow-delete", "--json"]).json();
     assert_eq!(pruned["removed"], 0, "{pruned}");
@@ -134,7 +164,10 @@ async fn a_list_that_lags_costs_no_backup() {
         scene.assert_holds(&scene.primary, id).await;
     }
     let tiers = scene.primary.tiers().await;
-    assert!(tiers.values().all(|tier| tier.as_deref() != Some("pending")), "{tiers:?}");
+    assert!(
+        tiers.values().all(|tier| tier.as_deref() != Some("pending")),
+        "{tiers:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,14 +181,24 @@ async fn what_lies_in_an_archive_class_is_named_with_what_fetches_it() {
     assert_eq!(listed["backups"][0]["id"], id.as_str(), "{listed}");
     let target = scene.database.copy();
     let restore = ["restore", &id, "--target", &target.url(), "--clean", "--json"];
-    for command in [&["verify", &id, "--json"][..], &restore, &["download", &id, "-o", "there/", "--json"]] {
+    for command in [
+        &["verify", &id, "--json"][..],
+        &restore,
+        &["download", &id, "-o", "there/", "--json"],
+    ] {
         let refused = scene.tell(command).json();
         let hint = error(&refused, "hint");
         let key = format!("--key {}/{id}/", scene.primary.prefix);
-        assert!(hint.contains("restore-object") && hint.contains(&key), "{command:?}: {refused}");
+        assert!(
+            hint.contains("restore-object") && hint.contains(&key),
+            "{command:?}: {refused}"
+        );
         assert_ne!(error(&refused, "code"), "INTEGRITY", "{refused}");
     }
-    assert_eq!(target.sql("SELECT count(*) FROM noise"), scene.database.sql("SELECT count(*) FROM noise"));
+    assert_eq!(
+        target.sql("SELECT count(*) FROM noise"),
+        scene.database.sql("SELECT count(*) FROM noise")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

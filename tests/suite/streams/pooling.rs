@@ -117,7 +117,9 @@ fn a_setting_that_a_pool_does_not_let_us_change_is_named_with_what_resets_it() {
     let (site, database) = (Site::new(), Database::fresh(17));
     database.sql("CREATE TABLE t AS SELECT decode('ff', 'hex') AS a");
     let set = format!("ALTER DATABASE \"{}\" ", database.name);
-    database.sql(&format!("{set} SET bytea_output = escape; {set} SET quote_all_identifiers = on"));
+    database.sql(&format!(
+        "{set} SET bytea_output = escape; {set} SET quote_all_identifiers = on"
+    ));
     let pooler = Pooler::start_ignoring(&database, "session", "extra_float_digits");
     let told = fail(&mut site.backup(&pooler.url(&database)), "CONN_ERR", 10);
     for setting in ["bytea_output", "quote_all_identifiers"] {

@@ -476,6 +476,27 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
         Some(Fault::NoChecksum) => answer.remove("x-amz-checksum-sha256"),
         _ => {}
     }
+    if let Some(Fault::Unlisted(ending)) = fault {
+        let mut body = rest;
+        server.read_to_end(&mut body).await?;
+        if answer.get("transfer-encoding").is_some() {
+            answer.remove("transfer-encoding");
+            body = unchunked(&body);
+        }
+        let mut text = String::from_utf8_lossy(&body).into_owned();
+        while let Some(end) = text.find(&format!("{ending}</Key>")) {
+            let start = text[..end].rfind("<Contents>").expect("an object of the list");
+            let after = end + text[end..].find("</Contents>").expect("its end") + "</Contents>".len();
+            text.replace_range(start..after, "");
+        }
+        answer.remove("content-length");
+        answer
+            .headers
+            .push(("Content-Length".to_owned(), text.len().to_string()));
+        client.write_all(&[answer.bytes(), text.into_bytes()].concat()).await?;
+        client.shutdown().await?;
+        return Err(over());
+    }
     client.write_all(&answer.bytes()).await?;
     if let Some(Fault::CutAnswer { after }) = fault {
         client.write_all(&rest[..rest.len().min(after)]).await?;
@@ -492,25 +513,6 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
             *byte ^= 1;
         }
         client.write_all(&body).await?;
-        client.shutdown().await?;
-        return Err(over());
-    }
-    if let Some(Fault::Unlisted(ending)) = fault {
-        let mut body = rest;
-        server.read_to_end(&mut body).await?;
-        if answer.get("transfer-encoding").is_some() {
-            answer.remove("transfer-encoding");
-            body = unchunked(&body);
-        }
-        let mut text = String::from_utf8_lossy(&body).into_owned();
-        while let Some(end) = text.find(&format!("{ending}</Key>")) {
-            let start = text[..end].rfind("<Contents>").expect("an object of the list");
-            let after = end + text[end..].find("</Contents>").expect("its end") + "</Contents>".len();
-            text.replace_range(start..after, "");
-        }
-        answer.remove("content-length");
-        answer.headers.push(("Content-Length".to_owned(), text.len().to_string()));
-        client.write_all(&[answer.bytes(), text.into_bytes()].concat()).await?;
         client.shutdown().await?;
         return Err(over());
     }
