@@ -278,8 +278,8 @@ fn grant_objects(objects: &[&str], role: &str) -> String {
     }
     let quoted = role.replace('\'', "''");
     format!(
-        "DO $$ DECLARE l record; BEGIN FOR l IN SELECT oid FROM pg_largeobject_metadata LOOP EXECUTE \
-         format('GRANT SELECT ON LARGE OBJECT %s TO {quoted}', l.oid); END LOOP; END $$"
+        "DO $$ DECLARE l record; BEGIN FOR l IN SELECT oid FROM pg_catalog.pg_largeobject_metadata LOOP EXECUTE \
+         pg_catalog.format('GRANT SELECT ON LARGE OBJECT %s TO {quoted}', l.oid); END LOOP; END $$"
     )
 }
 
