@@ -273,13 +273,14 @@ impl Session {
 /// All at once, or as many as a line holds; then what grants the rest.
 fn grant_objects(objects: &[&str], role: &str) -> String {
     const AT_ONCE: usize = 20;
-    if objects.len() <= AT_ONCE {
+    // A name that could end the quotes around it.
+    let odd = |c: char| !(c.is_ascii_alphanumeric() || "\"_-. ".contains(c));
+    if objects.len() <= AT_ONCE || role.contains(odd) {
         return format!("GRANT SELECT ON LARGE OBJECT {} TO {role}", objects.join(", "));
     }
-    let quoted = role.replace('\'', "''");
     format!(
         "DO $$ DECLARE l record; BEGIN FOR l IN SELECT oid FROM pg_catalog.pg_largeobject_metadata LOOP EXECUTE \
-         pg_catalog.format('GRANT SELECT ON LARGE OBJECT %s TO {quoted}', l.oid); END LOOP; END $$"
+         pg_catalog.format('GRANT SELECT ON LARGE OBJECT %s TO {role}', l.oid); END LOOP; END $$"
     )
 }
 
