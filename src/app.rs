@@ -159,7 +159,7 @@ impl App {
             notifier,
             handover,
             keyring,
-            clock: Timestamp::now,
+            clock: now,
             host,
         })
     }
@@ -380,6 +380,12 @@ impl App {
             observer,
         }
     }
+}
+
+/// To the millisecond: what is finer says nothing to people, and not every reader of JSON takes it.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }
 
 #[cfg(test)]

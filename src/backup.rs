@@ -339,22 +339,12 @@ async fn make(
     Ok(())
 }
 
-/// pg_dump, like the server, stops at the first object that the role may not read; the server can
-/// name them all, and the GRANT.
+/// With what the server knows of it.
 async fn named(job: &Job<'_>, source: &Source, error: Error) -> Error {
-    // A server that does not speak English is not understood in what pg_dump says of it.
-    if !matches!(error.code(), Code::Permission | Code::PgDumpErr) {
-        return error;
-    }
-    match answered(job, source.session.check_privileges()).await {
-        Err(named) if named.code() == Code::Permission => named,
-        // Our own session is gone too: it was not pg_dump's fault.
-        Err(gone) if gone.code() == Code::ConnErr && error.code() == Code::PgDumpErr => {
-            let hint = gone.hint_text().to_owned();
-            error.with_code(Code::ConnErr).hint(hint)
-        }
-        _ => error,
-    }
+    let (code, hint) = (error.code(), error.hint_text().to_owned());
+    let text = error.message();
+    let explained = answered(job, async { Ok(source.session.explain(error).await) }).await;
+    explained.unwrap_or_else(|_| Error::new(code, text).hint(hint))
 }
 
 /// What the server says to one of our questions. It may be silent for as long as a dump may.

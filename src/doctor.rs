@@ -45,7 +45,8 @@ pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
     let stores = checkup
         .stores
         .iter()
-        .map(|store| stores::check(&**store, checkup.settings, bytes, checkup.clock));
+        .enumerate()
+        .map(|(index, store)| stores::check(&**store, index > 0, checkup.settings, bytes, checkup.clock));
     checks.extend(join_all(stores).await.into_iter().flatten());
     checks.push(topic);
     DoctorReport::of(checks)
@@ -55,24 +56,36 @@ pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
 fn settings(settings: &Settings) -> Vec<Check> {
     let failed = |problem: &String| Check::failed("settings", &Error::config(problem.clone()));
     match settings.problems.as_slice() {
-        [] => vec![understood(settings)],
+        [] => understood(settings),
         problems => problems.iter().map(failed).collect(),
     }
 }
 
-fn understood(settings: &Settings) -> Check {
-    let detail = match settings.notes.as_slice() {
+/// What was adjusted stands under the tick; what a person should look at, each by itself.
+fn understood(settings: &Settings) -> Vec<Check> {
+    const NAME: &str = "settings";
+    let unsafe_line = |note: &&String| note.contains(OPEN_ENDPOINT);
+    let cautions = settings.cautions.iter().chain(&settings.warnings);
+    let looked_at: Vec<&String> = cautions.collect();
+    let adjusted = settings
+        .notes
+        .iter()
+        .filter(|note| !unsafe_line(note) && !looked_at.contains(note));
+    let adjusted: Vec<&str> = adjusted.map(String::as_str).collect();
+    let detail = match adjusted.as_slice() {
         [] => "understood".to_owned(),
         notes => notes.join("; "),
     };
-    if settings.notes.iter().any(|note| note.contains(OPEN_ENDPOINT)) {
-        return Check::warning(
-            "settings",
-            detail,
-            "set the endpoint (AWS_ENDPOINT_URL_S3, …) to an https:// URL",
-        );
-    }
-    Check::ok("settings", detail)
+    let hint = "set the endpoint (AWS_ENDPOINT_URL_S3, …) to an https:// URL";
+    let open = settings.notes.iter().filter(unsafe_line);
+    let open = open.map(|note| Check::warning(NAME, note.as_str(), hint));
+    let others = looked_at
+        .iter()
+        .map(|note| Check::warning(NAME, note.as_str(), "correct the setting, or take it away"));
+    std::iter::once(Check::ok(NAME, detail))
+        .chain(open)
+        .chain(others)
+        .collect()
 }
 
 /// Never by a message: whoever gets those would take it for one about a backup.

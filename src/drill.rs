@@ -35,7 +35,7 @@ use crate::manifest::{Manifest, role};
 use crate::postgres::{Lacking, Named, ROOM, ScratchServer, ServerPrograms, Session};
 use crate::private_folder::{answering, sweep_stale};
 use crate::progress::Observer;
-use crate::report::human_bytes;
+use crate::quantity::human_bytes;
 use crate::restore::{LeftOut, Plan};
 use crate::settings::{Clock, Format, Settings};
 use crate::stop::Stop;

@@ -161,6 +161,9 @@ impl fmt::Display for Code {
     }
 }
 
+/// Failures of the clean-up that are named although they have a reason that was told.
+const TOLD_ALIKE: usize = 2;
+
 /// A failure: its kind, what failed, what to do, and the cause below it. Secrets never enter:
 /// whoever quotes foreign text (a child's stderr, a server's message) takes them out first.
 #[derive(Debug)]
@@ -246,9 +249,22 @@ impl Error {
             }
             cause = error.source();
         }
-        for second in &self.also {
-            text.push_str("; and then: ");
-            text.push_str(&second.message());
+        let (mut told, mut alike) = (0, 0);
+        for second in self.also.iter().map(Error::message) {
+            if text.contains(&second) {
+                continue;
+            }
+            match second.split_once(": ").filter(|(_, why)| text.contains(why)) {
+                None => text.push_str(&format!("; and then: {second}")),
+                Some((what, _)) if told < TOLD_ALIKE => {
+                    told += 1;
+                    text.push_str(&format!("; and then: {what}, for the same reason"));
+                }
+                Some(_) => alike += 1,
+            }
+        }
+        if alike > 0 {
+            text.push_str(&format!("; and {alike} more for the same reason"));
         }
         plain::line(&text)
     }
@@ -264,5 +280,25 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         // `message` tells the chain already: a caller that walks it would say everything twice.
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_reason_is_told_once_however_much_fails_of_it() {
+        let failed = |what: &str| Error::new(Code::Store, format!("cannot tag {what} in s3://b: refused: (HTTP 400)"));
+        let mut error = failed("a").also(failed("a"));
+        for key in ["b", "c", "d", "e"] {
+            error = error.also(failed(key));
+        }
+        let error = error.also(Error::new(Code::Store, "no answer"));
+        assert_eq!(
+            error.message(),
+            "cannot tag a in s3://b: refused: (HTTP 400); and then: cannot tag b in s3://b, for the same reason; and \
+             then: cannot tag c in s3://b, for the same reason; and then: no answer; and 2 more for the same reason"
+        );
     }
 }

@@ -305,7 +305,7 @@ impl Lease {
             Err(error) => Err(Error::new(
                 error.code(),
                 format!(
-                    "cannot release the lease of database {:?}, which now ends at {}",
+                    "cannot release the lease of database {:?}, which now ends at {:.0}",
                     self.shared.database, held.body.expires_at
                 ),
             )
@@ -499,13 +499,13 @@ fn busy(database: &str, body: &Body, now: Timestamp) -> Error {
             lease_key(database)
         )
     } else {
-        format!("wait until that run has ended; if it died, its lease ends by itself at {expires_at}")
+        format!("wait until that run has ended; if it died, its lease ends by itself at {expires_at:.0}")
     };
     Error::new(
         Code::Busy,
         format!(
             "cannot back up database {database:?}: another run holds its lease: process {pid} on {host}{making}, \
-             since {acquired_at}, until {expires_at} if not renewed"
+             since {acquired_at:.0}, until {expires_at:.0} if not renewed"
         ),
     )
     .hint(hint)

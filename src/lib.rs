@@ -34,6 +34,7 @@ pub mod postgres;
 pub mod private_folder;
 pub mod progress;
 pub mod prune;
+pub mod quantity;
 pub mod report;
 pub mod restore;
 pub mod retention;

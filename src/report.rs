@@ -18,6 +18,8 @@ use crate::list::ListReport;
 use crate::manifest::{Algorithm, Compression, FileRecord, LeftOut, PgDump, Server, Snapshot};
 use crate::plain;
 use crate::prune::PruneReport;
+use crate::quantity::count;
+pub use crate::quantity::{human_bytes, human_span};
 use crate::restore::RestoreReport;
 use crate::retention::Tier;
 use crate::settings::Trigger;
@@ -272,9 +274,9 @@ impl fmt::Display for BackupReport {
         };
         writeln!(
             f,
-            "  {} tables, {} rows, {} read, {} stored ({} {}), {:.1} s, tier {}",
-            self.tables,
-            self.rows,
+            "  {}, {}, {} read, {} stored ({} {}), {:.1} s, tier {}",
+            count(self.tables, "table"),
+            count(self.rows, "row"),
             human_bytes(self.bytes_read),
             human_bytes(self.bytes_stored),
             algorithm,
@@ -283,7 +285,8 @@ impl fmt::Display for BackupReport {
             self.tier.name(),
         )?;
         if let (Some(pauses @ 1..), Some(seconds)) = (self.pauses, self.paused_seconds) {
-            writeln!(f, "  paused {pauses} times, {seconds:.1} s in all, to spare the server")?;
+            let pauses = count(pauses, "time");
+            writeln!(f, "  paused {pauses}, {seconds:.1} s in all, to spare the server")?;
         }
         if let Some(sha256) = &self.manifest_sha256 {
             let signed = self
@@ -319,41 +322,19 @@ impl fmt::Display for RulesReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rules = serde_json::to_string_pretty(&self.rules).map_err(|_| fmt::Error)?;
         for bucket in &self.applied {
-            let (installed, store, foreign) = (bucket.installed, &bucket.store, bucket.foreign.len());
-            writeln!(
-                f,
-                "{installed} rules installed in {store}; {foreign} of others left as they are"
-            )?;
+            let installed = count(bucket.installed, "rule");
+            match bucket.foreign.len() {
+                0 => writeln!(f, "{installed} installed in {}", bucket.store)?,
+                others => writeln!(
+                    f,
+                    "{installed} installed in {}; {others} of others left as {} {}",
+                    bucket.store,
+                    if others == 1 { "it" } else { "they" },
+                    if others == 1 { "is" } else { "are" }
+                )?,
+            }
         }
         writeln!(f, "{rules}")
-    }
-}
-
-/// `1.5 GB`: powers of a thousand, as stores and disks are sold.
-pub fn human_bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in ["kB", "MB", "GB", "TB"] {
-        if value < 999.5 {
-            break;
-        }
-        value /= 1000.0;
-        unit = next;
-    }
-    if unit == "B" {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {unit}")
-    }
-}
-
-/// `45 s`, `26 h`, `12 d`: one unit, as people speak of age.
-pub fn human_span(seconds: i64) -> String {
-    match seconds.max(0) {
-        seconds @ ..120 => format!("{seconds} s"),
-        seconds @ ..7_200 => format!("{} min", seconds / 60),
-        seconds @ ..172_800 => format!("{} h", seconds / 3_600),
-        seconds => format!("{} d", seconds / 86_400),
     }
 }
 

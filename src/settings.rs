@@ -118,6 +118,8 @@ pub struct Settings {
     pub problems: Vec<String>,
     /// What was adjusted or understood in an older way: said once, in the report and the log.
     pub notes: Vec<String>,
+    /// Those of the notes that say that something has no effect as it was given, or that others can see it.
+    pub cautions: Vec<String>,
 }
 
 impl Settings {

@@ -13,6 +13,7 @@ pub mod local;
 #[cfg(test)]
 pub(crate) mod memory;
 mod mounts;
+mod oldest_checksum;
 pub mod parts;
 mod permission;
 pub mod reading;
@@ -30,6 +31,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
+
+pub use trouble::lacks_conditions;
 
 #[async_trait]
 pub trait Store: Send + Sync {

@@ -35,6 +35,7 @@ use crate::postgres::{
     ConnectionInfo, Contents, Dump, DumpOrder, Hold, PLANS, Passfile, Programs, Refusal, Session, StallClock, Unbegun,
     WatchedPipe, Wire, see,
 };
+use crate::quantity::count;
 use crate::settings::{self, Format};
 use crate::throttle::Throttle;
 
@@ -110,7 +111,7 @@ pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
         head,
         plan,
         holder,
-        note: note.map(|why| format!("read with {} streams, not {wanted}: {why}", workers.len())),
+        note: note.map(|why| format!("read with {}, not {wanted}: {why}", count(workers.len(), "stream"))),
         workers,
         dumping: Dumping::of(order),
         read_ahead: order.read_ahead,

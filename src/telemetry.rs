@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -59,7 +60,7 @@ where
         })
         .log_internal_errors(false);
     let layer = match log.format {
-        LogFormat::Text => lines.with_ansi(false).with_target(false).boxed(),
+        LogFormat::Text => lines.with_ansi(false).with_target(false).with_timer(Seconds).boxed(),
         LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(JsonLines).boxed(),
     };
     let layer = layer.with_filter(filter(&log.filter)?);
@@ -67,6 +68,15 @@ where
         .with(layer.with_filter(filter::filter_fn(allowed)))
         .try_init();
     Ok(())
+}
+
+/// When, for people.
+struct Seconds;
+
+impl FormatTime for Seconds {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{:.0}", jiff::Timestamp::now())
+    }
 }
 
 /// Makes each line one line that cannot steer what shows it: names and servers' messages are in it.
@@ -129,7 +139,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let mut line = Map::new();
-        line.insert("timestamp".into(), json!(jiff::Timestamp::now().to_string()));
+        line.insert("timestamp".into(), json!(format!("{:.3}", jiff::Timestamp::now())));
         line.insert("level".into(), json!(event.metadata().level().as_str()));
         line.insert("target".into(), json!(event.metadata().target()));
         for span in context

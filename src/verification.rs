@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::backup_id::BackupId;
 use crate::error::{Error, Result};
+use crate::quantity::count;
 
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;
@@ -107,7 +108,12 @@ pub struct Extent {
 impl std::fmt::Display for Extent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let partly = if self.partly { "partly, " } else { "" };
-        write!(f, "{partly}{} of {} tables proved", self.tables_equal, self.tables)
+        write!(
+            f,
+            "{partly}{} of {} proved",
+            self.tables_equal,
+            count(self.tables, "table")
+        )
     }
 }
 

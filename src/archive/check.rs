@@ -2,6 +2,7 @@
 
 use super::digest::END_OF_COPY;
 use super::{ArchiveError, BlockContent, BlockDigest, BlockKind, BlockSink, ContentDigest};
+use crate::quantity::count;
 
 /// A [`BlockSink`] for content that fails at the first byte too many, and otherwise at the end of
 /// a block that is not what was promised. The one behind it never learns of the end of such a
@@ -88,17 +89,17 @@ impl<S: BlockSink> BlockSink for Check<'_, S> {
 
 /// In words.
 pub fn difference(found: &BlockDigest, promise: &BlockDigest) -> String {
-    let count = |content: &BlockContent| match content {
-        BlockContent::Table { rows } => format!("{rows} rows"),
-        BlockContent::LargeObjects { count } => format!("{count} large objects"),
+    let holds = |content: &BlockContent| match content {
+        BlockContent::Table { rows } => count(*rows, "row"),
+        BlockContent::LargeObjects { count: objects } => count(*objects, "large object"),
     };
     if found.content != promise.content || found.bytes != promise.bytes {
         return format!(
-            "it holds {} in {} bytes, the manifest says {} in {} bytes",
-            count(&found.content),
-            found.bytes,
-            count(&promise.content),
-            promise.bytes
+            "it holds {} in {}, the manifest says {} in {}",
+            holds(&found.content),
+            count(found.bytes, "byte"),
+            holds(&promise.content),
+            count(promise.bytes, "byte")
         );
     }
     format!(

@@ -2,6 +2,7 @@
 
 use super::digest::{END_OF_COPY, TextCount};
 use super::{ArchiveError, BlockSink};
+use crate::quantity::count;
 
 /// A [`BlockSink`] for whole rows of one table, which it hands on as a block of their own: with
 /// COPY's end behind them, when they are as many as were promised.
@@ -65,8 +66,11 @@ impl<S: BlockSink> BlockSink for PartCheck<S> {
             .ok_or_else(|| ArchiveError::Content("it does not end as COPY ends".into()))?;
         if found != (self.rows, self.bytes) {
             return Err(ArchiveError::Content(format!(
-                "its part holds {} rows in {} bytes, the manifest says {} in {}",
-                found.0, found.1, self.rows, self.bytes
+                "its part holds {} in {}, the manifest says {} in {}",
+                count(found.0, "row"),
+                count(found.1, "byte"),
+                self.rows,
+                self.bytes
             )));
         }
         self.inner.end(at)

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Summary;
 use crate::postgres::DatabaseSize;
-use crate::report::human_bytes;
+use crate::quantity::human_bytes;
 
 /// Earlier backups that are asked for their pace.
 pub(super) const ASKED: usize = 5;

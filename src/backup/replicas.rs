@@ -18,6 +18,7 @@ use crate::leftovers::{self, Cleared};
 use crate::manifest::{Figures, Manifest, Predecessor};
 use crate::pipeline::{COPYS_PATIENCE, Copy, within};
 use crate::postgres::ServerInfo;
+use crate::quantity::count;
 use crate::report::{ErrorReport, StoreReport};
 use crate::retention::other_times;
 use crate::settings::{Policy, Retention, StoreCreate};
@@ -655,7 +656,7 @@ async fn other_rules(lifecycle: &dyn Lifecycle, policy: &Policy, url: &str) -> R
     let other = other_times(policy, &installed);
     let told: Vec<String> = other
         .iter()
-        .map(|(tier, is, wanted)| format!("{tier} backups after {is} days and not {wanted}"))
+        .map(|(tier, is, wanted)| format!("{tier} backups after {} and not {wanted}", count(*is, "day")))
         .collect();
     Ok((!told.is_empty()).then(|| {
         format!(

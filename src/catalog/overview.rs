@@ -145,10 +145,10 @@ pub fn contradiction_of_times(id: &BackupId, begun: Timestamp, finished: Timesta
     let close = |one: Timestamp, other: Timestamp| one.duration_since(other).abs() <= SKEW * 2;
     if !close(begun, id.timestamp()) {
         return Some(format!(
-            "says that it was begun at {begun}, which is not the time of its id"
+            "says that it was begun at {begun:.0}, which is not the time of its id"
         ));
     }
-    (finished < begun).then(|| format!("says that it was finished at {finished}, before it was begun"))
+    (finished < begun).then(|| format!("says that it was finished at {finished:.0}, before it was begun"))
 }
 
 /// What the store's time of a manifest says against the backup's: a clock was wrong when it was made, or
@@ -157,7 +157,9 @@ pub fn stored_before(finished: Timestamp, stored: Option<Timestamp>) -> Option<S
     // Some file systems keep no times.
     let stored = stored.filter(|stored| *stored > KEEPS_TIMES)?;
     is_ahead(finished, stored).then(|| {
-        format!("says that it was finished at {finished}, but the store has had it since {stored}: a clock was wrong")
+        format!(
+            "says that it was finished at {finished:.0}, but the store has had it since {stored:.0}: a clock was wrong"
+        )
     })
 }
 

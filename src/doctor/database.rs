@@ -2,7 +2,7 @@
 
 use super::{Check, Checkup};
 use crate::postgres::{FOREIGN_TABLE, Session, Unreadable, UnreadableKind};
-use crate::report::human_bytes;
+use crate::quantity::{count, human_bytes};
 use crate::settings::Format;
 
 /// The oldest major that PostgreSQL's own project may still mend is newer than this.
@@ -36,8 +36,15 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>, checks: &mut
         }
     };
     // Last, since it opens a transaction.
-    checks.push(match session.export_snapshot().await {
-        Ok(_) => Check::ok("snapshot", "one can be exported: no pooler is in the way"),
+    let snapshot = match session.export_snapshot().await {
+        Ok(_) => session.another_can_be_opened().await,
+        Err(error) => Err(error),
+    };
+    checks.push(match snapshot {
+        Ok(()) => Check::ok(
+            "snapshot",
+            "one can be exported, and a second session be opened: no pooler is in the way",
+        ),
         Err(error) => Check::failed("snapshot", &error),
     });
     bytes
@@ -74,12 +81,12 @@ async fn replication(session: &Session) -> Check {
         Err(error) => return Check::lacking(NAME, &error),
     };
     let detail = format!(
-        "wal_level {}, archive_mode {}, {} of {} slots in use, {} standbys",
+        "wal_level {}, archive_mode {}, {} of {} in use, {}",
         replication.wal_level,
         replication.archive_mode,
         replication.slots,
-        replication.most_slots,
-        replication.standbys
+        count(replication.most_slots, "slot"),
+        count(replication.standbys, "standby server")
     );
     match replication.idle_slots.first() {
         Some((slot, bytes)) if *bytes > MUCH_LOG => Check::warning(
@@ -159,7 +166,8 @@ async fn left_out(session: &Session, format: Format) -> Check {
     if found.iter().all(|one| one.kind == FOREIGN_TABLE) {
         let detail = match found.len() {
             0 => "nothing of the database would be left out".to_owned(),
-            count => format!("nothing but the rows of {count} foreign tables, which are on other servers"),
+            1 => "nothing but the rows of 1 foreign table, which are on another server".to_owned(),
+            many => format!("nothing but the rows of {many} foreign tables, which are on other servers"),
         };
         return Check::ok(NAME, detail).naming(objects);
     }

@@ -8,7 +8,7 @@ use crate::confinement::Walls;
 use crate::drill::locale;
 use crate::error::Error;
 use crate::postgres::{Lacking, Programs, Psql, ROOM, RestoreProgram, ScratchServer, ServerPrograms, Session};
-use crate::report::human_bytes;
+use crate::quantity::human_bytes;
 use crate::settings::{Format, Settings};
 
 /// The database that is backed up.

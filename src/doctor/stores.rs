@@ -7,19 +7,27 @@ use sha2::{Digest, Sha256};
 use super::database::skew;
 use super::{Check, State};
 use crate::error::{Code, Error, Result};
-use crate::report::human_bytes;
+use crate::quantity::human_bytes;
 use crate::retention::{PENDING, TIER_TAG, differences, rules_after};
 use crate::settings::{Checksums, Clock, Settings};
-use crate::store::{Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Rules, Store, Stored, TagKeeping};
+use crate::store::{
+    Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Rules, Store, Stored, TagKeeping, lacks_conditions,
+};
 
 const PROBE: &str = ".pgstow-doctor";
 
-pub(super) async fn check(store: &dyn Store, settings: &Settings, tables: Option<u64>, clock: Clock) -> Vec<Check> {
+pub(super) async fn check(
+    store: &dyn Store,
+    is_copy: bool,
+    settings: &Settings,
+    tables: Option<u64>,
+    clock: Clock,
+) -> Vec<Check> {
     let mut checks = Vec::new();
     match store.reach().await {
         Ok(()) => {
             checks.push(Check::ok("reach", "it is there, and lets us in"));
-            probe(store, settings, clock, &mut checks).await;
+            probe(store, is_copy, settings, clock, &mut checks).await;
             checks.extend(space(store, tables).await);
         }
         Err(error) => {
@@ -39,13 +47,20 @@ pub(super) async fn check(store: &dyn Store, settings: &Settings, tables: Option
     checks.into_iter().map(|check| check.of(store.url())).collect()
 }
 
-async fn probe(store: &dyn Store, settings: &Settings, clock: Clock, checks: &mut Vec<Check>) {
+async fn probe(store: &dyn Store, is_copy: bool, settings: &Settings, clock: Clock, checks: &mut Vec<Check>) {
     let begun = clock();
     let body = Bytes::from(format!(
         "a probe of pgstow doctor, {begun}, process {}\n",
         std::process::id()
     ));
-    match write(store, &body).await {
+    let written = match write(store, &body).await {
+        Err(error) if is_copy && lacks_conditions(&error) => store
+            .put(PROBE, body.clone(), &info(), Condition::Always)
+            .await
+            .map(|_| Check::ok("write", "written; it knows no conditions, which a copy does without")),
+        written => written,
+    };
+    match written {
         Ok(check) => checks.push(check),
         Err(error) => {
             checks.push(Check::failed("write", &error));
@@ -291,5 +306,9 @@ async fn rules(lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
             "pgstow retention apply",
         );
     }
-    Check::ok(NAME, format!("{} rules, as the retention wants them", ours.len()))
+    let told = match ours.len() {
+        1 => "1 rule, as the retention wants it".to_owned(),
+        many => format!("{many} rules, as the retention wants them"),
+    };
+    Check::ok(NAME, told)
 }

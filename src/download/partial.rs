@@ -13,7 +13,7 @@ use rustix::process::geteuid;
 use super::target::file_error;
 use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
-use crate::report::human_bytes;
+use crate::quantity::human_bytes;
 use crate::store::temporary::{parent, remove_file, rename_if_absent, sync_folder, with_clean_up};
 
 /// Of the target's name, this much is kept: a file name has 255 bytes at most.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::backup_id::BackupId;
-use crate::report::human_bytes;
+use crate::quantity::human_bytes;
 use crate::signature::KeyId;
 
 #[derive(Debug, Serialize)]

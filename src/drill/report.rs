@@ -12,6 +12,7 @@ use super::missing::LEFT_OUT;
 use super::plain;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Server;
+use crate::quantity::count;
 use crate::restore::LeftOut;
 use crate::verification::{self, Outcome, Status};
 use crate::verify::Finding;
@@ -150,7 +151,7 @@ impl DrillReport {
         if more > 0 {
             self.problems.push(Finding::of_file(
                 "the restored database",
-                format!("{more} more differences"),
+                format!("{more} more {}", if more == 1 { "difference" } else { "differences" }),
             ));
         }
         if of_source {
@@ -230,15 +231,15 @@ impl fmt::Display for DrillReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  drill {}{} on PostgreSQL {}: {} of {} tables equal, {} sequences, {} large objects, {} definitions, {:.1} s",
+            "  drill {}{} on PostgreSQL {}: {} of {} equal, {}, {}, {}, {:.1} s",
             self.status.name(),
             if self.partly { ", partly," } else { "" },
             self.server,
             self.equal(),
-            self.tables.len(),
-            self.sequences,
-            self.large_objects,
-            self.definitions,
+            count(self.tables.len(), "table"),
+            count(self.sequences, "sequence"),
+            count(self.large_objects, "large object"),
+            count(self.definitions, "definition"),
             self.duration_seconds
         )?;
         let told = |table: &&TableProof| self.tables.len() <= TABLES_IN_TEXT || table.result != Proof::Equal;
@@ -251,7 +252,8 @@ impl fmt::Display for DrillReport {
             };
             // A name may hold anything, line breaks too.
             let name = format!("{}.{}", table.schema, table.name).replace(char::is_control, "\u{fffd}");
-            writeln!(f, "    {:>12} rows  {result:<24} {name}", table.rows)?;
+            let rows = if table.rows == 1 { "row " } else { "rows" };
+            writeln!(f, "    {:>12} {rows}  {result:<24} {name}", table.rows)?;
         }
         for left in &self.not_proved {
             writeln!(f, "    not proved: {}: {}", left.what, left.why)?;

@@ -10,6 +10,7 @@ use super::{Again, DrillReport, Proof, RESTORED, TableProof};
 use crate::archive::{ArchiveError, BlockContent, Blocks, Unpack};
 use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
+use crate::quantity::count;
 use crate::restore::LeftOut;
 use crate::store::reading::{Reading, our_error};
 use crate::stored_archive::StoredArchive;
@@ -231,7 +232,7 @@ impl<'a> Comparison<'a, '_> {
             self.results.insert(index, Proof::Equal);
         } else if found.digest.content != promise.content {
             let (there, ours) = (rows(&found.digest.content), rows(&promise.content));
-            self.found_otherwise(index, format!("has {there} rows, the backup {ours}"));
+            self.found_otherwise(index, format!("has {}, the backup {ours}", count(there, "row")));
         } else if found.unordered == unordered(self.located, self.stored, self.ours, &[index]).await? {
             self.results.insert(index, Proof::EqualInOtherOrder);
         } else if let Some(why) = self.doubt(&[index]) {
@@ -283,7 +284,7 @@ impl<'a> Comparison<'a, '_> {
             }
             "has partitions with as many rows as in the backup, and other ones".to_owned()
         } else {
-            format!("has {there} rows in its partitions, the backup {ours}")
+            format!("has {} in its partitions, the backup {ours}", count(there, "row"))
         };
         self.results.extend(blocks.iter().map(|index| (*index, Proof::Differs)));
         self.problems.push(differs(self.root(blocks[0]), what));

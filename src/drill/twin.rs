@@ -208,7 +208,7 @@ async fn one(
     for statement in statements {
         match wire.execute(&statement).await {
             Ok(()) => {}
-            Err(Refusal::Server { state, error }) if !is_of_the_server(state.code()) => {
+            Err(Refusal::Server { state, error, .. }) if !is_of_the_server(state.code()) => {
                 return Ok(Err(error.message()));
             }
             Err(refusal) => return Err(refusal.into_error()),

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{Body, in_its_place, not_a_lease, pause, write};
 use crate::backup_id::{BackupId, lease_key};
 use crate::error::{Code, Error, Result};
-use crate::store::{Condition, Put, Store};
+use crate::store::{Condition, Put, Store, lacks_conditions};
 
 /// Each that is refused means that another run has taken an id or renewed its lease, so these are many.
 const ATTEMPTS: usize = 20;
@@ -107,7 +107,12 @@ pub(super) async fn claim(store: &dyn Store, id: &BackupId, ours: Body, now: Tim
             claimed: Some(wanted.clone()),
             ..body
         };
-        if let Put::Done(_) = write(store, &key, &body, condition).await? {
+        let put = match write(store, &key, &body, condition).await {
+            // So no run can have its lease there, which this could take.
+            Err(error) if lacks_conditions(&error) => write(store, &key, &body, Condition::Always).await?,
+            put => put?,
+        };
+        if let Put::Done(_) = put {
             return Ok(Announced::Done);
         }
     }

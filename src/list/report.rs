@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::backup_id::{BackupId, Kind};
 use crate::manifest::{Compression, format_name};
-use crate::report::{human_bytes, human_span};
+use crate::quantity::{human_bytes, human_span};
 use crate::retention::Tier;
 use crate::settings::Format;
 use crate::signature::Standing;

@@ -17,12 +17,13 @@ use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::authentication::{self, Gate, Methods, is_local};
+use super::explaining;
 use super::pooler::{self, OurEnd};
-use super::server::{self, ServerInfo};
+use super::server::{self, ENGLISH, Language, ServerInfo};
 use super::tap::{Line, Tap, Tapped};
 use super::tls::{self, Attempt, NoAgreement};
 use super::wire::{self, Wire};
-use super::{ConnectionInfo, Redactor};
+use super::{BYPASS_HINT, ConnectionInfo, Redactor};
 use crate::error::{Code, Error, Result};
 use crate::settings;
 
@@ -135,15 +136,22 @@ impl Session {
             server::prepare_session(&client).await?;
             server::identify(&client).await
         };
-        let server = within(self::connect_timeout(&info, connect_timeout), greeted)
+        let limit = self::connect_timeout(&info, connect_timeout);
+        let greeted = within(limit, greeted)
             .await
-            .map_err(|(error, _)| in_context(&info, error))?
-            .map_err(|error| in_context(&info, classify(&error, &redactor)))?;
+            .map_err(|(error, _)| in_context(&info, error))?;
+        let server = match greeted {
+            Ok(server) => server,
+            Err(error) => return Err(place.refused(&client, &error).await),
+        };
+        place.refuse_other_kind(&client, &server).await?;
         // pg_dump leaves these to the role's own settings, which would translate the data or write
         // it otherwise from server to server. Options only where they are needed: a pooler may
         // refuse them.
         info.params.insert("client_encoding".into(), server.encoding.clone());
-        for option in &server.to_settle {
+        // A pooler would refuse it, or give the language to others.
+        let english = (is_direct && server.language == Language::UntilSet).then(|| ENGLISH.to_owned());
+        for option in server.to_settle.iter().chain(&english) {
             let options = info.params.entry("options".into()).or_default();
             *options = format!("{options} -c {option}").trim_start().to_owned();
         }
@@ -190,6 +198,12 @@ impl Session {
         let mut session = opened?;
         session.is_direct = self.is_direct;
         Ok(session)
+    }
+
+    /// As a backup needs it while this one is open. A role or a database may be allowed one alone.
+    pub async fn another_can_be_opened(&self) -> Result<()> {
+        self.connect_again().await?.close().await;
+        Ok(())
     }
 
     /// Another session with this server, for COPY: set up as this one, in the database's own
@@ -330,8 +344,54 @@ impl Place<'_> {
     async fn empty_path(&self, opened: &Opened) -> Result<()> {
         let limit = connect_timeout(self.info, self.connect_timeout);
         let emptied = within(limit, opened.client.batch_execute(server::EMPTY_SEARCH_PATH)).await;
-        let emptied = emptied.map_err(|(error, _)| in_context(self.info, error))?;
-        emptied.map_err(|error| in_context(self.info, classify(&error, self.redactor)))
+        match emptied.map_err(|(error, _)| in_context(self.info, error))? {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.refused(&opened.client, &error).await),
+        }
+    }
+
+    /// As libpq does it: the programs that come after us would refuse this server.
+    async fn refuse_other_kind(&self, client: &Client, server: &ServerInfo) -> Result<()> {
+        let wanted = self
+            .info
+            .params
+            .get("target_session_attrs")
+            .map_or("any", String::as_str);
+        let fits = match wanted {
+            "primary" => !server.in_recovery,
+            "standby" => server.in_recovery,
+            "read-write" | "read-only" => {
+                let question =
+                    "SELECT pg_catalog.current_setting('default_transaction_read_only') OPERATOR(pg_catalog.=) 'on'";
+                let row = client.query_one(question, &[]).await;
+                let read_only = row.and_then(|row| row.try_get::<_, bool>(0));
+                let read_only = read_only.map_err(|error| in_context(self.info, classify(&error, self.redactor)))?;
+                (read_only || server.in_recovery) == (wanted == "read-only")
+            }
+            _ => true,
+        };
+        if fits {
+            return Ok(());
+        }
+        let kind = if server.in_recovery { "standby" } else { "primary" };
+        let text = format!("it is a {kind}, and target_session_attrs={wanted} asks for another kind of server");
+        Err(in_context(
+            self.info,
+            Error::new(Code::ConnErr, text).hint(KIND_OF_SERVER),
+        ))
+    }
+
+    /// What every session asks first was not answered.
+    async fn refused(&self, client: &Client, error: &tokio_postgres::Error) -> Error {
+        let told = in_context(self.info, classify(error, self.redactor));
+        if told.code() != Code::Permission {
+            return told;
+        }
+        let limit = connect_timeout(self.info, self.connect_timeout);
+        match within(limit, explaining::closed_by_somebody(client)).await {
+            Ok(Ok(Some(hint))) => told.hint(hint),
+            _ => told,
+        }
     }
 
     /// Whether nobody is in between; a pooler that shares sessions is refused. Nothing is asked but what
@@ -625,7 +685,11 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
         if let Some(detail) = server.detail() {
             text = format!("{text} ({detail})");
         }
-        return classify_server(server.code(), &redactor.clean(&text));
+        let told = classify_server(server.code(), &redactor.clean(&text));
+        return match server.routine() {
+            Some(wire::ROW_SECURITY) => told.hint(BYPASS_HINT),
+            _ => told,
+        };
     }
     let mut text = error.to_string();
     let mut tls_failed = text.contains("TLS");
@@ -692,6 +756,9 @@ pub(super) const TWO_CONNECTIONS: &str = "the server has no free connection for 
                                           have ended, raise max_connections, or raise the limit of the role or database \
                                           (ALTER ROLE … CONNECTION LIMIT 5, ALTER DATABASE … CONNECTION LIMIT …)";
 
+/// Of `target_session_attrs`.
+pub(super) const KIND_OF_SERVER: &str = "target_session_attrs asks for another kind of server than the one that this host is: name \
+                                         one that fits, or leave it out (a standby can be backed up)";
 pub(super) const LOCKS: &str = "each table takes a lock, and the server has no room for more: raise \
                                 max_locks_per_transaction, and restart it";
 pub(super) const REPLAY: &str = "on a standby, replay gives way to a backup only for so long: raise \

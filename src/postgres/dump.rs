@@ -6,7 +6,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment, quoted};
-use super::connection::{LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
+use super::connection::{KIND_OF_SERVER, LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
 use super::globals::{Globals, Sieve};
 use super::passfile::Pass;
 use super::scratch::behind_walls;
@@ -19,8 +19,8 @@ use crate::store::limits;
 const COMPLAINTS: usize = 20;
 
 /// For whom row-level security would hide rows from.
-pub(crate) const BYPASS_HINT: &str =
-    "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or back up as the tables' owner";
+pub(crate) const BYPASS_HINT: &str = "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or work as the tables' owner (for whom it \
+     counts where it was forced: ALTER TABLE … NO FORCE ROW LEVEL SECURITY)";
 
 /// What is asked of pg_dump.
 pub struct DumpOrder<'a> {
@@ -384,9 +384,7 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
         "server is not in hot standby mode",
     ];
     if says(&attributes) {
-        let hint = "target_session_attrs asks for another kind of server than the one that this host is: name one that fits, \
-                    or leave it out (a standby can be backed up)";
-        return (Code::ConnErr, Some(hint.into()));
+        return (Code::ConnErr, Some(KIND_OF_SERVER.into()));
     }
     if says(&["unsupported startup parameter"]) {
         return (Code::ConnErr, Some(STARTUP.into()));

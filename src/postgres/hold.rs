@@ -16,13 +16,13 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::dump::lock_timed_out;
+use super::holders::in_the_way;
 use super::{Refusal, Row, Session, Snapshot, Wire};
 use crate::error::{Code, Error, Result};
+use crate::quantity::count;
 
 /// Names in one LOCK statement.
 const AT_ONCE: usize = 1000;
-/// Of tables whose locks are not to be had, in an error.
-const NAMED: usize = 5;
 /// How often the tables are listed again when one of them is gone before its lock. No snapshot is
 /// there yet, so that nothing is lost but the moment.
 const LISTED: usize = 10;
@@ -161,8 +161,8 @@ async fn lock_all(wire: &mut Wire, lock_wait: Duration) -> Result<Result<Known, 
             Locked::All => return Ok(Ok(tables.iter().map(known).collect())),
             Locked::NoRoom => {
                 return Ok(Err(Taken::Unheld(format!(
-                    "the server's lock table has no room for {} tables a second time: raise max_locks_per_transaction",
-                    tables.len()
+                    "the server's lock table has no room for {} a second time: raise max_locks_per_transaction",
+                    count(tables.len(), "table")
                 ))));
             }
             Locked::Gone(what) => gone = what,
@@ -226,15 +226,9 @@ async fn lock(wire: &mut Wire, tables: impl Iterator<Item = &Row>, lock_wait: Du
     Ok(Locked::All)
 }
 
-/// The tables that nobody else can read at this moment: the server does not say for which of many it
-/// has waited. Nothing if it cannot be known.
+/// Nothing if it cannot be known.
 async fn held_by_others(wire: &mut Wire) -> String {
-    let question = format!(
-        "ROLLBACK; SELECT n.nspname || '.' || c.relname FROM {TABLES} AND EXISTS (
-           SELECT FROM pg_catalog.pg_locks l WHERE l.relation = c.oid AND l.mode = 'AccessExclusiveLock'
-           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
-         LIMIT {NAMED}"
-    );
+    let question = format!("ROLLBACK; {}", in_the_way());
     let rows = wire.query(question.as_bytes()).await.unwrap_or_default();
     let names = rows
         .iter()

@@ -22,12 +22,20 @@ pub enum UnreadableKind {
 }
 
 impl Unreadable {
+    /// As people call it: a large object has nothing but a number.
+    fn called(&self) -> String {
+        match self.kind {
+            UnreadableKind::LargeObject => format!("large object {}", self.name),
+            _ => self.name.clone(),
+        }
+    }
+
     /// The statement that would cure it for a role (quoted).
     fn grant(&self, role: &str) -> String {
         let object = match self.kind {
             UnreadableKind::Table => format!("GRANT SELECT ON {} TO {role}", self.name),
             UnreadableKind::Sequence => format!("GRANT SELECT ON SEQUENCE {} TO {role}", self.name),
-            UnreadableKind::LargeObject => format!("GRANT SELECT ON LARGE OBJECT {} TO {role}", self.name),
+            UnreadableKind::LargeObject => grant_objects(&[&self.name], role),
         };
         match &self.schema {
             Some(schema) => format!("GRANT USAGE ON SCHEMA {schema} TO {role}; {object}"),
@@ -128,11 +136,11 @@ impl Session {
     pub async fn check_privileges(&self) -> Result<()> {
         let checked = self.check_role().await;
         let Err(error) = checked else { return Ok(()) };
-        match self.login_role().await {
+        match self.other_role().await {
             // The GRANTs above are the role's that the login becomes.
-            Ok(Some(login)) if error.code() == Code::Permission => {
+            Ok(Some((login, reset))) if error.code() == Code::Permission => {
                 let hint = format!(
-                    "{}; or, since the login {login} works as {role} here by its role setting, ALTER ROLE {login} RESET role",
+                    "{}; or, since the login {login} works as {role} here by a setting, {reset}",
                     error.hint_text(),
                     role = identifier(&self.server.user)
                 );
@@ -142,16 +150,43 @@ impl Session {
         }
     }
 
-    /// The role that has logged in, quoted, where the session works as another.
-    async fn login_role(&self) -> Result<Option<String>> {
+    /// The role that has logged in, quoted, where the session works as another, and what ends that.
+    async fn other_role(&self) -> Result<Option<(String, String)>> {
         let failed = |error| self.error("cannot ask who has logged in", &error);
-        let row = self
-            .client
-            .query_one("SELECT session_user::pg_catalog.text", &[])
-            .await
-            .map_err(failed)?;
+        let question = "SELECT session_user::pg_catalog.text";
+        let row = self.client.query_one(question, &[]).await.map_err(failed)?;
         let login: String = row.try_get(0).map_err(failed)?;
-        Ok((login != self.server.user).then(|| identifier(&login)))
+        if login == self.server.user {
+            return Ok(None);
+        }
+        let reset = self.resetting("role").await.map_err(failed)?;
+        let reset = reset.unwrap_or_else(|| "leave `role` out of the connection's options".to_owned());
+        Ok(Some((identifier(&login), reset)))
+    }
+
+    /// The statement that takes away what a role's or the database's settings say of this one; of several, the
+    /// strongest.
+    pub(super) async fn resetting(&self, setting: &str) -> Result<Option<String>, tokio_postgres::Error> {
+        let question = "SELECT r.rolname::pg_catalog.text, d.datname::pg_catalog.text
+               FROM pg_catalog.pg_db_role_setting s CROSS JOIN pg_catalog.unnest(s.setconfig) AS one (setting)
+               LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+               LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
+              WHERE pg_catalog.split_part(one.setting, '=', 1) = $1
+                AND (s.setrole = 0 OR r.rolname = session_user)
+                AND (s.setdatabase = 0 OR d.datname = pg_catalog.current_database())
+              ORDER BY s.setrole = 0, s.setdatabase = 0 LIMIT 1";
+        let Some(row) = self.client.query_opt(question, &[&setting]).await? else {
+            return Ok(None);
+        };
+        let (role, database): (Option<String>, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Some(
+            match (role.as_deref().map(identifier), database.as_deref().map(identifier)) {
+                (Some(role), Some(database)) => format!("ALTER ROLE {role} IN DATABASE {database} RESET {setting}"),
+                (Some(role), None) => format!("ALTER ROLE {role} RESET {setting}"),
+                (None, Some(database)) => format!("ALTER DATABASE {database} RESET {setting}"),
+                (None, None) => format!("ALTER ROLE ALL RESET {setting}"),
+            },
+        ))
     }
 
     /// Functions of PostgreSQL's own, with their arguments, that a backup calls and this role may not.
@@ -194,15 +229,20 @@ impl Session {
         }
         let unreadable = self.unreadable_tables().await?;
         if let Some(first) = unreadable.first() {
-            let names: Vec<&str> = unreadable.iter().map(|one| one.name.as_str()).collect();
-            let hint = if unreadable.iter().all(|one| one.kind != UnreadableKind::LargeObject) {
+            let names: Vec<String> = unreadable.iter().map(Unreadable::called).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let objects = unreadable
+                .iter()
+                .filter(|one| one.kind == UnreadableKind::LargeObject)
+                .map(|one| one.name.as_str());
+            let objects: Vec<&str> = objects.collect();
+            let hint = if objects.is_empty() {
                 format!(
                     "{}; or for everything: GRANT pg_read_all_data TO {role}",
                     first.grant(&role)
                 )
             } else {
-                let object = unreadable.iter().find(|one| one.kind == UnreadableKind::LargeObject);
-                let grant = object.unwrap_or(first).grant(&role);
+                let grant = grant_objects(&objects, &role);
                 format!("{grant}; a role with pg_read_all_data reads tables, but large objects only by their own grant")
             };
             return Err(Error::new(
@@ -221,10 +261,27 @@ impl Session {
                     some_of(&names)
                 ),
             )
-            .hint(format!("ALTER ROLE {role} BYPASSRLS, or back up as the tables' owner")));
+            .hint(format!(
+                "ALTER ROLE {role} BYPASSRLS, or back up as the tables' owner (for whom it counts where it was forced: \
+                 ALTER TABLE … NO FORCE ROW LEVEL SECURITY)"
+            )));
         }
         Ok(())
     }
+}
+
+/// All at once, or as many as a line holds; then what grants the rest.
+fn grant_objects(objects: &[&str], role: &str) -> String {
+    const AT_ONCE: usize = 20;
+    // A name that could end the quotes around it.
+    let odd = |c: char| !(c.is_ascii_alphanumeric() || "\"_-. ".contains(c));
+    if objects.len() <= AT_ONCE || role.contains(odd) {
+        return format!("GRANT SELECT ON LARGE OBJECT {} TO {role}", objects.join(", "));
+    }
+    format!(
+        "DO $$ DECLARE l record; BEGIN FOR l IN SELECT oid FROM pg_catalog.pg_largeobject_metadata LOOP EXECUTE \
+         pg_catalog.format('GRANT SELECT ON LARGE OBJECT %s TO {role}', l.oid); END LOOP; END $$"
+    )
 }
 
 fn some_of(names: &[&str]) -> String {

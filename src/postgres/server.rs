@@ -31,10 +31,35 @@ pub struct ServerInfo {
     #[serde(skip)]
     pub to_settle: Vec<String>,
     #[serde(skip)]
+    pub language: Language,
+    #[serde(skip)]
     pub is_superuser: bool,
     /// In this database.
     #[serde(skip)]
     pub has_event_triggers: bool,
+}
+
+/// Of the server's messages. What they mean is never read from their words, but PostgreSQL's programs pass on words alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Language {
+    #[default]
+    English,
+    /// In another, until a session that this login begins sets it.
+    UntilSet,
+    Foreign,
+}
+
+/// What sets it.
+pub(super) const ENGLISH: &str = "lc_messages=C";
+
+impl Language {
+    fn of(locale: &str) -> Self {
+        let english = matches!(locale, "C" | "POSIX")
+            || ["C.", "en_", "en-", "English"]
+                .iter()
+                .any(|start| locale.starts_with(start));
+        if english { Self::English } else { Self::Foreign }
+    }
 }
 
 /// The oldest server whose catalogs we know.
@@ -106,7 +131,9 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
                     pg_catalog.current_database()::pg_catalog.text, current_user::pg_catalog.text,
                     r.rolsuper, EXISTS (SELECT FROM pg_catalog.pg_event_trigger),
                     (SELECT d.oid FROM pg_catalog.pg_database AS d
-                     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+                     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
+                    pg_catalog.current_setting('lc_messages'),
+                    (SELECT l.rolsuper FROM pg_catalog.pg_roles AS l WHERE l.rolname OPERATOR(pg_catalog.=) session_user)
              FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) current_user",
             &[],
         )
@@ -122,6 +149,10 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
         )
         .await?;
     let version_num = row.try_get::<_, i32>(1)?.unsigned_abs();
+    let mut language = Language::of(row.try_get(9)?);
+    if language == Language::Foreign && (row.try_get(10)? || may_set_language(client, version_num).await) {
+        language = Language::UntilSet;
+    }
     // Some managed services keep it from ordinary roles.
     let system_identifier = client
         .query_one(
@@ -141,10 +172,21 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
         in_recovery: row.try_get(3)?,
         database: row.try_get(4)?,
         user: row.try_get(5)?,
+        language,
         is_superuser: row.try_get(6)?,
         has_event_triggers: row.try_get(7)?,
         to_settle: to_settle.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
     })
+}
+
+/// As a role that is no superuser: somebody must have granted it, which can be done since 15.
+async fn may_set_language(client: &Client, version_num: u32) -> bool {
+    let question = "SELECT pg_catalog.has_parameter_privilege(session_user, 'lc_messages', 'SET')";
+    version_num >= 150_000
+        && client
+            .query_one(question, &[])
+            .await
+            .is_ok_and(|row| row.try_get(0).unwrap_or(false))
 }
 
 impl Session {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::Session;
+use super::holders::{HOLDER, JOINED};
 use crate::error::{Code, Error, Result};
 
 /// Schema and name of each table.
@@ -427,18 +428,9 @@ impl Session {
     pub(crate) async fn holders(&self, tables: &Names) -> Vec<String> {
         let question = format!(
             "WITH chosen AS ({CHOSEN})
-             SELECT DISTINCT CASE WHEN l.pid IS NULL
-                 THEN 'the prepared transaction ' || coalesce(pg_catalog.quote_literal(x.gid) || ' of ' || x.owner, '')
-                 ELSE 'session ' || l.pid || coalesce(' of ' || a.usename, '')
-                      || coalesce(' (' || nullif(a.application_name, '') || ')', '') || coalesce(', ' || a.state, '')
-                      || coalesce(' for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.state_change), '')
-                 END || ' on ' || pg_catalog.format('%I.%I', n.nspname, c.relname)
+             SELECT DISTINCT {HOLDER} || ' on ' || pg_catalog.format('%I.%I', n.nspname, c.relname)
                FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
-               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-               LEFT JOIN pg_catalog.pg_locks own ON l.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
-                 AND own.virtualtransaction = l.virtualtransaction
-               LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = own.transactionid
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace {JOINED}
               WHERE l.granted AND l.relation IN (SELECT oid FROM chosen) AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
                 AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
                 AND coalesce(a.backend_type, 'client backend') = 'client backend' AND NOT l.mode = 'ShareUpdateExclusiveLock'

@@ -39,11 +39,19 @@ pub(crate) trait Rows {
     fn turn(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
+/// Where the server refuses a query whose rows a policy would filter (`row_security = off`).
+pub(super) const ROW_SECURITY: &str = "check_enable_rls";
+
 /// Why a statement failed.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// The server said no. The session can go on.
-    Server { state: SqlState, error: Error },
+    Server {
+        state: SqlState,
+        /// The place in the server's source that says no, which is the same in every language.
+        routine: String,
+        error: Error,
+    },
     /// The session cannot be used any more, or the rows' receiver gave up.
     Broken(Error),
 }
@@ -57,8 +65,8 @@ impl Refusal {
 
     /// What it means for a backup, in the words that pg_dump has for the same; `what` could not be done.
     pub fn of_reading(self, what: &str) -> Error {
-        let (state, error) = match self {
-            Refusal::Server { state, error } => (state, error),
+        let (state, routine, error) = match self {
+            Refusal::Server { state, routine, error } => (state, routine, error),
             Refusal::Broken(error) => {
                 let text = format!("{what}: {}", error.message());
                 return Error::new(error.code(), text).hint(error.hint_text().to_owned());
@@ -68,7 +76,7 @@ impl Refusal {
         let state = state.code();
         if error.code() == Code::Permission {
             let error = Error::new(Code::Permission, text.clone());
-            return if text.contains("row-level security") {
+            return if routine == ROW_SECURITY {
                 error.hint(super::BYPASS_HINT)
             } else {
                 error
@@ -271,9 +279,9 @@ impl Wire {
             .await?;
         match kind {
             b'E' => {
-                let (state, text) = complaint(&body);
+                let Complaint { state, routine, text } = complaint(&body);
                 let error = classify_server(&state, &self.redactor.clean(&format!("the server says: {text}")));
-                *refused = Some(Refusal::Server { state, error });
+                *refused = Some(Refusal::Server { state, routine, error });
                 Ok(())
             }
             // Notice, parameter, notification; what precedes rows; the end of COPY and of a
@@ -372,9 +380,15 @@ impl Row {
     }
 }
 
-/// `SQLSTATE`, and message with detail, of an error's fields.
-fn complaint(body: &[u8]) -> (SqlState, String) {
-    let mut state = SqlState::INTERNAL_ERROR;
+/// An error's fields: message and detail are one text.
+struct Complaint {
+    state: SqlState,
+    routine: String,
+    text: String,
+}
+
+fn complaint(body: &[u8]) -> Complaint {
+    let (mut state, mut routine) = (SqlState::INTERNAL_ERROR, String::new());
     let (mut message, mut detail) = (String::new(), None);
     for field in body.split(|byte| *byte == 0) {
         let Some((kind, text)) = field.split_first() else {
@@ -385,17 +399,16 @@ fn complaint(body: &[u8]) -> (SqlState, String) {
             b'C' => state = SqlState::from_code(&text),
             b'M' => message = text,
             b'D' => detail = Some(text),
+            b'R' => routine = text,
             _ => {}
         }
     }
-    match detail {
+    let text = match detail {
         // A row's values are nobody's business.
-        Some(detail) => (
-            state,
-            format!("{message} ({})", super::restoring::without_values(&detail)),
-        ),
-        None => (state, message),
-    }
+        Some(detail) => format!("{message} ({})", super::restoring::without_values(&detail)),
+        None => message,
+    };
+    Complaint { state, routine, text }
 }
 
 fn lost(error: &std::io::Error) -> Error {

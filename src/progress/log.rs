@@ -31,6 +31,8 @@ impl LogLine {
         let dispatch = tracing::dispatcher::get_default(Clone::clone);
         let tell = move || {
             let mut rate = Rate::default();
+            // So that the first line has a rate too.
+            rate.at(Instant::now(), 0);
             while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 let snapshot = watched.snapshot();
                 let rate = rate.at(Instant::now(), snapshot.read).unwrap_or(0.0) as u64;

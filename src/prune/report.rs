@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::backup_id::BackupId;
 use crate::catalog::Listed;
 use crate::error::Error;
-use crate::report::{ErrorReport, human_bytes};
+use crate::quantity::{count, human_bytes, were};
+use crate::report::ErrorReport;
 use crate::retention::Decision;
 
 #[derive(Debug, Serialize)]
@@ -166,7 +167,12 @@ impl PruneReport {
     /// The error of a prune that was told to stop, with what it had done by then.
     pub(super) fn stopped(self, reason: &Error) -> Error {
         let done = self.concluded();
-        let what = format!("{}; {} backups were removed until then", reason.message(), done.removed);
+        let what = format!(
+            "{}; {} {} removed until then",
+            reason.message(),
+            count(done.removed, "backup"),
+            were(done.removed)
+        );
         Error::new(reason.code(), what).hint("run it again: it goes on where it stopped")
     }
 }
@@ -177,7 +183,10 @@ impl fmt::Display for PruneReport {
             store.print(f, self.dry_run)?;
         }
         if !self.dry_run {
-            writeln!(f, "{} removed, {}", self.removed, human_bytes(self.bytes_removed))?;
+            match self.removed {
+                0 => writeln!(f, "nothing was removed")?,
+                removed => writeln!(f, "{removed} removed, {}", human_bytes(self.bytes_removed))?,
+            }
         }
         Ok(())
     }

@@ -219,7 +219,7 @@ impl Comparing<'_> {
 
 /// What it means that a table cannot be read again.
 fn unread(refusal: Refusal) -> Result<Verdict> {
-    let Refusal::Server { state, error } = refusal else {
+    let Refusal::Server { state, error, .. } = refusal else {
         return Err(refusal.into_error());
     };
     match state {

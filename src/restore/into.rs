@@ -21,6 +21,7 @@ use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::identifier;
 use crate::postgres::{Room, Standing};
+use crate::quantity::count;
 use crate::stored_archive::StoredArchive;
 use place::Place;
 
@@ -312,7 +313,7 @@ impl Copies {
             steps.push(format!("make {name} as {} was, for the restoring role alone", table.of));
         }
         for table in &self.tables {
-            steps.push(format!("load {} rows into {}", table.count, table.name()));
+            steps.push(format!("load {} into {}", count(table.count, "row"), table.name()));
         }
         if self.check {
             steps.push("read the copies again and compare them with the backup".to_owned());

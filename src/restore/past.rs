@@ -202,7 +202,7 @@ async fn refusal(wire: &mut Wire, statement: &[u8]) -> std::result::Result<Optio
     wire.execute(begin.as_bytes()).await.map_err(drop)?;
     let answer = match wire.execute(statement).await {
         Ok(()) => None,
-        Err(Refusal::Server { state, error }) => {
+        Err(Refusal::Server { state, error, .. }) => {
             let words = error.message();
             let said = words.split_once("the server says: ").map_or(&*words, |(_, said)| said);
             // Its detail follows in brackets, with values that pg_restore's words here do not have.

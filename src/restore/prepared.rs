@@ -19,7 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::role;
 use crate::postgres::{GlobalsPlan, Powers, Psql, RestoreProgram};
 use crate::private_folder::{answering, sweep_stale};
-use crate::report::human_bytes;
+use crate::quantity::{count, human_bytes};
 use crate::store::Store;
 use crate::stored_archive::StoredArchive;
 
@@ -446,24 +446,28 @@ impl Prepared {
                 }
                 if !plan.large_objects.is_empty() {
                     step(format!(
-                        "remove those of {} large objects that are there",
-                        plan.large_objects.len()
+                        "remove those of {} that are there",
+                        count(plan.large_objects.len(), "large object")
                     ));
                 }
                 if plan.ground.len() + plan.before.len() > 0 {
-                    step(format!("make {} definitions", plan.ground.len() + plan.before.len()));
+                    step(format!(
+                        "make {}",
+                        count(plan.ground.len() + plan.before.len(), "definition")
+                    ));
                 }
                 let processes = plan.loads.len();
                 step(format!(
-                    "load {} blocks of data, {} stored, in {processes} pg_restores, {} at once",
-                    plan.blocks().count(),
+                    "load {} of data, {} stored, in {}, {} at once",
+                    count(plan.blocks().count(), "block"),
                     human_bytes(plan.stored_bytes()),
+                    count(processes, "pg_restore"),
                     job.settings.jobs.min(processes.max(1))
                 ));
                 if !plan.after.is_empty() {
                     step(format!(
-                        "make {} indexes, constraints, triggers and grants",
-                        plan.after.len()
+                        "make {} that come last: indexes, constraints, triggers, grants",
+                        count(plan.after.len(), "definition")
                     ));
                 }
                 for tie in &archive.around.ties {

@@ -10,6 +10,7 @@ use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::postgres::{self, ConnectionInfo, Session};
+use crate::quantity::count;
 
 /// Names in an error.
 const NAMED: usize = 5;
@@ -139,9 +140,9 @@ impl Target {
         }
         if self.found.objects > 0 && request.tables.is_empty() && !request.clean {
             return Err(refused(format!(
-                "the target {} holds {} objects already: {}",
+                "the target {} holds {} already: {}",
                 self.name(),
-                self.found.objects,
+                count(self.found.objects, "object"),
                 some_of(&self.found.first_objects, self.found.objects)
             ))
             .hint(
@@ -248,8 +249,8 @@ impl Target {
                 Code::RestoreErr,
                 format!(
                     "the target's disk has {} free, the database took {}",
-                    crate::report::human_bytes(free),
-                    crate::report::human_bytes(needed)
+                    crate::quantity::human_bytes(free),
+                    crate::quantity::human_bytes(needed)
                 ),
             )
             .hint("free space on the server, or restore single tables with --table"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::failed::Failed;
 use super::plan::LeftOut;
 use crate::backup_id::BackupId;
-use crate::report::human_bytes;
+use crate::quantity::{count, human_bytes};
 use crate::signature::KeyId;
 
 /// A table of the backup that was made beside the one that is there.
@@ -111,17 +111,21 @@ impl fmt::Display for RestoreReport {
         writeln!(f, "{verb} {} into {}", self.id, self.target)?;
         writeln!(
             f,
-            "  {} tables, {} rows, {} large objects, {} read from {}, {} jobs, {:.1} s",
-            self.tables,
-            self.rows,
-            self.large_objects,
+            "  {}, {}, {}, {} read from {}, {}, {:.1} s",
+            count(self.tables, "table"),
+            count(self.rows, "row"),
+            count(self.large_objects, "large object"),
             human_bytes(self.bytes_read),
             self.store,
-            self.jobs,
+            count(self.jobs, "job"),
             self.duration_seconds
         )?;
         if let Some(compared) = self.compared {
-            writeln!(f, "  {compared} tables read again: their rows are those of the backup")?;
+            writeln!(
+                f,
+                "  {} read again: the rows are those of the backup",
+                count(compared, "table")
+            )?;
         }
         for one in &self.not_proved {
             writeln!(f, "  not compared: {}: {}", one.what, one.why)?;
@@ -141,7 +145,7 @@ impl fmt::Display for RestoreReport {
             }
         }
         for copy in &self.copies {
-            writeln!(f, "  {} as {}, {} rows", copy.table, copy.copy, copy.rows)?;
+            writeln!(f, "  {} as {}, {}", copy.table, copy.copy, count(copy.rows, "row"))?;
         }
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {}. {step}", number + 1)?;

@@ -91,7 +91,7 @@ pub(super) fn refused(what: &str, refusal: Refusal) -> Error {
     }
     let (code, message) = match refusal {
         Refusal::Broken(error) => (error.code(), error.message()),
-        Refusal::Server { state, error } => match error.code() {
+        Refusal::Server { state, error, .. } => match error.code() {
             Code::Permission => (Code::Permission, error.message()),
             // What is wrong with a value ends with it.
             _ if state.code().starts_with("22") => {

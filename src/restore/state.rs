@@ -9,6 +9,7 @@ use super::plan::{Load, Plan};
 use crate::archive::BlockContent;
 use crate::error::{Code, Error};
 use crate::postgres::{ConnectionInfo, Session, TransactionEnd};
+use crate::quantity::count;
 use crate::settings;
 use crate::stored_archive::StoredArchive;
 
@@ -162,7 +163,10 @@ impl State {
                 None,
             ),
             Stage::Defining { atomic: true, cleaned } => (
-                format!("{cleaned} objects had been removed; the definitions were rolled back: the target lacks them"),
+                format!(
+                    "{} had been removed; the definitions were rolled back: the target lacks what was removed",
+                    count(cleaned, "object")
+                ),
                 Some("correct the cause, and run it again: what was removed comes with it"),
             ),
             Stage::Defining { atomic: false, .. } => (
@@ -176,8 +180,9 @@ impl State {
                 sure,
             } => (
                 format!(
-                    "the target holds all definitions, and the data of {}{loaded} of {of} tables; {}without data: {}",
+                    "the target holds all definitions, and the data of {}{loaded} of {}; {}without data: {}",
                     if sure { "" } else { "at least " },
+                    count(of, "table"),
                     if sure { "" } else { "perhaps " },
                     match first_lacking.len() {
                         0 => "none".to_owned(),

@@ -3,6 +3,7 @@
 use super::rules::Rule;
 use super::tags::{PENDING, TIER_TAG};
 use super::{Tier, days_kept};
+use crate::quantity;
 use crate::settings::Policy;
 
 /// Where a bucket's rules do something else than the policy.
@@ -134,10 +135,7 @@ fn shortest(rules: &[Rule], tier: Option<&str>, time: impl Fn(&Rule) -> Option<u
 }
 
 fn days(count: u32) -> String {
-    match count {
-        1 => "1 day".to_owned(),
-        count => format!("{count} days"),
-    }
+    quantity::count(count, "day")
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::Tier;
 use super::rules::{PENDING_DAYS, days_kept};
 use crate::backup_id::{BackupId, SKEW};
+use crate::quantity::count;
 use crate::settings::Policy;
 use crate::verification::Verdict;
 
@@ -192,7 +193,7 @@ impl fmt::Display for Stays {
                 f.write_str("found damaged, which removes nothing: it would be one of the newest, which never expire")
             }
             Stays::StandIn => f.write_str("the nearest good one before a backup that was found damaged"),
-            Stays::Young { tier, days } => write!(f, "{tier}, kept for {days} days"),
+            Stays::Young { tier, days } => write!(f, "{tier}, kept for {}", count(*days, "day")),
             Stays::Unreadable => f.write_str("its manifest cannot be used, so nobody knows what it is"),
             Stays::Ahead => write!(
                 f,
@@ -208,7 +209,7 @@ impl fmt::Display for Stays {
 impl fmt::Display for Goes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Goes::Expired { tier, days } => write!(f, "{tier}, older than {days} days"),
+            Goes::Expired { tier, days } => write!(f, "{tier}, older than {}", count(*days, "day")),
             Goes::LeftOver => write!(f, "left over by a run, older than {PENDING_DAYS} days"),
         }
     }

@@ -54,6 +54,7 @@ pub fn load(input: &Input) -> Result<Settings> {
         values: layers.values,
         without_found: layers.without_found,
         problems,
+        cautions: notes.clone(),
         notes,
         warnings: Vec::new(),
     };
@@ -83,6 +84,7 @@ pub fn load(input: &Input) -> Result<Settings> {
         warnings,
         problems: shown,
         notes: reader.notes,
+        cautions: reader.cautions,
         ..settings
     })
 }
@@ -95,6 +97,7 @@ struct Reader<'a> {
     problems: Problems,
     notes: Vec<String>,
     warnings: Vec<String>,
+    cautions: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -104,13 +107,13 @@ impl Reader<'_> {
         let target_auth = self.choice("BACKUP_TARGET_AUTH", &ways).unwrap_or_default();
         let source = self.login("DATABASE_URL", source::resolve, auth);
         if self.values.get("DATABASE_URL").is_some_and(shows_password) {
-            self.note(
+            self.caution(
                 "the password in --database-url is visible to every user of this machine; set DATABASE_URL or DB_PASSWORD",
             );
         }
         let target = self.login("BACKUP_TARGET_URL", source::target, target_auth);
         if self.values.get("BACKUP_TARGET_URL").is_some_and(shows_password) {
-            self.note(
+            self.caution(
                 "the password in --target is visible to every user of this machine; set BACKUP_TARGET_URL or \
                  BACKUP_TARGET_PASSWORD",
             );
@@ -199,6 +202,7 @@ impl Reader<'_> {
             warnings: Vec::new(),
             problems: Vec::new(),
             notes: Vec::new(),
+            cautions: Vec::new(),
         }
     }
 
@@ -242,6 +246,12 @@ impl Reader<'_> {
 
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
+    }
+
+    fn caution(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        self.cautions.push(note.clone());
+        self.notes.push(note);
     }
 
     /// What is found wrong there is a problem of this setting.

@@ -10,7 +10,7 @@ use super::{Inquiry, seconds};
 use crate::backup_id::is_ahead;
 use crate::catalog::Overview;
 use crate::lease::Seen;
-use crate::report::{human_bytes, human_span};
+use crate::quantity::{count, human_bytes, human_span};
 use crate::retention::{PENDING_DAYS, days_kept};
 use crate::settings::Policy;
 use crate::signature::Standing;
@@ -86,8 +86,13 @@ fn of_databases(inquiry: &Inquiry<'_>, url: &str, databases: &[DatabaseStatus], 
         let name = &database.database;
         match &database.last_good {
             None => problems.push(format!(
-                "database {name:?} has {} backups in {url}, and none of them is good: make one with `pgstow backup` at once",
-                database.backups
+                "database {name:?} has {} in {url}, and {} good: make one with `pgstow backup` at once",
+                count(database.backups, "backup"),
+                if database.backups == 1 {
+                    "it is not"
+                } else {
+                    "none of them is"
+                }
             )),
             Some(last) if last.age_seconds > limit => problems.push(format!(
                 "the last good backup of database {name:?}, {}, is {} old, more than {}: see why none has been made \
@@ -291,7 +296,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
             && hold.until.duration_since(now) > LONGEST_LEASE
         {
             problems.push(format!(
-                "the lease of database {:?} in {url} lasts until {}, so a clock was wrong when it was written: remove \
+                "the lease of database {:?} in {url} lasts until {:.0}, so a clock was wrong when it was written: remove \
                  .lease from its folder when no backup is running",
                 lease.database, hold.until
             ));

@@ -8,7 +8,7 @@ use super::databases::{DatabaseStatus, LastGood, Proof};
 use super::stores::{Drift, StoreStatus};
 use crate::lease::Seen;
 use crate::plain;
-use crate::report::{human_bytes, human_span};
+use crate::quantity::{human_bytes, human_span};
 use crate::settings::Schedule;
 use crate::verification::Status;
 
@@ -197,7 +197,7 @@ impl fmt::Display for StoreStatus {
             };
             writeln!(
                 f,
-                "  lease        {}: {state} by process {} on {}, until {}",
+                "  lease        {}: {state} by process {} on {}, until {:.0}",
                 plain::line(&lease.database),
                 hold.holder.pid,
                 plain::line(&hold.holder.host),
@@ -258,11 +258,11 @@ impl fmt::Display for SettingsReport {
             )?;
         }
         writeln!(f, "  stores       {}", self.stores.join(" "))?;
-        writeln!(
-            f,
-            "  retention    {}, the newest {} never expire",
-            self.retention, self.keep_last
-        )?;
+        let stay = match self.keep_last {
+            1 => "the newest never expires".to_owned(),
+            many => format!("the newest {many} never expire"),
+        };
+        writeln!(f, "  retention    {}, {stay}", self.retention)?;
         let max_age = i64::try_from(self.max_age_seconds).unwrap_or(i64::MAX);
         writeln!(f, "  max age      {}", human_span(max_age))?;
         writeln!(f, "  compression  {}", self.compression)?;

@@ -290,7 +290,11 @@ impl Bucket {
             .bucket(&self.name)
             .key(self.key(key))
             .tagging(build(tagging.build())?);
-        Ok(request.send().await)
+        Ok(request
+            .customize()
+            .interceptor(self.checksum_that_is_known())
+            .send()
+            .await)
     }
 
     /// Tags an object for the bucket to expire, keeping its other tags. Where the store keeps no tags,

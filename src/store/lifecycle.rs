@@ -6,6 +6,9 @@ use aws_sdk_s3::types::{
     LifecycleRuleAndOperator, LifecycleRuleFilter, NoncurrentVersionExpiration, Tag,
     TransitionDefaultMinimumObjectSize,
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::bucket::build;
 use super::s3::S3;
@@ -124,9 +127,11 @@ impl S3 {
             .lifecycle_configuration(configuration)
             // Left out, it would go back to the default for the foreign rules too.
             .set_transition_default_minimum_object_size(minimum_size)
+            .customize()
+            .interceptor(bucket.checksum_that_is_known())
             .send()
             .await
-            .map_err(|error| bucket.error(failed, &error))?;
+            .map_err(|error| without_rules(&error, bucket.error(failed, &error)))?;
         Ok(())
     }
 
@@ -185,7 +190,7 @@ impl S3 {
                 rules: Vec::new(),
                 minimum_size: None,
             }),
-            Err(error) => Err(bucket.error("read the lifecycle rules", &error)),
+            Err(error) => Err(without_rules(&error, bucket.error("read the lifecycle rules", &error))),
         }
     }
 
@@ -193,6 +198,22 @@ impl S3 {
     fn is_ours(&self, rule: &LifecycleRule) -> bool {
         retention::is_ours(rule.id().unwrap_or_default()) && filter_prefix(rule) == self.bucket.prefix
     }
+}
+
+/// What helps where the store knows no rules at all.
+fn without_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, told: Error) -> Error {
+    let status = error.raw_response().map(|answer| answer.status().as_u16());
+    let unknown = matches!(
+        aws::service_code(error),
+        Some("NotImplemented" | "MethodNotAllowed" | "UnsupportedOperation")
+    );
+    if unknown || matches!(status, Some(405 | 501)) {
+        return told.hint(
+            "this store has no lifecycle rules: apply the retention there with `pgstow prune --allow-delete` after the \
+             backups",
+        );
+    }
+    told
 }
 
 fn filter_prefix(rule: &LifecycleRule) -> &str {

@@ -15,9 +15,11 @@ use super::limits::{self, too_long};
 use super::segments::Segments;
 use super::sending::{Verdict, corrupted, judge, untrusted};
 use super::tagging::Tagging;
+use super::trouble;
 use super::upload::S3Upload;
 use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
 use crate::aws::{self, Patience};
+use crate::backup_id::is_lease;
 use crate::error::{Code, Error, Result};
 use crate::settings;
 
@@ -172,6 +174,7 @@ impl Store for S3 {
         let digests = Digests::of([&body[..]].into_iter(), bucket.settings.checksums);
         let segments = Segments::from(body.clone());
         let mut damaged = false;
+        let mut condition = condition;
         for tries in 1.. {
             let error = match bucket.put_object(key, &segments, &digests, object, &condition).await {
                 Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
@@ -205,6 +208,17 @@ impl Store for S3 {
                     }
                 }
                 Some("NoSuchKey" | "NotFound") if conditional => return Ok(Put::Refused),
+                // It does not know conditions. Who holds a lease, they alone decide.
+                Some("NotImplemented") if conditional => {
+                    if condition != Condition::Absent || object.replace || is_lease(key) {
+                        return Err(bucket.error(&format!("write {key}"), &error).hint(trouble::CONDITIONS));
+                    }
+                    if let Some(put) = self.settle(key, &body).await? {
+                        return Ok(put);
+                    }
+                    condition = Condition::Always;
+                    continue;
+                }
                 _ => return Err(bucket.error(&format!("write {key}"), &error)),
             }
             pause(tries).await;

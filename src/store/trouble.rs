@@ -6,6 +6,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::bucket::Bucket;
 use crate::aws;
+use crate::error::Error;
 
 const ROOM: &str = "the store is full, or a quota is reached: raise it, or make room with `pgstow prune --allow-delete` and a \
                     shorter --retention";
@@ -15,10 +16,16 @@ const LIKE_PARTS: &str = "this provider wants all parts of one length: set BACKU
                           parts (BACKUP_S3_MAX_PARTS) holds the whole backup";
 const CHECKSUMS: &str = "set BACKUP_S3_CHECKSUMS=when_required: this endpoint does not take SHA-256 checksums";
 const TAGS: &str = "set BACKUP_S3_TAGGING=off: this endpoint does not take object tags";
-const CONDITIONS: &str = "leases need conditional writes (If-None-Match, If-Match): use a store, or a version of it, that knows \
-                          them, for the first --store at least";
+pub(super) const CONDITIONS: &str = "leases need conditional writes (If-None-Match, If-Match): for the first --store use a store, \
+                                     or a version of it, that knows them; this one can hold copies. If it does know them, \
+                                     try BACKUP_S3_CHECKSUMS=when_required and BACKUP_S3_TAGGING=off";
 const FEATURE: &str = "the endpoint does not take something in the request: try BACKUP_S3_CHECKSUMS=when_required (checksums), \
                        BACKUP_S3_TAGGING=off (object tags), and without BACKUP_S3_SSE and BACKUP_S3_STORAGE_CLASS";
+
+/// Whether it is conditions that the store does not know.
+pub fn lacks_conditions(error: &Error) -> bool {
+    error.hint_text() == CONDITIONS
+}
 
 impl Bucket {
     /// `what` is the sentence that goes before the reason, and names the key.

@@ -24,6 +24,7 @@ use super::window::Window;
 use super::{Condition, Expected, Mark, ObjectInfo, Part, StoreChecksum, Stored, UPLOAD, Upload, taken};
 use crate::aws;
 use crate::error::{Code, Error, Result};
+use crate::quantity::count;
 
 pub struct S3Upload {
     bucket: Arc<Bucket>,
@@ -194,7 +195,7 @@ impl S3Upload {
         }
         let mut repeated = false;
         let mut conflicts = 0;
-        let condition = if self.object.replace {
+        let mut condition = if self.object.replace {
             Condition::Always
         } else {
             Condition::Absent
@@ -216,6 +217,13 @@ impl S3Upload {
                 Err(error) if in_conflict(&error) && conflicts < CONFLICTS => {
                     conflicts += 1;
                     tokio::time::sleep(Duration::from_millis(200 << conflicts)).await;
+                }
+                // It does not know the condition: what it shows has to do.
+                Err(error) if condition == Condition::Absent && aws::service_code(&error) == Some("NotImplemented") => {
+                    if bucket.glance(&self.key).await {
+                        return Err(self.taken());
+                    }
+                    condition = Condition::Always;
                 }
                 Err(error) => break bucket.error(&format!("write {}", self.key), &error),
             }
@@ -463,9 +471,9 @@ impl Upload for S3Upload {
         while !bytes.is_empty() {
             let Some(length) = self.schedule.length(self.number) else {
                 let what = format!(
-                    "{} does not fit {} parts in {}",
+                    "{} does not fit {} in {}",
                     self.key,
-                    self.schedule.max_parts(),
+                    count(self.schedule.max_parts(), "part"),
                     self.bucket.url
                 );
                 return Err(Error::new(Code::Store, what)

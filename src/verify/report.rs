@@ -11,7 +11,8 @@ use crate::backup_id::BackupId;
 use crate::drill::DrillReport;
 use crate::error::{Code, Error};
 use crate::manifest::{Manifest, Tally};
-use crate::report::{ErrorReport, human_bytes};
+use crate::quantity::{count, human_bytes};
+use crate::report::ErrorReport;
 use crate::signature::KeyId;
 use crate::verification::{Outcome, Status};
 
@@ -93,7 +94,10 @@ impl Verified {
         if more > 0 {
             problems.push(Finding::of_file(
                 "manifest.json",
-                format!("{more} more of its blocks differ"),
+                format!(
+                    "{more} more of its blocks {}",
+                    if more == 1 { "differs" } else { "differ" }
+                ),
             ));
         }
         Self {
@@ -370,7 +374,7 @@ impl fmt::Display for VerifyReport {
         for one in self.backups() {
             writeln!(
                 f,
-                "{}  {}  {} tables, {} rows, {} read in {:.1} s",
+                "{}  {}  {}, {}, {} read in {:.1} s",
                 one.name(),
                 // Its bytes are right.
                 if one.not_verified.is_some() {
@@ -380,8 +384,8 @@ impl fmt::Display for VerifyReport {
                 } else {
                     one.status.name()
                 },
-                one.tables,
-                one.rows,
+                count(one.tables, "table"),
+                count(one.rows, "row"),
                 human_bytes(one.bytes),
                 one.duration_seconds
             )?;

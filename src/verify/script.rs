@@ -8,6 +8,7 @@ use super::Finding;
 use crate::archive::{BlockDigest, difference};
 use crate::error::Error;
 use crate::manifest::{Algorithm, Manifest, Tally};
+use crate::quantity::count;
 use crate::script::{Contents, Reader, Table, header_of};
 use crate::stored_archive::is_named;
 
@@ -139,7 +140,10 @@ fn compare(manifest: &Manifest, file: &str, contents: &Contents) -> Vec<Finding>
     if found != wanted {
         differs(
             None,
-            format!("holds the rows of {found} tables, the manifest says {wanted}"),
+            format!(
+                "holds the rows of {}, the manifest says {wanted}",
+                count(found, "table")
+            ),
         );
     }
     for (record, objects) in manifest.large_objects.iter().zip(&contents.large_objects) {

@@ -8,6 +8,7 @@ mod illness;
 mod killed;
 mod layout;
 mod leases;
+mod limits;
 mod providers;
 mod refusals;
 mod scene;

@@ -6,6 +6,7 @@ use super::Doubts;
 use crate::drill::definitions::OWNED;
 use crate::drill::{DrillReport, Proof, RESTORED, TableProof};
 use crate::manifest::Manifest;
+use crate::quantity::count;
 use crate::restore::LeftOut;
 use crate::script::{Contents, Definition, Header, LargeObjects, Sum, Table, Target};
 use crate::verify::Finding;
@@ -125,7 +126,7 @@ fn compare(ours: &[(usize, &Table)], theirs: &[(usize, &Table)]) -> Result<Proof
     let rows = |tables: &[(usize, &Table)]| tables.iter().map(|(_, table)| table.rows()).sum::<u64>();
     let (here, there) = (rows(ours), rows(theirs));
     if here != there {
-        return different(&format!("has {there} rows, the backup {here}"), false);
+        return different(&format!("has {}, the backup {here}", count(there, "row")), false);
     }
     if columns(ours) != columns(theirs) {
         return different("has other columns than the backup", false);

@@ -94,6 +94,7 @@ const CORE: [&str; 5] = ["host", "port", "user", "password", "dbname"];
 const CHOICES: &[(&str, &[&str])] = &[
     ("channel_binding", &["disable", "prefer", "require"]),
     ("gssencmode", &["disable", "prefer"]),
+    ("load_balance_hosts", &["disable", "random"]),
     ("ssl_max_protocol_version", &["TLSv1.2", "TLSv1.3"]),
     ("ssl_min_protocol_version", &["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]),
     ("sslcertmode", &["disable", "allow", "require"]),
@@ -103,6 +104,10 @@ const CHOICES: &[(&str, &[&str])] = &[
     ),
     ("sslnegotiation", &["postgres", "direct"]),
     ("sslsni", &["0", "1"]),
+    (
+        "target_session_attrs",
+        &["any", "read-write", "read-only", "primary", "standby", "prefer-standby"],
+    ),
 ];
 
 pub(super) fn is_known(name: &str) -> bool {

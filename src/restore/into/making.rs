@@ -276,7 +276,7 @@ impl Making<'_> {
                 execute(&mut self.wire, "RELEASE one").await?;
                 Ok(None)
             }
-            Err(Refusal::Server { state, error }) if state.code().starts_with(NOT_HERE) => {
+            Err(Refusal::Server { state, error, .. }) if state.code().starts_with(NOT_HERE) => {
                 execute(&mut self.wire, "ROLLBACK TO one").await?;
                 Ok(Some(LeftOut {
                     what: what.to_owned(),

@@ -25,7 +25,7 @@ impl Reader<'_> {
         if let Some(file) = &file
             && file.extension().is_none_or(|extension| extension != "prom")
         {
-            self.note(format!(
+            self.caution(format!(
                 "node exporter reads only files whose names end in .prom, and so not {}",
                 file.display()
             ));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Reader;
 use crate::memory::{self, Demand, Shares};
+use crate::quantity::count;
 use crate::settings::{Format, Nice, StoreUrl, specs};
 
 const NICE_MAX_LAG: Duration = Duration::from_secs(10);
@@ -68,7 +69,9 @@ impl Reader<'_> {
         let least = Demand { threads: 1, ..demand };
         if given.is_some() && least.shares(memory).is_none() {
             self.problems.add(format!(
-                "BACKUP_MEMORY: with {jobs} jobs and {buckets} buckets a backup needs at least {} MiB",
+                "BACKUP_MEMORY: with {} and {} a backup needs at least {} MiB",
+                count(jobs, "job"),
+                count(buckets, "bucket"),
                 least.least().div_ceil(1 << 20)
             ));
         }

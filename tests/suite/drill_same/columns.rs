@@ -56,7 +56,7 @@ fn values_that_changed_places_and_columns_that_are_others_are_found() {
     let named = problems(&run.json());
     for (table, what) in [
         ("public.late", "has as many rows as the backup, and other ones"),
-        ("public.adopted", "has 1 rows, the backup 2"),
+        ("public.adopted", "has 1 row, the backup 2"),
         ("public.two", "lacks the columns \"own\", and has others: \"own, too\""),
         ("public.grown", "lacks the columns \"d\""),
         ("TABLE public.two", "is defined otherwise"),

@@ -3,6 +3,7 @@ use serde_json::Value;
 use super::reaching::Role;
 use crate::support::database::Database;
 use crate::support::impostor::{impostor, trickle};
+use crate::support::program::{pgstow, run};
 use crate::support::wreck::{Failure, Site, assert_good, fail, report};
 
 const SHOP: &str = "CREATE SCHEMA \"the shop\";
@@ -90,10 +91,14 @@ fn row_level_security_that_hides_rows_is_permission_with_bypassrls() {
 
 #[test]
 fn a_large_object_that_the_role_may_not_read_is_named_with_its_grant() {
-    let failure = cured_by_its_hint(17, "SELECT lo_from_bytea(4711, 'secret')");
-    assert!(failure.message.contains("4711"), "{}", failure.message);
+    let failure = cured_by_its_hint(
+        17,
+        "SELECT lo_from_bytea(4711, 'secret'), lo_from_bytea(4712, 'as well')",
+    );
+    let named = "may not read large object 4711, large object 4712";
+    assert!(failure.message.contains(named), "{}", failure.message);
     assert!(
-        failure.hint.contains("GRANT SELECT ON LARGE OBJECT 4711"),
+        failure.hint.contains("GRANT SELECT ON LARGE OBJECT 4711, 4712"),
         "{}",
         failure.hint
     );
@@ -107,6 +112,35 @@ fn the_role_that_the_hint_proposes_for_everything_reads_everything() {
     fail(&mut site.backup(&role.url()), "PERMISSION", 13);
     database.sql(&format!("GRANT pg_read_all_data TO {}", role.name));
     report(&mut site.backup(&role.url()));
+}
+
+/// More than a line could name.
+#[test]
+fn many_large_objects_are_granted_by_one_statement() {
+    cured_by_its_hint(
+        18,
+        "SELECT lo_from_bytea(n, 'secret') FROM generate_series(5000, 5100) n",
+    );
+}
+
+/// What is asked before all else: nobody has looked at the role's privileges yet.
+#[test]
+fn a_closed_function_that_every_session_calls_is_named_with_its_grant() {
+    for function in ["pg_is_in_recovery()", "set_config(text, text, boolean)"] {
+        let hurdle = format!("REVOKE EXECUTE ON FUNCTION pg_catalog.{function} FROM PUBLIC");
+        let (site, database) = (Site::new(), Database::fresh(17));
+        let role = Role::new(&database, "");
+        database.sql(&format!("GRANT pg_read_all_data TO {}; {hurdle}", role.name));
+        let failure = fail(&mut site.backup(&role.url()), "PERMISSION", 13);
+        let grant = failure.hint.split(": ").nth(1).unwrap_or_default();
+        assert!(
+            grant.starts_with("GRANT EXECUTE ON FUNCTION pg_catalog."),
+            "{}",
+            failure.hint
+        );
+        database.sql(grant);
+        report(&mut site.backup(&role.url()));
+    }
 }
 
 fn a_closed_function_of_the_server_is_named_with_its_grant(major: u32) {
@@ -142,10 +176,33 @@ fn what_stands_in_a_roles_way_is_named() {
     assert!(failure.hint.contains(&reset), "{}", failure.hint);
     database.sql(&reset);
     report(&mut site.backup(&role.url()));
+    // The same by a setting of the database's, and by one of the role's in it, which is the stronger.
+    let this = format!("\"{}\"", database.name);
+    database.sql(&format!(
+        "ALTER DATABASE {this} SET role = '{other}'; ALTER ROLE {role} IN DATABASE {this} SET role = '{other}'",
+        role = role.name,
+        other = other.name
+    ));
+    for reset in [
+        format!("ALTER ROLE \"{}\" IN DATABASE {this} RESET role", role.name),
+        format!("ALTER DATABASE {this} RESET role"),
+    ] {
+        let failure = fail(&mut site.backup(&role.url()), "PERMISSION", 13);
+        assert!(failure.hint.contains(&reset), "{}", failure.hint);
+        database.sql(&format!("SET ROLE NONE; {reset}"));
+    }
+    report(&mut site.backup(&role.url()));
 
     database.sql(&format!("ALTER ROLE {} CONNECTION LIMIT 1", role.name));
     let failure = fail(&mut site.backup(&role.url()), "CONN_ERR", 10);
     assert!(failure.hint.contains("CONNECTION LIMIT 5"), "{}", failure.hint);
+    let mut doctor = pgstow();
+    doctor
+        .args(["doctor", "--json"])
+        .env("DATABASE_URL", role.url())
+        .env("BACKUP_STORE", site.store());
+    let looked = run(&mut doctor);
+    assert!(looked.text().contains("CONNECTION LIMIT 5"), "{}", looked.text());
     database.sql(&format!("ALTER ROLE {} CONNECTION LIMIT 5", role.name));
     report(&mut site.backup(&role.url()));
 

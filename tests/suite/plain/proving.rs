@@ -64,7 +64,7 @@ fn whatever_the_manifest_says_otherwise_is_told_with_its_table() {
         }),
         (
             "large objects",
-            "it holds 1 large objects in 4 bytes, the manifest says 2",
+            "it holds 1 large object in 4 bytes, the manifest says 2",
             |m| {
                 m["large_objects"][0]["count"] = 2.into();
             },

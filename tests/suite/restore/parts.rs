@@ -117,7 +117,7 @@ fn a_range_that_is_spoilt_is_not_loaded_and_the_error_says_what_is_there() {
     flip(&backed.file("dump"), at);
     let target = Database::fresh(17);
     let refused = backed.refused(&target.url(), &["--jobs", "2"], "INTEGRITY", 40);
-    for word in ["public.giant", "have the SHA-256", "0 of 1 tables"] {
+    for word in ["public.giant", "have the SHA-256", "0 of 1 table;"] {
         assert!(refused.message.contains(word), "{word}: {}", refused.message);
     }
     let there: u64 = target.sql("SELECT count(*) FROM giant").parse().unwrap();

@@ -28,7 +28,11 @@ fn a_target_that_holds_objects_is_refused_without_clean() {
         target.sql(sql);
         untouched(&target, || {
             let refused = backed.refused(&target.url(), &[], "RESTORE_ERR", 41);
-            assert!(refused.message.contains("1 objects"), "{sql}: {}", refused.message);
+            assert!(
+                refused.message.contains("1 object already"),
+                "{sql}: {}",
+                refused.message
+            );
             assert!(refused.hint.contains("--clean"), "{}", refused.hint);
             unchanged(&refused);
         });

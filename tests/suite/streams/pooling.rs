@@ -23,6 +23,10 @@ struct Pooler {
 
 impl Pooler {
     fn start(database: &Database, mode: &str) -> Self {
+        Self::start_ignoring(database, mode, "extra_float_digits,options")
+    }
+
+    fn start_ignoring(database: &Database, mode: &str, ignored: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("pgstow-pooler-")
             .tempdir_in("/tmp")
@@ -36,7 +40,7 @@ impl Pooler {
         let text = format!(
             "[databases]\n{name} = host={host} port={port} dbname={name}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {own}\nunix_socket_dir =\nauth_type = plain\nauth_file = {path}/users\npool_mode = {mode}\n\
-             ignore_startup_parameters = extra_float_digits,options\n"
+             ignore_startup_parameters = {ignored}\n"
         );
         fs::write(&settings, text).unwrap();
         let mut command = program("setpriv");
@@ -105,6 +109,28 @@ fn session_mode_is_as_good_as_the_server_itself() {
     let report = report(site.backup(&pooler.url(&database)).args(["--jobs", "3"]));
     assert_good(&site.store(), report["id"].as_str().unwrap(), 17);
     assert_eq!(report["warnings"].as_array().map_or(0, Vec::len), 0, "{report}");
+}
+
+/// Settings that a session must be started with do not get through, as PgBouncer is by default.
+#[test]
+fn a_setting_that_a_pool_does_not_let_us_change_is_named_with_what_resets_it() {
+    let (site, database) = (Site::new(), Database::fresh(17));
+    database.sql("CREATE TABLE t AS SELECT decode('ff', 'hex') AS a");
+    let set = format!("ALTER DATABASE \"{}\" ", database.name);
+    database.sql(&format!(
+        "{set} SET bytea_output = escape; {set} SET quote_all_identifiers = on"
+    ));
+    let pooler = Pooler::start_ignoring(&database, "session", "extra_float_digits");
+    let told = fail(&mut site.backup(&pooler.url(&database)), "CONN_ERR", 10);
+    for setting in ["bytea_output", "quote_all_identifiers"] {
+        let reset = format!("{set}RESET {setting}");
+        assert!(told.hint.contains(&reset), "{}", told.hint);
+        database.sql(&reset);
+    }
+    drop(pooler);
+    let pooler = Pooler::start_ignoring(&database, "session", "extra_float_digits");
+    let report = report(&mut site.backup(&pooler.url(&database)));
+    assert_good(&site.store(), report["id"].as_str().unwrap(), 17);
 }
 
 /// Each statement may come to a connection on which nothing of ours is set, and the owner's path is.

@@ -59,6 +59,8 @@ pub enum Fault {
     Strip(&'static [(&'static str, &'static str)]),
     /// Answers as it was answered while the proxy remembered lists; otherwise forwards.
     Stale,
+    /// Takes the objects whose keys end so out of the lists, as a list does that lags.
+    Unlisted(&'static str),
 }
 
 /// S3's operations, told apart by method and query.
@@ -474,6 +476,27 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
         Some(Fault::NoChecksum) => answer.remove("x-amz-checksum-sha256"),
         _ => {}
     }
+    if let Some(Fault::Unlisted(ending)) = fault {
+        let mut body = rest;
+        server.read_to_end(&mut body).await?;
+        if answer.get("transfer-encoding").is_some() {
+            answer.remove("transfer-encoding");
+            body = unchunked(&body);
+        }
+        let mut text = String::from_utf8_lossy(&body).into_owned();
+        while let Some(end) = text.find(&format!("{ending}</Key>")) {
+            let start = text[..end].rfind("<Contents>").expect("an object of the list");
+            let after = end + text[end..].find("</Contents>").expect("its end") + "</Contents>".len();
+            text.replace_range(start..after, "");
+        }
+        answer.remove("content-length");
+        answer
+            .headers
+            .push(("Content-Length".to_owned(), text.len().to_string()));
+        client.write_all(&[answer.bytes(), text.into_bytes()].concat()).await?;
+        client.shutdown().await?;
+        return Err(over());
+    }
     client.write_all(&answer.bytes()).await?;
     if let Some(Fault::CutAnswer { after }) = fault {
         client.write_all(&rest[..rest.len().min(after)]).await?;
@@ -508,6 +531,22 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
     let copied = tokio::io::copy(&mut server, client).await?;
     script.lock().expect("no panic").answered += rest.len() as u64 + copied;
     Ok(())
+}
+
+/// The content of a body that came in chunks.
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {
+        let length = String::from_utf8_lossy(&body[..end]).into_owned();
+        let length = usize::from_str_radix(length.split(';').next().unwrap_or_default().trim(), 16);
+        let length = length.expect("a chunk's length");
+        if length == 0 {
+            break;
+        }
+        content.extend_from_slice(&body[end + 2..end + 2 + length]);
+        body = &body[end + 2 + length + 2..];
+    }
+    content
 }
 
 async fn reject(client: &mut TcpStream, method: &str, status: u16, keeps: bool) -> std::io::Result<()> {

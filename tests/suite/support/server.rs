@@ -39,15 +39,26 @@ impl OwnServer {
 
     /// In [`FOREIGN_LOCALE`].
     pub fn start_in_foreign_locale(major: u32) -> Self {
+        Self::start_in(major, FOREIGN_LOCALE)
+    }
+
+    /// That says everything in German. Only Debian's own server comes with translations.
+    pub fn start_in_german() -> Self {
+        Self::start_in(15, "de_DE.UTF-8")
+    }
+
+    /// Messages go by the locale's name alone.
+    fn start_in(major: u32, locale: &str) -> Self {
         let folder = folder();
         let locales = locales(folder.path());
         fs::create_dir(&locales).unwrap();
+        let name = locale.replace("UTF-8", "utf8");
         succeed(
             Command::new("cp")
                 .args(["-r", "/usr/lib/locale/C.utf8"])
-                .arg(locales.join("xx_YY.utf8")),
+                .arg(locales.join(name)),
         );
-        Self::make(major, folder, FOREIGN_LOCALE, &[])
+        Self::make(major, folder, locale, &[])
     }
 
     fn make(major: u32, folder: TempDir, locale: &str, settings: &[&str]) -> Self {
