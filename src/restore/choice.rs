@@ -73,10 +73,11 @@ pub fn named(archive: &StoredArchive, items: &[Item], names: &[String]) -> Resul
             .iter()
             .filter(|(name, _)| spelt(name).iter().any(|text| text == wanted));
         let found: Vec<Named> = found.cloned().collect();
-        if found.is_empty() {
-            return Err(unknown(wanted, &named));
+        match found.len() {
+            0 => return Err(unknown(wanted, &named)),
+            1 => chosen.extend(found),
+            _ => return Err(ambiguous(wanted, &found)),
         }
-        chosen.extend(found);
     }
     Ok(chosen.into_iter().collect())
 }
@@ -136,6 +137,13 @@ fn spelt((schema, name): &(String, String)) -> [String; 4] {
         format!("{schema}.{}", identifier(name)),
         format!("{}.{name}", identifier(schema)),
     ]
+}
+
+fn ambiguous(wanted: &str, found: &[Named]) -> Error {
+    let names = found.iter().map(|((schema, name), _)| qualified(schema, name));
+    let names: Vec<String> = names.collect();
+    Error::config(format!("--table {wanted}: it may be each of {}", names.join(", ")))
+        .hint("write the schema and the name in quotes, as they stand here: --table '\"SCHEMA\".\"TABLE\"'")
 }
 
 fn unknown(wanted: &str, named: &[Named]) -> Error {
