@@ -23,12 +23,14 @@ mod positions;
 mod prepared;
 mod queue;
 mod ready;
+mod renewing;
 mod report;
 mod rows;
 pub(crate) mod script;
 mod state;
 mod steps;
 mod tables;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Instant;

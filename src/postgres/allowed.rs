@@ -18,6 +18,22 @@ pub enum Deed<'a> {
     WatchEvents,
     /// An extension of this name.
     Extend(&'a str),
+    /// A function that the planner trusts.
+    Leakproof,
+    /// A function in a language that is not safe, which has this name.
+    Program(&'a str),
+    /// A function that sets this parameter.
+    SetParameter(&'a str),
+    /// Operator classes and families.
+    OperatorClass,
+    /// A type of the server's own make.
+    BaseType,
+    /// A cast by the bytes.
+    CastAsIs,
+    ForeignDataWrapper,
+    AccessMethod,
+    /// Parsers and templates of text search.
+    TextSearch,
 }
 
 /// What in this database belongs to roles that we may not act as.
@@ -26,6 +42,10 @@ pub struct Foreign {
     pub extensions: BTreeSet<String>,
     /// The schema of this name.
     pub public: bool,
+}
+
+fn temporary(rest: &str) -> String {
+    format!("CREATE FUNCTION pg_temp.pgstow_asks() RETURNS pg_catalog.int4 {rest}")
 }
 
 impl Session {
@@ -43,7 +63,25 @@ impl Session {
                  CREATE EVENT TRIGGER pgstow_asks ON sql_drop EXECUTE FUNCTION pg_temp.pgstow_asks()"
                 .to_owned(),
             Deed::Extend(name) => format!("CREATE EXTENSION {} CASCADE", identifier(name)),
+            Deed::Leakproof => temporary("LANGUAGE sql LEAKPROOF AS 'SELECT 1'"),
+            Deed::Program(language) => temporary(&format!("LANGUAGE {} AS 'pgstow', 'asks'", identifier(language))),
+            Deed::SetParameter(name) => temporary(&format!(
+                "LANGUAGE sql SET {} TO DEFAULT AS 'SELECT 1'",
+                identifier(name)
+            )),
+            Deed::OperatorClass => "CREATE OPERATOR FAMILY pg_temp.pgstow_asks USING btree".to_owned(),
+            Deed::BaseType => "CREATE TYPE pg_temp.pgstow_asks".to_owned(),
+            Deed::CastAsIs => "CREATE CAST (pg_catalog.int4 AS pg_catalog.xml) WITHOUT FUNCTION".to_owned(),
+            Deed::ForeignDataWrapper => "CREATE FOREIGN DATA WRAPPER pgstow_asks".to_owned(),
+            Deed::AccessMethod => "CREATE ACCESS METHOD pgstow_asks TYPE INDEX HANDLER pg_catalog.bthandler".to_owned(),
+            Deed::TextSearch => {
+                "CREATE TEXT SEARCH TEMPLATE pg_temp.pgstow_asks (LEXIZE = pg_catalog.dsimple_lexize)".to_owned()
+            }
         };
+        // Without a right to temporary objects, nothing can be learnt from these.
+        if statements.contains("pg_temp.") && deed != Deed::WatchEvents && !self.may_make_temporary().await? {
+            return Ok(true);
+        }
         let quiet = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL lock_timeout = '10s'";
         let failed = |error| self.error("cannot ask what the role may do", &error);
         self.client.batch_execute(quiet).await.map_err(failed)?;
@@ -51,6 +89,25 @@ impl Session {
         self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
         // Whatever else is said says nothing of the role.
         Ok(done.err().and_then(|error| error.code().cloned()) != Some(SqlState::INSUFFICIENT_PRIVILEGE))
+    }
+
+    async fn may_make_temporary(&self) -> Result<bool> {
+        let sql = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP')";
+        let row = self.client.query_one(sql, &[]).await;
+        row.and_then(|row| row.try_get(0))
+            .map_err(|error| self.error("cannot ask what the role may do", &error))
+    }
+
+    /// Of these subscriptions of this database, those that have a slot, which no transaction can drop.
+    pub async fn with_slots(&self, names: &[&str]) -> Result<Vec<String>> {
+        let sql = "SELECT subname::pg_catalog.text FROM pg_catalog.pg_subscription
+             WHERE subname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) AND subslotname IS NOT NULL
+               AND subdbid OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database
+                 WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) ORDER BY 1";
+        let failed = |error| self.error("cannot look for subscriptions", &error);
+        let rows = self.client.query(sql, &[&names]).await.map_err(failed)?;
+        let read = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
+        read.map_err(failed)
     }
 
     /// Whether another role may make things in a schema, or in the database itself. In a schema that is not there, too.

@@ -53,6 +53,8 @@ pub struct RestoreOrder<'a> {
     pub no_tablespaces: bool,
     /// Otherwise errors of single entries become warnings.
     pub exit_on_error: bool,
+    /// The statements, to its output, instead of to the server.
+    pub as_text: bool,
 }
 
 /// A running pg_restore. Dropping it kills it; it never outlives us.
@@ -74,13 +76,15 @@ pub struct RestoreEnd {
 impl Restoring {
     /// Asks for the password, as it is now.
     pub async fn start(order: &RestoreOrder<'_>) -> Result<Restoring> {
-        let pass = Pass::issue(order.info, order.passfile, order.program.major).await?;
+        // What is not sent needs no password.
+        let passfile = order.passfile.filter(|_| !order.as_text);
+        let pass = Pass::issue(order.info, passfile, order.program.major).await?;
         Self::start_with(order, pass)
     }
 
     fn start_with(order: &RestoreOrder<'_>, pass: Pass) -> Result<Restoring> {
         let tolerates = order.program.tolerates_transaction_timeout;
-        if tolerates && order.single_transaction {
+        if tolerates && order.single_transaction && !order.as_text {
             return Err(Error::new(
                 Code::Version,
                 format!(
@@ -137,6 +141,11 @@ impl Restoring {
         self.child.take_stdin()
     }
 
+    /// Its output, once, for a blocking reader.
+    pub fn take_stdout(&mut self) -> Option<File> {
+        self.child.take_stdout()
+    }
+
     /// Waits for the end and judges it; may be asked again. `RESTORE_ERR`, naming the entry, if
     /// it failed.
     pub async fn wait(&self) -> Result<RestoreEnd> {
@@ -154,14 +163,17 @@ impl Restoring {
 
 fn arguments(order: &RestoreOrder<'_>, pass: &Pass) -> Vec<OsString> {
     // Verbose, or it does not say which entry an error is about.
-    let mut arguments: Vec<OsString> = vec!["--no-password".into(), "--verbose".into()];
+    let mut arguments: Vec<OsString> = match order.as_text {
+        true => Vec::new(),
+        false => vec!["--no-password".into(), "--verbose".into()],
+    };
     let mut flag = |wanted: bool, name: &str| {
         if wanted {
             arguments.push(name.into());
         }
     };
     // pg_restore's own stop would come at `transaction_timeout`: then the listener stops it.
-    let stops = order.exit_on_error && !order.program.tolerates_transaction_timeout;
+    let stops = order.exit_on_error && !order.program.tolerates_transaction_timeout && !order.as_text;
     flag(stops, "--exit-on-error");
     flag(order.single_transaction, "--single-transaction");
     flag(order.no_owner, "--no-owner");
@@ -186,7 +198,10 @@ fn arguments(order: &RestoreOrder<'_>, pass: &Pass) -> Vec<OsString> {
         argument.push(list);
         arguments.push(argument);
     }
-    arguments.push(format!("--dbname={}", pass.info.to_conninfo()).into());
+    match order.as_text {
+        true => arguments.push("--file=-".into()),
+        false => arguments.push(format!("--dbname={}", pass.info.to_conninfo()).into()),
+    }
     if let ArchiveInput::File(path) = &order.archive {
         arguments.push("--".into());
         arguments.push(path.into());

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 
 use super::Session;
 use super::holders::{HOLDER, JOINED};
@@ -129,25 +130,32 @@ pub(crate) struct Around {
     pub tie: Option<String>,
     /// Of a policy: schema, and table and name as an archive tags it.
     pub policy: Option<(String, String)>,
+    /// Of a partition or heir, it and the table above it, both quoted with their schemas.
+    pub joined: Option<(String, String)>,
 }
 
-const CHOSEN: &str =
+pub(super) const CHOSEN: &str =
     "SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
         AS asked (schema, name)
     JOIN pg_catalog.pg_namespace n ON n.nspname = asked.schema
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name";
 
 impl Session {
-    async fn about(&self, tables: &Names, question: &str) -> Result<Vec<Row>> {
+    pub(super) async fn about(&self, tables: &Names, question: &str) -> Result<Vec<Row>> {
         let (schemas, names): (Vec<&str>, Vec<&str>) = tables
             .iter()
             .map(|(schema, name)| (schema.as_str(), name.as_str()))
             .unzip();
-        let rows = self.client.query(question, &[&schemas, &names]).await;
-        rows.map_err(|error| self.error("cannot look at what stands around the tables", &error))
+        match self.client.query(question, &[&schemas, &names]).await {
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                let holders = self.holders(tables).await;
+                Err(held("the tables could not be looked at", &holders))
+            }
+            rows => rows.map_err(|error| self.error("cannot look at what stands around the tables", &error)),
+        }
     }
 
-    fn read<T>(&self, read: std::result::Result<T, tokio_postgres::Error>) -> Result<T> {
+    pub(super) fn read<T>(&self, read: std::result::Result<T, tokio_postgres::Error>) -> Result<T> {
         read.map_err(|error| self.error("cannot look at what stands around the tables", &error))
     }
 
@@ -282,26 +290,27 @@ impl Session {
         };
         let question = format!(
             "WITH chosen AS ({CHOSEN}), named AS (
-               SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.relispartition, c.relkind,
-                      pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bound
+               SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.relispartition, c.relkind
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace),
              related AS (
-               SELECT child.name AS child, parent.name AS parent, child.relispartition, child.bound, child.relkind,
+               SELECT child.name AS child, parent.name AS parent, child.relispartition, child.relkind, child.oid,
                       i.inhparent IN (SELECT oid FROM chosen) AS parent_goes, i.inhrelid IN (SELECT oid FROM chosen) AS child_goes
                  FROM pg_catalog.pg_inherits i JOIN named child ON child.oid = i.inhrelid JOIN named parent ON parent.oid = i.inhparent
                 WHERE child.relkind IN ('r', 'p', 'f'))
              SELECT 1 AS turn, 'partition ' || child AS what,
                     CASE WHEN parent_goes THEN 'ALTER TABLE ' || parent || ' DETACH PARTITION ' || child END,
-                    'ALTER TABLE ' || parent || ' ATTACH PARTITION ' || child || ' ' || bound,
-                    NULL::pg_catalog.text, NULL::pg_catalog.text
+                    'ALTER TABLE ' || parent || ' ATTACH PARTITION ' || child || ' '
+                      || (SELECT pg_catalog.pg_get_expr(c.relpartbound, c.oid) FROM pg_catalog.pg_class c WHERE c.oid = related.oid),
+                    NULL::pg_catalog.text, NULL::pg_catalog.text, child, parent
                FROM related WHERE relispartition AND parent_goes <> child_goes
              UNION ALL
              SELECT 2, 'heir ' || child, CASE WHEN parent_goes THEN 'ALTER TABLE ' || child || ' NO INHERIT ' || parent END,
-                    'ALTER TABLE ' || child || ' INHERIT ' || parent, NULL, NULL
+                    'ALTER TABLE ' || child || ' INHERIT ' || parent, NULL, NULL, child, parent
                FROM related WHERE NOT relispartition AND parent_goes <> child_goes
              UNION ALL
              SELECT 3, 'sequence ' || s.name, 'ALTER SEQUENCE ' || s.name || ' OWNED BY NONE',
-                    'ALTER SEQUENCE ' || s.name || ' OWNED BY ' || t.name || '.' || pg_catalog.quote_ident(a.attname), NULL, NULL
+                    'ALTER SEQUENCE ' || s.name || ' OWNED BY ' || t.name || '.' || pg_catalog.quote_ident(a.attname),
+                    NULL, NULL, NULL, NULL
                FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'S'
                JOIN named s ON s.oid = d.objid JOIN named t ON t.oid = d.refobjid
                JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
@@ -311,23 +320,33 @@ impl Session {
              UNION ALL
              SELECT 4, 'membership of ' || t.name || ' in the publication ' || p.pubname, NULL,
                     'ALTER PUBLICATION ' || pg_catalog.quote_ident(p.pubname) || ' ADD TABLE ONLY ' || t.name {publication},
-                    NULL, NULL
+                    NULL, NULL, NULL, NULL
                FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
                JOIN named t ON t.oid = r.prrelid
               WHERE r.prrelid IN (SELECT oid FROM chosen)
              UNION ALL
              SELECT 5, 'the subscription ' || u.subname || ' to ' || t.name || ' (afterwards: ALTER SUBSCRIPTION '
-                      || pg_catalog.quote_ident(u.subname) || ' REFRESH PUBLICATION)', NULL, NULL, NULL, NULL
+                      || pg_catalog.quote_ident(u.subname) || ' REFRESH PUBLICATION)', NULL, NULL, NULL, NULL, NULL, NULL
                FROM pg_catalog.pg_subscription_rel r JOIN pg_catalog.pg_subscription u ON u.oid = r.srsubid
                JOIN named t ON t.oid = r.srrelid
               WHERE r.srrelid IN (SELECT oid FROM chosen)
              UNION ALL
              SELECT 6, 'the policy ' || o.polname || ' on ' || t.name,
                     'DROP POLICY ' || pg_catalog.quote_ident(o.polname) || ' ON ' || t.name, NULL,
-                    n.nspname::pg_catalog.text, c.relname || ' ' || o.polname
+                    n.nspname::pg_catalog.text, c.relname || ' ' || o.polname, NULL, NULL
                FROM pg_catalog.pg_policy o JOIN pg_catalog.pg_class c ON c.oid = o.polrelid
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN named t ON t.oid = o.polrelid
               WHERE o.polrelid IN (SELECT oid FROM chosen)
+             UNION ALL
+             SELECT 7, 'the constraint trigger ' || g.tgname || ' on ' || t.name, NULL,
+                    pg_catalog.pg_get_triggerdef(g.oid)
+                      || CASE g.tgenabled WHEN 'O' THEN '' ELSE '; ALTER TABLE ' || t.name
+                         || CASE g.tgenabled WHEN 'D' THEN ' DISABLE' WHEN 'A' THEN ' ENABLE ALWAYS' ELSE ' ENABLE REPLICA' END
+                         || ' TRIGGER ' || pg_catalog.quote_ident(g.tgname) END,
+                    NULL, NULL, NULL, NULL
+               FROM pg_catalog.pg_trigger g JOIN named t ON t.oid = g.tgrelid
+              WHERE NOT g.tgisinternal AND g.tgconstrrelid IN (SELECT oid FROM chosen)
+                AND g.tgrelid NOT IN (SELECT oid FROM chosen)
              ORDER BY 1, 2"
         );
         let around = |row: &Row| {
@@ -336,10 +355,19 @@ impl Session {
                 loosen: row.try_get(2)?,
                 tie: row.try_get(3)?,
                 policy: row.try_get::<_, Option<String>>(4)?.zip(row.try_get(5)?),
+                joined: row.try_get::<_, Option<String>>(6)?.zip(row.try_get(7)?),
             })
         };
         let rows = self.about(tables, &question).await?;
         self.read(rows.iter().map(around).collect())
+    }
+
+    /// Whether a table stands under another one; both as [`Around::joined`] has them.
+    pub(crate) async fn is_joined(&self, (child, parent): &(String, String)) -> Result<bool> {
+        let question = "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits
+            WHERE inhrelid = pg_catalog.to_regclass($1::pg_catalog.text) AND inhparent = pg_catalog.to_regclass($2::pg_catalog.text))";
+        let row = self.client.query_one(question, &[child, parent]).await;
+        self.read(row.and_then(|row| row.try_get(0)))
     }
 
     /// The columns of a table that hold what is written into them.
@@ -427,7 +455,8 @@ impl Session {
     /// Who holds these tables, or waits to, as far as this role may see it: sessions, and prepared transactions.
     pub(crate) async fn holders(&self, tables: &Names) -> Vec<String> {
         let question = format!(
-            "WITH chosen AS ({CHOSEN})
+            "WITH named AS ({CHOSEN}), chosen AS (
+               SELECT oid FROM named UNION SELECT t.relid FROM named, pg_catalog.pg_partition_tree(named.oid) t)
              SELECT DISTINCT {HOLDER} || ' on ' || pg_catalog.format('%I.%I', n.nspname, c.relname)
                FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace {JOINED}
@@ -436,21 +465,31 @@ impl Session {
                 AND coalesce(a.backend_type, 'client backend') = 'client backend' AND NOT l.mode = 'ShareUpdateExclusiveLock'
               ORDER BY 1 LIMIT {NAMED}"
         );
-        let rows = self.about(tables, &question).await.unwrap_or_default();
+        let (schemas, names): (Vec<&str>, Vec<&str>) = tables
+            .iter()
+            .map(|(schema, name)| (schema.as_str(), name.as_str()))
+            .unzip();
+        let rows = self.client.query(&question, &[&schemas, &names]).await;
+        let rows = rows.unwrap_or_default();
         rows.iter().filter_map(|row| row.try_get(0).ok()).collect()
     }
 }
 
 /// A lock that was not to be had in that time, and who has it.
 pub(crate) fn not_locked(wait: Duration, what: &str, holders: &[String]) -> Error {
+    held(
+        &format!("{what} could not be locked within {} s", wait.as_secs()),
+        holders,
+    )
+}
+
+fn held(what: &str, holders: &[String]) -> Error {
     let by = if holders.is_empty() {
         String::new()
     } else {
         format!("; held by {}", holders.join(", "))
     };
-    Error::new(
-        Code::RestoreErr,
-        format!("{what} could not be locked within {} s{by}", wait.as_secs()),
+    Error::new(Code::RestoreErr, format!("{what}{by}")).hint(
+        "let that session end its transaction (or ROLLBACK PREPARED it), or wait longer: BACKUP_LOCK_WAIT_SECONDS",
     )
-    .hint("let that session end its transaction (or ROLLBACK PREPARED it), or wait longer: BACKUP_LOCK_WAIT_SECONDS")
 }

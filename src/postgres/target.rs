@@ -5,14 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
 use super::Session;
 use super::connection::classify;
 use super::quoting::qualified;
-use super::surroundings::{Names, not_locked};
 use crate::error::{Code, Error, Result};
 
 /// Objects that an error names.
@@ -39,7 +37,7 @@ pub struct Target {
     pub locks: u64,
     /// Where the server runs on this machine and shows its folder.
     pub free_bytes: Option<u64>,
-    /// Settings of the database itself, by name.
+    /// Settings of the database itself, each as `ROLE NAME=VALUE` without quotes and blanks in the value.
     pub settings: BTreeSet<String>,
 }
 
@@ -49,20 +47,6 @@ pub struct Named<'a> {
     pub kind: &'a str,
     pub schema: &'a str,
     pub name: &'a str,
-}
-
-/// What a restore takes away first.
-#[derive(Debug, Clone, Copy)]
-pub struct Removal<'a> {
-    /// In their order.
-    pub statements: &'a [String],
-    pub large_objects: &'a [u32],
-    /// What they remove of tables, and what must not have come around these since the statements were made.
-    pub tables: &'a Names,
-    /// Other tables that somebody may hold.
-    pub beside: &'a Names,
-    /// For locks.
-    pub wait: Duration,
 }
 
 /// A database that is to be made anew.
@@ -144,8 +128,11 @@ impl Session {
         .await
         .map_err(failed)?;
         let settings = ask(
-            "SELECT pg_catalog.split_part(pg_catalog.unnest(setconfig), '=', 1) FROM pg_catalog.pg_db_role_setting
-             WHERE setrole OPERATOR(pg_catalog.=) 0 AND setdatabase OPERATOR(pg_catalog.=)
+            "SELECT coalesce((SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r
+                              WHERE r.oid OPERATOR(pg_catalog.=) setrole), '') || ' '
+                    || pg_catalog.replace(pg_catalog.replace(pg_catalog.unnest(setconfig), '\"', ''), ' ', '')
+             FROM pg_catalog.pg_db_role_setting
+             WHERE setdatabase OPERATOR(pg_catalog.=)
                (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())",
         )
         .await
@@ -286,11 +273,17 @@ impl Session {
             .map_err(|error| self.refused(&error))
     }
 
-    /// Runs a statement that puts something back: what is there already, somebody else has put back.
-    pub(crate) async fn again(&self, statement: &str) -> Result<()> {
+    /// Runs a statement that puts something back: what is there already, somebody else has put back. `joined` are an
+    /// heir or partition and the table that it is to be put back under.
+    pub(crate) async fn again(&self, statement: &str, joined: Option<&(String, String)>) -> Result<()> {
         match self.client.batch_execute(statement).await {
             Err(error) if error.code().is_some_and(is_presence) => Ok(()),
-            done => done.map_err(|error| self.refused(&error)),
+            Err(error) => match joined {
+                // The server says the same of a partition that is attached and of a table that takes none.
+                Some(pair) if self.is_joined(pair).await? => Ok(()),
+                _ => Err(self.refused(&error)),
+            },
+            Ok(()) => Ok(()),
         }
     }
 
@@ -394,83 +387,6 @@ impl Session {
             .map_err(|error| self.error("cannot look at the target", &error))
     }
 
-    /// Runs statements that remove things, in one transaction; what does not exist counts as
-    /// removed. After an error everything is as it was. Says how many had something to remove.
-    pub async fn remove(&self, removal: &Removal<'_>) -> Result<usize> {
-        let removed = self.remove_all(removal).await;
-        let end = if removed.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        let ended = self.client.batch_execute(end).await;
-        let removed = removed?;
-        ended.map_err(|error| self.refused(&error))?;
-        Ok(removed)
-    }
-
-    async fn remove_all(&self, removal: &Removal<'_>) -> Result<usize> {
-        let &Removal {
-            statements,
-            large_objects,
-            tables,
-            beside,
-            wait,
-        } = removal;
-        let held = [tables, beside].concat();
-        let failed = |error| self.refused(&error);
-        let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", wait.as_millis());
-        self.client.batch_execute(&begin).await.map_err(failed)?;
-        if let Err(error) = self.lock(tables).await {
-            if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
-                return Err(self.refused(&error));
-            }
-            self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
-            return Err(not_locked(wait, "the tables", &self.holders(&held).await));
-        }
-        // They were looked at a while ago, and a partition that is not known would go with its root in silence.
-        let known: BTreeSet<&String> = statements.iter().collect();
-        let now = self.loosening(tables).await?;
-        if let Some(new) = now.iter().find(|statement| !known.contains(statement)) {
-            let what = format!("the target has changed since it was looked at: {new} was not due then");
-            return Err(Error::new(Code::RestoreErr, what).hint("run it again"));
-        }
-        let mut removed = 0;
-        for statement in statements {
-            self.client.batch_execute("SAVEPOINT one").await.map_err(failed)?;
-            match self.client.batch_execute(statement).await {
-                Ok(()) => removed += 1,
-                Err(error) if error.code().is_some_and(is_absence) => {
-                    self.client.batch_execute("ROLLBACK TO one").await.map_err(failed)?;
-                }
-                Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                    self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
-                    let what = format!("what {statement:?} needs");
-                    return Err(not_locked(wait, &what, &self.holders(&held).await));
-                }
-                Err(error) => {
-                    let refused = self.refused(&error);
-                    let hint = if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
-                        "the target holds objects that the backup does not know, and that need this one: remove them \
-                         first, or restore into a new database with --create"
-                    } else {
-                        "correct the cause, or restore into a new database with --create"
-                    };
-                    return Err(Error::new(refused.code(), format!("{statement}: {}", refused.message())).hint(hint));
-                }
-            }
-            self.client.batch_execute("RELEASE one").await.map_err(failed)?;
-        }
-        if !large_objects.is_empty() {
-            let unlinked = self
-                .client
-                .query(
-                    "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata WHERE oid = ANY($1)",
-                    &[&large_objects],
-                )
-                .await
-                .map_err(failed)?;
-            removed += unlinked.len();
-        }
-        Ok(removed)
-    }
-
     /// A statement of a restore that the server refused.
     pub(super) fn refused(&self, error: &tokio_postgres::Error) -> Error {
         let inner = classify(error, &self.redactor);
@@ -493,17 +409,12 @@ impl Session {
     }
 }
 
-/// A member already, a partition already, an heir already.
+/// A member already, an heir already.
 fn is_presence(state: &SqlState) -> bool {
-    [
-        SqlState::DUPLICATE_OBJECT,
-        SqlState::DUPLICATE_TABLE,
-        SqlState::WRONG_OBJECT_TYPE,
-    ]
-    .contains(state)
+    [SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE].contains(state)
 }
 
-fn is_absence(state: &SqlState) -> bool {
+pub(super) fn is_absence(state: &SqlState) -> bool {
     [
         SqlState::UNDEFINED_TABLE,
         SqlState::UNDEFINED_OBJECT,

@@ -1,6 +1,8 @@
 //! What a role that is no superuser may not do, found before anything is changed. Managed services let their master users
 //! do some of it all the same, so what can be tried without a trace is tried.
 
+mod beyond;
+
 use std::collections::{BTreeSet, HashSet};
 
 use super::plan::{LeftOut, Plan, is_given_away};
@@ -18,6 +20,9 @@ pub(super) async fn settle(
     plan: &mut Plan,
     request: &RestoreRequest,
 ) -> Result<Vec<String>> {
+    if request.clean && !request.create && !request.data_only {
+        subscriptions_can_go(target, items, plan).await?;
+    }
     if target.found.is_superuser || request.data_only {
         return Ok(Vec::new());
     }
@@ -60,6 +65,29 @@ pub(super) async fn settle(
             item.entry.tag
         ));
     }
+    let is_public = |item: &&&Item| item.entry.desc == "SCHEMA" && item.entry.tag == "public" && foreign.public;
+    for item in planned.iter().filter(is_public) {
+        let id = item.entry.dump_id;
+        for list in [&mut plan.ground, &mut plan.before] {
+            list.retain(|other| *other != id);
+        }
+        warnings.push("the owner of the schema public was left as it is: it belongs to another role".to_owned());
+    }
+    // A member of an extension is no entry of its own, so that nothing stands for what the grants are on.
+    let known: HashSet<i64> = items.iter().map(|item| item.entry.dump_id).collect();
+    let of_member = |item: &Item| {
+        let needs = &item.details.dependencies;
+        !item.entry.tag.starts_with("SCHEMA ") && !needs.iter().any(|id| known.contains(id))
+    };
+    for item in planned.iter().filter(|item| item.entry.desc == "ACL") {
+        if is_foreign(item) || (of_member(item) && !foreign.extensions.is_empty()) {
+            warnings.push(format!(
+                "the grants on {} are made as far as {user} may: if it belongs to another role, only what {user} holds with \
+                 the right to grant it is given, and nothing is revoked",
+                item.entry.tag
+            ));
+        }
+    }
     let kept = planned
         .iter()
         .filter(|item| item.entry.desc == "EXTENSION" && foreign.extensions.contains(&item.entry.tag));
@@ -85,6 +113,9 @@ async fn refuse(target: &Target, planned: &[&Item], request: &RestoreRequest) ->
         Err(Error::new(Code::Permission, what).hint(hint.to_owned()))
     };
 
+    if !request.create {
+        may_make_all(target, planned).await?;
+    }
     let whole = planned.iter().copied().filter(|item| {
         item.entry.desc == "PUBLICATION TABLES IN SCHEMA"
             || (item.entry.desc == "PUBLICATION" && item.details.definition.contains(" FOR ALL TABLES"))
@@ -113,6 +144,7 @@ async fn refuse(target: &Target, planned: &[&Item], request: &RestoreRequest) ->
             "leave them out with --exclude EVENT-TRIGGER, or restore as a superuser",
         );
     }
+    beyond::check(target, planned).await?;
     let defaults = of_kind("DEFAULT ACL").filter(|item| {
         let owner = &item.details.owner;
         target.found.roles.get(owner) == Some(&false)
@@ -152,6 +184,60 @@ async fn refuse(target: &Target, planned: &[&Item], request: &RestoreRequest) ->
                 "may not make an extension",
                 "let a superuser make it in the target first, or leave it out, with what needs it: --exclude EXTENSION:NAME",
             );
+        }
+    }
+    Ok(())
+}
+
+/// No transaction drops a subscription with a slot, which is on another server.
+async fn subscriptions_can_go(target: &Target, items: &[Item], plan: &Plan) -> Result<()> {
+    let goes = |item: &&Item| {
+        item.entry.desc == "SUBSCRIPTION" && plan.drops.iter().any(|drop| drop == item.details.drop_statement.trim())
+    };
+    let names: Vec<&str> = items.iter().filter(goes).map(|item| item.entry.tag.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let bound = target.session.with_slots(&names).await?;
+    let Some(first) = bound.first() else { return Ok(()) };
+    let what = format!(
+        "the target's subscriptions have slots on their publishers, and cannot be replaced with all else: {}",
+        some_of(&bound, bound.len() as u64)
+    );
+    let name = quoting::identifier(first);
+    Err(Error::new(Code::RestoreErr, what).hint(format!(
+        "keep them as they are with --no-subscriptions; or part each from its slot first: ALTER SUBSCRIPTION {name} DISABLE; \
+         ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"
+    )))
+}
+
+/// What is made in schemas that are there needs a right in these alone.
+async fn may_make_all(target: &Target, planned: &[&Item]) -> Result<()> {
+    const OF_DATABASE: [&str; 2] = ["SCHEMA", "PUBLICATION"];
+    let user = &target.session.server().user;
+    let makes = |item: &&&Item| item.details.definition.contains("CREATE ");
+    let of_database = planned.iter().filter(makes);
+    let mut of_database = of_database.filter(|item| OF_DATABASE.contains(&item.entry.desc.as_str()));
+    if !target.found.may_create && of_database.next().is_some() {
+        return Err(target.may_not_create());
+    }
+    let made: HashSet<&str> = planned
+        .iter()
+        .filter(|item| item.entry.desc == "SCHEMA" && makes(item))
+        .map(|item| item.entry.tag.as_str())
+        .collect();
+    let schemas: BTreeSet<&str> = planned
+        .iter()
+        .filter(makes)
+        .filter_map(|item| item.entry.namespace.as_deref())
+        .filter(|schema| !schema.is_empty() && !made.contains(schema))
+        .collect();
+    for schema in schemas {
+        if !target.session.may_create(user, Some(schema)).await? {
+            let schema = quoting::identifier(schema);
+            let what = format!("the role {user} may not create anything in the schema {schema}");
+            let hint = format!("GRANT CREATE ON SCHEMA {schema} TO {}", quoting::identifier(user));
+            return Err(Error::new(Code::Permission, what).hint(hint));
         }
     }
     Ok(())

@@ -1,13 +1,16 @@
 //! What points from outside at tables that are replaced: loosened before they are removed, and tied to the new ones
 //! when those are there. What cannot be tied again is told.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use super::plan::{LeftOut, is_relation};
+use super::grants;
+use super::plan::{LeftOut, Plan, is_relation};
 use super::ready::Target;
 use crate::archive::Item;
+use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::postgres::Around;
+use crate::postgres::{Around, Belonging};
 
 /// Objects that an error names.
 const NAMED: usize = 5;
@@ -30,13 +33,34 @@ pub(super) struct Surroundings {
 pub(super) struct Tie {
     pub what: String,
     pub statement: String,
+    /// Of a partition or heir, it and the table above it.
+    pub joined: Option<(String, String)>,
+}
+
+impl Tie {
+    fn new(what: String, statement: String) -> Tie {
+        let joined = None;
+        Tie {
+            what,
+            statement,
+            joined,
+        }
+    }
 }
 
 const GOES: &str = "the target had it on a table that was replaced, and the backup does not have it";
 
-/// Of the relations among these entries that the target has. `single` are tables that were named: whatever needs
-/// one of them stays, and so stands in its way.
-pub(super) async fn survey(target: &Target, replaced: &[&Item], single: bool) -> Result<Surroundings> {
+/// Of the relations that the target has and that are made anew. What needs one that was named stays, and so stands in
+/// its way.
+pub(super) async fn survey(
+    target: &Target,
+    items: &[Item],
+    plan: &Plan,
+    request: &RestoreRequest,
+) -> Result<Surroundings> {
+    let single = !request.tables.is_empty();
+    let replaced: Vec<&Item> = items.iter().filter(|item| replaces(plan, single, item)).collect();
+    let replaced = &replaced[..];
     let path = |item: &Item| (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone());
     let of_kind = |item: &&&Item| is_relation(item) || item.entry.desc == "SEQUENCE";
     let tables: Vec<_> = replaced.iter().filter(of_kind).map(|item| path(item)).collect();
@@ -67,8 +91,7 @@ pub(super) async fn survey(target: &Target, replaced: &[&Item], single: bool) ->
         let tag = format!("{} {}", key.of.1, key.name);
         let comes = comes(replaced, "FK CONSTRAINT", &key.of.0, &tag);
         if !key.is_own {
-            let statement = key.making();
-            keys.push(Tie { what, statement });
+            keys.push(Tie::new(what, key.making()));
             continue;
         }
         // The archive makes the root's. A partition that stays gets its own before it is attached; one that is made anew
@@ -77,11 +100,9 @@ pub(super) async fn survey(target: &Target, replaced: &[&Item], single: bool) ->
             let (schema, table) = &copy.of;
             let what = format!("the foreign key {} of the partition {schema}.{table}", copy.name);
             if !tables.contains(&copy.of) {
-                let statement = copy.making();
-                found.ties.push(Tie { what, statement });
+                found.ties.push(Tie::new(what, copy.making()));
             } else if comes {
-                let statement = copy.renaming(&key.name);
-                keys.push(Tie { what, statement });
+                keys.push(Tie::new(what, copy.renaming(&key.name)));
             }
         }
         if !comes {
@@ -92,10 +113,54 @@ pub(super) async fn survey(target: &Target, replaced: &[&Item], single: bool) ->
     for around in session.around(&tables).await? {
         found.take(around, replaced);
     }
+    let dropped: HashSet<&str> = plan.drops.iter().map(String::as_str).collect();
+    let dropped = |kind: &str| -> Vec<String> {
+        let of_kind = items.iter().filter(|item| item.entry.desc == kind);
+        let dropped = of_kind.filter(|item| dropped.contains(item.details.drop_statement.trim()));
+        dropped.map(|item| item.entry.tag.clone()).collect()
+    };
+    let (schemas, publications) = (dropped("SCHEMA"), dropped("PUBLICATION"));
+    let others = session.around_others(&schemas, &publications, &tables);
+    let (others, defaults) = others.await?;
+    for around in others {
+        found.take(around, replaced);
+    }
+    let mut belongings = session.belongings(&tables).await?;
+    belongings.extend(defaults);
+    let lost = belongings.into_iter().filter(|one| !brings(items, one));
+    found.left_out.extend(lost.map(|one| LeftOut {
+        what: one.what,
+        why: GOES.to_owned(),
+    }));
     // They are taken off first and put back last, since they hold partitions that are taken off too.
     found.ties.extend(keys);
     found.tables = tables;
     Ok(found)
+}
+
+/// Whether an entry's object is made anew: of a whole restore all, else those of the plan.
+fn replaces(plan: &Plan, single: bool, item: &Item) -> bool {
+    let id = &item.entry.dump_id;
+    !single || plan.before.contains(id) || plan.after.contains(id) || plan.joins.contains(id)
+}
+
+/// Whether the backup has it too.
+fn brings(items: &[Item], one: &Belonging) -> bool {
+    let role = |item: &Item| match (&*one.kind, one.role.as_deref()) {
+        ("ACL", Some("PUBLIC")) => item.details.definition.contains(" TO PUBLIC"),
+        ("ACL", Some(role)) => grants::roles(&item.details.definition)
+            .iter()
+            .any(|named| named == role),
+        (_, Some(role)) => item.details.owner == role,
+        (_, None) => true,
+    };
+    let same = |item: &&Item| {
+        item.entry.desc == one.kind
+            && item.entry.namespace.as_deref() == Some(&one.schema)
+            && item.entry.tag == one.tag
+            && role(item)
+    };
+    items.iter().any(|item| same(&item))
 }
 
 /// Whether the backup has an entry of this kind.
@@ -132,6 +197,7 @@ impl Surroundings {
             (Some(statement), _) => self.ties.push(Tie {
                 what: around.what,
                 statement,
+                joined: around.joined,
             }),
             (None, Some((schema, tag))) if comes(replaced, "POLICY", &schema, &tag) => {}
             (None, _) => self.left_out.push(LeftOut {
@@ -154,7 +220,7 @@ impl Surroundings {
         loop {
             let (tried, mut lost, mut refused) = (open.len(), Vec::new(), Vec::new());
             for tie in open {
-                match session.again(&tie.statement).await {
+                match session.again(&tie.statement, tie.joined.as_ref()).await {
                     Ok(()) => {}
                     Err(error) => {
                         lost.push(LeftOut {

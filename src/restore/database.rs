@@ -1,10 +1,11 @@
 //! The database itself: how the archive says it was made and set up, for one of another name.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::archive::Item;
 use crate::error::{Code, Error, Result};
-use crate::postgres::quoting::{identifier, literal};
+use crate::postgres::quoting::{identifier, literal, unquoted};
 
 /// The statement that makes it, with the encoding and locale that it had. Written anew, of what the archive's own says:
 /// that is a text like others in the store, and whoever makes a database may do more than that.
@@ -128,7 +129,7 @@ pub(super) fn owner(items: &[Item]) -> Option<&str> {
 
 /// Settings that would stand in the way of the data, or let it come otherwise than it is in the backup. They are set when
 /// it is there.
-const OBSTACLES: [&str; 17] = [
+const OBSTACLES: [&str; 18] = [
     "array_nulls",
     "default_transaction_deferrable",
     "default_transaction_isolation",
@@ -144,6 +145,7 @@ const OBSTACLES: [&str; 17] = [
     "session_preload_libraries",
     "session_replication_role",
     "statement_timeout",
+    "temp_file_limit",
     "transaction_timeout",
     "transform_null_equals",
 ];
@@ -177,14 +179,51 @@ pub(super) fn grants(items: &[Item], name: &str) -> Vec<String> {
     statements.filter_map(|statement| renamed(statement, name)).collect()
 }
 
-/// The settings that the archive's database had, by name.
-pub(super) fn settings(items: &[Item]) -> BTreeSet<String> {
+/// A setting of a database, for all or for one role.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Setting {
+    role: String,
+    name: String,
+    /// Without quotes and blanks.
+    value: String,
+}
+
+impl Setting {
+    /// Not its value.
+    pub fn what(&self) -> String {
+        match &*self.role {
+            "" => format!("ALTER DATABASE … SET {}", self.name),
+            role => format!("ALTER ROLE {} IN DATABASE … SET {}", identifier(role), self.name),
+        }
+    }
+}
+
+/// As the target is asked for them.
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}={}", self.role, self.name, self.value)
+    }
+}
+
+/// The settings that the archive's database had.
+pub(super) fn settings(items: &[Item]) -> BTreeSet<Setting> {
     items
         .iter()
         .filter(|item| item.entry.desc == "DATABASE PROPERTIES")
         .flat_map(|item| statements(&item.details.definition))
-        .filter(|statement| statement.starts_with("ALTER DATABASE "))
-        .filter_map(setting)
+        .filter_map(|statement| {
+            let role = match statement.strip_prefix("ALTER ROLE ") {
+                Some(rest) => unquoted(&rest[..identifier_length(rest)?]),
+                None if statement.starts_with("ALTER DATABASE ") => String::new(),
+                None => return None,
+            };
+            let name = setting(statement)?;
+            let value = statement
+                .split_once(" TO '")
+                .map_or("", |(_, value)| value.trim_end_matches(';'));
+            let value = value.replace(['\'', '"', ' '], "");
+            Some(Setting { role, name, value })
+        })
         .collect()
 }
 
@@ -293,8 +332,15 @@ mod tests {
             ]
         );
         assert_eq!(others.len(), 3);
-        let names = BTreeSet::from(["app.tenant", "default_transaction_read_only"].map(str::to_owned));
-        assert_eq!(settings(&items), names);
+        let found: Vec<String> = settings(&items).iter().map(Setting::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                " app.tenant=SETxTO",
+                " default_transaction_read_only=on",
+                "a SET b search_path=x,y"
+            ]
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::order::Order;
 use super::parts::Part;
 use super::plan::{Load, Plan};
 use super::queue::{self, Again, Queue};
+use super::waiting::{self, Watch};
 use crate::archive::{
     Algorithm, ArchiveError, Blocks, Check, Input, PartCheck, Sealed, SealedRange, Unpack, Writer, read_part,
 };
@@ -31,7 +32,7 @@ const BUFFER: usize = 64 << 10;
 /// How long a pg_restore that hangs up on us may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// All that the three steps have in common.
+/// All that the steps have in common.
 pub(crate) struct Loader<'a> {
     pub store: &'a Arc<dyn Store>,
     pub archive: &'a Arc<StoredArchive>,
@@ -46,6 +47,8 @@ pub(crate) struct Loader<'a> {
     pub no_tablespaces: bool,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
+    /// Where others may hold what it needs.
+    pub watch: Option<Watch<'a>>,
 }
 
 /// How a pg_restore goes about its list.
@@ -55,6 +58,7 @@ struct Manner {
     single_transaction: bool,
     /// Past what fails.
     goes_on: bool,
+    as_text: bool,
 }
 
 impl Loader<'_> {
@@ -182,12 +186,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Indexes, constraints, triggers, grants: the head in a file, so that pg_restore can make
-    /// several at once.
+    /// Indexes, constraints, triggers, grants: the head in a file, so that pg_restore can make several at once.
     pub async fn finish(&self, step: &str, list: &[i64], jobs: usize) -> Result<()> {
-        if list.is_empty() {
-            return Ok(());
-        }
         let manner = Manner {
             jobs,
             ..Manner::default()
@@ -195,11 +195,36 @@ impl Loader<'_> {
         self.through_file(step, list, manner).await.map(drop)
     }
 
+    /// What pg_restore would send of this list, as text in the archive's encoding.
+    pub async fn text(&self, step: &str, list: &[i64]) -> Result<Vec<u8>> {
+        if list.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = self.list(step, list)?;
+        let manner = Manner {
+            as_text: true,
+            ..Manner::default()
+        };
+        let mut restoring = self.start(ArchiveInput::File(self.head()?), list, manner).await?;
+        let stdout = restoring.take_stdout();
+        let mut text = Vec::new();
+        let reading = async {
+            let read = tokio::task::spawn_blocking(move || {
+                let mut text = Vec::new();
+                let read = stdout.map(|mut stdout| stdout.read_to_end(&mut text));
+                read.transpose().map(|_| text).map_err(ArchiveError::Io)
+            });
+            let read = read
+                .await
+                .map_err(|error| Error::internal("pg_restore's reader died").source(error))?;
+            Ok(read.map(|read| text = read))
+        };
+        self.to_its_end(&restoring, reading, &CancellationToken::new()).await?;
+        Ok(text)
+    }
+
     /// The same one after the other, past what fails, which is told.
     pub async fn finish_past(&self, step: &str, list: &[i64]) -> Result<RestoreEnd> {
-        if list.is_empty() {
-            return Ok(RestoreEnd::default());
-        }
         let manner = Manner {
             goes_on: true,
             ..Manner::default()
@@ -208,6 +233,9 @@ impl Loader<'_> {
     }
 
     async fn through_file(&self, step: &str, list: &[i64], manner: Manner) -> Result<RestoreEnd> {
+        if list.is_empty() {
+            return Ok(RestoreEnd::default());
+        }
         let list = self.list(step, list)?;
         let head = self.head()?;
         let restoring = self.start(ArchiveInput::File(head), list, manner).await?;
@@ -293,6 +321,7 @@ impl Loader<'_> {
                     return Err(error);
                 }
             },
+            error = waiting::too_long(self.watch) => error,
         };
         restoring.stop().await;
         match restoring.wait().await {
@@ -317,6 +346,7 @@ impl Loader<'_> {
             no_privileges: self.no_privileges,
             no_tablespaces: self.no_tablespaces,
             exit_on_error: !manner.goes_on,
+            as_text: manner.as_text,
         })
         .await
     }

@@ -37,8 +37,10 @@ pub struct Plan {
     pub joins: Vec<i64>,
     /// Last of all, and alone: event triggers, which run at every change of a definition.
     pub events: Vec<i64>,
-    /// Statements that remove what stands in the way, in the order in which they must run.
+    /// Statements that remove what stands in the way, dependents first as the backup knows them.
     pub drops: Vec<String>,
+    /// Statements that take off parts of what these remove, for what needs each other.
+    pub partings: Vec<String>,
     /// Tables that are emptied before rows are loaded into them, quoted; with `ONLY` those whose heirs stay.
     pub emptied: Vec<String>,
     /// Large objects that would stand in the way.
@@ -362,20 +364,90 @@ pub fn everything(items: &[Item]) -> HashSet<i64> {
     items.iter().map(|item| item.entry.dump_id).collect()
 }
 
-/// Statements that remove these entries' objects, dependents first.
-pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> Vec<String> {
+/// Statements that remove these entries' objects, dependents first; and those that take off parts of them, which go with
+/// them: an index or a default may be another one's by now, or stand on what has changed since.
+pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> (Vec<String>, Vec<String>) {
+    let relations: HashSet<i64> = items
+        .iter()
+        .filter(|item| chosen.contains(&item.entry.dump_id) && is_relation(item))
+        .map(|item| item.entry.dump_id)
+        .collect();
     let partitions = partitions(items, chosen);
-    items
+    let statement = |item: &Item| {
+        let statement = item.details.drop_statement.trim();
+        (!statement.is_empty() && !statement.starts_with("--")).then(|| statement.to_owned())
+    };
+    let (mut drops, mut partings) = (Vec::new(), Vec::new());
+    let removed = items
         .iter()
         .rev()
         .filter(|item| chosen.contains(&item.entry.dump_id) && !item.is_of_database() && !item.is_grant())
-        .filter(|item| !goes_with_its_table(item, &partitions))
         // Large objects have no statement of their own: see [`Plan::large_objects`].
-        .filter(|item| !item.entry.desc.starts_with("BLOB"))
-        .map(|item| item.details.drop_statement.trim())
-        .filter(|statement| !statement.is_empty() && !statement.starts_with("--"))
-        .map(str::to_owned)
-        .collect()
+        .filter(|item| !item.entry.desc.starts_with("BLOB"));
+    for item in removed {
+        let Some(statement) = statement(item) else { continue };
+        match part_of(item, &relations) {
+            None => drops.push(statement),
+            // A view that is made without what it reads, so that both can go.
+            Some(_) if statement.starts_with("CREATE OR REPLACE VIEW ") => drops.push(statement),
+            Some(_) if PARTS_BY_NAME.contains(&item.entry.desc.as_str()) => {}
+            Some(table) if partitions.contains(&table) => {}
+            Some(_) => partings.push(statement),
+        }
+    }
+    (drops, partings)
+}
+
+/// Parts whose names are their schema's, and so may be another table's by now.
+const PARTS_BY_NAME: [&str; 2] = ["INDEX", "STATISTICS"];
+
+/// Of what goes with a table that is removed, that table.
+fn part_of(item: &Item, relations: &HashSet<i64>) -> Option<i64> {
+    const PARTS: [&str; 10] = [
+        "CHECK CONSTRAINT",
+        "CONSTRAINT",
+        "DEFAULT",
+        "FK CONSTRAINT",
+        "INDEX",
+        "POLICY",
+        "ROW SECURITY",
+        "RULE",
+        "STATISTICS",
+        "TRIGGER",
+    ];
+    let mut needed = item.details.dependencies.iter().copied();
+    let is_part = PARTS.contains(&item.entry.desc.as_str());
+    needed.find(|id| is_part && relations.contains(id))
+}
+
+/// Schema and name of every relation and index that these entries make.
+pub fn names(items: &[Item], made: &HashSet<i64>) -> Vec<(String, String)> {
+    let tags: HashMap<i64, &str> = items
+        .iter()
+        .filter(|item| is_relation(item))
+        .map(|item| (item.entry.dump_id, item.entry.tag.as_str()))
+        .collect();
+    let name = |item: &Item| match item.entry.desc.as_str() {
+        "TABLE" | "FOREIGN TABLE" | "VIEW" | "MATERIALIZED VIEW" | "SEQUENCE" | "INDEX" => Some(item.entry.tag.clone()),
+        // Those that make an index of their name.
+        "CONSTRAINT" => {
+            let definition = &item.details.definition;
+            let by_index = [" PRIMARY KEY ", " UNIQUE ", " EXCLUDE "]
+                .iter()
+                .any(|word| definition.contains(word));
+            let mut tables = item
+                .details
+                .dependencies
+                .iter()
+                .filter_map(|id| tags.get(id))
+                .filter(|_| by_index);
+            tables.find_map(|table| Some(item.entry.tag.strip_prefix(*table)?.strip_prefix(' ')?.to_owned()))
+        }
+        _ => None,
+    };
+    let made = items.iter().filter(|item| made.contains(&item.entry.dump_id));
+    let named = made.filter_map(|item| Some((item.entry.namespace.clone()?, name(item)?)));
+    named.collect()
 }
 
 pub fn is_relation(item: &Item) -> bool {
@@ -383,12 +455,6 @@ pub fn is_relation(item: &Item) -> bool {
         item.entry.desc.as_str(),
         "TABLE" | "FOREIGN TABLE" | "VIEW" | "MATERIALIZED VIEW"
     )
-}
-
-/// What a partition has from its root cannot be dropped by itself, and need not be where the whole table goes.
-fn goes_with_its_table(item: &Item, partitions: &HashSet<i64>) -> bool {
-    let kind = matches!(item.entry.desc.as_str(), "CONSTRAINT" | "INDEX" | "TRIGGER");
-    kind && item.details.dependencies.iter().any(|id| partitions.contains(id))
 }
 
 /// The partitions among these tables.

@@ -11,7 +11,7 @@ use super::plan::{self, LeftOut, Plan, Without};
 use super::ready::{self, Target};
 use super::report::RestoreReport;
 use super::rows::{self, Backup};
-use super::{Job, allowed, exclusion, globals, script, tables};
+use super::{Job, allowed, exclusion, globals, renewing, script, tables};
 use crate::archive::{self, BlockContent, Entry, Item, Texts};
 use crate::catalog::{self, Demand, Located};
 use crate::command::RestoreRequest;
@@ -220,14 +220,15 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     let settled = allowed::settle(target, &items, &mut plan, request);
     let warnings = job.stop.or_stop(settled).await?;
     target.check_plan(&plan, request)?;
+    if !request.keep_going && !request.create && !request.data_only {
+        job.stop.or_stop(renewing::check_names(target, &items, &plan)).await?;
+    }
     let around = if request.clean && !request.create && !request.data_only {
-        let replaced: Vec<&Item> = items.iter().filter(|item| replaces(&plan, request, item)).collect();
-        let survey = around::survey(target, &replaced, !request.tables.is_empty());
+        let survey = around::survey(target, &items, &plan, request);
         job.stop.or_stop(survey).await?
     } else {
         Surroundings::default()
     };
-    plan.drops.splice(0..0, around.loosen.iter().cloned());
     plan.left_out.extend(around.left_out.iter().cloned());
     if !plan.copies.is_empty() {
         stored.head = stored.head.with_copy_statements(&plan.copies)?;
@@ -262,12 +263,6 @@ async fn texts(target: &Target, stored: &StoredArchive) -> Result<Texts> {
     Ok(known.filter_map(|(bytes, text)| Some((bytes, text?))).collect())
 }
 
-/// Whether an entry's object is made anew: of a whole restore all, else those of the plan.
-fn replaces(plan: &Plan, request: &RestoreRequest, item: &Item) -> bool {
-    let id = &item.entry.dump_id;
-    request.tables.is_empty() || plan.before.contains(id) || plan.after.contains(id) || plan.joins.contains(id)
-}
-
 /// That the object has its length costs one request, and is worth it before a table is dropped.
 async fn check_object(store: &dyn Store, stored: &StoredArchive) -> Result<()> {
     let differs = |what: String| Error::new(Code::Integrity, format!("{} {what}", stored.key));
@@ -292,7 +287,7 @@ fn whole(
     everything.retain(|id| !excluded.contains(id));
     let mut plan = plan::plan(stored, items, &everything, without(request), jobs);
     if request.clean && !request.create {
-        plan.drops = plan::drops(items, &everything);
+        (plan.drops, plan.partings) = plan::drops(items, &everything);
         plan.large_objects = plan::large_objects(items, &everything);
     }
     plan.part_events(items);
@@ -441,7 +436,7 @@ impl Prepared {
                 if self.removes(request) && !request.no_verify {
                     step("read the backup once and check it, before anything is removed".to_owned());
                 }
-                for statement in &plan.drops {
+                for statement in archive.around.loosen.iter().chain(&plan.drops) {
                     step(statement.clone());
                 }
                 if !plan.large_objects.is_empty() {

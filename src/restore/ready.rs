@@ -8,7 +8,7 @@ use super::{Job, database};
 use crate::archive::Item;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, role};
 use crate::postgres::{self, ConnectionInfo, Session};
 use crate::quantity::count;
 
@@ -34,6 +34,9 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
     if !request.create {
         let (_, session) = job.target.connect(&job.settings.postgres).await?;
         let info = settled(&session).await?;
+        // Also what is only asked for may wait for others.
+        let limit = format!("SET lock_timeout = {}", job.settings.postgres.lock_wait.as_millis());
+        session.execute(&limit).await?;
         let found = session.survey_target().await?;
         return Ok(Target {
             session,
@@ -87,9 +90,9 @@ impl Target {
     pub fn settings_that_stay_away(&self, items: &[Item]) -> Vec<LeftOut> {
         let lacking = database::settings(items)
             .into_iter()
-            .filter(|name| !self.found.settings.contains(name));
-        let told = lacking.map(|name| LeftOut {
-            what: format!("ALTER DATABASE … SET {name}"),
+            .filter(|setting| !self.found.settings.contains(&setting.to_string()));
+        let told = lacking.map(|setting| LeftOut {
+            what: setting.what(),
             why: "the target was there before, and its settings are its own: --create brings the backup's".into(),
         });
         told.collect()
@@ -127,16 +130,9 @@ impl Target {
         if request.create {
             return self.check_creation(request);
         }
-        if !self.found.may_create && !request.data_only && request.into.is_none() {
-            return Err(Error::new(
-                Code::Permission,
-                format!("the role {} may not create anything in {}", server.user, self.name()),
-            )
-            .hint(format!(
-                "GRANT CREATE ON DATABASE {} TO {}",
-                postgres::quoting::identifier(self.name()),
-                postgres::quoting::identifier(&server.user)
-            )));
+        // Of an archive it is known what it makes, and where: see [`super::allowed`].
+        if !self.found.may_create && manifest.files.contains_key(role::SQL) {
+            return Err(self.may_not_create());
         }
         if self.found.objects > 0 && request.tables.is_empty() && !request.clean {
             return Err(refused(format!(
@@ -151,6 +147,16 @@ impl Target {
             ));
         }
         self.check_space(manifest, request)
+    }
+
+    pub fn may_not_create(&self) -> Error {
+        let user = &self.session.server().user;
+        let what = format!("the role {user} may not create anything in {}", self.name());
+        Error::new(Code::Permission, what).hint(format!(
+            "GRANT CREATE ON DATABASE {} TO {}",
+            postgres::quoting::identifier(self.name()),
+            postgres::quoting::identifier(user)
+        ))
     }
 
     fn check_creation(&self, request: &RestoreRequest) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What a restore carries out, step by step.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::check::{self, Comparison};
 use super::failed::{Failed, Losses};
@@ -10,10 +11,11 @@ use super::prepared::{Archive, Prepared, Source};
 use super::ready::Target;
 use super::report::RestoreReport;
 use super::state::{self, Stage, State};
-use super::{Job, Loader, globals, in_place, into, loading, making, script};
+use super::waiting::Watch;
+use super::{Job, Loader, globals, in_place, into, loading, making, renewing, script};
 use crate::command::RestoreRequest;
-use crate::error::Result;
-use crate::postgres::{Passfile, Removal};
+use crate::error::{Error, Result};
+use crate::postgres::{ConnectionInfo, Passfile, Removal, Removed};
 use crate::private_folder::{PrivateFolder, answering};
 
 pub(super) async fn carry_out(
@@ -79,11 +81,12 @@ pub(super) async fn carry_out(
             }
         }
         Source::Archive(archive) => {
+            let (info, name) = named(info);
             let loader = Loader {
                 store: &prepared.located.store,
                 archive: &archive.stored,
                 program: &archive.pg_restore,
-                info,
+                info: &info,
                 passfile: passfile.as_ref(),
                 settings,
                 folder: &folder,
@@ -92,6 +95,11 @@ pub(super) async fn carry_out(
                 no_tablespaces: request.no_tablespaces,
                 stop: job.stop,
                 observer: job.observer,
+                watch: (!request.create).then_some(Watch {
+                    session: &prepared.target.session,
+                    name: &name,
+                    wait: settings.lock_wait,
+                }),
             };
             let store = &prepared.located.store;
             if let Some(work) = &archive.into {
@@ -138,6 +146,15 @@ pub(super) async fn carry_out(
     Ok(prepared.report(job, request, status))
 }
 
+/// With a name for its sessions by which they are known on the server, unless the user has given one.
+fn named(info: &ConnectionInfo) -> (ConnectionInfo, String) {
+    let mut info = info.clone();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let own = format!("pgstow restore {:x}-{:x}", std::process::id(), now.as_micros());
+    let name = info.params.entry("application_name".into()).or_insert(own).clone();
+    (info, name)
+}
+
 /// What the comparison found, in the report or as an error.
 fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreRequest) -> Result<()> {
     let Source::Archive(archive) = &prepared.source else {
@@ -180,19 +197,23 @@ async fn fill(
     loader: &Loader<'_>,
     state: &State,
 ) -> Result<Filled> {
-    let cleaned = clean(job, archive, target, state).await?;
     if request.keep_going {
-        return fill_past(job, archive, target, loader, state, cleaned).await;
+        let cleaned = clean(job, archive, target, state).await?;
+        return fill_past(job, request, archive, target, loader, state, cleaned).await;
     }
     let plan = &archive.plan;
-    let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
-    state.set(Stage::Defining { atomic, cleaned });
-    job.observer.phase(DEFINING);
-    if !plan.ground.is_empty() {
-        state.set(Stage::Defining { atomic: false, cleaned });
-        loader.finish("ground", &plan.ground, 1).await?;
+    if !renew(job, request, archive, target, loader, state).await? {
+        let cleaned = clean(job, archive, target, state).await?;
+        let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
+        state.set(Stage::Defining { atomic, cleaned });
+        job.observer.phase(DEFINING);
+        if !plan.ground.is_empty() {
+            state.set(Stage::Defining { atomic: false, cleaned });
+            loader.finish("ground", &plan.ground, 1).await?;
+        }
+        loader.definitions(&plan.before, atomic).await?;
+        take_back_defaults(request, archive, target).await?;
     }
-    loader.definitions(&plan.before, atomic).await?;
 
     job.observer.phase(LOADING);
     job.observer.estimate(plan.stored_bytes());
@@ -226,6 +247,7 @@ const FINISHING: &str = "making indexes and constraints";
 /// The same past what fails.
 async fn fill_past(
     job: &Job<'_>,
+    request: &RestoreRequest,
     archive: &Archive,
     target: &Target,
     loader: &Loader<'_>,
@@ -238,6 +260,7 @@ async fn fill_past(
     job.observer.phase(DEFINING);
     past.step("ground", &plan.ground).await?;
     past.step("before", &plan.before).await?;
+    take_back_defaults(request, archive, target).await?;
 
     job.observer.phase(LOADING);
     job.observer.estimate(plan.stored_bytes());
@@ -259,28 +282,72 @@ async fn fill_past(
     Ok(Filled { left_out, losses })
 }
 
+/// Removes what stands in the way and makes the definitions, together; says whether it has. Otherwise all is as it was.
+async fn renew(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+) -> Result<bool> {
+    if !removes(archive) || !target.fits_one_transaction(&archive.plan) {
+        return Ok(false);
+    }
+    state.set(Stage::Cleaning);
+    job.observer.phase("replacing the definitions");
+    let removal = removal(job, archive);
+    let replacing = renewing::replace(job, request, archive, target, loader, &removal);
+    let cleaned = job.stop.or_stop(replacing).await?;
+    if let Some(cleaned) = cleaned {
+        state.set(Stage::Defining { atomic: false, cleaned });
+        state.remind(archive.around.reminder());
+    }
+    Ok(cleaned.is_some())
+}
+
+fn removes(archive: &Archive) -> bool {
+    !archive.plan.drops.is_empty() || !archive.plan.large_objects.is_empty()
+}
+
+fn removal<'a>(job: &Job<'_>, archive: &'a Archive) -> Removal<'a> {
+    for tie in &archive.around.ties {
+        tracing::info!("to be put back: {}", tie.statement);
+    }
+    Removal {
+        loosen: &archive.around.loosen,
+        statements: &archive.plan.drops,
+        parting: &archive.plan.partings,
+        large_objects: &archive.plan.large_objects,
+        tables: &archive.around.tables,
+        beside: &archive.around.beside,
+        wait: job.settings.postgres.lock_wait,
+    }
+}
+
 /// Removes what stands in the way; says how many things that were.
 async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State) -> Result<usize> {
-    let plan = &archive.plan;
-    if plan.drops.is_empty() && plan.large_objects.is_empty() {
+    if !removes(archive) {
         return Ok(0);
     }
     state.set(Stage::Cleaning);
     job.observer.phase("removing what stands in the way");
-    for tie in &archive.around.ties {
-        tracing::info!("to be put back: {}", tie.statement);
-    }
-    let removal = Removal {
-        statements: &plan.drops,
-        large_objects: &plan.large_objects,
-        tables: &archive.around.tables,
-        beside: &archive.around.beside,
-        wait: job.settings.postgres.lock_wait,
+    let removal = removal(job, archive);
+    let removing = target.session.remove(&removal, None);
+    let Removed::Done(cleaned) = job.stop.or_stop(removing).await? else {
+        return Err(Error::internal("a removal without definitions found no room for them"));
     };
-    let removing = target.session.remove(&removal);
-    let cleaned = job.stop.or_stop(removing).await?;
     state.remind(archive.around.reminder());
     Ok(cleaned)
+}
+
+/// A table that is replaced is not given to others by what the target gives them of new ones.
+async fn take_back_defaults(request: &RestoreRequest, archive: &Archive, target: &Target) -> Result<()> {
+    if !request.clean || request.create || request.no_privileges {
+        return Ok(());
+    }
+    let made = renewing::made(&archive.items, &archive.plan);
+    target.session.take_back_defaults(&made).await
 }
 
 async fn tie(job: &Job<'_>, archive: &Archive, target: &Target) -> Result<Vec<LeftOut>> {

@@ -77,7 +77,7 @@ pub(super) async fn plan(
             );
         }
         if request.clean {
-            plan.drops = plan::drops(items, &relations);
+            (plan.drops, plan.partings) = plan::drops(items, &relations);
         }
     }
     Ok(plan)

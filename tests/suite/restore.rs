@@ -13,6 +13,7 @@ mod parts;
 pub mod place;
 mod plain;
 mod refusals;
+mod replacing;
 mod roles;
 mod room;
 mod sizes;

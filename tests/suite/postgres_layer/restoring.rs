@@ -47,6 +47,7 @@ fn order<'a>(
         no_privileges: false,
         no_tablespaces: false,
         exit_on_error: true,
+        as_text: false,
     }
 }
 

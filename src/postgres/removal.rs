@@ -1,0 +1,353 @@
+//! What a restore takes away, and what it makes in its place: in one transaction.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use super::Session;
+use super::surroundings::{Names, not_locked};
+use super::target::{Named, is_absence};
+use crate::error::{Code, Error, Result};
+
+/// Objects that an error names.
+const NAMED: usize = 5;
+
+/// What a restore takes away first.
+#[derive(Debug, Clone, Copy)]
+pub struct Removal<'a> {
+    /// What takes off what must not go with the tables, in its order.
+    pub loosen: &'a [String],
+    /// In their order; what others still need is tried again after them.
+    pub statements: &'a [String],
+    /// What takes parts of these off, where they need each other.
+    pub parting: &'a [String],
+    pub large_objects: &'a [u32],
+    /// What they remove of tables, and what must not have come around these since the statements were made.
+    pub tables: &'a Names,
+    /// Other tables that somebody may hold.
+    pub beside: &'a Names,
+    /// For locks.
+    pub wait: Duration,
+}
+
+/// What is made in place of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Renewal<'a> {
+    pub definitions: &'a [Definition],
+    /// Of all relations and indexes that will be made, now or later.
+    pub names: &'a Names,
+    /// What the definitions make and the target's default privileges may give to others; none where these may.
+    pub made: &'a [Named<'a>],
+}
+
+/// One of the archive's, with what pg_restore says before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// In words, for an error.
+    pub what: String,
+    pub statements: String,
+}
+
+/// How a removal ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// So many things, and all is made that was to be made with it.
+    Done(usize),
+    /// The server has not the room for both in one transaction, and all is as it was.
+    NoRoom,
+}
+
+impl Session {
+    /// Removes things, and makes others in their place, in one transaction; what does not exist counts as removed.
+    /// After an error everything is as it was.
+    pub async fn remove(&self, removal: &Removal<'_>, renewal: Option<&Renewal<'_>>) -> Result<Removed> {
+        let done = async {
+            let removed = self.remove_all(removal).await?;
+            if let Some(renewal) = renewal
+                && !self.renew(removal, renewal).await?
+            {
+                return Ok(Removed::NoRoom);
+            }
+            Ok(Removed::Done(removed))
+        };
+        let done: Result<Removed> = done.await;
+        let end = match done {
+            Ok(Removed::Done(_)) => "COMMIT",
+            _ => "ROLLBACK",
+        };
+        let ended = self.client.batch_execute(end).await;
+        let done = done?;
+        ended.map_err(|error| self.refused(&error))?;
+        Ok(done)
+    }
+
+    async fn remove_all(&self, removal: &Removal<'_>) -> Result<usize> {
+        let &Removal {
+            loosen,
+            statements,
+            parting,
+            large_objects,
+            tables,
+            beside,
+            wait,
+        } = removal;
+        let held = [tables, beside].concat();
+        let failed = |error| self.refused(&error);
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", wait.as_millis());
+        self.client.batch_execute(&begin).await.map_err(failed)?;
+        if let Err(error) = self.lock(tables).await {
+            if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+                return Err(self.refused(&error));
+            }
+            self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+            return Err(not_locked(wait, "the tables", &self.holders(&held).await));
+        }
+        // They were looked at a while ago, and a partition that is not known would go with its root in silence.
+        let known: BTreeSet<&String> = loosen.iter().collect();
+        let now = self.loosening(tables).await?;
+        if let Some(new) = now.iter().find(|statement| !known.contains(statement)) {
+            let what = format!("the target has changed since it was looked at: {new} was not due then");
+            return Err(Error::new(Code::RestoreErr, what).hint("run it again"));
+        }
+        let mut removed = 0;
+        for statement in loosen {
+            match self.one(statement, wait, &held).await? {
+                Tried::Done => removed += 1,
+                Tried::Absent => {}
+                Tried::Needed(error) | Tried::Refused(error) => return Err(error),
+            }
+        }
+        let mut open: Vec<&String> = statements.iter().collect();
+        let mut parted = parting.is_empty();
+        while !open.is_empty() {
+            let (tried, mut still, mut first) = (open.len(), Vec::new(), None);
+            for statement in open {
+                match self.one(statement, wait, &held).await? {
+                    Tried::Done => removed += 1,
+                    Tried::Absent => {}
+                    // What needs it may come later, if the target has changed since the backup.
+                    Tried::Needed(error) => {
+                        first.get_or_insert(error);
+                        still.push(statement);
+                    }
+                    // A view as it was meant to be while others are taken off may not fit the one that is there.
+                    Tried::Refused(_) if statement.starts_with("CREATE OR REPLACE VIEW ") => {}
+                    Tried::Refused(error) => return Err(error),
+                }
+            }
+            if let (Some(error), true) = (first, still.len() == tried) {
+                if parted {
+                    return Err(error);
+                }
+                parted = true;
+                for statement in parting {
+                    self.one(statement, wait, &held).await?;
+                }
+            }
+            open = still;
+        }
+        if !large_objects.is_empty() {
+            let unlinked = self
+                .client
+                .query(
+                    "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata
+                      WHERE oid OPERATOR(pg_catalog.=) ANY($1)",
+                    &[&large_objects],
+                )
+                .await
+                .map_err(failed)?;
+            removed += unlinked.len();
+        }
+        Ok(removed)
+    }
+
+    /// One statement, after whose failure the others can go on.
+    async fn one(&self, statement: &str, wait: Duration, held: &Names) -> Result<Tried> {
+        let failed = |error| self.refused(&error);
+        self.client.batch_execute("SAVEPOINT one").await.map_err(failed)?;
+        let Err(error) = self.client.batch_execute(statement).await else {
+            self.client.batch_execute("RELEASE one").await.map_err(failed)?;
+            return Ok(Tried::Done);
+        };
+        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+            let what = format!("what {statement:?} needs");
+            return Err(not_locked(wait, &what, &self.holders(held).await));
+        }
+        let refused = self.refused(&error);
+        if refused.code() == Code::ConnErr {
+            return Err(refused);
+        }
+        let back = "ROLLBACK TO one; RELEASE one";
+        self.client.batch_execute(back).await.map_err(failed)?;
+        let refused = Error::new(refused.code(), format!("{statement}: {}", refused.message()));
+        Ok(match error.code() {
+            Some(state) if is_absence(state) => Tried::Absent,
+            Some(state) if *state == SqlState::DEPENDENT_OBJECTS_STILL_EXIST => Tried::Needed(refused.hint(
+                "the target holds objects that the backup does not know, and that need this one: remove them first, or \
+                 restore into a new database with --create",
+            )),
+            _ => Tried::Refused(refused.hint("correct the cause, or restore into a new database with --create")),
+        })
+    }
+
+    /// Says whether there was room for it.
+    async fn renew(&self, removal: &Removal<'_>, renewal: &Renewal<'_>) -> Result<bool> {
+        let taken = self.taken(renewal.names, &[]).await?;
+        if !taken.is_empty() {
+            return Err(names_are_taken(&taken));
+        }
+        for Definition { what, statements } in renewal.definitions {
+            let Err(error) = self.client.batch_execute(statements).await else {
+                continue;
+            };
+            let refused = self.refused(&error);
+            return match error.code() {
+                Some(state) if *state == SqlState::OUT_OF_MEMORY => Ok(false),
+                Some(state) if *state == SqlState::LOCK_NOT_AVAILABLE => {
+                    self.client
+                        .batch_execute("ROLLBACK")
+                        .await
+                        .map_err(|error| self.refused(&error))?;
+                    let holders = self.held_by_others().await;
+                    Err(not_locked(removal.wait, &format!("what {what} needs"), &holders))
+                }
+                _ => Err(Error::new(refused.code(), format!("{what}: {}", refused.message()))),
+            };
+        }
+        self.take_back_defaults(renewal.made).await?;
+        Ok(true)
+    }
+
+    /// Of these names, those that something has which is not one of `going` and does not go with one of them.
+    pub(crate) async fn taken(&self, names: &Names, going: &Names) -> Result<Vec<String>> {
+        let (schemas, tags) = columns(names);
+        let (going_schemas, going_tags) = columns(going);
+        let question = "WITH going AS (
+               SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.text[]))
+                   AS asked (schema, name)
+                 JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) asked.schema
+                 JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) n.oid
+                  AND c.relname OPERATOR(pg_catalog.=) asked.name)
+             SELECT DISTINCT CASE c.relkind WHEN 'r' THEN 'the table ' WHEN 'p' THEN 'the table ' WHEN 'v' THEN 'the view '
+                      WHEN 'm' THEN 'the materialized view ' WHEN 'S' THEN 'the sequence ' WHEN 'f' THEN 'the foreign table '
+                      WHEN 'c' THEN 'the type ' ELSE 'the index ' END
+                    || pg_catalog.format('%I.%I', n.nspname, c.relname)
+                    || coalesce(' of ' || pg_catalog.quote_ident(tn.nspname) || '.' || pg_catalog.quote_ident(t.relname), '')
+               FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
+                   AS asked (schema, name)
+               JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) asked.schema
+               JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) n.oid
+                AND c.relname OPERATOR(pg_catalog.=) asked.name
+               LEFT JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) c.oid
+               LEFT JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) i.indrelid
+               LEFT JOIN pg_catalog.pg_namespace tn ON tn.oid OPERATOR(pg_catalog.=) t.relnamespace
+              WHERE NOT EXISTS (SELECT FROM going g WHERE g.oid OPERATOR(pg_catalog.=) c.oid
+                                   OR g.oid OPERATOR(pg_catalog.=) i.indrelid)
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN going g ON g.oid OPERATOR(pg_catalog.=) d.refobjid
+                    WHERE c.relkind OPERATOR(pg_catalog.=) 'S' AND d.objid OPERATOR(pg_catalog.=) c.oid
+                      AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                      AND d.deptype OPERATOR(pg_catalog.=) ANY ('{a,i}'))
+              ORDER BY 1";
+        let rows = self
+            .client
+            .query(question, &[&schemas, &tags, &going_schemas, &going_tags])
+            .await
+            .map_err(|error| self.error("cannot look for names that are taken", &error))?;
+        let read = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
+        read.map_err(|error| self.error("cannot look for names that are taken", &error))
+    }
+
+    /// What default privileges of the target have given on new objects, or have kept from their owners and PUBLIC, is
+    /// undone: the archive's own grants build on what every object has.
+    pub(crate) async fn take_back_defaults(&self, made: &[Named<'_>]) -> Result<()> {
+        let column = |of: fn(&Named<'_>) -> String| made.iter().map(of).collect::<Vec<_>>();
+        let kinds = column(|named| named.kind.to_owned());
+        let schemas = column(|named| named.schema.to_owned());
+        let names = column(|named| named.name.to_owned());
+        let question = "WITH asked AS (
+               SELECT kind, schema, name FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]),
+                 pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) AS asked (kind, schema, name)),
+             made AS (
+               SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END
+                        || pg_catalog.format('%I.%I', n.nspname, c.relname) AS what, c.relowner AS owner, c.relacl AS acl,
+                      NULL::pg_catalog.text AS open
+                 FROM asked JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) asked.schema
+                 JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) n.oid
+                  AND c.relname OPERATOR(pg_catalog.=) asked.name
+                WHERE asked.kind OPERATOR(pg_catalog.=) ANY ('{TABLE,VIEW,MATERIALIZED VIEW,FOREIGN TABLE,SEQUENCE}')
+               UNION ALL
+               SELECT 'ROUTINE ' || p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proowner, p.proacl, 'EXECUTE'
+                 FROM asked JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) asked.schema
+                 JOIN pg_catalog.pg_proc p ON p.pronamespace OPERATOR(pg_catalog.=) n.oid
+                WHERE asked.kind OPERATOR(pg_catalog.=) ANY ('{FUNCTION,PROCEDURE,AGGREGATE}')
+                  AND (p.proname || '(' || pg_catalog.array_to_string(ARRAY(
+                         SELECT pg_catalog.format_type(u.t, NULL) FROM pg_catalog.unnest(p.proargtypes) WITH ORDINALITY AS u (t, at)
+                         ORDER BY u.at), ', ') || ')' OPERATOR(pg_catalog.=) asked.name
+                       OR (p.prokind OPERATOR(pg_catalog.=) 'a' AND p.proname || '(*)' OPERATOR(pg_catalog.=) asked.name))
+               UNION ALL
+               SELECT 'TYPE ' || pg_catalog.format('%I.%I', n.nspname, t.typname), t.typowner, t.typacl, 'USAGE'
+                 FROM asked JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) asked.schema
+                 JOIN pg_catalog.pg_type t ON t.typnamespace OPERATOR(pg_catalog.=) n.oid
+                  AND t.typname OPERATOR(pg_catalog.=) asked.name
+                WHERE asked.kind OPERATOR(pg_catalog.=) ANY ('{TYPE,DOMAIN}')
+               UNION ALL
+               SELECT 'SCHEMA ' || pg_catalog.quote_ident(n.nspname), n.nspowner, n.nspacl, NULL
+                 FROM asked JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) asked.name
+                WHERE asked.kind OPERATOR(pg_catalog.=) 'SCHEMA')
+             SELECT DISTINCT coalesce('REVOKE ALL ON ' || what || ' FROM '
+                        || (SELECT pg_catalog.string_agg(DISTINCT CASE x.grantee WHEN 0 THEN 'PUBLIC'
+                              ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END, ', ')
+                              FROM pg_catalog.aclexplode(acl) x) || '; ', '')
+                    || 'GRANT ALL ON ' || what || ' TO ' || pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(owner))
+                    || coalesce('; GRANT ' || open || ' ON ' || what || ' TO PUBLIC', '')
+               FROM made WHERE acl IS NOT NULL";
+        if made.is_empty() {
+            return Ok(());
+        }
+        let failed = |error| self.error("cannot look at default privileges", &error);
+        let rows = self
+            .client
+            .query(question, &[&kinds, &schemas, &names])
+            .await
+            .map_err(failed)?;
+        for row in &rows {
+            let statements: String = row.try_get(0).map_err(failed)?;
+            let done = self.client.batch_execute(&statements).await;
+            done.map_err(|error| {
+                let refused = self.refused(&error);
+                let what = "what the target's default privileges give to others could not be taken back";
+                Error::new(refused.code(), format!("{what} ({statements}): {}", refused.message()))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn columns(names: &Names) -> (Vec<&str>, Vec<&str>) {
+    let pairs = names.iter().map(|(schema, name)| (schema.as_str(), name.as_str()));
+    pairs.unzip()
+}
+
+enum Tried {
+    Done,
+    Absent,
+    /// By what is there still.
+    Needed(Error),
+    Refused(Error),
+}
+
+/// Before anything is changed.
+pub(crate) fn names_are_taken(taken: &[String]) -> Error {
+    let mut shown: Vec<&str> = taken.iter().take(NAMED).map(String::as_str).collect();
+    let more = format!("{} more", taken.len().saturating_sub(NAMED));
+    if taken.len() > NAMED {
+        shown.push(&more);
+    }
+    let what = format!(
+        "names that the backup's objects need are taken in the target, by what is not replaced: {}",
+        shown.join(", ")
+    );
+    Error::new(Code::RestoreErr, what).hint("rename these first, or remove them; or restore into another database")
+}
