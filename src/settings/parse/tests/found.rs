@@ -257,7 +257,6 @@ fn what_leads_nowhere_else_and_makes_no_line_less_safe_counts() {
         env(&url).env_file(&format!("{harmless}\n")).load();
     }
     for harm in [
-        "PGHOSTADDR=10.0.0.1",
         "PGOPTIONS=-c a=b",
         "PGREQUIREAUTH=password",
         "PGSSLMINPROTOCOLVERSION=TLSv1",
