@@ -6,7 +6,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{Past, alive};
-use crate::archive::{BlockContent, Item};
+use crate::archive::{BlockContent, Item, Loading};
 use crate::error::{Code, Error, Result};
 use crate::postgres::{Named, RestoreEnd, Wire};
 use crate::restore::failed::Loss;
@@ -23,12 +23,16 @@ impl Past<'_> {
     pub async fn data(&mut self) -> Result<()> {
         let plan = self.backup.plan;
         let gone = self.tables_that_are_not_there().await?;
+        let doubtful = self.doubtful()?;
         let mut loads = Vec::new();
         let mut positions = Vec::new();
         for load in &plan.loads {
             match load.blocks.is_empty() {
                 true => positions.push(load),
-                false => loads.extend(self.without(load, &gone)),
+                false => {
+                    let kept = self.without(load, &gone);
+                    loads.extend(kept.into_iter().flat_map(|load| apart(load, &doubtful, self.backup)));
+                }
             }
         }
         let refused = self.load_all(&loads).await?;
@@ -60,6 +64,24 @@ impl Past<'_> {
         let there = self.session().await?.exist(&asked).await?;
         let gone = failed.iter().zip(there).filter(|(_, there)| !there);
         Ok(gone.map(|(item, _)| item.entry.dump_id).collect())
+    }
+
+    /// Blocks of whose rows their tables cannot say whether they came in, by dump ids: of partitions that are loaded
+    /// through their root, which may hold each other's rows; of extensions, which bring rows of their own; and of tables
+    /// that were there before.
+    fn doubtful(&self) -> Result<HashSet<i64>> {
+        let stored = self.backup.stored;
+        let statements = stored.head.copy_statements()?;
+        let of_extensions = &self.backup.plan.order.of_extensions;
+        let is_doubtful = |index: &usize| {
+            let entry = &stored.head.data[*index];
+            let through_another = Loading::parse(&statements[*index]).is_none_or(|one| one.is_through_another(entry));
+            let item = self.items.get(&entry.dump_id);
+            let made = item.is_some_and(|item| !item.details.dependencies.iter().any(|id| self.losses.has(*id)));
+            stored.tables[*index].is_some() && (through_another || of_extensions.contains(&entry.dump_id) || !made)
+        };
+        let doubtful = self.backup.plan.blocks().filter(is_doubtful);
+        Ok(doubtful.map(|index| self.id(index)).collect())
     }
 
     /// The load but for the rows of these tables, which are lost with them.
@@ -149,7 +171,8 @@ impl Past<'_> {
         Ok(refused)
     }
 
-    /// Of a load whose pg_restore came to no end: what is not there yet, each by itself.
+    /// Of a load whose pg_restore came to no end: what is not there yet, each by itself. Only blocks whose tables can say
+    /// so travel with others: see [`Past::doubtful`].
     async fn one_by_one(&mut self, load: &Load, error: Error, refused: &mut BTreeMap<i64, String>) -> Result<()> {
         // A server that is gone would refuse all of them.
         let session = self.session().await?;
@@ -280,6 +303,33 @@ fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) {
     }
 }
 
+/// The same in several loads: each of these blocks has one of its own, which comes in as a whole or not at all.
+fn apart(load: Load, doubtful: &HashSet<i64>, backup: Backup<'_>) -> Vec<Load> {
+    let is_doubtful = |load: &Load| load.list.iter().any(|id| doubtful.contains(id));
+    if load.blocks.len() == 1 || !is_doubtful(&load) {
+        return vec![load];
+    }
+    let mut loads = Vec::new();
+    let mut open: Option<Load> = None;
+    for one in singles(&load, backup) {
+        if is_doubtful(&one) {
+            loads.extend(open.take());
+            loads.push(one);
+            continue;
+        }
+        match &mut open {
+            Some(load) => {
+                load.stored_bytes += one.stored_bytes;
+                load.blocks.extend(one.blocks);
+                load.list.extend(one.list);
+            }
+            None => open = Some(one),
+        }
+    }
+    loads.extend(open);
+    loads
+}
+
 /// The same, a block at a time; large objects with what makes them.
 fn singles(load: &Load, backup: Backup<'_>) -> Vec<Load> {
     let mut blocks = load.blocks.iter().peekable();
@@ -288,9 +338,11 @@ fn singles(load: &Load, backup: Backup<'_>) -> Vec<Load> {
     for id in &load.list {
         list.push(*id);
         if let Some(index) = blocks.next_if(|index| backup.stored.head.data[**index].dump_id == *id) {
+            let place = &backup.stored.places[*index];
             loads.push(Load {
                 blocks: vec![*index],
                 list: std::mem::take(&mut list),
+                stored_bytes: place.end - place.start,
                 ..Load::default()
             });
         }
