@@ -255,7 +255,7 @@ impl Making<'_> {
 
     async fn compare(&mut self, table: &Copy, expected: Sum) -> Result<()> {
         let Some(rows) = table.rows.first() else { return Ok(()) };
-        let seen = read_again(&mut self.wire, rows).await;
+        let seen = read_again(&mut self.wire, rows, self.job.settings.postgres.stall).await;
         let seen = seen.map_err(|refusal| refused(&format!("cannot read {} again", table.name()), refusal))?;
         if seen.sum == expected {
             return Ok(());
