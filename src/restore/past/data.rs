@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Past, alive};
 use crate::archive::{BlockContent, Item, Loading};
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Named, RestoreEnd, Wire};
+use crate::postgres::{Complaint, Named, RestoreEnd, Wire};
 use crate::restore::failed::Loss;
 use crate::restore::plan::Load;
 use crate::restore::queue::Queue;
@@ -132,6 +132,7 @@ impl Past<'_> {
         let mut queue = Queue::new(loads, order, jobs);
         let mut refused = BTreeMap::new();
         let mut single = Vec::new();
+        let mut stray = Vec::new();
         let cancel = CancellationToken::new();
         let mut running = FuturesUnordered::new();
         let mut halt = None;
@@ -151,7 +152,7 @@ impl Past<'_> {
             };
             queue.ended(ended);
             match loaded.and_then(|end| alive(&end).map(|()| end)) {
-                Ok(end) => heed(&loads[ended], end, &mut refused),
+                Ok(end) => stray.extend(heed(&loads[ended], end, &mut refused)),
                 Err(_) if halt.is_some() => {}
                 Err(error) if is_about_rows(&error) => single.push((&loads[ended], error)),
                 Err(error) => {
@@ -164,6 +165,9 @@ impl Past<'_> {
         self.number += loads.len() + 1;
         if let Some(error) = halt {
             return Err(error);
+        }
+        for complaint in &stray {
+            self.stray(complaint);
         }
         for (load, error) in single {
             self.one_by_one(load, error, &mut refused).await?;
@@ -201,7 +205,11 @@ impl Past<'_> {
                 .load_past(self.number, &one, &CancellationToken::new())
                 .await;
             match loaded.and_then(|end| alive(&end).map(|()| end)) {
-                Ok(end) => heed(&one, end, refused),
+                Ok(end) => {
+                    for complaint in heed(&one, end, refused) {
+                        self.stray(&complaint);
+                    }
+                }
                 Err(error) if is_about_rows(&error) => {
                     let loss = Loss {
                         code: error.code(),
@@ -295,12 +303,18 @@ fn is_about_rows(error: &Error) -> bool {
     matches!(error.code(), Code::Integrity | Code::RestoreErr | Code::Permission)
 }
 
-fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) {
+/// What was refused, by the entry; gives back what cannot be told of any.
+fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) -> Vec<Complaint> {
+    let mut stray = Vec::new();
     for complaint in end.refused {
-        if let Some(id) = complaint.entry.filter(|id| load.list.contains(id)) {
-            refused.entry(id).or_insert(complaint.words);
+        match complaint.entry.filter(|id| load.list.contains(id)) {
+            Some(id) => {
+                refused.entry(id).or_insert(complaint.words);
+            }
+            None => stray.push(complaint),
         }
     }
+    stray
 }
 
 /// The same in several loads: each of these blocks has one of its own, which comes in as a whole or not at all.
