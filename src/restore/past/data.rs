@@ -23,7 +23,7 @@ impl Past<'_> {
     pub async fn data(&mut self) -> Result<()> {
         let plan = self.backup.plan;
         let gone = self.tables_that_are_not_there().await?;
-        let doubtful = self.doubtful()?;
+        let doubtful = self.doubtful(&gone).await?;
         let mut loads = Vec::new();
         let mut positions = Vec::new();
         for load in &plan.loads {
@@ -68,20 +68,41 @@ impl Past<'_> {
 
     /// Blocks of whose rows their tables cannot say whether they came in, by dump ids: of partitions that are loaded
     /// through their root, which may hold each other's rows; of extensions, which bring rows of their own; and of tables
-    /// that were there before.
-    fn doubtful(&self) -> Result<HashSet<i64>> {
+    /// that were there before, with rows.
+    async fn doubtful(&self, gone: &HashSet<i64>) -> Result<HashSet<i64>> {
         let stored = self.backup.stored;
         let statements = stored.head.copy_statements()?;
         let of_extensions = &self.backup.plan.order.of_extensions;
-        let is_doubtful = |index: &usize| {
-            let entry = &stored.head.data[*index];
-            let through_another = Loading::parse(&statements[*index]).is_none_or(|one| one.is_through_another(entry));
-            let item = self.items.get(&entry.dump_id);
-            let made = item.is_some_and(|item| !item.details.dependencies.iter().any(|id| self.losses.has(*id)));
-            stored.tables[*index].is_some() && (through_another || of_extensions.contains(&entry.dump_id) || !made)
-        };
-        let doubtful = self.backup.plan.blocks().filter(is_doubtful);
-        Ok(doubtful.map(|index| self.id(index)).collect())
+        let blocks: Vec<usize> = self.backup.plan.blocks().collect();
+        let mut session = None;
+        let mut doubtful = HashSet::new();
+        for index in blocks {
+            let Some((schema, name)) = &stored.tables[index] else {
+                continue;
+            };
+            let entry = &stored.head.data[index];
+            let through_another = Loading::parse(&statements[index]).is_none_or(|one| one.is_through_another(entry));
+            if through_another || of_extensions.contains(&entry.dump_id) {
+                doubtful.insert(entry.dump_id);
+                continue;
+            }
+            let Some(item) = self.items.get(&entry.dump_id) else {
+                continue;
+            };
+            let needed = &item.details.dependencies;
+            if !needed.iter().any(|id| self.losses.has(*id)) || needed.iter().any(|id| gone.contains(id)) {
+                continue;
+            }
+            let session = match &mut session {
+                Some(session) => session,
+                none => none.insert(self.session().await?),
+            };
+            // One that cannot be asked now could not be asked later.
+            if session.holds_rows(schema, name).await.unwrap_or(true) {
+                doubtful.insert(entry.dump_id);
+            }
+        }
+        Ok(doubtful)
     }
 
     /// The load but for the rows of these tables, which are lost with them.
