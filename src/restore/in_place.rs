@@ -180,8 +180,7 @@ pub(super) async fn run(
     let mut wire = session.open_wire().await?;
     let done = filled(job, backup, &session, &mut wire, work, state).await;
     if done.is_err() {
-        // The server rolls back what it has; an error of it is no news.
-        drop(wire.execute(b"ROLLBACK").await);
+        rows::roll_back(&mut wire).await;
     }
     let done = done?;
     wire.close().await;

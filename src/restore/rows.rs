@@ -24,6 +24,8 @@ use crate::stored_archive::StoredArchive;
 const PIECE: usize = 128 << 10;
 /// Pieces that wait for the server.
 const AHEAD: usize = 8;
+/// How long a server may take to roll back.
+const ROLLING_BACK: Duration = Duration::from_secs(30);
 
 /// What is needed of the backup.
 #[derive(Clone, Copy)]
@@ -83,6 +85,11 @@ pub(super) async fn execute(wire: &mut Wire, statement: &str) -> Result<()> {
     wire.execute(statement.as_bytes())
         .await
         .map_err(|refusal| refused(statement, refusal))
+}
+
+/// After an error, of which it is no news. A server that does not answer any more rolls back when the session ends.
+pub(super) async fn roll_back(wire: &mut Wire) {
+    let _ = tokio::time::timeout(ROLLING_BACK, wire.execute(b"ROLLBACK")).await;
 }
 
 pub(super) fn refused(what: &str, refusal: Refusal) -> Error {

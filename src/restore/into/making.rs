@@ -12,7 +12,7 @@ use crate::restore::Job;
 use crate::restore::plan::LeftOut;
 use crate::restore::prepared::Archive;
 use crate::restore::ready::Target;
-use crate::restore::rows::{Backup, execute, load, read_again, refused};
+use crate::restore::rows::{Backup, execute, load, read_again, refused, roll_back};
 use crate::restore::state::{Stage, State};
 use crate::script::Sum;
 use crate::store::Store;
@@ -48,8 +48,7 @@ pub(in crate::restore) async fn run(
     };
     let made = making.all(state).await;
     if made.is_err() {
-        // The server rolls back what it has; an error of it is no news.
-        drop(making.wire.execute(b"ROLLBACK").await);
+        roll_back(&mut making.wire).await;
     }
     making.wire.close().await;
     made
