@@ -180,8 +180,7 @@ pub(super) async fn run(
     let mut wire = session.open_wire().await?;
     let done = filled(job, backup, &session, &mut wire, work, state).await;
     if done.is_err() {
-        // The server rolls back what it has; an error of it is no news.
-        drop(wire.execute(b"ROLLBACK").await);
+        rows::roll_back(&mut wire).await;
     }
     let done = done?;
     wire.close().await;
@@ -201,7 +200,7 @@ async fn all(
         // They were empty when they were looked at.
         for copy in copies {
             if !expected.contains_key(&copy.place) {
-                let there = sum(wire, copy).await?;
+                let there = sum(job, wire, copy).await?;
                 if there != Sum::default() {
                     return Err(not_empty(&backup.stored.name(copy.index)));
                 }
@@ -220,7 +219,7 @@ async fn all(
     job.observer.phase("comparing the rows");
     let mut seen = BTreeMap::new();
     for copy in copies {
-        if seen.insert(copy.place.clone(), ()).is_none() && sum(wire, copy).await? != expected[&copy.place] {
+        if seen.insert(copy.place.clone(), ()).is_none() && sum(job, wire, copy).await? != expected[&copy.place] {
             return Err(other_rows(&backup.stored.name(copy.index)));
         }
     }
@@ -335,8 +334,8 @@ async fn filled(
 }
 
 /// What the table holds now.
-async fn sum(wire: &mut Wire, copy: &rows::Copy) -> Result<Sum> {
-    let seen = rows::read_again(wire, copy).await;
+async fn sum(job: &Job<'_>, wire: &mut Wire, copy: &rows::Copy) -> Result<Sum> {
+    let seen = rows::read_again(wire, copy, job.settings.postgres.stall).await;
     seen.map(|seen| seen.sum)
         .map_err(|refusal| refused("cannot read the rows again", refusal))
 }

@@ -2,6 +2,7 @@
 //! what a table holds can be compared with what the backup holds, in whatever order rows and columns come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use super::plan::Plan;
 use crate::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Item, Loading, Unpack};
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::literal;
-use crate::postgres::{Piece, Refusal, Rows, Wire};
+use crate::postgres::{Piece, Refusal, Rows, StallClock, Wire};
 use crate::script::{RowSum, Sum};
 use crate::store::Store;
 use crate::store::reading::{Reading, our_error};
@@ -23,6 +24,8 @@ use crate::stored_archive::StoredArchive;
 const PIECE: usize = 128 << 10;
 /// Pieces that wait for the server.
 const AHEAD: usize = 8;
+/// How long a server may take to roll back.
+const ROLLING_BACK: Duration = Duration::from_secs(30);
 
 /// What is needed of the backup.
 #[derive(Clone, Copy)]
@@ -84,6 +87,11 @@ pub(super) async fn execute(wire: &mut Wire, statement: &str) -> Result<()> {
         .map_err(|refusal| refused(statement, refusal))
 }
 
+/// After an error, of which it is no news. A server that does not answer any more rolls back when the session ends.
+pub(super) async fn roll_back(wire: &mut Wire) {
+    let _ = tokio::time::timeout(ROLLING_BACK, wire.execute(b"ROLLBACK")).await;
+}
+
 pub(super) fn refused(what: &str, refusal: Refusal) -> Error {
     if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
         return Error::new(Code::RestoreErr, format!("{what}: a lock was not to be had in time"))
@@ -112,11 +120,13 @@ pub(super) fn encoding(items: &[Item]) -> String {
     quoted.unwrap_or("UTF8").to_owned()
 }
 
-/// As pg_dump and pg_restore set a session up, so that text is what it is in the archive.
-pub(super) async fn settle(wire: &mut Wire, encoding: &str) -> Result<()> {
+/// As pg_dump and pg_restore set a session up, so that text is what it is in the archive; but it waits for a lock no
+/// longer than that.
+pub(super) async fn settle(wire: &mut Wire, encoding: &str, wait: Duration) -> Result<()> {
     let settings = format!(
         "SET client_min_messages = error; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-         SET row_security = off; SET client_encoding = {}",
+         SET row_security = off; SET lock_timeout = {}; SET client_encoding = {}",
+        wait.as_millis(),
         literal(encoding)
     );
     execute(wire, &settings).await
@@ -159,6 +169,8 @@ struct Summed {
     sha256: Sha256,
     bytes: u64,
     rows: u64,
+    /// Runs from read to read.
+    clock: StallClock,
 }
 
 impl Rows for Summed {
@@ -171,20 +183,31 @@ impl Rows for Summed {
         self.rows = rows;
     }
     async fn turn(&mut self) -> Result<()> {
+        self.clock.begin();
         Ok(())
     }
 }
 
-/// What the table holds now, with the columns that the backup has.
-pub(super) async fn read_again(wire: &mut Wire, copy: &Copy) -> std::result::Result<Seen, Refusal> {
+/// What the table holds now, with the columns that the backup has. A server that gives no byte for `stall` is given up.
+pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
     let statement = [b"COPY (SELECT ", &*copy.columns, b" FROM ", &copy.place, b") TO STDOUT"].concat();
+    let clock = StallClock::default();
     let mut rows = Summed {
         sum: RowSum::of(&copy.names),
         sha256: Sha256::new(),
         bytes: 0,
         rows: 0,
+        clock: clock.clone(),
     };
-    wire.copy(&statement, &mut rows).await?;
+    clock.begin();
+    tokio::select! {
+        biased;
+        copied = wire.copy(&statement, &mut rows) => copied?,
+        () = clock.watch(stall) => {
+            let what = format!("the server has given no byte of the rows for {} s", stall.as_secs());
+            return Err(Error::new(Code::Stalled, what).into());
+        }
+    }
     Ok(Seen {
         digest: BlockDigest {
             content: BlockContent::Table { rows: rows.rows },

@@ -74,15 +74,16 @@ async fn one(
         let emptying = wire.execute(&[b"TRUNCATE TABLE ", place].concat()).await;
         emptying.map_err(|refusal| Unloaded::refused(&format!("cannot empty {name}"), refusal))?;
     }
+    let stall = job.settings.postgres.stall;
     let again = |refusal| Unloaded::refused("cannot read the rows again", refusal);
-    if check && rows::read_again(wire, first).await.map_err(again)?.sum != Sum::default() {
+    if check && rows::read_again(wire, first, stall).await.map_err(again)?.sum != Sum::default() {
         return Err(super::not_empty(&name).into());
     }
     let mut expected = Sum::default();
     for copy in copies {
         expected.merge(rows::load(job, backup, wire, copy).await?);
     }
-    if check && rows::read_again(wire, first).await.map_err(again)?.sum != expected {
+    if check && rows::read_again(wire, first, stall).await.map_err(again)?.sum != expected {
         return Err(super::other_rows(&name).into());
     }
     Ok(())
