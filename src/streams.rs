@@ -137,7 +137,7 @@ async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readabl
     let (head, complaints) = match contents {
         Ok(contents) => contents,
         Err(Unbegun::Crossed(error)) => return Ok(Err(Opening::Crossed(error.message()))),
-        Err(Unbegun::NoRoom(error)) => return Ok(Err(Opening::OneStream(error.message()))),
+        Err(Unbegun::Unclear(error) | Unbegun::NoRoom(error)) => return Ok(Err(Opening::OneStream(error.message()))),
         // It may be that there is one connection too few.
         Err(Unbegun::Failed(error)) if error.code() == Code::ConnErr => {
             return Ok(Err(Opening::OneStream(error.message())));

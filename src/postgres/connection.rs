@@ -363,7 +363,9 @@ impl Place<'_> {
             "read-write" | "read-only" => {
                 let question =
                     "SELECT pg_catalog.current_setting('default_transaction_read_only') OPERATOR(pg_catalog.=) 'on'";
-                let row = client.query_one(question, &[]).await;
+                let limit = connect_timeout(self.info, self.connect_timeout);
+                let row = within(limit, client.query_one(question, &[])).await;
+                let row = row.map_err(|(error, _)| in_context(self.info, error))?;
                 let read_only = row.and_then(|row| row.try_get::<_, bool>(0));
                 let read_only = read_only.map_err(|error| in_context(self.info, classify(&error, self.redactor)))?;
                 (read_only || server.in_recovery) == (wanted == "read-only")
@@ -388,7 +390,7 @@ impl Place<'_> {
             return told;
         }
         let limit = connect_timeout(self.info, self.connect_timeout);
-        match within(limit, explaining::closed_by_somebody(client)).await {
+        match within(limit, explaining::closed_by_somebody(client, &told.message())).await {
             Ok(Ok(Some(hint))) => told.hint(hint),
             _ => told,
         }
