@@ -379,7 +379,9 @@ fn from_sdk(rule: &LifecycleRule) -> Rule {
     let filter = rule.filter();
     let and = filter.and_then(|filter| filter.and());
     let single = filter.and_then(|filter| filter.tag());
-    let mut tags = single.into_iter().chain(and.into_iter().flat_map(|and| and.tags()));
+    let mut tags = single
+        .into_iter()
+        .chain(and.into_iter().flat_map(LifecycleRuleAndOperator::tags));
     let tag = tags.next();
     let mut limits: Vec<String> = tags.map(|tag| format!("tagged {}={}", tag.key, tag.value)).collect();
     let larger = filter
