@@ -14,11 +14,10 @@ impl Session {
     pub async fn explain(&self, error: Error) -> Error {
         let words = error.message();
         if matches!(error.code(), Code::Permission | Code::PgDumpErr) {
-            // English words have been judged: they are no refusal.
-            let asked = if error.code() == Code::PgDumpErr && words.contains("ERROR:") {
-                self.answers().await
-            } else {
+            let asked = if error.code() == Code::Permission || may_be_refusal(&words) {
                 self.check_refusal(&words).await
+            } else {
+                self.answers().await
             };
             if let Err(own) = asked {
                 if own.code() == Code::Permission {
@@ -92,6 +91,12 @@ impl Session {
     }
 }
 
+/// Whether pg_dump quotes the server in these words, and in another language than English: English ones have been judged.
+fn may_be_refusal(words: &str) -> bool {
+    let quotes = ["query failed", "Error message from server", "large object"];
+    quotes.iter().any(|start| words.contains(start)) && !words.contains("ERROR:")
+}
+
 /// The words in which something was refused, as far as they may name a function; without the query, which names others.
 pub(super) fn names_in(words: &str) -> Vec<&str> {
     let said = ["Query was:", "query was:"]
@@ -145,6 +150,11 @@ mod tests {
                       pg_catalog.pg_get_viewdef('1')";
         assert!(names_in(german).contains(&"lo_open"));
         assert!(!names_in(german).contains(&"pg_get_viewdef"));
+        assert!(may_be_refusal(german));
+        assert!(!may_be_refusal(
+            "query failed: ERROR:  canceling statement due to lock timeout"
+        ));
+        assert!(!may_be_refusal("pg_dump was ended by SIGKILL"));
         assert!(names_in("関数lo_openへのアクセスが拒否されました").contains(&"lo_open"));
         assert!(!names_in("permission denied for function lo_open_all").contains(&"lo_open"));
     }
