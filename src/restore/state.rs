@@ -1,6 +1,6 @@
 //! How far a restore has come, so that its failure can say in what state the target is.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -69,10 +69,18 @@ pub(super) async fn survey(
     let asking = async {
         let session = Session::connect(info, settings).await?;
         let mut lacking = Vec::new();
+        let promised = |index: &&usize| archive.promises[**index].content != BlockContent::Table { rows: 0 };
+        let asked = open
+            .iter()
+            .filter(promised)
+            .filter_map(|index| archive.tables[*index].clone());
+        let asked: Vec<(String, String)> = asked.collect();
+        let held = session.holding_rows(&asked).await?;
+        let held: HashMap<&(String, String), bool> = asked.iter().zip(held).collect();
         for &index in &open {
             let any = match (&archive.tables[index], &archive.promises[index].content) {
                 (Some(_), BlockContent::Table { rows: 0 }) => true,
-                (Some((schema, name)), _) => session.holds_rows(schema, name).await?,
+                (Some(table), _) => held.get(table).copied().unwrap_or_default(),
                 (None, _) => false,
             };
             match (any, divided.contains(&index)) {

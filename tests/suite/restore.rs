@@ -16,6 +16,7 @@ mod refusals;
 mod roles;
 mod room;
 mod sizes;
+mod standing;
 mod stopping;
 mod tables;
 mod whole;
