@@ -108,17 +108,24 @@ pub async fn load(settings: &settings::Aws) -> Result<Config> {
 
 /// The region, where it is not for the SDK to find.
 async fn region(settings: &settings::Aws) -> Option<Region> {
-    let named = settings.region.clone().map(Region::new);
-    if named.is_some() || (settings.endpoint.is_none() && settings.endpoint_s3.is_none()) {
-        return named;
+    if let Some(named) = &settings.region {
+        return Some(Region::new(named.clone()));
+    }
+    let given = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
+    let given = given.region().await;
+    // As if it were not set, which the SDK does not know.
+    let is_blank = given.as_ref().is_some_and(|region| region.as_ref().trim().is_empty());
+    let is_custom = settings.endpoint.is_some() || settings.endpoint_s3.is_some();
+    if !is_blank && (given.is_some() || !is_custom) {
+        return given;
     }
     // Not the whole default chain: it ends in a question to the instance metadata service, which
     // costs seconds where there is none, and a custom endpoint seldom cares for the region.
-    RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-        .or_else(ProfileFileRegionProvider::new())
-        .or_else(Region::new("us-east-1"))
-        .region()
-        .await
+    let chain = RegionProviderChain::first_try(ProfileFileRegionProvider::new());
+    match is_custom {
+        true => chain.or_else(Region::new("us-east-1")).region().await,
+        false => chain.region().await,
+    }
 }
 
 fn credentials(id: Option<&str>, secret: Option<&SecretString>, token: Option<&SecretString>) -> Option<Credentials> {

@@ -35,11 +35,13 @@ impl Command {
     /// The settings that it goes by.
     pub fn uses(&self) -> Uses {
         match self {
-            Self::Backup(_) => Uses::All,
+            Self::Backup(_) => Uses::Backup,
             Self::Doctor => Uses::Doctor,
             Self::Restore(_) => Uses::Restore,
             Self::Verify(_) => Uses::Verify,
-            Self::Prune(_) | Self::Status { .. } | Self::RetentionShow | Self::RetentionApply => Uses::Retention,
+            Self::Prune(request) if !request.dry_run => Uses::Retention,
+            Self::RetentionApply => Uses::Retention,
+            Self::Prune(_) | Self::Status { .. } | Self::RetentionShow => Uses::RetentionShown,
             Self::Download(_) | Self::List { .. } | Self::Keygen { .. } => Uses::Store,
         }
     }

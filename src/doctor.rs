@@ -79,9 +79,14 @@ fn understood(settings: &Settings) -> Vec<Check> {
     let hint = "set the endpoint (AWS_ENDPOINT_URL_S3, …) to an https:// URL";
     let open = settings.notes.iter().filter(unsafe_line);
     let open = open.map(|note| Check::warning(NAME, note.as_str(), hint));
-    let others = looked_at
-        .iter()
-        .map(|note| Check::warning(NAME, note.as_str(), "correct the setting, or take it away"));
+    let others = looked_at.iter().map(|note| {
+        let hint = if note.contains("--env-file") {
+            "if the file is yours, say so: --env-file .env, or BACKUP_ENV_FILE=.env; or take the setting out of it"
+        } else {
+            "correct the setting, or take it away"
+        };
+        Check::warning(NAME, note.as_str(), hint)
+    });
     std::iter::once(Check::ok(NAME, detail))
         .chain(open)
         .chain(others)

@@ -16,6 +16,7 @@ mod into;
 mod loading;
 mod making;
 mod order;
+mod partitions;
 mod parts;
 mod past;
 mod plan;

@@ -313,8 +313,9 @@ pub trait Lifecycle: Send + Sync {
 
     /// Makes `ours` the set of our rules. Foreign rules stay exactly as they are: they are read,
     /// kept in the back end's own types, and written back with ours in one request. What the store shows
-    /// afterwards is compared; where it has made something else of them, the former rules are put back, and
-    /// the error says what the store's would have done.
+    /// afterwards is compared, also for some time where it still shows the former rules; where it has made
+    /// something else of them, the former rules are put back, and the error says what the store's would have
+    /// done.
     async fn install_rules(&self, ours: &[crate::retention::Rule]) -> Result<()>;
 
     /// The key prefix of this store in the bucket (`""`, or ending in `/`), which rules filter by.

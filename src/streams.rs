@@ -23,6 +23,7 @@ mod worker;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -136,7 +137,7 @@ async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readabl
     let (head, complaints) = match contents {
         Ok(contents) => contents,
         Err(Unbegun::Crossed(error)) => return Ok(Err(Opening::Crossed(error.message()))),
-        Err(Unbegun::NoRoom(error)) => return Ok(Err(Opening::OneStream(error.message()))),
+        Err(Unbegun::Unclear(error) | Unbegun::NoRoom(error)) => return Ok(Err(Opening::OneStream(error.message()))),
         // It may be that there is one connection too few.
         Err(Unbegun::Failed(error)) if error.code() == Code::ConnErr => {
             return Ok(Err(Opening::OneStream(error.message())));
@@ -149,19 +150,30 @@ async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readabl
         .map_err(|entry| Opening::OneStream(format!("pg_dump reads {entry} in a way of its own"))))
 }
 
+/// The session of the pg_dump that has told the tables ends a moment after the program, and holds its place till then.
+const LINGERING: Duration = Duration::from_millis(300);
+
 /// As many workers as there are connections for, and why there are not more.
 async fn workers(order: &Order<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
     let mut workers = Vec::new();
     let mut why = None;
-    for joined in futures::future::join_all((0..wanted).map(|_| join(order))).await {
-        match joined {
-            Ok(mut wire) => {
-                let wait = format!("SET lock_timeout = {LOCK_WAIT_MS}");
-                wire.execute(wait.as_bytes()).await.map_err(Refusal::into_error)?;
-                workers.push(wire);
+    for pause in [Duration::ZERO, LINGERING] {
+        let lacking = wanted - workers.len();
+        if lacking == 0 {
+            break;
+        }
+        tokio::time::sleep(pause).await;
+        why = None;
+        for joined in futures::future::join_all((0..lacking).map(|_| join(order))).await {
+            match joined {
+                Ok(mut wire) => {
+                    let wait = format!("SET lock_timeout = {LOCK_WAIT_MS}");
+                    wire.execute(wait.as_bytes()).await.map_err(Refusal::into_error)?;
+                    workers.push(wire);
+                }
+                Err(Unjoined::Connection(error)) => why = Some(error.message()),
+                Err(Unjoined::Snapshot(error)) => return Err(error),
             }
-            Err(Unjoined::Connection(error)) => why = Some(error.message()),
-            Err(Unjoined::Snapshot(error)) => return Err(error),
         }
     }
     Ok((workers, why))

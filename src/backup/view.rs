@@ -125,6 +125,7 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>
     let mut notes = Vec::new();
     let mut many = jobs > 1 && job.settings.format == Format::Custom;
     let mut crossed = String::new();
+    let mut unclear = false;
     let mut left = HELD;
     while left > 0 {
         left -= 1;
@@ -174,6 +175,11 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>
                     return Ok(Ok(View::whole(snapshot, Opened::Dump(begun), survey, notes)));
                 }
                 (Err(Unbegun::Crossed(error)), _) => crossed = error.message(),
+                (Err(Unbegun::Unclear(error)), _) if unclear => return Err(error),
+                (Err(Unbegun::Unclear(error)), _) => {
+                    unclear = true;
+                    crossed = error.message();
+                }
                 (Err(Unbegun::NoRoom(_)), _) => left = 0,
                 // It may be that ours was the connection too many.
                 (Err(Unbegun::Failed(error)), _) if error.code() == Code::ConnErr => left = 0,
@@ -218,6 +224,7 @@ async fn unheld(job: &Job<'_>, source: &Source, notes: Vec<String>) -> Result<Vi
             }
             // A table was dropped or renamed before its lock; unless the time for it was over.
             Err(Unbegun::Crossed(_)) if attempt < UNHELD && (lock_wait.is_zero() || asked.elapsed() < lock_wait) => {}
+            Err(Unbegun::Unclear(_)) if attempt == 1 => {}
             Err(unbegun) => return Err(unbegun.into()),
         }
         answered(job, session.release_snapshot()).await?;

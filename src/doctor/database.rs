@@ -140,8 +140,23 @@ async fn privileges(session: &Session) -> Check {
     };
     match session.check_privileges().await {
         Ok(()) => {
-            let user = &session.server().user;
-            Check::ok(NAME, format!("{user} may read every table, sequence and large object"))
+            let detail = format!(
+                "{} may read every table, sequence and large object",
+                session.server().user
+            );
+            match session.perhaps_needed_functions().await {
+                Ok(closed) if closed.is_empty() => Check::ok(NAME, detail),
+                Ok(closed) => Check::warning(
+                    NAME,
+                    format!(
+                        "{detail}, but not call {} of PostgreSQL's own that a backup of other objects may need",
+                        count(closed.len(), "function")
+                    ),
+                    "GRANT EXECUTE ON FUNCTION … TO the role, for each that is named, or try a backup",
+                )
+                .naming(closed.iter().map(|name| format!("function {name}")).collect()),
+                Err(error) => Check::lacking(NAME, &error),
+            }
         }
         Err(error) => {
             let hidden = filtered.into_iter().map(|name| format!("row-level security of {name}"));

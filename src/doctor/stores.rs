@@ -6,9 +6,10 @@ use sha2::{Digest, Sha256};
 
 use super::database::skew;
 use super::{Check, State};
+use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
 use crate::quantity::human_bytes;
-use crate::retention::{PENDING, TIER_TAG, differences, rules_after};
+use crate::retention::{PENDING, Rule, TIER_TAG, differences, rules_after};
 use crate::settings::{Checksums, Clock, Settings};
 use crate::store::{
     Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Rules, Store, Stored, TagKeeping, lacks_conditions,
@@ -37,7 +38,7 @@ pub(super) async fn check(
         }
     }
     match store.lifecycle() {
-        Some(lifecycle) if checks[0].state == State::Ok => checks.push(rules(lifecycle, settings).await),
+        Some(lifecycle) if checks[0].state == State::Ok => checks.push(rules(store, lifecycle, settings).await),
         Some(_) => checks.push(Check::skipped("lifecycle", "it cannot be reached")),
         None => checks.push(Check::skipped(
             "lifecycle",
@@ -266,7 +267,7 @@ async fn space(store: &dyn Store, tables: Option<u64>) -> Option<Check> {
     })
 }
 
-async fn rules(lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
+async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
     const NAME: &str = "lifecycle";
     if lifecycle.keeping().is_lost() {
         return Check::skipped(
@@ -279,6 +280,7 @@ async fn rules(lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
         Err(error) => return Check::lacking(NAME, &error),
     };
     let Rules { ours, foreign } = installed;
+    let (foreign, unsure) = reaching(store, lifecycle.prefix(), foreign).await;
     let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &ours);
     let differ = differences(&wanted, &ours, &foreign);
     if !differ.is_empty() {
@@ -294,6 +296,10 @@ async fn rules(lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
             "let that rule spare this prefix: it is not pgstow's"
         };
         return Check::warning(NAME, told, remedy);
+    }
+    if !unsure.is_empty() {
+        let remedy = "see whether one of them expires what lies in a database's folder: it is not pgstow's";
+        return Check::warning(NAME, unsure.join("; "), remedy);
     }
     let missing = wanted.iter().filter(|rule| !ours.contains(rule)).count();
     if missing > 0 {
@@ -311,4 +317,42 @@ async fn rules(lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
         many => format!("{many} rules, as the retention wants them"),
     };
     Check::ok(NAME, told)
+}
+
+/// Without the rules that reach a part of the store in which no backups are; and what of that could not be seen.
+async fn reaching(store: &dyn Store, prefix: &str, foreign: Vec<Rule>) -> (Vec<Rule>, Vec<String>) {
+    let (mut reach, mut unsure) = (Vec::new(), Vec::new());
+    for rule in foreign {
+        let held = match rule.part_of(prefix) {
+            Some(part) if rule.takes_the_last() => holds_backups(store, part).await,
+            _ => Ok(true),
+        };
+        match held {
+            Ok(true) => reach.push(rule),
+            Ok(false) => {}
+            Err(error) => unsure.push(format!(
+                "does the rule {} reach a database's folder? it {}, and the folders could not be listed: {}",
+                rule.id,
+                rule.effect(),
+                error.message()
+            )),
+        }
+    }
+    (reach, unsure)
+}
+
+/// Whether a database has backups whose keys may start so.
+async fn holds_backups(store: &dyn Store, start: &str) -> Result<bool> {
+    for name in store.folders("").await? {
+        let folder = format!("{name}/");
+        if !folder.starts_with(start) && !start.starts_with(&folder) {
+            continue;
+        }
+        let inside = store.folders(&folder).await?;
+        let is_backup = |stamp: &String| format!("{folder}{stamp}").parse::<BackupId>().is_ok();
+        if inside.iter().any(is_backup) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -90,21 +90,40 @@ impl Session {
         home: Option<PathBuf>,
         between: Between,
     ) -> Result<Session> {
-        let quiet = without_event_triggers(&info);
-        // The name that initdb gives to the superuser, for whom alone it matters and who alone may say so.
-        if let Some(quiet) = quiet.clone().filter(|info| info.user.as_deref() == Some("postgres")) {
-            match Self::open_as_told(quiet, connect_timeout, home.clone(), between).await {
-                // Older than 17; no superuser; or a pooler, which may not even say what it does not know.
-                Err(error) if error.message().contains(SERVER_SAYS) && error.code() != Code::Auth => {}
-                opened => return opened,
-            }
+        let Some(quiet) = without_event_triggers(&info) else {
+            return Self::open_as_told(info, connect_timeout, home, between).await;
+        };
+        if matches!(between, Between::Nobody) {
+            return Self::open_our_own(info, quiet, connect_timeout, home).await;
         }
-        let session = Self::open_as_told(info, connect_timeout, home.clone(), between).await?;
-        if let Some(quiet) = quiet
-            && session.server.major >= EVENT_TRIGGERS_SINCE
+        // A superuser alone may say so; who is one is known only when a trigger at the login has run.
+        match Self::open_as_told(quiet, connect_timeout, home.clone(), between).await {
+            // Older than 17; no superuser; or a pooler, which may not even say what it does not know.
+            Err(error) if error.message().contains(SERVER_SAYS) && error.code() != Code::Auth => {}
+            opened => return opened,
+        }
+        match Self::open_as_told(info.clone(), connect_timeout, home.clone(), between).await {
+            // The one that was refused may still be counted.
+            Err(error) if error.hint_text() == TWO_CONNECTIONS => {
+                tokio::time::sleep(FORGOTTEN).await;
+                Self::open_as_told(info, connect_timeout, home, between).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// No login is refused: the log of such a server is read.
+    async fn open_our_own(
+        info: ConnectionInfo,
+        quiet: ConnectionInfo,
+        connect_timeout: Duration,
+        home: Option<PathBuf>,
+    ) -> Result<Session> {
+        let session = Self::open_as_told(info, connect_timeout, home.clone(), Between::Nobody).await?;
+        if session.server.major >= EVENT_TRIGGERS_SINCE
             && session.server.is_superuser
             && session.server.has_event_triggers
-            && let Ok(quiet) = Self::open_as_told(quiet, connect_timeout, home, between).await
+            && let Ok(quiet) = Self::open_as_told(quiet, connect_timeout, home, Between::Nobody).await
         {
             session.close().await;
             return Ok(quiet);
@@ -266,6 +285,8 @@ impl fmt::Debug for Session {
 const EVENT_TRIGGERS: &str = "event_triggers";
 /// The first server with triggers at a login, and with the setting.
 const EVENT_TRIGGERS_SINCE: u32 = 17;
+/// After which a server has let go of a login that it refused.
+const FORGOTTEN: Duration = Duration::from_millis(200);
 
 /// The same without event triggers, in which code of others would run as us: at the login, before we
 /// can say anything. `None` where the options speak of them already.
@@ -363,7 +384,9 @@ impl Place<'_> {
             "read-write" | "read-only" => {
                 let question =
                     "SELECT pg_catalog.current_setting('default_transaction_read_only') OPERATOR(pg_catalog.=) 'on'";
-                let row = client.query_one(question, &[]).await;
+                let limit = connect_timeout(self.info, self.connect_timeout);
+                let row = within(limit, client.query_one(question, &[])).await;
+                let row = row.map_err(|(error, _)| in_context(self.info, error))?;
                 let read_only = row.and_then(|row| row.try_get::<_, bool>(0));
                 let read_only = read_only.map_err(|error| in_context(self.info, classify(&error, self.redactor)))?;
                 (read_only || server.in_recovery) == (wanted == "read-only")
@@ -388,7 +411,7 @@ impl Place<'_> {
             return told;
         }
         let limit = connect_timeout(self.info, self.connect_timeout);
-        match within(limit, explaining::closed_by_somebody(client)).await {
+        match within(limit, explaining::closed_by_somebody(client, &told.message())).await {
             Ok(Ok(Some(hint))) => told.hint(hint),
             _ => told,
         }

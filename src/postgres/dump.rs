@@ -190,6 +190,9 @@ const BRIEFLY: Duration = Duration::from_secs(2);
 pub enum Unbegun {
     /// It could not have its locks, though nobody but us may hold them.
     Crossed(Error),
+    /// The server says in another language than English why a query failed: perhaps that something was dropped in
+    /// between. One more attempt tells.
+    Unclear(Error),
     /// The server has no room for its locks beside ours.
     NoRoom(Error),
     Failed(Error),
@@ -198,7 +201,9 @@ pub enum Unbegun {
 impl From<Unbegun> for Error {
     fn from(unbegun: Unbegun) -> Self {
         match unbegun {
-            Unbegun::Crossed(error) | Unbegun::NoRoom(error) | Unbegun::Failed(error) => error,
+            Unbegun::Crossed(error) | Unbegun::Unclear(error) | Unbegun::NoRoom(error) | Unbegun::Failed(error) => {
+                error
+            }
         }
     }
 }
@@ -219,13 +224,17 @@ impl From<Error> for Unbegun {
         let says = |words: &str| error.message().contains(words);
         let locks = error.code() != Code::Permission && says("LOCK TABLE");
         // Something was dropped under its hands, which looks at the catalog as it is now.
-        let dropped = error.code() == Code::PgDumpErr
-            && says("query failed")
-            && (says("does not exist") || says("cache lookup failed") || !says("ERROR:"));
-        match locks || dropped {
-            true if error.message().contains("max_locks_per_transaction") => Unbegun::NoRoom(error),
-            true => Unbegun::Crossed(error),
-            false => Unbegun::Failed(error),
+        let query = error.code() == Code::PgDumpErr && says("query failed");
+        let dropped = query && (says("does not exist") || says("cache lookup failed"));
+        let translated = query && !says("ERROR:");
+        if (locks || dropped || translated) && says("max_locks_per_transaction") {
+            Unbegun::NoRoom(error)
+        } else if locks || dropped {
+            Unbegun::Crossed(error)
+        } else if translated {
+            Unbegun::Unclear(error)
+        } else {
+            Unbegun::Failed(error)
         }
     }
 }

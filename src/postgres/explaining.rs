@@ -3,30 +3,35 @@
 use tokio_postgres::Client;
 
 use super::Session;
+use super::connection::REPLAY;
 use super::quoting::identifier;
 use super::server::Language;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 
 impl Session {
     /// pg_dump, like the server, stops at the first thing that the role may not read; the server can name them all, and
     /// the GRANT. And what the server says may be in any language: what our own sessions are told, they are told by SQLSTATE.
     pub async fn explain(&self, error: Error) -> Error {
+        let words = error.message();
         if matches!(error.code(), Code::Permission | Code::PgDumpErr) {
-            match self.check_privileges().await {
-                Err(named) if named.code() == Code::Permission => return named,
-                // Our own session is gone too: it was not pg_dump's fault.
-                Err(gone) if gone.code() == Code::ConnErr && error.code() == Code::PgDumpErr => {
-                    let hint = gone.hint_text().to_owned();
+            let asked = if error.code() == Code::Permission || may_be_refusal(&words) {
+                self.check_refusal(&words).await
+            } else {
+                self.answers().await
+            };
+            if let Err(own) = asked {
+                if own.code() == Code::Permission {
+                    return own;
+                }
+                // Our own session is gone too: it was not pg_dump's fault. One whose transaction has failed is not gone.
+                if error.code() == Code::PgDumpErr && (own.hint_text() == REPLAY || self.answers().await.is_err()) {
+                    let hint = own.hint_text().to_owned();
                     return error.with_code(Code::ConnErr).hint(hint);
                 }
-                _ => {}
             }
         }
-        if error.code() == Code::Permission && !error.has_own_hint() {
-            return match closed_by_somebody(&self.client).await {
-                Ok(Some(hint)) => error.hint(hint),
-                _ => error,
-            };
+        if error.code() == Code::Permission {
+            return error;
         }
         // PgBouncer's own words.
         if error.code() == Code::ConnErr && error.message().contains("unsupported startup parameter") {
@@ -46,6 +51,12 @@ impl Session {
             return self.explain_foreign(error).await;
         }
         error
+    }
+
+    /// Whether the server still answers this session: nothing is asked, which a transaction that has failed allows too.
+    async fn answers(&self) -> Result<()> {
+        let answered = self.client.batch_execute("").await;
+        answered.map_err(|error| self.error("the server does not answer", &error))
     }
 
     /// What the program's session would have had to be started with.
@@ -80,14 +91,32 @@ impl Session {
     }
 }
 
-/// Functions of PostgreSQL's own that everybody may call, unless somebody has taken it from this role: with what gives
-/// it back. Asked also where the search path is not ours yet: so each operator is named in full.
-pub(super) async fn closed_by_somebody(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
-    const NAMED: i64 = 20;
+/// Whether pg_dump quotes the server in these words, and in another language than English: English ones have been judged.
+fn may_be_refusal(words: &str) -> bool {
+    let quotes = ["query failed", "Error message from server", "large object"];
+    quotes.iter().any(|start| words.contains(start)) && !words.contains("ERROR:")
+}
+
+/// The words in which something was refused, as far as they may name a function; without the query, which names others.
+pub(super) fn names_in(words: &str) -> Vec<&str> {
+    let said = ["Query was:", "query was:"]
+        .iter()
+        .filter_map(|start| words.find(start))
+        .min()
+        .map_or(words, |end| &words[..end]);
+    said.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+/// What gives back the functions of PostgreSQL's own that these words name, that everybody may call, and that have been
+/// taken from this role. Asked also where the search path is not ours yet: so each operator is named in full.
+pub(super) async fn closed_by_somebody(client: &Client, words: &str) -> Result<Option<String>, tokio_postgres::Error> {
+    let named = names_in(words);
     let rows = client
         .query(
             "SELECT pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)),
-                    current_user::pg_catalog.text
+                    current_user::pg_catalog.text, p.proname::pg_catalog.text
              FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
              WHERE n.nspname OPERATOR(pg_catalog.=) 'pg_catalog' AND p.proacl IS NOT NULL
                AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
@@ -95,19 +124,38 @@ pub(super) async fn closed_by_somebody(client: &Client) -> Result<Option<String>
                  SELECT FROM pg_catalog.pg_init_privs i
                  WHERE i.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
                    AND i.objoid OPERATOR(pg_catalog.=) p.oid)
-             ORDER BY n.nspname, p.proname LIMIT $1::pg_catalog.int8",
-            &[&NAMED],
+             ORDER BY n.nspname, p.proname",
+            &[],
         )
         .await?;
     let mut grants = Vec::new();
     for row in rows {
         let (function, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        grants.push(format!("GRANT EXECUTE ON FUNCTION {function} TO {}", identifier(&role)));
+        let name: String = row.try_get(2)?;
+        if named.contains(&name.as_str()) {
+            grants.push(format!("GRANT EXECUTE ON FUNCTION {function} TO {}", identifier(&role)));
+        }
     }
-    Ok((!grants.is_empty()).then(|| {
-        format!(
-            "somebody has closed functions of PostgreSQL's to this role, of which one is needed: {}",
-            grants.join("; ")
-        )
-    }))
+    let grants = grants.join("; ");
+    Ok((!grants.is_empty()).then(|| format!("PostgreSQL's own function has been closed to this role: {grants}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_in_any_language_name_the_function_and_the_query_does_not() {
+        let german = "query failed: FEHLER:  keine Berechtigung für Funktion lo_open | pg_dump: detail: Query was: SELECT \
+                      pg_catalog.pg_get_viewdef('1')";
+        assert!(names_in(german).contains(&"lo_open"));
+        assert!(!names_in(german).contains(&"pg_get_viewdef"));
+        assert!(may_be_refusal(german));
+        assert!(!may_be_refusal(
+            "query failed: ERROR:  canceling statement due to lock timeout"
+        ));
+        assert!(!may_be_refusal("pg_dump was ended by SIGKILL"));
+        assert!(names_in("関数lo_openへのアクセスが拒否されました").contains(&"lo_open"));
+        assert!(!names_in("permission denied for function lo_open_all").contains(&"lo_open"));
+    }
 }

@@ -1,6 +1,7 @@
 //! What the role may not read although a backup needs it, found before the dump finds it.
 
 use super::Session;
+use super::explaining::names_in;
 use super::quoting::identifier;
 use crate::error::{Code, Error, Result};
 
@@ -19,6 +20,25 @@ pub enum UnreadableKind {
     Table,
     Sequence,
     LargeObject,
+}
+
+/// One of PostgreSQL's own that this role may not call.
+#[derive(Debug)]
+struct ClosedFunction {
+    name: String,
+    /// With its arguments, as SQL wants it.
+    signature: String,
+    need: Need,
+}
+
+/// Whether a backup calls a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// One of the database as it is now.
+    Now,
+    /// One of a database with other objects, or by another version of pg_dump.
+    Perhaps,
+    Never,
 }
 
 impl Unreadable {
@@ -134,11 +154,41 @@ impl Session {
     /// `PERMISSION`, naming what is unreadable and the GRANTs, if the role cannot make a whole
     /// backup.
     pub async fn check_privileges(&self) -> Result<()> {
-        let checked = self.check_role().await;
+        let checked = match self.check_functions().await {
+            Ok(()) => self.check_objects().await,
+            refused => refused,
+        };
+        self.with_reset(checked).await
+    }
+
+    /// The same after a refusal in these words, which name the function if it was one.
+    pub(super) async fn check_refusal(&self, words: &str) -> Result<()> {
+        let named = names_in(words);
+        let mut closed = self.closed_functions().await?;
+        closed.retain(|function| named.contains(&function.name.as_str()));
+        let checked = match self.refuse_without(&closed) {
+            Ok(()) => self.check_objects().await,
+            refused => refused,
+        };
+        self.with_reset(checked).await
+    }
+
+    /// Functions (with their arguments) that the role may not call, and a backup of this database as it is now may do
+    /// without, though not one with other kinds of objects.
+    pub async fn perhaps_needed_functions(&self) -> Result<Vec<String>> {
+        let closed = self.closed_functions().await?.into_iter();
+        let perhaps = closed.filter(|function| function.need == Need::Perhaps);
+        Ok(perhaps.map(|function| function.signature).collect())
+    }
+
+    async fn with_reset(&self, checked: Result<()>) -> Result<()> {
         let Err(error) = checked else { return Ok(()) };
+        if error.code() != Code::Permission {
+            return Err(error);
+        }
         match self.other_role().await {
             // The GRANTs above are the role's that the login becomes.
-            Ok(Some((login, reset))) if error.code() == Code::Permission => {
+            Ok(Some((login, reset))) => {
                 let hint = format!(
                     "{}; or, since the login {login} works as {role} here by a setting, {reset}",
                     error.hint_text(),
@@ -189,44 +239,51 @@ impl Session {
         ))
     }
 
-    /// Functions of PostgreSQL's own, with their arguments, that a backup calls and this role may not.
-    async fn closed_functions(&self) -> Result<Vec<String>> {
+    /// Functions of PostgreSQL's own that everybody may call, and that have been taken from this role.
+    async fn closed_functions(&self) -> Result<Vec<ClosedFunction>> {
         let failed = |error| self.error("cannot read the role's privileges", &error);
-        let rows = self
-            .client
-            .query(
-                "SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
-                 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-                 WHERE n.nspname = 'pg_catalog' AND p.proacl IS NOT NULL
-                   AND (p.proname IN ('pg_export_snapshot', 'pg_current_snapshot', 'set_config', 'current_setting',
-                                      'format_type', 'lo_open', 'loread', 'lo_close', 'pg_is_in_recovery',
-                                      'pg_relation_size', 'pg_table_is_visible', 'pg_encoding_to_char', 'array_to_string',
-                                      'pg_options_to_table', 'quote_ident', 'pg_tablespace_location')
-                        OR p.proname ~ '^pg_get_(constraintdef|expr|functiondef|function_arguments|function_identity_arguments|function_result|function_sqlbody|indexdef|partkeydef|ruledef|serial_sequence|statisticsobjdef|statisticsobjdef_columns|triggerdef|userbyid|viewdef|partition_constraintdef|sequence_data)$')
-                   AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
-                 ORDER BY 1 LIMIT 100",
-                &[],
-            )
-            .await
-            .map_err(failed)?;
-        rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
+        let question = closed_functions();
+        let rows = self.client.query(question.as_str(), &[]).await.map_err(failed)?;
+        let mut closed = Vec::new();
+        for row in rows {
+            let needed: Option<bool> = row.try_get(2).map_err(failed)?;
+            closed.push(ClosedFunction {
+                signature: row.try_get(0).map_err(failed)?,
+                name: row.try_get(1).map_err(failed)?,
+                need: match needed {
+                    Some(true) => Need::Now,
+                    Some(false) => Need::Perhaps,
+                    None => Need::Never,
+                },
+            });
+        }
+        Ok(closed)
     }
 
-    async fn check_role(&self) -> Result<()> {
-        let role = identifier(&self.server.user);
-        let closed = self.closed_functions().await?;
-        if !closed.is_empty() {
-            let names: Vec<&str> = closed.iter().map(String::as_str).collect();
-            let grants: Vec<String> = closed
-                .iter()
-                .map(|name| format!("GRANT EXECUTE ON FUNCTION {name} TO {role}"))
-                .collect();
-            return Err(Error::new(
-                Code::Permission,
-                format!("role {role} may not call {}, which a backup needs", some_of(&names)),
-            )
-            .hint(format!("{}; or back up as a superuser", grants.join("; "))));
+    /// Those that this database needs.
+    async fn check_functions(&self) -> Result<()> {
+        let mut closed = self.closed_functions().await?;
+        closed.retain(|function| function.need == Need::Now);
+        self.refuse_without(&closed)
+    }
+
+    fn refuse_without(&self, closed: &[ClosedFunction]) -> Result<()> {
+        if closed.is_empty() {
+            return Ok(());
         }
+        let role = identifier(&self.server.user);
+        let names: Vec<&str> = closed.iter().map(|function| function.signature.as_str()).collect();
+        let grants: Vec<String> = names
+            .iter()
+            .map(|name| format!("GRANT EXECUTE ON FUNCTION {name} TO {role}"))
+            .collect();
+        let text = format!("role {role} may not call {}, which a backup needs", some_of(&names));
+        let hint = format!("{}; or back up as a superuser", grants.join("; "));
+        Err(Error::new(Code::Permission, text).hint(hint))
+    }
+
+    async fn check_objects(&self) -> Result<()> {
+        let role = identifier(&self.server.user);
         let unreadable = self.unreadable_tables().await?;
         if let Some(first) = unreadable.first() {
             let names: Vec<String> = unreadable.iter().map(Unreadable::called).collect();
@@ -268,6 +325,71 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Function (with its arguments), name, and whether a backup of this database calls it now; nothing in the last column
+/// where none ever does.
+fn closed_functions() -> String {
+    // The server looks at the privilege when it begins with a query, whether the query finds rows or not; so where nothing
+    // of the kind is there, pg_dump may need the function or not, from version to version.
+    let own = |catalog: &str, oid: &str| {
+        format!(
+            "{oid} >= 16384 AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_depend d
+               WHERE d.classid = 'pg_catalog.{catalog}'::pg_catalog.regclass AND d.objid = {oid} AND d.deptype = 'e')"
+        )
+    };
+    let relation = |oid: &str| own("pg_class", oid);
+    format!(
+        "SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proname::pg_catalog.text,
+                CASE
+                WHEN p.proname IN ('pg_export_snapshot', 'set_config', 'current_setting', 'pg_is_in_recovery',
+                                   'pg_encoding_to_char', 'array_to_string') THEN true
+                WHEN p.proname IN ('lo_open', 'loread', 'lo_close')
+                THEN EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
+                WHEN p.proname = 'format_type'
+                THEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p') AND {of_class})
+                WHEN p.proname = 'pg_get_viewdef'
+                THEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relkind IN ('v', 'm') AND {of_class})
+                WHEN p.proname = 'pg_get_partkeydef'
+                THEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relkind = 'p' AND {of_class})
+                WHEN p.proname = 'pg_get_ruledef'
+                THEN EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.rulename <> '_RETURN' AND {of_rule})
+                WHEN p.proname = 'pg_get_indexdef'
+                THEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE {of_index})
+                WHEN p.proname = 'pg_get_triggerdef'
+                THEN EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal AND {of_trigger})
+                WHEN p.proname = 'pg_get_constraintdef'
+                THEN EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.contype IN ('c', 'f') AND {of_constraint})
+                WHEN p.proname = 'pg_get_expr'
+                THEN EXISTS (SELECT FROM pg_catalog.pg_attrdef a WHERE {of_default})
+                WHEN p.proname = 'pg_get_statisticsobjdef'
+                THEN EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s WHERE {of_statistics})
+                WHEN p.proname IN ('pg_get_function_arguments', 'pg_get_function_identity_arguments',
+                                   'pg_get_function_result')
+                THEN EXISTS (SELECT FROM pg_catalog.pg_proc f WHERE f.prokind <> 'a' AND {of_function})
+                WHEN p.proname IN ('pg_current_snapshot', 'pg_relation_size', 'pg_table_is_visible', 'pg_options_to_table',
+                                   'quote_ident', 'pg_tablespace_location', 'pg_get_function_sqlbody',
+                                   'pg_get_serial_sequence', 'pg_get_statisticsobjdef_columns', 'pg_get_userbyid',
+                                   'pg_get_partition_constraintdef', 'pg_get_sequence_data')
+                THEN false
+                END
+         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+         WHERE n.nspname = 'pg_catalog' AND p.proacl IS NOT NULL
+           AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+           AND NOT EXISTS (
+             SELECT FROM pg_catalog.pg_init_privs i
+             WHERE i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND i.objoid = p.oid)
+         ORDER BY 1",
+        of_class = relation("c.oid"),
+        of_rule = relation("r.ev_class"),
+        of_index = relation("i.indrelid"),
+        of_trigger = relation("t.tgrelid"),
+        of_constraint = relation("k.conrelid"),
+        of_default = relation("a.adrelid"),
+        of_statistics = own("pg_statistic_ext", "s.oid"),
+        of_function = own("pg_proc", "f.oid"),
+    )
 }
 
 /// All at once, or as many as a line holds; then what grants the rest.

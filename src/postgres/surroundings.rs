@@ -140,6 +140,55 @@ pub(super) const CHOSEN: &str =
     JOIN pg_catalog.pg_namespace n ON n.nspname = asked.schema
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name";
 
+/// Of the tables `$1` and `$2`.
+pub(super) fn keys_question() -> String {
+    format!(
+        "WITH RECURSIVE chosen AS ({CHOSEN}), touching AS (
+           SELECT c.oid, c.conparentid FROM pg_catalog.pg_constraint c
+            WHERE c.contype = 'f' AND (c.conrelid IN (SELECT oid FROM chosen) OR c.confrelid IN (SELECT oid FROM chosen))
+           UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid)
+         SELECT n.nspname::pg_catalog.text, r.relname::pg_catalog.text, c.conname::pg_catalog.text,
+                pg_catalog.format('%I.%I', n.nspname, r.relname), fn.nspname::pg_catalog.text, f.relname::pg_catalog.text,
+                pg_catalog.pg_get_constraintdef(c.oid), pg_catalog.obj_description(c.oid, 'pg_constraint'),
+                c.conrelid IN (SELECT oid FROM chosen), pg_catalog.pg_has_role(r.relowner, 'USAGE'),
+                pg_catalog.pg_has_role(f.relowner, 'USAGE')
+           FROM touching t JOIN pg_catalog.pg_constraint c ON c.oid = t.oid
+           JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+           JOIN pg_catalog.pg_class f ON f.oid = c.confrelid JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
+          WHERE c.conparentid = 0 ORDER BY 4, 3"
+    )
+}
+
+pub(super) fn triggers_question(major: u32, emptied: bool) -> String {
+    // pg_trigger.h: 4 is for INSERT, 32 for TRUNCATE.
+    let events = if emptied { 4 | 32 } else { 4 };
+    // Before 15, a partition's copy of its root's trigger counts as internal.
+    let copies = if (13..15).contains(&major) {
+        "OR (g.tgparentid <> 0 AND g.tgconstraint = 0)"
+    } else {
+        ""
+    };
+    format!(
+        "WITH chosen AS ({CHOSEN}), filled AS (
+           SELECT oid FROM chosen UNION
+           SELECT t.relid FROM chosen, pg_catalog.pg_partition_tree(chosen.oid) t)
+         SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), g.tgname::pg_catalog.text, g.tgenabled::pg_catalog.text,
+                pg_catalog.pg_has_role(c.relowner, 'USAGE')
+           FROM filled JOIN pg_catalog.pg_trigger g ON g.tgrelid = filled.oid
+           JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE (NOT g.tgisinternal {copies}) AND g.tgenabled <> 'D' AND g.tgtype & {events} <> 0 ORDER BY 1, 2"
+    )
+}
+
+/// `tgenabled` in the words of ALTER TABLE.
+pub(super) fn state(enabled: &str) -> &'static str {
+    match enabled {
+        "A" => "ENABLE ALWAYS",
+        "R" => "ENABLE REPLICA",
+        _ => "ENABLE",
+    }
+}
+
 impl Session {
     pub(super) async fn about(&self, tables: &Names, question: &str) -> Result<Vec<Row>> {
         let (schemas, names): (Vec<&str>, Vec<&str>) = tables
@@ -161,21 +210,7 @@ impl Session {
 
     /// Foreign keys from and to these tables. Those of partitions belong to their roots'.
     pub(crate) async fn foreign_keys(&self, tables: &Names) -> Result<Vec<ForeignKey>> {
-        let question = format!(
-            "WITH RECURSIVE chosen AS ({CHOSEN}), touching AS (
-               SELECT c.oid, c.conparentid FROM pg_catalog.pg_constraint c
-                WHERE c.contype = 'f' AND (c.conrelid IN (SELECT oid FROM chosen) OR c.confrelid IN (SELECT oid FROM chosen))
-               UNION SELECT p.oid, p.conparentid FROM touching t JOIN pg_catalog.pg_constraint p ON p.oid = t.conparentid)
-             SELECT n.nspname::pg_catalog.text, r.relname::pg_catalog.text, c.conname::pg_catalog.text,
-                    pg_catalog.format('%I.%I', n.nspname, r.relname), fn.nspname::pg_catalog.text, f.relname::pg_catalog.text,
-                    pg_catalog.pg_get_constraintdef(c.oid), pg_catalog.obj_description(c.oid, 'pg_constraint'),
-                    c.conrelid IN (SELECT oid FROM chosen), pg_catalog.pg_has_role(r.relowner, 'USAGE'),
-                    pg_catalog.pg_has_role(f.relowner, 'USAGE')
-               FROM touching t JOIN pg_catalog.pg_constraint c ON c.oid = t.oid
-               JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-               JOIN pg_catalog.pg_class f ON f.oid = c.confrelid JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
-              WHERE c.conparentid = 0 ORDER BY 4, 3"
-        );
+        let question = keys_question();
         let key = |row: &Row| {
             Ok(ForeignKey {
                 of: (row.try_get(0)?, row.try_get(1)?),
@@ -236,33 +271,12 @@ impl Session {
     /// Triggers of these tables and of their partitions that fire when rows come, and if the tables are emptied
     /// when they go.
     pub(crate) async fn triggers(&self, tables: &Names, emptied: bool) -> Result<Vec<Trigger>> {
-        // pg_trigger.h: 4 is for INSERT, 32 for TRUNCATE.
-        let events = if emptied { 4 | 32 } else { 4 };
-        // Before 15, a partition's copy of its root's trigger counts as internal.
-        let copies = if (13..15).contains(&self.server.major) {
-            "OR (g.tgparentid <> 0 AND g.tgconstraint = 0)"
-        } else {
-            ""
-        };
-        let question = format!(
-            "WITH chosen AS ({CHOSEN}), filled AS (
-               SELECT oid FROM chosen UNION
-               SELECT t.relid FROM chosen, pg_catalog.pg_partition_tree(chosen.oid) t)
-             SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), g.tgname::pg_catalog.text, g.tgenabled::pg_catalog.text,
-                    pg_catalog.pg_has_role(c.relowner, 'USAGE')
-               FROM filled JOIN pg_catalog.pg_trigger g ON g.tgrelid = filled.oid
-               JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-              WHERE (NOT g.tgisinternal {copies}) AND g.tgenabled <> 'D' AND g.tgtype & {events} <> 0 ORDER BY 1, 2"
-        );
+        let question = triggers_question(self.server.major, emptied);
         let trigger = |row: &Row| {
             Ok(Trigger {
                 table: row.try_get(0)?,
                 name: row.try_get(1)?,
-                state: match row.try_get(2)? {
-                    "A" => "ENABLE ALWAYS",
-                    "R" => "ENABLE REPLICA",
-                    _ => "ENABLE",
-                },
+                state: state(row.try_get(2)?),
                 is_ours: row.try_get(3)?,
             })
         };

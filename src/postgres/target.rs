@@ -10,7 +10,6 @@ use tokio_postgres::error::SqlState;
 
 use super::Session;
 use super::connection::classify;
-use super::quoting::qualified;
 use crate::error::{Code, Error, Result};
 
 /// Objects that an error names.
@@ -346,26 +345,6 @@ impl Session {
             .map(|row| row.try_get(0))
             .collect::<Result<_, _>>()
             .map_err(|error| self.error("cannot look at the target", &error))
-    }
-
-    /// Whether a table that exists holds a row; those of its heirs do not count.
-    pub async fn holds_rows(&self, schema: &str, name: &str) -> Result<bool> {
-        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {})", qualified(schema, name));
-        self.client
-            .query_one(&sql, &[])
-            .await
-            .and_then(|row| row.try_get(0))
-            .map_err(|error| self.error("cannot look into the table", &error))
-    }
-
-    /// The same with its partitions and heirs.
-    pub async fn holds_rows_below(&self, schema: &str, name: &str) -> Result<bool> {
-        let sql = format!("SELECT EXISTS (SELECT FROM {})", qualified(schema, name));
-        self.client
-            .query_one(&sql, &[])
-            .await
-            .and_then(|row| row.try_get(0))
-            .map_err(|error| self.error("cannot look into the table", &error))
     }
 
     /// Which one it is, where there is one of this name.

@@ -89,6 +89,14 @@ impl Refusal {
         Error::new(Code::PgDumpErr, text)
     }
 
+    /// What helps where a policy would filter the rows.
+    pub fn hint_of_rows(&self) -> Option<&'static str> {
+        match self {
+            Refusal::Server { routine, .. } if routine == ROW_SECURITY => Some(super::BYPASS_HINT),
+            _ => None,
+        }
+    }
+
     pub fn is(&self, state: &SqlState) -> bool {
         matches!(self, Refusal::Server { state: given, .. } if given == state)
     }

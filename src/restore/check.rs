@@ -12,10 +12,10 @@ use super::prepared::Archive;
 use super::ready::{Target, some_of};
 use super::rows::{self, Backup, Copy, Seen};
 use super::{Job, Loader};
-use crate::archive::BlockContent;
+use crate::archive::{BlockContent, Loading};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
-use crate::postgres::{Refusal, Session, Wire};
+use crate::postgres::{Refusal, Session, Wire, not_locked};
 use crate::script::Sum;
 
 /// What was found.
@@ -133,7 +133,8 @@ impl Comparing<'_> {
     async fn wire(&self) -> Result<Wire> {
         let session = Session::connect(&self.target.info, &self.job.settings.postgres).await?;
         let mut wire = session.open_wire().await?;
-        rows::settle(&mut wire, &rows::encoding(self.backup.items)).await?;
+        let wait = self.job.settings.postgres.lock_wait;
+        rows::settle(&mut wire, &rows::encoding(self.backup.items), wait).await?;
         Ok(wire)
     }
 
@@ -141,8 +142,9 @@ impl Comparing<'_> {
         let stored = self.backup.stored;
         let [first, ..] = copies else { return Ok(Verdict::Equal) };
         self.job.observer.table(&stored.name(first.index));
-        let seen = match rows::read_again(wire, first).await {
+        let seen = match rows::read_again(wire, first, self.job.settings.postgres.stall).await {
             Ok(seen) => seen,
+            Err(refusal) if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(self.locked(first, copies).await),
             Err(refusal) => return unread(refusal),
         };
         if copies.len() == 1 && seen.digest == stored.promises[first.index] {
@@ -185,6 +187,23 @@ impl Comparing<'_> {
         Ok(Verdict::Different(
             "holds as many rows as the backup, and other ones".into(),
         ))
+    }
+
+    /// Others have it, and do not give it back in time.
+    async fn locked(&self, first: &Copy, copies: &[Copy]) -> Verdict {
+        let stored = self.backup.stored;
+        let own = copies.iter().filter_map(|copy| stored.tables[copy.index].clone());
+        let mut names: Vec<(String, String)> = own.collect();
+        let read = Loading {
+            table: first.place.strip_prefix(b"ONLY ").unwrap_or(&first.place),
+            columns: &[],
+        };
+        let path = read.path();
+        let mut path = path.iter().map(|name| stored.head.text(name));
+        names.extend(path.next().zip(path.next()));
+        let holders = self.target.session.holders(&names).await;
+        let wait = self.job.settings.postgres.lock_wait;
+        Verdict::NotProved(not_locked(wait, &stored.name(first.index), &holders).message())
     }
 
     async fn is_sum(&self, copies: &[Copy], seen: &Seen) -> Result<bool> {

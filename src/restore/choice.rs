@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::plan::LeftOut;
-use crate::archive::{Item, Loading};
+use crate::archive::Item;
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::{identifier, qualified};
 use crate::stored_archive::StoredArchive;
@@ -53,7 +53,7 @@ const OF_PREREQUISITES: &[&str] = &[
     "SEQUENCE SET",
     "TABLE DATA",
 ];
-const RELATIONS: &[&str] = &["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW"];
+pub(super) const RELATIONS: &[&str] = &["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW"];
 /// Names that an error offers.
 const NEAREST: usize = 3;
 
@@ -190,12 +190,12 @@ pub fn joins(items: &[Item], chosen: &HashSet<i64>, entries: &HashSet<i64>) -> (
     (tables, indexes)
 }
 
-fn by_id(items: &[Item]) -> HashMap<i64, &Item> {
+pub(super) fn by_id(items: &[Item]) -> HashMap<i64, &Item> {
     items.iter().map(|item| (item.entry.dump_id, item)).collect()
 }
 
 /// Of an entry that attaches a partition, the partition, if its table is chosen.
-fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &HashSet<i64>) -> Option<i64> {
+pub(super) fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &HashSet<i64>) -> Option<i64> {
     let tables: Vec<&Item> = attach
         .details
         .dependencies
@@ -208,72 +208,6 @@ fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &HashSet<i64>) 
     let partition = tables.iter().find(is_partition)?.entry.dump_id;
     let parent = tables.iter().find(|item| item.entry.dump_id != partition)?;
     chosen.contains(&parent.entry.dump_id).then_some(partition)
-}
-
-/// Partitions without the root that pg_dump loads them through, which is not chosen: how they are loaded by
-/// themselves. Through the root their rows would go to its other partitions, or nowhere, as they are attached last.
-pub fn by_themselves(items: &[Item], relations: &HashSet<i64>) -> HashMap<i64, Vec<u8>> {
-    let chosen: HashSet<Vec<Vec<u8>>> = items
-        .iter()
-        .filter(|item| relations.contains(&item.entry.dump_id))
-        .map(|item| item.entry.path().into())
-        .collect();
-    let itself = |item: &Item| {
-        let (entry, copy) = (&item.entry, &item.details.copy_statement);
-        let loading = Loading::parse(copy).filter(|loading| loading.is_through_another(entry))?;
-        if chosen.contains(&loading.path()) {
-            return None;
-        }
-        Some((entry.dump_id, loading.for_table(&entry.path())))
-    };
-    items
-        .iter()
-        .filter(|item| item.entry.has_data)
-        .filter_map(itself)
-        .collect()
-}
-
-/// The types of the database's own that a table's rows are made of.
-pub fn types_of<'a>(items: &'a [Item], rows: &Item) -> Vec<&'a Item> {
-    let by_id = by_id(items);
-    let mut open = rows.details.dependencies.clone();
-    let mut found: HashMap<i64, &Item> = HashMap::new();
-    while let Some(id) = open.pop() {
-        let Some(&item) = by_id.get(&id) else { continue };
-        match item.entry.desc.as_str() {
-            "TABLE" if rows.details.dependencies.contains(&id) => open.extend(&item.details.dependencies),
-            "TYPE" | "DOMAIN" if found.insert(id, item).is_none() => open.extend(&item.details.dependencies),
-            _ => {}
-        }
-    }
-    found.into_values().collect()
-}
-
-/// A chosen root through which rows of its partitions are loaded.
-pub struct Through {
-    pub schema: String,
-    pub name: String,
-    /// Dump ids.
-    pub rows: HashSet<i64>,
-}
-
-pub fn loaded_through(items: &[Item], relations: &HashSet<i64>) -> Vec<Through> {
-    let mut roots: Vec<Through> = Vec::new();
-    let chosen = items.iter().filter(|item| relations.contains(&item.entry.dump_id));
-    for root in chosen.filter(|item| item.entry.desc == "TABLE") {
-        let (schema, name) = (root.entry.namespace.clone().unwrap_or_default(), root.entry.tag.clone());
-        let through = |item: &&Item| {
-            let loading = Loading::parse(&item.details.copy_statement);
-            let loading = loading.filter(|loading| loading.is_through_another(&item.entry));
-            loading.is_some_and(|loading| loading.path() == root.entry.path())
-        };
-        let rows = items.iter().filter(|item| item.entry.has_data).filter(through);
-        let rows: HashSet<i64> = rows.map(|item| item.entry.dump_id).collect();
-        if !rows.is_empty() {
-            roots.push(Through { schema, name, rows });
-        }
-    }
-    roots
 }
 
 /// What is to be restored for the chosen relations.

@@ -1,7 +1,7 @@
 //! What a restore that goes on past failures could not make: each with the server's reason, and with what it went down
 //! with.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -48,9 +48,16 @@ impl Loss {
     }
 }
 
-/// By dump id.
 #[derive(Debug, Default)]
-pub(super) struct Losses(BTreeMap<i64, Loss>);
+pub(super) struct Losses {
+    /// By dump id.
+    of: BTreeMap<i64, Loss>,
+    /// What pg_restore said, and of which of the entries cannot be told; each once.
+    stray: BTreeSet<String>,
+}
+
+/// The kind and the name of such a one.
+const STRAY: (&str, &str) = ("pg_restore", "(it names no entry)");
 
 /// What needs rows, and not only the table that holds them.
 const NEED_ROWS: [&str; 2] = ["FK CONSTRAINT", "MATERIALIZED VIEW DATA"];
@@ -58,28 +65,33 @@ const NEED_ROWS: [&str; 2] = ["FK CONSTRAINT", "MATERIALIZED VIEW DATA"];
 impl Losses {
     /// The first that is told of an entry is the cause, and later ones follow from it.
     pub fn note(&mut self, id: i64, loss: Loss) {
-        self.0.entry(id).or_insert(loss);
+        self.of.entry(id).or_insert(loss);
+    }
+
+    /// A complaint that no entry is known to.
+    pub fn note_stray(&mut self, words: String) {
+        self.stray.insert(words);
     }
 
     pub fn has(&self, id: i64) -> bool {
-        self.0.contains_key(&id)
+        self.of.contains_key(&id)
     }
 
     pub fn ids(&self) -> HashSet<i64> {
-        self.0.keys().copied().collect()
+        self.of.keys().copied().collect()
     }
 
     /// Those of which the server's own code is not known.
     pub fn without_state(&mut self) -> impl Iterator<Item = (i64, &mut Loss)> {
-        let unknown = self.0.iter_mut().filter(|(_, loss)| loss.state.is_none());
+        let unknown = self.of.iter_mut().filter(|(_, loss)| loss.state.is_none());
         unknown.map(|(id, loss)| (*id, loss))
     }
 
-    /// In the archive's order.
+    /// In the archive's order; then what belongs to no entry.
     pub fn tell(&self, items: &[Item]) -> Vec<Failed> {
         let by_id: HashMap<i64, &Item> = items.iter().map(|item| (item.entry.dump_id, item)).collect();
         let told = items.iter().filter_map(|item| {
-            let loss = self.0.get(&item.entry.dump_id)?;
+            let loss = self.of.get(&item.entry.dump_id)?;
             let code = match loss.state.as_deref() {
                 Some("42501") => Code::Permission,
                 _ => loss.code,
@@ -95,7 +107,17 @@ impl Losses {
                 consequence_of: self.cause(item, &by_id).map(|cause| cause.entry.to_string()),
             })
         });
-        told.collect()
+        let (kind, name) = STRAY;
+        let stray = self.stray.iter().map(|words| Failed {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            code: Code::RestoreErr.name(),
+            sqlstate: None,
+            message: words.clone(),
+            rows_lost: None,
+            consequence_of: None,
+        });
+        told.chain(stray).collect()
     }
 
     /// What failed of all that an entry needs.
@@ -176,5 +198,20 @@ mod tests {
         // An index needs no rows.
         assert_eq!(cause(4), None);
         assert_eq!(cause(5), Some("TABLE DATA s.b"));
+    }
+
+    #[test]
+    fn a_complaint_about_no_entry_is_a_failure_too() {
+        let mut losses = Losses::default();
+        for words in ["and 7 more", "and 7 more", "out of memory"] {
+            losses.note_stray(words.to_owned());
+        }
+        let told = losses.tell(&[]);
+        let told: Vec<(&str, &str)> = told
+            .iter()
+            .map(|one| (one.kind.as_str(), one.message.as_str()))
+            .collect();
+        assert_eq!(told, [("pg_restore", "and 7 more"), ("pg_restore", "out of memory")]);
+        assert_eq!(losses.ids().len(), 0);
     }
 }

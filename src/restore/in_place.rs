@@ -5,11 +5,13 @@
 //! and made again after the rows are there: which proves that every reference holds. Triggers do not fire: rows
 //! arrive as they are in the backup. Before the transaction is committed, the tables are read again and compared.
 
+mod acting;
 mod each;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use acting::Acting;
 use tokio_postgres::error::SqlState;
 
 use super::Job;
@@ -41,6 +43,8 @@ pub(super) struct InPlace {
     check: bool,
     /// Past tables that are refused.
     keep_going: bool,
+    /// As whom rows are loaded.
+    acting: Acting,
 }
 
 /// Looks at the target, and refuses what cannot be done there.
@@ -85,6 +89,7 @@ pub(super) async fn prepare(
             ));
         }
     }
+    let acting = Acting::prepare(session, &names, &foreign_keys).await?;
     Ok(InPlace {
         emptied,
         foreign_keys,
@@ -92,6 +97,7 @@ pub(super) async fn prepare(
         as_replica,
         check: !request.no_check,
         keep_going: request.keep_going,
+        acting,
     })
 }
 
@@ -142,6 +148,11 @@ fn broken(error: &ArchiveError) -> Error {
 }
 
 impl InPlace {
+    /// Who could have code of theirs run as this superuser.
+    pub fn strangers(&self) -> &BTreeSet<String> {
+        &self.acting.strangers
+    }
+
     /// In words, for a dry run.
     pub fn steps(&self, plan: &Plan) -> Vec<String> {
         let mut steps = Vec::new();
@@ -180,8 +191,7 @@ pub(super) async fn run(
     let mut wire = session.open_wire().await?;
     let done = filled(job, backup, &session, &mut wire, work, state).await;
     if done.is_err() {
-        // The server rolls back what it has; an error of it is no news.
-        drop(wire.execute(b"ROLLBACK").await);
+        rows::roll_back(&mut wire).await;
     }
     let done = done?;
     wire.close().await;
@@ -201,7 +211,7 @@ async fn all(
         // They were empty when they were looked at.
         for copy in copies {
             if !expected.contains_key(&copy.place) {
-                let there = sum(wire, copy).await?;
+                let there = sum(job, wire, copy).await?;
                 if there != Sum::default() {
                     return Err(not_empty(&backup.stored.name(copy.index)));
                 }
@@ -209,10 +219,24 @@ async fn all(
             }
         }
     }
-    for copy in copies {
-        let loaded = rows::load(job, backup, wire, copy).await;
-        let sum = loaded.map_err(|unloaded| unloaded.error)?;
-        expected.entry(copy.place.clone()).or_default().merge(sum);
+    let mut open: VecDeque<&rows::Copy> = copies.iter().collect();
+    // How many have been refused one after the other: they wait for what the others bring.
+    let mut waiting = 0;
+    while let Some(copy) = open.pop_front() {
+        execute(wire, "SAVEPOINT one").await?;
+        match work.acting.load(job, backup, wire, copy).await {
+            Ok(sum) => {
+                execute(wire, "RELEASE SAVEPOINT one").await?;
+                expected.entry(copy.place.clone()).or_default().merge(sum);
+                waiting = 0;
+            }
+            Err(unloaded) if unloaded.may_wait() && waiting < open.len() => {
+                execute(wire, "ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one").await?;
+                open.push_back(copy);
+                waiting += 1;
+            }
+            Err(unloaded) => return Err(unloaded.error),
+        }
     }
     if !work.check {
         return Ok(0);
@@ -220,7 +244,7 @@ async fn all(
     job.observer.phase("comparing the rows");
     let mut seen = BTreeMap::new();
     for copy in copies {
-        if seen.insert(copy.place.clone(), ()).is_none() && sum(wire, copy).await? != expected[&copy.place] {
+        if seen.insert(copy.place.clone(), ()).is_none() && sum(job, wire, copy).await? != expected[&copy.place] {
             return Err(other_rows(&backup.stored.name(copy.index)));
         }
     }
@@ -255,8 +279,8 @@ async fn filled(
     }
     let begin = format!(
         "SET client_encoding = 'UTF8'; SET client_min_messages = error; SET statement_timeout = 0; \
-         SET idle_in_transaction_session_timeout = 0; SET row_security = off; SET lock_timeout = {}; \
-         BEGIN",
+         SET idle_in_transaction_session_timeout = 0; SET row_security = off; SET xmloption = content; \
+         SET lock_timeout = {}; BEGIN",
         wait.as_millis()
     );
     execute(wire, &begin).await?;
@@ -268,6 +292,16 @@ async fn filled(
         let mut all = names.clone();
         all.extend(work.foreign_keys.iter().map(|key| key.of.clone()));
         return Err(not_locked(wait, "the tables", &session.holders(&all).await));
+    }
+    // They were listed a while ago, and a trigger that has come since would fire as this role.
+    let about = (session.server().major, !work.emptied.is_empty());
+    let changed = wire.changed_around(&names, &work.foreign_keys, &work.triggers, about);
+    let changed = changed
+        .await
+        .map_err(|refusal| refused("cannot look at the tables again", refusal))?;
+    if let Some(what) = changed {
+        let what = format!("the target has changed since it was looked at: {what}");
+        return Err(Error::new(Code::RestoreErr, what).hint("run it again"));
     }
     job.observer.phase("emptying the tables");
     if work.as_replica {
@@ -287,12 +321,12 @@ async fn filled(
     }
 
     execute(wire, &format!("SET client_encoding = {}", literal(&encoding))).await?;
-    let copies = rows::copies(backup)?;
+    let copies = rows::in_turn(rows::copies(backup)?, backup);
     job.observer.phase("loading the data");
     job.observer.estimate(plan.stored_bytes());
     let filled = if work.keep_going {
         let emptied = !work.emptied.is_empty();
-        each::fill(job, backup, wire, copies, (emptied, work.check)).await?
+        each::fill(job, backup, wire, copies, work, emptied).await?
     } else {
         (all(job, backup, wire, work, &copies).await?, Losses::default())
     };
@@ -307,7 +341,7 @@ async fn filled(
         job.observer.phase("checking the references");
     }
     for key in &work.foreign_keys {
-        let made = wire.execute(key.making().as_bytes()).await;
+        let made = work.acting.make(wire, key).await;
         made.map_err(|refusal| {
             if !refusal.is(&SqlState::FOREIGN_KEY_VIOLATION) {
                 let what = format!("the foreign key {} of {} could not be made again", key.name, key.table);
@@ -335,8 +369,8 @@ async fn filled(
 }
 
 /// What the table holds now.
-async fn sum(wire: &mut Wire, copy: &rows::Copy) -> Result<Sum> {
-    let seen = rows::read_again(wire, copy).await;
+async fn sum(job: &Job<'_>, wire: &mut Wire, copy: &rows::Copy) -> Result<Sum> {
+    let seen = rows::read_again(wire, copy, job.settings.postgres.stall).await;
     seen.map(|seen| seen.sum)
         .map_err(|refusal| refused("cannot read the rows again", refusal))
 }
@@ -351,8 +385,13 @@ async fn lock_all(wire: &mut Wire, names: &[(String, String)], work: &InPlace) -
     }
     all.sort();
     all.dedup();
-    let tables: Vec<String> = all.iter().map(|(schema, name)| qualified(schema, name)).collect();
-    let lock = |mode: &str| format!("LOCK TABLE ONLY {} IN {mode} MODE", tables.join(", ONLY "));
+    // A partitioned table is locked with partitions that the backup does not know.
+    let spelt = |table: &(String, String)| match work.acting.is_root(table) {
+        true => qualified(&table.0, &table.1),
+        false => format!("ONLY {}", qualified(&table.0, &table.1)),
+    };
+    let tables: Vec<String> = all.into_iter().map(spelt).collect();
+    let lock = |mode: &str| format!("LOCK TABLE {} IN {mode} MODE", tables.join(", "));
     if !(work.foreign_keys.is_empty() && work.triggers.is_empty() && work.emptied.is_empty()) {
         return wire.execute(lock("ACCESS EXCLUSIVE").as_bytes()).await;
     }

@@ -122,26 +122,54 @@ impl<'a> Past<'a> {
     }
 
     fn take(&mut self, list: &[i64], end: RestoreEnd) {
-        for Complaint { entry, words, .. } in end.refused {
-            let words = words.strip_prefix("could not execute query: ").unwrap_or(&words);
-            if let Some(id) = entry.filter(|id| list.contains(id)) {
+        for complaint in end.refused {
+            let words = &complaint.words;
+            let words = words.strip_prefix("could not execute query: ").unwrap_or(words);
+            if let Some(id) = complaint.entry.filter(|id| list.contains(id)) {
                 self.losses.note(id, Loss::quoted(words));
             } else {
-                tracing::warn!("pg_restore: {words}");
+                self.stray(&complaint);
             }
         }
     }
 
+    /// It is no less a failure where no entry is known to it.
+    fn stray(&mut self, complaint: &Complaint) {
+        let text = complaint.text();
+        tracing::warn!("pg_restore: {text}");
+        self.losses.note_stray(text);
+    }
+
     async fn wire(&self) -> Result<Wire> {
         let mut wire = self.session().await?.open_wire().await?;
-        rows::settle(&mut wire, &rows::encoding(self.backup.items)).await?;
+        let wait = self.job.settings.postgres.lock_wait;
+        rows::settle(&mut wire, &rows::encoding(self.backup.items), wait).await?;
         rows::execute(&mut wire, "SET check_function_bodies = off; SET xmloption = content").await?;
         Ok(wire)
     }
 
     /// Learns the server's codes for what it refused to make: each statement once more, in a transaction that is
-    /// rolled back. It counts where the server says what it said before.
-    pub async fn ask_for_codes(&mut self) -> Result<()> {
+    /// rolled back. It counts where the server says what it said before. What went wrong is known without them: where
+    /// they are not to be had they are left out.
+    pub async fn ask_for_codes(&mut self) {
+        let mut known = HashMap::new();
+        if let Err(error) = self.ask(&mut known).await {
+            tracing::warn!(
+                "the server's codes for what failed are not all known: {}",
+                error.message()
+            );
+        }
+        for (id, loss) in self.losses.without_state() {
+            if let Some((state, said)) = known.remove(&id)
+                && loss.message.contains(&said)
+            {
+                loss.state = Some(state);
+            }
+        }
+    }
+
+    /// Codes and words by dump ids, as they come.
+    async fn ask(&mut self, known: &mut HashMap<i64, (String, String)>) -> Result<()> {
         let until = Instant::now() + ASKING;
         let mut wire = None;
         let items = &self.items;
@@ -154,7 +182,6 @@ impl<'a> Past<'a> {
             };
             unknown.map(|(id, _)| id).filter(made).collect()
         };
-        let mut known = HashMap::new();
         for id in asked {
             if Instant::now() > until {
                 break;
@@ -174,13 +201,6 @@ impl<'a> Past<'a> {
                 }
                 // Whatever this statement does to a session, others are asked in another one.
                 Err(()) => drop(open),
-            }
-        }
-        for (id, loss) in self.losses.without_state() {
-            if let Some((state, said)) = known.remove(&id)
-                && loss.message.contains(&said)
-            {
-                loss.state = Some(state);
             }
         }
         if let Some(wire) = wire {

@@ -25,7 +25,8 @@ pub(super) async fn positions(backup: Backup<'_>, wire: &mut Wire, encoding: &st
 }
 
 /// `SELECT pg_catalog.setval('s.q', 5, true);` made anew of its parts, for a sequence that has not come further
-/// since: numbers that are in use must not be given out again.
+/// since: numbers that are in use must not be given out again. One transaction, whose first statement holds the sequence
+/// and refuses anything else of that name: the second is planned over it.
 fn forward(statement: &[u8]) -> Option<Vec<u8>> {
     let rest = statement.trim_ascii().strip_prefix(b"SELECT pg_catalog.setval(")?;
     let rest = rest.strip_suffix(b");")?;
@@ -58,7 +59,9 @@ fn forward(statement: &[u8]) -> Option<Vec<u8>> {
     );
     Some(
         [
-            b"SELECT pg_catalog.setval('",
+            b"SELECT pg_catalog.pg_sequence_last_value('",
+            literal,
+            b"'::pg_catalog.regclass); SELECT pg_catalog.setval('",
             literal,
             tail.as_bytes(),
             &name,
@@ -78,7 +81,12 @@ mod tests {
     fn a_sequence_is_set_by_a_statement_of_ours() {
         let made = |text: &str| forward(text.as_bytes()).map(|made| String::from_utf8(made).unwrap());
         let plain = made("SELECT pg_catalog.setval('public.people_id_seq', 500, true);\n").unwrap();
-        assert!(plain.starts_with("SELECT pg_catalog.setval('public.people_id_seq', 500, true) FROM pg_catalog.pg_sequence p, public.people_id_seq q"), "{plain}");
+        assert!(
+            plain
+                .starts_with("SELECT pg_catalog.pg_sequence_last_value('public.people_id_seq'::pg_catalog.regclass); "),
+            "{plain}"
+        );
+        assert!(plain.contains("; SELECT pg_catalog.setval('public.people_id_seq', 500, true) FROM pg_catalog.pg_sequence p, public.people_id_seq q"), "{plain}");
         let odd = made("SELECT pg_catalog.setval('public.\"it''s\"', -5, false);").unwrap();
         assert!(
             odd.contains("('public.\"it''s\"', -5, false)") && odd.contains(", public.\"it's\" q "),

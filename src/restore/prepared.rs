@@ -24,9 +24,9 @@ use crate::store::Store;
 use crate::stored_archive::StoredArchive;
 
 /// Said before, not after: then it has happened.
-const SUPERUSER: &str = "the target's role is a superuser, and so is every function of the backup that the restore \
-                         evaluates (checks, defaults, index expressions, materialized views): whoever owned one in the \
-                         source may do anything to this server; restore as a role that is none where you can";
+const SUPERUSER: &str = "the target's role is a superuser, and so is every function that the restore evaluates \
+                         (checks, defaults, index expressions, materialized views): whoever owned one in the source may do \
+                         anything to this server; restore as a role that is none where you can";
 
 /// Everything that is known before the first change.
 pub(super) struct Prepared {
@@ -109,8 +109,20 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     };
     let mut warnings = located.warnings.clone();
     if target.found.is_superuser {
-        tracing::warn!("{SUPERUSER}");
-        warnings.push(SUPERUSER.to_owned());
+        let mut warning = SUPERUSER.to_owned();
+        if let Source::Archive(archive) = &source
+            && let Some(work) = &archive.in_place
+            && !work.strangers().is_empty()
+        {
+            let owners: Vec<&str> = work.strangers().iter().map(String::as_str).collect();
+            let of_target = format!(
+                "; so may the owners of the target's tables that rows go into, by what these evaluate: {}",
+                owners.join(", ")
+            );
+            warning.push_str(&of_target);
+        }
+        tracing::warn!("{warning}");
+        warnings.push(warning);
     }
     if let Source::Archive(archive) = &source {
         warnings.extend(archive.warnings.iter().cloned());

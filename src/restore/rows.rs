@@ -2,6 +2,7 @@
 //! what a table holds can be compared with what the backup holds, in whatever order rows and columns come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use super::plan::Plan;
 use crate::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Item, Loading, Unpack};
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::literal;
-use crate::postgres::{Piece, Refusal, Rows, Wire};
+use crate::postgres::{Piece, Refusal, Rows, StallClock, Wire};
 use crate::script::{RowSum, Sum};
 use crate::store::Store;
 use crate::store::reading::{Reading, our_error};
@@ -23,6 +24,8 @@ use crate::stored_archive::StoredArchive;
 const PIECE: usize = 128 << 10;
 /// Pieces that wait for the server.
 const AHEAD: usize = 8;
+/// How long a server may take to roll back.
+const ROLLING_BACK: Duration = Duration::from_secs(30);
 
 /// What is needed of the backup.
 #[derive(Clone, Copy)]
@@ -68,6 +71,13 @@ impl From<Error> for Unloaded {
 }
 
 impl Unloaded {
+    /// Whether it may come in when others are there: a check, or a function, has looked for them.
+    pub fn may_wait(&self) -> bool {
+        let state = self.state.as_ref().map_or("", |state| state.code());
+        state == SqlState::CHECK_VIOLATION.code()
+            || ["P0", "38", "39", "2F"].iter().any(|class| state.starts_with(class))
+    }
+
     pub fn refused(what: &str, refusal: Refusal) -> Self {
         let state = match &refusal {
             Refusal::Server { state, .. } => Some(state.clone()),
@@ -84,7 +94,13 @@ pub(super) async fn execute(wire: &mut Wire, statement: &str) -> Result<()> {
         .map_err(|refusal| refused(statement, refusal))
 }
 
+/// After an error, of which it is no news. A server that does not answer any more rolls back when the session ends.
+pub(super) async fn roll_back(wire: &mut Wire) {
+    let _ = tokio::time::timeout(ROLLING_BACK, wire.execute(b"ROLLBACK")).await;
+}
+
 pub(super) fn refused(what: &str, refusal: Refusal) -> Error {
+    let hint = refusal.hint_of_rows();
     if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
         return Error::new(Code::RestoreErr, format!("{what}: a lock was not to be had in time"))
             .hint("let others end their transactions, or wait longer: BACKUP_LOCK_WAIT_SECONDS");
@@ -102,7 +118,11 @@ pub(super) fn refused(what: &str, refusal: Refusal) -> Error {
             _ => (Code::RestoreErr, error.message()),
         },
     };
-    Error::new(code, format!("{what}: {message}"))
+    let error = Error::new(code, format!("{what}: {message}"));
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 /// As the archive's text is.
@@ -112,14 +132,33 @@ pub(super) fn encoding(items: &[Item]) -> String {
     quoted.unwrap_or("UTF8").to_owned()
 }
 
-/// As pg_dump and pg_restore set a session up, so that text is what it is in the archive.
-pub(super) async fn settle(wire: &mut Wire, encoding: &str) -> Result<()> {
+/// As pg_dump and pg_restore set a session up, so that text is what it is in the archive; but it waits for a lock no
+/// longer than that.
+pub(super) async fn settle(wire: &mut Wire, encoding: &str, wait: Duration) -> Result<()> {
     let settings = format!(
         "SET client_min_messages = error; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-         SET row_security = off; SET client_encoding = {}",
+         SET row_security = off; SET xmloption = content; SET lock_timeout = {}; SET client_encoding = {}",
+        wait.as_millis(),
         literal(encoding)
     );
     execute(wire, &settings).await
+}
+
+/// In the order in which one session loads them: an extension's own first, and what looks at other tables when these are
+/// there, above all what would silently compute other values.
+pub(super) fn in_turn(mut copies: Vec<Copy>, backup: Backup<'_>) -> Vec<Copy> {
+    let order = &backup.plan.order;
+    copies.sort_by_key(|copy| {
+        let id = backup.stored.head.data[copy.index].dump_id;
+        let first = !order.of_extensions.contains(&id);
+        (
+            order.computed.contains(&id),
+            order.late.contains(&id),
+            first,
+            copy.index,
+        )
+    });
+    copies
 }
 
 /// Of the tables that are loaded, in the archive's order.
@@ -159,6 +198,8 @@ struct Summed {
     sha256: Sha256,
     bytes: u64,
     rows: u64,
+    /// Runs from read to read.
+    clock: StallClock,
 }
 
 impl Rows for Summed {
@@ -168,23 +209,78 @@ impl Rows for Summed {
         self.bytes += bytes.len() as u64;
     }
     fn end(&mut self, rows: u64) {
-        self.rows = rows;
+        self.rows += rows;
     }
     async fn turn(&mut self) -> Result<()> {
+        self.clock.begin();
         Ok(())
     }
 }
 
-/// What the table holds now, with the columns that the backup has.
-pub(super) async fn read_again(wire: &mut Wire, copy: &Copy) -> std::result::Result<Seen, Refusal> {
-    let statement = [b"COPY (SELECT ", &*copy.columns, b" FROM ", &copy.place, b") TO STDOUT"].concat();
+/// The plain tables that a place stands for, quoted; or the place itself, where this role may read that alone. COPY of
+/// a query would be planned, and a planner computes what the table's owner has put into an index's expression.
+async fn plain_tables(wire: &mut Wire, place: &[u8]) -> std::result::Result<Option<Vec<Vec<u8>>>, Refusal> {
+    if let Some(table) = place.strip_prefix(b"ONLY ") {
+        return Ok(Some(vec![table.to_vec()]));
+    }
+    let doubled = place.iter().flat_map(|byte| match byte {
+        b'\'' => vec![b'\''; 2],
+        byte => vec![*byte],
+    });
+    let question = [
+        b"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), t.isleaf, \
+          pg_catalog.has_table_privilege(t.relid, 'SELECT') FROM pg_catalog.pg_partition_tree('",
+        &*doubled.collect::<Vec<u8>>(),
+        b"'::pg_catalog.regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid \
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1",
+    ]
+    .concat();
+    let tree = wire.query(&question).await?;
+    if tree.is_empty() {
+        return Ok(Some(vec![place.to_vec()]));
+    }
+    let leaves = tree.iter().filter(|row| row.text(1) == Some("t"));
+    let readable = leaves.clone().all(|row| row.text(2) == Some("t"));
+    let names = leaves.filter_map(|row| row.bytes(0)).map(<[u8]>::to_vec);
+    Ok(readable.then(|| names.collect()))
+}
+
+/// What the table holds now, with the columns that the backup has. A server that gives no byte for `stall` is given up.
+pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
+    let clock = StallClock::default();
+    let mut statements = Vec::new();
+    match plain_tables(wire, &copy.place).await? {
+        Some(tables) => {
+            let columns = match &*copy.columns {
+                [] => Vec::new(),
+                columns => [b" (", columns, b")"].concat(),
+            };
+            statements.extend(
+                tables
+                    .iter()
+                    .map(|table| [b"COPY ", &**table, &columns, b" TO STDOUT"].concat()),
+            );
+        }
+        None => statements.push([b"COPY (SELECT ", &*copy.columns, b" FROM ", &copy.place, b") TO STDOUT"].concat()),
+    }
     let mut rows = Summed {
         sum: RowSum::of(&copy.names),
         sha256: Sha256::new(),
         bytes: 0,
         rows: 0,
+        clock: clock.clone(),
     };
-    wire.copy(&statement, &mut rows).await?;
+    for statement in statements {
+        clock.begin();
+        tokio::select! {
+            biased;
+            copied = wire.copy(&statement, &mut rows) => copied?,
+            () = clock.watch(stall) => {
+                let what = format!("the server has given no byte of the rows for {} s", stall.as_secs());
+                return Err(Error::new(Code::Stalled, what).into());
+            }
+        }
+    }
     Ok(Seen {
         digest: BlockDigest {
             content: BlockContent::Table { rows: rows.rows },

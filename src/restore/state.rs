@@ -1,6 +1,6 @@
 //! How far a restore has come, so that its failure can say in what state the target is.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -69,10 +69,18 @@ pub(super) async fn survey(
     let asking = async {
         let session = Session::connect(info, settings).await?;
         let mut lacking = Vec::new();
+        let promised = |index: &&usize| archive.promises[**index].content != BlockContent::Table { rows: 0 };
+        let asked = open
+            .iter()
+            .filter(promised)
+            .filter_map(|index| archive.tables[*index].clone());
+        let asked: Vec<(String, String)> = asked.collect();
+        let held = session.holding_rows(&asked).await?;
+        let held: HashMap<&(String, String), bool> = asked.iter().zip(held).collect();
         for &index in &open {
             let any = match (&archive.tables[index], &archive.promises[index].content) {
                 (Some(_), BlockContent::Table { rows: 0 }) => true,
-                (Some((schema, name)), _) => session.holds_rows(schema, name).await?,
+                (Some(table), _) => held.get(table).copied().unwrap_or_default(),
                 (None, _) => false,
             };
             match (any, divided.contains(&index)) {
@@ -137,6 +145,7 @@ impl State {
         let stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
         let made = self.made.into_inner();
         let reminder = self.reminder.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let whole = stage == Stage::Whole;
         let (state, again) = match stage {
             Stage::Untouched => ("nothing was changed in the target".to_owned(), None),
             Stage::Removing { database } => (format!("the database {database} may have been removed"), None),
@@ -196,8 +205,11 @@ impl State {
                 Some("correct the cause, and run it again with --clean"),
             ),
             Stage::Whole => (
-                "all of the backup's objects were made before that, and stay".to_owned(),
-                None,
+                "all of the backup's objects were made before that, and its rows loaded".to_owned(),
+                Some(
+                    "the target need not be made again; for what was left undone (comparing the rows, setting up the \
+                     database) run it again with --clean; --no-check leaves the comparison out",
+                ),
             ),
             Stage::Committing => (
                 "the rows were being committed, and the server does not say whether they are there".to_owned(),
@@ -233,6 +245,9 @@ impl State {
             false => text.to_owned(),
         });
         let hint = match (error.code(), again) {
+            (Code::RestoreErr, Some(_)) if whole && error.has_own_hint() => error.hint_text().to_owned(),
+            (_, Some(again)) if whole && error.has_own_hint() => format!("{}; {again}", error.hint_text()),
+            (_, Some(again)) if whole => again,
             (Code::Interrupted(_), Some(again)) => again.replace("correct the cause, and ", ""),
             (Code::RestoreErr, Some(again)) if error.has_own_hint() => format!("{}; then {again}", error.hint_text()),
             (Code::RestoreErr, Some(again)) => again,
@@ -243,5 +258,26 @@ impl State {
         };
         let reminder = reminder.map_or(String::new(), |reminder| format!("; {reminder}"));
         Error::new(error.code(), format!("{}; {state}{reminder}", error.message())).hint(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_when_all_is_made_leaves_it_there() {
+        for code in [Code::ConnErr, Code::Stalled, Code::RestoreErr] {
+            let state = State::default();
+            state.whole();
+            let told = state.tell(&Error::new(code, "the server is gone"));
+            assert!(told.message().contains("were made before that"), "{}", told.message());
+            let hint = told.hint_text();
+            assert!(hint.starts_with("the target need not be made again"), "{hint}");
+        }
+        let state = State::default();
+        state.whole();
+        let told = state.tell(&Error::new(Code::RestoreErr, "rows differ").hint("look at them"));
+        assert_eq!(told.hint_text(), "look at them");
     }
 }

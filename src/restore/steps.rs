@@ -14,7 +14,7 @@ use super::state::{self, Stage, State};
 use super::waiting::Watch;
 use super::{Job, Loader, globals, in_place, into, loading, making, renewing, script};
 use crate::command::RestoreRequest;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::postgres::{ConnectionInfo, Passfile, Removal, Removed};
 use crate::private_folder::{PrivateFolder, answering};
 
@@ -118,7 +118,19 @@ pub(super) async fn carry_out(
                         job.observer.phase("comparing the rows");
                         let (manifest, lost) = (&prepared.located.manifest, losses.ids());
                         let comparing = check::run(job, archive, target, &loader, manifest, &lost);
-                        compared = Some(job.stop.or_stop(comparing).await?);
+                        compared = match job.stop.or_stop(comparing).await {
+                            // What failed must be told in any case.
+                            Err(error)
+                                if !prepared.failed.is_empty() && !matches!(error.code(), Code::Interrupted(_)) =>
+                            {
+                                prepared.not_proved.push(LeftOut {
+                                    what: "the rows".into(),
+                                    why: format!("the comparison came to no end: {}", error.message()),
+                                });
+                                None
+                            }
+                            compared => Some(compared?),
+                        };
                     }
                 }
                 Some(work) => {
@@ -277,7 +289,7 @@ async fn fill_past(
     let left_out = tie(job, archive, target).await?;
     past.step("events", &plan.events).await?;
     state.whole();
-    past.ask_for_codes().await?;
+    past.ask_for_codes().await;
     let losses = past.losses;
     Ok(Filled { left_out, losses })
 }

@@ -1,9 +1,11 @@
 //! Single tables: chosen, held against what the target has, and planned.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use super::Job;
-use super::choice::{self, Choice, Through};
+use super::choice::{self, Choice};
+use super::partitions::{self, Through};
 use super::plan::{self, Plan};
 use super::ready::Target;
 use crate::archive::{Item, Loading};
@@ -49,7 +51,7 @@ pub(super) async fn plan(
     );
     plan.left_out = left_out;
     plan.already_there = already_there(items, &there);
-    plan.copies = choice::by_themselves(items, &relations);
+    plan.copies = partitions::by_themselves(items, &relations);
     let (joins, with_them) = choice::joins(items, &relations, &entries);
     plan.before.retain(|id| !joins.contains(id));
     plan.after.retain(|id| !with_them.contains(id));
@@ -59,10 +61,17 @@ pub(super) async fn plan(
         .iter()
         .filter(|item| relations.contains(&item.entry.dump_id))
         .collect();
+    fits_by_itself(target, manifest, items, &relations, &plan, request).await?;
     if request.data_only {
-        fits_by_itself(target, manifest, items, &plan).await?;
-        let roots = choice::loaded_through(items, &relations);
-        plan.emptied = make_room(target, stored, &plan, &tables, &roots, is_there, request).await?;
+        let roots = partitions::loaded_through(items, &relations, &plan.copies);
+        let place = Place {
+            target,
+            items,
+            plan: &plan,
+            named: choice::named(stored, items, &request.tables)?,
+        };
+        place.check(&tables).await?;
+        plan.emptied = make_room(target, stored, &plan, &roots, request).await?;
     } else {
         let there: Vec<&str> = tables
             .iter()
@@ -117,18 +126,35 @@ fn already_there(items: &[Item], there: &HashSet<i64>) -> Vec<String> {
 }
 
 /// A partition's rows that pg_dump loads through the root belong into it alone where the enums are the very ones that
-/// were backed up: the values of others have other hashes.
-async fn fits_by_itself(target: &Target, manifest: &Manifest, items: &[Item], plan: &Plan) -> Result<()> {
-    let alone = items
-        .iter()
-        .filter(|item| plan.copies.contains_key(&item.entry.dump_id));
-    let alone = alone.filter(|item| plan.loads.iter().any(|load| load.list.contains(&item.entry.dump_id)));
+/// were backed up: the values of others have other hashes. That matters where it is a partition here too.
+async fn fits_by_itself(
+    target: &Target,
+    manifest: &Manifest,
+    items: &[Item],
+    relations: &HashSet<i64>,
+    plan: &Plan,
+    request: &RestoreRequest,
+) -> Result<()> {
+    let loaded = items.iter().filter(|item| {
+        let id = item.entry.dump_id;
+        plan.copies.contains_key(&id) && plan.loads.iter().any(|load| load.list.contains(&id))
+    });
+    let joins = |table: &Item| {
+        let mut joins = items.iter().filter(|item| plan.joins.contains(&item.entry.dump_id));
+        joins.any(|join| join.details.dependencies.contains(&table.entry.dump_id))
+    };
     let cluster = &target.session.server().system_identifier;
     let same_cluster = cluster.is_some() && *cluster == manifest.server.system_identifier;
-    for item in alone {
+    for item in loaded {
+        let Some(table) = partitions::goes_by_hashes(items, relations, item) else {
+            continue;
+        };
+        if !request.data_only && !joins(table) {
+            continue;
+        }
         let mut same = same_cluster;
         // Without any type of the database's own, the table itself.
-        let types = choice::types_of(items, item);
+        let types = partitions::types_of(items, item);
         let (kind, asked) = match types.is_empty() {
             true => (Kind::Table, vec![item]),
             false => (Kind::Type, types),
@@ -172,7 +198,16 @@ fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
             .map(|item| item.entry.dump_id)
             .collect()
     };
-    let sequences = ids("SEQUENCE", relations);
+    let mut sequences = ids("SEQUENCE", relations);
+    // Those that belong to no table give its numbers too: a default takes them.
+    let is_sequence = |id: &&i64| {
+        items
+            .iter()
+            .any(|item| item.entry.dump_id == **id && item.entry.desc == "SEQUENCE")
+    };
+    let takes = |item: &&Item| relations.contains(&item.entry.dump_id) || of(item, "DEFAULT", relations);
+    let taken = items.iter().filter(takes).flat_map(|item| &item.details.dependencies);
+    sequences.extend(taken.filter(is_sequence));
     let mut entries = ids("TABLE DATA", relations);
     entries.extend(ids("SEQUENCE SET", &sequences));
     Choice {
@@ -181,35 +216,167 @@ fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
     }
 }
 
+/// Where rows alone are to go.
+struct Place<'a> {
+    target: &'a Target,
+    items: &'a [Item],
+    plan: &'a Plan,
+    named: Vec<choice::Named>,
+}
+
+impl Place<'_> {
+    /// What is there is what the backup has: tables of the same kind, their partitions, and their sequences.
+    async fn check(&self, tables: &[&Item]) -> Result<()> {
+        let refused = |what: String| Error::new(Code::RestoreErr, what);
+        let session = &self.target.session;
+        self.has_rows(tables)?;
+        let names: Vec<(String, String)> = tables.iter().map(|item| path(item)).collect();
+        for (item, occupant) in tables.iter().zip(session.occupants(&names).await?) {
+            let Some(occupant) = occupant else {
+                let what = format!("the target lacks {}", item.entry);
+                return Err(refused(what).hint("leave --data-only out to make it"));
+            };
+            let kind = if is_partitioned(item) { 'p' } else { 'r' };
+            if occupant.kind != kind {
+                let what = format!(
+                    "{} is {} in the target, and another thing in the backup",
+                    item.entry.name(),
+                    occupant.what()
+                );
+                return Err(refused(what).hint("replace it with --clean and without --data-only, or rename it first"));
+            }
+        }
+        self.has_partitions().await?;
+        self.has_sequences().await
+    }
+
+    /// Whether there is anything to load for each that was named.
+    fn has_rows(&self, tables: &[&Item]) -> Result<()> {
+        let refused = |what: String, hint: &str| Err(Error::new(Code::RestoreErr, what).hint(hint));
+        if let Some(other) = tables.iter().find(|item| item.entry.desc != "TABLE") {
+            let (kind, name) = (other.entry.desc.to_lowercase(), other.entry.name());
+            let what = format!("--data-only loads rows, and the {kind} {name} has none of its own");
+            return match other.entry.desc.as_str() {
+                "MATERIALIZED VIEW" => refused(
+                    what,
+                    "leave it out, and run REFRESH MATERIALIZED VIEW when the tables have their rows",
+                ),
+                _ => refused(what, "leave it out; or restore its definition without --data-only"),
+            };
+        }
+        let loaded = self.loaded();
+        for (_, id) in &self.named {
+            let family = choice::with_partitions(self.items, HashSet::from([*id]));
+            let mut rows = loaded.iter().flat_map(|item| &item.details.dependencies);
+            if !rows.any(|id| family.contains(id)) {
+                let item = tables.iter().find(|item| item.entry.dump_id == *id);
+                let name = item.map_or_else(String::new, |item| item.entry.name());
+                return refused(
+                    format!("the backup has no rows of {name}: there is nothing to load"),
+                    "leave it out; `left_out` in the backup's manifest says what it lacks",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of rows that are loaded.
+    fn loaded(&self) -> Vec<&Item> {
+        let list: HashSet<i64> = self.plan.loads.iter().flat_map(|load| &load.list).copied().collect();
+        let rows = self.items.iter().filter(|item| item.entry.desc == "TABLE DATA");
+        rows.filter(|item| list.contains(&item.entry.dump_id)).collect()
+    }
+
+    /// Rows of a partition that the target has detached would be loaded, and not be in its table.
+    async fn has_partitions(&self) -> Result<()> {
+        let named: HashSet<i64> = self.named.iter().map(|(_, id)| *id).collect();
+        let mut known: HashMap<i64, HashSet<(String, String)>> = HashMap::new();
+        for (leaf, root) in partitions::attached(self.items, &named, &self.loaded()) {
+            let (schema, name) = path(root);
+            let leaves = match known.entry(root.entry.dump_id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let leaves = self.target.session.leaves(&schema, &name).await?;
+                    place.insert(leaves.into_iter().collect())
+                }
+            };
+            if !leaves.contains(&path(leaf)) {
+                let (leaf, root) = (leaf.entry.name(), root.entry.name());
+                let what = format!("{leaf} is a partition of {root} in the backup, and not in the target");
+                return Err(Error::new(Code::RestoreErr, what).hint(format!(
+                    "attach it again (ALTER TABLE {root} ATTACH PARTITION …), or name the partitions one by one: \
+                     --table {leaf}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where sequences stand is set after the commit: what would fail then is found now.
+    async fn has_sequences(&self) -> Result<()> {
+        let list: HashSet<i64> = self.plan.loads.iter().flat_map(|load| &load.list).copied().collect();
+        let set = |item: &&Item| item.entry.desc == "SEQUENCE SET" && list.contains(&item.entry.dump_id);
+        let set: Vec<&Item> = self.items.iter().filter(set).collect();
+        let named: Vec<Named<'_>> = set.iter().map(|item| named(item)).collect();
+        let session = &self.target.session;
+        for (item, (exists, may_set)) in set.iter().zip(session.sequences(&named).await?) {
+            let name = item.entry.name();
+            let leave = format!("or leave its position as it is: --exclude SEQUENCE-SET:{name}");
+            if !exists {
+                let what =
+                    format!("the target lacks the sequence {name}, from which a table that is loaded takes numbers");
+                let hint = format!("give it back its name if it has another one now; {leave}");
+                return Err(Error::new(Code::RestoreErr, what).hint(hint));
+            }
+            if !may_set {
+                let user = &session.server().user;
+                let what = format!("the role {user} may not set the sequence {name}");
+                let hint = format!("GRANT SELECT, UPDATE ON SEQUENCE {name} TO this role; {leave}");
+                return Err(Error::new(Code::Permission, what).hint(hint));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path(item: &Item) -> (String, String) {
+    (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone())
+}
+
+fn is_partitioned(item: &Item) -> bool {
+    item.details.definition.contains("\nPARTITION BY ")
+}
+
 /// Rows go into tables that are there and empty; with `--clean` they are emptied first, since
 /// what is empty now may have rows when it is locked.
 async fn make_room(
     target: &Target,
     stored: &StoredArchive,
     plan: &Plan,
-    tables: &[&Item],
     roots: &[Through],
-    is_there: impl Fn(&Item) -> bool,
     request: &RestoreRequest,
 ) -> Result<Vec<String>> {
-    let refused = |what: String| Error::new(Code::RestoreErr, what);
-    if let Some(lacking) = tables.iter().find(|item| !is_there(item)) {
-        return Err(refused(format!("the target lacks {}", lacking.entry)).hint("leave --data-only out to make it"));
-    }
     let mut full = Vec::new();
-    for index in plan.blocks() {
-        let through_root = roots
-            .iter()
-            .any(|root| root.rows.contains(&stored.head.data[index].dump_id));
-        if let Some((schema, name)) = stored.tables[index].as_ref().filter(|_| !through_root)
-            && (request.clean || target.session.holds_rows(schema, name).await?)
-        {
-            full.push(format!("ONLY {}", qualified(schema, name)));
-        }
+    let through_root = |index: &usize| {
+        let id = stored.head.data[*index].dump_id;
+        roots.iter().any(|root| root.rows.contains(&id))
+    };
+    let tables = plan.blocks().filter(|index| !through_root(index));
+    let tables: Vec<(String, String)> = tables.filter_map(|index| stored.tables[index].clone()).collect();
+    let hold = match request.clean {
+        true => vec![true; tables.len()],
+        false => target.session.holding_rows(&tables).await?,
+    };
+    for ((schema, name), _) in tables.iter().zip(hold).filter(|(_, holds)| *holds) {
+        full.push(format!("ONLY {}", qualified(schema, name)));
     }
     // Rows may come into any partition of such a root, also into one that the backup does not know.
     for Through { schema, name, .. } in roots {
-        if request.clean || target.session.holds_rows_below(schema, name).await? {
+        let holds = request.clean || {
+            let leaves = target.session.leaves(schema, name).await?;
+            target.session.holding_rows(&leaves).await?.contains(&true)
+        };
+        if holds {
             full.push(qualified(schema, name));
         }
     }
@@ -217,11 +384,11 @@ async fn make_room(
         return Ok(Vec::new());
     }
     if !request.clean {
-        return Err(refused(format!(
+        let what = format!(
             "the target has rows in {} already",
             full.join(", ").replace("ONLY ", "")
-        ))
-        .hint("empty it first with --clean"));
+        );
+        return Err(Error::new(Code::RestoreErr, what).hint("empty it first with --clean"));
     }
     Ok(full)
 }

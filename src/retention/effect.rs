@@ -1,7 +1,7 @@
 //! What lifecycle rules do, in words, and where that is not what the policy wants.
 
 use super::rules::Rule;
-use super::tags::{PENDING, TIER_TAG};
+use super::tags::{LATEST, PENDING, TIER_TAG};
 use super::{Tier, days_kept};
 use crate::quantity;
 use crate::settings::Policy;
@@ -31,13 +31,21 @@ impl Rule {
             "" => "in the bucket".to_owned(),
             prefix => format!("below {prefix}"),
         };
+        let limits = match self.limits.as_slice() {
+            [] => String::new(),
+            limits => format!(" and is {}", limits.join(" and ")),
+        };
         let what = match &self.tag {
-            Some((key, value)) => format!("what is tagged {key}={value} {place}"),
-            None => format!("everything {place}"),
+            Some((key, value)) => format!("what is tagged {key}={value}{limits} {place}"),
+            None if limits.is_empty() => format!("everything {place}"),
+            None => format!("what is {} {place}", self.limits.join(" and ")),
         };
         let mut does = Vec::new();
         if let Some(after) = self.expire_days {
             does.push(format!("expires {what} after {}", days(after)));
+        }
+        if let Some(date) = &self.expire_date {
+            does.push(format!("expires {what} from {date} on"));
         }
         if let Some(after) = self.noncurrent_days {
             does.push(format!("removes old versions after {}", days(after)));
@@ -51,23 +59,37 @@ impl Rule {
         does.join(", ")
     }
 
-    /// Whether it takes what no tag marks for it, below this prefix: leases and the last good backup too.
-    fn takes_everything_of(&self, prefix: &str) -> bool {
+    /// Whether it expires what no rule of ours would: leases and the last good backup too, where they lie below its prefix.
+    pub fn takes_the_last(&self) -> bool {
+        let of_latest = |(key, value): &(String, String)| key == TIER_TAG && value == LATEST;
+        let expires = self.expire_days.is_some() || self.expire_date.is_some();
+        self.enabled && expires && self.tag.as_ref().is_none_or(of_latest)
+    }
+
+    /// Where in a store with this prefix it begins, if it does not reach all of the store.
+    pub fn part_of(&self, prefix: &str) -> Option<&str> {
+        self.prefix.strip_prefix(prefix).filter(|rest| !rest.is_empty())
+    }
+
+    fn takes_the_last_of(&self, prefix: &str) -> bool {
         let overlaps = prefix.starts_with(&self.prefix) || self.prefix.starts_with(prefix);
-        self.enabled && self.tag.is_none() && self.expire_days.is_some() && overlaps
+        overlaps && self.takes_the_last()
     }
 }
 
-/// What the installed rules do that `wanted` would not. `foreign` are the bucket's other rules.
+/// What the installed rules do that `wanted` would not. `foreign` are the bucket's other rules, but for those that
+/// reach a part of the store in which no database of ours is.
 pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Differences {
     let mut found = Differences::default();
     let prefix = wanted.first().map_or("", |rule| rule.prefix.as_str());
     for rule in installed
         .iter()
         .chain(foreign)
-        .filter(|rule| rule.takes_everything_of(prefix))
+        .filter(|rule| rule.takes_the_last_of(prefix))
     {
-        let what = format!("the rule {} {}, the last good backup too", rule.id, rule.effect());
+        // Whether a backup is so large, or tagged so, is not known.
+        let last = if rule.limits.is_empty() { "" } else { "perhaps " };
+        let what = format!("the rule {} {}, {last}the last good backup too", rule.id, rule.effect());
         found.loses.push(what);
     }
     for want in wanted {
@@ -180,6 +202,26 @@ mod tests {
             let found = differences(&wanted, &wanted, &[foreign(prefix)]);
             assert_eq!(!found.is_empty(), reaches, "{prefix}");
         }
+        let told = |rule: Rule| differences(&wanted, &wanted, &[rule]).loses.join("; ");
+        let latest = Rule {
+            tag: Some((TIER_TAG.to_owned(), LATEST.to_owned())),
+            ..foreign("")
+        };
+        assert!(told(latest).contains("the last good backup too"));
+        let by_date = Rule {
+            expire_days: None,
+            expire_date: Some("2027-01-01T00:00:00Z".to_owned()),
+            limits: vec!["larger than 1000 bytes".to_owned()],
+            ..foreign("pg/")
+        };
+        assert_eq!(by_date.part_of("pg/"), None);
+        assert_eq!(by_date.part_of(""), Some("pg/"));
+        let told = told(by_date);
+        assert!(
+            told.contains("expires what is larger than 1000 bytes below pg/ from 2027-01-01T00:00:00Z on"),
+            "{told}"
+        );
+        assert!(told.contains("perhaps the last good backup too"), "{told}");
     }
 
     #[test]

@@ -15,7 +15,11 @@ pub struct Rule {
     pub prefix: String,
     /// The tag that an object must bear; `None` for the rule on unfinished uploads.
     pub tag: Option<(String, String)>,
+    /// What else an object must be, in words, as `larger than 1000 bytes`. Ours have none.
+    pub limits: Vec<String>,
     pub expire_days: Option<u32>,
+    /// The day from which all expires, of a rule that counts no days. Ours have none.
+    pub expire_date: Option<String>,
     /// Days after which a replaced or expired version goes, in a versioned bucket.
     pub noncurrent_days: Option<u32>,
     pub abort_uploads_days: Option<u32>,
@@ -56,7 +60,9 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         enabled: true,
         prefix: prefix.to_owned(),
         tag: Some((TIER_TAG.to_owned(), name.to_owned())),
+        limits: Vec::new(),
         expire_days: Some(expire),
+        expire_date: None,
         noncurrent_days: Some(EXPIRED_VERSION_DAYS),
         abort_uploads_days: None,
     };
@@ -71,7 +77,9 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         prefix: prefix.to_owned(),
         // S3 refuses a tag beside the clean-up of uploads: they have none.
         tag: None,
+        limits: Vec::new(),
         expire_days: None,
+        expire_date: None,
         noncurrent_days: Some(OLD_VERSION_DAYS),
         abort_uploads_days: Some(UPLOAD_DAYS),
     });

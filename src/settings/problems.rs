@@ -7,6 +7,8 @@ struct Problem {
     /// The setting, where it is of one that not every command goes by.
     of: Option<&'static str>,
     text: String,
+    /// Whether even who only looks must not act on what the settings say.
+    is_grave: bool,
 }
 
 #[derive(Default)]
@@ -20,6 +22,16 @@ impl Problems {
         self.found.push(Problem {
             of: None,
             text: problem,
+            is_grave: false,
+        });
+    }
+
+    /// One that stops `doctor` too: it would send to somebody what he must not have.
+    pub fn add_grave(&mut self, problem: String) {
+        self.found.push(Problem {
+            of: None,
+            text: problem,
+            is_grave: true,
         });
     }
 
@@ -33,11 +45,13 @@ impl Problems {
         }));
     }
 
-    /// Takes out those that a command is not stopped by.
+    /// Takes out those that a command is not stopped by; where none stops it, all but the grave ones.
     pub fn passed_over(&mut self, stops: impl Fn(&str) -> bool, none_stop: bool) -> Vec<String> {
         let found = std::mem::take(&mut self.found).into_iter();
-        let (stopping, passed): (Vec<_>, Vec<_>) =
-            found.partition(|problem| !none_stop && problem.of.is_none_or(&stops));
+        let (stopping, passed): (Vec<_>, Vec<_>) = found.partition(|problem| match none_stop {
+            true => problem.is_grave,
+            false => problem.of.is_none_or(&stops),
+        });
         self.found = stopping;
         passed.into_iter().map(|problem| problem.text).collect()
     }

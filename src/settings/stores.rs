@@ -62,7 +62,7 @@ fn scheme(text: &str) -> Option<(String, &str)> {
     (is_word && meant).then(|| (lower, rest.strip_prefix("//").unwrap_or(rest)))
 }
 
-/// The stores in one variable's text: words, in which quotes and backslashes keep spaces.
+/// The stores in one variable's text: words, in which quotes around them and backslashes keep spaces.
 pub fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
@@ -71,9 +71,10 @@ pub fn words(text: &str) -> Result<Vec<String>, String> {
     while let Some(c) = chars.next() {
         match (c, quote) {
             (c, Some(open)) if c == open => quote = None,
-            ('\'' | '"', None) => {
+            // Elsewhere it is a letter of the name, as in `/srv/Ada's`.
+            ('\'' | '"', None) if word.is_none() => {
                 quote = Some(c);
-                word.get_or_insert_default();
+                word = Some(String::new());
             }
             ('\\', None) if chars.peek() == Some(&' ') => {
                 word.get_or_insert_default().push(' ');
@@ -183,6 +184,7 @@ mod tests {
         assert_eq!(read("/mnt/My\\ Drive/pg"), list(&["/mnt/My Drive/pg"]));
         assert_eq!(read("backups ./copy"), list(&["backups", "./copy"]));
         assert!(read("/mnt/My Drive/pg").unwrap_err().contains("quotes"));
+        assert_eq!(read("/srv/Ada's ./b\"c"), list(&["/srv/Ada's", "./b\"c"]));
         assert!(read("\"/mnt").is_err());
     }
 

@@ -3,16 +3,19 @@
 /// What a command needs of the settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Uses {
-    /// Everything: a backup, and whatever serves any command.
+    /// Everything: whatever serves any command.
     #[default]
     All,
+    Backup,
     /// Shows what is wrong, and goes on.
     Doctor,
     Restore,
     /// Drills, too.
     Verify,
-    /// What is kept how long.
+    /// Removes what is not kept any longer, or says by what rules a bucket does.
     Retention,
+    /// Shows what is kept how long.
+    RetentionShown,
     /// Reads what is in the store.
     Store,
 }
@@ -35,6 +38,8 @@ const OF_BACKUPS: &[&str] = &[
     "BACKUP_ON_CHANGED_TABLES",
     "BACKUP_REMOTE",
     "BACKUP_S3_KMS_KEY_ID",
+    "BACKUP_S3_MAX_PARTS",
+    "BACKUP_S3_PART_SIZE",
     "BACKUP_S3_SSE",
     "BACKUP_S3_STORAGE_CLASS",
     "BACKUP_STORE_CREATE",
@@ -51,6 +56,10 @@ const OF_PROGRAMS: &[&str] = &[
     "BACKUP_THREADS",
 ];
 const OF_TELLING: &[&str] = &["BACKUP_METRICS", "BACKUP_SNS_TOPIC_ARN"];
+const OF_LEASES: &[&str] = &["BACKUP_LEASE_SECONDS"];
+const OF_DRILLS: &[&str] = &["BACKUP_DRILL_UNCONFINED"];
+/// What somebody who invokes a function may ask it for.
+const OF_EVENTS: &[&str] = &["BACKUP_ALLOW_"];
 
 impl Uses {
     /// Whether it is stopped by what is wrong with this setting.
@@ -58,10 +67,22 @@ impl Uses {
         let unused: &[&[&str]] = match self {
             Self::All => &[],
             Self::Doctor => return false,
-            Self::Restore => &[OF_BACKUPS, OF_RETENTION, OF_TELLING],
-            Self::Verify => &[OF_BACKUPS, OF_RESTORES],
-            Self::Retention => &[OF_BACKUPS, OF_RESTORES, OF_PROGRAMS, OF_TELLING],
-            Self::Store => &[OF_BACKUPS, OF_RESTORES, OF_RETENTION, OF_PROGRAMS, OF_TELLING],
+            Self::Backup => &[OF_RESTORES, OF_DRILLS, OF_EVENTS],
+            Self::Restore => &[OF_BACKUPS, OF_RETENTION, OF_TELLING, OF_LEASES, OF_DRILLS, OF_EVENTS],
+            Self::Verify => &[OF_BACKUPS, OF_RESTORES, OF_LEASES, OF_EVENTS],
+            Self::Retention | Self::RetentionShown => {
+                &[OF_BACKUPS, OF_RESTORES, OF_PROGRAMS, OF_TELLING, OF_DRILLS, OF_EVENTS]
+            }
+            Self::Store => &[
+                OF_BACKUPS,
+                OF_RESTORES,
+                OF_RETENTION,
+                OF_PROGRAMS,
+                OF_TELLING,
+                OF_LEASES,
+                OF_DRILLS,
+                OF_EVENTS,
+            ],
         };
         !unused
             .iter()
@@ -81,5 +102,15 @@ mod tests {
         assert!(!Uses::Restore.go_by("BACKUP_RETENTION_DAYS") && !Uses::Store.go_by("DATABASE_URL"));
         assert!(Uses::Retention.go_by("BACKUP_RETENTION") && Uses::Store.go_by("BACKUP_STORE"));
         assert!(!Uses::Doctor.go_by("BACKUP_STORE"));
+        assert!(!Uses::Backup.go_by("BACKUP_TARGET_PORT") && Uses::Backup.go_by("BACKUP_LEASE_SECONDS"));
+        for other in [
+            "LEASE_SECONDS",
+            "S3_PART_SIZE",
+            "S3_MAX_PARTS",
+            "ALLOW_RESTORE",
+            "DRILL_UNCONFINED",
+        ] {
+            assert!(!Uses::Restore.go_by(&format!("BACKUP_{other}")), "{other}");
+        }
     }
 }

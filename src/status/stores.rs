@@ -182,6 +182,10 @@ async fn drift(lifecycle: &dyn Lifecycle, policy: &Policy, newest: Option<&Backu
     Ok(compare(&installed, &wanted))
 }
 
+/// Rule by rule, as they are written. `doctor` judges otherwise, by what the rules do: see [`differences`]; so what is
+/// written otherwise and does the same is a drift here and none there.
+///
+/// [`differences`]: crate::retention::differences
 fn compare(installed: &[Rule], wanted: &[Rule]) -> Drift {
     if installed.is_empty() {
         return Drift::NotInstalled;

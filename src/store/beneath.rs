@@ -187,11 +187,9 @@ impl Folder {
             return Ok(());
         }
         let (user, group) = (Uid::from_raw(around.st_uid), Gid::from_raw(around.st_gid));
-        match rustix::fs::fchown(made, Some(user), Some(group)) {
-            // A file system without owners, or one that lets root of this machine change none.
-            Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        // A file system may have no owners, or let root of this machine change none: root's backup is made all the same.
+        let _ = rustix::fs::fchown(made, Some(user), Some(group));
+        Ok(())
     }
 
     /// What has this name, without following it.

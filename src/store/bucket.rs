@@ -189,8 +189,13 @@ impl Bucket {
         let tags = self.tagging.header(object);
         let tagged = tags.is_some();
         let error = match self.put_bearing(key, body, digests, object, condition, tags).await {
-            Err(error) if tagged && self.tagging.may_be_refused(&error) => error,
-            put => return put,
+            Err(error) if tagged && self.tagging.header_may_be_refused(&error) => error,
+            put => {
+                if tagged && put.is_ok() {
+                    self.tagging.took();
+                }
+                return put;
+            }
         };
         let without = self.put_bearing(key, body, digests, object, condition, None).await;
         if self.tagging.were_refused(&error, &without) {

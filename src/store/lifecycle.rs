@@ -1,5 +1,7 @@
 //! The bucket's own expiry: tags, and the rules that go by them.
 
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
 use aws_sdk_s3::types::{
     AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule,
@@ -9,6 +11,7 @@ use aws_sdk_s3::types::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use jiff::Timestamp;
 
 use super::bucket::build;
 use super::s3::S3;
@@ -67,14 +70,32 @@ impl Lifecycle for S3 {
         const FAILED: &str = "install lifecycle rules";
         self.configure(rules, installed.minimum_size.clone(), FAILED).await?;
         // A store that takes rules and makes others of them would let backups pile up, or go.
-        let made = match self.installed().await {
-            Ok(made) => altered(ours, &stay, &made.rules),
-            Err(error) => vec![format!("they could not be read again: {}", error.message())],
-        };
-        if made.is_empty() {
-            return Ok(());
+        let former = all_from_sdk(&installed.rules);
+        let url = &self.bucket.url;
+        match self
+            .shown(&former, |shown| altered(ours, &stay, shown).is_empty())
+            .await
+        {
+            Shown::AsWanted => Ok(()),
+            Shown::Others(others) => Err(self.put_back(installed, &altered(ours, &stay, &others), &others).await),
+            Shown::Former => {
+                let text = format!(
+                    "{url} took the lifecycle rules, and after {} s still shows the former ones",
+                    SETTLING.as_secs()
+                );
+                Err(Error::new(Code::Store, text).hint(
+                    "nothing was undone: run `pgstow retention apply` again in some minutes, which compares them again",
+                ))
+            }
+            Shown::Unread(error) => {
+                let text = format!(
+                    "{url} took the lifecycle rules, which could not be read again: {}",
+                    error.message()
+                );
+                let hint = "nothing was undone: run `pgstow retention apply` again, which compares them again";
+                Err(Error::new(Code::Store, text).hint(hint))
+            }
         }
-        Err(self.put_back(installed, &made).await)
     }
 
     fn prefix(&self) -> &str {
@@ -82,21 +103,55 @@ impl Lifecycle for S3 {
     }
 }
 
+/// How long a store may show the rules that were there before.
+const SETTLING: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a store shows when rules have been put.
+enum Shown {
+    AsWanted,
+    /// Those that were there before, for all of the time: they may be old.
+    Former,
+    /// Neither these nor those.
+    Others(Vec<Rule>),
+    /// The last answer was an error, which says nothing of the rules.
+    Unread(Error),
+}
+
+/// A rule of which a store has made another.
+struct Altered {
+    id: String,
+    what: String,
+}
+
 /// What a store has made of rules that it took.
-fn altered(ours: &[Rule], stay: &[Rule], shown: &[LifecycleRule]) -> Vec<String> {
-    let shown: Vec<Rule> = shown.iter().map(from_sdk).collect();
-    let tells = |wanted: &Rule| match shown.iter().find(|rule| rule.id == wanted.id) {
-        Some(rule) if rule == wanted => None,
-        Some(rule) => Some(format!(
-            "{} {}, and was to be one that {}",
-            rule.id,
-            rule.effect(),
-            wanted.effect()
-        )),
-        None => Some(format!("{} is not there, which {}", wanted.id, wanted.effect())),
+fn altered(ours: &[Rule], stay: &[Rule], shown: &[Rule]) -> Vec<Altered> {
+    let tells = |wanted: &Rule| {
+        let what = match shown.iter().find(|rule| rule.id == wanted.id) {
+            Some(rule) if rule == wanted => return None,
+            Some(rule) => format!(
+                "{} {}, and was to be one that {}",
+                rule.id,
+                rule.effect(),
+                wanted.effect()
+            ),
+            None => format!("{} is not there, which {}", wanted.id, wanted.effect()),
+        };
+        let id = wanted.id.clone();
+        Some(Altered { id, what })
     };
     let named = |rule: &&Rule| !rule.id.is_empty();
     ours.iter().chain(stay.iter().filter(named)).filter_map(tells).collect()
+}
+
+/// In whatever order.
+fn are_the_same(some: &[Rule], others: &[Rule]) -> bool {
+    some.len() == others.len() && some.iter().all(|rule| others.contains(rule))
+}
+
+fn all_from_sdk(rules: &[LifecycleRule]) -> Vec<Rule> {
+    rules.iter().map(from_sdk).collect()
 }
 
 struct Installed {
@@ -135,46 +190,90 @@ impl S3 {
         Ok(())
     }
 
-    /// The rules as they were, and the error that tells why.
-    async fn put_back(&self, before: Installed, made: &[String]) -> Error {
-        let were: Vec<Rule> = before.rules.iter().map(from_sdk).collect();
+    /// What the store shows. It may answer as before for a while, also in turns: so only what is neither the former
+    /// set nor the wanted one, twice in a row, is judged before the time is over.
+    async fn shown(&self, former: &[Rule], is_wanted: impl Fn(&[Rule]) -> bool) -> Shown {
+        let deadline = Instant::now() + SETTLING;
+        let mut pause = FIRST_PAUSE;
+        let mut before: Option<Vec<Rule>> = None;
+        loop {
+            let seen = match self.installed().await {
+                Err(error) => Shown::Unread(error),
+                Ok(installed) => {
+                    let rules = all_from_sdk(&installed.rules);
+                    if is_wanted(&rules) {
+                        return Shown::AsWanted;
+                    }
+                    if are_the_same(&rules, former) {
+                        Shown::Former
+                    } else {
+                        Shown::Others(rules)
+                    }
+                }
+            };
+            let again = match (&seen, &before) {
+                (Shown::Others(rules), Some(before)) => are_the_same(rules, before),
+                _ => false,
+            };
+            if again || Instant::now() + pause > deadline {
+                return seen;
+            }
+            before = match seen {
+                Shown::Others(rules) => Some(rules),
+                _ => None,
+            };
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The rules as they were, and the error that tells why. `shown` is what the store made of ours.
+    async fn put_back(&self, before: Installed, made: &[Altered], shown: &[Rule]) -> Error {
+        let were = all_from_sdk(&before.rules);
         let back = self.configure(before.rules, before.minimum_size, "put back the former lifecycle rules");
         let url = &self.bucket.url;
+        let told: Vec<&str> = made.iter().map(|rule| rule.what.as_str()).collect();
         let what = format!(
             "{url} took the lifecycle rules and made others of them: {}",
-            made.join("; ")
+            told.join("; ")
         );
-        let now = match back.await {
-            Ok(()) => self
-                .installed()
-                .await
-                .map(|now| now.rules.iter().map(from_sdk).collect::<Vec<_>>()),
-            Err(error) => Err(error),
+        let (now, taken) = match back.await {
+            Ok(()) => (self.shown(shown, |now| are_the_same(now, &were)).await, true),
+            Err(error) => (Shown::Unread(error), false),
         };
+        if matches!(now, Shown::AsWanted) {
+            let were = if were.is_empty() {
+                "there are none again"
+            } else {
+                "the former rules are back"
+            };
+            return Error::new(Code::Store, format!("{what}; {were}")).hint(
+                "this store cannot keep such rules: apply the retention there with `pgstow prune --allow-delete` after \
+                 the backups",
+            );
+        }
+        let mut ids: Vec<String> = match &now {
+            Shown::Others(now) => altered(&were, &[], now).into_iter().map(|rule| rule.id).collect(),
+            _ => Vec::new(),
+        };
+        ids.extend(made.iter().map(|rule| rule.id.clone()));
+        ids.sort();
+        ids.dedup();
+        let text = if taken && matches!(now, Shown::Unread(_)) {
+            format!("{what}; the former rules were put back, and whether they are in force could not be read")
+        } else {
+            format!("{what}; THE FORMER RULES ARE NOT BACK: what the store shows is in force")
+        };
+        let error = Error::new(Code::Store, text).hint(format!(
+            "look at once: aws s3api get-bucket-lifecycle-configuration --bucket {name}; correct or take out the rules \
+             {ids}, and give back all the others with them: aws s3api put-bucket-lifecycle-configuration --bucket {name} \
+             --lifecycle-configuration file://…",
+            name = self.bucket.name,
+            ids = ids.join(", ")
+        ));
         match now {
-            Ok(now) if now == were => {
-                let were = if were.is_empty() {
-                    "there are none again"
-                } else {
-                    "the former rules are back"
-                };
-                Error::new(Code::Store, format!("{what}; {were}")).hint(
-                    "this store cannot keep such rules: apply the retention there with `pgstow prune --allow-delete` after \
-                     the backups",
-                )
-            }
-            now => {
-                let text = format!("{what}; THE FORMER RULES ARE NOT BACK: what the store shows is in force");
-                let error = Error::new(Code::Store, text).hint(format!(
-                    "look at once: aws s3api get-bucket-lifecycle-configuration --bucket {name}, and remove what expires \
-                     too much: aws s3api delete-bucket-lifecycle --bucket {name}",
-                    name = self.bucket.name
-                ));
-                match now {
-                    Ok(_) => error,
-                    Err(second) => error.also(second),
-                }
-            }
+            Shown::Unread(second) => error.also(second),
+            _ => error,
         }
     }
 
@@ -278,16 +377,38 @@ fn to_sdk(rule: &Rule) -> Result<LifecycleRule> {
 
 fn from_sdk(rule: &LifecycleRule) -> Rule {
     let filter = rule.filter();
-    let tag = filter
-        .and_then(|filter| filter.tag())
-        .or_else(|| filter.and_then(|filter| filter.and()?.tags().first()));
+    let and = filter.and_then(|filter| filter.and());
+    let single = filter.and_then(|filter| filter.tag());
+    let mut tags = single
+        .into_iter()
+        .chain(and.into_iter().flat_map(LifecycleRuleAndOperator::tags));
+    let tag = tags.next();
+    let mut limits: Vec<String> = tags.map(|tag| format!("tagged {}={}", tag.key, tag.value)).collect();
+    let larger = filter
+        .and_then(LifecycleRuleFilter::object_size_greater_than)
+        .or_else(|| and.and_then(LifecycleRuleAndOperator::object_size_greater_than));
+    let smaller = filter
+        .and_then(LifecycleRuleFilter::object_size_less_than)
+        .or_else(|| and.and_then(LifecycleRuleAndOperator::object_size_less_than));
+    for (word, size) in [("larger", larger), ("smaller", smaller)] {
+        limits.extend(
+            size.filter(|bytes| *bytes > 0)
+                .map(|bytes| format!("{word} than {bytes} bytes")),
+        );
+    }
     let count = |days: Option<i32>| days.and_then(|days| u32::try_from(days).ok());
+    let date = rule.expiration().and_then(|expiration| expiration.date());
     Rule {
         id: rule.id().unwrap_or_default().to_owned(),
         enabled: *rule.status() == ExpirationStatus::Enabled,
         prefix: filter_prefix(rule).to_owned(),
         tag: tag.map(|tag| (tag.key.clone(), tag.value.clone())),
+        limits,
         expire_days: count(rule.expiration().and_then(LifecycleExpiration::days)),
+        expire_date: date.map(|date| match Timestamp::from_second(date.secs()) {
+            Ok(at) => at.to_string(),
+            Err(_) => "a date".to_owned(),
+        }),
         noncurrent_days: count(
             rule.noncurrent_version_expiration()
                 .and_then(NoncurrentVersionExpiration::noncurrent_days),
@@ -310,7 +431,9 @@ mod tests {
             enabled: true,
             prefix: "team/".to_owned(),
             tag: Some(("pgstow-tier".to_owned(), "daily".to_owned())),
+            limits: Vec::new(),
             expire_days: Some(30),
+            expire_date: None,
             noncurrent_days: Some(1),
             abort_uploads_days: None,
         };
@@ -323,7 +446,9 @@ mod tests {
             enabled: true,
             prefix: "team/".to_owned(),
             tag: None,
+            limits: Vec::new(),
             expire_days: None,
+            expire_date: None,
             noncurrent_days: None,
             abort_uploads_days: Some(2),
         };

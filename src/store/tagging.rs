@@ -19,6 +19,8 @@ pub struct Tagging {
     found: AtomicU8,
     /// Whether tags that were set have been looked for.
     looked: AtomicBool,
+    /// Whether an object was put with tags: what it bears must be set right before a commit.
+    taken: AtomicBool,
 }
 
 const FOUND: [TagKeeping; 4] = [
@@ -51,6 +53,7 @@ impl Tagging {
             mode,
             found: AtomicU8::new(0),
             looked: AtomicBool::new(false),
+            taken: AtomicBool::new(false),
         }
     }
 
@@ -72,7 +75,24 @@ impl Tagging {
         bucket::tagging(object).filter(|_| !self.keeping().is_lost())
     }
 
-    /// Whether it may be the tags that a store does not know, in a request that bears some.
+    /// The store has taken an object with tags.
+    pub fn took(&self) {
+        self.taken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it may be the tags of an object that a store does not know. It says so, and has never taken one: else what
+    /// was put before would keep the tag by which it expires.
+    pub fn header_may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
+        let speaks_of_tags = || {
+            let said = error.as_service_error().map(ProvideErrorMetadata::meta);
+            let words = said.into_iter().flat_map(|said| [said.code(), said.message()]);
+            words.flatten().any(|words| words.to_ascii_lowercase().contains("tag"))
+        };
+        let status = error.raw_response().map(|answer| answer.status().as_u16());
+        !self.taken.load(Ordering::Relaxed) && self.may_be_refused(error) && (status != Some(400) || speaks_of_tags())
+    }
+
+    /// Whether it may be tags that a store does not know, in a request about them.
     pub fn may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
         let undecided = self.mode == settings::Tagging::Auto && self.keeping() == TagKeeping::Unknown;
         undecided

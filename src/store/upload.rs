@@ -115,7 +115,7 @@ impl S3Upload {
         let tags = bucket.tagging.header(&self.object);
         let tagged = tags.is_some();
         let created = match self.create(tags, &attempts).await {
-            Err(error) if tagged && bucket.tagging.may_be_refused(&error) => {
+            Err(error) if tagged && bucket.tagging.header_may_be_refused(&error) => {
                 let without = self.create(None, &attempts).await;
                 if bucket.tagging.were_refused(&error, &without) {
                     without
@@ -123,7 +123,12 @@ impl S3Upload {
                     Err(error)
                 }
             }
-            created => created,
+            created => {
+                if tagged && created.is_ok() {
+                    bucket.tagging.took();
+                }
+                created
+            }
         };
         let created = match created {
             Ok(created) => created.upload_id,

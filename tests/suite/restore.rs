@@ -17,6 +17,7 @@ mod replacing;
 mod roles;
 mod room;
 mod sizes;
+mod standing;
 mod stopping;
 mod tables;
 mod whole;

@@ -159,6 +159,69 @@ fn a_restore_names_its_backup_and_never_its_target() {
 }
 
 #[test]
+fn every_field_of_a_restore_is_taken() {
+    let switches = [
+        "data_only",
+        "create",
+        "clean",
+        "force",
+        "no_verify",
+        "check",
+        "no_check",
+        "keep_going",
+        "globals",
+        "no_owner",
+        "no_privileges",
+        "no_tablespaces",
+        "no_comments",
+        "no_publications",
+        "no_subscriptions",
+        "dry_run",
+    ];
+    let mut fields = vec!["backup", "database", "tables", "into", "exclude", "expect_manifest"];
+    fields.extend(switches);
+    let (_, known) = ACTIONS.iter().find(|(action, _)| *action == "restore").unwrap();
+    let sorted = |mut names: Vec<&'static str>| {
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(sorted(fields), sorted(known.to_vec()));
+    let mut event = json!({
+        "action": "restore", "backup": "latest", "database": "shop", "tables": ["public.orders"], "into": "yesterday",
+        "exclude": ["public.notes"], "expect_manifest": "ab".repeat(32),
+    });
+    for switch in switches {
+        event[switch] = true.into();
+    }
+    let expected = RestoreRequest {
+        backup: "latest".into(),
+        database: Some("shop".into()),
+        tables: vec!["public.orders".into()],
+        into: Some("yesterday".into()),
+        data_only: true,
+        create: true,
+        clean: true,
+        force: true,
+        no_verify: true,
+        check: true,
+        no_check: true,
+        keep_going: true,
+        globals: true,
+        globals_privileged: false,
+        no_owner: true,
+        no_privileges: true,
+        no_tablespaces: true,
+        no_comments: true,
+        no_publications: true,
+        no_subscriptions: true,
+        exclude: vec!["public.notes".into()],
+        dry_run: true,
+        expect_manifest: Some([0xab; 32]),
+    };
+    asks_for(&event, &Command::Restore(expected));
+}
+
+#[test]
 fn the_store_is_asked_for_its_backups_and_its_state() {
     asks_for(&json!({"action": "list"}), &Command::List { database: None });
     asks_for(&json!({"action": "status"}), &Command::Status { database: None });

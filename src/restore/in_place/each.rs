@@ -1,7 +1,8 @@
 //! Rows put back table by table within the one transaction: each is as it is in the backup, or as it was.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
+use super::InPlace;
 use crate::archive::BlockContent;
 use crate::error::{Code, Result};
 use crate::postgres::Wire;
@@ -16,32 +17,45 @@ pub(super) async fn fill(
     backup: Backup<'_>,
     wire: &mut Wire,
     copies: Vec<Copy>,
-    (emptied, check): (bool, bool),
+    work: &InPlace,
+    emptied: bool,
 ) -> Result<(usize, Losses)> {
     // Together what goes through one root.
-    let mut places: BTreeMap<Vec<u8>, Vec<Copy>> = BTreeMap::new();
+    let mut places: VecDeque<Vec<Copy>> = VecDeque::new();
     for copy in copies {
-        places.entry(copy.place.clone()).or_default().push(copy);
+        match places.iter_mut().find(|others| others[0].place == copy.place) {
+            Some(others) => others.push(copy),
+            None => places.push_back(vec![copy]),
+        }
     }
     let mut losses = Losses::default();
     let mut compared = 0;
-    for (place, copies) in &places {
+    // How many have been refused one after the other: they wait for what the others bring.
+    let mut waiting = 0;
+    while let Some(copies) = places.pop_front() {
         rows::execute(wire, "SAVEPOINT one").await?;
-        let unloaded = match one(job, backup, wire, place, copies, (emptied, check)).await {
+        let unloaded = match one(job, backup, wire, &copies, work, emptied).await {
             Ok(()) => {
                 rows::execute(wire, "RELEASE SAVEPOINT one").await?;
-                compared += if check { copies.len() } else { 0 };
+                compared += if work.check { copies.len() } else { 0 };
+                waiting = 0;
                 continue;
             }
             Err(unloaded) => unloaded,
         };
+        if unloaded.may_wait() && waiting < places.len() {
+            rows::execute(wire, "ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one").await?;
+            places.push_back(copies);
+            waiting += 1;
+            continue;
+        }
         let Unloaded { state, error } = unloaded;
         let about_rows = matches!(error.code(), Code::Integrity | Code::RestoreErr | Code::Permission);
         if state.is_none() && !about_rows {
             return Err(error);
         }
         rows::execute(wire, "ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one").await?;
-        for copy in copies {
+        for copy in &copies {
             let stored = backup.stored;
             losses.note(
                 stored.head.data[copy.index].dump_id,
@@ -64,25 +78,26 @@ async fn one(
     job: &Job<'_>,
     backup: Backup<'_>,
     wire: &mut Wire,
-    place: &[u8],
     copies: &[Copy],
-    (emptied, check): (bool, bool),
+    work: &InPlace,
+    emptied: bool,
 ) -> std::result::Result<(), Unloaded> {
     let [first, ..] = copies else { return Ok(()) };
     let name = backup.stored.name(first.index);
     if emptied {
-        let emptying = wire.execute(&[b"TRUNCATE TABLE ", place].concat()).await;
+        let emptying = wire.execute(&[b"TRUNCATE TABLE ", &*first.place].concat()).await;
         emptying.map_err(|refusal| Unloaded::refused(&format!("cannot empty {name}"), refusal))?;
     }
+    let stall = job.settings.postgres.stall;
     let again = |refusal| Unloaded::refused("cannot read the rows again", refusal);
-    if check && rows::read_again(wire, first).await.map_err(again)?.sum != Sum::default() {
+    if work.check && rows::read_again(wire, first, stall).await.map_err(again)?.sum != Sum::default() {
         return Err(super::not_empty(&name).into());
     }
     let mut expected = Sum::default();
     for copy in copies {
-        expected.merge(rows::load(job, backup, wire, copy).await?);
+        expected.merge(work.acting.load(job, backup, wire, copy).await?);
     }
-    if check && rows::read_again(wire, first).await.map_err(again)?.sum != expected {
+    if work.check && rows::read_again(wire, first, stall).await.map_err(again)?.sum != expected {
         return Err(super::other_rows(&name).into());
     }
     Ok(())

@@ -221,7 +221,8 @@ impl<'a> Source<'a> {
                     ..loading
                 }
                 .statement(),
-                place: spelt.as_bytes().to_vec(),
+                // A plain table, whose name is spelt so that it fits any encoding.
+                place: [b"ONLY ", spelt.as_bytes()].concat(),
                 columns: loading.columns.to_vec(),
                 names: loading.column_names(),
             });

@@ -12,7 +12,7 @@ use crate::restore::Job;
 use crate::restore::plan::LeftOut;
 use crate::restore::prepared::Archive;
 use crate::restore::ready::Target;
-use crate::restore::rows::{Backup, execute, load, read_again, refused};
+use crate::restore::rows::{Backup, execute, load, read_again, refused, roll_back};
 use crate::restore::state::{Stage, State};
 use crate::script::Sum;
 use crate::store::Store;
@@ -48,8 +48,7 @@ pub(in crate::restore) async fn run(
     };
     let made = making.all(state).await;
     if made.is_err() {
-        // The server rolls back what it has; an error of it is no news.
-        drop(making.wire.execute(b"ROLLBACK").await);
+        roll_back(&mut making.wire).await;
     }
     making.wire.close().await;
     made
@@ -203,8 +202,12 @@ impl Making<'_> {
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
                                 WHERE k.contype = 'f' AND (k.conrelid = c.oid OR k.confrelid = c.oid))
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid)
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid)
+                   , (SELECT pg_catalog.string_agg(made.what, ', ' ORDER BY made.what)
+                        FROM (SELECT 'the trigger ' || pg_catalog.quote_ident(t.tgname) AS what
+                                FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid
+                               UNION ALL
+                              SELECT 'the rule ' || pg_catalog.quote_ident(r.rulename)
+                                FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid) made)
                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               WHERE n.nspname = {} AND c.relname = {}",
             literal(schema),
@@ -219,6 +222,16 @@ impl Making<'_> {
             );
             return Err(Error::new(Code::Integrity, what));
         };
+        if let Some(added) = rows.first().and_then(|row| row.text(2)) {
+            let what = format!(
+                "{} gets {added} as soon as it is made: the copy would not be a plain table",
+                table.name()
+            );
+            return Err(Error::new(Code::RestoreErr, what).hint(
+                "an event trigger of the target adds it: disable that one meanwhile (ALTER EVENT TRIGGER ... DISABLE), \
+                 or restore the table into another database, without --into",
+            ));
+        }
         let question = format!(
             "SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'
                     ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END
@@ -255,7 +268,7 @@ impl Making<'_> {
 
     async fn compare(&mut self, table: &Copy, expected: Sum) -> Result<()> {
         let Some(rows) = table.rows.first() else { return Ok(()) };
-        let seen = read_again(&mut self.wire, rows).await;
+        let seen = read_again(&mut self.wire, rows, self.job.settings.postgres.stall).await;
         let seen = seen.map_err(|refusal| refused(&format!("cannot read {} again", table.name()), refusal))?;
         if seen.sum == expected {
             return Ok(());

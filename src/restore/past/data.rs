@@ -6,9 +6,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{Past, alive};
-use crate::archive::{BlockContent, Item};
+use crate::archive::{BlockContent, Item, Loading};
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Named, RestoreEnd, Wire};
+use crate::postgres::{Complaint, Named, RestoreEnd, Wire};
 use crate::restore::failed::Loss;
 use crate::restore::plan::Load;
 use crate::restore::queue::Queue;
@@ -23,12 +23,16 @@ impl Past<'_> {
     pub async fn data(&mut self) -> Result<()> {
         let plan = self.backup.plan;
         let gone = self.tables_that_are_not_there().await?;
+        let doubtful = self.doubtful(&gone).await?;
         let mut loads = Vec::new();
         let mut positions = Vec::new();
         for load in &plan.loads {
             match load.blocks.is_empty() {
                 true => positions.push(load),
-                false => loads.extend(self.without(load, &gone)),
+                false => {
+                    let kept = self.without(load, &gone);
+                    loads.extend(kept.into_iter().flat_map(|load| apart(load, &doubtful, self.backup)));
+                }
             }
         }
         let refused = self.load_all(&loads).await?;
@@ -60,6 +64,45 @@ impl Past<'_> {
         let there = self.session().await?.exist(&asked).await?;
         let gone = failed.iter().zip(there).filter(|(_, there)| !there);
         Ok(gone.map(|(item, _)| item.entry.dump_id).collect())
+    }
+
+    /// Blocks of whose rows their tables cannot say whether they came in, by dump ids: of partitions that are loaded
+    /// through their root, which may hold each other's rows; of extensions, which bring rows of their own; and of tables
+    /// that were there before, with rows.
+    async fn doubtful(&self, gone: &HashSet<i64>) -> Result<HashSet<i64>> {
+        let stored = self.backup.stored;
+        let statements = stored.head.copy_statements()?;
+        let of_extensions = &self.backup.plan.order.of_extensions;
+        let blocks: Vec<usize> = self.backup.plan.blocks().collect();
+        let mut session = None;
+        let mut doubtful = HashSet::new();
+        for index in blocks {
+            let Some((schema, name)) = &stored.tables[index] else {
+                continue;
+            };
+            let entry = &stored.head.data[index];
+            let through_another = Loading::parse(&statements[index]).is_none_or(|one| one.is_through_another(entry));
+            if through_another || of_extensions.contains(&entry.dump_id) {
+                doubtful.insert(entry.dump_id);
+                continue;
+            }
+            let Some(item) = self.items.get(&entry.dump_id) else {
+                continue;
+            };
+            let needed = &item.details.dependencies;
+            if !needed.iter().any(|id| self.losses.has(*id)) || needed.iter().any(|id| gone.contains(id)) {
+                continue;
+            }
+            let session = match &mut session {
+                Some(session) => session,
+                none => none.insert(self.session().await?),
+            };
+            // One that cannot be asked now could not be asked later.
+            if session.holds_rows(schema, name).await.unwrap_or(true) {
+                doubtful.insert(entry.dump_id);
+            }
+        }
+        Ok(doubtful)
     }
 
     /// The load but for the rows of these tables, which are lost with them.
@@ -110,6 +153,7 @@ impl Past<'_> {
         let mut queue = Queue::new(loads, order, jobs);
         let mut refused = BTreeMap::new();
         let mut single = Vec::new();
+        let mut stray = Vec::new();
         let cancel = CancellationToken::new();
         let mut running = FuturesUnordered::new();
         let mut halt = None;
@@ -129,7 +173,7 @@ impl Past<'_> {
             };
             queue.ended(ended);
             match loaded.and_then(|end| alive(&end).map(|()| end)) {
-                Ok(end) => heed(&loads[ended], end, &mut refused),
+                Ok(end) => stray.extend(heed(&loads[ended], end, &mut refused)),
                 Err(_) if halt.is_some() => {}
                 Err(error) if is_about_rows(&error) => single.push((&loads[ended], error)),
                 Err(error) => {
@@ -143,13 +187,17 @@ impl Past<'_> {
         if let Some(error) = halt {
             return Err(error);
         }
+        for complaint in &stray {
+            self.stray(complaint);
+        }
         for (load, error) in single {
             self.one_by_one(load, error, &mut refused).await?;
         }
         Ok(refused)
     }
 
-    /// Of a load whose pg_restore came to no end: what is not there yet, each by itself.
+    /// Of a load whose pg_restore came to no end: what is not there yet, each by itself. Only blocks whose tables can say
+    /// so travel with others: see [`Past::doubtful`].
     async fn one_by_one(&mut self, load: &Load, error: Error, refused: &mut BTreeMap<i64, String>) -> Result<()> {
         // A server that is gone would refuse all of them.
         let session = self.session().await?;
@@ -178,7 +226,11 @@ impl Past<'_> {
                 .load_past(self.number, &one, &CancellationToken::new())
                 .await;
             match loaded.and_then(|end| alive(&end).map(|()| end)) {
-                Ok(end) => heed(&one, end, refused),
+                Ok(end) => {
+                    for complaint in heed(&one, end, refused) {
+                        self.stray(&complaint);
+                    }
+                }
                 Err(error) if is_about_rows(&error) => {
                     let loss = Loss {
                         code: error.code(),
@@ -272,12 +324,45 @@ fn is_about_rows(error: &Error) -> bool {
     matches!(error.code(), Code::Integrity | Code::RestoreErr | Code::Permission)
 }
 
-fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) {
+/// What was refused, by the entry; gives back what cannot be told of any.
+fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) -> Vec<Complaint> {
+    let mut stray = Vec::new();
     for complaint in end.refused {
-        if let Some(id) = complaint.entry.filter(|id| load.list.contains(id)) {
-            refused.entry(id).or_insert(complaint.words);
+        match complaint.entry.filter(|id| load.list.contains(id)) {
+            Some(id) => {
+                refused.entry(id).or_insert(complaint.words);
+            }
+            None => stray.push(complaint),
         }
     }
+    stray
+}
+
+/// The same in several loads: each of these blocks has one of its own, which comes in as a whole or not at all.
+fn apart(load: Load, doubtful: &HashSet<i64>, backup: Backup<'_>) -> Vec<Load> {
+    let is_doubtful = |load: &Load| load.list.iter().any(|id| doubtful.contains(id));
+    if load.blocks.len() == 1 || !is_doubtful(&load) {
+        return vec![load];
+    }
+    let mut loads = Vec::new();
+    let mut open: Option<Load> = None;
+    for one in singles(&load, backup) {
+        if is_doubtful(&one) {
+            loads.extend(open.take());
+            loads.push(one);
+            continue;
+        }
+        match &mut open {
+            Some(load) => {
+                load.stored_bytes += one.stored_bytes;
+                load.blocks.extend(one.blocks);
+                load.list.extend(one.list);
+            }
+            None => open = Some(one),
+        }
+    }
+    loads.extend(open);
+    loads
 }
 
 /// The same, a block at a time; large objects with what makes them.
@@ -288,9 +373,11 @@ fn singles(load: &Load, backup: Backup<'_>) -> Vec<Load> {
     for id in &load.list {
         list.push(*id);
         if let Some(index) = blocks.next_if(|index| backup.stored.head.data[**index].dump_id == *id) {
+            let place = &backup.stored.places[*index];
             loads.push(Load {
                 blocks: vec![*index],
                 list: std::mem::take(&mut list),
+                stored_bytes: place.end - place.start,
                 ..Load::default()
             });
         }

@@ -102,8 +102,8 @@ impl Reader<'_> {
     }
 
     pub(super) fn aws(&mut self) -> Aws {
-        let region = self.read("AWS_REGION", self::region);
-        let fallback = self.read("AWS_DEFAULT_REGION", self::region);
+        let region = self.read("AWS_REGION", self::region).flatten();
+        let fallback = self.read("AWS_DEFAULT_REGION", self::region).flatten();
         let credentials = self.aws_credentials();
         let token = self
             .values
@@ -178,11 +178,11 @@ pub(super) fn topic(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// It becomes a part of a host's name.
-fn region(text: &str) -> Result<String, &'static str> {
+/// It becomes a part of a host's name. Blank is as if it were not set.
+fn region(text: &str) -> Result<Option<String>, &'static str> {
     let plausible = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    match !text.is_empty() && text.chars().all(plausible) {
-        true => Ok(text.to_owned()),
+    match text.chars().all(plausible) {
+        true => Ok((!text.is_empty()).then(|| text.to_owned())),
         false => Err("expected a region such as eu-central-1"),
     }
 }

@@ -90,7 +90,7 @@ impl Reader<'_> {
             .filter(|value| value.layer == Layer::FoundFile);
         let Some(value) = value else { return };
         let mut found = Problems::default();
-        found.add(format!(
+        found.add_grave(format!(
             "{}: a file that nobody has named {why}; name it with --env-file, or set {variable} in the environment",
             value.name
         ));

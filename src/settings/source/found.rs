@@ -22,7 +22,7 @@ pub fn check(with: &Source, without: &Source, values: &Values, url: &'static str
     if let Some((_, value)) = found().find(|(variable, _)| *variable == url)
         && ConnectionInfo::parse_url(value.text()).is_ok_and(|info| names_files(&info))
     {
-        problems.add(format!(
+        problems.add_grave(format!(
             "{}: a file that nobody has named does not choose files of keys, passwords and services; name it with \
              --env-file, or set {url} in the environment",
             value.name
@@ -50,7 +50,7 @@ pub fn check(with: &Source, without: &Source, values: &Values, url: &'static str
             .filter(|(variable, value)| says_where(variable, value, url))
             .map(|(_, value)| value.name.as_str())
             .collect();
-        problems.add(format!(
+        problems.add_grave(format!(
             "{}: a file that nobody has named does not say where credentials go that stand elsewhere; name it with \
              --env-file, or give the whole connection in one place",
             names.join(" and ")
@@ -106,10 +106,41 @@ fn holds_keys(source: &Source, values: &Values) -> bool {
     }
 }
 
-/// What decides who gets the password, but for the ways of TLS.
+/// Parameters that lead nowhere else, and make no line less safe. (The ways of TLS are weighed by themselves.)
+const HARMLESS: [&str; 18] = [
+    "application_name",
+    "connect_timeout",
+    "fallback_application_name",
+    "gsslib",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "max_protocol_version",
+    "min_protocol_version",
+    "ssl_max_protocol_version",
+    "sslmode",
+    "sslrootcert",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
+/// What only makes it safer.
+const SAFER: [(&str, &str); 6] = [
+    ("channel_binding", "require"),
+    ("gssencmode", "disable"),
+    ("require_auth", "scram-sha-256"),
+    ("ssl_min_protocol_version", "TLSv1.2"),
+    ("ssl_min_protocol_version", "TLSv1.3"),
+    ("sslnegotiation", "direct"),
+];
+
+/// What decides who gets the password.
 fn place_of(info: &ConnectionInfo) -> (Option<&str>, u16, Vec<(&str, &str)>) {
     let params = info.params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let others = params.filter(|(name, _)| !matches!(*name, "sslmode" | "sslrootcert" | "application_name"));
+    let others = params.filter(|part| !HARMLESS.contains(&part.0) && !SAFER.contains(part));
     (info.host.as_deref(), info.port.unwrap_or(5432), others.collect())
 }
 

@@ -91,7 +91,9 @@ async fn a_small_archive_is_one_object_with_the_checksum_of_its_bytes() {
 async fn an_archive_that_does_not_fit_the_providers_parts_is_refused_with_a_way_out() {
     let mut scene = Scene::three_parts().await;
     scene.set("BACKUP_S3_MAX_PARTS", "1");
-    scene.run().store_failed("does not fit 1 parts", "BACKUP_S3_MAX_PARTS");
+    scene
+        .run()
+        .store_failed("does not fit 1 part in", "BACKUP_S3_MAX_PARTS");
     scene.assert_no_trace().await;
 
     scene.set("BACKUP_S3_PART_SIZE", "16MiB");

@@ -140,3 +140,17 @@ async fn a_retention_that_is_not_the_buckets_is_told_in_one_sentence() {
         "{warnings:?}"
     );
 }
+
+/// What was put with a tag expires by it, unless the commit sets another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_has_taken_tags_is_not_taken_for_one_without() {
+    let scene = Scene::three_parts().await;
+    let broken = "<Error><Code>IncompleteBody</Code><Message>fewer bytes than announced</Message></Error>";
+    let sidecar = On::op(Op::PutObject).target("globals.sql").header("x-amz-tagging");
+    scene.proxy.fault(sidecar, Fault::Answer(400, broken));
+    scene.run().store_failed("IncompleteBody", "");
+    scene.proxy.heal();
+    let unknown = On::op(Op::PutObject).target("globals.sql").header("x-amz-tagging");
+    scene.proxy.fault(unknown, Fault::Answer(501, NOT_IMPLEMENTED));
+    scene.run().store_failed("NotImplemented", "BACKUP_S3_TAGGING");
+}

@@ -347,6 +347,31 @@ fn copies_need_what_the_table_needs_and_rights_to_their_place_alone() {
     );
     empty.sql("DROP TABLE open.orders");
 
+    // What the target adds to each new table is no fault of the backup.
+    empty.sql(
+        "CREATE FUNCTION app.audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE FUNCTION app.audits() RETURNS event_trigger LANGUAGE plpgsql AS $$
+         DECLARE made record;
+         BEGIN
+           FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE TABLE' LOOP
+             EXECUTE format('CREATE TRIGGER audited AFTER DELETE ON %s EXECUTE FUNCTION app.audit()', made.object_identity);
+           END LOOP;
+         END $$;
+         CREATE EVENT TRIGGER audits ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION app.audits()",
+    );
+    let refused = backed.refused(
+        &empty.url(),
+        &["--table", "app.orders", "--into", "fresh"],
+        "RESTORE_ERR",
+        41,
+    );
+    assert!(
+        refused.message.contains("the trigger audited") && refused.message.contains("nothing was changed"),
+        "{}",
+        refused.message
+    );
+    empty.sql("DROP EVENT TRIGGER audits; DROP FUNCTION app.audits(); DROP FUNCTION app.audit()");
+
     // Damage leaves nothing; nor do rows that no longer fit.
     let before = Contents::of(&empty);
     empty.sql(

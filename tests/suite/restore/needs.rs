@@ -134,3 +134,36 @@ fn rows_of_a_partition_alone_go_where_they_belong_or_nowhere() {
     backed.restored(&target, &["--table", "public.root", "--data-only", "--clean"]);
     assert_eq!(target.sql(count), "3000|3000");
 }
+
+#[test]
+fn a_middle_level_is_loaded_through_itself_where_hashes_are_others() {
+    let source = Database::fresh(17);
+    source.sql(
+        "CREATE TYPE mood AS ENUM ('a', 'b', 'c', 'd', 'e', 'f');
+         CREATE TABLE top (d int, m mood) PARTITION BY RANGE (d);
+         CREATE TABLE mid PARTITION OF top FOR VALUES FROM (0) TO (100) PARTITION BY HASH (m);
+         CREATE TABLE l0 PARTITION OF mid FOR VALUES WITH (MODULUS 3, REMAINDER 0);
+         CREATE TABLE l1 PARTITION OF mid FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+         CREATE TABLE l2 PARTITION OF mid FOR VALUES WITH (MODULUS 3, REMAINDER 2);
+         INSERT INTO top SELECT n % 100, (enum_range(NULL::mood))[1 + n % 6] FROM generate_series(1, 600) n",
+    );
+    let backed = Backed::up(source, &[]);
+    let alone = Database::fresh(17);
+    backed.restored(&alone, &["--table", "public.mid"]);
+    assert_eq!(alone.sql("SELECT count(*) FROM mid"), "600");
+    let target = Database::fresh(17);
+    // So that its values have other hashes than an enum that is made in the same order.
+    target.sql("CREATE TYPE mood AS ENUM ('f', 'e', 'd', 'c', 'b', 'a')");
+    let report = backed.restored(&target, &["--table", "public.top"]);
+    assert_eq!(report["compared"], 3, "{report:#}");
+    untouched(&target, || {
+        let options = ["--table", "public.l0", "--clean"];
+        let refused = backed.refused(&target.url(), &options, "RESTORE_ERR", 41);
+        assert!(refused.message.contains("other partitions"), "{}", refused.message);
+    });
+    for options in [&["--clean"][..], &["--clean", "--data-only"]] {
+        target.sql("DELETE FROM top WHERE d < 50");
+        backed.restored(&target, &[&["--table", "public.mid"], options].concat());
+        assert_eq!(target.sql("SELECT count(*) FROM top"), "600", "{options:?}");
+    }
+}

@@ -164,7 +164,9 @@ fn rule(id: &str, prefix: &str, days: u32) -> Rule {
         id: id.to_owned(),
         prefix: prefix.to_owned(),
         tag: Some(("pgstow-tier".to_owned(), "daily".to_owned())),
+        limits: Vec::new(),
         expire_days: Some(days),
+        expire_date: None,
         noncurrent_days: None,
         abort_uploads_days: None,
     }

@@ -225,3 +225,53 @@ fn what_stands_in_anothers_store_is_neither_removed_nor_encrypted_by_its_word() 
         .env_file(&format!("{key}BACKUP_STORE=s3://shop-backups\n"))
         .load();
 }
+
+#[test]
+fn doctor_does_not_send_anything_where_it_says_either() {
+    let mut place = env(&[("DB_PASSWORD", "hunter2")]).env_file(OWN);
+    place.input.uses = Uses::Doctor;
+    place.refused(&["does not say where credentials go that stand elsewhere"]);
+    let mut place = env(&[("BACKUP_STORE", "s3://shop"), ("AWS_ACCESS_KEY_ID", "a")])
+        .env_file("AWS_ENDPOINT_URL_S3=https://theirs.example\n");
+    place.input.uses = Uses::Doctor;
+    place.refused(&["AWS_ENDPOINT_URL_S3 from .env", "does not say where AWS credentials go"]);
+    // What else is wrong, it shows.
+    let mut place = env(&[("BACKUP_LEASE_SECONDS", "x")]);
+    place.input.uses = Uses::Doctor;
+    assert_eq!(place.load().problems.len(), 1);
+}
+
+#[test]
+fn what_leads_nowhere_else_and_makes_no_line_less_safe_counts() {
+    let url = [("DATABASE_URL", "postgres://u:hunter2@h/db")];
+    for harmless in [
+        "PGCONNECT_TIMEOUT=5",
+        "PGTARGETSESSIONATTRS=any",
+        "PGSSLSNI=1",
+        "PGKRBSRVNAME=x",
+        "PGCHANNELBINDING=require",
+        "PGSSLMINPROTOCOLVERSION=TLSv1.3",
+        "PGREQUIREAUTH=scram-sha-256",
+        "PGGSSENCMODE=disable",
+    ] {
+        env(&url).env_file(&format!("{harmless}\n")).load();
+    }
+    for harm in [
+        "PGOPTIONS=-c a=b",
+        "PGREQUIREAUTH=password",
+        "PGSSLMINPROTOCOLVERSION=TLSv1",
+        "PGGSSDELEGATION=1",
+    ] {
+        env(&url)
+            .env_file(&format!("{harm}\n"))
+            .refused(&["does not say where credentials go that stand elsewhere"]);
+    }
+    // Nor does a backup go by whom a restore fills.
+    let mut place = env(&[url[0], ("PGPASSWORD", "x")]).env_file("BACKUP_TARGET_HOST=theirs\n");
+    place.input.uses = Uses::Backup;
+    place.load();
+    // Shown, a retention removes nothing.
+    let mut place = env(&[("BACKUP_STORE", "/srv/backups")]).env_file("BACKUP_RETENTION_DAYS=7\n");
+    place.input.uses = Uses::RetentionShown;
+    assert_eq!(place.load().retention.policy, Policy::Days(7));
+}
