@@ -223,14 +223,15 @@ async fn plain_tables(wire: &mut Wire, place: &[u8]) -> std::result::Result<Opti
     if let Some(table) = place.strip_prefix(b"ONLY ") {
         return Ok(Some(vec![table.to_vec()]));
     }
-    let doubled = place.iter().flat_map(|byte| match byte {
-        b'\'' => vec![b'\''; 2],
+    // However the server reads a backslash: a database may say that by a setting of its own.
+    let escaped = place.iter().flat_map(|byte| match byte {
+        b'\'' | b'\\' => vec![*byte; 2],
         byte => vec![*byte],
     });
     let question = [
         b"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), t.isleaf, \
-          pg_catalog.has_table_privilege(t.relid, 'SELECT') FROM pg_catalog.pg_partition_tree('",
-        &*doubled.collect::<Vec<u8>>(),
+          pg_catalog.has_table_privilege(t.relid, 'SELECT') FROM pg_catalog.pg_partition_tree(E'",
+        &*escaped.collect::<Vec<u8>>(),
         b"'::pg_catalog.regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid \
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1",
     ]
