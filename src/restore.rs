@@ -25,6 +25,7 @@ mod prepared;
 mod queue;
 mod ready;
 mod renewing;
+mod replacing;
 mod report;
 mod rows;
 pub(crate) mod script;

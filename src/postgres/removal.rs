@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
-use super::Session;
 use super::surroundings::{Names, not_locked};
 use super::target::{Named, is_absence};
+use super::{Refusal, Session};
 use crate::error::{Code, Error, Result};
 
 /// Objects that an error names.
@@ -49,37 +49,35 @@ pub struct Definition {
     pub statements: String,
 }
 
-/// How a removal ended that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removed {
-    /// So many things, and all is made that was to be made with it.
-    Done(usize),
-    /// The server has not the room for both in one transaction, and all is as it was.
-    NoRoom,
-}
-
 impl Session {
-    /// Removes things, and makes others in their place, in one transaction; what does not exist counts as removed.
-    /// After an error everything is as it was.
-    pub async fn remove(&self, removal: &Removal<'_>, renewal: Option<&Renewal<'_>>) -> Result<Removed> {
-        let done = async {
-            let removed = self.remove_all(removal).await?;
-            if let Some(renewal) = renewal
-                && !self.renew(removal, renewal).await?
-            {
-                return Ok(Removed::NoRoom);
+    /// Removes things in one transaction, and says how many; what does not exist counts as removed. After an error
+    /// everything is as it was.
+    pub async fn remove(&self, removal: &Removal<'_>) -> Result<usize> {
+        match self.remove_all(removal).await {
+            Ok(removed) => {
+                self.execute("COMMIT").await.map_err(Refusal::into_error)?;
+                Ok(removed)
             }
-            Ok(Removed::Done(removed))
+            Err(error) => {
+                self.roll_back().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes things, and makes others in their place, in a transaction that stays open. Nothing if the server has
+    /// not the room for both in one; then, and after an error, everything is as it was.
+    pub async fn replace(&self, removal: &Removal<'_>, renewal: &Renewal<'_>) -> Result<Option<usize>> {
+        let replaced = async {
+            let removed = self.remove_all(removal).await?;
+            let made = self.renew(removal, renewal).await?;
+            Ok(made.then_some(removed))
         };
-        let done: Result<Removed> = done.await;
-        let end = match done {
-            Ok(Removed::Done(_)) => "COMMIT",
-            _ => "ROLLBACK",
-        };
-        let ended = self.client.batch_execute(end).await;
-        let done = done?;
-        ended.map_err(|error| self.refused(&error))?;
-        Ok(done)
+        let replaced: Result<Option<usize>> = replaced.await;
+        if !matches!(replaced, Ok(Some(_))) {
+            self.roll_back().await;
+        }
+        replaced
     }
 
     async fn remove_all(&self, removal: &Removal<'_>) -> Result<usize> {
@@ -198,7 +196,16 @@ impl Session {
         if !taken.is_empty() {
             return Err(names_are_taken(&taken));
         }
-        for Definition { what, statements } in renewal.definitions {
+        if !self.define(renewal.definitions, removal.wait).await? {
+            return Ok(false);
+        }
+        self.take_back_defaults(renewal.made).await?;
+        Ok(true)
+    }
+
+    /// One after the other, in a transaction that is open; says whether the server had the room for its locks.
+    pub async fn define(&self, definitions: &[Definition], wait: Duration) -> Result<bool> {
+        for Definition { what, statements } in definitions {
             let Err(error) = self.client.batch_execute(statements).await else {
                 continue;
             };
@@ -211,12 +218,11 @@ impl Session {
                         .await
                         .map_err(|error| self.refused(&error))?;
                     let holders = self.held_by_others().await;
-                    Err(not_locked(removal.wait, &format!("what {what} needs"), &holders))
+                    Err(not_locked(wait, &format!("what {what} needs"), &holders))
                 }
                 _ => Err(Error::new(refused.code(), format!("{what}: {}", refused.message()))),
             };
         }
-        self.take_back_defaults(renewal.made).await?;
         Ok(true)
     }
 

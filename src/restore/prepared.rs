@@ -11,7 +11,7 @@ use super::plan::{self, LeftOut, Plan, Without};
 use super::ready::{self, Target};
 use super::report::RestoreReport;
 use super::rows::{self, Backup};
-use super::{Job, allowed, exclusion, globals, renewing, script, tables};
+use super::{Job, allowed, exclusion, globals, renewing, replacing, script, tables};
 use crate::archive::{self, BlockContent, Entry, Item, Texts};
 use crate::catalog::{self, Demand, Located};
 use crate::command::RestoreRequest;
@@ -463,19 +463,29 @@ impl Prepared {
                         count(plan.ground.len() + plan.before.len(), "definition")
                     ));
                 }
+                let together = self.removes(request) && replacing::fits(request, archive, &self.target);
                 let processes = plan.loads.len();
                 step(format!(
-                    "load {} of data, {} stored, in {}, {} at once",
+                    "load {} of data, {} stored{}",
                     count(plan.blocks().count(), "block"),
                     human_bytes(plan.stored_bytes()),
-                    count(processes, "pg_restore"),
-                    job.settings.jobs.min(processes.max(1))
+                    match together {
+                        true => String::new(),
+                        false => format!(
+                            ", in {}, {} at once",
+                            count(processes, "pg_restore"),
+                            job.settings.jobs.min(processes.max(1))
+                        ),
+                    }
                 ));
                 if !plan.after.is_empty() {
                     step(format!(
                         "make {} that come last: indexes, constraints, triggers, grants",
                         count(plan.after.len(), "definition")
                     ));
+                }
+                if together {
+                    step("commit: until then everything is as it was".to_owned());
                 }
                 for tie in &archive.around.ties {
                     step(format!("put back {}", tie.what));

@@ -100,7 +100,11 @@ impl Target {
 
     /// Whether a plan's definitions fit into one transaction of this server.
     pub fn fits_one_transaction(&self, plan: &Plan) -> bool {
-        (plan.before.len() as u64).saturating_mul(LOCKS_PER_DEFINITION) < self.found.locks
+        self.has_locks_for(plan.before.len())
+    }
+
+    pub fn has_locks_for(&self, definitions: usize) -> bool {
+        (definitions as u64).saturating_mul(LOCKS_PER_DEFINITION) < self.found.locks
     }
 
     pub fn name(&self) -> &str {

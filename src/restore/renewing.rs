@@ -11,11 +11,12 @@ use super::plan::{self, Plan};
 use super::prepared::Archive;
 use super::ready::Target;
 use super::rows;
+use super::state::{Stage, State};
 use super::tables::named;
 use crate::archive::Item;
 use crate::command::RestoreRequest;
 use crate::error::{Error, Result};
-use crate::postgres::{Definition, Named, Names, Removal, Removed, Renewal, Session};
+use crate::postgres::{Definition, Named, Names, Refusal, Removal, Renewal, Session};
 
 /// pg_restore writes this before each entry's own statements.
 const HEADING: &[u8] = b"\n--\n-- Name: ";
@@ -29,6 +30,36 @@ const NOT_FOR_US: [&[u8]; 4] = [
     b"SET transaction_timeout ",
 ];
 
+/// What pg_restore would send of these lists, one after the other; nothing if that is not text that can be sent.
+pub(super) async fn definitions(
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    lists: &[(&str, &[i64])],
+) -> Result<Option<Vec<Definition>>> {
+    let mut definitions = Vec::new();
+    for (step, list) in lists {
+        if list.is_empty() {
+            continue;
+        }
+        let text = loader.text(step, list).await?;
+        let Some(parts) = parts(&text, list, &archive.items) else {
+            return Ok(None);
+        };
+        let Some(read) = read(&target.session, &archive.items, parts).await? else {
+            return Ok(None);
+        };
+        definitions.extend(read);
+    }
+    Ok(Some(definitions))
+}
+
+/// What is removed, and the definitions that take its place, in a transaction that is open yet.
+pub(super) struct Renewed {
+    pub session: Session,
+    pub cleaned: usize,
+}
+
 /// Nothing if the definitions are not text that can be sent, or if the server has not the room for all at once: then
 /// all is as it was.
 pub(super) async fn replace(
@@ -38,23 +69,13 @@ pub(super) async fn replace(
     target: &Target,
     loader: &Loader<'_>,
     removal: &Removal<'_>,
-) -> Result<Option<usize>> {
+) -> Result<Option<Renewed>> {
     let plan = &archive.plan;
-    let mut definitions = Vec::new();
     // Grants come after all else of one list.
-    for (step, list) in [("ground-text", &plan.ground), ("before-text", &plan.before)] {
-        let text = loader.text(step, list).await?;
-        if list.is_empty() {
-            continue;
-        }
-        let Some(parts) = parts(&text, list, &archive.items) else {
-            return Ok(None);
-        };
-        let Some(read) = read(&target.session, &archive.items, parts).await? else {
-            return Ok(None);
-        };
-        definitions.extend(read);
-    }
+    let lists: [(&str, &[i64]); 2] = [("ground-text", &plan.ground), ("before-text", &plan.before)];
+    let Some(definitions) = definitions(archive, target, loader, &lists).await? else {
+        return Ok(None);
+    };
     let names = names(&archive.items, plan);
     let made = match request.no_privileges {
         true => Vec::new(),
@@ -67,12 +88,32 @@ pub(super) async fn replace(
     };
     // What the definitions set in a session is of no use to others.
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
-    let removed = session.remove(removal, Some(&renewal)).await?;
-    session.close().await;
-    Ok(match removed {
-        Removed::Done(count) => Some(count),
-        Removed::NoRoom => None,
-    })
+    // A server that checks its clients ends the work of one that is gone; not every one can.
+    if let Err(refusal @ Refusal::Broken(_)) = session.execute("SET client_connection_check_interval = 1000").await {
+        return Err(refusal.into_error());
+    }
+    let cleaned = session.replace(removal, &renewal).await?;
+    Ok(cleaned.map(|cleaned| Renewed { session, cleaned }))
+}
+
+impl Renewed {
+    /// Until then all is as it was.
+    pub async fn commit(self, state: &State) -> Result<()> {
+        state.set(Stage::Committing);
+        match self.session.execute("COMMIT").await {
+            Ok(()) => {}
+            Err(refusal @ Refusal::Server { .. }) => {
+                state.set(Stage::Cleaning);
+                return Err(rows::refused(
+                    "what takes the place of the old could not be committed",
+                    refusal,
+                ));
+            }
+            Err(refusal) => return Err(refusal.into_error()),
+        }
+        self.session.close().await;
+        Ok(())
+    }
 }
 
 /// Of all relations and indexes that a plan makes.
@@ -96,6 +137,15 @@ pub(super) fn made<'a>(items: &'a [Item], plan: &Plan) -> Vec<Named<'a>> {
     made.map(named).collect()
 }
 
+/// pg_restore's own three passes over a list.
+fn pass(item: &Item) -> u8 {
+    match item.entry.desc.as_str() {
+        _ if item.is_grant() => 1,
+        "MATERIALIZED VIEW DATA" | "EVENT TRIGGER" => 2,
+        _ => 0,
+    }
+}
+
 /// The text in pieces: settings, then what belongs to each entry, which ends with its definition. What follows the
 /// definition (its owner) comes with the next one's.
 fn parts(text: &[u8], list: &[i64], items: &[Item]) -> Option<Vec<(String, Vec<u8>)>> {
@@ -110,10 +160,13 @@ fn parts(text: &[u8], list: &[i64], items: &[Item]) -> Option<Vec<(String, Vec<u
     let mut rest = &text[begin..end.unwrap_or(text.len())];
     let mut parts = vec![("the settings of the archive".to_owned(), settings)];
     let mut last = "the last definition".to_owned();
-    for id in list {
-        let Some(item) = items.iter().find(|item| item.entry.dump_id == *id) else {
-            continue;
-        };
+    let listed: HashSet<i64> = list.iter().copied().collect();
+    let mut listed: Vec<&Item> = items
+        .iter()
+        .filter(|item| listed.contains(&item.entry.dump_id))
+        .collect();
+    listed.sort_by_key(|item| pass(item));
+    for item in listed {
         let definition = item.definition();
         last = item.entry.to_string();
         if let Some(at) = memmem::find(rest, definition).filter(|_| !definition.is_empty()) {

@@ -14,7 +14,7 @@ use super::plan::Plan;
 use crate::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Item, Loading, Unpack};
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::literal;
-use crate::postgres::{Piece, Refusal, Rows, StallClock, Wire};
+use crate::postgres::{Piece, Refusal, Rows, StallClock, TakesRows, Wire};
 use crate::script::{RowSum, Sum};
 use crate::store::Store;
 use crate::store::reading::{Reading, our_error};
@@ -326,14 +326,14 @@ pub(super) async fn sum(job: &Job<'_>, backup: Backup<'_>, copy: &Copy) -> Resul
 pub(super) async fn load(
     job: &Job<'_>,
     backup: Backup<'_>,
-    wire: &mut Wire,
+    session: &mut impl TakesRows,
     copy: &Copy,
 ) -> std::result::Result<Sum, Unloaded> {
     let name = backup.stored.name(copy.index);
     job.observer.table(&name);
     let (pieces, mut received) = mpsc::channel(AHEAD);
     let copying = async move {
-        let copied = wire.copy_in(&copy.statement, &mut received).await;
+        let copied = session.copy_in(&copy.statement, &mut received).await;
         // What is read on then has nowhere to go.
         drop(received);
         copied

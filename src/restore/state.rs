@@ -38,7 +38,7 @@ pub(super) enum Stage {
     Finishing,
     /// All is made; what is left is to compare.
     Whole,
-    /// Rows are put back into tables that are there, in one transaction, which is being committed.
+    /// All is done in one transaction, which is being committed.
     Committing,
     /// It was; where sequences stand comes after it.
     Committed,
@@ -212,8 +212,8 @@ impl State {
                 ),
             ),
             Stage::Committing => (
-                "the rows were being committed, and the server does not say whether they are there".to_owned(),
-                Some("look at the target; if the rows are not there, run it again"),
+                "all was being committed, and the server does not say whether it is".to_owned(),
+                Some("look at the target; if the rows of the backup are not there, run it again"),
             ),
             Stage::Committed => (
                 "the rows are there, and were compared; not every sequence was set".to_owned(),

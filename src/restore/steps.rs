@@ -12,10 +12,10 @@ use super::ready::Target;
 use super::report::RestoreReport;
 use super::state::{self, Stage, State};
 use super::waiting::Watch;
-use super::{Job, Loader, globals, in_place, into, loading, making, renewing, script};
+use super::{Job, Loader, globals, in_place, into, loading, making, renewing, replacing, script};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{ConnectionInfo, Passfile, Removal, Removed};
+use crate::postgres::{ConnectionInfo, Passfile, Removal};
 use crate::private_folder::{PrivateFolder, answering};
 
 pub(super) async fn carry_out(
@@ -214,6 +214,9 @@ async fn fill(
         return fill_past(job, request, archive, target, loader, state, cleaned).await;
     }
     let plan = &archive.plan;
+    if replace(job, request, archive, target, loader, state).await? {
+        return the_end(job, archive, target, loader, state).await;
+    }
     if !renew(job, request, archive, target, loader, state).await? {
         let cleaned = clean(job, archive, target, state).await?;
         let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
@@ -242,9 +245,19 @@ async fn fill(
     job.observer.phase(FINISHING);
     loader.finish("after", &plan.after, job.settings.jobs).await?;
     loader.finish("joins", &plan.joins, 1).await?;
+    the_end(job, archive, target, loader, state).await
+}
+
+async fn the_end(
+    job: &Job<'_>,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+) -> Result<Filled> {
     let left_out = tie(job, archive, target).await?;
     // They run at every change of a definition, whoever makes it: nothing is made after them.
-    loader.finish("events", &plan.events, 1).await?;
+    loader.finish("events", &archive.plan.events, 1).await?;
     state.whole();
     Ok(Filled {
         left_out,
@@ -309,13 +322,43 @@ async fn renew(
     state.set(Stage::Cleaning);
     job.observer.phase("replacing the definitions");
     let removal = removal(job, archive);
-    let replacing = renewing::replace(job, request, archive, target, loader, &removal);
+    let replacing = async {
+        let Some(renewed) = renewing::replace(job, request, archive, target, loader, &removal).await? else {
+            return Ok(None);
+        };
+        let cleaned = renewed.cleaned;
+        renewed.commit(state).await?;
+        Ok(Some(cleaned))
+    };
     let cleaned = job.stop.or_stop(replacing).await?;
     if let Some(cleaned) = cleaned {
         state.set(Stage::Defining { atomic: false, cleaned });
         state.remind(archive.around.reminder());
     }
     Ok(cleaned.is_some())
+}
+
+/// The same with the rows and all that follows them, where single tables are replaced.
+async fn replace(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+) -> Result<bool> {
+    if !removes(archive) || !replacing::fits(request, archive, target) {
+        return Ok(false);
+    }
+    state.set(Stage::Cleaning);
+    let removal = removal(job, archive);
+    let replacing = replacing::run(job, request, archive, target, loader, &removal, state);
+    let replaced = job.stop.or_stop(replacing).await?;
+    if replaced {
+        state.set(Stage::Finishing);
+        state.remind(archive.around.reminder());
+    }
+    Ok(replaced)
 }
 
 fn removes(archive: &Archive) -> bool {
@@ -345,10 +388,7 @@ async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State)
     state.set(Stage::Cleaning);
     job.observer.phase("removing what stands in the way");
     let removal = removal(job, archive);
-    let removing = target.session.remove(&removal, None);
-    let Removed::Done(cleaned) = job.stop.or_stop(removing).await? else {
-        return Err(Error::internal("a removal without definitions found no room for them"));
-    };
+    let cleaned = job.stop.or_stop(target.session.remove(&removal)).await?;
     state.remind(archive.around.reminder());
     Ok(cleaned)
 }

@@ -175,7 +175,11 @@ async fn dropped_while_it_starts_or_later_it_leaves_nothing() {
             server = starting => drop(server.unwrap()),
             () = seen => {}
         }
-        assert!(left_in(temp.path()).is_empty(), "after {millis} ms");
+        // Before it has processes a thread may be making its folders still, and removes them when it is done.
+        assert!(
+            processes.is_empty() || left_in(temp.path()).is_empty(),
+            "after {millis} ms"
+        );
         assert_nothing_is_left(temp.path(), &processes).await;
     }
 }
