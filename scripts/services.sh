@@ -113,8 +113,10 @@ start_s3() {
     # May look, but not write: for tests of what a refusal looks like.
     reader_key=pgstow-reader
     reader_secret=$(openssl rand -hex 20)
-    mkdir "$SCRATCH/s3"
-    cat >"$SCRATCH/s3.json" <<JSON
+    # Large files, on a disk.
+    S3_DATA=$(mktemp -d /tmp/pgstow.XXXXXX)
+    echo "$S3_DATA" >>"$DIR/scratch"
+    (umask 077 && cat >"$SCRATCH/s3.json") <<JSON
 {"identities": [{"name": "pgstow", "credentials": [{"accessKey": "$access_key", "secretKey": "$secret_key"}],
   "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
  {"name": "reader", "credentials": [{"accessKey": "$reader_key", "secretKey": "$reader_secret"}],
@@ -128,7 +130,7 @@ JSON
     # Without a key for it, asking for server-side encryption is answered with 500.
     # And every test has a bucket, for each of which it would make seven volumes at once.
     # It may take memory rather than collect garbage.
-    GOGC=400 WEED_S3_SSE_KEK=$(openssl rand -hex 32) WEED_MASTER_VOLUME_GROWTH_COPY_1=1 launch s3 "$WEED" -logtostderr server -dir="$SCRATCH/s3" \
+    GOGC=400 WEED_S3_SSE_KEK=$(openssl rand -hex 32) WEED_MASTER_VOLUME_GROWTH_COPY_1=1 launch s3 "$WEED" -logtostderr server -dir="$S3_DATA" \
         -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.port="$master" -volume.port="$volume" -filer.port="$filer" \
         -filer -s3 -s3.port="$s3" -s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false \
         -s3.config="$SCRATCH/s3.json" ${tls[@]+"${tls[@]}"} -master.volumeSizeLimitMB=1024 -volume.max=10000 -master.telemetry=false
@@ -164,11 +166,15 @@ start() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
 
-    # /tmp, not below DIR: the user `postgres` must be able to reach its data.
-    SCRATCH=$(mktemp -d /tmp/pgstow-services.XXXXXX)
+    # Not below DIR: the user `postgres` must be able to reach its data.
+    SCRATCH=$(mktemp -d "$(throwaway)/pgstow.XXXXXX")
+    chmod 711 "$SCRATCH"
     echo "$SCRATCH" >"$DIR/scratch"
     PASSWORD=$(openssl rand -hex 12)
-    echo "$PASSWORD" >"$SCRATCH/password"
+    (umask 077 && echo "$PASSWORD" >"$SCRATCH/password")
+    # Of the tests' own: a short name, since sockets are in there.
+    mkdir -m 1777 "$SCRATCH/t"
+    export_value PGSTOW_TEST_TMP "$SCRATCH/t"
     mkdir "$SCRATCH/tls"
     certificates
     [ "$(id -u)" != 0 ] || chown -R postgres: "$SCRATCH"
@@ -233,10 +239,11 @@ stop() {
         rm -f "$file"
     done
     [ ! -e "$DIR/sockets" ] || xargs -d '\n' rm -f <"$DIR/sockets"
-    scratch=$(cat "$DIR/scratch" 2>/dev/null || true)
-    case $scratch in
-    /tmp/pgstow-services.*) rm -rf "$scratch" ;;
-    esac
+    while read -r scratch; do
+        case $scratch in
+        /tmp/pgstow.?????? | /dev/shm/pgstow.??????) rm -rf "$scratch" ;;
+        esac
+    done < <(cat "$DIR/scratch" 2>/dev/null || true)
     rm -f "$DIR/scratch" "$DIR/sockets" "$DIR/env" "$DIR/env.new"
 }
 

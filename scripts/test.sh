@@ -29,6 +29,9 @@ fi
 # shellcheck source=/dev/null
 . "$SERVICES/env"
 
+# What the tests write, they write there.
+export TMPDIR=$PGSTOW_TEST_TMP
+
 # More at once than there are processors, since most tests wait most of the time (.config/nextest.toml).
 export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((2 * $(nproc) + 1))}
 

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::program::{Run, run, run_with_input, stock};
 use super::services::postgres_url;
+use super::sql;
 
 /// A word that no other test of this run or an earlier one has: every test is a process of its
 /// own, so a counter alone would not do.
@@ -149,10 +150,15 @@ impl Drop for Database {
     fn drop(&mut self) {
         // The server may be what the test has killed.
         let subscriptions = "SELECT format('DROP SUBSCRIPTION %I', subname) FROM pg_subscription s
-            JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database() \\gexec";
-        drop(try_psql(self.major, &self.url(), subscriptions));
+            JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database()";
+        for subscription in try_sql(self.major, &self.url(), subscriptions)
+            .iter()
+            .flat_map(|text| text.lines())
+        {
+            let _ = try_sql(self.major, &self.url(), subscription);
+        }
         let script = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(&self.name));
-        drop(try_psql(self.major, &self.server, &script));
+        let _ = try_sql(self.major, &self.server, &script);
     }
 }
 
@@ -178,9 +184,20 @@ fn template(major: u32, server: &str, script: &Path) -> String {
 
 /// Runs statements, stopping at the first error; returns the rows, columns separated by `|`.
 pub fn psql(major: u32, url: &str, script: &str) -> String {
-    let run = try_psql(major, url, script);
-    assert!(run.status.success(), "{script}\n{}", run.stderr);
-    run.text().trim_end_matches('\n').to_owned()
+    match try_sql(major, url, script) {
+        Ok(text) => text.trim_end_matches('\n').to_owned(),
+        Err(told) => panic!("{script}\n{told}"),
+    }
+}
+
+fn try_sql(major: u32, url: &str, script: &str) -> Result<String, String> {
+    sql::run(url, script).unwrap_or_else(|| {
+        let run = try_psql(major, url, script);
+        match run.status.success() {
+            true => Ok(run.text()),
+            false => Err(run.stderr),
+        }
+    })
 }
 
 pub fn try_psql(major: u32, url: &str, script: &str) -> Run {
