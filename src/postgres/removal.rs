@@ -55,7 +55,7 @@ impl Session {
     pub async fn remove(&self, removal: &Removal<'_>) -> Result<usize> {
         match self.remove_all(removal).await {
             Ok(removed) => {
-                self.execute("COMMIT").await.map_err(Refusal::into_error)?;
+                self.say("COMMIT").await.map_err(Refusal::into_error)?;
                 Ok(removed)
             }
             Err(error) => {

@@ -22,14 +22,14 @@ pub(crate) struct Filling<'a> {
 }
 
 impl Session {
-    pub(crate) async fn execute(&self, statements: &str) -> Result<(), Refusal> {
+    pub(crate) async fn say(&self, statements: &str) -> Result<(), Refusal> {
         let done = self.client.batch_execute(statements).await;
         done.map_err(|error| self.refusal(&error))
     }
 
     /// After an error, of which it is no news. A server that does not answer any more rolls back when the session ends.
     pub(crate) async fn roll_back(&self) {
-        let _ = tokio::time::timeout(ROLLING_BACK, self.execute("ROLLBACK")).await;
+        let _ = tokio::time::timeout(ROLLING_BACK, self.say("ROLLBACK")).await;
     }
 
     pub(crate) fn filling<'a>(&'a self, encoding: &'a str) -> Filling<'a> {

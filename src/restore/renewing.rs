@@ -89,7 +89,7 @@ pub(super) async fn replace(
     // What the definitions set in a session is of no use to others.
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
     // A server that checks its clients ends the work of one that is gone; not every one can.
-    if let Err(refusal @ Refusal::Broken(_)) = session.execute("SET client_connection_check_interval = 1000").await {
+    if let Err(refusal @ Refusal::Broken(_)) = session.say("SET client_connection_check_interval = 1000").await {
         return Err(refusal.into_error());
     }
     let cleaned = session.replace(removal, &renewal).await?;
@@ -100,7 +100,7 @@ impl Renewed {
     /// Until then all is as it was.
     pub async fn commit(self, state: &State) -> Result<()> {
         state.set(Stage::Committing);
-        match self.session.execute("COMMIT").await {
+        match self.session.say("COMMIT").await {
             Ok(()) => {}
             Err(refusal @ Refusal::Server { .. }) => {
                 state.set(Stage::Cleaning);

@@ -85,7 +85,7 @@ async fn load(job: &Job<'_>, archive: &Archive, loader: &Loader<'_>, session: &S
     let mut filling = session.filling(&encoding);
     let mut open = VecDeque::from(rows::in_turn(rows::copies(backup)?, backup));
     let execute = async |statements: &str| {
-        let done = session.execute(statements).await;
+        let done = session.say(statements).await;
         done.map_err(|refusal| refused(statements, refusal))
     };
     // How many have been refused one after the other: they wait for what the others bring.

@@ -14,7 +14,7 @@ use super::state::{self, Stage, State};
 use super::waiting::Watch;
 use super::{Job, Loader, globals, in_place, into, loading, making, renewing, replacing, script};
 use crate::command::RestoreRequest;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::postgres::{ConnectionInfo, Passfile, Removal};
 use crate::private_folder::{PrivateFolder, answering};
 
