@@ -1,7 +1,7 @@
 //! What a restore asks of its target, and does to it by itself.
 
 use pgstow::error::Code;
-use pgstow::postgres::{ConnectionInfo, Named, Omitted, Passfile, Powers, Removal, Removed, Session, statements};
+use pgstow::postgres::{ConnectionInfo, Named, Omitted, Passfile, Powers, Removal, Session, statements};
 
 use crate::postgres_layer::place::{client, connect, database, role, settings, superuser};
 use crate::support::server::OwnServer;
@@ -96,7 +96,7 @@ async fn drops_are_all_done_or_none_and_what_is_missing_need_not_be_dropped() {
     let session = connect(&info, 17).await.unwrap();
     let all = |statements: &[&str]| statements.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
     let failing = all(&["DROP TABLE public.empty;\n", "DROP SCHEMA app;\n"]);
-    let error = session.remove(&removal(&failing, &[]), None).await.unwrap_err();
+    let error = session.remove(&removal(&failing, &[])).await.unwrap_err();
     assert_eq!(error.code(), Code::RestoreErr);
     assert!(error.message().contains("DROP SCHEMA app"), "{error}");
     assert_eq!(session.exist(&[table("public", "empty")]).await.unwrap(), [true]);
@@ -109,20 +109,11 @@ async fn drops_are_all_done_or_none_and_what_is_missing_need_not_be_dropped() {
         "DROP SCHEMA app;",
         "DROP TABLE public.empty",
     ]);
-    assert_eq!(
-        session.remove(&removal(&good, &[]), None).await.unwrap(),
-        Removed::Done(3)
-    );
-    assert_eq!(
-        session.remove(&removal(&good, &[]), None).await.unwrap(),
-        Removed::Done(0)
-    );
+    assert_eq!(session.remove(&removal(&good, &[])).await.unwrap(), 3);
+    assert_eq!(session.remove(&removal(&good, &[])).await.unwrap(), 0);
     let still = session.exist(&[table("public", "empty"), table("public", "v")]).await;
     assert_eq!(still.unwrap(), [false, true]);
-    assert_eq!(
-        session.remove(&removal(&[], &[815, 816]), None).await.unwrap(),
-        Removed::Done(1)
-    );
+    assert_eq!(session.remove(&removal(&[], &[815, 816])).await.unwrap(), 1);
 }
 
 #[tokio::test]
