@@ -10,7 +10,7 @@ use super::{Inquiry, seconds};
 use crate::backup_id::is_ahead;
 use crate::catalog::Overview;
 use crate::lease::Seen;
-use crate::quantity::{count, human_bytes, human_span};
+use crate::quantity::{count, human_bytes, human_span, some_of};
 use crate::retention::{PENDING_DAYS, days_kept};
 use crate::settings::Policy;
 use crate::signature::Standing;
@@ -18,6 +18,8 @@ use crate::verification::{Outcome, Verdict};
 
 /// Sentences of one sort about one store: a thousand broken manifests have one cause.
 const EACH: usize = 10;
+/// Databases in a sentence.
+const NAMED: usize = 5;
 /// The longest lease that a setting allows.
 const LONGEST_LEASE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -32,7 +34,7 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
     let reachable: Vec<&Looked> = stores.iter().filter(|store| store.status.reachable).collect();
     emptied(&reachable, &mut problems);
     if let Some(first) = reachable.first() {
-        of_databases(inquiry, &first.status.url, databases, &mut problems);
+        of_databases(inquiry, first, databases, &mut problems);
     }
     for copy in reachable.iter().skip(1) {
         of_copy(copy, databases, inquiry.now, &mut problems);
@@ -66,14 +68,24 @@ fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
     }
 }
 
-fn of_databases(inquiry: &Inquiry<'_>, url: &str, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
+fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
+    let url = &store.status.url;
     let expected = inquiry.database.as_ref().or(inquiry.source.as_ref());
     match expected {
         Some(name) if !databases.iter().any(|one| one.database == *name) => {
-            problems.push(format!(
-                "no backup yet of database {name:?} in {url}: if there should be some, see whether its disk is mounted; \
-                 otherwise make one with `pgstow backup`"
-            ));
+            let there = databases.iter().map(|one| one.database.as_str());
+            let there: Vec<&str> = there.chain(store.others.iter().map(String::as_str)).collect();
+            problems.push(match there.as_slice() {
+                [] => format!(
+                    "no backup yet of database {name:?} in {url}: if there should be some, see whether its disk is \
+                     mounted; otherwise make one with `pgstow backup`"
+                ),
+                there => format!(
+                    "no backup yet of database {name:?} in {url}, which has backups of {}: if there should be some, see \
+                     how the database is called there; otherwise make one with `pgstow backup`",
+                    some_of(there, NAMED)
+                ),
+            });
         }
         None if databases.is_empty() => {
             problems.push(format!("no backup yet in {url}: if there should be some, see whether its disk is mounted; otherwise make one with \
