@@ -27,8 +27,20 @@ pub(super) async fn check(
     let mut checks = Vec::new();
     match store.reach().await {
         Ok(()) => {
-            checks.push(Check::ok("reach", "it is there, and lets us in"));
+            let is_new = is_yet_to_be_made(store).await;
+            checks.push(if is_new {
+                Check::warning(
+                    "reach",
+                    "the folder does not exist yet",
+                    "the first backup makes it: correct --store where another one is meant",
+                )
+            } else {
+                Check::ok("reach", "it is there, and lets us in")
+            });
             probe(store, is_copy, settings, clock, &mut checks).await;
+            if is_new && let Err(error) = store.unmake().await {
+                checks.push(Check::failed("remove", &error));
+            }
             checks.extend(space(store, tables).await);
         }
         Err(error) => {
@@ -46,6 +58,13 @@ pub(super) async fn check(
         )),
     }
     checks.into_iter().map(|check| check.of(store.url())).collect()
+}
+
+/// The probe makes it, and must not leave it: a name that was mistyped would pass for a store from then on.
+async fn is_yet_to_be_made(store: &dyn Store) -> bool {
+    // What has a lifecycle is no folder.
+    let is_folder = store.lifecycle().is_none();
+    is_folder && store.is_there().await.is_err_and(|error| error.code() == Code::Enoent)
 }
 
 async fn probe(store: &dyn Store, is_copy: bool, settings: &Settings, clock: Clock, checks: &mut Vec<Check>) {

@@ -400,6 +400,16 @@ impl Store for Local {
         .await
     }
 
+    async fn unmake(&self) -> Result<()> {
+        self.work(|root| match fs::remove_dir(root) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                Err(io_error("remove", root, error))
+            }
+            _ => Ok(()),
+        })
+        .await
+    }
+
     async fn space(&self) -> Result<Option<Space>> {
         self.work(|root| {
             // Before the first backup there is only the folder around it.

@@ -253,6 +253,21 @@ fn programs_that_will_not_do_are_named_with_what_was_found() {
 }
 
 #[test]
+fn a_folder_that_is_not_there_is_said_and_not_left_behind() {
+    let (database, folder) = (Database::fresh(17), folder());
+    let checks = examined(at(folder.path(), &database).env("BACKUP_STORE", "./sotre"));
+    assert_eq!(
+        (checks.that_are("warning"), checks.exit()),
+        (vec!["reach"], 0),
+        "{}",
+        checks.run.text()
+    );
+    assert_eq!(checks.detail("reach"), "the folder does not exist yet");
+    assert_eq!((checks.state("write"), checks.state("remove")), ("ok", "ok"));
+    assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_is_a_failure_of_the_store_alone() {
     let (database, folder) = (Database::fresh(17), folder());
     std::fs::write(folder.path().join("store"), "a file").unwrap();
