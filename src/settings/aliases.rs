@@ -9,7 +9,7 @@ use super::problems::Problems;
 use super::specs::truth;
 
 /// Schedules belong to `serve`; a one-shot command has nothing to do with them.
-const NAMES: &[&str] = &[
+pub const NAMES: &[&str] = &[
     "BACKUP_DIR",
     "BACKUP_LOCAL",
     "BACKUP_S3",
