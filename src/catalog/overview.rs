@@ -205,7 +205,10 @@ pub async fn nothing_found(store: &dyn Store, database: Option<&str>, since: Opt
         Some(database) => super::find::others(store, database, &backups(store, None).await.unwrap_or_default()),
         None => None,
     };
-    let hint = "check --store, its prefix, and --database; a folder's disk may not be mounted";
+    let hint = match store.lifecycle() {
+        Some(_) => "check --store, its prefix, and --database",
+        None => "check --store and --database; the folder's disk may not be mounted",
+    };
     error.hint(others.as_deref().unwrap_or(hint))
 }
 

@@ -9,7 +9,7 @@ use super::{Check, State};
 use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
 use crate::quantity::human_bytes;
-use crate::retention::{PENDING, Rule, TIER_TAG, differences, rules_after};
+use crate::retention::{PENDING, Rule, TIER_TAG, applying, differences, rules_after};
 use crate::settings::{Checksums, Clock, Settings};
 use crate::store::{
     Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Rules, Store, Stored, TagKeeping, lacks_conditions,
@@ -300,7 +300,8 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
     };
     let Rules { ours, foreign } = installed;
     let (foreign, unsure) = reaching(store, lifecycle.prefix(), foreign).await;
-    let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &ours);
+    let policy = &settings.retention.policy;
+    let wanted = rules_after(policy, lifecycle.prefix(), &ours);
     let differ = differences(&wanted, &ours, &foreign);
     if !differ.is_empty() {
         let mine = ours.is_empty() || !differences(&wanted, &ours, &[]).is_empty();
@@ -310,9 +311,9 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
             [differ.loses, differ.keeps].concat().join("; ")
         };
         let remedy = if mine {
-            "pgstow retention apply"
+            applying(store.url(), policy)
         } else {
-            "let that rule spare this prefix: it is not pgstow's"
+            "let that rule spare this prefix: it is not pgstow's".to_owned()
         };
         return Check::warning(NAME, told, remedy);
     }
@@ -328,7 +329,7 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
                 "backups expire as the retention wants; {missing} of {} rules differ otherwise",
                 wanted.len()
             ),
-            "pgstow retention apply",
+            applying(store.url(), policy),
         );
     }
     let told = match ours.len() {

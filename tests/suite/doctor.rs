@@ -319,9 +319,10 @@ async fn a_bucket_is_tried_to_its_rules_and_the_topic_gets_no_message() {
     // The test's key may do everything.
     assert_eq!(checks.state("delete"), "warning");
     assert!(bucket.keys().await.is_empty());
+    let apply = format!("pgstow retention apply --store {} --retention 30d", bucket.url("here"));
     assert_eq!(
         (checks.state("lifecycle"), checks.hint("lifecycle")),
-        ("warning", "pgstow retention apply")
+        ("warning", apply.as_str())
     );
     succeed(&mut command(&["retention", "apply"]));
     let checks = examined(&mut command(&[]));
