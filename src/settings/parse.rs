@@ -44,10 +44,11 @@ pub fn load(input: &Input) -> Result<Settings> {
     let (mut notes, mut warnings) = (Vec::new(), Vec::new());
     let mut layers = layers::read(input, &mut problems, &mut notes, &mut warnings);
     let mut of_aliases = Problems::default();
-    aliases::translate(&mut layers.values, &mut of_aliases, &mut notes);
+    aliases::translate(&mut layers.values, &mut of_aliases, &mut notes, &mut warnings);
     problems.absorb(of_aliases, "BACKUP_STORE");
     if let Some(values) = &mut layers.without_found {
-        aliases::translate(values, &mut Problems::default(), &mut Vec::new());
+        // Its warnings were told.
+        aliases::translate(values, &mut Problems::default(), &mut Vec::new(), &mut Vec::new());
     }
     let mut reader = Reader {
         input,
