@@ -251,7 +251,7 @@ fn take_variables<'a>(
                     offer_file(values, variable, value, problems);
                 }
                 None => {
-                    unknown.meet(name, origin.place);
+                    unknown.meet(name, text, origin.place);
                     notes.extend(unseen(name, &name_here, layer));
                 }
             }

@@ -38,8 +38,10 @@ struct Met {
 
 impl Unknown {
     /// Keeps a variable that is no setting, if a person may take it for one.
-    pub fn meet(&mut self, name: &str, place: &str) {
-        let Some(remark) = remark(name) else { return };
+    pub fn meet(&mut self, name: &str, text: &str, place: &str) {
+        let Some(remark) = remark(name).filter(|_| !is_of_a_service(name, text)) else {
+            return;
+        };
         let alike = |met: &&mut Met| met.place == place && met.remark == remark;
         match self.0.iter_mut().find(alike) {
             Some(met) => met.names.push(name.to_owned()),
@@ -64,6 +66,12 @@ impl Unknown {
         let told: Vec<String> = told.collect();
         (!told.is_empty()).then(|| format!("not settings of pgstow, and so ignored: {}", told.join("; ")))
     }
+}
+
+/// Kubernetes names each Service of a namespace to its containers: `MAIL_SERVICE_HOST`, `MAIL_PORT=tcp://10.0.0.7:25`.
+fn is_of_a_service(name: &str, text: &str) -> bool {
+    let words = ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"];
+    words.iter().any(|word| name.contains(word)) || text.starts_with("tcp://") || text.starts_with("udp://")
 }
 
 /// What is to be said of a name; `None`: nothing at all.
@@ -109,7 +117,7 @@ mod tests {
             "DB_PASS",
             "HOME",
         ] {
-            unknown.meet(name, "the environment");
+            unknown.meet(name, "x", "the environment");
         }
         for name in [
             "MAIL_HOST",
@@ -118,8 +126,10 @@ mod tests {
             "MINIO_ROOT_USER",
             "DB_CONNECTION",
         ] {
-            unknown.meet(name, ".env");
+            unknown.meet(name, "x", ".env");
         }
+        unknown.meet("PG_PORT", "tcp://10.0.0.7:5432", "the environment");
+        unknown.meet("BACKUP_SERVICE_HOST", "10.0.0.7", "the environment");
         let mail = "(e-mail is not in this version: SNS can send it, see BACKUP_SNS_TOPIC_ARN)";
         assert_eq!(
             unknown.warning().unwrap(),

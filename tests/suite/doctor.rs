@@ -204,16 +204,20 @@ fn every_table_that_cannot_be_read_is_named() {
     database.sql(&format!(
         "{many} CREATE TABLE open (a int); GRANT SELECT ON open TO \"{}\"; CREATE TABLE filtered (a int);
          ALTER TABLE filtered ENABLE ROW LEVEL SECURITY; GRANT SELECT ON filtered TO \"{}\";
-         SELECT lo_create(77)",
+         CREATE SEQUENCE unseen; SELECT lo_create(77)",
         role.name, role.name
     ));
     let url = database.url_as(Some((&role.name, "pw")));
     let checks = examined(at(folder.path(), &database).env("DATABASE_URL", url));
     assert_eq!((checks.that_are("failed"), checks.exit()), (vec!["privileges"], 13));
     let objects = checks.get("privileges")["objects"].as_array().unwrap();
-    assert_eq!(objects.len(), 14, "{objects:?}");
+    assert_eq!(objects.len(), 15, "{objects:?}");
     assert!(objects.contains(&json!("table public.closed_11")) && objects.contains(&json!("large object 77")));
     assert!(objects.contains(&json!("row-level security of public.filtered")));
+    // Once is enough.
+    assert!(objects.contains(&json!("sequence public.unseen")), "{objects:?}");
+    let left_out = &checks.get("left_out")["objects"];
+    assert!(!left_out.to_string().contains("unseen"), "{left_out}");
     assert!(
         checks.hint("privileges").contains("GRANT SELECT"),
         "{}",
