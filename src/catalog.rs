@@ -10,7 +10,7 @@ mod tags;
 mod tier;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -126,6 +126,12 @@ pub async fn databases(store: &dyn Store) -> Result<Vec<String>> {
         .iter()
         .filter_map(|folder| crate::backup_id::database_of_folder(folder))
         .collect())
+}
+
+/// Those of which there is a backup among these folders.
+pub fn with_backups(listed: &[Listed]) -> BTreeSet<&str> {
+    let committed = listed.iter().filter(|one| one.has_manifest);
+    committed.map(|one| one.id.database()).collect()
 }
 
 fn gather(entries: impl Iterator<Item = Entry>) -> Vec<Listed> {

@@ -106,7 +106,7 @@ impl Code {
             Code::Integrity => (
                 "INTEGRITY",
                 40,
-                "do not rely on this backup; use the one before it and find the cause",
+                "do not rely on this backup: use another one, as `pgstow list` shows them, and find the cause",
             ),
             Code::RestoreErr => ("RESTORE_ERR", 41, "see the message for the target's state"),
             Code::NotProved => (

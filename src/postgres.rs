@@ -48,7 +48,7 @@ pub(crate) use belongings::Belonging;
 pub(crate) use beside::{COPY_OF, Room, Standing};
 pub use condition::{Encryption, Replication};
 pub use connection::Session;
-pub use conninfo::{ConnectionInfo, Files};
+pub use conninfo::{ConnectionInfo, Files, Whose};
 pub(crate) use dump::BYPASS_HINT;
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub use extensions::{Member, MemberKind};

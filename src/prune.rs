@@ -16,8 +16,8 @@ use crate::command::PruneRequest;
 use crate::error::{Error, Result};
 use crate::lease::{self, Seen};
 use crate::report::ErrorReport;
-use crate::retention::{Candidate, Decision, State, Terms, plan};
-use crate::settings::Retention;
+use crate::retention::{Candidate, Decision, State, Terms, applying, plan};
+use crate::settings::{Policy, Retention};
 use crate::signature::{Flaw, Standing, Trust};
 use crate::stop::Stop;
 use crate::store::{Lifecycle, Store, Unfinished};
@@ -58,7 +58,7 @@ pub async fn run(
         if let Some(lifecycle) = lifecycle {
             let newest = survey.folders.iter().find(|folder| folder.listed.has_manifest);
             let newest = newest.map(|folder| &folder.listed.id);
-            let noting = async { Ok(without_rules(lifecycle, store.url(), newest).await) };
+            let noting = async { Ok(without_rules(lifecycle, store.url(), &retention.policy, newest).await) };
             part.note = stop.or_stop(noting).await?;
         }
         part.backups = survey
@@ -87,9 +87,16 @@ pub async fn run(
 }
 
 /// What a person should know where the bucket is to do the work and may not.
-async fn without_rules(lifecycle: &dyn Lifecycle, url: &str, newest: Option<&BackupId>) -> Option<String> {
-    const REMEDY: &str = "install them with `pgstow retention apply`, or, where the store has no such rules, prune with \
-                          --allow-delete and a key that may delete";
+async fn without_rules(
+    lifecycle: &dyn Lifecycle,
+    url: &str,
+    policy: &Policy,
+    newest: Option<&BackupId>,
+) -> Option<String> {
+    let remedy = format!(
+        "install them with `{}`, or, where the store has no such rules, prune with --allow-delete and a key that may delete",
+        applying(url, policy)
+    );
     if keeps_no_tags(lifecycle, newest).await {
         return Some(format!(
             "{url} keeps no object tags, so that none of its rules can tell the backups apart: prune with --allow-delete and \
@@ -98,11 +105,11 @@ async fn without_rules(lifecycle: &dyn Lifecycle, url: &str, newest: Option<&Bac
     }
     match lifecycle.rules().await {
         Ok(rules) if rules.ours.is_empty() => Some(format!(
-            "this bucket has no lifecycle rules of pgstow's, so nothing removes what goes here: {REMEDY}"
+            "this bucket has no lifecycle rules of pgstow's, so nothing removes what goes here: {remedy}"
         )),
         Ok(_) => None,
         Err(error) => Some(format!(
-            "whether this bucket has lifecycle rules is not known: {}; if it has none, {REMEDY}",
+            "whether this bucket has lifecycle rules is not known: {}; if it has none, {remedy}",
             error.message()
         )),
     }

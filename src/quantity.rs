@@ -21,6 +21,15 @@ fn ending(noun: &str) -> &'static str {
     }
 }
 
+/// `a, b and 3 more`: the first of many names.
+pub fn some_of<T: AsRef<str>>(names: &[T], shown: usize) -> String {
+    let first: Vec<&str> = names.iter().take(shown).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(shown) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 /// The verb that goes with so many.
 pub fn were<N: Copy + PartialEq + From<u8>>(number: N) -> &'static str {
     if number == N::from(1) { "was" } else { "were" }

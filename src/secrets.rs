@@ -14,7 +14,7 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 
 use crate::aws;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{ConnectionInfo, Keys, Login, Provider, Session};
+use crate::postgres::{ConnectionInfo, Keys, Login, Provider, Session, Whose};
 use crate::settings;
 
 pub use iam::IamLogin;
@@ -63,7 +63,7 @@ impl SecretSource {
     /// never what is in it.
     pub async fn fetch(&self) -> Result<ConnectionInfo> {
         let answer = self.client.get_secret_value().secret_id(&self.id).send().await;
-        let answer = answer.map_err(|error| refused(&self.id, &error))?;
+        let answer = answer.map_err(|error| refused(&self.id, self.overrides.whose, &error))?;
         let text = match (answer.secret_string(), answer.secret_binary()) {
             (Some(text), _) => text,
             (None, Some(binary)) => {
@@ -196,7 +196,7 @@ impl Credentials {
     }
 }
 
-fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
+fn refused(id: &str, whose: Whose, error: &SdkError<GetSecretValueError>) -> Error {
     let Some(service) = error.as_service_error() else {
         let mut what = format!("the secret `{id}` cannot be read");
         if !aws::lacks_credentials(error) {
@@ -227,7 +227,10 @@ fn refused(id: &str, error: &SdkError<GetSecretValueError>) -> Error {
     let (what, hint) = match kind {
         "ResourceNotFoundException" => (
             "there is no such secret in this account and region",
-            "check BACKUP_SECRET_ID and the region",
+            match whose {
+                Whose::Source => "check BACKUP_SECRET_ID and the region",
+                Whose::Target => "check BACKUP_TARGET_SECRET_ID and the region",
+            },
         ),
         "AccessDeniedException" | "UnrecognizedClientException" | "InvalidSignatureException" | "HTTP 403" => {
             ("access is denied", needed.as_str())
@@ -274,26 +277,33 @@ fn merged(secret: ConnectionInfo, overrides: &ConnectionInfo) -> ConnectionInfo 
 /// The first part without which nobody can connect, and what to do about it.
 fn missing(info: &ConnectionInfo) -> Option<(&'static str, &'static str)> {
     if info.host.is_none() && !info.params.contains_key("hostaddr") {
-        return Some((
-            "host",
-            "add `host` to the secret, or set DB_HOST (RDS's own secrets have no host); for a target BACKUP_TARGET_HOST, or \
-             --target postgres://host/database",
-        ));
+        let cure = match info.whose {
+            Whose::Source => "add `host` to the secret, or set DB_HOST (RDS's own secrets have no host)",
+            Whose::Target => {
+                "add `host` to the secret (RDS's own have none), or set BACKUP_TARGET_HOST, or give --target \
+                 postgres://host/database"
+            }
+        };
+        return Some(("host", cure));
     }
     if info.user.is_none() {
-        return Some((
-            "username",
-            "add `username` to the secret, or set DB_USER (BACKUP_TARGET_USER)",
-        ));
+        let cure = match info.whose {
+            Whose::Source => "add `username` to the secret, or set DB_USER",
+            Whose::Target => "add `username` to the secret, or set BACKUP_TARGET_USER",
+        };
+        return Some(("username", cure));
     }
     if info.password.is_none() {
         return Some(("password", "add `password` to the secret"));
     }
     if info.dbname.is_none() {
-        return Some((
-            "dbname",
-            "add `dbname` to the secret, or set DB_NAME (BACKUP_TARGET_NAME), or give `backup --database NAME`",
-        ));
+        let cure = match info.whose {
+            Whose::Source => "add `dbname` to the secret, or set DB_NAME, or give `backup --database NAME`",
+            Whose::Target => {
+                "add `dbname` to the secret, or set BACKUP_TARGET_NAME, or give --target postgres://host/database"
+            }
+        };
+        return Some(("dbname", cure));
     }
     None
 }

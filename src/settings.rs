@@ -1,7 +1,7 @@
 //! Settings: read raw from four layers, validated together once, typed from then on.
 //!
 //! `table` names every setting, `layers` reads them, `aliases` knows the variable names of older
-//! systems, `parse` turns text into the types below and reports every problem at once.
+//! systems, `unknown` those of none, `parse` turns text into the types below and reports every problem at once.
 
 mod aliases;
 pub(crate) mod dotenv;
@@ -16,6 +16,7 @@ mod source;
 mod specs;
 mod stores;
 mod table;
+mod unknown;
 mod uses;
 
 use std::collections::BTreeMap;
@@ -118,7 +119,7 @@ pub struct Settings {
     pub problems: Vec<String>,
     /// What was adjusted or understood in an older way: said once, in the report and the log.
     pub notes: Vec<String>,
-    /// Those of the notes that say that something has no effect as it was given, or that others can see it.
+    /// Those of the notes that say that something has no effect as it was given.
     pub cautions: Vec<String>,
 }
 

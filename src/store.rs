@@ -119,6 +119,12 @@ pub trait Store: Send + Sync {
     /// Safe to repeat; a missing object is no error.
     async fn discard(&self, key: &str) -> Result<()>;
 
+    /// Takes away what the first write into a store makes beside its object (a folder), where nothing is in it. Safe to
+    /// repeat.
+    async fn unmake(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The room on the disk that the store lies on; `None` where a store has no such limit.
     async fn space(&self) -> Result<Option<Space>> {
         Ok(None)

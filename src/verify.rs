@@ -73,7 +73,8 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
     if !findings.is_empty() {
         job.stop.or_stop(is_still_there(store.as_ref(), &manifest.id)).await?;
     }
-    let mut verified = Verified::new(manifest, store.url(), findings, data.read, begun.elapsed());
+    let read = data.read + sums.bytes;
+    let mut verified = Verified::new(manifest, store.url(), findings, read, begun.elapsed());
     verified.count(data.counted);
     verified.warnings.extend(unsealed);
     verified.warnings.extend(on_the_way);

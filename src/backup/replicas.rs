@@ -20,7 +20,7 @@ use crate::pipeline::{COPYS_PATIENCE, Copy, within};
 use crate::postgres::ServerInfo;
 use crate::quantity::count;
 use crate::report::{ErrorReport, StoreReport};
-use crate::retention::other_times;
+use crate::retention::{applying, other_times};
 use crate::settings::{Policy, Retention, StoreCreate};
 use crate::signature::{KeyId, Signer, Subject};
 use crate::stop::Stop;
@@ -660,8 +660,9 @@ async fn other_rules(lifecycle: &dyn Lifecycle, policy: &Policy, url: &str) -> R
         .collect();
     Ok((!told.is_empty()).then(|| {
         format!(
-            "this run's retention is {policy}, but the rules of {url} expire {}: `pgstow retention apply` makes them the same",
-            told.join(", ")
+            "this run's retention is {policy}, but the rules of {url} expire {}: `{}` makes them the same",
+            told.join(", "),
+            applying(url, policy)
         )
     }))
 }

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    BackupId, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, overviews, read_genuine,
-    read_manifest,
+    BackupId, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, is_reachable, overviews,
+    read_genuine, read_manifest, with_backups,
 };
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
+use crate::quantity::some_of;
 use crate::signature::KeyId;
 use crate::store::Store;
 use crate::verification::Verdict;
 
 /// How many ids or names an error gives to choose from.
 const NEAREST: usize = 3;
+/// How many databases.
+const NAMED: usize = 5;
 /// Longer text than this is compared by its beginning: no id is that long.
 const COMPARED: usize = 300;
 
@@ -79,11 +82,21 @@ pub async fn find(
     }
 }
 
+/// As [`backups`]. A store whose folder is gone lists as empty: that it is not there is another answer than that it has
+/// nothing.
+async fn there(store: &dyn Store, database: Option<&str>) -> Result<Vec<Listed>> {
+    let listed = backups(store, database).await?;
+    if listed.is_empty() {
+        is_reachable(store).await?;
+    }
+    Ok(listed)
+}
+
 /// For a text that is no id at all.
 async fn no_id(stores: &[Arc<dyn Store>], wanted: &str) -> Error {
     let mut asked = Asked::default();
     for store in stores {
-        match backups(store.as_ref(), None).await {
+        match there(store.as_ref(), None).await {
             Ok(listed) => {
                 let what = format!("there is no backup {wanted:?} in {}", store.url());
                 return Error::new(Code::NotFound, what).hint(nearest(wanted, None, &listed));
@@ -118,7 +131,7 @@ pub async fn meant(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&st
         let mut database = database.map(str::to_owned);
         let mut none = None;
         for (at, store) in stores.iter().enumerate() {
-            let listed = match backups(store.as_ref(), database.as_deref()).await {
+            let listed = match there(store.as_ref(), database.as_deref()).await {
                 Ok(listed) => listed,
                 Err(error) => {
                     failed.push((at, error));
@@ -257,7 +270,10 @@ async fn look(
         Read::Unsigned(error) => Err(NotUsed::Unsigned(error)),
         Read::Unexpected(error) => Err(NotUsed::Unexpected(error)),
         Read::Broken(broken) => Err(broken.into_error(id).into()),
-        Read::Missing => Err(missing(store, id, listed.is_some()).into()),
+        Read::Missing => {
+            is_reachable(store).await?;
+            Err(missing(store, id, listed.is_some()).into())
+        }
     }
 }
 
@@ -313,7 +329,7 @@ async fn latest_in(
     demand: &Demand<'_>,
     asked: &mut Asked,
 ) -> Result<Option<Located>> {
-    let listed = match backups(store.as_ref(), database).await {
+    let listed = match there(store.as_ref(), database).await {
         Ok(listed) => listed,
         Err(error) => {
             asked.failed(error);
@@ -366,7 +382,26 @@ async fn none_good(store: &dyn Store, database: Option<&str>) -> Error {
         None => format!("there is no good backup in {url}"),
     };
     let there = backups(store, None).await.unwrap_or_default();
-    Error::new(Code::NotFound, what).hint(nearest(database.unwrap_or_default(), None, &there))
+    let wanted = database.unwrap_or_default();
+    let hint = others(store, wanted, &there).unwrap_or_else(|| nearest(wanted, None, &there));
+    Error::new(Code::NotFound, what).hint(hint)
+}
+
+/// For somebody who asked for the backups of a database that has none in this store: which ones have, those first that are
+/// spelt alike. `None` where it has some, or no other has.
+pub(super) fn others(store: &dyn Store, wanted: &str, listed: &[Listed]) -> Option<String> {
+    let names = with_backups(listed);
+    if names.is_empty() || names.contains(wanted) {
+        return None;
+    }
+    let mut names: Vec<&str> = names.into_iter().collect();
+    let wanted: String = wanted.chars().take(COMPARED).collect();
+    names.sort_by_cached_key(|name| strsim::damerau_levenshtein(&wanted, name));
+    Some(format!(
+        "{} has backups of: {}; name the database with --database, or correct --store",
+        store.url(),
+        some_of(&names, NAMED)
+    ))
 }
 
 /// The backups that may be the latest, newest first, and what is to be said of those that cannot be since they are

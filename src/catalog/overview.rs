@@ -196,11 +196,20 @@ pub async fn nothing_found(store: &dyn Store, database: Option<&str>, since: Opt
     }
     let of = database.map_or(String::new(), |database| format!(" of {database}"));
     let since = since.map_or(String::new(), |since| format!(" since {since}"));
-    Error::new(
+    let error = Error::new(
         Code::NotFound,
         format!("there is no backup{of}{since} in {}", store.url()),
-    )
-    .hint("check --store, its prefix, and --database; a folder's disk may not be mounted")
+    );
+    // For the hint alone: without it, the error is the same.
+    let others = match database {
+        Some(database) => super::find::others(store, database, &backups(store, None).await.unwrap_or_default()),
+        None => None,
+    };
+    let hint = match store.lifecycle() {
+        Some(_) => "check --store, its prefix, and --database",
+        None => "check --store and --database; the folder's disk may not be mounted",
+    };
+    error.hint(others.as_deref().unwrap_or(hint))
 }
 
 /// Reads the manifests of these folders, in their order; those without one are passed over. What

@@ -1,6 +1,7 @@
 //! What the server is, and what this role may read of it.
 
 use super::{Check, Checkup};
+use crate::manifest::LeftOut;
 use crate::postgres::{FOREIGN_TABLE, Session, Unreadable, UnreadableKind};
 use crate::quantity::{count, human_bytes};
 use crate::settings::Format;
@@ -17,16 +18,17 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>, checks: &mut
     checks.push(server(session));
     checks.push(replication(session).await);
     checks.push(clock(session, checkup).await);
-    checks.push(privileges(session).await);
-    checks.push(left_out(session, checkup.settings.format).await);
+    let privileges = privileges(session).await;
+    let left_out = left_out(session, checkup.settings.format, &privileges.objects).await;
+    checks.extend([privileges, left_out]);
     let bytes = match session.size().await {
         Ok(size) => {
-            let whole = size
-                .database
-                .map_or(String::new(), |bytes| format!(" of {}", human_bytes(bytes)));
+            let whole = size.database.map_or(String::new(), |bytes| {
+                format!(" of the database's {} on disk", human_bytes(bytes))
+            });
             checks.push(Check::ok(
                 "size",
-                format!("tables of {}{whole}", human_bytes(size.tables)),
+                format!("the tables take {}{whole}", human_bytes(size.tables)),
             ));
             Some(size.tables)
         }
@@ -166,18 +168,24 @@ async fn privileges(session: &Session) -> Check {
     }
 }
 
-/// What pg_dump does not save, most of it without a word.
-async fn left_out(session: &Session, format: Format) -> Check {
+/// What pg_dump does not save, most of it without a word, but for what was `told` already.
+async fn left_out(session: &Session, format: Format, told: &[String]) -> Check {
     const NAME: &str = "left_out";
     let (mut found, of_roles) = match (session.left_out(format).await, session.left_out_of_roles().await) {
         (Ok(found), Ok(of_roles)) => (found, of_roles),
         (Err(error), _) | (_, Err(error)) => return Check::lacking(NAME, &error),
     };
     found.extend(of_roles);
-    let objects: Vec<String> = found
-        .iter()
-        .map(|one| format!("{} {}: {}", one.kind.replace('_', " "), one.name, one.why))
-        .collect();
+    let all = found.len();
+    let name = |one: &LeftOut| format!("{} {}", one.kind.replace('_', " "), one.name);
+    found.retain(|one| !told.contains(&name(one)));
+    if found.is_empty() && all > 0 {
+        return Check::ok(
+            NAME,
+            "nothing but what the role may not read, which stands under privileges",
+        );
+    }
+    let objects: Vec<String> = found.iter().map(|one| format!("{}: {}", name(one), one.why)).collect();
     if found.iter().all(|one| one.kind == FOREIGN_TABLE) {
         let detail = match found.len() {
             0 => "nothing of the database would be left out".to_owned(),

@@ -9,7 +9,7 @@ use super::{Check, State};
 use crate::backup_id::BackupId;
 use crate::error::{Code, Error, Result};
 use crate::quantity::human_bytes;
-use crate::retention::{PENDING, Rule, TIER_TAG, differences, rules_after};
+use crate::retention::{PENDING, Rule, TIER_TAG, applying, differences, rules_after};
 use crate::settings::{Checksums, Clock, Settings};
 use crate::store::{
     Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Rules, Store, Stored, TagKeeping, lacks_conditions,
@@ -27,8 +27,20 @@ pub(super) async fn check(
     let mut checks = Vec::new();
     match store.reach().await {
         Ok(()) => {
-            checks.push(Check::ok("reach", "it is there, and lets us in"));
+            let is_new = is_yet_to_be_made(store).await;
+            checks.push(if is_new {
+                Check::warning(
+                    "reach",
+                    "the folder does not exist yet",
+                    "the first backup makes it: correct --store where another one is meant",
+                )
+            } else {
+                Check::ok("reach", "it is there, and lets us in")
+            });
             probe(store, is_copy, settings, clock, &mut checks).await;
+            if is_new && let Err(error) = store.unmake().await {
+                checks.push(Check::failed("remove", &error));
+            }
             checks.extend(space(store, tables).await);
         }
         Err(error) => {
@@ -46,6 +58,13 @@ pub(super) async fn check(
         )),
     }
     checks.into_iter().map(|check| check.of(store.url())).collect()
+}
+
+/// The probe makes it, and must not leave it: a name that was mistyped would pass for a store from then on.
+async fn is_yet_to_be_made(store: &dyn Store) -> bool {
+    // What has a lifecycle is no folder.
+    let is_folder = store.lifecycle().is_none();
+    is_folder && store.is_there().await.is_err_and(|error| error.code() == Code::Enoent)
 }
 
 async fn probe(store: &dyn Store, is_copy: bool, settings: &Settings, clock: Clock, checks: &mut Vec<Check>) {
@@ -281,7 +300,8 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
     };
     let Rules { ours, foreign } = installed;
     let (foreign, unsure) = reaching(store, lifecycle.prefix(), foreign).await;
-    let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &ours);
+    let policy = &settings.retention.policy;
+    let wanted = rules_after(policy, lifecycle.prefix(), &ours);
     let differ = differences(&wanted, &ours, &foreign);
     if !differ.is_empty() {
         let mine = ours.is_empty() || !differences(&wanted, &ours, &[]).is_empty();
@@ -291,9 +311,9 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
             [differ.loses, differ.keeps].concat().join("; ")
         };
         let remedy = if mine {
-            "pgstow retention apply"
+            applying(store.url(), policy)
         } else {
-            "let that rule spare this prefix: it is not pgstow's"
+            "let that rule spare this prefix: it is not pgstow's".to_owned()
         };
         return Check::warning(NAME, told, remedy);
     }
@@ -309,7 +329,7 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
                 "backups expire as the retention wants; {missing} of {} rules differ otherwise",
                 wanted.len()
             ),
-            "pgstow retention apply",
+            applying(store.url(), policy),
         );
     }
     let told = match ours.len() {

@@ -23,7 +23,7 @@ use super::server::{self, ENGLISH, Language, ServerInfo};
 use super::tap::{Line, Tap, Tapped};
 use super::tls::{self, Attempt, NoAgreement};
 use super::wire::{self, Wire};
-use super::{BYPASS_HINT, ConnectionInfo, Redactor};
+use super::{BYPASS_HINT, ConnectionInfo, Redactor, Whose};
 use crate::error::{Code, Error, Result};
 use crate::settings;
 
@@ -104,7 +104,7 @@ impl Session {
         }
         match Self::open_as_told(info.clone(), connect_timeout, home.clone(), between).await {
             // The one that was refused may still be counted.
-            Err(error) if error.hint_text() == TWO_CONNECTIONS => {
+            Err(error) if is_full(&error) => {
                 tokio::time::sleep(FORGOTTEN).await;
                 Self::open_as_told(info, connect_timeout, home, between).await
             }
@@ -461,7 +461,12 @@ fn in_context(info: &ConnectionInfo, error: Error) -> Error {
         return error;
     }
     let text = format!("cannot connect to {}: {}", info.target(), error.message());
-    Error::new(error.code(), text).hint(error.hint_text().to_owned())
+    let hint = error.hint_text();
+    let hint = match info.whose {
+        Whose::Source => hint,
+        Whose::Target => for_target(hint).unwrap_or(hint),
+    };
+    Error::new(error.code(), text).hint(hint)
 }
 
 async fn open(info: &ConnectionInfo, redactor: &Redactor, setting: Duration, home: Option<&Path>) -> Result<Opened> {
@@ -746,10 +751,7 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
     }
     let text = redactor.clean(&text);
     if text.contains("password missing") {
-        return Error::new(Code::Auth, "the server asks for a password, and none is given").hint(
-            "give the password in DB_PASSWORD (or a file: DB_PASSWORD_FILE), in the URL, in the secret, in PGPASSWORD \
-                   or ~/.pgpass",
-        );
+        return Error::new(Code::Auth, "the server asks for a password, and none is given").hint(NO_PASSWORD);
     }
     if text.contains("authentication error") {
         return Error::new(Code::Auth, text);
@@ -768,6 +770,38 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
     }
     Error::new(Code::ConnErr, text)
 }
+
+const NO_PASSWORD: &str = "give the password in DB_PASSWORD (or a file: DB_PASSWORD_FILE), in the URL, in the secret, in \
+                           PGPASSWORD or ~/.pgpass";
+
+/// What a hint for the source says where a restore's target is meant, if it is another.
+fn for_target(hint: &str) -> Option<&'static str> {
+    match hint {
+        NO_PASSWORD => Some(
+            "give the password in BACKUP_TARGET_PASSWORD (or a file: BACKUP_TARGET_PASSWORD_FILE), in BACKUP_TARGET_URL, in the \
+             secret, in PGPASSWORD or ~/.pgpass",
+        ),
+        TWO_CONNECTIONS => Some(
+            "the server has no free connection for this role or database: a restore needs two, and one for each of --jobs: run \
+             it when others have ended, raise max_connections, or raise the limit of the role or database (ALTER ROLE … \
+             CONNECTION LIMIT 5, ALTER DATABASE … CONNECTION LIMIT …)",
+        ),
+        KIND_OF_SERVER => Some(
+            "target_session_attrs asks for another kind of server than the one that this host is: name the primary, or leave \
+             it out",
+        ),
+        NO_DATABASE => Some("check the database's name (`psql -l` lists them all), or let --create make it"),
+        _ => None,
+    }
+}
+
+/// The server, the role or the database has no connection left.
+fn is_full(error: &Error) -> bool {
+    let hint = error.hint_text();
+    hint == TWO_CONNECTIONS || for_target(TWO_CONNECTIONS) == Some(hint)
+}
+
+const NO_DATABASE: &str = "check the database's name; `psql -l` lists them all";
 
 const POOLER: &str = "a connection pooler is in the way: connect to the server itself, or to a pool in session mode";
 
@@ -801,7 +835,7 @@ pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
         };
     }
     match code {
-        "3D000" => Error::new(Code::ConnErr, text).hint("check the database's name; `psql -l` lists them all"),
+        "3D000" => Error::new(Code::ConnErr, text).hint(NO_DATABASE),
         "53300" => Error::new(Code::ConnErr, text).hint(TWO_CONNECTIONS),
         "53200" => Error::new(Code::ConnErr, text).hint(LOCKS),
         // We only read, so nothing but replay can be in conflict with us.

@@ -21,7 +21,8 @@ pub const DEFAULT_PORT: u16 = 5432;
 
 /// A connection's parts. What is absent takes the defaults of [`ConnectionInfo::settled`].
 ///
-/// Equality compares the password too, but not where the next one comes from; `Debug` does not show it.
+/// Equality compares the password too, but neither where the next one comes from nor whose it is; `Debug` does not
+/// show it.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionInfo {
     /// A host name, an address, or a socket folder (starts with `/`).
@@ -37,6 +38,39 @@ pub struct ConnectionInfo {
     pub files: Files,
     /// Where the password comes from each time that it is needed.
     pub keys: Keys,
+    pub whose: Whose,
+}
+
+/// Whose connection it is, and so what the settings that name it are called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Whose {
+    #[default]
+    Source,
+    /// What a restore fills.
+    Target,
+}
+
+impl Whose {
+    pub fn lacks_user(self) -> &'static str {
+        match self {
+            Self::Source => "name it in --database-url (postgres://user@host/db), DB_USER, or the secret's username",
+            Self::Target => {
+                "name it in --target (postgres://user@host/db), BACKUP_TARGET_USER, or the secret's username"
+            }
+        }
+    }
+
+    pub fn lacks_database(self) -> &'static str {
+        match self {
+            Self::Source => {
+                "name it at the end of the URL (postgres://user@host/NAME), in DB_NAME, in the secret's dbname, or with \
+                 `backup --database NAME`"
+            }
+            Self::Target => {
+                "name it at the end of --target (postgres://user@host/NAME), in BACKUP_TARGET_NAME, or in the secret's dbname"
+            }
+        }
+    }
 }
 
 /// libpq's `service`, `servicefile` and `passfile`: understood where the settings are read, and never
@@ -105,6 +139,9 @@ impl ConnectionInfo {
             servicefile: files.servicefile.clone().or(self.files.servicefile),
             passfile: files.passfile.clone().or(self.files.passfile),
         };
+        if over.whose == Whose::Target {
+            self.whose = over.whose;
+        }
         self
     }
 
@@ -114,8 +151,7 @@ impl ConnectionInfo {
     pub fn settled(&self) -> Result<ConnectionInfo> {
         let mut info = self.clone();
         if self.user.is_none() {
-            return Err(Error::config("no database user is given")
-                .hint("name it in --database-url (postgres://user@host/db), DB_USER, or the secret's username"));
+            return Err(Error::config("no database user is given").hint(self.whose.lacks_user()));
         }
         if info.host.is_none() {
             info.host = Some(
@@ -127,10 +163,8 @@ impl ConnectionInfo {
         }
         info.port.get_or_insert(DEFAULT_PORT);
         if self.dbname.is_none() {
-            return Err(Error::config(format!("no database is named on {}", info.place())).hint(
-                "name it at the end of the URL (postgres://user@host/NAME), in DB_NAME, in the secret's dbname, or \
-                       with `backup --database NAME`",
-            ));
+            let what = format!("no database is named on {}", info.place());
+            return Err(Error::config(what).hint(self.whose.lacks_database()));
         }
         Ok(info)
     }

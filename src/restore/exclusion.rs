@@ -118,9 +118,12 @@ impl<'a> Rule<'a> {
                 &kind.to_lowercase(),
                 KINDS.iter().map(|kind| kind.to_lowercase()).collect(),
             );
+            let all: Vec<String> = KINDS.iter().map(|kind| kind.to_lowercase().replace(' ', "-")).collect();
             return Err(
-                Error::config(format!("--exclude {option:?}: no kind of object has this name"))
-                    .hint(format!("write KIND or KIND:NAME; the nearest kinds: {near}")),
+                Error::config(format!("--exclude {option:?}: no kind of object has this name")).hint(format!(
+                    "write KIND or KIND:NAME; the nearest kinds: {near}; all of them: {}",
+                    all.join(", ")
+                )),
             );
         }
         Ok(Rule { option, kind, name })
@@ -338,6 +341,10 @@ mod tests {
             named(&asking(&["function:g"]), &items()).unwrap_err().code(),
             Code::NotFound
         );
+        let hint = named(&asking(&["foo"]), &items()).unwrap_err().hint_text().to_owned();
+        for kind in KINDS.map(|kind| kind.to_lowercase().replace(' ', "-")) {
+            assert!(hint.contains(&kind), "{kind}: {hint}");
+        }
         for wrong in ["tabel", "table:", ":t"] {
             assert_eq!(
                 named(&asking(&[wrong]), &items()).unwrap_err().code(),

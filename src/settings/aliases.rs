@@ -9,7 +9,7 @@ use super::problems::Problems;
 use super::specs::truth;
 
 /// Schedules belong to `serve`; a one-shot command has nothing to do with them.
-const NAMES: &[&str] = &[
+pub const NAMES: &[&str] = &[
     "BACKUP_DIR",
     "BACKUP_LOCAL",
     "BACKUP_S3",
@@ -47,10 +47,11 @@ pub fn variable(name: &str) -> Option<&'static str> {
     NAMES.iter().copied().find(|known| *known == name)
 }
 
-pub fn translate(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String>) {
+pub fn translate(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String>, warnings: &mut Vec<String>) {
     // Of a backup alone: what is there already is restored as it is.
     let mut of_backups = Problems::default();
     refuse_what_would_weaken(values, &mut of_backups, notes);
+    warnings.extend(without_mail(values, &mut of_backups));
     problems.absorb(of_backups, "BACKUP_ENCRYPT");
     let minio = minio_is_meant(values, problems);
     stores(values, minio, problems, notes);
@@ -104,6 +105,10 @@ fn refuse_what_would_weaken(values: &Values, problems: &mut Problems, notes: &mu
             host.name
         ));
     }
+}
+
+/// Somebody waits for these messages.
+fn without_mail(values: &Values, problems: &mut Problems) -> Option<String> {
     let email = switch(values, "BACKUP_EMAIL_NOTIFY", problems);
     let wanted = match email {
         Some(wanted) => wanted,
@@ -112,12 +117,11 @@ fn refuse_what_would_weaken(values: &Values, problems: &mut Problems, notes: &mu
     let named = values
         .get("BACKUP_EMAIL_NOTIFY")
         .or_else(|| values.get("BACKUP_EMAIL_TO"));
-    if let Some(named) = named.filter(|_| wanted) {
-        notes.push(format!(
-            "{} has no effect: e-mail is not in this version; use SNS (BACKUP_SNS_TOPIC_ARN), which can send it",
-            named.name
-        ));
-    }
+    let named = named.filter(|_| wanted)?;
+    Some(format!(
+        "{} has no effect: e-mail is not in this version; use SNS (BACKUP_SNS_TOPIC_ARN), which can send it",
+        named.name
+    ))
 }
 
 /// Whether the `MINIO_*` variables are to be used. A `.env` made from a template names them even

@@ -15,6 +15,7 @@ use super::secret_file;
 use super::setting::{self, Kind, nearest};
 use super::stores;
 use super::table::SETTINGS;
+use super::unknown::Unknown;
 use crate::named_file;
 
 /// Strongest first, so that a smaller layer wins.
@@ -119,13 +120,14 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
             );
         }
     }
+    let mut unknown = Unknown::default();
     let from_environment = input.env.iter().map(|(name, text)| (name.as_str(), text.as_str()));
     let origin = Origin {
         layer: Layer::Environment,
         place: "the environment",
         folder: &input.working_dir,
     };
-    take_variables(&mut values, from_environment, &origin, notes, problems);
+    take_variables(&mut values, from_environment, &origin, &mut unknown, notes, problems);
     let (path, required) = env_file(input);
     let name = file_name(&path);
     let text = if required {
@@ -149,11 +151,12 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
                 place: &name,
                 folder: &input.working_dir,
             };
-            take_variables(&mut values, last.into_iter(), &origin, notes, problems);
+            take_variables(&mut values, last.into_iter(), &origin, &mut unknown, notes, problems);
         }
         Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
         None => {}
     }
+    warnings.extend(unknown.warning());
     take_config(&mut values, input, problems);
     if let Some(values) = &mut without_found {
         // Its problems were told.
@@ -223,12 +226,12 @@ pub(super) fn unreadable(path: &Path, name: &str, error: &std::io::Error, proble
 }
 
 /// Variables of the table and of the older systems. An empty one counts as not set: templates and
-/// compose files set every variable to something. What looks like ours and is not is noted, for a
-/// misspelt setting must not vanish.
+/// compose files set every variable to something.
 fn take_variables<'a>(
     values: &mut Values,
     variables: impl Iterator<Item = (&'a str, &'a str)>,
     origin: &Origin<'_>,
+    unknown: &mut Unknown,
     notes: &mut Vec<String>,
     problems: &mut Problems,
 ) {
@@ -247,7 +250,10 @@ fn take_variables<'a>(
                     let value = secret_file::read(text, name_here, origin, problems);
                     offer_file(values, variable, value, problems);
                 }
-                None => notes.extend(unknown(name, &name_here, layer)),
+                None => {
+                    unknown.meet(name, text, origin.place);
+                    notes.extend(unseen(name, &name_here, layer));
+                }
             }
             continue;
         };
@@ -288,16 +294,8 @@ fn offer_file(values: &mut Values, variable: &'static str, value: Option<Value>,
     }
 }
 
-fn unknown(name: &str, name_here: &str, layer: Layer) -> Option<String> {
-    const OTHERS: &[&str] = &["BACKUP_ENV_FILE", "BACKUP_CONFIG", "BACKUP_ALLOW_RESTORE"];
-    if name.starts_with("BACKUP_") && !OTHERS.contains(&name) {
-        let variables = SETTINGS.iter().map(|setting| setting.variable);
-        return Some(match nearest(name, variables) {
-            Some(near) => format!("{name_here} is not a setting and was ignored; did you mean {near}?"),
-            None => format!("{name_here} is not a setting and was ignored"),
-        });
-    }
-    // The AWS SDK reads the process environment only.
+/// The AWS SDK reads the process environment only.
+fn unseen(name: &str, name_here: &str, layer: Layer) -> Option<String> {
     (name.starts_with("AWS_") && matches!(layer, Layer::EnvFile | Layer::FoundFile))
         .then(|| format!("{name_here} was ignored: set it in the environment for the AWS SDK to see it"))
 }

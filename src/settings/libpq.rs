@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::layers::Values;
 use super::problems::Problems;
 use crate::named_file;
-use crate::postgres::{ConnectionInfo, Keys};
+use crate::postgres::{ConnectionInfo, Keys, Whose};
 
 /// The variable, and libpq's parameter for the same.
 const PARTS: &[(&str, &str)] = &[
@@ -104,15 +104,7 @@ fn variables(values: &Values, problems: &mut Problems) -> ConnectionInfo {
     info
 }
 
-/// Whose connection is completed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    Source,
-    /// What a restore fills, whose database is always named by itself.
-    Target,
-}
-
-/// Lays the connection over what libpq would put beneath it.
+/// Lays the connection over what libpq would put beneath it. A target's database is always named by itself.
 pub fn beneath(
     values: &Values,
     place: &Place<'_>,

@@ -44,10 +44,11 @@ pub fn load(input: &Input) -> Result<Settings> {
     let (mut notes, mut warnings) = (Vec::new(), Vec::new());
     let mut layers = layers::read(input, &mut problems, &mut notes, &mut warnings);
     let mut of_aliases = Problems::default();
-    aliases::translate(&mut layers.values, &mut of_aliases, &mut notes);
+    aliases::translate(&mut layers.values, &mut of_aliases, &mut notes, &mut warnings);
     problems.absorb(of_aliases, "BACKUP_STORE");
     if let Some(values) = &mut layers.without_found {
-        aliases::translate(values, &mut Problems::default(), &mut Vec::new());
+        // Its warnings were told.
+        aliases::translate(values, &mut Problems::default(), &mut Vec::new(), &mut Vec::new());
     }
     let mut reader = Reader {
         input,
@@ -107,15 +108,17 @@ impl Reader<'_> {
         let target_auth = self.choice("BACKUP_TARGET_AUTH", &ways).unwrap_or_default();
         let source = self.login("DATABASE_URL", source::resolve, auth);
         if self.values.get("DATABASE_URL").is_some_and(shows_password) {
-            self.caution(
-                "the password in --database-url is visible to every user of this machine; set DATABASE_URL or DB_PASSWORD",
+            self.warnings.push(
+                "the password in --database-url is visible to every user of this machine; set DATABASE_URL or DB_PASSWORD"
+                    .to_owned(),
             );
         }
         let target = self.login("BACKUP_TARGET_URL", source::target, target_auth);
         if self.values.get("BACKUP_TARGET_URL").is_some_and(shows_password) {
-            self.caution(
+            self.warnings.push(
                 "the password in --target is visible to every user of this machine; set BACKUP_TARGET_URL or \
-                 BACKUP_TARGET_PASSWORD",
+                 BACKUP_TARGET_PASSWORD"
+                    .to_owned(),
             );
         }
         let stores = self.stores();

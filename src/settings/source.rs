@@ -18,10 +18,10 @@ pub mod found;
 mod target;
 
 use super::layers::{Layer, Value, Values};
-use super::libpq::{self, Whose};
+use super::libpq;
 use super::problems::Problems;
 use super::{Auth, Source};
-use crate::postgres::{ConnectionInfo, Keys};
+use crate::postgres::{ConnectionInfo, Keys, Whose};
 
 pub use target::target;
 

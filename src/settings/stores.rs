@@ -107,6 +107,9 @@ fn bucket(rest: &str) -> Result<StoreUrl, String> {
     if rest.contains('@') {
         return Err("an S3 store holds no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into());
     }
+    if rest.starts_with('/') {
+        return Err("an S3 store is s3://bucket/prefix: two slashes, and then the bucket's name".into());
+    }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let plausible = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
@@ -210,6 +213,9 @@ mod tests {
             assert!(read(text).is_err(), "{text:?}");
         }
         assert!(read("sftp://u@h/p").unwrap_err().contains("not in this version"));
+        for text in ["s3:/shop/x", "s3:///shop/x"] {
+            assert!(read(text).unwrap_err().contains("two slashes"), "{text}");
+        }
     }
 
     #[test]

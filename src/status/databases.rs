@@ -37,7 +37,7 @@ pub struct LastGood {
     pub warnings: Count,
 }
 
-/// The newest result of its sort, good or bad.
+/// Of the newest backup that has a result of its sort, good or bad: `verify --all` looks at the oldest last.
 #[derive(Debug, Clone, Serialize)]
 pub struct Proof {
     pub id: BackupId,
@@ -89,8 +89,8 @@ fn newest<'a>(
     now: Timestamp,
     part: fn(&Verification) -> Option<&Outcome>,
 ) -> Option<(Proof, &'a Outcome)> {
-    let results = backups.iter().filter_map(|one| {
-        // A result from the future would be the newest for ever.
+    backups.iter().find_map(|one| {
+        // A result from the future would be as young for ever.
         let outcome = part(one.verification.as_ref()?).filter(|outcome| !is_ahead(outcome.at, now))?;
         let proof = Proof {
             id: one.id().clone(),
@@ -100,6 +100,5 @@ fn newest<'a>(
             extent: None,
         };
         Some((proof, outcome))
-    });
-    results.max_by_key(|(proof, _)| proof.at)
+    })
 }

@@ -10,14 +10,16 @@ use super::{Inquiry, seconds};
 use crate::backup_id::is_ahead;
 use crate::catalog::Overview;
 use crate::lease::Seen;
-use crate::quantity::{count, human_bytes, human_span};
-use crate::retention::{PENDING_DAYS, days_kept};
+use crate::quantity::{count, human_bytes, human_span, some_of};
+use crate::retention::{PENDING_DAYS, applying, days_kept};
 use crate::settings::Policy;
 use crate::signature::Standing;
 use crate::verification::{Outcome, Verdict};
 
 /// Sentences of one sort about one store: a thousand broken manifests have one cause.
 const EACH: usize = 10;
+/// Databases in a sentence.
+const NAMED: usize = 5;
 /// The longest lease that a setting allows.
 const LONGEST_LEASE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -26,13 +28,16 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
     for store in stores {
         if let Some(error) = &store.status.error {
             let (url, error, hint) = (&store.status.url, &error.message, &error.hint);
-            problems.push(format!("the store {url} cannot be used: {error}: {hint}"));
+            problems.push(match error.contains(url.as_str()) {
+                true => format!("{error}: {hint}"),
+                false => format!("the store {url} cannot be used: {error}: {hint}"),
+            });
         }
     }
     let reachable: Vec<&Looked> = stores.iter().filter(|store| store.status.reachable).collect();
     emptied(&reachable, &mut problems);
     if let Some(first) = reachable.first() {
-        of_databases(inquiry, &first.status.url, databases, &mut problems);
+        of_databases(inquiry, first, databases, &mut problems);
     }
     for copy in reachable.iter().skip(1) {
         of_copy(copy, databases, inquiry.now, &mut problems);
@@ -40,7 +45,13 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
     for store in reachable {
         of_backups(store, &inquiry.settings.retention.policy, inquiry.now, &mut problems);
         of_signatures(store, &mut problems);
-        of_store(store, databases, inquiry.now, &mut problems);
+        of_store(
+            store,
+            databases,
+            &inquiry.settings.retention.policy,
+            inquiry.now,
+            &mut problems,
+        );
     }
     problems
 }
@@ -59,25 +70,48 @@ fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
             if !store.backups.iter().any(|one| one.id().database() == database) {
                 problems.push(format!(
                     "{url} has no backup of database {database:?}, though another store's manifests say that it had \
-                     some: is its disk mounted? make no backup there before you know"
+                     some: {} make no backup there before you know",
+                    match is_folder(store) {
+                        true => "is its disk mounted?",
+                        false => "is it the bucket that it was?",
+                    }
                 ));
             }
         }
     }
 }
 
-fn of_databases(inquiry: &Inquiry<'_>, url: &str, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
+fn is_folder(store: &Looked) -> bool {
+    store.status.disk.is_some()
+}
+
+fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
+    let url = &store.status.url;
+    let where_else = match is_folder(store) {
+        true => "see whether its disk is mounted",
+        false => "correct --store, its prefix too",
+    };
     let expected = inquiry.database.as_ref().or(inquiry.source.as_ref());
     match expected {
         Some(name) if !databases.iter().any(|one| one.database == *name) => {
-            problems.push(format!(
-                "no backup yet of database {name:?} in {url}: if there should be some, see whether its disk is mounted; \
-                 otherwise make one with `pgstow backup`"
-            ));
+            let there = databases.iter().map(|one| one.database.as_str());
+            let there: Vec<&str> = there.chain(store.others.iter().map(String::as_str)).collect();
+            problems.push(match there.as_slice() {
+                [] => format!(
+                    "no backup yet of database {name:?} in {url}: if there should be some, {where_else}; otherwise make \
+                     one with `pgstow backup`"
+                ),
+                there => format!(
+                    "no backup yet of database {name:?} in {url}, which has backups of {}: if there should be some, see \
+                     how the database is called there; otherwise make one with `pgstow backup`",
+                    some_of(there, NAMED)
+                ),
+            });
         }
         None if databases.is_empty() => {
-            problems.push(format!("no backup yet in {url}: if there should be some, see whether its disk is mounted; otherwise make one with \
-                 `pgstow backup`"));
+            problems.push(format!(
+                "no backup yet in {url}: if there should be some, {where_else}; otherwise make one with `pgstow backup`"
+            ));
         }
         _ => {}
     }
@@ -253,7 +287,7 @@ fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
     few(doubtful.collect(), url, problems);
 }
 
-fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
+fn of_store(store: &Looked, databases: &[DatabaseStatus], policy: &Policy, now: Timestamp, problems: &mut Vec<String>) {
     let status = &store.status;
     let url = &status.url;
     // The next backup is about as large as the last one.
@@ -274,15 +308,17 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
     match &status.lifecycle {
         None | Some(Drift::None | Drift::NoTags) => {}
         Some(Drift::NotInstalled) => problems.push(format!(
-            "{url} has no lifecycle rules of pgstow's, so that no backup ever expires: run `pgstow retention apply`"
+            "{url} has no lifecycle rules of pgstow's, so that no backup ever expires: run `{}`",
+            applying(url, policy)
         )),
         Some(Drift::Drifted { missing, different }) => problems.push(format!(
-            "the lifecycle rules of {url} are not those of the retention ({}): run `pgstow retention apply`",
+            "the lifecycle rules of {url} are not those of the retention ({}): run `{}`",
             [said("missing", missing), said("different", different)]
                 .into_iter()
                 .flatten()
                 .collect::<Vec<_>>()
-                .join("; ")
+                .join("; "),
+            applying(url, policy)
         )),
     }
     for error in &store.not_leases {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, database_folder};
-use crate::catalog::{Listed, Overview, databases, keeps_no_tags, overviews, reachable_folders};
+use crate::catalog::{self, Listed, Overview, databases, keeps_no_tags, overviews, reachable_folders};
 use crate::error::Error;
 use crate::lease::{self, Seen};
 use crate::report::ErrorReport;
@@ -108,6 +108,8 @@ pub(super) struct Looked {
     pub has_lifecycle: bool,
     /// Objects in a lease's place that are none: no backup can be made.
     pub not_leases: Vec<Error>,
+    /// Databases that have backups here, where the one that was asked for has none.
+    pub others: Vec<String>,
 }
 
 pub(super) async fn look(
@@ -122,6 +124,7 @@ pub(super) async fn look(
         backups: Vec::new(),
         has_lifecycle: store.lifecycle().is_some(),
         not_leases: Vec::new(),
+        others: Vec::new(),
     };
     match backups(store, database, trust).await {
         Ok((left_overs, backups)) => looked.take(&left_overs, backups),
@@ -130,6 +133,11 @@ pub(super) async fn look(
             looked.status.error = Some(ErrorReport::from(&error));
             return looked;
         }
+    }
+    if database.is_some() && looked.backups.is_empty() {
+        // For a sentence alone: without them, it is shorter.
+        let all = catalog::backups(store, None).await.unwrap_or_default();
+        looked.others = catalog::with_backups(&all).into_iter().map(str::to_owned).collect();
     }
     match store.space().await {
         Ok(space) => looked.status.disk = space,

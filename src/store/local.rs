@@ -79,7 +79,8 @@ impl Local {
                 );
                 return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
             }
-            // What this work makes, it may also take away again: that it was there counts from the next one on.
+            // What this work makes, it may also take away again: that it was there counts from the next one on, or from
+            // the first object that is seen in it.
             begun.store(exists, Ordering::Relaxed);
             work(root)
         })
@@ -226,8 +227,12 @@ impl Store for Local {
         let names = segments(key)?;
         // A store has a backup from its first manifest on.
         let remembered = key.ends_with("/manifest.json").then(|| self.remembered.clone());
+        let begun = Arc::clone(&self.begun);
         self.write(move |root| {
             let done = put(root, &names, &body, &condition)?;
+            if matches!(done, Put::Done(_)) {
+                begun.store(true, Ordering::Relaxed);
+            }
             if let Some(remembered) = remembered {
                 remembered.note(root);
             }
@@ -391,6 +396,16 @@ impl Store for Local {
                 remove_folders(&way, &names);
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn unmake(&self) -> Result<()> {
+        self.work(|root| match fs::remove_dir(root) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                Err(io_error("remove", root, error))
+            }
+            _ => Ok(()),
         })
         .await
     }
@@ -654,5 +669,21 @@ mod tests {
         }
         fs::create_dir(root.path().join("disk")).unwrap();
         store.reach().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_gone_after_its_first_object_is_not_made_anew() {
+        let around = tempfile::tempdir().unwrap();
+        let root = around.path().join("backups");
+        let store = Local::new(root.clone());
+        let (lease, info) = (Bytes::from_static(b"{}"), ObjectInfo::default());
+        let put = store.put("shop/.lease", lease.clone(), &info, Condition::Absent);
+        let Put::Done(version) = put.await.unwrap() else {
+            panic!("it was refused");
+        };
+        fs::remove_dir_all(&root).unwrap();
+        let again = store.put("shop/.lease", lease, &info, Condition::Unchanged(version));
+        assert_eq!(again.await.unwrap_err().code(), Code::Enoent);
+        assert!(!root.exists());
     }
 }

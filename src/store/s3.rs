@@ -291,7 +291,7 @@ impl Store for S3 {
             .send();
         let mut entries = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| bucket.error(&format!("list {prefix}*"), &error))?;
+            let page = page.map_err(|error| bucket.error(&listing(prefix), &error))?;
             for object in page.contents() {
                 // Some consoles write an object for a folder.
                 let key = object.key().and_then(|key| key.strip_prefix(&bucket.prefix));
@@ -321,7 +321,7 @@ impl Store for S3 {
             .send();
         let mut names = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| bucket.error(&format!("list {prefix}*"), &error))?;
+            let page = page.map_err(|error| bucket.error(&listing(prefix), &error))?;
             for folder in page.common_prefixes() {
                 let name = folder
                     .prefix()
@@ -365,6 +365,14 @@ impl Store for S3 {
 
 fn version(e_tag: Option<String>) -> Version {
     Version(e_tag.unwrap_or_default())
+}
+
+/// As errors say what could not be done.
+fn listing(prefix: &str) -> String {
+    match prefix {
+        "" => "list the objects".to_owned(),
+        prefix => format!("list {prefix}*"),
+    }
 }
 
 fn timestamp(time: &DateTime) -> Option<jiff::Timestamp> {

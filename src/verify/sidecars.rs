@@ -14,12 +14,15 @@ use crate::stored_archive::read_file;
 /// What was seen of them.
 pub(super) struct Small {
     pub findings: Vec<Finding>,
+    /// That were read.
+    pub bytes: u64,
     /// What `MD5SUMS`, where there is one, says of the data, which is yet to be read.
     pub md5: Option<[u8; 16]>,
 }
 
 pub(super) async fn check(store: &dyn Store, manifest: &Manifest) -> Result<Small> {
     let mut findings = Vec::new();
+    let mut read = 0;
     let mut sha256 = BTreeMap::new();
     let mut md5 = BTreeMap::new();
     for (role, file) in &manifest.files {
@@ -31,6 +34,7 @@ pub(super) async fn check(store: &dyn Store, manifest: &Manifest) -> Result<Smal
         }
         match read_file(store, &manifest.id, file).await {
             Ok(bytes) => {
+                read += bytes.len() as u64;
                 md5.insert(name, Some(hex::encode(Md5::digest(&bytes))));
             }
             Err(error) if error.code() == Code::Integrity => {
@@ -59,7 +63,11 @@ pub(super) async fn check(store: &dyn Store, manifest: &Manifest) -> Result<Smal
     };
     let (found, md5) = sums.check().await?;
     findings.extend(found);
-    Ok(Small { findings, md5 })
+    Ok(Small {
+        findings,
+        bytes: read,
+        md5,
+    })
 }
 
 /// A file of sums, which must say of every file what it is, for whoever checks by stock tools.

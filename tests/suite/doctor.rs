@@ -204,16 +204,20 @@ fn every_table_that_cannot_be_read_is_named() {
     database.sql(&format!(
         "{many} CREATE TABLE open (a int); GRANT SELECT ON open TO \"{}\"; CREATE TABLE filtered (a int);
          ALTER TABLE filtered ENABLE ROW LEVEL SECURITY; GRANT SELECT ON filtered TO \"{}\";
-         SELECT lo_create(77)",
+         CREATE SEQUENCE unseen; SELECT lo_create(77)",
         role.name, role.name
     ));
     let url = database.url_as(Some((&role.name, "pw")));
     let checks = examined(at(folder.path(), &database).env("DATABASE_URL", url));
     assert_eq!((checks.that_are("failed"), checks.exit()), (vec!["privileges"], 13));
     let objects = checks.get("privileges")["objects"].as_array().unwrap();
-    assert_eq!(objects.len(), 14, "{objects:?}");
+    assert_eq!(objects.len(), 15, "{objects:?}");
     assert!(objects.contains(&json!("table public.closed_11")) && objects.contains(&json!("large object 77")));
     assert!(objects.contains(&json!("row-level security of public.filtered")));
+    // Once is enough.
+    assert!(objects.contains(&json!("sequence public.unseen")), "{objects:?}");
+    let left_out = &checks.get("left_out")["objects"];
+    assert!(!left_out.to_string().contains("unseen"), "{left_out}");
     assert!(
         checks.hint("privileges").contains("GRANT SELECT"),
         "{}",
@@ -250,6 +254,21 @@ fn programs_that_will_not_do_are_named_with_what_was_found() {
             .env("BACKUP_COMPRESSION", "zstd:3"),
     );
     assert_eq!((checks.that_are("failed"), checks.exit()), (vec!["pg_dump"], 2));
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_said_and_not_left_behind() {
+    let (database, folder) = (Database::fresh(17), folder());
+    let checks = examined(at(folder.path(), &database).env("BACKUP_STORE", "./sotre"));
+    assert_eq!(
+        (checks.that_are("warning"), checks.exit()),
+        (vec!["reach"], 0),
+        "{}",
+        checks.run.text()
+    );
+    assert_eq!(checks.detail("reach"), "the folder does not exist yet");
+    assert_eq!((checks.state("write"), checks.state("remove")), ("ok", "ok"));
+    assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
 }
 
 #[test]
@@ -304,9 +323,10 @@ async fn a_bucket_is_tried_to_its_rules_and_the_topic_gets_no_message() {
     // The test's key may do everything.
     assert_eq!(checks.state("delete"), "warning");
     assert!(bucket.keys().await.is_empty());
+    let apply = format!("pgstow retention apply --store {} --retention 30d", bucket.url("here"));
     assert_eq!(
         (checks.state("lifecycle"), checks.hint("lifecycle")),
-        ("warning", "pgstow retention apply")
+        ("warning", apply.as_str())
     );
     succeed(&mut command(&["retention", "apply"]));
     let checks = examined(&mut command(&[]));

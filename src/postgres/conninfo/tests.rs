@@ -220,6 +220,29 @@ fn defaults_fill_in_what_is_absent_but_never_a_user_or_a_database() {
 }
 
 #[test]
+fn what_a_target_lacks_is_named_by_the_targets_settings() {
+    let target = ConnectionInfo {
+        whose: Whose::Target,
+        ..ConnectionInfo::default()
+    };
+    for (lacking, source, of_target) in [
+        ("postgres://h/d", "DB_USER", "BACKUP_TARGET_USER"),
+        ("postgres://bob@h:5433", "DB_NAME", "BACKUP_TARGET_NAME"),
+    ] {
+        let error = parse(lacking).settled().unwrap_err();
+        assert!(error.hint_text().contains(source), "{}", error.hint_text());
+        for merged in [parse(lacking).merge(&target), target.clone().merge(&parse(lacking))] {
+            let error = merged.settled().unwrap_err();
+            let hint = error.hint_text();
+            assert!(
+                hint.contains(of_target) && !hint.contains(&format!(" {source}")),
+                "{hint}"
+            );
+        }
+    }
+}
+
+#[test]
 fn merging_lets_the_given_parts_win() {
     let base = parse("postgres://u:p@h:1/d?sslmode=require&hostaddr=10.0.0.1");
     let merged = base.clone().merge(&parse("dbname=e sslmode=verify-full"));

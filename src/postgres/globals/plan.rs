@@ -49,7 +49,8 @@ pub(super) struct Step {
 const NOT_ALLOWED: &str = "is none of the statements that make roles";
 const PRIVILEGED: &str = "gives power over the server: it is run with --globals-privileged alone";
 const STAYS: &str = "the role is there already, and stays as it is";
-const UNLISTED: &str = "is none of the settings that are harmless: it is run with --globals-privileged alone";
+const UNLISTED: &str =
+    "may give power over the server, or is not known here: it is run with --globals-privileged alone";
 const LOADS: &str = "loads code into the role's sessions, or makes them another's: it is never run";
 const CHANGES: &str =
     "makes a role that is there already a member of one that is not: that is run with --globals-privileged alone";

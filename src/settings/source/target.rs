@@ -6,10 +6,10 @@
 //! `BACKUP_TARGET_PASSWORD` is for a URL without one, so that none stands in an argument.
 
 use super::super::layers::Value;
-use super::super::libpq::{self, Whose};
+use super::super::libpq;
 use super::super::{Auth, Source};
 use super::{Reading, has, id, names_who, parameters, part_of, proved};
-use crate::postgres::{ConnectionInfo, Keys};
+use crate::postgres::{ConnectionInfo, Keys, Whose};
 
 const PARTS: &[(&str, &str)] = &[
     ("BACKUP_TARGET_HOST", "host"),
@@ -22,7 +22,11 @@ const PASSWORD: &str = "BACKUP_TARGET_PASSWORD";
 pub fn target(reading: &mut Reading<'_>, auth: Auth) -> Source {
     let source = choose(reading);
     let auth = reading.values.get("BACKUP_TARGET_AUTH").filter(|_| auth == Auth::Iam);
-    proved(reading, source, auth)
+    let mut source = proved(reading, source, auth);
+    if let Source::Direct(info) | Source::Secret { overrides: info, .. } = &mut source {
+        info.whose = Whose::Target;
+    }
+    source
 }
 
 fn choose(reading: &mut Reading<'_>) -> Source {

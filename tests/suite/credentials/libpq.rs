@@ -217,3 +217,40 @@ fn a_database_that_nobody_has_named_is_never_the_default_one() {
     }
     assert!(Path::new(&site.store()).exists());
 }
+
+#[test]
+fn what_a_restores_target_lacks_is_told_by_the_names_of_its_own_settings() {
+    let (site, database) = (Site::new(), Database::fresh(18));
+    database.sql("CREATE TABLE public.t AS SELECT 1 AS n");
+    let made = report(&mut site.backup(&database.url()));
+    let role = Role::fresh(&database, PASSWORD, "");
+    let target = Database::fresh(18);
+    let refused = |url: &str, code: &str, exit: i32| {
+        let mut restore = pgstow();
+        restore
+            .args(["restore", made["id"].as_str().unwrap(), "--json", "--store"])
+            .arg(site.store())
+            .env("BACKUP_TARGET_URL", url)
+            .env("TMPDIR", site.path().join("tmp"))
+            .current_dir(site.path());
+        fail(&mut restore, code, exit)
+    };
+    let url = target.url();
+    let (server, name) = url.rsplit_once('/').unwrap();
+    let (_, place) = server.rsplit_once('@').unwrap();
+    for (url, code, exit, setting) in [
+        (
+            target.url_as(Some((&role.name, ""))),
+            "AUTH",
+            11,
+            "BACKUP_TARGET_PASSWORD",
+        ),
+        (server.to_owned(), "CONFIG", 2, "BACKUP_TARGET_NAME"),
+        (format!("postgres://{place}/{name}"), "CONFIG", 2, "BACKUP_TARGET_USER"),
+        (format!("{server}/nowhere"), "CONN_ERR", 10, "--create"),
+    ] {
+        let failure = refused(&url, code, exit);
+        assert!(failure.hint.contains(setting), "{}", failure.hint);
+        assert!(!failure.hint.contains(" DB_"), "{}", failure.hint);
+    }
+}

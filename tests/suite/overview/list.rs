@@ -123,6 +123,25 @@ fn one_database_is_listed_and_not_those_whose_names_begin_like_it() {
     assert_eq!((&report["error"]["code"], code), (&json!("NOT_FOUND"), 42));
     let message = report["error"]["message"].as_str().unwrap();
     assert!(message.starts_with("there is no backup of ap in "), "{report}");
+    for command in [
+        &["list"][..],
+        &["verify", "latest"],
+        &["verify", "--all"],
+        &["download", "latest"],
+        &["restore", "latest", "--target", "postgres://u@127.0.0.1:1/x"],
+    ] {
+        let (report, code) = folder.json(&[command, &["--database", "app_prd"]].concat());
+        assert_eq!(
+            (&report["error"]["code"], code),
+            (&json!("NOT_FOUND"), 42),
+            "{command:?}"
+        );
+        let hint = report["error"]["hint"].as_str().unwrap();
+        assert!(hint.contains("has backups of: app_prod, app; "), "{report}");
+    }
+    let (report, _) = folder.json(&["status", "--database", "app_prd"]);
+    let problem = report["problems"][0].as_str().unwrap();
+    assert!(problem.contains("has backups of app, app_prod"), "{problem}");
 }
 
 #[test]
@@ -141,7 +160,19 @@ fn nothing_where_something_was_asked_for_is_an_error() {
     let (report, code) = folder.json(&["verify", "--all", "--database", "shop"]);
     assert_eq!((&report["error"]["code"], code), (&json!("NOT_FOUND"), 42), "{report}");
     std::fs::remove_dir_all(folder.path()).unwrap();
-    for command in commands.into_iter().chain([&["prune"][..]]) {
+    let never = id("shop", 1);
+    let target = ["--target", "postgres://u@127.0.0.1:1/x"];
+    let others = [
+        &["prune"][..],
+        &["verify", "latest"],
+        &["verify", &never, "--drill"],
+        &["verify", "no id"],
+        &["download", "latest", "--database", "shop"],
+        &["download", &never],
+        &["restore", "latest", target[0], target[1]],
+        &["restore", &never, target[0], target[1], "--dry-run"],
+    ];
+    for command in commands.into_iter().chain(others) {
         let (report, code) = folder.json(command);
         assert_eq!(
             (&report["error"]["code"], code),

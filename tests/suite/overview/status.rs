@@ -250,3 +250,14 @@ async fn of_a_bucket_lifecycle_drift_and_uploads_in_progress_are_told() {
         "{drifted}"
     );
 }
+
+#[test]
+fn the_last_verified_is_the_newest_backup_that_was_although_the_oldest_is_looked_at_last() {
+    let folder = Folder::new();
+    let (new, old) = (folder.plant("shop", 1, "daily"), folder.plant("shop", 25, "daily"));
+    for id in [&new, &old] {
+        folder.judge(id, Some("ok"), None);
+    }
+    let (report, _) = folder.json(&["status"]);
+    assert_eq!(report["databases"][0]["last_verified"]["id"], *new, "{report}");
+}

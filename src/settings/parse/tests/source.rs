@@ -100,10 +100,16 @@ fn parts_of_another_layer_replace_or_complete_the_url() {
 }
 
 #[test]
-fn a_password_in_a_flag_is_noted() {
+fn a_password_in_a_flag_is_warned_of() {
     let settings = Place::new().flag("DATABASE_URL", "postgres://u:hunter2@h/db").load();
-    noted(&settings, "visible to every user");
-    assert!(!settings.notes.concat().contains("hunter2"));
+    assert!(
+        settings.warnings[0].contains("visible to every user"),
+        "{:?}",
+        settings.warnings
+    );
+    // No backup's manifest tells of the command line that made it.
+    assert!(settings.notes.iter().all(|note| !note.contains("password")));
+    assert!(!settings.warnings.concat().contains("hunter2"));
 }
 
 #[test]
