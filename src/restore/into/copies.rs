@@ -119,9 +119,10 @@ impl<'a> Source<'a> {
             return Err(refused("--into makes copies of tables alone").hint(elsewhere));
         }
         if self.excluded.contains(&item.entry.dump_id) {
-            return Err(Error::config(format!(
-                "--exclude leaves {shown} out, and --table names it"
-            )));
+            return Err(
+                Error::config(format!("--exclude leaves {shown} out, and --table names it"))
+                    .hint("leave one of the two out"),
+            );
         }
         if !ENCODINGS.iter().any(|known| self.encoding.starts_with(known)) {
             let what = format!(

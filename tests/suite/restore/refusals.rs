@@ -218,3 +218,44 @@ fn a_table_that_is_there_and_options_in_conflict_are_refused() {
         backed.refused(&target.url(), &["--create", "--table", "public.a"], "CONFIG", 2);
     });
 }
+
+#[test]
+fn an_option_that_would_change_nothing_is_refused() {
+    let backed = Backed::up(three(17), &[]);
+    let target = Database::fresh(17);
+    let single = ["--table", "public.a"];
+    let rows = ["--table", "public.a", "--data-only"];
+    let copy = ["--table", "public.a", "--into", "apart"];
+    let replaced = ["--table", "public.a", "--data-only", "--clean"];
+    untouched(&target, || {
+        for (options, idle) in [
+            (&[][..], "--force"),
+            (&["--create"], "--force"),
+            (&["--clean"], "--force"),
+            (&[], "--no-verify"),
+            (&["--create"], "--no-verify"),
+            (&replaced, "--no-verify"),
+            (&[], "--no-check"),
+            (&["--create"], "--no-check"),
+            (&single, "--globals-privileged"),
+            (&rows, "--no-owner"),
+            (&rows, "--no-privileges"),
+            (&rows, "--no-tablespaces"),
+            (&rows, "--no-comments"),
+            (&rows, "--no-publications"),
+            (&rows, "--no-subscriptions"),
+            (&copy, "--no-owner"),
+            (&copy, "--no-comments"),
+            (&copy, "--keep-going"),
+        ] {
+            let refused = backed.refused(&target.url(), &[options, &[idle]].concat(), "CONFIG", 2);
+            let named = refused.message.contains(idle) || refused.message.contains("--clean");
+            assert!(named, "{options:?} {idle}: {}", refused.message);
+            assert!(!refused.hint.contains("backup --help"), "{}", refused.hint);
+        }
+    });
+    let plain = Backed::up(three(17), &["--format", "plain"]);
+    let unread = ["--create", "--clean", "--no-verify"];
+    let refused = plain.refused(&target.url(), &unread, "CONFIG", 2);
+    assert!(refused.message.contains("plain script"), "{}", refused.message);
+}
