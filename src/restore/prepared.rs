@@ -1,6 +1,6 @@
 //! Everything about a restore that is known before the first change.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::around::{self, Surroundings};
@@ -11,7 +11,7 @@ use super::plan::{self, LeftOut, Plan, Without};
 use super::ready::{self, Target};
 use super::report::RestoreReport;
 use super::rows::{self, Backup};
-use super::{Job, allowed, exclusion, globals, renewing, script, tables};
+use super::{Job, allowed, database, exclusion, globals, renewing, script, tables};
 use crate::archive::{self, BlockContent, Entry, Item, Texts};
 use crate::catalog::{self, Demand, Located};
 use crate::command::RestoreRequest;
@@ -378,6 +378,15 @@ pub(super) fn without(request: &RestoreRequest) -> Without {
 }
 
 impl Archive {
+    /// Who will own something: also the database, where this run makes it.
+    pub fn owners(&self, request: &RestoreRequest) -> BTreeSet<String> {
+        let mut owners = self.plan.owners.clone();
+        if request.create && !request.no_owner {
+            owners.extend(database::owner(&self.items).map(str::to_owned));
+        }
+        owners
+    }
+
     pub fn backup<'a>(&'a self, store: &'a Arc<dyn Store>) -> Backup<'a> {
         Backup {
             store,
@@ -486,8 +495,14 @@ impl Prepared {
         let mut report = self.report(job, request, "planned");
         let name = self.target.name();
         let mut step = |text: String| report.steps.push(text);
-        for statement in self.globals.iter().flat_map(GlobalsPlan::steps) {
-            step(statement);
+        if let Some(globals) = &self.globals {
+            let owners = match &self.source {
+                Source::Archive(archive) => Some(archive.owners(request)),
+                Source::Script(..) => None,
+            };
+            globals::steps(&self.target, globals, owners.as_ref())
+                .into_iter()
+                .for_each(&mut step);
         }
         if request.create {
             if self.target.exists {

@@ -49,10 +49,10 @@ pub(super) async fn carry_out(
         state.set(Stage::Making { database: None });
         job.observer.phase("making roles");
         let owners = match &prepared.source {
-            Source::Archive(archive) => Some(archive.plan.owners.clone()),
+            Source::Archive(archive) => Some(archive.owners(request)),
             Source::Script(..) => None,
         };
-        let notes = globals::apply(&prepared.target, globals, owners.as_ref());
+        let notes = globals::apply(&prepared.target, globals, owners.as_ref(), state);
         let notes = job.stop.or_stop(notes).await?;
         prepared.warnings.extend(notes);
     }
