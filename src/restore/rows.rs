@@ -223,16 +223,11 @@ async fn plain_tables(wire: &mut Wire, place: &[u8]) -> std::result::Result<Opti
     if let Some(table) = place.strip_prefix(b"ONLY ") {
         return Ok(Some(vec![table.to_vec()]));
     }
-    // However the server reads a backslash: a database may say that by a setting of its own.
-    let escaped = place.iter().flat_map(|byte| match byte {
-        b'\'' | b'\\' => vec![*byte; 2],
-        byte => vec![*byte],
-    });
     let question = [
         b"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), t.isleaf, \
-          pg_catalog.has_table_privilege(t.relid, 'SELECT') FROM pg_catalog.pg_partition_tree(E'",
-        &*escaped.collect::<Vec<u8>>(),
-        b"'::pg_catalog.regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid \
+          pg_catalog.has_table_privilege(t.relid, 'SELECT') FROM pg_catalog.pg_partition_tree(",
+        &*regclass(place),
+        b") t JOIN pg_catalog.pg_class c ON c.oid = t.relid \
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1",
     ]
     .concat();
@@ -244,6 +239,15 @@ async fn plain_tables(wire: &mut Wire, place: &[u8]) -> std::result::Result<Opti
     let readable = leaves.clone().all(|row| row.text(2) == Some("t"));
     let names = leaves.filter_map(|row| row.bytes(0)).map(<[u8]>::to_vec);
     Ok(readable.then(|| names.collect()))
+}
+
+/// A table by its quoted name, however the server reads a backslash: a database may say that by a setting of its own.
+pub(super) fn regclass(table: &[u8]) -> Vec<u8> {
+    let escaped = table.iter().flat_map(|byte| match byte {
+        b'\'' | b'\\' => vec![*byte; 2],
+        byte => vec![*byte],
+    });
+    [b"E'", &*escaped.collect::<Vec<u8>>(), b"'::pg_catalog.regclass"].concat()
 }
 
 /// What the table holds now, with the columns that the backup has. A server that gives no byte for `stall` is given up.
