@@ -39,6 +39,8 @@ pub(super) struct Prepared {
     pub lost: Vec<LeftOut>,
     /// How many tables hold what the backup holds.
     pub compared: Option<usize>,
+    /// How many rows went with what was emptied.
+    pub rows_replaced: Option<u64>,
     /// What was to be compared, and could not be.
     pub not_proved: Vec<LeftOut>,
     /// What could not be made or loaded.
@@ -135,6 +137,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         globals,
         lost: Vec::new(),
         compared: None,
+        rows_replaced: None,
         not_proved: Vec::new(),
         failed: Vec::new(),
     })
@@ -450,6 +453,7 @@ impl Prepared {
             steps: Vec::new(),
             warnings: self.warnings.clone(),
             compared: self.compared,
+            rows_replaced: self.rows_replaced,
             not_proved: self.not_proved.clone(),
             failed: self.failed.clone(),
         };

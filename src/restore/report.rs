@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::failed::Failed;
 use super::plan::LeftOut;
 use crate::backup_id::BackupId;
-use crate::quantity::{count, human_bytes};
+use crate::quantity::{count, human_bytes, were};
 use crate::signature::KeyId;
 
 /// A table of the backup that was made beside the one that is there.
@@ -52,6 +52,9 @@ pub struct RestoreReport {
     /// Tables whose rows were read again and are those of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compared: Option<usize>,
+    /// With `--data-only --clean`: rows that the tables held before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_replaced: Option<u64>,
     /// What was to be compared, and could not be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_proved: Vec<LeftOut>,
@@ -120,6 +123,9 @@ impl fmt::Display for RestoreReport {
             count(self.jobs, "job"),
             self.duration_seconds
         )?;
+        if let Some(rows) = self.rows_replaced {
+            writeln!(f, "  in place of {} that {} there", count(rows, "row"), were(rows))?;
+        }
         if let Some(compared) = self.compared {
             writeln!(
                 f,

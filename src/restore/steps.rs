@@ -135,9 +135,10 @@ pub(super) async fn carry_out(
                 }
                 Some(work) => {
                     let filling = in_place::run(job, archive, store, &prepared.target, work, state);
-                    let (compared, losses) = job.stop.or_stop(filling).await?;
-                    prepared.compared = Some(compared);
-                    prepared.failed = losses.tell(&archive.items);
+                    let filled = job.stop.or_stop(filling).await?;
+                    prepared.compared = Some(filled.compared);
+                    prepared.rows_replaced = filled.replaced;
+                    prepared.failed = filled.losses.tell(&archive.items);
                 }
             }
         }
