@@ -35,6 +35,8 @@ pub(super) struct Prepared {
     pub target: Target,
     pub globals: Option<GlobalsPlan>,
     pub warnings: Vec<String>,
+    /// That one of them which has been said already.
+    pub said: Option<String>,
     /// What pointed at replaced tables, and could not be put back.
     pub lost: Vec<LeftOut>,
     /// How many tables hold what the backup holds.
@@ -110,6 +112,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         None
     };
     let mut warnings = located.warnings.clone();
+    let mut said = None;
     if target.found.is_superuser {
         let mut warning = SUPERUSER.to_owned();
         if let Source::Archive(archive) = &source
@@ -123,7 +126,11 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
             );
             warning.push_str(&of_target);
         }
-        tracing::warn!("{warning}");
+        // A dry run changes nothing, and its report says it.
+        if !request.dry_run {
+            tracing::warn!("{warning}");
+            said = Some(warning.clone());
+        }
         warnings.push(warning);
     }
     if let Source::Archive(archive) = &source {
@@ -131,6 +138,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     }
     Ok(Prepared {
         warnings,
+        said,
         located,
         source,
         target,
@@ -452,6 +460,7 @@ impl Prepared {
             copies: Vec::new(),
             steps: Vec::new(),
             warnings: self.warnings.clone(),
+            said: self.said.clone(),
             compared: self.compared,
             rows_replaced: self.rows_replaced,
             not_proved: self.not_proved.clone(),
@@ -554,7 +563,7 @@ impl Prepared {
                 ));
                 if !plan.after.is_empty() {
                     step(format!(
-                        "make {} that come last: indexes, constraints, triggers, grants",
+                        "make {} last of all: indexes, constraints, triggers, grants",
                         count(plan.after.len(), "definition")
                     ));
                 }

@@ -69,6 +69,9 @@ pub struct RestoreReport {
     pub steps: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// That one of the warnings which was said before anything was changed.
+    #[serde(skip)]
+    pub said: Option<String>,
 }
 
 /// Objects that a line names.
@@ -143,7 +146,8 @@ impl fmt::Display for RestoreReport {
             }
             write!(f, ": {}", failed.message)?;
             if let Some(rows) = failed.rows_lost {
-                write!(f, "; {rows} rows are not there")?;
+                let are = if rows == 1 { "is" } else { "are" };
+                write!(f, "; {} {are} not there", count(rows, "row"))?;
             }
             match &failed.consequence_of {
                 Some(cause) => writeln!(f, "; it needs {cause}, which failed")?,
@@ -162,7 +166,11 @@ impl fmt::Display for RestoreReport {
         for there in &self.already_there {
             writeln!(f, "  was there, and stays as it is: {there}")?;
         }
-        for warning in &self.warnings {
+        for warning in self
+            .warnings
+            .iter()
+            .filter(|warning| self.said.as_ref() != Some(*warning))
+        {
             writeln!(f, "  warning: {warning}")?;
         }
         if self.status != "planned" {

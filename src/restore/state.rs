@@ -213,7 +213,11 @@ impl State {
             ),
             Stage::Finishing => (
                 "the target holds all data; indexes, constraints, triggers or grants are missing".to_owned(),
-                Some("correct the cause, and run it again with --clean"),
+                Some(
+                    "correct the cause, and run it again with --clean; what the backup's own rows break, such as a foreign \
+                     key, cannot be corrected here: leave it out with --exclude KIND:NAME, or go on past it with \
+                     --keep-going",
+                ),
             ),
             Stage::Whole => (
                 "all of the backup's objects were made before that, and its rows loaded".to_owned(),

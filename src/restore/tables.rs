@@ -7,7 +7,7 @@ use super::Job;
 use super::choice::{self, Choice};
 use super::partitions::{self, Through};
 use super::plan::{self, Plan};
-use super::ready::Target;
+use super::ready::{Target, some_of};
 use crate::archive::{Item, Loading};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
@@ -73,10 +73,10 @@ pub(super) async fn plan(
         place.check(&tables).await?;
         plan.emptied = make_room(target, stored, &plan, &roots, request).await?;
     } else {
-        let there: Vec<&str> = tables
+        let there: Vec<String> = tables
             .iter()
             .filter(|item| is_there(item))
-            .map(|item| item.entry.tag.as_str())
+            .map(|item| item.entry.name())
             .collect();
         if !there.is_empty() && !request.clean {
             return Err(
@@ -231,11 +231,14 @@ impl Place<'_> {
         let session = &self.target.session;
         self.has_rows(tables)?;
         let names: Vec<(String, String)> = tables.iter().map(|item| path(item)).collect();
-        for (item, occupant) in tables.iter().zip(session.occupants(&names).await?) {
-            let Some(occupant) = occupant else {
-                let what = format!("the target lacks {}", item.entry);
-                return Err(refused(what).hint("leave --data-only out to make it"));
-            };
+        let occupants = session.occupants(&names).await?;
+        let lacking = tables.iter().zip(&occupants).filter(|(_, occupant)| occupant.is_none());
+        let lacking: Vec<String> = lacking.map(|(item, _)| item.entry.to_string()).collect();
+        if !lacking.is_empty() {
+            let what = format!("the target lacks {}", some_of(&lacking, lacking.len() as u64));
+            return Err(refused(what).hint("leave --data-only out to make what is lacking"));
+        }
+        for (item, occupant) in tables.iter().zip(occupants.into_iter().flatten()) {
             let kind = if is_partitioned(item) { 'p' } else { 'r' };
             if occupant.kind != kind {
                 let what = format!(

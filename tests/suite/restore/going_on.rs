@@ -260,6 +260,29 @@ fn rows_of_another_partition_are_not_taken_for_its_own(major: u32) {
 
 on_majors! { rows_of_another_partition_are_not_taken_for_its_own: 15 18 }
 
+#[test]
+fn a_reference_that_the_backup_itself_breaks_has_a_way_on() {
+    let source = Database::fresh(17);
+    source.sql(
+        "CREATE TABLE parents (id int PRIMARY KEY); CREATE TABLE children (parent int); INSERT INTO children VALUES (1);
+         ALTER TABLE children ADD CONSTRAINT own FOREIGN KEY (parent) REFERENCES parents NOT VALID;
+         UPDATE pg_constraint SET convalidated = true WHERE conname = 'own'",
+    );
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(17);
+    let failed = backed.refused(&target.url(), &[], "RESTORE_ERR", 41);
+    assert!(
+        failed.message.contains("FK CONSTRAINT children own"),
+        "{}",
+        failed.message
+    );
+    for option in ["--exclude", "--keep-going"] {
+        assert!(failed.hint.contains(option), "{}", failed.hint);
+    }
+    backed.restored(&target, &["--clean", "--exclude", "fk-constraint:children own"]);
+    partial(&backed, &target, &["--clean"]);
+}
+
 /// It is made and filled, and only lacks its owner, who may make nothing in its schema.
 fn an_owner_that_cannot_be_set_costs_no_table(major: u32) {
     let (holder, owner) = (format!("holder_{}", unique_word()), format!("owner_{}", unique_word()));
