@@ -300,9 +300,10 @@ impl Comparison {
             .map(|(index, how)| format!("{} ({how})", name(*index)));
         let named: Vec<String> = named.collect();
         let what = format!(
-            "{} of {} tables do not hold the rows of the backup: {}",
+            "{} of {} {} not hold the rows of the backup: {}",
             named.len(),
-            named.len() + self.equal + self.not_proved.len(),
+            count(named.len() + self.equal + self.not_proved.len(), "table"),
+            if named.len() == 1 { "does" } else { "do" },
             some_of(&named, named.len() as u64)
         );
         Some(Error::new(Code::RestoreErr, what).hint(

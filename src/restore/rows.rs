@@ -394,7 +394,7 @@ pub(super) async fn load(
         (Ok(sum), Ok(rows)) if BlockContent::Table { rows } == backup.stored.promises[copy.index].content => Ok(sum),
         (Ok(_), Ok(rows)) => Err(Error::new(
             Code::RestoreErr,
-            format!("the server took {rows} rows of {name}, which are not all of the backup's"),
+            format!("of {name} the server took {rows}, not the number of rows that the backup has"),
         )
         .into()),
         (_, Err(refusal @ Refusal::Server { .. })) if !received_less(&refusal) => {

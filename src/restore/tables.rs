@@ -12,7 +12,7 @@ use crate::archive::{Item, Loading};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
-use crate::postgres::quoting::qualified;
+use crate::postgres::quoting::{identifier, qualified};
 use crate::postgres::{Kind, Named};
 use crate::stored_archive::StoredArchive;
 
@@ -28,7 +28,12 @@ pub(super) async fn plan(
     let relations = choice::relations(stored, items, &request.tables)?;
     let named: Vec<Named<'_>> = items.iter().map(named).collect();
     let exist = target.session.exist(&named).await?;
-    let exists: HashMap<i64, bool> = items.iter().map(|item| item.entry.dump_id).zip(exist).collect();
+    let mut exists: HashMap<i64, bool> = items.iter().map(|item| item.entry.dump_id).zip(exist).collect();
+    for item in items.iter().filter(|item| item.entry.desc == "OPERATOR") {
+        if let (Some(is_there), Some(operator)) = (exists.get_mut(&item.entry.dump_id), operator(item)) {
+            *is_there = *is_there && target.session.has_operator(&operator).await?;
+        }
+    }
     let is_there = |item: &Item| exists.get(&item.entry.dump_id).copied().unwrap_or_default();
     let Choice {
         entries,
@@ -98,6 +103,18 @@ pub(super) fn named(item: &Item) -> Named<'_> {
         schema: item.entry.namespace.as_deref().unwrap_or_default(),
         name: &item.entry.tag,
     }
+}
+
+/// An operator with its types, which its entry's name lacks.
+fn operator(item: &Item) -> Option<String> {
+    let definition = &item.details.definition;
+    let argument = |side: &str| {
+        let (_, rest) = definition.split_once(&format!("\n    {side} = "))?;
+        rest.split(['\n', ',']).next()
+    };
+    let (left, right) = (argument("LEFTARG").unwrap_or("NONE"), argument("RIGHTARG")?);
+    let schema = identifier(item.entry.namespace.as_deref()?);
+    Some(format!("{schema}.{}({left},{right})", item.entry.tag))
 }
 
 /// What the tables need and the target has, in the archive's order; but for what every database has, and for relations,
