@@ -61,9 +61,10 @@ pub(super) async fn make(
             done => notes.extend(note(statement, done)),
         }
     }
-    // As pg_restore does: `public` is the owner's, and what others own there is theirs by a membership in it. A role that
-    // would lose its own say over the database gives it away at the end.
+    // As pg_restore does: `public` is the owner's, who may own things there. A superuser needs no such right, and a role
+    // that would lose its own say over the database gives it away at the end.
     if let Some(owner) = database::owner(items).filter(|_| !request.no_owner)
+        && !target.found.is_superuser
         && target.session.stands_for(owner).await?
     {
         match target.session.execute(&giving(name, owner)).await {
