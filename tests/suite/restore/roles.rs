@@ -197,7 +197,7 @@ fn a_new_database_is_its_owners_before_anything_is_made_in_it(major: u32) {
     assert!(!roles.is_empty(), "{}", failed.message);
     // Of those that are there it is known before.
     for more in [&[][..], &["--dry-run"]] {
-        let options = [&["--create", "--clean"], more].concat();
+        let options = [&["--create", "--clean"][..], more].concat();
         let refused = backed.refused(&url, &options, "PERMISSION", 13);
         assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
         assert!(refused.message.contains(&other), "{}", refused.message);
