@@ -11,9 +11,9 @@ mod place;
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::asked::of_definitions;
 use super::choice;
 use super::plan::{LeftOut, Load, Plan};
-use super::prepared::of_definitions;
 use super::ready::Target;
 use super::report::CopyReport;
 use super::rows::Copy as Rows;

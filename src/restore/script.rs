@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use super::prepared::of_definitions;
+use super::asked::of_definitions;
 use super::ready::Target;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
