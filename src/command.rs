@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use crate::backup_id::BackupId;
+use crate::error::{Error, Result};
 use crate::settings::{Trigger, Uses};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +159,17 @@ impl RestoreRequest {
     pub fn compares(&self) -> bool {
         !self.no_check && !self.data_only && (self.check || !self.tables.is_empty())
     }
+}
+
+/// An exact id says itself whose backup it is: a name beside it would change nothing, or contradict it.
+pub fn check_whose(backup: &str, database: Option<&str>) -> Result<()> {
+    let (Some(name), true) = (database, backup.parse::<BackupId>().is_ok()) else {
+        return Ok(());
+    };
+    Err(Error::config(format!(
+        "--database says whose latest backup is meant, and {backup} is an exact id: --database {name:?} has no effect"
+    ))
+    .hint("leave --database out, or give latest in place of the id"))
 }
 
 /// The SHA-256 of a manifest as its report says it: 64 hex digits.

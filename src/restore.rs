@@ -4,6 +4,7 @@
 
 mod allowed;
 mod around;
+mod asked;
 mod check;
 mod choice;
 pub(crate) mod database;

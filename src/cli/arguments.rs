@@ -12,8 +12,8 @@ use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Par
 use jiff::Timestamp;
 
 use crate::command::{
-    BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, is_event_id,
-    manifest_digest,
+    BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, check_whose,
+    is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::settings::{Kind, SETTINGS, Trigger};
@@ -78,6 +78,23 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
     if let Some(error) = args.get(1).and_then(|word| older_command(word.to_str()?)) {
         return Err(error);
     }
+    understood(args).map_err(|error| match error.has_own_hint() {
+        true => error,
+        false => error.hint(help_of(args)),
+    })
+}
+
+/// Where the options of the command that was given stand.
+fn help_of(args: &[OsString]) -> String {
+    let commands = Arguments::command();
+    let mut words = args.iter().skip(1).filter_map(|word| word.to_str());
+    match words.find_map(|word| commands.find_subcommand(word)) {
+        Some(given) => format!("`pgstow {} --help` tells what it takes", given.get_name()),
+        None => "`pgstow --help` lists the commands, `pgstow backup --help` every setting".to_owned(),
+    }
+}
+
+fn understood(args: &[OsString]) -> Result<Invocation> {
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => return refusal_or_text(&error),
@@ -97,7 +114,11 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             expect_manifest,
         } => Command::Verify(VerifyRequest {
             selection: match backup {
-                Some(backup) => Selection::One(backup),
+                Some(_) if since.is_some() => return Err(since_of_one()),
+                Some(backup) => {
+                    check_whose(&backup, database.as_deref())?;
+                    Selection::One(backup)
+                }
                 None => Selection::All {
                     since: since.as_deref().map(moment).transpose()?,
                 },
@@ -140,6 +161,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
                 )
                 .hint("restore the newest full backup before that moment"));
             }
+            check_whose(&backup, database.as_deref())?;
             flags.extend(target.map(|target| ("BACKUP_TARGET_URL", vec![target])));
             Command::Restore(RestoreRequest {
                 backup,
@@ -202,14 +224,17 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
             as_stored,
             force,
             expect_manifest,
-        } => Command::Download(DownloadRequest {
-            backup,
-            database: named(database)?,
-            output,
-            as_stored,
-            force,
-            expect_manifest: digest(expect_manifest)?,
-        }),
+        } => {
+            check_whose(&backup, database.as_deref())?;
+            Command::Download(DownloadRequest {
+                backup,
+                database: named(database)?,
+                output,
+                as_stored,
+                force,
+                expect_manifest: digest(expect_manifest)?,
+            })
+        }
         Action::Retention {
             action: RetentionAction::Show,
         } => Command::RetentionShow,
@@ -355,6 +380,12 @@ fn named(database: Option<String>) -> Result<Option<String>> {
     Ok(database)
 }
 
+/// clap lets it pass: `--all`, which it needs, would contradict the backup.
+fn since_of_one() -> Error {
+    Error::config("--since chooses among all backups (--all), and one is named")
+        .hint("leave --since out, or give --all in place of the backup")
+}
+
 /// A moment in the past: a span back from now (`7d`), a date, or a timestamp.
 fn moment(text: &str) -> Result<Timestamp> {
     let refused = || {
@@ -414,11 +445,11 @@ fn refusal_or_text(error: &clap::Error) -> Result<Invocation> {
     let what = paragraphs.next().unwrap_or_default();
     let what = without_credentials(what.strip_prefix("error: ").unwrap_or(&what));
     let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned));
-    let hint = match tip {
-        Some(tip) => without_credentials(&tip),
-        None => "`pgstow --help` lists the commands, `pgstow backup --help` every setting".to_owned(),
-    };
-    Err(Error::config(what).hint(hint))
+    let error = Error::config(what);
+    Err(match tip {
+        Some(tip) => error.hint(without_credentials(&tip)),
+        None => error,
+    })
 }
 
 /// A URL that stands where none belongs is quoted by clap, and may hold a password.

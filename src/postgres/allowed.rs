@@ -129,6 +129,32 @@ impl Session {
             .map_err(|error| self.error("cannot ask what a role may do", &error))
     }
 
+    /// Whether this session's role may give things to another and keeps its own say over them: it is a member that
+    /// inherits. Not where there is no such role.
+    pub async fn stands_for(&self, role: &str) -> Result<bool> {
+        // Since 16 a membership may go without the right to act as the role.
+        let acting = match self.server.major {
+            16.. => "SET",
+            _ => "MEMBER",
+        };
+        let question = format!(
+            "SELECT pg_catalog.pg_has_role(oid, 'USAGE') AND pg_catalog.pg_has_role(oid, '{acting}')
+               FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) $1"
+        );
+        let row = self.client.query_opt(&question, &[&role]).await;
+        row.and_then(|row| row.map_or(Ok(false), |row| row.try_get(0)))
+            .map_err(|error| self.error("cannot ask what a role may do", &error))
+    }
+
+    /// Whether a role that is there has the rights of another, which may be the same.
+    pub async fn has_rights_of(&self, role: &str, of: &str) -> Result<bool> {
+        let question = "SELECT pg_catalog.pg_has_role($1::pg_catalog.text::pg_catalog.name, oid, 'USAGE')
+               FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) $2";
+        let row = self.client.query_opt(question, &[&role, &of]).await;
+        row.and_then(|row| row.map_or(Ok(false), |row| row.try_get(0)))
+            .map_err(|error| self.error("cannot ask what a role may do", &error))
+    }
+
     /// What there is that we may not touch.
     pub async fn foreign(&self) -> Result<Foreign> {
         let failed = |error| self.error("cannot look at the target", &error);

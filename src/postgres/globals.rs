@@ -71,7 +71,10 @@ impl Session {
         let failed = |error| self.error("cannot look at the target's roles", &error);
         let roles = self
             .client
-            .query("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles", &[])
+            .query(
+                "SELECT rolname::pg_catalog.text, rolsuper, rolcreaterole, rolreplication, rolbypassrls FROM pg_catalog.pg_roles",
+                &[],
+            )
             .await
             .map_err(failed)?;
         let memberships = self
@@ -96,11 +99,23 @@ impl Session {
             )
             .await
             .map_err(failed)?;
+        let mut powers = BTreeSet::new();
+        for row in &roles {
+            for (at, power) in ["SUPERUSER", "CREATEROLE", "REPLICATION", "BYPASSRLS"]
+                .into_iter()
+                .enumerate()
+            {
+                if row.try_get(at + 1).map_err(failed)? {
+                    powers.insert((row.try_get(0).map_err(failed)?, power));
+                }
+            }
+        }
         let roles = roles.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
         let libraries = libraries.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
         let pairs = memberships.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         Ok(Present {
             roles: roles.map_err(failed)?,
+            powers,
             memberships: pairs.collect::<Result<_, _>>().map_err(failed)?,
             libraries: libraries.map_err(failed)?,
             major: self.server().major,

@@ -35,6 +35,8 @@ pub(crate) struct ForeignKey {
     /// We may drop it, and lock the table that it refers to.
     pub is_ours: bool,
     pub to_is_ours: bool,
+    /// Somebody has taken its triggers off, so that its rows need not hold.
+    pub is_disabled: bool,
 }
 
 /// A partition's own of its root's foreign key.
@@ -151,7 +153,8 @@ pub(super) fn keys_question() -> String {
                 pg_catalog.format('%I.%I', n.nspname, r.relname), fn.nspname::pg_catalog.text, f.relname::pg_catalog.text,
                 pg_catalog.pg_get_constraintdef(c.oid), pg_catalog.obj_description(c.oid, 'pg_constraint'),
                 c.conrelid IN (SELECT oid FROM chosen), pg_catalog.pg_has_role(r.relowner, 'USAGE'),
-                pg_catalog.pg_has_role(f.relowner, 'USAGE')
+                pg_catalog.pg_has_role(f.relowner, 'USAGE'),
+                EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = c.oid AND g.tgenabled = 'D')
            FROM touching t JOIN pg_catalog.pg_constraint c ON c.oid = t.oid
            JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
            JOIN pg_catalog.pg_class f ON f.oid = c.confrelid JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
@@ -223,6 +226,7 @@ impl Session {
                 is_own: row.try_get(8)?,
                 is_ours: row.try_get(9)?,
                 to_is_ours: row.try_get(10)?,
+                is_disabled: row.try_get(11)?,
             })
         };
         let rows = self.about(tables, &question).await?;

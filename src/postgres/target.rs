@@ -286,6 +286,18 @@ impl Session {
         }
     }
 
+    /// Whether an operator is there for just these types, as `regoperator` writes it. Its name alone may be another's.
+    pub async fn has_operator(&self, operator: &str) -> Result<bool> {
+        let question = "SELECT pg_catalog.to_regoperator($1::pg_catalog.text) IS NOT NULL";
+        match self.client.query_one(question, &[&operator]).await {
+            // Older servers refuse a type that is not there.
+            Err(error) if error.code().is_some() => Ok(false),
+            row => row
+                .and_then(|row| row.try_get(0))
+                .map_err(|error| self.error("cannot look for an operator", &error)),
+        }
+    }
+
     /// Which of them exist here. Kinds that are not known count as existing: the server itself
     /// will say what it lacks.
     pub async fn exist(&self, asked: &[Named<'_>]) -> Result<Vec<bool>> {

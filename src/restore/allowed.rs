@@ -2,10 +2,11 @@
 //! do some of it all the same, so what can be tried without a trace is tried.
 
 mod beyond;
+mod owners;
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::plan::{LeftOut, Plan, is_given_away};
+use super::plan::{LeftOut, Plan};
 use super::ready::{Target, some_of};
 use crate::archive::Item;
 use crate::command::RestoreRequest;
@@ -42,7 +43,7 @@ pub(super) async fn settle(
         .iter()
         .filter(|item| planned.contains(&item.entry.dump_id))
         .collect();
-    refuse(target, &planned, request).await?;
+    refuse(target, items, &planned, request).await?;
     // A new database has nothing of others'.
     if request.create {
         return Ok(Vec::new());
@@ -104,7 +105,7 @@ pub(super) async fn settle(
     Ok(warnings)
 }
 
-async fn refuse(target: &Target, planned: &[&Item], request: &RestoreRequest) -> Result<()> {
+async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &RestoreRequest) -> Result<()> {
     let user = &target.session.server().user;
     let of_kind = |kind: &'static str| planned.iter().copied().filter(move |item| item.entry.desc == kind);
     let refused = |items: &[&Item], why: &str, hint: &str| {
@@ -169,11 +170,11 @@ async fn refuse(target: &Target, planned: &[&Item], request: &RestoreRequest) ->
             "leave these grants out with --exclude ACL:NAME, or all with --no-privileges",
         );
     }
+    if !request.no_owner {
+        owners::check(target, items, planned, request).await?;
+    }
     if request.create {
         return Ok(());
-    }
-    if !request.no_owner {
-        owners_may_create(target, planned, user).await?;
     }
     for item in of_kind("EXTENSION") {
         let name = &item.entry.tag;
@@ -239,56 +240,6 @@ async fn may_make_all(target: &Target, planned: &[&Item]) -> Result<()> {
             let hint = format!("GRANT CREATE ON SCHEMA {schema} TO {}", quoting::identifier(user));
             return Err(Error::new(Code::Permission, what).hint(hint));
         }
-    }
-    Ok(())
-}
-
-/// Where no superuser gives something away, the new owner needs the right to make such a thing there. Schemas that the
-/// restore itself makes get their grants before.
-async fn owners_may_create(target: &Target, planned: &[&Item], user: &str) -> Result<()> {
-    let made: HashSet<&str> = planned
-        .iter()
-        .filter(|item| item.entry.desc == "SCHEMA")
-        .map(|item| item.entry.tag.as_str())
-        .collect();
-    let granted: HashSet<&str> = planned
-        .iter()
-        .filter(|item| item.entry.desc == "ACL")
-        .filter_map(|item| item.entry.tag.strip_prefix("SCHEMA "))
-        .collect();
-    let mut asked: BTreeSet<(&str, Option<&str>)> = BTreeSet::new();
-    for item in planned.iter().filter(|item| is_given_away(item)) {
-        let owner = item.details.owner.as_str();
-        // A role that is yet to be made has what PUBLIC has.
-        if owner == user || !target.found.roles.contains_key(owner) {
-            continue;
-        }
-        match item.entry.namespace.as_deref().filter(|schema| !schema.is_empty()) {
-            Some(schema) if made.contains(schema) || granted.contains(schema) => {}
-            Some(schema) => drop(asked.insert((owner, Some(schema)))),
-            None if item.entry.desc == "PUBLICATION" => drop(asked.insert((owner, None))),
-            None => {}
-        }
-    }
-    for (owner, schema) in asked {
-        if target.session.may_create(owner, schema).await? {
-            continue;
-        }
-        let place = match schema {
-            Some(schema) => format!("SCHEMA {}", quoting::identifier(schema)),
-            None => format!("DATABASE {}", quoting::identifier(target.name())),
-        };
-        return Err(Error::new(
-            Code::Permission,
-            format!(
-                "{owner}, who owned things of the backup, may not create any in {}",
-                place.to_lowercase()
-            ),
-        )
-        .hint(format!(
-            "GRANT CREATE ON {place} TO {}, or use --no-owner",
-            quoting::identifier(owner)
-        )));
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 //! are read once more for that.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
@@ -16,7 +18,11 @@ use crate::archive::{BlockContent, Loading};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
 use crate::postgres::{Refusal, Session, Wire, not_locked};
+use crate::quantity::count;
 use crate::script::Sum;
+
+/// How long the server may take to count what a session that has ended has done.
+const HANDED_IN: Duration = Duration::from_secs(1);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -82,6 +88,7 @@ pub(super) async fn run(
         beside: !archive.around.ties.is_empty(),
         open: Mutex::new(places.into_values().collect()),
         found: Mutex::new(comparison),
+        has_waited: AtomicBool::new(false),
     };
     futures::future::try_join_all((0..workers).map(|_| at.work())).await?;
     Ok(at.found.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -96,6 +103,8 @@ struct Comparing<'a> {
     beside: bool,
     open: Mutex<VecDeque<Vec<Copy>>>,
     found: Mutex<Comparison>,
+    /// For what others' sessions have done to be counted, which is done once.
+    has_waited: AtomicBool,
 }
 
 impl Comparing<'_> {
@@ -170,12 +179,15 @@ impl Comparing<'_> {
             let why = "partitions that the backup does not know were put back, and hold rows too";
             return Ok(Verdict::NotProved(why.into()));
         }
-        if self.others_have_written(wire, first).await {
+        if self.others_have_written(wire, first, ours).await {
             let why = "others have written to it since it was loaded";
             return Ok(Verdict::NotProved(why.into()));
         }
         if there != ours {
-            return Ok(Verdict::Different(format!("holds {there} rows, the backup {ours}")));
+            return Ok(Verdict::Different(format!(
+                "holds {}, the backup {ours}",
+                count(there, "row")
+            )));
         }
         let major = self.target.session.server().major;
         if major != self.source_major {
@@ -220,20 +232,39 @@ impl Comparing<'_> {
         copies.iter().any(|copy| of_extensions.contains(&id(copy)))
     }
 
-    /// Each load is one transaction, and marks its rows.
-    async fn others_have_written(&self, wire: &mut Wire, copy: &Copy) -> bool {
-        let loads = self.backup.plan.loads.iter();
-        let loads = loads.filter(|load| load.blocks.contains(&copy.index)).count().max(1);
-        let question = [
-            b"SELECT pg_catalog.count(DISTINCT xmin::pg_catalog.text) FROM ",
-            &*copy.place,
-        ]
-        .concat();
-        let through_a_root = !copy.place.starts_with(b"ONLY ");
-        let counted = wire.query(&question).await.ok();
-        let transactions: Option<usize> = counted.and_then(|rows| rows.first().and_then(|row| row.number(0)));
-        !through_a_root && transactions.is_some_and(|transactions| transactions > loads)
+    /// By what the server has counted of a table that this run has made: a query would be planned over the table, which
+    /// computes what stands in its indexes.
+    async fn others_have_written(&self, wire: &mut Wire, copy: &Copy, ours: u64) -> bool {
+        let Some(table) = copy.place.strip_prefix(b"ONLY ") else {
+            return false;
+        };
+        if has_more_writes(wire, table, ours).await {
+            return true;
+        }
+        if self.has_waited.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        tokio::time::sleep(HANDED_IN).await;
+        has_more_writes(wire, table, ours).await
     }
+}
+
+/// Whether more has happened to a table than that so many rows came.
+async fn has_more_writes(wire: &mut Wire, table: &[u8], rows: u64) -> bool {
+    let question = [
+        b"SELECT pg_catalog.pg_stat_get_tuples_inserted(t), pg_catalog.pg_stat_get_tuples_updated(t), \
+          pg_catalog.pg_stat_get_tuples_deleted(t) FROM (VALUES (",
+        &*rows::regclass(table),
+        b"::pg_catalog.oid)) AS counted (t)",
+    ]
+    .concat();
+    // What cannot be seen is not judged.
+    let counted = wire.query(&question).await.unwrap_or_default();
+    let number = |column| {
+        let number: Option<u64> = counted.first().and_then(|row| row.number(column));
+        number.unwrap_or_default()
+    };
+    number(0) > rows || number(1) + number(2) > 0
 }
 
 /// What it means that a table cannot be read again.
@@ -269,9 +300,10 @@ impl Comparison {
             .map(|(index, how)| format!("{} ({how})", name(*index)));
         let named: Vec<String> = named.collect();
         let what = format!(
-            "{} of {} tables do not hold the rows of the backup: {}",
+            "{} of {} {} not hold the rows of the backup: {}",
             named.len(),
-            named.len() + self.equal + self.not_proved.len(),
+            count(named.len() + self.equal + self.not_proved.len(), "table"),
+            if named.len() == 1 { "does" } else { "do" },
             some_of(&named, named.len() as u64)
         );
         Some(Error::new(Code::RestoreErr, what).hint(

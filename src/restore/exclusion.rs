@@ -111,7 +111,8 @@ impl<'a> Rule<'a> {
         };
         let kind = kind.trim().replace(['-', '_'], " ").to_uppercase();
         if name.is_some_and(str::is_empty) {
-            return Err(Error::config(format!("--exclude {option:?}: the name is empty")));
+            return Err(Error::config(format!("--exclude {option:?}: the name is empty"))
+                .hint("write KIND, for all of a kind, or KIND:NAME"));
         }
         if !KINDS.contains(&kind.as_str()) {
             let near = nearest(

@@ -52,12 +52,17 @@ impl Loss {
 pub(super) struct Losses {
     /// By dump id.
     of: BTreeMap<i64, Loss>,
+    /// What is there, and could not be given to its owner: the server's words by dump id.
+    owners: BTreeMap<i64, String>,
     /// What pg_restore said, and of which of the entries cannot be told; each once.
     stray: BTreeSet<String>,
 }
 
 /// The kind and the name of such a one.
 const STRAY: (&str, &str) = ("pg_restore", "(it names no entry)");
+
+/// The kind of an owner that was not set.
+const OWNER: &str = "OWNER";
 
 /// What needs rows, and not only the table that holds them.
 const NEED_ROWS: [&str; 2] = ["FK CONSTRAINT", "MATERIALIZED VIEW DATA"];
@@ -66,6 +71,10 @@ impl Losses {
     /// The first that is told of an entry is the cause, and later ones follow from it.
     pub fn note(&mut self, id: i64, loss: Loss) {
         self.of.entry(id).or_insert(loss);
+    }
+
+    pub fn note_owner(&mut self, id: i64, words: &str) {
+        self.owners.entry(id).or_insert_with(|| words.to_owned());
     }
 
     /// A complaint that no entry is known to.
@@ -107,6 +116,19 @@ impl Losses {
                 consequence_of: self.cause(item, &by_id).map(|cause| cause.entry.to_string()),
             })
         });
+        let owners = items.iter().filter_map(|item| {
+            let words = self.owners.get(&item.entry.dump_id)?;
+            let name = item.entry.to_string();
+            Some(Failed {
+                kind: OWNER.to_owned(),
+                message: format!("the owner of {name} was not set: {words}"),
+                name,
+                code: Code::RestoreErr.name(),
+                sqlstate: None,
+                rows_lost: None,
+                consequence_of: None,
+            })
+        });
         let (kind, name) = STRAY;
         let stray = self.stray.iter().map(|words| Failed {
             kind: kind.to_owned(),
@@ -117,7 +139,7 @@ impl Losses {
             rows_lost: None,
             consequence_of: None,
         });
-        told.chain(stray).collect()
+        told.chain(owners).chain(stray).collect()
     }
 
     /// What failed of all that an entry needs.
@@ -198,6 +220,28 @@ mod tests {
         // An index needs no rows.
         assert_eq!(cause(4), None);
         assert_eq!(cause(5), Some("TABLE DATA s.b"));
+    }
+
+    #[test]
+    fn a_table_that_lacks_its_owner_alone_is_there() {
+        let table = Item {
+            entry: Entry {
+                dump_id: 1,
+                desc: "TABLE".into(),
+                tag: "one".into(),
+                namespace: Some("s".into()),
+                ..Entry::default()
+            },
+            section: Section::PreData,
+            details: Details::default(),
+        };
+        let mut losses = Losses::default();
+        losses.note_owner(1, "ERROR:  permission denied");
+        assert!(!losses.has(1) && losses.ids().is_empty());
+        let told = losses.tell(&[table]);
+        assert_eq!((told[0].kind.as_str(), told[0].name.as_str()), ("OWNER", "TABLE s.one"));
+        let expected = "the owner of TABLE s.one was not set: ERROR:  permission denied";
+        assert_eq!(told[0].message, expected);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::LeftOut;
 use super::ready::Target;
+use super::state::State;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::quoting::identifier;
@@ -35,9 +36,11 @@ pub(super) async fn apply(
     target: &Target,
     plan: &GlobalsPlan,
     owners: Option<&BTreeSet<String>>,
+    state: &State,
 ) -> Result<Vec<String>> {
     let session = &target.session;
     let applied = session.apply_globals(plan).await?;
+    state.roles(&applied.made);
     let powers = applied.privileged.iter();
     let powers = powers.map(|sql| format!("as --globals-privileged asked: {sql}"));
     let mut told: Vec<String> = applied.notes.into_iter().chain(powers).collect();
@@ -45,11 +48,7 @@ pub(super) async fn apply(
         return Ok(told);
     }
     let user = identifier(&session.server().user);
-    let joined = applied
-        .made
-        .iter()
-        .filter(|role| owners.is_none_or(|owners| owners.contains(*role)));
-    for role in joined.map(|role| identifier(role)) {
+    for role in joined(&applied.made, owners).map(|role| identifier(role)) {
         told.push(match session.execute(&format!("GRANT {role} TO {user}")).await {
             Ok(()) => format!(
                 "{user} was made a member of {role}, to give it what it owned: REVOKE {role} FROM {user} ends that"
@@ -58,6 +57,25 @@ pub(super) async fn apply(
         });
     }
     Ok(told)
+}
+
+/// Of the roles that are made, those that a role which is no superuser joins.
+fn joined<'a>(made: &'a [String], owners: Option<&'a BTreeSet<String>>) -> impl Iterator<Item = &'a String> {
+    made.iter()
+        .filter(move |role| owners.is_none_or(|owners| owners.contains(*role)))
+}
+
+/// What would be done, in words that hold no values.
+pub(super) fn steps(target: &Target, plan: &GlobalsPlan, owners: Option<&BTreeSet<String>>) -> Vec<String> {
+    let is_superuser = target.found.is_superuser;
+    let mut steps: Vec<String> = plan.steps(is_superuser).collect();
+    if !is_superuser {
+        let user = identifier(&target.session.server().user);
+        let made = plan.makes();
+        let joined = joined(&made, owners).map(|role| identifier(role));
+        steps.extend(joined.map(|role| format!("GRANT {role} TO {user}, to give it what it owned")));
+    }
+    steps
 }
 
 /// Statements that are not run, for the report.

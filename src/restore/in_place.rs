@@ -19,7 +19,7 @@ use super::failed::Losses;
 use super::plan::Plan;
 use super::positions::positions;
 use super::prepared::Archive;
-use super::ready::Target;
+use super::ready::{Target, some_of};
 use super::rows::{self, Backup, execute, refused};
 use super::state::{Stage, State};
 use crate::archive::{ArchiveError, Loading};
@@ -27,6 +27,7 @@ use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::{literal, qualified};
 use crate::postgres::{ForeignKey, Refusal, Session, Trigger, Wire, not_locked};
+use crate::quantity::count;
 use crate::script::Sum;
 use crate::store::Store;
 use crate::stored_archive::StoredArchive;
@@ -47,6 +48,17 @@ pub(super) struct InPlace {
     acting: Acting,
 }
 
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Filled {
+    /// How many tables were compared with the backup.
+    pub compared: usize,
+    /// Which were refused.
+    pub losses: Losses,
+    /// How many rows went with what was emptied, where the tables are read at all.
+    pub replaced: Option<u64>,
+}
+
 /// Looks at the target, and refuses what cannot be done there.
 pub(super) async fn prepare(
     target: &Target,
@@ -57,20 +69,38 @@ pub(super) async fn prepare(
     let names = tables(stored, plan)?;
     let emptied = plan.emptied.clone();
     let session = &target.session;
-    if !request.no_check && !emptied.is_empty() {
-        keeps_columns(session, stored, plan).await?;
-    }
+    check_columns(session, stored, plan, request).await?;
     let foreign_keys = session.foreign_keys(&names).await?;
     let triggers = session.triggers(&names, !emptied.is_empty()).await?;
     let may_not = |what: String| {
         let user = &session.server().user;
         Error::new(Code::Permission, format!("the role {user} may not {what}"))
     };
-    if let Some(key) = foreign_keys.iter().find(|key| !key.is_ours) {
-        let what = format!("drop and make again the foreign key {} of {}", key.name, key.table);
-        return Err(may_not(what).hint(format!(
-            "restore as the owner of {}, or as a member of that role",
-            key.table
+    let listed = |keys: &[&ForeignKey]| {
+        let named: Vec<String> = keys
+            .iter()
+            .map(|key| format!("{} of {}", key.name, key.table))
+            .collect();
+        some_of(&named, named.len() as u64)
+    };
+    let others: Vec<&ForeignKey> = foreign_keys.iter().filter(|key| !key.is_ours).collect();
+    if !others.is_empty() {
+        let what = format!(
+            "drop and make again foreign keys of others' tables: {}",
+            listed(&others)
+        );
+        return Err(may_not(what).hint("restore as the owner of these tables, or as a member of that role"));
+    }
+    let disabled: Vec<&ForeignKey> = foreign_keys.iter().filter(|key| key.is_disabled).collect();
+    if let [first, ..] = disabled[..] {
+        let what = format!(
+            "foreign keys whose triggers are disabled would be checked, and enforced from then on: {}",
+            listed(&disabled)
+        );
+        return Err(Error::new(Code::RestoreErr, what).hint(format!(
+            "enable them first, where their rows hold (ALTER TABLE {} ENABLE TRIGGER ALL); or drop them, and make them \
+             again afterwards (NOT VALID where they do not hold)",
+            first.table
         )));
     }
     let as_replica = triggers.iter().any(|trigger| !trigger.is_ours);
@@ -101,17 +131,36 @@ pub(super) async fn prepare(
     })
 }
 
-/// A table that is emptied loses the values of columns that the backup does not have.
-async fn keeps_columns(session: &Session, stored: &StoredArchive, plan: &Plan) -> Result<()> {
+/// Rows have nowhere to go whose columns are not there; and a table that is emptied loses the values of columns that the
+/// backup does not have.
+async fn check_columns(session: &Session, stored: &StoredArchive, plan: &Plan, request: &RestoreRequest) -> Result<()> {
+    let loses = !request.no_check && !plan.emptied.is_empty();
     let copies = stored.head.copy_statements().map_err(|error| broken(&error))?;
     for index in plan.blocks() {
         let (Some((schema, name)), Some(loading)) = (&stored.tables[index], Loading::parse(&copies[index])) else {
             continue;
         };
         let known = loading.column_names();
+        let known: Vec<String> = known.iter().map(|name| stored.head.text(name)).collect();
         let mut columns = session.stored_columns(schema, name).await?;
-        columns.retain(|column| !known.iter().any(|name| stored.head.text(name) == *column));
-        if !columns.is_empty() {
+        let lacking: Vec<&str> = known
+            .iter()
+            .filter(|column| !columns.contains(column))
+            .map(String::as_str)
+            .collect();
+        // What goes on past tables that are refused goes on past this one.
+        if !lacking.is_empty() && !request.keep_going {
+            let what = format!(
+                "{schema}.{name} lacks columns that the backup has, or computes them: {}",
+                lacking.join(", ")
+            );
+            return Err(Error::new(Code::RestoreErr, what).hint(
+                "give it these columns (ALTER TABLE … ADD COLUMN); or get the rows in a copy with --into; or replace the \
+                 table as a whole with --clean and without --data-only",
+            ));
+        }
+        columns.retain(|column| !known.contains(column));
+        if loses && !columns.is_empty() {
             let what = format!(
                 "{schema}.{name} has columns that the backup does not have, and would lose their values: {}",
                 columns.join(", ")
@@ -163,9 +212,12 @@ impl InPlace {
             steps.push(format!("silence the trigger {} on {}", trigger.name, trigger.table));
         }
         if !self.emptied.is_empty() {
-            steps.push(format!("empty {}", self.emptied.join(", ").replace("ONLY ", "")));
+            steps.push(format!(
+                "empty {}: rows written since the backup go too (copies with --into leave them alone)",
+                self.emptied.join(", ").replace("ONLY ", "")
+            ));
         }
-        steps.push(format!("load {} blocks of data", plan.blocks().count()));
+        steps.push(format!("load {} of data", count(plan.blocks().count(), "block")));
         if !self.foreign_keys.is_empty() {
             steps.push("make the foreign keys again, and so check every reference".to_owned());
         }
@@ -177,7 +229,6 @@ impl InPlace {
     }
 }
 
-/// Says how many tables were compared with the backup, and which were refused.
 pub(super) async fn run(
     job: &Job<'_>,
     archive: &Archive,
@@ -185,7 +236,7 @@ pub(super) async fn run(
     target: &Target,
     work: &InPlace,
     state: &State,
-) -> Result<(usize, Losses)> {
+) -> Result<Filled> {
     let backup = archive.backup(store);
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
     let mut wire = session.open_wire().await?;
@@ -268,7 +319,7 @@ async fn filled(
     wire: &mut Wire,
     work: &InPlace,
     state: &State,
-) -> Result<(usize, Losses)> {
+) -> Result<Filled> {
     let (plan, stored) = (backup.plan, backup.stored);
     let wait = job.settings.postgres.lock_wait;
     let names = tables(stored, plan)?;
@@ -314,21 +365,32 @@ async fn filled(
     for key in &work.foreign_keys {
         execute(wire, &key.dropping()).await?;
     }
+    let archives = format!("SET client_encoding = {}", literal(&encoding));
+    let copies = rows::in_turn(rows::copies(backup)?, backup);
+    let mut replaced = None;
     if !work.emptied.is_empty() && !work.keep_going {
+        if work.check {
+            execute(wire, &archives).await?;
+            replaced = Some(held(job, wire, &copies).await?);
+            execute(wire, "SET client_encoding = 'UTF8'").await?;
+        }
         // Together, since they may refer to each other.
         let emptied = format!("TRUNCATE TABLE {}", work.emptied.join(", "));
         execute(wire, &emptied).await?;
     }
 
-    execute(wire, &format!("SET client_encoding = {}", literal(&encoding))).await?;
-    let copies = rows::in_turn(rows::copies(backup)?, backup);
+    execute(wire, &archives).await?;
     job.observer.phase("loading the data");
     job.observer.estimate(plan.stored_bytes());
     let filled = if work.keep_going {
         let emptied = !work.emptied.is_empty();
         each::fill(job, backup, wire, copies, work, emptied).await?
     } else {
-        (all(job, backup, wire, work, &copies).await?, Losses::default())
+        Filled {
+            compared: all(job, backup, wire, work, &copies).await?,
+            losses: Losses::default(),
+            replaced,
+        }
     };
 
     execute(wire, "SET client_encoding = 'UTF8'").await?;
@@ -350,7 +412,8 @@ async fn filled(
             let what = format!("the foreign key {} of {} would not hold", key.name, key.table);
             let to = qualified(&key.to.0, &key.to.1);
             refused(&what, refusal).hint(format!(
-                "the rows of {} and of {to} have to be of one moment: name both with --table",
+                "the rows of {} and of {to} have to be of one moment: name both with --table; rows written since the backup \
+                 go then, and to keep them, make copies with --into and take over what is missing",
                 key.table
             ))
         })?;
@@ -366,6 +429,19 @@ async fn filled(
     }
     positions(backup, wire, &encoding).await?;
     Ok(filled)
+}
+
+/// How many rows there are in all of these tables.
+async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::Copy]) -> Result<u64> {
+    let mut places: BTreeSet<&[u8]> = BTreeSet::new();
+    let mut held = 0;
+    for copy in copies {
+        if places.insert(&copy.place) {
+            let counted = rows::count(wire, copy, job.settings.postgres.stall).await;
+            held += counted.map_err(|refusal| refused("cannot count the rows that are replaced", refusal))?;
+        }
+    }
+    Ok(held)
 }
 
 /// What the table holds now.

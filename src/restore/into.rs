@@ -11,6 +11,7 @@ mod place;
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::asked::of_definitions;
 use super::choice;
 use super::plan::{LeftOut, Load, Plan};
 use super::ready::Target;
@@ -98,6 +99,16 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
         if given {
             let what = format!(
                 "--into makes copies of tables in a database that is there; it does not go with {option}, {why}"
+            );
+            return Err(Error::config(what).hint(format!("leave {option} out, or --into")));
+        }
+    }
+    let keeps_going = (request.keep_going, "--keep-going");
+    for (given, option) in [keeps_going].into_iter().chain(of_definitions(request)) {
+        if given {
+            let what = format!(
+                "{option} has no effect with --into: copies are made in one transaction, in the default tablespace, as the \
+                 restoring role's own, without grants, comments and memberships in publications"
             );
             return Err(Error::config(what).hint(format!("leave {option} out, or --into")));
         }

@@ -61,7 +61,27 @@ pub(super) async fn make(
             done => notes.extend(note(statement, done)),
         }
     }
+    // As pg_restore does: `public` is the owner's, who may own things there. A superuser needs no such right, and a role
+    // that would lose its own say over the database gives it away at the end.
+    if let Some(owner) = database::owner(items).filter(|_| !request.no_owner)
+        && !target.found.is_superuser
+        && target.session.stands_for(owner).await?
+    {
+        match target.session.execute(&giving(name, owner)).await {
+            Err(error) if error.code() == Code::ConnErr => return Err(error),
+            // It is given once more at the end, and what fails then is told.
+            given => drop(given),
+        }
+    }
     Ok(notes)
+}
+
+fn giving(database: &str, owner: &str) -> String {
+    let (database, owner) = (
+        postgres::quoting::identifier(database),
+        postgres::quoting::identifier(owner),
+    );
+    format!("ALTER DATABASE {database} OWNER TO {owner}")
 }
 
 /// Puts the new database into the place of the old one.
@@ -106,13 +126,7 @@ fn note(statement: String, done: Result<()>) -> Option<String> {
 pub(super) async fn set_up(target: &Target, items: &[Item], request: &RestoreRequest) -> Result<Vec<String>> {
     let name = target.name();
     let owner = database::owner(items).filter(|_| !request.no_owner);
-    let owner = owner.map(|owner| {
-        let (name, owner) = (
-            postgres::quoting::identifier(name),
-            postgres::quoting::identifier(owner),
-        );
-        format!("ALTER DATABASE {name} OWNER TO {owner}")
-    });
+    let owner = owner.map(|owner| giving(name, owner));
     let properties = database::properties(items, name, !request.no_privileges).others;
     let mut notes = Vec::new();
     for statement in owner.into_iter().chain(properties) {

@@ -123,18 +123,19 @@ impl<'a> Past<'a> {
 
     fn take(&mut self, list: &[i64], end: RestoreEnd) {
         for complaint in end.refused {
-            let words = &complaint.words;
-            let words = words.strip_prefix("could not execute query: ").unwrap_or(words);
-            if let Some(id) = complaint.entry.filter(|id| list.contains(id)) {
-                self.losses.note(id, Loss::quoted(words));
-            } else {
-                self.stray(&complaint);
+            match complaint.entry.filter(|id| list.contains(id)) {
+                Some(id) if !complaint.is_of_owner => self.losses.note(id, Loss::quoted(told(&complaint))),
+                _ => self.stray(&complaint),
             }
         }
     }
 
     /// It is no less a failure where no entry is known to it.
     fn stray(&mut self, complaint: &Complaint) {
+        if let (Some(id), true) = (complaint.entry, complaint.is_of_owner) {
+            self.losses.note_owner(id, told(complaint));
+            return;
+        }
         let text = complaint.text();
         tracing::warn!("pg_restore: {text}");
         self.losses.note_stray(text);
@@ -214,6 +215,12 @@ impl<'a> Past<'a> {
         let (stored, plan) = (self.backup.stored, self.backup.plan);
         state::survey(stored, plan, &[], &self.target.info, &self.job.settings.postgres).await
     }
+}
+
+/// The server's words.
+fn told(complaint: &Complaint) -> &str {
+    let words = &complaint.words;
+    words.strip_prefix("could not execute query: ").unwrap_or(words)
 }
 
 /// The server's code and words for a statement that it does not take; an error where the session is none any more.

@@ -1,6 +1,6 @@
 //! Everything about a restore that is known before the first change.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::around::{self, Surroundings};
@@ -11,7 +11,7 @@ use super::plan::{self, LeftOut, Plan, Without};
 use super::ready::{self, Target};
 use super::report::RestoreReport;
 use super::rows::{self, Backup};
-use super::{Job, allowed, exclusion, globals, renewing, replacing, script, tables};
+use super::{Job, allowed, asked, database, exclusion, globals, renewing, replacing, script, tables};
 use crate::archive::{self, BlockContent, Entry, Item, Texts};
 use crate::catalog::{self, Demand, Located};
 use crate::command::RestoreRequest;
@@ -35,10 +35,14 @@ pub(super) struct Prepared {
     pub target: Target,
     pub globals: Option<GlobalsPlan>,
     pub warnings: Vec<String>,
+    /// That one of them which has been said already.
+    pub said: Option<String>,
     /// What pointed at replaced tables, and could not be put back.
     pub lost: Vec<LeftOut>,
     /// How many tables hold what the backup holds.
     pub compared: Option<usize>,
+    /// How many rows went with what was emptied.
+    pub rows_replaced: Option<u64>,
     /// What was to be compared, and could not be.
     pub not_proved: Vec<LeftOut>,
     /// What could not be made or loaded.
@@ -66,7 +70,7 @@ pub(super) struct Archive {
 }
 
 pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
-    check_request(request)?;
+    asked::check(request)?;
     into::check(request)?;
     let postgres = &job.settings.postgres;
     job.stop.or_stop(answering(&postgres.temp, sweep_stale)).await?;
@@ -86,7 +90,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     let target = job.stop.or_stop(ready::reach(job, request)).await?;
     target.check(manifest, request)?;
     let source = if manifest.files.contains_key(role::SQL) {
-        check_script(request)?;
+        asked::check_script(request)?;
         let psql = script::psql(&target, request, postgres).await?;
         job.observer.phase("checking the script");
         let checked = script::check(&located.store, manifest, job.observer, ());
@@ -108,6 +112,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         None
     };
     let mut warnings = located.warnings.clone();
+    let mut said = None;
     if target.found.is_superuser {
         let mut warning = SUPERUSER.to_owned();
         if let Source::Archive(archive) = &source
@@ -121,7 +126,11 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
             );
             warning.push_str(&of_target);
         }
-        tracing::warn!("{warning}");
+        // A dry run changes nothing, and its report says it.
+        if !request.dry_run {
+            tracing::warn!("{warning}");
+            said = Some(warning.clone());
+        }
         warnings.push(warning);
     }
     if let Source::Archive(archive) = &source {
@@ -129,65 +138,17 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     }
     Ok(Prepared {
         warnings,
+        said,
         located,
         source,
         target,
         globals,
         lost: Vec::new(),
         compared: None,
+        rows_replaced: None,
         not_proved: Vec::new(),
         failed: Vec::new(),
     })
-}
-
-fn check_request(request: &RestoreRequest) -> Result<()> {
-    if request.data_only && request.tables.is_empty() {
-        return Err(
-            Error::config("--data-only loads rows into tables that are there: it needs --table")
-                .hint("name each table with --table SCHEMA.TABLE, or leave --data-only out"),
-        );
-    }
-    if request.check && request.no_check {
-        return Err(
-            Error::config("--check compares the rows with the backup, and --no-check does not")
-                .hint("leave one of the two out"),
-        );
-    }
-    if request.globals_privileged && !request.globals {
-        return Err(
-            Error::config("--globals-privileged says how roles are made, and without --globals none are")
-                .hint("give --globals too, or leave --globals-privileged out"),
-        );
-    }
-    if request.create && (!request.tables.is_empty() || request.data_only) {
-        return Err(
-            Error::config("--create makes a whole database, --table restores single tables")
-                .hint("make the database first, or restore everything into it"),
-        );
-    }
-    Ok(())
-}
-
-/// A script is one transaction, which is all there is to say of it.
-fn check_script(request: &RestoreRequest) -> Result<()> {
-    if request.into.is_some() {
-        return Err(into::of_script());
-    }
-    let hint = "leave it out; or make backups with --format custom, which can be restored so";
-    if request.keep_going {
-        return Err(Error::config(
-            "this backup is a plain script, which runs in one transaction: --keep-going has nothing to go on to",
-        )
-        .hint(hint));
-    }
-    if request.check {
-        return Err(Error::config(
-            "this backup is a plain script, of which --check cannot compare tables: all of its bytes are checked before \
-             they are run",
-        )
-        .hint("leave it out; `verify --drill` compares every table of such a backup"));
-    }
-    Ok(())
 }
 
 /// The archive, held against its manifest, and the plan for it, held against the target.
@@ -316,6 +277,15 @@ pub(super) fn without(request: &RestoreRequest) -> Without {
 }
 
 impl Archive {
+    /// Who will own something: also the database, where this run makes it.
+    pub fn owners(&self, request: &RestoreRequest) -> BTreeSet<String> {
+        let mut owners = self.plan.owners.clone();
+        if request.create && !request.no_owner {
+            owners.extend(database::owner(&self.items).map(str::to_owned));
+        }
+        owners
+    }
+
     pub fn backup<'a>(&'a self, store: &'a Arc<dyn Store>) -> Backup<'a> {
         Backup {
             store,
@@ -378,7 +348,9 @@ impl Prepared {
             copies: Vec::new(),
             steps: Vec::new(),
             warnings: self.warnings.clone(),
+            said: self.said.clone(),
             compared: self.compared,
+            rows_replaced: self.rows_replaced,
             not_proved: self.not_proved.clone(),
             failed: self.failed.clone(),
         };
@@ -424,8 +396,14 @@ impl Prepared {
         let mut report = self.report(job, request, "planned");
         let name = self.target.name();
         let mut step = |text: String| report.steps.push(text);
-        for statement in self.globals.iter().flat_map(GlobalsPlan::steps) {
-            step(statement);
+        if let Some(globals) = &self.globals {
+            let owners = match &self.source {
+                Source::Archive(archive) => Some(archive.owners(request)),
+                Source::Script(..) => None,
+            };
+            globals::steps(&self.target, globals, owners.as_ref())
+                .into_iter()
+                .for_each(&mut step);
         }
         if request.create {
             if self.target.exists {
@@ -480,7 +458,7 @@ impl Prepared {
                 ));
                 if !plan.after.is_empty() {
                     step(format!(
-                        "make {} that come last: indexes, constraints, triggers, grants",
+                        "make {} last of all: indexes, constraints, triggers, grants",
                         count(plan.after.len(), "definition")
                     ));
                 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::failed::Failed;
 use super::plan::LeftOut;
 use crate::backup_id::BackupId;
-use crate::quantity::{count, human_bytes};
+use crate::quantity::{count, human_bytes, were};
 use crate::signature::KeyId;
 
 /// A table of the backup that was made beside the one that is there.
@@ -52,6 +52,9 @@ pub struct RestoreReport {
     /// Tables whose rows were read again and are those of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compared: Option<usize>,
+    /// With `--data-only --clean`: rows that the tables held before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_replaced: Option<u64>,
     /// What was to be compared, and could not be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_proved: Vec<LeftOut>,
@@ -66,6 +69,9 @@ pub struct RestoreReport {
     pub steps: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// That one of the warnings which was said before anything was changed.
+    #[serde(skip)]
+    pub said: Option<String>,
 }
 
 /// Objects that a line names.
@@ -120,6 +126,9 @@ impl fmt::Display for RestoreReport {
             count(self.jobs, "job"),
             self.duration_seconds
         )?;
+        if let Some(rows) = self.rows_replaced {
+            writeln!(f, "  in place of {} that {} there", count(rows, "row"), were(rows))?;
+        }
         if let Some(compared) = self.compared {
             writeln!(
                 f,
@@ -137,7 +146,8 @@ impl fmt::Display for RestoreReport {
             }
             write!(f, ": {}", failed.message)?;
             if let Some(rows) = failed.rows_lost {
-                write!(f, "; {rows} rows are not there")?;
+                let are = if rows == 1 { "is" } else { "are" };
+                write!(f, "; {} {are} not there", count(rows, "row"))?;
             }
             match &failed.consequence_of {
                 Some(cause) => writeln!(f, "; it needs {cause}, which failed")?,
@@ -156,7 +166,11 @@ impl fmt::Display for RestoreReport {
         for there in &self.already_there {
             writeln!(f, "  was there, and stays as it is: {there}")?;
         }
-        for warning in &self.warnings {
+        for warning in self
+            .warnings
+            .iter()
+            .filter(|warning| self.said.as_ref() != Some(*warning))
+        {
             writeln!(f, "  warning: {warning}")?;
         }
         if self.status != "planned" {

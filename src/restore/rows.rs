@@ -217,22 +217,34 @@ impl Rows for Summed {
     }
 }
 
+/// Counts them.
+struct Counted {
+    rows: u64,
+    clock: StallClock,
+}
+
+impl Rows for Counted {
+    fn text(&mut self, _: &[u8]) {}
+    fn end(&mut self, rows: u64) {
+        self.rows += rows;
+    }
+    async fn turn(&mut self) -> Result<()> {
+        self.clock.begin();
+        Ok(())
+    }
+}
+
 /// The plain tables that a place stands for, quoted; or the place itself, where this role may read that alone. COPY of
 /// a query would be planned, and a planner computes what the table's owner has put into an index's expression.
 async fn plain_tables(wire: &mut Wire, place: &[u8]) -> std::result::Result<Option<Vec<Vec<u8>>>, Refusal> {
     if let Some(table) = place.strip_prefix(b"ONLY ") {
         return Ok(Some(vec![table.to_vec()]));
     }
-    // However the server reads a backslash: a database may say that by a setting of its own.
-    let escaped = place.iter().flat_map(|byte| match byte {
-        b'\'' | b'\\' => vec![*byte; 2],
-        byte => vec![*byte],
-    });
     let question = [
         b"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), t.isleaf, \
-          pg_catalog.has_table_privilege(t.relid, 'SELECT') FROM pg_catalog.pg_partition_tree(E'",
-        &*escaped.collect::<Vec<u8>>(),
-        b"'::pg_catalog.regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid \
+          pg_catalog.has_table_privilege(t.relid, 'SELECT') FROM pg_catalog.pg_partition_tree(",
+        &*regclass(place),
+        b") t JOIN pg_catalog.pg_class c ON c.oid = t.relid \
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1",
     ]
     .concat();
@@ -246,13 +258,65 @@ async fn plain_tables(wire: &mut Wire, place: &[u8]) -> std::result::Result<Opti
     Ok(readable.then(|| names.collect()))
 }
 
+/// A table by its quoted name, however the server reads a backslash: a database may say that by a setting of its own.
+pub(super) fn regclass(table: &[u8]) -> Vec<u8> {
+    let escaped = table.iter().flat_map(|byte| match byte {
+        b'\'' | b'\\' => vec![*byte; 2],
+        byte => vec![*byte],
+    });
+    [b"E'", &*escaped.collect::<Vec<u8>>(), b"'::pg_catalog.regclass"].concat()
+}
+
 /// What the table holds now, with the columns that the backup has. A server that gives no byte for `stall` is given up.
 pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
     let clock = StallClock::default();
+    let mut rows = Summed {
+        sum: RowSum::of(&copy.names),
+        sha256: Sha256::new(),
+        bytes: 0,
+        rows: 0,
+        clock: clock.clone(),
+    };
+    copy_out(wire, &copy.place, &copy.columns, (&clock, stall), &mut rows).await?;
+    Ok(Seen {
+        digest: BlockDigest {
+            content: BlockContent::Table { rows: rows.rows },
+            bytes: rows.bytes,
+            sha256: rows.sha256.finalize().into(),
+        },
+        sum: rows.sum.finish(),
+    })
+}
+
+/// How many rows there are, by one of their columns.
+pub(super) async fn count(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<u64, Refusal> {
+    let clock = StallClock::default();
+    let mut rows = Counted {
+        rows: 0,
+        clock: clock.clone(),
+    };
+    let column = copy.names.first().map_or_else(Vec::new, |name| {
+        let doubled = name.iter().flat_map(|byte| match byte {
+            b'"' => vec![b'"'; 2],
+            byte => vec![*byte],
+        });
+        [b"\"", &*doubled.collect::<Vec<u8>>(), b"\""].concat()
+    });
+    copy_out(wire, &copy.place, &column, (&clock, stall), &mut rows).await?;
+    Ok(rows.rows)
+}
+
+async fn copy_out(
+    wire: &mut Wire,
+    place: &[u8],
+    columns: &[u8],
+    (clock, stall): (&StallClock, Duration),
+    rows: &mut impl Rows,
+) -> std::result::Result<(), Refusal> {
     let mut statements = Vec::new();
-    match plain_tables(wire, &copy.place).await? {
+    match plain_tables(wire, place).await? {
         Some(tables) => {
-            let columns = match &*copy.columns {
+            let columns = match columns {
                 [] => Vec::new(),
                 columns => [b" (", columns, b")"].concat(),
             };
@@ -262,34 +326,20 @@ pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) ->
                     .map(|table| [b"COPY ", &**table, &columns, b" TO STDOUT"].concat()),
             );
         }
-        None => statements.push([b"COPY (SELECT ", &*copy.columns, b" FROM ", &copy.place, b") TO STDOUT"].concat()),
+        None => statements.push([b"COPY (SELECT ", columns, b" FROM ", place, b") TO STDOUT"].concat()),
     }
-    let mut rows = Summed {
-        sum: RowSum::of(&copy.names),
-        sha256: Sha256::new(),
-        bytes: 0,
-        rows: 0,
-        clock: clock.clone(),
-    };
     for statement in statements {
         clock.begin();
         tokio::select! {
             biased;
-            copied = wire.copy(&statement, &mut rows) => copied?,
+            copied = wire.copy(&statement, rows) => copied?,
             () = clock.watch(stall) => {
                 let what = format!("the server has given no byte of the rows for {} s", stall.as_secs());
                 return Err(Error::new(Code::Stalled, what).into());
             }
         }
     }
-    Ok(Seen {
-        digest: BlockDigest {
-            content: BlockContent::Table { rows: rows.rows },
-            bytes: rows.bytes,
-            sha256: rows.sha256.finalize().into(),
-        },
-        sum: rows.sum.finish(),
-    })
+    Ok(())
 }
 
 /// Reads a block into a sink in a thread of its own, and holds it against the manifest.
@@ -344,7 +394,7 @@ pub(super) async fn load(
         (Ok(sum), Ok(rows)) if BlockContent::Table { rows } == backup.stored.promises[copy.index].content => Ok(sum),
         (Ok(_), Ok(rows)) => Err(Error::new(
             Code::RestoreErr,
-            format!("the server took {rows} rows of {name}, which are not all of the backup's"),
+            format!("of {name} the server took {rows}, not the number of rows that the backup has"),
         )
         .into()),
         (_, Err(refusal @ Refusal::Server { .. })) if !received_less(&refusal) => {

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use super::asked::of_definitions;
 use super::ready::Target;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
@@ -39,17 +40,12 @@ pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &s
         ))
         .hint("restore all of it into a new database with --create, or make backups with --format custom")
     };
-    for (asked, option) in [
+    let others = [
         (!request.tables.is_empty(), "--table"),
         (request.clean && !request.create, "--clean"),
-        (request.no_owner, "--no-owner"),
-        (request.no_privileges, "--no-privileges"),
-        (request.no_tablespaces, "--no-tablespaces"),
-        (request.no_comments, "--no-comments"),
-        (request.no_publications, "--no-publications"),
-        (request.no_subscriptions, "--no-subscriptions"),
         (!request.exclude.is_empty(), "--exclude"),
-    ] {
+    ];
+    for (asked, option) in others.into_iter().chain(of_definitions(request)) {
         if asked {
             return Err(refused(option));
         }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::plan::{Load, Plan};
+use super::ready::some_of;
 use crate::archive::BlockContent;
 use crate::error::{Code, Error};
 use crate::postgres::{ConnectionInfo, Session, TransactionEnd};
@@ -117,6 +118,8 @@ pub(super) struct State {
     stage: Mutex<Stage>,
     /// The database is of this run's making: what is rolled back in it leaves it empty.
     made: AtomicBool,
+    /// Roles of this run's making, which stay whatever fails.
+    roles: Mutex<Vec<String>>,
     /// What a person has to know after whatever fails from now on.
     reminder: Mutex<Option<String>>,
 }
@@ -140,13 +143,21 @@ impl State {
         self.made.store(true, Ordering::Relaxed);
     }
 
+    pub fn roles(&self, made: &[String]) {
+        *self.roles.lock().unwrap_or_else(PoisonError::into_inner) = made.to_vec();
+    }
+
     /// The error with what it left behind.
     pub fn tell(self, error: &Error) -> Error {
         let stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
         let made = self.made.into_inner();
         let reminder = self.reminder.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let roles = self.roles.into_inner().unwrap_or_else(PoisonError::into_inner);
         let whole = stage == Stage::Whole;
         let (state, again) = match stage {
+            Stage::Untouched | Stage::Making { database: None } if !roles.is_empty() => {
+                ("the database is as it was".to_owned(), None)
+            }
             Stage::Untouched => ("nothing was changed in the target".to_owned(), None),
             Stage::Removing { database } => (format!("the database {database} may have been removed"), None),
             Stage::Making { database: None } => {
@@ -202,7 +213,11 @@ impl State {
             ),
             Stage::Finishing => (
                 "the target holds all data; indexes, constraints, triggers or grants are missing".to_owned(),
-                Some("correct the cause, and run it again with --clean"),
+                Some(
+                    "correct the cause, and run it again with --clean; what the backup's own rows break, such as a foreign \
+                     key, cannot be corrected here: leave it out with --exclude KIND:NAME, or go on past it with \
+                     --keep-going",
+                ),
             ),
             Stage::Whole => (
                 "all of the backup's objects were made before that, and its rows loaded".to_owned(),
@@ -256,6 +271,13 @@ impl State {
             }
             _ => error.hint_text().to_owned(),
         };
+        let state = match roles.is_empty() || whole {
+            true => state,
+            false => format!(
+                "{state}; the roles that were made stay: {}",
+                some_of(&roles, roles.len() as u64)
+            ),
+        };
         let reminder = reminder.map_or(String::new(), |reminder| format!("; {reminder}"));
         Error::new(error.code(), format!("{}; {state}{reminder}", error.message())).hint(hint)
     }
@@ -264,6 +286,25 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn roles_that_were_made_are_told_of_whatever_fails_after_them() {
+        let state = State::default();
+        state.roles(&["a".to_owned(), "b".to_owned()]);
+        let told = state.tell(&Error::new(Code::Permission, "no"));
+        let expected = "no; the database is as it was; the roles that were made stay: a, b";
+        assert_eq!(told.message(), expected);
+        let state = State::default();
+        state.roles(&["a".to_owned()]);
+        state.made();
+        state.set(Stage::Defining {
+            atomic: true,
+            cleaned: 0,
+        });
+        let told = state.tell(&Error::new(Code::RestoreErr, "no"));
+        let expected = "the new database is empty; the roles that were made stay: a";
+        assert!(told.message().ends_with(expected), "{}", told.message());
+    }
 
     #[test]
     fn what_fails_when_all_is_made_leaves_it_there() {

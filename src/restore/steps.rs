@@ -49,10 +49,10 @@ pub(super) async fn carry_out(
         state.set(Stage::Making { database: None });
         job.observer.phase("making roles");
         let owners = match &prepared.source {
-            Source::Archive(archive) => Some(archive.plan.owners.clone()),
+            Source::Archive(archive) => Some(archive.owners(request)),
             Source::Script(..) => None,
         };
-        let notes = globals::apply(&prepared.target, globals, owners.as_ref());
+        let notes = globals::apply(&prepared.target, globals, owners.as_ref(), state);
         let notes = job.stop.or_stop(notes).await?;
         prepared.warnings.extend(notes);
     }
@@ -135,9 +135,10 @@ pub(super) async fn carry_out(
                 }
                 Some(work) => {
                     let filling = in_place::run(job, archive, store, &prepared.target, work, state);
-                    let (compared, losses) = job.stop.or_stop(filling).await?;
-                    prepared.compared = Some(compared);
-                    prepared.failed = losses.tell(&archive.items);
+                    let filled = job.stop.or_stop(filling).await?;
+                    prepared.compared = Some(filled.compared);
+                    prepared.rows_replaced = filled.replaced;
+                    prepared.failed = filled.losses.tell(&archive.items);
                 }
             }
         }

@@ -7,12 +7,12 @@ use super::Job;
 use super::choice::{self, Choice};
 use super::partitions::{self, Through};
 use super::plan::{self, Plan};
-use super::ready::Target;
+use super::ready::{Target, some_of};
 use crate::archive::{Item, Loading};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
-use crate::postgres::quoting::qualified;
+use crate::postgres::quoting::{identifier, qualified};
 use crate::postgres::{Kind, Named};
 use crate::stored_archive::StoredArchive;
 
@@ -28,7 +28,12 @@ pub(super) async fn plan(
     let relations = choice::relations(stored, items, &request.tables)?;
     let named: Vec<Named<'_>> = items.iter().map(named).collect();
     let exist = target.session.exist(&named).await?;
-    let exists: HashMap<i64, bool> = items.iter().map(|item| item.entry.dump_id).zip(exist).collect();
+    let mut exists: HashMap<i64, bool> = items.iter().map(|item| item.entry.dump_id).zip(exist).collect();
+    for item in items.iter().filter(|item| item.entry.desc == "OPERATOR") {
+        if let (Some(is_there), Some(operator)) = (exists.get_mut(&item.entry.dump_id), operator(item)) {
+            *is_there = *is_there && target.session.has_operator(&operator).await?;
+        }
+    }
     let is_there = |item: &Item| exists.get(&item.entry.dump_id).copied().unwrap_or_default();
     let Choice {
         entries,
@@ -73,10 +78,10 @@ pub(super) async fn plan(
         place.check(&tables).await?;
         plan.emptied = make_room(target, stored, &plan, &roots, request).await?;
     } else {
-        let there: Vec<&str> = tables
+        let there: Vec<String> = tables
             .iter()
             .filter(|item| is_there(item))
-            .map(|item| item.entry.tag.as_str())
+            .map(|item| item.entry.name())
             .collect();
         if !there.is_empty() && !request.clean {
             return Err(
@@ -98,6 +103,18 @@ pub(super) fn named(item: &Item) -> Named<'_> {
         schema: item.entry.namespace.as_deref().unwrap_or_default(),
         name: &item.entry.tag,
     }
+}
+
+/// An operator with its types, which its entry's name lacks.
+fn operator(item: &Item) -> Option<String> {
+    let definition = &item.details.definition;
+    let argument = |side: &str| {
+        let (_, rest) = definition.split_once(&format!("\n    {side} = "))?;
+        rest.split(['\n', ',']).next()
+    };
+    let (left, right) = (argument("LEFTARG").unwrap_or("NONE"), argument("RIGHTARG")?);
+    let schema = identifier(item.entry.namespace.as_deref()?);
+    Some(format!("{schema}.{}({left},{right})", item.entry.tag))
 }
 
 /// What the tables need and the target has, in the archive's order; but for what every database has, and for relations,
@@ -231,11 +248,14 @@ impl Place<'_> {
         let session = &self.target.session;
         self.has_rows(tables)?;
         let names: Vec<(String, String)> = tables.iter().map(|item| path(item)).collect();
-        for (item, occupant) in tables.iter().zip(session.occupants(&names).await?) {
-            let Some(occupant) = occupant else {
-                let what = format!("the target lacks {}", item.entry);
-                return Err(refused(what).hint("leave --data-only out to make it"));
-            };
+        let occupants = session.occupants(&names).await?;
+        let lacking = tables.iter().zip(&occupants).filter(|(_, occupant)| occupant.is_none());
+        let lacking: Vec<String> = lacking.map(|(item, _)| item.entry.to_string()).collect();
+        if !lacking.is_empty() {
+            let what = format!("the target lacks {}", some_of(&lacking, lacking.len() as u64));
+            return Err(refused(what).hint("leave --data-only out to make what is lacking"));
+        }
+        for (item, occupant) in tables.iter().zip(occupants.into_iter().flatten()) {
             let kind = if is_partitioned(item) { 'p' } else { 'r' };
             if occupant.kind != kind {
                 let what = format!(

@@ -166,6 +166,44 @@ fn what_is_not_understood_is_a_config_error_with_a_hint() {
 }
 
 #[test]
+fn an_option_that_would_change_nothing_is_refused_and_the_hint_is_of_its_command() {
+    let id = "shop/20260131T040500Z-full";
+    for line in [
+        &["verify", "latest", "--since", "7d"][..],
+        &["verify", id, "--since", "7d"],
+        &["verify", id, "--database", "shop"],
+        &["restore", id, "--database", "other"],
+        &["download", id, "--database", "shop"],
+        &["restore", "latest", "--force"],
+        &["restore", "latest", "--data-only"],
+        &["restore", "latest", "--into", "old"],
+    ] {
+        let error = refusal(line);
+        assert_eq!(error.code(), Code::Config, "{line:?}");
+        assert!(!error.hint_text().contains("backup --help"), "{line:?}: {error}");
+    }
+    for line in [
+        &["verify", "latest", "--database", "shop"][..],
+        &["verify", "--all", "--since", "7d", "--database", "shop"],
+        &["restore", "latest", "--database", "shop"],
+        // What is no id is told with the nearest.
+        &["restore", "lates", "--database", "shop"],
+    ] {
+        given(line);
+    }
+    for (line, help) in [
+        (&["restore"][..], "`pgstow restore --help`"),
+        (&["restore", "latest", "extra"], "`pgstow restore --help`"),
+        (&["verify", "--store", "/s"], "`pgstow verify --help`"),
+        (&["list", "--database", ""], "`pgstow list --help`"),
+        (&[], "`pgstow --help`"),
+    ] {
+        let error = refusal(line);
+        assert!(error.hint_text().contains(help), "{line:?}: {}", error.hint_text());
+    }
+}
+
+#[test]
 fn commands_of_later_versions_are_absent() {
     for name in ["verify", "restore", "download", "serve", "demo", "help"] {
         assert_eq!(refusal(&[name]).code(), Code::Config, "{name}");

@@ -15,6 +15,8 @@ use crate::postgres::quoting::{identifier, literal};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Present {
     pub roles: BTreeSet<String>,
+    /// Roles with the power over the server that they have, as SQL names it.
+    pub powers: BTreeSet<(String, &'static str)>,
     /// Who is granted, and to whom.
     pub memberships: BTreeSet<(String, String)>,
     /// Prefixes of its libraries' settings.
@@ -58,9 +60,23 @@ const LESS: &str = "withholds SET, which this server cannot: it would give more 
 const UNKNOWN: &str = "is about a role that the backup does not make";
 
 impl GlobalsPlan {
-    /// In words that hold no values.
-    pub fn steps(&self) -> impl Iterator<Item = String> {
-        self.steps.iter().map(|step| super::split::summary(step.sql.as_bytes()))
+    /// In words that hold no values. A superuser is refused none of them.
+    pub fn steps(&self, is_superuser: bool) -> impl Iterator<Item = String> {
+        self.steps.iter().map(move |step| {
+            let told = super::split::summary(step.sql.as_bytes());
+            match step.otherwise.as_deref().filter(|_| !is_superuser) {
+                None => told,
+                Some(otherwise) => {
+                    let otherwise = super::split::summary(otherwise.as_bytes());
+                    format!("{told}; or, if this role may not do that, {otherwise}")
+                }
+            }
+        })
+    }
+
+    /// The roles that are made.
+    pub fn makes(&self) -> Vec<String> {
+        self.steps.iter().filter_map(|step| step.makes.clone()).collect()
     }
 }
 
@@ -179,6 +195,7 @@ impl Planning<'_> {
     fn role(&mut self, role: String) {
         if self.present.roles.contains(&role) || self.made.contains(&role) {
             self.plan.existing += 1;
+            self.keep_powers(&role);
             return;
         }
         let attributes = self.attributes.remove(&role);
@@ -215,6 +232,23 @@ impl Planning<'_> {
             }
         }
         self.made.insert(role);
+    }
+
+    /// Power that was asked for, and that a role of the server does not get.
+    fn keep_powers(&mut self, role: &str) {
+        let wanted = self.attributes.get(role).map(|attributes| &attributes.privileged[..]);
+        let lacking: Vec<&str> = wanted
+            .unwrap_or_default()
+            .iter()
+            .copied()
+            .filter(|power| !self.present.powers.contains(&(role.to_owned(), *power)))
+            .collect();
+        if self.powers == Powers::Privileged && !lacking.is_empty() {
+            self.plan.kept.push(Omitted {
+                what: format!("ALTER ROLE {} {}", identifier(role), lacking.join(" ")),
+                why: STAYS.to_owned(),
+            });
+        }
     }
 
     fn may_change(&mut self, statement: &Statement, role: &str) -> bool {
@@ -278,6 +312,7 @@ mod tests {
     fn planned(sql: &str, powers: Powers) -> GlobalsPlan {
         let present = Present {
             roles: ["postgres", "pg_monitor", "app"].map(str::to_owned).into(),
+            powers: [("postgres".to_owned(), "SUPERUSER")].into(),
             memberships: [("pg_monitor".to_owned(), "app".to_owned())].into(),
             libraries: ["pgaudit".to_owned()].into(),
             major: 17,
@@ -340,6 +375,11 @@ mod tests {
         assert_eq!(left_out(&plan), ["GRANT postgres TO app"]);
         let plan = planned(sql, Powers::Privileged);
         assert_eq!(run(&plan), ["GRANT \"postgres\" TO \"app\""]);
+        // Power that was asked for is not left out without a word.
+        let kept: Vec<&str> = plan.kept.iter().map(|one| one.what.as_str()).collect();
+        assert!(kept.contains(&"ALTER ROLE \"app\" SUPERUSER"), "{kept:?}");
+        let has = "CREATE ROLE postgres; ALTER ROLE postgres WITH SUPERUSER";
+        assert!(planned(has, Powers::Privileged).kept.is_empty());
     }
 
     #[test]
@@ -376,6 +416,13 @@ mod tests {
         let grant = "GRANT \"a\" TO \"b\" WITH INHERIT OPTION";
         assert_eq!(plan.steps[2].sql, format!("{grant} GRANTED BY \"postgres\""));
         assert_eq!(plan.steps[2].otherwise.as_deref(), Some(grant));
+        let told: Vec<String> = plan.steps(false).collect();
+        assert!(
+            told[2].ends_with(&format!("if this role may not do that, {grant}")),
+            "{told:?}"
+        );
+        assert!(!plan.steps(true).any(|step| step.contains("may not")));
+        assert_eq!(plan.makes(), ["a", "b"]);
     }
 
     #[test]

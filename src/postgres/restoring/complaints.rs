@@ -28,6 +28,8 @@ pub struct Complaint {
     /// How it names that.
     at: Option<String>,
     pub words: String,
+    /// It made the entry, and could not give it to its owner.
+    pub is_of_owner: bool,
 }
 
 #[derive(Debug)]
@@ -119,6 +121,7 @@ impl Complaints {
                 entry: self.entry.as_deref().and_then(number),
                 at: self.entry.as_deref().map(|entry| self.redactor.clean(entry)),
                 words: quoted(&self.redactor.clean(error)),
+                is_of_owner: false,
             });
             self.listening = Listening::Complaint;
         }
@@ -131,7 +134,12 @@ impl Complaints {
 
     /// Details of the last complaint; the command that failed is not quoted.
     fn explain(&mut self, line: &str) {
-        if line.starts_with("Command was: ") {
+        if let Some(command) = line.strip_prefix("Command was: ") {
+            if self.listening == Listening::Complaint
+                && let Some(last) = self.kept.last_mut()
+            {
+                last.is_of_owner = gives_away(command);
+            }
             self.listening = Listening::Nothing;
         }
         let telling = ["DETAIL: ", "HINT: ", "CONTEXT: ", "detail: ", "hint: "];
@@ -165,6 +173,7 @@ impl Complaints {
                 entry: None,
                 at: None,
                 words: format!("and {} more", self.count - self.keeps),
+                is_of_owner: false,
             });
         }
         all
@@ -178,6 +187,21 @@ impl Complaint {
             None => self.words.clone(),
         }
     }
+}
+
+/// `ALTER TABLE public.t OWNER TO app;`: the words may stand within a name, too.
+fn gives_away(command: &str) -> bool {
+    let owner = command.trim_end().strip_suffix(';');
+    let owner = owner.filter(|command| command.starts_with("ALTER "));
+    owner
+        .and_then(|command| command.rsplit_once(" OWNER TO "))
+        .is_some_and(|(_, owner)| {
+            let inner = owner.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            match inner {
+                Some(inner) => !inner.replace("\"\"", "").contains('"'),
+                None => !owner.contains(['"', ' ']),
+            }
+        })
 }
 
 /// `215; 1259 16385 TABLE t postgres`
@@ -249,6 +273,21 @@ mod tests {
                 true,
             );
             assert_eq!((complaints.count(), hearings[1]), (1, Hearing::Stop));
+        }
+    }
+
+    #[test]
+    fn an_owner_that_is_not_set_is_told_from_a_table_that_is_not_made() {
+        for (command, is_of_owner) in [
+            ("ALTER TABLE public.t OWNER TO app;", true),
+            ("ALTER FUNCTION public.\"a OWNER TO b\"() OWNER TO \"a \"\" b\";", true),
+            ("CREATE TABLE public.t (", false),
+            ("ALTER TABLE public.\"a OWNER TO b\" ENABLE ROW LEVEL SECURITY;", false),
+            ("ALTER TABLE ONLY public.\"a OWNER TO b\"", false),
+        ] {
+            let error = "pg_restore: error: could not execute query: ERROR:  no\n";
+            let (complaints, _) = heard(&format!("{error}DETAIL:  x\nCommand was: {command}\n"), false);
+            assert_eq!(complaints.all()[0].is_of_owner, is_of_owner, "{command}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::InPlace;
+use super::{Filled, InPlace};
 use crate::archive::BlockContent;
 use crate::error::{Code, Result};
 use crate::postgres::Wire;
@@ -11,7 +11,6 @@ use crate::restore::failed::{Loss, Losses};
 use crate::restore::rows::{self, Backup, Copy, Unloaded};
 use crate::script::Sum;
 
-/// Says how many tables were compared, and what was refused.
 pub(super) async fn fill(
     job: &Job<'_>,
     backup: Backup<'_>,
@@ -19,7 +18,7 @@ pub(super) async fn fill(
     copies: Vec<Copy>,
     work: &InPlace,
     emptied: bool,
-) -> Result<(usize, Losses)> {
+) -> Result<Filled> {
     // Together what goes through one root.
     let mut places: VecDeque<Vec<Copy>> = VecDeque::new();
     for copy in copies {
@@ -30,13 +29,15 @@ pub(super) async fn fill(
     }
     let mut losses = Losses::default();
     let mut compared = 0;
+    let mut replaced = 0;
     // How many have been refused one after the other: they wait for what the others bring.
     let mut waiting = 0;
     while let Some(copies) = places.pop_front() {
         rows::execute(wire, "SAVEPOINT one").await?;
         let unloaded = match one(job, backup, wire, &copies, work, emptied).await {
-            Ok(()) => {
+            Ok(gone) => {
                 rows::execute(wire, "RELEASE SAVEPOINT one").await?;
+                replaced += gone;
                 compared += if work.check { copies.len() } else { 0 };
                 waiting = 0;
                 continue;
@@ -71,9 +72,14 @@ pub(super) async fn fill(
             );
         }
     }
-    Ok((compared, losses))
+    Ok(Filled {
+        compared,
+        losses,
+        replaced: (emptied && work.check).then_some(replaced),
+    })
 }
 
+/// Says how many rows were there before.
 async fn one(
     job: &Job<'_>,
     backup: Backup<'_>,
@@ -81,14 +87,19 @@ async fn one(
     copies: &[Copy],
     work: &InPlace,
     emptied: bool,
-) -> std::result::Result<(), Unloaded> {
-    let [first, ..] = copies else { return Ok(()) };
+) -> std::result::Result<u64, Unloaded> {
+    let [first, ..] = copies else { return Ok(0) };
     let name = backup.stored.name(first.index);
+    let stall = job.settings.postgres.stall;
+    let mut gone = 0;
     if emptied {
+        if work.check {
+            let counted = rows::count(wire, first, stall).await;
+            gone = counted.map_err(|refusal| Unloaded::refused("cannot count the rows that are replaced", refusal))?;
+        }
         let emptying = wire.execute(&[b"TRUNCATE TABLE ", &*first.place].concat()).await;
         emptying.map_err(|refusal| Unloaded::refused(&format!("cannot empty {name}"), refusal))?;
     }
-    let stall = job.settings.postgres.stall;
     let again = |refusal| Unloaded::refused("cannot read the rows again", refusal);
     if work.check && rows::read_again(wire, first, stall).await.map_err(again)?.sum != Sum::default() {
         return Err(super::not_empty(&name).into());
@@ -100,5 +111,5 @@ async fn one(
     if work.check && rows::read_again(wire, first, stall).await.map_err(again)?.sum != expected {
         return Err(super::other_rows(&name).into());
     }
-    Ok(())
+    Ok(gone)
 }

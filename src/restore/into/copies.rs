@@ -52,7 +52,7 @@ const ENCODINGS: [&str; 8] = [
     "KOI8",
     "EUC_",
 ];
-const OF_ITS_OWN: &str = "the copy is a table of its own";
+const OF_ITS_OWN: &str = "it belongs to the table, and the copy is another one";
 
 impl<'a> Source<'a> {
     pub fn copy(&mut self, wanted: Wanted) -> Result<Copy> {
@@ -119,9 +119,10 @@ impl<'a> Source<'a> {
             return Err(refused("--into makes copies of tables alone").hint(elsewhere));
         }
         if self.excluded.contains(&item.entry.dump_id) {
-            return Err(Error::config(format!(
-                "--exclude leaves {shown} out, and --table names it"
-            )));
+            return Err(
+                Error::config(format!("--exclude leaves {shown} out, and --table names it"))
+                    .hint("leave one of the two out"),
+            );
         }
         if !ENCODINGS.iter().any(|known| self.encoding.starts_with(known)) {
             let what = format!(
@@ -282,20 +283,24 @@ impl<'a> Source<'a> {
                 // Those of a partitioned table's partitions are told in one.
                 "TABLE ATTACH" if other.entry.tag != item.entry.tag => {}
                 "COMMENT" => comments += 1,
-                "ACL" => self.leave(what, format!("the copy is {}'s own, without grants", self.owner)),
-                "DEFAULT" => self.leave(what, "the copy takes no numbers from what belongs to the table"),
+                "ACL" => self.leave(what, format!("a copy has no grants: it is {}'s alone", self.owner)),
+                "TRIGGER" => self.leave(what, "a copy has no triggers: it keeps the rows of the backup"),
+                "RULE" => self.leave(what, "a copy has no rules: it keeps the rows of the backup"),
+                "POLICY" => self.leave(what, "a copy has no policies"),
+                "STATISTICS" => self.leave(what, "a copy has no extended statistics"),
+                "DEFAULT" => self.leave(what, "a copy takes no numbers from the table's own sequence"),
                 "SEQUENCE" => self.leave(
                     what,
                     "it belongs to the table: the copy has its numbers as plain values",
                 ),
-                "FK CONSTRAINT" => self.leave(what, "the copy refers to nothing, and so stands in nothing's way"),
+                "FK CONSTRAINT" => self.leave(what, "a copy refers to no other table, whose rows it would hold"),
                 _ => self.leave(what, OF_ITS_OWN),
             }
         }
         if comments > 0 {
             self.leave(
                 format!("comments on {shown} and what belongs to it ({comments})"),
-                OF_ITS_OWN,
+                "a copy's comment names the backup that it is of",
             );
         }
         if is_guarded {

@@ -328,7 +328,10 @@ fn is_about_rows(error: &Error) -> bool {
 fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) -> Vec<Complaint> {
     let mut stray = Vec::new();
     for complaint in end.refused {
-        match complaint.entry.filter(|id| load.list.contains(id)) {
+        match complaint
+            .entry
+            .filter(|id| !complaint.is_of_owner && load.list.contains(id))
+        {
             Some(id) => {
                 refused.entry(id).or_insert(complaint.words);
             }

@@ -46,6 +46,33 @@ fn tables_are_compared_with_the_backup_when_all_is_there() {
     backed.refused(&target.url(), &both, "CONFIG", 2);
 }
 
+/// A materialized view whose function writes, as it is filled: once in the source, and once more in the target.
+fn what_others_write_meanwhile_is_no_damage(major: u32) {
+    let source = Database::fresh(major);
+    source.sql(
+        "CREATE TABLE log (n int); INSERT INTO log VALUES (1); CREATE TABLE fewer (n int); INSERT INTO fewer VALUES (1), (2);
+         CREATE TABLE calm AS SELECT 1 AS n;
+         CREATE FUNCTION note() RETURNS int LANGUAGE sql AS
+           'INSERT INTO public.log VALUES (7); DELETE FROM public.fewer WHERE n = 2; SELECT 1';
+         CREATE MATERIALIZED VIEW noted AS SELECT note() AS one WITH NO DATA; REFRESH MATERIALIZED VIEW noted;
+         INSERT INTO fewer VALUES (2)",
+    );
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(major);
+    let report = backed.restored(&target, &["--check"]);
+    assert_eq!(report["compared"], 1, "{report:#}");
+    let not_proved = report["not_proved"].as_array().unwrap();
+    assert_eq!(not_proved.len(), 2, "{report:#}");
+    for one in not_proved {
+        assert!(
+            one["why"].as_str().unwrap().contains("others have written"),
+            "{report:#}"
+        );
+    }
+}
+
+on_majors! { what_others_write_meanwhile_is_no_damage: 15 18 }
+
 #[test]
 fn what_changes_rows_on_their_way_is_an_error_that_names_the_table() {
     let source = Database::fresh(17);

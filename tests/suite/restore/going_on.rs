@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use crate::restore::place::Backed;
-use crate::support::database::Database;
+use crate::support::database::{Database, quoted, unique_word};
 use crate::support::program::{Run, run};
+use crate::support::role::Role;
 
 /// Rows that break a foreign key, a check that has become stricter, an index whose function fails, and tables and views
 /// that a target may refuse.
@@ -258,6 +259,72 @@ fn rows_of_another_partition_are_not_taken_for_its_own(major: u32) {
 }
 
 on_majors! { rows_of_another_partition_are_not_taken_for_its_own: 15 18 }
+
+#[test]
+fn a_reference_that_the_backup_itself_breaks_has_a_way_on() {
+    let source = Database::fresh(17);
+    source.sql(
+        "CREATE TABLE parents (id int PRIMARY KEY); CREATE TABLE children (parent int); INSERT INTO children VALUES (1);
+         ALTER TABLE children ADD CONSTRAINT own FOREIGN KEY (parent) REFERENCES parents NOT VALID;
+         UPDATE pg_constraint SET convalidated = true WHERE conname = 'own'",
+    );
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(17);
+    let failed = backed.refused(&target.url(), &[], "RESTORE_ERR", 41);
+    assert!(
+        failed.message.contains("FK CONSTRAINT children own"),
+        "{}",
+        failed.message
+    );
+    for option in ["--exclude", "--keep-going"] {
+        assert!(failed.hint.contains(option), "{}", failed.hint);
+    }
+    backed.restored(&target, &["--clean", "--exclude", "fk-constraint:children own"]);
+    partial(&backed, &target, &["--clean"]);
+}
+
+/// It is made and filled, and only lacks its owner, who may make nothing in its schema.
+fn an_owner_that_cannot_be_set_costs_no_table(major: u32) {
+    let (holder, owner) = (format!("holder_{}", unique_word()), format!("owner_{}", unique_word()));
+    let source = Database::fresh(major);
+    source.sql(&format!(
+        "CREATE ROLE {holder}; CREATE ROLE {owner}; CREATE SCHEMA s AUTHORIZATION {holder};
+         CREATE TABLE s.one AS SELECT generate_series(1, 3) AS n; ALTER TABLE s.one OWNER TO {owner}"
+    ));
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(major);
+    let restorer = Role::fresh(&target, "its own secret", "");
+    target.sql(&format!(
+        "GRANT {holder}, {owner} TO {to}; GRANT CREATE ON DATABASE {name} TO {to}",
+        to = quoted(&restorer.name),
+        name = quoted(&target.name)
+    ));
+    let url = target.url_as(Some((&restorer.name, &restorer.password)));
+    let refused = backed.refused(&url, &[], "PERMISSION", 13);
+    assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
+    assert!(refused.hint.contains("--keep-going"), "{}", refused.hint);
+    let Run { status, stdout, stderr } = run(&mut backed.restore(&url, &["--keep-going"]));
+    let report: Value = serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    assert_eq!(status.code(), Some(4), "{report:#}");
+    assert_eq!(failed(&report), ["OWNER TABLE s.one: RESTORE_ERR - by -"], "{report:#}");
+    let told = report["failed"][0]["message"].as_str().unwrap();
+    assert!(told.starts_with("the owner of TABLE s.one was not set: "), "{told}");
+    assert_eq!(
+        (&report["tables"], &report["rows"]),
+        (&1.into(), &3.into()),
+        "{report:#}"
+    );
+    assert_eq!(target.sql("SELECT count(*) FROM s.one"), "3");
+    for database in [&target, &backed.source] {
+        database.sql(&format!("DROP SCHEMA s CASCADE; DROP OWNED BY {holder}, {owner}"));
+    }
+    target.sql(&format!(
+        "DROP OWNED BY {}; DROP ROLE {holder}; DROP ROLE {owner}",
+        quoted(&restorer.name)
+    ));
+}
+
+on_majors! { an_owner_that_cannot_be_set_costs_no_table: 15 18 }
 
 #[test]
 fn an_extension_that_the_server_lacks_costs_what_needs_it() {

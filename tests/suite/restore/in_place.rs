@@ -74,6 +74,8 @@ fn rows_are_put_back_in_place(major: u32) {
         "SET session_replication_role = replica; DELETE FROM departments WHERE id > 5; UPDATE departments SET name = 'x'",
     );
     assert_eq!(report["compared"], 1, "{report}");
+    // Of ten.
+    assert_eq!(report["rows_replaced"], 5, "{report}");
     // A cycle, and a table that refers to itself.
     put_back(
         &["public.people", "public.departments"],
@@ -102,7 +104,11 @@ fn rows_are_put_back_in_place(major: u32) {
             "{}",
             failure.message
         );
-        assert!(failure.hint.contains("of one moment"), "{}", failure.hint);
+        assert!(
+            failure.hint.contains("of one moment") && failure.hint.contains("--into"),
+            "{}",
+            failure.hint
+        );
         // Named together, they are of one moment.
         let mut both = options.to_vec();
         both.extend(["--table", "public.uses", "--dry-run"]);
@@ -141,6 +147,29 @@ fn rows_are_put_back_in_place(major: u32) {
         );
     });
     target.sql("ALTER TABLE people DROP email");
+
+    // Rows whose columns are not there, and keys that would be enforced from now on, before anything is changed.
+    for (change, why, hint, back) in [
+        (
+            "ALTER TABLE people RENAME name TO called",
+            "lacks columns that the backup has, or computes them: name",
+            "--into",
+            "ALTER TABLE people RENAME called TO name",
+        ),
+        (
+            "ALTER TABLE uses DISABLE TRIGGER ALL",
+            "triggers are disabled",
+            "ENABLE TRIGGER ALL",
+            "ALTER TABLE uses ENABLE TRIGGER ALL",
+        ),
+    ] {
+        target.sql(change);
+        let options = ["--table", "public.people", "--data-only", "--clean", "--dry-run"];
+        let failure = backed.refused(&target.url(), &options, "RESTORE_ERR", 41);
+        assert!(failure.message.contains(why), "{}", failure.message);
+        assert!(failure.hint.contains(hint), "{}", failure.hint);
+        target.sql(back);
+    }
 
     // Rows that the target would store otherwise are refused, and all is as it was.
     target.sql("ALTER TABLE people ALTER name TYPE varchar(5) USING 'short'");

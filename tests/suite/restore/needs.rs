@@ -59,6 +59,18 @@ fn what_a_table_needs_comes_with_what_belongs_to_it(major: u32) {
         assert!(there.contains(what), "{what}: {there}");
     }
 
+    // An operator of that name for other types is another one.
+    let target = Database::fresh(major);
+    target.sql(
+        "CREATE SCHEMA shared; CREATE FUNCTION shared.alike(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+         CREATE OPERATOR shared.<~> (LEFTARG = text, RIGHTARG = text, FUNCTION = shared.alike)",
+    );
+    backed.restored(&target, &["--table", "public.t"]);
+    assert_eq!(
+        target.sql("SELECT count(*) FROM pg_operator WHERE oprname = '<~>'"),
+        "2"
+    );
+
     // A partition as a table of its own, with the sequence of its root.
     let target = Database::fresh(major);
     let report = backed.restored(

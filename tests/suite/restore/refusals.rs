@@ -2,7 +2,7 @@
 
 use crate::restore::place::{Backed, copy, three, untouched};
 use crate::support::database::{Database, quoted};
-use crate::support::program::pgstow;
+use crate::support::program::{pgstow, succeed};
 use crate::support::role::Role;
 use crate::support::wreck::{Failure, fail};
 
@@ -209,6 +209,7 @@ fn a_table_that_is_there_and_options_in_conflict_are_refused() {
     target.sql("CREATE VIEW few AS SELECT * FROM a WHERE n < 3");
     untouched(&target, || {
         let refused = backed.refused(&target.url(), &["--table", "public.a"], "RESTORE_ERR", 41);
+        assert!(refused.message.contains("has public.a already"), "{}", refused.message);
         assert!(refused.hint.contains("--clean"), "{}", refused.hint);
         unchanged(&refused);
         // Something else needs it.
@@ -217,4 +218,62 @@ fn a_table_that_is_there_and_options_in_conflict_are_refused() {
         unchanged(&refused);
         backed.refused(&target.url(), &["--create", "--table", "public.a"], "CONFIG", 2);
     });
+}
+
+#[test]
+fn what_a_superusers_restore_means_is_said_once() {
+    let backed = Backed::up(three(17), &[]);
+    let target = Database::fresh(17);
+    for more in [&["--dry-run"][..], &[]] {
+        let mut restore = pgstow();
+        restore
+            .args(["restore", backed.id(), "--store", &backed.store])
+            .args(more)
+            .env("BACKUP_TARGET_URL", target.url())
+            .current_dir(backed.site.path());
+        let run = succeed(&mut restore);
+        let said = [&*run.text(), &*run.stderr].concat();
+        assert_eq!(said.matches("role is a superuser").count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn an_option_that_would_change_nothing_is_refused() {
+    let backed = Backed::up(three(17), &[]);
+    let target = Database::fresh(17);
+    let single = ["--table", "public.a"];
+    let rows = ["--table", "public.a", "--data-only"];
+    let copy = ["--table", "public.a", "--into", "apart"];
+    let replaced = ["--table", "public.a", "--data-only", "--clean"];
+    untouched(&target, || {
+        for (options, idle) in [
+            (&[][..], "--force"),
+            (&["--create"], "--force"),
+            (&["--clean"], "--force"),
+            (&[], "--no-verify"),
+            (&["--create"], "--no-verify"),
+            (&replaced, "--no-verify"),
+            (&[], "--no-check"),
+            (&["--create"], "--no-check"),
+            (&single, "--globals-privileged"),
+            (&rows, "--no-owner"),
+            (&rows, "--no-privileges"),
+            (&rows, "--no-tablespaces"),
+            (&rows, "--no-comments"),
+            (&rows, "--no-publications"),
+            (&rows, "--no-subscriptions"),
+            (&copy, "--no-owner"),
+            (&copy, "--no-comments"),
+            (&copy, "--keep-going"),
+        ] {
+            let refused = backed.refused(&target.url(), &[options, &[idle]].concat(), "CONFIG", 2);
+            let named = refused.message.contains(idle) || refused.message.contains("--clean");
+            assert!(named, "{options:?} {idle}: {}", refused.message);
+            assert!(!refused.hint.contains("backup --help"), "{}", refused.hint);
+        }
+    });
+    let plain = Backed::up(three(17), &["--format", "plain"]);
+    let unread = ["--create", "--clean", "--no-verify"];
+    let refused = plain.refused(&target.url(), &unread, "CONFIG", 2);
+    assert!(refused.message.contains("plain script"), "{}", refused.message);
 }

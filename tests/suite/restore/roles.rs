@@ -166,6 +166,71 @@ fn master_restores_all_that_it_may(major: u32) {
 
 on_majors! { master_restores_all_that_it_may: 15 18 }
 
+/// What lies in `public` belongs to owners who may make things there as the database's owners alone.
+fn a_new_database_is_its_owners_before_anything_is_made_in_it(major: u32) {
+    let (app, other) = (format!("app_{}", unique_word()), format!("other_{}", unique_word()));
+    let source = Database::fresh(major);
+    source.sql(&format!(
+        "CREATE ROLE {app} LOGIN; CREATE ROLE {other}; ALTER DATABASE {name} OWNER TO {app};
+         CREATE TABLE t AS SELECT 1 AS n; ALTER TABLE t OWNER TO {app};
+         CREATE TABLE u AS SELECT 2 AS n; ALTER TABLE u OWNER TO {other}",
+        name = quoted(&source.name)
+    ));
+    let backed = Backed::up(source, &[]);
+    let server = OwnServer::start(major);
+    psql(major, &server.url(), MASTER);
+    let target = server.database("made");
+    let name = quoted(&target.name);
+    psql(major, &server.url(), &format!("DROP DATABASE {name}"));
+    let url = target.url_as(Some(("master", "its secret")));
+
+    // Who becomes a member of whom is planned.
+    let planned = succeed(&mut backed.restore(&url, &["--create", "--globals", "--dry-run"])).json();
+    let steps = planned["steps"].to_string();
+    for role in [&app, &other] {
+        let joins = format!("GRANT \\\"{role}\\\" TO \\\"master\\\"");
+        assert!(steps.contains(&joins), "{joins}: {steps}");
+    }
+    // Roles that are made may be members of others: what then fails leaves them, and says so.
+    let failed = backed.refused(&url, &["--create", "--globals"], "RESTORE_ERR", 41);
+    let (_, roles) = failed.message.split_once("the roles that were made stay: ").unwrap();
+    assert!(!roles.is_empty(), "{}", failed.message);
+    // Of those that are there it is known before.
+    for more in [&[][..], &["--dry-run"]] {
+        let options = [&["--create", "--clean"][..], more].concat();
+        let refused = backed.refused(&url, &options, "PERMISSION", 13);
+        assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
+        assert!(refused.message.contains(&other), "{}", refused.message);
+        let grant = format!("GRANT CREATE ON SCHEMA public TO \"{app}\", \"{other}\"");
+        assert!(
+            refused.hint.contains(&grant) && refused.hint.contains("--no-owner"),
+            "{}",
+            refused.hint
+        );
+    }
+    // The owner's own is made as pg_restore makes it.
+    let without = ["--create", "--clean", "--exclude", "table:public.u"];
+    succeed(&mut backed.restore(&url, &without));
+    let owners = "SELECT pg_get_userbyid(datdba), (SELECT string_agg(pg_get_userbyid(relowner), ' ' ORDER BY relname)
+        FROM pg_class WHERE relname IN ('t', 'u')) FROM pg_database WHERE datname = current_database()";
+    assert_eq!(target.sql(owners), format!("{app}|{app}"));
+    // The hint helps.
+    let by_hand = format!("DROP DATABASE {name}; CREATE DATABASE {name} OWNER master");
+    psql(major, &server.url(), &by_hand);
+    target.sql(&format!("GRANT CREATE ON SCHEMA public TO \"{app}\", \"{other}\""));
+    succeed(&mut backed.restore(&url, &[]));
+    assert_eq!(target.sql(owners), format!("master|{app} {other}"));
+
+    let name = quoted(&backed.source.name);
+    psql(
+        major,
+        &crate::support::services::postgres_url(major),
+        &format!("DROP DATABASE {name}; CREATE DATABASE {name}; DROP ROLE {app}; DROP ROLE {other}"),
+    );
+}
+
+on_majors! { a_new_database_is_its_owners_before_anything_is_made_in_it: 15 18 }
+
 #[test]
 fn roles_that_policies_and_mappings_name_are_found_missing() {
     let (app, reader) = (format!("app_{}", unique_word()), format!("reader_{}", unique_word()));
