@@ -11,6 +11,7 @@ mod logins;
 mod outputs;
 mod scripts;
 pub mod sessions;
+mod sharing;
 mod signatures;
 mod statements;
 mod tags;
