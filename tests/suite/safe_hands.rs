@@ -8,6 +8,7 @@ mod future;
 mod globals;
 mod in_place;
 mod logins;
+mod messages;
 mod outputs;
 mod scripts;
 pub mod sessions;
