@@ -437,4 +437,45 @@ mod tests {
         };
         assert!(!open.keep_files());
     }
+
+    /// As `doctor` tells it.
+    #[test]
+    fn each_wall_is_named_and_what_follows_from_those_that_are_lacking() {
+        let landlock = Some(Landlock {
+            version: 6,
+            scopes: 0b11,
+        });
+        let all = Walls {
+            filter: true,
+            landlock,
+            namespaces: Namespaces::Plain,
+            user: User::Unused,
+        };
+        assert_eq!(
+            all.to_string(),
+            "its roles: no superuser; user: one of its own; system call filter: yes; namespaces: processes, network, memory; \
+             files (Landlock): version 6"
+        );
+        let none = Walls {
+            filter: false,
+            landlock: None,
+            namespaces: Namespaces::None,
+            user: User::Ours,
+        };
+        assert_eq!(
+            none.to_string(),
+            "its roles: no superuser; user: ours, who is not root; system call filter: no; namespaces: none; \
+             files (Landlock): no; functions in C and other untrusted languages are not proved"
+        );
+        // Without a filter there is no drill unless somebody says so; the others may be lacking.
+        assert!(none.missing().is_some_and(|missing| missing.contains("seccomp")));
+        let filtered = Walls { filter: true, ..none };
+        assert_eq!((filtered.missing(), filtered.keep_files()), (None, false));
+        let root = Walls {
+            user: User::None,
+            ..filtered
+        };
+        assert!(root.to_string().contains("user: none but root; "), "{root}");
+        assert!(root.identity().is_err());
+    }
 }
