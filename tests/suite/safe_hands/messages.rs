@@ -1,13 +1,19 @@
 //! Names that others have chosen, in what a function answers, logs and sends. Each of these is a document for programs
 //! too: no name ends it, or adds to it.
 
+use std::fs;
+
 use pgstow::plain::steers;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::lambda::place::{Place, read, succeeded};
 use crate::support::database::{Database, quoted};
 use crate::support::function::Function;
-use crate::support::moto::secret;
+use crate::support::moto::{Topic, secret};
+use crate::support::program::succeed;
+use crate::support::services::cloud;
+use crate::support::wreck::Site;
 
 /// What would be seen as a line of ours if a name could break lines.
 const MARK: &str = "FORGED";
@@ -87,4 +93,42 @@ async fn no_answer_message_or_line_of_a_function_carries_what_steers() {
         }
     }
     place.database.sql(&format!("DROP ROLE {}", quoted(&role)));
+}
+
+/// Where it is kept that nobody changes who writes to the store: for `--expect-manifest`, without keys.
+#[test]
+fn the_manifests_digest_is_told_in_the_report_in_the_message_and_in_the_log() {
+    let (site, database, topic) = (Site::new(), Database::fresh(17), Topic::fresh());
+    database.sql("CREATE TABLE t AS SELECT 1 AS n");
+    let mut backup = site.backup(&database.url());
+    cloud(&mut backup)
+        .env("BACKUP_SNS_TOPIC_ARN", &topic.arn)
+        .env("LOG_FORMAT", "json")
+        .env("RUST_LOG", "pgstow=info");
+    let run = succeed(&mut backup);
+    let report = run.json();
+    let id = report["id"].as_str().unwrap();
+    let manifest = fs::read(site.store().join(id).join("manifest.json")).unwrap();
+    let digest = hex::encode(Sha256::digest(manifest));
+
+    assert_eq!(report["manifest_sha256"], digest.as_str(), "the report: {report:#}");
+
+    let messages = topic.messages();
+    assert_eq!(messages.len(), 1, "{messages:#?}");
+    let (summary, told) = read(&messages[0]);
+    assert!(
+        summary.contains(&format!("manifest SHA-256 {digest}")),
+        "the message: {summary}"
+    );
+    assert_eq!(told["manifest_sha256"], digest.as_str(), "the message: {told:#}");
+
+    let lines = run
+        .stderr
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let committed: Vec<Value> = lines
+        .filter(|line| line["manifest_sha256"] == digest.as_str())
+        .collect();
+    assert_eq!(committed.len(), 1, "the log: {}", run.stderr);
+    assert_eq!(committed[0]["backup"], id, "the log: {}", run.stderr);
 }
