@@ -25,8 +25,8 @@ BINARY=$(realpath "$BINARY")
 scripts/tools.sh postgres deploy
 HERE=$ROOT/infra/systemd
 
-say "systemd-analyze security: at most 1.5 of 10, the drill with its namespaces 1.8"
-for limit in backup=15 verify=18; do
+say "systemd-analyze security: at most 1.5 of 10, the drill with its namespaces 2.0"
+for limit in backup=15 verify=20; do
     unit=$HERE/pgstow-${limit%=*}.service
     systemd-analyze security --offline=true --threshold="${limit#*=}" --no-pager "$unit" >/dev/null ||
         die "${unit##*/} is more exposed than that: systemd-analyze security --offline=true $unit"
