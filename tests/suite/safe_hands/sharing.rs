@@ -138,6 +138,5 @@ fn a_store_that_is_not_shared_is_closed_to_all_others() {
     chown(site.store(), Some(OWNER), Some(GROUP)).unwrap();
     open(&site.store(), 0o750);
     succeed(&mut site.backup(&source.url()));
-    let error = fail(&mut as_user(&site, DRILLS, &["verify", "latest"]), "EACCES", 32);
-    assert!(error.hint.contains("let this user read it"), "{}", error.hint);
+    fail(&mut as_user(&site, DRILLS, &["verify", "latest"]), "EACCES", 32);
 }
