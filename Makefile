@@ -1,7 +1,7 @@
 # Everything that can be done here, by one word each. `make` alone lists the words.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test check fuzz torture bench sbom fmt clean
+.PHONY: help demo demo-s3 test check fuzz torture bench sbom release fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ bench: ## against stock pipelines and other tools, there and back; BENCH_ONLY, B
 
 sbom: ## what a release contains, as CycloneDX, into target/sbom
 	@scripts/sbom.sh
+
+release: ## program, Lambda layers, bill of materials and digests of this machine's architecture, into target/releases
+	@scripts/release.sh
 
 fmt: ## format the sources
 	cargo fmt

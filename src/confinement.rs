@@ -7,6 +7,7 @@ mod folders;
 mod identity;
 mod keeper;
 mod kernel;
+mod view;
 
 use std::ffi::{CString, OsStr, OsString, c_char};
 use std::fmt;
@@ -21,6 +22,7 @@ use folders::Folders;
 pub use folders::Landlock;
 pub(crate) use identity::{Identity, closed_to};
 use keeper::Flock;
+use view::View;
 
 /// Namespaces for processes, network, System V memory and the machine's name.
 const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -41,6 +43,8 @@ pub struct Walls {
     /// No files but its own.
     pub landlock: Option<Landlock>,
     pub namespaces: Namespaces,
+    /// Whether there is one for mounts beside those: all files but its own are to be read alone.
+    pub mounts: bool,
     pub user: User,
 }
 
@@ -88,9 +92,16 @@ impl Walls {
     /// Whether code of the machine's own reaches no file, process, program or network of ours: as a user of
     /// its own, or where the kernel keeps every change from files, and signals from processes.
     pub fn keep_files(&self) -> bool {
-        let keeps_files = self.landlock.is_some_and(Landlock::keeps_changes);
+        let keeps_files = self
+            .landlock
+            .is_some_and(|landlock| landlock.keeps_changes() || self.has_view());
         let keeps_processes = self.namespaces != Namespaces::None || self.landlock.is_some_and(Landlock::keeps_signals);
         self.filter && (self.user == User::Unused || (keeps_files && keeps_processes))
+    }
+
+    /// Whether it has its own view of the files. It is made where the other namespaces are.
+    fn has_view(&self) -> bool {
+        self.mounts && self.namespaces != Namespaces::None
     }
 
     /// As whom a confined program runs: `None` as we do.
@@ -137,6 +148,22 @@ impl Walls {
             User::Ours if apart(Namespaces::OfUser, None) => Namespaces::OfUser,
             User::Unused | User::Ours => Namespaces::None,
         };
+        let identity = match (user, namespaces) {
+            (User::Unused, Namespaces::OfUser) => identity::unused(),
+            _ => None,
+        };
+        let (maps, view) = (Maps::of(identity), View::default());
+        let mounts = namespaces != Namespaces::None
+            && tried(|| {
+                separate(namespaces, identity, &maps)?;
+                match kernel::fork()? {
+                    0 => kernel::exit(i32::from(view.enter().is_err())),
+                    child => match kernel::reap(child, true)? {
+                        Some((_, 0)) => Ok(()),
+                        _ => Err(Error::from_raw_os_error(libc::EPERM)),
+                    },
+                }
+            });
         let filter = tried(|| {
             kernel::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
             kernel::set_filter(&[filter::ALLOW])
@@ -145,6 +172,7 @@ impl Walls {
             filter,
             landlock: Landlock::here(),
             namespaces,
+            mounts,
             user,
         }
     }
@@ -159,6 +187,7 @@ impl fmt::Display for Walls {
             User::None => "none but root",
         };
         let namespaces = match self.namespaces {
+            Namespaces::Plain | Namespaces::OfUser if self.mounts => "processes, network, memory, mounts",
             Namespaces::Plain | Namespaces::OfUser => "processes, network, memory",
             Namespaces::None => "none",
         };
@@ -275,6 +304,10 @@ impl Confinement {
             Some(landlock) => Some(Folders::wall(landlock, &self.writable, &self.readable)?),
             None => None,
         };
+        let view = match self.walls.has_view() {
+            true => Some(View::of(&self.writable)?),
+            false => None,
+        };
         Ok(Entry {
             program,
             namespaces: self.walls.namespaces,
@@ -283,6 +316,7 @@ impl Confinement {
             alone: self.alone,
             filter,
             folders,
+            view,
             keeps,
         })
     }
@@ -343,6 +377,7 @@ pub(crate) struct Entry {
     alone: bool,
     filter: Vec<libc::sock_filter>,
     folders: Option<Folders>,
+    view: Option<View>,
     keeps: Option<OwnedFd>,
 }
 
@@ -380,6 +415,9 @@ impl Entry {
             };
             keeper::keep(child, flock);
         }
+        if let Some(view) = &self.view {
+            view.enter()?;
+        }
         if let Some(identity) = self.identity
             && !of_user
         {
@@ -406,35 +444,4 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_kept_where_every_change_and_every_signal_is() {
-        let landlock = |version, scopes| Some(Landlock { version, scopes });
-        let walls = |landlock, namespaces, user| Walls {
-            filter: true,
-            landlock,
-            namespaces,
-            user,
-        };
-        for (walls, keep) in [
-            (walls(None, Namespaces::None, User::Unused), true),
-            (walls(None, Namespaces::OfUser, User::Ours), false),
-            // It lets files be cut short.
-            (walls(landlock(2, 0), Namespaces::OfUser, User::Ours), false),
-            (walls(landlock(3, 0), Namespaces::OfUser, User::Ours), true),
-            (walls(landlock(3, 0), Namespaces::None, User::Ours), false),
-            // It says that it could, and does not.
-            (walls(landlock(6, 0b01), Namespaces::None, User::Ours), false),
-            (walls(landlock(6, 0b11), Namespaces::None, User::Ours), true),
-        ] {
-            assert_eq!(walls.keep_files(), keep, "{walls:?}");
-        }
-        let open = Walls {
-            filter: false,
-            ..walls(landlock(6, 0b11), Namespaces::Plain, User::Unused)
-        };
-        assert!(!open.keep_files());
-    }
-}
+mod tests;

@@ -260,7 +260,7 @@ fn log_failure(failed: &ErrorReport) {
 fn diagnostic(failed: &ErrorReport) -> Diagnostic {
     Diagnostic {
         error_type: failed.code.to_owned(),
-        error_message: format!("{}; hint: {}", failed.message, failed.hint),
+        error_message: plain::line(&format!("{}; hint: {}", failed.message, failed.hint)),
     }
 }
 

@@ -30,3 +30,9 @@ install -D -m 644 "$HERE/pgstow.sysusers" "$DESTDIR/etc/sysusers.d/pgstow.conf"
     install -D -m 600 "$HERE/drill.env" "$DESTDIR/etc/pgstow/drill.env"
 systemd-sysusers ${DESTDIR:+--root="$DESTDIR"} "$DESTDIR/etc/sysusers.d/pgstow.conf"
 [ -n "$DESTDIR" ] || systemctl daemon-reload
+
+# A store that was made before drills had a user of their own: what is in it belongs to pgstow, who opens it, not root.
+STORE=/var/lib/pgstow/backups
+if [ -z "$DESTDIR" ] && [ -d "$STORE" ] && [ ! -k "$STORE" ]; then
+    runuser -u pgstow -- bash -s -- "$STORE" <"$HERE/share.sh"
+fi

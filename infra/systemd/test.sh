@@ -25,8 +25,8 @@ BINARY=$(realpath "$BINARY")
 scripts/tools.sh postgres deploy
 HERE=$ROOT/infra/systemd
 
-say "systemd-analyze security: at most 1.5 of 10, the drill with its namespaces 1.8"
-for limit in backup=15 verify=18; do
+say "systemd-analyze security: at most 1.5 of 10, the drill with its namespaces 2.0"
+for limit in backup=15 verify=20; do
     unit=$HERE/pgstow-${limit%=*}.service
     systemd-analyze security --offline=true --threshold="${limit#*=}" --no-pager "$unit" >/dev/null ||
         die "${unit##*/} is more exposed than that: systemd-analyze security --offline=true $unit"
@@ -151,14 +151,32 @@ credentials "$(database_url "$PGSTOW_TEST_PG15_URL" shop)"
 start pgstow-backup.service
 backups=$(inside find /var/lib/pgstow/backups -name manifest.json | wc -l)
 [ "$backups" = 1 ] || die "there are $backups backups"
-open=$(inside find /var/lib/pgstow \( -perm /077 -o ! -user pgstow \) -print)
+open=$(inside find /var/lib/pgstow \( -perm /007 -o -type f -perm /030 -o ! -user pgstow -o ! -group pgstow \) -print)
 [ -z "$open" ] || die "open to others: $open"
-say "pgstow-backup.service: a backup into /var/lib/pgstow/backups, which only the user pgstow may read"
+say "pgstow-backup.service: a backup into /var/lib/pgstow/backups, which only pgstow and its drills may read"
 
 start pgstow-verify.service
-left=$(inside find /var/cache/pgstow -mindepth 1 -maxdepth 1)
+left=$(inside find /var/cache/pgstow-drill -mindepth 1 -maxdepth 1)
 [ -z "$left" ] || die "the drill has left $left"
-say "pgstow-verify.service: $(log pgstow-verify.service | grep -m 1 shop/)"
+said=$(log pgstow-verify.service)
+case $said in *'could not be written'*) die "the drill could not put its result beside the backup: $said" ;; esac
+say "pgstow-verify.service: $(grep -m 1 shop/ <<<"$said")"
+
+# The drill's user has put its result there, and can do nothing else to the backups; their own user can read the result.
+result=$(inside find /var/lib/pgstow/backups -name verification.json)
+[ "$(inside stat -c '%U %G %a' "$result")" = 'pgstow-drill pgstow 640' ] || die "not the drill's: $result"
+as() { inside setpriv --reuid "$1" --regid pgstow --clear-groups -- "${@:2}"; }
+as pgstow grep -q '"drill"' "$result" || die "pgstow may not read $result"
+sums() { inside sh -c 'cd /var/lib/pgstow/backups && find . -type f ! -name "verification.json*" -exec sha256sum {} + | sort'; }
+before=$(sums)
+# shellcheck disable=SC2016 # for that shell
+as pgstow-drill sh -c 'cd /var/lib/pgstow/backups && for one in */*/* */.* */* *; do
+    [ "${one##*/}" != verification.json ] || continue
+    rm -rf "$one"; mv "$one" "$one.x"; echo >>"$one"; chmod 777 "$one"; mkdir "$one/20990101T000000Z-full"
+done' 2>/dev/null || true
+[ "$(sums)" = "$before" ] || die "a drill can change backups"
+inside find /var/lib/pgstow/backups -mindepth 3 -type d -exec rm -r {} +
+say "the user of the drill can read the backups, and change none"
 
 # What stands around the throwaway server, in the very surroundings of the drill; doctor wants to know the database.
 # shellcheck disable=SC2016 # systemd puts it in
@@ -192,10 +210,10 @@ done
 say "a key that systemd hands over signs the backup and the drill's result"
 
 if "$BINARY" backup --help | grep metrics-file >/dev/null; then
-    for file in backup verify; do
-        [ "$(inside stat -c %a "/run/pgstow/$file.prom")" = 644 ] || die "node exporter may not read $file.prom"
+    for file in /run/pgstow/backup.prom /run/pgstow-drill/verify.prom; do
+        [ "$(inside stat -c %a "$file")" = 644 ] || die "node exporter may not read $file"
     done
-    say "metrics for node exporter in /run/pgstow"
+    say "metrics for node exporter in /run/pgstow and /run/pgstow-drill"
 fi
 
 # Stopped while pg_dump waits for a lock, on what it alone reads.

@@ -1,7 +1,7 @@
 //! The system calls that walls are made of. Each may be made between fork and exec: none allocates
 //! or takes a lock.
 
-use std::ffi::{c_int, c_long, c_ulong};
+use std::ffi::{CStr, c_int, c_long, c_ulong};
 use std::io::{Error, Result};
 use std::os::fd::RawFd;
 
@@ -24,6 +24,75 @@ pub(super) fn unshare(flags: c_int) -> Result<()> {
     checked(unsafe { libc::unshare(flags) }.into()).map(|_| ())
 }
 
+#[allow(unsafe_code)]
+fn mount(source: Option<&CStr>, target: &CStr, kind: Option<&CStr>, flags: c_ulong) -> Result<()> {
+    let text = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: each text ends with a zero and outlives the call; a null stands for none.
+    let done = unsafe { libc::mount(text(source), target.as_ptr(), text(kind), flags, std::ptr::null()) };
+    checked(done.into()).map(|_| ())
+}
+
+/// What is mounted from now on is seen by nobody outside of our namespace of mounts.
+pub(super) fn mount_for_us_alone() -> Result<()> {
+    mount(None, c"/", None, libc::MS_REC | libc::MS_PRIVATE)
+}
+
+/// The same folder, as a mount of its own.
+pub(super) fn mount_upon_itself(folder: &CStr) -> Result<()> {
+    mount(Some(folder), folder, None, libc::MS_BIND | libc::MS_REC)
+}
+
+/// A new /proc, of our namespace for processes.
+pub(super) fn mount_processes() -> Result<()> {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RDONLY;
+    mount(Some(c"proc"), c"/proc", Some(c"proc"), flags)
+}
+
+/// Bytes of `struct mount_attr`.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    users: u64,
+}
+
+const READ_ONLY: u64 = 1;
+const NO_OTHER_USER: u64 = 1 << 1;
+
+/// Linux 5.12 and newer.
+#[allow(unsafe_code)]
+fn mount_attributes(target: &CStr, set: u64, clear: u64, flags: c_int) -> Result<()> {
+    let attributes = MountAttributes {
+        set,
+        clear,
+        propagation: 0,
+        users: 0,
+    };
+    // SAFETY: the path ends with a zero, the attributes are as long as is said, and both outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    checked(done).map(|_| ())
+}
+
+/// All there are.
+pub(super) fn mounts_read_only() -> Result<()> {
+    mount_attributes(c"/", READ_ONLY | NO_OTHER_USER, 0, libc::AT_RECURSIVE)
+}
+
+/// This one.
+pub(super) fn mount_writable(folder: &CStr) -> Result<()> {
+    mount_attributes(folder, 0, READ_ONLY, 0)
+}
+
 /// As this user and group alone, for good: without the groups that we have.
 #[allow(unsafe_code)]
 pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
@@ -40,7 +109,7 @@ pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
 
 /// Writes the whole of a small text to a file of /proc, which takes it in one piece.
 #[allow(unsafe_code)]
-pub(super) fn write_to(path: &std::ffi::CStr, text: &[u8]) -> Result<()> {
+pub(super) fn write_to(path: &CStr, text: &[u8]) -> Result<()> {
     // SAFETY: the path ends with a zero, and the buffer is as long as is said; both outlive the calls.
     unsafe {
         let file = checked(libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC).into())?;

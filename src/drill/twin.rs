@@ -20,7 +20,7 @@ const SETTINGS: &str = "SELECT pg_catalog.set_config(wanted.name, wanted.value, 
     FROM (VALUES ('check_function_bodies', 'off'), ('xmloption', 'content'), ('client_min_messages', 'warning'),
                  ('row_security', 'off'), ('default_tablespace', ''), ('restrict_nonsystem_relation_kind', ''))
          AS wanted (name, value)
-    JOIN pg_catalog.pg_settings AS known ON known.name = wanted.name";
+    JOIN pg_catalog.pg_settings AS known ON known.name OPERATOR(pg_catalog.=) wanted.name";
 
 /// The first major in which a partitioned table has an access method, which it does not take from the session.
 const METHODS_OF_PARTITIONED_TABLES: u32 = 17;
@@ -164,16 +164,19 @@ impl Making<'_> {
     async fn hand_over(&self) -> Result<()> {
         let loader = self.cluster.loader(self.ground).info.user.unwrap_or_default();
         let role = format!(
-            "(SELECT oid FROM pg_catalog.pg_roles WHERE rolname = {})",
+            "(SELECT oid FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) {})",
             literal(&loader)
         );
         for (catalog, owner) in OWNERS {
             let statement = format!(
                 "UPDATE pg_catalog.{catalog} SET {owner} = {role}
-                 WHERE {owner} = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user) AND oid >= 16384
+                 WHERE {owner} OPERATOR(pg_catalog.=)
+                       (SELECT oid FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user)
+                   AND oid OPERATOR(pg_catalog.>=) 16384
                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                                   WHERE d.classid = 'pg_catalog.{catalog}'::pg_catalog.regclass AND d.objid = {catalog}.oid
-                                     AND d.deptype = 'e')"
+                                   WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.{catalog}'::pg_catalog.regclass
+                                     AND d.objid OPERATOR(pg_catalog.=) {catalog}.oid
+                                     AND d.deptype OPERATOR(pg_catalog.=) 'e')"
             );
             self.ground.session.execute(&statement).await?;
         }

@@ -49,12 +49,13 @@ fn forward(statement: &[u8]) -> Option<Vec<u8>> {
     if !Loading::is_name(&name) {
         return None;
     }
-    let tail = format!("', {value}, {called}) FROM pg_catalog.pg_sequence p, ",);
+    let tail = format!("', {value}, {called}) FROM pg_catalog.pg_sequence p CROSS JOIN ",);
     let (by, end) = (
-        b" q WHERE p.seqrelid = '",
+        b" q WHERE p.seqrelid OPERATOR(pg_catalog.=) '",
         format!(
-            "'::pg_catalog.regclass AND (q.last_value = {value} AND NOT q.is_called \
-         OR CASE WHEN p.seqincrement > 0 THEN q.last_value < {value} ELSE q.last_value > {value} END)"
+            "'::pg_catalog.regclass AND (q.last_value OPERATOR(pg_catalog.=) {value} AND NOT q.is_called \
+         OR CASE WHEN p.seqincrement OPERATOR(pg_catalog.>) 0 THEN q.last_value OPERATOR(pg_catalog.<) {value} \
+         ELSE q.last_value OPERATOR(pg_catalog.>) {value} END)"
         ),
     );
     Some(
@@ -86,10 +87,10 @@ mod tests {
                 .starts_with("SELECT pg_catalog.pg_sequence_last_value('public.people_id_seq'::pg_catalog.regclass); "),
             "{plain}"
         );
-        assert!(plain.contains("; SELECT pg_catalog.setval('public.people_id_seq', 500, true) FROM pg_catalog.pg_sequence p, public.people_id_seq q"), "{plain}");
+        assert!(plain.contains("; SELECT pg_catalog.setval('public.people_id_seq', 500, true) FROM pg_catalog.pg_sequence p CROSS JOIN public.people_id_seq q"), "{plain}");
         let odd = made("SELECT pg_catalog.setval('public.\"it''s\"', -5, false);").unwrap();
         assert!(
-            odd.contains("('public.\"it''s\"', -5, false)") && odd.contains(", public.\"it's\" q "),
+            odd.contains("('public.\"it''s\"', -5, false)") && odd.contains(" CROSS JOIN public.\"it's\" q "),
             "{odd}"
         );
         for hostile in [

@@ -244,8 +244,8 @@ async fn plain_tables(wire: &mut Wire, place: &[u8]) -> std::result::Result<Opti
         b"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), t.isleaf, \
           pg_catalog.has_table_privilege(t.relid, 'SELECT') FROM pg_catalog.pg_partition_tree(",
         &*regclass(place),
-        b") t JOIN pg_catalog.pg_class c ON c.oid = t.relid \
-          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1",
+        b") t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relid \
+          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace ORDER BY 1",
     ]
     .concat();
     let tree = wire.query(&question).await?;

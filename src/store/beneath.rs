@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
@@ -45,6 +45,16 @@ impl Found {
 
 fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Of a folder that its group may read: `1750`, where the group puts nothing, or `1770`. The sticky bit says that this is
+/// meant: it does nothing in a folder to which its owner alone writes, so no folder has it by chance. With it, who
+/// puts files into a folder can take away or replace none but those.
+const SHARED: Mode = Mode::SVTX.union(Mode::RWXU).union(Mode::RGRP).union(Mode::XGRP);
+
+fn is_shared(stat: &Stat) -> bool {
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    mode.contains(Mode::SVTX | Mode::RGRP | Mode::XGRP) && !mode.intersects(Mode::RWXO)
 }
 
 /// As people call what should have been a file.
@@ -132,6 +142,7 @@ impl Folder {
                 if made {
                     self.give(&folder.handle)
                         .map_err(|error| io_error("give to its owner", &self.at(name), error))?;
+                    self.share(folder.handle.as_fd(), SHARED);
                 }
                 Ok((folder, made))
             }
@@ -173,7 +184,32 @@ impl Folder {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.handle, name, flags, Mode::RUSR | Mode::WUSR)?;
         self.give(&file)?;
+        self.share(file.as_fd(), Mode::RUSR | Mode::WUSR | Mode::RGRP);
         Ok(File::from(file))
+    }
+
+    /// What is made in a folder that its group may read, the group may read too. Where that cannot be had it is its
+    /// owner's alone, and a reader who is kept out is told so.
+    fn share(&self, made: BorrowedFd<'_>, mode: Mode) {
+        let (Ok(around), Ok(new)) = (rustix::fs::fstat(&self.handle), rustix::fs::fstat(made)) else {
+            return;
+        };
+        if !is_shared(&around) {
+            return;
+        }
+        // Never to another group than the one that reads here.
+        let group = Some(Gid::from_raw(around.st_gid));
+        if new.st_gid == around.st_gid || rustix::fs::fchown(made, None, group).is_ok() {
+            let _ = rustix::fs::fchmod(made, mode);
+        }
+    }
+
+    /// Lets the group of a shared folder put files into this one, beside those that are there.
+    pub fn admit(&self) {
+        let shared = rustix::fs::fstat(&self.handle).is_ok_and(|stat| is_shared(&stat));
+        if shared && let Err(error) = rustix::fs::fchmod(&self.handle, SHARED | Mode::WGRP) {
+            tracing::warn!("{} cannot be opened to its group: {error}", self.path.display());
+        }
     }
 
     /// What root makes in another user's folder is that user's: a backup that is made as root once must not
@@ -293,7 +329,7 @@ pub fn linked(path: &Path) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, chown};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
     use super::*;
 
@@ -311,5 +347,29 @@ mod tests {
         shop.create_new(".lease").unwrap();
         assert_eq!(owner(&root.path().join("shop")), (4711, 4712));
         assert_eq!(owner(&root.path().join("shop/.lease")), (4711, 4712));
+    }
+
+    #[test]
+    fn a_folder_is_shared_with_its_group_where_the_sticky_bit_says_so_and_all_that_is_made_in_it() {
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+        for (root_mode, folder_mode, file_mode, admitted) in [
+            (0o1750, 0o1750, 0o640, 0o1770),
+            (0o1770, 0o1750, 0o640, 0o1770),
+            // As people make folders, and as /tmp is.
+            (0o755, 0o700, 0o600, 0o700),
+            (0o750, 0o700, 0o600, 0o700),
+            (0o2770, 0o2700, 0o600, 0o2700),
+            (0o1777, 0o700, 0o600, 0o700),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(root_mode)).unwrap();
+            let (shop, _) = Folder::root(root.path()).unwrap().unwrap().make_folder("shop").unwrap();
+            shop.create_new("file").unwrap();
+            let path = root.path().join("shop");
+            assert_eq!(mode(&path), folder_mode, "{root_mode:o}");
+            assert_eq!(mode(&path.join("file")), file_mode, "{root_mode:o}");
+            shop.admit();
+            assert_eq!(mode(&path), admitted, "{root_mode:o}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The folder store: objects are files, published atomically and durably. Folders are 0700 and
-//! files 0600, because a backup holds everything that the database does.
+//! files 0600, because a backup holds everything that the database does; in a store whose own folder
+//! is 1750 its group may read, and put results beside a backup.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -22,7 +23,7 @@ use super::temporary::{self, PATIENCE, Publish, Published, Temporary, io_error, 
 use super::{
     Condition, Entry, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
 };
-use crate::backup_id::database_of_folder;
+use crate::backup_id::{MANIFEST, database_of_folder};
 use crate::error::{Code, Error, Result};
 use crate::settings::StoreCreate;
 
@@ -580,6 +581,10 @@ fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Res
             Err(error) => return Err(with_clean_up(error, temporary.remove())),
         },
     };
+    // Not before: until then, a manifest could be put in the place of ours.
+    if published == Published::Done && name == MANIFEST {
+        folder.admit();
+    }
     let put = match published {
         Published::Done if body.len() as u64 > DIGEST_LIMIT => {
             let file = file.try_clone().map_err(|error| io_error("read", &path, error))?;

@@ -1,7 +1,7 @@
 //! The program as a Lambda function, under AWS's own Runtime Interface Emulator: from an event to
 //! the bucket and the queue. PostgreSQL is real, S3 is SeaweedFS, Secrets Manager and SNS are moto.
 
-mod place;
+pub mod place;
 
 mod deadline;
 mod events;

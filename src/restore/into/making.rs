@@ -198,18 +198,22 @@ impl Making<'_> {
         let (schema, name) = &table.place;
         let quoted = qualified(schema, name);
         let question = format!(
-            "SELECT c.oid, c.relkind = 'r' AND NOT c.relispartition AND pg_catalog.pg_get_userbyid(c.relowner) = current_user
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)
+            "SELECT c.oid, c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relispartition
+               AND pg_catalog.pg_get_userbyid(c.relowner) OPERATOR(pg_catalog.=) current_user
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i
+                                WHERE i.inhrelid OPERATOR(pg_catalog.=) c.oid OR i.inhparent OPERATOR(pg_catalog.=) c.oid)
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
-                                WHERE k.contype = 'f' AND (k.conrelid = c.oid OR k.confrelid = c.oid))
+                                WHERE k.contype OPERATOR(pg_catalog.=) 'f'
+                                  AND (k.conrelid OPERATOR(pg_catalog.=) c.oid OR k.confrelid OPERATOR(pg_catalog.=) c.oid))
                    , (SELECT pg_catalog.string_agg(made.what, ', ' ORDER BY made.what)
-                        FROM (SELECT 'the trigger ' || pg_catalog.quote_ident(t.tgname) AS what
-                                FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid
+                        FROM (SELECT 'the trigger ' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(t.tgname) AS what
+                                FROM pg_catalog.pg_trigger t WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid
                                UNION ALL
-                              SELECT 'the rule ' || pg_catalog.quote_ident(r.rulename)
-                                FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid) made)
-               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-              WHERE n.nspname = {} AND c.relname = {}",
+                              SELECT 'the rule ' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(r.rulename)
+                                FROM pg_catalog.pg_rewrite r WHERE r.ev_class OPERATOR(pg_catalog.=) c.oid) made)
+               FROM pg_catalog.pg_class c
+               JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+              WHERE n.nspname OPERATOR(pg_catalog.=) {} AND c.relname OPERATOR(pg_catalog.=) {}",
             literal(schema),
             literal(name)
         );
@@ -233,10 +237,10 @@ impl Making<'_> {
             ));
         }
         let question = format!(
-            "SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'
+            "SELECT DISTINCT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
                     ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END
                FROM pg_catalog.pg_class c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
-              WHERE c.oid = {oid} AND a.grantee <> c.relowner"
+              WHERE c.oid OPERATOR(pg_catalog.=) {oid} AND a.grantee OPERATOR(pg_catalog.<>) c.relowner"
         );
         let grantees = self.ask(&question).await?;
         for grantee in grantees.iter().filter_map(|row| row.text(0)) {

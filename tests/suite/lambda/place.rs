@@ -28,6 +28,10 @@ impl Place {
             "CREATE TABLE orders AS SELECT id, md5(id::text) AS note FROM generate_series(1, 1000) AS id;
              CREATE TABLE \"odd name\" (id int)",
         );
+        Self::around(database).await
+    }
+
+    pub async fn around(database: Database) -> Self {
         Self {
             database,
             bucket: Bucket::fresh().await,

@@ -73,3 +73,40 @@ fn no_look_and_no_load_runs_code_of_the_targets_owner(major: u32) {
 }
 
 on_majors! { no_look_and_no_load_runs_code_of_the_targets_owner: 15 18 }
+
+/// A check runs as the owner, in the session in which a superuser goes on: whatever it leaves there, the superuser's own
+/// questions have PostgreSQL's operators.
+fn a_path_that_an_owners_check_sets_is_no_path_of_the_superusers(major: u32) {
+    let source = Database::fresh(major);
+    let table = "CREATE TABLE orders (i serial, a text)";
+    source.sql(&format!(
+        "{table}; INSERT INTO orders (a) SELECT md5(n::text) FROM generate_series(1, 500) n"
+    ));
+    let backed = Backed::up(source, &[]);
+    let hostile = Hostile::of(major);
+    hostile.as_owner(table);
+    hostile.as_owner(
+        "CREATE FUNCTION evil.path() RETURNS bool LANGUAGE plpgsql AS
+           $f$ BEGIN PERFORM set_config('search_path', 'evil, pg_catalog', false); RETURN true; END $f$;
+         DO $do$
+         DECLARE one record; number int := 0;
+         BEGIN
+           FOR one IN SELECT * FROM (VALUES ('=', 'oid', 'oid'), ('=', 'int8', 'int4'), ('<', 'int8', 'int4'),
+                                            ('>', 'int8', 'int4')) AS wanted (sign, l, r) LOOP
+             EXECUTE format('CREATE FUNCTION evil.sign_%s(%s, %s) RETURNS bool LANGUAGE plpgsql AS '
+               '$f$ BEGIN PERFORM evil.trap(); RETURN $1 OPERATOR(pg_catalog.%s) $2; END $f$',
+               number, one.l, one.r, one.sign);
+             EXECUTE format('CREATE OPERATOR evil.%s (FUNCTION = evil.sign_%s, LEFTARG = %s, RIGHTARG = %s)',
+               one.sign, number, one.l, one.r);
+             number := number + 1;
+           END LOOP;
+         END $do$;
+         ALTER TABLE orders ADD CHECK (evil.path())",
+    );
+    let url = hostile.database.url();
+    succeed(&mut backed.restore(&url, &["--table", "public.orders", "--data-only"]));
+    hostile.assert_untouched("a restore into a table whose check sets the path");
+    assert_eq!(psql(major, &url, "SELECT count(*) FROM public.orders"), "500");
+}
+
+on_majors! { a_path_that_an_owners_check_sets_is_no_path_of_the_superusers: 15 18 }

@@ -114,7 +114,7 @@ fn no_command_over_a_hostile_store_prints_what_steers() {
 #[test]
 fn nor_over_a_database_whose_every_name_is_hostile() {
     // PostgreSQL's names are short.
-    let text = format!("x\u{1b}[2J\n{MARK}\u{202e}");
+    let text = format!("x\u{1b}[2J\n{MARK}\u{202e}\"}},\\");
     let source = Database::named(17, &text);
     let role = format!("{text}{}", std::process::id());
     source.sql(&format!(
@@ -166,6 +166,8 @@ fn nor_over_a_database_whose_every_name_is_hostile() {
         (&["restore", "latest", "--clean"], false),
         (&["restore", "latest", "--table", "nowhere.*"], false),
         (&["verify", "latest", "--drill"], false),
+        (&["verify", "latest", "--drill"], true),
+        (&["restore", "latest", "--data-only", "--dry-run"], true),
         (&["download", "latest", "--force"], false),
     ] {
         let mut command = at(&site);
@@ -174,7 +176,12 @@ fn nor_over_a_database_whose_every_name_is_hostile() {
         if json {
             command.arg("--json");
         }
-        assert_plain(&format!("{args:?} {json}"), &run(&mut command));
+        let told = run(&mut command);
+        assert_plain(&format!("{args:?} {json}"), &told);
+        if json {
+            // No name ends the document, or adds to it.
+            told.json();
+        }
     }
     source.sql(&format!("DROP ROLE {}", quoted(&role)));
 }
@@ -183,10 +190,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_the_names_are_the_outputs_are_plain(
-        text in "[\\x00-\\x1f\\x7f-\\x9f\u{200e}\u{202e}\u{2028}\u{2066}\u{feff}a-zé/ .-]{1,40}",
+        text in "[\\x00-\\x1f\\x7f-\\x9f\u{200e}\u{202e}\u{2028}\u{2066}\u{feff}a-zé/ .\"\\\\{}-]{1,40}",
     ) {
         let (folder, spoilt) = planted(&text);
-        for args in [&["list"][..], &["status"], &["prune", "--dry-run"], &["verify", &spoilt]] {
+        let nowhere = "postgresql://nobody@127.0.0.1:1/x";
+        for args in [
+            &["list"][..],
+            &["status"],
+            &["prune", "--dry-run"],
+            &["verify", &spoilt],
+            &["restore", &spoilt, "--dry-run", "--target", nowhere],
+        ] {
             for json in [false, true] {
                 let mut command = folder.command(args);
                 if json {

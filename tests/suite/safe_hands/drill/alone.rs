@@ -10,6 +10,7 @@ fn bare() -> Walls {
         filter: false,
         landlock: None,
         namespaces: Namespaces::None,
+        mounts: false,
         ..Walls::here()
     }
 }
@@ -105,6 +106,20 @@ async fn namespaces_alone_keep_processes_and_the_network() {
     }
     let walls = Walls { namespaces, ..bare() };
     assert_holds(walls, &["owner", "keeper", "environment", "memory", "trace", "call"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_view_of_the_files_alone_keeps_them_as_they_are() {
+    let here = Walls::here();
+    if !here.mounts {
+        return;
+    }
+    let walls = Walls {
+        namespaces: here.namespaces,
+        mounts: true,
+        ..bare()
+    };
+    assert_holds(walls, &["write", "link", "cut", "owner", "environment", "memory"]).await;
 }
 
 /// As in most containers.

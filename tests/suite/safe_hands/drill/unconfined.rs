@@ -93,6 +93,14 @@ fn without_a_filter_a_drill_is_refused_and_doctor_says_what_stands() {
         detail.contains("refused here") && detail.contains("system call filter: no"),
         "{detail}"
     );
+    // By the variable, as the units and the functions say it.
+    let tolerated = check(without_filters(doctor().env("BACKUP_DRILL_UNCONFINED", "true")));
+    assert_eq!(tolerated["state"], "warning", "{tolerated}");
+    let detail = tolerated["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("drills are run all the same") && detail.contains("system call filter: no"),
+        "{detail}"
+    );
     let whole = check(&mut doctor());
     let detail = whole["detail"].as_str().unwrap();
     for wall in [
