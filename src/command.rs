@@ -161,13 +161,16 @@ impl RestoreRequest {
     }
 }
 
-/// An exact id says itself whose backup it is: a name beside it would change nothing, or contradict it.
+/// An exact id says itself whose backup it is: another name beside it contradicts it.
 pub fn check_whose(backup: &str, database: Option<&str>) -> Result<()> {
-    let (Some(name), true) = (database, backup.parse::<BackupId>().is_ok()) else {
+    let (Some(name), Ok(id)) = (database, backup.parse::<BackupId>()) else {
         return Ok(());
     };
+    if id.database() == name {
+        return Ok(());
+    }
     Err(Error::config(format!(
-        "--database says whose latest backup is meant, and {backup} is an exact id: --database {name:?} has no effect"
+        "{backup} is no backup of the database {name:?}, which --database names"
     ))
     .hint("leave --database out, or give latest in place of the id"))
 }

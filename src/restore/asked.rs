@@ -1,4 +1,4 @@
-//! What is asked for, held against itself: options that contradict each other, or would change nothing.
+//! What is asked for, held against itself: options that contradict each other, or ask for what would not be done.
 
 use super::into;
 use crate::command::RestoreRequest;
@@ -32,45 +32,14 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
     has_effect(request)
 }
 
-/// Who gives an option expects something of it: one that would change nothing is refused.
+/// Who asks for something expects it: what would not be done is refused. What waives something (`--no-check`) is true
+/// where that is not done anyway.
 fn has_effect(request: &RestoreRequest) -> Result<()> {
-    let single = !request.tables.is_empty();
-    let safe = request.data_only || request.into.is_some();
-    for (idle, what, hint) in [
-        (
-            request.force && !(request.create && request.clean),
-            "--force ends the sessions in a database that is replaced, and none is",
-            "give --create --clean --force to replace the database, or leave --force out",
-        ),
-        (
-            request.no_verify && !request.clean,
-            "--no-verify waives the reading of the backup before something is removed, and without --clean nothing is",
-            "leave --no-verify out, or give --clean too",
-        ),
-        (
-            request.no_verify && safe,
-            "--no-verify waives the reading of the backup before something is removed, and here all is one transaction: a \
-             damaged backup removes nothing",
-            "leave --no-verify out",
-        ),
-        (
-            request.no_check && !single,
-            "--no-check waives the comparison of single tables with the backup, and a whole restore makes none",
-            "leave --no-check out, or name tables with --table",
-        ),
-    ] {
-        if idle {
-            return Err(Error::config(what).hint(hint));
-        }
-    }
-    if !request.data_only {
-        return Ok(());
-    }
-    for (given, option) in of_definitions(request) {
-        if given {
-            let what = format!("{option} says how definitions are made, and --data-only makes none");
-            return Err(Error::config(what).hint(format!("leave {option} out, or --data-only")));
-        }
+    if request.force && !(request.create && request.clean) {
+        let what = "--force ends the sessions in a database that is replaced, and none is";
+        return Err(
+            Error::config(what).hint("give --create --clean --force to replace the database, or leave --force out")
+        );
     }
     Ok(())
 }
@@ -93,13 +62,6 @@ pub(super) fn check_script(request: &RestoreRequest) -> Result<()> {
         return Err(into::of_script());
     }
     let hint = "leave it out; or make backups with --format custom, which can be restored so";
-    if request.no_verify {
-        return Err(Error::config(
-            "this backup is a plain script, every byte of which is checked before anything is changed: --no-verify waives \
-             nothing",
-        )
-        .hint("leave it out"));
-    }
     if request.keep_going {
         return Err(Error::config(
             "this backup is a plain script, which runs in one transaction: --keep-going has nothing to go on to",

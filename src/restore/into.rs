@@ -11,7 +11,6 @@ mod place;
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::asked::of_definitions;
 use super::choice;
 use super::plan::{LeftOut, Load, Plan};
 use super::ready::Target;
@@ -103,15 +102,11 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
             return Err(Error::config(what).hint(format!("leave {option} out, or --into")));
         }
     }
-    let keeps_going = (request.keep_going, "--keep-going");
-    for (given, option) in [keeps_going].into_iter().chain(of_definitions(request)) {
-        if given {
-            let what = format!(
-                "{option} has no effect with --into: copies are made in one transaction, in the default tablespace, as the \
-                 restoring role's own, without grants, comments and memberships in publications"
-            );
-            return Err(Error::config(what).hint(format!("leave {option} out, or --into")));
-        }
+    if request.keep_going {
+        return Err(
+            Error::config("--keep-going goes on past what fails, and --into makes copies in one transaction")
+                .hint("leave --keep-going out, or --into"),
+        );
     }
     if Place::parse(into)?.name.is_some() && request.tables.len() > 1 {
         return Err(several());
