@@ -166,14 +166,14 @@ fn what_is_not_understood_is_a_config_error_with_a_hint() {
 }
 
 #[test]
-fn an_option_that_would_change_nothing_is_refused_and_the_hint_is_of_its_command() {
+fn an_option_that_asks_for_what_is_not_done_is_refused_and_the_hint_is_of_its_command() {
     let id = "shop/20260131T040500Z-full";
     for line in [
         &["verify", "latest", "--since", "7d"][..],
         &["verify", id, "--since", "7d"],
-        &["verify", id, "--database", "shop"],
+        &["verify", id, "--database", "other"],
         &["restore", id, "--database", "other"],
-        &["download", id, "--database", "shop"],
+        &["download", id, "--database", "other"],
         &["restore", "latest", "--force"],
         &["restore", "latest", "--data-only"],
         &["restore", "latest", "--into", "old"],
@@ -186,6 +186,8 @@ fn an_option_that_would_change_nothing_is_refused_and_the_hint_is_of_its_command
         &["verify", "latest", "--database", "shop"][..],
         &["verify", "--all", "--since", "7d", "--database", "shop"],
         &["restore", "latest", "--database", "shop"],
+        &["verify", id, "--database", "shop"],
+        &["restore", "latest", "--no-check", "--no-verify"],
         // What is no id is told with the nearest.
         &["restore", "lates", "--database", "shop"],
     ] {
