@@ -150,6 +150,7 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
     let (extensions, reasons) = reasons(job, located, witness).await?;
+    report.notes.extend(reasons.sorting.clone());
     let mut exclusion = Exclusion::before(&items, &extensions, reasons);
     let rounds = Rounds {
         job,
@@ -232,6 +233,10 @@ async fn reasons(
 ) -> Result<(BTreeMap<String, String>, Reasons)> {
     let session = Session::connect_to_our_own(witness.server.info(), &job.settings.postgres).await?;
     let here = session.available_extensions().await?;
+    let sorting = match &located.manifest.collations {
+        Some(collations) => session.sorts_otherwise(collations).await,
+        None => None,
+    };
     session.close().await;
     let source = extensions::of_source(located).await?;
     let reasons = Reasons {
@@ -239,6 +244,7 @@ async fn reasons(
         missing: Missing::of(&located.manifest.left_out),
         majors: witness.other_major,
         locale: None,
+        sorting,
     };
     Ok((here, reasons))
 }

@@ -6,6 +6,7 @@ mod authentication;
 mod belongings;
 mod beside;
 mod child;
+mod collations;
 mod condition;
 mod connection;
 mod conninfo;

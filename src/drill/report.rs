@@ -57,6 +57,9 @@ pub struct DrillReport {
     /// Whether something was not proved that a drill could prove.
     pub partly: bool,
     pub duration_seconds: f64,
+    /// How this place differs from the source's, where that is no damage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// A plain dump of an empty database, which is empty again: that is all that can be proved of it.
     #[serde(skip)]
     pub(super) ran: bool,
@@ -116,6 +119,7 @@ impl DrillReport {
             definitions: 0,
             partly: false,
             duration_seconds: 0.0,
+            notes: Vec::new(),
             ran: false,
             not_proved: other.into_iter().collect(),
             problems: Vec::new(),
@@ -204,6 +208,9 @@ impl DrillReport {
         tell(verification::PARTLY, json!(self.partly));
         tell("rows", json!(self.tables.iter().map(|table| table.rows).sum::<u64>()));
         tell("definitions", json!(self.definitions));
+        if !self.notes.is_empty() {
+            tell("notes", json!(self.notes));
+        }
         if !self.not_proved.is_empty() {
             tell(
                 "not_proved",
@@ -255,6 +262,9 @@ impl fmt::Display for DrillReport {
             let rows = if table.rows == 1 { "row " } else { "rows" };
             writeln!(f, "    {:>12} {rows}  {result:<24} {name}", table.rows)?;
         }
+        for note in &self.notes {
+            writeln!(f, "    note: {note}")?;
+        }
         for left in &self.not_proved {
             writeln!(f, "    not proved: {}: {}", left.what, left.why)?;
         }
@@ -290,6 +300,7 @@ mod tests {
             definitions,
             partly: false,
             duration_seconds: 0.0,
+            notes: Vec::new(),
             ran: false,
             not_proved: left
                 .then(|| LeftOut {

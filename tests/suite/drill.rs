@@ -1,6 +1,7 @@
 //! `verify --drill`: what restores to what it was is proved, what does not is named, and nothing
 //! is left of the throwaway server.
 
+mod collations;
 mod evidence;
 mod extensions;
 mod locale;
