@@ -143,7 +143,7 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     let mut report = DrillReport::new(server.version(), major, &manifest.server);
     if manifest.files.contains_key(role::SQL) {
         let cluster = Cluster::prepare(job, witness, located, &Plan::default()).await?;
-        report.not_proved.extend(cluster.not_proved.iter().cloned());
+        report.roles(&cluster.roles);
         plain::run(job, located, major, &cluster, &mut report).await?;
         return Ok(report);
     }
@@ -161,7 +161,7 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
         witness,
     };
     let cluster = Cluster::prepare(job, witness, located, &rounds.plan(&exclusion)).await?;
-    report.not_proved.extend(cluster.not_proved.iter().cloned());
+    report.roles(&cluster.roles);
 
     job.observer.phase("restoring into the throwaway server");
     let ground = rounds.run(&cluster, &mut exclusion).await?;

@@ -6,6 +6,7 @@ mod evidence;
 mod extensions;
 mod locale;
 mod order;
+mod roles;
 mod sources;
 
 use std::fs;
