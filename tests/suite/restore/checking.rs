@@ -1,8 +1,12 @@
 //! What the target holds when all is made, compared with the backup.
 
-use crate::restore::place::{Backed, three};
-use crate::support::database::Database;
+use std::time::Duration;
+
+use crate::restore::place::{Backed, ended, three};
+use crate::support::database::{Database, try_psql};
+use crate::support::lock::Lock;
 use crate::support::program::{run, succeed};
+use crate::support::silent_proxy::SilentProxy;
 
 #[test]
 fn tables_are_compared_with_the_backup_when_all_is_there() {
@@ -119,3 +123,68 @@ fn large_objects_that_changed_or_are_gone_are_an_error_that_names_them(major: u3
 }
 
 on_majors! { large_objects_that_changed_or_are_gone_are_an_error_that_names_them: 15 18 }
+
+/// Between its rows and the comparison an index takes its time to be made.
+fn leisurely() -> Database {
+    let source = Database::fresh(17);
+    source.sql(
+        "CREATE TABLE wanted (n int); INSERT INTO wanted SELECT generate_series(1, 100);
+         CREATE TABLE free (n int); INSERT INTO free VALUES (1), (2);
+         CREATE FUNCTION slow(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN n; END $$;
+         CREATE INDEX slowly ON free (slow(n));
+         CREATE OR REPLACE FUNCTION slow(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+           $$ BEGIN PERFORM pg_sleep(0.7); RETURN n; END $$",
+    );
+    source
+}
+
+#[test]
+fn a_table_that_others_hold_during_the_comparison_is_not_proved_and_names_them() {
+    let backed = Backed::up(leisurely(), &[]);
+    let target = Database::fresh(17);
+    let mut command = backed.restore(&target.url(), &["--check", "--jobs", "2"]);
+    let mut running = backed.site.start(command.env("BACKUP_LOCK_WAIT_SECONDS", "1"));
+    // Its rows are there, and nothing but the comparison asks for it any more.
+    let loaded = || try_psql(17, &target.url(), "SELECT count(*) FROM wanted").text().trim() == "100";
+    running.until("the rows are loaded", loaded);
+    let lock = Lock::hold(&target, "wanted");
+    let (run, _) = running.end(Duration::from_secs(20));
+    drop(lock);
+    assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
+    let report = run.json();
+    assert_eq!(
+        (&report["status"], &report["compared"]),
+        (&"restored".into(), &1.into()),
+        "{report:#}"
+    );
+    let left = &report["not_proved"][0];
+    assert_eq!(left["what"], "public.wanted", "{report:#}");
+    let why = left["why"].as_str().unwrap();
+    assert!(
+        why.contains("could not be locked within 1 s; held by session ") && why.contains("psql"),
+        "{why}"
+    );
+    backed.site.assert_nothing_runs();
+}
+
+#[test]
+fn a_server_that_falls_silent_during_the_comparison_is_stalled_and_nothing_hangs() {
+    let source = Database::fresh(17);
+    source.sql("CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 100); SELECT lo_from_bytea(0, 'x')");
+    let backed = Backed::up(source, &[]);
+    // Nothing but the comparison says these words.
+    let (rows, objects) = (&b" TO STDOUT"[..], &b"pg_catalog.lo_lseek64"[..]);
+    for (words, of) in [(rows, "the rows"), (objects, "the large objects")] {
+        let target = Database::fresh(17);
+        let proxy = SilentProxy::start(target.address(), words);
+        let mut command = backed.restore(&proxy.before(&target.url()), &["--check"]);
+        let running = backed.site.start(command.env("BACKUP_STALL_SECONDS", "1"));
+        let (run, took) = running.end(Duration::from_secs(20));
+        assert!(proxy.was_silent(), "{}", run.stderr);
+        let told = ended(&run, took, "STALLED", 22);
+        let silence = format!("has given no byte of {of} for 1 s");
+        assert!(told.message.contains(&silence), "{}", told.message);
+        assert_eq!(target.sql("SELECT count(*) FROM t"), "100");
+        backed.site.assert_nothing_runs();
+    }
+}

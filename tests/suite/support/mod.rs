@@ -20,5 +20,6 @@ pub mod role;
 pub mod secrets_proxy;
 pub mod server;
 pub mod services;
+pub mod silent_proxy;
 pub mod tls_front;
 pub mod wreck;
