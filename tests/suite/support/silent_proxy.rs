@@ -29,11 +29,11 @@ impl SilentProxy {
         Self { port: own, silent }
     }
 
-    /// The same URL, with this proxy's address.
+    /// The same URL, with this proxy's address, and without encryption: what is said must be heard.
     pub fn before(&self, url: &str) -> String {
         let (login, place) = url.rsplit_once('@').unwrap();
         let (_, database) = place.split_once('/').unwrap();
-        format!("{login}@127.0.0.1:{}/{database}", self.port)
+        format!("{login}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
     /// Whether any connection has gone silent.
