@@ -8,8 +8,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    BackupId, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, overviews, read_genuine,
-    read_manifest,
+    BackupId, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, is_reachable, overviews,
+    read_genuine, read_manifest,
 };
 use crate::error::{Code, Error, Result};
 use crate::manifest::Manifest;
@@ -83,7 +83,11 @@ pub async fn find(
 async fn no_id(stores: &[Arc<dyn Store>], wanted: &str) -> Error {
     let mut asked = Asked::default();
     for store in stores {
-        match backups(store.as_ref(), None).await {
+        let listed = match is_reachable(store.as_ref()).await {
+            Ok(()) => backups(store.as_ref(), None).await,
+            Err(error) => Err(error),
+        };
+        match listed {
             Ok(listed) => {
                 let what = format!("there is no backup {wanted:?} in {}", store.url());
                 return Error::new(Code::NotFound, what).hint(nearest(wanted, None, &listed));
@@ -177,6 +181,10 @@ async fn was_made_for(copy: &dyn Store, id: &BackupId, stores: &[Arc<dyn Store>]
 
 /// For somebody who asked for exactly this backup, which is not in this store.
 pub async fn not_there(store: &dyn Store, id: &BackupId) -> Result<Error> {
+    // A folder that is not there has no backup, and may not be the one that is meant.
+    if let Err(error) = is_reachable(store).await {
+        return Ok(error);
+    }
     let has_folder = !store.list(&id.folder()).await?.is_empty();
     // For the hint alone: without it, the error is the same.
     let there = backups(store, None).await.unwrap_or_default();
@@ -257,7 +265,10 @@ async fn look(
         Read::Unsigned(error) => Err(NotUsed::Unsigned(error)),
         Read::Unexpected(error) => Err(NotUsed::Unexpected(error)),
         Read::Broken(broken) => Err(broken.into_error(id).into()),
-        Read::Missing => Err(missing(store, id, listed.is_some()).into()),
+        Read::Missing => {
+            is_reachable(store).await?;
+            Err(missing(store, id, listed.is_some()).into())
+        }
     }
 }
 
@@ -360,6 +371,9 @@ async fn latest_in(
 }
 
 async fn none_good(store: &dyn Store, database: Option<&str>) -> Error {
+    if let Err(error) = is_reachable(store).await {
+        return error;
+    }
     let url = store.url();
     let what = match database {
         Some(database) => format!("there is no good backup of {database} in {url}"),

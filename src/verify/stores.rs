@@ -105,7 +105,11 @@ async fn in_store(
     let found = catalog::read_genuine(store.as_ref(), id, &demand);
     let genuine = match job.stop.or_stop(found).await? {
         Read::Genuine(genuine) => *genuine,
-        Read::Missing => return Ok(InStore::Missing),
+        Read::Missing => {
+            // One that is not there, as where a disk is not mounted, says nothing of what it holds.
+            job.stop.or_stop(catalog::is_reachable(store.as_ref())).await?;
+            return Ok(InStore::Missing);
+        }
         Read::Unsigned(error) => return Ok(InStore::Unsigned(error)),
         Read::Unexpected(error) => return Ok(InStore::Unexpected(error)),
         Read::Broken(broken) => {
