@@ -547,15 +547,7 @@ mod tests {
             |there| there.roles.get_mut("team").unwrap().until = Some("x".into()),
             |there| there.roles.get_mut("team").unwrap().has_password = true,
             |there| there.settings.clear(),
-            |there| {
-                drop(
-                    there
-                        .settings
-                        .values_mut()
-                        .map(|value| value.push('x'))
-                        .collect::<Vec<_>>(),
-                )
-            },
+            |there| there.settings.values_mut().for_each(|value| value.push('x')),
             |there| drop(there.settings.insert(("team".into(), None, "a".into()), "b".into())),
             |there| there.comments.clear(),
             |there| drop(there.comments.insert("team".into(), "more".into())),
