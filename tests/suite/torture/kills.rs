@@ -15,7 +15,16 @@ use crate::support::program::{Run, run};
 const ROUNDS: usize = 6;
 
 const CREATE: &[&str] = &["restore", "latest", "--jobs", "2", "--create", "--clean"];
-const IN_PLACE: &[&str] = &["restore", "latest", "--data-only", "--clean"];
+const IN_PLACE: &[&str] = &[
+    "restore",
+    "latest",
+    "--data-only",
+    "--clean",
+    "--table",
+    "public.facts",
+    "--table",
+    "public.few",
+];
 const RULES: &[&str] = &["retention", "apply"];
 const WORDS: [&[&str]; 16] = [
     &["backup", "--jobs", "1"],
