@@ -48,9 +48,7 @@ pub(super) async fn compare(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, 
     }
     let differ = others.len();
     let named = some_of(&others, differ as u64);
-    Ok(Verdict::Different(format!(
-        "{differ} of {number} are not as in the backup: {named}"
-    )))
+    Ok(Verdict::Different(format!("differs in {differ} of {number}: {named}")))
 }
 
 /// The objects of one block that are others in the target, in words.

@@ -111,7 +111,7 @@ fn large_objects_that_changed_or_are_gone_are_an_error_that_names_them(major: u3
     let backed = Backed::up(backed.source, &[]);
     let failure = backed.refused(&Database::fresh(major).url(), &["--check"], "RESTORE_ERR", 41);
     assert!(
-        failure.message.contains("2 of 4 are not as in the backup")
+        failure.message.contains("differs in 2 of 4: ")
             && failure.message.contains("4711 (as many bytes, and other ones)")
             && failure.message.contains("4712 (it is not there)"),
         "{}",
