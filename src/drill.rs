@@ -142,13 +142,14 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     let mut report = DrillReport::new(server.version(), major, &manifest.server);
     if manifest.files.contains_key(role::SQL) {
         let cluster = Cluster::prepare(job, witness, located, &Plan::default()).await?;
-        report.not_proved.extend(cluster.not_proved.iter().cloned());
+        report.roles(&cluster.roles);
         plain::run(job, located, major, &cluster, &mut report).await?;
         return Ok(report);
     }
     let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
     let (extensions, reasons) = reasons(job, located, witness).await?;
+    report.notes.extend(reasons.sorting.clone());
     let mut exclusion = Exclusion::before(&items, &extensions, reasons);
     let rounds = Rounds {
         job,
@@ -159,7 +160,7 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
         witness,
     };
     let cluster = Cluster::prepare(job, witness, located, &rounds.plan(&exclusion)).await?;
-    report.not_proved.extend(cluster.not_proved.iter().cloned());
+    report.roles(&cluster.roles);
 
     job.observer.phase("restoring into the throwaway server");
     let ground = rounds.run(&cluster, &mut exclusion).await?;
@@ -231,6 +232,10 @@ async fn reasons(
 ) -> Result<(BTreeMap<String, String>, Reasons)> {
     let session = Session::connect_to_our_own(witness.server.info(), &job.settings.postgres).await?;
     let here = session.available_extensions().await?;
+    let sorting = match &located.manifest.collations {
+        Some(collations) => session.sorts_otherwise(collations).await,
+        None => None,
+    };
     session.close().await;
     let source = extensions::of_source(located).await?;
     let reasons = Reasons {
@@ -238,6 +243,7 @@ async fn reasons(
         missing: Missing::of(&located.manifest.left_out),
         majors: witness.other_major,
         locale: None,
+        sorting,
     };
     Ok((here, reasons))
 }

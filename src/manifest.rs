@@ -3,6 +3,7 @@
 
 mod blocks;
 mod bounded;
+mod collations;
 mod extensions;
 mod figures;
 
@@ -18,6 +19,7 @@ use crate::settings::{Format, Trigger};
 use crate::store::{Part, StoreChecksum};
 
 pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord, Way};
+pub use collations::{Collation, sorted_otherwise};
 pub use extensions::Extension;
 pub use figures::{Count, Figures, Kinds, Tally};
 
@@ -95,6 +97,13 @@ pub struct Manifest {
         skip_serializing_if = "Option::is_none"
     )]
     pub extensions: Option<Vec<Extension>>,
+    /// Those that the database uses and that have versions. `None`: an older version, or a server, did not say.
+    #[serde(
+        default,
+        deserialize_with = "bounded::known_items",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub collations: Option<Vec<Collation>>,
     /// What a person should look at although the backup is good, as it was known at the commit.
     #[serde(default, deserialize_with = "bounded::items", skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -444,6 +453,7 @@ pub(crate) mod tests {
             missing: BTreeMap::new(),
             left_out: Vec::new(),
             extensions: None,
+            collations: None,
             warnings: Vec::new(),
             script: None,
             tables: vec![TableRecord {

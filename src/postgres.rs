@@ -6,6 +6,7 @@ mod authentication;
 mod belongings;
 mod beside;
 mod child;
+mod collations;
 mod condition;
 mod connection;
 mod conninfo;
@@ -52,7 +53,9 @@ pub use conninfo::{ConnectionInfo, Files, Whose};
 pub(crate) use dump::BYPASS_HINT;
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub use extensions::{Member, MemberKind};
-pub use globals::{AppliedGlobals, Globals, GlobalsPlan, Omitted, Powers, Statement, statements};
+pub use globals::{
+    AppliedGlobals, ComparedGlobals, Globals, GlobalsPlan, Omitted, Powers, Statement, WITHHELD, statements,
+};
 pub use hold::{Hold, Taken};
 pub(crate) use hold::{PLANS, TABLES, see};
 pub use keys::{Keys, Login, Provider, text_of_secret};

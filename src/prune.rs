@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::backup_id::BackupId;
-use crate::catalog::{Listed, Overview, database_folder, keeps_no_tags, overviews, reachable_folders};
+use crate::catalog::{Listed, Overview, database_folder, keeps_no_tags, nothing_found, overviews, reachable_folders};
 use crate::command::PruneRequest;
 use crate::error::{Error, Result};
 use crate::lease::{self, Seen};
@@ -82,6 +82,13 @@ pub async fn run(
             }
         }
         report.stores.push(part);
+    }
+    // Of a database that no store knows, the name is wrong.
+    let has_none = |part: &StorePrune| part.backups.is_empty() && part.error.is_none();
+    if let (Some(database), Some(first)) = (request.database.as_deref(), stores.first())
+        && report.stores.iter().all(has_none)
+    {
+        report.fail(&nothing_found(first.as_ref(), Some(database), None).await);
     }
     Ok(report.concluded())
 }

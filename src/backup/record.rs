@@ -19,8 +19,8 @@ use crate::error::Result;
 use crate::lease::Previous;
 use crate::leftovers::{Cleared, LeftOver};
 use crate::manifest::{
-    Algorithm, Compression, Extension, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump, RangeRecord, SCHEMA,
-    ScriptRecord, Server, TableRecord, checksums, role,
+    Algorithm, Collation, Compression, Extension, FileRecord, LargeObjectsRecord, LeftOut, Manifest, PgDump,
+    RangeRecord, SCHEMA, ScriptRecord, Server, TableRecord, checksums, role,
 };
 use crate::pipeline::{Archive, Passed};
 use crate::postgres::{FOREIGN_TABLE, RawTable, Refused, Snapshot, TableName};
@@ -77,6 +77,7 @@ pub(super) struct Record<'a> {
     /// What the backup has not of the database.
     left_out: Vec<LeftOut>,
     extensions: Option<Vec<Extension>>,
+    collations: Option<Vec<Collation>>,
     warnings: Vec<String>,
 }
 
@@ -136,6 +137,7 @@ impl<'a> Record<'a> {
             leftovers: Vec::new(),
             left_out: Vec::new(),
             extensions: None,
+            collations: None,
             warnings: job.settings.notes.clone(),
         }
     }
@@ -176,6 +178,7 @@ impl<'a> Record<'a> {
         }));
         self.left_out(view.left_out);
         self.extensions = view.extensions;
+        self.collations = view.collations;
         (view.reader, view.table_bytes)
     }
 
@@ -452,6 +455,7 @@ impl<'a> Record<'a> {
             missing: self.missing.clone(),
             left_out: self.left_out.clone(),
             extensions: self.extensions.clone(),
+            collations: self.collations.clone(),
             warnings: self.warnings[..self.warnings.len().min(WARNINGS)].to_vec(),
             script: self.script,
             tables: self.tables.clone(),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::{Job, Source, answered, answered_within};
 use crate::error::{Code, Error, Result};
 use crate::lease::Lease;
-use crate::manifest::{Extension, LeftOut};
+use crate::manifest::{Collation, Extension, LeftOut};
 use crate::postgres::{
     Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe,
 };
@@ -46,6 +46,7 @@ pub(super) struct View {
     /// What pg_dump does not save.
     pub left_out: Vec<LeftOut>,
     pub extensions: Option<Vec<Extension>>,
+    pub collations: Option<Vec<Collation>>,
 }
 
 /// Who reads.
@@ -84,6 +85,7 @@ struct Survey {
     tables_of_script: Vec<RawTable>,
     left_out: Vec<LeftOut>,
     extensions: Option<Vec<Extension>>,
+    collations: Option<Vec<Collation>>,
 }
 
 async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
@@ -97,6 +99,7 @@ async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
         names: answered(job, async { Ok(session.names_in_other_encoding().await) }).await?,
         left_out: answered(job, session.left_out(job.settings.format)).await?,
         extensions: answered(job, async { Ok(session.extensions().await) }).await?,
+        collations: answered(job, async { Ok(session.collations().await) }).await?,
     })
 }
 
@@ -240,6 +243,7 @@ impl View {
             tables_of_script,
             left_out,
             extensions,
+            collations,
         } = survey;
         Self {
             table_bytes: match &reader {
@@ -254,6 +258,7 @@ impl View {
             emptied: Vec::new(),
             left_out,
             extensions,
+            collations,
         }
     }
 }

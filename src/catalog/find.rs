@@ -190,6 +190,10 @@ async fn was_made_for(copy: &dyn Store, id: &BackupId, stores: &[Arc<dyn Store>]
 
 /// For somebody who asked for exactly this backup, which is not in this store.
 pub async fn not_there(store: &dyn Store, id: &BackupId) -> Result<Error> {
+    // A folder that is not there has no backup, and may not be the one that is meant.
+    if let Err(error) = is_reachable(store).await {
+        return Ok(error);
+    }
     let has_folder = !store.list(&id.folder()).await?.is_empty();
     // For the hint alone: without it, the error is the same.
     let there = backups(store, None).await.unwrap_or_default();
@@ -376,6 +380,9 @@ async fn latest_in(
 }
 
 async fn none_good(store: &dyn Store, database: Option<&str>) -> Error {
+    if let Err(error) = is_reachable(store).await {
+        return error;
+    }
     let url = store.url();
     let what = match database {
         Some(database) => format!("there is no good backup of {database} in {url}"),

@@ -12,7 +12,7 @@ use crate::catalog::Located;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, role};
 use crate::postgres::quoting::{identifier, literal};
-use crate::postgres::{ConnectionInfo, Passfile, Powers, SchemaGrants, Session};
+use crate::postgres::{ComparedGlobals, ConnectionInfo, Passfile, Powers, SchemaGrants, Session};
 use crate::private_folder::{PrivateFolder, answering};
 use crate::restore::{self, Plan};
 
@@ -42,6 +42,14 @@ pub(super) struct Cluster<'a> {
     _folders: [PrivateFolder; 2],
     /// Superusers in the source.
     lowered: Vec<String>,
+    /// As `globals.sql` made them, before anything was taken from them.
+    pub roles: Roles,
+}
+
+/// What became of `globals.sql`.
+#[derive(Default)]
+pub(super) struct Roles {
+    pub compared: ComparedGlobals,
     pub not_proved: Vec<LeftOut>,
 }
 
@@ -67,7 +75,7 @@ impl<'a> Cluster<'a> {
         let server = witness.server;
         let settings = &job.settings.postgres;
         let session = Session::connect_to_our_own(server.info(), settings).await?;
-        let not_proved = roles(&session, located).await?;
+        let roles = roles(&session, located).await?;
         let there = session.survey_target().await?.roles;
         for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
             session.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
@@ -87,7 +95,7 @@ impl<'a> Cluster<'a> {
             session,
             loader,
             lowered,
-            not_proved,
+            roles,
         })
     }
 
@@ -255,22 +263,35 @@ async fn passfile(job: &Job<'_>, info: &ConnectionInfo) -> Result<(PrivateFolder
     job.stop.or_stop(made).await
 }
 
-/// The roles of `globals.sql`, and what could not be made of it.
-async fn roles(session: &Session, located: &Located) -> Result<Vec<LeftOut>> {
+/// Makes the roles of `globals.sql`, and looks at what they are then.
+async fn roles(session: &Session, located: &Located) -> Result<Roles> {
     let left_out = |why: String| LeftOut {
         what: "roles".into(),
         why,
     };
     let manifest = &located.manifest;
     if let Some(why) = manifest.missing.get(role::GLOBALS) {
-        return Ok(vec![left_out(format!("{HOLDS_NONE}{why}"))]);
+        return Ok(Roles {
+            not_proved: vec![left_out(format!("{HOLDS_NONE}{why}"))],
+            ..Roles::default()
+        });
     }
     let sql = restore::globals::read(&*located.store, manifest).await?;
     let plan = restore::globals::plan(session, &sql, Powers::Throwaway).await?;
     let refused = plan.left_out.iter().map(|one| format!("{}: {}", one.what, one.why));
     let refused: Vec<_> = refused.collect();
-    let notes = session.apply_globals(&plan).await?.notes;
-    Ok(refused.into_iter().chain(notes).map(left_out).collect())
+    let applied = session.apply_globals(&plan).await?;
+    let compared = session.compare_globals(&plan, &applied).await?;
+    let untried = plan.kept.iter().chain(&compared.not_proved).map(|one| LeftOut {
+        what: one.what.clone(),
+        why: one.why.clone(),
+    });
+    let untried: Vec<LeftOut> = untried.collect();
+    let told = refused.into_iter().chain(applied.notes).map(left_out);
+    Ok(Roles {
+        not_proved: told.chain(untried).collect(),
+        compared,
+    })
 }
 
 fn with_user(info: &ConnectionInfo, name: String, password: SecretString) -> ConnectionInfo {

@@ -70,6 +70,8 @@ pub(super) struct Excuses {
     pub names: Option<String>,
     /// If it says that rows break a rule.
     pub rows: Option<String>,
+    /// If it says that something is not within its bounds, where text is sorted by other libraries.
+    pub sorting: Option<String>,
 }
 
 /// Things that are not there, that are there already, and functions of which there are more than one.
@@ -81,8 +83,29 @@ impl Excuses {
     fn of(&self, told: &Told) -> Option<&str> {
         let names = self.names.as_ref().filter(|_| OF_NAMES.contains(&told.state.as_str()));
         let rows = self.rows.as_ref().filter(|_| told.class() == "23");
-        self.any.as_ref().or(names).or(rows).map(String::as_str)
+        let sorting = self.sorting.as_ref().filter(|_| is_of_partitions(told));
+        self.any.as_ref().or(names).or(rows).or(sorting).map(String::as_str)
     }
+
+    /// What else may be the reason: it may hold there and not here.
+    fn perhaps(&self, told: &Told) -> String {
+        let sorted = ["23514", "23505", "23P01"].contains(&told.state.as_str());
+        let why = self.sorting.as_ref().filter(|_| sorted);
+        why.map_or_else(String::new, |why| format!(" (or it is this machine's: {why})"))
+    }
+}
+
+/// A row that is in none of a table's partitions, or not in its own, and bounds that meet: by text, what lies between two
+/// goes by its order.
+fn is_of_partitions(told: &Told) -> bool {
+    const WORDS: [&str; 5] = [
+        "no partition of relation",
+        "violates partition constraint",
+        "partition constraint of",
+        "would overlap partition",
+        "empty range bound specified",
+    ];
+    ["23514", "42P17"].contains(&told.state.as_str()) && WORDS.iter().any(|words| told.message.contains(words))
 }
 
 const ROWS: &str = "the bytes were right: the source itself holds rows that break this rule (it was switched off, not \
@@ -145,7 +168,7 @@ impl Witness<'_> {
                             _ if told.class() == "23" => ROWS,
                             _ => REFUSED,
                         },
-                        what: format!("it does not restore: {words}"),
+                        what: format!("it does not restore: {words}{}", excuses.perhaps(&told)),
                     }),
                 },
             },

@@ -19,6 +19,8 @@ pub(super) struct Reasons {
     pub majors: Option<(u32, u32)>,
     /// Why text may sort, compare and be classed otherwise here. Whatever is refused may be refused for that.
     pub locale: Option<String>,
+    /// The same where the libraries that sort text are others: no more than their order may differ.
+    pub sorting: Option<String>,
 }
 
 /// What of the archive is tried, and why the rest is not.
@@ -250,6 +252,7 @@ impl<'a> Exclusion<'a> {
             any: of_item.or(self.locale()).map(str::to_owned),
             names: extensions.any(),
             rows: missing.looked_for().map(str::to_owned),
+            sorting: self.reasons.sorting.clone(),
         }
     }
 

@@ -53,6 +53,7 @@ pub(super) async fn run(
         why: OF_DATABASE.into(),
     });
     let reasons = reasons(job, located, cluster, &backup).await?;
+    report.notes.extend(reasons.sorting.clone());
     let others = reasons.extensions.names();
     report.not_proved.extend(others.iter().map(|name| LeftOut {
         what: format!("EXTENSION {name}"),
@@ -84,6 +85,7 @@ pub(super) async fn run(
             any: reasons.extensions.any().or_else(|| reasons.locale.clone()),
             rows: reasons.missing.looked_for().map(str::to_owned),
             names: None,
+            sorting: reasons.sorting.clone(),
         };
         return match cluster.witness.judge(since, &error, None, &excuses).await {
             // It is one transaction: nothing of it is there.

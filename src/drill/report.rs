@@ -6,12 +6,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::cluster::HOLDS_NONE;
+use super::RESTORED;
+use super::cluster::{HOLDS_NONE, Roles};
 use super::evidence::Fault;
 use super::missing::LEFT_OUT;
 use super::plain;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Server;
+use crate::postgres::WITHHELD;
 use crate::quantity::count;
 use crate::restore::LeftOut;
 use crate::verification::{self, Outcome, Status};
@@ -52,11 +54,16 @@ pub struct DrillReport {
     pub tables: Vec<TableProof>,
     pub sequences: usize,
     pub large_objects: u64,
+    /// Roles that were found again with their attributes, memberships, settings and comments.
+    pub roles: usize,
     /// Definitions, comments and grants that were found again as they were.
     pub definitions: usize,
     /// Whether something was not proved that a drill could prove.
     pub partly: bool,
     pub duration_seconds: f64,
+    /// How this place differs from the source's, where that is no damage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// A plain dump of an empty database, which is empty again: that is all that can be proved of it.
     #[serde(skip)]
     pub(super) ran: bool,
@@ -80,13 +87,14 @@ const OTHER_MAJOR: &str = "the source is ";
 /// Of what an archive says of the database itself.
 pub(super) const OF_DATABASE: &str = "a drill makes a database of its own, and `restore --create` alone gives it these";
 /// How reasons begin that another drill could not do away with: the backup has not what it would take.
-const BEYOND_ANY: [&str; 6] = [
+const BEYOND_ANY: [&str; 7] = [
     LEFT_OUT,
     HOLDS_NONE,
     OTHER_MAJOR,
     OF_DATABASE,
     plain::OF_DATABASE,
     plain::FOREIGN,
+    WITHHELD,
 ];
 
 /// Why a drill gives no result.
@@ -113,9 +121,11 @@ impl DrillReport {
             tables: Vec::new(),
             sequences: 0,
             large_objects: 0,
+            roles: 0,
             definitions: 0,
             partly: false,
             duration_seconds: 0.0,
+            notes: Vec::new(),
             ran: false,
             not_proved: other.into_iter().collect(),
             problems: Vec::new(),
@@ -127,6 +137,18 @@ impl DrillReport {
     /// Whether all that was found is that the source does not keep to its own rules.
     fn blames_the_source(&self) -> bool {
         !self.problems.is_empty() && self.of_source == self.problems.len()
+    }
+
+    /// The throwaway server's roles.
+    pub(super) fn roles(&mut self, roles: &Roles) {
+        self.roles = roles.compared.equal;
+        self.not_proved.extend(roles.not_proved.iter().cloned());
+        let differences = roles.compared.differences.iter();
+        self.problems.extend(differences.map(|(role, how)| Finding {
+            file: RESTORED.to_owned(),
+            table: Some(role.clone()),
+            what: how.clone(),
+        }));
     }
 
     /// An entry of the archive that the server did not take.
@@ -162,8 +184,9 @@ impl DrillReport {
             return Ok(());
         }
         self.status = Status::Ok;
-        // An empty database may have a comment.
-        match self.not_proved.iter().find(|left| left.why != OF_DATABASE) {
+        // An empty database may have a comment, and roles have settings.
+        let of_none = |left: &&LeftOut| ![OF_DATABASE, WITHHELD].contains(&left.why.as_str());
+        match self.not_proved.iter().find(of_none) {
             Some(left) if !self.ran && !self.proves_something() => {
                 Err(nothing_proved(&format!("{}: {}", left.what, left.why)))
             }
@@ -203,7 +226,11 @@ impl DrillReport {
         tell(verification::TABLES_EQUAL, json!(self.equal()));
         tell(verification::PARTLY, json!(self.partly));
         tell("rows", json!(self.tables.iter().map(|table| table.rows).sum::<u64>()));
+        tell("roles", json!(self.roles));
         tell("definitions", json!(self.definitions));
+        if !self.notes.is_empty() {
+            tell("notes", json!(self.notes));
+        }
         if !self.not_proved.is_empty() {
             tell(
                 "not_proved",
@@ -231,7 +258,7 @@ impl fmt::Display for DrillReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  drill {}{} on PostgreSQL {}: {} of {} equal, {}, {}, {}, {:.1} s",
+            "  drill {}{} on PostgreSQL {}: {} of {} equal, {}, {}, {}, {}, {:.1} s",
             self.status.name(),
             if self.partly { ", partly," } else { "" },
             self.server,
@@ -240,6 +267,7 @@ impl fmt::Display for DrillReport {
             count(self.sequences, "sequence"),
             count(self.large_objects, "large object"),
             count(self.definitions, "definition"),
+            count(self.roles, "role"),
             self.duration_seconds
         )?;
         let told = |table: &&TableProof| self.tables.len() <= TABLES_IN_TEXT || table.result != Proof::Equal;
@@ -254,6 +282,9 @@ impl fmt::Display for DrillReport {
             let name = format!("{}.{}", table.schema, table.name).replace(char::is_control, "\u{fffd}");
             let rows = if table.rows == 1 { "row " } else { "rows" };
             writeln!(f, "    {:>12} {rows}  {result:<24} {name}", table.rows)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "    note: {note}")?;
         }
         for left in &self.not_proved {
             writeln!(f, "    not proved: {}: {}", left.what, left.why)?;
@@ -287,9 +318,11 @@ mod tests {
             tables: results.iter().map(table).collect(),
             sequences: 0,
             large_objects: 0,
+            roles: 0,
             definitions,
             partly: false,
             duration_seconds: 0.0,
+            notes: Vec::new(),
             ran: false,
             not_proved: left
                 .then(|| LeftOut {

@@ -30,6 +30,8 @@ use crate::settings;
 /// An idle session must live as long as the dump, through firewalls that forget quiet
 /// connections after a few minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// How long a server may take to end a session.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// The pauses after which a login that was refused midway is tried again, with a password asked for anew.
 const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
@@ -244,12 +246,15 @@ impl Session {
         Ok(wire)
     }
 
-    /// Ends the session, and returns when the line is closed. Dropping ends it too, a little
-    /// later.
+    /// Ends the session, and returns when the line is closed; a server that owes an answer and says nothing more is
+    /// not waited for. Dropping ends it too, a little later.
     pub async fn close(self) {
         drop(self.client);
+        let mut connection = self.connection;
         // It ends by our wish: how does not matter.
-        let _ = self.connection.await;
+        if tokio::time::timeout(CLOSING, &mut connection).await.is_err() {
+            connection.abort();
+        }
     }
 
     pub fn server(&self) -> &ServerInfo {

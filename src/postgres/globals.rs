@@ -2,6 +2,7 @@
 //! statement by statement, each by itself, since a part of them may be there already. What is run is written anew
 //! from what was understood, never the file's own text.
 
+mod again;
 mod plan;
 mod sieve;
 mod split;
@@ -14,7 +15,8 @@ use super::connection::classify;
 use crate::error::Result;
 use plan::{Present, plan};
 
-pub use plan::GlobalsPlan;
+pub use again::ComparedGlobals;
+pub use plan::{GlobalsPlan, WITHHELD};
 pub use sieve::Globals;
 pub(super) use sieve::{Sieve, TOO_LONG, left_out as too_long};
 pub use split::{Statement, statements};
@@ -48,6 +50,10 @@ pub struct AppliedGlobals {
     pub made: Vec<String>,
     /// Those that were done and give power over the server, in words that hold no values.
     pub privileged: Vec<String>,
+    /// Steps of the plan that failed, or found it there.
+    undone: BTreeSet<usize>,
+    /// Steps that could only be done otherwise.
+    otherwise: BTreeSet<usize>,
 }
 
 const EXISTS: &str = "42710";
@@ -132,9 +138,10 @@ impl Session {
         let mut made: BTreeSet<&str> = BTreeSet::new();
         // The role's own default may forbid writing.
         self.execute("SET default_transaction_read_only = off").await?;
-        for step in &plan.steps {
+        for (number, step) in plan.steps.iter().enumerate() {
             if !step.needs.iter().all(|role| made.contains(role.as_str())) {
                 applied.existing += 1;
+                applied.undone.insert(number);
                 continue;
             }
             let mut done = self.client.batch_execute(&step.sql).await;
@@ -144,6 +151,7 @@ impl Session {
             {
                 let why = classify(first, &self.redactor);
                 done = self.client.batch_execute(otherwise).await;
+                applied.otherwise.insert(number);
                 // Who has granted a membership matters to few; what a role may not do matters.
                 if done.is_ok() && step.makes.is_some() {
                     let sql = split::summary(step.sql.as_bytes());
@@ -151,6 +159,9 @@ impl Session {
                         .notes
                         .push(format!("{sql}: done without CREATEDB: {}", why.message()));
                 }
+            }
+            if done.is_err() {
+                applied.undone.insert(number);
             }
             match done {
                 Ok(()) => {

@@ -114,9 +114,12 @@ fn of_a_plain_dump() -> Question {
     }
 }
 
-/// Indexes, constraints, triggers, rules, policies, statistics and defaults of tables that are an extension's.
+/// Indexes, constraints, triggers, rules, policies, statistics, defaults and columns of tables that are an extension's.
 /// The extension's own bear no mark; but whatever its script has made came in one transaction with a member
 /// of it, or with its last update, which each leave their number in the rows that say what depends on what.
+///
+/// A table's own columns are as old as its system columns, unless rights, options or a default have come since. The
+/// rows of a configuration table with one more do not go into the table that CREATE EXTENSION makes.
 ///
 /// After a pg_upgrade these numbers are of the upgrade, in which each object has its own: then nothing is
 /// known, and nothing is said.
@@ -147,7 +150,21 @@ fn additions() -> String {
            AND NOT EXISTS (SELECT FROM members o WHERE o.oid = m.oid AND o.made = d.xmin)
            AND NOT EXISTS (SELECT FROM members o WHERE o.classid = d.classid AND o.objid = d.objid)
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
-             WHERE d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND t.oid = d.objid AND t.tgisinternal)"
+             WHERE d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND t.oid = d.objid AND t.tgisinternal)
+         UNION ALL
+         SELECT pg_catalog.concat('table column ', pg_catalog.format('%I.%I.%I', n.nspname, c.relname, a.attname), ' of ',
+                  m.extname)
+         FROM members m JOIN known k ON k.oid = m.oid
+         JOIN pg_catalog.pg_class c ON m.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = m.objid
+           AND c.relkind IN ('r', 'p')
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_catalog.pg_attribute t ON t.attrelid = c.oid AND t.attname = 'tableoid'
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+           AND a.xmin <> t.xmin AND a.xmin <> m.updated AND a.attacl IS NULL AND a.attoptions IS NULL
+           AND coalesce(a.attstattarget, -1) = -1
+         WHERE NOT EXISTS (SELECT FROM members o WHERE o.oid = m.oid AND o.made = a.xmin)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef f
+             WHERE f.adrelid = c.oid AND f.adnum = a.attnum AND f.xmin = a.xmin)"
     )
 }
 

@@ -1,6 +1,8 @@
 //! Whether the target holds the rows of the backup: every table is read again when all is made, and compared with the
 //! digest in the manifest. Rows that come in another order than the archive's are summed, and so are the backup's, which
-//! are read once more for that.
+//! are read once more for that. Large objects are compared one by one.
+
+mod objects;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +33,8 @@ pub(super) struct Comparison {
     pub equal: usize,
     /// What is in others' place, by the block.
     pub different: BTreeMap<usize, String>,
+    /// Whether the large objects are among that: under the first of their blocks.
+    objects_differ: bool,
     pub not_proved: Vec<LeftOut>,
 }
 
@@ -40,7 +44,7 @@ enum Verdict {
     NotProved(String),
 }
 
-/// All tables that were loaded, but for the entries in `lost`; as many at once as there are jobs.
+/// All tables that were loaded, but for the entries in `lost`, as many at once as there are jobs; then the large objects.
 pub(super) async fn run(
     job: &Job<'_>,
     archive: &Archive,
@@ -69,16 +73,14 @@ pub(super) async fn run(
             false
         }
     });
-    let large_objects = backup
+    let id = |index: &usize| backup.stored.head.data[*index].dump_id;
+    let mut objects: Vec<usize> = backup
         .plan
         .blocks()
-        .filter(|index| !matches!(backup.stored.promises[*index].content, BlockContent::Table { .. }));
-    if large_objects.count() > 0 {
-        comparison.not_proved.push(LeftOut {
-            what: "large objects".into(),
-            why: "their bytes were checked on their way in; only tables are read again".into(),
-        });
-    }
+        .filter(|index| !matches!(backup.stored.promises[*index].content, BlockContent::Table { .. }))
+        .filter(|index| !lost.contains(&id(index)))
+        .collect();
+    objects.sort_unstable();
     let workers = job.settings.jobs.clamp(1, places.len().max(1));
     let at = Comparing {
         job,
@@ -91,6 +93,7 @@ pub(super) async fn run(
         has_waited: AtomicBool::new(false),
     };
     futures::future::try_join_all((0..workers).map(|_| at.work())).await?;
+    at.objects(&objects).await?;
     Ok(at.found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -135,6 +138,25 @@ impl Comparing<'_> {
         }
         if let Some(wire) = wire {
             wire.close().await;
+        }
+        Ok(())
+    }
+
+    async fn objects(&self, blocks: &[usize]) -> Result<()> {
+        let [first, ..] = blocks else { return Ok(()) };
+        let name = self.backup.stored.name(*first);
+        self.job.observer.table(&name);
+        let mut wire = self.wire().await?;
+        let verdict = objects::compare(self.job, self.backup, &mut wire, blocks).await?;
+        wire.close().await;
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        match verdict {
+            Verdict::Equal => {}
+            Verdict::Different(how) => {
+                found.objects_differ = true;
+                found.different.insert(*first, how);
+            }
+            Verdict::NotProved(why) => found.not_proved.push(LeftOut { what: name, why }),
         }
         Ok(())
     }
@@ -299,13 +321,19 @@ impl Comparison {
             .iter()
             .map(|(index, how)| format!("{} ({how})", name(*index)));
         let named: Vec<String> = named.collect();
-        let what = format!(
-            "{} of {} {} not hold the rows of the backup: {}",
-            named.len(),
-            count(named.len() + self.equal + self.not_proved.len(), "table"),
-            if named.len() == 1 { "does" } else { "do" },
-            some_of(&named, named.len() as u64)
+        let tables = self.different.len() - usize::from(self.objects_differ);
+        let all = tables + self.equal + self.not_proved.len();
+        let those = format!(
+            "{tables} of {} {} not hold the rows of the backup",
+            count(all, "table"),
+            if tables == 1 { "does" } else { "do" },
         );
+        let said = match (tables, self.objects_differ) {
+            (0, _) => "the target does not hold the large objects of the backup".to_owned(),
+            (_, false) => those,
+            (_, true) => format!("{those}, and the large objects are not the backup's"),
+        };
+        let what = format!("{said}: {}", some_of(&named, named.len() as u64));
         Some(Error::new(Code::RestoreErr, what).hint(
             "look for what changes rows there: a type, domain or rule that the target had before, or sessions that write \
              to it; the backup's bytes were right",

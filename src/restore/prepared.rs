@@ -133,6 +133,13 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         }
         warnings.push(warning);
     }
+    if let Some(collations) = &manifest.collations {
+        let sorting = async { Ok(target.session.sorts_otherwise(collations).await) };
+        if let Some(warning) = job.stop.or_stop(sorting).await? {
+            tracing::warn!("{warning}");
+            warnings.push(warning);
+        }
+    }
     if let Source::Archive(archive) = &source {
         warnings.extend(archive.warnings.iter().cloned());
     }

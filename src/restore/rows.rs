@@ -410,7 +410,7 @@ fn received_less(refusal: &Refusal) -> bool {
     refusal.is(&SqlState::QUERY_CANCELED)
 }
 
-fn unread(stored: &StoredArchive, index: usize, error: ArchiveError) -> Error {
+pub(super) fn unread(stored: &StoredArchive, index: usize, error: ArchiveError) -> Error {
     match error {
         ArchiveError::Io(error) => match our_error(error) {
             Ok(ours) => ours,

@@ -106,6 +106,7 @@ async fn in_store(
     let genuine = match job.stop.or_stop(found).await? {
         Read::Genuine(genuine) => *genuine,
         Read::Missing => {
+            // One that is not there, as where a disk is not mounted, says nothing of what it holds.
             job.stop.or_stop(catalog::is_reachable(store.as_ref())).await?;
             return Ok(InStore::Missing);
         }

@@ -155,6 +155,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         missing: BTreeMap::new(),
         left_out: Vec::new(),
         extensions: None,
+        collations: None,
         warnings: Vec::new(),
         script: None,
         tables: vec![TableRecord {

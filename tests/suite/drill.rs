@@ -1,10 +1,12 @@
 //! `verify --drill`: what restores to what it was is proved, what does not is named, and nothing
 //! is left of the throwaway server.
 
+mod collations;
 mod evidence;
 mod extensions;
 mod locale;
 mod order;
+mod roles;
 mod sources;
 
 use std::fs;

@@ -2,6 +2,7 @@
 //! AWS's own tool; and what the rules mean for the objects of real backups.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::support::bucket::{Bucket, client};
 use crate::support::database::{Database, unique_word};
@@ -348,4 +349,30 @@ async fn a_store_that_makes_other_rules_of_ours_gets_its_former_ones_back() {
         "{report}"
     );
     said(report, "NOT BACK", "put-bucket-lifecycle-configuration");
+}
+
+/// As S3 may: what it has taken it shows later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_shows_its_former_rules_for_a_while_is_asked_until_it_shows_ours() {
+    const NONE: &str = "<Error><Code>NoSuchLifecycleConfiguration</Code><Message>There are none</Message></Error>";
+    let service = Service::moto().await;
+    let proxy = FaultProxy::start(&aws_endpoint()).await;
+    // The first two are asked before the rules are put.
+    let asked = On::any().method("GET").target("lifecycle");
+    proxy.fault(asked.calls(3..=5), Fault::Answer(404, NONE));
+    let store = format!("s3://{}/pg", service.bucket);
+    let mut command = pgstow();
+    cloud(&mut command).env("AWS_ENDPOINT_URL_S3", proxy.url());
+    let begun = Instant::now();
+    let report = succeed(command.args(["retention", "apply", "--json", "--store", &store, "--retention", "7d"])).json();
+    assert_eq!(proxy.faults(), 3);
+    assert!(begun.elapsed() > Duration::from_millis(1200), "{:?}", begun.elapsed());
+    let ours = by_id(&report["Rules"]);
+    assert_eq!(
+        service.rules().keys().collect::<Vec<_>>(),
+        ours.keys().collect::<Vec<_>>()
+    );
+    // Nothing was put a second time, or taken back.
+    let puts = proxy.seen().into_iter().filter(|seen| seen.method != "GET");
+    assert_eq!(puts.count(), 1);
 }

@@ -6,6 +6,7 @@
 //! server or over other roles unless that was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::wanted::{Attributes, Membership, Might, Wanted, might};
 use super::{Omitted, Powers, Statement};
@@ -34,6 +35,15 @@ pub struct GlobalsPlan {
     /// Of those what the backup would have otherwise, and what does not matter on this server.
     pub kept: Vec<Omitted>,
     pub left_out: Vec<Omitted>,
+    /// Statements that were understood, in their order.
+    pub(super) asked: Vec<Asked>,
+}
+
+/// A statement that was understood, and which of the plan's steps are made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub wanted: Wanted,
+    pub steps: Range<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +63,8 @@ const PRIVILEGED: &str = "gives power over the server: it is run with --globals-
 const STAYS: &str = "the role is there already, and stays as it is";
 const UNLISTED: &str =
     "may give power over the server, or is not known here: it is run with --globals-privileged alone";
+/// Of settings, in a throwaway server.
+pub const WITHHELD: &str = "a drill gives no role a setting that has power over its sessions";
 const LOADS: &str = "loads code into the role's sessions, or makes them another's: it is never run";
 const CHANGES: &str =
     "makes a role that is there already a member of one that is not: that is run with --globals-privileged alone";
@@ -94,7 +106,12 @@ pub(super) fn plan(asked: Vec<(Statement, Option<Wanted>)>, present: &Present, p
             continue;
         }
         match wanted {
-            Some(wanted) => planning.one(&statement, wanted),
+            Some(wanted) => {
+                let first = planning.plan.steps.len();
+                planning.one(&statement, wanted.clone());
+                let steps = first..planning.plan.steps.len();
+                planning.plan.asked.push(Asked { wanted, steps });
+            }
             None => planning.leave(statement.summary(), NOT_ALLOWED),
         }
     }
@@ -164,7 +181,7 @@ impl Planning<'_> {
                     (Might::Power | Might::Code, Powers::Throwaway) => {
                         return self.plan.kept.push(Omitted {
                             what: statement.summary(),
-                            why: UNLISTED.to_owned(),
+                            why: WITHHELD.to_owned(),
                         });
                     }
                     (Might::Code, _) => return self.leave(statement.summary(), LOADS),

@@ -33,6 +33,8 @@ pub(super) struct Attributes {
     pub privileged: Vec<&'static str>,
     /// The harmless ones, as SQL, where they are not the default.
     pub plain: Vec<String>,
+    /// As the file says it.
+    pub until: Option<String>,
     pub password: bool,
 }
 
@@ -122,6 +124,7 @@ fn attributes(rest: &mut Rest<'_>) -> Option<Attributes> {
     let mut found = Attributes {
         privileged: Vec::new(),
         plain: Vec::new(),
+        until: None,
         password: false,
     };
     while !rest.0.is_empty() {
@@ -143,6 +146,7 @@ fn attributes(rest: &mut Rest<'_>) -> Option<Attributes> {
                 rest.take("UNTIL")?;
                 let until = rest.text()?;
                 found.plain.push(format!("VALID UNTIL {}", literal(&until)));
+                found.until = Some(until);
             }
             "PASSWORD" => {
                 rest.take("NULL").or_else(|| rest.text().map(drop))?;
@@ -637,6 +641,7 @@ mod tests {
         let plain = |plain: &[&str]| Attributes {
             privileged: vec![],
             plain: plain.iter().map(|&word| word.to_owned()).collect(),
+            until: None,
             password: false,
         };
         assert_eq!(wanted("CREATE ROLE x"), Some(Wanted::Role("x".into())));
@@ -648,7 +653,10 @@ mod tests {
             wanted(sql),
             Some(Wanted::Attributes {
                 role: role(),
-                attributes: plain(&["CREATEDB", "LOGIN", "CONNECTION LIMIT -1", "VALID UNTIL '2030-01-01'"])
+                attributes: Attributes {
+                    until: Some("2030-01-01".into()),
+                    ..plain(&["CREATEDB", "LOGIN", "CONNECTION LIMIT -1", "VALID UNTIL '2030-01-01'"])
+                }
             })
         );
         let sql = "ALTER ROLE x WITH SUPERUSER NOINHERIT CREATEROLE REPLICATION BYPASSRLS PASSWORD 'SCRAM'";

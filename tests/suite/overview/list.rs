@@ -157,8 +157,12 @@ fn nothing_where_something_was_asked_for_is_an_error() {
             "{command:?}"
         );
     }
-    let (report, code) = folder.json(&["verify", "--all", "--database", "shop"]);
-    assert_eq!((&report["error"]["code"], code), (&json!("NOT_FOUND"), 42), "{report}");
+    for command in [&["verify", "--all"][..], &["list"], &["prune"]] {
+        let (report, code) = folder.json(&[command, &["--database", "shop"]].concat());
+        assert_eq!((&report["error"]["code"], code), (&json!("NOT_FOUND"), 42), "{report}");
+    }
+    // Without a name nothing is missing.
+    assert_eq!(folder.json(&["prune"]).1, 0);
     std::fs::remove_dir_all(folder.path()).unwrap();
     let never = id("shop", 1);
     let target = ["--target", "postgres://u@127.0.0.1:1/x"];

@@ -4,6 +4,8 @@ use pgstow::error::{Code, Error};
 use pgstow::postgres::{ConnectionInfo, Session};
 
 use crate::postgres_layer::place::{client, connect, database, role, settings, superuser, variable, with};
+use crate::support::database::Database;
+use crate::support::silent_proxy::SilentProxy;
 
 fn refused(result: pgstow::error::Result<Session>) -> Error {
     match result {
@@ -196,4 +198,16 @@ async fn a_forwarder_in_between_is_not_taken_for_a_pooler() {
         .unwrap();
     session.export_snapshot().await.unwrap();
     session.close().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_server_owes_an_answer_is_closed_all_the_same() {
+    let database = Database::fresh(17);
+    let proxy = SilentProxy::start(database.address(), b"pg_database_size");
+    let info = ConnectionInfo::parse_url(&proxy.before(&database.url())).unwrap();
+    let session = Session::connect(&info, &settings(17)).await.unwrap();
+    let asked = tokio::time::timeout(Duration::from_millis(300), session.size()).await;
+    assert!(asked.is_err() && proxy.was_silent());
+    let closed = tokio::time::timeout(Duration::from_secs(5), session.close()).await;
+    assert!(closed.is_ok());
 }

@@ -246,6 +246,29 @@ async fn globals_go_back_into_a_server_that_has_some_of_them_and_no_tablespace_i
         (1, 1, 1)
     );
     assert!(!row.get::<_, bool>(8), "what was there stays as it was");
+    let compared = session.compare_globals(&plan, &applied).await.unwrap();
+    assert_eq!((compared.equal, compared.differences.len()), (3, 0), "{compared:?}");
+    for injury in [
+        "ALTER ROLE team CREATEDB INHERIT",
+        "ALTER ROLE team SET work_mem TO '9MB'",
+        "COMMENT ON ROLE team IS NULL",
+        "REVOKE ADMIN OPTION FOR team FROM \"it's; \"\"Ada\"\"\"",
+    ] {
+        here.batch_execute(injury).await.unwrap();
+    }
+    let injured = session.compare_globals(&plan, &applied).await.unwrap();
+    let what: Vec<&str> = injured.differences.iter().map(|(what, _)| what.as_str()).collect();
+    assert_eq!(
+        what,
+        [
+            "ROLE \"team\"",
+            "ALTER ROLE \"team\" SET \"work_mem\"",
+            "COMMENT ON ROLE \"team\"",
+            "GRANT \"team\" TO \"it's; \"\"Ada\"\"\""
+        ],
+        "{injured:?}"
+    );
+    assert_eq!(injured.equal, 1, "{injured:?}");
     // Once more, nothing is new.
     let plan = session.plan_globals(&split, Powers::Roles).await.unwrap();
     assert!(plan.left_out.is_empty(), "{plan:?}");

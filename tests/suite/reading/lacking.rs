@@ -33,7 +33,8 @@ const ADDITIONS: &str = "
     CREATE INDEX added ON jobs (a); CREATE STATISTICS added_up ON a, (a + 1) FROM settings;
     CREATE POLICY added ON settings USING (a > 0);
     CREATE RULE added AS ON DELETE TO jobs DO ALSO NOTHING; ALTER TABLE jobs ALTER a SET DEFAULT 7;
-    ALTER TABLE settings ADD CONSTRAINT added CHECK (a > 0);
+    ALTER TABLE settings ADD CONSTRAINT added CHECK (a > 0); ALTER TABLE settings ADD mine text;
+    GRANT SELECT (a) ON settings TO pg_monitor;
     CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
     CREATE TRIGGER added BEFORE UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION nothing();";
 
@@ -73,6 +74,7 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
         "extension_addition policy added on public.settings of postgres_fdw".to_owned(),
         "extension_addition rule added on public.jobs of postgres_fdw".to_owned(),
         "extension_addition statistics object public.added_up of postgres_fdw".to_owned(),
+        "extension_addition table column public.settings.mine of postgres_fdw".to_owned(),
         "extension_addition table constraint added on public.settings of postgres_fdw".to_owned(),
         "extension_addition trigger added on public.jobs of postgres_fdw".to_owned(),
         "system_schema collation information_schema.mine".to_owned(),

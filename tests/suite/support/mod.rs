@@ -20,6 +20,7 @@ pub mod role;
 pub mod secrets_proxy;
 pub mod server;
 pub mod services;
+pub mod silent_proxy;
 pub mod sql;
 pub mod tls_front;
 pub mod wreck;

@@ -205,13 +205,55 @@ impl Arena {
         !path.ends_with(".pgstow-tmp") && self.good.iter().any(way)
     }
 
-    pub fn lease(&self) -> std::path::PathBuf {
+    fn lease(&self) -> std::path::PathBuf {
         self.site.path().join("store").join(&self.database.name).join(".lease")
     }
 
+    /// Of a bucket that is the first store.
+    fn keys_of_first(&self) -> Option<(&Bucket, String)> {
+        let (bucket, word) = self.bucket.as_ref().filter(|_| self.shape == Shape::Bucket)?;
+        Some((bucket, format!("{word}/")))
+    }
+
+    pub fn lease_is_there(&self) -> bool {
+        match self.keys_of_first() {
+            None => self.lease().exists(),
+            Some((bucket, prefix)) => {
+                let key = format!("{prefix}{}/.lease", self.database.name);
+                let head = bucket.client.head_object().bucket(&bucket.name).key(&key);
+                wait(head.send()).is_ok()
+            }
+        }
+    }
+
+    /// Another's content in its place, or none.
+    pub fn set_lease(&self, content: Option<&str>) {
+        let Some((bucket, prefix)) = self.keys_of_first() else {
+            match content {
+                Some(content) => std::fs::write(self.lease(), content).unwrap(),
+                // It may be between two renewals' names.
+                None => drop(std::fs::remove_file(self.lease())),
+            }
+            return;
+        };
+        let key = format!("{prefix}{}/.lease", self.database.name);
+        match content {
+            Some(content) => wait(bucket.put(&key, content.as_bytes())),
+            None => {
+                let delete = bucket.client.delete_object().bucket(&bucket.name).key(&key);
+                drop(wait(delete.send()).unwrap());
+            }
+        }
+    }
+
+    /// The ids of what is to be seen in the first store.
     pub fn manifests(&self) -> BTreeSet<String> {
-        crate::support::wreck::backups(&self.site.path().join("store"))
-            .into_iter()
+        let Some((bucket, prefix)) = self.keys_of_first() else {
+            let found = crate::support::wreck::backups(&self.site.path().join("store"));
+            return found.into_iter().collect();
+        };
+        let keys = wait(bucket.keys()).into_iter();
+        keys.filter_map(|key| Some(key.strip_prefix(&prefix)?.strip_suffix("/manifest.json")?.to_owned()))
             .collect()
     }
 

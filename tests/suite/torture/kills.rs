@@ -15,9 +15,18 @@ use crate::support::program::{Run, run};
 const ROUNDS: usize = 6;
 
 const CREATE: &[&str] = &["restore", "latest", "--jobs", "2", "--create", "--clean"];
-const IN_PLACE: &[&str] = &["restore", "latest", "--data-only", "--clean"];
+const IN_PLACE: &[&str] = &[
+    "restore",
+    "latest",
+    "--data-only",
+    "--clean",
+    "--table",
+    "public.facts",
+    "--table",
+    "public.few",
+];
 const RULES: &[&str] = &["retention", "apply"];
-const WORDS: [&[&str]; 14] = [
+const WORDS: [&[&str]; 16] = [
     &["backup", "--jobs", "1"],
     &["backup", "--jobs", "2"],
     &["backup", "--jobs", "1", "--format", "plain"],
@@ -25,6 +34,8 @@ const WORDS: [&[&str]; 14] = [
     &["verify", "latest", "--drill"],
     &["prune", "--retention", "30d"],
     &["restore", "latest", "--jobs", "2", "--clean"],
+    &["restore", "latest", "--clean", "--keep-going", "--check"],
+    &["restore", "latest", "--table", "public.facts", "--clean"],
     CREATE,
     IN_PLACE,
     &["download", "latest", "-o", "downloaded"],
@@ -120,7 +131,7 @@ impl Arena {
     }
 
     /// A restore that was cut off can be done again.
-    fn assert_restores(&self, target: &Database, words: &[&str]) {
+    pub fn assert_restores(&self, target: &Database, words: &[&str]) {
         // A server sees a little later that nobody is at the other end any more.
         let patience = Instant::now() + Duration::from_secs(5);
         let run = loop {

@@ -1,6 +1,5 @@
 //! A lease that is lost at any moment of a backup.
 
-use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ async fn a_lease_that_is_lost_at_any_moment_ends_the_run_and_shows_nothing() {
     tokio::task::block_in_place(|| {
         Campaign::of("lost lease", 5).run(|_, dice| {
             if held.as_ref().is_none_or(|(used, _)| *used == ROUNDS) {
-                held = Some((0, Arena::new(Shape::TwoFolders)));
+                held = Some((0, Arena::new(dice.pick(&[Shape::TwoFolders, Shape::Bucket]))));
             }
             let (used, arena) = held.as_mut().unwrap();
             *used += 1;
@@ -29,18 +28,13 @@ async fn a_lease_that_is_lost_at_any_moment_ends_the_run_and_shows_nothing() {
             let mut running = arena.site.start(&mut command);
             let moment = dice.moment(arena.usual);
             sleep(moment);
-            let lease = arena.lease();
             // While it is still to be put for the first time there is nothing to lose.
-            running.until("the lease is there", || lease.exists());
-            if stolen {
-                fs::write(&lease, THEIRS).unwrap();
-            } else {
-                // It may be between two renewals' names.
-                drop(fs::remove_file(&lease));
-            }
+            running.until("the lease is there", || arena.lease_is_there());
+            arena.set_lease(stolen.then_some(THEIRS));
             let (run, took) = running.end(Duration::from_secs(20));
             assert!(took < Duration::from_secs(15), "{took:?}");
-            let how = if stolen { "stolen" } else { "removed" };
+            let what = if stolen { "stolen" } else { "removed" };
+            let how = format!("{:?}: {what}", arena.shape);
             let came_to = if arena.note(&run).is_some() {
                 format!("{how}: too late")
             } else {
@@ -49,7 +43,7 @@ async fn a_lease_that_is_lost_at_any_moment_ends_the_run_and_shows_nothing() {
                 assert_eq!(arena.manifests(), before, "{}", run.stderr);
                 format!("{how}: BUSY")
             };
-            drop(fs::remove_file(&lease));
+            arena.set_lease(None);
             arena.assert_all_good();
             arena.assert_goes_on();
             came_to

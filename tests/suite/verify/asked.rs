@@ -135,8 +135,10 @@ fn a_backup_is_verified_in_every_store_and_no_copy_stands_for_another() {
     );
     // A copy that cannot be asked is no copy that is good.
     fs::rename(&both[1], site.path().join("unmounted")).unwrap();
-    let (report, exit) = verify(&["--all"]);
-    assert_eq!((exit, &report["error"]["code"]), (33, &"ENOENT".into()), "{report}");
+    for args in [&["latest"][..], &[older.as_str()], &["--all"]] {
+        let (report, exit) = verify(args);
+        assert_eq!((exit, &report["error"]["code"]), (33, &"ENOENT".into()), "{report}");
+    }
 }
 
 #[test]
