@@ -54,7 +54,7 @@ impl Session {
     }
 
     /// Whether the server still answers this session: nothing is asked, which a transaction that has failed allows too.
-    async fn answers(&self) -> Result<()> {
+    pub(crate) async fn answers(&self) -> Result<()> {
         let answered = self.client.batch_execute("").await;
         answered.map_err(|error| self.error("the server does not answer", &error))
     }

@@ -11,7 +11,7 @@ use super::prepared::{Archive, Prepared, Source};
 use super::ready::Target;
 use super::report::RestoreReport;
 use super::state::{self, Stage, State};
-use super::waiting::Watch;
+use super::waiting::{self, Watch};
 use super::{Job, Loader, globals, in_place, into, loading, making, renewing, replacing, script};
 use crate::command::RestoreRequest;
 use crate::error::{Code, Result};
@@ -95,15 +95,17 @@ pub(super) async fn carry_out(
                 no_tablespaces: request.no_tablespaces,
                 stop: job.stop,
                 observer: job.observer,
-                watch: (!request.create).then_some(Watch {
+                watch: Some(Watch {
                     session: &prepared.target.session,
                     name: &name,
                     wait: settings.lock_wait,
+                    stall: settings.stall,
                 }),
             };
             let store = &prepared.located.store;
             if let Some(work) = &archive.into {
                 let making = into::run(job, archive, store, &prepared.target, work, state);
+                let making = waiting::while_it_answers(&prepared.target.session, settings.stall, making);
                 let made = job.stop.or_stop(making).await?;
                 (prepared.compared, prepared.lost) = (made.compared, made.left_out);
                 return Ok(prepared.report(job, request, "restored"));
@@ -135,6 +137,7 @@ pub(super) async fn carry_out(
                 }
                 Some(work) => {
                     let filling = in_place::run(job, archive, store, &prepared.target, work, state);
+                    let filling = waiting::while_it_answers(&prepared.target.session, settings.stall, filling);
                     let filled = job.stop.or_stop(filling).await?;
                     prepared.compared = Some(filled.compared);
                     prepared.rows_replaced = filled.replaced;
@@ -290,7 +293,8 @@ async fn fill_past(
 
     job.observer.phase(LOADING);
     job.observer.estimate(plan.stored_bytes());
-    let loaded = past.data().await;
+    let loading = past.data();
+    let loaded = waiting::while_it_answers(&target.session, job.settings.postgres.stall, loading).await;
     if loaded.is_err() {
         state.set(past.survey().await);
     }
@@ -331,6 +335,7 @@ async fn renew(
         renewed.commit(state).await?;
         Ok(Some(cleaned))
     };
+    let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
     let cleaned = job.stop.or_stop(replacing).await?;
     if let Some(cleaned) = cleaned {
         state.set(Stage::Defining { atomic: false, cleaned });
@@ -354,6 +359,7 @@ async fn replace(
     state.set(Stage::Cleaning);
     let removal = removal(job, archive);
     let replacing = replacing::run(job, request, archive, target, loader, &removal, state);
+    let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
     let replaced = job.stop.or_stop(replacing).await?;
     if replaced {
         state.set(Stage::Finishing);

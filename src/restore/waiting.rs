@@ -1,9 +1,10 @@
-//! A pg_restore that waits for somebody's lock: it sets no limit of its own, so that a session of ours looks after it.
+//! A session of ours looks after what a restore has to wait for and sets no limit to itself: somebody's lock, and a server
+//! that answers nobody any more.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
+use crate::error::{Code, Error, Result};
 use crate::postgres::{Session, not_locked};
 
 const PAUSE: Duration = Duration::from_secs(1);
@@ -15,6 +16,8 @@ pub(crate) struct Watch<'a> {
     /// Which no other program has.
     pub name: &'a str,
     pub wait: Duration,
+    /// How long the server may leave the session without an answer.
+    pub stall: Duration,
 }
 
 /// Returns when one of them has waited for others' locks for too long, and says whose. Never, where nobody watches.
@@ -25,8 +28,12 @@ pub(super) async fn too_long(watch: Option<Watch<'_>>) -> Error {
     let mut since: HashMap<i32, Instant> = HashMap::new();
     loop {
         tokio::time::sleep(PAUSE).await;
+        let asking = watch.session.kept_waiting(watch.name);
+        let Ok(waiting) = tokio::time::timeout(watch.stall, asking).await else {
+            return silent(watch.stall);
+        };
         // What cannot be seen is not judged.
-        let waiting = watch.session.kept_waiting(watch.name).await.unwrap_or_default();
+        let waiting = waiting.unwrap_or_default();
         let still: HashSet<i32> = waiting.iter().map(|(process, _)| *process).collect();
         since.retain(|process, _| still.contains(process));
         for (process, holders) in waiting {
@@ -36,4 +43,31 @@ pub(super) async fn too_long(watch: Option<Watch<'_>>) -> Error {
             }
         }
     }
+}
+
+/// Work in sessions of its own, for as long as the server answers this one, which nobody else uses meanwhile.
+pub(super) async fn while_it_answers<T>(
+    session: &Session,
+    stall: Duration,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let asking = async {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            // A session that was ended says nothing of the others.
+            if tokio::time::timeout(stall, session.answers()).await.is_err() {
+                return silent(stall);
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        error = asking => Err(error),
+    }
+}
+
+fn silent(stall: Duration) -> Error {
+    let what = format!("the server has answered no question for {} s", stall.as_secs());
+    Error::new(Code::Stalled, what)
 }

@@ -6,7 +6,7 @@ use crate::restore::place::{Backed, ended, three};
 use crate::support::database::{Database, try_psql};
 use crate::support::lock::Lock;
 use crate::support::program::{run, succeed};
-use crate::support::silent_proxy::SilentProxy;
+use crate::support::silent_proxy::{Silence, SilentProxy};
 
 #[test]
 fn tables_are_compared_with_the_backup_when_all_is_there() {
@@ -212,6 +212,49 @@ fn a_server_that_falls_silent_during_the_comparison_is_stalled_and_nothing_hangs
         let silence = format!("has given no byte of {of} for 1 s");
         assert!(told.message.contains(&silence), "{}", told.message);
         assert_eq!(target.sql("SELECT count(*) FROM t"), "100");
+        backed.site.assert_nothing_runs();
+    }
+}
+
+/// A server that stops answering ends every way to load rows, with nothing changed where that is one transaction.
+#[test]
+fn a_server_that_falls_silent_while_rows_are_loaded_is_stalled_and_nothing_hangs() {
+    let source = Database::fresh(17);
+    source.sql("CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 100)");
+    let backed = Backed::up(source, &[]);
+    let table = &["--table", "public.t"][..];
+    for (options, whole) in [
+        (&[][..], false),
+        (&["--create"], false),
+        (&[table, &["--clean"]].concat(), true),
+        (&[table, &["--data-only", "--clean"]].concat(), true),
+        (&[table, &["--into", "apart"]].concat(), true),
+    ] {
+        let target = match options {
+            [] | ["--create"] => Database::fresh(17),
+            _ => backed.source.copy(),
+        };
+        let url = match options {
+            ["--create"] => target.url().replace(&target.name, &format!("{}_new", target.name)),
+            _ => target.url(),
+        };
+        let proxy = SilentProxy::of(target.address(), b" FROM stdin", Silence::Server);
+        let mut command = backed.restore(&proxy.before(&url), options);
+        let running = backed.site.start(command.env("BACKUP_STALL_SECONDS", "2"));
+        let (run, took) = running.end(Duration::from_secs(30));
+        assert!(proxy.was_silent(), "{options:?} {}", run.stderr);
+        let told = ended(&run, took, "STALLED", 22);
+        assert!(
+            told.message.contains("has answered no question for 2 s"),
+            "{options:?} {}",
+            told.message
+        );
+        if whole {
+            assert_eq!(target.sql("SELECT count(*) FROM t"), "100", "{options:?}");
+        }
+        if options == ["--create"] {
+            target.sql(&format!("DROP DATABASE {}_new WITH (FORCE)", target.name));
+        }
         backed.site.assert_nothing_runs();
     }
 }

@@ -11,9 +11,20 @@ pub struct SilentProxy {
     silent: Arc<AtomicBool>,
 }
 
+/// What goes silent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    Connection,
+    Server,
+}
+
 impl SilentProxy {
     /// Before the server at this address. A connection on which these bytes are sent hears nothing any more.
-    pub fn start((host, port): (String, u16), words: &'static [u8]) -> Self {
+    pub fn start(server: (String, u16), words: &'static [u8]) -> Self {
+        Self::of(server, words, Silence::Connection)
+    }
+
+    pub fn of((host, port): (String, u16), words: &'static [u8], silence: Silence) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let own = listener.local_addr().unwrap().port();
         let silent = Arc::new(AtomicBool::new(false));
@@ -23,7 +34,7 @@ impl SilentProxy {
                 let Ok(server) = TcpStream::connect((host.as_str(), port)) else {
                     continue;
                 };
-                pass(client, server, words, &ever);
+                pass(client, server, words, &ever, silence);
             }
         });
         Self { port: own, silent }
@@ -43,10 +54,13 @@ impl SilentProxy {
 }
 
 /// Both directions, each in a thread that ends with its connection.
-fn pass(client: TcpStream, server: TcpStream, words: &'static [u8], ever: &Arc<AtomicBool>) {
+fn pass(client: TcpStream, server: TcpStream, words: &'static [u8], ever: &Arc<AtomicBool>, silence: Silence) {
     let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
     let (mut from_server, mut to_client) = (server, client);
-    let silent = Arc::new(AtomicBool::new(false));
+    let silent = match silence {
+        Silence::Connection => Arc::new(AtomicBool::new(false)),
+        Silence::Server => Arc::clone(ever),
+    };
     let (here, ever) = (Arc::clone(&silent), Arc::clone(ever));
     thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
