@@ -116,7 +116,9 @@ impl Losses {
                 consequence_of: self.cause(item, &by_id).map(|cause| cause.entry.to_string()),
             })
         });
-        let owners = items.iter().filter_map(|item| {
+        // What is not there has no owner either.
+        let there = items.iter().filter(|item| !self.has(item.entry.dump_id));
+        let owners = there.filter_map(|item| {
             let words = self.owners.get(&item.entry.dump_id)?;
             let name = item.entry.to_string();
             Some(Failed {

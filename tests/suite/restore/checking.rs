@@ -121,7 +121,7 @@ fn large_objects_that_changed_or_are_gone_are_an_error_that_names_them(major: u3
          CREATE TABLE few (n int); INSERT INTO few VALUES (1);
          CREATE FUNCTION spoil(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
            IF current_database() <> '{name}' THEN
-             PERFORM pg_catalog.lo_put(4711, 0, '\x00'), pg_catalog.lo_unlink(4712); END IF;
+             PERFORM pg_catalog.lo_put(4711, 0, '\\x00'), pg_catalog.lo_unlink(4712); END IF;
            RETURN n; END $$"
     ));
     // Without the index that spoils them they are equal.

@@ -245,9 +245,7 @@ fn an_option_that_asks_for_what_is_not_done_is_refused() {
     let copy = ["--table", "public.a", "--into", "apart"];
     untouched(&target, || {
         for (options, idle) in [
-            (&[][..], "--force"),
-            (&["--create"], "--force"),
-            (&["--clean"], "--force"),
+            (&["--clean"][..], "--force"),
             (&single, "--globals-privileged"),
             (&copy, "--keep-going"),
         ] {
