@@ -30,7 +30,7 @@ fi
 . "$SERVICES/env"
 
 # What the tests write, they write there.
-export TMPDIR=$PGSTOW_TEST_TMP
+export TMPDIR=${PGSTOW_TEST_TMP:-/tmp}
 
 # More at once than there are processors, since most tests wait most of the time (.config/nextest.toml).
 export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((2 * $(nproc) + 1))}

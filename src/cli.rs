@@ -133,7 +133,7 @@ async fn perform(command: Command, mut settings: Settings, draw: bool) -> Result
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    for note in &settings.notes {
+    for note in settings.notes.iter().filter(|note| !settings.warnings.contains(note)) {
         tracing::info!("{note}");
     }
     let stop = Stop::new();

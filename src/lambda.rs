@@ -124,7 +124,7 @@ impl Function {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
-        for note in &settings.notes {
+        for note in settings.notes.iter().filter(|note| !settings.warnings.contains(note)) {
             tracing::info!("{note}");
         }
         check_memory(&self.input.env)?;

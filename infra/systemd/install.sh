@@ -33,6 +33,8 @@ systemd-sysusers ${DESTDIR:+--root="$DESTDIR"} "$DESTDIR/etc/sysusers.d/pgstow.c
 
 # A store that was made before drills had a user of their own: what is in it belongs to pgstow, who opens it, not root.
 STORE=/var/lib/pgstow/backups
-if [ -z "$DESTDIR" ] && [ -d "$STORE" ] && [ ! -k "$STORE" ]; then
+if [ -z "$DESTDIR" ] && [ -d "$STORE" ]; then
     runuser -u pgstow -- bash -s -- "$STORE" <"$HERE/share.sh"
 fi
+# Where drills wrote their metrics before they had a user of their own; a collector that reads both would see them twice.
+[ -n "$DESTDIR" ] || rm -f /run/pgstow/verify.prom

@@ -6,9 +6,10 @@
 set -euo pipefail
 
 cd "${1:?name the folder of the store}"
-chmod 1750 .
 ours=(-mindepth 1 -name lost+found -prune -o -user "$(id -u)")
 find . "${ours[@]}" -type f -exec chmod g+r {} +
-find . "${ours[@]}" -type d -exec chmod 1750 {} +
+find . "${ours[@]}" -type d ! -perm -1050 -exec chmod 1750 {} +
 # A backup whose manifest is there gets no more files but results.
 find . "${ours[@]}" -type f -path './*/*/manifest.json' -execdir chmod 1770 . \;
+# Last: until here nobody of the group can go in.
+chmod 1750 .

@@ -169,12 +169,15 @@ as() { inside setpriv --reuid "$1" --regid pgstow --clear-groups -- "${@:2}"; }
 as pgstow grep -q '"drill"' "$result" || die "pgstow may not read $result"
 sums() { inside sh -c 'cd /var/lib/pgstow/backups && find . -type f ! -name "verification.json*" -exec sha256sum {} + | sort'; }
 before=$(sums)
+as pgstow-drill sh -c 'cat /var/lib/pgstow/backups/*/*/manifest.json' >/dev/null || die "the drill's user cannot read a manifest"
 # shellcheck disable=SC2016 # for that shell
 as pgstow-drill sh -c 'cd /var/lib/pgstow/backups && for one in */*/* */.* */* *; do
     [ "${one##*/}" != verification.json ] || continue
     rm -rf "$one"; mv "$one" "$one.x"; echo >>"$one"; chmod 777 "$one"; mkdir "$one/20990101T000000Z-full"
 done' 2>/dev/null || true
 [ "$(sums)" = "$before" ] || die "a drill can change backups"
+# What it may do, so that the attack has taken place.
+inside sh -c 'ls -d /var/lib/pgstow/backups/*/*/20990101T000000Z-full' >/dev/null || die "the drill's user has tried nothing"
 inside find /var/lib/pgstow/backups -mindepth 3 -type d -exec rm -r {} +
 say "the user of the drill can read the backups, and change none"
 

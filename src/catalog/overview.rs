@@ -314,7 +314,9 @@ async fn overview(
                 verification = Some(about);
             }
             Ok(Some((_, Err(broken)))) => unverifiable = Some(broken.to_string()),
-            Err(error) if error.code() == Code::Integrity => unverifiable = Some(error.message()),
+            Err(error) if matches!(error.code(), Code::Integrity | Code::Eacces) => {
+                unverifiable = Some(error.message())
+            }
             Err(error) => {
                 unverifiable = Some(error.message());
                 failed = Some(error);

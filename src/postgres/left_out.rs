@@ -163,6 +163,9 @@ fn additions() -> String {
            AND a.xmin <> t.xmin AND a.xmin <> m.updated AND a.attacl IS NULL AND a.attoptions IS NULL
            AND coalesce(a.attstattarget, -1) = -1
          WHERE NOT EXISTS (SELECT FROM members o WHERE o.oid = m.oid AND o.made = a.xmin)
+           -- What is added stands behind all others; one of the extension's own may have been altered.
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute b
+             WHERE b.attrelid = a.attrelid AND b.attnum > a.attnum AND b.xmin = t.xmin)
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef f
              WHERE f.adrelid = c.oid AND f.adnum = a.attnum AND f.xmin = a.xmin)"
     )

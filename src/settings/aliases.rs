@@ -51,7 +51,10 @@ pub fn translate(values: &mut Values, problems: &mut Problems, notes: &mut Vec<S
     // Of a backup alone: what is there already is restored as it is.
     let mut of_backups = Problems::default();
     refuse_what_would_weaken(values, &mut of_backups, notes);
-    warnings.extend(without_mail(values, &mut of_backups));
+    if let Some(told) = without_mail(values, &mut of_backups) {
+        notes.push(told.clone());
+        warnings.push(told);
+    }
     problems.absorb(of_backups, "BACKUP_ENCRYPT");
     let minio = minio_is_meant(values, problems);
     stores(values, minio, problems, notes);

@@ -156,7 +156,11 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
         Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
         None => {}
     }
-    warnings.extend(unknown.warning());
+    // In the report too, which is what is read of a run by schedule.
+    if let Some(told) = unknown.warning() {
+        notes.push(told.clone());
+        warnings.push(told);
+    }
     take_config(&mut values, input, problems);
     if let Some(values) = &mut without_found {
         // Its problems were told.

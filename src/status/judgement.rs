@@ -82,7 +82,7 @@ fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
 }
 
 fn is_folder(store: &Looked) -> bool {
-    store.status.disk.is_some()
+    !store.has_lifecycle && store.status.url.starts_with('/')
 }
 
 fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStatus], problems: &mut Vec<String>) {

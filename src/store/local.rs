@@ -32,6 +32,8 @@ use crate::settings::StoreCreate;
 const DIGEST_LIMIT: u64 = 16 << 20;
 /// Folders within each other that are looked into.
 const DEEPEST: usize = 16;
+/// How deep a backup's own folder is.
+const OF_A_BACKUP: usize = 2;
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 pub struct Local {
@@ -461,12 +463,18 @@ fn walk(folder: &Folder, key: &str, prefix: &str, found: &mut Vec<(String, Stat)
             let foreign = in_root && prefix.is_empty() && entry.name == "lost+found";
             // Ours are in the third; each one on the way is kept open.
             let too_deep = folder_key.matches('/').count() > DEEPEST;
-            if on_the_way
-                && !foreign
-                && !too_deep
-                && let Some(folder) = folder.folder(&entry.name)?
-            {
-                walk(&folder, &folder_key, prefix, found)?;
+            if on_the_way && !foreign && !too_deep {
+                let below = folder.folder(&entry.name).and_then(|inner| match inner {
+                    Some(inner) => walk(&inner, &folder_key, prefix, found),
+                    None => Ok(()),
+                });
+                match below {
+                    // Who may put results beside a backup may have made and closed it, and must not end every command.
+                    Err(error) if error.code() == Code::Eacces && folder_key.matches('/').count() > OF_A_BACKUP => {
+                        tracing::warn!("{}, so what is in it is not looked at", error.message());
+                    }
+                    below => below?,
+                }
             }
         } else if key.starts_with(prefix) {
             found.push((key, entry.stat));

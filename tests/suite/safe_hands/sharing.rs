@@ -112,6 +112,7 @@ fn who_drills_by_the_group_reads_all_and_changes_nothing_but_results() {
             mv "$one" "$one.x"; mkdir "$one/20990101T000000Z-full"; chmod 777 "$one"
         done
         mkdir x x/20990101T000000Z-full
+        for one in */*/; do mkdir -p "$one/closed/below"; chmod 0 "$one/closed" "$one/verification.json"; done
         true"#;
     let mut shell = program("sh");
     shell.args(["-c", attack]).current_dir(&store).uid(DRILLS).gid(GROUP);
@@ -122,7 +123,10 @@ fn who_drills_by_the_group_reads_all_and_changes_nothing_but_results() {
     assert_eq!(after, before);
     let listed = run(&mut as_user(&site, OWNER, &["list"])).json();
     assert_eq!(listed["backups"].as_array().map(Vec::len), Some(1), "{listed:#}");
+    // A folder that is closed, and a result that is, end nothing.
     succeed(&mut as_user(&site, OWNER, &["verify", id]));
+    succeed(&mut as_user(&site, OWNER, &["status"]));
+    succeed(site.backup(&source.url()).uid(OWNER).gid(GROUP));
 }
 
 /// As a store is that nobody has opened: the user of the drill is told what it may not read.
