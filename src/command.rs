@@ -170,9 +170,9 @@ pub fn check_whose(backup: &str, database: Option<&str>) -> Result<()> {
         return Ok(());
     }
     Err(Error::config(format!(
-        "{backup} is no backup of the database {name:?}, which --database names"
+        "{backup} is no backup of the database {name:?}, which is named beside it"
     ))
-    .hint("leave --database out, or give latest in place of the id"))
+    .hint("leave the name of the database out, or give latest in place of the id"))
 }
 
 /// The SHA-256 of a manifest as its report says it: 64 hex digits.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use crate::backup_id::SHA256SUMS;
 use crate::catalog::{self, BackupId, Demand, Located};
@@ -25,6 +24,7 @@ use crate::signature::Trust;
 use crate::stop::Stop;
 use crate::store::temporary::blocking;
 use crate::store::{Store, limits};
+use crate::stored_archive::read_file;
 use fetch::Fetch;
 use partial::Partial;
 
@@ -93,9 +93,7 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         Ok(fetched) => fetched,
         Err(error) => return Err(partial.keep_or_remove(&manifest.id, error)),
     };
-    if fetched.anew {
-        warnings.push("what an earlier run had left of the file was damaged: all of it was fetched anew".to_owned());
-    }
+    warnings.extend(fetched.anew.map(str::to_owned));
     let laid = head.clone();
     blocking(move || partial.publish(laid.as_deref(), force)).await?;
 
@@ -128,12 +126,12 @@ struct Fetched {
     digests: fetch::Digests,
     /// What came from the store; the rest was there.
     bytes: u64,
-    /// What was there had to be fetched again.
-    anew: bool,
+    /// Why all had to be fetched again.
+    anew: Option<&'static str>,
 }
 
-/// Makes the partial file the archive that the manifest describes. What an earlier run left may
-/// be damaged without the store being at fault: then all of it is fetched once more.
+/// Makes the partial file the archive that the manifest describes. What an earlier run left, or what came on the way,
+/// may be damaged without the store being at fault: then all of it is fetched once more.
 async fn fetch_whole(fetch: &Fetch<'_>, partial: &Partial, archive: &FileRecord) -> Result<Fetched> {
     let there = partial.resumable(archive.bytes)?;
     let kept = fetch.kept(there);
@@ -142,23 +140,32 @@ async fn fetch_whole(fetch: &Fetch<'_>, partial: &Partial, archive: &FileRecord)
         return Ok(Fetched {
             digests,
             bytes: archive.bytes - kept,
-            anew: false,
+            anew: None,
         });
     }
-    if kept == 0 {
-        return Err(differs(fetch, archive, &digests.stored));
-    }
+    // What was there may be damaged; and a bit that was flipped on the way says nothing of what is stored.
     partial.restart()?;
-    let digests = fetch.fill(partial, 0).await?;
-    if digests.stored != archive.sha256 {
-        return Err(differs(fetch, archive, &digests.stored));
+    let again = fetch.fill(partial, 0).await?;
+    if again.stored == archive.sha256 {
+        return Ok(Fetched {
+            digests: again,
+            bytes: archive.bytes - kept + archive.bytes,
+            anew: Some(if kept == 0 { CAME_OTHERWISE } else { LEFT_DAMAGED }),
+        });
     }
-    Ok(Fetched {
-        digests,
-        bytes: archive.bytes - kept + archive.bytes,
-        anew: true,
-    })
+    if kept == 0 && again.stored != digests.stored {
+        let (key, url) = (&fetch.key, fetch.store.url());
+        return Err(Error::new(
+            Code::Store,
+            format!("{key} in {url} came differently each time that it was read"),
+        ));
+    }
+    Err(differs(fetch, archive, &again.stored))
 }
+
+const LEFT_DAMAGED: &str = "what an earlier run had left of the file was damaged: all of it was fetched anew";
+const CAME_OTHERWISE: &str =
+    "the archive came otherwise than it is stored: all of it was fetched once more, and came right";
 
 fn differs(fetch: &Fetch<'_>, archive: &FileRecord, found: &str) -> Error {
     let (key, url, expected) = (&fetch.key, fetch.store.url(), &archive.sha256);
@@ -210,23 +217,18 @@ async fn head(store: &dyn Store, manifest: &Manifest, toc: &FileRecord) -> Resul
             limits::most(&key),
         ));
     }
-    let wrong = |why: &str| {
-        Error::new(Code::Integrity, format!("{key} in {} {why}", store.url()))
-            .hint("--as-stored does without it: pg_restore then reads the archive from a pipe, without -j")
-    };
+    let wrong = |why: &str| Error::new(Code::Integrity, format!("{key} in {} {why}", store.url())).hint(WITHOUT);
     if archive(manifest)?.bytes < toc.bytes {
         return Err(wrong("is longer than the archive whose head it is"));
     }
-    let Some(head) = store.get_range(&key, 0, toc.bytes).await? else {
-        return Err(wrong("is missing"));
-    };
-    if head.len() as u64 != toc.bytes || hex::encode(Sha256::digest(&head)) != toc.sha256 {
-        return Err(wrong(
-            "is not what was backed up: length or SHA-256 differ from the manifest",
-        ));
-    }
-    Ok(head)
+    let head = read_file(store, &manifest.id, toc).await;
+    head.map_err(|error| match error.code() {
+        Code::Integrity => error.hint(WITHOUT),
+        _ => error,
+    })
 }
+
+const WITHOUT: &str = "--as-stored does without it: pg_restore then reads the archive from a pipe, without -j";
 
 /// The last part of an id: what tells the backups of one database apart.
 fn stamp(id: &BackupId) -> String {

@@ -41,7 +41,6 @@ mod surroundings;
 mod tap;
 mod target;
 mod tls;
-mod transaction;
 mod wire;
 
 pub use allowed::{Deed, Foreign};
@@ -77,4 +76,4 @@ pub use surroundings::Names;
 pub(crate) use surroundings::{Around, ForeignKey, Trigger, not_locked};
 pub use target::{Existing, Kind, Named, Target};
 pub use tls::Verified;
-pub(crate) use wire::{Piece, READ, Refusal, Row, Rows, TakesRows, Wire};
+pub(crate) use wire::{Piece, READ, Refusal, Row, Rows, Wire};

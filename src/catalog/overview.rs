@@ -315,7 +315,7 @@ async fn overview(
             }
             Ok(Some((_, Err(broken)))) => unverifiable = Some(broken.to_string()),
             Err(error) if matches!(error.code(), Code::Integrity | Code::Eacces) => {
-                unverifiable = Some(error.message())
+                unverifiable = Some(error.message());
             }
             Err(error) => {
                 unverifiable = Some(error.message());

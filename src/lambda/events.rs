@@ -3,7 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, is_event_id, manifest_digest};
+use crate::command::{
+    BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, check_whose, is_event_id, manifest_digest,
+};
 use crate::error::{Error, Result};
 use crate::settings::{Trigger, nearest};
 
@@ -122,6 +124,9 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
         )));
     }
     let database = database(event)?;
+    if let Some(backup) = which(event)? {
+        check_whose(backup, database.as_deref())?;
+    }
     Ok(match action {
         "list" => Command::List { database },
         "status" => Command::Status { database },

@@ -230,20 +230,24 @@ impl Session {
     /// Another session with this server, for COPY: set up as this one, in the database's own
     /// encoding as pg_dump's is.
     pub(crate) async fn open_wire(&self) -> Result<Wire> {
-        let session = self.connect_again().await?;
-        // The library closes its prepared statements in passing. After one more answer nothing is
-        // on its way any more.
-        let asked = session.client.batch_execute("").await;
-        asked.map_err(|error| session.error("cannot prepare a session for COPY", &error))?;
-        let line = session.tap.take();
-        let line = line.ok_or_else(|| Error::internal("a session has no line to the server"))?;
-        let mut wire = Wire::new(line, session.redactor.clone());
+        let mut wire = self.connect_again().await?.into_wire().await?;
         // As pg_dump finds them in the environment that we give it.
         let settled = format!("SET client_encoding = '{}'; SET TimeZone = 'UTC'", self.server.encoding);
         wire.execute(settled.as_bytes())
             .await
             .map_err(wire::Refusal::into_error)?;
         Ok(wire)
+    }
+
+    /// This very session, in whatever transaction it is, without the library: for COPY's rows.
+    pub(crate) async fn into_wire(self) -> Result<Wire> {
+        // The library closes its prepared statements in passing. After one more answer nothing is
+        // on its way any more.
+        let asked = self.client.batch_execute("").await;
+        asked.map_err(|error| self.error("cannot prepare a session for COPY", &error))?;
+        let line = self.tap.take();
+        let line = line.ok_or_else(|| Error::internal("a session has no line to the server"))?;
+        Ok(Wire::new(line, self.redactor.clone()))
     }
 
     /// Ends the session, and returns when the line is closed; a server that owes an answer and says nothing more is

@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// [`in_the_way`]; nothing if it cannot be known.
-    pub(super) async fn held_by_others(&self) -> Vec<String> {
+    pub(crate) async fn held_by_others(&self) -> Vec<String> {
         self.names(&in_the_way()).await.unwrap_or_default()
     }
 }

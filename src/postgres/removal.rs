@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
+use super::Session;
 use super::surroundings::{Names, not_locked};
 use super::target::{Named, is_absence};
-use super::{Refusal, Session};
 use crate::error::{Code, Error, Result};
 
+/// How long a server may take to roll back.
+const ROLLING_BACK: Duration = Duration::from_secs(30);
 /// Objects that an error names.
 const NAMED: usize = 5;
 
@@ -55,7 +57,7 @@ impl Session {
     pub async fn remove(&self, removal: &Removal<'_>) -> Result<usize> {
         match self.remove_all(removal).await {
             Ok(removed) => {
-                self.say("COMMIT").await.map_err(Refusal::into_error)?;
+                self.execute("COMMIT").await?;
                 Ok(removed)
             }
             Err(error) => {
@@ -63,6 +65,11 @@ impl Session {
                 Err(error)
             }
         }
+    }
+
+    /// After an error, of which it is no news. A server that does not answer any more rolls back when the session ends.
+    async fn roll_back(&self) {
+        let _ = tokio::time::timeout(ROLLING_BACK, self.execute("ROLLBACK")).await;
     }
 
     /// Removes things, and makes others in their place, in a transaction that stays open. Nothing if the server has

@@ -19,7 +19,7 @@ use super::connection::classify_server;
 use super::tap::Line;
 use crate::error::{Code, Error, Result};
 
-pub(crate) use filling::{Piece, TakesRows};
+pub(crate) use filling::Piece;
 
 /// As much as a read may bring. Sockets seldom give more at once.
 pub(crate) const READ: usize = 256 << 10;

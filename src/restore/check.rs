@@ -5,10 +5,10 @@
 mod objects;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
 
 use super::plan::LeftOut;
@@ -23,8 +23,8 @@ use crate::postgres::{Refusal, Session, Wire, not_locked};
 use crate::quantity::count;
 use crate::script::Sum;
 
-/// How long the server may take to count what a session that has ended has done.
-const HANDED_IN: Duration = Duration::from_secs(1);
+/// How long the server may take to count what a session has done that is idle by now: 10 s, from 15 on.
+const HANDED_IN: Duration = Duration::from_secs(11);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -35,6 +35,8 @@ pub(super) struct Comparison {
     pub different: BTreeMap<usize, String>,
     /// Whether the large objects are among that: under the first of their blocks.
     objects_differ: bool,
+    /// Whether they are among what is not proved.
+    objects_unproved: bool,
     pub not_proved: Vec<LeftOut>,
 }
 
@@ -90,7 +92,7 @@ pub(super) async fn run(
         beside: !archive.around.ties.is_empty(),
         open: Mutex::new(places.into_values().collect()),
         found: Mutex::new(comparison),
-        has_waited: AtomicBool::new(false),
+        has_waited: OnceCell::new(),
     };
     futures::future::try_join_all((0..workers).map(|_| at.work())).await?;
     at.objects(&objects).await?;
@@ -107,7 +109,7 @@ struct Comparing<'a> {
     open: Mutex<VecDeque<Vec<Copy>>>,
     found: Mutex<Comparison>,
     /// For what others' sessions have done to be counted, which is done once.
-    has_waited: AtomicBool,
+    has_waited: OnceCell<()>,
 }
 
 impl Comparing<'_> {
@@ -156,7 +158,10 @@ impl Comparing<'_> {
                 found.objects_differ = true;
                 found.different.insert(*first, how);
             }
-            Verdict::NotProved(why) => found.not_proved.push(LeftOut { what: name, why }),
+            Verdict::NotProved(why) => {
+                found.objects_unproved = true;
+                found.not_proved.push(LeftOut { what: name, why });
+            }
         }
         Ok(())
     }
@@ -263,19 +268,31 @@ impl Comparing<'_> {
         if has_more_writes(wire, table, ours).await {
             return true;
         }
-        if self.has_waited.swap(true, Ordering::Relaxed) {
+        if !has_company(wire).await {
             return false;
         }
-        tokio::time::sleep(HANDED_IN).await;
+        // Whoever comes meanwhile waits for the same.
+        self.has_waited.get_or_init(|| tokio::time::sleep(HANDED_IN)).await;
         has_more_writes(wire, table, ours).await
     }
 }
 
-/// Whether more has happened to a table than that so many rows came.
+/// Whether the database has sessions of others, who may not have handed in yet what they did. One that ends does.
+async fn has_company(wire: &mut Wire) -> bool {
+    let question = b"SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity \
+        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
+        AND backend_type OPERATOR(pg_catalog.=) 'client backend' \
+        AND application_name OPERATOR(pg_catalog.<>) pg_catalog.current_setting('application_name')";
+    let counted = wire.query(question).await.unwrap_or_default();
+    counted.first().and_then(|row| row.number::<u64>(0)).unwrap_or_default() > 0
+}
+
+/// Whether more has happened to a table than that so many rows came. Rows that were refused and tried again are counted
+/// as inserted too, and not as living.
 async fn has_more_writes(wire: &mut Wire, table: &[u8], rows: u64) -> bool {
     let question = [
         b"SELECT pg_catalog.pg_stat_get_tuples_inserted(t), pg_catalog.pg_stat_get_tuples_updated(t), \
-          pg_catalog.pg_stat_get_tuples_deleted(t) FROM (VALUES (",
+          pg_catalog.pg_stat_get_tuples_deleted(t), pg_catalog.pg_stat_get_live_tuples(t) FROM (VALUES (",
         &*rows::regclass(table),
         b"::pg_catalog.oid)) AS counted (t)",
     ]
@@ -286,7 +303,7 @@ async fn has_more_writes(wire: &mut Wire, table: &[u8], rows: u64) -> bool {
         let number: Option<u64> = counted.first().and_then(|row| row.number(column));
         number.unwrap_or_default()
     };
-    number(0) > rows || number(1) + number(2) > 0
+    (number(0) > rows && number(3) > rows) || number(1) + number(2) > 0
 }
 
 /// What it means that a table cannot be read again.
@@ -322,7 +339,8 @@ impl Comparison {
             .map(|(index, how)| format!("{} ({how})", name(*index)));
         let named: Vec<String> = named.collect();
         let tables = self.different.len() - usize::from(self.objects_differ);
-        let all = tables + self.equal + self.not_proved.len();
+        let unproved = self.not_proved.len() - usize::from(self.objects_unproved);
+        let all = tables + self.equal + unproved;
         let those = format!(
             "{tables} of {} {} not hold the rows of the backup",
             count(all, "table"),

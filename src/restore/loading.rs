@@ -13,6 +13,7 @@ use super::order::Order;
 use super::parts::Part;
 use super::plan::{Load, Plan};
 use super::queue::{self, Again, Queue};
+use super::rows::changed_on_the_way;
 use super::waiting::{self, Watch};
 use crate::archive::{
     Algorithm, ArchiveError, Blocks, Check, Input, PartCheck, Sealed, SealedRange, Unpack, Writer, read_part,
@@ -276,13 +277,20 @@ impl Loader<'_> {
         let store = Arc::clone(self.store);
         let archive = Arc::clone(self.archive);
         let observer = Arc::clone(self.observer);
-        let load = load.clone();
+        let (load, again) = (load.clone(), load.clone());
         let feeding = async {
             let fed = tokio::task::spawn_blocking(move || feed(&store, &archive, &load, stdin, &observer));
             fed.await
                 .map_err(|error| Error::internal("the thread that feeds pg_restore died").source(error))
         };
-        self.to_its_end(&restoring, feeding, cancel).await
+        let end = self.to_its_end(&restoring, feeding, cancel).await;
+        match end {
+            Err(told) if told.code() == Code::Integrity => {
+                let again = swallow(self.store, self.archive, &again, self.observer).await;
+                Err(if again.is_ok() { changed_on_the_way(&told) } else { told })
+            }
+            end => end,
+        }
     }
 
     /// Waits for both the feeding and pg_restore, whichever fails first. When it returns,
@@ -377,25 +385,33 @@ pub(crate) async fn check(
     observer: &Arc<dyn Observer>,
 ) -> Result<()> {
     observer.estimate(plan.stored_bytes());
-    let one = |load: &Load| {
-        let (store, archive, observer) = (Arc::clone(store), Arc::clone(archive), Arc::clone(observer));
-        let load = load.clone();
-        async move {
-            let read = tokio::task::spawn_blocking(move || {
-                let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
-                feed(&store, &archive, &load, nowhere, &observer)
-            });
-            let read = read
-                .await
-                .map_err(|error| Error::internal("the thread that reads the backup died").source(error))?;
-            read.map_err(|error| why(error).unwrap_or_else(|| Error::internal("what goes nowhere was not taken")))
-        }
-    };
+    let one = |load: &Load| swallow(store, archive, load, observer);
     let mut reads = futures::stream::iter(plan.loads.iter().map(one)).buffer_unordered(jobs.max(1));
     while let Some(read) = reads.next().await {
         read?;
     }
     Ok(())
+}
+
+/// Reads a load to nowhere, and holds it against the manifest.
+fn swallow(
+    store: &Arc<dyn Store>,
+    archive: &Arc<StoredArchive>,
+    load: &Load,
+    observer: &Arc<dyn Observer>,
+) -> impl Future<Output = Result<()>> + use<> {
+    let (store, archive, observer) = (Arc::clone(store), Arc::clone(archive), Arc::clone(observer));
+    let load = load.clone();
+    async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
+            feed(&store, &archive, &load, nowhere, &observer)
+        });
+        let read = read
+            .await
+            .map_err(|error| Error::internal("the thread that reads the backup died").source(error))?;
+        read.map_err(|error| why(error).unwrap_or_else(|| Error::internal("what goes nowhere was not taken")))
+    }
 }
 
 /// Writes the head and the load's blocks as pg_dump -Z0 would. A block's last bytes are written

@@ -15,8 +15,8 @@ use super::state::{Stage, State};
 use super::tables::named;
 use crate::archive::Item;
 use crate::command::RestoreRequest;
-use crate::error::{Error, Result};
-use crate::postgres::{Definition, Named, Names, Refusal, Removal, Renewal, Session};
+use crate::error::{Code, Error, Result};
+use crate::postgres::{Definition, Named, Names, Removal, Renewal, Session};
 
 /// pg_restore writes this before each entry's own statements.
 const HEADING: &[u8] = b"\n--\n-- Name: ";
@@ -89,9 +89,7 @@ pub(super) async fn replace(
     // What the definitions set in a session is of no use to others.
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
     // A server that checks its clients ends the work of one that is gone; not every one can.
-    if let Err(refusal @ Refusal::Broken(_)) = session.say("SET client_connection_check_interval = 1000").await {
-        return Err(refusal.into_error());
-    }
+    let _ = session.execute("SET client_connection_check_interval = 1000").await;
     let cleaned = session.replace(removal, &renewal).await?;
     Ok(cleaned.map(|cleaned| Renewed { session, cleaned }))
 }
@@ -100,16 +98,11 @@ impl Renewed {
     /// Until then all is as it was.
     pub async fn commit(self, state: &State) -> Result<()> {
         state.set(Stage::Committing);
-        match self.session.say("COMMIT").await {
-            Ok(()) => {}
-            Err(refusal @ Refusal::Server { .. }) => {
+        if let Err(error) = self.session.execute("COMMIT").await {
+            if error.code() != Code::ConnErr {
                 state.set(Stage::Cleaning);
-                return Err(rows::refused(
-                    "what takes the place of the old could not be committed",
-                    refusal,
-                ));
             }
-            Err(refusal) => return Err(refusal.into_error()),
+            return Err(error);
         }
         self.session.close().await;
         Ok(())

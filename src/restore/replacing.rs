@@ -3,18 +3,21 @@
 
 use std::collections::VecDeque;
 
+use tokio_postgres::error::SqlState;
+
 use super::Job;
 use super::loading::Loader;
 use super::plan::Plan;
 use super::prepared::Archive;
 use super::ready::Target;
 use super::renewing;
-use super::rows::{self, refused};
-use super::state::State;
+use super::rows::{self, execute, refused};
+use super::state::{Stage, State};
 use crate::archive::BlockContent;
 use crate::command::RestoreRequest;
-use crate::error::{Code, Error, Result};
-use crate::postgres::{Removal, Session};
+use crate::error::Result;
+use crate::postgres::quoting::literal;
+use crate::postgres::{Definition, Refusal, Removal, Wire, not_locked};
 
 /// Whether a restore replaces tables so. A whole database would hold every lock for as long as its rows take.
 pub(super) fn fits(request: &RestoreRequest, archive: &Archive, target: &Target) -> bool {
@@ -54,18 +57,22 @@ pub(super) async fn run(
         return Ok(false);
     };
 
-    job.observer.phase("loading the data");
-    job.observer.estimate(plan.stored_bytes());
-    load(job, archive, loader, &renewed.session).await?;
-
-    job.observer.phase("making indexes and constraints");
-    if !renewed.session.define(&following, removal.wait).await? {
-        let what = "the server has not the room for the locks of all definitions in one transaction";
-        return Err(
-            Error::new(Code::RestoreErr, what).hint("raise max_locks_per_transaction, or restore fewer tables at once")
-        );
+    let mut wire = renewed.session.into_wire().await?;
+    let filled = fill(job, archive, target, loader, &mut wire, &following).await;
+    if filled.is_err() {
+        rows::roll_back(&mut wire).await;
     }
-    renewed.commit(state).await?;
+    filled?;
+    state.set(Stage::Committing);
+    match wire.execute(b"COMMIT").await {
+        Err(refusal @ Refusal::Server { .. }) => {
+            state.set(Stage::Cleaning);
+            return Err(refused("the new tables could not be committed", refusal));
+        }
+        Err(refusal) => return Err(refusal.into_error()),
+        Ok(()) => {}
+    }
+    wire.close().await;
     Ok(true)
 }
 
@@ -79,26 +86,56 @@ fn numbers(archive: &Archive, plan: &Plan) -> Vec<i64> {
     listed.filter(|id| !of_blocks.contains(id)).collect()
 }
 
-async fn load(job: &Job<'_>, archive: &Archive, loader: &Loader<'_>, session: &Session) -> Result<()> {
+/// The rows, and what follows them.
+async fn fill(
+    job: &Job<'_>,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    wire: &mut Wire,
+    following: &[Definition],
+) -> Result<()> {
+    job.observer.phase("loading the data");
+    job.observer.estimate(archive.plan.stored_bytes());
+    let encoding = literal(&rows::encoding(&archive.items));
+    execute(wire, &format!("SET client_encoding = {encoding}")).await?;
+    load(job, archive, loader, wire).await?;
+
+    job.observer.phase("making indexes and constraints");
+    execute(wire, "SET client_encoding = 'UTF8'").await?;
+    let wait = job.settings.postgres.lock_wait;
+    for Definition { what, statements } in following {
+        let Err(refusal) = wire.execute(statements.as_bytes()).await else {
+            continue;
+        };
+        if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
+            let holders = target.session.held_by_others().await;
+            return Err(not_locked(wait, &format!("what {what} needs"), &holders));
+        }
+        let is_of_locks = refusal.is(&SqlState::OUT_OF_MEMORY);
+        let error = refused(what, refusal);
+        return Err(match is_of_locks {
+            true => error.hint("raise max_locks_per_transaction, or restore fewer tables at once"),
+            false => error,
+        });
+    }
+    Ok(())
+}
+
+async fn load(job: &Job<'_>, archive: &Archive, loader: &Loader<'_>, wire: &mut Wire) -> Result<()> {
     let backup = archive.backup(loader.store);
-    let encoding = rows::encoding(&archive.items);
-    let mut filling = session.filling(&encoding);
     let mut open = VecDeque::from(rows::in_turn(rows::copies(backup)?, backup));
-    let execute = async |statements: &str| {
-        let done = session.say(statements).await;
-        done.map_err(|refusal| refused(statements, refusal))
-    };
     // How many have been refused one after the other: they wait for what the others bring.
     let mut waiting = 0;
     while let Some(copy) = open.pop_front() {
-        execute("SAVEPOINT one").await?;
-        match rows::load(job, backup, &mut filling, &copy).await {
+        execute(wire, "SAVEPOINT one").await?;
+        match rows::load(job, backup, wire, &copy).await {
             Ok(_) => {
-                execute("RELEASE SAVEPOINT one").await?;
+                execute(wire, "RELEASE SAVEPOINT one").await?;
                 waiting = 0;
             }
             Err(unloaded) if unloaded.may_wait() && waiting < open.len() => {
-                execute("ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one").await?;
+                execute(wire, "ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one").await?;
                 open.push_back(copy);
                 waiting += 1;
             }

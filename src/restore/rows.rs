@@ -14,7 +14,7 @@ use super::plan::Plan;
 use crate::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Item, Loading, Unpack};
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::literal;
-use crate::postgres::{Piece, Refusal, Rows, StallClock, TakesRows, Wire};
+use crate::postgres::{Piece, Refusal, Rows, StallClock, Wire};
 use crate::script::{RowSum, Sum};
 use crate::store::Store;
 use crate::store::reading::{Reading, our_error};
@@ -376,14 +376,14 @@ pub(super) async fn sum(job: &Job<'_>, backup: Backup<'_>, copy: &Copy) -> Resul
 pub(super) async fn load(
     job: &Job<'_>,
     backup: Backup<'_>,
-    session: &mut impl TakesRows,
+    wire: &mut Wire,
     copy: &Copy,
 ) -> std::result::Result<Sum, Unloaded> {
     let name = backup.stored.name(copy.index);
     job.observer.table(&name);
     let (pieces, mut received) = mpsc::channel(AHEAD);
     let copying = async move {
-        let copied = session.copy_in(&copy.statement, &mut received).await;
+        let copied = wire.copy_in(&copy.statement, &mut received).await;
         // What is read on then has nowhere to go.
         drop(received);
         copied
@@ -400,7 +400,12 @@ pub(super) async fn load(
         (_, Err(refusal @ Refusal::Server { .. })) if !received_less(&refusal) => {
             Err(Unloaded::refused(&what, refusal))
         }
-        (Err(error), _) => Err(unread(backup.stored, copy.index, error).into()),
+        (Err(error), _) => {
+            let told = unread(backup.stored, copy.index, error);
+            // Once more, to nowhere.
+            let is_stored_so = told.code() != Code::Integrity || read(job, backup, copy, None).await?.is_err();
+            Err(if is_stored_so { told } else { changed_on_the_way(&told) }.into())
+        }
         (Ok(_), Err(refusal)) => Err(Unloaded::refused(&what, refusal)),
     }
 }
@@ -408,6 +413,12 @@ pub(super) async fn load(
 /// The server says that we ended the COPY: the reason is ours.
 fn received_less(refusal: &Refusal) -> bool {
     refusal.is(&SqlState::QUERY_CANCELED)
+}
+
+/// A bit that was flipped on the way says nothing of what is stored, which came right when it was read again.
+pub(super) fn changed_on_the_way(told: &Error) -> Error {
+    let what = format!("{}; it was right when it was read again", told.message());
+    Error::new(Code::Store, what).hint(crate::aws::BYTES_CHANGE)
 }
 
 pub(super) fn unread(stored: &StoredArchive, index: usize, error: ArchiveError) -> Error {

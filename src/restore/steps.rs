@@ -362,7 +362,7 @@ async fn replace(
     let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
     let replaced = job.stop.or_stop(replacing).await?;
     if replaced {
-        state.set(Stage::Finishing);
+        state.set(Stage::Whole);
         state.remind(archive.around.reminder());
     }
     Ok(replaced)

@@ -222,12 +222,13 @@ async fn a_service_that_is_down_is_given_up_soon() {
 }
 
 /// A run of the command line that fails; what it left in the queue comes with it.
-fn failing_run(topic: &str, configure: &[&str]) -> (Option<i32>, Value, String) {
+fn failing_run(topic: &str, url: Option<&str>, configure: &[&str]) -> (Option<i32>, Value, String) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = pgstow();
     cloud(&mut command).current_dir(folder.path());
     let run = run(command
         .args(["backup", "--json", "--sns-topic-arn", topic])
+        .envs(url.map(|url| ("DATABASE_URL", url)))
         .args(configure));
     (run.status.code(), run.json(), run.stderr)
 }
@@ -237,22 +238,24 @@ fn a_failed_run_of_the_command_line_is_told_with_its_code_and_exits_as_without()
     let (topic, database) = (Topic::fresh(), Database::fresh(15));
     let url = database.url();
     let away = format!("{}/no_such_database", url.rsplit_once('/').unwrap().0);
-    for (configure, exit, code, name) in [
+    for (source, configure, exit, code, name) in [
         (
-            &["--database-url", away.as_str(), "--store", "."][..],
+            Some(away.as_str()),
+            &["--store", "."][..],
             10,
             "CONN_ERR",
             Some("no_such_database"),
         ),
         (
-            &["--database-url", url.as_str(), "--store", "missing/folder"],
+            Some(url.as_str()),
+            &["--store", "missing/folder"],
             33,
             "ENOENT",
             Some(&*database.name),
         ),
-        (&["--secret-id", "nowhere", "--store", "."], 12, "SECRET", None),
+        (None, &["--secret-id", "nowhere", "--store", "."], 12, "SECRET", None),
     ] {
-        let (status, report, stderr) = failing_run(&topic.arn, configure);
+        let (status, report, stderr) = failing_run(&topic.arn, source, configure);
         assert_eq!(
             (status, &report["error"]["code"]),
             (Some(exit), &json!(code)),
@@ -277,7 +280,7 @@ fn a_failed_run_of_the_command_line_is_told_with_its_code_and_exits_as_without()
 #[test]
 fn a_topic_that_is_gone_does_not_change_how_a_run_ends() {
     let topic = "arn:aws:sns:us-east-1:123456789012:nowhere";
-    let (status, report, stderr) = failing_run(topic, &["--secret-id", "nowhere", "--store", "."]);
+    let (status, report, stderr) = failing_run(topic, None, &["--secret-id", "nowhere", "--store", "."]);
     assert_eq!((status, &report["error"]["code"]), (Some(12), &json!("SECRET")));
     assert!(stderr.contains(topic), "{stderr}");
 

@@ -199,7 +199,7 @@ fn gives_away(command: &str) -> bool {
             let inner = owner.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
             match inner {
                 Some(inner) => !inner.replace("\"\"", "").contains('"'),
-                None => !owner.contains(['"', ' ']),
+                None => !owner.contains(['"', ' ', '\'']),
             }
         })
 }

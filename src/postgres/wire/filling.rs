@@ -19,19 +19,10 @@ pub(crate) enum Piece {
     End,
 }
 
-/// A session that takes rows.
-pub(crate) trait TakesRows {
-    /// Runs one `COPY … FROM stdin` with these rows; says how many there were. If the rows end without
+impl Wire {
+    /// Runs one `COPY … FROM STDIN` with these rows; says how many there were. If the rows end without
     /// [`Piece::End`], the server takes none of them.
-    fn copy_in(
-        &mut self,
-        statement: &[u8],
-        pieces: &mut Receiver<Piece>,
-    ) -> impl Future<Output = Result<u64, Refusal>> + Send;
-}
-
-impl TakesRows for Wire {
-    async fn copy_in(&mut self, statement: &[u8], pieces: &mut Receiver<Piece>) -> Result<u64, Refusal> {
+    pub async fn copy_in(&mut self, statement: &[u8], pieces: &mut Receiver<Piece>) -> Result<u64, Refusal> {
         self.send(statement).await?;
         let mut refused = None;
         loop {
@@ -98,9 +89,7 @@ impl TakesRows for Wire {
             }
         }
     }
-}
 
-impl Wire {
     async fn send_rows(&mut self, bytes: &Bytes) -> Result<()> {
         let length = u32::try_from(bytes.len() + 4).map_err(|_| Error::internal("rows of more than 4 GB at once"))?;
         let sent = async {

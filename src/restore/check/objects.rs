@@ -31,7 +31,7 @@ struct Content {
 
 /// Those of all these blocks.
 pub(super) async fn compare(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, blocks: &[usize]) -> Result<Verdict> {
-    let mut others = Vec::new();
+    let (mut others, mut not_read) = (Vec::new(), None);
     let mut number = 0;
     for &index in blocks {
         let promise = &backup.stored.promises[index];
@@ -40,11 +40,14 @@ pub(super) async fn compare(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, 
         }
         match of_block(job, backup, wire, index).await? {
             Ok(found) => others.extend(found),
-            Err(refusal) => return unread(refusal),
+            // What differs is told all the same.
+            Err(refusal) => {
+                not_read.get_or_insert(unread(refusal)?);
+            }
         }
     }
     if others.is_empty() {
-        return Ok(Verdict::Equal);
+        return Ok(not_read.unwrap_or(Verdict::Equal));
     }
     let differ = others.len();
     let named = some_of(&others, differ as u64);

@@ -65,7 +65,7 @@ async fn an_archive_that_is_cut_or_gone_is_found() {
 async fn a_damaged_table_of_contents_is_found_before_the_archive_is_fetched_and_can_be_done_without() {
     let place = place().await;
     flip(&place.stored("toc"), 100);
-    refused(&place, &[], "toc", "is not what was backed up");
+    refused(&place, &[], "toc", "has the SHA-256");
     let failed = fail(&mut place.download("latest"), "INTEGRITY", 40);
     assert!(failed.hint.contains("--as-stored"), "{}", failed.hint);
     report(place.download("latest").arg("--as-stored"));

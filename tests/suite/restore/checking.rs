@@ -160,7 +160,7 @@ fn leisurely() -> Database {
          CREATE FUNCTION slow(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN n; END $$;
          CREATE INDEX slowly ON free (slow(n));
          CREATE OR REPLACE FUNCTION slow(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
-           $$ BEGIN PERFORM pg_sleep(0.7); RETURN n; END $$",
+           $$ BEGIN PERFORM pg_sleep(2); RETURN n; END $$",
     );
     source
 }
@@ -205,11 +205,11 @@ fn a_server_that_falls_silent_during_the_comparison_is_stalled_and_nothing_hangs
         let target = Database::fresh(17);
         let proxy = SilentProxy::start(target.address(), words);
         let mut command = backed.restore(&proxy.before(&target.url()), &["--check"]);
-        let running = backed.site.start(command.env("BACKUP_STALL_SECONDS", "1"));
+        let running = backed.site.start(command.env("BACKUP_STALL_SECONDS", "3"));
         let (run, took) = running.end(Duration::from_secs(20));
         assert!(proxy.was_silent(), "{}", run.stderr);
         let told = ended(&run, took, "STALLED", 22);
-        let silence = format!("has given no byte of {of} for 1 s");
+        let silence = format!("has given no byte of {of} for 3 s");
         assert!(told.message.contains(&silence), "{}", told.message);
         assert_eq!(target.sql("SELECT count(*) FROM t"), "100");
         backed.site.assert_nothing_runs();
@@ -235,7 +235,7 @@ fn a_server_that_falls_silent_while_rows_are_loaded_is_stalled_and_nothing_hangs
             _ => backed.source.copy(),
         };
         let url = match options {
-            ["--create"] => target.url().replace(&target.name, &format!("{}_new", target.name)),
+            ["--create"] => format!("{}/{}_new", target.url().rsplit_once('/').unwrap().0, target.name),
             _ => target.url(),
         };
         let proxy = SilentProxy::of(target.address(), b" FROM stdin", Silence::Server);

@@ -125,8 +125,9 @@ fn who_drills_by_the_group_reads_all_and_changes_nothing_but_results() {
     assert_eq!(listed["backups"].as_array().map(Vec::len), Some(1), "{listed:#}");
     // A folder that is closed, and a result that is, end nothing.
     succeed(&mut as_user(&site, OWNER, &["verify", id]));
-    succeed(&mut as_user(&site, OWNER, &["status"]));
-    succeed(site.backup(&source.url()).uid(OWNER).gid(GROUP));
+    let status = run(&mut as_user(&site, OWNER, &["status"])).json();
+    assert!(status["error"].is_null(), "{status:#}");
+    succeed(as_user(&site, OWNER, &["backup"]).env("DATABASE_URL", source.url()));
 }
 
 /// As a store is that nobody has opened: the user of the drill is told what it may not read.

@@ -99,14 +99,13 @@ const ON_THE_EMPTY_PATH: [(&str, &str); 2] = [
     ),
 ];
 /// What is no name, or no SQL.
-const EXCEPTIONS: [(&str, &str); 4] = [
+const EXCEPTIONS: [(&str, &str); 3] = [
     (
         "CREATE CAST (pg_catalog.int4 AS pg_catalog.xml)",
         "the command itself, not an expression",
     ),
     ("WITH TEMPLATE = template0", "a part of CREATE DATABASE"),
     ("GRANT rds_iam to the role", "a hint"),
-    ("collation pg_catalog.", "a part of what a server says"),
 ];
 /// What follows one of these is a relation.
 const BEFORE_A_RELATION: [&str; 7] = ["FROM", "JOIN", "INTO", "UPDATE", "TABLE", "ONLY", "TRUNCATE"];
