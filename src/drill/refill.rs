@@ -293,6 +293,7 @@ impl Refill<'_> {
             no_tablespaces: true,
             stop: self.job.stop,
             observer: self.job.observer,
+            reads_again: false,
             watch: None,
         }
     }

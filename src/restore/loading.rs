@@ -48,6 +48,8 @@ pub(crate) struct Loader<'a> {
     pub no_tablespaces: bool,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
+    /// What came damaged, before it is called so; a drill does that with the whole of its backup.
+    pub reads_again: bool,
     /// Where others may hold what it needs.
     pub watch: Option<Watch<'a>>,
 }
@@ -285,7 +287,7 @@ impl Loader<'_> {
         };
         let end = self.to_its_end(&restoring, feeding, cancel).await;
         match end {
-            Err(told) if told.code() == Code::Integrity => {
+            Err(told) if told.code() == Code::Integrity && self.reads_again => {
                 let again = swallow(self.store, self.archive, &again, self.observer).await;
                 Err(if again.is_ok() { changed_on_the_way(&told) } else { told })
             }

@@ -95,6 +95,7 @@ pub(super) async fn carry_out(
                 no_tablespaces: request.no_tablespaces,
                 stop: job.stop,
                 observer: job.observer,
+                reads_again: true,
                 watch: Some(Watch {
                     session: &prepared.target.session,
                     name: &name,
