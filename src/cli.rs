@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::command::Command;
+use crate::confinement;
 use crate::error::{Error, Result, Signal};
 use crate::plain;
 use crate::progress::{LogLine, Observer, TerminalLine};
@@ -118,9 +119,20 @@ async fn answer(process: Process) -> Result<(String, u8)> {
     }
 }
 
+/// What a drill of a folder has no use for.
+const AWS_KEYS: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+];
+
 async fn perform(command: Command, mut settings: Settings, draw: bool) -> Result<Report> {
     if matches!(&command, Command::Verify(request) if request.drill) {
         settings.forget_passwords();
+        if !settings.uses_aws() {
+            confinement::forget_variables(|name| AWS_KEYS.contains(&name));
+        }
     }
     let observer: Arc<dyn Observer> = if draw && settings.log.format == LogFormat::Text {
         let line = TerminalLine::start();

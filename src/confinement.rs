@@ -35,6 +35,12 @@ pub fn keep_to_ourselves() {
     let _ = kernel::no_core();
 }
 
+/// Takes the values of these variables out of the environment as the kernel shows it, of this process and of those that
+/// are forked from it. Whoever needs them has a copy.
+pub fn forget_variables(is_one: impl Fn(&str) -> bool) {
+    kernel::erase(|name| std::str::from_utf8(name).is_ok_and(&is_one));
+}
+
 /// What of it this system gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walls {

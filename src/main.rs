@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use std::{collections::BTreeMap, io};
 
 use pgstow::error::{Error, Result};
-use pgstow::{cli, confinement, lambda, memory};
+use pgstow::{cli, confinement, lambda, memory, settings};
 
 /// The only place that touches the process: its arguments, environment and folder.
 fn main() -> ExitCode {
@@ -14,6 +14,8 @@ fn main() -> ExitCode {
     let env: BTreeMap<String, String> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
         .collect();
+    // The SDK reads its own from where they are.
+    confinement::forget_variables(|name| settings::is_secret(name) && !name.starts_with("AWS_"));
     match start(env) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -34,7 +34,7 @@ use crate::postgres::{ConnectionInfo, Keys};
 use crate::retention::Tier;
 
 pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
-pub use setting::{Kind, Setting, nearest};
+pub use setting::{Kind, Setting, is_secret, nearest};
 pub use table::SETTINGS;
 pub use uses::Uses;
 
@@ -128,6 +128,12 @@ impl Settings {
     /// the setting's name and where it was set, none with a secret.
     pub fn load(input: &Input) -> Result<Settings> {
         parse::load(input)
+    }
+
+    /// Whether a service of AWS is asked for anything once the database's credentials are forgotten.
+    pub fn uses_aws(&self) -> bool {
+        let in_bucket = |store: &StoreUrl| matches!(store, StoreUrl::S3 { .. });
+        self.stores.iter().any(in_bucket) || self.sns_topic_arn.is_some() || self.signing.uses_kms()
     }
 
     /// For a run that reads no database: what it does not hold cannot be taken from it.

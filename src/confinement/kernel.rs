@@ -1,7 +1,7 @@
 //! The system calls that walls are made of. Each may be made between fork and exec: none allocates
 //! or takes a lock.
 
-use std::ffi::{CStr, c_int, c_long, c_ulong};
+use std::ffi::{CStr, c_char, c_int, c_long, c_ulong};
 use std::io::{Error, Result};
 use std::os::fd::RawFd;
 
@@ -46,6 +46,33 @@ pub(super) fn mount_upon_itself(folder: &CStr) -> Result<()> {
 pub(super) fn mount_processes() -> Result<()> {
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RDONLY;
     mount(Some(c"proc"), c"/proc", Some(c"proc"), flags)
+}
+
+#[allow(unsafe_code)]
+unsafe extern "C" {
+    /// The C library's list of `NAME=VALUE`, which ends with a null.
+    static environ: *const *mut c_char;
+}
+
+/// Writes zeros over the values of these variables of the environment, where the kernel shows them.
+#[allow(unsafe_code)]
+pub(super) fn erase(is_one: impl Fn(&[u8]) -> bool) {
+    // SAFETY: each text of the list ends with a zero, lies in memory of ours, and is neither moved nor freed: nobody
+    // here changes the environment. A thread that looked one up at this moment would find it cut short.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            let text = *next;
+            let length = libc::strlen(text);
+            let bytes = std::slice::from_raw_parts_mut(text.cast::<u8>(), length);
+            if let Some(at) = bytes.iter().position(|byte| *byte == b'=')
+                && is_one(&bytes[..at])
+            {
+                bytes[at + 1..].fill(0);
+            }
+            next = next.add(1);
+        }
+    }
 }
 
 /// Bytes of `struct mount_attr`.

@@ -340,7 +340,7 @@ fn is_refusal(words: &str) -> bool {
 }
 
 fn refused(words: &str) -> String {
-    format!("it wants a superuser, which a drill is not: {words}")
+    format!("it was refused for lack of rights, and a drill is no superuser: {words}")
 }
 
 #[cfg(test)]

@@ -55,6 +55,13 @@ pub const fn plain(variable: &'static str, key: &'static str, value: &'static st
     }
 }
 
+/// Whether a variable's value is shown to nobody: by the table, or by its name, as libpq and older systems have it.
+pub fn is_secret(variable: &str) -> bool {
+    let listed = |setting: &Setting| setting.variable == variable && setting.kind == Kind::Secret;
+    let named = ["PASSWORD", "PASSPHRASE", "SECRET_KEY", "TOKEN"];
+    SETTINGS.iter().any(listed) || named.iter().any(|word| variable.contains(word))
+}
+
 pub const fn kind(kind: Kind, setting: Setting) -> Setting {
     Setting { kind, ..setting }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::seal::AHEAD;
 use crate::backup_id::BackupId;
 use crate::drill::DrillReport;
 use crate::error::{Code, Error};
@@ -207,6 +208,11 @@ impl Verified {
     /// Whether something was found wrong in it.
     pub(super) fn is_wrong(&self) -> bool {
         self.all_problems().next().is_some()
+    }
+
+    /// Whether all that was found is that it is dated in the future.
+    pub(super) fn is_of_the_clock(&self) -> bool {
+        !self.problems.is_empty() && self.problems.iter().all(|finding| finding.what == AHEAD)
     }
 
     /// What differs, in the bytes or in what they restore to.

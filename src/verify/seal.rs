@@ -11,6 +11,9 @@ use crate::manifest::{Manifest, checksums};
 use crate::retention::SHA256_TAG;
 use crate::signature::Trust;
 
+/// By the clock of this machine, which may be the wrong one.
+pub(super) const AHEAD: &str = "is dated in the future";
+
 /// What is wrong, and what a person should know.
 pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) -> Result<(Vec<Finding>, Vec<String>)> {
     let Located { store, manifest, .. } = located;
@@ -69,7 +72,7 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
     let stored = stored.and_then(|one| one.file(MANIFEST)?.modified);
     let times = [manifest.timestamp, manifest.finished_at];
     if manifest.id.is_ahead(now) || times.iter().any(|time| is_ahead(*time, now)) {
-        found.push("is dated in the future".to_owned());
+        found.push(AHEAD.to_owned());
     }
     found.extend(contradiction_of_times(
         &manifest.id,
