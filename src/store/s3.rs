@@ -209,7 +209,7 @@ impl Store for S3 {
                 }
                 Some("NoSuchKey" | "NotFound") if conditional => return Ok(Put::Refused),
                 // It does not know conditions. Who holds a lease, they alone decide.
-                Some("NotImplemented") if conditional => {
+                _ if conditional && trouble::refuses_conditions(&error) => {
                     if condition != Condition::Absent || object.replace || is_lease(key) {
                         return Err(bucket.error(&format!("write {key}"), &error).hint(trouble::CONDITIONS));
                     }

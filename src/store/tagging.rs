@@ -8,6 +8,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::bucket::{self, Bucket, missing};
+use super::trouble::{OF_TAGS, names};
 use super::{ObjectInfo, TagKeeping};
 use crate::aws;
 use crate::error::Result;
@@ -83,20 +84,16 @@ impl Tagging {
     /// Whether it may be the tags of an object that a store does not know. It says so, and has never taken one: else what
     /// was put before would keep the tag by which it expires.
     pub fn header_may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
-        let speaks_of_tags = || {
-            let said = error.as_service_error().map(ProvideErrorMetadata::meta);
-            let words = said.into_iter().flat_map(|said| [said.code(), said.message()]);
-            words.flatten().any(|words| words.to_ascii_lowercase().contains("tag"))
-        };
-        let status = error.raw_response().map(|answer| answer.status().as_u16());
-        !self.taken.load(Ordering::Relaxed) && self.may_be_refused(error) && (status != Some(400) || speaks_of_tags())
+        !self.taken.load(Ordering::Relaxed)
+            && self.may_be_refused(error)
+            && (status(error) != Some(400) || names(error, &["tag"]))
     }
 
     /// Whether it may be tags that a store does not know, in a request about them.
     pub fn may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
         let undecided = self.mode == settings::Tagging::Auto && self.keeping() == TagKeeping::Unknown;
         undecided
-            && match error.raw_response().map(|answer| answer.status().as_u16()) {
+            && match status(error) {
                 Some(405 | 501) => true,
                 Some(400) => aws::service_code(error).is_none_or(|code| !OTHER_REASONS.contains(&code)),
                 _ => false,
@@ -111,14 +108,16 @@ impl Tagging {
     ) -> bool {
         let refused = match without {
             Ok(_) => true,
-            // It got further than before.
+            // It got further than before: it named the tags first, and names something else now, as a condition.
             Err(error) => {
                 let code = aws::service_code(error);
-                code != aws::service_code(with)
+                let by_code = code != aws::service_code(with)
                     && matches!(
                         code,
                         Some("PreconditionFailed" | "ConditionalRequestConflict" | "OperationAborted")
-                    )
+                    );
+                let was_judged = matches!(status(error), Some(400..=499 | 501));
+                by_code || (was_judged && names(with, &OF_TAGS) && !names(error, &OF_TAGS))
             }
         };
         if refused {
@@ -126,6 +125,10 @@ impl Tagging {
         }
         refused
     }
+}
+
+fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
+    error.raw_response().map(|answer| answer.status().as_u16())
 }
 
 impl Bucket {

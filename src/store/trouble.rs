@@ -22,9 +22,30 @@ pub(super) const CONDITIONS: &str = "leases need conditional writes (If-None-Mat
 const FEATURE: &str = "the endpoint does not take something in the request: try BACKUP_S3_CHECKSUMS=when_required (checksums), \
                        BACKUP_S3_TAGGING=off (object tags), and without BACKUP_S3_SSE and BACKUP_S3_STORAGE_CLASS";
 
+/// Words by which stores name what they do not know.
+const OF_CONDITIONS: [&str; 3] = ["if-none-match", "if-match", "conditional"];
+pub(super) const OF_TAGS: [&str; 2] = ["tagging", "tags"];
+
 /// Whether it is conditions that the store does not know.
 pub fn lacks_conditions(error: &Error) -> bool {
     error.hint_text() == CONDITIONS
+}
+
+/// The same of a request that bears a condition. One that is answered 501 says so without naming it.
+pub(super) fn refuses_conditions<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let status = error.raw_response().map(|answer| answer.status().as_u16());
+    aws::service_code(error) == Some("NotImplemented")
+        || (matches!(status, Some(400 | 405 | 501)) && names(error, &OF_CONDITIONS))
+}
+
+/// Whether a refusal names one of these, in its code or its words.
+pub(super) fn names<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, words: &[&str]) -> bool {
+    let said = error.as_service_error().map(ProvideErrorMetadata::meta);
+    let told = said.into_iter().flat_map(|said| [said.code(), said.message()]);
+    told.flatten().any(|told| {
+        let told = told.to_ascii_lowercase();
+        words.iter().any(|word| told.contains(word))
+    })
 }
 
 impl Bucket {
@@ -58,8 +79,9 @@ impl Bucket {
 }
 
 fn remedy(code: Option<&str>, status: Option<u16>, message: &str) -> Option<&'static str> {
-    let told = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let code = code.unwrap_or_default();
+    let told = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    let coded = |words: &[&str]| words.iter().any(|word| code.to_ascii_lowercase().contains(word));
     let full = [
         "Quota",
         "StorageFull",
@@ -87,10 +109,10 @@ fn remedy(code: Option<&str>, status: Option<u16>, message: &str) -> Option<&'st
     if told(&["checksum", "trailer", "content-sha256"]) {
         return Some(CHECKSUMS);
     }
-    if told(&["tagging", "tags"]) {
+    if told(&OF_TAGS) {
         return Some(TAGS);
     }
-    if told(&["if-none-match", "if-match", "conditional"]) {
+    if told(&OF_CONDITIONS) || coded(&OF_CONDITIONS) {
         return Some(CONDITIONS);
     }
     let general = [
@@ -139,6 +161,13 @@ mod tests {
             ),
             ("NotImplemented", 501, "header 'x-amz-tagging' not implemented", TAGS),
             ("NotImplemented", 501, "if-none-match is not supported", CONDITIONS),
+            (
+                "InvalidArgument",
+                400,
+                "unsupported header 'if-none-match' received for this api call.",
+                CONDITIONS,
+            ),
+            ("ConditionalWritesUnsupported", 400, "", CONDITIONS),
             (
                 "NotImplemented",
                 501,

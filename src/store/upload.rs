@@ -20,6 +20,7 @@ use super::parts::Schedule;
 use super::segments::Segments;
 use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
 use super::temporary::random;
+use super::trouble::refuses_conditions;
 use super::window::Window;
 use super::{Condition, Expected, Mark, ObjectInfo, Part, StoreChecksum, Stored, UPLOAD, Upload, taken};
 use crate::aws;
@@ -224,7 +225,7 @@ impl S3Upload {
                     tokio::time::sleep(Duration::from_millis(200 << conflicts)).await;
                 }
                 // It does not know the condition: what it shows has to do.
-                Err(error) if condition == Condition::Absent && aws::service_code(&error) == Some("NotImplemented") => {
+                Err(error) if condition == Condition::Absent && refuses_conditions(&error) => {
                     if bucket.glance(&self.key).await {
                         return Err(self.taken());
                     }
@@ -332,7 +333,7 @@ impl S3Upload {
             match sent {
                 Ok(answer) => return Ok(answer),
                 // It does not know the condition: what it showed before has to do.
-                Err(error) if condition.is_some() && aws::service_code(&error) == Some("NotImplemented") => {
+                Err(error) if condition.is_some() && refuses_conditions(&error) => {
                     condition = None;
                 }
                 Err(error) if in_conflict(&error) && conflicts < CONFLICTS => {

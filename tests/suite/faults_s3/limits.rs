@@ -7,6 +7,10 @@ use crate::support::fault_proxy::{Fault, On, Op};
 
 const HEADER: &str = "<Error><Code>NotImplemented</Code><Message>A header you provided implies functionality that is \
                       not implemented</Message></Error>";
+const CONDITION: &str = "<Error><Code>InvalidArgument</Code><Message>Unsupported header 'if-none-match' received for this \
+                         API call.</Message></Error>";
+const TAGS: &str = "<Error><Code>InvalidArgument</Code><Message>Unsupported header 'x-amz-tagging' received for this API \
+                    call.</Message></Error>";
 const CHECKSUM: &str = "<Error><Code>InvalidArgument</Code><Message>Unsupported header 'x-amz-checksum-sha256' received \
                         for this API call.</Message></Error>";
 const LIFECYCLE: &str = "<Error><Code>NotImplemented</Code><Message>A parameter you provided implies functionality \
@@ -59,6 +63,49 @@ async fn a_store_without_conditional_writes_holds_copies_and_no_leases() {
         let id = report["id"].as_str().unwrap();
         scene.assert_holds(&scene.copy, id).await;
         assert_eq!(scene.run().succeeded()["status"], "succeeded");
+        let told = scene.tell(&["doctor", "--json"]);
+        assert!(
+            told.status.success() && told.text().contains("knows no conditions"),
+            "{}",
+            told.text()
+        );
+    }
+}
+
+/// As B2 answers, which knows no tags either.
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_that_are_refused_as_unsupported_headers_are_done_without_in_a_copy_and_so_are_tags() {
+    let refuse = |scene: &Scene, bucket: &str| {
+        for header in ["if-none-match", "if-match"] {
+            let on = On::any().bucket(bucket).header(header);
+            scene.proxy.fault(on, Fault::Answer(400, CONDITION));
+        }
+    };
+    let scene = Scene::small().await;
+    refuse(&scene, &format!("/{}/", scene.primary.bucket.name));
+    scene.run().store_failed(".lease", "If-None-Match");
+    assert_eq!(scene.primary.files().await, [""; 0]);
+
+    for (scene, has_tags) in [
+        (Scene::small().await.with_copy(), false),
+        (Scene::three_parts().await.with_copy(), true),
+    ] {
+        let copy = format!("/{}/", scene.copy.bucket.name);
+        if !has_tags {
+            let answer = Fault::Answer(400, TAGS);
+            let header = On::any().bucket(&copy).header("x-amz-tagging");
+            scene.proxy.fault(header, answer.clone());
+            scene.proxy.fault(On::op(Op::Tagging).bucket(&copy), answer);
+        }
+        refuse(&scene, &copy);
+        let ended = scene.run();
+        let report = ended.succeeded();
+        assert_eq!(report["status"], "succeeded", "{report}");
+        scene.assert_holds(&scene.copy, report["id"].as_str().unwrap()).await;
+        scene.copy.assert_nothing_in_progress().await;
+        if has_tags {
+            continue;
+        }
         let told = scene.tell(&["doctor", "--json"]);
         assert!(
             told.status.success() && told.text().contains("knows no conditions"),
