@@ -89,10 +89,11 @@ impl Tagging {
             && (status(error) != Some(400) || names(error, &["tag"]))
     }
 
-    /// Whether it may be tags that a store does not know, in a request about them.
+    /// Whether it may be tags that a store does not know, in a request about them. Also where another request has found
+    /// out meanwhile: those of all files are on their way at once.
     pub fn may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
-        let undecided = self.mode == settings::Tagging::Auto && self.keeping() == TagKeeping::Unknown;
-        undecided
+        let may_be = self.mode == settings::Tagging::Auto && self.keeping() != TagKeeping::Kept;
+        may_be
             && match status(error) {
                 Some(405 | 501) => true,
                 Some(400) => aws::service_code(error).is_none_or(|code| !OTHER_REASONS.contains(&code)),
@@ -146,13 +147,16 @@ impl Bucket {
                 Ok(Some(tags))
             }
             Err(error) if aws::service_code(&error) == Some("NoSuchTagSet") => Ok(Some(Vec::new())),
-            // A delete marker is answered like a request that the store does not know.
             Err(error) if self.tagging.may_be_refused(&error) => {
-                if self.head(key).await?.is_none() {
-                    return Ok(None);
+                if self.tagging.keeping().is_lost() {
+                    return Ok(Some(Vec::new()));
                 }
-                self.tagging.learn(TagKeeping::Refused);
-                Ok(Some(Vec::new()))
+                let is_there = self.head(key).await?.is_some();
+                // A delete marker is answered like a request that the store does not know.
+                if is_there || status(&error) != Some(405) {
+                    self.tagging.learn(TagKeeping::Refused);
+                }
+                Ok(is_there.then(Vec::new))
             }
             Err(error) if missing(&error) => Ok(None),
             Err(error) => Err(self.error(&format!("read the tags of {key}"), &error)),

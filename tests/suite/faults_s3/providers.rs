@@ -63,6 +63,24 @@ async fn a_store_that_refuses_tags_gets_its_backups_without() {
     }
 }
 
+/// The tags of all files are set at once, and the answers come in any order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_tags_with_an_object_and_knows_no_request_about_them_gets_its_backups() {
+    for scene in [Scene::small().await, Scene::three_parts().await] {
+        let answer = Fault::Answer(501, NOT_IMPLEMENTED);
+        scene.proxy.fault(On::op(Op::Tagging), answer);
+        for _ in 0..2 {
+            let ended = scene.run();
+            let report = ended.succeeded();
+            assert_eq!(report["status"], "succeeded", "{report}");
+            let warnings = ended.warnings();
+            assert_eq!(about_tags(&warnings).len(), 1, "{warnings:?}");
+            let id = report["id"].as_str().unwrap();
+            scene.assert_holds(&scene.primary, id).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
     let mut scene = Scene::small().await;
