@@ -347,13 +347,18 @@ impl TagKeeping {
         matches!(self, Self::Refused | Self::Forgotten | Self::Off)
     }
 
-    /// What a person should know of a store that is not known to keep none.
+    /// What a store that keeps none does with them, as far as it has shown.
+    pub fn shown(self) -> Option<&'static str> {
+        match self {
+            Self::Refused => Some("refuses object tags"),
+            Self::Forgotten => Some("takes object tags and does not keep them"),
+            Self::Unknown | Self::Kept | Self::Off => None,
+        }
+    }
+
+    /// What a person should know of a store that has shown that it keeps none.
     pub fn warning(self, url: &str) -> Option<String> {
-        let does = match self {
-            Self::Refused => "refuses object tags",
-            Self::Forgotten => "takes object tags and does not keep them",
-            Self::Unknown | Self::Kept | Self::Off => return None,
-        };
+        let does = self.shown()?;
         Some(format!(
             "{url} {does}, so no lifecycle rule can expire its backups: `pgstow prune --allow-delete` applies the \
              retention there; BACKUP_S3_TAGGING=off says that you know"

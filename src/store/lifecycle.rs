@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use super::bucket::build;
 use super::s3::S3;
+use super::trouble::names;
 use super::{Deleted, Lifecycle, Rules, TagKeeping};
 use crate::aws;
 use crate::error::{Code, Error, Result};
@@ -186,7 +187,7 @@ impl S3 {
             .interceptor(bucket.checksum_that_is_known())
             .send()
             .await
-            .map_err(|error| without_rules(&error, bucket.error(failed, &error)))?;
+            .map_err(|error| refused_rules(&error, bucket.error(failed, &error)))?;
         Ok(())
     }
 
@@ -299,20 +300,41 @@ impl S3 {
     }
 }
 
-/// What helps where the store knows no rules at all.
+/// What helps where the store knows no rules at all: it says so, or cannot read a request that bears none.
 fn without_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, told: Error) -> Error {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
     let unknown = matches!(
         aws::service_code(error),
         Some("NotImplemented" | "MethodNotAllowed" | "UnsupportedOperation")
     );
-    if unknown || matches!(status, Some(405 | 501)) {
+    if unknown || matches!(status, Some(405 | 501)) || is_about_rules(error) {
         return told.hint(
             "this store has no lifecycle rules: apply the retention there with `pgstow prune --allow-delete` after the \
              backups",
         );
     }
     told
+}
+
+/// What helps where the store does not take the rules that a request bears: it may know none, or not such ones.
+fn refused_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, told: Error) -> Error {
+    if is_about_rules(error) {
+        return told.hint(
+            "the store says above why it takes none of these rules; `pgstow retention show` prints those of pgstow, which S3 \
+             takes: if this store knows no rules that go by a tag, apply the retention there with \
+             `pgstow prune --allow-delete` after the backups",
+        );
+    }
+    without_rules(error, told)
+}
+
+/// A request that could not be read, and by its words not for another reason than the rules that it is about.
+fn is_about_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let status = error.raw_response().map(|answer| answer.status().as_u16());
+    let code = aws::service_code(error);
+    let named = || names(error, &["lifecycle", "rule", "filter"]);
+    status == Some(400)
+        && (code == Some("MalformedXML") || (matches!(code, Some("InvalidArgument" | "InvalidRequest")) && named()))
 }
 
 fn filter_prefix(rule: &LifecycleRule) -> &str {

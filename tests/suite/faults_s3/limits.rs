@@ -11,6 +11,8 @@ const CONDITION: &str = "<Error><Code>InvalidArgument</Code><Message>Unsupported
                          API call.</Message></Error>";
 const TAGS: &str = "<Error><Code>InvalidArgument</Code><Message>Unsupported header 'x-amz-tagging' received for this API \
                     call.</Message></Error>";
+const MALFORMED: &str = "<Error><Code>MalformedXML</Code><Message>The XML you provided was not well-formed or did not \
+                         validate against our published schema</Message></Error>";
 const CHECKSUM: &str = "<Error><Code>InvalidArgument</Code><Message>Unsupported header 'x-amz-checksum-sha256' received \
                         for this API call.</Message></Error>";
 const LIFECYCLE: &str = "<Error><Code>NotImplemented</Code><Message>A parameter you provided implies functionality \
@@ -160,6 +162,29 @@ async fn a_store_without_lifecycle_rules_has_its_retention_by_prune() {
         (Some("ok"), Some(0))
     );
     is_good(&scene, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_a_store_cannot_read_are_told_in_its_words_with_the_command_that_does_without() {
+    let scene = Scene::small().await;
+    let rules = On::any().target("lifecycle");
+    let malformed = Fault::Answer(400, MALFORMED);
+    scene.proxy.fault(rules.clone().method("PUT"), malformed.clone());
+    let refused = scene.tell(&["retention", "apply", "--json"]).json();
+    let (message, hint) = (error(&refused, "message"), error(&refused, "hint"));
+    assert!(message.contains("not well-formed"), "{refused}");
+    for words in ["the store says above", "retention show", "prune --allow-delete"] {
+        assert!(hint.contains(words), "{refused}");
+    }
+    // Where the request bears no rules, none of them can be what is wrong.
+    scene.proxy.heal();
+    scene.proxy.fault(rules, malformed);
+    let refused = scene.tell(&["retention", "apply", "--json"]).json();
+    let hint = error(&refused, "hint");
+    assert!(
+        hint.contains("no lifecycle rules") && hint.contains("prune --allow-delete"),
+        "{refused}"
+    );
 }
 
 /// An archive that takes more parts than the provider knows, until it is told how many those are.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::scene::Scene;
-use crate::support::fault_proxy::{Fault, On, Op};
+use crate::support::fault_proxy::{Fault, On, Op, Seen};
 
 const NOT_IMPLEMENTED: &str = "<Error><Code>NotImplemented</Code><Message>Header 'x-amz-tagging' with value \
                                'pgstow-tier=pending' not implemented</Message></Error>";
@@ -81,6 +81,17 @@ async fn a_store_that_takes_tags_with_an_object_and_knows_no_request_about_them_
     }
 }
 
+/// `retention apply` puts no rules that would expire nothing.
+fn assert_no_rules_are_put(scene: &Scene, why: &str) {
+    let refused = scene.tell(&["retention", "apply", "--json"]);
+    assert_eq!(refused.status.code(), Some(30), "{}", refused.text());
+    let error = refused.json()["error"].to_string();
+    assert!(error.contains(why) && error.contains("prune --allow-delete"), "{error}");
+    let seen = scene.proxy.seen();
+    let put = |seen: &&Seen| seen.method == "PUT" && seen.target.contains("lifecycle");
+    assert_eq!(seen.iter().filter(put).count(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
     let mut scene = Scene::small().await;
@@ -95,7 +106,10 @@ async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
     scene.proxy.heal();
     refuse_tags(&scene, 501);
 
+    // There is no backup yet by which it could be known.
+    assert_no_rules_are_put(&scene, "refuses object tags");
     let first = scene.run().succeeded()["id"].as_str().unwrap().to_owned();
+    assert_no_rules_are_put(&scene, "refuses object tags");
     let report = scene.tell(&["doctor", "--json"]).json();
     let (tags, rules) = (check(&report, "tags"), check(&report, "lifecycle"));
     assert!(
@@ -139,6 +153,9 @@ async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
     let warnings = ended.warnings();
     assert_eq!(about_tags(&warnings).len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("does not keep them"), "{warnings:?}");
+    let before = scene.primary.keys().await;
+    assert_no_rules_are_put(&scene, "does not keep them");
+    assert_eq!(scene.primary.keys().await, before);
     scene.set("BACKUP_S3_TAGGING", "off");
     assert_eq!(scene.run().warnings(), [""; 0]);
 }
