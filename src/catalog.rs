@@ -2,6 +2,7 @@
 //! alone is enough to answer; there is no other state.
 
 mod before;
+mod expiry;
 mod find;
 mod genuine;
 mod overview;
@@ -28,6 +29,7 @@ pub use crate::backup_id::{
     database_folder, lease_key,
 };
 pub use before::{Before, before};
+pub use expiry::{Expiry, Finding, expiry};
 pub use find::{Located, Meant, find, meant, not_there};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
 pub use overview::{

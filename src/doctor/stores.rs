@@ -6,13 +6,13 @@ use sha2::{Digest, Sha256};
 
 use super::database::skew;
 use super::{Check, State};
-use crate::backup_id::BackupId;
+use crate::catalog::expiry;
 use crate::error::{Code, Error, Result};
 use crate::quantity::human_bytes;
-use crate::retention::{PENDING, Rule, TIER_TAG, applying, differences, rules_after};
+use crate::retention::{PENDING, TIER_TAG};
 use crate::settings::{Checksums, Clock, Settings};
 use crate::store::{
-    Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Rules, Store, Stored, TagKeeping, lacks_conditions,
+    Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Store, Stored, TagKeeping, lacks_conditions,
 };
 
 const PROBE: &str = ".pgstow-doctor";
@@ -294,85 +294,22 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
             "its rules go by tags, which are not kept here: run `pgstow prune --allow-delete` after the backups",
         );
     }
-    let installed = match lifecycle.rules().await {
-        Ok(rules) => rules,
+    let policy = &settings.retention.policy;
+    let expiry = match expiry(store, lifecycle, policy).await {
+        Ok(expiry) => expiry,
         Err(error) => return Check::lacking(NAME, &error),
     };
-    let Rules { ours, foreign } = installed;
-    let (foreign, unsure) = reaching(store, lifecycle.prefix(), foreign).await;
-    let policy = &settings.retention.policy;
-    let wanted = rules_after(policy, lifecycle.prefix(), &ours);
-    let differ = differences(&wanted, &ours, &foreign);
-    if !differ.is_empty() {
-        let mine = ours.is_empty() || !differences(&wanted, &ours, &[]).is_empty();
-        let told = if ours.is_empty() && differ.loses.is_empty() {
-            "there are no rules of pgstow's: old backups never expire".to_owned()
-        } else {
-            [differ.loses, differ.keeps].concat().join("; ")
-        };
-        let remedy = if mine {
-            applying(store.url(), policy)
-        } else {
-            "let that rule spare this prefix: it is not pgstow's".to_owned()
-        };
-        return Check::warning(NAME, told, remedy);
+    if let Some(finding) = expiry.finding(store.url(), policy) {
+        let remedy = finding.remedy(str::to_owned);
+        return Check::warning(NAME, finding.told, remedy);
     }
-    if !unsure.is_empty() {
+    if !expiry.unsure.is_empty() {
         let remedy = "see whether one of them expires what lies in a database's folder: it is not pgstow's";
-        return Check::warning(NAME, unsure.join("; "), remedy);
+        return Check::warning(NAME, expiry.unsure.join("; "), remedy);
     }
-    let missing = wanted.iter().filter(|rule| !ours.contains(rule)).count();
-    if missing > 0 {
-        return Check::warning(
-            NAME,
-            format!(
-                "backups expire as the retention wants; {missing} of {} rules differ otherwise",
-                wanted.len()
-            ),
-            applying(store.url(), policy),
-        );
-    }
-    let told = match ours.len() {
+    let told = match expiry.installed.len() {
         1 => "1 rule, as the retention wants it".to_owned(),
         many => format!("{many} rules, as the retention wants them"),
     };
     Check::ok(NAME, told)
-}
-
-/// Without the rules that reach a part of the store in which no backups are; and what of that could not be seen.
-async fn reaching(store: &dyn Store, prefix: &str, foreign: Vec<Rule>) -> (Vec<Rule>, Vec<String>) {
-    let (mut reach, mut unsure) = (Vec::new(), Vec::new());
-    for rule in foreign {
-        let held = match rule.part_of(prefix) {
-            Some(part) if rule.takes_the_last() => holds_backups(store, part).await,
-            _ => Ok(true),
-        };
-        match held {
-            Ok(true) => reach.push(rule),
-            Ok(false) => {}
-            Err(error) => unsure.push(format!(
-                "does the rule {} reach a database's folder? it {}, and the folders could not be listed: {}",
-                rule.id,
-                rule.effect(),
-                error.message()
-            )),
-        }
-    }
-    (reach, unsure)
-}
-
-/// Whether a database has backups whose keys may start so.
-async fn holds_backups(store: &dyn Store, start: &str) -> Result<bool> {
-    for name in store.folders("").await? {
-        let folder = format!("{name}/");
-        if !folder.starts_with(start) && !start.starts_with(&folder) {
-            continue;
-        }
-        let inside = store.folders(&folder).await?;
-        let is_backup = |stamp: &String| format!("{folder}{stamp}").parse::<BackupId>().is_ok();
-        if inside.iter().any(is_backup) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -71,7 +71,8 @@ impl Rule {
         self.prefix.strip_prefix(prefix).filter(|rest| !rest.is_empty())
     }
 
-    fn takes_the_last_of(&self, prefix: &str) -> bool {
+    /// The same, for what lies below a store's prefix.
+    pub fn takes_the_last_of(&self, prefix: &str) -> bool {
         let overlaps = prefix.starts_with(&self.prefix) || self.prefix.starts_with(prefix);
         overlaps && self.takes_the_last()
     }

@@ -11,7 +11,7 @@ use crate::backup_id::is_ahead;
 use crate::catalog::Overview;
 use crate::lease::Seen;
 use crate::quantity::{count, human_bytes, human_span, some_of};
-use crate::retention::{PENDING_DAYS, applying, days_kept};
+use crate::retention::{PENDING_DAYS, days_kept};
 use crate::settings::Policy;
 use crate::signature::Standing;
 use crate::verification::{Outcome, Verdict};
@@ -45,13 +45,7 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
     for store in reachable {
         of_backups(store, &inquiry.settings.retention.policy, inquiry.now, &mut problems);
         of_signatures(store, &mut problems);
-        of_store(
-            store,
-            databases,
-            &inquiry.settings.retention.policy,
-            inquiry.now,
-            &mut problems,
-        );
+        of_store(store, databases, inquiry.now, &mut problems);
     }
     problems
 }
@@ -287,7 +281,7 @@ fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
     few(doubtful.collect(), url, problems);
 }
 
-fn of_store(store: &Looked, databases: &[DatabaseStatus], policy: &Policy, now: Timestamp, problems: &mut Vec<String>) {
+fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
     let status = &store.status;
     let url = &status.url;
     // The next backup is about as large as the last one.
@@ -305,21 +299,20 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], policy: &Policy, now: 
             human_bytes(needed)
         ));
     }
-    match &status.lifecycle {
-        None | Some(Drift::None | Drift::NoTags) => {}
-        Some(Drift::NotInstalled) => problems.push(format!(
-            "{url} has no lifecycle rules of pgstow's, so that no backup ever expires: run `{}`",
-            applying(url, policy)
-        )),
-        Some(Drift::Drifted { missing, different }) => problems.push(format!(
-            "the lifecycle rules of {url} are not those of the retention ({}): run `{}`",
-            [said("missing", missing), said("different", different)]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join("; "),
-            applying(url, policy)
-        )),
+    if let Some(finding) = &store.expiry {
+        let remedy = finding.remedy(|command| format!("run `{command}`"));
+        problems.push(match &status.lifecycle {
+            Some(Drift::Drifted { missing, different }) => format!(
+                "the lifecycle rules of {url} are not those of the retention ({}): {}: {remedy}",
+                [said("missing", missing), said("different", different)]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join("; "),
+                finding.told
+            ),
+            _ => format!("in {url}, {}: {remedy}", finding.told),
+        });
     }
     for error in &store.not_leases {
         problems.push(format!(

@@ -186,7 +186,10 @@ impl fmt::Display for StoreStatus {
                     "  lifecycle    none: no tags are kept here; `pgstow prune --allow-delete` does its work"
                 )?;
             }
-            Some(Drift::NotInstalled) => writeln!(f, "  lifecycle    no rules")?,
+            Some(Drift::NotInstalled) => writeln!(f, "  lifecycle    no rules of pgstow's")?,
+            Some(Drift::Overruled { .. }) => {
+                writeln!(f, "  lifecycle    not as the retention wants it, by other rules")?;
+            }
             Some(Drift::Drifted { .. }) => writeln!(f, "  lifecycle    not as the retention wants it")?,
         }
         for lease in &self.leases {

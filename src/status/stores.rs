@@ -4,11 +4,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::backup_id::{BackupId, database_folder};
-use crate::catalog::{self, Listed, Overview, databases, keeps_no_tags, overviews, reachable_folders};
+use crate::catalog::{
+    self, Expiry, Finding, Listed, Overview, databases, expiry, keeps_no_tags, overviews, reachable_folders,
+};
 use crate::error::Error;
 use crate::lease::{self, Seen};
 use crate::report::ErrorReport;
-use crate::retention::{Rule, rules_after};
+use crate::retention::Rule;
 use crate::settings::Policy;
 use crate::signature::{Standing, Trust};
 use crate::store::{Lifecycle, Space, Store};
@@ -60,6 +62,11 @@ pub enum Drift {
         missing: Vec<String>,
         different: Vec<String>,
     },
+    /// Ours are as they should be, and others make backups expire otherwise.
+    Overruled {
+        /// Ids of those others.
+        by: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -106,6 +113,8 @@ pub(super) struct Looked {
     /// Newest first.
     pub backups: Vec<Overview>,
     pub has_lifecycle: bool,
+    /// Where the bucket's rules do not do what the retention wants.
+    pub expiry: Option<Finding>,
     /// Objects in a lease's place that are none: no backup can be made.
     pub not_leases: Vec<Error>,
     /// Databases that have backups here, where the one that was asked for has none.
@@ -123,6 +132,7 @@ pub(super) async fn look(
         status: StoreStatus::of(store.url()),
         backups: Vec::new(),
         has_lifecycle: store.lifecycle().is_some(),
+        expiry: None,
         not_leases: Vec::new(),
         others: Vec::new(),
     };
@@ -144,14 +154,7 @@ pub(super) async fn look(
         Err(error) => looked.cannot_see("the disk", &error),
     }
     if let Some(lifecycle) = store.lifecycle() {
-        let newest = looked.backups.first().map(|backup| backup.id().clone());
-        match drift(lifecycle, policy, newest.as_ref()).await {
-            Ok(drift) => {
-                looked.has_lifecycle = drift != Drift::NoTags;
-                looked.status.lifecycle = Some(drift);
-            }
-            Err(error) => looked.cannot_see("the lifecycle rules", &error),
-        }
+        looked.look_at_rules(store, lifecycle, policy).await;
     }
     looked.look_at_leases(store, database, now).await;
     let prefix = database.map_or(String::new(), database_folder);
@@ -181,19 +184,20 @@ async fn backups(
     Ok((left_overs, overviews(store, finished, trust).await?))
 }
 
-async fn drift(lifecycle: &dyn Lifecycle, policy: &Policy, newest: Option<&BackupId>) -> crate::error::Result<Drift> {
-    if keeps_no_tags(lifecycle, newest).await {
-        return Ok(Drift::NoTags);
+fn drift(found: &Expiry, is_otherwise: bool) -> Drift {
+    match compare(&found.installed, &found.wanted) {
+        Drift::None if is_otherwise => {
+            let others = found.installed.iter().filter(|rule| !found.wanted.contains(rule));
+            let others = others.map(|rule| rule.id.clone());
+            Drift::Overruled {
+                by: found.foreign.iter().cloned().chain(others).collect(),
+            }
+        }
+        drift => drift,
     }
-    let installed = lifecycle.rules().await?.ours;
-    let wanted = rules_after(policy, lifecycle.prefix(), &installed);
-    Ok(compare(&installed, &wanted))
 }
 
-/// Rule by rule, as they are written. `doctor` judges otherwise, by what the rules do: see [`differences`]; so what is
-/// written otherwise and does the same is a drift here and none there.
-///
-/// [`differences`]: crate::retention::differences
+/// Rule by rule, as they are written. What they do is judged as `doctor` judges it: see [`Expiry`].
 fn compare(installed: &[Rule], wanted: &[Rule]) -> Drift {
     if installed.is_empty() {
         return Drift::NotInstalled;
@@ -272,6 +276,23 @@ impl Looked {
             }
         }
         self.backups = backups;
+    }
+
+    async fn look_at_rules(&mut self, store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) {
+        let newest = self.backups.first().map(|backup| backup.id().clone());
+        if keeps_no_tags(lifecycle, newest.as_ref()).await {
+            self.has_lifecycle = false;
+            self.status.lifecycle = Some(Drift::NoTags);
+            return;
+        }
+        match expiry(store, lifecycle, policy).await {
+            Ok(found) => {
+                self.expiry = found.finding(store.url(), policy);
+                self.status.lifecycle = Some(drift(&found, self.expiry.is_some()));
+                self.status.unknown.extend(found.unsure);
+            }
+            Err(error) => self.cannot_see("the lifecycle rules", &error),
+        }
     }
 
     /// Of every database that has a folder, since a first run may not have got further.

@@ -1,12 +1,15 @@
 //! `pgstow status`.
 
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
+};
 use serde_json::{Value, json};
 
 use super::planted::{Folder, files, id};
-use crate::support::bucket::Bucket;
-use crate::support::database::Database;
+use crate::support::bucket::{Bucket, client};
+use crate::support::database::{Database, unique_word};
 use crate::support::program::{Run, pgstow, run, succeed};
-use crate::support::services::s3;
+use crate::support::services::{S3, aws_endpoint, cloud, s3};
 
 fn problems(report: &Value) -> String {
     let problems = report["problems"].as_array().unwrap();
@@ -248,6 +251,81 @@ async fn of_a_bucket_lifecycle_drift_and_uploads_in_progress_are_told() {
     assert!(
         different.ends_with("-daily") && problems(&drifted).contains(different),
         "{drifted}"
+    );
+}
+
+/// Below everything, after 5 days, with the last good backup.
+async fn put_a_rule_of_others(bucket: &Bucket) {
+    let rule = LifecycleRule::builder()
+        .id("x")
+        .status(ExpirationStatus::Enabled)
+        .filter(LifecycleRuleFilter::builder().prefix("").build())
+        .expiration(LifecycleExpiration::builder().days(5).build())
+        .build()
+        .unwrap();
+    let rules = BucketLifecycleConfiguration::builder().rules(rule).build().unwrap();
+    let put = bucket.client.put_bucket_lifecycle_configuration().bucket(&bucket.name);
+    put.lifecycle_configuration(rules).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rule_of_others_that_expires_backups_is_judged_as_the_doctor_judges_it() {
+    // It keeps rules word by word.
+    let server = S3 {
+        endpoint: aws_endpoint(),
+        ..s3()
+    };
+    let bucket = Bucket {
+        name: format!("test-{}", unique_word()),
+        client: client(&server),
+    };
+    bucket.client.create_bucket().bucket(&bucket.name).send().await.unwrap();
+    for (key, body) in files(&id("shop", 1), "daily") {
+        bucket.put(&format!("pg/{key}"), &body).await;
+    }
+    put_a_rule_of_others(&bucket).await;
+    let place = tempfile::tempdir().unwrap();
+    let command = |args: &[&str]| {
+        let mut command = pgstow();
+        cloud(command.current_dir(place.path()))
+            .env("AWS_ENDPOINT_URL_S3", &server.endpoint)
+            .args(args)
+            .args(["--json", "--store", &bucket.url("pg")]);
+        run(&mut command)
+    };
+    let judged = || {
+        let (status, doctor) = (command(&["status"]).json(), command(&["doctor"]).json());
+        let mut checks = doctor["checks"].as_array().unwrap().iter();
+        let check = checks.find(|check| check["name"] == "lifecycle").unwrap().clone();
+        let word = |name: &str| check[name].as_str().unwrap().to_owned();
+        let (detail, hint) = (word("detail"), word("hint"));
+        assert_eq!(check["state"], "warning", "{check}");
+        // Both say the same.
+        assert!(problems(&status).contains(&detail), "{status:#}{check}");
+        (status, detail, hint)
+    };
+    let takes = "the rule x expires everything in the bucket after 5 days, the last good backup too";
+    let spare = format!("let the rule x spare {}", bucket.url("pg"));
+
+    let (status, detail, hint) = judged();
+    assert_eq!(detail, format!("{takes}; there are no rules of pgstow's"));
+    assert!(hint.starts_with(&format!("first {spare}")), "{hint}");
+    assert!(hint.contains("; then pgstow retention apply --store"), "{hint}");
+    assert!(problems(&status).contains(&spare), "{status:#}");
+    assert!(
+        problems(&status).contains("then run `pgstow retention apply"),
+        "{status:#}"
+    );
+
+    // With ours beside it, it still takes the last one.
+    let applied = command(&["retention", "apply"]);
+    assert!(applied.status.success(), "{}", applied.text());
+    let (status, detail, hint) = judged();
+    assert_eq!(detail, takes);
+    assert!(hint.starts_with(&spare) && !hint.contains("--store"), "{hint}");
+    assert_eq!(
+        status["stores"][0]["lifecycle"],
+        json!({"state": "overruled", "by": ["x"]})
     );
 }
 
