@@ -32,8 +32,8 @@ pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<Rul
     let mut report = RulesReport::default();
     let stores = with_lifecycle(stores)?;
     // All of them first: what is refused has changed nothing.
-    for (store, lifecycle) in &stores {
-        goes_by_tags(*store, *lifecycle, stores.len()).await?;
+    for &(store, lifecycle) in &stores {
+        goes_by_tags(store, lifecycle, stores.len()).await?;
     }
     for (store, lifecycle) in stores {
         let before = lifecycle.rules().await?;
