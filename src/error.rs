@@ -135,8 +135,8 @@ impl Code {
                 51,
                 "wait until the other run has ended; its lease expires by itself if it died",
             ),
-            Code::Interrupted(Signal::Interrupt) => ("INTERRUPTED", 130, "run it again; nothing was left behind"),
-            Code::Interrupted(Signal::Terminate) => ("INTERRUPTED", 143, "run it again; nothing was left behind"),
+            Code::Interrupted(Signal::Interrupt) => ("INTERRUPTED", 130, "run it again"),
+            Code::Interrupted(Signal::Terminate) => ("INTERRUPTED", 143, "run it again"),
             Code::Internal => (
                 "INTERNAL",
                 70,

@@ -48,6 +48,7 @@ pub mod store;
 pub mod stored_archive;
 pub mod streams;
 pub mod telemetry;
+pub mod threads;
 pub mod throttle;
 pub mod verification;
 pub mod verify;

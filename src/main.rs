@@ -3,12 +3,13 @@ use std::process::ExitCode;
 use std::{collections::BTreeMap, io};
 
 use pgstow::error::{Error, Result};
-use pgstow::{cli, confinement, lambda, memory, settings};
+use pgstow::{cli, confinement, lambda, memory, settings, threads};
 
 /// The only place that touches the process: its arguments, environment and folder.
 fn main() -> ExitCode {
     confinement::keep_to_ourselves();
     give_large_buffers_back();
+    take_little_address_space();
     let_writes_fail();
     // Bytes that are not UTF-8 become U+FFFD, so that a setting is refused rather than not seen.
     let env: BTreeMap<String, String> = std::env::vars_os()
@@ -41,6 +42,21 @@ fn give_large_buffers_back() {
 #[cfg(not(target_env = "gnu"))]
 fn give_large_buffers_back() {}
 
+/// Each thread would reserve 64 MiB or more for a heap of its own, which counts where addresses are limited (ulimit -v).
+#[cfg(target_env = "gnu")]
+fn take_little_address_space() {
+    if memory::has_limited_addresses() {
+        // SAFETY: it sets a number, and no other thread is there yet.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, 1);
+        }
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn take_little_address_space() {}
+
 /// At the limit of a file's length (ulimit -f) a write is to fail, as on a full disk, and not to end us.
 /// Our children inherit it.
 fn let_writes_fail() {
@@ -54,16 +70,30 @@ fn let_writes_fail() {
 /// A debug build's frames take most of the usual 2 MiB. What is not used takes no memory.
 const STACK: usize = 4 << 20;
 
+/// With one thread for what blocks, which stays: work that finds no other waits for that one, and so is done.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    // It panics where it gets no thread.
+    let built = std::panic::catch_unwind(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_stack_size(STACK)
+            .thread_keep_alive(std::time::Duration::MAX)
+            .build()?;
+        drop(runtime.spawn_blocking(|| ()));
+        Ok(runtime)
+    });
+    let refused = || threads::refused(io::Error::from(io::ErrorKind::WouldBlock));
+    let built = built.map_err(|_| refused())?;
+    built.map_err(|error: io::Error| Error::internal("the runtime does not start").source(error))
+}
+
 fn start(env: BTreeMap<String, String>) -> Result<u8> {
     let working_dir = std::env::current_dir()
         .map_err(|error| Error::config("the working directory is gone or closed to us").source(error))?;
+    memory::check_addresses()?;
     let memory = memory::of_this_task(&env);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_stack_size(STACK)
-        .build()
-        .map_err(|error| Error::internal("the runtime does not start").source(error))?;
+    let runtime = runtime()?;
     let result = if env.contains_key("AWS_LAMBDA_RUNTIME_API") {
         let process = lambda::Process {
             env,

@@ -14,6 +14,8 @@ use std::path::{Component, Path};
 use rustix::process::{Resource, getrlimit};
 
 use crate::compress::PIECE;
+use crate::error::{Error, Result};
+use crate::quantity::human_bytes;
 
 const MIB: u64 = 1 << 20;
 /// The tables of the hardest effort that `auto` may choose, and a worker's output buffer.
@@ -85,6 +87,27 @@ impl Demand {
 pub fn usual(task: Option<u64>, workers: usize) -> u64 {
     let useful = (32 + 32 * workers as u64) * MIB;
     task.map_or(useful, |task| useful.min(task / 4))
+}
+
+/// Below this a run cannot even begin: the program, its threads' stacks and its libraries take as much.
+const LEAST_ADDRESSES: u64 = 128 * MIB;
+
+/// Whether the process may have so many addresses and no more (`ulimit -v`).
+pub fn has_limited_addresses() -> bool {
+    getrlimit(Resource::As).current.is_some()
+}
+
+pub fn check_addresses() -> Result<()> {
+    match getrlimit(Resource::As).current {
+        Some(limit) if limit < LEAST_ADDRESSES => {
+            let what = format!(
+                "{} of addresses are too few for this process (ulimit -v)",
+                human_bytes(limit)
+            );
+            Err(Error::config(what).hint(format!("allow at least {}", human_bytes(LEAST_ADDRESSES))))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The memory of this task: what Lambda says, what its control group and those above it allow, what the

@@ -33,6 +33,7 @@ use crate::postgres::Refused;
 use crate::progress::Observer;
 use crate::script::Contents;
 use crate::store::{Expected, Upload};
+use crate::threads;
 
 /// What flows in.
 pub enum Inflow {
@@ -141,7 +142,7 @@ pub async fn run(flow: Flow, uploads: Vec<Box<dyn Upload>>, stop: CancellationTo
     let observer = Arc::clone(&flow.observer);
     let (outlets, fanout) = fanout::open(uploads, &observer, &stop);
     let (answer, pumped) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("archive".into()).spawn(move || {
+    let thread = threads::builder("archive").spawn(move || {
         // The receiver is gone only when the whole run is.
         let _ = answer.send(pump::pump(flow, outlets));
     });
@@ -149,9 +150,7 @@ pub async fn run(flow: Flow, uploads: Vec<Box<dyn Upload>>, stop: CancellationTo
         Ok(_) => pumped
             .await
             .unwrap_or_else(|_| Err(pump::Ended::Failed(Error::internal("the archive thread died")))),
-        Err(error) => Err(pump::Ended::Failed(
-            Error::internal("no thread for the archive").source(error),
-        )),
+        Err(error) => Err(pump::Ended::Failed(threads::refused(error))),
     };
     let copies = fanout.collect().await;
     match (pumped, copies) {

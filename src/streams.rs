@@ -38,6 +38,7 @@ use crate::postgres::{
 };
 use crate::quantity::count;
 use crate::settings::{self, Format};
+use crate::threads::apart;
 use crate::throttle::Throttle;
 
 use delivery::Delivery;
@@ -209,9 +210,9 @@ async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
     let output = dump.take_stdout()?;
     let clock = StallClock::default();
     let pipe = WatchedPipe::new(output, clock.clone());
-    let reading = tokio::task::spawn_blocking(move || Head::read(&mut Input::new(pipe)));
+    let reading = apart("head", move || Head::read(&mut Input::new(pipe)));
     let head = tokio::select! {
-        head = reading => head.map_err(|error| Error::internal("reading the table of contents failed").source(error))?,
+        head = reading => head?,
         () = clock.watch(order.settings.stall) => return Err(dump.stalled(order.settings.stall).await.into()),
     };
     match head {

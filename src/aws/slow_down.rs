@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction, RetryClassifierPriority};
 use aws_smithy_types::retry::ErrorKind;
 
 /// Such answers whatever they say: Too Many Requests, and a provider's own for it.
@@ -57,6 +57,11 @@ impl SlowDown {
 }
 
 impl ClassifyRetry for SlowDown {
+    /// After the SDK's own, who know some of these and would ask again within milliseconds.
+    fn priority(&self) -> RetryClassifierPriority {
+        RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
+    }
+
     fn name(&self) -> &'static str {
         "SlowDown"
     }

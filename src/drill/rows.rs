@@ -14,6 +14,7 @@ use crate::quantity::count;
 use crate::restore::LeftOut;
 use crate::store::reading::{Reading, our_error};
 use crate::stored_archive::StoredArchive;
+use crate::threads::apart;
 use crate::verify::Finding;
 
 /// The backup's rows, and how they are compared.
@@ -344,15 +345,13 @@ async fn unordered(located: &Located, stored: &Arc<StoredArchive>, ours: &Ours, 
         let reading = Reading::start(Arc::clone(&located.store), stored.key.clone(), place.clone()).into_blocking();
         let archive = Arc::clone(stored);
         let orders = Arc::clone(&ours.orders);
-        let gathered = tokio::task::spawn_blocking(move || {
+        let gathered = apart("gather", move || {
             let mut sink = Unpack::new(archive.head.compression, Gather::new(&archive.head, &orders));
             Blocks::new(reading, place.start).read(&archive.head, index, &place, &mut sink)?;
             let found = sink.inner().found.pop();
             Ok(found.map(|gathered| gathered.unordered).unwrap_or_default())
         });
-        let gathered = gathered
-            .await
-            .map_err(|error| Error::internal("the thread that reads the backup died").source(error))?;
+        let gathered = gathered.await?;
         sum.merge(gathered.map_err(|error| match error {
             ArchiveError::Io(error) => match our_error(error) {
                 Ok(ours) => ours,

@@ -7,6 +7,7 @@ use super::cluster::Way;
 use crate::error::{Error, Result};
 use crate::postgres::{Contents, Dump, DumpOrder, Programs, Session};
 use crate::settings::Format;
+use crate::threads::apart;
 
 /// What `read` makes of it, in a thread of its own; and pg_dump's version.
 pub(super) async fn read<T: Send + 'static>(
@@ -30,9 +31,7 @@ pub(super) async fn read<T: Send + 'static>(
     })
     .await?;
     let output = dump.take_stdout()?;
-    let again = tokio::task::spawn_blocking(move || read(output))
-        .await
-        .map_err(|error| Error::internal("the thread that reads the second dump died").source(error))?;
+    let again = apart("read", move || read(output)).await?;
     // How pg_dump ended says more than what was seen of its stream.
     dump.wait().await?;
     Ok((again?, programs.version))

@@ -18,6 +18,7 @@ use crate::postgres::Refused;
 use crate::progress::Observer;
 use crate::script::Contents;
 use crate::store::Expected;
+use crate::threads;
 
 pub(super) enum Ended {
     Failed(Error),
@@ -63,15 +64,16 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
         md5,
         observer,
     } = flow;
-    let threads = threads.max(1);
-    let (jobs, work) = bounded(threads);
-    let (items, ordered) = bounded(2 * threads);
+    let count = threads.max(1);
+    let (jobs, work) = bounded(count);
+    let (items, ordered) = bounded(2 * count);
     let observer = &*observer;
 
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..count {
             let work = work.clone();
-            scope.spawn(move || compress::work(&work));
+            let started = threads::builder("compress").spawn_scoped(scope, move || compress::work(&work));
+            started.map_err(|error| Ended::Failed(threads::refused(error)))?;
         }
         drop(work);
         let waited = Waited::default();
@@ -80,7 +82,9 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
             items,
             waited: waited.clone(),
         };
-        let assembly = scope.spawn(move || Assembly::new(outlets, waited, md5).run(&ordered));
+        let assembling = move || Assembly::new(outlets, waited, md5).run(&ordered);
+        let assembly = threads::builder("assemble").spawn_scoped(scope, assembling);
+        let assembly = assembly.map_err(|error| Ended::Failed(threads::refused(error)))?;
 
         let read = read(input, codec, range, workers, observer);
         let assembled = match assembly.join() {

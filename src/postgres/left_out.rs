@@ -171,6 +171,36 @@ fn additions() -> String {
     )
 }
 
+/// Mappings of a text search configuration of PostgreSQL's own to dictionaries of others, and what was added to an operator
+/// family of its own by itself: neither an operator class's, which is saved with that, nor of an extension's operators.
+fn added_to_the_systems() -> String {
+    let of_family = |catalog: &str, family: &str, object: &str, class: &str, word: &str| {
+        format!(
+            "SELECT pg_catalog.concat('{word} ', m.{object}::pg_catalog.{class}, ' of operator family ',
+                      pg_catalog.format('%I.%I', n.nspname, f.opfname))
+             FROM pg_catalog.{catalog} m JOIN pg_catalog.pg_opfamily f ON f.oid = m.{family}
+             JOIN pg_catalog.pg_namespace n ON n.oid = f.opfnamespace
+             WHERE m.oid >= {FIRST_OWN_OID} AND f.oid < {FIRST_OWN_OID}
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                 WHERE d.classid = 'pg_catalog.{catalog}'::pg_catalog.regclass AND d.objid = m.oid
+                   AND (d.deptype = 'e' OR d.refclassid = 'pg_catalog.pg_opclass'::pg_catalog.regclass))
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                 WHERE d.objid = m.{object}::pg_catalog.oid AND d.deptype = 'e')"
+        )
+    };
+    let operators = of_family("pg_amop", "amopfamily", "amopopr", "regoperator", "operator");
+    let functions = of_family("pg_amproc", "amprocfamily", "amproc", "regprocedure", "function");
+    format!(
+        "SELECT DISTINCT pg_catalog.concat('mapping of text search configuration ',
+                  pg_catalog.format('%I.%I', n.nspname, c.cfgname), ' to ', pg_catalog.format('%I.%I', dn.nspname, t.dictname))
+         FROM pg_catalog.pg_ts_config_map m JOIN pg_catalog.pg_ts_config c ON c.oid = m.mapcfg
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.cfgnamespace
+         JOIN pg_catalog.pg_ts_dict t ON t.oid = m.mapdict JOIN pg_catalog.pg_namespace dn ON dn.oid = t.dictnamespace
+         WHERE c.oid < {FIRST_OWN_OID} AND t.oid >= {FIRST_OWN_OID}
+         UNION ALL {operators} UNION ALL {functions}"
+    )
+}
+
 /// What is no relation and no function, and has a schema of PostgreSQL's own. A cast has none, and is saved.
 fn placed_by_others(of_the_system: &str) -> String {
     let catalogs = [
@@ -316,8 +346,10 @@ fn questions(knows_options: bool) -> Vec<Question> {
                  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
                  WHERE p.oid >= {FIRST_OWN_OID} AND {of_the_system} AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                    WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e')
+                 UNION ALL {}
                  UNION ALL {}",
-                placed_by_others(of_the_system)
+                placed_by_others(of_the_system),
+                added_to_the_systems()
             ),
         },
         // One that is being made just now is none that anybody has.

@@ -27,6 +27,7 @@ use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::reading::{Reading, our_error};
 use crate::stored_archive::StoredArchive;
+use crate::threads::apart;
 
 /// Frames around the content are small, the content itself goes past the buffer.
 const BUFFER: usize = 64 << 10;
@@ -80,12 +81,11 @@ impl Loader<'_> {
         let stdin = restoring.take_stdin();
         let head = self.archive.head.announcing(Algorithm::None, 0);
         let feeding = async {
-            let fed = tokio::task::spawn_blocking(move || match stdin {
+            let fed = apart("feed", move || match stdin {
                 Some(mut stdin) => stdin.write_all(&head).map_err(ArchiveError::Io),
                 None => Ok(()),
             });
             fed.await
-                .map_err(|error| Error::internal("the thread that feeds pg_restore died").source(error))
         };
         let ended = self.to_its_end(&restoring, feeding, &CancellationToken::new()).await;
         ended.map(drop)
@@ -212,14 +212,12 @@ impl Loader<'_> {
         let stdout = restoring.take_stdout();
         let mut text = Vec::new();
         let reading = async {
-            let read = tokio::task::spawn_blocking(move || {
+            let read = apart("read", move || {
                 let mut text = Vec::new();
                 let read = stdout.map(|mut stdout| stdout.read_to_end(&mut text));
                 read.transpose().map(|_| text).map_err(ArchiveError::Io)
             });
-            let read = read
-                .await
-                .map_err(|error| Error::internal("pg_restore's reader died").source(error))?;
+            let read = read.await?;
             Ok(read.map(|read| text = read))
         };
         self.to_its_end(&restoring, reading, &CancellationToken::new()).await?;
@@ -280,11 +278,7 @@ impl Loader<'_> {
         let archive = Arc::clone(self.archive);
         let observer = Arc::clone(self.observer);
         let (load, again) = (load.clone(), load.clone());
-        let feeding = async {
-            let fed = tokio::task::spawn_blocking(move || feed(&store, &archive, &load, stdin, &observer));
-            fed.await
-                .map_err(|error| Error::internal("the thread that feeds pg_restore died").source(error))
-        };
+        let feeding = async { apart("feed", move || feed(&store, &archive, &load, stdin, &observer)).await };
         let end = self.to_its_end(&restoring, feeding, cancel).await;
         match end {
             Err(told) if told.code() == Code::Integrity && self.reads_again => {
@@ -405,14 +399,12 @@ fn swallow(
     let (store, archive, observer) = (Arc::clone(store), Arc::clone(archive), Arc::clone(observer));
     let load = load.clone();
     async move {
-        let read = tokio::task::spawn_blocking(move || {
+        let read = apart("read", move || {
             let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
             feed(&store, &archive, &load, nowhere, &observer)
         });
-        let read = read
-            .await
-            .map_err(|error| Error::internal("the thread that reads the backup died").source(error))?;
-        read.map_err(|error| why(error).unwrap_or_else(|| Error::internal("what goes nowhere was not taken")))
+        read.await?
+            .map_err(|error| why(error).unwrap_or_else(|| Error::internal("what goes nowhere was not taken")))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::script::{RowSum, Sum};
 use crate::store::Store;
 use crate::store::reading::{Reading, our_error};
 use crate::stored_archive::StoredArchive;
+use crate::threads::apart;
 
 /// Rows travel to the server in pieces of about this size.
 const PIECE: usize = 128 << 10;
@@ -348,7 +349,7 @@ async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sen
     let (observer, index, sum) = (Arc::clone(job.observer), copy.index, RowSum::of(&copy.names));
     let place = stored.places[index].clone();
     let reading = Reading::start(store, stored.key.clone(), place.clone()).into_blocking();
-    let read = tokio::task::spawn_blocking(move || {
+    let read = apart("read", move || {
         observer.bytes_read(place.end - place.start);
         let sink = Passing {
             pieces,
@@ -361,7 +362,6 @@ async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sen
         sink.inner().inner().finish()
     });
     read.await
-        .map_err(|error| Error::internal("the thread that reads the backup died").source(error))
 }
 
 type Read = Result<std::result::Result<Sum, ArchiveError>>;

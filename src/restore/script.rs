@@ -14,6 +14,7 @@ use crate::postgres::{self, ConnectionInfo, Edit, Passfile, Psql, Script, Script
 use crate::progress::Observer;
 use crate::settings;
 use crate::stop::Stop;
+use crate::threads::apart;
 use checked::Stored;
 pub(crate) use checked::{Checked, check};
 
@@ -92,11 +93,9 @@ async fn feed_psql(
     };
     let (stored, _reader) = checked.read(place.observer);
     let (passing, number) = (Arc::clone(checked), Arc::clone(transaction));
-    let feeding = tokio::task::spawn_blocking(move || feed(&passing, stored, input, &number));
+    let feeding = apart("feed", move || feed(&passing, stored, input, &number));
     let work = async {
-        let fed = feeding
-            .await
-            .map_err(|error| Error::internal("the thread that feeds psql died").source(error))?;
+        let fed = feeding.await?;
         match fed {
             Ok(()) => script.wait().await,
             Err(Unfed {

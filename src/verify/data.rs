@@ -18,6 +18,7 @@ use crate::progress::Observer;
 use crate::store::Store;
 use crate::store::reading::Reading;
 use crate::stored_archive::{StoredArchive, file_of};
+use crate::threads::apart;
 
 /// Slices that may wait for the thread behind.
 const WAITING: usize = 2;
@@ -174,7 +175,7 @@ async fn read(
     observer.estimate(file.bytes);
     let (to_digest, mut digesting) = mpsc::channel::<Bytes>(WAITING);
     let (to_look, looking) = mpsc::channel::<Bytes>(WAITING);
-    let digest = tokio::task::spawn_blocking(move || {
+    let digest = apart("digest", move || {
         let mut sha256 = Sha256::new();
         let mut sum = md5.map(|_| Md5::new());
         let mut check = RangeCheck::new(0, ranges);
@@ -194,7 +195,7 @@ async fn read(
         current: Bytes::new(),
         left: file.bytes,
     };
-    let looked = tokio::task::spawn_blocking(move || look(source));
+    let looked = apart("look", move || look(source));
     let mut reading = Reading::start(Arc::clone(store), key, 0..file.bytes);
     while let Some(bytes) = reading.next().await? {
         observer.bytes_read(bytes.len() as u64);
@@ -203,9 +204,8 @@ async fn read(
         let _ = to_digest.send(bytes).await;
     }
     drop((to_look, to_digest));
-    let died = |error| Error::internal("a thread of the verification died").source(error);
-    let (digest, sum, spoilt) = digest.await.map_err(died)?;
-    let mut findings = looked.await.map_err(died)??;
+    let (digest, sum, spoilt) = digest.await?;
+    let mut findings = looked.await??;
     if digest != file.sha256 {
         let what = format!("has the SHA-256 {digest}, the manifest says {}", file.sha256);
         findings.push(of_file(what));

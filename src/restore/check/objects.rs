@@ -15,6 +15,7 @@ use crate::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks,
 use crate::error::{Code, Error, Result};
 use crate::postgres::{Refusal, Row, StallClock, Wire};
 use crate::store::reading::Reading;
+use crate::threads::apart;
 
 /// Asked for in one statement.
 const AT_ONCE: usize = 500;
@@ -245,16 +246,14 @@ async fn ours(job: &Job<'_>, backup: Backup<'_>, index: usize) -> Result<Vec<(u3
     let observer = Arc::clone(job.observer);
     let place = stored.places[index].clone();
     let reading = Reading::start(store, stored.key.clone(), place.clone()).into_blocking();
-    let read = tokio::task::spawn_blocking(move || {
+    let read = apart("read", move || {
         observer.bytes_read(place.end - place.start);
         let sink = Check::new(&stored.promises, Objects::default());
         let mut sink = Unpack::new(stored.head.compression, sink);
         Blocks::new(reading, place.start).read(&stored.head, index, &place, &mut sink)?;
         Ok(std::mem::take(&mut sink.inner().inner().found))
     });
-    let read: std::result::Result<_, ArchiveError> = read
-        .await
-        .map_err(|error| Error::internal("the thread that reads the backup died").source(error))?;
+    let read: std::result::Result<_, ArchiveError> = read.await?;
     read.map_err(|error| rows::unread(backup.stored, index, error))
 }
 

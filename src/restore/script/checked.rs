@@ -16,6 +16,7 @@ use crate::progress::Observer;
 use crate::store::Store;
 use crate::store::reading::{BlockingReading, Reading, our_error};
 use crate::stored_archive::file_of;
+use crate::threads::apart;
 
 /// Of the script, unpacked.
 pub(super) const PIECE: usize = 1 << 20;
@@ -65,10 +66,8 @@ pub(crate) async fn check<W: Watch + Send + 'static>(
     // Now, and once more when it is run.
     observer.estimate(2 * object.file.bytes);
     let (reading, _reader) = object.read(observer);
-    let looking = tokio::task::spawn_blocking(move || look(object, reading, Screen::watched(watch)));
-    looking
-        .await
-        .map_err(|error| Error::internal("the thread that looks at the script died").source(error))?
+    let looking = apart("look", move || look(object, reading, Screen::watched(watch)));
+    looking.await?
 }
 
 fn look<W: Watch>(object: Object, mut stored: Stored, mut screen: Screen<W>) -> Result<(Checked, W)> {

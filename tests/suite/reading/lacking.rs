@@ -26,6 +26,14 @@ const THINGS: &str = "
     CREATE DOMAIN pg_catalog.placed AS int; CREATE COLLATION information_schema.mine (locale = 'C');
     CREATE OPERATOR pg_catalog.@#@ (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int);
     CREATE CAST (money AS jsonb) WITH INOUT;
+    CREATE TEXT SEARCH DICTIONARY plainly (TEMPLATE = simple);
+    ALTER TEXT SEARCH CONFIGURATION french ALTER MAPPING FOR word WITH plainly, french_stem;
+    CREATE FUNCTION less(int, numeric) RETURNS bool LANGUAGE sql IMMUTABLE RETURN $1::numeric < $2;
+    CREATE FUNCTION compared(int, numeric) RETURNS int LANGUAGE sql IMMUTABLE RETURN sign($1::numeric - $2)::int;
+    CREATE OPERATOR <@< (FUNCTION = less, LEFTARG = int, RIGHTARG = numeric);
+    ALTER OPERATOR FAMILY integer_ops USING btree ADD OPERATOR 1 <@< (int, numeric), FUNCTION 1 (int, numeric) compared(int, numeric);
+    CREATE OPERATOR CLASS ours FOR TYPE int USING btree FAMILY integer_ops AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =,
+      OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 btint4cmp(int, int);
     CREATE INDEX failed ON of_our_own (a); CREATE INDEX fine ON of_our_own (a);
     UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'failed'::regclass;";
 
@@ -78,6 +86,9 @@ fn everything_that_pg_dump_leaves_out_is_named(major: u32) {
         "extension_addition table constraint added on public.settings of postgres_fdw".to_owned(),
         "extension_addition trigger added on public.jobs of postgres_fdw".to_owned(),
         "system_schema collation information_schema.mine".to_owned(),
+        "system_schema function compared(integer,numeric) of operator family pg_catalog.integer_ops".to_owned(),
+        "system_schema mapping of text search configuration pg_catalog.french to public.plainly".to_owned(),
+        "system_schema operator <@<(integer,numeric) of operator family pg_catalog.integer_ops".to_owned(),
         "system_schema operator pg_catalog.@#@(integer,integer)".to_owned(),
         "system_schema pg_catalog.misplaced()".to_owned(),
         "system_schema type pg_catalog.placed".to_owned(),
