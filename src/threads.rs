@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use crate::error::{Code, Error, Result};
 
 /// Does it in a thread of its own, from now on; what comes of it can be waited for.
-pub fn apart<T: Send + 'static>(
+pub fn apart<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
     name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> impl Future<Output = Result<T>> + Send + use<T> {
+    work: W,
+) -> impl Future<Output = Result<T>> + Send + use<T, W> {
     let (done, result) = oneshot::channel();
     let started = builder(name).spawn(move || {
         let _ = done.send(work());

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::Job;
 use super::cluster::Way;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::postgres::{Contents, Dump, DumpOrder, Programs, Session};
 use crate::settings::Format;
 use crate::threads::apart;

@@ -38,7 +38,7 @@ const WORDS: [&[&str]; 16] = [
     &["restore", "latest", "--table", "public.facts", "--clean"],
     CREATE,
     IN_PLACE,
-    &["download", "latest", "-o", "downloaded"],
+    &["download", "latest", "-o", "downloaded", "--force"],
     &["doctor"],
     &["list"],
     &["status"],
