@@ -155,6 +155,13 @@ pub struct Log {
     pub filter: String,
 }
 
+impl Log {
+    /// The same, with what it means for the modules that it does not name.
+    pub fn directives(&self) -> String {
+        specs::log_directives(&self.filter)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,

@@ -251,7 +251,7 @@ fn take_variables<'a>(
             match secret_file::of_variable(name) {
                 _ if text.is_empty() => {}
                 Some(variable) => {
-                    let value = secret_file::read(text, name_here, origin, problems);
+                    let value = secret_file::read(text, variable, name_here, origin, problems);
                     offer_file(values, variable, value, problems);
                 }
                 None => {
@@ -265,7 +265,7 @@ fn take_variables<'a>(
             Some(Kind::List) if variable == "BACKUP_STORE" => match stores::words(text) {
                 Ok(words) => words,
                 Err(why) => {
-                    problems.add(format!("{name_here}: {why}"));
+                    problems.add_of(variable, format!("{name_here}: {why}"));
                     continue;
                 }
             },
@@ -292,7 +292,9 @@ fn offer_file(values: &mut Values, variable: &'static str, value: Option<Value>,
     let Some(value) = value else { return };
     match values.get(variable) {
         Some(given) if given.layer == value.layer => {
-            problems.conflict(given, &value, "give the secret once");
+            let mut found = Problems::default();
+            found.conflict(given, &value, "give the secret once");
+            problems.absorb(found, variable);
         }
         _ => values.offer(variable, value),
     }
@@ -322,7 +324,8 @@ fn take_toml(values: &mut Values, text: &str, origin: &Origin<'_>, problems: &mu
     for (key, value) in flat {
         let Some(setting) = setting::by_key(&key) else {
             if let (Some(variable), Some(path)) = (secret_file::of_key(&key), value.as_str()) {
-                let value = secret_file::read(path, format!("`{key}` in {file}"), origin, problems);
+                let name = format!("`{key}` in {file}");
+                let value = secret_file::read(path, variable, name, origin, problems);
                 offer_file(values, variable, value, problems);
                 continue;
             }
@@ -346,7 +349,10 @@ fn take_toml(values: &mut Values, text: &str, origin: &Origin<'_>, problems: &mu
                     file: None,
                 },
             ),
-            None => problems.add(format!("{name}: a {} does not fit here", value.type_str())),
+            None => problems.add_of(
+                setting.variable,
+                format!("{name}: a {} does not fit here", value.type_str()),
+            ),
         }
     }
 }

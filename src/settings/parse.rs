@@ -7,6 +7,7 @@ mod handover;
 mod metrics;
 mod pace;
 mod signing;
+mod unneeded;
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -62,9 +63,9 @@ pub fn load(input: &Input) -> Result<Settings> {
     let settings = reader.settings();
     warnings.append(&mut reader.warnings);
     let uses = input.uses;
-    let passed = reader
-        .problems
-        .passed_over(|variable| uses.go_by(variable), uses == Uses::Doctor);
+    let unneeded = reader.unneeded(&settings);
+    let goes_by = |variable: &str| uses.go_by(variable) && !unneeded.iter().any(|start| variable.starts_with(start));
+    let passed = reader.problems.passed_over(goes_by, uses == Uses::Doctor);
     let mut shown = Vec::new();
     match uses {
         Uses::Doctor => shown = passed,
@@ -121,7 +122,7 @@ impl Reader<'_> {
                     .to_owned(),
             );
         }
-        let stores = self.stores();
+        let stores = self.of("BACKUP_STORE", Self::stores);
         self.keep_found_to_its_own(&stores);
         let retention = Retention {
             policy: self.of("BACKUP_RETENTION", Self::policy),

@@ -195,7 +195,7 @@ fn names_who(info: &ConnectionInfo) -> bool {
 fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> Source {
     let values = reading.values;
     let mut overrides = ConnectionInfo::default();
-    let mut defaults = libpq::variables_without_password(values, reading.problems);
+    let mut defaults = ConnectionInfo::default();
     match url {
         Some((url, info)) if url.at_least(secret) => overrides = info,
         Some((_, info)) => defaults = defaults.merge(&info),
@@ -220,11 +220,13 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
             ));
         }
     }
+    let given = defaults.clone().merge(&overrides);
+    let below = libpq::variables_without_password(values, &given, reading.problems);
     parameters(values, &mut overrides, reading.problems);
     Source::Secret {
         id: id(secret, reading.problems),
         overrides,
-        defaults: Box::new(defaults),
+        defaults: Box::new(below.merge(&defaults)),
     }
 }
 

@@ -2,6 +2,7 @@ mod found;
 mod metrics;
 mod older_names;
 mod source;
+mod unused;
 
 use secrecy::ExposeSecret;
 
@@ -498,5 +499,6 @@ fn children_inherit_four_variables_and_no_credential() {
 #[test]
 fn the_log_filter_is_checked_at_once() {
     assert_eq!(env(&[("RUST_LOG", "debug")]).load().log.filter, "debug");
-    env(&[("RUST_LOG", "pgstow=loud"), ("LOG_FORMAT", "xml")]).refused(&["RUST_LOG", "LOG_FORMAT"]);
+    let told = env(&[("RUST_LOG", "pgstow=loud"), ("LOG_FORMAT", "xml")]).refused(&["RUST_LOG", "LOG_FORMAT"]);
+    assert!(!told.contains("settings are wrong"), "{told}");
 }
