@@ -120,14 +120,21 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
             );
         }
     }
-    let mut unknown = Unknown::default();
+    let (mut unknown, mut unseen) = (Unknown::default(), Vec::new());
     let from_environment = input.env.iter().map(|(name, text)| (name.as_str(), text.as_str()));
     let origin = Origin {
         layer: Layer::Environment,
         place: "the environment",
         folder: &input.working_dir,
     };
-    take_variables(&mut values, from_environment, &origin, &mut unknown, notes, problems);
+    take_variables(
+        &mut values,
+        from_environment,
+        &origin,
+        &mut unknown,
+        &mut unseen,
+        problems,
+    );
     let (path, required) = env_file(input);
     let name = file_name(&path);
     let text = if required {
@@ -151,13 +158,20 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
                 place: &name,
                 folder: &input.working_dir,
             };
-            take_variables(&mut values, last.into_iter(), &origin, &mut unknown, notes, problems);
+            take_variables(
+                &mut values,
+                last.into_iter(),
+                &origin,
+                &mut unknown,
+                &mut unseen,
+                problems,
+            );
         }
         Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
         None => {}
     }
     // In the report too, which is what is read of a run by schedule.
-    if let Some(told) = unknown.warning() {
+    for told in unseen.into_iter().chain(unknown.warning()) {
         notes.push(told.clone());
         warnings.push(told);
     }
@@ -236,7 +250,7 @@ fn take_variables<'a>(
     variables: impl Iterator<Item = (&'a str, &'a str)>,
     origin: &Origin<'_>,
     unknown: &mut Unknown,
-    notes: &mut Vec<String>,
+    unseen: &mut Vec<String>,
     problems: &mut Problems,
 ) {
     let layer = origin.layer;
@@ -256,7 +270,7 @@ fn take_variables<'a>(
                 }
                 None => {
                     unknown.meet(name, text, origin.place);
-                    notes.extend(unseen(name, &name_here, layer));
+                    unseen.extend(unseen_by_the_sdk(name, &name_here, layer));
                 }
             }
             continue;
@@ -301,7 +315,7 @@ fn offer_file(values: &mut Values, variable: &'static str, value: Option<Value>,
 }
 
 /// The AWS SDK reads the process environment only.
-fn unseen(name: &str, name_here: &str, layer: Layer) -> Option<String> {
+fn unseen_by_the_sdk(name: &str, name_here: &str, layer: Layer) -> Option<String> {
     (name.starts_with("AWS_") && matches!(layer, Layer::EnvFile | Layer::FoundFile))
         .then(|| format!("{name_here} was ignored: set it in the environment for the AWS SDK to see it"))
 }

@@ -410,6 +410,11 @@ impl Reader<'_> {
         self.values.remove("BACKUP_COMPRESSION");
         let level = self.values.get("BACKUP_COMPRESSION_LEVEL");
         let stronger = level.is_some_and(|level| level.layer < value.layer);
+        if switch && let Some(level) = level.cloned() {
+            return self
+                .gzip_of_a_level(&level, &format!("{} with {}", value.name, level.name))
+                .settled(ZSTD_LEVEL, GZIP_LEVEL);
+        }
         if switch || stronger {
             return self.chosen_compression();
         }
@@ -433,14 +438,17 @@ impl Reader<'_> {
 
     /// The older systems knew gzip alone, with zlib's 0 for no compression.
     fn level_alone(&mut self, level: &Value) -> Algorithm {
+        self.gzip_of_a_level(level, &format!("{} alone", level.name))
+    }
+
+    fn gzip_of_a_level(&mut self, level: &Value, given: &str) -> Algorithm {
         if level.text().trim() == "0" {
-            self.note(format!("{} alone: 0 means no compression", level.name));
+            self.note(format!("{given}: 0 means no compression"));
             return Algorithm::None;
         }
         let level_read = self.read("BACKUP_COMPRESSION_LEVEL", specs::gzip_level);
         self.note(format!(
-            "{} alone means gzip, as in the older systems; BACKUP_COMPRESSION=auto is smaller and faster",
-            level.name
+            "{given} means gzip, as in the older systems; BACKUP_COMPRESSION=auto without a level is smaller and faster"
         ));
         Algorithm::Gzip(level_read)
     }

@@ -125,6 +125,18 @@ fn the_older_systems_switch_of_compression_is_understood() {
     let with = |pairs: &[(&str, &str)]| env(pairs).load().compression;
     assert_eq!(with(&[("BACKUP_COMPRESSION", "true")]), Compression::Auto);
     assert_eq!(with(&[("BACKUP_COMPRESSION", "true"), level]), Compression::Gzip(9));
+    let settings = env(&[("BACKUP_COMPRESSION", "true"), level]).load();
+    noted(
+        &settings,
+        "BACKUP_COMPRESSION from the environment with BACKUP_COMPRESSION_LEVEL from the environment",
+    );
+    assert!(!settings.notes.concat().contains("alone"), "{:?}", settings.notes);
+    let none = [("BACKUP_COMPRESSION", "true"), ("BACKUP_COMPRESSION_LEVEL", "0")];
+    assert_eq!(with(&none), Compression::None);
+    noted(
+        &env(&[level]).load(),
+        "BACKUP_COMPRESSION_LEVEL from the environment alone means gzip",
+    );
     assert_eq!(with(&[("BACKUP_COMPRESSION", "false")]), Compression::None);
     assert_eq!(with(&[("BACKUP_COMPRESSION", "False"), level]), Compression::None);
 }

@@ -99,6 +99,15 @@ fn a_service_of_aws_that_is_not_asked_stops_nothing() {
 }
 
 #[test]
+fn a_variable_that_the_sdk_does_not_see_is_warned_of() {
+    let place = env(&[("BACKUP_JOBS", "none")]).named_env_file("AWS_PROFILE=corp\n");
+    let told = place.refused(&["BACKUP_JOBS"]);
+    assert!(told.contains("AWS_PROFILE from named.env was ignored"), "{told}");
+    let settings = Place::new().named_env_file("AWS_PROFILE=corp\n").load();
+    assert!(settings.warnings[0].contains("AWS_PROFILE"), "{:?}", settings.warnings);
+}
+
+#[test]
 fn keys_are_made_whatever_the_store_is() {
     goes_on(Uses::Keys, "BACKUP_STORE", "s3://");
     goes_on(Uses::Keys, "BACKUP_VERIFY_KEYS", "arn:odd");
