@@ -130,7 +130,25 @@ fn profiles_of_every_kind_lead_to_the_secret() {
         .env("DB_HOST", &host)
         .env("DB_PORT", port.to_string())
         .env("DB_NAME", &database.name);
-    report(&mut command);
+    let warnings = report(&mut command)["warnings"].to_string();
+    assert!(!warnings.contains("not used"), "{warnings}");
+    // What the secret says otherwise is told at once.
+    let mut command = backup(&site, "whole", "");
+    command.env_remove("BACKUP_SECRET_ID").args(["--secret-id", &secret]);
+    command.envs([
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "b"),
+        ("AWS_REGION", "us-east-1"),
+    ]);
+    command.env("AWS_ENDPOINT_URL", aws_endpoint());
+    command
+        .env("DB_PORT", port.to_string())
+        .env("DB_NAME", "another")
+        .env("DB_USER", "nobody");
+    let warnings = report(&mut command)["warnings"].to_string();
+    let told = "DB_NAME from the environment, DB_USER from the environment not used";
+    assert!(warnings.contains(told), "{warnings}");
+    assert_eq!(warnings.matches("not used").count(), 1, "{warnings}");
     // The target likewise, by a URL or by parts.
     let owner = Role::fresh(&database, "the owner's", "SUPERUSER");
     let theirs = moto::secret(&json!({"username": owner.name, "password": "the owner's"}).to_string());
