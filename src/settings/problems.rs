@@ -56,8 +56,8 @@ impl Problems {
         }));
     }
 
-    /// Takes out those that a command is not stopped by; where none stops it, all but the grave ones. What
-    /// stops it is not told twice.
+    /// Takes out those that a command is not stopped by; where none stops it, all but the grave ones. Nothing is
+    /// told twice, such as what both logins go by.
     pub fn passed_over(&mut self, stops: impl Fn(&str) -> bool, none_stop: bool) -> Vec<String> {
         let found = std::mem::take(&mut self.found).into_iter();
         let (stopping, passed): (Vec<_>, Vec<_>) = found.partition(|problem| match none_stop {
@@ -65,9 +65,13 @@ impl Problems {
             false => problem.of.is_none_or(&stops),
         });
         self.found = stopping;
-        let told = |text: &String| self.found.iter().any(|problem| problem.text == *text);
-        let passed = passed.into_iter().map(|problem| problem.text);
-        passed.filter(|text| !told(text)).collect()
+        let mut texts: Vec<String> = Vec::new();
+        for Problem { text, .. } in passed {
+            if !texts.contains(&text) && !self.found.iter().any(|problem| problem.text == text) {
+                texts.push(text);
+            }
+        }
+        texts
     }
 
     /// A module's own refusal of a value, under the setting's name; its hint counts while it is

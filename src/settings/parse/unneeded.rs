@@ -32,7 +32,7 @@ impl Reader<'_> {
         let ecs = uses == Uses::Backup && settings.handover.is_some();
         let kms = uses != Uses::Keys && settings.signing.uses_kms();
         let tokens = login.is_some_and(|(_, auth)| auth == Auth::Iam);
-        let services = [
+        let services: [(bool, &[&'static str]); 6] = [
             (
                 s3,
                 &[
@@ -40,7 +40,7 @@ impl Reader<'_> {
                     "AWS_REQUEST_CHECKSUM_CALCULATION",
                     "BACKUP_S3_",
                     "MINIO_",
-                ][..],
+                ],
             ),
             (secrets, &["AWS_ENDPOINT_URL_SECRETS_MANAGER"]),
             (sns, &["AWS_ENDPOINT_URL_SNS"]),
