@@ -96,11 +96,11 @@ fn covers(part: &str, host: &str) -> bool {
     }
     if let Ok(address) = host.parse::<IpAddr>() {
         return match part.split_once('/') {
-            Some((network, length)) => match (network.parse(), length.parse()) {
+            Some((network, length)) => match (network.parse::<IpAddr>(), length.parse::<u32>()) {
                 (Ok(network), Ok(length)) => is_within(address, network, length),
                 _ => false,
             },
-            None => part.parse() == Ok(address),
+            None => part.parse::<IpAddr>() == Ok(address),
         };
     }
     let domain = part.trim_start_matches('.');
@@ -159,7 +159,7 @@ pub(super) fn through(proxy: Proxy, error: ConnectorError) -> ConnectorError {
 }
 
 /// The proxy that a failed request went through.
-pub(super) fn on_the_way<'a>(error: Option<&'a (dyn StdError + 'static)>) -> Option<&'a Proxy> {
+pub(super) fn on_the_way(error: Option<&(dyn StdError + 'static)>) -> Option<&Proxy> {
     let mut next = error;
     while let Some(error) = next {
         if let Some(through) = error.downcast_ref::<Through>() {

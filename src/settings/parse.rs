@@ -60,10 +60,14 @@ pub fn load(input: &Input) -> Result<Settings> {
         notes,
         warnings: Vec::new(),
     };
-    let settings = reader.settings();
+    let mut settings = reader.settings();
     warnings.append(&mut reader.warnings);
     let uses = input.uses;
     let unneeded = reader.unneeded(&settings);
+    if unneeded.contains(&"AWS_") {
+        // It would be read, although nobody is asked.
+        settings.aws.ca_bundle = None;
+    }
     let goes_by = |variable: &str| uses.go_by(variable) && !unneeded.iter().any(|start| variable.starts_with(start));
     let passed = reader.problems.passed_over(goes_by, uses == Uses::Doctor);
     let mut shown = Vec::new();

@@ -78,6 +78,13 @@ fn a_service_of_aws_that_is_not_asked_stops_nothing() {
         }
         with(Uses::All, &[(variable, odd)]).refused(&[variable]);
     }
+    let authorities = [
+        ("AWS_CA_BUNDLE", NOWHERE),
+        ("BACKUP_SECRET_ID", "one"),
+        ("DATABASE_URL", ""),
+    ];
+    assert_eq!(with(Uses::Store, &authorities).load().aws.ca_bundle, None);
+    assert!(with(Uses::Backup, &authorities).load().aws.ca_bundle.is_some());
     let bucket = ("BACKUP_STORE", "s3://bucket");
     for variable in [
         "AWS_REGION",
