@@ -159,7 +159,7 @@ pub(super) fn through(proxy: Proxy, error: ConnectorError) -> ConnectorError {
 }
 
 /// The proxy that a failed request went through.
-pub(super) fn on_the_way(error: Option<&(dyn StdError + 'static)>) -> Option<&Proxy> {
+pub(super) fn on_the_way<'a>(error: Option<&'a (dyn StdError + 'static)>) -> Option<&'a Proxy> {
     let mut next = error;
     while let Some(error) = next {
         if let Some(through) = error.downcast_ref::<Through>() {
