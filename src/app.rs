@@ -122,9 +122,11 @@ impl App {
                     id,
                     overrides,
                     defaults,
+                    beside,
                 } => {
                     let client = aws::secrets_client(aws()?, &settings.aws, id);
-                    let source = SecretSource::new(client, id, overrides.clone()).completed_by((**defaults).clone());
+                    let source = SecretSource::new(client, id, overrides.clone())
+                        .completed_by((**defaults).clone(), beside.clone());
                     Some(Credentials::Secret(source.proved_by(login(auth)?)))
                 }
                 Source::None => None,

@@ -4,6 +4,7 @@ mod credentials;
 mod failure;
 mod http;
 mod patience;
+mod proxy;
 mod refusal;
 mod slow_down;
 

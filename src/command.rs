@@ -44,7 +44,8 @@ impl Command {
             Self::Prune(request) if !request.dry_run => Uses::Retention,
             Self::RetentionApply => Uses::Retention,
             Self::Prune(_) | Self::Status { .. } | Self::RetentionShow => Uses::RetentionShown,
-            Self::Download(_) | Self::List { .. } | Self::Keygen { .. } => Uses::Store,
+            Self::Download(_) | Self::List { .. } => Uses::Store,
+            Self::Keygen { .. } => Uses::Keys,
         }
     }
 }

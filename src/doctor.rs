@@ -65,8 +65,12 @@ fn settings(settings: &Settings) -> Vec<Check> {
 fn understood(settings: &Settings) -> Vec<Check> {
     const NAME: &str = "settings";
     let unsafe_line = |note: &&String| note.contains(OPEN_ENDPOINT);
-    let cautions = settings.cautions.iter().chain(&settings.warnings);
-    let looked_at: Vec<&String> = cautions.collect();
+    let mut looked_at: Vec<&String> = Vec::new();
+    for caution in settings.cautions.iter().chain(&settings.warnings) {
+        if !looked_at.contains(&caution) {
+            looked_at.push(caution);
+        }
+    }
     let adjusted = settings
         .notes
         .iter()

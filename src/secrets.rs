@@ -26,6 +26,10 @@ pub struct SecretSource {
     id: String,
     overrides: Box<ConnectionInfo>,
     defaults: Box<ConnectionInfo>,
+    /// The settings that give the defaults: libpq's name of the part, and the setting's.
+    beside: Vec<(&'static str, String)>,
+    /// Those that say something else than the secret did when it was last read.
+    unused: Arc<Mutex<Vec<String>>>,
     /// Proves who we are in the password's place.
     login: Option<Arc<IamLogin>>,
     /// The database's name as it was last read: a run that fails has nothing else that names it.
@@ -39,16 +43,19 @@ impl SecretSource {
             id: id.into(),
             overrides: Box::new(overrides),
             defaults: Box::default(),
+            beside: Vec::new(),
+            unused: Arc::default(),
             login: None,
             database: Arc::default(),
         }
     }
 
-    /// Takes these parts where the secret has none.
+    /// Takes these parts where the secret has none; `beside` names the settings that they are of.
     #[must_use]
-    pub fn completed_by(self, defaults: ConnectionInfo) -> Self {
+    pub fn completed_by(self, defaults: ConnectionInfo, beside: Vec<(&'static str, String)>) -> Self {
         Self {
             defaults: Box::new(defaults),
+            beside,
             ..self
         }
     }
@@ -72,6 +79,12 @@ impl SecretSource {
             (None, None) => return Err(self.unfit("it is empty")),
         };
         let given = contents::parse(text).map_err(|why| self.unfit(&why))?;
+        let unused = self
+            .beside
+            .iter()
+            .filter(|(part, _)| differ(part, &given, &self.defaults));
+        let unused = unused.map(|(_, name)| name.clone()).collect();
+        *self.unused.lock().unwrap_or_else(PoisonError::into_inner) = unused;
         let mut info = merged((*self.defaults).clone().merge(&given), &self.overrides);
         if self.login.is_some() {
             info.password = None;
@@ -175,6 +188,20 @@ impl Credentials {
         error
     }
 
+    /// Which settings were not used, since the secret says the same parts in another way: known when it has been
+    /// read.
+    pub fn unused_settings(&self) -> Option<String> {
+        let Credentials::Secret(source) = self else { return None };
+        let unused = source.unused.lock().unwrap_or_else(PoisonError::into_inner);
+        (!unused.is_empty()).then(|| {
+            format!(
+                "{} not used: the secret `{}` says otherwise, and is the stronger",
+                unused.join(", "),
+                source.id
+            )
+        })
+    }
+
     /// The database's name, as far as the settings tell it or the secret has told it.
     pub fn database(&self) -> Option<String> {
         match self {
@@ -274,6 +301,20 @@ fn merged(secret: ConnectionInfo, overrides: &ConnectionInfo) -> ConnectionInfo 
     info
 }
 
+/// Whether the secret says this part, and in another way.
+fn differ(part: &str, secret: &ConnectionInfo, setting: &ConnectionInfo) -> bool {
+    fn of<T: PartialEq>(secret: Option<&T>, setting: Option<&T>) -> bool {
+        secret.is_some() && secret != setting
+    }
+    match part {
+        "host" => of(secret.host.as_ref(), setting.host.as_ref()),
+        "port" => of(secret.port.as_ref(), setting.port.as_ref()),
+        "dbname" => of(secret.dbname.as_ref(), setting.dbname.as_ref()),
+        "user" => of(secret.user.as_ref(), setting.user.as_ref()),
+        _ => false,
+    }
+}
+
 /// The first part without which nobody can connect, and what to do about it.
 fn missing(info: &ConnectionInfo) -> Option<(&'static str, &'static str)> {
     if info.host.is_none() && !info.params.contains_key("hostaddr") {
@@ -327,6 +368,15 @@ mod tests {
         let plain = ConnectionInfo::parse_url("postgres://u@h/d").unwrap();
         let setting = ConnectionInfo::parse_url("postgres://u@h/d?sslmode=require").unwrap();
         assert_eq!(merged(plain, &setting).params["sslmode"], "require");
+    }
+
+    #[test]
+    fn a_part_that_the_secret_lacks_or_says_too_is_used() {
+        let secret = parse(r#"{"host":"h","username":"u","password":"p","dbname":"d"}"#).unwrap();
+        let setting = ConnectionInfo::parse_url("postgres://v@h:5433/e").unwrap();
+        for (part, differs) in [("host", false), ("port", false), ("dbname", true), ("user", true)] {
+            assert_eq!(differ(part, &secret, &setting), differs, "{part}");
+        }
     }
 
     #[test]

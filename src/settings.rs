@@ -155,6 +155,13 @@ pub struct Log {
     pub filter: String,
 }
 
+impl Log {
+    /// The same, with what it means for the modules that it does not name.
+    pub fn directives(&self) -> String {
+        specs::log_directives(&self.filter)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -224,11 +231,12 @@ pub enum Source {
     Direct(ConnectionInfo),
     /// In Secrets Manager; `overrides` are the parts that settings name themselves
     /// (`DB_NAME` beside a secret without `dbname`, `sslmode`), `defaults` those that count only where the
-    /// secret has none.
+    /// secret has none, `beside` the settings that give those: libpq's name of the part, and the setting's.
     Secret {
         id: String,
         overrides: ConnectionInfo,
         defaults: Box<ConnectionInfo>,
+        beside: Vec<(&'static str, String)>,
     },
     /// None given: commands that work on the store alone do not need one.
     None,

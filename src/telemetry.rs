@@ -19,23 +19,9 @@ use crate::error::{Error, Result};
 use crate::plain;
 use crate::settings::{Log, LogFormat};
 
-/// What the AWS SDK warns of it also gives back as an error, which is told in our words; its own are Rust's
-/// debugging output.
-const SDK: &str = "aws_config=off,aws_runtime=off,aws_smithy_runtime=off";
-
-/// The directives for tracing's filter. A level alone means our own modules: hyper and rustls stay at
-/// warnings, and the AWS SDK is silent, unless a directive names them.
-fn directives(filter: &str) -> String {
-    if filter.contains(['=', ',', '[']) {
-        filter.to_owned()
-    } else {
-        format!("warn,{SDK},pgstow={filter}")
-    }
-}
-
-fn filter(text: &str) -> Result<EnvFilter> {
+fn filter(log: &Log) -> Result<EnvFilter> {
     EnvFilter::builder()
-        .parse(directives(text))
+        .parse(log.directives())
         .map_err(|error| Error::config("RUST_LOG is not understood").source(error))
 }
 
@@ -63,7 +49,7 @@ where
         LogFormat::Text => lines.with_ansi(false).with_target(false).with_timer(Seconds).boxed(),
         LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(JsonLines).boxed(),
     };
-    let layer = layer.with_filter(filter(&log.filter)?);
+    let layer = layer.with_filter(filter(log)?);
     let _ = tracing_subscriber::registry()
         .with(layer.with_filter(filter::filter_fn(allowed)))
         .try_init();
@@ -230,14 +216,18 @@ mod tests {
 
     #[test]
     fn a_level_alone_is_for_our_own_modules() {
+        let log = |filter: &str| Log {
+            format: LogFormat::Text,
+            filter: filter.to_owned(),
+        };
         assert_eq!(
-            directives("debug"),
+            log("debug").directives(),
             "warn,aws_config=off,aws_runtime=off,aws_smithy_runtime=off,pgstow=debug"
         );
         assert_eq!(
-            directives("pgstow=trace,aws_config=debug"),
+            log("pgstow=trace,aws_config=debug").directives(),
             "pgstow=trace,aws_config=debug"
         );
-        assert!(filter("no=such=level").is_err());
+        assert!(filter(&log("no=such=level")).is_err());
     }
 }

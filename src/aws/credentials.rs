@@ -3,7 +3,9 @@
 //!
 //! The SDK's chain reads a profile once, and keeps what it has found in it; so the chain is built anew.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,11 +15,13 @@ use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
+use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_types::retry::ErrorKind;
+use aws_types::os_shim_internal::{Env, Fs};
 
 /// New ones are asked for so long before the old ones expire.
 const AHEAD: Duration = Duration::from_secs(300);
@@ -89,7 +93,10 @@ impl Renewed {
         let mut chain = DefaultCredentialsChain::builder().configure(config);
         chain.set_region(self.0.region.clone());
         let chain = Box::pin(chain.build()).await;
-        let answer = Box::pin(chain.provide_credentials()).await;
+        let answer = match Box::pin(chain.provide_credentials()).await {
+            Err(error) => Err(Box::pin(naming_the_token(error)).await),
+            answer => answer,
+        };
         let mut held = self.held();
         let now = Instant::now();
         held.asked = Some(now);
@@ -179,6 +186,66 @@ fn says_expired(response: &HttpResponse) -> bool {
     EXPIRED.iter().any(|code| body.contains(code))
 }
 
+/// The file of a web identity's token that cannot be read. The SDK does not say which.
+#[derive(Debug)]
+struct NoToken {
+    file: String,
+    /// What names it.
+    by: &'static str,
+    source: io::Error,
+}
+
+impl fmt::Display for NoToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} names {}, which cannot be read: {}",
+            self.by, self.file, self.source
+        )
+    }
+}
+
+impl StdError for NoToken {}
+
+async fn naming_the_token(error: CredentialsError) -> CredentialsError {
+    let Some(kind) = kind_of_file_error(&error) else {
+        return error;
+    };
+    let variable = Env::real().get("AWS_WEB_IDENTITY_TOKEN_FILE").ok();
+    let profile = aws_config::profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await;
+    let key = profile
+        .ok()
+        .and_then(|profile| profile.get("web_identity_token_file").map(str::to_owned));
+    let named = [
+        (key, "web_identity_token_file of the AWS profile"),
+        (variable, "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    ];
+    for (file, by) in named {
+        let Some(file) = file.filter(|file| !file.is_empty()) else {
+            continue;
+        };
+        // It was opened a moment ago.
+        if let Err(source) = std::fs::File::open(&file)
+            && source.kind() == kind
+        {
+            return CredentialsError::provider_error(NoToken { file, by, source });
+        }
+    }
+    error
+}
+
+/// Of a file that could not be read, where that is what failed.
+fn kind_of_file_error(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<io::Error>() {
+            return Some(found.kind());
+        }
+        next = error.source();
+    }
+    None
+}
+
 /// Why there are no credentials, and what to do: in our words where they are, and with the provider's own.
 pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
     let why = match error {
@@ -187,19 +254,42 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
         CredentialsError::InvalidConfiguration(_) => "the profile cannot be used",
         _ => "the credentials could not be loaded",
     };
-    let told = super::failure::causes(std::error::Error::source(error));
+    let told = super::failure::causes(StdError::source(error));
+    // Of all the kinds that a profile may have, the SDK is built without this one.
+    if told.iter().any(|cause| cause.contains("credentials-login")) {
+        return (
+            format!("{why}: the profile has a login_session (of `aws login`), which pgstow does not read"),
+            LOGIN,
+        );
+    }
+    if told.iter().any(|cause| cause.contains("cargo feature")) {
+        return (
+            format!("{why}: the profile is of a kind that pgstow does not read"),
+            PROFILE,
+        );
+    }
+    let source = StdError::source(error);
+    if let Some(token) = source.and_then(|source| source.downcast_ref::<NoToken>()) {
+        return (format!("{why}: {token}"), TOKEN);
+    }
     let signed_out = told.iter().any(|cause| {
         let cause = cause.to_ascii_lowercase();
         cause.contains("sso") && (cause.contains("expired") || cause.contains("not found") || cause.contains("cache"))
     });
+    let proxy = super::proxy::on_the_way(source);
     let hint = match error {
         _ if signed_out => "log in again: aws sso login, with the same AWS_PROFILE",
         CredentialsError::CredentialsNotLoaded(_) | CredentialsError::ProviderTimedOut(_) => NO_CREDENTIALS,
-        _ => "look at the profile that AWS_PROFILE names, in ~/.aws/config and ~/.aws/credentials",
+        _ if proxy.is_some() => super::failure::BEHIND_PROXY,
+        _ => PROFILE,
+    };
+    let why = match proxy {
+        Some(proxy) => format!("{why} by way of the proxy {proxy}"),
+        None => why.to_owned(),
     };
     match told.last().map(|last| attempts(last)) {
         Some(last) if !last.is_empty() => (format!("{why}: {last}"), hint),
-        _ => (why.to_owned(), hint),
+        _ => (why, hint),
     }
 }
 
@@ -215,7 +305,12 @@ fn attempts(told: &str) -> &str {
 }
 
 pub(super) const NO_CREDENTIALS: &str = "give credentials: the task's role, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or \
-                                         AWS_PROFILE";
+                                         AWS_PROFILE in the environment itself (not in .env)";
+const PROFILE: &str = "look at the profile that AWS_PROFILE names, in ~/.aws/config and ~/.aws/credentials";
+const LOGIN: &str = "let the AWS CLI give them: a profile with `credential_process = aws configure export-credentials --profile \
+                     NAME --format process`; or an access key, a role, or a profile of `aws sso login`";
+const TOKEN: &str = "name the file that the platform mounts (on EKS by the annotation of the service account), or take the \
+                     setting away";
 
 #[cfg(test)]
 mod tests {
@@ -270,6 +365,20 @@ mod tests {
             credentials_error(&CredentialsError::not_loaded(chain)).0,
             "no credentials were found"
         );
+        let error = CredentialsError::provider_error(
+            "This behavior requires following cargo feature(s) enabled: credentials-login. In order to use x",
+        );
+        let (why, hint) = credentials_error(&error);
+        assert!(why.contains("login_session") && !why.contains("cargo"), "{why}");
+        assert!(hint.contains("credential_process"), "{hint}");
+        let error = CredentialsError::provider_error(NoToken {
+            file: "/run/none".into(),
+            by: "AWS_WEB_IDENTITY_TOKEN_FILE",
+            source: io::ErrorKind::NotFound.into(),
+        });
+        let (why, hint) = credentials_error(&error);
+        assert!(why.contains("AWS_WEB_IDENTITY_TOKEN_FILE names /run/none"), "{why}");
+        assert!(!hint.contains("AWS_PROFILE"), "{hint}");
         let error = CredentialsError::provider_error("the cached SSO token is expired");
         assert!(credentials_error(&error).1.contains("aws sso login"));
     }

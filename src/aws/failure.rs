@@ -9,7 +9,7 @@ use aws_smithy_types::error::ErrorMetadata;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::credentials::credentials_error;
-use super::{refusal, slow_down};
+use super::{proxy, refusal, slow_down};
 use crate::error::{Code, Error};
 
 /// The service's own code for a failure (`NoSuchBucket`), or one made of the bare status where an
@@ -77,6 +77,8 @@ where
 }
 
 const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 and its kin), DNS, and the network path: a private subnet needs a NAT or a VPC endpoint";
+pub(super) const BEHIND_PROXY: &str = "check the proxy, which that variable names; or name the endpoint's host in NO_PROXY, for \
+                                       it to be reached straight";
 pub const BYTES_CHANGE: &str =
     "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again";
 
@@ -142,7 +144,9 @@ pub(super) fn causes(cause: Option<&(dyn StdError + 'static)>) -> Vec<String> {
             None => error.to_string(),
         };
         let text = text.trim();
-        if !text.is_empty() && !is_debugging_output(text) {
+        // The way, and no cause.
+        let is_way = error.is::<proxy::Through>();
+        if !text.is_empty() && !is_way && !is_debugging_output(text) {
             told.push(text.to_owned());
         }
         next = error.source();
@@ -194,7 +198,10 @@ fn transport(cause: Option<&(dyn StdError + 'static)>, timeout: bool, io: bool) 
     } else {
         innermost.to_owned()
     };
-    (why, Some(UNREACHABLE))
+    match proxy::on_the_way(cause) {
+        Some(proxy) => (format!("{why}, by way of the proxy {proxy}"), Some(BEHIND_PROXY)),
+        None => (why, Some(UNREACHABLE)),
+    }
 }
 
 #[cfg(test)]

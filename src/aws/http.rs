@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -18,6 +19,7 @@ use aws_types::os_shim_internal::{Env, Fs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::proxy::{self, Proxies};
 use crate::error::{Error, Result};
 use crate::named_file;
 use crate::settings;
@@ -34,6 +36,7 @@ pub(super) async fn client(settings: &settings::Aws) -> Result<SharedHttpClient>
     Ok(SharedHttpClient::new(Ways {
         straight: by(context.clone(), ProxyConfig::disabled),
         proxied: by(context, ProxyConfig::from_env),
+        proxies: Arc::new(Proxies::of(|name| Env::real().get(name).ok())),
     }))
 }
 
@@ -59,6 +62,7 @@ fn by(context: TlsContext, proxy: fn() -> ProxyConfig) -> SharedHttpClient {
 struct Ways<T> {
     straight: T,
     proxied: T,
+    proxies: Arc<Proxies>,
 }
 
 impl HttpClient for Ways<SharedHttpClient> {
@@ -66,6 +70,7 @@ impl HttpClient for Ways<SharedHttpClient> {
         SharedHttpConnector::new(Ways {
             straight: self.straight.http_connector(settings, components),
             proxied: self.proxied.http_connector(settings, components),
+            proxies: Arc::clone(&self.proxies),
         })
     }
 
@@ -76,22 +81,23 @@ impl HttpClient for Ways<SharedHttpClient> {
 
 impl HttpConnector for Ways<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        match is_metadata(request.uri()) {
-            true => self.straight.call(request),
-            false => self.proxied.call(request),
+        if is_metadata(request.uri()) || self.proxies.are_for_nobody() {
+            return self.straight.call(request);
+        }
+        let proxy = self.proxies.on_the_way_to(request.uri()).cloned();
+        let answer = self.proxied.call(request);
+        match proxy {
+            Some(proxy) => {
+                HttpConnectorFuture::new(async move { answer.await.map_err(|error| proxy::through(proxy, error)) })
+            }
+            None => answer,
         }
     }
 }
 
 /// 169.254.169.254 (EC2), 169.254.170.2 (ECS), 169.254.170.23 (EKS), and the same by IPv6: fd00:ec2::….
 fn is_metadata(uri: &str) -> bool {
-    let authority = uri.split_once("://").map_or(uri, |(_, rest)| rest);
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next(),
-        None => authority.split(':').next(),
-    };
-    match host.unwrap_or_default().parse() {
+    match proxy::host(uri).parse() {
         Ok(IpAddr::V4(address)) => address.is_link_local(),
         Ok(IpAddr::V6(address)) => address.segments()[..2] == [0xfd00, 0xec2],
         Err(_) => false,

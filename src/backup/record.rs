@@ -138,7 +138,7 @@ impl<'a> Record<'a> {
             left_out: Vec::new(),
             extensions: None,
             collations: None,
-            warnings: job.settings.notes.clone(),
+            warnings: [&job.settings.notes[..], job.credentials.unused_settings().as_slice()].concat(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
@@ -75,9 +75,6 @@ struct Files {
 }
 
 pub fn parse(args: &[OsString]) -> Result<Invocation> {
-    if let Some(error) = args.get(1).and_then(|word| older_command(word.to_str()?)) {
-        return Err(error);
-    }
     understood(args).map_err(|error| match error.has_own_hint() {
         true => error,
         false => error.hint(help_of(args)),
@@ -251,6 +248,23 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
         config_file: arguments.files.config,
         json: arguments.files.json,
     })
+}
+
+/// Where a word that is not understood is a command of theirs, wherever it stands.
+fn older_word(error: &clap::Error) -> Option<Error> {
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => older_command(word(ContextKind::InvalidSubcommand)?),
+        // As in `backup full`.
+        ErrorKind::UnknownArgument => {
+            let word = word(ContextKind::InvalidArg)?;
+            older_command(word).filter(|_| matches!(word, "full" | "incremental" | "incr"))
+        }
+        _ => None,
+    }
 }
 
 /// What the older systems' commands are called here.
@@ -437,6 +451,9 @@ fn refusal_or_text(error: &clap::Error) -> Result<Invocation> {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return Ok(Invocation::Text(text));
+    }
+    if let Some(older) = older_word(error) {
+        return Err(older);
     }
     let mut paragraphs = text.split("\n\n").map(|paragraph| {
         let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();

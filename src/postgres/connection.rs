@@ -472,6 +472,8 @@ fn in_context(info: &ConnectionInfo, error: Error) -> Error {
     let text = format!("cannot connect to {}: {}", info.target(), error.message());
     let hint = error.hint_text();
     let hint = match info.whose {
+        // By a token, nobody logs in on an open line.
+        _ if hint == NO_TLS && info.keys.are_short_lived() => NO_TLS_FOR_TOKENS,
         Whose::Source => hint,
         Whose::Target => for_target(hint).unwrap_or(hint),
     };
@@ -766,10 +768,7 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
         return Error::new(Code::Auth, text);
     }
     if text.contains("does not support TLS") {
-        return Error::new(Code::ConnErr, text).hint(
-            "the server has no TLS, and sslmode insists on it: turn ssl on in the server's configuration; or, where nobody \
-             else is on the line, give sslmode=disable",
-        );
+        return Error::new(Code::ConnErr, text).hint(NO_TLS);
     }
     if tls_failed {
         return Error::new(Code::ConnErr, text).hint(
@@ -779,6 +778,12 @@ pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Er
     }
     Error::new(Code::ConnErr, text)
 }
+
+const NO_TLS: &str = "the server has no TLS, and sslmode insists on it: turn ssl on in the server's configuration; or, where \
+                      nobody else is on the line, give sslmode=disable";
+const NO_TLS_FOR_TOKENS: &str = "IAM login needs TLS, and the server at the other end has none: check host and port (RDS has TLS), and \
+                                 whether a pooler or tunnel is in between; or log in with a password (BACKUP_DB_AUTH=password, \
+                                 BACKUP_TARGET_AUTH=password)";
 
 const NO_PASSWORD: &str = "give the password in DB_PASSWORD (or a file: DB_PASSWORD_FILE), in the URL, in the secret, in \
                            PGPASSWORD or ~/.pgpass";

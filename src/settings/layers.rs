@@ -120,14 +120,21 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
             );
         }
     }
-    let mut unknown = Unknown::default();
+    let (mut unknown, mut unseen) = (Unknown::default(), Vec::new());
     let from_environment = input.env.iter().map(|(name, text)| (name.as_str(), text.as_str()));
     let origin = Origin {
         layer: Layer::Environment,
         place: "the environment",
         folder: &input.working_dir,
     };
-    take_variables(&mut values, from_environment, &origin, &mut unknown, notes, problems);
+    take_variables(
+        &mut values,
+        from_environment,
+        &origin,
+        &mut unknown,
+        &mut unseen,
+        problems,
+    );
     let (path, required) = env_file(input);
     let name = file_name(&path);
     let text = if required {
@@ -151,13 +158,20 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
                 place: &name,
                 folder: &input.working_dir,
             };
-            take_variables(&mut values, last.into_iter(), &origin, &mut unknown, notes, problems);
+            take_variables(
+                &mut values,
+                last.into_iter(),
+                &origin,
+                &mut unknown,
+                &mut unseen,
+                problems,
+            );
         }
         Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
         None => {}
     }
     // In the report too, which is what is read of a run by schedule.
-    if let Some(told) = unknown.warning() {
+    for told in unseen.into_iter().chain(unknown.warning()) {
         notes.push(told.clone());
         warnings.push(told);
     }
@@ -236,7 +250,7 @@ fn take_variables<'a>(
     variables: impl Iterator<Item = (&'a str, &'a str)>,
     origin: &Origin<'_>,
     unknown: &mut Unknown,
-    notes: &mut Vec<String>,
+    unseen: &mut Vec<String>,
     problems: &mut Problems,
 ) {
     let layer = origin.layer;
@@ -251,12 +265,12 @@ fn take_variables<'a>(
             match secret_file::of_variable(name) {
                 _ if text.is_empty() => {}
                 Some(variable) => {
-                    let value = secret_file::read(text, name_here, origin, problems);
+                    let value = secret_file::read(text, variable, name_here, origin, problems);
                     offer_file(values, variable, value, problems);
                 }
                 None => {
                     unknown.meet(name, text, origin.place);
-                    notes.extend(unseen(name, &name_here, layer));
+                    unseen.extend(unseen_by_the_sdk(name, &name_here, layer));
                 }
             }
             continue;
@@ -265,7 +279,7 @@ fn take_variables<'a>(
             Some(Kind::List) if variable == "BACKUP_STORE" => match stores::words(text) {
                 Ok(words) => words,
                 Err(why) => {
-                    problems.add(format!("{name_here}: {why}"));
+                    problems.add_of(variable, format!("{name_here}: {why}"));
                     continue;
                 }
             },
@@ -292,14 +306,16 @@ fn offer_file(values: &mut Values, variable: &'static str, value: Option<Value>,
     let Some(value) = value else { return };
     match values.get(variable) {
         Some(given) if given.layer == value.layer => {
-            problems.conflict(given, &value, "give the secret once");
+            let mut found = Problems::default();
+            found.conflict(given, &value, "give the secret once");
+            problems.absorb(found, variable);
         }
         _ => values.offer(variable, value),
     }
 }
 
 /// The AWS SDK reads the process environment only.
-fn unseen(name: &str, name_here: &str, layer: Layer) -> Option<String> {
+fn unseen_by_the_sdk(name: &str, name_here: &str, layer: Layer) -> Option<String> {
     (name.starts_with("AWS_") && matches!(layer, Layer::EnvFile | Layer::FoundFile))
         .then(|| format!("{name_here} was ignored: set it in the environment for the AWS SDK to see it"))
 }
@@ -322,7 +338,8 @@ fn take_toml(values: &mut Values, text: &str, origin: &Origin<'_>, problems: &mu
     for (key, value) in flat {
         let Some(setting) = setting::by_key(&key) else {
             if let (Some(variable), Some(path)) = (secret_file::of_key(&key), value.as_str()) {
-                let value = secret_file::read(path, format!("`{key}` in {file}"), origin, problems);
+                let name = format!("`{key}` in {file}");
+                let value = secret_file::read(path, variable, name, origin, problems);
                 offer_file(values, variable, value, problems);
                 continue;
             }
@@ -346,7 +363,10 @@ fn take_toml(values: &mut Values, text: &str, origin: &Origin<'_>, problems: &mu
                     file: None,
                 },
             ),
-            None => problems.add(format!("{name}: a {} does not fit here", value.type_str())),
+            None => problems.add_of(
+                setting.variable,
+                format!("{name}: a {} does not fit here", value.type_str()),
+            ),
         }
     }
 }

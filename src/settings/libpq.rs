@@ -77,18 +77,21 @@ pub struct Place<'a> {
     pub working_dir: &'a Path,
 }
 
-/// What the variables alone say, without a password: for what lies beneath a secret.
-pub fn variables_without_password(values: &Values, problems: &mut Problems) -> ConnectionInfo {
-    let mut info = variables(values, problems);
+/// What the variables say of the parts that `given` lacks, without a password: for what lies beneath a secret.
+pub fn variables_without_password(values: &Values, given: &ConnectionInfo, problems: &mut Problems) -> ConnectionInfo {
+    let mut info = variables(values, given, problems);
     info.password = None;
     info.keys = Keys::Given;
     info
 }
 
-fn variables(values: &Values, problems: &mut Problems) -> ConnectionInfo {
+/// As in libpq, a variable is looked at, right or wrong, only where nothing else says that part.
+fn variables(values: &Values, given: &ConnectionInfo, problems: &mut Problems) -> ConnectionInfo {
     let mut info = ConnectionInfo::default();
     for (variable, part) in PARTS {
-        let Some(value) = values.get(variable) else { continue };
+        let Some(value) = values.get(variable).filter(|_| !says(given, part)) else {
+            continue;
+        };
         let text = match *variable {
             REQUIRE_SSL if value.text().starts_with('1') && values.get("PGSSLMODE").is_none() => "require",
             REQUIRE_SSL => continue,
@@ -104,6 +107,17 @@ fn variables(values: &Values, problems: &mut Problems) -> ConnectionInfo {
     info
 }
 
+fn says(info: &ConnectionInfo, part: &str) -> bool {
+    match part {
+        "host" => info.host.is_some(),
+        "port" => info.port.is_some(),
+        "dbname" => info.dbname.is_some(),
+        "user" => info.user.is_some(),
+        "password" => info.password.is_some() || info.keys.may_change(),
+        _ => info.params.contains_key(part),
+    }
+}
+
 /// Lays the connection over what libpq would put beneath it. A target's database is always named by itself.
 pub fn beneath(
     values: &Values,
@@ -112,10 +126,7 @@ pub fn beneath(
     whose: Whose,
     problems: &mut Problems,
 ) -> ConnectionInfo {
-    let mut below = variables(values, problems);
-    if whose == Whose::Target {
-        below.dbname = None;
-    }
+    let mut given = over.clone();
     let named = over.files.service.clone();
     let service = named.clone().or_else(|| text(values, SERVICE));
     if let Some(service) = service {
@@ -130,12 +141,16 @@ pub fn beneath(
                 if whose == Whose::Target && named.is_none() {
                     found.dbname = None;
                 }
-                below = below.merge(&found);
+                given = found.merge(over);
             }
             Err(why) => problems.add(why),
         }
     }
-    let mut info = below.merge(over);
+    let mut below = variables(values, &given, problems);
+    if whose == Whose::Target {
+        below.dbname = None;
+    }
+    let mut info = below.merge(&given);
     if info.password.is_none() && !info.keys.may_change() {
         let file = info.files.passfile.clone();
         let file = file.or_else(|| text(values, PASSWORD_FILE).map(PathBuf::from));

@@ -7,6 +7,7 @@ mod handover;
 mod metrics;
 mod pace;
 mod signing;
+mod unneeded;
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -59,12 +60,16 @@ pub fn load(input: &Input) -> Result<Settings> {
         notes,
         warnings: Vec::new(),
     };
-    let settings = reader.settings();
+    let mut settings = reader.settings();
     warnings.append(&mut reader.warnings);
     let uses = input.uses;
-    let passed = reader
-        .problems
-        .passed_over(|variable| uses.go_by(variable), uses == Uses::Doctor);
+    let unneeded = reader.unneeded(&settings);
+    if unneeded.contains(&"AWS_") {
+        // It would be read, although nobody is asked.
+        settings.aws.ca_bundle = None;
+    }
+    let goes_by = |variable: &str| uses.go_by(variable) && !unneeded.iter().any(|start| variable.starts_with(start));
+    let passed = reader.problems.passed_over(goes_by, uses == Uses::Doctor);
     let mut shown = Vec::new();
     match uses {
         Uses::Doctor => shown = passed,
@@ -121,7 +126,7 @@ impl Reader<'_> {
                     .to_owned(),
             );
         }
-        let stores = self.stores();
+        let stores = self.of("BACKUP_STORE", Self::stores);
         self.keep_found_to_its_own(&stores);
         let retention = Retention {
             policy: self.of("BACKUP_RETENTION", Self::policy),
@@ -409,6 +414,11 @@ impl Reader<'_> {
         self.values.remove("BACKUP_COMPRESSION");
         let level = self.values.get("BACKUP_COMPRESSION_LEVEL");
         let stronger = level.is_some_and(|level| level.layer < value.layer);
+        if switch && let Some(level) = level.cloned() {
+            return self
+                .gzip_of_a_level(&level, &format!("{} with {}", value.name, level.name))
+                .settled(ZSTD_LEVEL, GZIP_LEVEL);
+        }
         if switch || stronger {
             return self.chosen_compression();
         }
@@ -432,14 +442,17 @@ impl Reader<'_> {
 
     /// The older systems knew gzip alone, with zlib's 0 for no compression.
     fn level_alone(&mut self, level: &Value) -> Algorithm {
+        self.gzip_of_a_level(level, &format!("{} alone", level.name))
+    }
+
+    fn gzip_of_a_level(&mut self, level: &Value, given: &str) -> Algorithm {
         if level.text().trim() == "0" {
-            self.note(format!("{} alone: 0 means no compression", level.name));
+            self.note(format!("{given}: 0 means no compression"));
             return Algorithm::None;
         }
         let level_read = self.read("BACKUP_COMPRESSION_LEVEL", specs::gzip_level);
         self.note(format!(
-            "{} alone means gzip, as in the older systems; BACKUP_COMPRESSION=auto is smaller and faster",
-            level.name
+            "{given} means gzip, as in the older systems; BACKUP_COMPRESSION=auto without a level is smaller and faster"
         ));
         Algorithm::Gzip(level_read)
     }

@@ -7,6 +7,8 @@ struct Problem {
     /// The setting, where it is of one that not every command goes by.
     of: Option<&'static str>,
     text: String,
+    /// Helps where it is the only one.
+    hint: Option<String>,
     /// Whether even who only looks must not act on what the settings say.
     is_grave: bool,
 }
@@ -14,14 +16,23 @@ struct Problem {
 #[derive(Default)]
 pub struct Problems {
     found: Vec<Problem>,
-    hint: Option<String>,
 }
 
 impl Problems {
     pub fn add(&mut self, problem: String) {
+        self.push(None, problem, None);
+    }
+
+    /// One of a setting that not every command goes by.
+    pub fn add_of(&mut self, of: &'static str, problem: String) {
+        self.push(Some(of), problem, None);
+    }
+
+    fn push(&mut self, of: Option<&'static str>, text: String, hint: Option<String>) {
         self.found.push(Problem {
-            of: None,
-            text: problem,
+            of,
+            text,
+            hint,
             is_grave: false,
         });
     }
@@ -31,13 +42,13 @@ impl Problems {
         self.found.push(Problem {
             of: None,
             text: problem,
+            hint: None,
             is_grave: true,
         });
     }
 
     /// Those of others, as problems of this setting.
     pub fn absorb(&mut self, others: Problems, of: &'static str) {
-        self.hint = others.hint.or(self.hint.take());
         let found = others.found.into_iter();
         self.found.extend(found.map(|problem| Problem {
             of: problem.of.or(Some(of)),
@@ -45,7 +56,8 @@ impl Problems {
         }));
     }
 
-    /// Takes out those that a command is not stopped by; where none stops it, all but the grave ones.
+    /// Takes out those that a command is not stopped by; where none stops it, all but the grave ones. Nothing is
+    /// told twice, such as what both logins go by.
     pub fn passed_over(&mut self, stops: impl Fn(&str) -> bool, none_stop: bool) -> Vec<String> {
         let found = std::mem::take(&mut self.found).into_iter();
         let (stopping, passed): (Vec<_>, Vec<_>) = found.partition(|problem| match none_stop {
@@ -53,14 +65,20 @@ impl Problems {
             false => problem.of.is_none_or(&stops),
         });
         self.found = stopping;
-        passed.into_iter().map(|problem| problem.text).collect()
+        let mut texts: Vec<String> = Vec::new();
+        for Problem { text, .. } in passed {
+            if !texts.contains(&text) && !self.found.iter().any(|problem| problem.text == text) {
+                texts.push(text);
+            }
+        }
+        texts
     }
 
     /// A module's own refusal of a value, under the setting's name; its hint counts while it is
     /// the only problem.
     pub fn add_error(&mut self, name: &str, error: &Error) {
-        self.hint = Some(error.hint_text().to_owned());
-        self.add(format!("{name}: {error}"));
+        let hint = error.has_own_hint().then(|| error.hint_text().to_owned());
+        self.push(None, format!("{name}: {error}"), hint);
     }
 
     pub fn conflict(&mut self, one: &Value, other: &Value, why: &str) {
@@ -70,9 +88,10 @@ impl Problems {
     /// One error that names every problem, if there is one.
     pub fn into_result(self) -> Result<()> {
         let count = self.found.len();
+        let hint = self.found.first().and_then(|problem| problem.hint.clone());
         let texts: Vec<String> = self.found.into_iter().map(|problem| problem.text).collect();
         let text = texts.join("; ");
-        match (count, self.hint) {
+        match (count, hint) {
             (0, _) => Ok(()),
             (1, Some(hint)) => Err(Error::config(text).hint(hint)),
             (1, None) => Err(Error::config(text)),

@@ -31,12 +31,12 @@ pub fn of_key(key: &str) -> Option<&'static str> {
     (setting.kind == Kind::Secret).then_some(setting.variable)
 }
 
-/// What the file says, or a problem.
-pub fn read(path: &str, name: String, origin: &Origin<'_>, problems: &mut Problems) -> Option<Value> {
+/// What the file says, or a problem of the setting that it is for.
+pub fn read(path: &str, of: &'static str, name: String, origin: &Origin<'_>, problems: &mut Problems) -> Option<Value> {
     let path = origin.folder.join(path);
     match named_file::read_text(&path, LONGEST) {
         Ok(text) if text_of_secret(&text).is_empty() => {
-            problems.add(format!("{name}: {} is empty", path.display()));
+            problems.add_of(of, format!("{name}: {} is empty", path.display()));
             None
         }
         Ok(text) => Some(Value {
@@ -46,7 +46,7 @@ pub fn read(path: &str, name: String, origin: &Origin<'_>, problems: &mut Proble
             file: Some(path),
         }),
         Err(error) => {
-            problems.add(format!("{name}: {} cannot be read: {error}", path.display()));
+            problems.add_of(of, format!("{name}: {} cannot be read: {error}", path.display()));
             None
         }
     }

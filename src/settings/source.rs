@@ -195,7 +195,7 @@ fn names_who(info: &ConnectionInfo) -> bool {
 fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> Source {
     let values = reading.values;
     let mut overrides = ConnectionInfo::default();
-    let mut defaults = libpq::variables_without_password(values, reading.problems);
+    let (mut defaults, mut beside) = (ConnectionInfo::default(), Vec::new());
     match url {
         Some((url, info)) if url.at_least(secret) => overrides = info,
         Some((_, info)) => defaults = defaults.merge(&info),
@@ -214,17 +214,18 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
                 .push(format!("{} not used: {} is stronger", value.name, secret.name));
         } else if let Some(one) = part_of(value, part, reading.problems) {
             defaults = defaults.merge(&one);
-            reading.notes.push(format!(
-                "{} counts only where the secret says nothing: {} is stronger",
-                value.name, secret.name
-            ));
+            // What the secret says is not known yet.
+            beside.push((*part, value.name.clone()));
         }
     }
+    let given = defaults.clone().merge(&overrides);
+    let below = libpq::variables_without_password(values, &given, reading.problems);
     parameters(values, &mut overrides, reading.problems);
     Source::Secret {
         id: id(secret, reading.problems),
         overrides,
-        defaults: Box::new(defaults),
+        defaults: Box::new(below.merge(&defaults)),
+        beside,
     }
 }
 

@@ -18,11 +18,14 @@ pub enum Uses {
     RetentionShown,
     /// Reads what is in the store.
     Store,
+    /// Makes keys, in files that it is told.
+    Keys,
 }
 
 /// How a backup is made, and of what.
 const OF_BACKUPS: &[&str] = &[
     "DATABASE_URL",
+    "DB_",
     "BACKUP_SECRET_ID",
     "BACKUP_ADOPT",
     "BACKUP_COMPRESSION",
@@ -45,6 +48,10 @@ const OF_BACKUPS: &[&str] = &[
     "BACKUP_STORE_CREATE",
 ];
 const OF_RESTORES: &[&str] = &["BACKUP_TARGET_"];
+/// What either goes by.
+const OF_SESSIONS: &[&str] = &["PGPASSWORD"];
+/// How objects are written.
+const OF_WRITERS: &[&str] = &["BACKUP_S3_TAGGING"];
 const OF_RETENTION: &[&str] = &["BACKUP_KEEP_LAST", "BACKUP_MAX_AGE", "BACKUP_RETENTION"];
 const OF_PROGRAMS: &[&str] = &[
     "BACKUP_CONNECT_TIMEOUT_SECONDS",
@@ -64,18 +71,40 @@ const OF_EVENTS: &[&str] = &["BACKUP_ALLOW_"];
 impl Uses {
     /// Whether it is stopped by what is wrong with this setting.
     pub fn go_by(self, variable: &str) -> bool {
+        // The default shows enough.
+        if variable == "RUST_LOG" {
+            return false;
+        }
         let unused: &[&[&str]] = match self {
             Self::All => &[],
             Self::Doctor => return false,
+            // Of a key's file, the password is all that may be given.
+            Self::Keys => return variable.starts_with("BACKUP_SIGN_KEY_PASSWORD") || variable == "LOG_FORMAT",
             Self::Backup => &[OF_RESTORES, OF_DRILLS, OF_EVENTS],
-            Self::Restore => &[OF_BACKUPS, OF_RETENTION, OF_TELLING, OF_LEASES, OF_DRILLS, OF_EVENTS],
-            Self::Verify => &[OF_BACKUPS, OF_RESTORES, OF_LEASES, OF_EVENTS],
-            Self::Retention | Self::RetentionShown => {
-                &[OF_BACKUPS, OF_RESTORES, OF_PROGRAMS, OF_TELLING, OF_DRILLS, OF_EVENTS]
-            }
+            Self::Restore => &[
+                OF_BACKUPS,
+                OF_WRITERS,
+                OF_RETENTION,
+                OF_TELLING,
+                OF_LEASES,
+                OF_DRILLS,
+                OF_EVENTS,
+            ],
+            Self::Verify => &[OF_BACKUPS, OF_RESTORES, OF_SESSIONS, OF_LEASES, OF_EVENTS],
+            Self::Retention | Self::RetentionShown => &[
+                OF_BACKUPS,
+                OF_RESTORES,
+                OF_SESSIONS,
+                OF_PROGRAMS,
+                OF_TELLING,
+                OF_DRILLS,
+                OF_EVENTS,
+            ],
             Self::Store => &[
                 OF_BACKUPS,
                 OF_RESTORES,
+                OF_SESSIONS,
+                OF_WRITERS,
                 OF_RETENTION,
                 OF_PROGRAMS,
                 OF_TELLING,
@@ -103,6 +132,11 @@ mod tests {
         assert!(Uses::Retention.go_by("BACKUP_RETENTION") && Uses::Store.go_by("BACKUP_STORE"));
         assert!(!Uses::Doctor.go_by("BACKUP_STORE"));
         assert!(!Uses::Backup.go_by("BACKUP_TARGET_PORT") && Uses::Backup.go_by("BACKUP_LEASE_SECONDS"));
+        assert!(!Uses::Store.go_by("DB_PASSWORD") && Uses::Backup.go_by("DB_PASSWORD"));
+        assert!(Uses::Restore.go_by("PGPASSWORD") && !Uses::Verify.go_by("PGPASSWORD"));
+        assert!(!Uses::Restore.go_by("BACKUP_S3_TAGGING") && Uses::Verify.go_by("BACKUP_S3_TAGGING"));
+        assert!(!Uses::Keys.go_by("BACKUP_STORE") && Uses::Keys.go_by("BACKUP_SIGN_KEY_PASSWORD"));
+        assert!(!Uses::All.go_by("RUST_LOG"));
         for other in [
             "LEASE_SECONDS",
             "S3_PART_SIZE",

@@ -32,6 +32,35 @@ fn a_wrong_setting_is_one_line_and_a_hint_on_stderr_and_exit_2() {
 }
 
 #[test]
+fn what_a_command_does_not_use_is_a_warning_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("s")).unwrap();
+    let list = ["list", "--store", "s"];
+    let (without, out, _) = run(folder.path(), &list);
+    for (variable, text) in [
+        ("DB_PASSWORD_FILE", "/nonexistent"),
+        ("PGPASSWORD_FILE", "/nonexistent"),
+        ("BACKUP_TARGET_PASSWORD_FILE", "/nonexistent"),
+        ("AWS_REGION", "no region"),
+        ("RUST_LOG", "zz:://"),
+    ] {
+        let output = pgstow(folder.path()).args(list).env(variable, text).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), without.status.code(), "{variable}: {told}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), out, "{variable}");
+        assert!(told.contains(variable) && told.contains("WARN"), "{variable}: {told}");
+    }
+    let keys = ["keygen", "key"];
+    let output = pgstow(folder.path()).args(keys).env("BACKUP_STORE", "s3://").output();
+    assert_eq!(output.unwrap().status.code(), Some(0));
+    let output = pgstow(folder.path())
+        .args(["--env-file", "none", "start-scheduler"])
+        .output();
+    let told = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(told.contains("no scheduler of its own"), "{told}");
+}
+
+#[test]
 fn with_json_a_failure_is_a_document_on_stdout_even_of_arguments() {
     let folder = tempfile::tempdir().unwrap();
     for args in [&["frobnicate", "--json"][..], &["backup", "--json", "--jobs", "none"]] {

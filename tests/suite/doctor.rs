@@ -126,6 +126,15 @@ fn a_person_gets_signs_lines_and_hints_and_the_old_name_of_the_command_works() {
     std::fs::create_dir(folder.path().join("store")).unwrap();
     let told = succeed(at(folder.path(), &database).arg("test")).text();
     assert!(told.starts_with("✓ settings       understood\n"), "{told}");
+    let file = "BACKUP_STOER=s\nAWS_PROFILE=corp\n";
+    std::fs::write(folder.path().join("named.env"), file).unwrap();
+    let named = succeed(at(folder.path(), &database).args(["doctor", "--env-file", "named.env"])).text();
+    assert_eq!(named.matches("not settings of pgstow").count(), 1, "{named}");
+    assert_eq!(
+        named.matches("AWS_PROFILE from named.env was ignored").count(),
+        1,
+        "{named}"
+    );
     assert!(
         told.contains("\nstore ") && told.contains("\n✓ write          ") && told.ends_with("\nall is well\n"),
         "{told}"

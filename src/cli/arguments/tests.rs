@@ -213,6 +213,34 @@ fn commands_of_later_versions_are_absent() {
 }
 
 #[test]
+fn commands_of_the_older_systems_are_answered_wherever_they_stand() {
+    let scheduler = "no scheduler of its own";
+    let full = "a full backup is made by `pgstow backup`";
+    let incremental = "incremental backups are not in this version";
+    for (line, hint) in [
+        (&["full"][..], full),
+        (&["start-scheduler"], scheduler),
+        (&["--env-file", ".env", "start-scheduler"], scheduler),
+        (&["start-scheduler", "--env-file", ".env"], scheduler),
+        (&["start", "scheduler"], scheduler),
+        (&["--json", "full"], full),
+        (&["--store", "x", "full"], full),
+        (&["backup", "full"], full),
+        (&["backup", "--store", "x", "full"], full),
+        (&["backup", "incremental"], incremental),
+        (&["--json", "incr"], incremental),
+    ] {
+        let error = refusal(line);
+        assert_eq!(error.code(), Code::Config);
+        assert!(error.hint_text().contains(hint), "{line:?}: {}", error.hint_text());
+    }
+    // A value is none.
+    let (_, flags) = given(&["--store", "full", "list"]);
+    assert_eq!(flags["BACKUP_STORE"], ["full"]);
+    assert!(!refusal(&["list", "start"]).message().contains("older"));
+}
+
+#[test]
 fn a_url_in_the_wrong_place_does_not_show_its_password() {
     let error = refusal(&["backup", "postgres://u:hun'ter2@h/db"]);
     let shown = format!("{} {}", error.message(), error.hint_text());

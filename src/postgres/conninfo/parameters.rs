@@ -162,10 +162,7 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
                 return Err(several_hosts());
             }
             let port = value.trim().parse().ok().filter(|port| *port != 0);
-            info.port = Some(port.ok_or_else(|| {
-                invalid("is not a number from 1 to 65535")
-                    .hint("in a URL's password write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A")
-            })?);
+            info.port = Some(port.ok_or_else(|| invalid("is not a number from 1 to 65535"))?);
         }
         "user" if !empty => info.user = Some(value.to_owned()),
         "password" if !empty => info.password = Some(SecretString::from(value)),

@@ -41,7 +41,10 @@ pub(super) fn parse(rest: &str, info: &mut ConnectionInfo) -> Result<()> {
     }
     let (host, port) = split_authority(authority)?;
     parameters::set(info, "host", &decode(host, "host")?)?;
-    parameters::set(info, "port", &decode(port, "port")?)?;
+    parameters::set(info, "port", &decode(port, "port")?).map_err(|error| match error.has_own_hint() {
+        true => error,
+        false => error.hint("in a URL's password write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A"),
+    })?;
     if let Some(path) = path {
         parameters::set(info, "dbname", &decode(path, "database name")?)?;
     }

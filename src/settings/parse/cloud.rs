@@ -56,7 +56,7 @@ impl Reader<'_> {
             retry: retry.unwrap_or(RETRY),
             checksums: ours.or(sdk).unwrap_or(Checksums::Always),
             tagging: tagging.unwrap_or(Tagging::Auto),
-            encryption: self.encryption(),
+            encryption: self.of("BACKUP_S3_SSE", Self::encryption),
             storage_class: self.read("BACKUP_S3_STORAGE_CLASS", |text| {
                 let plausible = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 let valid = !text.is_empty() && text.chars().all(plausible);
@@ -143,22 +143,27 @@ impl Reader<'_> {
         }
         let (id, key) = self.pair(ID, KEY)?;
         if id.layer != key.layer {
-            self.problems
-                .conflict(&id, &key, "two halves of one credential come from different places");
+            self.of(ID, |reader| {
+                reader
+                    .problems
+                    .conflict(&id, &key, "two halves of one credential come from different places");
+            });
         }
         Some((id, key))
     }
 
     /// Two halves of one credential: both or neither.
-    fn pair(&mut self, id: &str, key: &str) -> Option<(Value, Value)> {
+    fn pair(&mut self, id: &'static str, key: &'static str) -> Option<(Value, Value)> {
         match (self.values.get(id), self.values.get(key)) {
-            (Some(id), Some(key)) => Some((id.clone(), key.clone())),
+            (Some(one), Some(other)) => Some((one.clone(), other.clone())),
             (Some(one), None) => {
-                self.problems.add(format!("{}: {key} is missing beside it", one.name));
+                self.problems
+                    .add_of(id, format!("{}: {key} is missing beside it", one.name));
                 None
             }
             (None, Some(one)) => {
-                self.problems.add(format!("{}: {id} is missing beside it", one.name));
+                self.problems
+                    .add_of(id, format!("{}: {id} is missing beside it", one.name));
                 None
             }
             (None, None) => None,

@@ -20,20 +20,26 @@ impl Reader<'_> {
         let password = self.values.get("BACKUP_SIGN_KEY_PASSWORD").cloned();
         let password_file = self.values.get("BACKUP_SIGN_KEY_PASSWORD_FILE").cloned();
         if let (Some(one), Some(other)) = (&password, &password_file) {
-            self.problems
-                .conflict(one, other, "the password comes from one of them");
+            self.of("BACKUP_SIGN_KEY_PASSWORD", |reader| {
+                reader
+                    .problems
+                    .conflict(one, other, "the password comes from one of them");
+            });
         }
         let mut verify_keys = Vec::new();
         if let Some(value) = self.values.get("BACKUP_VERIFY_KEYS").cloned() {
             for text in value.texts.iter().map(|text| text.trim()) {
                 match source(text).and_then(lasting) {
                     Ok(key) => verify_keys.push(key),
-                    Err(why) => self.problems.add(format!("{}: {why}", value.name)),
+                    Err(why) => self
+                        .problems
+                        .add_of("BACKUP_VERIFY_KEYS", format!("{}: {why}", value.name)),
                 }
             }
             // Otherwise a mistake would ask for no signature at all.
             if verify_keys.is_empty() {
-                self.problems.add(format!("{}: it names no key", value.name));
+                self.problems
+                    .add_of("BACKUP_VERIFY_KEYS", format!("{}: it names no key", value.name));
             }
         }
         Signing {

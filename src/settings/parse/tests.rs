@@ -2,6 +2,7 @@ mod found;
 mod metrics;
 mod older_names;
 mod source;
+mod unused;
 
 use secrecy::ExposeSecret;
 
@@ -124,6 +125,18 @@ fn the_older_systems_switch_of_compression_is_understood() {
     let with = |pairs: &[(&str, &str)]| env(pairs).load().compression;
     assert_eq!(with(&[("BACKUP_COMPRESSION", "true")]), Compression::Auto);
     assert_eq!(with(&[("BACKUP_COMPRESSION", "true"), level]), Compression::Gzip(9));
+    let settings = env(&[("BACKUP_COMPRESSION", "true"), level]).load();
+    noted(
+        &settings,
+        "BACKUP_COMPRESSION from the environment with BACKUP_COMPRESSION_LEVEL from the environment",
+    );
+    assert!(!settings.notes.concat().contains("alone"), "{:?}", settings.notes);
+    let none = [("BACKUP_COMPRESSION", "true"), ("BACKUP_COMPRESSION_LEVEL", "0")];
+    assert_eq!(with(&none), Compression::None);
+    noted(
+        &env(&[level]).load(),
+        "BACKUP_COMPRESSION_LEVEL from the environment alone means gzip",
+    );
     assert_eq!(with(&[("BACKUP_COMPRESSION", "false")]), Compression::None);
     assert_eq!(with(&[("BACKUP_COMPRESSION", "False"), level]), Compression::None);
 }
@@ -498,5 +511,6 @@ fn children_inherit_four_variables_and_no_credential() {
 #[test]
 fn the_log_filter_is_checked_at_once() {
     assert_eq!(env(&[("RUST_LOG", "debug")]).load().log.filter, "debug");
-    env(&[("RUST_LOG", "pgstow=loud"), ("LOG_FORMAT", "xml")]).refused(&["RUST_LOG", "LOG_FORMAT"]);
+    let told = env(&[("RUST_LOG", "pgstow=loud"), ("LOG_FORMAT", "xml")]).refused(&["RUST_LOG", "LOG_FORMAT"]);
+    assert!(!told.contains("settings are wrong"), "{told}");
 }

@@ -89,6 +89,7 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
         id: id(secret, reading.problems),
         overrides,
         defaults: Box::new(defaults),
+        beside: Vec::new(),
     }
 }
 

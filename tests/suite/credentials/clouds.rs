@@ -57,6 +57,8 @@ fn profiles_of_every_kind_lead_to_the_secret() {
             "[profile process]\ncredential_process = {script} --with 'a word'\n\
              [profile assume]\nrole_arn = {role}\nsource_profile = base\n\
              [profile web]\nrole_arn = {role}\nweb_identity_token_file = {token}\n\
+             [profile unmounted]\nrole_arn = {role}\nweb_identity_token_file = {token}.none\n\
+             [profile login]\nlogin_session = arn:aws:iam::123456789012:user/ada\n\
              [profile broken]\ncredential_process = sh -c 'echo no ticket >&2; exit 3'\n\
              [profile signed-out]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = backup\n\
              [sso-session corp]\nsso_region = us-east-1\nsso_start_url = https://corp.example/start\n\
@@ -82,7 +84,13 @@ fn profiles_of_every_kind_lead_to_the_secret() {
         command.env("AWS_ENDPOINT_URL_SSO", &portal);
         report(command.env("AWS_ENDPOINT_URL", aws_endpoint()));
     }
-    for (profile, told) in [("broken", "no ticket"), ("signed-out", "SSO"), ("missing", "`missing`")] {
+    for (profile, told) in [
+        ("broken", "no ticket"),
+        ("signed-out", "SSO"),
+        ("missing", "`missing`"),
+        ("unmounted", "token.none, which cannot be read"),
+        ("login", "login_session"),
+    ] {
         let mut command = backup(&site, "none", &secret);
         command
             .env("HOME", &home)
@@ -90,10 +98,21 @@ fn profiles_of_every_kind_lead_to_the_secret() {
             .env("AWS_REGION", "us-east-1");
         let failure = fail(command.env("AWS_ENDPOINT_URL", aws_endpoint()), "SECRET", 12);
         assert!(failure.message.contains(told), "{}", failure.message);
-        for debugging in ["Error {", "source:", "Some(", "(Provider"] {
+        for debugging in ["Error {", "source:", "Some(", "(Provider", "cargo"] {
             assert!(!failure.stderr.contains(debugging), "{}", failure.stderr);
         }
     }
+
+    let mut command = backup(&site, "none", &secret);
+    let token = site.path().join("nowhere");
+    command
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", &token)
+        .env("AWS_ROLE_ARN", role)
+        .env("AWS_REGION", "us-east-1");
+    let failure = fail(command.env("AWS_ENDPOINT_URL", aws_endpoint()), "SECRET", 12);
+    let told = format!("AWS_WEB_IDENTITY_TOKEN_FILE names {}", token.display());
+    assert!(failure.message.contains(&told), "{}", failure.message);
+    assert!(!failure.hint.contains("AWS_PROFILE"), "{}", failure.hint);
 
     // RDS's own secrets hold user and password alone: by a flag, with the rest in the environment. And a
     // secret's region is that of its ARN.
@@ -111,7 +130,25 @@ fn profiles_of_every_kind_lead_to_the_secret() {
         .env("DB_HOST", &host)
         .env("DB_PORT", port.to_string())
         .env("DB_NAME", &database.name);
-    report(&mut command);
+    let warnings = report(&mut command)["warnings"].to_string();
+    assert!(!warnings.contains("not used"), "{warnings}");
+    // What the secret says otherwise is told at once.
+    let mut command = backup(&site, "whole", "");
+    command.env_remove("BACKUP_SECRET_ID").args(["--secret-id", &secret]);
+    command.envs([
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "b"),
+        ("AWS_REGION", "us-east-1"),
+    ]);
+    command.env("AWS_ENDPOINT_URL", aws_endpoint());
+    command
+        .env("DB_PORT", port.to_string())
+        .env("DB_NAME", "another")
+        .env("DB_USER", "nobody");
+    let warnings = report(&mut command)["warnings"].to_string();
+    let told = "DB_NAME from the environment, DB_USER from the environment not used";
+    assert!(warnings.contains(told), "{warnings}");
+    assert_eq!(warnings.matches("not used").count(), 1, "{warnings}");
     // The target likewise, by a URL or by parts.
     let owner = Role::fresh(&database, "the owner's", "SUPERUSER");
     let theirs = moto::secret(&json!({"username": owner.name, "password": "the owner's"}).to_string());
@@ -231,6 +268,47 @@ fn authorities_and_proxies_are_those_of_awss_tools() {
     let before = proxy.connections();
     report(proxied("no proxy").env("NO_PROXY", "localhost,.example.com"));
     assert_eq!(proxy.connections(), before);
+}
+
+#[test]
+fn a_proxy_that_does_not_answer_is_named_and_no_proxy_means_addresses_too() {
+    let site = Site::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = listener.local_addr().unwrap();
+    drop(listener);
+    let list = |endpoint: &str| {
+        let mut command = pgstow();
+        command
+            .args(["list", "--store", "s3://not-there"])
+            .current_dir(site.path());
+        command
+            .env("AWS_ACCESS_KEY_ID", "a")
+            .env("AWS_SECRET_ACCESS_KEY", "b")
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ENDPOINT_URL", endpoint)
+            .env("BACKUP_S3_RETRY_SECONDS", "1");
+        for variable in ["HTTP_PROXY", "HTTPS_PROXY"] {
+            command.env(variable, format!("http://ada:hunter2@{dead}"));
+        }
+        command
+    };
+    let told = |command: &mut Command| {
+        let output = command.output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (endpoint, variable) in [
+        ("http://s3.example", "HTTP_PROXY"),
+        ("https://s3.example", "HTTPS_PROXY"),
+    ] {
+        let told = told(&mut list(endpoint));
+        assert!(
+            told.contains(&format!("by way of the proxy {dead} ({variable})")),
+            "{told}"
+        );
+        assert!(told.contains("NO_PROXY") && !told.contains("hunter2"), "{told}");
+    }
+    let told = told(list(&aws_endpoint()).env("NO_PROXY", "*"));
+    assert!(told.contains("not-there") && !told.contains("proxy"), "{told}");
 }
 
 /// Refuses the old key as expired, after which somebody has put a new one into the file; and passes on what

@@ -91,6 +91,13 @@ fn each_session_and_program_logs_in_with_a_token_of_its_own() {
     command.env("PGSSLMODE", "prefer");
     let failure = fail(&mut command, "CONFIG", 2);
     assert!(failure.message.contains("needs TLS"), "{}", failure.message);
+    // The server itself, which has no TLS.
+    let open = format!("postgres://back%20up@localhost:{}/{}", server.port, source.name);
+    let mut command = site.backup(&open);
+    with_keys(&mut command).env("BACKUP_DB_AUTH", "iam");
+    let failure = fail(&mut command, "CONN_ERR", 10);
+    assert!(failure.hint.contains("IAM login needs TLS"), "{}", failure.hint);
+    assert!(!failure.hint.contains("sslmode=disable"), "{}", failure.hint);
     // No keys at all: not where anybody would wait for.
     let mut command = site.backup(&url(&source.name));
     command
