@@ -70,14 +70,13 @@ fn let_writes_fail() {
 /// A debug build's frames take most of the usual 2 MiB. What is not used takes no memory.
 const STACK: usize = 4 << 20;
 
-/// With one thread for what blocks, which stays: work that finds no other waits for that one, and so is done.
+/// With a thread for what blocks: where the system gives no other, work waits for that one.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     // It panics where it gets no thread.
     let built = std::panic::catch_unwind(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_stack_size(STACK)
-            .thread_keep_alive(std::time::Duration::MAX)
             .build()?;
         drop(runtime.spawn_blocking(|| ()));
         Ok(runtime)

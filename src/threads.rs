@@ -3,6 +3,7 @@
 
 use std::io;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::error::{Code, Error, Result};
@@ -13,7 +14,10 @@ pub fn apart<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
     work: W,
 ) -> impl Future<Output = Result<T>> + Send + use<T, W> {
     let (done, result) = oneshot::channel();
+    // It may start the runtime's tasks.
+    let runtime = Handle::try_current();
     let started = builder(name).spawn(move || {
+        let _entered = runtime.as_ref().map(Handle::enter);
         let _ = done.send(work());
     });
     let (started, name) = (started.map(drop), name.to_owned());
