@@ -70,6 +70,7 @@ pub use removal::{Definition, Removal, Renewal};
 pub use restoring::{ArchiveInput, Complaint, RestoreEnd, RestoreOrder, Restoring, Section};
 pub use scratch::{Lacking, ROOM, SchemaGrants, ScratchServer, SequencePosition, Told, free_bytes, lacks_room};
 pub use script::{Edit, Refused, Screen, Script, ScriptInput, TransactionEnd, Watch, transaction_end};
+pub(crate) use server::FOR_LOADING;
 pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
 pub use surroundings::Names;
