@@ -53,7 +53,8 @@ pub(crate) use dump::BYPASS_HINT;
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub use extensions::{Member, MemberKind};
 pub use globals::{
-    AppliedGlobals, ComparedGlobals, Globals, GlobalsPlan, Omitted, Powers, Statement, WITHHELD, statements,
+    AppliedGlobals, ComparedGlobals, DatabaseSetting, Globals, GlobalsPlan, Omitted, Powers, Statement, WITHHELD,
+    statements,
 };
 pub use hold::{Hold, Taken};
 pub(crate) use hold::{PLANS, TABLES, see};

@@ -72,6 +72,8 @@ pub(super) struct Excuses {
     pub rows: Option<String>,
     /// If it says that something is not within its bounds, where text is sorted by other libraries.
     pub sorting: Option<String>,
+    /// If it says that an amount of money is none.
+    pub money: Option<String>,
 }
 
 /// Things that are not there, that are there already, and functions of which there are more than one.
@@ -84,7 +86,9 @@ impl Excuses {
         let names = self.names.as_ref().filter(|_| OF_NAMES.contains(&told.state.as_str()));
         let rows = self.rows.as_ref().filter(|_| told.class() == "23");
         let sorting = self.sorting.as_ref().filter(|_| is_of_partitions(told));
-        self.any.as_ref().or(names).or(rows).or(sorting).map(String::as_str)
+        let money = self.money.as_ref().filter(|_| told.message.contains("money"));
+        let why = self.any.as_ref().or(names).or(rows).or(sorting).or(money);
+        why.map(String::as_str)
     }
 
     /// What else may be the reason: it may hold there and not here.

@@ -63,6 +63,7 @@ pub(super) async fn run(
     let ground = cluster.ground(&creation, manifest).await?;
     let reasons = Reasons {
         locale: ground.locale.clone().or(unknown),
+        withheld: ground.withheld.clone(),
         ..reasons
     };
     let psql = Psql::find(ground.session.server().major, settings).await?;
@@ -82,7 +83,12 @@ pub(super) async fn run(
     let ran = restore::script::run(&place, &checked).await;
     if let Err(error) = ran.map_err(|failed| failed.error) {
         let excuses = Excuses {
-            any: reasons.extensions.any().or_else(|| reasons.locale.clone()),
+            any: reasons
+                .extensions
+                .any()
+                .or_else(|| reasons.locale.clone())
+                .or_else(|| reasons.withheld.any()),
+            money: reasons.withheld.money.clone(),
             rows: reasons.missing.looked_for().map(str::to_owned),
             names: None,
             sorting: reasons.sorting.clone(),
@@ -217,7 +223,8 @@ impl Doubts {
             Some(other_major(source, here))
         };
         let of_extensions = self.reasons.extensions.any();
-        of_extensions.or_else(of_major).or_else(|| self.reasons.locale.clone())
+        let of_place = of_extensions.or_else(of_major).or_else(|| self.reasons.locale.clone());
+        of_place.or_else(|| self.reasons.withheld.money.clone())
     }
 
     fn of_large_objects(&self) -> Option<&str> {
