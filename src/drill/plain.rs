@@ -11,6 +11,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
+use memchr::memmem;
+
 use super::cluster::{Cluster, Way};
 use super::evidence::{Excuses, Says};
 use super::exclusion::Reasons;
@@ -61,9 +63,13 @@ pub(super) async fn run(
     }));
     let (creation, unknown) = ground::creation(located).await?;
     let ground = cluster.ground(&creation, manifest).await?;
+    let mut withheld = ground.withheld.clone();
+    if !speaks_of_money(&backup) {
+        withheld.money = None;
+    }
     let reasons = Reasons {
         locale: ground.locale.clone().or(unknown),
-        withheld: ground.withheld.clone(),
+        withheld,
         ..reasons
     };
     let psql = Psql::find(ground.session.server().major, settings).await?;
@@ -192,6 +198,13 @@ pub(super) async fn run(
         }
     }
     Ok(())
+}
+
+/// Whether any of what it defines does.
+fn speaks_of_money(script: &Contents) -> bool {
+    let definitions = script.definitions.iter();
+    let mut statements = definitions.flat_map(|one| one.statements.iter().flatten());
+    statements.any(|statement| memmem::find(statement, b"money").is_some())
 }
 
 /// Why something may be otherwise here than in the backup, and is no damage for that.
