@@ -84,6 +84,7 @@ impl<'a> Cluster<'a> {
         for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
             session.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
         }
+        let source = Source::of(located, &session).await?;
         let lowered = session.lower_roles().await?;
         let (name, password) = server.stranger()?;
         session.make_loader(&name, &password).await?;
@@ -99,7 +100,7 @@ impl<'a> Cluster<'a> {
             session,
             loader,
             lowered,
-            source: Source::of(located).await?,
+            source,
             roles,
         })
     }

@@ -253,10 +253,8 @@ impl<'a> Exclusion<'a> {
                 .or_else(|| self.is_orphan(item).then_some(OF_AN_EXTENSION))
         });
         Excuses {
-            any: of_item
-                .or(self.locale())
-                .map(str::to_owned)
-                .or_else(|| self.reasons.withheld.any()),
+            any: of_item.or(self.locale()).map(str::to_owned),
+            settings: self.reasons.withheld.any(),
             money: self.reasons.withheld.money.clone(),
             names: extensions.any(),
             rows: missing.looked_for().map(str::to_owned),

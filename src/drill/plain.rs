@@ -89,11 +89,8 @@ pub(super) async fn run(
     let ran = restore::script::run(&place, &checked).await;
     if let Err(error) = ran.map_err(|failed| failed.error) {
         let excuses = Excuses {
-            any: reasons
-                .extensions
-                .any()
-                .or_else(|| reasons.locale.clone())
-                .or_else(|| reasons.withheld.any()),
+            any: reasons.extensions.any().or_else(|| reasons.locale.clone()),
+            settings: reasons.withheld.any(),
             money: reasons.withheld.money.clone(),
             rows: reasons.missing.looked_for().map(str::to_owned),
             names: None,

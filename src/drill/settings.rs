@@ -78,13 +78,16 @@ impl Withheld {
 pub(super) struct Source {
     /// Who read it, and may be who restores it.
     user: Option<String>,
+    /// What that role has in all databases.
+    of_user: Vec<DatabaseSetting>,
     said: Vec<(&'static str, String)>,
     /// Settings that a plain dump does not hold, with the role that has them.
     untold: Vec<(String, Option<String>)>,
 }
 
 impl Source {
-    pub async fn of(located: &Located) -> Result<Source> {
+    /// `session`: with a server that has the source's roles.
+    pub async fn of(located: &Located, session: &Session) -> Result<Source> {
         let manifest = &located.manifest;
         let info: Value = match manifest.files.get(role::SYSTEM_INFO) {
             Some(file) => {
@@ -93,13 +96,20 @@ impl Source {
             }
             None => Value::Null,
         };
-        let said = SAID
-            .into_iter()
-            .filter_map(|name| Some((name, info["settings"][name].as_str()?.to_owned())));
+        let said = SAID.into_iter();
+        let said: Vec<(&str, String)> = said
+            .filter_map(|name| Some((name, info["settings"][name].as_str()?.to_owned())))
+            .collect();
+        let user = info["server"]["user"].as_str();
+        let of_user = match user {
+            Some(user) => session.settings_of_role(user).await?,
+            None => Vec::new(),
+        };
         let untold = manifest.left_out.iter().filter(|one| one.kind == "database");
         Ok(Source {
-            user: info["server"]["user"].as_str().map(str::to_owned),
-            said: said.collect(),
+            user: user.map(str::to_owned),
+            of_user,
+            said,
             untold: untold.filter_map(|one| untold_setting(&one.name)).collect(),
         })
     }
@@ -139,7 +149,8 @@ impl Source {
             };
             wanted.insert(setting.name.clone(), setting);
         }
-        let mut of_role = Vec::new();
+        let mut of_role: Vec<DatabaseSetting> = self.of_user.clone();
+        of_role.retain(|setting| computes(&setting.name));
         // What would stand in the data's way a restore makes after it.
         for statement in restore::database::properties(items, "new", false).settings {
             let Some(setting) = DatabaseSetting::parse(&statement) else {
@@ -228,6 +239,13 @@ mod tests {
         )];
         let source = Source {
             user: Some("a".into()),
+            of_user: ["my.tenant", "my.wide", "work_mem"]
+                .map(|name| DatabaseSetting {
+                    role: Some("a".into()),
+                    name: name.into(),
+                    values: vec!["5".into()],
+                })
+                .into(),
             said: vec![("TimeZone", "UTC".into()), ("DateStyle", "German, DMY".into())],
             untold: Vec::new(),
         };
@@ -241,6 +259,7 @@ mod tests {
             [
                 ("datestyle", "German, DMY"),
                 ("my.tenant", "8"),
+                ("my.wide", "5"),
                 ("timezone", "Asia/Tokyo")
             ]
         );
@@ -258,6 +277,7 @@ mod tests {
         let source = Source {
             user: Some("a".into()),
             said: vec![("TimeZone", "UTC".into())],
+            of_user: Vec::new(),
             untold: untold.into_iter().filter_map(untold_setting).collect(),
         };
         let (wanted, withheld) = source.wanted(&[]);

@@ -38,6 +38,27 @@ impl Session {
         let is_harmless = |setting: &DatabaseSetting| might(&setting.name, &libraries) == Might::Harmless;
         Ok(settings.iter().map(is_harmless).collect())
     }
+
+    /// What a role of this server has for all databases; of a list, the text that the server keeps.
+    pub async fn settings_of_role(&self, role: &str) -> Result<Vec<DatabaseSetting>> {
+        let failed = |error| self.error("cannot look at a role's settings", &error);
+        let question = "SELECT pg_catalog.unnest(s.setconfig) FROM pg_catalog.pg_db_role_setting s
+                        JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) s.setrole
+                        WHERE s.setdatabase OPERATOR(pg_catalog.=) 0 AND r.rolname OPERATOR(pg_catalog.=) $1";
+        let rows = self.client.query(question, &[&role]).await.map_err(failed)?;
+        let mut settings = Vec::new();
+        for row in &rows {
+            let text: String = row.try_get(0).map_err(failed)?;
+            if let Some((name, value)) = text.split_once('=') {
+                settings.push(DatabaseSetting {
+                    role: Some(role.to_owned()),
+                    name: name.to_lowercase(),
+                    values: vec![value.to_owned()],
+                });
+            }
+        }
+        Ok(settings)
+    }
 }
 
 #[cfg(test)]

@@ -51,15 +51,19 @@ on_majors! { a_drills_database_computes_by_the_sources_settings: 15 18 }
 #[test]
 fn what_only_another_roles_setting_lets_in_is_not_proved() {
     let (site, database) = (Site::new(), Database::fresh(17));
-    let role = format!("other_{}", unique_word());
-    database.sql(&format!("CREATE ROLE {role}"));
+    let (role, reader) = (format!("other_{}", unique_word()), format!("reader_{}", unique_word()));
+    database.sql(&format!(
+        "CREATE ROLE {role}; CREATE ROLE {reader} SUPERUSER LOGIN PASSWORD 'its secret'; ALTER ROLE {reader} SET my.wide = '4'"
+    ));
     set(&database, 17, Some(&role), "my.other = '5'");
     database.sql(
         "CREATE TABLE others (a int CHECK (a = coalesce(current_setting('my.other', true), '0')::int));
-         CREATE TABLE t (a int); INSERT INTO t VALUES (1);
+         CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES (1);
+         CREATE TABLE wide (a int CHECK (a = coalesce(current_setting('my.wide', true), '0')::int));
+         SET my.wide = '4'; INSERT INTO wide VALUES (4);
          SET my.other = '5'; INSERT INTO others VALUES (5)",
     );
-    succeed(&mut site.backup(&database.url()));
+    succeed(&mut site.backup(&database.url_as(Some((&reader, "its secret")))));
     let report = succeed(&mut drill(&site)).json();
     assert_eq!(report["drill"]["status"], "ok", "{report:#}");
     assert_eq!(report["drill"]["partly"], true, "{report:#}");
@@ -70,7 +74,14 @@ fn what_only_another_roles_setting_lets_in_is_not_proved() {
     let mut found = results(&report);
     found.sort();
     let result = |name: &str, result: &str| (format!("public.{name}"), result.to_owned());
-    assert_eq!(found, [result("others", "not_proved"), result("t", "equal")]);
+    assert_eq!(
+        found,
+        [
+            result("others", "not_proved"),
+            result("t", "equal"),
+            result("wide", "equal")
+        ]
+    );
 }
 
 /// It does not hold the setting, and so its script needs a database that has it.
