@@ -19,6 +19,7 @@ mod rounds;
 mod rows;
 mod second_dump;
 mod sequences;
+mod settings;
 mod twin;
 
 use std::collections::{BTreeMap, HashMap};
@@ -244,6 +245,7 @@ async fn reasons(
         majors: witness.other_major,
         locale: None,
         sorting,
+        withheld: settings::Withheld::default(),
     };
     Ok((here, reasons))
 }

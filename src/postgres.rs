@@ -53,7 +53,8 @@ pub(crate) use dump::BYPASS_HINT;
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub use extensions::{Member, MemberKind};
 pub use globals::{
-    AppliedGlobals, ComparedGlobals, Globals, GlobalsPlan, Omitted, Powers, Statement, WITHHELD, statements,
+    AppliedGlobals, ComparedGlobals, DatabaseSetting, Globals, GlobalsPlan, Omitted, Powers, Statement, WITHHELD,
+    statements,
 };
 pub use hold::{Hold, Taken};
 pub(crate) use hold::{PLANS, TABLES, see};
@@ -70,6 +71,7 @@ pub use removal::{Definition, Removal, Renewal};
 pub use restoring::{ArchiveInput, Complaint, RestoreEnd, RestoreOrder, Restoring, Section};
 pub use scratch::{Lacking, ROOM, SchemaGrants, ScratchServer, SequencePosition, Told, free_bytes, lacks_room};
 pub use script::{Edit, Refused, Screen, Script, ScriptInput, TransactionEnd, Watch, transaction_end};
+pub(crate) use server::FOR_LOADING;
 pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
 pub use surroundings::Names;

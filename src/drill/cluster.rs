@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use secrecy::SecretString;
 
 use super::evidence::Witness;
+use super::settings::{Source, Withheld};
 use super::{Job, LeftOut, locale};
 use crate::archive::Item;
 use crate::catalog::Located;
@@ -42,6 +43,7 @@ pub(super) struct Cluster<'a> {
     _folders: [PrivateFolder; 2],
     /// Superusers in the source.
     lowered: Vec<String>,
+    source: Source,
     /// As `globals.sql` made them, before anything was taken from them.
     pub roles: Roles,
 }
@@ -60,6 +62,8 @@ pub(super) struct Ground {
     name: String,
     /// Why values may sort, compare and print otherwise here than in the source.
     pub locale: Option<String>,
+    /// What values are computed by in the source, and not here.
+    pub withheld: Withheld,
     pub not_proved: Vec<LeftOut>,
 }
 
@@ -80,6 +84,7 @@ impl<'a> Cluster<'a> {
         for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
             session.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
         }
+        let source = Source::of(located, &session).await?;
         let lowered = session.lower_roles().await?;
         let (name, password) = server.stranger()?;
         session.make_loader(&name, &password).await?;
@@ -95,6 +100,7 @@ impl<'a> Cluster<'a> {
             session,
             loader,
             lowered,
+            source,
             roles,
         })
     }
@@ -150,12 +156,15 @@ impl<'a> Cluster<'a> {
             );
             self.session.execute(&plain).await?;
         }
+        // Sessions have them from their beginning.
+        let withheld = self.source.settle(&self.session, name, items).await?;
         let session =
             Session::connect_to_our_own(&within(self.witness.server.info(), name), &self.job.settings.postgres).await?;
         Ok(Ground {
             session,
             name: name.to_owned(),
             locale,
+            withheld,
             not_proved,
         })
     }

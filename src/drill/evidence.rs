@@ -72,6 +72,10 @@ pub(super) struct Excuses {
     pub rows: Option<String>,
     /// If it says that something is not within its bounds, where text is sorted by other libraries.
     pub sorting: Option<String>,
+    /// Unless it says that a reference finds nothing, which goes by no setting.
+    pub settings: Option<String>,
+    /// If it says that an amount of money is none.
+    pub money: Option<String>,
 }
 
 /// Things that are not there, that are there already, and functions of which there are more than one.
@@ -84,7 +88,11 @@ impl Excuses {
         let names = self.names.as_ref().filter(|_| OF_NAMES.contains(&told.state.as_str()));
         let rows = self.rows.as_ref().filter(|_| told.class() == "23");
         let sorting = self.sorting.as_ref().filter(|_| is_of_partitions(told));
-        self.any.as_ref().or(names).or(rows).or(sorting).map(String::as_str)
+        let settings = self.settings.as_ref().filter(|_| told.state != "23503");
+        let money = self.money.as_ref().filter(|_| told.message.contains("money"));
+        let place = self.any.as_ref().or(names).or(rows).or(sorting);
+        let why = place.or(settings).or(money);
+        why.map(String::as_str)
     }
 
     /// What else may be the reason: it may hold there and not here.

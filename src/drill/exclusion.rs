@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::evidence::{Excuses, Fault, OF_AN_EXTENSION};
 use super::extensions::{Members, Others};
 use super::missing::Missing;
+use super::settings::Withheld;
 use crate::archive::Item;
 use crate::error::Result;
 use crate::postgres::{Named, Session};
@@ -21,6 +22,8 @@ pub(super) struct Reasons {
     pub locale: Option<String>,
     /// The same where the libraries that sort text are others: no more than their order may differ.
     pub sorting: Option<String>,
+    /// Settings that values are computed by in the source, and not here.
+    pub withheld: Withheld,
 }
 
 /// What of the archive is tried, and why the rest is not.
@@ -163,9 +166,10 @@ impl<'a> Exclusion<'a> {
         on_it.map(|item| item.entry.dump_id).collect()
     }
 
-    /// What is known of the database's locale when the database has been made.
-    pub fn set_locale(&mut self, why: Option<String>) {
-        self.reasons.locale = why;
+    /// What is known of the database's locale and settings when the database has been made.
+    pub fn set_place(&mut self, locale: Option<String>, withheld: Withheld) {
+        self.reasons.locale = locale;
+        self.reasons.withheld = withheld;
     }
 
     pub fn locale(&self) -> Option<&str> {
@@ -250,6 +254,8 @@ impl<'a> Exclusion<'a> {
         });
         Excuses {
             any: of_item.or(self.locale()).map(str::to_owned),
+            settings: self.reasons.withheld.any(),
+            money: self.reasons.withheld.money.clone(),
             names: extensions.any(),
             rows: missing.looked_for().map(str::to_owned),
             sorting: self.reasons.sorting.clone(),
@@ -268,7 +274,17 @@ impl<'a> Exclusion<'a> {
             Some(other_major(source, here))
         };
         let of_extension = self.unsure.get(&entry).cloned();
-        of_extension.or_else(of_major).or_else(|| self.reasons.locale.clone())
+        let of_place = of_extension.or_else(of_major).or_else(|| self.reasons.locale.clone());
+        of_place.or_else(|| self.doubt_of_money(entry))
+    }
+
+    fn doubt_of_money(&self, entry: i64) -> Option<String> {
+        let why = self.reasons.withheld.money.as_ref()?;
+        let needed = &self.item(entry)?.details.dependencies;
+        let mut tables = needed.iter().filter_map(|id| self.item(*id));
+        tables
+            .any(|table| table.details.definition.contains("money"))
+            .then(|| why.clone())
     }
 
     /// Why something is in a second dump and not in the backup.

@@ -11,6 +11,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
+use memchr::memmem;
+
 use super::cluster::{Cluster, Way};
 use super::evidence::{Excuses, Says};
 use super::exclusion::Reasons;
@@ -61,8 +63,13 @@ pub(super) async fn run(
     }));
     let (creation, unknown) = ground::creation(located).await?;
     let ground = cluster.ground(&creation, manifest).await?;
+    let mut withheld = ground.withheld.clone();
+    if !speaks_of_money(&backup) {
+        withheld.money = None;
+    }
     let reasons = Reasons {
         locale: ground.locale.clone().or(unknown),
+        withheld,
         ..reasons
     };
     let psql = Psql::find(ground.session.server().major, settings).await?;
@@ -83,6 +90,8 @@ pub(super) async fn run(
     if let Err(error) = ran.map_err(|failed| failed.error) {
         let excuses = Excuses {
             any: reasons.extensions.any().or_else(|| reasons.locale.clone()),
+            settings: reasons.withheld.any(),
+            money: reasons.withheld.money.clone(),
             rows: reasons.missing.looked_for().map(str::to_owned),
             names: None,
             sorting: reasons.sorting.clone(),
@@ -188,6 +197,13 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Whether any of what it defines does.
+fn speaks_of_money(script: &Contents) -> bool {
+    let definitions = script.definitions.iter();
+    let mut statements = definitions.flat_map(|one| one.statements.iter().flatten());
+    statements.any(|statement| memmem::find(statement, b"money").is_some())
+}
+
 /// Why something may be otherwise here than in the backup, and is no damage for that.
 pub(super) struct Doubts {
     reasons: Reasons,
@@ -217,7 +233,8 @@ impl Doubts {
             Some(other_major(source, here))
         };
         let of_extensions = self.reasons.extensions.any();
-        of_extensions.or_else(of_major).or_else(|| self.reasons.locale.clone())
+        let of_place = of_extensions.or_else(of_major).or_else(|| self.reasons.locale.clone());
+        of_place.or_else(|| self.reasons.withheld.money.clone())
     }
 
     fn of_large_objects(&self) -> Option<&str> {

@@ -37,7 +37,7 @@ impl Rounds<'_> {
         let mut ground = cluster.ground(self.items, manifest).await?;
         let mut pace = Pace::Quick;
         let mut last = String::new();
-        exclusion.set_locale(ground.locale.clone());
+        exclusion.set_place(ground.locale.clone(), ground.withheld.clone());
         for _ in 0..ROUNDS {
             let refill = Refill {
                 job: self.job,

@@ -138,7 +138,7 @@ impl Making<'_> {
             }
         };
         let session = Session::connect_to_our_own(&way.info, settings).await?;
-        let mut wire = session.open_wire().await?;
+        let mut wire = session.open_loading_wire().await?;
         session.close().await;
         let strings = if self.standard_strings { "on" } else { "off" };
         let standard = format!("SET standard_conforming_strings = {strings}");

@@ -431,6 +431,16 @@ fn listen(mut stderr: impl Read, tail: &Mutex<Vec<u8>>, group: &Group, mut liste
     }
 }
 
+/// Of a program that reads a database. One that fills it leaves the time zone to the database, whose checks and
+/// views may go by it.
+pub(super) fn reading_environment(child_env: &[(String, String)], pass: Option<&Pass>) -> Vec<(OsString, OsString)> {
+    let mut environment = environment(child_env, pass);
+    // Moments are written in the session's time zone: the same data must give the same text for every role and on
+    // every server.
+    environment.push(("PGTZ".into(), "UTC".into()));
+    environment
+}
+
 /// All that a program of PostgreSQL's gets to see of the world.
 pub(super) fn environment(child_env: &[(String, String)], pass: Option<&Pass>) -> Vec<(OsString, OsString)> {
     let require_auth = pass.and_then(Pass::require_auth);
@@ -443,9 +453,6 @@ pub(super) fn environment(child_env: &[(String, String)], pass: Option<&Pass>) -
     let mut ours = vec![
         ("PGPASSFILE", passfile.into_os_string()),
         ("PGAPPNAME", "pgstow".into()),
-        // Moments are written in the session's time zone: the same data must give the same text
-        // for every role and on every server.
-        ("PGTZ", "UTC".into()),
         // Messages in a language that `wait` can classify.
         ("LC_ALL", "C".into()),
     ];

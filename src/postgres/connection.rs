@@ -50,6 +50,8 @@ pub struct Session {
     connection: JoinHandle<()>,
     tap: Tap,
     info: ConnectionInfo,
+    /// The options of `info` without those that are for reading.
+    loading_options: Option<String>,
     connect_timeout: Duration,
     home: Option<PathBuf>,
 }
@@ -171,10 +173,12 @@ impl Session {
         // refuse them.
         info.params.insert("client_encoding".into(), server.encoding.clone());
         // A pooler would refuse it, or give the language to others.
-        let english = (is_direct && server.language == Language::UntilSet).then(|| ENGLISH.to_owned());
-        for option in server.to_settle.iter().chain(&english) {
-            let options = info.params.entry("options".into()).or_default();
-            *options = format!("{options} -c {option}").trim_start().to_owned();
+        if is_direct && server.language == Language::UntilSet {
+            add_option(&mut info, ENGLISH);
+        }
+        let loading_options = info.params.get("options").cloned();
+        for option in &server.to_settle {
+            add_option(&mut info, option);
         }
         if let Some(address) = opened.address {
             // A name may stand for several servers. Whoever uses our snapshot must reach ours.
@@ -191,6 +195,7 @@ impl Session {
             connection: opened.connection,
             tap: opened.tap,
             info,
+            loading_options,
             connect_timeout,
             home,
         })
@@ -198,8 +203,12 @@ impl Session {
 
     /// Another session, opened as this one was, with the password as it is now.
     pub(super) async fn connect_again(&self) -> Result<Session> {
+        self.connect_again_by(&self.info).await
+    }
+
+    async fn connect_again_by(&self, info: &ConnectionInfo) -> Result<Session> {
         let open = async || {
-            let info = self.info.renewed().await?;
+            let info = info.renewed().await?;
             // Who is between was looked at when this one was opened.
             let opening = Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nobody);
             Box::pin(opening).await
@@ -227,12 +236,28 @@ impl Session {
         Ok(())
     }
 
-    /// Another session with this server, for COPY: set up as this one, in the database's own
+    /// Another session with this server, for COPY of rows that are read: set up as this one, in the database's own
     /// encoding as pg_dump's is.
     pub(crate) async fn open_wire(&self) -> Result<Wire> {
         let mut wire = self.connect_again().await?.into_wire().await?;
         // As pg_dump finds them in the environment that we give it.
         let settled = format!("SET client_encoding = '{}'; SET TimeZone = 'UTC'", self.server.encoding);
+        wire.execute(settled.as_bytes())
+            .await
+            .map_err(wire::Refusal::into_error)?;
+        Ok(wire)
+    }
+
+    /// Another session with this server, which makes and loads: what is computed there goes by the database's own
+    /// settings, as in pg_restore's sessions.
+    pub(crate) async fn open_loading_wire(&self) -> Result<Wire> {
+        let session = self.connect_again_by(&self.loading_info()).await?;
+        let mut wire = session.into_wire().await?;
+        let settled = format!(
+            "SET client_encoding = '{}'; {}",
+            self.server.encoding,
+            server::FOR_LOADING
+        );
         wire.execute(settled.as_bytes())
             .await
             .map_err(wire::Refusal::into_error)?;
@@ -269,6 +294,16 @@ impl Session {
     /// (`hostaddr`), since a snapshot is known to one server only. Give this to pg_dump.
     pub fn info(&self) -> &ConnectionInfo {
         &self.info
+    }
+
+    /// The same for what fills the database. Give this to pg_restore and psql.
+    pub fn loading_info(&self) -> ConnectionInfo {
+        let mut info = self.info.clone();
+        match &self.loading_options {
+            Some(options) => drop(info.params.insert("options".into(), options.clone())),
+            None => drop(info.params.remove("options")),
+        }
+        info
     }
 
     pub(super) fn home(&self) -> Option<&Path> {
@@ -308,6 +343,11 @@ fn without_event_triggers(info: &ConnectionInfo) -> Option<ConnectionInfo> {
     let mut info = info.clone();
     info.params.insert("options".into(), options);
     Some(info)
+}
+
+fn add_option(info: &mut ConnectionInfo, option: &str) {
+    let options = info.params.entry("options".into()).or_default();
+    *options = format!("{options} -c {option}").trim_start().to_owned();
 }
 
 /// Whoever connects after us must find the line that we have found: somebody who reads the network

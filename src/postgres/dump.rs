@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use super::child::{Child, Exit, Order, Special, environment, quoted};
+use super::child::{Child, Exit, Order, Special, quoted, reading_environment};
 use super::connection::{KIND_OF_SERVER, LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
 use super::globals::{Globals, Sieve};
 use super::passfile::Pass;
@@ -87,7 +87,7 @@ impl Dump {
         let child = Child::start(Order {
             program: &programs.pg_dump,
             arguments,
-            environment: environment(&order.settings.child_env, Some(&pass)),
+            environment: reading_environment(&order.settings.child_env, Some(&pass)),
             redactor: Redactor::new(&pass.info),
             special: Special {
                 confinement: behind_walls(&programs.pg_dump, &pass, [], order.settings),
@@ -282,7 +282,7 @@ pub async fn globals(
             format!("--dbname={}", server.to_conninfo()).into(),
             format!("--database={}", database.to_conninfo()).into(),
         ],
-        environment: environment(&settings.child_env, Some(&pass)),
+        environment: reading_environment(&settings.child_env, Some(&pass)),
         redactor: Redactor::new(&pass.info),
         special: Special::default(),
     })

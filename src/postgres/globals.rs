@@ -3,6 +3,7 @@
 //! from what was understood, never the file's own text.
 
 mod again;
+mod of_database;
 mod plan;
 mod sieve;
 mod split;
@@ -16,6 +17,7 @@ use crate::error::Result;
 use plan::{Present, plan};
 
 pub use again::ComparedGlobals;
+pub use of_database::DatabaseSetting;
 pub use plan::{GlobalsPlan, WITHHELD};
 pub use sieve::Globals;
 pub(super) use sieve::{Sieve, TOO_LONG, left_out as too_long};
@@ -94,17 +96,6 @@ impl Session {
             )
             .await
             .map_err(failed)?;
-        // A setting that no library has is in no list.
-        let libraries = self
-            .client
-            .query(
-                "SELECT name::pg_catalog.text FROM pg_catalog.pg_available_extensions
-                 UNION SELECT pg_catalog.split_part(name, '.', 1) FROM pg_catalog.pg_settings
-                 WHERE pg_catalog.strpos(name, '.') OPERATOR(pg_catalog.>) 0",
-                &[],
-            )
-            .await
-            .map_err(failed)?;
         let mut powers = BTreeSet::new();
         for row in &roles {
             for (at, power) in ["SUPERUSER", "CREATEROLE", "REPLICATION", "BYPASSRLS"]
@@ -117,15 +108,31 @@ impl Session {
             }
         }
         let roles = roles.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
-        let libraries = libraries.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
         let pairs = memberships.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         Ok(Present {
             roles: roles.map_err(failed)?,
             powers,
             memberships: pairs.collect::<Result<_, _>>().map_err(failed)?,
-            libraries: libraries.map_err(failed)?,
+            libraries: self.libraries().await?,
             major: self.server().major,
         })
+    }
+
+    /// Prefixes of settings that libraries of the server have, or may have. A setting that no library has is in no list.
+    async fn libraries(&self) -> Result<BTreeSet<String>> {
+        let failed = |error| self.error("cannot look at the settings of libraries", &error);
+        let libraries = self
+            .client
+            .query(
+                "SELECT name::pg_catalog.text FROM pg_catalog.pg_available_extensions
+                 UNION SELECT pg_catalog.split_part(name, '.', 1) FROM pg_catalog.pg_settings
+                 WHERE pg_catalog.strpos(name, '.') OPERATOR(pg_catalog.>) 0",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let names = libraries.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
+        names.map_err(failed)
     }
 
     /// Does what was planned. A statement that fails becomes a note; only a lost connection is an

@@ -91,8 +91,10 @@ impl Session {
         let mut info = Map::new();
         let mut unavailable = Map::new();
         info.insert("server".into(), json!(self.server));
+        // Of two this session has its own.
         let settings = format!(
-            "SELECT pg_catalog.jsonb_object_agg(name, setting || coalesce(' ' || unit, ''))
+            "SELECT pg_catalog.jsonb_object_agg(name,
+                    CASE WHEN name IN ('DateStyle', 'IntervalStyle') THEN reset_val ELSE setting END || coalesce(' ' || unit, ''))
              FROM pg_catalog.pg_settings WHERE name IN ({SETTINGS})"
         );
         let questions = QUESTIONS.iter().copied().chain([("settings", 0, settings.as_str())]);

@@ -49,7 +49,7 @@ const TWIN: u64 = 16 << 20;
 const LOCALES: [&str; 2] = ["C.UTF-8", "C"];
 
 /// What makes it fast, small and alone; on the command line, where nothing can undo it.
-const SETTINGS: [&str; 19] = [
+const SETTINGS: [&str; 20] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "fsync=off",
@@ -71,6 +71,8 @@ const SETTINGS: [&str; 19] = [
     // Subscriptions of the backup are definitions here, and no more.
     "max_logical_replication_workers=0",
     "shared_preload_libraries=",
+    // Whatever the machine's is; a database may have another.
+    "timezone=UTC",
     "log_destination=stderr",
 ];
 

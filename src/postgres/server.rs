@@ -122,6 +122,13 @@ pub(super) async fn prepare_session(client: &Client) -> Result<(), tokio_postgre
         .await
 }
 
+/// Gives back to the database what of it changes what checks, computed columns, indexes and views make of their values:
+/// pg_restore's sessions have that from the database as well. A function may look at views, too.
+pub(crate) const FOR_LOADING: &str =
+    "SELECT pg_catalog.set_config(known.name, '', false) FROM pg_catalog.pg_settings AS known
+     WHERE known.name OPERATOR(pg_catalog.=) 'restrict_nonsystem_relation_kind';
+     RESET TimeZone; RESET DateStyle; RESET IntervalStyle; RESET extra_float_digits; RESET bytea_output";
+
 pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgres::Error> {
     let row = client
         .query_one(

@@ -152,14 +152,14 @@ const OBSTACLES: [&str; 18] = [
 
 /// What belongs to the database itself.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Properties {
+pub(crate) struct Properties {
     /// Settings under which its data was written and its views read: for before there is any.
     pub settings: Vec<String>,
     /// For when all data is there: the settings that would stand in its way, limits, comment and grants.
     pub others: Vec<String>,
 }
 
-pub(super) fn properties(items: &[Item], name: &str, grants: bool) -> Properties {
+pub(crate) fn properties(items: &[Item], name: &str, grants: bool) -> Properties {
     let statements = items
         .iter()
         .filter(|item| item.is_of_database() && item.entry.desc != "DATABASE")
@@ -228,7 +228,7 @@ pub(super) fn settings(items: &[Item]) -> BTreeSet<Setting> {
 }
 
 /// The name of the setting that a statement sets: `ALTER DATABASE a SET b TO 'c';`
-pub(super) fn setting(statement: &str) -> Option<String> {
+pub(crate) fn setting(statement: &str) -> Option<String> {
     const WORD: &str = " SET ";
     let mut quote = None;
     let at = statement.char_indices().find_map(|(at, c)| {

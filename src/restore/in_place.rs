@@ -239,7 +239,7 @@ pub(super) async fn run(
 ) -> Result<Filled> {
     let backup = archive.backup(store);
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
-    let mut wire = session.open_wire().await?;
+    let mut wire = session.open_loading_wire().await?;
     let done = filled(job, backup, &session, &mut wire, work, state).await;
     if done.is_err() {
         rows::roll_back(&mut wire).await;
@@ -446,7 +446,7 @@ async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::Copy]) -> Result<u
 
 /// What the table holds now.
 async fn sum(job: &Job<'_>, wire: &mut Wire, copy: &rows::Copy) -> Result<Sum> {
-    let seen = rows::read_again(wire, copy, job.settings.postgres.stall).await;
+    let seen = rows::read_between(wire, copy, job.settings.postgres.stall).await;
     seen.map(|seen| seen.sum)
         .map_err(|refusal| refused("cannot read the rows again", refusal))
 }

@@ -142,7 +142,7 @@ impl<'a> Past<'a> {
     }
 
     async fn wire(&self) -> Result<Wire> {
-        let mut wire = self.session().await?.open_wire().await?;
+        let mut wire = self.session().await?.open_loading_wire().await?;
         let wait = self.job.settings.postgres.lock_wait;
         rows::settle(&mut wire, &rows::encoding(self.backup.items), wait).await?;
         rows::execute(&mut wire, "SET check_function_bodies = off; SET xmloption = content").await?;

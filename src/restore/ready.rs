@@ -77,7 +77,7 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
 /// How pg_restore and psql get there, without what stands in their way. Options only where they are needed: a pooler may
 /// refuse them.
 async fn settled(session: &Session) -> Result<ConnectionInfo> {
-    let mut info = session.info().clone();
+    let mut info = session.loading_info();
     for option in session.settle_obstacles().await? {
         let options = info.params.entry("options".into()).or_default();
         *options = format!("{options} -c {option}").trim_start().to_owned();

@@ -16,7 +16,7 @@ use super::tables::named;
 use crate::archive::Item;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Definition, Named, Names, Removal, Renewal, Session};
+use crate::postgres::{Definition, FOR_LOADING, Named, Names, Removal, Renewal, Session};
 
 /// pg_restore writes this before each entry's own statements.
 const HEADING: &[u8] = b"\n--\n-- Name: ";
@@ -73,9 +73,15 @@ pub(super) async fn replace(
     let plan = &archive.plan;
     // Grants come after all else of one list.
     let lists: [(&str, &[i64]); 2] = [("ground-text", &plan.ground), ("before-text", &plan.before)];
-    let Some(definitions) = definitions(archive, target, loader, &lists).await? else {
+    let Some(mut definitions) = definitions(archive, target, loader, &lists).await? else {
         return Ok(None);
     };
+    // What is removed is looked at, and text of it compared, before that.
+    let settings = Definition {
+        what: "the settings of the database".to_owned(),
+        statements: FOR_LOADING.to_owned(),
+    };
+    definitions.insert(0, settings);
     let names = names(&archive.items, plan);
     let made = match request.no_privileges {
         true => Vec::new(),

@@ -289,6 +289,23 @@ pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) ->
     })
 }
 
+/// As pg_dump printed the backup's rows, and back to what the database has of its own.
+const PRINTING: [&str; 2] = [
+    "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; \
+     SET bytea_output = 'hex'",
+    "RESET TimeZone; RESET DateStyle; RESET IntervalStyle; RESET extra_float_digits; RESET bytea_output",
+];
+
+/// The same in a session that loads rows, which is then as it was. A refusal leaves it as it is: with the transaction
+/// that is over then, or with its savepoint, that is undone.
+pub(super) async fn read_between(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
+    let [printed, own] = PRINTING;
+    wire.execute(printed.as_bytes()).await?;
+    let seen = read_again(wire, copy, stall).await?;
+    wire.execute(own.as_bytes()).await?;
+    Ok(seen)
+}
+
 /// How many rows there are, by one of their columns.
 pub(super) async fn count(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<u64, Refusal> {
     let clock = StallClock::default();

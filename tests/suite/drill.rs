@@ -7,6 +7,7 @@ mod extensions;
 mod locale;
 mod order;
 mod roles;
+mod settings;
 mod sources;
 
 use std::fs;

@@ -1,6 +1,7 @@
 //! `pgstow restore`, judged by what is in the target afterwards, whether it went well or not.
 
 mod checking;
+mod computing;
 mod creating;
 mod failing;
 mod going_on;

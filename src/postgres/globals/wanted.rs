@@ -105,13 +105,7 @@ fn alteration(rest: &mut Rest<'_>) -> Option<Wanted> {
         }
         None => None,
     };
-    rest.take("SET")?;
-    let name = rest.setting()?;
-    rest.take("TO").or_else(|| rest.sign('='))?;
-    let mut values = vec![rest.text()?];
-    while rest.sign(',').is_some() {
-        values.push(rest.text()?);
-    }
+    let (name, values) = assignment(rest)?;
     Some(Wanted::Setting {
         role,
         database,
@@ -217,6 +211,37 @@ impl Membership {
         }
         sql
     }
+}
+
+fn assignment(rest: &mut Rest<'_>) -> Option<(String, Vec<String>)> {
+    rest.take("SET")?;
+    let name = rest.setting()?;
+    rest.take("TO").or_else(|| rest.sign('='))?;
+    let mut values = vec![rest.text()?];
+    while rest.sign(',').is_some() {
+        values.push(rest.text()?);
+    }
+    Some((name, values))
+}
+
+/// A setting of a database as pg_dump writes it: for which role, its name and its values.
+pub(super) fn of_database(sql: &str) -> Option<(Option<String>, String, Vec<String>)> {
+    if let Some(Wanted::Setting {
+        role,
+        database: Some(_),
+        name,
+        values,
+    }) = wanted(sql)
+    {
+        return Some((Some(role), name, values));
+    }
+    let tokens = tokens(sql)?;
+    let mut rest = Rest(&tokens);
+    rest.take("ALTER")?;
+    rest.take("DATABASE")?;
+    rest.name()?;
+    let (name, values) = assignment(&mut rest)?;
+    rest.0.is_empty().then_some((None, name, values))
 }
 
 struct Rest<'t>(&'t [Token]);

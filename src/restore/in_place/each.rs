@@ -101,14 +101,14 @@ async fn one(
         emptying.map_err(|refusal| Unloaded::refused(&format!("cannot empty {name}"), refusal))?;
     }
     let again = |refusal| Unloaded::refused("cannot read the rows again", refusal);
-    if work.check && rows::read_again(wire, first, stall).await.map_err(again)?.sum != Sum::default() {
+    if work.check && rows::read_between(wire, first, stall).await.map_err(again)?.sum != Sum::default() {
         return Err(super::not_empty(&name).into());
     }
     let mut expected = Sum::default();
     for copy in copies {
         expected.merge(work.acting.load(job, backup, wire, copy).await?);
     }
-    if work.check && rows::read_again(wire, first, stall).await.map_err(again)?.sum != expected {
+    if work.check && rows::read_between(wire, first, stall).await.map_err(again)?.sum != expected {
         return Err(super::other_rows(&name).into());
     }
     Ok(gone)

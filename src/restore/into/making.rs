@@ -12,7 +12,7 @@ use crate::restore::Job;
 use crate::restore::plan::LeftOut;
 use crate::restore::prepared::Archive;
 use crate::restore::ready::Target;
-use crate::restore::rows::{Backup, execute, load, read_again, refused, roll_back};
+use crate::restore::rows::{Backup, execute, load, read_between, refused, roll_back};
 use crate::restore::state::{Stage, State};
 use crate::script::Sum;
 use crate::store::Store;
@@ -37,7 +37,7 @@ pub(in crate::restore) async fn run(
     state: &State,
 ) -> Result<Made> {
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
-    let wire = session.open_wire().await?;
+    let wire = session.open_loading_wire().await?;
     let mut making = Making {
         job,
         backup: archive.backup(store),
@@ -272,7 +272,7 @@ impl Making<'_> {
 
     async fn compare(&mut self, table: &Copy, expected: Sum) -> Result<()> {
         let Some(rows) = table.rows.first() else { return Ok(()) };
-        let seen = read_again(&mut self.wire, rows, self.job.settings.postgres.stall).await;
+        let seen = read_between(&mut self.wire, rows, self.job.settings.postgres.stall).await;
         let seen = seen.map_err(|refusal| refused(&format!("cannot read {} again", table.name()), refusal))?;
         if seen.sum == expected {
             return Ok(());

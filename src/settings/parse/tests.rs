@@ -268,6 +268,7 @@ fn a_misspelt_variable_is_warned_of() {
     assert_eq!(
         settings.warnings,
         [
+            "AWS_PROFILE from .env was ignored: set it in the environment for the AWS SDK to see it",
             "not settings of pgstow, and so ignored: BACKUP_RETENTON from the environment (did you mean \
              BACKUP_RETENTION?)"
         ]

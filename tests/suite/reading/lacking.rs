@@ -32,8 +32,6 @@ const THINGS: &str = "
     CREATE FUNCTION compared(int, numeric) RETURNS int LANGUAGE sql IMMUTABLE RETURN sign($1::numeric - $2)::int;
     CREATE OPERATOR <@< (FUNCTION = less, LEFTARG = int, RIGHTARG = numeric);
     ALTER OPERATOR FAMILY integer_ops USING btree ADD OPERATOR 1 <@< (int, numeric), FUNCTION 1 (int, numeric) compared(int, numeric);
-    CREATE OPERATOR CLASS ours FOR TYPE int USING btree FAMILY integer_ops AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =,
-      OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 btint4cmp(int, int);
     CREATE INDEX failed ON of_our_own (a); CREATE INDEX fine ON of_our_own (a);
     UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'failed'::regclass;";
 
