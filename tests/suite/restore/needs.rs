@@ -1,6 +1,7 @@
 //! What single tables need, and what belongs to that; partitions by themselves.
 
 use crate::restore::place::{Backed, untouched};
+use crate::support::contents::Contents;
 use crate::support::database::{Database, quoted};
 use crate::support::role::Role;
 
@@ -179,3 +180,64 @@ fn a_middle_level_is_loaded_through_itself_where_hashes_are_others() {
         assert_eq!(target.sql("SELECT count(*) FROM top"), "600", "{options:?}");
     }
 }
+
+/// Three levels and four, by ranges, lists and hashes; keys whose names differ; a constraint below a plain index.
+const LEVELS: &str = "CREATE TABLE known (id int PRIMARY KEY); INSERT INTO known SELECT generate_series(1, 9);
+    CREATE TABLE top (id int, d int, PRIMARY KEY (id, d), FOREIGN KEY (id) REFERENCES known) PARTITION BY RANGE (d);
+    CREATE TABLE mid PARTITION OF top FOR VALUES FROM (0) TO (10) PARTITION BY LIST (id);
+    CREATE TABLE low PARTITION OF mid DEFAULT PARTITION BY HASH (id);
+    CREATE TABLE leaf PARTITION OF low FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+    CREATE INDEX by_id ON top (id); INSERT INTO top SELECT n, n FROM generate_series(1, 9) n;
+    CREATE TABLE refs (id int, d int, FOREIGN KEY (id, d) REFERENCES top); INSERT INTO refs VALUES (3, 3);
+    CREATE TABLE \"Top\" (id int, d int, CONSTRAINT ak UNIQUE (id, d)) PARTITION BY RANGE (d);
+    CREATE TABLE \"Mid\" (id int, d int, CONSTRAINT zk UNIQUE (id, d)) PARTITION BY LIST (id);
+    CREATE TABLE \"Leaf\" (id int, d int, CONSTRAINT \"k z\" UNIQUE (id, d));
+    ALTER TABLE \"Mid\" ATTACH PARTITION \"Leaf\" DEFAULT; ALTER TABLE \"Top\" ATTACH PARTITION \"Mid\" DEFAULT;
+    INSERT INTO \"Top\" SELECT n, n FROM generate_series(1, 9) n;
+    CREATE TABLE r (id int) PARTITION BY RANGE (id); CREATE TABLE m PARTITION OF r DEFAULT PARTITION BY RANGE (id);
+    CREATE TABLE l (id int UNIQUE); ALTER TABLE m ATTACH PARTITION l DEFAULT; CREATE UNIQUE INDEX u ON r (id);";
+
+fn a_level_in_between_comes_back_with_its_keys(major: u32) {
+    let source = Database::fresh(major);
+    source.sql(LEVELS);
+    let backed = Backed::up(source, &[]);
+    let target = backed.source.copy();
+    let whole = Contents::of(&target);
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    // In place: their indexes are valid before they are attached, so that the server takes them and makes no others.
+    target.sql("DELETE FROM leaf WHERE id > 5; DELETE FROM \"Leaf\"");
+    let several = ["--table", "public.mid", "--table", "public.Mid", "--table", "public.m"];
+    for tables in [&several[..], &["--table", "public.low"]] {
+        let report = backed.restored(&target, &[tables, &["--clean"]].concat());
+        assert!(report["left_out"].is_null(), "{report:#}");
+        whole.assert_equals(&Contents::of(&target));
+        assert_eq!(target.sql(invalid), "0", "{tables:?}");
+    }
+    // Where it is lacking.
+    target.sql("DROP TABLE \"Mid\"");
+    backed.restored(&target, &["--table", "public.Mid"]);
+    whole.assert_equals(&Contents::of(&target));
+
+    // Without the levels above.
+    let alone = Database::fresh(major);
+    let report = backed.restored(&alone, &["--table", "public.mid"]);
+    let left = report["left_out"].as_array().unwrap();
+    let mut left: Vec<&str> = left.iter().map(|one| one["what"].as_str().unwrap()).collect();
+    left.sort_unstable();
+    assert_eq!(
+        left,
+        [
+            "INDEX ATTACH public.mid_id_idx",
+            "INDEX ATTACH public.mid_pkey",
+            "TABLE ATTACH public.mid"
+        ]
+    );
+    assert_eq!(alone.sql("SELECT count(*) FROM mid"), "9");
+    assert_eq!(alone.sql(invalid), "0");
+    // And as a copy, whose indexes are the level's own.
+    let report = backed.restored(&alone, &["--table", "public.mid", "--into", "copies"]);
+    let left = report["left_out"].to_string();
+    assert!(!left.contains("INDEX public.l"), "{left}");
+}
+
+on_majors! { a_level_in_between_comes_back_with_its_keys: 15 18 }
