@@ -1,6 +1,8 @@
 //! One table out of an archive: which of its entries belong to it, and what they need that the
 //! target may lack. A pure function; what the target has is told to it.
 
+mod unrecorded;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::plan::LeftOut;
@@ -413,7 +415,7 @@ fn need<'a>(
         "INDEX ATTACH" => attach_needs(item, by_id),
         _ => item.details.dependencies.clone(),
     };
-    open.extend(unrecorded(item, by_id));
+    open.extend(unrecorded::needs(item, by_id));
     while let Some(id) = open.pop() {
         let Some(other) = by_id.get(&id) else { continue };
         if choice.entries.contains(&id) || choice.prerequisites.contains(&id) || needed.contains(&id) {
@@ -472,15 +474,6 @@ impl Above {
 /// root's, the root.
 fn stands_alone(item: &Item) -> bool {
     item.entry.desc == "SEQUENCE" && item.details.definition.trim_start().starts_with("CREATE ")
-}
-
-/// pg_dump does not record from where an exclusion constraint has its operator classes. For plain
-/// types it is this extension.
-fn unrecorded(item: &Item, by_id: &HashMap<i64, &Item>) -> Option<i64> {
-    let excludes = item.entry.desc == "CONSTRAINT" && item.details.definition.contains(" EXCLUDE USING gist ");
-    let extension = |other: &&&Item| other.entry.desc == "EXTENSION" && other.entry.tag == "btree_gist";
-    let found = by_id.values().find(extension).map(|other| other.entry.dump_id);
-    found.filter(|_| excludes)
 }
 
 /// What belonged to an entry that was left out (its comment) stays behind too.

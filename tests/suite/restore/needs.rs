@@ -241,3 +241,67 @@ fn a_level_in_between_comes_back_with_its_keys(major: u32) {
 }
 
 on_majors! { a_level_in_between_comes_back_with_its_keys: 15 18 }
+
+/// pg_dump says of none of these constraints what it needs; of the last table's index and statistics it does.
+const UNRECORDED: &str = "CREATE SCHEMA ext; CREATE SCHEMA \"Own s\";
+    CREATE EXTENSION btree_gist SCHEMA ext; CREATE EXTENSION intarray SCHEMA ext; CREATE EXTENSION pg_trgm SCHEMA ext;
+    CREATE EXTENSION citext SCHEMA ext; CREATE EXTENSION pgcrypto SCHEMA ext;
+    CREATE OPERATOR CLASS \"Own s\".other FOR TYPE int USING btree AS
+      OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 btint4cmp(int, int);
+    CREATE FUNCTION \"Own s\".compared(box, box) RETURNS int LANGUAGE sql IMMUTABLE
+      AS 'SELECT CASE WHEN $1 < $2 THEN -1 WHEN $1 > $2 THEN 1 ELSE 0 END';
+    CREATE OPERATOR CLASS \"Own s\".by_area DEFAULT FOR TYPE box USING btree AS
+      OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 \"Own s\".compared(box, box);
+    CREATE FUNCTION \"Own s\".span(int, int) RETURNS int4range LANGUAGE sql IMMUTABLE AS 'SELECT int4range($1, $2)';
+    CREATE TABLE others (a int, EXCLUDE USING btree (a \"Own s\".other WITH =)); INSERT INTO others VALUES (1), (2);
+    CREATE TABLE areas (b box PRIMARY KEY); INSERT INTO areas VALUES ('(1,1),(0,0)'), ('(2,2),(0,0)');
+    CREATE TABLE spans (a int, b int, EXCLUDE USING gist (\"Own s\".span(a, b) WITH &&)); INSERT INTO spans VALUES (1, 3), (4, 5);
+    CREATE TABLE words (w text, EXCLUDE USING gist (w ext.gist_trgm_ops WITH OPERATOR(ext.%)));
+    CREATE TABLE arrays (a int[], EXCLUDE USING gist (a ext.gist__int_ops WITH OPERATOR(ext.&&)));
+    CREATE TABLE equals (a int[], EXCLUDE USING gist (a ext.gist__int_ops WITH =));
+    CREATE TABLE likes (v text, c ext.citext); CREATE INDEX ON likes USING gin (v ext.gin_trgm_ops);
+    CREATE STATISTICS counted ON c, (ext.digest(v, 'md5')) FROM likes;";
+const TEMPORAL: &str = "CREATE TABLE hotel (room int, during daterange, PRIMARY KEY (room, during WITHOUT OVERLAPS));
+    INSERT INTO hotel VALUES (1, '[2026-01-01,2026-02-01)'), (1, '[2026-02-01,2026-03-01)');
+    CREATE TABLE rooms (room int, during daterange, UNIQUE (room, during WITHOUT OVERLAPS));";
+
+fn what_pg_dump_does_not_record_of_a_constraint_comes_along(major: u32) {
+    let source = Database::fresh(major);
+    source.sql(UNRECORDED);
+    if major >= 18 {
+        source.sql(TEMPORAL);
+    }
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(major);
+    let extensions = "SELECT string_agg(extname, ',' ORDER BY extname) FROM pg_extension WHERE extname <> 'plpgsql'";
+    let steps: [(&[&str], &str); 6] = [
+        (&["others", "areas"], ""),
+        (&["hotel", "rooms"], "btree_gist"),
+        (&["spans"], "btree_gist"),
+        (&["words"], "btree_gist,pg_trgm"),
+        (&["arrays", "equals"], "btree_gist,intarray,pg_trgm"),
+        (&["likes"], "btree_gist,citext,intarray,pg_trgm,pgcrypto"),
+    ];
+    for (tables, expected) in steps {
+        if tables.contains(&"hotel") && major < 18 {
+            continue;
+        }
+        let named: Vec<String> = tables.iter().map(|table| format!("public.{table}")).collect();
+        let options: Vec<&str> = named.iter().flat_map(|name| ["--table", name.as_str()]).collect();
+        let report = backed.restored(&target, &options);
+        assert!(report["left_out"].is_null(), "{report:#}");
+        assert_eq!(target.sql(extensions), expected, "{tables:?}");
+    }
+    let indexes =
+        "SELECT string_agg(pg_get_indexdef(indexrelid), ';' ORDER BY indexrelid::regclass::text COLLATE \"C\")
+        FROM pg_index WHERE indrelid::regclass::text !~ '^pg_'";
+    assert_eq!(target.sql(indexes), backed.source.sql(indexes));
+    // What is there already stays.
+    let own = Database::fresh(major);
+    own.sql("CREATE SCHEMA ext; CREATE EXTENSION btree_gist SCHEMA ext");
+    let report = backed.restored(&own, &["--table", "public.spans"]);
+    let there = report["already_there"].to_string();
+    assert!(there.contains("EXTENSION btree_gist"), "{report:#}");
+}
+
+on_majors! { what_pg_dump_does_not_record_of_a_constraint_comes_along: 15 18 }
