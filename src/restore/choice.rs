@@ -1,6 +1,7 @@
 //! One table out of an archive: which of its entries belong to it, and what they need that the
 //! target may lack. A pure function; what the target has is told to it.
 
+pub mod older;
 mod unrecorded;
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -181,7 +181,8 @@ fn a_middle_level_is_loaded_through_itself_where_hashes_are_others() {
     }
 }
 
-/// Three levels and four, by ranges, lists and hashes; keys whose names differ; a constraint below a plain index.
+/// Three levels and four, by ranges, lists and hashes; keys whose names differ; a constraint below a plain index; an
+/// index that is older than the keys on its columns.
 const LEVELS: &str = "CREATE TABLE known (id int PRIMARY KEY); INSERT INTO known SELECT generate_series(1, 9);
     CREATE TABLE top (id int, d int, PRIMARY KEY (id, d), FOREIGN KEY (id) REFERENCES known) PARTITION BY RANGE (d);
     CREATE TABLE mid PARTITION OF top FOR VALUES FROM (0) TO (10) PARTITION BY LIST (id);
@@ -195,7 +196,11 @@ const LEVELS: &str = "CREATE TABLE known (id int PRIMARY KEY); INSERT INTO known
     ALTER TABLE \"Mid\" ATTACH PARTITION \"Leaf\" DEFAULT; ALTER TABLE \"Top\" ATTACH PARTITION \"Mid\" DEFAULT;
     INSERT INTO \"Top\" SELECT n, n FROM generate_series(1, 9) n;
     CREATE TABLE r (id int) PARTITION BY RANGE (id); CREATE TABLE m PARTITION OF r DEFAULT PARTITION BY RANGE (id);
-    CREATE TABLE l (id int UNIQUE); ALTER TABLE m ATTACH PARTITION l DEFAULT; CREATE UNIQUE INDEX u ON r (id);";
+    CREATE TABLE l (id int UNIQUE); ALTER TABLE m ATTACH PARTITION l DEFAULT; CREATE UNIQUE INDEX u ON r (id);
+    CREATE TABLE twice (id int, d int) PARTITION BY RANGE (d); CREATE TABLE part PARTITION OF twice DEFAULT;
+    CREATE UNIQUE INDEX older ON twice (id, d); ALTER TABLE twice ADD PRIMARY KEY (id, d);
+    CREATE TABLE other (id int, d int) PARTITION BY RANGE (d); CREATE TABLE piece PARTITION OF other DEFAULT;
+    CREATE UNIQUE INDEX elder ON other (d, id); ALTER TABLE other ADD UNIQUE (d, id); INSERT INTO other VALUES (1, 2);";
 
 fn a_level_in_between_comes_back_with_its_keys(major: u32) {
     let source = Database::fresh(major);
@@ -207,15 +212,23 @@ fn a_level_in_between_comes_back_with_its_keys(major: u32) {
     // In place: their indexes are valid before they are attached, so that the server takes them and makes no others.
     target.sql("DELETE FROM leaf WHERE id > 5; DELETE FROM \"Leaf\"");
     let several = ["--table", "public.mid", "--table", "public.Mid", "--table", "public.m"];
-    for tables in [&several[..], &["--table", "public.low"]] {
+    let further = [
+        "--table",
+        "public.low",
+        "--table",
+        "public.part",
+        "--table",
+        "public.piece",
+    ];
+    for tables in [&several[..], &further] {
         let report = backed.restored(&target, &[tables, &["--clean"]].concat());
         assert!(report["left_out"].is_null(), "{report:#}");
         whole.assert_equals(&Contents::of(&target));
         assert_eq!(target.sql(invalid), "0", "{tables:?}");
     }
     // Where it is lacking.
-    target.sql("DROP TABLE \"Mid\"");
-    backed.restored(&target, &["--table", "public.Mid"]);
+    target.sql("DROP TABLE \"Mid\", part");
+    backed.restored(&target, &["--table", "public.Mid", "--table", "public.part"]);
     whole.assert_equals(&Contents::of(&target));
 
     // Without the levels above.
