@@ -1,10 +1,13 @@
 //! One table out of an archive: which of its entries belong to it, and what they need that the
 //! target may lack. A pure function; what the target has is told to it.
 
+pub mod older;
+mod unrecorded;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::plan::LeftOut;
-use crate::archive::Item;
+use crate::archive::{Item, leading_names};
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::{identifier, qualified};
 use crate::stored_archive::StoredArchive;
@@ -169,7 +172,8 @@ fn unknown(wanted: &str, named: &[Named]) -> Error {
 
 /// Partitions whose table is not chosen and so is in the target already: the entries that attach
 /// them, and those that attach their indexes. The server attaches a partition's indexes with it if
-/// they are there, and makes them if they are not: so it is attached last, and they need nothing.
+/// they are there and valid, and makes them if they are not: so it is attached last, and they need
+/// nothing. An index of a level in between is valid when those below it are attached: that comes first.
 pub fn joins(items: &[Item], chosen: &HashSet<i64>, entries: &HashSet<i64>) -> (Vec<i64>, HashSet<i64>) {
     let here = |item: &&Item| entries.contains(&item.entry.dump_id);
     let by_id = by_id(items);
@@ -182,12 +186,65 @@ pub fn joins(items: &[Item], chosen: &HashSet<i64>, entries: &HashSet<i64>) -> (
     let indexes = items
         .iter()
         .filter(here)
-        .filter(|item| {
-            item.entry.desc == "INDEX ATTACH" && !item.details.dependencies.iter().all(|id| entries.contains(id))
-        })
+        .filter(|item| item.entry.desc == "INDEX ATTACH")
+        .filter(|item| !attach_needs(item, &by_id).iter().all(|id| entries.contains(id)))
         .map(|item| item.entry.dump_id)
         .collect();
     (tables, indexes)
+}
+
+/// What an entry that attaches an index needs: that index, the one right above it, and their tables. pg_dump also names
+/// the constraints of all levels above.
+fn attach_needs(attach: &Item, by_id: &HashMap<i64, &Item>) -> Vec<i64> {
+    let needs = &attach.details.dependencies;
+    let Some(pair) = attached_indexes(attach, by_id) else {
+        return needs.clone();
+    };
+    let indexes = pair.iter().filter_map(|id| by_id.get(id));
+    let of_pair: HashSet<i64> = indexes
+        .flat_map(|item| item.details.dependencies.iter().copied())
+        .collect();
+    let is_table = |id: &i64| {
+        let found = by_id.get(id);
+        of_pair.contains(id) && found.is_some_and(|item| RELATIONS.contains(&item.entry.desc.as_str()))
+    };
+    let needed = needs.iter().filter(|id| pair.contains(id) || is_table(id));
+    needed.copied().collect()
+}
+
+/// Of an entry that attaches an index, that index and the one right above it, each by its own entry or by that of its
+/// constraint.
+fn attached_indexes(attach: &Item, by_id: &HashMap<i64, &Item>) -> Option<[i64; 2]> {
+    let rest = attach.definition().strip_prefix(b"ALTER INDEX ")?;
+    let (above, rest) = leading_names(rest)?;
+    let (own, _) = leading_names(rest.strip_prefix(b" ATTACH PARTITION ")?)?;
+    let find = |path: &[Vec<u8>]| {
+        let mut needs = attach.details.dependencies.iter().filter_map(|id| by_id.get(id));
+        let found = needs.find(|other| is_index(other, path, by_id))?;
+        Some(found.entry.dump_id)
+    };
+    Some([find(&own)?, find(&above)?])
+}
+
+/// Whether an entry makes the index of this schema and name.
+fn is_index(item: &Item, path: &[Vec<u8>], by_id: &HashMap<i64, &Item>) -> bool {
+    let [schema, name] = path else { return false };
+    let [of, tag] = item.entry.path();
+    let is_named = match item.entry.desc.as_str() {
+        "INDEX" => tag == *name,
+        // It is tagged with its table's name in front.
+        "CONSTRAINT" => {
+            let tables = item.details.dependencies.iter().filter_map(|id| by_id.get(id));
+            let mut tables = tables.filter(|other| RELATIONS.contains(&other.entry.desc.as_str()));
+            tables.any(|table| {
+                let [_, table] = table.entry.path();
+                let rest = tag.strip_prefix(table.as_slice());
+                rest.and_then(|rest| rest.strip_prefix(b" ")) == Some(name.as_slice())
+            })
+        }
+        _ => false,
+    };
+    of == *schema && is_named
 }
 
 pub(super) fn by_id(items: &[Item]) -> HashMap<i64, &Item> {
@@ -328,6 +385,18 @@ fn owns(item: &Item, entries: &HashSet<i64>, by_id: &HashMap<i64, &Item>) -> boo
             Some(owner) => entries.contains(&owner.entry.dump_id),
             None => true,
         },
+        // A partition's needs the one above it too, which is another table's.
+        "INDEX" => {
+            let needs = &item.details.dependencies;
+            let is_table = |id: &&i64| {
+                by_id
+                    .get(id)
+                    .is_some_and(|other| RELATIONS.contains(&other.entry.desc.as_str()))
+            };
+            let mut tables = needs.iter().filter(is_table).peekable();
+            tables.peek().is_none() || tables.any(|id| entries.contains(id))
+        }
+        "INDEX ATTACH" => attached_indexes(item, by_id).is_none_or(|[own, _]| entries.contains(&own)),
         _ => true,
     }
 }
@@ -343,8 +412,11 @@ fn need<'a>(
 ) -> std::result::Result<(HashSet<i64>, HashSet<i64>), &'a Item> {
     let mut needed = HashSet::new();
     let mut there = HashSet::new();
-    let mut open: Vec<i64> = item.details.dependencies.clone();
-    open.extend(unrecorded(item, by_id));
+    let mut open: Vec<i64> = match item.entry.desc.as_str() {
+        "INDEX ATTACH" => attach_needs(item, by_id),
+        _ => item.details.dependencies.clone(),
+    };
+    open.extend(unrecorded::needs(item, by_id));
     while let Some(id) = open.pop() {
         let Some(other) = by_id.get(&id) else { continue };
         if choice.entries.contains(&id) || choice.prerequisites.contains(&id) || needed.contains(&id) {
@@ -403,15 +475,6 @@ impl Above {
 /// root's, the root.
 fn stands_alone(item: &Item) -> bool {
     item.entry.desc == "SEQUENCE" && item.details.definition.trim_start().starts_with("CREATE ")
-}
-
-/// pg_dump does not record from where an exclusion constraint has its operator classes. For plain
-/// types it is this extension.
-fn unrecorded(item: &Item, by_id: &HashMap<i64, &Item>) -> Option<i64> {
-    let excludes = item.entry.desc == "CONSTRAINT" && item.details.definition.contains(" EXCLUDE USING gist ");
-    let extension = |other: &&&Item| other.entry.desc == "EXTENSION" && other.entry.tag == "btree_gist";
-    let found = by_id.values().find(extension).map(|other| other.entry.dump_id);
-    found.filter(|_| excludes)
 }
 
 /// What belonged to an entry that was left out (its comment) stays behind too.

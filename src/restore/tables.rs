@@ -60,6 +60,9 @@ pub(super) async fn plan(
     let (joins, with_them) = choice::joins(items, &relations, &entries);
     plan.before.retain(|id| !joins.contains(id));
     plan.after.retain(|id| !with_them.contains(id));
+    let older = choice::older::than_keys(items, &with_them);
+    plan.before.extend(plan.after.iter().filter(|id| older.contains(id)));
+    plan.after.retain(|id| !older.contains(id));
     plan.joins = joins.into_iter().filter(|id| !excluded.contains(id)).collect();
     plan.part_events(items);
     let tables: Vec<&Item> = items

@@ -1,6 +1,7 @@
 //! What single tables need, and what belongs to that; partitions by themselves.
 
 use crate::restore::place::{Backed, untouched};
+use crate::support::contents::Contents;
 use crate::support::database::{Database, quoted};
 use crate::support::role::Role;
 
@@ -179,3 +180,141 @@ fn a_middle_level_is_loaded_through_itself_where_hashes_are_others() {
         assert_eq!(target.sql("SELECT count(*) FROM top"), "600", "{options:?}");
     }
 }
+
+/// Three levels and four, by ranges, lists and hashes; keys whose names differ; a constraint below a plain index; an
+/// index that is older than the keys on its columns.
+const LEVELS: &str = "CREATE TABLE known (id int PRIMARY KEY); INSERT INTO known SELECT generate_series(1, 9);
+    CREATE TABLE top (id int, d int, PRIMARY KEY (id, d), FOREIGN KEY (id) REFERENCES known) PARTITION BY RANGE (d);
+    CREATE TABLE mid PARTITION OF top FOR VALUES FROM (0) TO (10) PARTITION BY LIST (id);
+    CREATE TABLE low PARTITION OF mid DEFAULT PARTITION BY HASH (id);
+    CREATE TABLE leaf PARTITION OF low FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+    CREATE INDEX by_id ON top (id); INSERT INTO top SELECT n, n FROM generate_series(1, 9) n;
+    CREATE TABLE refs (id int, d int, FOREIGN KEY (id, d) REFERENCES top); INSERT INTO refs VALUES (3, 3);
+    CREATE TABLE \"Top\" (id int, d int, CONSTRAINT ak UNIQUE (id, d)) PARTITION BY RANGE (d);
+    CREATE TABLE \"Mid\" (id int, d int, CONSTRAINT zk UNIQUE (id, d)) PARTITION BY LIST (id);
+    CREATE TABLE \"Leaf\" (id int, d int, CONSTRAINT \"k z\" UNIQUE (id, d));
+    ALTER TABLE \"Mid\" ATTACH PARTITION \"Leaf\" DEFAULT; ALTER TABLE \"Top\" ATTACH PARTITION \"Mid\" DEFAULT;
+    INSERT INTO \"Top\" SELECT n, n FROM generate_series(1, 9) n;
+    CREATE TABLE r (id int) PARTITION BY RANGE (id); CREATE TABLE m PARTITION OF r DEFAULT PARTITION BY RANGE (id);
+    CREATE TABLE l (id int UNIQUE); ALTER TABLE m ATTACH PARTITION l DEFAULT; CREATE UNIQUE INDEX u ON r (id);
+    CREATE TABLE twice (id int, d int) PARTITION BY RANGE (d); CREATE TABLE part PARTITION OF twice DEFAULT;
+    CREATE UNIQUE INDEX older ON twice (id, d); ALTER TABLE twice ADD PRIMARY KEY (id, d);
+    CREATE TABLE other (id int, d int) PARTITION BY RANGE (d); CREATE TABLE piece PARTITION OF other DEFAULT;
+    CREATE UNIQUE INDEX elder ON other (d, id); ALTER TABLE other ADD UNIQUE (d, id); INSERT INTO other VALUES (1, 2);";
+
+fn a_level_in_between_comes_back_with_its_keys(major: u32) {
+    let source = Database::fresh(major);
+    source.sql(LEVELS);
+    let backed = Backed::up(source, &[]);
+    let target = backed.source.copy();
+    let whole = Contents::of(&target);
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    // In place: their indexes are valid before they are attached, so that the server takes them and makes no others.
+    target.sql("DELETE FROM leaf WHERE id > 5; DELETE FROM \"Leaf\"");
+    let several = ["--table", "public.mid", "--table", "public.Mid", "--table", "public.m"];
+    let further = [
+        "--table",
+        "public.low",
+        "--table",
+        "public.part",
+        "--table",
+        "public.piece",
+    ];
+    for tables in [&several[..], &further] {
+        let report = backed.restored(&target, &[tables, &["--clean"]].concat());
+        assert!(report["left_out"].is_null(), "{report:#}");
+        whole.assert_equals(&Contents::of(&target));
+        assert_eq!(target.sql(invalid), "0", "{tables:?}");
+    }
+    // Where it is lacking.
+    target.sql("DROP TABLE \"Mid\", part");
+    backed.restored(&target, &["--table", "public.Mid", "--table", "public.part"]);
+    whole.assert_equals(&Contents::of(&target));
+
+    // Without the levels above.
+    let alone = Database::fresh(major);
+    let report = backed.restored(&alone, &["--table", "public.mid"]);
+    let left = report["left_out"].as_array().unwrap();
+    let mut left: Vec<&str> = left.iter().map(|one| one["what"].as_str().unwrap()).collect();
+    left.sort_unstable();
+    assert_eq!(
+        left,
+        [
+            "INDEX ATTACH public.mid_id_idx",
+            "INDEX ATTACH public.mid_pkey",
+            "TABLE ATTACH public.mid"
+        ]
+    );
+    assert_eq!(alone.sql("SELECT count(*) FROM mid"), "9");
+    assert_eq!(alone.sql(invalid), "0");
+    // And as a copy, whose indexes are the level's own.
+    let report = backed.restored(&alone, &["--table", "public.mid", "--into", "copies"]);
+    let left = report["left_out"].to_string();
+    assert!(!left.contains("INDEX public.l"), "{left}");
+}
+
+on_majors! { a_level_in_between_comes_back_with_its_keys: 15 18 }
+
+/// pg_dump says of none of these constraints what it needs; of the last table's index and statistics it does.
+const UNRECORDED: &str = "CREATE SCHEMA ext; CREATE SCHEMA \"Own s\";
+    CREATE EXTENSION btree_gist SCHEMA ext; CREATE EXTENSION intarray SCHEMA ext; CREATE EXTENSION pg_trgm SCHEMA ext;
+    CREATE EXTENSION citext SCHEMA ext; CREATE EXTENSION pgcrypto SCHEMA ext;
+    CREATE OPERATOR CLASS \"Own s\".other FOR TYPE int USING btree AS
+      OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 btint4cmp(int, int);
+    CREATE FUNCTION \"Own s\".compared(box, box) RETURNS int LANGUAGE sql IMMUTABLE
+      AS 'SELECT CASE WHEN $1 < $2 THEN -1 WHEN $1 > $2 THEN 1 ELSE 0 END';
+    CREATE OPERATOR CLASS \"Own s\".by_area DEFAULT FOR TYPE box USING btree AS
+      OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 \"Own s\".compared(box, box);
+    CREATE FUNCTION \"Own s\".span(int, int) RETURNS int4range LANGUAGE sql IMMUTABLE AS 'SELECT int4range($1, $2)';
+    CREATE TABLE others (a int, EXCLUDE USING btree (a \"Own s\".other WITH =)); INSERT INTO others VALUES (1), (2);
+    CREATE TABLE areas (b box PRIMARY KEY); INSERT INTO areas VALUES ('(1,1),(0,0)'), ('(2,2),(0,0)');
+    CREATE TABLE spans (a int, b int, EXCLUDE USING gist (\"Own s\".span(a, b) WITH &&)); INSERT INTO spans VALUES (1, 3), (4, 5);
+    CREATE TABLE words (w text, EXCLUDE USING gist (w ext.gist_trgm_ops WITH OPERATOR(ext.%)));
+    CREATE TABLE arrays (a int[], EXCLUDE USING gist (a ext.gist__int_ops WITH OPERATOR(ext.&&)));
+    CREATE TABLE equals (a int[], EXCLUDE USING gist (a ext.gist__int_ops WITH =));
+    CREATE TABLE likes (v text, c ext.citext); CREATE INDEX ON likes USING gin (v ext.gin_trgm_ops);
+    CREATE STATISTICS counted ON c, (ext.digest(v, 'md5')) FROM likes;";
+const TEMPORAL: &str = "CREATE TABLE hotel (room int, during daterange, PRIMARY KEY (room, during WITHOUT OVERLAPS));
+    INSERT INTO hotel VALUES (1, '[2026-01-01,2026-02-01)'), (1, '[2026-02-01,2026-03-01)');
+    CREATE TABLE rooms (room int, during daterange, UNIQUE (room, during WITHOUT OVERLAPS));";
+
+fn what_pg_dump_does_not_record_of_a_constraint_comes_along(major: u32) {
+    let source = Database::fresh(major);
+    source.sql(UNRECORDED);
+    if major >= 18 {
+        source.sql(TEMPORAL);
+    }
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(major);
+    let extensions = "SELECT string_agg(extname, ',' ORDER BY extname) FROM pg_extension WHERE extname <> 'plpgsql'";
+    let steps: [(&[&str], &str); 6] = [
+        (&["others", "areas"], ""),
+        (&["hotel", "rooms"], "btree_gist"),
+        (&["spans"], "btree_gist"),
+        (&["words"], "btree_gist,pg_trgm"),
+        (&["arrays", "equals"], "btree_gist,intarray,pg_trgm"),
+        (&["likes"], "btree_gist,citext,intarray,pg_trgm,pgcrypto"),
+    ];
+    for (tables, expected) in steps {
+        if tables.contains(&"hotel") && major < 18 {
+            continue;
+        }
+        let named: Vec<String> = tables.iter().map(|table| format!("public.{table}")).collect();
+        let options: Vec<&str> = named.iter().flat_map(|name| ["--table", name.as_str()]).collect();
+        let report = backed.restored(&target, &options);
+        assert!(report["left_out"].is_null(), "{report:#}");
+        assert_eq!(target.sql(extensions), expected, "{tables:?}");
+    }
+    let indexes =
+        "SELECT string_agg(pg_get_indexdef(indexrelid), ';' ORDER BY indexrelid::regclass::text COLLATE \"C\")
+        FROM pg_index WHERE indrelid::regclass::text !~ '^pg_'";
+    assert_eq!(target.sql(indexes), backed.source.sql(indexes));
+    // What is there already stays.
+    let own = Database::fresh(major);
+    own.sql("CREATE SCHEMA ext; CREATE EXTENSION btree_gist SCHEMA ext");
+    let report = backed.restored(&own, &["--table", "public.spans"]);
+    let there = report["already_there"].to_string();
+    assert!(there.contains("EXTENSION btree_gist"), "{report:#}");
+}
+
+on_majors! { what_pg_dump_does_not_record_of_a_constraint_comes_along: 15 18 }
