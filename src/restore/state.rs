@@ -52,6 +52,10 @@ const NAMED: usize = 10;
 /// How long the target may take to say what it holds; the error waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What helps where the server refuses the role something.
+const PERMISSION: &str = "restore as a role that may do this, such as the owner of what is replaced, or a superuser; or leave \
+                          it out, with what needs it: --exclude KIND:NAME";
+
 /// Which tables have their data after a load that failed, by the numbers of those loads that came
 /// to their end. Several tables travel in one pg_restore, each in a transaction of its own: so the
 /// target is asked about the others. Of a table that is loaded in parts, some may be there.
@@ -269,6 +273,11 @@ impl State {
             (Code::RestoreErr, None) if !error.has_own_hint() => {
                 "correct the cause, and run it again: nothing stands in its way".to_owned()
             }
+            // The usual one is for a backup.
+            (Code::Permission, again) if !error.has_own_hint() => match again {
+                Some(again) => format!("{PERMISSION}; then {again}"),
+                None => PERMISSION.to_owned(),
+            },
             _ => error.hint_text().to_owned(),
         };
         let state = match roles.is_empty() || whole {
@@ -304,6 +313,23 @@ mod tests {
         let told = state.tell(&Error::new(Code::RestoreErr, "no"));
         let expected = "the new database is empty; the roles that were made stay: a";
         assert!(told.message().ends_with(expected), "{}", told.message());
+    }
+
+    #[test]
+    fn a_refused_right_is_told_as_one_of_a_restore() {
+        for stage in [Stage::Cleaning, Stage::Finishing] {
+            let state = State::default();
+            state.set(stage);
+            let told = state.tell(&Error::new(Code::Permission, "no"));
+            let hint = told.hint_text();
+            assert!(
+                hint.contains("restore as a role") && !hint.contains("pg_read"),
+                "{hint}"
+            );
+        }
+        let state = State::default();
+        let told = state.tell(&Error::new(Code::Permission, "no").hint("ask"));
+        assert_eq!(told.hint_text(), "ask");
     }
 
     #[test]

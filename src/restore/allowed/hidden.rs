@@ -54,13 +54,14 @@ fn unreadable<'a>(planned: &[&Item], filled: &[&'a Item], hidden: &BTreeSet<Stri
 
 /// Whether a view's text names this one as what it reads: as pg_dump writes it, without its schema.
 fn reads(definition: &str, name: &str) -> bool {
+    let goes_on = |c: char| c.is_alphanumeric() || "_$.(\"".contains(c);
     definition.match_indices(name).any(|(at, _)| {
         let before = definition[..at].trim_end_matches(|c: char| c.is_whitespace() || c == '(');
-        let after = definition[at + name.len()..].chars().next();
+        let mut after = definition[at + name.len()..].chars();
         ["FROM", "JOIN", "ONLY", ",", "pg_catalog."]
             .iter()
             .any(|word| before.ends_with(word))
-            && !after.is_some_and(|c| c.is_alphanumeric() || "_$.(\"".contains(c))
+            && after.next().is_none_or(|c| !goes_on(c))
     })
 }
 
