@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::error::SqlState;
 
-use super::Session;
 use super::quoting::{identifier, literal};
+use super::{Named, Session};
 use crate::error::Result;
 
 /// Said to a role that is no superuser of a connection without one.
 const PASSWORD_IS_REQUIRED: &str = "2F003";
 const TRUSTS_SINCE: u32 = 13;
+/// How a transaction begins that is rolled back.
+const QUIETLY: &str = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL lock_timeout = '10s'";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed<'a> {
@@ -125,9 +127,8 @@ impl Session {
         if statements.contains("pg_temp.") && deed != Deed::WatchEvents && !self.may_make_temporary().await? {
             return Ok(true);
         }
-        let quiet = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL lock_timeout = '10s'";
         let failed = |error| self.error("cannot ask what the role may do", &error);
-        self.client.batch_execute(quiet).await.map_err(failed)?;
+        self.client.batch_execute(QUIETLY).await.map_err(failed)?;
         let done = self.client.batch_execute(&statements).await;
         self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
         let Some(said) = done.err().and_then(|error| error.code().cloned()) else {
@@ -158,6 +159,31 @@ impl Session {
         let row = self.client.query_one(&question, &[&extension]).await;
         row.and_then(|row| row.try_get(0))
             .map_err(|error| self.error("cannot look at the extensions", &error))
+    }
+
+    /// Which of these are there when these extensions are, each with its schema. Leaves nothing behind. Nothing where one of
+    /// them cannot be made here.
+    pub async fn exist_with(&self, extensions: &[(&str, String)], asked: &[Named<'_>]) -> Result<Option<Vec<bool>>> {
+        let failed = |error| self.error("cannot ask what extensions make", &error);
+        let making: Vec<String> = extensions
+            .iter()
+            .map(|(name, schema)| {
+                format!(
+                    "SET LOCAL search_path TO {}, public; CREATE EXTENSION IF NOT EXISTS {};",
+                    identifier(schema),
+                    identifier(name)
+                )
+            })
+            .collect();
+        let making = format!("{} SET LOCAL search_path TO ''", making.concat());
+        self.client.batch_execute(QUIETLY).await.map_err(failed)?;
+        let there = match self.client.batch_execute(&making).await {
+            Ok(()) => self.exist(asked).await.map(Some),
+            Err(error) if error.code().is_some() => Ok(None),
+            Err(error) => Err(failed(error)),
+        };
+        self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+        there
     }
 
     /// Of PostgreSQL's own tables and views those that the role may not read.

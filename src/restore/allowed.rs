@@ -230,16 +230,17 @@ async fn may_subscribe(target: &Target, item: &Item) -> Result<bool> {
     target.session.may(deed).await
 }
 
+/// Where the archive's extension was made.
+pub(super) fn schema_of_extension(item: &Item) -> String {
+    let definition = item.details.definition.trim_end().trim_end_matches(';');
+    let schema = definition.rsplit_once(" WITH SCHEMA ");
+    schema.map_or_else(|| "public".to_owned(), |(_, schema)| quoting::unquoted(schema))
+}
+
 async fn may_extend(target: &Target, item: &Item, request: &RestoreRequest) -> Result<bool> {
     let name = item.entry.tag.as_str();
-    let definition = item.details.definition.trim_end().trim_end_matches(';');
-    let schema = definition
-        .rsplit_once(" WITH SCHEMA ")
-        .map(|(_, schema)| quoting::unquoted(schema));
-    let deed = Deed::Extend {
-        name,
-        schema: schema.as_deref().unwrap_or("public"),
-    };
+    let schema = schema_of_extension(item);
+    let deed = Deed::Extend { name, schema: &schema };
     // In a database that it makes, the role has rights that it may lack in this one.
     Ok(target.session.may(deed).await? || (request.create && !target.session.is_for_superusers(name).await?))
 }
