@@ -293,6 +293,15 @@ impl Archive {
         owners
     }
 
+    /// The backup's that are neither in the plan nor in the target.
+    pub fn extensions_that_stay_away(&self, target: &Target) -> Vec<String> {
+        let names = self.items.iter().filter(|item| item.entry.desc == "EXTENSION");
+        let names = names.map(|item| &item.entry.tag).filter(|name| {
+            !self.plan.extensions.contains(*name) && !target.found.extensions.get(*name).copied().unwrap_or_default()
+        });
+        names.cloned().collect()
+    }
+
     pub fn backup<'a>(&'a self, store: &'a Arc<dyn Store>) -> Backup<'a> {
         Backup {
             store,

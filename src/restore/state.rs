@@ -126,6 +126,8 @@ pub(super) struct State {
     roles: Mutex<Vec<String>>,
     /// What a person has to know after whatever fails from now on.
     reminder: Mutex<Option<String>>,
+    /// Extensions of the backup that the target lacks and the chosen tables do not bring.
+    lacking: Mutex<Vec<String>>,
 }
 
 impl State {
@@ -151,12 +153,17 @@ impl State {
         *self.roles.lock().unwrap_or_else(PoisonError::into_inner) = made.to_vec();
     }
 
+    pub fn lacks(&self, extensions: Vec<String>) {
+        *self.lacking.lock().unwrap_or_else(PoisonError::into_inner) = extensions;
+    }
+
     /// The error with what it left behind.
     pub fn tell(self, error: &Error) -> Error {
         let stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
         let made = self.made.into_inner();
         let reminder = self.reminder.into_inner().unwrap_or_else(PoisonError::into_inner);
         let roles = self.roles.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let lacking = self.lacking.into_inner().unwrap_or_else(PoisonError::into_inner);
         let whole = stage == Stage::Whole;
         let (state, again) = match stage {
             Stage::Untouched | Stage::Making { database: None } if !roles.is_empty() => {
@@ -279,6 +286,15 @@ impl State {
                 None => PERMISSION.to_owned(),
             },
             _ => error.hint_text().to_owned(),
+        };
+        // An archive does not say whose operator classes an index or a constraint takes.
+        let hint = match lacking.is_empty() || whole || error.code() != Code::RestoreErr {
+            true => hint,
+            false => format!(
+                "{hint}; if the tables need an extension that the backup has and the target lacks ({}), make it there first \
+                 with CREATE EXTENSION",
+                some_of(&lacking, lacking.len() as u64)
+            ),
         };
         let state = match roles.is_empty() || whole {
             true => state,

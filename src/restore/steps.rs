@@ -89,6 +89,9 @@ pub(super) async fn carry_out(
             }
         }
         Source::Archive(archive) => {
+            if !request.tables.is_empty() {
+                state.lacks(archive.extensions_that_stay_away(&prepared.target));
+            }
             let (info, name) = named(info);
             let loader = Loader {
                 store: &prepared.located.store,
