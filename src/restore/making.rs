@@ -5,7 +5,7 @@ use super::ready::Target;
 use super::state::{Stage, State};
 use crate::archive::Item;
 use crate::command::RestoreRequest;
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::postgres::{self, ConnectionInfo, Session};
 use crate::settings;
 
@@ -90,6 +90,22 @@ pub(super) async fn apart(
     // No database that is in use gets another name.
     session.close().await;
     Some(apart)
+}
+
+/// Some extensions can be made under one name alone.
+pub(super) fn explained(error: Error, target: &Target) -> Error {
+    if error.code() != Code::RestoreErr {
+        return error;
+    }
+    let first = match error.has_own_hint() {
+        true => error.hint_text().to_owned(),
+        false => "correct the cause, and run it again: nothing stands in its way".to_owned(),
+    };
+    let name = postgres::quoting::identifier(target.name());
+    error.hint(format!(
+        "{first}; what can be made only in a database of this name, as pg_cron, needs that the old one gives it up: ALTER \
+         DATABASE {name} RENAME TO another; then restore with --create alone"
+    ))
 }
 
 /// Removes a new database that did not come to take the other's place.

@@ -239,10 +239,9 @@ async fn define_apart(
         ..*loader
     };
     let defined = define(archive, target, &loader).await;
-    if defined.is_err() {
-        job.stop.in_time(making::discard(target, beside, state)).await;
-    }
-    defined.map(|()| true)
+    let Err(error) = defined else { return Ok(true) };
+    job.stop.in_time(making::discard(target, beside, state)).await;
+    Err(making::explained(error, target))
 }
 
 async fn put_in_place(
