@@ -178,12 +178,34 @@ impl Session {
         let making = format!("{} SET LOCAL search_path TO ''", making.concat());
         self.client.batch_execute(QUIETLY).await.map_err(failed)?;
         let there = match self.client.batch_execute(&making).await {
-            Ok(()) => self.exist(asked).await.map(Some),
+            Ok(()) => self.exist_as_granted(asked).await.map(Some),
             Err(error) if error.code().is_some() => Ok(None),
             Err(error) => Err(failed(error)),
         };
         self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
         there
+    }
+
+    /// Functions also by the names of their arguments, which grants say.
+    async fn exist_as_granted(&self, asked: &[Named<'_>]) -> Result<Vec<bool>> {
+        let failed = |error| self.error("cannot look for functions", &error);
+        let there = self.exist(asked).await?;
+        let schemas: Vec<&str> = asked.iter().map(|named| named.schema).collect();
+        let names: Vec<&str> = asked.iter().map(|named| named.name).collect();
+        let question = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p
+               JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+              WHERE n.nspname OPERATOR(pg_catalog.=) asked.schema
+                AND pg_catalog.concat(p.proname, '(', pg_catalog.pg_get_function_identity_arguments(p.oid), ')')
+                      OPERATOR(pg_catalog.=) asked.name)
+             FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
+                  WITH ORDINALITY AS asked (schema, name, at)
+            ORDER BY at";
+        let rows = self.client.query(question, &[&schemas, &names]).await.map_err(failed)?;
+        let mut granted = Vec::new();
+        for (row, there) in rows.iter().zip(there) {
+            granted.push(there || row.try_get(0).map_err(failed)?);
+        }
+        Ok(granted)
     }
 
     /// Of PostgreSQL's own tables and views those that the role may not read.
