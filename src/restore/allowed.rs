@@ -13,7 +13,7 @@ use super::ready::{Target, some_of};
 use crate::archive::Item;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Deed, quoting};
+use crate::postgres::{ConnectionInfo, Deed, quoting};
 
 /// Takes out of the plan what only another may do and nothing else needs, and says so; what the role may not do beside is
 /// an error.
@@ -132,15 +132,20 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
         );
     }
     let subscriptions: Vec<&Item> = of_kind("SUBSCRIPTION").collect();
-    if !subscriptions.is_empty() && !target.session.may(SUBSCRIBE).await? {
-        return refused(
-            &subscriptions,
-            "may not make subscriptions",
-            "leave them out with --no-subscriptions, or GRANT pg_create_subscription to it (PostgreSQL 16 and newer)",
-        );
+    let mut asks = false;
+    if !subscriptions.is_empty() {
+        asks = target.session.may(SUBSCRIBE).await?;
+        // In a database that it makes, the role has the other right that it takes.
+        if !asks && !(request.create && target.session.has_rights_of(user, SUBSCRIBERS).await?) {
+            return refused(
+                &subscriptions,
+                "may not make subscriptions",
+                "leave them out with --no-subscriptions, or GRANT pg_create_subscription to it (PostgreSQL 16 and newer)",
+            );
+        }
     }
     for item in subscriptions {
-        if !may_subscribe(target, item).await? {
+        if !may_subscribe(target, item, asks).await? {
             return refused(
                 &[item],
                 "may not make a subscription without a password in its connection",
@@ -218,11 +223,18 @@ const SUBSCRIBE: Deed<'static> = Deed::Subscribe {
     password_required: true,
 };
 
-/// As its connection is: a role that is no superuser needs one with a password.
-async fn may_subscribe(target: &Target, item: &Item) -> Result<bool> {
+/// Whose members make subscriptions, since 16.
+const SUBSCRIBERS: &str = "pg_create_subscription";
+
+/// As its connection is: a role that is no superuser needs one with a password. `asks`: the server can say it here.
+async fn may_subscribe(target: &Target, item: &Item, asks: bool) -> Result<bool> {
     let Some(subscription) = grants::of_subscription(&item.details.definition) else {
         return Ok(true);
     };
+    if !asks {
+        let lacks = ConnectionInfo::parse_url(&subscription.connection).is_ok_and(|info| info.password.is_none());
+        return Ok(subscription.password_required && !lacks);
+    }
     let deed = Deed::Subscribe {
         connection: &subscription.connection,
         password_required: subscription.password_required,

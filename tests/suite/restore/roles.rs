@@ -406,7 +406,7 @@ fn a_subscription_without_a_password_is_found_before() {
         .source
         .sql("DROP SUBSCRIPTION open; DROP SUBSCRIPTION bare; DROP SUBSCRIPTION free");
     let target = Database::fresh(18);
-    let role = Role::fresh(&target, "its secret", "IN ROLE pg_create_subscription");
+    let role = Role::fresh(&target, "its secret", "CREATEDB IN ROLE pg_create_subscription");
     let name = quoted(&role.name);
     target.sql(&format!(
         "GRANT CREATE ON SCHEMA public TO {name}; GRANT CREATE ON DATABASE {} TO {name}",
@@ -423,6 +423,10 @@ fn a_subscription_without_a_password_is_found_before() {
                 refused.message
             );
             assert!(refused.hint.contains("--exclude SUBSCRIPTION:NAME"), "{}", refused.hint);
+            // The same is known of a database that is yet to be made.
+            let options = ["--create", "--dry-run", "--no-owner", "--exclude", &other];
+            let refused = backed.refused(&format!("{url}_new"), &options, "PERMISSION", 13);
+            assert!(refused.message.contains(kept), "{}", refused.message);
         }
     });
     let without = [
@@ -432,6 +436,8 @@ fn a_subscription_without_a_password_is_found_before() {
         "--exclude",
         "SUBSCRIPTION:free",
     ];
+    let anew = [&["--create", "--dry-run"][..], &without].concat();
+    succeed(&mut backed.restore(&format!("{url}_new"), &anew));
     succeed(&mut backed.restore(&url, &without));
     assert_eq!(target.sql("SELECT string_agg(subname, ' ') FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"), "open");
     target.sql(&format!("DROP SUBSCRIPTION open; DROP OWNED BY {name}"));
