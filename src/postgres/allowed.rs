@@ -5,21 +5,36 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::error::SqlState;
 
-use super::Session;
-use super::quoting::identifier;
+use super::quoting::{identifier, literal};
+use super::{Named, Session};
 use crate::error::Result;
+
+/// Said to a role that is no superuser of a connection without one.
+const PASSWORD_IS_REQUIRED: &str = "2F003";
+const TRUSTS_SINCE: u32 = 13;
+/// How a transaction begins that is rolled back.
+const QUIETLY: &str = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL lock_timeout = '10s'";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed<'a> {
     /// A publication of all tables, or of all in a schema.
     PublishAll,
-    Subscribe,
+    /// A subscription by this connection. Only a superuser makes one for which no password is required.
+    Subscribe {
+        connection: &'a str,
+        password_required: bool,
+    },
     /// An event trigger.
     WatchEvents,
-    /// An extension of this name.
-    Extend(&'a str),
+    /// An extension of this name, in this schema where that is there.
+    Extend {
+        name: &'a str,
+        schema: &'a str,
+    },
     /// A function that the planner trusts.
     Leakproof,
+    /// A function that another one plans for.
+    Support,
     /// A function in a language that is not safe, which has this name.
     Program(&'a str),
     /// A function that sets this parameter.
@@ -30,6 +45,14 @@ pub enum Deed<'a> {
     BaseType,
     /// A cast by the bytes.
     CastAsIs,
+    /// A cast from one of PostgreSQL's own types into another.
+    CastOfOwn,
+    /// How a language takes one of PostgreSQL's own types.
+    TransformOfOwn,
+    /// An aggregate whose state is a pointer.
+    AggregateInternal,
+    /// A language with a handler of its own.
+    Language,
     ForeignDataWrapper,
     AccessMethod,
     /// Parsers and templates of text search.
@@ -53,16 +76,30 @@ impl Session {
     pub async fn may(&self, deed: Deed<'_>) -> Result<bool> {
         let statements = match deed {
             Deed::PublishAll => "CREATE PUBLICATION pgstow_asks FOR ALL TABLES".to_owned(),
-            Deed::Subscribe => {
-                "CREATE SUBSCRIPTION pgstow_asks CONNECTION 'dbname=pgstow password=x' PUBLICATION pgstow_asks
-                 WITH (connect = false, slot_name = NONE, enabled = false, create_slot = false)"
-                    .to_owned()
+            Deed::Subscribe {
+                connection,
+                password_required,
+            } => {
+                let waived = if password_required { "" } else { ", password_required = false" };
+                format!(
+                    "CREATE SUBSCRIPTION pgstow_asks CONNECTION {} PUBLICATION pgstow_asks
+                     WITH (connect = false, slot_name = NONE, enabled = false, create_slot = false{waived})",
+                    literal(connection)
+                )
             }
             Deed::WatchEvents => "CREATE FUNCTION pg_temp.pgstow_asks() RETURNS pg_catalog.event_trigger
                  LANGUAGE plpgsql AS 'BEGIN END';
                  CREATE EVENT TRIGGER pgstow_asks ON sql_drop EXECUTE FUNCTION pg_temp.pgstow_asks()"
                 .to_owned(),
-            Deed::Extend(name) => format!("CREATE EXTENSION {} CASCADE", identifier(name)),
+            // Without a schema to make it in, the server says so before it looks at rights.
+            Deed::Extend { name, schema } => format!(
+                "SET LOCAL search_path TO {}, public; CREATE EXTENSION {} CASCADE",
+                identifier(schema),
+                identifier(name)
+            ),
+            Deed::Support => {
+                temporary("LANGUAGE sql SUPPORT pg_catalog.generate_series_int4_support AS 'SELECT 1'")
+            }
             Deed::Leakproof => temporary("LANGUAGE sql LEAKPROOF AS 'SELECT 1'"),
             Deed::Program(language) => temporary(&format!("LANGUAGE {} AS 'pgstow', 'asks'", identifier(language))),
             Deed::SetParameter(name) => temporary(&format!(
@@ -72,6 +109,14 @@ impl Session {
             Deed::OperatorClass => "CREATE OPERATOR FAMILY pg_temp.pgstow_asks USING btree".to_owned(),
             Deed::BaseType => "CREATE TYPE pg_temp.pgstow_asks".to_owned(),
             Deed::CastAsIs => "CREATE CAST (pg_catalog.int4 AS pg_catalog.xml) WITHOUT FUNCTION".to_owned(),
+            Deed::CastOfOwn => "CREATE CAST (pg_catalog.int4 AS pg_catalog.xml) WITH INOUT".to_owned(),
+            Deed::TransformOfOwn => "CREATE TRANSFORM FOR pg_catalog.int4 LANGUAGE sql
+                 (FROM SQL WITH FUNCTION pg_catalog.prsd_lextype(pg_catalog.internal))"
+                .to_owned(),
+            Deed::AggregateInternal => "CREATE AGGREGATE pg_temp.pgstow_asks (pg_catalog.int8)
+                 (SFUNC = pg_catalog.int8_avg_accum, STYPE = pg_catalog.internal, FINALFUNC = pg_catalog.numeric_poly_avg)"
+                .to_owned(),
+            Deed::Language => "CREATE LANGUAGE pgstow_asks HANDLER pg_catalog.plpgsql_call_handler".to_owned(),
             Deed::ForeignDataWrapper => "CREATE FOREIGN DATA WRAPPER pgstow_asks".to_owned(),
             Deed::AccessMethod => "CREATE ACCESS METHOD pgstow_asks TYPE INDEX HANDLER pg_catalog.bthandler".to_owned(),
             Deed::TextSearch => {
@@ -82,13 +127,101 @@ impl Session {
         if statements.contains("pg_temp.") && deed != Deed::WatchEvents && !self.may_make_temporary().await? {
             return Ok(true);
         }
-        let quiet = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL lock_timeout = '10s'";
         let failed = |error| self.error("cannot ask what the role may do", &error);
-        self.client.batch_execute(quiet).await.map_err(failed)?;
+        self.client.batch_execute(QUIETLY).await.map_err(failed)?;
         let done = self.client.batch_execute(&statements).await;
         self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+        let Some(said) = done.err().and_then(|error| error.code().cloned()) else {
+            return Ok(true);
+        };
         // Whatever else is said says nothing of the role.
-        Ok(done.err().and_then(|error| error.code().cloned()) != Some(SqlState::INSUFFICIENT_PRIVILEGE))
+        let refuses = match deed {
+            Deed::Subscribe { .. } => said.code() == PASSWORD_IS_REQUIRED,
+            Deed::AggregateInternal => said == SqlState::INVALID_FUNCTION_DEFINITION,
+            _ => false,
+        };
+        Ok(!refuses && said != SqlState::INSUFFICIENT_PRIVILEGE)
+    }
+
+    /// Whether PostgreSQL lets superusers alone make an extension, in every database.
+    pub async fn is_for_superusers(&self, extension: &str) -> Result<bool> {
+        // Before it there are no trusted ones.
+        let trusted = match self.server.major {
+            TRUSTS_SINCE.. => "v.trusted",
+            _ => "false",
+        };
+        let question = format!(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v
+               JOIN pg_catalog.pg_available_extensions e
+                 ON e.name OPERATOR(pg_catalog.=) v.name AND e.default_version OPERATOR(pg_catalog.=) v.version
+              WHERE v.name OPERATOR(pg_catalog.=) $1 AND v.superuser AND NOT {trusted})"
+        );
+        let row = self.client.query_one(&question, &[&extension]).await;
+        row.and_then(|row| row.try_get(0))
+            .map_err(|error| self.error("cannot look at the extensions", &error))
+    }
+
+    /// Which of these are there when these extensions are, each with its schema. Leaves nothing behind. Nothing where one of
+    /// them cannot be made here.
+    pub async fn exist_with(&self, extensions: &[(&str, String)], asked: &[Named<'_>]) -> Result<Option<Vec<bool>>> {
+        let failed = |error| self.error("cannot ask what extensions make", &error);
+        let making: Vec<String> = extensions
+            .iter()
+            .map(|(name, schema)| {
+                format!(
+                    "SET LOCAL search_path TO {}, public; CREATE EXTENSION IF NOT EXISTS {};",
+                    identifier(schema),
+                    identifier(name)
+                )
+            })
+            .collect();
+        let making = format!("{} SET LOCAL search_path TO ''", making.concat());
+        self.client.batch_execute(QUIETLY).await.map_err(failed)?;
+        let there = match self.client.batch_execute(&making).await {
+            Ok(()) => self.exist_as_granted(asked).await.map(Some),
+            Err(error) if error.code().is_some() => Ok(None),
+            Err(error) => Err(failed(error)),
+        };
+        self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+        there
+    }
+
+    /// Functions also by the names of their arguments, which grants say.
+    async fn exist_as_granted(&self, asked: &[Named<'_>]) -> Result<Vec<bool>> {
+        let failed = |error| self.error("cannot look for functions", &error);
+        let there = self.exist(asked).await?;
+        let schemas: Vec<&str> = asked.iter().map(|named| named.schema).collect();
+        let names: Vec<&str> = asked.iter().map(|named| named.name).collect();
+        let question = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p
+               JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+              WHERE n.nspname OPERATOR(pg_catalog.=) asked.schema
+                AND pg_catalog.concat(p.proname, '(', pg_catalog.pg_get_function_identity_arguments(p.oid), ')')
+                      OPERATOR(pg_catalog.=) asked.name)
+             FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
+                  WITH ORDINALITY AS asked (schema, name, at)
+            ORDER BY at";
+        let rows = self.client.query(question, &[&schemas, &names]).await.map_err(failed)?;
+        let mut granted = Vec::new();
+        for (row, there) in rows.iter().zip(there) {
+            granted.push(there || row.try_get(0).map_err(failed)?);
+        }
+        Ok(granted)
+    }
+
+    /// Of PostgreSQL's own tables and views those that the role may not read.
+    pub async fn hidden_catalogs(&self) -> Result<BTreeSet<String>> {
+        let failed = |error| self.error("cannot ask what the role may read", &error);
+        let question = "SELECT c.relname::pg_catalog.text FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+             WHERE n.nspname OPERATOR(pg_catalog.=) 'pg_catalog'
+               AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'v']::pg_catalog.\"char\"[])
+               AND NOT pg_catalog.has_any_column_privilege(c.oid, 'SELECT')";
+        let rows = self.client.query(question, &[]).await.map_err(failed)?;
+        let read = rows
+            .iter()
+            .map(|row| row.try_get(0))
+            .collect::<std::result::Result<_, _>>();
+        read.map_err(failed)
     }
 
     async fn may_make_temporary(&self) -> Result<bool> {

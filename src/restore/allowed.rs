@@ -2,16 +2,18 @@
 //! do some of it all the same, so what can be tried without a trace is tried.
 
 mod beyond;
+mod hidden;
 mod owners;
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::grants;
 use super::plan::{LeftOut, Plan};
 use super::ready::{Target, some_of};
 use crate::archive::Item;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Deed, quoting};
+use crate::postgres::{ConnectionInfo, Deed, quoting};
 
 /// Takes out of the plan what only another may do and nothing else needs, and says so; what the role may not do beside is
 /// an error.
@@ -31,6 +33,7 @@ pub(super) async fn settle(
     if !request.no_owner && plan.owners.iter().any(|owner| owner != user) {
         plan.part_ground(items);
     }
+    let mut warnings = without_grants_on_the_servers_own(items, plan);
     let planned: HashSet<i64> = plan
         .ground
         .iter()
@@ -46,7 +49,7 @@ pub(super) async fn settle(
     refuse(target, items, &planned, request).await?;
     // A new database has nothing of others'.
     if request.create {
-        return Ok(Vec::new());
+        return Ok(warnings);
     }
     let foreign = target.session.foreign().await?;
     let is_foreign = |item: &Item| match item.entry.tag.split_once(' ') {
@@ -54,7 +57,6 @@ pub(super) async fn settle(
         Some(("SCHEMA", "public")) => foreign.public,
         _ => false,
     };
-    let mut warnings = Vec::new();
     for item in planned
         .iter()
         .filter(|item| item.entry.desc == "COMMENT" && is_foreign(item))
@@ -130,12 +132,27 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
         );
     }
     let subscriptions: Vec<&Item> = of_kind("SUBSCRIPTION").collect();
-    if !subscriptions.is_empty() && !target.session.may(Deed::Subscribe).await? {
-        return refused(
-            &subscriptions,
-            "may not make subscriptions",
-            "leave them out with --no-subscriptions, or GRANT pg_create_subscription to it (PostgreSQL 16 and newer)",
-        );
+    let mut asks = false;
+    if !subscriptions.is_empty() {
+        asks = target.session.may(SUBSCRIBE).await?;
+        // In a database that it makes, the role has the other right that it takes.
+        if !asks && !(request.create && target.session.has_rights_of(user, SUBSCRIBERS).await?) {
+            return refused(
+                &subscriptions,
+                "may not make subscriptions",
+                "leave them out with --no-subscriptions, or GRANT pg_create_subscription to it (PostgreSQL 16 and newer)",
+            );
+        }
+    }
+    for item in subscriptions {
+        if !may_subscribe(target, item, asks).await? {
+            return refused(
+                &[item],
+                "may not make a subscription without a password in its connection",
+                "leave it out with --exclude SUBSCRIPTION:NAME, or all with --no-subscriptions, and make it by hand with a \
+                 password; or restore as a superuser",
+            );
+        }
     }
     let events: Vec<&Item> = of_kind("EVENT TRIGGER").collect();
     if !events.is_empty() && !target.session.may(Deed::WatchEvents).await? {
@@ -146,6 +163,10 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
         );
     }
     beyond::check(target, planned).await?;
+    // What goes on past failures makes them, and tells which could not be filled.
+    if !request.keep_going {
+        hidden::check(target, planned).await?;
+    }
     let defaults = of_kind("DEFAULT ACL").filter(|item| {
         let owner = &item.details.owner;
         target.found.roles.get(owner) == Some(&false)
@@ -173,21 +194,98 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
     if !request.no_owner {
         owners::check(target, items, planned, request).await?;
     }
-    if request.create {
-        return Ok(());
-    }
     for item in of_kind("EXTENSION") {
-        let name = &item.entry.tag;
-        let is_there = target.found.extensions.get(name).copied().unwrap_or_default();
-        if !is_there && !target.session.may(Deed::Extend(name)).await? {
-            return refused(
-                &[item],
-                "may not make an extension",
-                "let a superuser make it in the target first, or leave it out, with what needs it: --exclude EXTENSION:NAME",
-            );
+        let is_there = target
+            .found
+            .extensions
+            .get(&item.entry.tag)
+            .copied()
+            .unwrap_or_default();
+        if (is_there && !request.create) || may_extend(target, item, request).await? {
+            continue;
         }
+        let hint = match request.create {
+            true => {
+                "make the database yourself, let a superuser make the extension in it, and restore without --create; or leave it \
+                 out, with what needs it: --exclude EXTENSION:NAME"
+            }
+            false => {
+                "let a superuser make it in the target first, or leave it out, with what needs it: --exclude EXTENSION:NAME"
+            }
+        };
+        return refused(&[item], "may not make an extension", hint);
     }
     Ok(())
+}
+
+const SUBSCRIBE: Deed<'static> = Deed::Subscribe {
+    connection: "dbname=pgstow password=x",
+    password_required: true,
+};
+
+/// Whose members make subscriptions, since 16.
+const SUBSCRIBERS: &str = "pg_create_subscription";
+
+/// As its connection is: a role that is no superuser needs one with a password. `asks`: the server can say it here.
+async fn may_subscribe(target: &Target, item: &Item, asks: bool) -> Result<bool> {
+    let Some(subscription) = grants::of_subscription(&item.details.definition) else {
+        return Ok(true);
+    };
+    if !asks {
+        let lacks = ConnectionInfo::parse_url(&subscription.connection).is_ok_and(|info| info.password.is_none());
+        return Ok(subscription.password_required && !lacks);
+    }
+    let deed = Deed::Subscribe {
+        connection: &subscription.connection,
+        password_required: subscription.password_required,
+    };
+    target.session.may(deed).await
+}
+
+/// Where the archive's extension was made.
+pub(super) fn schema_of_extension(item: &Item) -> String {
+    let definition = item.details.definition.trim_end().trim_end_matches(';');
+    let schema = definition.rsplit_once(" WITH SCHEMA ");
+    schema.map_or_else(|| "public".to_owned(), |(_, schema)| quoting::unquoted(schema))
+}
+
+async fn may_extend(target: &Target, item: &Item, request: &RestoreRequest) -> Result<bool> {
+    let name = item.entry.tag.as_str();
+    let schema = schema_of_extension(item);
+    let deed = Deed::Extend { name, schema: &schema };
+    // In a database that it makes, the role has rights that it may lack in this one.
+    Ok(target.session.may(deed).await? || (request.create && !target.session.is_for_superusers(name).await?))
+}
+
+/// What comes with the server belongs to a superuser, also where that is another database's.
+fn without_grants_on_the_servers_own(items: &[Item], plan: &mut Plan) -> Vec<String> {
+    const OWN: [&str; 2] = ["pg_catalog", "information_schema"];
+    let is_own = |item: &Item| {
+        let of_schema = item.entry.tag.strip_prefix("SCHEMA ");
+        let schema = of_schema.or(item.entry.namespace.as_deref()).unwrap_or_default();
+        item.entry.desc == "ACL" && OWN.contains(&schema)
+    };
+    let mut names = Vec::new();
+    for item in items.iter().filter(|item| is_own(item)) {
+        let id = item.entry.dump_id;
+        let lists = [&mut plan.ground, &mut plan.before, &mut plan.after];
+        let mut was_planned = false;
+        for list in lists {
+            let length = list.len();
+            list.retain(|other| *other != id);
+            was_planned |= list.len() < length;
+        }
+        if was_planned {
+            names.push(item.entry.tag.clone());
+        }
+    }
+    match names.is_empty() {
+        true => Vec::new(),
+        false => vec![format!(
+            "the grants on what comes with the server were left out, since only a superuser gives them: {}",
+            some_of(&names, names.len() as u64)
+        )],
+    }
 }
 
 /// No transaction drops a subscription with a slot, which is on another server.

@@ -1,5 +1,7 @@
 //! What a restore is asked to leave out: by kind, or by kind and name.
 
+mod members;
+
 use std::collections::HashSet;
 
 use super::plan::LeftOut;
@@ -185,7 +187,13 @@ pub async fn exclusion(request: &RestoreRequest, items: &[Item], session: &Sessi
     let kinds = |item: &Item| SOUGHT.contains(&item.entry.desc.as_str());
     let there = excluded.iter().zip(there).filter(|(item, there)| *there && kinds(item));
     let there: HashSet<i64> = there.map(|(item, _)| item.entry.dump_id).collect();
-    Ok(with_dependents(request, items, &asked, &there))
+    let left = with_dependents(request, items, &asked, &there, &HashSet::new());
+    let lacks = |item: &Item| item.entry.desc == "EXTENSION" && !there.contains(&item.entry.dump_id);
+    if !excluded.iter().any(|item| lacks(item)) {
+        return Ok(left);
+    }
+    let orphans = members::orphans(items, &left.entries, session).await?;
+    Ok(with_dependents(request, items, &asked, &there, &orphans))
 }
 
 fn named(request: &RestoreRequest, items: &[Item]) -> Result<HashSet<i64>> {
@@ -232,8 +240,15 @@ fn names_it(item: &Item, other: &Item) -> bool {
     }
 }
 
-fn with_dependents(request: &RestoreRequest, items: &[Item], asked: &HashSet<i64>, there: &HashSet<i64>) -> Exclusion {
-    let mut entries = asked.clone();
+/// `orphans` are left out with what was asked for, though the archive says no dependency of them.
+fn with_dependents(
+    request: &RestoreRequest,
+    items: &[Item],
+    asked: &HashSet<i64>,
+    there: &HashSet<i64>,
+    orphans: &HashSet<i64>,
+) -> Exclusion {
+    let mut entries: HashSet<i64> = asked.union(orphans).copied().collect();
     loop {
         let before = entries.len();
         for item in items {
@@ -359,14 +374,24 @@ mod tests {
     fn what_needs_it_stays_away_unless_the_target_has_it() {
         let (items, request) = (items(), asking(&["extension"]));
         let asked = HashSet::from([1]);
-        let left = with_dependents(&request, &items, &asked, &HashSet::new());
+        let none = HashSet::new();
+        let left = with_dependents(&request, &items, &asked, &none, &none);
         assert_eq!(left.entries, HashSet::from([1, 2, 3, 5, 7]));
         assert_eq!(left.left_out.len(), 5);
-        let left = with_dependents(&request, &items, &asked, &HashSet::from([1]));
+        let left = with_dependents(&request, &items, &asked, &HashSet::from([1]), &none);
         assert_eq!(left.entries, HashSet::from([1, 2]));
         let mut items = items.to_vec();
         items.push(item(8, "PUBLICATION", "few", &[]));
-        let left = with_dependents(&request, &items, &HashSet::from([8]), &HashSet::new());
+        let left = with_dependents(&request, &items, &HashSet::from([8]), &none, &none);
         assert_eq!(left.entries, HashSet::from([7, 8]));
+        items.push(item(9, "ACL", "FUNCTION f(s.citext)", &[99]));
+        let left = with_dependents(&request, &items, &asked, &none, &HashSet::from([9]));
+        assert!(left.entries.contains(&9), "{left:?}");
+        let told = left
+            .left_out
+            .iter()
+            .find(|one| one.what.contains("f(s.citext)"))
+            .unwrap();
+        assert_eq!(told.why, "it needs what is left out");
     }
 }

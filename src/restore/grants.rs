@@ -54,6 +54,31 @@ pub fn of_mapping(definition: &str) -> Option<String> {
     role.map(Word::text)
 }
 
+/// What a subscription takes of its maker: `CREATE SUBSCRIPTION a CONNECTION 'b' PUBLICATION c WITH (…);`
+#[derive(Debug, PartialEq, Eq)]
+pub struct Subscription {
+    pub connection: String,
+    pub password_required: bool,
+}
+
+pub fn of_subscription(definition: &str) -> Option<Subscription> {
+    let words = words(definition);
+    let at = words.iter().position(|word| matches!(word, Word::Bare("CONNECTION")))?;
+    let connection = match words.get(at + 1..)? {
+        // With a backslash in it.
+        [Word::Bare("E"), Word::Quoted(text), ..] => text.replace("\\\\", "\\"),
+        [Word::Quoted(text), ..] => text.clone(),
+        _ => return None,
+    };
+    let waived = words
+        .windows(2)
+        .any(|pair| matches!(pair, [Word::Bare("password_required"), Word::Bare("false")]));
+    Some(Subscription {
+        connection,
+        password_required: !waived,
+    })
+}
+
 enum Word<'a> {
     Bare(&'a str),
     Quoted(String),
@@ -110,7 +135,38 @@ fn quoted(text: &str, quote: char) -> (String, &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{of_mapping, of_policy, roles};
+    use super::{Subscription, of_mapping, of_policy, of_subscription, roles};
+
+    #[test]
+    fn what_a_subscription_takes_is_found_however_it_is_written() {
+        let found = |connection: &str, password_required: bool| {
+            Some(Subscription {
+                connection: connection.to_owned(),
+                password_required,
+            })
+        };
+        for (rest, expected) in [
+            (
+                "su CONNECTION 'host=x' PUBLICATION p WITH (connect = false, slot_name = NONE);",
+                found("host=x", true),
+            ),
+            (
+                "\"a CONNECTION\" CONNECTION 'password=''x y''' PUBLICATION p WITH (connect = false, password_required = false);",
+                found("password='x y'", false),
+            ),
+            (
+                "su CONNECTION E'password=\\\\x' PUBLICATION p WITH (connect = false);",
+                found("password=\\x", true),
+            ),
+            ("su PUBLICATION p;", None),
+        ] {
+            assert_eq!(
+                of_subscription(&format!("CREATE SUBSCRIPTION {rest}")),
+                expected,
+                "{rest}"
+            );
+        }
+    }
 
     #[test]
     fn the_roles_of_policies_and_mappings_are_found() {

@@ -5,49 +5,50 @@ use super::ready::Target;
 use super::state::{Stage, State};
 use crate::archive::Item;
 use crate::command::RestoreRequest;
-use crate::error::{Code, Result};
-use crate::postgres;
+use crate::error::{Code, Error, Result};
+use crate::postgres::{self, ConnectionInfo, Session};
+use crate::settings;
 
-/// The database with the settings under which its data was written: what cannot be set is told.
-pub(super) async fn make(
-    target: &Target,
-    items: &[Item],
-    request: &RestoreRequest,
-    state: &State,
-) -> Result<Vec<String>> {
-    let name = target.name();
-    let creation = |name: &str| {
-        database::creation(items, name).map(|creation| match request.no_tablespaces {
-            true => database::without_tablespace(&creation),
-            false => creation,
-        })
-    };
-    if target.exists && request.clean {
-        let beside = database::beside(name);
-        let creation = creation(&beside)?;
-        // A server that cannot make it, for want of a locale or a tablespace, keeps the one that it has.
-        state.set(Stage::Making {
-            database: Some(beside.clone()),
-        });
-        let created = target.session.execute(&creation).await;
-        if created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
-            state.set(Stage::Untouched);
-        }
-        created?;
-        let replaced = replace(target, &beside, request, state).await;
-        if replaced.is_err() {
-            let unused = format!("DROP DATABASE {}", postgres::quoting::identifier(&beside));
-            drop(target.session.execute(&unused).await);
-        }
-        replaced?;
-    } else {
-        let creation = creation(name)?;
-        state.set(Stage::Making {
-            database: Some(name.to_owned()),
-        });
-        target.session.execute(&creation).await?;
+/// A database of this run's making.
+pub(super) struct New {
+    /// Its name, until it takes the place of another.
+    pub beside: Option<String>,
+    /// What could not be set.
+    pub notes: Vec<String>,
+}
+
+/// The database with the settings under which its data was written.
+pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<New> {
+    let replaces = target.exists && request.clean;
+    let beside = replaces.then(|| database::beside(target.name()));
+    let name = beside.as_deref().unwrap_or(target.name());
+    let mut creation = database::creation(items, name)?;
+    if request.no_tablespaces {
+        creation = database::without_tablespace(&creation);
     }
-    state.made();
+    state.set(Stage::Making {
+        database: Some(name.to_owned()),
+    });
+    let created = target.session.execute(&creation).await;
+    // A server that cannot make it, for want of a locale or a tablespace, keeps the one that it has.
+    if replaces && created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
+        state.set(Stage::Untouched);
+    }
+    created?;
+    let furnished = furnish(target, items, request, name).await;
+    match furnished {
+        Ok(notes) => Ok(New { beside, notes }),
+        Err(error) => {
+            if let Some(beside) = &beside {
+                discard(target, beside, state).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Grants, settings and the owner, as far as what is made in it depends on them.
+async fn furnish(target: &Target, items: &[Item], request: &RestoreRequest, name: &str) -> Result<Vec<String>> {
     if !target.found.is_superuser && !request.no_privileges {
         for grant in database::grants(items, name) {
             // They are made once more at the end, and what fails then is told.
@@ -76,6 +77,45 @@ pub(super) async fn make(
     Ok(notes)
 }
 
+/// How the new database is reached under the name that it has until it takes the other's place. Nothing where it can be
+/// logged in to under that other name alone.
+pub(super) async fn apart(
+    info: &ConnectionInfo,
+    beside: &str,
+    settings: &settings::Postgres,
+) -> Option<ConnectionInfo> {
+    let mut apart = info.clone();
+    apart.dbname = Some(beside.to_owned());
+    let session = Session::connect(&apart, settings).await.ok()?;
+    // No database that is in use gets another name.
+    session.close().await;
+    Some(apart)
+}
+
+/// Some extensions can be made under one name alone.
+pub(super) fn explained(error: Error, target: &Target) -> Error {
+    if error.code() != Code::RestoreErr {
+        return error;
+    }
+    let first = match error.has_own_hint() {
+        true => error.hint_text().to_owned(),
+        false => "correct the cause, and run it again: nothing stands in its way".to_owned(),
+    };
+    let name = postgres::quoting::identifier(target.name());
+    error.hint(format!(
+        "{first}; what can be made only in a database of this name, as pg_cron, needs that the old one gives it up: ALTER \
+         DATABASE {name} RENAME TO another; then restore with --create alone"
+    ))
+}
+
+/// Removes a new database that did not come to take the other's place.
+pub(super) async fn discard(target: &Target, beside: &str, state: &State) {
+    let unused = format!("DROP DATABASE {}", postgres::quoting::identifier(beside));
+    if target.session.execute(&unused).await.is_ok() {
+        state.set(Stage::Untouched);
+    }
+}
+
 fn giving(database: &str, owner: &str) -> String {
     let (database, owner) = (
         postgres::quoting::identifier(database),
@@ -85,26 +125,33 @@ fn giving(database: &str, owner: &str) -> String {
 }
 
 /// Puts the new database into the place of the old one.
-async fn replace(target: &Target, beside: &str, request: &RestoreRequest, state: &State) -> Result<()> {
+pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequest, state: &State) -> Result<()> {
     let (session, name) = (&target.session, target.name());
     let quoted = postgres::quoting::identifier(name);
     let template = |is: bool| format!("ALTER DATABASE {quoted} WITH IS_TEMPLATE {is}");
-    if target.is_template {
-        session.execute(&template(false)).await?;
+    if target.is_template
+        && let Err(error) = session.execute(&template(false)).await
+    {
+        discard(target, beside, state).await;
+        return Err(error);
     }
     state.set(Stage::Removing {
         database: name.to_owned(),
     });
     let force = if request.force { " WITH (FORCE)" } else { "" };
     let removed = session.execute(&format!("DROP DATABASE {quoted}{force}")).await;
-    if removed.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
-        // The server's own refusal.
-        state.set(Stage::Untouched);
-        if target.is_template {
-            session.execute(&template(true)).await?;
+    if let Err(error) = removed {
+        // Without an answer it may be gone, and the new one is all that there is.
+        if error.code() != Code::ConnErr {
+            // The server's own refusal.
+            state.set(Stage::Untouched);
+            discard(target, beside, state).await;
+            if target.is_template {
+                session.execute(&template(true)).await?;
+            }
         }
+        return Err(error);
     }
-    removed?;
     let renaming = format!(
         "ALTER DATABASE {} RENAME TO {quoted}",
         postgres::quoting::identifier(beside)

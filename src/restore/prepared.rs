@@ -293,6 +293,15 @@ impl Archive {
         owners
     }
 
+    /// The backup's that are neither in the plan nor in the target.
+    pub fn extensions_that_stay_away(&self, target: &Target) -> Vec<String> {
+        let names = self.items.iter().filter(|item| item.entry.desc == "EXTENSION");
+        let names = names.map(|item| &item.entry.tag).filter(|name| {
+            !self.plan.extensions.contains(*name) && !target.found.extensions.get(*name).copied().unwrap_or_default()
+        });
+        names.cloned().collect()
+    }
+
     pub fn backup<'a>(&'a self, store: &'a Arc<dyn Store>) -> Backup<'a> {
         Backup {
             store,
@@ -412,14 +421,20 @@ impl Prepared {
                 .into_iter()
                 .for_each(&mut step);
         }
-        if request.create {
-            if self.target.exists {
-                step(format!("remove the database {name}"));
-            }
-            step(format!("make the database {name}"));
+        let replaces = request.create && self.target.exists;
+        let replacing = || format!("remove the database {name}, and put the new one into its place");
+        match replaces {
+            true => step(format!("make a new database beside {name}")),
+            false if request.create => step(format!("make the database {name}")),
+            false => {}
         }
         match &self.source {
-            Source::Script(psql, _) => step(format!("run the script with psql {} in one transaction", psql.version)),
+            Source::Script(psql, _) => {
+                if replaces {
+                    step(replacing());
+                }
+                step(format!("run the script with psql {} in one transaction", psql.version));
+            }
             Source::Archive(archive) => {
                 let plan = &archive.plan;
                 if let Some(work) = &archive.into {
@@ -442,11 +457,17 @@ impl Prepared {
                         count(plan.large_objects.len(), "large object")
                     ));
                 }
+                if replaces && request.keep_going {
+                    step(replacing());
+                }
                 if plan.ground.len() + plan.before.len() > 0 {
                     step(format!(
                         "make {}",
                         count(plan.ground.len() + plan.before.len(), "definition")
                     ));
+                }
+                if replaces && !request.keep_going {
+                    step(replacing());
                 }
                 let together = self.removes(request) && replacing::fits(request, archive, &self.target);
                 let processes = plan.loads.len();

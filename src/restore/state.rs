@@ -52,6 +52,10 @@ const NAMED: usize = 10;
 /// How long the target may take to say what it holds; the error waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What helps where the server refuses the role something.
+const PERMISSION: &str = "restore as a role that may do this, such as the owner of what is replaced, or a superuser; or leave \
+                          it out, with what needs it: --exclude KIND:NAME";
+
 /// Which tables have their data after a load that failed, by the numbers of those loads that came
 /// to their end. Several tables travel in one pg_restore, each in a transaction of its own: so the
 /// target is asked about the others. Of a table that is loaded in parts, some may be there.
@@ -122,6 +126,8 @@ pub(super) struct State {
     roles: Mutex<Vec<String>>,
     /// What a person has to know after whatever fails from now on.
     reminder: Mutex<Option<String>>,
+    /// Extensions of the backup that the target lacks and the chosen tables do not bring.
+    lacking: Mutex<Vec<String>>,
 }
 
 impl State {
@@ -147,12 +153,17 @@ impl State {
         *self.roles.lock().unwrap_or_else(PoisonError::into_inner) = made.to_vec();
     }
 
+    pub fn lacks(&self, extensions: Vec<String>) {
+        *self.lacking.lock().unwrap_or_else(PoisonError::into_inner) = extensions;
+    }
+
     /// The error with what it left behind.
     pub fn tell(self, error: &Error) -> Error {
         let stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
         let made = self.made.into_inner();
         let reminder = self.reminder.into_inner().unwrap_or_else(PoisonError::into_inner);
         let roles = self.roles.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let lacking = self.lacking.into_inner().unwrap_or_else(PoisonError::into_inner);
         let whole = stage == Stage::Whole;
         let (state, again) = match stage {
             Stage::Untouched | Stage::Making { database: None } if !roles.is_empty() => {
@@ -269,7 +280,21 @@ impl State {
             (Code::RestoreErr, None) if !error.has_own_hint() => {
                 "correct the cause, and run it again: nothing stands in its way".to_owned()
             }
+            // The usual one is for a backup.
+            (Code::Permission, again) if !error.has_own_hint() => match again {
+                Some(again) => format!("{PERMISSION}; then {again}"),
+                None => PERMISSION.to_owned(),
+            },
             _ => error.hint_text().to_owned(),
+        };
+        // An archive does not say whose operator classes an index or a constraint takes.
+        let hint = match lacking.is_empty() || whole || error.code() != Code::RestoreErr {
+            true => hint,
+            false => format!(
+                "{hint}; if the tables need an extension that the backup has and the target lacks ({}), make it there first \
+                 with CREATE EXTENSION",
+                some_of(&lacking, lacking.len() as u64)
+            ),
         };
         let state = match roles.is_empty() || whole {
             true => state,
@@ -304,6 +329,23 @@ mod tests {
         let told = state.tell(&Error::new(Code::RestoreErr, "no"));
         let expected = "the new database is empty; the roles that were made stay: a";
         assert!(told.message().ends_with(expected), "{}", told.message());
+    }
+
+    #[test]
+    fn a_refused_right_is_told_as_one_of_a_restore() {
+        for stage in [Stage::Cleaning, Stage::Finishing] {
+            let state = State::default();
+            state.set(stage);
+            let told = state.tell(&Error::new(Code::Permission, "no"));
+            let hint = told.hint_text();
+            assert!(
+                hint.contains("restore as a role") && !hint.contains("pg_read"),
+                "{hint}"
+            );
+        }
+        let state = State::default();
+        let told = state.tell(&Error::new(Code::Permission, "no").hint("ask"));
+        assert_eq!(told.hint_text(), "ask");
     }
 
     #[test]

@@ -56,16 +56,24 @@ pub(super) async fn carry_out(
         let notes = job.stop.or_stop(notes).await?;
         prepared.warnings.extend(notes);
     }
+    let mut beside = None;
     if request.create {
         job.observer.phase("making the database");
         let making = making::make(&prepared.target, prepared.source.items(), request, state);
-        let notes = job.stop.or_stop(making).await?;
-        prepared.warnings.extend(notes);
+        let new = job.stop.or_stop(making).await?;
+        prepared.warnings.extend(new.notes);
+        beside = new.beside;
+        if beside.is_none() {
+            state.made();
+        }
     }
     let mut compared = None;
     let info = &prepared.target.info;
     match &prepared.source {
         Source::Script(psql, checked) => {
+            if let Some(beside) = &beside {
+                put_in_place(job, request, &prepared.target, beside, state).await?;
+            }
             job.observer.phase("running the script");
             let place = script::Place {
                 psql,
@@ -81,6 +89,9 @@ pub(super) async fn carry_out(
             }
         }
         Source::Archive(archive) => {
+            if !request.tables.is_empty() {
+                state.lacks(archive.extensions_that_stay_away(&prepared.target));
+            }
             let (info, name) = named(info);
             let loader = Loader {
                 store: &prepared.located.store,
@@ -114,7 +125,13 @@ pub(super) async fn carry_out(
             match &archive.in_place {
                 None => {
                     let target = &prepared.target;
-                    let Filled { left_out, losses } = fill(job, request, archive, target, &loader, state).await?;
+                    let mut defined = false;
+                    if let Some(beside) = &beside {
+                        defined = define_apart(job, request, archive, target, &loader, beside, state).await?;
+                        put_in_place(job, request, target, beside, state).await?;
+                    }
+                    let filling = fill(job, request, archive, target, &loader, state, defined);
+                    let Filled { left_out, losses } = filling.await?;
                     prepared.lost = left_out;
                     prepared.failed = losses.tell(&archive.items);
                     if request.compares() {
@@ -198,6 +215,66 @@ fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreReques
     Ok(())
 }
 
+/// Makes the definitions in the new database while the old one is still there, which stays if the server refuses one of
+/// them. Says whether they are made.
+async fn define_apart(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    beside: &str,
+    state: &State,
+) -> Result<bool> {
+    // What goes on past failures is not held up by one.
+    if request.keep_going {
+        return Ok(false);
+    }
+    let Some(apart) = making::apart(loader.info, beside, &job.settings.postgres).await else {
+        return Ok(false);
+    };
+    job.observer.phase(DEFINING);
+    let loader = Loader {
+        info: &apart,
+        ..*loader
+    };
+    let defined = define(archive, target, &loader).await;
+    let Err(error) = defined else { return Ok(true) };
+    job.stop.in_time(making::discard(target, beside, state)).await;
+    Err(making::explained(error, target))
+}
+
+async fn put_in_place(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    target: &Target,
+    beside: &str,
+    state: &State,
+) -> Result<()> {
+    if let Some(reason) = job.stop.reason() {
+        job.stop.in_time(making::discard(target, beside, state)).await;
+        return Err(reason.into());
+    }
+    job.observer.phase("replacing the database");
+    let replacing = making::replace(target, beside, request, state);
+    job.stop.or_stop(replacing).await?;
+    state.made();
+    Ok(())
+}
+
+/// In one transaction, where the server has room for its locks.
+async fn define(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<()> {
+    let plan = &archive.plan;
+    if !plan.ground.is_empty() {
+        loader.finish("ground", &plan.ground, 1).await?;
+    }
+    loader.definitions(&plan.before, is_atomic(archive, target)).await
+}
+
+fn is_atomic(archive: &Archive, target: &Target) -> bool {
+    !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(&archive.plan)
+}
+
 /// What a filling leaves to tell.
 #[derive(Default)]
 struct Filled {
@@ -213,6 +290,7 @@ async fn fill(
     target: &Target,
     loader: &Loader<'_>,
     state: &State,
+    defined: bool,
 ) -> Result<Filled> {
     if request.keep_going {
         let cleaned = clean(job, archive, target, state).await?;
@@ -222,9 +300,14 @@ async fn fill(
     if replace(job, request, archive, target, loader, state).await? {
         return the_end(job, archive, target, loader, state).await;
     }
-    if !renew(job, request, archive, target, loader, state).await? {
+    if defined {
+        state.set(Stage::Defining {
+            atomic: false,
+            cleaned: 0,
+        });
+    } else if !renew(job, request, archive, target, loader, state).await? {
         let cleaned = clean(job, archive, target, state).await?;
-        let atomic = !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(plan);
+        let atomic = is_atomic(archive, target);
         state.set(Stage::Defining { atomic, cleaned });
         job.observer.phase(DEFINING);
         if !plan.ground.is_empty() {

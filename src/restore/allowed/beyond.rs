@@ -39,12 +39,44 @@ fn deeds(item: &Item) -> Vec<Deed<'_>> {
         "FUNCTION" | "PROCEDURE" => of_function(definition),
         "OPERATOR CLASS" | "OPERATOR FAMILY" => vec![Deed::OperatorClass],
         "SHELL TYPE" => vec![Deed::BaseType],
-        "CAST" if definition.contains(" WITHOUT FUNCTION") => vec![Deed::CastAsIs],
+        // Also one of which nothing but the name was ever made.
+        "TYPE" if !COMPOSED.iter().any(|composed| definition.contains(composed)) => vec![Deed::BaseType],
+        "CAST" => of_cast(definition),
+        "TRANSFORM" if between(definition, " FOR ", " LANGUAGE ").is_some_and(is_own) => vec![Deed::TransformOfOwn],
+        "AGGREGATE" if STATES.iter().any(|state| definition.contains(state)) => vec![Deed::AggregateInternal],
+        "PROCEDURAL LANGUAGE" if definition.contains(" HANDLER ") => vec![Deed::Language],
         "FOREIGN DATA WRAPPER" => vec![Deed::ForeignDataWrapper],
         "ACCESS METHOD" => vec![Deed::AccessMethod],
         "TEXT SEARCH PARSER" | "TEXT SEARCH TEMPLATE" => vec![Deed::TextSearch],
         _ => Vec::new(),
     }
+}
+
+/// What anybody may make a type of.
+const COMPOSED: [&str; 3] = [" AS ENUM (", " AS (", " AS RANGE ("];
+/// A pointer, with which any memory can be read.
+const STATES: [&str; 2] = ["\n    STYPE = internal", "\n    MSTYPE = internal"];
+
+fn of_cast(definition: &str) -> Vec<Deed<'_>> {
+    let mut deeds = Vec::new();
+    if definition.contains(" WITHOUT FUNCTION") {
+        deeds.push(Deed::CastAsIs);
+    }
+    // One of the two types must be the role's own.
+    if between(definition, " CAST (", ") WITH").is_some_and(is_own) {
+        deeds.push(Deed::CastOfOwn);
+    }
+    deeds
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(between, _)| between)
+}
+
+/// pg_dump names the schema of every type but PostgreSQL's own.
+fn is_own(types: &str) -> bool {
+    !types.contains('.')
 }
 
 /// What pg_dump writes between a function's result and its body: the language and the options on one line, then each
@@ -63,6 +95,9 @@ fn of_function(definition: &str) -> Vec<Deed<'_>> {
     {
         deeds.push(Deed::Program(language));
     }
+    if options.split_whitespace().any(|word| word == "SUPPORT") {
+        deeds.push(Deed::Support);
+    }
     if words.any(|word| word == "LEAKPROOF") && !options.contains("NOT LEAKPROOF") {
         deeds.push(Deed::Leakproof);
     }
@@ -79,6 +114,58 @@ fn of_function(definition: &str) -> Vec<Deed<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::{Details, Entry, Section};
+
+    #[test]
+    fn a_definition_says_what_it_takes_to_make_it() {
+        for (desc, definition, expected) in [
+            ("TYPE", "CREATE TYPE s.sh;", vec![Deed::BaseType]),
+            (
+                "TYPE",
+                "CREATE TYPE s.b (\n    INTERNALLENGTH = 4\n);",
+                vec![Deed::BaseType],
+            ),
+            ("TYPE", "CREATE TYPE s.e AS ENUM (\n    'a'\n);", vec![]),
+            ("TYPE", "CREATE TYPE s.c AS (\n\ta integer\n);", vec![]),
+            ("TYPE", "CREATE TYPE s.r AS RANGE (\n    subtype = integer\n);", vec![]),
+            ("CAST", "CREATE CAST (point AS text) WITH INOUT;", vec![Deed::CastOfOwn]),
+            ("CAST", "CREATE CAST (s.e AS integer) WITH FUNCTION s.f(s.e);", vec![]),
+            (
+                "CAST",
+                "CREATE CAST (integer AS xml) WITHOUT FUNCTION;",
+                vec![Deed::CastAsIs, Deed::CastOfOwn],
+            ),
+            (
+                "TRANSFORM",
+                "CREATE TRANSFORM FOR integer LANGUAGE sql (FROM SQL WITH FUNCTION pg_catalog.prsd_lextype(internal));",
+                vec![Deed::TransformOfOwn],
+            ),
+            ("TRANSFORM", "CREATE TRANSFORM FOR s.e LANGUAGE sql ();", vec![]),
+            (
+                "AGGREGATE",
+                "CREATE AGGREGATE s.a(bigint) (\n    SFUNC = int8_avg_accum,\n    STYPE = internal\n);",
+                vec![Deed::AggregateInternal],
+            ),
+            (
+                "AGGREGATE",
+                "CREATE AGGREGATE s.a(integer) (\n    SFUNC = int4pl,\n    STYPE = integer\n);",
+                vec![],
+            ),
+        ] {
+            let item = Item {
+                entry: Entry {
+                    desc: desc.into(),
+                    ..Entry::default()
+                },
+                section: Section::PreData,
+                details: Details {
+                    definition: definition.into(),
+                    ..Details::default()
+                },
+            };
+            assert_eq!(deeds(&item), expected, "{definition}");
+        }
+    }
 
     #[test]
     fn a_function_says_what_it_takes_to_make_it() {
@@ -94,6 +181,10 @@ mod tests {
             (
                 "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE c STRICT\n    AS 'x', 'y';",
                 vec![Deed::Program("c")],
+            ),
+            (
+                "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql SUPPORT generate_series_int4_support\n    AS $$SELECT 1$$;",
+                vec![Deed::Support],
             ),
             (
                 "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql IMMUTABLE\n    AS $$SELECT 1$$;",

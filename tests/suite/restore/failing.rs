@@ -237,10 +237,16 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
         let warning = report["warnings"][0].as_str().unwrap();
         assert!(warning.contains("role is a superuser"), "{report}");
         let report = succeed(&mut backed.restore(&target.url(), &["--dry-run", "--create", "--clean"])).json();
-        assert!(
-            report["steps"][0].as_str().unwrap().starts_with("remove the database"),
-            "{report}"
-        );
+        let steps: Vec<&str> = report["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        let at = |words: &str| steps.iter().position(|step| step.contains(words)).unwrap();
+        assert_eq!(at("make a new database beside"), 0, "{report}");
+        assert!(at("definition") < at("remove the database"), "{report}");
+        assert!(at("remove the database") < at("of data"), "{report}");
     });
     backed.site.assert_nothing_runs();
 }

@@ -318,3 +318,82 @@ fn what_pg_dump_does_not_record_of_a_constraint_comes_along(major: u32) {
 }
 
 on_majors! { what_pg_dump_does_not_record_of_a_constraint_comes_along: 15 18 }
+fn an_extension_is_left_out_with_what_hangs_on_its_members(major: u32) {
+    let source = Database::fresh(major);
+    source.sql(
+        "CREATE EXTENSION citext; GRANT EXECUTE ON FUNCTION citext_eq(citext, citext) TO pg_monitor;
+         CREATE EXTENSION pg_stat_statements; GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO pg_monitor;
+         CREATE EXTENSION pgstow_test; INSERT INTO pgstow_test_settings VALUES ('ours', 'x');
+         GRANT SELECT ON pgstow_test_settings TO pg_monitor; GRANT UPDATE (value) ON pgstow_test_settings TO pg_monitor;
+         SELECT setval('pgstow_test_numbers', 50);
+         CREATE TABLE t AS SELECT 1 AS n; GRANT SELECT ON t TO pg_monitor",
+    );
+    let backed = Backed::up(source, &[]);
+    let granted = "SELECT count(*) FROM pg_proc WHERE proname IN ('citext_eq', 'pg_stat_statements_reset')
+        AND proacl::text LIKE '%pg_monitor=X%'";
+    let settings = "SELECT (SELECT count(*) FROM pgstow_test_settings), (SELECT last_value FROM pgstow_test_numbers),
+        has_table_privilege('pg_monitor', 'pgstow_test_settings', 'SELECT')";
+    let table = "SELECT n, has_table_privilege('pg_monitor', 't', 'SELECT') FROM t";
+    let left = |target: &Database, option: &str| {
+        let report = backed.restored(target, &["--exclude", option]);
+        assert_eq!(target.sql(table), "1|t", "{report:#}");
+        report["left_out"].to_string()
+    };
+
+    let target = Database::fresh(major);
+    let told = left(&target, "extension:pgstow_test");
+    for what in [
+        "TABLE DATA public.pgstow_test_settings",
+        "SEQUENCE SET",
+        "TABLE pgstow_test_settings",
+        "COLUMN",
+    ] {
+        assert!(told.contains(what), "{what}: {told}");
+    }
+    assert!(!told.contains("citext") && !told.contains("statements"), "{told}");
+    assert_eq!(target.sql(granted), "2");
+
+    let target = Database::fresh(major);
+    let told = left(&target, "extension:citext");
+    assert!(told.contains("citext_eq") && !told.contains("pgstow_test"), "{told}");
+    assert_eq!(target.sql(settings), "3|50|t");
+    assert_eq!(target.sql(granted), "1");
+
+    let target = Database::fresh(major);
+    left(&target, "extension");
+    assert_eq!(target.sql("SELECT count(*) FROM pg_extension"), "1");
+    // A target that has it gets all of it.
+    let target = Database::fresh(major);
+    target.sql("CREATE EXTENSION pgstow_test; CREATE EXTENSION citext; CREATE EXTENSION pg_stat_statements");
+    backed.restored(&target, &["--clean", "--exclude", "extension"]);
+    assert_eq!(target.sql(settings), "3|50|t");
+    assert_eq!(target.sql(granted), "2");
+}
+
+on_majors! { an_extension_is_left_out_with_what_hangs_on_its_members: 15 18 }
+
+/// The archive does not say of a constraint whose operator classes it takes.
+#[test]
+fn an_extension_that_a_table_may_need_is_named() {
+    let source = Database::fresh(17);
+    source.sql(
+        "CREATE EXTENSION btree_gist; CREATE EXTENSION citext;
+         CREATE TABLE hotel (room int, during tsrange, EXCLUDE USING gist (room WITH =, during WITH &&));
+         INSERT INTO hotel VALUES (1, '[2026-01-01, 2026-01-02)')",
+    );
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(17);
+    target.sql("CREATE EXTENSION citext");
+    for more in [&[][..], &["--clean"]] {
+        let options = [&["--table", "public.hotel"][..], more].concat();
+        let failed = backed.refused(&target.url(), &options, "RESTORE_ERR", 41);
+        assert!(
+            failed.hint.contains("(btree_gist)") && failed.hint.contains("CREATE EXTENSION"),
+            "{more:?}: {}",
+            failed.hint
+        );
+    }
+    target.sql("CREATE EXTENSION btree_gist");
+    backed.restored(&target, &["--table", "public.hotel", "--clean"]);
+    assert_eq!(target.sql("SELECT count(*) FROM hotel"), "1");
+}

@@ -5,7 +5,9 @@ use serde_json::Value;
 use crate::restore::place::{Backed, untouched};
 use crate::support::database::{Database, psql, quoted, unique_word};
 use crate::support::program::succeed;
+use crate::support::role::Role;
 use crate::support::server::OwnServer;
+use crate::support::services::postgres_url;
 
 /// Just what the master user of RDS has.
 const MASTER: &str = "CREATE ROLE rds_superuser NOLOGIN;
@@ -159,7 +161,7 @@ fn master_restores_all_that_it_may(major: u32) {
     let name = quoted(&again.source.name);
     psql(
         major,
-        &crate::support::services::postgres_url(major),
+        &postgres_url(major),
         &format!("DROP DATABASE {name}; CREATE DATABASE {name}; DROP ROLE {app}; DROP ROLE {reader}"),
     );
 }
@@ -224,7 +226,7 @@ fn a_new_database_is_its_owners_before_anything_is_made_in_it(major: u32) {
     let name = quoted(&backed.source.name);
     psql(
         major,
-        &crate::support::services::postgres_url(major),
+        &postgres_url(major),
         &format!("DROP DATABASE {name}; CREATE DATABASE {name}; DROP ROLE {app}; DROP ROLE {other}"),
     );
 }
@@ -258,4 +260,185 @@ fn roles_that_policies_and_mappings_name_are_found_missing() {
     backed.source.sql(&format!(
         "DROP POLICY p ON t; DROP USER MAPPING FOR {app} SERVER far; DROP ROLE {app}; DROP ROLE {reader}"
     ));
+}
+
+/// Whatever it is that cannot be made: a database that is replaced goes when the definitions of the new one are there.
+fn a_definition_that_is_refused_costs_no_database(major: u32) {
+    let source = Database::fresh(major);
+    source.sql(
+        "CREATE TABLE t AS SELECT 1 AS n; CREATE EXTENSION pg_stat_statements;
+         GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO pg_monitor",
+    );
+    let backed = Backed::up(source, &[]);
+    let server = OwnServer::start(major);
+    psql(major, &server.url(), MASTER);
+    let target = server.database("kept");
+    let name = quoted(&target.name);
+    psql(major, &server.url(), &format!("ALTER DATABASE {name} OWNER TO master"));
+    target.sql("CREATE TABLE precious AS SELECT 2 AS n");
+    let url = target.url_as(Some(("master", "its secret")));
+    untouched(&target, || {
+        for options in [&["--clean"][..], &["--create", "--clean"]] {
+            for more in [&["--dry-run"][..], &[]] {
+                let refused = backed.refused(&url, &[options, &["--no-owner"], more].concat(), "PERMISSION", 13);
+                assert!(
+                    refused.message.contains("may not make an extension")
+                        && refused.message.contains("nothing was changed"),
+                    "{options:?}: {}",
+                    refused.message
+                );
+                assert!(refused.hint.contains("--exclude EXTENSION:NAME"), "{}", refused.hint);
+            }
+        }
+    });
+
+    // What no question finds: pg_dump writes this language without its handler.
+    backed
+        .source
+        .sql("CREATE LANGUAGE strange HANDLER plpgsql_call_handler");
+    let mut backup = backed.site.backup(&backed.source.url());
+    let report = serde_json::json!({ "id": succeed(&mut backup).json()["id"] });
+    let strange = Backed { report, ..backed };
+    untouched(&target, || {
+        let refused = strange.refused(&target.url(), &["--create", "--clean"], "RESTORE_ERR", 41);
+        assert!(
+            refused.message.contains("strange") && refused.message.contains("nothing was changed"),
+            "{}",
+            refused.message
+        );
+    });
+    let databases = format!(
+        "SELECT count(*) FROM pg_database WHERE starts_with(datname, '{}')",
+        target.name
+    );
+    assert_eq!(psql(major, &server.url(), &databases), "1");
+
+    // As the hint says; with what hangs on the extension's members.
+    let without = [
+        "--create",
+        "--clean",
+        "--no-owner",
+        "--exclude",
+        "EXTENSION:pg_stat_statements",
+        "--exclude",
+        "procedural-language",
+    ];
+    let report = succeed(&mut strange.restore(&url, &without)).json();
+    assert_eq!(target.sql("SELECT n, to_regclass('precious') IS NULL FROM t"), "1|t");
+    let left = report["left_out"].to_string();
+    assert!(left.contains("FUNCTION pg_stat_statements_reset"), "{left}");
+}
+
+on_majors! { a_definition_that_is_refused_costs_no_database: 15 18 }
+
+fn what_only_a_superuser_makes_or_reads_is_found_before(major: u32) {
+    let source = Database::fresh(major);
+    source.sql(
+        "CREATE TABLE t AS SELECT 1 AS n;
+         CREATE CAST (point AS text) WITH INOUT;
+         CREATE AGGREGATE agg(bigint) (SFUNC = int8_avg_accum, STYPE = internal, FINALFUNC = numeric_poly_avg);
+         CREATE FUNCTION f() RETURNS int LANGUAGE sql SUPPORT generate_series_int4_support AS 'SELECT 1';
+         CREATE TYPE sh;
+         CREATE TRANSFORM FOR int LANGUAGE sql (FROM SQL WITH FUNCTION prsd_lextype(internal));
+         CREATE VIEW v AS SELECT rolname FROM pg_authid;
+         CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM v;
+         CREATE EXTENSION pageinspect;
+         GRANT EXECUTE ON FUNCTION pg_stat_reset() TO pg_monitor; GRANT SELECT ON pg_authid TO pg_monitor",
+    );
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(major);
+    let role = Role::fresh(&target, "its secret", "");
+    let name = quoted(&role.name);
+    target.sql(&format!("GRANT CREATE ON SCHEMA public TO {name}"));
+    let url = target.url_as(Some((&role.name, &role.password)));
+    let found = [
+        "cast:CAST (point AS text)",
+        "aggregate:agg(bigint)",
+        "function:f()",
+        "type:sh",
+        "transform:TRANSFORM FOR integer LANGUAGE sql",
+        "materialized-view-data:m",
+        "extension:pageinspect",
+    ];
+    let without = |kept: &str| {
+        let left = found.iter().filter(|one| **one != kept);
+        let mut options: Vec<&str> = left.flat_map(|one| ["--exclude", *one]).collect();
+        options.push("--no-owner");
+        options
+    };
+    untouched(&target, || {
+        for one in found {
+            let refused = backed.refused(&url, &[&without(one)[..], &["--dry-run"]].concat(), "PERMISSION", 13);
+            let (_, name) = one.split_once(':').unwrap();
+            assert!(
+                refused.message.contains(&format!("{name};")) && refused.message.contains("nothing was changed"),
+                "{one}: {}",
+                refused.message
+            );
+            assert!(refused.hint.contains("--exclude"), "{one}: {}", refused.hint);
+        }
+    });
+    let report = succeed(&mut backed.restore(&url, &without(""))).json();
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains("FUNCTION pg_stat_reset()") && warnings.contains("TABLE pg_authid"),
+        "{warnings}"
+    );
+    assert_eq!(target.sql("SELECT n, to_regclass('m') IS NOT NULL FROM t"), "1|t");
+    target.sql(&format!("DROP OWNED BY {name}"));
+}
+
+on_majors! { what_only_a_superuser_makes_or_reads_is_found_before: 15 18 }
+
+/// Before 16 no other role makes any.
+#[test]
+fn a_subscription_without_a_password_is_found_before() {
+    let source = Database::fresh(18);
+    let options = "WITH (connect = false, slot_name = NONE, enabled = false, create_slot = false";
+    source.sql(&format!(
+        "CREATE TABLE t AS SELECT 1 AS n;
+         CREATE SUBSCRIPTION open CONNECTION 'dbname=nowhere password=x' PUBLICATION p {options});
+         CREATE SUBSCRIPTION bare CONNECTION 'dbname=nowhere' PUBLICATION p {options});
+         CREATE SUBSCRIPTION free CONNECTION 'dbname=nowhere password=x' PUBLICATION p {options}, password_required = false)"
+    ));
+    let backed = Backed::up(source, &[]);
+    backed
+        .source
+        .sql("DROP SUBSCRIPTION open; DROP SUBSCRIPTION bare; DROP SUBSCRIPTION free");
+    let target = Database::fresh(18);
+    let role = Role::fresh(&target, "its secret", "CREATEDB IN ROLE pg_create_subscription");
+    let name = quoted(&role.name);
+    target.sql(&format!(
+        "GRANT CREATE ON SCHEMA public TO {name}; GRANT CREATE ON DATABASE {} TO {name}",
+        quoted(&target.name)
+    ));
+    let url = target.url_as(Some((&role.name, &role.password)));
+    untouched(&target, || {
+        for (kept, other) in [("bare", "free"), ("free", "bare")] {
+            let other = format!("SUBSCRIPTION:{other}");
+            let refused = backed.refused(&url, &["--no-owner", "--exclude", &other], "PERMISSION", 13);
+            assert!(
+                refused.message.contains("without a password") && refused.message.contains(kept),
+                "{}",
+                refused.message
+            );
+            assert!(refused.hint.contains("--exclude SUBSCRIPTION:NAME"), "{}", refused.hint);
+            // The same is known of a database that is yet to be made.
+            let options = ["--create", "--dry-run", "--no-owner", "--exclude", &other];
+            let refused = backed.refused(&format!("{url}_new"), &options, "PERMISSION", 13);
+            assert!(refused.message.contains(kept), "{}", refused.message);
+        }
+    });
+    let without = [
+        "--no-owner",
+        "--exclude",
+        "SUBSCRIPTION:bare",
+        "--exclude",
+        "SUBSCRIPTION:free",
+    ];
+    let anew = [&["--create", "--dry-run"][..], &without].concat();
+    succeed(&mut backed.restore(&format!("{url}_new"), &anew));
+    succeed(&mut backed.restore(&url, &without));
+    assert_eq!(target.sql("SELECT string_agg(subname, ' ') FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"), "open");
+    target.sql(&format!("DROP SUBSCRIPTION open; DROP OWNED BY {name}"));
 }

@@ -99,10 +99,14 @@ const ON_THE_EMPTY_PATH: [(&str, &str); 2] = [
     ),
 ];
 /// What is no name, or no SQL.
-const EXCEPTIONS: [(&str, &str); 3] = [
+const EXCEPTIONS: [(&str, &str); 4] = [
     (
         "CREATE CAST (pg_catalog.int4 AS pg_catalog.xml)",
         "the command itself, not an expression",
+    ),
+    (
+        "CREATE TRANSFORM FOR pg_catalog.int4 LANGUAGE sql",
+        "its FROM SQL names no relation",
     ),
     ("WITH TEMPLATE = template0", "a part of CREATE DATABASE"),
     ("GRANT rds_iam to the role", "a hint"),
