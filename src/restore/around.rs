@@ -19,7 +19,7 @@ const NAMED: usize = 5;
 pub(super) struct Surroundings {
     /// Schema and name of what is replaced.
     pub tables: Vec<(String, String)>,
-    /// Of what refers to it.
+    /// Of what refers to it, and of what it refers to.
     pub beside: Vec<(String, String)>,
     /// Statements that come before the removal, in its transaction.
     pub loosen: Vec<String>,
@@ -86,7 +86,7 @@ pub(super) async fn survey(
             )));
         }
         found.loosen.push(key.dropping());
-        found.beside.push(key.of.clone());
+        found.beside.extend([key.of.clone(), key.to.clone()]);
         let what = format!("the foreign key {} of {}", key.name, key.table);
         let tag = format!("{} {}", key.of.1, key.name);
         let comes = comes(replaced, "FK CONSTRAINT", &key.of.0, &tag);

@@ -231,6 +231,28 @@ fn a_lock_is_waited_for_as_long_as_was_said_and_its_holder_is_named() {
         assert!(failure.message.contains("'forgotten'"), "{}", failure.message);
     }
     target.sql("ROLLBACK PREPARED 'forgotten'");
+    // On a table that a replaced one refers to, and on what is no table.
+    for (held, options) in [
+        (
+            "LOCK TABLE departments IN ACCESS SHARE MODE",
+            &[
+                &["--table", "public.people", "--clean"][..],
+                &["--table", "public.people", "--data-only", "--clean"],
+            ][..],
+        ),
+        ("ALTER FUNCTION meddle() COST 7", &[&["--clean"][..]][..]),
+    ] {
+        target.sql(&format!("BEGIN; {held}; PREPARE TRANSACTION 'far away'"));
+        for options in options {
+            let mut restore = backed.restore(&target.url(), options);
+            restore.env("BACKUP_LOCK_WAIT_SECONDS", "1");
+            let failure = crate::support::wreck::fail(&mut restore, "RESTORE_ERR", 41);
+            for word in ["within 1 s", "'far away'"] {
+                assert!(failure.message.contains(word), "{word}: {}", failure.message);
+            }
+        }
+        target.sql("ROLLBACK PREPARED 'far away'");
+    }
 }
 
 fn tables_are_replaced_where_others_need_them(major: u32) {
