@@ -194,6 +194,14 @@ fn comes(replaced: &[&Item], kind: &str, schema: &str, tag: &str) -> bool {
     replaced.iter().any(same)
 }
 
+/// Whether the archive makes the same table a member of the same publication with all columns and rows.
+fn is_narrower(statement: &str, item: &Item) -> bool {
+    let definition = item.details.definition.trim().trim_end_matches(';');
+    let rest = statement.strip_prefix(definition);
+    item.entry.desc == "PUBLICATION TABLE"
+        && rest.is_some_and(|rest| rest.starts_with(" (") || rest.starts_with(" WHERE"))
+}
+
 fn needed(dependents: &[String]) -> Error {
     let mut shown: Vec<&str> = dependents.iter().take(NAMED).map(String::as_str).collect();
     let more = format!("{} more", dependents.len().saturating_sub(NAMED));
@@ -217,11 +225,20 @@ impl Surroundings {
     fn take(&mut self, around: Around, replaced: &[&Item]) {
         self.loosen.extend(around.loosen);
         match (around.tie, around.policy) {
-            (Some(statement), _) => self.ties.push(Tie {
-                what: around.what,
-                statement,
-                joined: around.joined,
-            }),
+            (Some(statement), _) => {
+                // The archive's own comes first, and then the table is a member already.
+                if replaced.iter().any(|item| is_narrower(&statement, item)) {
+                    self.left_out.push(LeftOut {
+                        what: format!("the columns or rows of the {}", around.what),
+                        why: format!("{ON_A_TABLE}: {statement}"),
+                    });
+                }
+                self.ties.push(Tie {
+                    what: around.what,
+                    statement,
+                    joined: around.joined,
+                });
+            }
             (None, Some((schema, tag))) if comes(replaced, "POLICY", &schema, &tag) => {}
             (None, _) => self.left_out.push(LeftOut {
                 what: around.what,

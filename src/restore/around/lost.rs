@@ -114,6 +114,9 @@ impl<'a> Brought<'a> {
 
     /// Whether a definition of the backup's gives the table or index that setting.
     pub fn marks(&self, mark: &Mark) -> bool {
+        if !self.is_utf8 && !mark.words.is_ascii() {
+            return true;
+        }
         let kinds = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX"];
         let named = kinds.iter().flat_map(|kind| self.found(kind, &mark.schema, &mark.name));
         let tag = mark.constraint.iter();

@@ -234,10 +234,10 @@ fn a_lock_is_waited_for_as_long_as_was_said_and_its_holder_is_named() {
     // On a table that a replaced one refers to, and on what is no table.
     for (held, options) in [
         (
-            "LOCK TABLE departments IN ACCESS SHARE MODE",
+            "LOCK TABLE parts IN ACCESS SHARE MODE",
             &[
-                &["--table", "public.people", "--clean"][..],
-                &["--table", "public.people", "--data-only", "--clean"],
+                &["--table", "public.uses", "--clean"][..],
+                &["--table", "public.uses", "--data-only", "--clean"],
             ][..],
         ),
         ("ALTER FUNCTION meddle() COST 7", &[&["--clean"][..]][..]),
