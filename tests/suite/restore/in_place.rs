@@ -231,7 +231,12 @@ fn a_lock_is_waited_for_as_long_as_was_said_and_its_holder_is_named() {
         assert!(failure.message.contains("'forgotten'"), "{}", failure.message);
     }
     target.sql("ROLLBACK PREPARED 'forgotten'");
-    // On a table that a replaced one refers to, and on what is no table.
+}
+
+#[test]
+fn who_holds_what_a_replaced_table_refers_to_or_a_function_is_named() {
+    let backed = Backed::up(shop(18), &[]);
+    let target = backed.source.copy();
     for (held, options) in [
         (
             "LOCK TABLE parts IN ACCESS SHARE MODE",
