@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::hold::TABLES;
+use super::surroundings::Names;
 use crate::error::Result;
 
 /// Named at most.
@@ -33,6 +34,33 @@ pub(super) fn in_the_way() -> String {
     )
 }
 
+/// Of those who hold what is no table (a function, a type, a schema), and of those who are changing the catalogs, which
+/// keeps others from removing what they change: as far as this role may see them.
+fn of_objects(major: u32) -> String {
+    // Older servers end a question about what is gone.
+    let object = if major < 14 {
+        "'an object'"
+    } else {
+        "coalesce(pg_catalog.pg_describe_object(l.classid, l.objid, l.objsubid), 'an object')"
+    };
+    format!(
+        "SELECT held.who || ' on ' || pg_catalog.array_to_string((pg_catalog.array_agg(DISTINCT held.what))[1:{NAMED}], ', ')
+           FROM (SELECT {HOLDER} AS who, CASE l.locktype WHEN 'object' THEN {object}
+                          ELSE 'the catalog ' || c.relname END AS what
+                   FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c
+                     ON c.oid = l.relation AND l.locktype = 'relation' {JOINED}
+                  WHERE l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+                    AND l.database IN (0, (SELECT d.oid FROM pg_catalog.pg_database d
+                                            WHERE d.datname = pg_catalog.current_database()))
+                    AND coalesce(a.backend_type, 'client backend') = 'client backend'
+                    AND (l.locktype = 'object'
+                         OR (c.relkind = 'r' AND c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace
+                             AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareUpdateExclusiveLock')))
+                  LIMIT 1000) AS held
+          GROUP BY held.who ORDER BY 1 LIMIT {NAMED}"
+    )
+}
+
 impl Session {
     /// The processes of sessions of this name that wait for locks of others, and who these are.
     pub(crate) async fn kept_waiting(&self, name: &str) -> Result<Vec<(i32, Vec<String>)>> {
@@ -55,5 +83,17 @@ impl Session {
     /// [`in_the_way`]; nothing if it cannot be known.
     pub(crate) async fn held_by_others(&self) -> Vec<String> {
         self.names(&in_the_way()).await.unwrap_or_default()
+    }
+
+    /// Who may keep a statement waiting, of whose locks it is not known which it could not have: who holds these tables, or
+    /// else others; and who holds what is no table.
+    pub(crate) async fn in_its_way(&self, tables: &Names) -> Vec<String> {
+        let mut held = self.holders(tables).await;
+        if held.is_empty() {
+            held = self.held_by_others().await;
+        }
+        held.extend(self.names(&of_objects(self.server.major)).await.unwrap_or_default());
+        held.truncate(NAMED);
+        held
     }
 }

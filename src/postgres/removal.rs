@@ -178,7 +178,7 @@ impl Session {
         if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
             self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
             let what = format!("what {statement:?} needs");
-            return Err(not_locked(wait, &what, &self.holders(held).await));
+            return Err(not_locked(wait, &what, &self.in_its_way(held).await));
         }
         let refused = self.refused(&error);
         if refused.code() == Code::ConnErr {
@@ -224,7 +224,7 @@ impl Session {
                         .batch_execute("ROLLBACK")
                         .await
                         .map_err(|error| self.refused(&error))?;
-                    let holders = self.held_by_others().await;
+                    let holders = self.in_its_way(&[]).await;
                     Err(not_locked(wait, &format!("what {what} needs"), &holders))
                 }
                 _ => Err(Error::new(refused.code(), format!("{what}: {}", refused.message()))),

@@ -475,13 +475,13 @@ impl Session {
         let question = format!(
             "WITH named AS ({CHOSEN}), chosen AS (
                SELECT oid FROM named UNION SELECT t.relid FROM named, pg_catalog.pg_partition_tree(named.oid) t)
-             SELECT DISTINCT {HOLDER} || ' on ' || pg_catalog.format('%I.%I', n.nspname, c.relname)
+             SELECT {HOLDER} || ' on ' || pg_catalog.format('%I.%I', n.nspname, c.relname)
                FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace {JOINED}
               WHERE l.granted AND l.relation IN (SELECT oid FROM chosen) AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
                 AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-                AND coalesce(a.backend_type, 'client backend') = 'client backend' AND NOT l.mode = 'ShareUpdateExclusiveLock'
-              ORDER BY 1 LIMIT {NAMED}"
+                AND coalesce(a.backend_type, 'client backend') = 'client backend'
+              GROUP BY 1 ORDER BY pg_catalog.bool_and(l.mode = 'ShareUpdateExclusiveLock'), 1 LIMIT {NAMED}"
         );
         let (schemas, names): (Vec<&str>, Vec<&str>) = tables
             .iter()

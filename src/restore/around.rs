@@ -1,16 +1,21 @@
 //! What points from outside at tables that are replaced: loosened before they are removed, and tied to the new ones
 //! when those are there. What cannot be tied again is told.
 
+mod lost;
+mod members;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::grants;
+use lost::{Brought, IN_A_SCHEMA, Lost, ON_A_TABLE};
+
 use super::plan::{LeftOut, Plan, is_relation};
 use super::ready::Target;
+use super::tables::named;
 use crate::archive::Item;
 use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Around, Belonging};
+use crate::postgres::{Around, Named};
 
 /// Objects that an error names.
 const NAMED: usize = 5;
@@ -19,7 +24,7 @@ const NAMED: usize = 5;
 pub(super) struct Surroundings {
     /// Schema and name of what is replaced.
     pub tables: Vec<(String, String)>,
-    /// Of what refers to it.
+    /// Of what refers to it, and of what it refers to.
     pub beside: Vec<(String, String)>,
     /// Statements that come before the removal, in its transaction.
     pub loosen: Vec<String>,
@@ -48,7 +53,18 @@ impl Tie {
     }
 }
 
-const GOES: &str = "the target had it on a table that was replaced, and the backup does not have it";
+/// Objects whose owners, grants and comments go with them, beside those of relations.
+const WITH_GRANTS: [&str; 9] = [
+    "SCHEMA",
+    "FUNCTION",
+    "PROCEDURE",
+    "AGGREGATE",
+    "TYPE",
+    "DOMAIN",
+    "PROCEDURAL LANGUAGE",
+    "FOREIGN DATA WRAPPER",
+    "SERVER",
+];
 
 /// Of the relations that the target has and that are made anew. What needs one that was named stays, and so stands in
 /// its way.
@@ -86,7 +102,7 @@ pub(super) async fn survey(
             )));
         }
         found.loosen.push(key.dropping());
-        found.beside.push(key.of.clone());
+        found.beside.extend([key.of.clone(), key.to.clone()]);
         let what = format!("the foreign key {} of {}", key.name, key.table);
         let tag = format!("{} {}", key.of.1, key.name);
         let comes = comes(replaced, "FK CONSTRAINT", &key.of.0, &tag);
@@ -106,18 +122,21 @@ pub(super) async fn survey(
             }
         }
         if !comes {
-            let why = GOES.to_owned();
+            let why = format!("{ON_A_TABLE}: {}", key.making());
             found.left_out.push(LeftOut { what, why });
         }
     }
     for around in session.around(&tables).await? {
         found.take(around, replaced);
     }
-    let dropped: HashSet<&str> = plan.drops.iter().map(String::as_str).collect();
+    let statements: HashSet<&str> = plan.drops.iter().map(String::as_str).collect();
+    let goes = |item: &Item| statements.contains(item.details.drop_statement.trim());
     let dropped = |kind: &str| -> Vec<String> {
         let of_kind = items.iter().filter(|item| item.entry.desc == kind);
-        let dropped = of_kind.filter(|item| dropped.contains(item.details.drop_statement.trim()));
-        dropped.map(|item| item.entry.tag.clone()).collect()
+        of_kind
+            .filter(|item| goes(item))
+            .map(|item| item.entry.tag.clone())
+            .collect()
     };
     let (schemas, publications) = (dropped("SCHEMA"), dropped("PUBLICATION"));
     let others = session.around_others(&schemas, &publications, &tables);
@@ -125,13 +144,36 @@ pub(super) async fn survey(
     for around in others {
         found.take(around, replaced);
     }
-    let mut belongings = session.belongings(&tables).await?;
-    belongings.extend(defaults);
-    let lost = belongings.into_iter().filter(|one| !brings(items, one));
-    found.left_out.extend(lost.map(|one| LeftOut {
-        what: one.what,
-        why: GOES.to_owned(),
-    }));
+    let (mut lost, brought) = (Lost::default(), Brought::new(items));
+    for left in std::mem::take(&mut found.left_out) {
+        lost.add("AROUND THE TABLES", left.what, &left.why, None);
+    }
+    let in_schemas = defaults.into_iter().map(|one| (one, IN_A_SCHEMA));
+    let belongings = session.belongings(&tables).await?;
+    for (one, why) in belongings.into_iter().map(|one| (one, ON_A_TABLE)).chain(in_schemas) {
+        if !brought.brings(&one) {
+            lost.add(&one.kind, one.what, why, one.statement);
+        }
+    }
+    for table in session.inside(&tables).await? {
+        brought.lacking(&table, &mut lost);
+    }
+    for mark in session.marks(&tables).await? {
+        if !brought.marks(&mark) {
+            lost.add("SETTING", mark.what, ON_A_TABLE, Some(mark.statement));
+        }
+    }
+    let with_grants = |item: &&Item| goes(item) && WITH_GRANTS.contains(&item.entry.desc.as_str());
+    let relations = replaced.iter().copied().filter(|item| of_kind(&item));
+    let objects: Vec<&Item> = items.iter().filter(with_grants).chain(relations).collect();
+    let asked: Vec<Named<'_>> = objects.iter().map(|item| named(item)).collect();
+    let user = request.no_owner.then(|| session.server().user.as_str());
+    brought.without(session.traits(&asked).await?, &objects, user, &mut lost);
+    if !plan.large_objects.is_empty() {
+        let granted = session.granted_large_objects(&plan.large_objects).await?;
+        brought.without_grants(&granted, &mut lost);
+    }
+    found.left_out = lost.told();
     // They are taken off first and put back last, since they hold partitions that are taken off too.
     found.ties.extend(keys);
     found.tables = tables;
@@ -144,31 +186,20 @@ fn replaces(plan: &Plan, single: bool, item: &Item) -> bool {
     !single || plan.before.contains(id) || plan.after.contains(id) || plan.joins.contains(id)
 }
 
-/// Whether the backup has it too.
-fn brings(items: &[Item], one: &Belonging) -> bool {
-    let role = |item: &Item| match (&*one.kind, one.role.as_deref()) {
-        ("ACL", Some("PUBLIC")) => item.details.definition.contains(" TO PUBLIC"),
-        ("ACL", Some(role)) => grants::roles(&item.details.definition)
-            .iter()
-            .any(|named| named == role),
-        (_, Some(role)) => item.details.owner == role,
-        (_, None) => true,
-    };
-    let same = |item: &&Item| {
-        item.entry.desc == one.kind
-            && item.entry.namespace.as_deref() == Some(&one.schema)
-            && item.entry.tag == one.tag
-            && role(item)
-    };
-    items.iter().any(|item| same(&item))
-}
-
 /// Whether the backup has an entry of this kind.
 fn comes(replaced: &[&Item], kind: &str, schema: &str, tag: &str) -> bool {
     let same = |item: &&Item| {
         item.entry.desc == kind && item.entry.namespace.as_deref() == Some(schema) && item.entry.tag == tag
     };
     replaced.iter().any(same)
+}
+
+/// Whether the archive makes the same table a member of the same publication with all columns and rows.
+fn is_narrower(statement: &str, item: &Item) -> bool {
+    let definition = item.details.definition.trim().trim_end_matches(';');
+    let rest = statement.strip_prefix(definition);
+    item.entry.desc == "PUBLICATION TABLE"
+        && rest.is_some_and(|rest| rest.starts_with(" (") || rest.starts_with(" WHERE"))
 }
 
 fn needed(dependents: &[String]) -> Error {
@@ -194,15 +225,24 @@ impl Surroundings {
     fn take(&mut self, around: Around, replaced: &[&Item]) {
         self.loosen.extend(around.loosen);
         match (around.tie, around.policy) {
-            (Some(statement), _) => self.ties.push(Tie {
-                what: around.what,
-                statement,
-                joined: around.joined,
-            }),
+            (Some(statement), _) => {
+                // The archive's own comes first, and then the table is a member already.
+                if replaced.iter().any(|item| is_narrower(&statement, item)) {
+                    self.left_out.push(LeftOut {
+                        what: format!("the columns or rows of the {}", around.what),
+                        why: format!("{ON_A_TABLE}: {statement}"),
+                    });
+                }
+                self.ties.push(Tie {
+                    what: around.what,
+                    statement,
+                    joined: around.joined,
+                });
+            }
             (None, Some((schema, tag))) if comes(replaced, "POLICY", &schema, &tag) => {}
             (None, _) => self.left_out.push(LeftOut {
                 what: around.what,
-                why: GOES.to_owned(),
+                why: ON_A_TABLE.to_owned(),
             }),
         }
     }

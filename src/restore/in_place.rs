@@ -335,14 +335,15 @@ async fn filled(
         wait.as_millis()
     );
     execute(wire, &begin).await?;
+    let mut touched = names.clone();
+    let keys = &work.foreign_keys;
+    touched.extend(keys.iter().flat_map(|key| [key.of.clone(), key.to.clone()]));
     let locked = lock_all(wire, &names, work).await;
     if let Err(refusal) = locked {
         if !refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
             return Err(refused("cannot lock the tables", refusal));
         }
-        let mut all = names.clone();
-        all.extend(work.foreign_keys.iter().map(|key| key.of.clone()));
-        return Err(not_locked(wait, "the tables", &session.holders(&all).await));
+        return Err(not_locked(wait, "the tables", &session.holders(&touched).await));
     }
     // They were listed a while ago, and a trigger that has come since would fire as this role.
     let about = (session.server().major, !work.emptied.is_empty());
@@ -362,8 +363,16 @@ async fn filled(
             execute(wire, &trigger.disabling()).await?;
         }
     }
-    for key in &work.foreign_keys {
-        execute(wire, &key.dropping()).await?;
+    for key in keys {
+        let statement = key.dropping();
+        if let Err(refusal) = wire.execute(statement.as_bytes()).await {
+            // A table of others that it refers to could not be locked before.
+            if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
+                let what = format!("what {statement} needs");
+                return Err(not_locked(wait, &what, &session.holders(&touched).await));
+            }
+            return Err(refused(&statement, refusal));
+        }
     }
     let archives = format!("SET client_encoding = {}", literal(&encoding));
     let copies = rows::in_turn(rows::copies(backup)?, backup);

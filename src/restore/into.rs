@@ -5,7 +5,7 @@
 //! one transaction of a session of ours (`into/making.rs`): until it is committed, nobody sees anything.
 
 mod copies;
-mod definition;
+pub(super) mod definition;
 mod making;
 mod place;
 

@@ -109,7 +109,7 @@ async fn fill(
             continue;
         };
         if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
-            let holders = target.session.held_by_others().await;
+            let holders = target.session.in_its_way(&[]).await;
             return Err(not_locked(wait, &format!("what {what} needs"), &holders));
         }
         let is_of_locks = refusal.is(&SqlState::OUT_OF_MEMORY);

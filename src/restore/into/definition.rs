@@ -131,10 +131,10 @@ fn after_names<'a>(text: &'a [u8], wanted: &[Vec<u8>]) -> Option<&'a [u8]> {
 /// A word, a sign, or what stands in quotes; with the depth of the brackets that it stands in. A bracket itself stands
 /// inside of what it opens.
 #[derive(Debug, Clone, Copy)]
-struct Token<'a> {
-    depth: usize,
+pub(in crate::restore) struct Token<'a> {
+    pub(in crate::restore) depth: usize,
     at: usize,
-    text: &'a [u8],
+    pub(in crate::restore) text: &'a [u8],
 }
 
 impl Token<'_> {
@@ -145,9 +145,9 @@ impl Token<'_> {
 
 /// A statement as the server's own lexical rules cut it, with `standard_conforming_strings`.
 #[derive(Debug)]
-struct Statement<'a> {
+pub(in crate::restore) struct Statement<'a> {
     text: &'a [u8],
-    tokens: Vec<Token<'a>>,
+    pub(in crate::restore) tokens: Vec<Token<'a>>,
     /// Where its semicolon stands.
     end: usize,
 }
@@ -155,7 +155,7 @@ struct Statement<'a> {
 impl<'a> Statement<'a> {
     /// Up to the first semicolon outside of brackets and quotes. Nothing if there is none, or something that pg_dump
     /// does not write there: a comment, a text in dollars, one that goes on after a line's end.
-    fn first(text: &'a [u8]) -> Option<Self> {
+    pub(in crate::restore) fn first(text: &'a [u8]) -> Option<Self> {
         let (mut tokens, mut depth, mut at) = (Vec::new(), 0_usize, 0);
         let mut after_text = false;
         while let Some(&byte) = text.get(at) {

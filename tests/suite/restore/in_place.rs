@@ -233,6 +233,33 @@ fn a_lock_is_waited_for_as_long_as_was_said_and_its_holder_is_named() {
     target.sql("ROLLBACK PREPARED 'forgotten'");
 }
 
+#[test]
+fn who_holds_what_a_replaced_table_refers_to_or_a_function_is_named() {
+    let backed = Backed::up(shop(18), &[]);
+    let target = backed.source.copy();
+    for (held, options) in [
+        (
+            "LOCK TABLE parts IN ACCESS SHARE MODE",
+            &[
+                &["--table", "public.uses", "--clean"][..],
+                &["--table", "public.uses", "--data-only", "--clean"],
+            ][..],
+        ),
+        ("ALTER FUNCTION meddle() COST 7", &[&["--clean"][..]][..]),
+    ] {
+        target.sql(&format!("BEGIN; {held}; PREPARE TRANSACTION 'far away'"));
+        for options in options {
+            let mut restore = backed.restore(&target.url(), options);
+            restore.env("BACKUP_LOCK_WAIT_SECONDS", "1");
+            let failure = crate::support::wreck::fail(&mut restore, "RESTORE_ERR", 41);
+            for word in ["within 1 s", "'far away'"] {
+                assert!(failure.message.contains(word), "{word}: {}", failure.message);
+            }
+        }
+        target.sql("ROLLBACK PREPARED 'far away'");
+    }
+}
+
 fn tables_are_replaced_where_others_need_them(major: u32) {
     let backed = Backed::up(shop(major), &[]);
     let target = backed.source.copy();

@@ -272,8 +272,15 @@ fn nothing_is_lost_in_silence(major: u32) {
     assert_eq!(target.sql(watch), "t");
     assert_eq!(target.sql(public), "0");
 
+    target.sql("ALTER PUBLICATION own SET TABLE t WHERE (a > 0), mine");
     let told = left(&["--clean"]);
-    assert!(told.contains("default privileges of "), "{told}");
+    for what in [
+        "default privileges of ",
+        "in a schema that was replaced",
+        "the columns or rows of the membership of public.t in the publication own",
+    ] {
+        assert!(told.contains(what), "{what}: {told}");
+    }
     assert_eq!(target.sql(watch), "t");
     assert_eq!(
         target.sql(
@@ -296,6 +303,113 @@ fn nothing_is_lost_in_silence(major: u32) {
 }
 
 on_majors! { nothing_is_lost_in_silence: 15 18 }
+
+const BARE: &str = "CREATE SCHEMA a; CREATE TABLE a.\"T t\" (id int CONSTRAINT known PRIMARY KEY, w int, n int);
+    INSERT INTO a.\"T t\" VALUES (1, 1, 1); CREATE TABLE a.other (id int); CREATE TABLE a.heir () INHERITS (a.other);
+    CREATE FUNCTION a.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE FUNCTION a.\"G g\"(\"x y\" int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+    CREATE TYPE a.e AS ENUM ('x'); CREATE DOMAIN a.d AS int; SELECT lo_create(77); SELECT lo_create(78);
+    CREATE FOREIGN DATA WRAPPER wrapper; CREATE SERVER far FOREIGN DATA WRAPPER wrapper;";
+
+/// What there is of each kind, on what [`BARE`] makes.
+fn adorned(major: u32, reader: &str) -> String {
+    let named = if major < 18 {
+        "ALTER n SET NOT NULL"
+    } else {
+        "ADD CONSTRAINT must NOT NULL n"
+    };
+    format!(
+        "GRANT USAGE ON SCHEMA a TO {reader}; GRANT EXECUTE ON FUNCTION a.f() TO {reader};
+         REVOKE EXECUTE ON FUNCTION a.\"G g\"(int) FROM PUBLIC; GRANT USAGE ON TYPE a.e, a.d TO {reader};
+         GRANT SELECT ON LARGE OBJECT 77 TO {reader}; GRANT USAGE ON FOREIGN SERVER far TO {reader};
+         COMMENT ON FUNCTION a.f() IS 'what it does'; COMMENT ON SCHEMA a IS 'what is in it';
+         GRANT SELECT ON a.\"T t\" TO {reader}; GRANT UPDATE (w) ON a.\"T t\" TO {reader};
+         ALTER TABLE a.\"T t\" ADD CONSTRAINT \"C h\" CHECK (w < 100), ADD CONSTRAINT later CHECK (w < 90) NOT VALID,
+           ADD COLUMN \"M m\" text DEFAULT 'more', {named}, ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY,
+           REPLICA IDENTITY FULL, CLUSTER ON known, SET (fillfactor = 50), ALTER w SET STATISTICS 77, ALTER w SET (n_distinct = 5);
+         COMMENT ON TABLE a.\"T t\" IS 'x'; COMMENT ON COLUMN a.\"T t\".w IS 'y';
+         ALTER TABLE a.other OWNER TO {reader}, ALTER id SET NOT NULL, ADD CHECK (id > 0)"
+    )
+}
+
+fn what_hangs_on_what_is_replaced_is_told(major: u32) {
+    let reader = format!("reader_{}", unique_word());
+    let source = Database::fresh(major);
+    source.sql(&format!("CREATE ROLE {reader}; {BARE}"));
+    let backed = Backed::up(source, &[]);
+    let target = backed.source.copy();
+    target.sql(&adorned(major, &reader));
+    let told = |options: &[&str]| {
+        let report = backed.restored(&target, options);
+        let left = report["left_out"].as_array().cloned().unwrap_or_default();
+        let line =
+            |one: &serde_json::Value| format!("{}; {}", one["what"].as_str().unwrap(), one["why"].as_str().unwrap());
+        left.iter().map(line).collect::<Vec<_>>().join("\n")
+    };
+    let of_table = told(&["--table", "a.\"T t\"", "--clean"]);
+    for what in [
+        "the constraint C h of a.\"T t\"; ",
+        "ALTER TABLE a.\"T t\" ADD CONSTRAINT \"C h\" CHECK ((w < 100))",
+        "the constraint later of",
+        "the column \"M m\" of a.\"T t\"; ",
+        "its values are gone",
+        "NOT NULL of the column \"n\" of",
+        "the row security of",
+        "FORCE ROW LEVEL SECURITY of",
+        "the replica identity of",
+        "the order of a.\"T t\" for CLUSTER",
+        "the option fillfactor of",
+        "the statistics target of a.\"T t\".w",
+        "the options of a.\"T t\".w",
+        "the comment on a.\"T t\"; ",
+        "the comment on a.\"T t\".w; ",
+        "GRANT UPDATE (w) ON a.\"T t\" TO reader_",
+    ] {
+        assert!(of_table.contains(what), "{what}: {of_table}");
+    }
+    assert!(!of_table.contains("SCHEMA a"), "{of_table}");
+
+    let of_all = told(&["--clean"]);
+    for what in [
+        "GRANT USAGE ON SCHEMA a TO reader_",
+        "grants on ROUTINE a.f() to reader_",
+        "REVOKE EXECUTE ON ROUTINE a.\"G g\"(integer) FROM PUBLIC",
+        "grants on TYPE a.e to reader_",
+        "grants on TYPE a.d to reader_",
+        "grants on the large object 77 to reader_",
+        "grants on FOREIGN SERVER far to reader_",
+        "the comment on ROUTINE a.f(); ",
+        "the comment on SCHEMA a; ",
+        "as the owner of TABLE a.other; ",
+        "NOT NULL of the column \"id\" of a.other",
+        "the constraint other_id_check of a.other",
+    ] {
+        assert!(of_all.contains(what), "{what}: {of_all}");
+    }
+    // What is no more there is not lost again.
+    assert_eq!(told(&["--clean"]), "");
+    target.sql(&format!("DROP OWNED BY {reader}"));
+    backed.source.sql(&format!("DROP ROLE {reader}"));
+}
+
+on_majors! { what_hangs_on_what_is_replaced_is_told: 15 18 }
+
+fn what_the_backup_has_too_is_not_told(major: u32) {
+    let reader = format!("reader_{}", unique_word());
+    let source = Database::fresh(major);
+    source.sql(&format!("CREATE ROLE {reader}; {BARE} {}", adorned(major, &reader)));
+    let backed = Backed::up(source, &[]);
+    let target = backed.source.copy();
+    for options in [&["--table", "a.\"T t\"", "--clean"][..], &["--clean"]] {
+        let report = backed.restored(&target, options);
+        assert!(report.get("left_out").is_none(), "{report:#}");
+    }
+    for database in [&target, &backed.source] {
+        database.sql(&format!("DROP OWNED BY {reader} CASCADE"));
+    }
+    psql(major, &postgres_url(major), &format!("DROP ROLE {reader}"));
+}
+
+on_majors! { what_the_backup_has_too_is_not_told: 15 18 }
 
 fn what_only_others_may_do_is_found_before(major: u32) {
     let app = format!("app_{}", unique_word());
