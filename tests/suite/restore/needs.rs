@@ -371,29 +371,3 @@ fn an_extension_is_left_out_with_what_hangs_on_its_members(major: u32) {
 }
 
 on_majors! { an_extension_is_left_out_with_what_hangs_on_its_members: 15 18 }
-
-/// The archive does not say of a constraint whose operator classes it takes.
-#[test]
-fn an_extension_that_a_table_may_need_is_named() {
-    let source = Database::fresh(17);
-    source.sql(
-        "CREATE EXTENSION btree_gist; CREATE EXTENSION citext;
-         CREATE TABLE hotel (room int, during tsrange, EXCLUDE USING gist (room WITH =, during WITH &&));
-         INSERT INTO hotel VALUES (1, '[2026-01-01, 2026-01-02)')",
-    );
-    let backed = Backed::up(source, &[]);
-    let target = Database::fresh(17);
-    target.sql("CREATE EXTENSION citext");
-    for more in [&[][..], &["--clean"]] {
-        let options = [&["--table", "public.hotel"][..], more].concat();
-        let failed = backed.refused(&target.url(), &options, "RESTORE_ERR", 41);
-        assert!(
-            failed.hint.contains("(btree_gist)") && failed.hint.contains("CREATE EXTENSION"),
-            "{more:?}: {}",
-            failed.hint
-        );
-    }
-    target.sql("CREATE EXTENSION btree_gist");
-    backed.restored(&target, &["--table", "public.hotel", "--clean"]);
-    assert_eq!(target.sql("SELECT count(*) FROM hotel"), "1");
-}
