@@ -136,7 +136,8 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
     if !subscriptions.is_empty() {
         asks = target.session.may(SUBSCRIBE).await?;
         // In a database that it makes, the role has the other right that it takes.
-        if !asks && !(request.create && target.session.has_rights_of(user, SUBSCRIBERS).await?) {
+        let may = asks || (request.create && target.session.has_rights_of(user, SUBSCRIBERS).await?);
+        if !may {
             return refused(
                 &subscriptions,
                 "may not make subscriptions",
