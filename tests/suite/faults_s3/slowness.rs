@@ -12,9 +12,10 @@ fn slowly(scene: &Scene, bytes_per_second: usize) {
 }
 
 /// The most memory that the run has used so far; `None` once it is over.
-fn peak(running: &Running) -> Option<u64> {
+/// Without the pages of the program itself, of which a debug build has more with every month.
+fn taken(running: &Running) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
 }
 
@@ -37,11 +38,12 @@ async fn memory_stays_flat_while_the_store_is_slow() {
     let mut running = scene.start();
     let (mut most, started) = (0, Instant::now());
     while !running.is_over() {
-        most = most.max(peak(&running).unwrap_or(0));
+        most = most.max(taken(&running).unwrap_or(0));
         assert!(started.elapsed() < Duration::from_secs(120));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let ended = running.wait();
     scene.assert_one_backup(&scene.primary, &ended).await;
-    assert!((30 << 20..=128 << 20).contains(&most), "{} MiB", most >> 20);
+    eprintln!("MOST {} MiB", most >> 20);
+    assert!((30 << 20..=104 << 20).contains(&most), "{} MiB", most >> 20);
 }
