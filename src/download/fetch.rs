@@ -19,7 +19,7 @@ use crate::progress::Observer;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::reading::Reading;
-use crate::store::temporary::blocking;
+use crate::threads::apart;
 
 /// What is read of the file at once, to digest what is there.
 const CHUNK: usize = 1 << 20;
@@ -89,10 +89,11 @@ impl Fetch<'_> {
             digesting: Digesting::new(self.head.as_deref()),
             stop: self.stop.clone(),
         };
-        let writing = tokio::spawn(blocking({
+        let writing = apart("write", {
             let stretches = stretches.clone();
             move || writer.write(&stretches)
-        }));
+        });
+        let writing = tokio::spawn(async move { writing.await? });
         let fed = self.stop.or_stop(self.feed(&stretches, slices)).await;
         let written = if self.stop.reason().is_some() {
             let patience = tokio::time::timeout(GRACE, writing).await;
