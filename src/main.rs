@@ -70,6 +70,9 @@ fn let_writes_fail() {
 /// A debug build's frames take most of the usual 2 MiB. What is not used takes no memory.
 const STACK: usize = 4 << 20;
 
+/// How long a thread may take to begin.
+const BEGINNING: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// With a thread for what blocks: where the system gives no other, work waits for that one.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     // It panics where it gets no thread.
@@ -78,12 +81,21 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
             .enable_all()
             .thread_stack_size(STACK)
             .build()?;
-        drop(runtime.spawn_blocking(|| ()));
+        // It waits in silence where the workers have got the last ones.
+        let begun = runtime.spawn_blocking(|| ());
+        let begun = runtime.block_on(async { tokio::time::timeout(BEGINNING, begun).await });
+        if begun.is_err() {
+            runtime.shutdown_background();
+            return Err(io::Error::from(io::ErrorKind::WouldBlock));
+        }
         Ok(runtime)
     });
     let refused = || threads::refused(io::Error::from(io::ErrorKind::WouldBlock));
     let built = built.map_err(|_| refused())?;
-    built.map_err(|error: io::Error| Error::internal("the runtime does not start").source(error))
+    built.map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => refused(),
+        _ => Error::internal("the runtime does not start").source(error),
+    })
 }
 
 fn start(env: BTreeMap<String, String>) -> Result<u8> {

@@ -83,13 +83,22 @@ const OF_NAMES: [&str; 11] = [
     "3F000", "42P01", "42P06", "42P07", "42701", "42703", "42704", "42710", "42723", "42725", "42883",
 ];
 
+/// A NULL, a lost reference, a value that is there twice: no setting makes these.
+const OF_NO_SETTING: [&str; 3] = ["23502", "23503", "23505"];
+
 impl Excuses {
     fn of(&self, told: &Told) -> Option<&str> {
         let names = self.names.as_ref().filter(|_| OF_NAMES.contains(&told.state.as_str()));
         let rows = self.rows.as_ref().filter(|_| told.class() == "23");
         let sorting = self.sorting.as_ref().filter(|_| is_of_partitions(told));
-        let settings = self.settings.as_ref().filter(|_| told.state != "23503");
-        let money = self.money.as_ref().filter(|_| told.message.contains("money"));
+        let settings = self
+            .settings
+            .as_ref()
+            .filter(|_| !OF_NO_SETTING.contains(&told.state.as_str()));
+        let money = self
+            .money
+            .as_ref()
+            .filter(|_| ["22P02", "22003"].contains(&told.state.as_str()) && told.message.contains("type money"));
         let place = self.any.as_ref().or(names).or(rows).or(sorting);
         let why = place.or(settings).or(money);
         why.map(String::as_str)

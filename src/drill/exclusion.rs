@@ -6,6 +6,7 @@ use super::evidence::{Excuses, Fault, OF_AN_EXTENSION};
 use super::extensions::{Members, Others};
 use super::missing::Missing;
 use super::settings::Withheld;
+use super::settings::has_money;
 use crate::archive::Item;
 use crate::error::Result;
 use crate::postgres::{Named, Session};
@@ -283,7 +284,7 @@ impl<'a> Exclusion<'a> {
         let needed = &self.item(entry)?.details.dependencies;
         let mut tables = needed.iter().filter_map(|id| self.item(*id));
         tables
-            .any(|table| table.details.definition.contains("money"))
+            .any(|table| has_money(table.details.definition.as_bytes()))
             .then(|| why.clone())
     }
 

@@ -11,13 +11,12 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
-use memchr::memmem;
-
 use super::cluster::{Cluster, Way};
 use super::evidence::{Excuses, Says};
 use super::exclusion::Reasons;
 use super::exclusion::other_major;
 use super::extensions::Members;
+use super::settings::has_money;
 use super::{DrillReport, Job, report, second_dump, sequences};
 use crate::catalog::Located;
 use crate::error::{Code, Error, Result};
@@ -201,7 +200,7 @@ pub(super) async fn run(
 fn speaks_of_money(script: &Contents) -> bool {
     let definitions = script.definitions.iter();
     let mut statements = definitions.flat_map(|one| one.statements.iter().flatten());
-    statements.any(|statement| memmem::find(statement, b"money").is_some())
+    statements.any(|statement| has_money(statement))
 }
 
 /// Why something may be otherwise here than in the backup, and is no damage for that.

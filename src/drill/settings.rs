@@ -209,6 +209,15 @@ fn lacking(setting: &DatabaseSetting, error: &Error) -> String {
     )
 }
 
+/// Whether a definition has it as a column's type: behind a name.
+pub(super) fn has_money(definition: &[u8]) -> bool {
+    memchr::memmem::find_iter(definition, b" money").any(|at| {
+        let is_of_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'"') || !byte.is_ascii();
+        let ends = |byte: &u8| matches!(byte, b' ' | b',' | b'\n' | b'[' | b')' | b';');
+        definition[..at].last().is_some_and(is_of_a_name) && definition.get(at + 6).is_none_or(ends)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -234,6 +234,15 @@ impl Session {
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
+    /// Whether it is there, and no removal of it was begun: the server marks it before it removes it.
+    pub async fn is_whole(&self, name: &str) -> Result<bool> {
+        let question = "SELECT datconnlimit OPERATOR(pg_catalog.<>) -2 FROM pg_catalog.pg_database
+             WHERE datname OPERATOR(pg_catalog.=) $1";
+        let row = self.client.query_opt(question, &[&name]).await;
+        row.and_then(|row| row.map_or(Ok(false), |row| row.try_get(0)))
+            .map_err(|error| self.error("cannot look for the database", &error))
+    }
+
     /// What there is of a database that would be dropped; `None` if there is none of this name.
     pub async fn database(&self, name: &str) -> Result<Option<Existing>> {
         let question = format!(

@@ -110,7 +110,12 @@ pub(super) fn explained(error: Error, target: &Target) -> Error {
 
 /// Removes a new database that did not come to take the other's place.
 pub(super) async fn discard(target: &Target, beside: &str, state: &State) {
-    let unused = format!("DROP DATABASE {}", postgres::quoting::identifier(beside));
+    let force = if target.session.server().major >= 13 {
+        " WITH (FORCE)"
+    } else {
+        ""
+    };
+    let unused = format!("DROP DATABASE {}{force}", postgres::quoting::identifier(beside));
     if target.session.execute(&unused).await.is_ok() {
         state.set(Stage::Untouched);
     }
@@ -135,6 +140,16 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         discard(target, beside, state).await;
         return Err(error);
     }
+    // Who sits in the new one would keep it from the name of the old one.
+    let there = session.database(beside).await;
+    let there = there.and_then(|there| there.map_or(Ok(()), |there| there.check(beside, false)));
+    if let Err(error) = there {
+        discard(target, beside, state).await;
+        if target.is_template {
+            session.execute(&template(true)).await?;
+        }
+        return Err(error);
+    }
     state.set(Stage::Removing {
         database: name.to_owned(),
     });
@@ -142,7 +157,7 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
     let removed = session.execute(&format!("DROP DATABASE {quoted}{force}")).await;
     if let Err(error) = removed {
         // Without an answer it may be gone, and the new one is all that there is.
-        if error.code() != Code::ConnErr {
+        if error.code() != Code::ConnErr && session.is_whole(name).await.unwrap_or(false) {
             // The server's own refusal.
             state.set(Stage::Untouched);
             discard(target, beside, state).await;
@@ -156,7 +171,21 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         "ALTER DATABASE {} RENAME TO {quoted}",
         postgres::quoting::identifier(beside)
     );
-    session.execute(&renaming).await
+    if session.execute(&renaming).await.is_ok() {
+        return Ok(());
+    }
+    // Somebody has come into it in between.
+    let end = format!(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+          WHERE datname OPERATOR(pg_catalog.=) {}",
+        postgres::quoting::literal(beside)
+    );
+    let _ = session.execute(&end).await;
+    session.execute(&renaming).await.map_err(|error| {
+        error.hint(format!(
+            "the old database is gone, and the new one still bears the name {beside}: ALTER DATABASE … RENAME TO"
+        ))
+    })
 }
 
 /// What is told of a statement that was refused: not the value of a setting.

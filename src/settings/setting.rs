@@ -59,7 +59,9 @@ pub const fn plain(variable: &'static str, key: &'static str, value: &'static st
 pub fn is_secret(variable: &str) -> bool {
     let listed = |setting: &Setting| setting.variable == variable && setting.kind == Kind::Secret;
     let named = ["PASSWORD", "PASSPHRASE", "SECRET_KEY", "TOKEN"];
-    SETTINGS.iter().any(listed) || named.iter().any(|word| variable.contains(word))
+    // Others' are for the programs that we start, as a profile's credential_process.
+    let ours = ["BACKUP_", "DB_", "PG"].iter().any(|start| variable.starts_with(start));
+    SETTINGS.iter().any(listed) || (ours && named.iter().any(|word| variable.contains(word)))
 }
 
 pub const fn kind(kind: Kind, setting: Setting) -> Setting {
