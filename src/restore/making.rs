@@ -140,16 +140,13 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         discard(target, beside, state).await;
         return Err(error);
     }
-    // Who sits in the new one would keep it from the name of the old one.
-    let there = session.database(beside).await;
-    let there = there.and_then(|there| there.map_or(Ok(()), |there| there.check(beside, false)));
-    if let Err(error) = there {
-        discard(target, beside, state).await;
-        if target.is_template {
-            session.execute(&template(true)).await?;
-        }
-        return Err(error);
-    }
+    // Who sits in the new one would keep it from the name of the old one. It is ours.
+    let end = format!(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+          WHERE datname OPERATOR(pg_catalog.=) {}",
+        postgres::quoting::literal(beside)
+    );
+    let _ = session.execute(&end).await;
     state.set(Stage::Removing {
         database: name.to_owned(),
     });
@@ -175,11 +172,6 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         return Ok(());
     }
     // Somebody has come into it in between.
-    let end = format!(
-        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-          WHERE datname OPERATOR(pg_catalog.=) {}",
-        postgres::quoting::literal(beside)
-    );
     let _ = session.execute(&end).await;
     session.execute(&renaming).await.map_err(|error| {
         error.hint(format!(
