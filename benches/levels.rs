@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
-use pgstow::compress::{Effort, Job, PIECE, Shape, work};
+use pgstow::dataflow::compress::{Effort, Job, PIECE, Shape, work};
 use rustix::time::{ClockId, clock_gettime};
 
 /// As much of each kind as shows its ratio.

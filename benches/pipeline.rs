@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pgstow::compress::Codec;
+use pgstow::dataflow::compress::Codec;
+use pgstow::dataflow::pipeline::{self, Failure, Flow, Inflow};
 use pgstow::error::Result;
-use pgstow::pipeline::{self, Failure, Flow, Inflow};
-use pgstow::progress::Silent;
+use pgstow::run::progress::Silent;
 use pgstow::store::{Expected, Mark, Stored, Upload};
 
 struct Nowhere;

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use pgstow::script::Reader;
+use pgstow::format::script::Reader;
 
 const PIECE: usize = 2 << 20;
 const PIECES: usize = 100;

@@ -8,29 +8,29 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::aws::{self, Patience};
-use crate::backup::{self, Job};
 use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
-use crate::doctor::{self, Checkup};
-use crate::download;
 use crate::error::{Code, Error, Result};
-use crate::handover::Handover;
-use crate::lifecycle;
-use crate::list;
-use crate::notify::{Notifier, Sns};
-use crate::progress::Observer;
-use crate::prune;
+use crate::job::backup::{self, Job};
+use crate::job::doctor::{self, Checkup};
+use crate::job::download;
+use crate::job::list;
+use crate::job::prune;
+use crate::job::restore;
+use crate::job::retention;
+use crate::job::status::{self, Inquiry};
+use crate::job::verify::{self, VerifyReport};
+use crate::outside::aws::{self, Patience};
+use crate::outside::handover::Handover;
+use crate::outside::notify::{Notifier, Sns};
+use crate::outside::secrets::{Credentials, IamLogin, SecretSource};
 use crate::report::Report;
-use crate::restore;
-use crate::secrets::{Credentials, IamLogin, SecretSource};
+use crate::repository::signature::{Keyring, Trust, keygen};
+use crate::run::progress::Observer;
+use crate::run::stop::Stop;
 use crate::settings::{Auth, Clock, Settings, Source, StoreUrl};
-use crate::signature::{Keyring, Trust, keygen};
-use crate::status::{self, Inquiry};
-use crate::stop::Stop;
 use crate::store::Store;
 use crate::store::local::Local;
 use crate::store::s3::S3;
-use crate::verify::{self, VerifyReport};
 use aftermath::Aftermath;
 
 /// For the handover of a run whose time is up: somebody must still be told if it fails.
@@ -211,9 +211,9 @@ impl App {
                 let found = async { Ok(doctor::run(&checkup).await) };
                 stop.or_stop(found).await.map(Report::Doctor)
             }
-            Command::RetentionShow => lifecycle::show(&self.settings, &self.stores).map(Report::Rules),
+            Command::RetentionShow => retention::show(&self.settings, &self.stores).map(Report::Rules),
             Command::RetentionApply => {
-                let applied = lifecycle::apply(&self.settings, &self.stores);
+                let applied = retention::apply(&self.settings, &self.stores);
                 stop.or_stop(applied).await.map(Report::Rules)
             }
             Command::List { database } => {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use crate::backup_id::BackupId;
 use crate::error::{Error, Result};
+use crate::repository::backup_id::BackupId;
 use crate::settings::{Trigger, Uses};
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::plain;
+use crate::run::printable;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -199,7 +199,7 @@ impl Error {
     /// Replaces the code's general hint by one that fits the case.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(plain::line(&hint.into()));
+        self.hint = Some(printable::line(&hint.into()));
         self
     }
 
@@ -266,7 +266,7 @@ impl Error {
         if alike > 0 {
             text.push_str(&format!("; and {alike} more for the same reason"));
         }
-        plain::line(&text)
+        printable::line(&text)
     }
 }
 

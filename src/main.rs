@@ -2,8 +2,11 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::{collections::BTreeMap, io};
 
+use pgstow::dataflow::budget;
 use pgstow::error::{Error, Result};
-use pgstow::{cli, confinement, lambda, memory, settings, threads};
+use pgstow::face::{cli, lambda};
+use pgstow::run::{confinement, threads};
+use pgstow::settings;
 
 /// The only place that touches the process: its arguments, environment and folder.
 fn main() -> ExitCode {
@@ -45,7 +48,7 @@ fn give_large_buffers_back() {}
 /// Each thread would reserve 64 MiB or more for a heap of its own, which counts where addresses are limited (ulimit -v).
 #[cfg(target_env = "gnu")]
 fn take_little_address_space() {
-    if memory::has_limited_addresses() {
+    if budget::has_limited_addresses() {
         // SAFETY: it sets a number, and no other thread is there yet.
         #[allow(unsafe_code)]
         unsafe {
@@ -101,8 +104,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 fn start(env: BTreeMap<String, String>) -> Result<u8> {
     let working_dir = std::env::current_dir()
         .map_err(|error| Error::config("the working directory is gone or closed to us").source(error))?;
-    memory::check_addresses()?;
-    let memory = memory::of_this_task(&env);
+    budget::check_addresses()?;
+    let memory = budget::of_this_task(&env);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = runtime()?;
     let result = if env.contains_key("AWS_LAMBDA_RUNTIME_API") {

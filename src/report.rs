@@ -8,23 +8,23 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::backup_id::{BackupId, Kind};
-use crate::doctor::DoctorReport;
-use crate::download::DownloadReport;
-use crate::handover::HandoverReport;
-use crate::lease::Previous;
-use crate::leftovers::LeftOver;
-use crate::list::ListReport;
-use crate::manifest::{Algorithm, Compression, FileRecord, LeftOut, PgDump, Server, Snapshot};
-use crate::plain;
-use crate::prune::PruneReport;
-use crate::quantity::{count, human_bytes};
-use crate::restore::RestoreReport;
-use crate::retention::Tier;
+use crate::job::doctor::DoctorReport;
+use crate::job::download::DownloadReport;
+use crate::job::list::ListReport;
+use crate::job::prune::PruneReport;
+use crate::job::restore::RestoreReport;
+use crate::job::status::StatusReport;
+use crate::job::verify::VerifyReport;
+use crate::outside::handover::HandoverReport;
+use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::lease::Previous;
+use crate::repository::leftovers::LeftOver;
+use crate::repository::manifest::{Algorithm, Compression, FileRecord, LeftOut, PgDump, Server, Snapshot};
+use crate::repository::retention::Tier;
+use crate::repository::signature::{KeyId, keygen::KeygenReport};
+use crate::run::printable;
 use crate::settings::Trigger;
-use crate::signature::{KeyId, keygen::KeygenReport};
-use crate::status::StatusReport;
-use crate::verify::VerifyReport;
+use crate::units::{count, human_bytes};
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -94,9 +94,9 @@ pub fn text<R: Serialize + fmt::Display>(report: &R) -> String {
     broken.sort_by_key(|text| Reverse(text.len()));
     let mut text = report.to_string();
     for one in &broken {
-        text = text.replace(one, &plain::line(one));
+        text = text.replace(one, &printable::line(one));
     }
-    plain::lines(&text).trim_end().to_owned()
+    printable::lines(&text).trim_end().to_owned()
 }
 
 /// The texts of a report's document that are more than one line.

@@ -27,11 +27,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use crate::confinement::Walls;
+use crate::dataflow::budget::Shares;
 use crate::error::Result;
-use crate::memory::Shares;
 use crate::postgres::{ConnectionInfo, Keys};
-use crate::retention::Tier;
+use crate::repository::retention::Tier;
+use crate::run::confinement::Walls;
 
 pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
 pub use setting::{Kind, Setting, is_secret, nearest};

@@ -2,7 +2,7 @@
 //! holds every back end to them.
 //!
 //! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
-//! has been through [`crate::catalog`]'s encoding, so that it is a safe file name and object key.
+//! has been through [`crate::repository::catalog`]'s encoding, so that it is a safe file name and object key.
 
 pub(crate) mod beneath;
 mod bucket;
@@ -284,7 +284,7 @@ pub fn unsteady(key: &str, url: &str) -> Error {
         Code::Store,
         format!("{key} in {url} is not the same twice when it is read"),
     )
-    .hint(crate::aws::BYTES_CHANGE)
+    .hint(crate::outside::aws::BYTES_CHANGE)
 }
 
 /// Bytes of a disk.
@@ -313,7 +313,7 @@ pub trait Lifecycle: Send + Sync {
     /// Deletes one object, as somebody with our key could. A missing object is no error.
     async fn try_delete(&self, key: &str) -> Result<Deleted>;
 
-    /// The bucket's lifecycle rules, split into ours (by [`crate::retention::is_ours`]) and the
+    /// The bucket's lifecycle rules, split into ours (by [`crate::repository::retention::is_ours`]) and the
     /// number of foreign ones.
     async fn rules(&self) -> Result<Rules>;
 
@@ -322,7 +322,7 @@ pub trait Lifecycle: Send + Sync {
     /// afterwards is compared, also for some time where it still shows the former rules; where it has made
     /// something else of them, the former rules are put back, and the error says what the store's would have
     /// done.
-    async fn install_rules(&self, ours: &[crate::retention::Rule]) -> Result<()>;
+    async fn install_rules(&self, ours: &[crate::repository::retention::Rule]) -> Result<()>;
 
     /// The key prefix of this store in the bucket (`""`, or ending in `/`), which rules filter by.
     fn prefix(&self) -> &str;
@@ -379,7 +379,7 @@ pub enum Deleted {
 /// A bucket's lifecycle rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
-    pub ours: Vec<crate::retention::Rule>,
+    pub ours: Vec<crate::repository::retention::Rule>,
     /// Rules that somebody else keeps in this bucket.
-    pub foreign: Vec<crate::retention::Rule>,
+    pub foreign: Vec<crate::repository::retention::Rule>,
 }

@@ -7,20 +7,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::backup_id::{BackupId, Kind};
 use crate::command::{BackupRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, Result};
-use crate::metrics::{self, History, Observation};
-use crate::notify::{About, Notice, Notifier, Status};
-use crate::progress::Observer;
+use crate::job::verify::VerifyReport;
+use crate::outside::metrics::{self, History, Observation};
+use crate::outside::notify::{About, Notice, Notifier, Status};
 use crate::report::{self, BackupReport, ErrorReport, Notification, Report};
+use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::signature::Trust;
+use crate::repository::verification;
+use crate::run::progress::Observer;
+use crate::run::stop::Stop;
+use crate::run::telemetry;
 use crate::settings::{Clock, Metrics};
-use crate::signature::Trust;
-use crate::stop::Stop;
 use crate::store::Store;
-use crate::telemetry;
-use crate::verification;
-use crate::verify::VerifyReport;
 
 /// How long the store may take to say what was there before the run.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::Trickle;
-use crate::archive::{ArchiveError, BlockDigest, BlockSink, ContentDigest, Head, Input, read_blocks};
+use crate::format::archive::{ArchiveError, BlockDigest, BlockSink, ContentDigest, Head, Input, read_blocks};
 
 /// The reader ends with an error or with the archive, the same however the bytes come; and what is
 /// short of an archive that it takes, or longer, it does not take.

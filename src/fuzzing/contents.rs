@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::Trickle;
-use crate::archive::{Algorithm, Head, Input, contents};
+use crate::format::archive::{Algorithm, Head, Input, contents};
 
 /// Reading ends with an error or a head, the same however the bytes come. A head has the length of
 /// what was read; written again, with or without offsets and with any compression, it keeps that

@@ -2,8 +2,8 @@
 
 use std::path::{Component, Path};
 
-use crate::backup_id::BackupId;
-use crate::manifest::{Figures, Manifest, Summary, Tally};
+use crate::repository::backup_id::BackupId;
+use crate::repository::manifest::{Figures, Manifest, Summary, Tally};
 
 /// What is taken for a manifest is written and read the same, its summary and its figures are read
 /// from the same bytes, its files are files in its folder, and its id is its folder's.

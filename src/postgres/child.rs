@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::Redactor;
 use super::passfile::Pass;
-use crate::confinement::{Confinement, Entry};
+use crate::run::confinement::{Confinement, Entry};
 
 /// As much as Linux gives an ordinary user: fewer switches between pg_dump and us.
 const PIPE_BYTES: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! By which versions of which libraries a server sorts text.
 
 use super::Session;
-use crate::manifest::{Collation, sorted_otherwise};
+use crate::repository::manifest::{Collation, sorted_otherwise};
 
 /// No database uses more; a manifest holds no more.
 const MOST: usize = 1_000;

@@ -168,7 +168,7 @@ fn complaints(stderr: &str) -> Vec<String> {
     }
     let mut told: Vec<String> = Vec::new();
     for one in found {
-        let one = crate::plain::line(&quoted(&one));
+        let one = crate::run::printable::line(&quoted(&one));
         if !told.contains(&one) {
             told.push(one);
         }

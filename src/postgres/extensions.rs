@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use super::Session;
 use crate::error::Result;
-use crate::manifest::Extension;
+use crate::repository::manifest::Extension;
 
 /// What an extension has made, as an archive's table of contents would name it.
 #[derive(Debug, Clone, PartialEq, Eq)]

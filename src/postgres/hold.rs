@@ -19,7 +19,7 @@ use super::dump::lock_timed_out;
 use super::holders::in_the_way;
 use super::{Refusal, Row, Session, Snapshot, Wire};
 use crate::error::{Code, Error, Result};
-use crate::quantity::count;
+use crate::units::count;
 
 /// Names in one LOCK statement.
 const AT_ONCE: usize = 1000;

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use super::ConnectionInfo;
 use crate::error::{Error, Result};
-use crate::named_file;
+use crate::run::named_file;
 
 /// More than any password or URL has.
 const LONGEST: u64 = 64 << 10;

@@ -4,7 +4,7 @@
 use super::Session;
 use super::globals::{TOO_LONG, too_long};
 use crate::error::Result;
-use crate::manifest::LeftOut;
+use crate::repository::manifest::LeftOut;
 use crate::settings::Format;
 
 /// Of one kind. What is more is counted.

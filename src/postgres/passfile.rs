@@ -12,7 +12,7 @@ use super::ConnectionInfo;
 use super::authentication::Methods;
 use super::relay::Relay;
 use crate::error::{Code, Error, Result};
-use crate::private_folder::{self, PrivateFolder};
+use crate::run::private_folder::{self, PrivateFolder};
 
 /// The first libpq that knows `require_auth`.
 const REQUIRES_AUTH_SINCE: u32 = 16;

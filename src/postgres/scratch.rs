@@ -16,9 +16,9 @@ use secrecy::SecretString;
 
 use super::child::{Child, Exit, Hearing, Listener, Order, Special, environment};
 use super::{ConnectionInfo, Redactor, ServerPrograms, Session};
-use crate::confinement::{Confinement, Identity, Sockets, Walls};
 use crate::error::{Code, Error, Result};
-use crate::private_folder::{Tether, Watchdog, answering};
+use crate::run::confinement::{Confinement, Identity, Sockets, Walls};
+use crate::run::private_folder::{Tether, Watchdog, answering};
 use crate::settings;
 pub(super) use clients::behind_walls;
 use clients::{installation, libraries};

@@ -22,7 +22,7 @@ pub(super) use self::connector::{Connector, NoAgreement};
 use self::verifier::{Check, Verifier};
 use super::ConnectionInfo;
 use crate::error::{Error, Result};
-use crate::named_file;
+use crate::run::named_file;
 
 /// One way to open the connection.
 #[derive(Clone)]

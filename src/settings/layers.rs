@@ -16,7 +16,7 @@ use super::setting::{self, Kind, nearest};
 use super::stores;
 use super::table::SETTINGS;
 use super::unknown::Unknown;
-use crate::named_file;
+use crate::run::named_file;
 
 /// Strongest first, so that a smaller layer wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::layers::Values;
 use super::problems::Problems;
-use crate::named_file;
 use crate::postgres::{ConnectionInfo, Keys, Whose};
+use crate::run::named_file;
 
 /// The variable, and libpq's parameter for the same.
 const PARTS: &[(&str, &str)] = &[

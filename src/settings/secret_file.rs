@@ -6,8 +6,8 @@ use super::layers::{Origin, Value};
 use super::libpq;
 use super::problems::Problems;
 use super::setting::{self, Kind};
-use crate::named_file;
 use crate::postgres::text_of_secret;
+use crate::run::named_file;
 
 /// More than any secret has.
 const LONGEST: u64 = 64 << 10;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Compression, Policy, nearest};
-use crate::retention::Tier;
+use crate::repository::retention::Tier;
 
 type Parsed<T> = Result<T, String>;
 

@@ -28,8 +28,8 @@ use sha2::{Digest, Sha256};
 use super::permission::{Needs, Scope};
 use super::segments::Segments;
 use super::{Condition, Deleted, ObjectInfo};
-use crate::aws::{self, Patience};
 use crate::error::{Code, Error, Result};
+use crate::outside::aws::{self, Patience};
 use crate::settings::{self, Checksums, Encryption};
 
 /// The tag that lifecycle rules go by, and its value for what no manifest claims.

@@ -17,9 +17,9 @@ use super::bucket::build;
 use super::s3::S3;
 use super::trouble::names;
 use super::{Deleted, Lifecycle, Rules, TagKeeping};
-use crate::aws;
 use crate::error::{Code, Error, Result};
-use crate::retention::{self, Rule};
+use crate::outside::aws;
+use crate::repository::retention::{self, Rule};
 
 #[async_trait]
 impl Lifecycle for S3 {

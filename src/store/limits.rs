@@ -63,7 +63,7 @@ pub fn too_long(name: &str, bytes: u64, most: u64) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup_id::{BackupId, GLOBALS as GLOBALS_NAME, MANIFEST as MANIFEST_NAME, lease_key};
+    use crate::repository::backup_id::{BackupId, GLOBALS as GLOBALS_NAME, MANIFEST as MANIFEST_NAME, lease_key};
 
     #[test]
     fn every_small_file_of_a_backup_has_its_limit() {

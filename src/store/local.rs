@@ -23,8 +23,8 @@ use super::temporary::{self, PATIENCE, Publish, Published, Temporary, io_error, 
 use super::{
     Condition, Entry, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
 };
-use crate::backup_id::{MANIFEST, database_of_folder};
 use crate::error::{Code, Error, Result};
+use crate::repository::backup_id::{MANIFEST, database_of_folder};
 use crate::settings::StoreCreate;
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all

@@ -13,7 +13,7 @@ use super::{
     Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
-use crate::retention::{self, Rule};
+use crate::repository::retention::{self, Rule};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Op {

@@ -18,9 +18,9 @@ use super::tagging::Tagging;
 use super::trouble;
 use super::upload::S3Upload;
 use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
-use crate::aws::{self, Patience};
-use crate::backup_id::is_lease;
 use crate::error::{Code, Error, Result};
+use crate::outside::aws::{self, Patience};
+use crate::repository::backup_id::is_lease;
 use crate::settings;
 
 /// How often a body that breaks off is read again, and a conflict of conditional puts repeated.
@@ -31,7 +31,7 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// `client` comes from [`crate::aws::s3_client`], made with the same `patience`.
+    /// `client` comes from [`crate::outside::aws::s3_client`], made with the same `patience`.
     pub fn new(client: Client, bucket: &str, prefix: &str, settings: settings::S3, patience: Patience) -> Self {
         let prefix = prefix.trim_matches('/');
         let (url, prefix) = if prefix.is_empty() {

@@ -10,8 +10,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use super::bucket::{self, Bucket, missing};
 use super::trouble::{OF_TAGS, names};
 use super::{ObjectInfo, TagKeeping};
-use crate::aws;
 use crate::error::Result;
+use crate::outside::aws;
 use crate::settings;
 
 /// What is found holds for the store's other requests in the same run.

@@ -23,9 +23,9 @@ use super::temporary::random;
 use super::trouble::refuses_conditions;
 use super::window::Window;
 use super::{Condition, Expected, Mark, ObjectInfo, Part, StoreChecksum, Stored, UPLOAD, Upload, taken};
-use crate::aws;
 use crate::error::{Code, Error, Result};
-use crate::quantity::count;
+use crate::outside::aws;
+use crate::units::count;
 
 pub struct S3Upload {
     bucket: Arc<Bucket>,

@@ -20,15 +20,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pgstow::compress::Codec;
+use pgstow::dataflow::budget::{Demand, Shares};
+use pgstow::dataflow::compress::Codec;
+use pgstow::dataflow::parallel::{self, Opening, Order};
+use pgstow::dataflow::pipeline::{self, Flow, Inflow};
+use pgstow::dataflow::throttle::Throttle;
 use pgstow::error::Result;
-use pgstow::memory::{Demand, Shares};
-use pgstow::pipeline::{self, Flow, Inflow};
 use pgstow::postgres::{ConnectionInfo, Hold, Programs, Session, StallClock, Taken};
-use pgstow::progress::Silent;
+use pgstow::run::progress::Silent;
 use pgstow::store::{Expected, Mark, Stored, Upload};
-use pgstow::streams::{self, Opening, Order};
-use pgstow::throttle::Throttle;
 
 use support::database::Database;
 use support::services::postgres_settings;
@@ -117,7 +117,7 @@ async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, th
         read_ahead: shares.read_ahead,
         settings: &settings,
     };
-    let streams = match streams::open(&order, hold).await.unwrap() {
+    let streams = match parallel::open(&order, hold).await.unwrap() {
         Opening::Streams(streams) => streams,
         Opening::Crossed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
     };

@@ -9,9 +9,9 @@ mod reading_back;
 
 use builder::{Builder, Content, inflate, streams};
 use memory::{Shape, flow, run_blocking};
-use pgstow::archive::BlockContent;
-use pgstow::compress::{Codec, PIECE};
+use pgstow::dataflow::compress::{Codec, PIECE};
 use pgstow::error::Code;
+use pgstow::format::archive::BlockContent;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use pgstow::backup_id::{BackupId, Kind, database_folder};
 use pgstow::error::Code;
-use pgstow::lease::{Holder, Lease};
-use pgstow::manifest::{
+use pgstow::outside::aws;
+use pgstow::repository::backup_id::{BackupId, Kind, database_folder};
+use pgstow::repository::lease::{Holder, Lease};
+use pgstow::repository::manifest::{
     Algorithm, Compression, FileRecord, Manifest, PgDump, SCHEMA, Server, Snapshot, TableRecord, Way, checksums, role,
 };
-use pgstow::retention::{self, Tier};
+use pgstow::repository::retention::{self, Tier};
+use pgstow::repository::{catalog, leftovers};
 use pgstow::settings::{self, Format, Policy, Trigger};
 use pgstow::store::local::Local;
 use pgstow::store::s3::S3;
 use pgstow::store::{Condition, Expected, Store};
-use pgstow::{aws, catalog, leftovers};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -286,7 +287,11 @@ async fn a_success_moves_latest_and_the_next_run_clears_what_a_dead_one_left() {
     }
 }
 
-async fn acquire(place: &Place, pid: u32, ttl: Duration) -> Result<pgstow::lease::Acquired, pgstow::error::Error> {
+async fn acquire(
+    place: &Place,
+    pid: u32,
+    ttl: Duration,
+) -> Result<pgstow::repository::lease::Acquired, pgstow::error::Error> {
     let holder = Holder {
         host: "vm-1".into(),
         pid,

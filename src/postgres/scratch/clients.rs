@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::confinement::{Confinement, Sockets};
 use crate::postgres::passfile::Pass;
+use crate::run::confinement::{Confinement, Sockets};
 use crate::settings;
 
 /// The walls around such a program, where the settings ask for them. It is who we are; it writes nothing, starts

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::plain;
+use crate::run::printable;
 
 /// In front of each message. What follows its first line begins with a tab, so that no text in a message looks
 /// like the beginning of another.
@@ -93,7 +93,7 @@ impl Told {
             _ => &self.message,
         };
         let letters = |text: &str| -> String { text.chars().filter(char::is_ascii_graphic).collect() };
-        let message: String = letters(&plain::line(message)).chars().take(COMPARED).collect();
+        let message: String = letters(&printable::line(message)).chars().take(COMPARED).collect();
         !message.is_empty() && letters(words).contains(&message)
     }
 

@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::place::Place;
-use crate::confinement::{Namespaces, User, Walls, is_nameless};
 use crate::error::Result;
+use crate::run::confinement::{Namespaces, User, Walls, is_nameless};
 
 pub(super) const HINT: &str = "this user has no name in /etc/passwd: give it one there, install the library nss_wrapper, \
                                or allow namespaces of users";

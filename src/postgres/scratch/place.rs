@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{PORT, failed};
-use crate::confinement::{Identity, closed_to};
 use crate::error::Result;
-use crate::private_folder::{self, PrivateFolder};
+use crate::run::confinement::{Identity, closed_to};
+use crate::run::private_folder::{self, PrivateFolder};
 
 /// A socket's whole path, as the kernel takes it.
 const SOCKET_BYTES: usize = 107;

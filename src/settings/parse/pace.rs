@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Reader;
-use crate::memory::{self, Demand, Shares};
-use crate::quantity::count;
+use crate::dataflow::budget::{self, Demand, Shares};
 use crate::settings::{Format, Nice, StoreUrl, specs};
+use crate::units::count;
 
 const NICE_MAX_LAG: Duration = Duration::from_secs(10);
 const NICE_MAX_SESSIONS: usize = 20;
@@ -61,7 +61,7 @@ impl Reader<'_> {
             part_size,
         };
         let given = self.read("BACKUP_MEMORY", specs::size);
-        let memory = given.unwrap_or_else(|| memory::usual(self.input.memory, jobs.max(threads)));
+        let memory = given.unwrap_or_else(|| budget::usual(self.input.memory, jobs.max(threads)));
         if let Some(shares) = demand.shares(memory) {
             return (shares, threads);
         }

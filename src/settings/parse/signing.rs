@@ -5,8 +5,8 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use super::Reader;
+use crate::repository::signature::PublicKey;
 use crate::settings::{KeySource, Signing};
-use crate::signature::PublicKey;
 
 impl Reader<'_> {
     pub(super) fn signing(&mut self) -> Signing {

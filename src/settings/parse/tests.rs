@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::error::Code;
-use crate::retention::Tier;
+use crate::repository::retention::Tier;
 use crate::settings::{Checksums, Encryption, Source};
 
 /// A working directory with the files that a test needs.

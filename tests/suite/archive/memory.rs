@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pgstow::compress::Codec;
+use pgstow::dataflow::compress::Codec;
+use pgstow::dataflow::pipeline::{self, Failure, Flow, Inflow, Passed};
 use pgstow::error::{Error, Result};
-use pgstow::pipeline::{self, Failure, Flow, Inflow, Passed};
-use pgstow::progress::Silent;
+use pgstow::run::progress::Silent;
 use pgstow::store::{Expected, Mark, Stored, Upload};
 
 #[derive(Default, Clone)]

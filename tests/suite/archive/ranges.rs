@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use pgstow::archive::{
+use pgstow::dataflow::compress::{Codec, PIECE};
+use pgstow::dataflow::pipeline::{Block, BlockSource, Delivered, Flow, Inflow, Undelivered};
+use pgstow::format::archive::{
     ArchiveError, BlockContent, BlockSink, END_OF_COPY, Head, Input, PartCheck, Sealed, SealedRange, Unpack, Writer,
     read_part,
 };
-use pgstow::compress::{Codec, PIECE};
-use pgstow::manifest::Way;
-use pgstow::pipeline::{Block, BlockSource, Delivered, Flow, Inflow, Undelivered};
-use pgstow::progress::{Observer, Silent};
+use pgstow::repository::manifest::Way;
+use pgstow::run::progress::{Observer, Silent};
 use proptest::prelude::*;
 
 use crate::archive::builder::{Builder, Content, streams};

@@ -4,10 +4,10 @@
 use std::io::Write;
 use std::ops::Range;
 
-use pgstow::archive::{
+use pgstow::dataflow::compress::{Codec, PIECE};
+use pgstow::format::archive::{
     Algorithm, ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Head, Input, Nobody, Unpack, Writer,
 };
-use pgstow::compress::{Codec, PIECE};
 
 use proptest::prelude::*;
 
@@ -28,7 +28,8 @@ impl Stored {
         let rewritten = run_blocking(flow(builder.build(), Shape::Archive, codec)).unwrap();
         let archive = rewritten.passed.archive.unwrap();
         let head = Head::read(&mut Input::new(&rewritten.object[..])).unwrap();
-        let place = |block: &pgstow::pipeline::Block| block.place.offset..block.place.offset + block.place.length;
+        let place =
+            |block: &pgstow::dataflow::pipeline::Block| block.place.offset..block.place.offset + block.place.length;
         Self {
             head,
             places: archive.blocks.iter().map(place).collect(),

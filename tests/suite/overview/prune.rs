@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pgstow::catalog;
 use pgstow::command::PruneRequest;
 use pgstow::error::Result;
-use pgstow::prune::{self, PruneReport};
+use pgstow::job::prune::{self, PruneReport};
+use pgstow::repository::catalog;
+use pgstow::repository::signature::Trust;
+use pgstow::run::stop::Stop;
 use pgstow::settings::{Policy, Retention};
-use pgstow::signature::Trust;
-use pgstow::stop::Stop;
 use pgstow::store::Store;
 use pgstow::store::local::Local;
 use serde_json::{Value, json};

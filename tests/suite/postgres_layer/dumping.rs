@@ -430,7 +430,7 @@ async fn a_killed_pgstow_leaves_no_pg_dump_behind_and_the_next_run_sweeps_its_fo
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(!is_alive(dumps[0]), "pg_dump outlived a killed pgstow");
-    assert_eq!(pgstow::private_folder::sweep_stale(folder.path()).unwrap(), 1);
+    assert_eq!(pgstow::run::private_folder::sweep_stale(folder.path()).unwrap(), 1);
     let left = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name());

@@ -5,8 +5,8 @@ use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials as Keys, Regio
 use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::{Client, Config};
 use pgstow::error::Code;
+use pgstow::outside::secrets::{Credentials, SecretSource};
 use pgstow::postgres::ConnectionInfo;
-use pgstow::secrets::{Credentials, SecretSource};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

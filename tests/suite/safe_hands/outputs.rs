@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use pgstow::plain::steers;
+use pgstow::run::printable::steers;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use pgstow::retention::{LATEST, PENDING, Rule, TIER_TAG, Tier, rules, rules_after};
+use pgstow::repository::retention::{LATEST, PENDING, Rule, TIER_TAG, Tier, rules, rules_after};
 use pgstow::settings::Policy;
 use proptest::prelude::*;
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use pgstow::backup_id::BackupId;
 use pgstow::error::{Code, Signal};
-use pgstow::leftovers::Outcome;
-use pgstow::stop::{Reason, Stop};
+use pgstow::repository::backup_id::BackupId;
+use pgstow::repository::leftovers::Outcome;
+use pgstow::run::stop::{Reason, Stop};
 
 use super::crashing::{Fate, Script};
 use super::place::{Place, State};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pgstow::error::{Code, Error, Result};
-use pgstow::retention::Rule;
+use pgstow::repository::retention::Rule;
 use pgstow::store::{
     Condition, Deleted, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Rules, Store, Stored,
     Unfinished, Upload,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgstow::error::Code;
-use pgstow::lease::{Holder, Lease};
+use pgstow::repository::lease::{Holder, Lease};
 
 use super::crashing::{Fate, Script};
 use super::place::{Place, State};

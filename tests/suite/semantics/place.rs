@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use futures::stream::{self, StreamExt};
-use pgstow::aws::{self, Patience};
+use pgstow::outside::aws::{self, Patience};
 use pgstow::settings::{self, Settings};
 use pgstow::store::Store;
 use pgstow::store::local::Local;

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use pgstow::backup_id::BackupId;
-use pgstow::catalog;
 use pgstow::error::{Code, Error};
-use pgstow::signature::Trust;
-use pgstow::stop::Reason;
+use pgstow::repository::backup_id::BackupId;
+use pgstow::repository::catalog;
+use pgstow::repository::signature::Trust;
+use pgstow::run::stop::Reason;
 
 use super::crashing::{Fate, Script};
 use super::place::Place;
@@ -196,7 +196,7 @@ fn a_failed_run_leaves_nothing_whatever_the_error() {
             left: std::time::Duration::from_secs(9),
         });
         assert_fails(&world, Code::Deadline, None);
-        world.stop = pgstow::stop::Stop::new();
+        world.stop = pgstow::run::stop::Stop::new();
 
         assert_fails(&world, Code::Store, Some(&Script::first(&["complete "], Fate::Refuse)));
         assert_fails(

@@ -1,6 +1,6 @@
 //! What expires, and what never does.
 
-use pgstow::retention::{self, Tier};
+use pgstow::repository::retention::{self, Tier};
 use pgstow::settings::Policy;
 
 use super::crashing::{Fate, Script};

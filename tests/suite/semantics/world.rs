@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use pgstow::backup::{self, Job};
-use pgstow::backup_id::BackupId;
 use pgstow::command::BackupRequest;
 use pgstow::error::Result;
-use pgstow::manifest::Manifest;
-use pgstow::progress::{Observer, Silent};
+use pgstow::job::backup::{self, Job};
+use pgstow::outside::secrets::Credentials;
 use pgstow::report::BackupReport;
-use pgstow::secrets::Credentials;
+use pgstow::repository::backup_id::BackupId;
+use pgstow::repository::manifest::Manifest;
+use pgstow::repository::signature::Keyring;
+use pgstow::run::progress::{Observer, Silent};
+use pgstow::run::stop::Stop;
 use pgstow::settings::{Input, Settings, Source, Trigger};
-use pgstow::signature::Keyring;
-use pgstow::stop::Stop;
 use tempfile::TempDir;
 
 use super::crashing::{Crashing, Script};

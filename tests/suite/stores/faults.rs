@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pgstow::aws::Patience;
 use pgstow::error::{Code, Error};
+use pgstow::outside::aws::Patience;
 use pgstow::settings::{self, Checksums};
 use pgstow::store::{Condition, Put, Store, Stored};
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use pgstow::aws::{self, Patience};
+use pgstow::outside::aws::{self, Patience};
 use pgstow::settings::{self, Checksums, Encryption};
 use pgstow::store::Store;
 use pgstow::store::local::Local;

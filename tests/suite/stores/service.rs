@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pgstow::error::{Code, Error};
-use pgstow::retention::Rule;
+use pgstow::repository::retention::Rule;
 use pgstow::settings::{self, Encryption};
 use pgstow::store::s3::S3;
 use pgstow::store::{Condition, Put, Store};

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pgstow::archive::Head;
-use pgstow::compress::Codec;
-use pgstow::pipeline::{Flow, Inflow};
+use pgstow::dataflow::compress::Codec;
+use pgstow::dataflow::parallel::{self, Opening, Order};
+use pgstow::dataflow::pipeline::{Flow, Inflow};
+use pgstow::dataflow::throttle::Throttle;
+use pgstow::format::archive::Head;
 use pgstow::postgres::{ConnectionInfo, Contents, Dump, DumpOrder, Hold, Programs, Session, StallClock, Taken};
-use pgstow::progress::Silent;
+use pgstow::run::progress::Silent;
 use pgstow::settings::Format;
-use pgstow::streams::{self, Opening, Order};
-use pgstow::throttle::Throttle;
 
 use super::same::{LARGE, backup, ways};
 use crate::archive::builder::streams as blocks;
@@ -28,7 +28,7 @@ fn flow(input: Inflow) -> Flow {
         input,
         codec: Codec::None,
         threads: 2,
-        range: pgstow::pipeline::RANGE,
+        range: pgstow::dataflow::pipeline::RANGE,
         md5: false,
         observer: Arc::new(Silent),
     }
@@ -100,7 +100,7 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
         read_ahead: 8 << 20,
         settings: &settings,
     };
-    let opened = match streams::open(&order, hold).await.unwrap() {
+    let opened = match parallel::open(&order, hold).await.unwrap() {
         Opening::Streams(opened) => opened,
         Opening::Crossed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
     };
@@ -198,7 +198,7 @@ async fn a_reading_that_ends_before_it_has_begun_leaves_nobody_waiting() {
         read_ahead: 8 << 20,
         settings: &settings,
     };
-    let Opening::Streams(opened) = streams::open(&order, hold).await.unwrap() else {
+    let Opening::Streams(opened) = parallel::open(&order, hold).await.unwrap() else {
         panic!("no streams");
     };
     // None of its sessions has come to its first step: this runtime has one thread, and it is ours.

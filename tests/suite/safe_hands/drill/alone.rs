@@ -1,6 +1,6 @@
 //! Each wall by itself: what stands behind several could be held by one of them, and the others be open.
 
-use pgstow::confinement::{Namespaces, User, Walls};
+use pgstow::run::confinement::{Namespaces, User, Walls};
 
 use super::native::can_do;
 

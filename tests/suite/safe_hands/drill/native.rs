@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pgstow::confinement::Walls;
 use pgstow::postgres::{Lacking, ScratchServer, ServerPrograms, Session};
+use pgstow::run::confinement::Walls;
 use secrecy::ExposeSecret;
 use tokio_postgres::Client;
 

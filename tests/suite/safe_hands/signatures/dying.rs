@@ -6,8 +6,8 @@ use crate::semantics::crashing::{Fate, Script};
 use crate::semantics::place::Place;
 use crate::semantics::world::{End, World, backups, block_on};
 use crate::support::program::{pgstow, succeed};
-use pgstow::catalog::find;
-use pgstow::signature::{Keyring, Subject};
+use pgstow::repository::catalog::find;
+use pgstow::repository::signature::{Keyring, Subject};
 use tempfile::TempDir;
 
 /// With a key that signs, which is trusted too.
@@ -29,7 +29,7 @@ fn world(place: Place) -> (World, TempDir) {
 fn assert_all_are_signed(world: &World) -> usize {
     block_on(async {
         let keyring = Keyring::new(world.settings.signing.clone(), |_| panic!("no key is in KMS"));
-        let demand = pgstow::catalog::Demand {
+        let demand = pgstow::repository::catalog::Demand {
             trust: keyring.trust().await.unwrap(),
             manifest: None,
             now: jiff::Timestamp::now(),
@@ -67,7 +67,7 @@ fn dies_between(place: Place) {
     let state = world.state();
     assert_eq!(assert_all_are_signed(&world), 2);
     for (key, found) in &state.objects {
-        let Some((id, _)) = pgstow::backup_id::BackupId::of_key(key) else {
+        let Some((id, _)) = pgstow::repository::backup_id::BackupId::of_key(key) else {
             continue;
         };
         if !backups(&state).contains_key(&id) {
@@ -118,10 +118,10 @@ fn a_manifest_or_signature_that_is_refused_leaves_nothing() {
 
 #[test]
 fn the_signature_lies_beside_its_manifest_and_is_pgstows_own_file() {
-    let id: pgstow::backup_id::BackupId = "shop/20260131T040500Z-full".parse().unwrap();
+    let id: pgstow::repository::backup_id::BackupId = "shop/20260131T040500Z-full".parse().unwrap();
     for subject in [Subject::manifest(&id), Subject::verification(&id)] {
         let key = subject.signature_key();
-        let (folder, name) = pgstow::backup_id::BackupId::of_key(&key).unwrap();
+        let (folder, name) = pgstow::repository::backup_id::BackupId::of_key(&key).unwrap();
         assert!(folder == id && id.makes(name), "{key}");
     }
 }

@@ -1,0 +1,7 @@
+//! How the bytes move: sources, stages and limits.
+
+pub mod budget;
+pub mod compress;
+pub mod parallel;
+pub mod pipeline;
+pub mod throttle;

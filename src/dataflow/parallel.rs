@@ -1,0 +1,431 @@
+//! The parallel source: one snapshot, read by many COPY streams, and written as the one archive that
+//! pg_dump would have given.
+//!
+//! ```text
+//! holder    has locked every table before the snapshot was taken, and keeps the locks to the end
+//! pg_dump   gives header and table of contents under the same snapshot, and is stopped
+//! workers   import the snapshot, take tasks (a stretch of a large table, or some small ones) in
+//!           order, and read ahead as far as there is room
+//! delivery  writes the tasks' rows in order; large objects come last, from pg_dump itself
+//! ```
+//!
+//! What is not sure to give pg_dump's own bytes is left to pg_dump: the backup then has one stream,
+//! and says why.
+
+mod delivery;
+mod holder;
+mod large_objects;
+mod plan;
+mod portion;
+mod read_ahead;
+mod statement;
+mod worker;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::dataflow::pipeline::BlockSource;
+use crate::dataflow::throttle::Throttle;
+use crate::error::{Code, Error, Result};
+use crate::format::archive::{Head, Input};
+use crate::postgres::{
+    ConnectionInfo, Contents, Dump, DumpOrder, Hold, PLANS, Passfile, Programs, Refusal, Session, StallClock, Unbegun,
+    WatchedPipe, Wire, see,
+};
+use crate::run::threads::apart;
+use crate::settings::{self, Format};
+use crate::units::count;
+
+use delivery::Delivery;
+use holder::Request;
+use large_objects::Running;
+use plan::Plan;
+use portion::Event;
+use read_ahead::ReadAhead;
+use worker::{LOCK_WAIT_MS, Turn};
+
+/// Tasks that may be read and not yet written, however small they are.
+const TASKS_AHEAD: usize = 64;
+
+/// What is to be read, and by how many.
+#[derive(Clone, Copy)]
+pub struct Order<'a> {
+    pub session: &'a Session,
+    pub programs: &'a Programs,
+    pub passfile: Option<&'a Arc<Passfile>>,
+    /// Exported by `session`, which keeps it.
+    pub snapshot: &'a str,
+    pub jobs: usize,
+    /// Bytes that the streams may be ahead of what is written.
+    pub read_ahead: u64,
+    pub settings: &'a settings::Postgres,
+}
+
+pub enum Opening {
+    Streams(Box<Streams>),
+    /// Somebody waits for the lock of a table that we hold, and pg_dump would wait behind them:
+    /// another attempt may do.
+    Crossed(String),
+    /// What stands in the way of more than one stream.
+    OneStream(String),
+}
+
+/// Every table is held, and every session waits to begin.
+pub struct Streams {
+    head: Head,
+    plan: Plan,
+    names: Vec<String>,
+    holder: Wire,
+    workers: Vec<Wire>,
+    dumping: Dumping,
+    read_ahead: u64,
+    /// What the report should say: fewer sessions than were asked for.
+    pub note: Option<String>,
+    /// What pg_dump has said of the database.
+    pub complaints: Vec<String>,
+}
+
+/// Opens the sessions that read what `hold` holds. Dropped midway, it leaves nothing behind.
+pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
+    let mut holder = hold.into_wire();
+    let readable = match readable(order, &mut holder).await? {
+        Ok(readable) => readable,
+        Err(other) => {
+            // Its locks and its connection are wanted by those who come now.
+            holder.close().await;
+            return Ok(other);
+        }
+    };
+    let wanted = order.jobs.min(readable.plan.tasks.len());
+    let (workers, note) = workers(order, wanted).await?;
+    if let (Some(why), true) = (&note, workers.is_empty()) {
+        holder.close().await;
+        return Ok(Opening::OneStream(why.clone()));
+    }
+    let Readable { head, plan, complaints } = readable;
+    Ok(Opening::Streams(Box::new(Streams {
+        names: head.data.iter().map(ToString::to_string).collect(),
+        head,
+        plan,
+        holder,
+        note: note.map(|why| format!("read with {}, not {wanted}: {why}", count(workers.len(), "stream"))),
+        workers,
+        dumping: Dumping::of(order),
+        read_ahead: order.read_ahead,
+        complaints,
+    })))
+}
+
+/// What is to be read, and cannot change any more.
+struct Readable {
+    head: Head,
+    plan: Plan,
+    complaints: Vec<String>,
+}
+
+/// Asks pg_dump what the tables are, and the server how large. The inner `Err` is what else is to
+/// be done.
+async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readable, Opening>> {
+    // Each takes its time where tables are many, and neither waits for a lock of the other's.
+    let major = order.session.server().major;
+    let contents = async { Ok(contents(order).await) };
+    let (facts, contents) = futures::future::try_join(holder::facts(holder, major), contents).await?;
+    let (head, complaints) = match contents {
+        Ok(contents) => contents,
+        Err(Unbegun::Crossed(error)) => return Ok(Err(Opening::Crossed(error.message()))),
+        Err(Unbegun::Unclear(error) | Unbegun::NoRoom(error)) => return Ok(Err(Opening::OneStream(error.message()))),
+        // It may be that there is one connection too few.
+        Err(Unbegun::Failed(error)) if error.code() == Code::ConnErr => {
+            return Ok(Err(Opening::OneStream(error.message())));
+        }
+        Err(Unbegun::Failed(error)) => return Err(error),
+    };
+    let plan = plan::plan(&head, &head.copy_statements()?, &facts);
+    Ok(plan
+        .map(|plan| Readable { head, plan, complaints })
+        .map_err(|entry| Opening::OneStream(format!("pg_dump reads {entry} in a way of its own"))))
+}
+
+/// The session of the pg_dump that has told the tables ends a moment after the program, and holds its place till then.
+const LINGERING: Duration = Duration::from_millis(300);
+
+/// As many workers as there are connections for, and why there are not more.
+async fn workers(order: &Order<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
+    let mut workers = Vec::new();
+    let mut why = None;
+    for pause in [Duration::ZERO, LINGERING] {
+        let lacking = wanted - workers.len();
+        if lacking == 0 {
+            break;
+        }
+        tokio::time::sleep(pause).await;
+        why = None;
+        for joined in futures::future::join_all((0..lacking).map(|_| join(order))).await {
+            match joined {
+                Ok(mut wire) => {
+                    let wait = format!("SET lock_timeout = {LOCK_WAIT_MS}");
+                    wire.execute(wait.as_bytes()).await.map_err(Refusal::into_error)?;
+                    workers.push(wire);
+                }
+                Err(Unjoined::Connection(error)) => why = Some(error.message()),
+                Err(Unjoined::Snapshot(error)) => return Err(error),
+            }
+        }
+    }
+    Ok((workers, why))
+}
+
+/// Why a session could not join.
+enum Unjoined {
+    Connection(Error),
+    Snapshot(Error),
+}
+
+/// A session that sees what the snapshot sees. Its plans are such that rows come in the order in
+/// which they lie in the table.
+async fn join(order: &Order<'_>) -> Result<Wire, Unjoined> {
+    let mut wire = order.session.open_wire().await.map_err(Unjoined::Connection)?;
+    let begin = format!("{PLANS}; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
+    let begun = wire.execute(begin.as_bytes()).await.map_err(Refusal::into_error);
+    begun.map_err(Unjoined::Connection)?;
+    see(&mut wire, order.snapshot).await.map_err(Unjoined::Snapshot)?;
+    Ok(wire)
+}
+
+/// Header and table of contents, from a pg_dump that is stopped when it begins with the data; and
+/// what it has complained of.
+async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
+    let dumping = Dumping::of(order);
+    let mut dump = Dump::start(&DumpOrder {
+        contents: Contents::Whole(Format::Custom),
+        lock_wait: Unbegun::briefly(order.settings.lock_wait),
+        ..dumping.order()
+    })
+    .await?;
+    let output = dump.take_stdout()?;
+    let clock = StallClock::default();
+    let pipe = WatchedPipe::new(output, clock.clone());
+    let reading = apart("head", move || Head::read(&mut Input::new(pipe)));
+    let head = tokio::select! {
+        head = reading => head?,
+        () = clock.watch(order.settings.stall) => return Err(dump.stalled(order.settings.stall).await.into()),
+    };
+    match head {
+        Ok(head) => {
+            dump.stop().await;
+            let complaints = dump.complaints().await;
+            Ok((head, complaints))
+        }
+        Err(seen) => Err(dump
+            .unbegun(order.settings.stall)
+            .await
+            .unwrap_or_else(|| Error::from(seen).into())),
+    }
+}
+
+/// What pg_dump needs to be started again, from another thread.
+struct Dumping {
+    programs: Programs,
+    info: ConnectionInfo,
+    passfile: Option<Arc<Passfile>>,
+    snapshot: String,
+    settings: settings::Postgres,
+}
+
+/// What all of a running backup's sessions share.
+struct Shared {
+    plan: Plan,
+    names: Vec<String>,
+    ahead: ReadAhead,
+    clock: StallClock,
+    throttle: Throttle,
+    failure: Failure,
+}
+
+/// Tasks in order: one is taken, and its place in the order of writing with it. It is the workers'
+/// alone: when the last of them is gone, however it went, whoever waits for the next task's rows
+/// must hear that none will come.
+struct Queue(tokio::sync::Mutex<Turns>);
+
+struct Turns {
+    next: usize,
+    taken: mpsc::Sender<mpsc::UnboundedReceiver<Event>>,
+}
+
+impl Queue {
+    async fn take_turn(&self, plan: &Plan) -> Option<Turn> {
+        let mut turns = self.0.lock().await;
+        let task = turns.next;
+        let reads: Range<usize> = plan.tasks.get(task)?.clone();
+        let (events, receiver) = mpsc::unbounded_channel();
+        turns.taken.send(receiver).await.ok()?;
+        turns.next += 1;
+        Some(Turn { task, reads, events })
+    }
+}
+
+impl Shared {
+    /// Between two reads of `bytes` or fewer: the server lives, and may be spared.
+    async fn turn(&self, bytes: usize) {
+        self.throttle.took(bytes);
+        self.clock.touch();
+        while let Some(wait) = self.throttle.wait() {
+            tokio::time::sleep(wait).await;
+            // To pause is not to stall.
+            self.clock.touch();
+        }
+    }
+
+    /// Of what a read is about, for errors.
+    fn name(&self, read: usize) -> &str {
+        self.plan
+            .reads
+            .get(read)
+            .map_or("a table", |read| &self.names[read.block])
+    }
+}
+
+/// The first session's failure, which is the backup's.
+#[derive(Default)]
+struct Failure {
+    first: Mutex<Option<Error>>,
+    happened: CancellationToken,
+}
+
+impl Failure {
+    fn take(&self) -> Option<Error> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, error: Error) {
+        self.first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        self.happened.cancel();
+    }
+}
+
+/// The sessions at work.
+pub struct Reading {
+    shared: Arc<Shared>,
+    sessions: JoinSet<()>,
+    running: Running,
+}
+
+impl Streams {
+    /// Begins to read. The head, and the blocks after it, are for the pipeline.
+    pub fn start(self, clock: &StallClock, throttle: &Throttle) -> (Head, Box<dyn BlockSource>, Reading) {
+        let (turns, taken) = mpsc::channel(TASKS_AHEAD);
+        let shared = Arc::new(Shared {
+            plan: self.plan,
+            names: self.names,
+            ahead: ReadAhead::new(self.read_ahead),
+            clock: clock.clone(),
+            throttle: throttle.clone(),
+            failure: Failure::default(),
+        });
+        let queue = Arc::new(Queue(tokio::sync::Mutex::new(Turns { next: 0, taken: turns })));
+        let (requests, asked) = mpsc::channel::<Request>(1);
+        let mut sessions = JoinSet::new();
+        let holder = self.holder;
+        let held = Arc::clone(&shared);
+        sessions.spawn(async move {
+            if let Err(error) = holder::serve(holder, &held, asked).await {
+                held.failure.set(error);
+            }
+        });
+        for wire in self.workers {
+            let (shared, queue) = (Arc::clone(&shared), Arc::clone(&queue));
+            sessions.spawn(async move {
+                if let Err(error) = worker::work(wire, &shared, &queue).await {
+                    shared.failure.set(error);
+                }
+            });
+        }
+        drop(queue);
+        let running = Running::default();
+        let delivery = Delivery {
+            shared: Arc::clone(&shared),
+            turns: taken,
+            holder: requests,
+            dumping: self.dumping,
+            running: running.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let reading = Reading {
+            shared,
+            sessions,
+            running,
+        };
+        (self.head, Box::new(delivery), reading)
+    }
+
+    /// How much there is to read: the tables, as they lie on the server's disk.
+    pub fn bytes(&self) -> u64 {
+        self.plan.bytes
+    }
+
+    pub fn streams(&self) -> usize {
+        self.workers.len()
+    }
+}
+
+impl Reading {
+    /// Resolves when a session has failed.
+    pub async fn failed(&self) -> Error {
+        self.shared.failure.happened.cancelled().await;
+        self.failure()
+            .unwrap_or_else(|| Error::internal("a session failed without a reason"))
+    }
+
+    /// What the pg_dump of the large objects has complained of, when all is read.
+    pub async fn complaints(&self) -> Vec<String> {
+        match self.running.end() {
+            Some(dump) => dump.complaints().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Why the blocks ended early, if it was a session's failure.
+    pub fn failure(&self) -> Option<Error> {
+        self.shared.failure.take()
+    }
+
+    /// Ends all sessions, and whoever waits for their rows.
+    pub async fn stop(&mut self) {
+        self.sessions.shutdown().await;
+        if let Some(dump) = self.running.end() {
+            dump.stop().await;
+        }
+    }
+}
+
+impl Dumping {
+    fn of(order: &Order<'_>) -> Self {
+        Self {
+            programs: order.programs.clone(),
+            info: order.session.info().clone(),
+            passfile: order.passfile.cloned(),
+            snapshot: order.snapshot.to_owned(),
+            settings: order.settings.clone(),
+        }
+    }
+
+    fn order(&self) -> DumpOrder<'_> {
+        DumpOrder {
+            programs: &self.programs,
+            info: &self.info,
+            passfile: self.passfile.as_deref(),
+            snapshot: &self.snapshot,
+            contents: Contents::LargeObjects,
+            lock_wait: self.settings.lock_wait,
+            settings: &self.settings,
+        }
+    }
+}

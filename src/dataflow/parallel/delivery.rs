@@ -1,0 +1,194 @@
+//! The one who writes: takes the tasks in their order, whoever has read them, and makes of their
+//! rows the blocks that pg_dump would have written.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::holder::Request;
+use super::large_objects::{self, Running};
+use super::plan::Read;
+use super::portion::{Event, Portion};
+use super::{Dumping, Shared};
+use crate::dataflow::pipeline::{BlockSource, Delivered, Undelivered};
+use crate::error::{Error, Result};
+use crate::format::archive::{BlockSink, END_OF_COPY, Head};
+use crate::repository::manifest::Way;
+use crate::run::progress::Observer;
+
+/// Portions of the holder's that may wait: a hand-off, not a buffer.
+const HANDED: usize = 2;
+
+pub struct Delivery {
+    pub(super) shared: Arc<Shared>,
+    pub(super) turns: mpsc::Receiver<mpsc::UnboundedReceiver<Event>>,
+    pub(super) holder: mpsc::Sender<Request>,
+    pub(super) dumping: Dumping,
+    pub(super) running: Running,
+    pub(super) runtime: Handle,
+}
+
+impl BlockSource for Delivery {
+    fn deliver(
+        &mut self,
+        head: &Head,
+        observer: &dyn Observer,
+        sink: &mut dyn BlockSink,
+    ) -> Result<Delivered, Undelivered> {
+        let _entered = self.runtime.clone().enter();
+        let mut writing = Writing {
+            sink,
+            observer,
+            delivered: Delivered {
+                bytes: head.len() as u64,
+                rows: vec![None; head.data.len()],
+                ways: vec![Way::PgDump; head.data.len()],
+            },
+            open: None,
+        };
+        let shared = Arc::clone(&self.shared);
+        for (task, reads) in shared.plan.tasks.iter().enumerate() {
+            shared.ahead.turn(task);
+            let mut events = self.waiting(|this| this.turns.blocking_recv()).ok_or(gone())?;
+            let mut next = reads.start;
+            while next < reads.end {
+                match self.waiting(|_| events.blocking_recv()).ok_or(gone())? {
+                    Event::Portion(portion) => writing.portion(&shared, &mut next, portion)?,
+                    Event::Locked => {
+                        writing.begin(&shared, next)?;
+                        writing.way(shared.plan.reads[next].block, Way::Coordinator);
+                        self.by_the_holder(&mut writing, &mut next)?;
+                    }
+                }
+            }
+        }
+        if large_objects::blocks(head).next().is_some() {
+            // pg_dump's order: all of them follow the tables.
+            large_objects::deliver(&self.dumping.order(), head, &shared.clock, &self.running, writing.sink)?;
+        }
+        self.let_go()?;
+        Ok(writing.delivered)
+    }
+}
+
+impl Delivery {
+    /// For the clock that knows a silent server.
+    fn waiting<T>(&mut self, wait: impl FnOnce(&mut Self) -> T) -> T {
+        let clock = self.shared.clock.clone();
+        clock.begin();
+        let got = wait(self);
+        clock.end();
+        got
+    }
+
+    fn by_the_holder(&mut self, writing: &mut Writing<'_>, next: &mut usize) -> Result<(), Undelivered> {
+        let (sender, mut events) = mpsc::channel(HANDED);
+        let read = *next;
+        let request = Request::Read { read, events: sender };
+        self.holder.blocking_send(request).map_err(|_| gone())?;
+        let shared = Arc::clone(&self.shared);
+        while *next == read {
+            match self.waiting(|_| events.blocking_recv()) {
+                Some(Event::Portion(portion)) => writing.portion(&shared, next, portion)?,
+                _ => return Err(gone().into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// That the tables were held until the last row was there, the holder's session proves by
+    /// being there still.
+    fn let_go(&mut self) -> Result<(), Undelivered> {
+        let (done, mut answer) = mpsc::channel(1);
+        self.holder.blocking_send(Request::LetGo { done }).map_err(|_| gone())?;
+        self.waiting(|_| answer.blocking_recv()).ok_or(gone())?;
+        Ok(())
+    }
+}
+
+/// A session has failed, and with it all; what it said is with [`Shared::failure`].
+fn gone() -> Error {
+    Error::internal("a session that reads the tables has ended")
+}
+
+struct Writing<'a> {
+    sink: &'a mut dyn BlockSink,
+    observer: &'a dyn Observer,
+    delivered: Delivered,
+    /// The block that has begun and not ended.
+    open: Option<usize>,
+}
+
+impl Writing<'_> {
+    /// Rows of the read `next` and of those that follow it, as far as the portion goes.
+    fn portion(&mut self, shared: &Shared, next: &mut usize, portion: Portion) -> Result<(), Undelivered> {
+        let Portion {
+            text,
+            ends,
+            room: _room,
+        } = portion;
+        self.delivered.bytes += text.len() as u64;
+        self.observer.bytes_read(text.len() as u64);
+        if ends.is_empty() {
+            self.begin(shared, *next)?;
+            return Ok(self.sink.owned(text)?);
+        }
+        let mut from = 0;
+        for end in &ends {
+            self.begin(shared, *next)?;
+            self.text(&text[from..end.at])?;
+            self.end(shared, *next, end.rows)?;
+            *next += 1;
+            from = end.at;
+        }
+        if from < text.len() {
+            self.begin(shared, *next)?;
+            self.text(&text[from..])?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, shared: &Shared, read: usize) -> Result<(), Undelivered> {
+        let Some(&Read { block, stretch }) = shared.plan.reads.get(read) else {
+            return Err(Error::internal("the server gave more tables than it was asked for").into());
+        };
+        if self.open != Some(block) {
+            self.open = Some(block);
+            self.delivered.rows[block] = Some(0);
+            self.way(block, if stretch.is_some() { Way::Ranges } else { Way::Copy });
+            self.sink.begin(block)?;
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: &[u8]) -> Result<(), Undelivered> {
+        if text.is_empty() {
+            Ok(())
+        } else {
+            Ok(self.sink.data(text)?)
+        }
+    }
+
+    fn end(&mut self, shared: &Shared, read: usize, rows: u64) -> Result<(), Undelivered> {
+        let reads = &shared.plan.reads;
+        let block = reads[read].block;
+        if let Some(sum) = &mut self.delivered.rows[block] {
+            *sum += rows;
+        }
+        if reads.get(read + 1).is_none_or(|next| next.block != block) {
+            self.open = None;
+            self.sink.data(END_OF_COPY)?;
+            self.sink.end(self.delivered.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The coordinator's part in a table is the one that is worth telling.
+    fn way(&mut self, block: usize, way: Way) {
+        let known = &mut self.delivered.ways[block];
+        if *known != Way::Coordinator {
+            *known = way;
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What is read by whom and in which order: a pure function of the table of contents and of what
+//! the server says of its tables.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::statement::Statement;
+use crate::format::archive::{BlockKind, Head};
+
+/// What one task should bring: enough that a COPY's start does not count (it takes the server a
+/// tenth of a millisecond or two, this much text seventy), and little enough that some may wait
+/// in memory for their turn.
+pub const TASK: u64 = 8 << 20;
+/// What a table costs beside its bytes, as bytes: so a task holds a hundred empty tables.
+const TABLE: u64 = 64 << 10;
+
+/// What the server says of a table, when it cannot be changed any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its name with its schema, quoted, in the database's encoding.
+    pub table: Vec<u8>,
+    pub pages: u32,
+    /// With its out-of-line values.
+    pub bytes: u64,
+    /// Whether a stretch of its pages can be asked for: a plain table in a heap, on a server that
+    /// can (14 and newer: Tid Range Scan).
+    pub has_pages: bool,
+    pub condition: Option<Vec<u8>>,
+}
+
+/// Some pages of a table: from one on, to another or to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    pub from: u32,
+    pub to: Option<u32>,
+}
+
+/// One COPY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Read {
+    /// Counts [`Head::data`].
+    pub block: usize,
+    /// Of the whole table, or of a part of it.
+    pub stretch: Option<Stretch>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// By block; none for large objects.
+    pub statements: Vec<Option<Statement>>,
+    /// In the order of the archive.
+    pub reads: Vec<Read>,
+    /// What a worker takes at once: neighbouring reads.
+    pub tasks: Vec<Range<usize>>,
+    /// Of all tables together.
+    pub bytes: u64,
+}
+
+impl Plan {
+    pub fn statement(&self, read: usize, out: &mut Vec<u8>) {
+        let Read { block, stretch } = self.reads[read];
+        match (&self.statements[block], stretch) {
+            (Some(statement), Some(stretch)) => statement.stretch(stretch, out),
+            (Some(statement), None) => statement.whole(out),
+            (None, _) => unreachable!("reads are of tables"),
+        }
+    }
+}
+
+/// `Err` names the entry that the server's facts do not cover.
+pub fn plan(head: &Head, copies: &[Vec<u8>], facts: &HashMap<u32, Facts>) -> Result<Plan, String> {
+    let mut plan = Plan::default();
+    let mut task = 0..0;
+    let mut weight = 0;
+    for ((block, entry), copy) in head.data.iter().enumerate().zip(copies) {
+        if entry.block_kind() == BlockKind::LargeObjects {
+            plan.statements.push(None);
+            continue;
+        }
+        // They come last in every pg_dump that we know, and so they are written last.
+        if plan.statements.iter().any(Option::is_none) {
+            return Err(format!("{entry} after large objects"));
+        }
+        let known = facts.get(&entry.oid);
+        let statement = known.and_then(|facts| Statement::parse(copy, &facts.table, facts.condition.as_deref()));
+        let (Some(facts), Some(statement)) = (known, statement) else {
+            return Err(entry.to_string());
+        };
+        let stretches = stretches(facts).filter(|_| statement.is_plain());
+        plan.statements.push(Some(statement));
+        plan.bytes += facts.bytes;
+        for stretch in stretches.unwrap_or_else(|| vec![None]) {
+            let bytes = if stretch.is_some() { TASK } else { facts.bytes };
+            plan.reads.push(Read { block, stretch });
+            task.end = plan.reads.len();
+            weight += TABLE + bytes;
+            if weight >= TASK {
+                plan.tasks.push(task.clone());
+                task = task.end..task.end;
+                weight = 0;
+            }
+        }
+    }
+    if !task.is_empty() {
+        plan.tasks.push(task);
+    }
+    Ok(plan)
+}
+
+/// A large table in stretches of as many pages as hold about a task's bytes.
+fn stretches(facts: &Facts) -> Option<Vec<Option<Stretch>>> {
+    let count = facts.bytes / TASK;
+    if !facts.has_pages || count < 2 || facts.pages < 2 {
+        return None;
+    }
+    let pages = u32::try_from(u64::from(facts.pages).div_ceil(count)).unwrap_or(u32::MAX);
+    let mut stretches = Vec::new();
+    let mut from = 0_u32;
+    loop {
+        let to = from.saturating_add(pages);
+        // A last one of less than half the size goes with the one before.
+        if to.saturating_add(pages / 2) >= facts.pages {
+            stretches.push(Some(Stretch { from, to: None }));
+            return Some(stretches);
+        }
+        stretches.push(Some(Stretch { from, to: Some(to) }));
+        from = to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(pages: u32, bytes: u64) -> Facts {
+        Facts {
+            table: b"public.t".to_vec(),
+            pages,
+            bytes,
+            has_pages: true,
+            condition: None,
+        }
+    }
+
+    #[test]
+    fn stretches_cover_every_page_once_and_leave_the_end_open() {
+        for pages in [2u32, 3, 1000, 1024, 1025, 131_072, u32::MAX] {
+            for bytes in [u64::from(pages) * 8192, 16 << 20, 17 << 20, 1 << 32] {
+                let Some(stretches) = stretches(&facts(pages, bytes)) else {
+                    continue;
+                };
+                let mut next = 0;
+                for (index, stretch) in stretches.iter().enumerate() {
+                    let stretch = stretch.unwrap();
+                    assert_eq!(stretch.from, next);
+                    assert_eq!(stretch.to.is_none(), index + 1 == stretches.len());
+                    next = stretch.to.unwrap_or(pages);
+                }
+                assert!(stretches.len() as u64 <= bytes / TASK + 1, "{pages} {bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_tables_and_those_without_pages_are_read_whole() {
+        assert_eq!(stretches(&facts(2047, 2047 * 8192)), None);
+        assert_eq!(
+            stretches(&Facts {
+                has_pages: false,
+                ..facts(1 << 20, 1 << 33)
+            }),
+            None
+        );
+        // One page of values of a gigabyte.
+        assert_eq!(stretches(&facts(1, 1 << 30)), None);
+        assert_eq!(stretches(&facts(2, 1 << 30)).unwrap().len(), 2);
+    }
+}

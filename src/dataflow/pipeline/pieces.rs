@@ -1,0 +1,378 @@
+//! Cuts the content into pieces for the workers, and digests it on the way.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::assembly::{Item, Stream};
+use super::level::{Level, Waited};
+use crate::dataflow::compress::{Codec, Job, PIECE, Shape, Squeezed};
+use crate::format::archive::{
+    ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, END_OF_COPY, Head, Input, Layout,
+};
+use crate::format::script::{Contents, Reader};
+use crate::postgres::Refused;
+use crate::run::progress::Observer;
+
+/// The archive's blocks on their way to the workers.
+pub(super) struct Pieces<'o> {
+    cutter: Cutter,
+    layout: Layout,
+    /// Per block: kind, dump id, and a name for the observer and errors.
+    blocks: Vec<(BlockKind, i64, String)>,
+    digesting: Option<ContentDigest>,
+    digests: Vec<BlockDigest>,
+    /// How large ranges are, where a block can be taken up in its middle: not in one compressed
+    /// stream.
+    range: Option<usize>,
+    /// Content of the open range.
+    in_range: usize,
+    observer: &'o dyn Observer,
+}
+
+impl<'o> Pieces<'o> {
+    pub(super) fn new(codec: Codec, range: usize, workers: Workers, observer: &'o dyn Observer) -> Self {
+        Self {
+            range: matches!(codec, Codec::None | Codec::Zstd(_) | Codec::AutoZstd).then_some(range),
+            in_range: 0,
+            cutter: Cutter::new(codec, workers),
+            layout: Layout { int_size: 4 },
+            blocks: Vec::new(),
+            digesting: None,
+            digests: Vec::new(),
+            observer,
+        }
+    }
+
+    /// Sends the head out and remembers which blocks are due.
+    pub(super) fn begin(&mut self, head: &Head, announced: Vec<u8>) -> Result<(), ArchiveError> {
+        self.layout = Layout {
+            int_size: head.int_size,
+        };
+        self.blocks = head
+            .data
+            .iter()
+            .map(|entry| (entry.block_kind(), entry.dump_id, entry.to_string()))
+            .collect();
+        self.cutter.frame = Some(self.layout);
+        self.cutter.send(Item::Bytes(announced))
+    }
+
+    pub(super) fn finish(self) -> (Vec<BlockDigest>, BTreeMap<i32, u64>) {
+        (self.digests, self.cutter.level.used())
+    }
+
+    /// Digests the current piece in one go, when it leaves: row by row would cost more than the
+    /// digest itself. Where a range ends, what follows its last row is left as the next piece.
+    fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
+        self.in_range += self.cutter.piece.len();
+        let next = if last { None } else { self.end_range() };
+        if let Some(digest) = &mut self.digesting {
+            digest.update(&self.cutter.piece);
+        }
+        self.cutter.submit(last)?;
+        let Some(next) = next else { return Ok(()) };
+        self.cutter.piece.extend_from_slice(&next);
+        self.in_range = 0;
+        let Some((rows, bytes)) = self.digesting.as_ref().and_then(ContentDigest::so_far) else {
+            return Ok(());
+        };
+        self.cutter.send(Item::EndRange { rows, bytes })
+    }
+
+    /// Cuts the piece behind its last row, when its range is full: what is left over, which may
+    /// be nothing. `None` where no range ends.
+    fn end_range(&mut self) -> Option<Vec<u8>> {
+        let of_table = matches!(self.digesting, Some(ContentDigest::Table(_)));
+        if !of_table || self.range.is_none_or(|range| self.in_range < range) {
+            return None;
+        }
+        // More follows this piece, so of COPY's end at most all but the last byte is in it: its
+        // newlines end no row.
+        let rows = self.cutter.piece.len().saturating_sub(END_OF_COPY.len() - 1);
+        let last = memchr::memrchr(b'\n', &self.cutter.piece[..rows])?;
+        Some(self.cutter.piece.split_off(last + 1))
+    }
+}
+
+impl BlockSink for Pieces<'_> {
+    fn begin(&mut self, index: usize) -> Result<(), ArchiveError> {
+        let (kind, dump_id, name) = &self.blocks[index];
+        self.observer.table(name);
+        self.digesting = Some(ContentDigest::of(*kind));
+        let mut frame = Vec::with_capacity(16);
+        self.layout.begin_block(*kind, *dump_id, &mut frame);
+        let divisible = self.range.is_some() && *kind == BlockKind::Table;
+        self.cutter.send(Item::BeginBlock { frame, divisible })?;
+        self.in_range = 0;
+        self.cutter.begin_stream();
+        Ok(())
+    }
+
+    fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError> {
+        if let Some(digest) = &mut self.digesting {
+            digest.begin_object(oid);
+        }
+        let mut frame = Vec::with_capacity(8);
+        self.layout.begin_object(oid, &mut frame);
+        self.cutter.send(Item::Bytes(frame))?;
+        self.cutter.begin_stream();
+        Ok(())
+    }
+
+    #[inline]
+    fn data(&mut self, mut bytes: &[u8]) -> Result<(), ArchiveError> {
+        loop {
+            let room = PIECE - self.cutter.piece.len();
+            if bytes.len() <= room {
+                self.cutter.piece.extend_from_slice(bytes);
+                return Ok(());
+            }
+            // More follows, so a full piece is surely not its stream's last.
+            let (now, later) = bytes.split_at(room);
+            self.cutter.piece.extend_from_slice(now);
+            self.submit(false)?;
+            bytes = later;
+        }
+    }
+
+    /// A buffer that is worth it goes to the workers as it is, and what came before it too.
+    fn owned(&mut self, bytes: Vec<u8>) -> Result<(), ArchiveError> {
+        let worth = |length: usize| (PIECE / 4..=PIECE).contains(&length);
+        let before = self.cutter.piece.len();
+        if !worth(bytes.len()) || !(before == 0 || worth(before)) {
+            return self.data(&bytes);
+        }
+        if before > 0 {
+            self.submit(false)?;
+            if !self.cutter.piece.is_empty() {
+                // A range has ended, and left something over.
+                return self.data(&bytes);
+            }
+        }
+        self.cutter.piece = bytes;
+        self.submit(false)
+    }
+
+    fn end_object(&mut self) -> Result<(), ArchiveError> {
+        self.submit(true)?;
+        if let Some(digest) = &mut self.digesting {
+            digest.end_object();
+        }
+        self.end_stream()
+    }
+
+    fn end(&mut self, at: u64) -> Result<(), ArchiveError> {
+        if matches!(self.digesting, Some(ContentDigest::Table(_))) {
+            self.submit(true)?;
+        }
+        let malformed = |what: String| ArchiveError::Malformed { at, what };
+        let Some(digest) = self.digesting.take() else {
+            return Err(malformed("a block ends twice".into()));
+        };
+        let digest = digest.finish().ok_or_else(|| {
+            let name = &self.blocks[self.digests.len()].2;
+            malformed(format!("{name} does not end as COPY ends"))
+        })?;
+        self.digests.push(digest);
+        let mut frame = Vec::with_capacity(8);
+        self.layout.end(&mut frame);
+        self.cutter.send(Item::EndBlock(frame))
+    }
+}
+
+impl Pieces<'_> {
+    fn end_stream(&mut self) -> Result<(), ArchiveError> {
+        let mut frame = Vec::with_capacity(8);
+        self.layout.end(&mut frame);
+        self.cutter.send(Item::Bytes(frame))
+    }
+}
+
+/// Plain SQL on its way to the workers: any cut will do. What it holds is counted as it passes.
+pub(super) struct SqlPieces {
+    cutter: Cutter,
+    counting: Result<Reader, Refused>,
+}
+
+/// What was read, and how it was compressed.
+pub(super) struct Sql {
+    pub(super) levels: BTreeMap<i32, u64>,
+    /// Or why it could not be counted.
+    pub(super) contents: Result<Contents, Refused>,
+}
+
+/// pg_dump's first words in a plain dump.
+const SQL_START: &[u8] = b"--\n-- PostgreSQL database dump\n--\n";
+/// pg_dump's last words in a plain dump. Since the minor releases of August 2025 an `\unrestrict`
+/// line follows them, so they need not be the very last.
+const SQL_END: &[u8] = b"\n-- PostgreSQL database dump complete\n--\n\n";
+/// How much of the stream's end may hold them.
+const SQL_TAIL: usize = 4096;
+
+impl SqlPieces {
+    pub(super) fn new(codec: Codec, workers: Workers) -> Self {
+        Self {
+            cutter: Cutter::new(codec, workers),
+            counting: Ok(Reader::counting()),
+        }
+    }
+
+    pub(super) fn take_all<R: Read>(mut self, input: &mut Input<R>) -> Result<Sql, ArchiveError> {
+        let mut tail: Vec<u8> = Vec::new();
+        let mut start = SQL_START;
+        loop {
+            let bytes = input.available()?;
+            if bytes.is_empty() {
+                break;
+            }
+            // What starts otherwise is known at once not to be pg_dump's.
+            let compared = start.len().min(bytes.len());
+            if bytes[..compared] != start[..compared] {
+                return Err(ArchiveError::Malformed {
+                    at: input.position(),
+                    what: "it does not begin as SQL of pg_dump's does".into(),
+                });
+            }
+            start = &start[compared..];
+            let count = bytes.len().min(PIECE - self.cutter.piece.len());
+            self.cutter.piece.extend_from_slice(&bytes[..count]);
+            input.consume(count);
+            if self.cutter.piece.len() == PIECE {
+                self.count();
+                keep_tail(&mut tail, &self.cutter.piece);
+                self.cutter.submit(false)?;
+            }
+        }
+        self.count();
+        keep_tail(&mut tail, &self.cutter.piece);
+        if !self.cutter.piece.is_empty() {
+            self.cutter.submit(true)?;
+        }
+        let Some(end) = memchr::memmem::rfind(&tail, SQL_END) else {
+            return Err(ArchiveError::EndsEarly {
+                at: input.position(),
+                missing: "pg_dump's closing comment is missing".into(),
+            });
+        };
+        if !is_unrestrict(&tail[end + SQL_END.len()..]) {
+            return Err(ArchiveError::Malformed {
+                at: input.position(),
+                what: "what follows pg_dump's closing comment is not pg_dump's".into(),
+            });
+        }
+        let bytes = input.position();
+        Ok(Sql {
+            levels: self.cutter.level.used(),
+            contents: self.counting.and_then(|reader| reader.end(bytes)),
+        })
+    }
+
+    fn count(&mut self) {
+        if let Ok(reader) = &mut self.counting
+            && let Err(refused) = reader.pass(&self.cutter.piece)
+        {
+            self.counting = Err(refused);
+        }
+    }
+}
+
+/// Nothing, or the one line that may follow the closing comment.
+fn is_unrestrict(rest: &[u8]) -> bool {
+    let token = rest
+        .strip_prefix(b"\\unrestrict ")
+        .and_then(|rest| rest.strip_suffix(b"\n\n"));
+    rest.is_empty() || token.is_some_and(|token| !token.is_empty() && token.iter().all(u8::is_ascii_alphanumeric))
+}
+
+fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
+    tail.extend_from_slice(&bytes[bytes.len().saturating_sub(SQL_TAIL)..]);
+    let excess = tail.len().saturating_sub(SQL_TAIL);
+    tail.drain(..excess);
+}
+
+/// Where pieces go: to whoever compresses them, and in their order to the assembly.
+pub(super) struct Workers {
+    pub(super) jobs: Sender<Job>,
+    pub(super) items: Sender<Item>,
+    pub(super) waited: Waited,
+}
+
+/// Turns filled pieces into jobs, and keeps the order: the answer's receiver enters the ordered
+/// queue before the job can be taken.
+struct Cutter {
+    codec: Codec,
+    level: Level,
+    jobs: Sender<Job>,
+    items: Sender<Item>,
+    piece: Vec<u8>,
+    /// The piece before in the same stream, which primes deflate.
+    before: Option<Arc<Vec<u8>>>,
+    first: bool,
+    /// Set for an archive, whose pieces are framed; plain SQL has no frames.
+    frame: Option<Layout>,
+}
+
+impl Cutter {
+    fn new(codec: Codec, workers: Workers) -> Self {
+        let Workers { jobs, items, waited } = workers;
+        Self {
+            codec,
+            level: Level::new(codec, waited),
+            jobs,
+            items,
+            piece: Vec::new(),
+            before: None,
+            first: true,
+            frame: None,
+        }
+    }
+
+    fn begin_stream(&mut self) {
+        self.before = None;
+        self.first = true;
+        self.piece.clear();
+    }
+
+    fn send(&self, item: Item) -> Result<(), ArchiveError> {
+        self.items.send(item).map_err(|_| ArchiveError::Stopped)
+    }
+
+    fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
+        let effort = self.level.effort(self.piece.len());
+        // A stream that filled one piece will likely fill the next.
+        let capacity = if last { 0 } else { PIECE };
+        let content = std::mem::replace(&mut self.piece, Vec::with_capacity(capacity));
+        let first = std::mem::replace(&mut self.first, false);
+        let stream = match (self.frame, self.codec) {
+            (None, _) => Stream::Bare,
+            (Some(layout), Codec::Gzip(_) | Codec::AutoGzip) => Stream::Zlib { layout, first, last },
+            (Some(layout), _) => Stream::Chunks { layout },
+        };
+        let shape = match (self.codec, self.frame) {
+            (Codec::None, _) => return self.send(Item::Content(content, stream)),
+            (Codec::Zstd(_) | Codec::AutoZstd, _) => Shape::ZstdFrame,
+            (Codec::Gzip(_) | Codec::AutoGzip, None) => Shape::GzipMember,
+            (Codec::Gzip(_) | Codec::AutoGzip, Some(_)) => Shape::Deflate {
+                before: self.before.take(),
+                last,
+            },
+        };
+        let content = Arc::new(content);
+        if matches!(shape, Shape::Deflate { .. }) && !last {
+            self.before = Some(Arc::clone(&content));
+        }
+        let (answer, squeezed): (_, Receiver<std::io::Result<Squeezed>>) = bounded(1);
+        self.send(Item::Squeezed(squeezed, stream))?;
+        self.jobs
+            .send(Job {
+                content,
+                shape,
+                effort,
+                answer,
+            })
+            .map_err(|_| ArchiveError::Stopped)
+    }
+}

@@ -1,0 +1,331 @@
+//! The Lambda function: events into commands, reports into responses, errors into function errors
+//! whose `errorType` is the code.
+//!
+//! Settings are read and clients made once, while Lambda initialises the environment. If that
+//! fails, the function does not exit: Lambda would answer every event with `Runtime.ExitError`
+//! and start it again and again. It is tried once more when an event comes, and the event gets
+//! the error itself (`CONFIG` and what is wrong), where alarms and callers see it.
+
+mod events;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
+use tracing::Instrument;
+
+use crate::app::App;
+use crate::command::Command;
+use crate::error::{Error, Result};
+use crate::report::{ErrorReport, Report};
+use crate::run::printable;
+use crate::run::progress::{LogLine, Observer};
+use crate::run::stop::{Reason, Stop};
+use crate::run::telemetry;
+use crate::settings::{Input, Log, LogFormat, Settings};
+pub use events::parse_event;
+
+/// What the clean-up gets at the end of an invocation: aborting an upload, releasing the lease and
+/// telling SNS are a few requests each.
+const SAFETY_MARGIN: Duration = Duration::from_secs(10);
+
+const MEMORY_SIZE: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
+/// In megabytes: ours at its peak, pg_dump beside it, and what Lambda's runtime takes.
+const LEAST_MEMORY: u64 = 256;
+
+/// What the function's environment is.
+pub struct Process {
+    pub env: BTreeMap<String, String>,
+    pub working_dir: PathBuf,
+    pub cpus: usize,
+    pub memory: Option<u64>,
+}
+
+/// Serves events until Lambda ends the environment. An error means that Lambda's own interface
+/// failed.
+pub async fn run(process: Process) -> Result<()> {
+    for name in ["AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION", MEMORY_SIZE] {
+        if !process.env.contains_key(name) {
+            return Err(Error::config(format!(
+                "AWS_LAMBDA_RUNTIME_API is set, but {name} is not: this is not a Lambda environment"
+            ))
+            .hint("unset AWS_LAMBDA_RUNTIME_API to use the command line"));
+        }
+    }
+    let function = Arc::new(Function {
+        input: Input {
+            env: process.env,
+            working_dir: process.working_dir,
+            cpus: process.cpus,
+            memory: process.memory,
+            in_lambda: true,
+            json: true,
+            ..Input::default()
+        },
+        app: Mutex::default(),
+    });
+    // The error is told again, to the event that meets it.
+    if let Err(error) = function.app().await {
+        log_failure(&ErrorReport::from(&error));
+    }
+    let handler = service_fn(move |event: LambdaEvent<Value>| {
+        let function = function.clone();
+        async move {
+            let span = tracing::info_span!("invocation", request_id = %event.context.request_id);
+            let result = function.handle(event).instrument(span.clone()).await;
+            match outcome(result) {
+                Ok(report) => {
+                    span.in_scope(|| log_success(&report));
+                    response(&report).map_err(|error| {
+                        let error = Error::internal("the report is not JSON").source(error);
+                        diagnostic(&ErrorReport::from(&error))
+                    })
+                }
+                Err(failed) => {
+                    span.in_scope(|| log_failure(&failed));
+                    Err(diagnostic(&failed))
+                }
+            }
+        }
+    });
+    lambda_runtime::run(handler)
+        .await
+        .map_err(|error| Error::internal("Lambda's runtime interface failed").source(error))
+}
+
+/// Whoever asks for it may show it on a terminal.
+fn response(report: &Report) -> serde_json::Result<Box<RawValue>> {
+    RawValue::from_string(printable::json(&serde_json::to_string(report)?))
+}
+
+struct Function {
+    input: Input,
+    /// Kept from event to event.
+    app: Mutex<Option<Arc<App>>>,
+}
+
+impl Function {
+    async fn app(&self) -> Result<Arc<App>> {
+        let mut kept = self.app.lock().await;
+        if let Some(app) = &*kept {
+            return Ok(app.clone());
+        }
+        let settings = Settings::load(&self.input).inspect_err(|_| {
+            // The wrong settings cannot say how to log; Lambda's defaults do.
+            let _ = telemetry::start(&default_log(), telemetry::stderr);
+        })?;
+        telemetry::start(&settings.log, telemetry::stderr)?;
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        for note in settings.notes.iter().filter(|note| !settings.warnings.contains(note)) {
+            tracing::info!("{note}");
+        }
+        check_memory(&self.input.env)?;
+        let app = Arc::new(App::new(settings).await?);
+        *kept = Some(app.clone());
+        Ok(app)
+    }
+
+    /// What carries the command out, where an event may ask for that.
+    async fn app_for(&self, command: &mut Command) -> Result<Arc<App>> {
+        let app = self.app().await?;
+        match command {
+            Command::Restore(_) if !app.allows_restore() => Err(Error::config(
+                "this function takes no restore events: BACKUP_ALLOW_RESTORE is not true",
+            )
+            .hint("restore with the command line; or set BACKUP_ALLOW_RESTORE=true and BACKUP_TARGET_SECRET_ID")),
+            Command::Verify(request) if request.drill && !app.allows_drill() => Err(Error::config(
+                "this function takes no drills, which run functions of the database: BACKUP_ALLOW_DRILL is false",
+            )
+            .hint(
+                "send the event to the function that drills and may not read the database's secret (the output \
+                 DrillFunction of the template, drill_function_name of the Terraform module); or set \
+                 BACKUP_ALLOW_DRILL=true",
+            )),
+            Command::Verify(request) if request.drill => {
+                // The next event gets another, with the passwords.
+                *self.app.lock().await = None;
+                request.database = request.database.take().or_else(|| app.source_database());
+                app.without_passwords().await.map(Arc::new)
+            }
+            _ => Ok(app),
+        }
+    }
+
+    async fn handle(self: Arc<Self>, event: LambdaEvent<Value>) -> Result<Report> {
+        let (payload, context) = event.into_parts();
+        let mut command = parse_event(&payload, &context.request_id)?;
+        let now = Timestamp::now();
+        let left = left_until(context.deadline, now);
+        let stop = Stop::before(now + (left - margin(left)));
+        let deadline = tokio::spawn(request_at_deadline(stop.clone(), left));
+        let observer: Arc<dyn Observer> = Arc::new(LogLine::start());
+        let watching = observer.clone();
+        // A task of its own, so that a panic becomes an error with its code.
+        let work = async move {
+            let app = self.app_for(&mut command).await?;
+            app.run(command, stop, watching).await
+        };
+        let result = tokio::spawn(work.in_current_span()).await;
+        deadline.abort();
+        observer.finish();
+        result.unwrap_or_else(|error| Err(Error::internal("the run panicked").source(error)))
+    }
+}
+
+/// With less, Lambda would kill the function in the middle of a dump, and say so only in its log.
+fn check_memory(env: &BTreeMap<String, String>) -> Result<()> {
+    let megabytes: Option<u64> = env.get(MEMORY_SIZE).and_then(|text| text.parse().ok());
+    match megabytes {
+        Some(megabytes) if megabytes < LEAST_MEMORY => Err(Error::config(format!(
+            "the function has {megabytes} MB of memory, and needs {LEAST_MEMORY} at least"
+        ))
+        .hint("raise MemorySize: 1769 MB bring one core, 3538 MB two")),
+        _ => Ok(()),
+    }
+}
+
+/// The response, or why there is none. What a verification has found is a failure too, for alarms
+/// and callers alike.
+fn outcome(result: Result<Report>) -> Result<Report, ErrorReport> {
+    match result {
+        Ok(report) => match report.error() {
+            Some(found) => Err(found.clone()),
+            None => Ok(report),
+        },
+        Err(error) => Err(ErrorReport::from(&error)),
+    }
+}
+
+fn default_log() -> Log {
+    Log {
+        format: LogFormat::Json,
+        filter: "info".into(),
+    }
+}
+
+/// Time left of an invocation whose deadline is given in milliseconds since 1970.
+fn left_until(deadline: u64, now: Timestamp) -> Duration {
+    let now = u64::try_from(now.as_millisecond()).unwrap_or(0);
+    Duration::from_millis(deadline.saturating_sub(now))
+}
+
+/// How much of it is kept for the clean-up: [`SAFETY_MARGIN`], but of a short invocation a fifth.
+fn margin(left: Duration) -> Duration {
+    SAFETY_MARGIN.min(left / 5)
+}
+
+async fn request_at_deadline(stop: Stop, left: Duration) {
+    let margin = margin(left);
+    tokio::time::sleep(left - margin).await;
+    stop.request(Reason::Deadline { left: margin });
+}
+
+/// Nobody reads the answer to an asynchronous event: the log must have it too.
+fn log_success(report: &Report) {
+    match report {
+        Report::Backup(report) => tracing::info!(
+            backup = %report.id,
+            repeated = report.repeated,
+            tables = report.tables,
+            rows = report.rows,
+            bytes_read = report.bytes_read,
+            bytes_stored = report.bytes_stored,
+            duration_seconds = report.duration_seconds,
+            manifest_sha256 = report.manifest_sha256.as_deref().unwrap_or_default(),
+            warnings = report.warnings.len(),
+            "the backup is stored"
+        ),
+        Report::HandedOver(report) => tracing::info!(
+            task = report.task,
+            reason = report.reason,
+            "the backup is handed over to a container task"
+        ),
+        Report::Verify(_) | Report::Restore(_) => tracing::info!("{}", report.to_string().trim_end()),
+        _ => {}
+    }
+}
+
+fn log_failure(failed: &ErrorReport) {
+    tracing::error!(code = failed.code, hint = failed.hint, "{}", failed.message);
+}
+
+fn diagnostic(failed: &ErrorReport) -> Diagnostic {
+    Diagnostic {
+        error_type: failed.code.to_owned(),
+        error_message: printable::line(&format!("{}; hint: {}", failed.message, failed.hint)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outside::handover::HandoverReport;
+
+    #[test]
+    fn an_answer_cannot_steer_the_terminal_on_which_it_is_shown_and_says_the_same() {
+        let report = Report::HandedOver(HandoverReport {
+            status: "handed_over",
+            task: "a\u{9b}2J".into(),
+            cluster: "b\u{202e}\n".into(),
+            reason: "c".into(),
+        });
+        let told = response(&report).unwrap();
+        assert!(!told.get().chars().any(printable::steers), "{told}");
+        let back: Value = serde_json::from_str(told.get()).unwrap();
+        assert_eq!(
+            (back["task"].as_str(), back["cluster"].as_str()),
+            (Some("a\u{9b}2J"), Some("b\u{202e}\n"))
+        );
+    }
+
+    #[test]
+    fn the_margin_is_ten_seconds_but_a_fifth_of_a_short_run() {
+        let margins = [900, 60, 50, 10, 3].map(|seconds| margin(Duration::from_secs(seconds)).as_millis());
+        assert_eq!(margins, [10_000, 10_000, 10_000, 2_000, 600]);
+        assert_eq!(margin(Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_function_with_too_little_memory_says_so_before_it_is_killed() {
+        let with = |text: &str| BTreeMap::from([(MEMORY_SIZE.to_owned(), text.to_owned())]);
+        let error = check_memory(&with("128")).unwrap_err();
+        assert!(error.message().contains("128 MB") && error.hint_text().contains("MemorySize"));
+        assert!(check_memory(&with("256")).is_ok());
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_leaves_nothing() {
+        let now = Timestamp::from_millisecond(10_000).unwrap();
+        assert_eq!(left_until(12_500, now), Duration::from_millis(2_500));
+        assert_eq!(left_until(9_000, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_function_error_has_the_code_as_its_type_and_the_hint_in_its_message() {
+        let error = Error::config("BACKUP_STORE is not set").hint("name s3://bucket");
+        let shown = serde_json::to_value(diagnostic(&ErrorReport::from(&error))).unwrap();
+        assert_eq!(shown["errorType"], "CONFIG");
+        assert_eq!(shown["errorMessage"], "BACKUP_STORE is not set; hint: name s3://bucket");
+    }
+
+    #[tokio::test]
+    async fn the_stop_is_requested_before_the_deadline() {
+        let stop = Stop::new();
+        let start = std::time::Instant::now();
+        let left = Duration::from_secs(1);
+        tokio::spawn(request_at_deadline(stop.clone(), left));
+        assert_eq!(stop.reason(), None);
+        let reason = stop.requested().await;
+        assert!(start.elapsed() >= Duration::from_millis(800) && start.elapsed() < left);
+        let left = Duration::from_millis(200);
+        assert_eq!(reason, Reason::Deadline { left });
+    }
+}

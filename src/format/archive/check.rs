@@ -1,0 +1,131 @@
+//! What passes is held against what the manifest promised, before its end is handed on.
+
+use super::digest::END_OF_COPY;
+use super::{ArchiveError, BlockContent, BlockDigest, BlockKind, BlockSink, ContentDigest};
+use crate::units::count;
+
+/// A [`BlockSink`] for content that fails at the first byte too many, and otherwise at the end of
+/// a block that is not what was promised. The one behind it never learns of the end of such a
+/// block, so it can leave undone what it has begun.
+pub struct Check<'a, S> {
+    /// By the index of the block.
+    promises: &'a [BlockDigest],
+    inner: S,
+    digest: Option<ContentDigest>,
+    index: usize,
+    left: u64,
+}
+
+impl<'a, S> Check<'a, S> {
+    pub fn new(promises: &'a [BlockDigest], inner: S) -> Self {
+        Self {
+            promises,
+            inner,
+            digest: None,
+            index: 0,
+            left: 0,
+        }
+    }
+
+    pub fn inner(&mut self) -> &mut S {
+        &mut self.inner
+    }
+}
+
+impl<S: BlockSink> BlockSink for Check<'_, S> {
+    fn begin(&mut self, index: usize) -> Result<(), ArchiveError> {
+        let promise = self
+            .promises
+            .get(index)
+            .ok_or_else(|| ArchiveError::Content("the manifest knows nothing of it".into()))?;
+        let (kind, terminator) = match promise.content {
+            BlockContent::Table { .. } => (BlockKind::Table, END_OF_COPY.len() as u64),
+            BlockContent::LargeObjects { .. } => (BlockKind::LargeObjects, 0),
+        };
+        self.index = index;
+        self.left = promise.bytes.saturating_add(terminator);
+        self.digest = Some(ContentDigest::of(kind));
+        self.inner.begin(index)
+    }
+
+    fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError> {
+        if let Some(digest) = &mut self.digest {
+            digest.begin_object(oid);
+        }
+        self.inner.begin_object(oid)
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        self.left = self
+            .left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| ArchiveError::Content("it holds more bytes than the manifest says".into()))?;
+        if let Some(digest) = &mut self.digest {
+            digest.update(bytes);
+        }
+        self.inner.data(bytes)
+    }
+
+    fn end_object(&mut self) -> Result<(), ArchiveError> {
+        if let Some(digest) = &mut self.digest {
+            digest.end_object();
+        }
+        self.inner.end_object()
+    }
+
+    fn end(&mut self, at: u64) -> Result<(), ArchiveError> {
+        let found = self
+            .digest
+            .take()
+            .and_then(ContentDigest::finish)
+            .ok_or_else(|| ArchiveError::Content("it does not end as COPY ends".into()))?;
+        let promise = &self.promises[self.index];
+        if found != *promise {
+            return Err(ArchiveError::Content(difference(&found, promise)));
+        }
+        self.inner.end(at)
+    }
+}
+
+/// In words.
+pub fn difference(found: &BlockDigest, promise: &BlockDigest) -> String {
+    let holds = |content: &BlockContent| match content {
+        BlockContent::Table { rows } => count(*rows, "row"),
+        BlockContent::LargeObjects { count: objects } => count(*objects, "large object"),
+    };
+    if found.content != promise.content || found.bytes != promise.bytes {
+        return format!(
+            "it holds {} in {}, the manifest says {} in {}",
+            holds(&found.content),
+            count(found.bytes, "byte"),
+            holds(&promise.content),
+            count(promise.bytes, "byte")
+        );
+    }
+    format!(
+        "its SHA-256 is {}, the manifest says {}",
+        hex::encode(found.sha256),
+        hex::encode(promise.sha256)
+    )
+}
+
+/// Nobody takes the content: what is wanted is the check in front.
+pub struct Nobody;
+
+impl BlockSink for Nobody {
+    fn begin(&mut self, _index: usize) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+    fn begin_object(&mut self, _oid: i64) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+    fn data(&mut self, _bytes: &[u8]) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+    fn end_object(&mut self) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+    fn end(&mut self, _at: u64) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+}

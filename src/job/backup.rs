@@ -1,0 +1,392 @@
+//! A full backup, from the login to the commit.
+//!
+//! What each step leaves behind when the run dies there is said in docs/SEMANTICS.md; the order
+//! of the steps is what makes it true.
+
+mod forecast;
+mod nice;
+mod record;
+mod replicas;
+mod report;
+mod script;
+mod sidecars;
+mod stream;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::command::BackupRequest;
+use crate::dataflow::compress::Codec;
+use crate::dataflow::throttle::Throttle;
+use crate::error::{Code, Error, Result};
+use crate::outside::secrets::Credentials;
+use crate::postgres::{DatabaseSize, Passfile, Programs, Session};
+use crate::report::BackupReport;
+use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::catalog;
+use crate::repository::lease::{Acquired, Announced, Holder, Lease, Previous};
+use crate::repository::leftovers::Cleared;
+use crate::repository::retention::Tier;
+use crate::repository::signature::{Signer, Trust};
+use crate::run::private_folder;
+use crate::run::progress::Observer;
+use crate::run::stop::Stop;
+use crate::settings::{Clock, Compression, Format, Settings};
+use crate::store::Store;
+
+use record::Record;
+use replicas::{Looking, Replicas};
+
+/// The first pg_dump whose archive can say zstd.
+const ZSTD_SINCE_MAJOR: u32 = 16;
+/// Each that is taken means that another run was faster.
+const IDS: usize = 20;
+/// For a small file on its way when the run is stopped. In a folder it takes milliseconds, and
+/// would otherwise appear after the clean-up.
+const PUT_GRACE: Duration = Duration::from_secs(2);
+
+/// What a run works with; the face and the app have put it together.
+pub struct Job<'a> {
+    pub settings: &'a Settings,
+    pub credentials: &'a Credentials,
+    /// The first is the primary, the others get copies.
+    pub stores: &'a [Arc<dyn Store>],
+    /// Who signs the manifest.
+    pub signer: Option<&'a Signer>,
+    /// Whose signatures count on what is there already; where nothing has to be signed, anything does.
+    pub trust: &'a Trust,
+    pub clock: Clock,
+    pub host: &'a str,
+    pub stop: &'a Stop,
+    pub observer: &'a Arc<dyn Observer>,
+}
+
+/// The database at the other end, and the programs that fit it.
+struct Source {
+    session: Session,
+    programs: Programs,
+    passfile: Option<Arc<Passfile>>,
+}
+
+/// Makes one backup, or finds the one that this event has already made.
+pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport> {
+    job.observer.phase("connecting");
+    let source = job.stop.or_stop(connect(job, request)).await?;
+    let replicas = job.stop.or_stop(Replicas::reach(job.stores, job.stop)).await?;
+    if let Some(signer) = job.signer {
+        job.stop.or_stop(signer.probe()).await?;
+    }
+
+    let holder = Holder {
+        host: job.host.to_owned(),
+        pid: std::process::id(),
+    };
+    let database = &source.session.server().database;
+    let acquiring = Lease::acquire(replicas.primary(), database, holder, job.settings.lease, job.clock);
+    let give_back = async |acquired: Acquired| drop(acquired.lease.release().await);
+    let Acquired { lease, took_over } = job.stop.or_undo(PUT_GRACE, acquiring, give_back).await?;
+    let outcome = under_lease(job, request, &source, replicas, &lease, took_over).await;
+    match (
+        outcome,
+        job.stop.or_give_up("releasing the lease", lease.release()).await,
+    ) {
+        (Ok(report), Ok(())) => Ok(report),
+        // The lease expires by itself; a good backup stays one.
+        (Ok(mut report), Err(error)) => {
+            report.warnings.push(error.message());
+            Ok(report)
+        }
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(second)) => Err(error.also(second)),
+    }
+}
+
+async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
+    let postgres = &job.settings.postgres;
+    private_folder::answering(&postgres.temp, private_folder::sweep_stale).await?;
+    let (_, session) = job.credentials.connect(postgres).await?;
+    let server = session.server();
+    if let Some(wanted) = &request.database
+        && *wanted != server.database
+    {
+        return Err(Error::config(format!(
+            "the event asks for the database {wanted:?}, the settings lead to {:?}",
+            server.database
+        ))
+        .hint("run one task per database, each with its own settings"));
+    }
+    let programs = Programs::find(server.major, postgres).await?;
+    check_codec(job.settings, &programs)?;
+    let info = session.info().clone();
+    let passfile = private_folder::answering(&postgres.temp, move |temp| Passfile::create(temp, &info)).await?;
+    let passfile = passfile.map(Arc::new);
+    Ok(Source {
+        session,
+        programs,
+        passfile,
+    })
+}
+
+async fn under_lease(
+    job: &Job<'_>,
+    request: &BackupRequest,
+    source: &Source,
+    mut replicas: Replicas,
+    lease: &Lease,
+    took_over: Option<Previous>,
+) -> Result<BackupReport> {
+    let prepare = prepare(job, request, source, &mut replicas, lease, took_over.as_ref());
+    let Prepared {
+        id,
+        tier,
+        started,
+        database_bytes,
+        cleared,
+    } = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
+        Found::Made(id) => return job.stop.or_stop(report::repeated(job.stores, &id, job.trust)).await,
+        Found::ToMake(prepared) => prepared,
+    };
+    let mut record = Record::begin(job, request, source, id, tier, started);
+    record.leftovers(took_over, cleared);
+    record.database_bytes(database_bytes);
+    let made = make(job, source, &mut replicas, lease, &mut record).await;
+    match made {
+        Ok(()) => Ok(record.report(&replicas)),
+        Err(error) => Err(replicas.give_up(error).await),
+    }
+}
+
+/// What the store says before a run begins.
+enum Found {
+    /// The backup that this event has made already.
+    Made(BackupId),
+    ToMake(Prepared),
+}
+
+struct Prepared {
+    id: BackupId,
+    tier: Tier,
+    started: Timestamp,
+    database_bytes: Option<u64>,
+    cleared: Cleared,
+}
+
+/// Looks at the store, clears what dead runs left, and chooses id and tier. May be dropped at any
+/// point: the next run does the rest.
+async fn prepare(
+    job: &Job<'_>,
+    request: &BackupRequest,
+    source: &Source,
+    replicas: &mut Replicas,
+    lease: &Lease,
+    took_over: Option<&Previous>,
+) -> Result<Found> {
+    let primary = replicas.primary();
+    let store = &*primary;
+    let database = &source.session.server().database;
+    let listed = catalog::backups(store, Some(database)).await?;
+    let started = (job.clock)();
+    // A backup from the future would be the newest for ever, and every id after it as wrong as its own.
+    let past = catalog::until(&listed, started);
+    // Whoever can write to the store can name the events to come in manifests of his own: those would
+    // pass for backups that were made.
+    if let Some(event) = &request.event_id
+        && let Some(made) = catalog::find_by_event(store, &past, event, started, job.trust).await?
+    {
+        return Ok(Found::Made(made.id));
+    }
+    let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
+    if let Some(deadline) = job.stop.deadline() {
+        let paces = catalog::newest_good(store, &past, forecast::ASKED, job.trust).await?;
+        let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
+        let means = forecast::Means {
+            threads: job.settings.threads,
+            streams: job.settings.jobs,
+        };
+        let size = DatabaseSize {
+            database: database_bytes,
+            tables: answered(job, source.session.table_bytes()).await?,
+        };
+        forecast::check(&size, means, &paces, left)?;
+    }
+    // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
+    // no listing shows: under the same id it would pass for ours.
+    let dead = took_over.and_then(Previous::backup_id);
+    let dead = dead.filter(|dead| dead.database() == database);
+    let newest = past.first().map(|newest| &newest.id);
+    let newest = newest.max(dead.as_ref().filter(|dead| !dead.is_ahead(started)));
+    let looking = Looking {
+        database,
+        server: source.session.server(),
+        adopt: job.settings.adopt,
+        create: job.settings.store_create,
+    };
+    let back = replicas.look_back(&listed, started, &looking).await?;
+    let mut newest = newest.cloned().max(back.newest);
+    let mut tries = 0;
+    let id = loop {
+        let id = BackupId::next(database, Kind::Full, started, newest.as_ref());
+        match replicas.take_id(lease, &id).await? {
+            Announced::Done => break id,
+            // Another run, with another primary, was faster.
+            Announced::Taken(taken) => newest = newest.max(Some(taken)),
+        }
+        tries += 1;
+        if tries == IDS {
+            let what = format!("cannot take an id for a backup of {database:?}: other runs were faster {IDS} times");
+            return Err(Error::new(Code::Busy, what));
+        }
+    };
+    let mut cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
+    cleared.warnings.extend(back.warnings);
+    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &past).await?;
+    Ok(Found::ToMake(Prepared {
+        id,
+        tier,
+        started,
+        database_bytes,
+        cleared,
+    }))
+}
+
+/// The backup itself: data, sidecars, manifest, tags; in this order.
+async fn make(
+    job: &Job<'_>,
+    source: &Source,
+    replicas: &mut Replicas,
+    lease: &Lease,
+    record: &mut Record<'_>,
+) -> Result<()> {
+    let codec = codec(job.settings, source.programs.major);
+    record.codec(codec);
+
+    // Before the snapshot, so that it is not held longer than it is read.
+    job.observer.phase("reading roles and settings");
+    let sidecars = sidecars::gather(job, source).await?;
+    let view = match view::open(job, source, lease).await {
+        Ok(view) => view,
+        Err(error) => return Err(named(job, source, error).await),
+    };
+    let gone_back = replicas.gone_back(source.session.server(), view.snapshot.lsn.as_deref());
+    let (reader, table_bytes) = record.view(view);
+    gone_back.into_iter().for_each(|warning| record.warn(warning));
+    job.observer.estimate(table_bytes);
+
+    // Proof 1: what was read is whole, by the word of whoever read it and by the archive's own shape.
+    job.observer.phase("reading the database");
+    let uploads = replicas
+        .open(&record.data_key(), &record.object_info(table_bytes))
+        .await?;
+    let throttle = Throttle::new(job.settings.max_rate);
+    let watch = match job.settings.nice {
+        Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
+        None => None,
+    };
+    let passed = stream::run(job, reader, codec, uploads, lease, &throttle).await;
+    if let Some(watch) = watch {
+        record.nice(watch, &throttle);
+    }
+    let (mut passed, complaints) = match passed {
+        Ok(passed) => passed,
+        Err(error) => return Err(named(job, source, error).await),
+    };
+    record.complaints(complaints);
+    // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
+    job.observer.phase("completing the upload");
+    let key = record.data_key();
+    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &passed.expected);
+    // Let come to its end if it can: cut short, it would leave all parts, or an object nobody knows of.
+    let completed = job.stop.or_give_up("completing the upload", completing).await;
+    if let Some(reason) = job.stop.reason() {
+        replicas.may_hold(&key);
+        return Err(completed.map_or_else(|error| error, |_| reason.into()));
+    }
+    let receipts = completed?;
+    record.data(&passed);
+
+    for file in record.sidecars(passed.archive, sidecars) {
+        // One that is cut short is given up with the others, and was born `pending`.
+        let put = replicas.put(&file.key, file.bytes, &file.info);
+        job.stop.or_stop_after(PUT_GRACE, put).await?;
+    }
+
+    // All files get the tag that no rule expires before the manifest is put, so that a committed
+    // backup never bears `pending`.
+    job.observer.phase("committing");
+    let (id, files) = (record.id.clone(), record.tagged_files());
+    job.stop.or_stop_after(PUT_GRACE, replicas.tag(&id, &files)).await?;
+    record.finished((job.clock)());
+    let sealing = replicas.seal(
+        |receipt| record.manifest(receipt),
+        &receipts,
+        job.signer,
+        record.finished,
+    );
+    let sealed = job.stop.or_stop(sealing).await?;
+    if let Some(reason) = job.stop.reason() {
+        return Err(reason.into());
+    }
+    job.stop.or_stop(lease.still_held()).await?;
+    // The commit point: with the manifest the backup exists. Its signature goes right before it.
+    replicas.publish(sealed).await?;
+
+    for warning in replicas.retag(&record.id, &job.settings.retention).await {
+        record.warn(warning);
+    }
+    Ok(())
+}
+
+/// With what the server knows of it.
+async fn named(job: &Job<'_>, source: &Source, error: Error) -> Error {
+    let (code, hint) = (error.code(), error.hint_text().to_owned());
+    let text = error.message();
+    let explained = answered(job, async { Ok(source.session.explain(error).await) }).await;
+    explained.unwrap_or_else(|_| Error::new(code, text).hint(hint))
+}
+
+/// What the server says to one of our questions. It may be silent for as long as a dump may.
+async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
+    answered_within(job, job.settings.postgres.stall, question).await
+}
+
+async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
+    let answer = async {
+        tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
+            let text = format!("the database has not answered for {} s", limit.as_secs());
+            Err(Error::new(Code::Stalled, text))
+        })
+    };
+    job.stop.or_stop(answer).await
+}
+
+/// What `auto` means for this pg_dump, and what the settings ask for otherwise.
+fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
+    match settings.compression {
+        Compression::Auto if settings.format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => Codec::AutoGzip,
+        Compression::Auto => Codec::AutoZstd,
+        Compression::Zstd(level) => Codec::Zstd(level),
+        Compression::Gzip(level) => Codec::Gzip(level),
+        Compression::None => Codec::None,
+    }
+}
+
+/// Says at once, rather than after the head has been read, that zstd needs a newer pg_dump.
+pub(crate) fn check_codec(settings: &Settings, programs: &Programs) -> Result<()> {
+    if settings.format == Format::Custom
+        && matches!(settings.compression, Compression::Zstd(_))
+        && programs.major < ZSTD_SINCE_MAJOR
+    {
+        return Err(Error::new(
+            Code::Config,
+            format!(
+                "--compress zstd needs the archive of pg_dump 16 or newer; this one is {}",
+                programs.version
+            ),
+        )
+        .hint("use --compress auto or gzip, or a newer client with BACKUP_PG_DUMP_MAJOR"));
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! How long a backup will take, before it starts: a task whose time is short had better not begin
+//! what it cannot end.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::{Code, Error, Result};
+use crate::postgres::DatabaseSize;
+use crate::repository::manifest::Summary;
+use crate::units::human_bytes;
+
+/// Earlier backups that are asked for their pace.
+pub(super) const ASKED: usize = 5;
+/// Bytes per second that one backend never exceeded when it wrote COPY text. Without an earlier
+/// backup only that is known, so only what is surely impossible is refused.
+const FASTEST: f64 = 130e6;
+/// By how much one run may be slower than the one before it.
+const SPREAD: f64 = 1.1;
+
+/// What one earlier backup tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Pace {
+    bytes_per_second: f64,
+    threads: Option<u64>,
+    streams: Option<u64>,
+}
+
+/// What a run works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Means {
+    pub threads: usize,
+    pub streams: usize,
+}
+
+impl Pace {
+    fn of(summary: &Summary) -> Option<Self> {
+        let number = |name: &str| summary.metadata.get(name).and_then(Value::as_u64);
+        let seconds = summary.finished_at.duration_since(summary.timestamp).as_secs_f64();
+        let bytes = number("database_bytes")? as f64;
+        (seconds > 0.0 && bytes > 0.0).then_some(Self {
+            bytes_per_second: bytes / seconds,
+            threads: number("threads"),
+            streams: number("streams"),
+        })
+    }
+
+    /// With these means. More of them promise nothing: something else may be what is slow.
+    fn with(self, means: Means) -> f64 {
+        let share = |has: usize, had: Option<u64>| had.map_or(1.0, |had| (has as f64 / had.max(1) as f64).min(1.0));
+        self.bytes_per_second * share(means.threads, self.threads).min(share(means.streams, self.streams))
+    }
+}
+
+/// The time for a database of this size, going by the earlier backups: by their median, so that
+/// one that waited for a lock, or for a cold disk, does not count for more than it is.
+fn forecast(size: &DatabaseSize, means: Means, past: &[Summary]) -> Duration {
+    let mut paces: Vec<f64> = past.iter().filter_map(Pace::of).map(|pace| pace.with(means)).collect();
+    paces.sort_by(f64::total_cmp);
+    let seconds = match (size.database, paces.get(paces.len() / 2)) {
+        (Some(bytes), Some(pace)) => bytes as f64 / pace * SPREAD,
+        _ => size.tables as f64 / (FASTEST * means.streams as f64),
+    };
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// `DEADLINE` where the backup will need more than `left`.
+pub(super) fn check(size: &DatabaseSize, means: Means, past: &[Summary], left: Duration) -> Result<()> {
+    let needed = forecast(size, means, past);
+    if needed <= left {
+        return Ok(());
+    }
+    let bytes = human_bytes(size.database.unwrap_or(size.tables));
+    Err(Error::new(
+        Code::Deadline,
+        format!(
+            "a backup of this database ({bytes}) takes about {} s, and {} s are left; it was not begun",
+            needed.as_secs().max(1),
+            left.as_secs()
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::backup_id::BackupId;
+    use crate::repository::manifest::tests::sample;
+    use crate::repository::retention::Tier;
+    use serde_json::json;
+
+    const GB: u64 = 1_000_000_000;
+
+    fn took(gigabytes: u64, seconds: i64, threads: u64) -> Summary {
+        let id: BackupId = "shop/20250131T040500Z-full".parse().unwrap();
+        let mut summary = sample(&id, Tier::Daily).summary();
+        summary.finished_at = summary.timestamp + jiff::SignedDuration::from_secs(seconds);
+        summary.metadata.insert("database_bytes".into(), json!(gigabytes * GB));
+        summary.metadata.insert("threads".into(), json!(threads));
+        summary
+    }
+
+    fn with(threads: usize) -> Means {
+        Means { threads, streams: 1 }
+    }
+
+    fn seconds(gigabytes: u64, threads: usize, past: &[Summary]) -> u64 {
+        let size = DatabaseSize {
+            database: Some(gigabytes * GB),
+            tables: gigabytes * GB,
+        };
+        forecast(&size, with(threads), past).as_secs()
+    }
+
+    #[test]
+    fn it_goes_by_the_median_of_the_earlier_runs_and_leaves_room() {
+        assert_eq!(seconds(10, 2, &[took(10, 100, 2)]), 110);
+        let past = [took(10, 100, 2), took(10, 5_000, 2), took(9, 100, 2)];
+        assert_eq!(seconds(20, 2, &past), 244);
+    }
+
+    #[test]
+    fn runs_with_more_threads_were_faster_and_with_fewer_promise_nothing() {
+        assert_eq!(seconds(10, 2, &[took(10, 100, 4)]), 220);
+        assert_eq!(seconds(10, 4, &[took(10, 100, 2)]), 110);
+    }
+
+    #[test]
+    fn runs_with_more_streams_were_faster_too() {
+        let mut many = took(10, 100, 2);
+        many.metadata.insert("streams".into(), json!(4));
+        assert_eq!(seconds(10, 2, &[many]), 440);
+    }
+
+    #[test]
+    fn without_an_earlier_run_only_the_impossible_is_refused() {
+        let size = DatabaseSize {
+            database: None,
+            tables: 100 * GB,
+        };
+        assert!(check(&size, with(2), &[], Duration::from_secs(890)).is_ok());
+        let size = DatabaseSize {
+            tables: 150 * GB,
+            ..size
+        };
+        let error = check(&size, with(2), &[], Duration::from_secs(890)).unwrap_err();
+        assert_eq!(error.code(), Code::Deadline);
+        assert!(error.message().contains("150.0 GB") && error.hint_text().contains("container task"));
+    }
+
+    #[test]
+    fn what_a_manifest_does_not_say_counts_for_nothing() {
+        let mut odd = took(10, 100, 2);
+        odd.metadata.insert("database_bytes".into(), json!("much"));
+        let instant = took(10, 0, 2);
+        assert_eq!(seconds(13, 2, &[odd, instant]), 100);
+    }
+}

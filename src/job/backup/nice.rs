@@ -1,0 +1,107 @@
+//! A backup that is to disturb nobody: it looks at the server once a second, and pauses while
+//! replicas lag or others' sessions are many.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::Source;
+use crate::dataflow::throttle::Throttle;
+use crate::error::Result;
+use crate::postgres::{Load, Session};
+use crate::settings::Nice;
+
+const LOOK: Duration = Duration::from_secs(1);
+/// An answer that takes so long says by itself that the server is busy; the backup does not wait
+/// for ever for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks until it is dropped. Then nobody is held back any more.
+pub(super) struct Watch {
+    throttle: Throttle,
+    looking: JoinHandle<()>,
+    warnings: Arc<Mutex<Vec<String>>>,
+}
+
+impl Watch {
+    /// With a session of its own: the others are busy.
+    pub(super) async fn start(source: &Source, nice: Nice, throttle: &Throttle) -> Result<Self> {
+        let session = source.session.beside().await?;
+        let warnings = Arc::new(Mutex::new(Vec::new()));
+        let looking = tokio::spawn(look(session, nice, throttle.clone(), Arc::clone(&warnings)));
+        Ok(Self {
+            throttle: throttle.clone(),
+            looking,
+            warnings,
+        })
+    }
+
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.looking.abort();
+        self.throttle.open_gate();
+    }
+}
+
+async fn look(session: Session, nice: Nice, throttle: Throttle, warnings: Arc<Mutex<Vec<String>>>) {
+    let warn = |text: String| warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    let mut hidden = false;
+    loop {
+        match tokio::time::timeout(PATIENCE, session.load()).await {
+            Ok(Ok(load)) => {
+                if load.lag_is_hidden && !hidden {
+                    hidden = true;
+                    warn(
+                        "--nice goes by sessions alone: to see how far replicas lag, the role needs pg_monitor".into(),
+                    );
+                }
+                if is_busy(load, nice) {
+                    throttle.close_gate();
+                } else {
+                    throttle.open_gate();
+                }
+            }
+            Ok(Err(error)) => {
+                throttle.open_gate();
+                return warn(format!(
+                    "--nice has looked no further at the server's load: {}",
+                    error.message()
+                ));
+            }
+            Err(_) => throttle.close_gate(),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn is_busy(load: Load, nice: Nice) -> bool {
+    load.sessions > nice.max_sessions || load.lag.is_some_and(|lag| lag > nice.max_lag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_limit_makes_it_pause() {
+        let nice = Nice {
+            max_lag: Duration::from_secs(10),
+            max_sessions: 20,
+        };
+        let load = |seconds: Option<u64>, sessions| Load {
+            lag: seconds.map(Duration::from_secs),
+            lag_is_hidden: false,
+            sessions,
+        };
+        assert!(!is_busy(load(None, 20), nice));
+        assert!(!is_busy(load(Some(10), 0), nice));
+        assert!(is_busy(load(Some(11), 0), nice));
+        assert!(is_busy(load(None, 21), nice));
+    }
+}

@@ -1,0 +1,216 @@
+//! From the database into open uploads: the long step, and the one that anything may interrupt.
+
+use std::future::Future;
+use std::io::{Cursor, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Job;
+use super::view::{Begun, Opened};
+use crate::dataflow::compress::Codec;
+use crate::dataflow::parallel::Reading;
+use crate::dataflow::pipeline::{self, Failure, Flow, Inflow, Passed};
+use crate::dataflow::throttle::{Throttle, Throttled};
+use crate::error::{Code, Error, Result};
+use crate::postgres::{Dump, StallClock, WatchedPipe};
+use crate::repository::lease::Lease;
+use crate::settings::Format;
+use crate::store::Upload;
+
+/// How long pg_dump may take to exit by itself when its stream has failed: its own last words are
+/// better than what we saw of it.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long the data path may take to end when its source has ended and it was told to stop: the
+/// stores abort their uploads meanwhile. It does not wait for anybody else, so this is never met.
+const PATH_ENDS: Duration = Duration::from_secs(300);
+
+/// Who reads the database.
+enum Reader {
+    Dump(Dump),
+    Sessions(Reading),
+}
+
+/// Runs the database's rows through the pipeline. When it returns an error, whoever read them is
+/// gone and no upload is open; when it returns the open uploads, the rows were whole: pg_dump has
+/// exited with 0, or each session has said so of all its tables.
+pub(super) async fn run(
+    job: &Job<'_>,
+    reader: Opened,
+    codec: Codec,
+    uploads: Vec<Box<dyn Upload>>,
+    lease: &Lease,
+    throttle: &Throttle,
+) -> Result<(Passed, Vec<String>)> {
+    let settings = job.settings;
+    let clock = StallClock::default();
+    let (input, mut reader) = begin(reader, settings.format, &clock, throttle);
+    let flow = Flow {
+        input,
+        codec,
+        threads: settings.threads,
+        range: pipeline::RANGE,
+        md5: settings.md5,
+        observer: Arc::clone(job.observer),
+    };
+    let stop = CancellationToken::new();
+    let path = pipeline::run(flow, uploads, stop.clone());
+    tokio::pin!(path);
+    let ended = async {
+        tokio::select! {
+            biased;
+            error = reader.failed() => error,
+            error = stalled(&clock, settings.postgres.stall) => error,
+        }
+    };
+    let passed = tokio::select! {
+        biased;
+        error = interruption(job, ended, lease) => {
+            stop.cancel();
+            throttle.stop();
+            reader.stop().await;
+            let ended = tokio::time::timeout(PATH_ENDS, job.stop.in_time(path)).await;
+            return Err(match ended {
+                // It had just come through: the uploads are still open.
+                Ok(Some(Ok(passed))) => abort(job, passed.copies.into_iter().flatten().collect(), error).await,
+                Ok(Some(Err(Failure::Store(second)))) => error.also(second),
+                Ok(Some(Err(Failure::Source(_) | Failure::Stopped))) => error,
+                Ok(None) => error.also(job.stop.given_up("aborting the upload")),
+                Err(_) => error.also(Error::internal("the data path does not end")),
+            });
+        }
+        passed = &mut path => passed,
+    };
+    match passed {
+        Ok(passed) => {
+            // Nobody waits for a byte any more, but for the end: it has the same time.
+            let late = async {
+                tokio::time::sleep(settings.postgres.stall).await;
+                let seconds = settings.postgres.stall.as_secs();
+                Error::new(
+                    Code::Stalled,
+                    format!("pg_dump has given its last byte, but has not ended for {seconds} s"),
+                )
+            };
+            let exit = tokio::select! {
+                exit = reader.end() => exit,
+                error = interruption(job, late, lease) => Err(error),
+            };
+            match exit {
+                Ok(()) => {
+                    let complaints = reader.complaints().await;
+                    Ok((passed, complaints))
+                }
+                Err(error) => {
+                    reader.stop().await;
+                    Err(abort(job, passed.copies.into_iter().flatten().collect(), error).await)
+                }
+            }
+        }
+        Err(Failure::Source(error)) => Err(reader.last_words(error).await),
+        Err(Failure::Store(error)) => {
+            throttle.stop();
+            reader.stop().await;
+            Err(error)
+        }
+        Err(Failure::Stopped) => Err(Error::internal("the pipeline stopped without being told to")),
+    }
+}
+
+fn begin(reader: Opened, format: Format, clock: &StallClock, throttle: &Throttle) -> (Inflow, Reader) {
+    let Begun { dump, first, output } = match reader {
+        Opened::Dump(begun) => begun,
+        Opened::Streams(streams) => {
+            let (head, source, reading) = streams.start(clock, throttle);
+            return (Inflow::Blocks { head, source }, Reader::Sessions(reading));
+        }
+    };
+    // The clock does not see the pauses: to pause is not to stall.
+    let pipe = Cursor::new(first).chain(WatchedPipe::new(output, clock.clone()));
+    let pipe = Box::new(Throttled::new(pipe, throttle.clone()));
+    let input = match format {
+        Format::Custom => Inflow::Archive(pipe),
+        Format::Plain => Inflow::Sql(pipe),
+    };
+    (input, Reader::Dump(dump))
+}
+
+impl Reader {
+    /// Resolves when it has failed. A pg_dump that fails ends its stream, which tells as much.
+    async fn failed(&self) -> Error {
+        match self {
+            Reader::Dump(_) => std::future::pending().await,
+            Reader::Sessions(reading) => reading.failed().await,
+        }
+    }
+
+    /// Its end, when all that it read has passed. That the sessions read all, each of their
+    /// answers has said, and the last of them that the tables were held until then.
+    async fn end(&self) -> Result<()> {
+        match self {
+            Reader::Dump(dump) => dump.wait().await,
+            Reader::Sessions(_) => Ok(()),
+        }
+    }
+
+    async fn stop(&mut self) {
+        match self {
+            Reader::Dump(dump) => dump.stop().await,
+            Reader::Sessions(reading) => reading.stop().await,
+        }
+    }
+
+    /// What pg_dump has said although all went well.
+    async fn complaints(&self) -> Vec<String> {
+        match self {
+            Reader::Dump(dump) => dump.complaints().await,
+            Reader::Sessions(reading) => reading.complaints().await,
+        }
+    }
+
+    /// The stream was not whole. Whoever wrote it may know why, and says so within moments.
+    async fn last_words(&mut self, seen: Error) -> Error {
+        match self {
+            Reader::Dump(dump) => match tokio::time::timeout(LAST_WORDS, dump.wait()).await {
+                Ok(Err(told)) => told,
+                Ok(Ok(())) => seen,
+                Err(_) => {
+                    dump.stop().await;
+                    seen
+                }
+            },
+            Reader::Sessions(reading) => {
+                reading.stop().await;
+                reading.failure().unwrap_or(seen)
+            }
+        }
+    }
+}
+
+/// Resolves to the reason for which the run must end now.
+async fn interruption(job: &Job<'_>, ended: impl Future<Output = Error>, lease: &Lease) -> Error {
+    tokio::select! {
+        reason = job.stop.requested() => reason.into(),
+        error = ended => error,
+        error = lease.lost() => error,
+    }
+}
+
+async fn stalled(clock: &StallClock, limit: Duration) -> Error {
+    clock.watch(limit).await;
+    Error::new(
+        Code::Stalled,
+        format!("the database has given no byte for {} s", limit.as_secs()),
+    )
+}
+
+async fn abort(job: &Job<'_>, uploads: Vec<Box<dyn Upload>>, error: Error) -> Error {
+    let mut error = error;
+    for upload in uploads {
+        if let Err(second) = job.stop.or_give_up("aborting the upload", upload.abort()).await {
+            error = error.also(second);
+        }
+    }
+    error
+}

@@ -1,0 +1,318 @@
+//! What the backup will read: the snapshot, and who reads it, with every table held as the snapshot
+//! sees it.
+//!
+//! The tables are locked before the snapshot is taken ([`Hold`]), and pg_dump takes its own locks
+//! while ours are there. Where that cannot be had (somebody always comes in between, the server has
+//! no room for the locks), pg_dump takes the only ones, after the snapshot; then it is looked whether
+//! a table has changed in between, and tried again.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use super::{Job, Source, answered, answered_within};
+use crate::dataflow::parallel::{self, Opening, Streams};
+use crate::error::{Code, Error, Result};
+use crate::postgres::{
+    Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe,
+};
+use crate::repository::lease::Lease;
+use crate::repository::manifest::{Collation, Extension, LeftOut};
+use crate::settings::{Format, OnChangedTables};
+
+/// How often the tables are locked before the snapshot, while others come in between.
+const HELD: usize = 3;
+/// How often pg_dump locks them by itself, until none of them has changed in between.
+const UNHELD: usize = 10;
+/// The names in an error.
+const NAMED: usize = 10;
+/// Read from pg_dump before it is trusted to have all its locks.
+const FIRST: usize = 4096;
+
+pub(super) struct View {
+    pub snapshot: Snapshot,
+    /// Of tables whose names are not UTF-8 in the archive, by OID.
+    pub names: HashMap<u32, TableName>,
+    /// Of a plain script: every table, as it is called there.
+    pub tables_of_script: Vec<RawTable>,
+    pub reader: Opened,
+    /// An estimate: about what COPY will send.
+    pub table_bytes: u64,
+    /// What the report should say of it.
+    pub notes: Vec<String>,
+    /// Tables that the snapshot sees empty although they were not.
+    pub emptied: Vec<String>,
+    /// What pg_dump does not save.
+    pub left_out: Vec<LeftOut>,
+    pub extensions: Option<Vec<Extension>>,
+    pub collations: Option<Vec<Collation>>,
+}
+
+/// Who reads.
+pub(super) enum Opened {
+    Dump(Begun),
+    Streams(Box<Streams>),
+}
+
+/// A pg_dump that has begun to write: it has all its locks, and knows all that it will read.
+pub(super) struct Begun {
+    pub dump: Dump,
+    pub first: Vec<u8>,
+    pub output: File,
+}
+
+/// It may take as long as others hold the tables: long enough for the lease to be lost.
+pub(super) async fn open(job: &Job<'_>, source: &Source, lease: &Lease) -> Result<View> {
+    tokio::select! {
+        biased;
+        error = lease.lost() => Err(error),
+        view = look(job, source) => view,
+    }
+}
+
+async fn look(job: &Job<'_>, source: &Source) -> Result<View> {
+    match held(job, source).await? {
+        Ok(view) => Ok(view),
+        Err(notes) => unheld(job, source, notes).await,
+    }
+}
+
+/// What our own session says of the database, in the snapshot's view.
+struct Survey {
+    table_bytes: u64,
+    names: HashMap<u32, TableName>,
+    tables_of_script: Vec<RawTable>,
+    left_out: Vec<LeftOut>,
+    extensions: Option<Vec<Extension>>,
+    collations: Option<Vec<Collation>>,
+}
+
+async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
+    let plain = job.settings.format == Format::Plain;
+    Ok(Survey {
+        tables_of_script: match plain {
+            true => answered(job, async { Ok(session.raw_tables().await) }).await?,
+            false => Vec::new(),
+        },
+        table_bytes: answered(job, session.table_bytes()).await?,
+        names: answered(job, async { Ok(session.names_in_other_encoding().await) }).await?,
+        left_out: answered(job, session.left_out(job.settings.format)).await?,
+        extensions: answered(job, async { Ok(session.extensions().await) }).await?,
+        collations: answered(job, async { Ok(session.collations().await) }).await?,
+    })
+}
+
+/// While pg_dump starts, which takes longer: so our own session is not needed when it has begun.
+async fn begin_and_survey(
+    job: &Job<'_>,
+    source: &Source,
+    snapshot: &Snapshot,
+    lock_wait: Duration,
+) -> Result<(Begun, Survey), Unbegun> {
+    let begun = begin(job, source, snapshot, lock_wait);
+    let (begun, survey) = futures::join!(begun, survey(job, &source.session));
+    // If the session was cut, pg_dump says it better.
+    Ok((begun?, survey?))
+}
+
+/// A snapshot that was taken when all tables were locked. The inner `Err`: it cannot be had, and
+/// what the report should say of that.
+async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>>> {
+    let postgres = &job.settings.postgres;
+    let session = &source.session;
+    // One lock after the other may be waited for.
+    let patience = postgres.stall + postgres.lock_wait;
+    let jobs = job.settings.jobs;
+    let one_stream = |why: &str| format!("read with one stream, not {jobs}: {why}");
+    let mut notes = Vec::new();
+    let mut many = jobs > 1 && job.settings.format == Format::Custom;
+    let mut crossed = String::new();
+    let mut unclear = false;
+    let mut left = HELD;
+    while left > 0 {
+        left -= 1;
+        let (hold, snapshot) = match answered_within(job, patience, Hold::take(session, postgres.lock_wait)).await? {
+            Taken::Held(hold, snapshot) => (hold, snapshot),
+            Taken::Changed(why) => {
+                crossed = why;
+                continue;
+            }
+            Taken::Unheld(why) => {
+                notes.extend(many.then(|| one_stream(&why)));
+                return Ok(Err(notes));
+            }
+        };
+        if many {
+            let order = parallel::Order {
+                session,
+                programs: &source.programs,
+                passfile: source.passfile.as_ref(),
+                snapshot: &snapshot.id,
+                jobs,
+                read_ahead: job.settings.memory.read_ahead,
+                settings: postgres,
+            };
+            match answered_within(job, patience, parallel::open(&order, hold)).await? {
+                Opening::Streams(streams) => {
+                    notes.extend(streams.note.clone());
+                    let survey = survey(job, session).await?;
+                    return Ok(Ok(View::whole(snapshot, Opened::Streams(streams), survey, notes)));
+                }
+                Opening::OneStream(why) => {
+                    notes.push(one_stream(&why));
+                    (many, left) = (false, HELD);
+                }
+                Opening::Crossed(why) => crossed = why,
+            }
+        } else {
+            let begun = begin_and_survey(job, source, &snapshot, Unbegun::briefly(postgres.lock_wait)).await;
+            let released = answered(job, async { Ok(hold.release().await) }).await?;
+            match (begun, released) {
+                (Ok((begun, _)), Err(error)) => {
+                    // Nobody knows since when the tables were not held.
+                    crossed = format!("the session that held the tables was ended: {}", error.message());
+                    begun.dump.stop().await;
+                }
+                (Ok((begun, survey)), Ok(())) => {
+                    return Ok(Ok(View::whole(snapshot, Opened::Dump(begun), survey, notes)));
+                }
+                (Err(Unbegun::Crossed(error)), _) => crossed = error.message(),
+                (Err(Unbegun::Unclear(error)), _) if unclear => return Err(error),
+                (Err(Unbegun::Unclear(error)), _) => {
+                    unclear = true;
+                    crossed = error.message();
+                }
+                (Err(Unbegun::NoRoom(_)), _) => left = 0,
+                // It may be that ours was the connection too many.
+                (Err(Unbegun::Failed(error)), _) if error.code() == Code::ConnErr => left = 0,
+                (Err(Unbegun::Failed(error)), _) => return Err(error),
+            }
+        }
+        answered(job, session.release_snapshot()).await?;
+    }
+    if many {
+        notes.push(one_stream(&format!(
+            "tables changed, or others waited for them, while they were being locked, {HELD} times: {crossed}"
+        )));
+    }
+    Ok(Err(notes))
+}
+
+/// A snapshot whose tables pg_dump has locked before any of them changed; or, where the settings
+/// say so, those that have changed.
+async fn unheld(job: &Job<'_>, source: &Source, notes: Vec<String>) -> Result<View> {
+    let lock_wait = job.settings.postgres.lock_wait;
+    let session = &source.session;
+    let mut attempt = 1;
+    loop {
+        let snapshot = answered(job, session.export_snapshot()).await?;
+        let asked = Instant::now();
+        match begin_and_survey(job, source, &snapshot, lock_wait).await {
+            Ok((begun, survey)) => {
+                let changed = answered(job, session.changed_tables()).await?;
+                if changed.is_empty() {
+                    return Ok(View::whole(snapshot, Opened::Dump(begun), survey, notes));
+                }
+                if attempt == UNHELD {
+                    if job.settings.on_changed_tables == OnChangedTables::Fail {
+                        return Err(emptied(&changed));
+                    }
+                    return Ok(View {
+                        emptied: changed,
+                        ..View::whole(snapshot, Opened::Dump(begun), survey, notes)
+                    });
+                }
+                begun.dump.stop().await;
+            }
+            // A table was dropped or renamed before its lock; unless the time for it was over.
+            Err(Unbegun::Crossed(_)) if attempt < UNHELD && (lock_wait.is_zero() || asked.elapsed() < lock_wait) => {}
+            Err(Unbegun::Unclear(_)) if attempt == 1 => {}
+            Err(unbegun) => return Err(unbegun.into()),
+        }
+        answered(job, session.release_snapshot()).await?;
+        attempt += 1;
+    }
+}
+
+impl View {
+    fn whole(snapshot: Snapshot, reader: Opened, survey: Survey, notes: Vec<String>) -> Self {
+        let Survey {
+            table_bytes,
+            names,
+            tables_of_script,
+            left_out,
+            extensions,
+            collations,
+        } = survey;
+        Self {
+            table_bytes: match &reader {
+                Opened::Streams(streams) => streams.bytes(),
+                Opened::Dump(_) => table_bytes,
+            },
+            snapshot,
+            names,
+            tables_of_script,
+            reader,
+            notes,
+            emptied: Vec::new(),
+            left_out,
+            extensions,
+            collations,
+        }
+    }
+}
+
+fn emptied(tables: &[String]) -> Error {
+    let mut names = tables[..tables.len().min(NAMED)].join(", ");
+    if tables.len() > NAMED {
+        names = format!("{names} and {} more", tables.len() - NAMED);
+    }
+    let text = format!(
+        "tables were emptied or rewritten after the backup's snapshot and before their locks, {UNHELD} times in a row, \
+         and would be stored without their rows: {names}"
+    );
+    Error::new(Code::Changed, text)
+}
+
+/// Starts pg_dump, and waits for its first bytes. It gives none before it has all its locks.
+async fn begin(job: &Job<'_>, source: &Source, snapshot: &Snapshot, lock_wait: Duration) -> Result<Begun, Unbegun> {
+    let postgres = &job.settings.postgres;
+    let mut dump = Dump::start(&DumpOrder {
+        programs: &source.programs,
+        info: source.session.info(),
+        passfile: source.passfile.as_deref(),
+        snapshot: &snapshot.id,
+        contents: Contents::Whole(job.settings.format),
+        lock_wait,
+        settings: postgres,
+    })
+    .await?;
+    let output = dump.take_stdout()?;
+    let clock = StallClock::default();
+    let mut pipe = WatchedPipe::new(output, clock.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut first = vec![0; FIRST];
+        let count = pipe.read(&mut first)?;
+        first.truncate(count);
+        Ok::<_, std::io::Error>((first, pipe.into_inner()))
+    });
+    let read = tokio::select! {
+        biased;
+        reason = job.stop.requested() => return Err(Error::from(reason).into()),
+        read = reading => read,
+        () = clock.watch(postgres.stall) => return Err(dump.stalled(postgres.stall).await.into()),
+    };
+    let read = read.map_err(|error| Error::internal("reading pg_dump's first bytes failed").source(error))?;
+    let (first, output) =
+        read.map_err(|error| Error::new(Code::PgDumpErr, "pg_dump's output cannot be read").source(error))?;
+    if first.is_empty()
+        && let Some(unbegun) = job
+            .stop
+            .or_stop(async { Ok(dump.unbegun(postgres.stall).await) })
+            .await?
+    {
+        return Err(unbegun);
+    }
+    Ok(Begun { dump, first, output })
+}

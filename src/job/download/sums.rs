@@ -1,0 +1,156 @@
+//! `SHA256SUMS` beside a downloaded file, for `sha256sum -c`. What it says of other files stays.
+
+use std::ffi::OsStr;
+use std::fs::{File, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::fetch::Digests;
+use super::target::file_error;
+use crate::error::{Error, Result};
+use crate::repository::backup_id::{BackupId, SHA256SUMS};
+use crate::store::temporary::{lock_folder, parent, sync_folder};
+
+/// A longer one is not ours to rewrite.
+const LONGEST: u64 = 16 << 20;
+
+/// Puts the file's line there; and, where the object has another digest, that as a comment, which
+/// `sha256sum -c` passes over.
+pub fn write(target: &Path, id: &BackupId, digests: &Digests) -> Result<()> {
+    let folder = parent(target);
+    let path = folder.join(SHA256SUMS);
+    let failed = |what: &'static str| move |error| file_error(what, &folder.join(SHA256SUMS), error);
+    // Two downloads into one folder must not take each other's lines away; where there are no
+    // locks, they may.
+    let lock = File::open(folder).map_err(failed("write"))?;
+    lock_folder(&lock).map_err(failed("write"))?;
+    // A FIFO that somebody has put there would be waited for, for ever.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let (old, mode) = match File::options().read(true).custom_flags(nonblocking).open(&path) {
+        Ok(file) => {
+            let metadata = file.metadata().map_err(failed("read"))?;
+            if !metadata.is_file() {
+                return Err(Error::config(format!("{} is no file", path.display())));
+            }
+            let mut old = Vec::new();
+            file.take(LONGEST + 1).read_to_end(&mut old).map_err(failed("read"))?;
+            if old.len() as u64 > LONGEST {
+                return Err(Error::config(format!("{} is too long to be one", path.display())));
+            }
+            (old, metadata.permissions().mode())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => (Vec::new(), 0o600),
+        Err(error) => return Err(failed("read")(error)),
+    };
+    let name = target.file_name().unwrap_or_default();
+    let mut file = tempfile::NamedTempFile::with_prefix_in(".SHA256SUMS.", folder).map_err(failed("write"))?;
+    let written = file
+        .write_all(&rewritten(&old, name, id, digests))
+        .and_then(|()| file.as_file().set_permissions(Permissions::from_mode(mode & 0o777)))
+        .and_then(|()| file.as_file().sync_all());
+    written.map_err(failed("write"))?;
+    file.persist(&path).map_err(|error| failed("write")(error.error))?;
+    sync_folder(folder)
+}
+
+fn rewritten(old: &[u8], name: &OsStr, id: &BackupId, digests: &Digests) -> Vec<u8> {
+    let (mark, name) = escaped(name);
+    let comment = [b"# ", &name[..], b" as stored in "].concat();
+    let about_it = |line: &[u8]| {
+        line.starts_with(&comment)
+            || line
+                .strip_prefix(mark)
+                .and_then(|line| line.split_at_checked(64))
+                .is_some_and(|(_, rest)| rest.get(2..) == Some(&name[..]))
+    };
+    let mut sums = Vec::new();
+    for line in old.split(|byte| *byte == b'\n') {
+        if !line.is_empty() && !about_it(line) {
+            sums.extend_from_slice(line);
+            sums.push(b'\n');
+        }
+    }
+    for part in [mark, digests.downloaded.as_bytes(), b"  ", &name, b"\n"] {
+        sums.extend_from_slice(part);
+    }
+    if digests.stored != digests.downloaded {
+        sums.extend_from_slice(&comment);
+        sums.extend_from_slice(format!("{id}: {}\n", digests.stored).as_bytes());
+    }
+    sums
+}
+
+/// A name as sha256sum writes it, and the mark that it puts before the line then.
+fn escaped(name: &OsStr) -> (&'static [u8], Vec<u8>) {
+    let mut text = Vec::new();
+    for byte in name.as_bytes() {
+        match byte {
+            b'\\' => text.extend_from_slice(b"\\\\"),
+            b'\n' => text.extend_from_slice(b"\\n"),
+            b'\r' => text.extend_from_slice(b"\\r"),
+            byte => text.push(*byte),
+        }
+    }
+    let mark: &[u8] = if text.len() > name.len() { b"\\" } else { b"" };
+    (mark, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digests(stored: char, downloaded: char) -> Digests {
+        let digest = |digit: char| digit.to_string().repeat(64);
+        Digests {
+            stored: digest(stored),
+            downloaded: digest(downloaded),
+        }
+    }
+
+    fn sums(old: &str, name: &str, digests: &Digests) -> String {
+        let id = "shop/20250131T040500Z-full".parse().unwrap();
+        String::from_utf8(rewritten(old.as_bytes(), OsStr::new(name), &id, digests)).unwrap()
+    }
+
+    #[test]
+    fn the_files_line_is_replaced_and_all_others_stay() {
+        let (a, b, c) = ("a".repeat(64), "b".repeat(64), "c".repeat(64));
+        let old = format!("{a}  shop.dump\n{a} *shop.dump\n{a}  globals.sql\n# a note\n{a}  my shop.dump");
+        let new = sums(&old, "shop.dump", &digests('b', 'c'));
+        let comment = format!("# shop.dump as stored in shop/20250131T040500Z-full: {b}\n");
+        let kept = format!("{a}  globals.sql\n# a note\n{a}  my shop.dump\n");
+        assert_eq!(new, format!("{kept}{c}  shop.dump\n{comment}"));
+        assert_eq!(sums(&new, "shop.dump", &digests('b', 'c')), new);
+        assert_eq!(
+            sums(&new, "shop.dump", &digests('b', 'b')),
+            format!("{kept}{b}  shop.dump\n")
+        );
+    }
+
+    #[test]
+    fn sha256sum_understands_a_name_that_breaks_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a\\b\nc");
+        std::fs::write(&target, "content").unwrap();
+        let hex = hex::encode(<sha2::Sha256 as sha2::Digest>::digest("content"));
+        let id = "shop/20250131T040500Z-full".parse().unwrap();
+        let digests = Digests {
+            stored: "0".repeat(64),
+            downloaded: hex,
+        };
+        for _ in 0..2 {
+            write(&target, &id, &digests).unwrap();
+        }
+        let checked = std::process::Command::new("sha256sum")
+            .args(["--check", "--strict", SHA256SUMS])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{checked:?}");
+        assert_eq!(String::from_utf8_lossy(&checked.stdout).lines().count(), 1);
+    }
+}

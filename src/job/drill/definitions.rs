@@ -1,0 +1,364 @@
+//! Whether two archives define the same things.
+//!
+//! A server prints many a definition otherwise once it has been restored (`IN` over varchar, `BETWEEN` in a
+//! view), so another text says nothing by itself. Then a [`Twin`] decides: what the same statements give in an
+//! empty database, when nobody but us was there. The restored database must print what the twin prints.
+//! Owners, rights, where sequences stand, and what is said of large objects: these print the same for good.
+
+mod rights;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::exclusion::Exclusion;
+use super::twin::Twin;
+use crate::format::archive::Item;
+use crate::job::restore::LeftOut;
+use rights::LARGE_OBJECTS;
+
+/// Kinds that have an owner of their own. Where an extension has made one, no dump holds it.
+pub(super) const OWNED: [&str; 27] = [
+    "ACCESS METHOD",
+    "AGGREGATE",
+    "COLLATION",
+    "CONVERSION",
+    "DOMAIN",
+    "EVENT TRIGGER",
+    "FOREIGN DATA WRAPPER",
+    "FOREIGN TABLE",
+    "FUNCTION",
+    "MATERIALIZED VIEW",
+    "OPERATOR",
+    "OPERATOR CLASS",
+    "OPERATOR FAMILY",
+    "PROCEDURAL LANGUAGE",
+    "PROCEDURE",
+    "PUBLICATION",
+    "SCHEMA",
+    "SEQUENCE",
+    "SERVER",
+    "STATISTICS",
+    "SUBSCRIPTION",
+    "TABLE",
+    "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY",
+    "TYPE",
+    "VIEW",
+    "DEFAULT ACL",
+];
+
+const OTHERWISE: &str = "is defined otherwise";
+const ANOTHERS: &str = "belongs to another role";
+const NO_TRACE: &str = "its statement ran, no dump of what was restored has an entry of it, and it is of no kind of which \
+                        it is known where else it would be";
+
+/// What identifies an entry: kind, schema, name.
+type Key<'a> = (&'a str, &'a str, &'a str);
+
+/// Two dumps' tables of contents.
+pub(super) struct Contents<'a> {
+    /// The backup's.
+    pub ours: &'a [Item],
+    /// What of it was not restored, and of what nothing can be said.
+    pub exclusion: &'a Exclusion<'a>,
+    /// Of entries that have none in a second dump: whether what they make is there all the same. Those of kinds
+    /// that no other entry can hold are not asked for.
+    pub present: HashMap<i64, bool>,
+    /// What was dumped again.
+    pub theirs: &'a [Item],
+    /// What is said of things that belong to an extension is this role's in the throwaway server, whoever had it
+    /// in the source: a backup does not say who made an extension.
+    pub superuser: &'a str,
+    /// Whether both were printed by the same major of server and pg_dump. Another one may write the same thing in
+    /// other words, for good.
+    pub same_major: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    /// Entries that are the same in both.
+    pub equal: usize,
+    /// Of them, where sequences stand.
+    pub sequences: usize,
+    /// What differs, in words, by the entry's name.
+    pub differences: Vec<(String, &'static str)>,
+    pub not_proved: Vec<LeftOut>,
+    /// There are texts of which a twin alone can say whether they are the same.
+    pub needs_twin: bool,
+}
+
+/// All entries of a key.
+#[derive(Default)]
+struct Entries<'a> {
+    ours: Vec<&'a Item>,
+    theirs: Vec<&'a Item>,
+    twins: Vec<&'a Item>,
+}
+
+/// What is found of one key.
+enum Found {
+    Same,
+    Differs(&'static str),
+    NotProved(String),
+    /// A twin is needed.
+    Open,
+}
+
+impl Entries<'_> {
+    fn agree_with_the_twin(&self) -> bool {
+        self.twins.is_empty() || texts(&self.theirs) == texts(&self.twins)
+    }
+}
+
+impl Contents<'_> {
+    /// With a twin, nothing stays open.
+    pub fn compare(&self, twin: Option<&Twin>) -> Comparison {
+        let ours = || {
+            let left_out = |item: &&Item| self.exclusion.excluded().contains(&item.entry.dump_id);
+            self.ours.iter().filter(move |item| !left_out(item))
+        };
+        // A dump tells where a sequence stands, and what an extension's things are worth, whoever has set that.
+        let untried: HashSet<Key<'_>> = {
+            let excluded = |item: &&Item| self.exclusion.excluded().contains(&item.entry.dump_id);
+            let direct = self.ours.iter().filter(excluded).filter(|item| prints_for_good(item));
+            direct.map(key).collect()
+        };
+        let mut all: BTreeMap<Key<'_>, Entries<'_>> = BTreeMap::new();
+        for item in ours().filter(|item| counts(item)) {
+            all.entry(key(item)).or_default().ours.push(item);
+        }
+        for item in self.theirs.iter().filter(|item| counts(item)) {
+            all.entry(key(item)).or_default().theirs.push(item);
+        }
+        let twins = twin.iter().flat_map(|twin| &twin.items);
+        for item in twins.filter(|item| counts(item) && !prints_for_good(item)) {
+            all.entry(key(item)).or_default().twins.push(item);
+        }
+        let unmade = twin.map(|twin| unmade(self.ours, twin)).unwrap_or_default();
+        let mut comparison = Comparison::default();
+        let found: Vec<Found> = all
+            .values()
+            .map(|entries| self.find(entries, twin.is_some(), &unmade))
+            .collect();
+        // What has no entry any more must be in another one, as it is in the twin's.
+        let moved = |(entries, found): (&Entries<'_>, &Found)| {
+            matches!(found, Found::Same) && entries.ours.is_empty() != entries.theirs.is_empty()
+        };
+        let strict = twin.is_some() && all.values().zip(&found).any(moved);
+        for ((key, entries), found) in all.iter().zip(found) {
+            if entries.ours.is_empty() && untried.contains(key) {
+                continue;
+            }
+            let found = match found {
+                Found::Same if strict && !entries.agree_with_the_twin() => Found::Differs(OTHERWISE),
+                found => found,
+            };
+            let found = match found {
+                Found::Differs(what) if entries.ours.is_empty() => match self.why_more(&entries.theirs) {
+                    Some(why) => Found::NotProved(format!("{why} (it {what})")),
+                    None => Found::Differs(what),
+                },
+                found => found,
+            };
+            let found = match (found, self.exclusion.locale()) {
+                (Found::Differs(OTHERWISE), Some(why)) if !entries.ours.iter().any(|item| prints_for_good(item)) => {
+                    Found::NotProved(format!("{why} (it {OTHERWISE})"))
+                }
+                (found, _) => found,
+            };
+            let (kind, schema, name) = *key;
+            let full_name = || match schema {
+                "" => format!("{kind} {name}"),
+                _ => format!("{kind} {schema}.{name}"),
+            };
+            match found {
+                // It was made, as another one.
+                Found::Same if entries.ours.iter().any(|item| self.exclusion.is_another_version(item)) => {}
+                Found::Same => {
+                    comparison.equal += entries.ours.len();
+                    if kind == "SEQUENCE SET" {
+                        comparison.sequences += entries.ours.len();
+                    }
+                }
+                Found::Differs(what) => comparison.differences.push((full_name(), what)),
+                Found::NotProved(why) => comparison.not_proved.push(LeftOut { what: full_name(), why }),
+                Found::Open => comparison.needs_twin = true,
+            }
+        }
+        let there = rights::owners_of_large_objects(self.theirs.iter());
+        for (number, owner) in rights::owners_of_large_objects(ours()) {
+            // Whether it is there at all, its content says.
+            if there.get(&number).is_some_and(|other| *other != owner) {
+                let name = format!("LARGE OBJECT {number}");
+                comparison.differences.push((name, ANOTHERS));
+            }
+        }
+        comparison
+    }
+
+    fn find(&self, entries: &Entries<'_>, with_twin: bool, unmade: &HashMap<i64, String>) -> Found {
+        let Entries { ours, theirs, twins } = entries;
+        let direct = ours.iter().chain(theirs).any(|item| prints_for_good(item));
+        let same = if ours.iter().any(|item| item.is_grant()) {
+            given(ours) == given(theirs)
+        } else {
+            texts(ours) == texts(theirs)
+        };
+        if same {
+            return match self.have_the_same_owners(ours, theirs) {
+                true => Found::Same,
+                false => Found::Differs(ANOTHERS),
+            };
+        }
+        let missing = match (ours.len(), theirs.len()) {
+            (0, _) => "is there and not in the backup",
+            (_, 0) => "is not there",
+            _ => OTHERWISE,
+        };
+        if direct {
+            return match self.same_major {
+                true => Found::Differs(missing),
+                false => Found::NotProved("another major's pg_dump writes it otherwise".into()),
+            };
+        }
+        if !with_twin {
+            return Found::Open;
+        }
+        let why = || ours.iter().find_map(|item| unmade.get(&item.entry.dump_id));
+        if theirs.is_empty() && twins.is_empty() {
+            // Restore and twin follow one plan: that both lack it says nothing.
+            let present = ours.iter().map(|item| self.present.get(&item.entry.dump_id));
+            let of_extension = ours.iter().find_map(|item| self.exclusion.doubt(item));
+            let why = why().map(String::as_str).or(of_extension);
+            return match (present.collect::<Option<Vec<&bool>>>(), why) {
+                (Some(present), _) if present.iter().all(|present| **present) => Found::Same,
+                (_, Some(why)) => Found::NotProved(why.to_owned()),
+                (Some(_), None) => Found::Differs(missing),
+                (None, None) if self.same_major => Found::Differs(missing),
+                (None, None) => Found::NotProved(NO_TRACE.into()),
+            };
+        }
+        if texts(theirs) == texts(twins) {
+            // Where one dump has an entry of its own for what another one writes elsewhere, there is none to
+            // compare with.
+            let comparable = ours.len() == theirs.len();
+            return match comparable && !self.have_the_same_owners(ours, theirs) {
+                true => Found::Differs(ANOTHERS),
+                false => Found::Same,
+            };
+        }
+        match why() {
+            Some(why) => Found::NotProved(why.clone()),
+            None => Found::Differs(missing),
+        }
+    }
+
+    /// Why something is there and not in the backup, where that is no damage.
+    fn why_more(&self, theirs: &[&Item]) -> Option<&str> {
+        theirs.iter().find_map(|item| {
+            let schema = item.entry.namespace.as_deref().unwrap_or_default();
+            self.exclusion.doubt_of_more(&item.entry.desc, schema, &item.entry.tag)
+        })
+    }
+
+    /// Entries of the backup that a second dump has none of.
+    pub fn without_a_trace(&self) -> Vec<&Item> {
+        let there: HashSet<Key<'_>> = self.theirs.iter().map(key).collect();
+        let ours = self
+            .ours
+            .iter()
+            .filter(|item| counts(item) && !self.exclusion.excluded().contains(&item.entry.dump_id) && has_twin(item));
+        ours.filter(|item| !there.contains(&key(item))).collect()
+    }
+
+    fn have_the_same_owners(&self, ours: &[&Item], theirs: &[&Item]) -> bool {
+        let of_extension =
+            |item: &&Item| item.details.owner == self.superuser && !OWNED.contains(&item.entry.desc.as_str());
+        if theirs.iter().any(of_extension) {
+            return true;
+        }
+        // However many entries there are of it: rights of large objects come in groups.
+        let owners =
+            |items: &[&Item]| -> BTreeSet<String> { items.iter().map(|item| item.details.owner.clone()).collect() };
+        owners(ours) == owners(theirs)
+    }
+}
+
+/// Entries of which the twin cannot tell, with the reason: those that it refused, what needs them, and the
+/// tables that they are about.
+fn unmade(ours: &[Item], twin: &Twin) -> HashMap<i64, String> {
+    let mut unmade = twin.refused.clone();
+    let mut open: Vec<i64> = unmade.keys().copied().collect();
+    while let Some(id) = open.pop() {
+        let why = unmade[&id].clone();
+        for item in ours.iter().filter(|item| item.details.dependencies.contains(&id)) {
+            unmade.entry(item.entry.dump_id).or_insert_with(|| {
+                open.push(item.entry.dump_id);
+                why.clone()
+            });
+        }
+    }
+    for item in ours
+        .iter()
+        .filter(|item| twin.refused.contains_key(&item.entry.dump_id))
+    {
+        for id in &item.details.dependencies {
+            let why = &twin.refused[&item.entry.dump_id];
+            unmade.entry(*id).or_insert_with(|| why.clone());
+        }
+    }
+    unmade
+}
+
+/// The database's own entries depend on its name and on where it was made; data are compared by
+/// their digests, large objects by theirs.
+fn counts(item: &Item) -> bool {
+    !item.is_of_database()
+        && !item.entry.has_data
+        && !item.entry.desc.starts_with("BLOB")
+        && !matches!(item.entry.desc.as_str(), "STATISTICS DATA")
+}
+
+/// What no expression is in, so that it prints as it was written.
+fn prints_for_good(item: &Item) -> bool {
+    const KINDS: [&str; 3] = ["SCHEMA", "EXTENSION", "PROCEDURAL LANGUAGE"];
+    !has_twin(item) || KINDS.contains(&item.entry.desc.as_str())
+}
+
+/// Whether a twin has it too: rights are compared without, and there are no rows in a twin.
+pub(super) fn has_twin(item: &Item) -> bool {
+    !item.is_grant()
+        && !rights::is_of_large_objects(item)
+        && !matches!(item.entry.desc.as_str(), "SEQUENCE SET" | "MATERIALIZED VIEW DATA")
+}
+
+fn key(item: &Item) -> Key<'_> {
+    let name = match item.is_grant() && rights::is_of_large_objects(item) {
+        true => LARGE_OBJECTS,
+        false => &item.entry.tag,
+    };
+    let schema = item.entry.namespace.as_deref().unwrap_or_default();
+    (&item.entry.desc, schema, name)
+}
+
+fn texts(items: &[&Item]) -> Vec<Vec<u8>> {
+    let text = |item: &&Item| {
+        let access_method = item.details.access_method.as_deref().unwrap_or_default();
+        [item.definition(), b"\0", access_method.as_bytes()].concat()
+    };
+    let mut texts: Vec<Vec<u8>> = items.iter().map(text).collect();
+    texts.sort();
+    texts
+}
+
+fn given(items: &[&Item]) -> BTreeSet<String> {
+    let definition = |item: &&Item| match String::from_utf8_lossy(item.definition()) {
+        Cow::Borrowed(text) => text.to_owned(),
+        // Not UTF-8: every byte for itself, so that no two names are the same.
+        Cow::Owned(_) => item.definition().iter().map(|byte| char::from(*byte)).collect(),
+    };
+    items.iter().flat_map(|item| rights::given(&definition(item))).collect()
+}
+
+#[cfg(test)]
+mod tests;

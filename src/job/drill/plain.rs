@@ -1,0 +1,279 @@
+//! The drill of a plain dump: its script is run, what it made is dumped as a script again, and the two are
+//! compared part by part.
+
+mod ground;
+mod order;
+mod same;
+mod twin;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::cluster::{Cluster, Way};
+use super::evidence::{Excuses, Says};
+use super::exclusion::Reasons;
+use super::exclusion::other_major;
+use super::extensions::Members;
+use super::settings::has_money;
+use super::{DrillReport, Job, report, second_dump, sequences};
+use crate::error::{Code, Error, Result};
+use crate::format::script::{Contents, Counter, Header, Reader};
+use crate::job::restore::{self, LeftOut};
+use crate::postgres::{self, Psql};
+use crate::repository::catalog::Located;
+use crate::repository::manifest::role;
+use crate::settings::Format;
+
+pub(super) const OF_DATABASE: &str = "a plain dump does not hold them";
+pub(super) const FOREIGN: &str =
+    "it is said of what an extension has made, or the server itself, and the drill's role owns neither";
+
+/// Of the second dump.
+const PIECE: usize = 1 << 20;
+
+pub(super) async fn run(
+    job: &Job<'_>,
+    located: &Located,
+    major: u32,
+    cluster: &Cluster<'_>,
+    report: &mut DrillReport,
+) -> Result<()> {
+    job.observer.phase("running the script in the throwaway server");
+    let settings = &job.settings.postgres;
+    let manifest = &located.manifest;
+    let file = manifest.files.get(role::SQL).map_or("", |file| &file.name);
+    let counter = Counter::gathering();
+    // What this version refuses to run another has perhaps run: that says nothing of what the script holds.
+    let (checked, counter) = restore::script::check(&located.store, manifest, job.observer, counter).await?;
+    let checked = Arc::new(checked);
+    let backup = counter.contents(checked.bytes());
+    report.not_proved.push(LeftOut {
+        what: "the database's own settings, comment and grants".into(),
+        why: OF_DATABASE.into(),
+    });
+    let reasons = reasons(job, located, cluster, &backup).await?;
+    report.notes.extend(reasons.sorting.clone());
+    let others = reasons.extensions.names();
+    report.not_proved.extend(others.iter().map(|name| LeftOut {
+        what: format!("EXTENSION {name}"),
+        why: reasons.extensions.why(name).unwrap_or_default().to_owned(),
+    }));
+    let (creation, unknown) = ground::creation(located).await?;
+    let ground = cluster.ground(&creation, manifest).await?;
+    let mut withheld = ground.withheld.clone();
+    if !speaks_of_money(&backup) {
+        withheld.money = None;
+    }
+    let reasons = Reasons {
+        locale: ground.locale.clone().or(unknown),
+        withheld,
+        ..reasons
+    };
+    let psql = Psql::find(ground.session.server().major, settings).await?;
+    cluster.open_for_script(&ground).await?;
+    cluster.make_tablespaces(&backup.tablespaces).await?;
+    let way = cluster.loader(&ground);
+    let place = restore::script::Place {
+        psql: &psql,
+        info: &way.info,
+        passfile: Some(way.passfile),
+        settings,
+        stop: job.stop,
+        observer: job.observer,
+    };
+    report.not_proved.extend(ground.not_proved.iter().cloned());
+    let since = cluster.witness.mark();
+    let ran = restore::script::run(&place, &checked).await;
+    if let Err(error) = ran.map_err(|failed| failed.error) {
+        let excuses = Excuses {
+            any: reasons.extensions.any().or_else(|| reasons.locale.clone()),
+            settings: reasons.withheld.any(),
+            money: reasons.withheld.money.clone(),
+            rows: reasons.missing.looked_for().map(str::to_owned),
+            names: None,
+            sorting: reasons.sorting.clone(),
+        };
+        return match cluster.witness.judge(since, &error, None, &excuses).await {
+            // It is one transaction: nothing of it is there.
+            Some(Says::Lacking(why)) => Err(report::nothing_proved(&why)),
+            Some(Says::Wrong(fault)) => {
+                report.blame(file, "the script", &order::weigh(fault, &backup));
+                Ok(())
+            }
+            Some(Says::Contended) | None => Err(error),
+        };
+    }
+    cluster.close_for_script(&ground).await?;
+    let doubts = Doubts {
+        members: Members::of(&ground.session, &reasons.extensions).await?,
+        reasons,
+    };
+
+    sequences::move_back(&ground.session, &backup).await?;
+    job.observer.phase("dumping it again");
+    let hidden = |contents: &Contents| {
+        let mut kinds = contents.definitions.iter().map(|one| one.header.kind());
+        kinds.any(|kind| matches!(kind.as_str(), "SUBSCRIPTION" | "USER MAPPING"))
+    };
+    let (again, version) = dump(job, cluster.reader_of(&ground, hidden(&backup))).await?;
+    job.observer.phase("comparing");
+    same::rows(manifest, &backup, &again, &doubts, report);
+    same::large_objects(&backup, &again, &doubts, report);
+    let compared = same::definitions(&backup, &again, &cluster.makers());
+    report.definitions = compared.equal;
+    report.sequences = compared.sequences;
+    // An empty database that is found empty again: there is no more of it to prove.
+    report
+        .not_proved
+        .extend(compared.too_long.into_iter().map(|what| LeftOut {
+            what,
+            why: "it is there, and too long to be compared".into(),
+        }));
+    let (foreign, differences): (Vec<_>, Vec<_>) = compared.differences.into_iter().partition(|one| one.is_foreign);
+    let (doubtful, differences): (Vec<_>, Vec<_>) = differences
+        .into_iter()
+        .map(|one| (doubts.of_definition(&one.header), one))
+        .partition(|(why, _)| why.is_some());
+    report.not_proved.extend(doubtful.into_iter().map(|(why, one)| LeftOut {
+        what: one.finding.table.unwrap_or_default(),
+        why: format!("{} (it {})", why.unwrap_or_default(), one.finding.what),
+    }));
+    let differences = differences.into_iter().map(|(_, one)| one);
+    report.problems.extend(differences.map(|one| one.finding));
+    report.not_proved.extend(foreign.into_iter().map(|one| LeftOut {
+        what: one.finding.table.unwrap_or_default(),
+        why: FOREIGN.into(),
+    }));
+    report.ran = backup.tables.is_empty() && backup.headers == 0 && report.problems.is_empty();
+    if compared.otherwise.is_empty() {
+        return Ok(());
+    }
+    let comparable = manifest.pg_dump.version.split('.').next() == version.split('.').next()
+        && manifest.server.version_num / 10_000 == major;
+    if !comparable {
+        let why = format!("another major's pg_dump ({version}) may write it otherwise");
+        report.not_proved.extend(compared.otherwise.iter().map(|one| LeftOut {
+            what: one.name(),
+            why: why.clone(),
+        }));
+        return Ok(());
+    }
+    // A server may print a definition in other words than those that made it: so the script's own statements,
+    // without its rows, are run once more, by ourselves.
+    job.observer.phase("making what it defines once more");
+    let made = twin::make(job, cluster, located, (&ground, &creation), &backup).await?;
+    let twin = match made {
+        Ok(ground) => dump(job, cluster.reader_of(&ground, hidden(&backup))).await?.0,
+        Err(why) => {
+            report.not_proved.extend(compared.otherwise.iter().map(|one| LeftOut {
+                what: one.name(),
+                why: format!("it is written otherwise, and its statements could not be run a second time: {why}"),
+            }));
+            return Ok(());
+        }
+    };
+    for one in compared.otherwise {
+        match one.is_as_in(&twin, &cluster.makers()) {
+            true => {
+                report.definitions += one.number();
+                report.sequences += one.sequences();
+            }
+            false if one.is_foreign => report.not_proved.push(LeftOut {
+                what: one.name(),
+                why: FOREIGN.into(),
+            }),
+            false => match &doubts.reasons.locale {
+                Some(why) => report.not_proved.push(LeftOut {
+                    what: one.name(),
+                    why: format!("{why} (it is defined otherwise)"),
+                }),
+                None => report.problems.push(one.finding()),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Whether any of what it defines does.
+fn speaks_of_money(script: &Contents) -> bool {
+    let definitions = script.definitions.iter();
+    let mut statements = definitions.flat_map(|one| one.statements.iter().flatten());
+    statements.any(|statement| has_money(statement))
+}
+
+/// Why something may be otherwise here than in the backup, and is no damage for that.
+pub(super) struct Doubts {
+    reasons: Reasons,
+    members: Members,
+}
+
+impl Doubts {
+    /// What an extension has made here, or what the backup left out.
+    fn of_definition(&self, header: &Header) -> Option<String> {
+        let (kind, schema, name) = (header.kind(), header.schema().unwrap_or_default(), header.name());
+        let of_extension = self.members.of_tag(&kind, &schema, &name);
+        let why = of_extension.or_else(|| self.reasons.missing.of_tag(&kind, &schema, &name));
+        why.map(str::to_owned)
+    }
+
+    /// Rows that are not the same, or not there.
+    fn of_table(&self, schema: &str, name: &str) -> Option<String> {
+        let of_extension = self.members.relation(schema, name);
+        let why = of_extension.or_else(|| self.reasons.missing.of_tag("TABLE DATA", schema, name));
+        why.map(str::to_owned)
+    }
+
+    /// As many rows that are printed otherwise. A script does not say what is made with which extension.
+    fn of_rows(&self) -> Option<String> {
+        let of_major = || {
+            let (source, here) = self.reasons.majors?;
+            Some(other_major(source, here))
+        };
+        let of_extensions = self.reasons.extensions.any();
+        let of_place = of_extensions.or_else(of_major).or_else(|| self.reasons.locale.clone());
+        of_place.or_else(|| self.reasons.withheld.money.clone())
+    }
+
+    fn of_large_objects(&self) -> Option<&str> {
+        self.reasons.missing.large_objects()
+    }
+}
+
+async fn reasons(job: &Job<'_>, located: &Located, cluster: &Cluster<'_>, backup: &Contents) -> Result<Reasons> {
+    let (_, reasons) = super::reasons(job, located, cluster.witness).await?;
+    let made: HashSet<String> = backup
+        .definitions
+        .iter()
+        .filter(|one| one.header.kind() == "EXTENSION")
+        .map(|one| one.header.name())
+        .collect();
+    Ok(Reasons {
+        extensions: reasons.extensions.of(|name| made.contains(name)),
+        ..reasons
+    })
+}
+
+/// The whole database as a script, read for what it holds; and pg_dump's version.
+async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<(Contents, String)> {
+    let read = |mut output: File| {
+        let unread = |error| Error::new(Code::PgDumpErr, "reading the second dump failed").source(error);
+        let (mut reader, mut bytes) = (Reader::gathering(), 0_u64);
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = output.read(&mut piece).map_err(unread)?;
+            if count == 0 {
+                break;
+            }
+            bytes += count as u64;
+            reader.pass(&piece[..count]).map_err(|refused| unreadable(&refused))?;
+        }
+        reader.end(bytes).map_err(|refused| unreadable(&refused))
+    };
+    second_dump::read(job, reader, Format::Plain, read).await
+}
+
+fn unreadable(refused: &postgres::Refused) -> Error {
+    Error::new(Code::PgDumpErr, format!("the second dump cannot be read: {refused}"))
+}

@@ -1,0 +1,36 @@
+//! The database that a plain dump was made of: it does not say, but the file beside it does.
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::format::archive::{Details, Entry, Item, Section};
+use crate::job::drill::locale;
+use crate::repository::catalog::Located;
+use crate::repository::manifest::role;
+use crate::repository::stored_archive::read_file;
+
+/// As an archive would say it; and why its locale is not known, where it is not.
+pub(super) async fn creation(located: &Located) -> Result<(Vec<Item>, Option<String>)> {
+    let manifest = &located.manifest;
+    let info: Value = match manifest.files.get(role::SYSTEM_INFO) {
+        Some(file) => {
+            let bytes = read_file(&*located.store, &manifest.id, file).await?;
+            serde_json::from_slice(&bytes).unwrap_or_default()
+        }
+        None => Value::Null,
+    };
+    let definition = locale::creation("x", &manifest.server.encoding, &info);
+    let item = Item {
+        entry: Entry {
+            desc: "DATABASE".into(),
+            ..Entry::default()
+        },
+        section: Section::PreData,
+        details: Details {
+            definition,
+            ..Details::default()
+        },
+    };
+    let known = info["database"]["collate"].is_string();
+    Ok((vec![item], (!known).then(|| locale::UNKNOWN.to_owned())))
+}

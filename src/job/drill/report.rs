@@ -1,0 +1,387 @@
+//! What a drill proved, table by table, and what it could not.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::RESTORED;
+use super::cluster::{HOLDS_NONE, Roles};
+use super::evidence::Fault;
+use super::missing::LEFT_OUT;
+use super::plain;
+use crate::error::{Code, Error, Result};
+use crate::job::restore::LeftOut;
+use crate::job::verify::Finding;
+use crate::postgres::WITHHELD;
+use crate::repository::manifest::Server;
+use crate::repository::verification::{self, Outcome, Status};
+use crate::units::count;
+
+/// More tables than these are not told one by one in text.
+const TABLES_IN_TEXT: usize = 100;
+/// As many differences are told.
+const TOLD: usize = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// Row for row.
+    Equal,
+    /// The same rows, which the second dump gave in another order.
+    EqualInOtherOrder,
+    Differs,
+    NotProved,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct TableProof {
+    pub schema: String,
+    pub name: String,
+    pub rows: u64,
+    pub result: Proof,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct DrillReport {
+    pub status: Status,
+    /// The throwaway server's version.
+    pub server: String,
+    pub major: u32,
+    /// The source's. Where it is another, nothing is proved for that one.
+    pub source_major: u32,
+    pub tables: Vec<TableProof>,
+    pub sequences: usize,
+    pub large_objects: u64,
+    /// Roles that were found again with their attributes, memberships, settings and comments.
+    pub roles: usize,
+    /// Definitions, comments and grants that were found again as they were.
+    pub definitions: usize,
+    /// Whether something was not proved that a drill could prove.
+    pub partly: bool,
+    pub duration_seconds: f64,
+    /// How this place differs from the source's, where that is no damage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// A plain dump of an empty database, which is empty again: that is all that can be proved of it.
+    #[serde(skip)]
+    pub(super) ran: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_proved: Vec<LeftOut>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Finding>,
+    /// What to do about the first of them, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<&'static str>,
+    /// So many of the problems are the source's own.
+    #[serde(skip)]
+    of_source: usize,
+}
+
+/// How the message begins.
+pub(super) const NOTHING_PROVED: &str = "the drill proved nothing: ";
+
+/// Of a drill on another major.
+const OTHER_MAJOR: &str = "the source is ";
+/// Of what an archive says of the database itself.
+pub(super) const OF_DATABASE: &str = "a drill makes a database of its own, and `restore --create` alone gives it these";
+/// How reasons begin that another drill could not do away with: the backup has not what it would take.
+const BEYOND_ANY: [&str; 7] = [
+    LEFT_OUT,
+    HOLDS_NONE,
+    OTHER_MAJOR,
+    OF_DATABASE,
+    plain::OF_DATABASE,
+    plain::FOREIGN,
+    WITHHELD,
+];
+
+/// Why a drill gives no result.
+pub(super) fn nothing_proved(why: &str) -> Error {
+    Error::new(Code::NotProved, format!("{NOTHING_PROVED}{why}"))
+        .hint("restore the backup by hand, into a server that holds nothing else, to see what it is worth")
+}
+
+impl DrillReport {
+    pub(super) fn new(version: &str, major: u32, source: &Server) -> DrillReport {
+        let source_major = source.version_num / 10_000;
+        let other = (source_major != major).then(|| LeftOut {
+            what: format!("PostgreSQL {source_major}"),
+            why: format!(
+                "{OTHER_MAJOR}{}, and the drill ran on {version}: it proves nothing of {source_major}",
+                source.version
+            ),
+        });
+        DrillReport {
+            status: Status::Ok,
+            server: version.to_owned(),
+            major,
+            source_major,
+            tables: Vec::new(),
+            sequences: 0,
+            large_objects: 0,
+            roles: 0,
+            definitions: 0,
+            partly: false,
+            duration_seconds: 0.0,
+            notes: Vec::new(),
+            ran: false,
+            not_proved: other.into_iter().collect(),
+            problems: Vec::new(),
+            advice: None,
+            of_source: 0,
+        }
+    }
+
+    /// Whether all that was found is that the source does not keep to its own rules.
+    fn blames_the_source(&self) -> bool {
+        !self.problems.is_empty() && self.of_source == self.problems.len()
+    }
+
+    /// The throwaway server's roles.
+    pub(super) fn roles(&mut self, roles: &Roles) {
+        self.roles = roles.compared.equal;
+        self.not_proved.extend(roles.not_proved.iter().cloned());
+        let differences = roles.compared.differences.iter();
+        self.problems.extend(differences.map(|(role, how)| Finding {
+            file: RESTORED.to_owned(),
+            table: Some(role.clone()),
+            what: how.clone(),
+        }));
+    }
+
+    /// An entry of the archive that the server did not take.
+    pub(super) fn blame(&mut self, file: &str, name: &str, fault: &Fault) {
+        self.advice.get_or_insert(fault.advice);
+        self.of_source += usize::from(fault.of_source);
+        self.problems.push(Finding {
+            file: file.to_owned(),
+            table: Some(name.to_owned()),
+            what: fault.what.clone(),
+        });
+    }
+
+    /// An error, if nothing at all was proved: a drill that could not look says nothing of the backup, and leaves
+    /// no result.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        let could_be = |left: &LeftOut| !BEYOND_ANY.iter().any(|beginning| left.why.starts_with(beginning));
+        self.partly = self.not_proved.iter().any(could_be);
+        let more = self.problems.len().saturating_sub(TOLD);
+        let of_source = self.blames_the_source();
+        self.problems.truncate(TOLD);
+        if more > 0 {
+            self.problems.push(Finding::of_file(
+                "the restored database",
+                format!("{more} more {}", if more == 1 { "difference" } else { "differences" }),
+            ));
+        }
+        if of_source {
+            self.of_source = self.problems.len();
+        }
+        if !self.problems.is_empty() {
+            self.status = Status::Failed;
+            return Ok(());
+        }
+        self.status = Status::Ok;
+        // An empty database may have a comment, and roles have settings.
+        let of_none = |left: &&LeftOut| ![OF_DATABASE, WITHHELD].contains(&left.why.as_str());
+        match self.not_proved.iter().find(of_none) {
+            Some(left) if !self.ran && !self.proves_something() => {
+                Err(nothing_proved(&format!("{}: {}", left.what, left.why)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Of a backup with tables, one of them at least.
+    fn proves_something(&self) -> bool {
+        if self.tables.is_empty() {
+            self.definitions > 0
+        } else {
+            self.tables.iter().any(|table| table.result != Proof::NotProved)
+        }
+    }
+
+    fn equal(&self) -> usize {
+        self.count(Proof::Equal) + self.count(Proof::EqualInOtherOrder)
+    }
+
+    fn count(&self, result: Proof) -> usize {
+        self.tables.iter().filter(|table| table.result == result).count()
+    }
+
+    /// As it stands in `verification.json`.
+    pub fn outcome(&self, at: Timestamp) -> Outcome {
+        let mut rest = Map::new();
+        let mut tell = |name: &str, value: Value| {
+            rest.insert(name.to_owned(), value);
+        };
+        tell("version", json!(env!("CARGO_PKG_VERSION")));
+        tell("server", json!(self.server));
+        tell(verification::MAJOR, json!(self.major));
+        tell(verification::SOURCE_MAJOR, json!(self.source_major));
+        tell("duration_seconds", json!(self.duration_seconds));
+        tell(verification::TABLES, json!(self.tables.len()));
+        tell(verification::TABLES_EQUAL, json!(self.equal()));
+        tell(verification::PARTLY, json!(self.partly));
+        tell("rows", json!(self.tables.iter().map(|table| table.rows).sum::<u64>()));
+        tell("roles", json!(self.roles));
+        tell("definitions", json!(self.definitions));
+        if !self.notes.is_empty() {
+            tell("notes", json!(self.notes));
+        }
+        if !self.not_proved.is_empty() {
+            tell(
+                "not_proved",
+                json!(self.not_proved.iter().take(TOLD).collect::<Vec<_>>()),
+            );
+        }
+        if !self.problems.is_empty() {
+            tell("problems", json!(self.problems));
+        }
+        if self.blames_the_source() {
+            tell(verification::SOURCE_FAULT, json!(true));
+        }
+        if let Some(advice) = self.advice {
+            tell("advice", json!(advice));
+        }
+        Outcome {
+            status: self.status,
+            at,
+            rest,
+        }
+    }
+}
+
+impl fmt::Display for DrillReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  drill {}{} on PostgreSQL {}: {} of {} equal, {}, {}, {}, {}, {:.1} s",
+            self.status.name(),
+            if self.partly { ", partly," } else { "" },
+            self.server,
+            self.equal(),
+            count(self.tables.len(), "table"),
+            count(self.sequences, "sequence"),
+            count(self.large_objects, "large object"),
+            count(self.definitions, "definition"),
+            count(self.roles, "role"),
+            self.duration_seconds
+        )?;
+        let told = |table: &&TableProof| self.tables.len() <= TABLES_IN_TEXT || table.result != Proof::Equal;
+        for table in self.tables.iter().filter(told) {
+            let result = match table.result {
+                Proof::Equal => "equal",
+                Proof::EqualInOtherOrder => "equal, in another order",
+                Proof::Differs => "DIFFERS",
+                Proof::NotProved => "not proved",
+            };
+            // A name may hold anything, line breaks too.
+            let name = format!("{}.{}", table.schema, table.name).replace(char::is_control, "\u{fffd}");
+            let rows = if table.rows == 1 { "row " } else { "rows" };
+            writeln!(f, "    {:>12} {rows}  {result:<24} {name}", table.rows)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "    note: {note}")?;
+        }
+        for left in &self.not_proved {
+            writeln!(f, "    not proved: {}: {}", left.what, left.why)?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "    {problem}")?;
+        }
+        if let Some(advice) = self.advice {
+            writeln!(f, "    {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(results: &[Proof], definitions: usize, left: bool) -> DrillReport {
+        let table = |result: &Proof| TableProof {
+            schema: "s".into(),
+            name: "t".into(),
+            rows: 1,
+            result: *result,
+        };
+        DrillReport {
+            status: Status::Ok,
+            server: "17".into(),
+            major: 17,
+            source_major: 17,
+            tables: results.iter().map(table).collect(),
+            sequences: 0,
+            large_objects: 0,
+            roles: 0,
+            definitions,
+            partly: false,
+            duration_seconds: 0.0,
+            notes: Vec::new(),
+            ran: false,
+            not_proved: left
+                .then(|| LeftOut {
+                    what: "x".into(),
+                    why: "y".into(),
+                })
+                .into_iter()
+                .collect(),
+            problems: Vec::new(),
+            advice: None,
+            of_source: 0,
+        }
+    }
+
+    #[test]
+    fn what_no_drill_can_prove_makes_none_a_part_of_one() {
+        let mut told = report(&[Proof::Equal], 0, true);
+        told.settle().unwrap();
+        assert!(told.partly);
+        for why in [&format!("{LEFT_OUT}so"), OF_DATABASE] {
+            told.not_proved[0].why = why.to_owned();
+            told.settle().unwrap();
+            assert!(!told.partly);
+        }
+        let other = DrillReport::new(
+            "17.5",
+            17,
+            &Server {
+                version: "15.2".into(),
+                version_num: 150_002,
+                encoding: "UTF8".into(),
+                system_identifier: None,
+                database_oid: None,
+            },
+        );
+        assert!(other.not_proved[0].why.starts_with(OTHER_MAJOR));
+    }
+
+    #[test]
+    fn a_drill_that_proved_nothing_is_never_ok() {
+        for (mut told, proves) in [
+            // An empty database, and all of it.
+            (report(&[], 0, false), true),
+            (report(&[], 0, true), false),
+            (report(&[], 1, true), true),
+            (report(&[Proof::NotProved], 5, true), false),
+            (report(&[Proof::NotProved, Proof::Equal], 0, true), true),
+        ] {
+            assert_eq!(told.settle().is_ok(), proves, "{told:?}");
+        }
+        let mut differs = report(&[Proof::NotProved, Proof::Differs], 0, true);
+        differs.problems.push(Finding::of_file("f", "w"));
+        differs.settle().unwrap();
+        assert_eq!(differs.status, Status::Failed);
+        let mut commented = report(&[], 0, true);
+        commented.not_proved[0].why = OF_DATABASE.into();
+        commented.settle().unwrap();
+        let mut script = report(&[], 0, true);
+        script.ran = true;
+        script.settle().unwrap();
+    }
+}

@@ -1,0 +1,367 @@
+//! Whether every table holds the rows that the backup holds, and so the large objects.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::columns::{Layout, Order, Path, Wanted, layouts};
+use super::exclusion::Exclusion;
+use super::gather::{Gather, Gathered, Unordered};
+use super::{Again, DrillReport, Proof, RESTORED, TableProof};
+use crate::error::{Code, Error, Result};
+use crate::format::archive::{ArchiveError, BlockContent, Blocks, Unpack};
+use crate::job::restore::LeftOut;
+use crate::job::verify::Finding;
+use crate::repository::catalog::Located;
+use crate::repository::stored_archive::StoredArchive;
+use crate::run::threads::apart;
+use crate::store::reading::{Reading, our_error};
+use crate::units::count;
+
+/// The backup's rows, and how they are compared.
+pub(super) struct Ours {
+    layouts: Vec<Option<Layout>>,
+    pub wanted: Wanted,
+    orders: Arc<Vec<Order>>,
+}
+
+impl Ours {
+    pub fn of(stored: &StoredArchive) -> Result<Ours> {
+        let layouts = layouts(&stored.head)?;
+        let wanted = Wanted::of(&layouts);
+        Ok(Ours {
+            orders: Arc::new(orders(&wanted, &layouts)),
+            wanted,
+            layouts,
+        })
+    }
+}
+
+/// Of every block; large objects have no columns.
+pub(super) fn orders(wanted: &Wanted, layouts: &[Option<Layout>]) -> Vec<Order> {
+    let order = |layout: &Option<Layout>| layout.as_ref().map_or(Order::AsTheyAre, |layout| wanted.order(layout));
+    layouts.iter().map(order).collect()
+}
+
+/// Every table and the large objects: first by the digest in the manifest's order; rows that come in another
+/// order are looked at once more in the backup.
+pub(super) async fn compare(
+    located: &Located,
+    stored: &Arc<StoredArchive>,
+    ours: &Ours,
+    again: &Again,
+    exclusion: &Exclusion<'_>,
+    report: &mut DrillReport,
+) -> Result<()> {
+    let mut theirs: HashMap<&Path, &Gathered> = HashMap::new();
+    let mut objects: Vec<&Gathered> = Vec::new();
+    for found in &again.found {
+        match &again.layouts[found.index] {
+            Some(layout) => drop(theirs.insert(&layout.table, found)),
+            None => objects.push(found),
+        }
+    }
+    let mut blocks_of_objects = Vec::new();
+    // A table by itself, and all those together whose rows are loaded through one root.
+    let mut groups: BTreeMap<(bool, usize), Vec<usize>> = BTreeMap::new();
+    let mut roots: HashMap<&Path, usize> = HashMap::new();
+    for (index, layout) in ours.layouts.iter().enumerate() {
+        let key = match layout {
+            None => {
+                blocks_of_objects.push(index);
+                continue;
+            }
+            Some(Layout { root: Some(root), .. }) => (true, *roots.entry(root).or_insert(index)),
+            Some(_) => (false, index),
+        };
+        groups.entry(key).or_default().push(index);
+    }
+    let mut comparison = Comparison {
+        located,
+        stored,
+        ours,
+        again,
+        exclusion,
+        theirs: &mut theirs,
+        results: BTreeMap::new(),
+        problems: Vec::new(),
+        not_proved: Vec::new(),
+    };
+    for ((through_root, _), blocks) in &groups {
+        if blocks
+            .iter()
+            .any(|index| exclusion.excluded().contains(&stored.head.data[*index].dump_id))
+        {
+            comparison.leave_out(blocks);
+        } else if *through_root {
+            comparison.compare_partitions(blocks).await?;
+        } else {
+            comparison.compare_table(blocks[0]).await?;
+        }
+    }
+    let Comparison {
+        results,
+        problems,
+        not_proved,
+        ..
+    } = comparison;
+    report.problems.extend(problems);
+    report.not_proved.extend(not_proved);
+    for (index, result) in results {
+        let (schema, name) = stored.tables[index].clone().unwrap_or_default();
+        let BlockContent::Table { rows } = stored.promises[index].content else {
+            continue;
+        };
+        report.tables.push(TableProof {
+            schema,
+            name,
+            rows,
+            result,
+        });
+    }
+    for found in theirs.values() {
+        let entry = &again.head.data[found.index];
+        let schema = entry.namespace.as_deref().unwrap_or_default();
+        let name = format!("{schema}.{}", entry.tag);
+        if let Some(why) = exclusion.doubt_of_more(&entry.desc, schema, &entry.tag) {
+            report.not_proved.push(LeftOut {
+                what: entry.to_string(),
+                why: format!("{why} (it is there and not in the backup)"),
+            });
+            continue;
+        }
+        let problem = differs(name, "is there and not in the backup".into());
+        report.problems.push(problem);
+    }
+    let missing = exclusion.missing().large_objects();
+    compare_objects(located, stored, ours, (&blocks_of_objects, missing), &objects, report).await
+}
+
+fn differs(table: String, what: String) -> Finding {
+    Finding {
+        file: RESTORED.to_owned(),
+        table: Some(table),
+        what,
+    }
+}
+
+fn rows(content: &BlockContent) -> u64 {
+    match content {
+        BlockContent::Table { rows } => *rows,
+        BlockContent::LargeObjects { .. } => 0,
+    }
+}
+
+fn objects(content: &BlockContent) -> u64 {
+    match content {
+        BlockContent::LargeObjects { count } => *count,
+        BlockContent::Table { .. } => 0,
+    }
+}
+
+struct Comparison<'a, 'b> {
+    located: &'a Located,
+    stored: &'a Arc<StoredArchive>,
+    ours: &'a Ours,
+    again: &'a Again,
+    exclusion: &'a Exclusion<'a>,
+    /// Those that nothing has been compared with yet.
+    theirs: &'b mut HashMap<&'a Path, &'a Gathered>,
+    results: BTreeMap<usize, Proof>,
+    problems: Vec<Finding>,
+    not_proved: Vec<LeftOut>,
+}
+
+impl<'a> Comparison<'a, '_> {
+    fn leave_out(&mut self, blocks: &[usize]) {
+        for index in blocks {
+            self.take(*index);
+            self.results.insert(*index, Proof::NotProved);
+        }
+    }
+
+    fn take(&mut self, index: usize) -> Option<&'a Gathered> {
+        let layout = self.ours.layouts[index].as_ref()?;
+        self.theirs.remove(&layout.table)
+    }
+
+    fn found_otherwise(&mut self, index: usize, what: String) {
+        self.problems.push(differs(self.stored.name(index), what));
+        self.results.insert(index, Proof::Differs);
+    }
+
+    /// Why these blocks' rows may be the same, and be printed otherwise here.
+    fn doubt(&self, blocks: &[usize]) -> Option<String> {
+        let entry = |index: &usize| self.stored.head.data[*index].dump_id;
+        blocks
+            .iter()
+            .find_map(|index| self.exclusion.doubt_of_rows(entry(index)))
+    }
+
+    fn not_proved(&mut self, blocks: &[usize], what: &str, why: &str) {
+        for index in blocks {
+            self.results.insert(*index, Proof::NotProved);
+        }
+        let what = match blocks {
+            [only] => self.stored.head.data[*only].to_string(),
+            _ => what.to_owned(),
+        };
+        self.not_proved.push(LeftOut {
+            what,
+            why: format!("{why} (it has as many rows as the backup, and they are printed otherwise)"),
+        });
+    }
+
+    /// The table as it was restored, if it is there with the same columns.
+    fn counterpart(&mut self, index: usize) -> Option<&'a Gathered> {
+        let Some(found) = self.take(index) else {
+            self.found_otherwise(index, "is not there".into());
+            return None;
+        };
+        if let Order::Other(difference) = &self.again.orders[found.index] {
+            self.found_otherwise(index, difference.clone());
+            return None;
+        }
+        Some(found)
+    }
+
+    async fn compare_table(&mut self, index: usize) -> Result<()> {
+        let Some(found) = self.counterpart(index) else {
+            return Ok(());
+        };
+        let promise = &self.stored.promises[index];
+        if found.digest == *promise {
+            self.results.insert(index, Proof::Equal);
+        } else if found.digest.content != promise.content {
+            let (there, ours) = (rows(&found.digest.content), rows(&promise.content));
+            self.found_otherwise(index, format!("has {}, the backup {ours}", count(there, "row")));
+        } else if found.unordered == unordered(self.located, self.stored, self.ours, &[index]).await? {
+            self.results.insert(index, Proof::EqualInOtherOrder);
+        } else if let Some(why) = self.doubt(&[index]) {
+            self.not_proved(&[index], "", &why);
+        } else {
+            let what = "has as many rows as the backup, and other ones";
+            self.found_otherwise(index, what.into());
+        }
+        Ok(())
+    }
+
+    /// Into which of a root's partitions a row goes may differ from database to database: all of them hold
+    /// what they held together.
+    async fn compare_partitions(&mut self, blocks: &[usize]) -> Result<()> {
+        let mut pairs = Vec::new();
+        for index in blocks {
+            if let Some(found) = self.counterpart(*index) {
+                pairs.push((*index, found));
+            }
+        }
+        if pairs.len() < blocks.len() {
+            // The rows of those that are not there may be in any of the others, or nowhere.
+            let differ = |(index, _): (usize, _)| (index, Proof::Differs);
+            self.results.extend(pairs.into_iter().map(differ));
+            return Ok(());
+        }
+        let promise = |index: usize| &self.stored.promises[index];
+        if pairs.iter().all(|(index, found)| found.digest == *promise(*index)) {
+            let equal = |index: &usize| (*index, Proof::Equal);
+            self.results.extend(blocks.iter().map(equal));
+            return Ok(());
+        }
+        let there: u64 = pairs.iter().map(|(_, found)| rows(&found.digest.content)).sum();
+        let ours: u64 = blocks.iter().map(|index| rows(&promise(*index).content)).sum();
+        let what = if there == ours {
+            let mut sum = Unordered::default();
+            for (_, found) in &pairs {
+                sum.merge(found.unordered);
+            }
+            if sum == unordered(self.located, self.stored, self.ours, blocks).await? {
+                let same = |index: &usize| (*index, Proof::EqualInOtherOrder);
+                self.results.extend(blocks.iter().map(same));
+                return Ok(());
+            }
+            if let Some(why) = self.doubt(blocks) {
+                let root = format!("TABLE DATA {}", self.root(blocks[0]));
+                self.not_proved(blocks, &root, &why);
+                return Ok(());
+            }
+            "has partitions with as many rows as in the backup, and other ones".to_owned()
+        } else {
+            format!("has {} in its partitions, the backup {ours}", count(there, "row"))
+        };
+        self.results.extend(blocks.iter().map(|index| (*index, Proof::Differs)));
+        self.problems.push(differs(self.root(blocks[0]), what));
+        Ok(())
+    }
+
+    fn root(&self, index: usize) -> String {
+        let root = self.ours.layouts[index]
+            .as_ref()
+            .and_then(|layout| layout.root.as_ref());
+        let names = root.into_iter().flatten().map(|name| String::from_utf8_lossy(name));
+        names.collect::<Vec<_>>().join(".")
+    }
+}
+
+/// Large objects may be grouped into blocks otherwise: all of them together are compared.
+async fn compare_objects(
+    located: &Located,
+    stored: &Arc<StoredArchive>,
+    ours: &Ours,
+    (blocks, missing): (&[usize], Option<&str>),
+    found: &[&Gathered],
+    report: &mut DrillReport,
+) -> Result<()> {
+    let promise = |index: &usize| &stored.promises[*index];
+    report.large_objects = blocks.iter().map(|index| objects(&promise(index).content)).sum();
+    let pairs = || blocks.iter().zip(found);
+    if blocks.len() == found.len() && pairs().all(|(index, found)| *promise(index) == found.digest) {
+        return Ok(());
+    }
+    let mut there = Unordered::default();
+    for gathered in found {
+        there.merge(gathered.unordered);
+    }
+    if there != unordered(located, stored, ours, blocks).await? {
+        let number: u64 = found.iter().map(|gathered| objects(&gathered.digest.content)).sum();
+        let what = format!(
+            "{number} are there, and not those {} of the backup",
+            report.large_objects
+        );
+        match missing {
+            Some(why) => report.not_proved.push(LeftOut {
+                what: "large objects".into(),
+                why: format!("{why} ({what})"),
+            }),
+            None => report.problems.push(differs("large objects".into(), what)),
+        }
+    }
+    Ok(())
+}
+
+/// The same of the backup's own blocks, read once more.
+async fn unordered(located: &Located, stored: &Arc<StoredArchive>, ours: &Ours, blocks: &[usize]) -> Result<Unordered> {
+    let mut sum = Unordered::default();
+    for &index in blocks {
+        let place = stored.places[index].clone();
+        let reading = Reading::start(Arc::clone(&located.store), stored.key.clone(), place.clone()).into_blocking();
+        let archive = Arc::clone(stored);
+        let orders = Arc::clone(&ours.orders);
+        let gathered = apart("gather", move || {
+            let mut sink = Unpack::new(archive.head.compression, Gather::new(&archive.head, &orders));
+            Blocks::new(reading, place.start).read(&archive.head, index, &place, &mut sink)?;
+            let found = sink.inner().found.pop();
+            Ok(found.map(|gathered| gathered.unordered).unwrap_or_default())
+        });
+        let gathered = gathered.await?;
+        sum.merge(gathered.map_err(|error| match error {
+            ArchiveError::Io(error) => match our_error(error) {
+                Ok(ours) => ours,
+                Err(error) => Error::new(Code::Store, format!("cannot read {}", stored.key)).source(error),
+            },
+            other => Error::new(
+                Code::Integrity,
+                format!("{}: {}: {other}", stored.key, stored.name(index)),
+            ),
+        })?);
+    }
+    Ok(sum)
+}

@@ -1,0 +1,273 @@
+//! The list for programs, and as an aligned table for people.
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::manifest::{Compression, format_name};
+use crate::repository::retention::Tier;
+use crate::repository::signature::Standing;
+use crate::repository::verification::{Extent, Status};
+use crate::settings::Format;
+use crate::units::{human_bytes, human_span};
+
+#[derive(Debug, Serialize)]
+pub struct ListReport {
+    pub status: &'static str,
+    /// The store that answered.
+    pub store: String,
+    /// Newest first: those whose manifest can be used.
+    pub backups: Vec<Entry>,
+    /// Manifests that cannot be used, backups that lack a file, stores out of reach.
+    pub problems: Vec<Problem>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    pub id: BackupId,
+    pub database: String,
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    pub timestamp: Timestamp,
+    pub finished_at: Timestamp,
+    pub age_seconds: i64,
+    pub duration_seconds: f64,
+    /// All files in its folder.
+    pub bytes: u64,
+    pub tables: u64,
+    pub rows: u64,
+    pub tier: Tier,
+    #[serde(serialize_with = "format_name::serialize")]
+    pub format: Format,
+    pub compression: Compression,
+    pub server_version: String,
+    /// Whether all files that the manifest names are there with their sizes.
+    pub complete: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
+    /// Of its manifest, where signatures are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Standing>,
+    /// `null`: not yet.
+    pub verified: Option<Proof>,
+    pub drilled: Option<Proof>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Proof {
+    pub status: Status,
+    pub at: Timestamp,
+    pub age_seconds: i64,
+    /// Of a drill, where it says that.
+    #[serde(flatten)]
+    pub extent: Option<Extent>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupId>,
+    pub problem: String,
+}
+
+impl ListReport {
+    pub(super) fn of(store: &str) -> Self {
+        Self {
+            status: "ok",
+            store: store.to_owned(),
+            backups: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+}
+
+const COLUMNS: usize = 9;
+/// The last column stands there where signatures are asked for.
+const HEAD: [&str; COLUMNS] = [
+    "BACKUP", "AGE", "SIZE", "TABLES", "TIME", "TIER", "VERIFIED", "DRILLED", "SIGNED",
+];
+/// Numbers stand to the right.
+const RIGHT: [bool; COLUMNS] = [false, true, true, true, true, false, false, false, false];
+
+impl Entry {
+    fn cells(&self) -> [String; COLUMNS] {
+        [
+            self.id.to_string(),
+            human_span(self.age_seconds),
+            human_bytes(self.bytes),
+            self.tables.to_string(),
+            human_span(self.duration_seconds.ceil() as i64),
+            self.tier.to_string(),
+            proof(self.verified.as_ref()),
+            proof(self.drilled.as_ref()),
+            self.signature.as_ref().map(ToString::to_string).unwrap_or_default(),
+        ]
+    }
+}
+
+fn proof(proof: Option<&Proof>) -> String {
+    let Some(Proof {
+        status,
+        age_seconds,
+        extent,
+        ..
+    }) = proof
+    else {
+        return "-".to_owned();
+    };
+    let age = human_span(*age_seconds);
+    match (status, extent) {
+        (Status::Ok, None) => format!("{age} ago"),
+        (Status::Ok, Some(extent)) => format!("{age} ago, {extent}"),
+        (Status::Failed, _) => format!("FAILED {age} ago"),
+        (Status::Unknown, _) => format!("unknown {age} ago"),
+    }
+}
+
+impl fmt::Display for ListReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (of_backups, of_stores): (Vec<_>, Vec<_>) =
+            self.problems.iter().partition(|problem| problem.backup.is_some());
+        for Problem { problem, .. } in of_stores {
+            writeln!(f, "warning: {problem}")?;
+        }
+        if self.backups.is_empty() && of_backups.is_empty() {
+            return writeln!(f, "no backups in {}", self.store);
+        }
+        let rows: Vec<(&BackupId, [String; COLUMNS])> =
+            self.backups.iter().map(|entry| (&entry.id, entry.cells())).collect();
+        let mut head = HEAD.map(str::to_owned);
+        if self.backups.iter().all(|entry| entry.signature.is_none()) {
+            head[COLUMNS - 1].clear();
+        }
+        let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
+            let cells = rows.iter().map(|(_, cells)| &cells[column]);
+            let widths = cells.chain([&head[column]]).map(|cell| cell.chars().count());
+            widths.max().unwrap_or_default()
+        });
+        // What is wrong stands below its backup, or in its place.
+        let mut lines: Vec<(&BackupId, String)> = rows.iter().map(|(id, cells)| (*id, line(cells, &widths))).collect();
+        for Problem { backup, problem } in of_backups {
+            let Some(id) = backup else { continue };
+            let listed = rows.iter().any(|(listed, _)| *listed == id);
+            let name = if listed { "  !".to_owned() } else { id.to_string() };
+            lines.push((id, format!("{name}  {problem}")));
+        }
+        // Stable: a backup's own line comes before its problems.
+        lines.sort_by_key(|(id, _)| (Reverse(id.timestamp()), *id));
+        writeln!(f, "{}", line(&head, &widths))?;
+        lines.iter().try_for_each(|(_, line)| writeln!(f, "{line}"))
+    }
+}
+
+fn line(cells: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
+    let padded = cells.iter().zip(widths).zip(RIGHT).map(|((cell, &width), right)| {
+        if right {
+            format!("{cell:>width$}")
+        } else {
+            format!("{cell:<width$}")
+        }
+    });
+    let line: Vec<String> = padded.collect();
+    line.join("  ").trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::manifest::Algorithm;
+
+    fn entry(id: &str, bytes: u64, verified: Option<Status>) -> Entry {
+        let id: BackupId = id.parse().unwrap();
+        Entry {
+            database: id.database().to_owned(),
+            kind: id.kind(),
+            timestamp: id.timestamp(),
+            finished_at: id.timestamp(),
+            age_seconds: 93_600,
+            duration_seconds: 11.2,
+            bytes,
+            tables: 120,
+            rows: 7,
+            tier: Tier::Daily,
+            format: Format::Custom,
+            compression: Compression {
+                algorithm: Algorithm::Zstd,
+                level: 3,
+            },
+            server_version: "17.5".into(),
+            complete: true,
+            signature: None,
+            lacks: Vec::new(),
+            verified: verified.map(|status| Proof {
+                status,
+                at: id.timestamp(),
+                age_seconds: 300,
+                extent: None,
+            }),
+            drilled: None,
+            id,
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_says_what_is_wrong_where_it_is() {
+        let problem = |id: &str, problem: &str| Problem {
+            backup: Some(id.parse().unwrap()),
+            problem: problem.to_owned(),
+        };
+        let mut report = ListReport::of("/srv/backups");
+        report.backups = vec![
+            entry("shop/20250131T040500Z-full", 1_520_000_000, Some(Status::Ok)),
+            entry("ü/20250129T040500Z-full", 12, Some(Status::Failed)),
+        ];
+        report.backups[0].drilled = Some(Proof {
+            status: Status::Ok,
+            at: report.backups[0].timestamp,
+            age_seconds: 7_200,
+            extent: Some(Extent {
+                tables: 500,
+                tables_equal: 1,
+                partly: true,
+            }),
+        });
+        report.problems = vec![
+            problem("shop/20250130T040500Z-full", "manifest.json is not JSON: EOF"),
+            problem("ü/20250129T040500Z-full", "lacks ü.toc"),
+        ];
+        let expected = "\
+BACKUP                       AGE    SIZE  TABLES  TIME  TIER   VERIFIED          DRILLED
+shop/20250131T040500Z-full  26 h  1.5 GB     120  12 s  daily  5 min ago         2 h ago, partly, 1 of 500 tables proved
+shop/20250130T040500Z-full  manifest.json is not JSON: EOF
+ü/20250129T040500Z-full     26 h    12 B     120  12 s  daily  FAILED 5 min ago  -
+  !  lacks ü.toc
+";
+        assert_eq!(report.to_string(), expected);
+    }
+
+    #[test]
+    fn no_backups_are_said_and_stores_out_of_reach_are_warned_of() {
+        let mut report = ListReport::of("/srv/copy");
+        report.problems.push(Problem {
+            backup: None,
+            problem: "cannot reach s3://acme".into(),
+        });
+        assert_eq!(
+            report.to_string(),
+            "warning: cannot reach s3://acme\nno backups in /srv/copy\n"
+        );
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "status": "ok",
+                "store": "/srv/copy",
+                "backups": [],
+                "problems": [{"problem": "cannot reach s3://acme"}]
+            })
+        );
+    }
+}

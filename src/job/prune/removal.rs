@@ -1,0 +1,94 @@
+//! Takes one backup away: the way of its making, backwards.
+
+use crate::error::{Code, Error, Result};
+use crate::repository::backup_id::{BackupId, MANIFEST};
+use crate::repository::catalog;
+use crate::store::{Deleted, Store};
+
+use super::Folder;
+
+pub(super) struct Removed {
+    pub bytes: u64,
+    /// The bucket keeps versions: no listing shows them any more, and they cost what they did.
+    pub versions_stay: bool,
+    /// Files that are not ours: they stay, and their folder with them.
+    pub foreign: Vec<String>,
+}
+
+/// Safe to repeat: what is gone already is no failure. The first failure is given back, the later
+/// ones attached to it.
+pub(super) async fn remove(store: &dyn Store, folder: &Folder) -> Result<Removed> {
+    let id = &folder.listed.id;
+    // Withdraws the backup. A death right after this leaves a folder without a manifest, which no
+    // command takes for a backup; the next prune, or the next backup, does the rest. If it fails,
+    // the backup may be there still, and must stay whole.
+    let mut versions_stay = false;
+    if folder.listed.has_manifest {
+        versions_stay |= take_away(store, &id.manifest_key()).await?;
+    } else if catalog::is_committed(store, id).await? {
+        let what = format!("{id} was to be removed as left over, and has a manifest after all");
+        return Err(Error::new(Code::Store, what).hint("the store's list was not up to date: run it again"));
+    }
+    // The rest, in any order. A death among these leaves fewer of them.
+    let mut removed = Removed {
+        bytes: 0,
+        versions_stay,
+        foreign: Vec::new(),
+    };
+    let mut failed: Option<Error> = None;
+    for file in &folder.listed.files {
+        let name = BackupId::of_key(&file.key).map_or("", |(_, name)| name);
+        if !id.makes(name) && !folder.named.iter().any(|own| own == name) {
+            removed.foreign.push(name.to_owned());
+        } else if name == MANIFEST {
+            removed.bytes += file.bytes;
+        } else {
+            match take_away(store, &file.key).await {
+                Ok(hidden) => {
+                    removed.bytes += file.bytes;
+                    removed.versions_stay |= hidden;
+                }
+                Err(error) => failed = Some(attach(failed, error)),
+            }
+        }
+    }
+    // The store takes the folder along with the last file in it.
+    for one in &folder.unfinished {
+        if let Err(error) = store.abort_unfinished(one).await {
+            failed = Some(attach(failed, error));
+        }
+    }
+    match failed {
+        None => Ok(removed),
+        Some(error) => Err(error),
+    }
+}
+
+/// In a bucket, with a key that may: `true` if it keeps the version that was there.
+async fn take_away(store: &dyn Store, key: &str) -> Result<bool> {
+    let Some(lifecycle) = store.lifecycle() else {
+        return store.discard(key).await.map(|()| false);
+    };
+    match lifecycle.try_delete(key).await? {
+        Deleted::Gone => Ok(false),
+        Deleted::Hidden => Ok(true),
+        Deleted::Refused => Err(Error::new(
+            Code::Store,
+            format!("{} does not let this key delete {key}", store.url()),
+        )
+        .hint(if lifecycle.keeping().is_lost() {
+            "prune with a key of its own that has s3:DeleteObject below the prefix, and that no policy or Object Lock \
+                 denies it"
+        } else {
+            "prune with a key of its own that has s3:DeleteObject below the prefix, and that no policy or Object Lock \
+                 denies it; or let the bucket's rules do it: `pgstow retention apply`, and prune without --allow-delete"
+        })),
+    }
+}
+
+fn attach(first: Option<Error>, second: Error) -> Error {
+    match first {
+        None => second,
+        Some(first) => first.also(second),
+    }
+}

@@ -1,0 +1,259 @@
+//! What prune did, or would do, and why: every backup with its reason.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::report::ErrorReport;
+use crate::repository::backup_id::BackupId;
+use crate::repository::catalog::Listed;
+use crate::repository::retention::Decision;
+use crate::units::{count, human_bytes, were};
+
+#[derive(Debug, Serialize)]
+pub struct PruneReport {
+    /// `ok`, or `failed` when something could not be removed or a store not be read.
+    pub status: &'static str,
+    /// The first failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+    pub dry_run: bool,
+    /// Backups and left-overs that were removed.
+    pub removed: u64,
+    pub bytes_removed: u64,
+    pub stores: Vec<StorePrune>,
+    #[serde(skip)]
+    exit_code: u8,
+}
+
+#[derive(Debug, Serialize)]
+pub struct StorePrune {
+    pub url: String,
+    /// The bucket's own rules remove what the plan names; prune has only looked.
+    pub by_lifecycle: bool,
+    /// Why nothing may come of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+    /// Newest first.
+    pub backups: Vec<Pruned>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Pruned {
+    pub id: BackupId,
+    pub action: Action,
+    pub reason: String,
+    pub bytes: u64,
+    /// None where nothing was tried.
+    #[serde(flatten)]
+    pub outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Keep,
+    Remove,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Outcome {
+    Removed {
+        bytes_removed: u64,
+        /// Older versions of the bucket's objects stay, until a rule or somebody removes them.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        versions_stay: bool,
+        /// Files that are not pgstow's, which stayed.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        foreign: Vec<String>,
+    },
+    Failed {
+        error: ErrorReport,
+        #[serde(skip)]
+        exit_code: u8,
+    },
+}
+
+impl Outcome {
+    pub(super) fn failed(error: &Error) -> Self {
+        Self::Failed {
+            error: ErrorReport::from(error),
+            exit_code: error.code().exit_code(),
+        }
+    }
+}
+
+impl StorePrune {
+    pub(super) fn of(url: &str, by_lifecycle: bool) -> Self {
+        Self {
+            url: url.to_owned(),
+            by_lifecycle,
+            note: None,
+            error: None,
+            backups: Vec::new(),
+        }
+    }
+}
+
+impl Pruned {
+    pub(super) fn planned(listed: &Listed, decision: &Decision) -> Self {
+        let (action, reason) = match decision {
+            Decision::Keep(why) => (Action::Keep, why.to_string()),
+            Decision::Remove(why) => (Action::Remove, why.to_string()),
+        };
+        Self {
+            id: listed.id.clone(),
+            action,
+            reason,
+            bytes: listed.bytes(),
+            outcome: None,
+        }
+    }
+}
+
+impl PruneReport {
+    pub(super) fn new(dry_run: bool) -> Self {
+        Self {
+            status: "ok",
+            error: None,
+            dry_run,
+            removed: 0,
+            bytes_removed: 0,
+            stores: Vec::new(),
+            exit_code: 0,
+        }
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+
+    pub(super) fn fail(&mut self, error: &Error) {
+        self.note_failure(ErrorReport::from(error), error.code().exit_code());
+    }
+
+    /// The first failure stays.
+    fn note_failure(&mut self, error: ErrorReport, exit_code: u8) {
+        if self.error.is_none() {
+            self.status = "failed";
+            self.error = Some(error);
+            self.exit_code = exit_code;
+        }
+    }
+
+    /// Sums up what became of the backups.
+    pub(super) fn concluded(mut self) -> Self {
+        let mut failures = Vec::new();
+        for backup in self.stores.iter().flat_map(|store| &store.backups) {
+            match &backup.outcome {
+                Some(Outcome::Removed { bytes_removed, .. }) => {
+                    self.removed += 1;
+                    self.bytes_removed += bytes_removed;
+                }
+                Some(Outcome::Failed { error, exit_code }) => failures.push((error.clone(), *exit_code)),
+                None => {}
+            }
+        }
+        for (error, exit_code) in failures {
+            self.note_failure(error, exit_code);
+        }
+        self
+    }
+
+    /// The error of a prune that was told to stop, with what it had done by then.
+    pub(super) fn stopped(self, reason: &Error) -> Error {
+        let done = self.concluded();
+        let what = format!(
+            "{}; {} {} removed until then",
+            reason.message(),
+            count(done.removed, "backup"),
+            were(done.removed)
+        );
+        Error::new(reason.code(), what).hint("run it again: it goes on where it stopped")
+    }
+}
+
+impl fmt::Display for PruneReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for store in &self.stores {
+            store.print(f, self.dry_run)?;
+        }
+        if !self.dry_run {
+            match self.removed {
+                0 => writeln!(f, "nothing was removed")?,
+                removed => writeln!(f, "{removed} removed, {}", human_bytes(self.bytes_removed))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StorePrune {
+    fn print(&self, f: &mut fmt::Formatter<'_>, dry_run: bool) -> fmt::Result {
+        let how = match (self.by_lifecycle, dry_run) {
+            (true, _) if self.note.is_some() => ": nothing is removed",
+            (true, _) => {
+                ": nothing is removed: the bucket's lifecycle rules do that (`pgstow retention apply` installs them), or \
+                 --allow-delete"
+            }
+            (false, true) => ": nothing is removed (--dry-run)",
+            (false, false) => "",
+        };
+        writeln!(f, "{}{how}", self.url)?;
+        if let Some(note) = &self.note {
+            writeln!(f, "  warning: {note}")?;
+        }
+        if let Some(error) = &self.error {
+            writeln!(f, "  error[{}]: {}", error.code, error.message)?;
+            return writeln!(f, "  hint: {}", error.hint);
+        }
+        if self.backups.is_empty() {
+            return writeln!(f, "  no backups");
+        }
+        let width = self.backups.iter().map(|one| one.id.to_string().chars().count());
+        let width = width.max().unwrap_or_default();
+        for Pruned {
+            id,
+            action,
+            reason,
+            bytes,
+            outcome,
+        } in &self.backups
+        {
+            let did = match (action, outcome) {
+                (Action::Keep, _) => "stays",
+                (Action::Remove, None) => "goes",
+                (Action::Remove, Some(Outcome::Removed { .. })) => "removed",
+                (Action::Remove, Some(Outcome::Failed { .. })) => "FAILED",
+            };
+            let id = id.to_string();
+            writeln!(f, "  {did:<7}  {id:<width$}  {:>8}  {reason}", human_bytes(*bytes))?;
+            match outcome {
+                Some(Outcome::Removed { foreign, .. }) if !foreign.is_empty() => {
+                    writeln!(
+                        f,
+                        "           its folder stays with files of others: {}",
+                        foreign.join(", ")
+                    )?;
+                }
+                Some(Outcome::Removed {
+                    versions_stay: true, ..
+                }) => {
+                    writeln!(
+                        f,
+                        "           its objects' versions stay in the bucket until a rule removes them"
+                    )?;
+                }
+                Some(Outcome::Failed { error, .. }) => {
+                    writeln!(f, "           {}: {}; hint: {}", error.code, error.message, error.hint)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+use std::sync::LazyLock;
+
+use super::*;
+use crate::error::{Code, Signal};
+use crate::repository::backup_id::VERIFICATION;
+use crate::repository::catalog::tests::{id, plant};
+use crate::repository::manifest::tests::sample;
+use crate::repository::retention::Tier;
+use crate::run::stop::Reason;
+use crate::settings::Policy;
+use crate::store::memory::{Fault, MemoryStore, Op};
+
+/// No signature is asked for.
+static NOBODY: LazyLock<Trust> = LazyLock::new(Trust::default);
+const NOW: &str = "2025-03-01T00:00:00Z";
+
+fn day(day: u32) -> BackupId {
+    id(&format!("shop/202501{day:02}T040500Z-full"))
+}
+
+/// Backups of the first days of January, all past their week.
+fn fill(store: &MemoryStore, days: u32) {
+    for number in 1..=days {
+        plant(store, &sample(&day(number), Tier::Daily), "daily");
+    }
+}
+
+async fn prune(store: &MemoryStore, request: PruneRequest) -> PruneReport {
+    let stores: [Arc<dyn Store>; 1] = [Arc::new(store.clone())];
+    let retention = Retention {
+        policy: Policy::Days(7),
+        keep_last: 1,
+    };
+    run(
+        &stores,
+        &retention,
+        &request,
+        &NOBODY,
+        NOW.parse().unwrap(),
+        &Stop::new(),
+    )
+    .await
+    .unwrap()
+}
+
+fn folders(store: &MemoryStore) -> Vec<String> {
+    let mut folders: Vec<String> = store
+        .keys()
+        .iter()
+        .filter_map(|key| Some(key.rsplit_once('/')?.0.to_owned()))
+        .collect();
+    folders.dedup();
+    folders
+}
+
+#[tokio::test]
+async fn the_manifest_goes_first_and_the_oldest_backup_before_the_others() {
+    let store = MemoryStore::without_lifecycle();
+    fill(&store, 3);
+    store.plant(&day(2).key(VERIFICATION), "{}", &[]);
+    store.plant_unfinished(&day(1).key(VERIFICATION), None);
+    let report = prune(&store, PruneRequest::default()).await;
+    assert_eq!(folders(&store), [day(3).to_string()]);
+    assert!(store.unfinished_keys().is_empty());
+    assert_eq!((report.status, report.removed, report.exit_code()), ("ok", 2, 0));
+    let discarded = store.calls(Op::Discard);
+    assert_eq!(discarded[0], day(1).manifest_key());
+    assert_eq!(discarded[4], day(2).manifest_key());
+    assert_eq!(discarded.len(), 4 + 5);
+
+    // A second one finds nothing to do.
+    let report = prune(&store, PruneRequest::default()).await;
+    assert_eq!((report.removed, store.calls(Op::Discard).len()), (0, 9));
+}
+
+#[tokio::test]
+async fn a_backup_that_cannot_be_withdrawn_stays_whole_and_the_others_go() {
+    let store = MemoryStore::without_lifecycle();
+    fill(&store, 3);
+    store.fault(Op::Discard, 1, Fault::Reject);
+    let report = prune(&store, PruneRequest::default()).await;
+    assert_eq!(folders(&store), [day(1).to_string(), day(3).to_string()]);
+    assert_eq!(store.keys().len(), 8);
+    assert_eq!((report.status, report.removed, report.exit_code()), ("failed", 1, 30));
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["error"]["code"], "STORE");
+    let [newest, middle, oldest] = [0, 1, 2].map(|at| &json["stores"][0]["backups"][at]);
+    assert_eq!(
+        (&newest["action"], &newest["outcome"]),
+        (&"keep".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(
+        (&middle["action"], &middle["outcome"]),
+        (&"remove".into(), &"removed".into())
+    );
+    assert_eq!(
+        (&oldest["id"], &oldest["outcome"]),
+        (&day(1).to_string().into(), &"failed".into())
+    );
+    assert!(
+        report.to_string().contains("FAILED   shop/20250101T040500Z-full"),
+        "{report}"
+    );
+}
+
+#[tokio::test]
+async fn whatever_fails_no_manifest_is_without_its_files_and_the_next_prune_finishes() {
+    for fault in [Fault::Reject, Fault::FailAfterWrite] {
+        for nth in 1..=8 {
+            let store = MemoryStore::without_lifecycle();
+            fill(&store, 3);
+            store.fault(Op::Discard, nth, fault);
+            let report = prune(&store, PruneRequest::default()).await;
+            assert_eq!(report.status, "failed");
+            for number in 1..=3 {
+                let manifest = day(number).manifest_key();
+                let files = store
+                    .keys()
+                    .iter()
+                    .filter(|key| key.starts_with(&day(number).folder()))
+                    .count();
+                assert!(!store.keys().contains(&manifest) || files == 4, "{fault:?} {nth}");
+            }
+            assert!(store.keys().contains(&day(3).manifest_key()));
+            let report = prune(&store, PruneRequest::default()).await;
+            assert_eq!((report.status, folders(&store)), ("ok", vec![day(3).to_string()]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_is_left_to_its_lifecycle_and_a_dry_run_touches_nothing() {
+    let bucket = MemoryStore::with_lifecycle();
+    fill(&bucket, 3);
+    let report = prune(&bucket, PruneRequest::default()).await;
+    assert!(bucket.calls(Op::Discard).is_empty() && bucket.calls(Op::SetTags).is_empty());
+    assert_eq!(bucket.keys().len(), 12);
+    assert!(report.stores[0].by_lifecycle);
+    let shown = report.to_string();
+    assert!(
+        shown.contains("lifecycle rules") && shown.contains("goes     shop/20250102T040500Z-full"),
+        "{shown}"
+    );
+
+    let store = MemoryStore::without_lifecycle();
+    fill(&store, 3);
+    let request = PruneRequest {
+        dry_run: true,
+        ..PruneRequest::default()
+    };
+    let report = prune(&store, request).await;
+    assert!(store.calls(Op::Discard).is_empty());
+    assert_eq!(report.stores[0].backups.len(), 3);
+    assert_eq!(report.removed, 0);
+}
+
+#[tokio::test]
+async fn a_left_over_goes_unless_a_run_may_be_at_work() {
+    let lease = |until: &str, released: bool| {
+        serde_json::json!({
+            "holder": {"host": "vm", "pid": 1},
+            "run": "r",
+            "acquired_at": "2025-01-01T00:00:00Z",
+            "expires_at": until,
+            "released": released
+        })
+        .to_string()
+    };
+    for (body, gone) in [
+        (None, true),
+        (Some(lease("2025-01-01T00:00:00Z", false)), true),
+        (Some(lease("2030-01-01T00:00:00Z", true)), true),
+        (Some(lease("2030-01-01T00:00:00Z", false)), false),
+        (Some("not a lease".to_owned()), false),
+    ] {
+        let store = MemoryStore::without_lifecycle();
+        plant(&store, &sample(&day(3), Tier::Daily), "");
+        store.plant(&day(1).key("shop.dump"), "x", &[]);
+        store.plant_unfinished(&day(2).key("shop.dump"), None);
+        if let Some(body) = body {
+            store.plant("shop/.lease", body, &[]);
+        }
+        let report = prune(&store, PruneRequest::default()).await;
+        assert_eq!(report.stores[0].backups.len(), 3, "{report}");
+        assert_eq!(!store.keys().contains(&day(1).key("shop.dump")), gone, "{report}");
+        assert_eq!(store.unfinished_keys().is_empty(), gone, "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_between_two_backups_ends_it_and_says_how_far_it_came() {
+    let store = MemoryStore::without_lifecycle();
+    fill(&store, 3);
+    let stores: [Arc<dyn Store>; 1] = [Arc::new(store.clone())];
+    let retention = Retention {
+        policy: Policy::Days(7),
+        keep_last: 1,
+    };
+    let stop = Stop::new();
+    stop.request(Reason::Signal(Signal::Terminate));
+    let request = PruneRequest::default();
+    let stopped = run(&stores, &retention, &request, &NOBODY, NOW.parse().unwrap(), &stop).await;
+    let error = stopped.unwrap_err();
+    assert_eq!(error.code(), Code::Interrupted(Signal::Terminate));
+    assert!(error.message().contains("0 backups were removed"), "{error}");
+    assert_eq!(store.keys().len(), 12);
+}

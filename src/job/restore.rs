@@ -1,0 +1,87 @@
+//! `restore`: a backup, or some of its tables, from the store into a database, without a disk in
+//! between. Read [`run`] as its table of contents: everything that can be known is found out
+//! before anything is changed.
+
+mod allowed;
+mod around;
+mod asked;
+mod check;
+mod choice;
+pub(crate) mod database;
+mod exclusion;
+mod failed;
+pub(crate) mod globals;
+mod grants;
+mod in_place;
+mod into;
+mod loading;
+mod making;
+mod order;
+mod partitions;
+mod parts;
+mod past;
+mod plan;
+mod positions;
+mod prepared;
+mod queue;
+mod ready;
+mod renewing;
+mod replacing;
+mod report;
+mod rows;
+pub(crate) mod script;
+mod state;
+mod steps;
+mod tables;
+mod waiting;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::command::RestoreRequest;
+use crate::error::Result;
+use crate::outside::secrets::Credentials;
+use crate::repository::signature::Trust;
+use crate::run::progress::Observer;
+use crate::run::stop::Stop;
+use crate::settings::{Clock, Settings};
+use crate::store::Store;
+use state::State;
+
+pub use failed::Failed;
+pub(crate) use loading::Loader;
+pub use plan::LeftOut;
+pub(crate) use plan::{Load, Plan, Without, everything, plan};
+pub use report::RestoreReport;
+
+/// What a restore works with.
+pub struct Job<'a> {
+    pub settings: &'a Settings,
+    /// Into the database that is to be filled.
+    pub target: &'a Credentials,
+    pub stores: &'a [Arc<dyn Store>],
+    /// Whose `latest` is meant, where something names it.
+    pub database: Option<&'a str>,
+    pub trust: &'a Trust,
+    pub clock: Clock,
+    pub stop: &'a Stop,
+    pub observer: &'a Arc<dyn Observer>,
+}
+
+/// Restores what was asked for. An error says in what state the target was left.
+pub async fn run(job: &Job<'_>, request: &RestoreRequest) -> Result<RestoreReport> {
+    let begun = Instant::now();
+    let state = State::default();
+    let done = match prepared::prepare(job, request).await {
+        Ok(prepared) if request.dry_run => Ok(prepared.planned(job, request)),
+        Ok(prepared) => steps::carry_out(job, request, prepared, &state).await,
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(mut report) => {
+            report.duration_seconds = begun.elapsed().as_secs_f64();
+            Ok(report)
+        }
+        Err(error) => Err(state.tell(&error)),
+    }
+}

@@ -1,0 +1,344 @@
+//! What a role that is no superuser may not do, found before anything is changed. Managed services let their master users
+//! do some of it all the same, so what can be tried without a trace is tried.
+
+mod beyond;
+mod hidden;
+mod owners;
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::grants;
+use super::plan::{LeftOut, Plan};
+use super::ready::{Target, some_of};
+use crate::command::RestoreRequest;
+use crate::error::{Code, Error, Result};
+use crate::format::archive::Item;
+use crate::postgres::{ConnectionInfo, Deed, quoting};
+
+/// Takes out of the plan what only another may do and nothing else needs, and says so; what the role may not do beside is
+/// an error.
+pub(super) async fn settle(
+    target: &Target,
+    items: &[Item],
+    plan: &mut Plan,
+    request: &RestoreRequest,
+) -> Result<Vec<String>> {
+    if request.clean && !request.create && !request.data_only {
+        subscriptions_can_go(target, items, plan).await?;
+    }
+    if target.found.is_superuser || request.data_only {
+        return Ok(Vec::new());
+    }
+    let user = &target.session.server().user;
+    if !request.no_owner && plan.owners.iter().any(|owner| owner != user) {
+        plan.part_ground(items);
+    }
+    let mut warnings = without_grants_on_the_servers_own(items, plan);
+    let planned: HashSet<i64> = plan
+        .ground
+        .iter()
+        .chain(&plan.before)
+        .chain(&plan.after)
+        .chain(&plan.events)
+        .copied()
+        .collect();
+    let planned: Vec<&Item> = items
+        .iter()
+        .filter(|item| planned.contains(&item.entry.dump_id))
+        .collect();
+    refuse(target, items, &planned, request).await?;
+    // A new database has nothing of others'.
+    if request.create {
+        return Ok(warnings);
+    }
+    let foreign = target.session.foreign().await?;
+    let is_foreign = |item: &Item| match item.entry.tag.split_once(' ') {
+        Some(("EXTENSION", name)) => foreign.extensions.contains(quoting::unquoted(name).as_str()),
+        Some(("SCHEMA", "public")) => foreign.public,
+        _ => false,
+    };
+    for item in planned
+        .iter()
+        .filter(|item| item.entry.desc == "COMMENT" && is_foreign(item))
+    {
+        plan.before.retain(|id| *id != item.entry.dump_id);
+        plan.after.retain(|id| *id != item.entry.dump_id);
+        warnings.push(format!(
+            "the comment on {} was left out: only its owner may set it",
+            item.entry.tag
+        ));
+    }
+    let is_public = |item: &&&Item| item.entry.desc == "SCHEMA" && item.entry.tag == "public" && foreign.public;
+    for item in planned.iter().filter(is_public) {
+        let id = item.entry.dump_id;
+        for list in [&mut plan.ground, &mut plan.before] {
+            list.retain(|other| *other != id);
+        }
+        warnings.push("the owner of the schema public was left as it is: it belongs to another role".to_owned());
+    }
+    // A member of an extension is no entry of its own, so that nothing stands for what the grants are on.
+    let known: HashSet<i64> = items.iter().map(|item| item.entry.dump_id).collect();
+    let of_member = |item: &Item| {
+        let needs = &item.details.dependencies;
+        !item.entry.tag.starts_with("SCHEMA ") && !needs.iter().any(|id| known.contains(id))
+    };
+    for item in planned.iter().filter(|item| item.entry.desc == "ACL") {
+        if is_foreign(item) || (of_member(item) && !foreign.extensions.is_empty()) {
+            warnings.push(format!(
+                "the grants on {} are made as far as {user} may: if it belongs to another role, only what {user} holds with \
+                 the right to grant it is given, and nothing is revoked",
+                item.entry.tag
+            ));
+        }
+    }
+    let kept = planned
+        .iter()
+        .filter(|item| item.entry.desc == "EXTENSION" && foreign.extensions.contains(&item.entry.tag));
+    for item in kept {
+        let drop = item.details.drop_statement.trim();
+        if plan.drops.iter().any(|statement| statement == drop) {
+            plan.drops.retain(|statement| statement != drop);
+            plan.left_out.push(LeftOut {
+                what: format!("DROP EXTENSION {}", item.entry.tag),
+                why: "it is another role's, and stays as it is".into(),
+            });
+        }
+    }
+    Ok(warnings)
+}
+
+async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &RestoreRequest) -> Result<()> {
+    let user = &target.session.server().user;
+    let of_kind = |kind: &'static str| planned.iter().copied().filter(move |item| item.entry.desc == kind);
+    let refused = |items: &[&Item], why: &str, hint: &str| {
+        let names: Vec<String> = items.iter().map(|item| item.entry.to_string()).collect();
+        let what = format!("the role {user} {why}: {}", some_of(&names, names.len() as u64));
+        Err(Error::new(Code::Permission, what).hint(hint.to_owned()))
+    };
+
+    if !request.create {
+        may_make_all(target, planned).await?;
+    }
+    let whole = planned.iter().copied().filter(|item| {
+        item.entry.desc == "PUBLICATION TABLES IN SCHEMA"
+            || (item.entry.desc == "PUBLICATION" && item.details.definition.contains(" FOR ALL TABLES"))
+    });
+    let whole: Vec<&Item> = whole.collect();
+    if !whole.is_empty() && !target.session.may(Deed::PublishAll).await? {
+        return refused(
+            &whole,
+            "may not make publications of all tables or of a schema's",
+            "leave them out with --no-publications, or single ones with --exclude PUBLICATION:NAME",
+        );
+    }
+    let subscriptions: Vec<&Item> = of_kind("SUBSCRIPTION").collect();
+    let mut asks = false;
+    if !subscriptions.is_empty() {
+        asks = target.session.may(SUBSCRIBE).await?;
+        // In a database that it makes, the role has the other right that it takes.
+        let may = asks || (request.create && target.session.has_rights_of(user, SUBSCRIBERS).await?);
+        if !may {
+            return refused(
+                &subscriptions,
+                "may not make subscriptions",
+                "leave them out with --no-subscriptions, or GRANT pg_create_subscription to it (PostgreSQL 16 and newer)",
+            );
+        }
+    }
+    for item in subscriptions {
+        if !may_subscribe(target, item, asks).await? {
+            return refused(
+                &[item],
+                "may not make a subscription without a password in its connection",
+                "leave it out with --exclude SUBSCRIPTION:NAME, or all with --no-subscriptions, and make it by hand with a \
+                 password; or restore as a superuser",
+            );
+        }
+    }
+    let events: Vec<&Item> = of_kind("EVENT TRIGGER").collect();
+    if !events.is_empty() && !target.session.may(Deed::WatchEvents).await? {
+        return refused(
+            &events,
+            "may not make event triggers",
+            "leave them out with --exclude EVENT-TRIGGER, or restore as a superuser",
+        );
+    }
+    beyond::check(target, planned).await?;
+    // What goes on past failures makes them, and tells which could not be filled.
+    if !request.keep_going {
+        hidden::check(target, planned).await?;
+    }
+    let defaults = of_kind("DEFAULT ACL").filter(|item| {
+        let owner = &item.details.owner;
+        target.found.roles.get(owner) == Some(&false)
+    });
+    let defaults: Vec<&Item> = defaults.collect();
+    if !defaults.is_empty() {
+        return refused(
+            &defaults,
+            "may not set default privileges of other roles",
+            "leave them out with --exclude DEFAULT-ACL or --no-privileges, or GRANT it those roles",
+        );
+    }
+    let by_others = planned
+        .iter()
+        .copied()
+        .filter(|item| item.is_grant() && item.details.definition.contains("SET SESSION AUTHORIZATION "));
+    let by_others: Vec<&Item> = by_others.collect();
+    if !by_others.is_empty() {
+        return refused(
+            &by_others,
+            "may not grant in the name of others",
+            "leave these grants out with --exclude ACL:NAME, or all with --no-privileges",
+        );
+    }
+    if !request.no_owner {
+        owners::check(target, items, planned, request).await?;
+    }
+    for item in of_kind("EXTENSION") {
+        let is_there = target
+            .found
+            .extensions
+            .get(&item.entry.tag)
+            .copied()
+            .unwrap_or_default();
+        if (is_there && !request.create) || may_extend(target, item, request).await? {
+            continue;
+        }
+        let hint = match request.create {
+            true => {
+                "make the database yourself, let a superuser make the extension in it, and restore without --create; or leave it \
+                 out, with what needs it: --exclude EXTENSION:NAME"
+            }
+            false => {
+                "let a superuser make it in the target first, or leave it out, with what needs it: --exclude EXTENSION:NAME"
+            }
+        };
+        return refused(&[item], "may not make an extension", hint);
+    }
+    Ok(())
+}
+
+const SUBSCRIBE: Deed<'static> = Deed::Subscribe {
+    connection: "dbname=pgstow password=x",
+    password_required: true,
+};
+
+/// Whose members make subscriptions, since 16.
+const SUBSCRIBERS: &str = "pg_create_subscription";
+
+/// As its connection is: a role that is no superuser needs one with a password. `asks`: the server can say it here.
+async fn may_subscribe(target: &Target, item: &Item, asks: bool) -> Result<bool> {
+    let Some(subscription) = grants::of_subscription(&item.details.definition) else {
+        return Ok(true);
+    };
+    if !asks {
+        let lacks = ConnectionInfo::parse_url(&subscription.connection).is_ok_and(|info| info.password.is_none());
+        return Ok(subscription.password_required && !lacks);
+    }
+    let deed = Deed::Subscribe {
+        connection: &subscription.connection,
+        password_required: subscription.password_required,
+    };
+    target.session.may(deed).await
+}
+
+/// Where the archive's extension was made.
+pub(super) fn schema_of_extension(item: &Item) -> String {
+    let definition = item.details.definition.trim_end().trim_end_matches(';');
+    let schema = definition.rsplit_once(" WITH SCHEMA ");
+    schema.map_or_else(|| "public".to_owned(), |(_, schema)| quoting::unquoted(schema))
+}
+
+async fn may_extend(target: &Target, item: &Item, request: &RestoreRequest) -> Result<bool> {
+    let name = item.entry.tag.as_str();
+    let schema = schema_of_extension(item);
+    let deed = Deed::Extend { name, schema: &schema };
+    // In a database that it makes, the role has rights that it may lack in this one.
+    Ok(target.session.may(deed).await? || (request.create && !target.session.is_for_superusers(name).await?))
+}
+
+/// What comes with the server belongs to a superuser, also where that is another database's.
+fn without_grants_on_the_servers_own(items: &[Item], plan: &mut Plan) -> Vec<String> {
+    const OWN: [&str; 2] = ["pg_catalog", "information_schema"];
+    let is_own = |item: &Item| {
+        let of_schema = item.entry.tag.strip_prefix("SCHEMA ");
+        let schema = of_schema.or(item.entry.namespace.as_deref()).unwrap_or_default();
+        item.entry.desc == "ACL" && OWN.contains(&schema)
+    };
+    let mut names = Vec::new();
+    for item in items.iter().filter(|item| is_own(item)) {
+        let id = item.entry.dump_id;
+        let lists = [&mut plan.ground, &mut plan.before, &mut plan.after];
+        let mut was_planned = false;
+        for list in lists {
+            let length = list.len();
+            list.retain(|other| *other != id);
+            was_planned |= list.len() < length;
+        }
+        if was_planned {
+            names.push(item.entry.tag.clone());
+        }
+    }
+    match names.is_empty() {
+        true => Vec::new(),
+        false => vec![format!(
+            "the grants on what comes with the server were left out, since only a superuser gives them: {}",
+            some_of(&names, names.len() as u64)
+        )],
+    }
+}
+
+/// No transaction drops a subscription with a slot, which is on another server.
+async fn subscriptions_can_go(target: &Target, items: &[Item], plan: &Plan) -> Result<()> {
+    let goes = |item: &&Item| {
+        item.entry.desc == "SUBSCRIPTION" && plan.drops.iter().any(|drop| drop == item.details.drop_statement.trim())
+    };
+    let names: Vec<&str> = items.iter().filter(goes).map(|item| item.entry.tag.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let bound = target.session.with_slots(&names).await?;
+    let Some(first) = bound.first() else { return Ok(()) };
+    let what = format!(
+        "the target's subscriptions have slots on their publishers, and cannot be replaced with all else: {}",
+        some_of(&bound, bound.len() as u64)
+    );
+    let name = quoting::identifier(first);
+    Err(Error::new(Code::RestoreErr, what).hint(format!(
+        "keep them as they are with --no-subscriptions; or part each from its slot first: ALTER SUBSCRIPTION {name} DISABLE; \
+         ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"
+    )))
+}
+
+/// What is made in schemas that are there needs a right in these alone.
+async fn may_make_all(target: &Target, planned: &[&Item]) -> Result<()> {
+    const OF_DATABASE: [&str; 2] = ["SCHEMA", "PUBLICATION"];
+    let user = &target.session.server().user;
+    let makes = |item: &&&Item| item.details.definition.contains("CREATE ");
+    let of_database = planned.iter().filter(makes);
+    let mut of_database = of_database.filter(|item| OF_DATABASE.contains(&item.entry.desc.as_str()));
+    if !target.found.may_create && of_database.next().is_some() {
+        return Err(target.may_not_create());
+    }
+    let made: HashSet<&str> = planned
+        .iter()
+        .filter(|item| item.entry.desc == "SCHEMA" && makes(item))
+        .map(|item| item.entry.tag.as_str())
+        .collect();
+    let schemas: BTreeSet<&str> = planned
+        .iter()
+        .filter(makes)
+        .filter_map(|item| item.entry.namespace.as_deref())
+        .filter(|schema| !schema.is_empty() && !made.contains(schema))
+        .collect();
+    for schema in schemas {
+        if !target.session.may_create(user, Some(schema)).await? {
+            let schema = quoting::identifier(schema);
+            let what = format!("the role {user} may not create anything in the schema {schema}");
+            let hint = format!("GRANT CREATE ON SCHEMA {schema} TO {}", quoting::identifier(user));
+            return Err(Error::new(Code::Permission, what).hint(hint));
+        }
+    }
+    Ok(())
+}

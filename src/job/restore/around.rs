@@ -1,0 +1,292 @@
+//! What points from outside at tables that are replaced: loosened before they are removed, and tied to the new ones
+//! when those are there. What cannot be tied again is told.
+
+mod lost;
+mod members;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use lost::{Brought, IN_A_SCHEMA, Lost, ON_A_TABLE};
+
+use super::plan::{LeftOut, Plan, is_relation};
+use super::ready::Target;
+use super::tables::named;
+use crate::command::RestoreRequest;
+use crate::error::{Code, Error, Result};
+use crate::format::archive::Item;
+use crate::postgres::{Around, Named};
+
+/// Objects that an error names.
+const NAMED: usize = 5;
+
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    /// Schema and name of what is replaced.
+    pub tables: Vec<(String, String)>,
+    /// Of what refers to it, and of what it refers to.
+    pub beside: Vec<(String, String)>,
+    /// Statements that come before the removal, in its transaction.
+    pub loosen: Vec<String>,
+    /// What is made again at the end.
+    pub ties: Vec<Tie>,
+    /// What goes with the old tables, and the backup does not have.
+    pub left_out: Vec<LeftOut>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tie {
+    pub what: String,
+    pub statement: String,
+    /// Of a partition or heir, it and the table above it.
+    pub joined: Option<(String, String)>,
+}
+
+impl Tie {
+    fn new(what: String, statement: String) -> Tie {
+        let joined = None;
+        Tie {
+            what,
+            statement,
+            joined,
+        }
+    }
+}
+
+/// Objects whose owners, grants and comments go with them, beside those of relations.
+const WITH_GRANTS: [&str; 9] = [
+    "SCHEMA",
+    "FUNCTION",
+    "PROCEDURE",
+    "AGGREGATE",
+    "TYPE",
+    "DOMAIN",
+    "PROCEDURAL LANGUAGE",
+    "FOREIGN DATA WRAPPER",
+    "SERVER",
+];
+
+/// Of the relations that the target has and that are made anew. What needs one that was named stays, and so stands in
+/// its way.
+pub(super) async fn survey(
+    target: &Target,
+    items: &[Item],
+    plan: &Plan,
+    request: &RestoreRequest,
+) -> Result<Surroundings> {
+    let single = !request.tables.is_empty();
+    let replaced: Vec<&Item> = items.iter().filter(|item| replaces(plan, single, item)).collect();
+    let replaced = &replaced[..];
+    let path = |item: &Item| (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone());
+    let of_kind = |item: &&&Item| is_relation(item) || item.entry.desc == "SEQUENCE";
+    let tables: Vec<_> = replaced.iter().filter(of_kind).map(|item| path(item)).collect();
+    let session = &target.session;
+    if single {
+        let dependents = session.dependents(&tables).await?;
+        if !dependents.is_empty() {
+            return Err(needed(&dependents));
+        }
+    }
+    let mut found = Surroundings::default();
+    let mut keys = Vec::new();
+    for key in session.foreign_keys(&tables).await? {
+        if !key.is_ours {
+            let user = &session.server().user;
+            let what = format!(
+                "the role {user} may not drop and make again the foreign key {} of {}",
+                key.name, key.table
+            );
+            return Err(Error::new(Code::Permission, what).hint(format!(
+                "restore as the owner of {}, or as a member of that role",
+                key.table
+            )));
+        }
+        found.loosen.push(key.dropping());
+        found.beside.extend([key.of.clone(), key.to.clone()]);
+        let what = format!("the foreign key {} of {}", key.name, key.table);
+        let tag = format!("{} {}", key.of.1, key.name);
+        let comes = comes(replaced, "FK CONSTRAINT", &key.of.0, &tag);
+        if !key.is_own {
+            keys.push(Tie::new(what, key.making()));
+            continue;
+        }
+        // The archive makes the root's. A partition that stays gets its own before it is attached; one that is made anew
+        // has the root's name, whatever it had before.
+        for copy in &key.copies {
+            let (schema, table) = &copy.of;
+            let what = format!("the foreign key {} of the partition {schema}.{table}", copy.name);
+            if !tables.contains(&copy.of) {
+                found.ties.push(Tie::new(what, copy.making()));
+            } else if comes {
+                keys.push(Tie::new(what, copy.renaming(&key.name)));
+            }
+        }
+        if !comes {
+            let why = format!("{ON_A_TABLE}: {}", key.making());
+            found.left_out.push(LeftOut { what, why });
+        }
+    }
+    for around in session.around(&tables).await? {
+        found.take(around, replaced);
+    }
+    let statements: HashSet<&str> = plan.drops.iter().map(String::as_str).collect();
+    let goes = |item: &Item| statements.contains(item.details.drop_statement.trim());
+    let dropped = |kind: &str| -> Vec<String> {
+        let of_kind = items.iter().filter(|item| item.entry.desc == kind);
+        of_kind
+            .filter(|item| goes(item))
+            .map(|item| item.entry.tag.clone())
+            .collect()
+    };
+    let (schemas, publications) = (dropped("SCHEMA"), dropped("PUBLICATION"));
+    let others = session.around_others(&schemas, &publications, &tables);
+    let (others, defaults) = others.await?;
+    for around in others {
+        found.take(around, replaced);
+    }
+    let (mut lost, brought) = (Lost::default(), Brought::new(items));
+    for left in std::mem::take(&mut found.left_out) {
+        lost.add("AROUND THE TABLES", left.what, &left.why, None);
+    }
+    let in_schemas = defaults.into_iter().map(|one| (one, IN_A_SCHEMA));
+    let belongings = session.belongings(&tables).await?;
+    for (one, why) in belongings.into_iter().map(|one| (one, ON_A_TABLE)).chain(in_schemas) {
+        if !brought.brings(&one) {
+            lost.add(&one.kind, one.what, why, one.statement);
+        }
+    }
+    for table in session.inside(&tables).await? {
+        brought.lacking(&table, &mut lost);
+    }
+    for mark in session.marks(&tables).await? {
+        if !brought.marks(&mark) {
+            lost.add("SETTING", mark.what, ON_A_TABLE, Some(mark.statement));
+        }
+    }
+    let with_grants = |item: &&Item| goes(item) && WITH_GRANTS.contains(&item.entry.desc.as_str());
+    let relations = replaced.iter().copied().filter(|item| of_kind(&item));
+    let objects: Vec<&Item> = items.iter().filter(with_grants).chain(relations).collect();
+    let asked: Vec<Named<'_>> = objects.iter().map(|item| named(item)).collect();
+    let user = request.no_owner.then(|| session.server().user.as_str());
+    brought.without(session.traits(&asked).await?, &objects, user, &mut lost);
+    if !plan.large_objects.is_empty() {
+        let granted = session.granted_large_objects(&plan.large_objects).await?;
+        brought.without_grants(&granted, &mut lost);
+    }
+    found.left_out = lost.told();
+    // They are taken off first and put back last, since they hold partitions that are taken off too.
+    found.ties.extend(keys);
+    found.tables = tables;
+    Ok(found)
+}
+
+/// Whether an entry's object is made anew: of a whole restore all, else those of the plan.
+fn replaces(plan: &Plan, single: bool, item: &Item) -> bool {
+    let id = &item.entry.dump_id;
+    !single || plan.before.contains(id) || plan.after.contains(id) || plan.joins.contains(id)
+}
+
+/// Whether the backup has an entry of this kind.
+fn comes(replaced: &[&Item], kind: &str, schema: &str, tag: &str) -> bool {
+    let same = |item: &&Item| {
+        item.entry.desc == kind && item.entry.namespace.as_deref() == Some(schema) && item.entry.tag == tag
+    };
+    replaced.iter().any(same)
+}
+
+/// Whether the archive makes the same table a member of the same publication with all columns and rows.
+fn is_narrower(statement: &str, item: &Item) -> bool {
+    let definition = item.details.definition.trim().trim_end_matches(';');
+    let rest = statement.strip_prefix(definition);
+    item.entry.desc == "PUBLICATION TABLE"
+        && rest.is_some_and(|rest| rest.starts_with(" (") || rest.starts_with(" WHERE"))
+}
+
+fn needed(dependents: &[String]) -> Error {
+    let mut shown: Vec<&str> = dependents.iter().take(NAMED).map(String::as_str).collect();
+    let more = format!("{} more", dependents.len().saturating_sub(NAMED));
+    if dependents.len() > NAMED {
+        shown.push(&more);
+    }
+    Error::new(
+        Code::RestoreErr,
+        format!(
+            "the target has what needs these tables as they are: {}",
+            shown.join(", ")
+        ),
+    )
+    .hint(
+        "put back the rows alone with --data-only --clean; or name views of the backup with --table too; or remove \
+         the others first, and make them again afterwards",
+    )
+}
+
+impl Surroundings {
+    fn take(&mut self, around: Around, replaced: &[&Item]) {
+        self.loosen.extend(around.loosen);
+        match (around.tie, around.policy) {
+            (Some(statement), _) => {
+                // The archive's own comes first, and then the table is a member already.
+                if replaced.iter().any(|item| is_narrower(&statement, item)) {
+                    self.left_out.push(LeftOut {
+                        what: format!("the columns or rows of the {}", around.what),
+                        why: format!("{ON_A_TABLE}: {statement}"),
+                    });
+                }
+                self.ties.push(Tie {
+                    what: around.what,
+                    statement,
+                    joined: around.joined,
+                });
+            }
+            (None, Some((schema, tag))) if comes(replaced, "POLICY", &schema, &tag) => {}
+            (None, _) => self.left_out.push(LeftOut {
+                what: around.what,
+                why: ON_A_TABLE.to_owned(),
+            }),
+        }
+    }
+
+    /// Says what could not be tied again. The data is there: that is told, and no more. A lock is waited for as
+    /// long as `wait`.
+    pub async fn tie(&self, target: &Target, wait: Duration) -> Vec<LeftOut> {
+        let session = &target.session;
+        let mut open: Vec<&Tie> = self.ties.iter().collect();
+        if open.is_empty() {
+            return Vec::new();
+        }
+        let limit = format!("SET lock_timeout = {}", wait.as_millis());
+        drop(session.execute(&limit).await);
+        loop {
+            let (tried, mut lost, mut refused) = (open.len(), Vec::new(), Vec::new());
+            for tie in open {
+                match session.again(&tie.statement, tie.joined.as_ref()).await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        lost.push(LeftOut {
+                            what: tie.what.clone(),
+                            why: format!("it could not be put back ({}): {}", error.message(), tie.statement),
+                        });
+                        refused.push(tie);
+                    }
+                }
+            }
+            // One may have waited for another.
+            if refused.is_empty() || refused.len() == tried {
+                return lost;
+            }
+            open = refused;
+        }
+    }
+
+    /// For an error after the removal: what a person has to put back when the tables are there.
+    pub fn reminder(&self) -> Option<String> {
+        let statements: Vec<&str> = self.ties.iter().map(|tie| tie.statement.as_str()).collect();
+        (!statements.is_empty()).then(|| {
+            format!(
+                "what pointed at the tables was taken off; when they are there, put it back: {}",
+                statements.join("; ")
+            )
+        })
+    }
+}

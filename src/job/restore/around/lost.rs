@@ -1,0 +1,320 @@
+//! What goes with things of the target that are replaced, held against what the archive's table of contents brings.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
+
+use super::members::Members;
+use crate::format::archive::Item;
+use crate::job::restore::grants;
+use crate::job::restore::plan::LeftOut;
+use crate::postgres::quoting::identifier;
+use crate::postgres::{Belonging, Inside, Mark, Trait, TraitKind};
+use crate::units::count;
+
+/// Of one kind in a report.
+const MOST: usize = 100;
+/// Bytes of a statement in a report.
+const LONGEST: usize = 1000;
+
+pub(super) const ON_A_TABLE: &str = "the target had it on a table that was replaced, and the backup does not have it";
+pub(super) const IN_A_SCHEMA: &str = "the target had it in a schema that was replaced, and the backup does not have it";
+const ON_AN_OBJECT: &str = "the target had it on what was replaced, and the backup does not have it";
+const WITH_VALUES: &str =
+    "the target had it in a table that was replaced, and the backup does not have it; its values are gone with it";
+
+/// As many of each kind as a person reads, and how many more there are.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    kinds: BTreeMap<String, (usize, Vec<LeftOut>)>,
+}
+
+impl Lost {
+    pub fn add(&mut self, kind: &str, what: String, why: &str, statement: Option<String>) {
+        let (found, told) = self.kinds.entry(kind.to_owned()).or_default();
+        *found += 1;
+        if *found > MOST {
+            return;
+        }
+        let statement = statement.filter(|text| !text.is_empty() && text.len() <= LONGEST);
+        let why = match statement {
+            Some(statement) => format!("{why}: {statement}"),
+            None => why.to_owned(),
+        };
+        told.push(LeftOut { what, why });
+    }
+
+    pub fn told(self) -> Vec<LeftOut> {
+        let mut all = Vec::new();
+        for (kind, (found, told)) in self.kinds {
+            all.extend(told);
+            if found > MOST {
+                all.push(LeftOut {
+                    what: format!("{} more of this kind ({})", found - MOST, kind.to_lowercase()),
+                    why: ON_AN_OBJECT.to_owned(),
+                });
+            }
+        }
+        all
+    }
+}
+
+/// The archive's entries, by what they are and by what they are about.
+pub(super) struct Brought<'a> {
+    entries: HashMap<String, Vec<&'a Item>>,
+    /// Grants and comments, by the dump id of the object.
+    about: HashMap<i64, Vec<&'a Item>>,
+    /// Grants on large objects, one by one and in groups.
+    granted: HashMap<u32, &'a Item>,
+    groups: Vec<(RangeInclusive<u32>, &'a Item)>,
+    is_utf8: bool,
+}
+
+impl<'a> Brought<'a> {
+    pub fn new(items: &'a [Item]) -> Self {
+        let mut brought = Self {
+            entries: HashMap::new(),
+            about: HashMap::new(),
+            granted: HashMap::new(),
+            groups: Vec::new(),
+            is_utf8: items.iter().all(|item| item.details.definition_bytes.is_none()),
+        };
+        for item in items {
+            let (kind, tag) = (item.entry.desc.as_str(), item.entry.tag.as_str());
+            let schema = item.entry.namespace.as_deref().unwrap_or_default();
+            brought.entries.entry(key(kind, schema, tag)).or_default().push(item);
+            if item.is_grant() || kind == "COMMENT" {
+                for id in &item.details.dependencies {
+                    brought.about.entry(*id).or_default().push(item);
+                }
+            }
+            match large_objects(tag).filter(|_| kind == "ACL") {
+                Some(group) if group.start() == group.end() => {
+                    brought.granted.insert(*group.start(), item);
+                }
+                group => brought.groups.extend(group.map(|group| (group, item))),
+            }
+        }
+        brought
+    }
+
+    fn found(&self, kind: &str, schema: &str, tag: &str) -> &[&'a Item] {
+        let found = self.entries.get(&key(kind, schema, tag));
+        found.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether the backup has it too.
+    pub fn brings(&self, one: &Belonging) -> bool {
+        let found = self.found(&one.kind, &one.schema, &one.tag);
+        found.iter().any(|item| match (&*one.kind, one.role.as_deref()) {
+            ("ACL", Some(role)) => is_for(item, role),
+            (_, Some(role)) => item.details.owner == role,
+            (_, None) => true,
+        })
+    }
+
+    /// Whether a definition of the backup's gives the table or index that setting.
+    pub fn marks(&self, mark: &Mark) -> bool {
+        if !self.is_utf8 && !mark.words.is_ascii() {
+            return true;
+        }
+        let kinds = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX"];
+        let named = kinds.iter().flat_map(|kind| self.found(kind, &mark.schema, &mark.name));
+        let tag = mark.constraint.iter();
+        let constraints = tag.flat_map(|tag| self.found("CONSTRAINT", &mark.schema, tag));
+        named
+            .chain(constraints)
+            .any(|item| stands(&item.details.definition, &mark.words))
+    }
+
+    /// Columns and checks that the backup's table does not have. One whose definition is not understood is passed over.
+    pub fn lacking(&self, table: &Inside, lost: &mut Lost) {
+        let Some(family) = self.family(&table.schema, &table.name) else {
+            return;
+        };
+        let has = |of: fn(&Members) -> &HashSet<String>, name: &str| {
+            // Names in another encoding cannot be compared.
+            (!self.is_utf8 && !name.is_ascii()) || family.iter().any(|members| of(members).contains(name))
+        };
+        let path = &table.table;
+        for (column, kind) in table.columns.iter().zip(&table.types) {
+            if !has(|members| &members.columns, column) {
+                let column = identifier(column);
+                let statement = format!("ALTER TABLE {path} ADD COLUMN {column} {kind}");
+                lost.add(
+                    "COLUMN",
+                    format!("the column {column} of {path}"),
+                    WITH_VALUES,
+                    Some(statement),
+                );
+            }
+        }
+        for column in &table.not_null {
+            if has(|members| &members.columns, column) && !has(|members| &members.not_null, column) {
+                let column = identifier(column);
+                let statement = format!("ALTER TABLE {path} ALTER COLUMN {column} SET NOT NULL");
+                let what = format!("NOT NULL of the column {column} of {path}");
+                lost.add("NOT NULL", what, ON_A_TABLE, Some(statement));
+            }
+        }
+        for (check, definition) in table.checks.iter().zip(&table.definitions) {
+            let tag = format!("{} {check}", table.name);
+            let is_apart = !self.found("CHECK CONSTRAINT", &table.schema, &tag).is_empty();
+            if !is_apart && !has(|members| &members.constraints, check) {
+                let statement = format!("ALTER TABLE {path} ADD CONSTRAINT {} {definition}", identifier(check));
+                let what = format!("the constraint {check} of {path}");
+                lost.add("CHECK", what, ON_A_TABLE, Some(statement));
+            }
+        }
+    }
+
+    /// A table's own members, and those of the tables above it.
+    fn family(&self, schema: &str, name: &str) -> Option<Vec<Members>> {
+        let members = |schema: &str, name: &str| {
+            let kinds = ["TABLE", "FOREIGN TABLE"];
+            let found = kinds.iter().find_map(|kind| self.found(kind, schema, name).first());
+            found.and_then(|item| Members::parse(&item.details.definition))
+        };
+        let own = members(schema, name)?;
+        let mut open = own.parents.clone();
+        let (mut seen, mut family) = (HashSet::new(), vec![own]);
+        while let Some(parent) = open.pop() {
+            if let Some(above) = members(&parent.0, &parent.1).filter(|_| !seen.contains(&parent)) {
+                open.extend(above.parents.iter().cloned());
+                family.push(above);
+            }
+            seen.insert(parent);
+        }
+        Some(family)
+    }
+
+    /// Of the objects that were asked about; `new_owner` is who gets all that the restore makes, if it is not the backup's
+    /// owners.
+    pub fn without(&self, traits: Vec<Trait>, objects: &[&Item], new_owner: Option<&str>, lost: &mut Lost) {
+        let mut owners: BTreeMap<(String, String), (usize, Trait)> = BTreeMap::new();
+        for one in traits {
+            let Some(item) = objects.get(one.object) else { continue };
+            let about = self.about.get(&item.entry.dump_id);
+            let about = about.map(Vec::as_slice).unwrap_or_default();
+            let mut grants = about.iter().filter(|about| about.is_grant());
+            match one.kind {
+                TraitKind::Owner => {
+                    let owner = new_owner.unwrap_or(&item.details.owner);
+                    if !owner.is_empty() && owner != one.role {
+                        let pair = (one.role.clone(), owner.to_owned());
+                        owners.entry(pair).or_insert((0, one)).0 += 1;
+                    }
+                }
+                TraitKind::Grant if !grants.any(|grant| is_for(grant, &one.role)) => {
+                    let what = format!("grants on {} to {}", one.whole, one.role);
+                    lost.add("ACL", what, ON_AN_OBJECT, Some(one.statement));
+                }
+                TraitKind::Revoke if !grants.any(|grant| grant.details.definition.contains(" FROM PUBLIC")) => {
+                    let what = format!("that PUBLIC has no rights on {}", one.whole);
+                    lost.add("ACL", what, ON_AN_OBJECT, Some(one.statement));
+                }
+                TraitKind::Comment if !about.iter().any(|about| about.entry.desc == "COMMENT") => {
+                    let what = format!("the comment on {}", one.whole);
+                    lost.add("COMMENT", what, ON_AN_OBJECT, Some(one.statement));
+                }
+                TraitKind::Grant | TraitKind::Revoke | TraitKind::Comment => {}
+            }
+        }
+        for ((old, new), (number, first)) in owners {
+            let (objects, statement) = match number {
+                1 => (first.whole, first.statement),
+                _ => {
+                    let objects = format!("{}, such as {}", count(number, "object"), first.whole);
+                    (objects, String::new())
+                }
+            };
+            let why = format!("by the backup, or by --no-owner, that belongs to {new}");
+            lost.add(
+                "OWNER",
+                format!("{old} as the owner of {objects}"),
+                &why,
+                Some(statement),
+            );
+        }
+    }
+
+    /// Of large objects that are replaced; one line for each role.
+    pub fn without_grants(&self, granted: &[(u32, String)], lost: &mut Lost) {
+        let mut roles: BTreeMap<&str, (usize, u32)> = BTreeMap::new();
+        for (id, role) in granted {
+            let groups = self.groups.iter().filter(|(group, _)| group.contains(id));
+            let mut grants = self.granted.get(id).into_iter().chain(groups.map(|(_, item)| item));
+            if !grants.any(|item| is_for(item, role)) {
+                roles.entry(role).or_insert((0, *id)).0 += 1;
+            }
+        }
+        for (role, (number, first)) in roles {
+            let what = match number {
+                1 => format!("grants on the large object {first} to {role}"),
+                _ => format!(
+                    "grants on {}, such as {first}, to {role}",
+                    count(number, "large object")
+                ),
+            };
+            lost.add("ACL", what, ON_AN_OBJECT, None);
+        }
+    }
+}
+
+/// pg_dump puts the names in some tags in quotes.
+fn key(kind: &str, schema: &str, tag: &str) -> String {
+    format!("{kind}\0{schema}\0{}", tag.replace('"', ""))
+}
+
+/// Which large objects a grant's tag names: `LARGE OBJECT 7`, and from 17 on `LARGE OBJECTS 7..9`.
+fn large_objects(tag: &str) -> Option<RangeInclusive<u32>> {
+    if let Some(one) = tag.strip_prefix("LARGE OBJECT ") {
+        let one = one.parse().ok()?;
+        return Some(one..=one);
+    }
+    let (first, last) = tag.strip_prefix("LARGE OBJECTS ")?.split_once("..")?;
+    Some(first.parse().ok()?..=last.parse().ok()?)
+}
+
+/// Whether a grant of the archive's gives this role anything.
+fn is_for(item: &Item, role: &str) -> bool {
+    let definition = &item.details.definition;
+    match role {
+        "PUBLIC" => definition.contains(" TO PUBLIC"),
+        role => grants::roles(definition).iter().any(|named| named == role),
+    }
+}
+
+/// Whether words stand in a text with nothing of a word right before them.
+fn stands(text: &str, words: &str) -> bool {
+    text.match_indices(words)
+        .any(|(at, _)| text[..at].ends_with([' ', '(']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_kind_no_more_is_told_than_a_person_reads() {
+        let mut lost = Lost::default();
+        for number in 0..100_000 {
+            lost.add("COLUMN", number.to_string(), ON_A_TABLE, Some("x".repeat(3)));
+        }
+        lost.add("ACL", "a grant".into(), ON_A_TABLE, Some("x".repeat(LONGEST + 1)));
+        let told = lost.told();
+        assert_eq!(told.len(), MOST + 2);
+        assert_eq!((&*told[0].what, &*told[0].why), ("a grant", ON_A_TABLE));
+        assert!(told[1].why.ends_with(": xxx"), "{}", told[1].why);
+        assert_eq!(told[MOST + 1].what, "99900 more of this kind (column)");
+    }
+
+    #[test]
+    fn the_tags_of_large_objects_and_the_words_of_settings_are_read() {
+        assert_eq!(large_objects("LARGE OBJECT 77"), Some(77..=77));
+        assert_eq!(large_objects("LARGE OBJECTS 77..80"), Some(77..=80));
+        assert_eq!(large_objects("TABLE t"), None);
+        let text = "CREATE TABLE a.t (\n)\nWITH (toast.autovacuum_enabled='false', fillfactor='50');";
+        assert!(stands(text, "fillfactor=") && stands(text, "toast.autovacuum_enabled="));
+        assert!(!stands(text, "autovacuum_enabled=") && !stands(text, "factor="));
+    }
+}

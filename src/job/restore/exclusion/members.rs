@@ -1,0 +1,153 @@
+//! What an archive holds of extensions' members: grants on them, rows of their configuration, where their sequences stand.
+
+use std::collections::HashSet;
+
+use crate::error::Result;
+use crate::format::archive::Item;
+use crate::job::restore::allowed::schema_of_extension;
+use crate::postgres::quoting::unquoted;
+use crate::postgres::{Named, Session};
+
+/// What hangs on members of extensions that will not be there. An archive has no entries for members, so that nothing
+/// says of which extension they are: where others come along, the server is asked what these bring.
+pub(super) async fn orphans(items: &[Item], left_out: &HashSet<i64>, session: &Session) -> Result<HashSet<i64>> {
+    let known: HashSet<i64> = items.iter().map(|item| item.entry.dump_id).collect();
+    let hanging = items.iter().filter(|item| {
+        !left_out.contains(&item.entry.dump_id) && !item.details.dependencies.iter().any(|id| known.contains(id))
+    });
+    let hanging: Vec<(&Item, Member)> = hanging
+        .filter_map(|item| Member::of(item).map(|member| (item, member)))
+        .collect();
+    let brought: Vec<(&str, String)> = items
+        .iter()
+        .filter(|item| item.entry.desc == "EXTENSION" && !left_out.contains(&item.entry.dump_id))
+        .map(|item| (item.entry.tag.as_str(), schema_of_extension(item)))
+        .collect();
+    let there = if brought.is_empty() {
+        vec![false; hanging.len()]
+    } else {
+        let asked: Vec<Named<'_>> = hanging
+            .iter()
+            .map(|(item, member)| Named {
+                kind: member.kind,
+                schema: item.entry.namespace.as_deref().unwrap_or_default(),
+                name: &member.name,
+            })
+            .collect();
+        let there = session.exist_with(&brought, &asked).await?;
+        // What is not known stays in the plan.
+        there.unwrap_or_else(|| vec![true; hanging.len()])
+    };
+    let lacking = hanging.iter().zip(there).filter(|(_, there)| !there);
+    Ok(lacking.map(|((item, _), _)| item.entry.dump_id).collect())
+}
+
+/// What may be an extension's, as the target is asked for it.
+#[derive(Debug, PartialEq, Eq)]
+struct Member {
+    kind: &'static str,
+    name: String,
+}
+
+/// As grants name kinds of things, and the kinds under which the target is asked for them.
+const GRANTED: [(&str, &str); 8] = [
+    ("TABLE ", "TABLE"),
+    ("SEQUENCE ", "SEQUENCE"),
+    ("FUNCTION ", "FUNCTION"),
+    ("PROCEDURE ", "PROCEDURE"),
+    ("TYPE ", "TYPE"),
+    ("LANGUAGE ", "PROCEDURAL LANGUAGE"),
+    ("FOREIGN DATA WRAPPER ", "FOREIGN DATA WRAPPER"),
+    ("FOREIGN SERVER ", "SERVER"),
+];
+/// Where nothing is an extension's alone.
+const SERVERS_OWN: [&str; 2] = ["pg_catalog", "information_schema"];
+
+/// That every database has.
+const LANGUAGES: [&str; 4] = ["LANGUAGE plpgsql", "LANGUAGE sql", "LANGUAGE c", "LANGUAGE internal"];
+
+impl Member {
+    fn of(item: &Item) -> Option<Member> {
+        let tag = item.entry.tag.as_str();
+        let found = |kind, name: &str| {
+            Some(Member {
+                kind,
+                name: name.to_owned(),
+            })
+        };
+        match item.entry.desc.as_str() {
+            "TABLE DATA" => found("TABLE", tag),
+            "SEQUENCE SET" => found("SEQUENCE", tag),
+            "ACL" if SERVERS_OWN.contains(&item.entry.namespace.as_deref().unwrap_or_default()) => None,
+            "ACL" if LANGUAGES.contains(&tag) => None,
+            "ACL" => {
+                if let Some(column) = tag.strip_prefix("COLUMN ") {
+                    let (table, _) = column.rsplit_once('.')?;
+                    return found("TABLE", &unquoted(table));
+                }
+                let granted = GRANTED.iter().find(|(word, _)| tag.starts_with(word))?;
+                let name = &tag[granted.0.len()..];
+                // Arguments follow the name of a function.
+                match name.find('(') {
+                    Some(at) if name.ends_with(')') => {
+                        let (name, arguments) = name.split_at(at);
+                        found(granted.1, &format!("{}{arguments}", unquoted(name)))
+                    }
+                    _ => found(granted.1, &unquoted(name)),
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::archive::{Details, Entry, Section};
+
+    fn item(desc: &str, tag: &str) -> Item {
+        Item {
+            entry: Entry {
+                desc: desc.into(),
+                tag: tag.into(),
+                namespace: Some("s".into()),
+                ..Entry::default()
+            },
+            section: Section::PreData,
+            details: Details::default(),
+        }
+    }
+
+    #[test]
+    fn what_may_hang_on_an_extensions_member_is_asked_for_by_its_name() {
+        for (desc, tag, expected) in [
+            ("TABLE DATA", "My \"t", Some(("TABLE", "My \"t"))),
+            ("SEQUENCE SET", "n", Some(("SEQUENCE", "n"))),
+            ("ACL", "TABLE \"My t\"", Some(("TABLE", "My t"))),
+            ("ACL", "COLUMN \"My t\".a", Some(("TABLE", "My t"))),
+            (
+                "ACL",
+                "FUNCTION \"F\"(s.x, integer)",
+                Some(("FUNCTION", "F(s.x, integer)")),
+            ),
+            ("ACL", "FOREIGN DATA WRAPPER w", Some(("FOREIGN DATA WRAPPER", "w"))),
+            ("ACL", "FOREIGN SERVER v", Some(("SERVER", "v"))),
+            ("ACL", "LANGUAGE plperl", Some(("PROCEDURAL LANGUAGE", "plperl"))),
+            ("ACL", "LANGUAGE plpgsql", None),
+            ("ACL", "SCHEMA public", None),
+            ("ACL", "LARGE OBJECT 5", None),
+            ("ACL", "DATABASE d", None),
+            ("TABLE", "t", None),
+        ] {
+            let expected = expected.map(|(kind, name)| Member {
+                kind,
+                name: name.to_owned(),
+            });
+            assert_eq!(Member::of(&item(desc, tag)), expected, "{tag}");
+        }
+        let mut own = item("ACL", "FUNCTION pg_stat_reset()");
+        own.entry.namespace = Some("pg_catalog".into());
+        assert_eq!(Member::of(&own), None);
+    }
+}

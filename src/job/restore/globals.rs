@@ -1,0 +1,87 @@
+//! The roles of the backup's cluster, made before anything that they own.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::LeftOut;
+use super::ready::Target;
+use super::state::State;
+use crate::error::{Error, Result};
+use crate::postgres::quoting::identifier;
+use crate::postgres::{GlobalsPlan, Powers, Session, statements};
+use crate::repository::manifest::{Manifest, role};
+use crate::repository::stored_archive::{file_of, read_file};
+use crate::store::Store;
+
+/// `globals.sql`, or why the backup has none.
+pub(crate) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes> {
+    if let Some(why) = manifest.missing.get(role::GLOBALS) {
+        return Err(
+            Error::config(format!("--globals: the backup holds no roles: {why}")).hint("make the roles by hand first")
+        );
+    }
+    read_file(store, &manifest.id, file_of(manifest, role::GLOBALS)?).await
+}
+
+/// What would be done with it on this server: nothing is changed yet.
+pub(crate) async fn plan(session: &Session, sql: &[u8], powers: Powers) -> Result<GlobalsPlan> {
+    session.plan_globals(&statements(sql), powers).await
+}
+
+/// Makes the roles. What could not be done is told, and so is what was done and gives power. A role that is no superuser
+/// gives things to owners that it is a member of alone: it joins those that it has made, or all where it is not known who
+/// will own something.
+pub(super) async fn apply(
+    target: &Target,
+    plan: &GlobalsPlan,
+    owners: Option<&BTreeSet<String>>,
+    state: &State,
+) -> Result<Vec<String>> {
+    let session = &target.session;
+    let applied = session.apply_globals(plan).await?;
+    state.roles(&applied.made);
+    let powers = applied.privileged.iter();
+    let powers = powers.map(|sql| format!("as --globals-privileged asked: {sql}"));
+    let mut told: Vec<String> = applied.notes.into_iter().chain(powers).collect();
+    if target.found.is_superuser {
+        return Ok(told);
+    }
+    let user = identifier(&session.server().user);
+    for role in joined(&applied.made, owners).map(|role| identifier(role)) {
+        told.push(match session.execute(&format!("GRANT {role} TO {user}")).await {
+            Ok(()) => format!(
+                "{user} was made a member of {role}, to give it what it owned: REVOKE {role} FROM {user} ends that"
+            ),
+            Err(error) => format!("GRANT {role} TO {user}: {}", error.message()),
+        });
+    }
+    Ok(told)
+}
+
+/// Of the roles that are made, those that a role which is no superuser joins.
+fn joined<'a>(made: &'a [String], owners: Option<&'a BTreeSet<String>>) -> impl Iterator<Item = &'a String> {
+    made.iter()
+        .filter(move |role| owners.is_none_or(|owners| owners.contains(*role)))
+}
+
+/// What would be done, in words that hold no values.
+pub(super) fn steps(target: &Target, plan: &GlobalsPlan, owners: Option<&BTreeSet<String>>) -> Vec<String> {
+    let is_superuser = target.found.is_superuser;
+    let mut steps: Vec<String> = plan.steps(is_superuser).collect();
+    if !is_superuser {
+        let user = identifier(&target.session.server().user);
+        let made = plan.makes();
+        let joined = joined(&made, owners).map(|role| identifier(role));
+        steps.extend(joined.map(|role| format!("GRANT {role} TO {user}, to give it what it owned")));
+    }
+    steps
+}
+
+/// Statements that are not run, for the report.
+pub(super) fn left_out(plan: &GlobalsPlan) -> impl Iterator<Item = LeftOut> {
+    plan.left_out.iter().chain(&plan.kept).map(|one| LeftOut {
+        what: format!("globals.sql: {}", one.what),
+        why: one.why.clone(),
+    })
+}

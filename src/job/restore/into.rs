@@ -1,0 +1,342 @@
+//! Tables of a backup beside the living ones: each as a table of another name, in the same database.
+//!
+//! Nothing that is there is touched. Of the archive, what defines the table is taken apart and written anew for the
+//! other name (`into/definition.rs`), and sent as single statements, so that nothing else of it can run. All of it is
+//! one transaction of a session of ours (`into/making.rs`): until it is committed, nobody sees anything.
+
+mod copies;
+pub(super) mod definition;
+mod making;
+mod place;
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::choice;
+use super::plan::{LeftOut, Load, Plan};
+use super::ready::Target;
+use super::report::CopyReport;
+use super::rows::Copy as Rows;
+use crate::command::RestoreRequest;
+use crate::error::{Code, Error, Result};
+use crate::format::archive::Item;
+use crate::postgres::quoting::identifier;
+use crate::postgres::{Room, Standing};
+use crate::repository::stored_archive::StoredArchive;
+use crate::units::count;
+use place::Place;
+
+pub(super) use making::run;
+
+/// What will be made, known before anything is changed.
+#[derive(Debug)]
+pub(super) struct Copies {
+    schema: String,
+    makes_schema: bool,
+    tables: Vec<Copy>,
+    /// Of the archive's text.
+    encoding: String,
+    check: bool,
+    /// `shop/20260131T040500Z-full`
+    backup: String,
+}
+
+/// One table under another name.
+#[derive(Debug)]
+struct Copy {
+    /// In the backup: `app.orders`.
+    of: String,
+    /// Schema and name.
+    place: (String, String),
+    /// What is there, and goes.
+    replaced: Option<Standing>,
+    entry: i64,
+    definition: Vec<u8>,
+    access_method: Option<String>,
+    /// Only its owner reads it, as others could read only some rows of the table.
+    is_guarded: bool,
+    rows: Vec<Rows>,
+    count: u64,
+    finishing: Vec<Finishing>,
+}
+
+/// An index or a key, which comes when the rows are there.
+#[derive(Debug)]
+struct Finishing {
+    entry: i64,
+    what: String,
+    statement: Vec<u8>,
+}
+
+impl Copy {
+    fn name(&self) -> String {
+        format!("{}.{}", self.place.0, self.place.1)
+    }
+}
+
+/// That the options fit together, and that the place is one.
+pub(super) fn check(request: &RestoreRequest) -> Result<()> {
+    let Some(into) = &request.into else { return Ok(()) };
+    if request.tables.is_empty() {
+        return Err(
+            Error::config("--into is the place for tables that are named, and none is")
+                .hint("name each with --table SCHEMA.TABLE"),
+        );
+    }
+    for (given, option, why) in [
+        (
+            request.data_only,
+            "--data-only",
+            "which loads rows into tables of their own name",
+        ),
+        (request.create, "--create", "which makes a database"),
+        (
+            request.globals,
+            "--globals",
+            "and a copy belongs to the role that restores",
+        ),
+    ] {
+        if given {
+            let what = format!(
+                "--into makes copies of tables in a database that is there; it does not go with {option}, {why}"
+            );
+            return Err(Error::config(what).hint(format!("leave {option} out, or --into")));
+        }
+    }
+    if request.keep_going {
+        return Err(
+            Error::config("--keep-going goes on past what fails, and --into makes copies in one transaction")
+                .hint("leave --keep-going out, or --into"),
+        );
+    }
+    if Place::parse(into)?.name.is_some() && request.tables.len() > 1 {
+        return Err(several());
+    }
+    Ok(())
+}
+
+fn several() -> Error {
+    Error::config("--into names one table, and --table several").hint("give a schema alone: --into SCHEMA")
+}
+
+/// A plain script knows all or nothing.
+pub(super) fn of_script() -> Error {
+    Error::config("--into: this backup is a plain SQL script, of which no table can be had by itself").hint(
+        "restore all of it into a new database with --create, and bring the table from there: pg_dump --table=… | psql; \
+         or make backups with --format custom",
+    )
+}
+
+/// Looks at the target, refuses what cannot be done there, and says what will be done. Warnings come with it.
+pub(super) async fn prepare(
+    target: &Target,
+    backup: &str,
+    stored: &StoredArchive,
+    items: &[Item],
+    excluded: &HashSet<i64>,
+    request: &RestoreRequest,
+) -> Result<(Copies, Plan, Vec<String>)> {
+    let place = Place::parse(request.into.as_deref().unwrap_or_default())?;
+    let named = choice::named(stored, items, &request.tables)?;
+    if place.name.is_some() && named.len() > 1 {
+        return Err(several());
+    }
+    let session = &target.session;
+    let room = session.room(&place.schema).await?;
+    check_room(target, &place, &room)?;
+    let known: BTreeSet<(String, String)> = choice::relation_names(stored, items)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    let mut taken = room.taken.clone();
+    let mut wanted = Vec::new();
+    let mut places = BTreeSet::new();
+    for (source, entry) in named {
+        let to = (place.schema.clone(), place.name.clone().unwrap_or(source.1.clone()));
+        let shown = format!("{}.{}", to.0, to.1);
+        if to == source {
+            return Err(Error::config(format!("--into: {shown} is the table's own place"))
+                .hint("give another schema or name; or leave --into out to restore the table itself"));
+        }
+        if !places.insert(to.clone()) {
+            return Err(Error::config(format!("--into: two of the tables would become {shown}"))
+                .hint("restore them one by one"));
+        }
+        let replaced = session.standing(&to.0, &to.1).await?;
+        match &replaced {
+            Some(there) => {
+                check_replaced(target, there, &to, known.contains(&to), request)?;
+                taken.retain(|name| !there.indexes.contains(name));
+            }
+            None if room.taken.contains(&to.1) => {
+                let what = format!("the target has a type {shown}, and a table of this name would need another");
+                return Err(Error::new(Code::RestoreErr, what).hint("choose another name"));
+            }
+            None => {}
+        }
+        let live = session.standing(&source.0, &source.1).await?;
+        let has_row_security = live.is_some_and(|live| live.has_row_security);
+        wanted.push(copies::Wanted {
+            of: source,
+            entry,
+            place: to,
+            replaced,
+            has_row_security,
+        });
+    }
+    taken.extend(wanted.iter().map(|one| one.place.1.clone()));
+    let asked: Vec<_> = items.iter().map(super::tables::named).collect();
+    let exist = session.exist(&asked).await?;
+    let lacking = items.iter().zip(exist).filter(|(_, exists)| !exists);
+    let mut archive = copies::Source {
+        stored,
+        items,
+        lacking: lacking.map(|(item, _)| item.entry.dump_id).collect(),
+        excluded,
+        encoding: super::rows::encoding(items),
+        owner: &session.server().user,
+        is_published: room.publication.is_some(),
+        taken,
+        left_out: Vec::new(),
+    };
+    let mut tables = Vec::new();
+    for one in wanted {
+        tables.push(archive.copy(one)?);
+    }
+    let plan = planned(stored, &tables, archive.left_out);
+    let warnings = room.publication.map(|publication| {
+        format!(
+            "the publication {publication} would send every new table in {} to its subscribers: the copies are \
+             unlogged, which keeps them here; they are empty after a crash of the server",
+            place.schema
+        )
+    });
+    let copies = Copies {
+        makes_schema: !room.exists,
+        schema: place.schema,
+        tables,
+        encoding: archive.encoding,
+        check: !request.no_check,
+        backup: backup.to_owned(),
+    };
+    Ok((copies, plan, warnings.into_iter().collect()))
+}
+
+fn check_room(target: &Target, place: &Place, room: &Room) -> Result<()> {
+    let user = &target.session.server().user;
+    let refused = |what: String, grant: String| {
+        let to = identifier(user);
+        Err(Error::new(Code::Permission, format!("the role {user} may not {what}")).hint(format!("{grant} TO {to}")))
+    };
+    let schema = identifier(&place.schema);
+    match room.exists {
+        true if room.may_create => Ok(()),
+        true => refused(
+            format!("make tables in the schema {}", place.schema),
+            format!("GRANT USAGE, CREATE ON SCHEMA {schema}"),
+        ),
+        false if target.found.may_create => Ok(()),
+        false => refused(
+            format!("make the schema {}, which the target lacks", place.schema),
+            format!(
+                "make it (CREATE SCHEMA {schema} AUTHORIZATION {}); or GRANT CREATE ON DATABASE {}",
+                identifier(user),
+                identifier(target.name())
+            ),
+        ),
+    }
+}
+
+/// Whether what bears the name may go. `is_known`: the backup has a relation of this name.
+fn check_replaced(
+    target: &Target,
+    there: &Standing,
+    (schema, name): &(String, String),
+    is_known: bool,
+    request: &RestoreRequest,
+) -> Result<()> {
+    let what = format!("the target has the {} {schema}.{name} already", there.kind);
+    let refused = |why: &str| Error::new(Code::RestoreErr, format!("{what}{why}"));
+    if !request.clean {
+        return Err(refused("").hint(match there.is_table {
+            true => "choose another place; or replace that table with --clean",
+            false => "choose another place",
+        }));
+    }
+    if !there.is_table {
+        return Err(refused(": --clean replaces tables alone").hint("choose another place, or drop it yourself"));
+    }
+    if there.is_bound {
+        return Err(
+            refused(", a partition, or one with heirs or parents: it is not replaced").hint("choose another place"),
+        );
+    }
+    if is_known && !there.is_copy {
+        return Err(refused(", a table of the backup and no copy: it is not replaced")
+            .hint("choose another place; or drop it yourself, if it is to go"));
+    }
+    if !there.is_ours {
+        let user = &target.session.server().user;
+        let what = format!("the role {user} may not replace {schema}.{name}, which it does not own");
+        return Err(Error::new(Code::Permission, what).hint("choose another place, or restore as its owner"));
+    }
+    Ok(())
+}
+
+/// For reports, and for what has to be read.
+fn planned(stored: &StoredArchive, tables: &[Copy], left_out: Vec<LeftOut>) -> Plan {
+    let mut blocks: Vec<usize> = tables
+        .iter()
+        .flat_map(|table| table.rows.iter().map(|rows| rows.index))
+        .collect();
+    blocks.sort_unstable();
+    let load = |index: usize| Load {
+        blocks: vec![index],
+        stored_bytes: stored.places[index].end - stored.places[index].start,
+        ..Load::default()
+    };
+    let finishing = tables.iter().flat_map(|table| &table.finishing);
+    Plan {
+        before: tables.iter().map(|table| table.entry).collect(),
+        loads: blocks.into_iter().map(load).collect(),
+        after: finishing.map(|finishing| finishing.entry).collect(),
+        left_out,
+        ..Plan::default()
+    }
+}
+
+impl Copies {
+    /// In words, for a dry run.
+    pub fn steps(&self) -> Vec<String> {
+        let mut steps = Vec::new();
+        if self.makes_schema {
+            steps.push(format!("make the schema {}", self.schema));
+        }
+        for table in &self.tables {
+            let name = table.name();
+            if table.replaced.is_some() {
+                steps.push(format!("remove the table {name}"));
+            }
+            steps.push(format!("make {name} as {} was, for the restoring role alone", table.of));
+        }
+        for table in &self.tables {
+            steps.push(format!("load {} into {}", count(table.count, "row"), table.name()));
+        }
+        if self.check {
+            steps.push("read the copies again and compare them with the backup".to_owned());
+        }
+        for finishing in self.tables.iter().flat_map(|table| &table.finishing) {
+            steps.push(format!("make {}", finishing.what));
+        }
+        steps.push("commit: until then nothing is to be seen".to_owned());
+        steps
+    }
+
+    pub fn report(&self) -> Vec<CopyReport> {
+        let report = |table: &Copy| CopyReport {
+            table: table.of.clone(),
+            copy: table.name(),
+            rows: table.count,
+        };
+        self.tables.iter().map(report).collect()
+    }
+}

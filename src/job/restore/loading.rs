@@ -1,0 +1,510 @@
+//! Stock pg_restore at work on a plan: definitions, data by several at once, the rest. The data
+//! comes straight from the store, each table's bytes alone.
+
+use std::io::{self, BufWriter, Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::order::Order;
+use super::parts::Part;
+use super::plan::{Load, Plan};
+use super::queue::{self, Again, Queue};
+use super::rows::changed_on_the_way;
+use super::waiting::{self, Watch};
+use crate::error::{Code, Error, Result};
+use crate::format::archive::{
+    Algorithm, ArchiveError, Blocks, Check, Input, PartCheck, Sealed, SealedRange, Unpack, Writer, read_part,
+};
+use crate::postgres::{ArchiveInput, ConnectionInfo, Passfile, RestoreEnd, RestoreOrder, RestoreProgram, Restoring};
+use crate::repository::stored_archive::StoredArchive;
+use crate::run::private_folder::PrivateFolder;
+use crate::run::progress::Observer;
+use crate::run::stop::Stop;
+use crate::run::threads::apart;
+use crate::settings;
+use crate::store::Store;
+use crate::store::reading::{Reading, our_error};
+
+/// Frames around the content are small, the content itself goes past the buffer.
+const BUFFER: usize = 64 << 10;
+/// How long a pg_restore that hangs up on us may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// All that the steps have in common.
+pub(crate) struct Loader<'a> {
+    pub store: &'a Arc<dyn Store>,
+    pub archive: &'a Arc<StoredArchive>,
+    pub program: &'a RestoreProgram,
+    pub info: &'a ConnectionInfo,
+    pub passfile: Option<&'a Passfile>,
+    pub settings: &'a settings::Postgres,
+    /// For the lists of entries, and for the head, which parallel pg_restore opens by its name.
+    pub folder: &'a PrivateFolder,
+    pub no_owner: bool,
+    pub no_privileges: bool,
+    pub no_tablespaces: bool,
+    pub stop: &'a Stop,
+    pub observer: &'a Arc<dyn Observer>,
+    /// What came damaged, before it is called so; a drill does that with the whole of its backup.
+    pub reads_again: bool,
+    /// Where others may hold what it needs.
+    pub watch: Option<Watch<'a>>,
+}
+
+/// How a pg_restore goes about its list.
+#[derive(Debug, Clone, Copy, Default)]
+struct Manner {
+    jobs: usize,
+    single_transaction: bool,
+    /// Past what fails.
+    goes_on: bool,
+    as_text: bool,
+}
+
+impl Loader<'_> {
+    /// Definitions: from the head alone. In one transaction, where the server has room for its
+    /// locks: then a failure leaves the target as it was.
+    pub async fn definitions(&self, list: &[i64], single_transaction: bool) -> Result<()> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        let list = self.list("before", list)?;
+        let manner = Manner {
+            single_transaction,
+            ..Manner::default()
+        };
+        let mut restoring = self.start(ArchiveInput::Stdin, list, manner).await?;
+        let stdin = restoring.take_stdin();
+        let head = self.archive.head.announcing(Algorithm::None, 0);
+        let feeding = async {
+            let fed = apart("feed", move || match stdin {
+                Some(mut stdin) => stdin.write_all(&head).map_err(ArchiveError::Io),
+                None => Ok(()),
+            });
+            fed.await
+        };
+        let ended = self.to_its_end(&restoring, feeding, &CancellationToken::new()).await;
+        ended.map(drop)
+    }
+
+    /// Data: as many pg_restores at once as there are jobs. The first failure ends the others.
+    /// `done` collects the numbers of those loads that are in the target for good. Where sequences stand comes after
+    /// all rows, whose checks may move them.
+    pub async fn data(&self, plan: &Plan, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
+        let mut queue = Queue::new(&plan.loads, &plan.order, jobs);
+        let cancel = &CancellationToken::new();
+        let mut running = FuturesUnordered::new();
+        let mut refused: Vec<Load> = Vec::new();
+        let mut first: Option<Error> = None;
+        let mut number = plan.loads.len();
+        loop {
+            while first.is_none()
+                && running.len() < jobs
+                && let Some(next) = queue.next()
+            {
+                // Where sequences stand is last of all.
+                if plan.loads[next].blocks.is_empty() {
+                    self.again(std::mem::take(&mut refused), &mut number, cancel).await?;
+                }
+                running.push(async move { (next, self.load(next, &plan.loads[next], cancel).await) });
+            }
+            let Some((ended, loaded)) = running.next().await else {
+                break;
+            };
+            queue.ended(ended);
+            match loaded {
+                Ok(()) => done.lock().unwrap_or_else(PoisonError::into_inner).push(ended),
+                // What was ended because another failed has nothing to say.
+                Err(_) if first.is_some() => {}
+                Err(error) => match self
+                    .past(&plan.loads[ended], &plan.order, error, &mut number, cancel)
+                    .await
+                {
+                    Ok(failed) => refused.extend(failed),
+                    Err(error) => {
+                        cancel.cancel();
+                        first = Some(error);
+                    }
+                },
+            }
+        }
+        match first {
+            Some(error) => Err(error),
+            None => self.again(refused, &mut number, cancel).await,
+        }
+    }
+
+    /// What follows in a load after a table that may be tried again; says which these are.
+    async fn past(
+        &self,
+        load: &Load,
+        order: &Order,
+        mut error: Error,
+        number: &mut usize,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Load>> {
+        let mut load = load.clone();
+        let mut refused = Vec::new();
+        loop {
+            let Some(Again { failed, rest }) = queue::again(&load, order, &error) else {
+                return Err(error);
+            };
+            tracing::debug!("tried again when others are there: {}", error.message());
+            refused.push(failed);
+            let Some(rest) = rest else { return Ok(refused) };
+            *number += 1;
+            match self.load(*number, &rest, cancel).await {
+                Ok(()) => return Ok(refused),
+                Err(next) => (error, load) = (next, rest),
+            }
+        }
+    }
+
+    /// Tables that were refused, until none comes in any more.
+    async fn again(&self, mut refused: Vec<Load>, number: &mut usize, cancel: &CancellationToken) -> Result<()> {
+        while !refused.is_empty() {
+            let tried = refused.len();
+            let mut still = Vec::new();
+            let mut first = None;
+            for load in refused {
+                *number += 1;
+                match self.load(*number, &load, cancel).await {
+                    Ok(()) => {}
+                    Err(error) if error.code() == Code::RestoreErr => {
+                        first.get_or_insert(error);
+                        still.push(load);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if let (Some(error), true) = (first, still.len() == tried) {
+                return Err(error);
+            }
+            refused = still;
+        }
+        Ok(())
+    }
+
+    /// Indexes, constraints, triggers, grants: the head in a file, so that pg_restore can make several at once.
+    pub async fn finish(&self, step: &str, list: &[i64], jobs: usize) -> Result<()> {
+        let manner = Manner {
+            jobs,
+            ..Manner::default()
+        };
+        self.through_file(step, list, manner).await.map(drop)
+    }
+
+    /// What pg_restore would send of this list, as text in the archive's encoding.
+    pub async fn text(&self, step: &str, list: &[i64]) -> Result<Vec<u8>> {
+        if list.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = self.list(step, list)?;
+        let manner = Manner {
+            as_text: true,
+            ..Manner::default()
+        };
+        let mut restoring = self.start(ArchiveInput::File(self.head()?), list, manner).await?;
+        let stdout = restoring.take_stdout();
+        let mut text = Vec::new();
+        let reading = async {
+            let read = apart("read", move || {
+                let mut text = Vec::new();
+                let read = stdout.map(|mut stdout| stdout.read_to_end(&mut text));
+                read.transpose().map(|_| text).map_err(ArchiveError::Io)
+            });
+            let read = read.await?;
+            Ok(read.map(|read| text = read))
+        };
+        self.to_its_end(&restoring, reading, &CancellationToken::new()).await?;
+        Ok(text)
+    }
+
+    /// The same one after the other, past what fails, which is told.
+    pub async fn finish_past(&self, step: &str, list: &[i64]) -> Result<RestoreEnd> {
+        let manner = Manner {
+            goes_on: true,
+            ..Manner::default()
+        };
+        self.through_file(step, list, manner).await
+    }
+
+    async fn through_file(&self, step: &str, list: &[i64], manner: Manner) -> Result<RestoreEnd> {
+        if list.is_empty() {
+            return Ok(RestoreEnd::default());
+        }
+        let list = self.list(step, list)?;
+        let head = self.head()?;
+        let restoring = self.start(ArchiveInput::File(head), list, manner).await?;
+        let nothing = async { Ok(Ok(())) };
+        self.to_its_end(&restoring, nothing, &CancellationToken::new()).await
+    }
+
+    /// One of them. `number` is of no other.
+    pub async fn load(&self, number: usize, load: &Load, cancel: &CancellationToken) -> Result<()> {
+        let loaded = self.load_in(number, load, cancel, Manner::default()).await;
+        loaded.map(drop)
+    }
+
+    /// The same past what fails, which is told.
+    pub async fn load_past(&self, number: usize, load: &Load, cancel: &CancellationToken) -> Result<RestoreEnd> {
+        let manner = Manner {
+            goes_on: true,
+            ..Manner::default()
+        };
+        self.load_in(number, load, cancel, manner).await
+    }
+
+    async fn load_in(
+        &self,
+        number: usize,
+        load: &Load,
+        cancel: &CancellationToken,
+        manner: Manner,
+    ) -> Result<RestoreEnd> {
+        if cancel.is_cancelled() {
+            return Err(Error::internal("another load has failed"));
+        }
+        let list = self.list(&format!("load-{number}"), &load.list)?;
+        let mut restoring = self.start(ArchiveInput::Stdin, list, manner).await?;
+        let Some(stdin) = restoring.take_stdin() else {
+            return Err(Error::internal("pg_restore's input was taken twice"));
+        };
+        let store = Arc::clone(self.store);
+        let archive = Arc::clone(self.archive);
+        let observer = Arc::clone(self.observer);
+        let (load, again) = (load.clone(), load.clone());
+        let feeding = async { apart("feed", move || feed(&store, &archive, &load, stdin, &observer)).await };
+        let end = self.to_its_end(&restoring, feeding, cancel).await;
+        match end {
+            Err(told) if told.code() == Code::Integrity && self.reads_again => {
+                let again = swallow(self.store, self.archive, &again, self.observer).await;
+                Err(if again.is_ok() { changed_on_the_way(&told) } else { told })
+            }
+            end => end,
+        }
+    }
+
+    /// Waits for both the feeding and pg_restore, whichever fails first. When it returns,
+    /// pg_restore is gone.
+    async fn to_its_end(
+        &self,
+        restoring: &Restoring,
+        feeding: impl Future<Output = Result<Result<(), ArchiveError>>>,
+        cancel: &CancellationToken,
+    ) -> Result<RestoreEnd> {
+        let both = async {
+            match feeding.await? {
+                Ok(()) => restoring.wait().await,
+                Err(error) => Err(match why(error) {
+                    Some(error) => {
+                        // Its input has ended: what came before the damage it takes in still.
+                        let _ = tokio::time::timeout(LAST_WORDS, restoring.wait()).await;
+                        error
+                    }
+                    // pg_restore hung up: it knows why.
+                    None => match tokio::time::timeout(LAST_WORDS, restoring.wait()).await {
+                        Ok(Err(told)) => told,
+                        _ => Error::new(Code::RestoreErr, "pg_restore ended before it had read all of its input"),
+                    },
+                }),
+            }
+        };
+        let error = tokio::select! {
+            biased;
+            reason = self.stop.requested() => reason.into(),
+            () = cancel.cancelled() => Error::internal("another load has failed"),
+            result = both => match result {
+                Ok(end) => return Ok(end),
+                Err(error) => {
+                    restoring.stop().await;
+                    return Err(error);
+                }
+            },
+            error = waiting::too_long(self.watch) => error,
+        };
+        restoring.stop().await;
+        match restoring.wait().await {
+            // It had done its work when it was told to stop, and what it did stays.
+            Ok(end) => Ok(end),
+            Err(_) => Err(error),
+        }
+    }
+
+    async fn start(&self, archive: ArchiveInput, list: PathBuf, manner: Manner) -> Result<Restoring> {
+        Restoring::start(&RestoreOrder {
+            program: self.program,
+            info: self.info,
+            passfile: self.passfile,
+            settings: self.settings,
+            archive,
+            list: Some(list),
+            sections: Vec::new(),
+            jobs: manner.jobs.max(1),
+            single_transaction: manner.single_transaction,
+            no_owner: self.no_owner,
+            no_privileges: self.no_privileges,
+            no_tablespaces: self.no_tablespaces,
+            exit_on_error: !manner.goes_on,
+            as_text: manner.as_text,
+        })
+        .await
+    }
+
+    /// A file with the head alone. It is the same for every step.
+    fn head(&self) -> Result<PathBuf> {
+        const NAME: &str = "head";
+        let there = self.folder.path().join(NAME);
+        if there.exists() {
+            return Ok(there);
+        }
+        let head = self.archive.head.announcing(Algorithm::None, 0);
+        self.folder.write(NAME, &head)
+    }
+
+    fn list(&self, name: &str, ids: &[i64]) -> Result<PathBuf> {
+        let lines: String = ids.iter().map(|id| format!("{id};\n")).collect();
+        self.folder.write(&format!("{name}.list"), lines.as_bytes())
+    }
+}
+
+/// Reads all that a plan will load, and holds it against the manifest: before anything is removed for it.
+pub(crate) async fn check(
+    store: &Arc<dyn Store>,
+    archive: &Arc<StoredArchive>,
+    plan: &Plan,
+    jobs: usize,
+    observer: &Arc<dyn Observer>,
+) -> Result<()> {
+    observer.estimate(plan.stored_bytes());
+    let one = |load: &Load| swallow(store, archive, load, observer);
+    let mut reads = futures::stream::iter(plan.loads.iter().map(one)).buffer_unordered(jobs.max(1));
+    while let Some(read) = reads.next().await {
+        read?;
+    }
+    Ok(())
+}
+
+/// Reads a load to nowhere, and holds it against the manifest.
+fn swallow(
+    store: &Arc<dyn Store>,
+    archive: &Arc<StoredArchive>,
+    load: &Load,
+    observer: &Arc<dyn Observer>,
+) -> impl Future<Output = Result<()>> + use<> {
+    let (store, archive, observer) = (Arc::clone(store), Arc::clone(archive), Arc::clone(observer));
+    let load = load.clone();
+    async move {
+        let read = apart("read", move || {
+            let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
+            feed(&store, &archive, &load, nowhere, &observer)
+        });
+        read.await?
+            .map_err(|error| why(error).unwrap_or_else(|| Error::internal("what goes nowhere was not taken")))
+    }
+}
+
+/// Writes the head and the load's blocks as pg_dump -Z0 would. A block's last bytes are written
+/// when its digest has been found right: pg_restore, whose input ends before, takes none of its
+/// rows.
+fn feed(
+    store: &Arc<dyn Store>,
+    archive: &StoredArchive,
+    load: &Load,
+    stdin: std::fs::File,
+    observer: &Arc<dyn Observer>,
+) -> Result<(), ArchiveError> {
+    let writer = Writer::new(&archive.head, BufWriter::with_capacity(BUFFER, stdin))?;
+    if let (Some(part), [block]) = (&load.part, &load.blocks[..]) {
+        return feed_part(store, archive, *block, part, writer, observer);
+    }
+    let check = Check::new(&archive.promises, writer);
+    let mut sink = Unpack::new(archive.head.compression, check);
+    for (range, blocks) in load.stretches(archive) {
+        let start = range.start;
+        let reading = Reading::start(Arc::clone(store), archive.key.clone(), range).into_blocking();
+        let counted = Counted {
+            inner: reading,
+            observer: &**observer,
+        };
+        let mut reader = Blocks::new(counted, start);
+        for index in blocks {
+            let name = archive.name(index);
+            observer.table(&name);
+            reader
+                .read(&archive.head, index, &archive.places[index], &mut sink)
+                .map_err(|error| of_block(&archive.key, &name, error))?;
+        }
+    }
+    sink.inner().inner().flush()
+}
+
+/// The same of some of one table's rows: their bytes are checked as they are stored, range by
+/// range, and a range's last bytes are written when it has been found right.
+fn feed_part(
+    store: &Arc<dyn Store>,
+    archive: &StoredArchive,
+    index: usize,
+    part: &Part,
+    writer: Writer<'_, BufWriter<std::fs::File>>,
+    observer: &Arc<dyn Observer>,
+) -> Result<(), ArchiveError> {
+    let ranges = &archive.ranges[index];
+    let ends_itself = part.ranges.end == ranges.len();
+    let ranges = &ranges[part.ranges.clone()];
+    let (start, end) = match ranges {
+        [first, .., last] => (first.offset, last.end()),
+        [only] => (only.offset, only.end()),
+        [] => return Ok(()),
+    };
+    let sum = |of: fn(&SealedRange) -> u64| ranges.iter().map(of).sum();
+    let taken = PartCheck::new(sum(|range| range.rows), sum(|range| range.bytes), ends_itself, writer);
+    let mut sink = Unpack::new(archive.head.compression, taken);
+    let name = archive.name(index);
+    observer.table(&name);
+    let counted = Counted {
+        inner: Reading::start(Arc::clone(store), archive.key.clone(), start..end).into_blocking(),
+        observer: &**observer,
+    };
+    let sealed = Sealed::new(counted, ranges.to_vec(), format!("{}: {name}", archive.key));
+    read_part(&mut Input::at(sealed, start), &archive.head, index, &mut sink)
+        .map_err(|error| of_block(&archive.key, &name, error))?;
+    sink.inner().inner().flush()
+}
+
+fn of_block(key: &str, name: &str, error: ArchiveError) -> ArchiveError {
+    match error {
+        ArchiveError::Io(_) | ArchiveError::Stopped => error,
+        other => ArchiveError::Content(format!("{key}: {name}: {other}")),
+    }
+}
+
+/// What a failed feeding means; nothing when it was pg_restore that hung up.
+fn why(error: ArchiveError) -> Option<Error> {
+    let ArchiveError::Io(error) = error else {
+        return Some(Error::new(Code::Integrity, error.to_string()));
+    };
+    match our_error(error) {
+        Ok(ours) => Some(ours),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
+        Err(error) => Some(Error::new(Code::RestoreErr, "feeding pg_restore failed").source(error)),
+    }
+}
+
+/// Tells the observer what comes from the store.
+struct Counted<'a, R> {
+    inner: R,
+    observer: &'a dyn Observer,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.observer.bytes_read(count as u64);
+        Ok(count)
+    }
+}

@@ -1,0 +1,205 @@
+//! The database that is made anew, and what belongs to it.
+
+use super::database;
+use super::ready::Target;
+use super::state::{Stage, State};
+use crate::command::RestoreRequest;
+use crate::error::{Code, Error, Result};
+use crate::format::archive::Item;
+use crate::postgres::{self, ConnectionInfo, Session};
+use crate::settings;
+
+/// A database of this run's making.
+pub(super) struct New {
+    /// Its name, until it takes the place of another.
+    pub beside: Option<String>,
+    /// What could not be set.
+    pub notes: Vec<String>,
+}
+
+/// The database with the settings under which its data was written.
+pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<New> {
+    let replaces = target.exists && request.clean;
+    let beside = replaces.then(|| database::beside(target.name()));
+    let name = beside.as_deref().unwrap_or(target.name());
+    let mut creation = database::creation(items, name)?;
+    if request.no_tablespaces {
+        creation = database::without_tablespace(&creation);
+    }
+    state.set(Stage::Making {
+        database: Some(name.to_owned()),
+    });
+    let created = target.session.execute(&creation).await;
+    // A server that cannot make it, for want of a locale or a tablespace, keeps the one that it has.
+    if replaces && created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
+        state.set(Stage::Untouched);
+    }
+    created?;
+    let furnished = furnish(target, items, request, name).await;
+    match furnished {
+        Ok(notes) => Ok(New { beside, notes }),
+        Err(error) => {
+            if let Some(beside) = &beside {
+                discard(target, beside, state).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Grants, settings and the owner, as far as what is made in it depends on them.
+async fn furnish(target: &Target, items: &[Item], request: &RestoreRequest, name: &str) -> Result<Vec<String>> {
+    if !target.found.is_superuser && !request.no_privileges {
+        for grant in database::grants(items, name) {
+            // They are made once more at the end, and what fails then is told.
+            drop(target.session.execute(&grant).await);
+        }
+    }
+    let mut notes = Vec::new();
+    for statement in database::properties(items, name, false).settings {
+        match target.session.execute(&statement).await {
+            Err(error) if error.code() == Code::ConnErr => return Err(error),
+            done => notes.extend(note(statement, done)),
+        }
+    }
+    // As pg_restore does: `public` is the owner's, who may own things there. A superuser needs no such right, and a role
+    // that would lose its own say over the database gives it away at the end.
+    if let Some(owner) = database::owner(items).filter(|_| !request.no_owner)
+        && !target.found.is_superuser
+        && target.session.stands_for(owner).await?
+    {
+        match target.session.execute(&giving(name, owner)).await {
+            Err(error) if error.code() == Code::ConnErr => return Err(error),
+            // It is given once more at the end, and what fails then is told.
+            given => drop(given),
+        }
+    }
+    Ok(notes)
+}
+
+/// How the new database is reached under the name that it has until it takes the other's place. Nothing where it can be
+/// logged in to under that other name alone.
+pub(super) async fn apart(
+    info: &ConnectionInfo,
+    beside: &str,
+    settings: &settings::Postgres,
+) -> Option<ConnectionInfo> {
+    let mut apart = info.clone();
+    apart.dbname = Some(beside.to_owned());
+    let session = Session::connect(&apart, settings).await.ok()?;
+    // No database that is in use gets another name.
+    session.close().await;
+    Some(apart)
+}
+
+/// Some extensions can be made under one name alone.
+pub(super) fn explained(error: Error, target: &Target) -> Error {
+    if error.code() != Code::RestoreErr {
+        return error;
+    }
+    let first = match error.has_own_hint() {
+        true => error.hint_text().to_owned(),
+        false => "correct the cause, and run it again: nothing stands in its way".to_owned(),
+    };
+    let name = postgres::quoting::identifier(target.name());
+    error.hint(format!(
+        "{first}; what can be made only in a database of this name, as pg_cron, needs that the old one gives it up: ALTER \
+         DATABASE {name} RENAME TO another; then restore with --create alone"
+    ))
+}
+
+/// Removes a new database that did not come to take the other's place.
+pub(super) async fn discard(target: &Target, beside: &str, state: &State) {
+    let force = if target.session.server().major >= 13 {
+        " WITH (FORCE)"
+    } else {
+        ""
+    };
+    let unused = format!("DROP DATABASE {}{force}", postgres::quoting::identifier(beside));
+    if target.session.execute(&unused).await.is_ok() {
+        state.set(Stage::Untouched);
+    }
+}
+
+fn giving(database: &str, owner: &str) -> String {
+    let (database, owner) = (
+        postgres::quoting::identifier(database),
+        postgres::quoting::identifier(owner),
+    );
+    format!("ALTER DATABASE {database} OWNER TO {owner}")
+}
+
+/// Puts the new database into the place of the old one.
+pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequest, state: &State) -> Result<()> {
+    let (session, name) = (&target.session, target.name());
+    let quoted = postgres::quoting::identifier(name);
+    let template = |is: bool| format!("ALTER DATABASE {quoted} WITH IS_TEMPLATE {is}");
+    if target.is_template
+        && let Err(error) = session.execute(&template(false)).await
+    {
+        discard(target, beside, state).await;
+        return Err(error);
+    }
+    // Who sits in the new one would keep it from the name of the old one. It is ours.
+    let end = format!(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+          WHERE datname OPERATOR(pg_catalog.=) {}",
+        postgres::quoting::literal(beside)
+    );
+    let _ = session.execute(&end).await;
+    state.set(Stage::Removing {
+        database: name.to_owned(),
+    });
+    let force = if request.force { " WITH (FORCE)" } else { "" };
+    let removed = session.execute(&format!("DROP DATABASE {quoted}{force}")).await;
+    if let Err(error) = removed {
+        // Without an answer it may be gone, and the new one is all that there is.
+        if error.code() != Code::ConnErr && session.is_whole(name).await.unwrap_or(false) {
+            // The server's own refusal.
+            state.set(Stage::Untouched);
+            discard(target, beside, state).await;
+            if target.is_template {
+                session.execute(&template(true)).await?;
+            }
+        }
+        return Err(error);
+    }
+    let renaming = format!(
+        "ALTER DATABASE {} RENAME TO {quoted}",
+        postgres::quoting::identifier(beside)
+    );
+    if session.execute(&renaming).await.is_ok() {
+        return Ok(());
+    }
+    // Somebody has come into it in between.
+    let _ = session.execute(&end).await;
+    session.execute(&renaming).await.map_err(|error| {
+        error.hint(format!(
+            "the old database is gone, and the new one still bears the name {beside}: ALTER DATABASE … RENAME TO"
+        ))
+    })
+}
+
+/// What is told of a statement that was refused: not the value of a setting.
+fn note(statement: String, done: Result<()>) -> Option<String> {
+    let error = done.err()?;
+    let told = match database::setting(&statement) {
+        Some(setting) => format!("the database's setting {setting} could not be made"),
+        None => statement,
+    };
+    Some(format!("{told}: {}", error.message()))
+}
+
+/// What belongs to the database itself. The data is there: what fails now is told, and no more.
+pub(super) async fn set_up(target: &Target, items: &[Item], request: &RestoreRequest) -> Result<Vec<String>> {
+    let name = target.name();
+    let owner = database::owner(items).filter(|_| !request.no_owner);
+    let owner = owner.map(|owner| giving(name, owner));
+    let properties = database::properties(items, name, !request.no_privileges).others;
+    let mut notes = Vec::new();
+    for statement in owner.into_iter().chain(properties) {
+        let done = target.session.execute(&statement).await;
+        notes.extend(note(statement, done));
+    }
+    Ok(notes)
+}

@@ -1,0 +1,496 @@
+//! What a restore will do, decided before it does anything: a pure function of the archive's
+//! table of contents and of what is wanted.
+//!
+//! Every entry belongs to one of three steps, each run by stock pg_restore with a list of its
+//! entries: definitions first, data by several at once, and then what is better made when the
+//! data is there (indexes, constraints, triggers). Grants come last of all, as in pg_restore's own
+//! order, so that none of them stands in the way of the data.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
+
+use serde::Serialize;
+
+use super::grants;
+use super::order::Order;
+use super::parts::{self, Divisible, Part};
+use crate::format::archive::{Item, Section};
+use crate::repository::stored_archive::StoredArchive;
+
+/// A pg_restore takes a moment to start and to read a long table of contents, so small tables
+/// travel together: up to so many stored bytes, and so many blocks.
+const GROUP_BYTES: u64 = 32 << 20;
+const GROUP_BLOCKS: usize = 250;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Schemas with their grants, where others will own what is in them: an owner needs the right to make it there.
+    pub ground: Vec<i64>,
+    /// Dump ids of the definitions, in the archive's order.
+    pub before: Vec<i64>,
+    /// In the archive's order; for several jobs those that others wait for come first, and the late ones last.
+    pub loads: Vec<Load>,
+    pub order: Order,
+    /// Dump ids of indexes, constraints, triggers and grants.
+    pub after: Vec<i64>,
+    /// What joins the chosen tables to others that the target has.
+    pub joins: Vec<i64>,
+    /// Last of all, and alone: event triggers, which run at every change of a definition.
+    pub events: Vec<i64>,
+    /// Statements that remove what stands in the way, dependents first as the backup knows them.
+    pub drops: Vec<String>,
+    /// Statements that take off parts of what these remove, for what needs each other.
+    pub partings: Vec<String>,
+    /// Tables that are emptied before rows are loaded into them, quoted; with `ONLY` those whose heirs stay.
+    pub emptied: Vec<String>,
+    /// Large objects that would stand in the way.
+    pub large_objects: Vec<u32>,
+    /// Extensions that will be made.
+    pub extensions: BTreeSet<String>,
+    /// Roles that must be there: owners, and those of grants.
+    pub roles: BTreeSet<String>,
+    /// Those of them that own things.
+    pub owners: BTreeSet<String>,
+    pub tablespaces: BTreeSet<String>,
+    /// Statements that load partitions which their root would give to others, by the dump ids of their data.
+    pub copies: HashMap<i64, Vec<u8>>,
+    /// What belongs to the chosen tables and cannot come along, and why.
+    pub left_out: Vec<LeftOut>,
+    /// What the chosen tables need and the target has: it stays as it is.
+    pub already_there: Vec<String>,
+}
+
+/// What one pg_restore loads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Indexes into the archive's blocks, ascending.
+    pub blocks: Vec<usize>,
+    /// Dump ids, in the archive's order.
+    pub list: Vec<i64>,
+    /// Of the one block, where it is loaded in parts.
+    pub part: Option<Part>,
+    pub stored_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    pub what: String,
+    pub why: String,
+}
+
+/// What a restore is to leave aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Without {
+    pub owners: bool,
+    pub grants: bool,
+    pub definitions: bool,
+    /// Tables in several parts, of which some may fail.
+    pub parts: bool,
+}
+
+/// The plan for these of the archive's entries. `chosen` says which, by dump id; everything that
+/// an archive's own pg_restore would do with them is done. With several jobs, large tables are
+/// loaded in parts.
+pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, without: Without, jobs: usize) -> Plan {
+    let mut plan = Plan::default();
+    let wanted = |item: &&Item| chosen.contains(&item.entry.dump_id) && !item.is_setting() && !item.is_of_database();
+    let blocks: BTreeMap<i64, usize> = archive
+        .head
+        .data
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| (entry.dump_id, index))
+        .collect();
+    let mut loose = Load::default();
+    let mut pieces: Vec<Load> = Vec::new();
+    for item in items.iter().filter(wanted) {
+        let id = item.entry.dump_id;
+        if let Some(&index) = blocks.get(&id) {
+            let stored = &archive.places[index];
+            pieces.push(Load {
+                blocks: vec![index],
+                list: with_metadata(item, items, chosen),
+                part: None,
+                stored_bytes: stored.end - stored.start,
+            });
+            continue;
+        }
+        match item.entry.desc.as_str() {
+            // Numbers of sequences wait for nothing but their sequence.
+            "SEQUENCE SET" => loose.list.push(id),
+            "BLOB METADATA" if has_contents(item, items) => {}
+            "BLOB METADATA" => loose.list.push(id),
+            _ if item.is_grant() => {
+                if !without.grants && !without.definitions {
+                    plan.after.push(id);
+                    plan.roles.extend(grants::roles(&item.details.definition));
+                }
+                continue;
+            }
+            _ if without.definitions => {}
+            _ if item.section == Section::PreData => plan.before.push(id),
+            _ => plan.after.push(id),
+        }
+        describe(item, without, &mut plan);
+    }
+    plan.order = Order::of(items);
+    if jobs > 1 && !without.definitions && !without.parts {
+        pieces = divide(pieces, archive, items, chosen, jobs, &plan.order);
+    }
+    plan.loads = match jobs {
+        1 => in_order(pieces, &plan.order),
+        _ => in_turn(pieces, &plan.order),
+    };
+    if !loose.list.is_empty() {
+        plan.loads.push(loose);
+    }
+    plan
+}
+
+fn divide(
+    pieces: Vec<Load>,
+    archive: &StoredArchive,
+    items: &[Item],
+    chosen: &HashSet<i64>,
+    jobs: usize,
+    order: &Order,
+) -> Vec<Load> {
+    let divisible = Divisible::among(items, chosen);
+    let allowed: HashSet<i64> = items
+        .iter()
+        .filter(|item| divisible.allows(item))
+        .map(|item| item.entry.dump_id)
+        .collect();
+    let target = parts::target(pieces.iter().map(|piece| piece.stored_bytes).sum(), jobs);
+    let divided = pieces.into_iter().flat_map(|piece| match piece.blocks[..] {
+        [block] if !order.is_late(&piece) && piece.list.iter().all(|id| allowed.contains(id)) => {
+            parts::cut(piece, &archive.ranges[block], target)
+        }
+        _ => vec![piece],
+    });
+    divided.collect()
+}
+
+/// Kinds that have the owner of what they are part of, or none: pg_restore gives them to nobody.
+const OWNERLESS: [&str; 25] = [
+    "CAST",
+    "CHECK CONSTRAINT",
+    "COMMENT",
+    "CONSTRAINT",
+    "DEFAULT",
+    "EXTENSION",
+    "FK CONSTRAINT",
+    "INDEX",
+    "INDEX ATTACH",
+    "MATERIALIZED VIEW DATA",
+    "POLICY",
+    "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA",
+    "ROW SECURITY",
+    "RULE",
+    "SECURITY LABEL",
+    "SEQUENCE OWNED BY",
+    "SEQUENCE SET",
+    "STATISTICS DATA",
+    "SUBSCRIPTION TABLE",
+    "TABLE ATTACH",
+    "TABLE DATA",
+    "TRANSFORM",
+    "TRIGGER",
+    "USER MAPPING",
+];
+
+/// Whether pg_restore makes it somebody's own.
+pub(super) fn is_given_away(item: &Item) -> bool {
+    !item.details.owner.is_empty() && !item.is_grant() && !OWNERLESS.contains(&item.entry.desc.as_str())
+}
+
+fn describe(item: &Item, without: Without, plan: &mut Plan) {
+    if without.definitions {
+        return;
+    }
+    match item.entry.desc.as_str() {
+        "POLICY" => plan.roles.extend(grants::of_policy(&item.details.definition)),
+        "USER MAPPING" => plan.roles.extend(grants::of_mapping(&item.details.definition)),
+        _ => {}
+    }
+    if item.entry.desc == "EXTENSION" {
+        plan.extensions.insert(item.entry.tag.clone());
+    }
+    if !without.owners && is_given_away(item) {
+        plan.roles.insert(item.details.owner.clone());
+        plan.owners.insert(item.details.owner.clone());
+    }
+    plan.tablespaces
+        .extend(item.details.tablespace.iter().filter(|name| !name.is_empty()).cloned());
+}
+
+/// Since archive version 1.16 large objects are made by entries of their own, which belong into
+/// the same pg_restore as the contents.
+fn with_metadata(item: &Item, items: &[Item], chosen: &HashSet<i64>) -> Vec<i64> {
+    if item.entry.desc != "BLOBS" {
+        return vec![item.entry.dump_id];
+    }
+    let belongs = |other: &&Item| {
+        let id = other.entry.dump_id;
+        other.entry.desc == "BLOB METADATA" && item.details.dependencies.contains(&id) && chosen.contains(&id)
+    };
+    let metadata = items.iter().filter(belongs).map(|other| other.entry.dump_id);
+    metadata.chain([item.entry.dump_id]).collect()
+}
+
+fn has_contents(metadata: &Item, items: &[Item]) -> bool {
+    items
+        .iter()
+        .any(|item| item.entry.desc == "BLOBS" && item.details.dependencies.contains(&metadata.entry.dump_id))
+}
+
+/// In the archive's order, but for tables whose columns would be computed without what they are computed from.
+fn in_order(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
+    let computed = |piece: &Load| piece.list.iter().any(|id| order.computed.contains(id));
+    let (computed, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(computed);
+    [others, computed].into_iter().flat_map(group).collect()
+}
+
+/// What others wait for, then what minds nothing, then what minds everything; each in the archive's order.
+fn in_turn(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
+    let of_extension = |piece: &Load| piece.list.iter().any(|id| order.of_extensions.contains(id));
+    let (late, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(|piece| order.is_late(piece));
+    let (first, others): (Vec<Load>, Vec<Load>) = others.into_iter().partition(of_extension);
+    [first, others, late].into_iter().flat_map(group).collect()
+}
+
+/// Neighbours go together while they are small.
+fn group(pieces: Vec<Load>) -> Vec<Load> {
+    let mut loads: Vec<Load> = Vec::new();
+    let mut open: Option<Load> = None;
+    for piece in pieces {
+        let whole = |load: &Load| load.part.is_none();
+        match &mut open {
+            Some(load)
+                if whole(load)
+                    && whole(&piece)
+                    && load.stored_bytes + piece.stored_bytes <= GROUP_BYTES
+                    && load.blocks.len() < GROUP_BLOCKS =>
+            {
+                load.stored_bytes += piece.stored_bytes;
+                load.blocks.extend(piece.blocks);
+                load.list.extend(piece.list);
+            }
+            _ => loads.extend(open.replace(piece)),
+        }
+    }
+    loads.extend(open);
+    loads
+}
+
+impl Plan {
+    pub fn stored_bytes(&self) -> u64 {
+        self.loads.iter().map(|load| load.stored_bytes).sum()
+    }
+
+    /// Has schemas and their grants made before all others.
+    pub fn part_ground(&mut self, items: &[Item]) {
+        let of_schemas = items.iter().filter(|item| {
+            item.entry.desc == "SCHEMA" || (item.entry.desc == "ACL" && item.entry.tag.starts_with("SCHEMA "))
+        });
+        let planned: HashSet<i64> = self.before.iter().chain(&self.after).copied().collect();
+        let ground = of_schemas
+            .map(|item| item.entry.dump_id)
+            .filter(|id| planned.contains(id));
+        self.ground = ground.collect();
+        self.before.retain(|id| !self.ground.contains(id));
+        self.after.retain(|id| !self.ground.contains(id));
+    }
+
+    /// Takes event triggers, and what is said of them, out of what several make at once.
+    pub fn part_events(&mut self, items: &[Item]) {
+        let of_events = with_dependents(items, "EVENT TRIGGER");
+        let (events, after) = self.after.iter().partition(|id| of_events.contains(id));
+        (self.events, self.after) = (events, after);
+    }
+
+    /// Each once, also where it is loaded in parts.
+    pub fn blocks(&self) -> impl Iterator<Item = usize> {
+        let first = |load: &&Load| load.part.as_ref().is_none_or(|part| part.ranges.start == 0);
+        self.loads
+            .iter()
+            .filter(first)
+            .flat_map(|load| load.blocks.iter().copied())
+    }
+
+    /// Tables that are loaded in parts.
+    pub fn divided(&self) -> HashSet<usize> {
+        let parts = self.loads.iter().filter(|load| load.part.is_some());
+        parts.flat_map(|load| load.blocks.iter().copied()).collect()
+    }
+}
+
+impl Load {
+    /// The stretches of the stored archive that hold the blocks: neighbours are read as one.
+    pub fn stretches(&self, archive: &StoredArchive) -> Vec<(Range<u64>, Vec<usize>)> {
+        let mut stretches: Vec<(Range<u64>, Vec<usize>)> = Vec::new();
+        for &index in &self.blocks {
+            let place = &archive.places[index];
+            match stretches.last_mut() {
+                Some((range, blocks)) if range.end == place.start => {
+                    range.end = place.end;
+                    blocks.push(index);
+                }
+                _ => stretches.push((place.clone(), vec![index])),
+            }
+        }
+        stretches
+    }
+}
+
+/// What is of this kind, and all that needs it.
+fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
+    let of_kind = items.iter().filter(|item| item.entry.desc == kind);
+    let mut found: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();
+    loop {
+        let needs = |item: &&Item| item.details.dependencies.iter().any(|id| found.contains(id));
+        let more: Vec<i64> = items.iter().filter(needs).map(|item| item.entry.dump_id).collect();
+        let before = found.len();
+        found.extend(more);
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+/// Everything that is in the archive.
+pub fn everything(items: &[Item]) -> HashSet<i64> {
+    items.iter().map(|item| item.entry.dump_id).collect()
+}
+
+/// Statements that remove these entries' objects, dependents first; and those that take off parts of them, which go with
+/// them: an index or a default may be another one's by now, or stand on what has changed since.
+pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> (Vec<String>, Vec<String>) {
+    let relations: HashSet<i64> = items
+        .iter()
+        .filter(|item| chosen.contains(&item.entry.dump_id) && is_relation(item))
+        .map(|item| item.entry.dump_id)
+        .collect();
+    let partitions = partitions(items, chosen);
+    let statement = |item: &Item| {
+        let statement = item.details.drop_statement.trim();
+        (!statement.is_empty() && !statement.starts_with("--")).then(|| statement.to_owned())
+    };
+    let (mut drops, mut partings) = (Vec::new(), Vec::new());
+    let removed = items
+        .iter()
+        .rev()
+        .filter(|item| chosen.contains(&item.entry.dump_id) && !item.is_of_database() && !item.is_grant())
+        // Large objects have no statement of their own: see [`Plan::large_objects`].
+        .filter(|item| !item.entry.desc.starts_with("BLOB"));
+    for item in removed {
+        let Some(statement) = statement(item) else { continue };
+        match part_of(item, &relations) {
+            None => drops.push(statement),
+            // A view that is made without what it reads, so that both can go.
+            Some(_) if statement.starts_with("CREATE OR REPLACE VIEW ") => drops.push(statement),
+            Some(_) if PARTS_BY_NAME.contains(&item.entry.desc.as_str()) => {}
+            Some(table) if partitions.contains(&table) => {}
+            Some(_) => partings.push(statement),
+        }
+    }
+    (drops, partings)
+}
+
+/// Parts whose names are their schema's, and so may be another table's by now.
+const PARTS_BY_NAME: [&str; 2] = ["INDEX", "STATISTICS"];
+
+/// Of what goes with a table that is removed, that table.
+fn part_of(item: &Item, relations: &HashSet<i64>) -> Option<i64> {
+    const PARTS: [&str; 10] = [
+        "CHECK CONSTRAINT",
+        "CONSTRAINT",
+        "DEFAULT",
+        "FK CONSTRAINT",
+        "INDEX",
+        "POLICY",
+        "ROW SECURITY",
+        "RULE",
+        "STATISTICS",
+        "TRIGGER",
+    ];
+    let mut needed = item.details.dependencies.iter().copied();
+    let is_part = PARTS.contains(&item.entry.desc.as_str());
+    needed.find(|id| is_part && relations.contains(id))
+}
+
+/// Schema and name of every relation and index that these entries make.
+pub fn names(items: &[Item], made: &HashSet<i64>) -> Vec<(String, String)> {
+    let tags: HashMap<i64, &str> = items
+        .iter()
+        .filter(|item| is_relation(item))
+        .map(|item| (item.entry.dump_id, item.entry.tag.as_str()))
+        .collect();
+    let name = |item: &Item| match item.entry.desc.as_str() {
+        "TABLE" | "FOREIGN TABLE" | "VIEW" | "MATERIALIZED VIEW" | "SEQUENCE" | "INDEX" => Some(item.entry.tag.clone()),
+        // Those that make an index of their name.
+        "CONSTRAINT" => {
+            let definition = &item.details.definition;
+            let by_index = [" PRIMARY KEY ", " UNIQUE ", " EXCLUDE "]
+                .iter()
+                .any(|word| definition.contains(word));
+            let mut tables = item
+                .details
+                .dependencies
+                .iter()
+                .filter_map(|id| tags.get(id))
+                .filter(|_| by_index);
+            tables.find_map(|table| Some(item.entry.tag.strip_prefix(*table)?.strip_prefix(' ')?.to_owned()))
+        }
+        _ => None,
+    };
+    let made = items.iter().filter(|item| made.contains(&item.entry.dump_id));
+    let named = made.filter_map(|item| Some((item.entry.namespace.clone()?, name(item)?)));
+    named.collect()
+}
+
+pub fn is_relation(item: &Item) -> bool {
+    matches!(
+        item.entry.desc.as_str(),
+        "TABLE" | "FOREIGN TABLE" | "VIEW" | "MATERIALIZED VIEW"
+    )
+}
+
+/// The partitions among these tables.
+fn partitions(items: &[Item], chosen: &HashSet<i64>) -> HashSet<i64> {
+    let tables: HashMap<(Option<&str>, &str), &Item> = items
+        .iter()
+        .filter(|item| chosen.contains(&item.entry.dump_id) && is_relation(item))
+        .map(|item| ((item.entry.namespace.as_deref(), item.entry.tag.as_str()), item))
+        .collect();
+    let attached = items.iter().filter(|item| item.entry.desc == "TABLE ATTACH");
+    let attached = attached.filter_map(|item| tables.get(&(item.entry.namespace.as_deref(), item.entry.tag.as_str())));
+    // Older dumps attach it where they make it.
+    let made = tables
+        .values()
+        .filter(|item| item.details.definition.contains(" ATTACH PARTITION "));
+    attached.chain(made).map(|item| item.entry.dump_id).collect()
+}
+
+/// The OIDs of the large objects that these entries make.
+pub fn large_objects(items: &[Item], chosen: &HashSet<i64>) -> Vec<u32> {
+    let of_item = |item: &Item| -> Vec<u32> {
+        match item.entry.desc.as_str() {
+            "BLOB" => vec![item.entry.oid],
+            // Its definition is a list of OIDs, one per line.
+            "BLOB METADATA" => item
+                .details
+                .definition
+                .lines()
+                .filter_map(|line| line.trim().parse().ok())
+                .collect(),
+            _ => Vec::new(),
+        }
+    };
+    items
+        .iter()
+        .filter(|item| chosen.contains(&item.entry.dump_id))
+        .flat_map(of_item)
+        .collect()
+}

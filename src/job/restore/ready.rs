@@ -1,0 +1,278 @@
+//! The target, looked at before anything is changed: what would make the restore fail halfway is
+//! found out here.
+
+use serde_json::Value;
+
+use super::plan::{LeftOut, Plan};
+use super::{Job, database};
+use crate::command::RestoreRequest;
+use crate::error::{Code, Error, Result};
+use crate::format::archive::Item;
+use crate::postgres::{self, ConnectionInfo, Session};
+use crate::repository::manifest::{Manifest, role};
+use crate::units::count;
+
+/// Names in an error.
+const NAMED: usize = 5;
+/// A definition takes a lock for its object, and some for what comes with it (toast, row type).
+const LOCKS_PER_DEFINITION: u64 = 3;
+
+/// A session with the server, and how to reach the database that is to be filled.
+pub(super) struct Target {
+    /// In the database to be filled, or in another one while that is yet to be made.
+    pub session: Session,
+    /// Of the database to be filled.
+    pub info: ConnectionInfo,
+    pub found: postgres::Target,
+    /// Whether the database to be filled is there.
+    pub exists: bool,
+    /// It is one that others may be made after, which is not dropped as it is.
+    pub is_template: bool,
+}
+
+pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Target> {
+    if !request.create {
+        let (_, session) = job.target.connect(&job.settings.postgres).await?;
+        let info = settled(&session).await?;
+        // Also what is only asked for may wait for others.
+        let limit = format!("SET lock_timeout = {}", job.settings.postgres.lock_wait.as_millis());
+        session.execute(&limit).await?;
+        let found = session.survey_target().await?;
+        return Ok(Target {
+            session,
+            info,
+            found,
+            exists: true,
+            is_template: false,
+        });
+    }
+    let wanted = job.target.current().await?;
+    let Some(name) = wanted.database().map(str::to_owned) else {
+        return Err(Error::config("--create: the target names no database")
+            .hint("end --target with the name: postgres://user@host:5432/NAME"));
+    };
+    let mut elsewhere = wanted;
+    elsewhere.dbname = Some(if name == "postgres" { "template1" } else { "postgres" }.to_owned());
+    let session = Session::connect(&elsewhere, &job.settings.postgres).await?;
+    let mut info = settled(&session).await?;
+    info.dbname = Some(name.clone());
+    // The new database's encoding is not this one's.
+    info.params.remove("client_encoding");
+    let found = session.survey_target().await?;
+    let there = session.database(&name).await?;
+    if let Some(there) = &there
+        && request.clean
+    {
+        there.check(&name, request.force)?;
+    }
+    Ok(Target {
+        session,
+        info,
+        found,
+        exists: there.is_some(),
+        is_template: there.is_some_and(|there| there.is_template),
+    })
+}
+
+/// How pg_restore and psql get there, without what stands in their way. Options only where they are needed: a pooler may
+/// refuse them.
+async fn settled(session: &Session) -> Result<ConnectionInfo> {
+    let mut info = session.loading_info();
+    for option in session.settle_obstacles().await? {
+        let options = info.params.entry("options".into()).or_default();
+        *options = format!("{options} -c {option}").trim_start().to_owned();
+    }
+    Ok(info)
+}
+
+impl Target {
+    /// Settings of the backup's database that this one lacks: they are its own, and stay away.
+    pub fn settings_that_stay_away(&self, items: &[Item]) -> Vec<LeftOut> {
+        let lacking = database::settings(items)
+            .into_iter()
+            .filter(|setting| !self.found.settings.contains(&setting.to_string()));
+        let told = lacking.map(|setting| LeftOut {
+            what: setting.what(),
+            why: "the target was there before, and its settings are its own: --create brings the backup's".into(),
+        });
+        told.collect()
+    }
+
+    /// Whether a plan's definitions fit into one transaction of this server.
+    pub fn fits_one_transaction(&self, plan: &Plan) -> bool {
+        self.has_locks_for(plan.before.len())
+    }
+
+    pub fn has_locks_for(&self, definitions: usize) -> bool {
+        (definitions as u64).saturating_mul(LOCKS_PER_DEFINITION) < self.found.locks
+    }
+
+    pub fn name(&self) -> &str {
+        self.info.database().unwrap_or_default()
+    }
+
+    /// What every restore needs.
+    pub fn check(&self, manifest: &Manifest, request: &RestoreRequest) -> Result<()> {
+        let server = self.session.server();
+        let refused = |what: String| Error::new(Code::RestoreErr, what);
+        let source_major = manifest.server.version_num / 10_000;
+        if server.major < source_major {
+            return Err(Error::new(
+                Code::Version,
+                format!(
+                    "the target is PostgreSQL {}, older than the backup's server, {}",
+                    server.version, manifest.server.version
+                ),
+            )
+            .hint(format!("restore into PostgreSQL {source_major} or newer")));
+        }
+        if server.in_recovery {
+            return Err(
+                refused("the target is a standby, which takes no changes".into()).hint("give the primary's address")
+            );
+        }
+        if request.create {
+            return self.check_creation(request);
+        }
+        // Of an archive it is known what it makes, and where: see [`super::allowed`].
+        if !self.found.may_create && manifest.files.contains_key(role::SQL) {
+            return Err(self.may_not_create());
+        }
+        if self.found.objects > 0 && request.tables.is_empty() && !request.clean {
+            return Err(refused(format!(
+                "the target {} holds {} already: {}",
+                self.name(),
+                count(self.found.objects, "object"),
+                some_of(&self.found.first_objects, self.found.objects)
+            ))
+            .hint(
+                "restore into an empty database, make one with --create, or replace what the backup also holds with \
+                 --clean",
+            ));
+        }
+        self.check_space(manifest, request)
+    }
+
+    pub fn may_not_create(&self) -> Error {
+        let user = &self.session.server().user;
+        let what = format!("the role {user} may not create anything in {}", self.name());
+        Error::new(Code::Permission, what).hint(format!(
+            "GRANT CREATE ON DATABASE {} TO {}",
+            postgres::quoting::identifier(self.name()),
+            postgres::quoting::identifier(user)
+        ))
+    }
+
+    fn check_creation(&self, request: &RestoreRequest) -> Result<()> {
+        if self.exists && !request.clean {
+            return Err(
+                Error::new(Code::RestoreErr, format!("the database {} exists already", self.name()))
+                    .hint("restore into it without --create, or replace it with --create --clean"),
+            );
+        }
+        if !self.found.may_create_databases && !self.found.is_superuser {
+            let user = &self.session.server().user;
+            return Err(
+                Error::new(Code::Permission, format!("the role {user} may not create databases")).hint(format!(
+                    "ALTER ROLE {} CREATEDB, or make the database yourself and leave --create out",
+                    postgres::quoting::identifier(user)
+                )),
+            );
+        }
+        Ok(())
+    }
+
+    /// What this plan needs beyond that.
+    pub fn check_plan(&self, plan: &Plan, request: &RestoreRequest) -> Result<()> {
+        let refused = |what: String| Error::new(Code::RestoreErr, what);
+        let lacking: Vec<String> = plan
+            .extensions
+            .iter()
+            .filter(|name| !self.found.extensions.contains_key(*name))
+            .cloned()
+            .collect();
+        // What goes on past failures goes on without them.
+        if !lacking.is_empty() && !request.keep_going {
+            return Err(refused(format!(
+                "the target's server lacks extensions that the backup needs: {}",
+                some_of(&lacking, lacking.len() as u64)
+            ))
+            .hint("install their packages on the server; or go on without them, and without what needs them, with --keep-going"));
+        }
+        if !request.globals {
+            let unknown: Vec<String> = plan
+                .roles
+                .iter()
+                .filter(|role| !self.found.roles.contains_key(*role))
+                .cloned()
+                .collect();
+            if !unknown.is_empty() {
+                return Err(refused(format!(
+                    "the target lacks roles that own things, have grants or are named by policies in the backup: {}",
+                    some_of(&unknown, unknown.len() as u64)
+                ))
+                .hint(
+                    "make them with --globals or by hand, or leave out what names them: --no-owner, --no-privileges, \
+                     --exclude POLICY, --exclude USER-MAPPING",
+                ));
+            }
+        }
+        let strangers: Vec<String> = plan
+            .owners
+            .iter()
+            .filter(|role| self.found.roles.get(*role) == Some(&false))
+            .cloned()
+            .collect();
+        if !strangers.is_empty() {
+            let user = &self.session.server().user;
+            return Err(Error::new(
+                Code::Permission,
+                format!(
+                    "the role {user} may not make others own what they owned: {}",
+                    some_of(&strangers, strangers.len() as u64)
+                ),
+            )
+            .hint(format!(
+                "GRANT those roles TO {}, or use --no-owner",
+                postgres::quoting::identifier(user)
+            )));
+        }
+        let places: Vec<String> = plan.tablespaces.difference(&self.found.tablespaces).cloned().collect();
+        if !request.no_tablespaces && !places.is_empty() {
+            return Err(refused(format!(
+                "the target lacks tablespaces: {}",
+                some_of(&places, places.len() as u64)
+            ))
+            .hint("make them, or put everything into the default one with --no-tablespaces"));
+        }
+        Ok(())
+    }
+
+    /// Where the server's disk can be seen, it must have room for what the source took.
+    fn check_space(&self, manifest: &Manifest, request: &RestoreRequest) -> Result<()> {
+        let needed = manifest.metadata.get("database_bytes").and_then(Value::as_u64);
+        let (Some(free), Some(needed), true) = (self.found.free_bytes, needed, request.tables.is_empty()) else {
+            return Ok(());
+        };
+        if free < needed && !request.clean {
+            return Err(Error::new(
+                Code::RestoreErr,
+                format!(
+                    "the target's disk has {} free, the database took {}",
+                    crate::units::human_bytes(free),
+                    crate::units::human_bytes(needed)
+                ),
+            )
+            .hint("free space on the server, or restore single tables with --table"));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn some_of(names: &[String], count: u64) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    match count.saturating_sub(shown.len() as u64) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

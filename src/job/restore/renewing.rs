@@ -1,0 +1,256 @@
+//! Removal and definitions in one transaction of our own session, so that what is removed is gone only when what takes
+//! its place is there. pg_restore says how it would make the definitions, and the server gets its words from us.
+
+use std::collections::HashSet;
+
+use memchr::memmem;
+
+use super::Job;
+use super::loading::Loader;
+use super::plan::{self, Plan};
+use super::prepared::Archive;
+use super::ready::Target;
+use super::rows;
+use super::state::{Stage, State};
+use super::tables::named;
+use crate::command::RestoreRequest;
+use crate::error::{Code, Error, Result};
+use crate::format::archive::Item;
+use crate::postgres::{Definition, FOR_LOADING, Named, Names, Removal, Renewal, Session};
+
+/// pg_restore writes this before each entry's own statements.
+const HEADING: &[u8] = b"\n--\n-- Name: ";
+/// At the end of the text, for psql.
+const UNRESTRICT: &[u8] = b"\n\\unrestrict ";
+/// What psql would read, and the settings that are ours to make.
+const NOT_FOR_US: [&[u8]; 4] = [
+    b"\\",
+    b"SET client_encoding ",
+    b"SET lock_timeout ",
+    b"SET transaction_timeout ",
+];
+
+/// What pg_restore would send of these lists, one after the other; nothing if that is not text that can be sent.
+pub(super) async fn definitions(
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    lists: &[(&str, &[i64])],
+) -> Result<Option<Vec<Definition>>> {
+    let mut definitions = Vec::new();
+    for (step, list) in lists {
+        if list.is_empty() {
+            continue;
+        }
+        let text = loader.text(step, list).await?;
+        let Some(parts) = parts(&text, list, &archive.items) else {
+            return Ok(None);
+        };
+        let Some(read) = read(&target.session, &archive.items, parts).await? else {
+            return Ok(None);
+        };
+        definitions.extend(read);
+    }
+    Ok(Some(definitions))
+}
+
+/// What is removed, and the definitions that take its place, in a transaction that is open yet.
+pub(super) struct Renewed {
+    pub session: Session,
+    pub cleaned: usize,
+}
+
+/// Nothing if the definitions are not text that can be sent, or if the server has not the room for all at once: then
+/// all is as it was.
+pub(super) async fn replace(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    removal: &Removal<'_>,
+) -> Result<Option<Renewed>> {
+    let plan = &archive.plan;
+    // Grants come after all else of one list.
+    let lists: [(&str, &[i64]); 2] = [("ground-text", &plan.ground), ("before-text", &plan.before)];
+    let Some(mut definitions) = definitions(archive, target, loader, &lists).await? else {
+        return Ok(None);
+    };
+    // What is removed is looked at, and text of it compared, before that.
+    let settings = Definition {
+        what: "the settings of the database".to_owned(),
+        statements: FOR_LOADING.to_owned(),
+    };
+    definitions.insert(0, settings);
+    let names = names(&archive.items, plan);
+    let made = match request.no_privileges {
+        true => Vec::new(),
+        false => made(&archive.items, plan),
+    };
+    let renewal = Renewal {
+        definitions: &definitions,
+        names: &names,
+        made: &made,
+    };
+    // What the definitions set in a session is of no use to others.
+    let session = Session::connect(&target.info, &job.settings.postgres).await?;
+    // A server that checks its clients ends the work of one that is gone; not every one can.
+    let _ = session.execute("SET client_connection_check_interval = 1000").await;
+    let cleaned = session.replace(removal, &renewal).await?;
+    Ok(cleaned.map(|cleaned| Renewed { session, cleaned }))
+}
+
+impl Renewed {
+    /// Until then all is as it was.
+    pub async fn commit(self, state: &State) -> Result<()> {
+        state.set(Stage::Committing);
+        if let Err(error) = self.session.execute("COMMIT").await {
+            if error.code() != Code::ConnErr {
+                state.set(Stage::Cleaning);
+            }
+            return Err(error);
+        }
+        self.session.close().await;
+        Ok(())
+    }
+}
+
+/// Of all relations and indexes that a plan makes.
+pub(super) fn names(items: &[Item], plan: &Plan) -> Vec<(String, String)> {
+    let made: HashSet<i64> = plan
+        .ground
+        .iter()
+        .chain(&plan.before)
+        .chain(&plan.after)
+        .copied()
+        .collect();
+    plan::names(items, &made)
+}
+
+/// What default privileges of the target are not to change. Schemas that have got their grants already keep them.
+pub(super) fn made<'a>(items: &'a [Item], plan: &Plan) -> Vec<Named<'a>> {
+    let made: HashSet<i64> = plan.before.iter().copied().collect();
+    let made = items
+        .iter()
+        .filter(|item| made.contains(&item.entry.dump_id) && item.details.definition.contains("CREATE"));
+    made.map(named).collect()
+}
+
+/// pg_restore's own three passes over a list.
+fn pass(item: &Item) -> u8 {
+    match item.entry.desc.as_str() {
+        _ if item.is_grant() => 1,
+        "MATERIALIZED VIEW DATA" | "EVENT TRIGGER" => 2,
+        _ => 0,
+    }
+}
+
+/// The text in pieces: settings, then what belongs to each entry, which ends with its definition. What follows the
+/// definition (its owner) comes with the next one's.
+fn parts(text: &[u8], list: &[i64], items: &[Item]) -> Option<Vec<(String, Vec<u8>)>> {
+    let begin = memmem::find(text, HEADING)?;
+    let mut settings = Vec::new();
+    for line in text[..begin].split_inclusive(|byte| *byte == b'\n') {
+        if !NOT_FOR_US.iter().any(|word| line.starts_with(word)) {
+            settings.extend_from_slice(line);
+        }
+    }
+    let end = memmem::rfind(text, UNRESTRICT);
+    let mut rest = &text[begin..end.unwrap_or(text.len())];
+    let mut parts = vec![("the settings of the archive".to_owned(), settings)];
+    let mut last = "the last definition".to_owned();
+    let listed: HashSet<i64> = list.iter().copied().collect();
+    let mut listed: Vec<&Item> = items
+        .iter()
+        .filter(|item| listed.contains(&item.entry.dump_id))
+        .collect();
+    listed.sort_by_key(|item| pass(item));
+    for item in listed {
+        let definition = item.definition();
+        last = item.entry.to_string();
+        if let Some(at) = memmem::find(rest, definition).filter(|_| !definition.is_empty()) {
+            let (part, further) = rest.split_at(at + definition.len());
+            parts.push((last.clone(), part.to_vec()));
+            rest = further;
+        }
+    }
+    parts.push((last, rest.to_vec()));
+    Some(parts)
+}
+
+/// In UTF-8, as our session speaks; nothing where no encoding is known.
+async fn read(session: &Session, items: &[Item], parts: Vec<(String, Vec<u8>)>) -> Result<Option<Vec<Definition>>> {
+    let encoding = rows::encoding(items);
+    let (whats, texts): (Vec<String>, Vec<Vec<u8>>) = parts.into_iter().unzip();
+    let texts = if texts.iter().all(|text| text.is_ascii()) || encoding == "UTF8" {
+        texts.into_iter().map(|text| String::from_utf8(text).ok()).collect()
+    } else {
+        session.texts_of(&encoding, &texts).await?
+    };
+    if texts.len() != whats.len() {
+        return Err(Error::internal("texts are lacking"));
+    }
+    let both = whats.into_iter().zip(texts);
+    let read = both.map(|(what, statements)| statements.map(|statements| Definition { what, statements }));
+    Ok(read.collect())
+}
+
+/// Schema and name of all that is removed with the tables of the backup.
+pub(super) fn going(items: &[Item], plan: &Plan) -> Vec<(String, String)> {
+    let dropped: HashSet<&str> = plan.drops.iter().map(String::as_str).collect();
+    let gone = items
+        .iter()
+        .filter(|item| dropped.contains(item.details.drop_statement.trim()) && !item.entry.tag.is_empty());
+    let named = gone.filter_map(|item| Some((item.entry.namespace.clone()?, item.entry.tag.clone())));
+    named.collect()
+}
+
+/// Names that would be found taken when the tables are removed.
+pub(super) async fn check_names(target: &Target, items: &[Item], plan: &Plan) -> Result<()> {
+    let names: &Names = &names(items, plan);
+    let taken = target.session.taken(names, &going(items, plan)).await?;
+    match taken.is_empty() {
+        true => Ok(()),
+        false => Err(crate::postgres::names_are_taken(&taken)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::archive::{Details, Entry, Section};
+
+    #[test]
+    fn an_entry_ends_where_its_definition_ends_whatever_stands_in_it() {
+        let item = |id: i64, definition: &str| Item {
+            entry: Entry {
+                dump_id: id,
+                desc: "FUNCTION".into(),
+                tag: format!("f{id}"),
+                ..Entry::default()
+            },
+            section: Section::PreData,
+            details: Details {
+                definition: definition.into(),
+                ..Details::default()
+            },
+        };
+        let odd = "CREATE f AS '\n--\n-- Name: x\n\n\\unrestrict abc\nDROP';\n";
+        let items = [item(1, odd), item(2, "CREATE g;\n")];
+        let text = format!(
+            "--\n-- dump\n--\n\n\\restrict K\n\nSET lock_timeout = 0;\nSET row_security = off;\n\n--\n-- Name: f1; Type: F\n--\n\n\
+             {odd}\n\nALTER f OWNER TO a;\n\n--\n-- Name: f2\n--\n\nCREATE g;\n\n\nALTER g OWNER TO a;\n\n--\n-- complete\n--\n\n\
+             \\unrestrict K\n\n"
+        );
+        let parts = parts(text.as_bytes(), &[1, 2], &items).unwrap();
+        let texts: Vec<&str> = parts
+            .iter()
+            .map(|(_, text)| std::str::from_utf8(text).unwrap())
+            .collect();
+        assert_eq!(texts.len(), 4);
+        assert!(texts[0].contains("row_security") && !texts[0].contains("lock_timeout") && !texts[0].contains('\\'));
+        assert!(texts[1].ends_with(odd));
+        assert!(texts[2].starts_with("\n\nALTER f OWNER") && texts[2].ends_with("CREATE g;\n"));
+        assert!(texts[3].contains("ALTER g OWNER") && !texts[3].contains('\\'));
+    }
+}

@@ -1,0 +1,181 @@
+//! What a restore did, or would do.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::failed::Failed;
+use super::plan::LeftOut;
+use crate::repository::backup_id::BackupId;
+use crate::repository::signature::KeyId;
+use crate::units::{count, human_bytes, were};
+
+/// A table of the backup that was made beside the one that is there.
+#[derive(Debug, Clone, Serialize)]
+pub struct CopyReport {
+    pub table: String,
+    pub copy: String,
+    pub rows: u64,
+}
+
+/// `status` comes first, as in a failure's document.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreReport {
+    /// `restored`; `partial` where it went on past what failed; `planned` for a dry run.
+    pub status: &'static str,
+    pub id: BackupId,
+    /// `user@host:port/database`.
+    pub target: String,
+    /// The store that it came from.
+    pub store: String,
+    pub manifest_sha256: String,
+    /// Where signatures are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<KeyId>,
+    pub created_database: bool,
+    pub jobs: usize,
+    pub pg_restore: String,
+    pub tables: usize,
+    pub rows: u64,
+    pub large_objects: u64,
+    /// Stored bytes of the data that was asked for.
+    pub bytes_read: u64,
+    pub definitions: usize,
+    /// Indexes, constraints, triggers, grants.
+    pub finishing: usize,
+    pub duration_seconds: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// What could not be made or loaded, with --keep-going.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<Failed>,
+    /// Tables whose rows were read again and are those of the backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared: Option<usize>,
+    /// With `--data-only --clean`: rows that the tables held before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_replaced: Option<u64>,
+    /// What was to be compared, and could not be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_proved: Vec<LeftOut>,
+    /// With `--into`: what became of each table.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopyReport>,
+    /// What single tables need and the target had: it stayed as it was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub already_there: Vec<String>,
+    /// In a dry run: the steps, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// That one of the warnings which was said before anything was changed.
+    #[serde(skip)]
+    pub said: Option<String>,
+}
+
+/// Objects that a line names.
+const NAMED: usize = 5;
+
+impl RestoreReport {
+    pub fn is_partial(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Of a restore in part, a line that says so, and what to do.
+    pub fn partial(&self) -> Option<(String, &'static str)> {
+        if !self.is_partial() {
+            return None;
+        }
+        let roots = self.failed.iter().filter(|one| one.consequence_of.is_none());
+        let named: Vec<String> = roots.map(|one| format!("{} {}", one.kind, one.name)).collect();
+        let mut shown = named[..named.len().min(NAMED)].join(", ");
+        if named.len() > NAMED {
+            shown = format!("{shown} and {} more", named.len() - NAMED);
+        }
+        let message = format!(
+            "the backup {} was restored in part into {}: {} of its objects failed: {shown}",
+            self.id,
+            self.target,
+            self.failed.len()
+        );
+        Some((
+            message,
+            "the report lists each with the server's reason: correct the causes, then make the rest by hand, or restore \
+             again with --clean",
+        ))
+    }
+}
+
+impl fmt::Display for RestoreReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.status {
+            "planned" => "would restore",
+            "partial" => "restored in part",
+            _ => "restored",
+        };
+        writeln!(f, "{verb} {} into {}", self.id, self.target)?;
+        writeln!(
+            f,
+            "  {}, {}, {}, {} read from {}, {}, {:.1} s",
+            count(self.tables, "table"),
+            count(self.rows, "row"),
+            count(self.large_objects, "large object"),
+            human_bytes(self.bytes_read),
+            self.store,
+            count(self.jobs, "job"),
+            self.duration_seconds
+        )?;
+        if let Some(rows) = self.rows_replaced {
+            writeln!(f, "  in place of {} that {} there", count(rows, "row"), were(rows))?;
+        }
+        if let Some(compared) = self.compared {
+            writeln!(
+                f,
+                "  {} read again: the rows are those of the backup",
+                count(compared, "table")
+            )?;
+        }
+        for one in &self.not_proved {
+            writeln!(f, "  not compared: {}: {}", one.what, one.why)?;
+        }
+        for failed in &self.failed {
+            write!(f, "  FAILED: {} {}: {}", failed.kind, failed.name, failed.code)?;
+            if let Some(state) = &failed.sqlstate {
+                write!(f, " ({state})")?;
+            }
+            write!(f, ": {}", failed.message)?;
+            if let Some(rows) = failed.rows_lost {
+                let are = if rows == 1 { "is" } else { "are" };
+                write!(f, "; {} {are} not there", count(rows, "row"))?;
+            }
+            match &failed.consequence_of {
+                Some(cause) => writeln!(f, "; it needs {cause}, which failed")?,
+                None => writeln!(f)?,
+            }
+        }
+        for copy in &self.copies {
+            writeln!(f, "  {} as {}, {}", copy.table, copy.copy, count(copy.rows, "row"))?;
+        }
+        for (number, step) in self.steps.iter().enumerate() {
+            writeln!(f, "  {}. {step}", number + 1)?;
+        }
+        for left in &self.left_out {
+            writeln!(f, "  left out: {}: {}", left.what, left.why)?;
+        }
+        for there in &self.already_there {
+            writeln!(f, "  was there, and stays as it is: {there}")?;
+        }
+        for warning in self
+            .warnings
+            .iter()
+            .filter(|warning| self.said.as_ref() != Some(*warning))
+        {
+            writeln!(f, "  warning: {warning}")?;
+        }
+        if self.status != "planned" {
+            writeln!(f, "  run ANALYZE in the target: statistics are not part of a backup")?;
+        }
+        Ok(())
+    }
+}

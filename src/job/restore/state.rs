@@ -1,0 +1,366 @@
+//! How far a restore has come, so that its failure can say in what state the target is.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::plan::{Load, Plan};
+use super::ready::some_of;
+use crate::error::{Code, Error};
+use crate::format::archive::BlockContent;
+use crate::postgres::{ConnectionInfo, Session, TransactionEnd};
+use crate::repository::stored_archive::StoredArchive;
+use crate::settings;
+use crate::units::count;
+
+/// Set by [`super::run`] before each step that changes the target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Stage {
+    #[default]
+    Untouched,
+    /// The database that is to be made anew is being removed.
+    Removing { database: String },
+    /// The database is being made, or roles are.
+    Making { database: Option<String> },
+    /// Objects are being removed, in one transaction.
+    Cleaning,
+    /// Definitions are being made; in one transaction, or not.
+    Defining { atomic: bool, cleaned: usize },
+    /// Rows are being loaded.
+    Loading {
+        loaded: usize,
+        of: usize,
+        first_lacking: Vec<String>,
+        /// Whether the target was asked; otherwise more may be loaded than is known.
+        sure: bool,
+    },
+    /// Indexes, constraints and grants are being made.
+    Finishing,
+    /// All is made; what is left is to compare.
+    Whole,
+    /// All is done in one transaction, which is being committed.
+    Committing,
+    /// It was; where sequences stand comes after it.
+    Committed,
+    /// A script was run, in one transaction, and not to its end.
+    Running { end: TransactionEnd },
+}
+
+/// Names in an error.
+const NAMED: usize = 10;
+/// How long the target may take to say what it holds; the error waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What helps where the server refuses the role something.
+const PERMISSION: &str = "restore as a role that may do this, such as the owner of what is replaced, or a superuser; or leave \
+                          it out, with what needs it: --exclude KIND:NAME";
+
+/// Which tables have their data after a load that failed, by the numbers of those loads that came
+/// to their end. Several tables travel in one pg_restore, each in a transaction of its own: so the
+/// target is asked about the others. Of a table that is loaded in parts, some may be there.
+pub(super) async fn survey(
+    archive: &StoredArchive,
+    plan: &Plan,
+    done: &[usize],
+    info: &ConnectionInfo,
+    settings: &settings::Postgres,
+) -> Stage {
+    let done: HashSet<usize> = done.iter().copied().collect();
+    let is_open = |(number, load): (usize, &Load)| (!done.contains(&number)).then(|| load.blocks.clone());
+    // In the archive's order, and each once.
+    let open: BTreeSet<usize> = plan.loads.iter().enumerate().filter_map(is_open).flatten().collect();
+    let divided = plan.divided();
+    let asking = async {
+        let session = Session::connect(info, settings).await?;
+        let mut lacking = Vec::new();
+        let promised = |index: &&usize| archive.promises[**index].content != BlockContent::Table { rows: 0 };
+        let asked = open
+            .iter()
+            .filter(promised)
+            .filter_map(|index| archive.tables[*index].clone());
+        let asked: Vec<(String, String)> = asked.collect();
+        let held = session.holding_rows(&asked).await?;
+        let held: HashMap<&(String, String), bool> = asked.iter().zip(held).collect();
+        for &index in &open {
+            let any = match (&archive.tables[index], &archive.promises[index].content) {
+                (Some(_), BlockContent::Table { rows: 0 }) => true,
+                (Some(table), _) => held.get(table).copied().unwrap_or_default(),
+                (None, _) => false,
+            };
+            match (any, divided.contains(&index)) {
+                (true, false) => {}
+                (true, true) => lacking.push((index, " (in part)")),
+                (false, _) => lacking.push((index, "")),
+            }
+        }
+        Ok::<_, Error>(lacking)
+    };
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
+    let (lacking, sure) = match asked {
+        Ok(Ok(lacking)) => (lacking, true),
+        _ => (open.iter().map(|index| (*index, "")).collect(), false),
+    };
+    let named = lacking.iter().take(NAMED);
+    let mut first_lacking: Vec<String> = named
+        .map(|(index, how)| format!("{}{how}", archive.name(*index)))
+        .collect();
+    if lacking.len() > NAMED {
+        first_lacking.push(format!("{} more", lacking.len() - NAMED));
+    }
+    let of = plan.blocks().count();
+    Stage::Loading {
+        loaded: of - lacking.len(),
+        of,
+        first_lacking,
+        sure,
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    stage: Mutex<Stage>,
+    /// The database is of this run's making: what is rolled back in it leaves it empty.
+    made: AtomicBool,
+    /// Roles of this run's making, which stay whatever fails.
+    roles: Mutex<Vec<String>>,
+    /// What a person has to know after whatever fails from now on.
+    reminder: Mutex<Option<String>>,
+    /// Extensions of the backup that the target lacks and the chosen tables do not bring.
+    lacking: Mutex<Vec<String>>,
+}
+
+impl State {
+    pub fn set(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    pub fn remind(&self, reminder: Option<String>) {
+        *self.reminder.lock().unwrap_or_else(PoisonError::into_inner) = reminder;
+    }
+
+    /// All is made, and nothing is left to be put back.
+    pub fn whole(&self) {
+        self.set(Stage::Whole);
+        self.remind(None);
+    }
+
+    pub fn made(&self) {
+        self.made.store(true, Ordering::Relaxed);
+    }
+
+    pub fn roles(&self, made: &[String]) {
+        *self.roles.lock().unwrap_or_else(PoisonError::into_inner) = made.to_vec();
+    }
+
+    pub fn lacks(&self, extensions: Vec<String>) {
+        *self.lacking.lock().unwrap_or_else(PoisonError::into_inner) = extensions;
+    }
+
+    /// The error with what it left behind.
+    pub fn tell(self, error: &Error) -> Error {
+        let stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let made = self.made.into_inner();
+        let reminder = self.reminder.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let roles = self.roles.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let lacking = self.lacking.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let whole = stage == Stage::Whole;
+        let (state, again) = match stage {
+            Stage::Untouched | Stage::Making { database: None } if !roles.is_empty() => {
+                ("the database is as it was".to_owned(), None)
+            }
+            Stage::Untouched => ("nothing was changed in the target".to_owned(), None),
+            Stage::Removing { database } => (format!("the database {database} may have been removed"), None),
+            Stage::Making { database: None } => {
+                ("roles may have been made; the database is as it was".to_owned(), None)
+            }
+            Stage::Making { database: Some(name) } => (
+                format!("the database {name} may have been made, and is empty"),
+                Some("correct the cause, and run it again with --create --clean"),
+            ),
+            Stage::Cleaning => ("the removal was rolled back: the target is as it was".to_owned(), None),
+            Stage::Defining { atomic: true, .. }
+            | Stage::Running {
+                end: TransactionEnd::RolledBack,
+            } if made => (
+                "what it held so far was rolled back: the new database is empty".to_owned(),
+                Some("correct the cause, and run it again with --clean"),
+            ),
+            Stage::Defining {
+                atomic: true,
+                cleaned: 0,
+            } => (
+                "the definitions were rolled back: the target is as it was".to_owned(),
+                None,
+            ),
+            Stage::Defining { atomic: true, cleaned } => (
+                format!(
+                    "{} had been removed; the definitions were rolled back: the target lacks what was removed",
+                    count(cleaned, "object")
+                ),
+                Some("correct the cause, and run it again: what was removed comes with it"),
+            ),
+            Stage::Defining { atomic: false, .. } => (
+                "the target holds a part of the definitions, and no data".to_owned(),
+                Some("correct the cause, and run it again with --clean"),
+            ),
+            Stage::Loading {
+                loaded,
+                of,
+                first_lacking,
+                sure,
+            } => (
+                format!(
+                    "the target holds all definitions, and the data of {}{loaded} of {}; {}without data: {}",
+                    if sure { "" } else { "at least " },
+                    count(of, "table"),
+                    if sure { "" } else { "perhaps " },
+                    match first_lacking.len() {
+                        0 => "none".to_owned(),
+                        _ => first_lacking.join(", "),
+                    }
+                ),
+                Some("correct the cause, and run it again with --clean"),
+            ),
+            Stage::Finishing => (
+                "the target holds all data; indexes, constraints, triggers or grants are missing".to_owned(),
+                Some(
+                    "correct the cause, and run it again with --clean; what the backup's own rows break, such as a foreign \
+                     key, cannot be corrected here: leave it out with --exclude KIND:NAME, or go on past it with \
+                     --keep-going",
+                ),
+            ),
+            Stage::Whole => (
+                "all of the backup's objects were made before that, and its rows loaded".to_owned(),
+                Some(
+                    "the target need not be made again; for what was left undone (comparing the rows, setting up the \
+                     database) run it again with --clean; --no-check leaves the comparison out",
+                ),
+            ),
+            Stage::Committing => (
+                "all was being committed, and the server does not say whether it is".to_owned(),
+                Some("look at the target; if the rows of the backup are not there, run it again"),
+            ),
+            Stage::Committed => (
+                "the rows are there, and were compared; not every sequence was set".to_owned(),
+                Some("set the sequences by hand (setval), or run it again"),
+            ),
+            Stage::Running {
+                end: TransactionEnd::RolledBack,
+            } => (
+                "the script ran in one transaction, which was rolled back: the target is as it was".to_owned(),
+                None,
+            ),
+            Stage::Running {
+                end: TransactionEnd::Committed,
+            } => (
+                "its transaction was committed before that: the target holds what the script had done until then"
+                    .to_owned(),
+                Some("look at the target, correct the cause, and run it again with --create --clean"),
+            ),
+            Stage::Running {
+                end: TransactionEnd::Unknown,
+            } => (
+                "the script ran in one transaction, and the server does not say whether that was rolled back"
+                    .to_owned(),
+                Some("look at the target; if it holds nothing, run it again"),
+            ),
+        };
+        let again = again.map(|text| match made {
+            true => text.replace("again with --clean", "again with --create --clean"),
+            false => text.to_owned(),
+        });
+        let hint = match (error.code(), again) {
+            (Code::RestoreErr, Some(_)) if whole && error.has_own_hint() => error.hint_text().to_owned(),
+            (_, Some(again)) if whole && error.has_own_hint() => format!("{}; {again}", error.hint_text()),
+            (_, Some(again)) if whole => again,
+            (Code::Interrupted(_), Some(again)) => again.replace("correct the cause, and ", ""),
+            (Code::RestoreErr, Some(again)) if error.has_own_hint() => format!("{}; then {again}", error.hint_text()),
+            (Code::RestoreErr, Some(again)) => again,
+            (Code::RestoreErr, None) if !error.has_own_hint() => {
+                "correct the cause, and run it again: nothing stands in its way".to_owned()
+            }
+            // The usual one is for a backup.
+            (Code::Permission, again) if !error.has_own_hint() => match again {
+                Some(again) => format!("{PERMISSION}; then {again}"),
+                None => PERMISSION.to_owned(),
+            },
+            _ => error.hint_text().to_owned(),
+        };
+        // An archive does not say whose operator classes an index or a constraint takes.
+        let hint = match lacking.is_empty() || whole || error.code() != Code::RestoreErr {
+            true => hint,
+            false => format!(
+                "{hint}; if the tables need an extension that the backup has and the target lacks ({}), make it there first \
+                 with CREATE EXTENSION",
+                some_of(&lacking, lacking.len() as u64)
+            ),
+        };
+        let state = match roles.is_empty() || whole {
+            true => state,
+            false => format!(
+                "{state}; the roles that were made stay: {}",
+                some_of(&roles, roles.len() as u64)
+            ),
+        };
+        let reminder = reminder.map_or(String::new(), |reminder| format!("; {reminder}"));
+        Error::new(error.code(), format!("{}; {state}{reminder}", error.message())).hint(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_that_were_made_are_told_of_whatever_fails_after_them() {
+        let state = State::default();
+        state.roles(&["a".to_owned(), "b".to_owned()]);
+        let told = state.tell(&Error::new(Code::Permission, "no"));
+        let expected = "no; the database is as it was; the roles that were made stay: a, b";
+        assert_eq!(told.message(), expected);
+        let state = State::default();
+        state.roles(&["a".to_owned()]);
+        state.made();
+        state.set(Stage::Defining {
+            atomic: true,
+            cleaned: 0,
+        });
+        let told = state.tell(&Error::new(Code::RestoreErr, "no"));
+        let expected = "the new database is empty; the roles that were made stay: a";
+        assert!(told.message().ends_with(expected), "{}", told.message());
+    }
+
+    #[test]
+    fn a_refused_right_is_told_as_one_of_a_restore() {
+        for stage in [Stage::Cleaning, Stage::Finishing] {
+            let state = State::default();
+            state.set(stage);
+            let told = state.tell(&Error::new(Code::Permission, "no"));
+            let hint = told.hint_text();
+            assert!(
+                hint.contains("restore as a role") && !hint.contains("pg_read"),
+                "{hint}"
+            );
+        }
+        let state = State::default();
+        let told = state.tell(&Error::new(Code::Permission, "no").hint("ask"));
+        assert_eq!(told.hint_text(), "ask");
+    }
+
+    #[test]
+    fn what_fails_when_all_is_made_leaves_it_there() {
+        for code in [Code::ConnErr, Code::Stalled, Code::RestoreErr] {
+            let state = State::default();
+            state.whole();
+            let told = state.tell(&Error::new(code, "the server is gone"));
+            assert!(told.message().contains("were made before that"), "{}", told.message());
+            let hint = told.hint_text();
+            assert!(hint.starts_with("the target need not be made again"), "{hint}");
+        }
+        let state = State::default();
+        state.whole();
+        let told = state.tell(&Error::new(Code::RestoreErr, "rows differ").hint("look at them"));
+        assert_eq!(told.hint_text(), "look at them");
+    }
+}

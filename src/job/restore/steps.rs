@@ -1,0 +1,500 @@
+//! What a restore carries out, step by step.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::check::{self, Comparison};
+use super::failed::{Failed, Losses};
+use super::past::Past;
+use super::plan::LeftOut;
+use super::prepared::{Archive, Prepared, Source};
+use super::ready::Target;
+use super::report::RestoreReport;
+use super::state::{self, Stage, State};
+use super::waiting::{self, Watch};
+use super::{Job, Loader, globals, in_place, into, loading, making, renewing, replacing, script};
+use crate::command::RestoreRequest;
+use crate::error::{Code, Result};
+use crate::postgres::{ConnectionInfo, Passfile, Removal};
+use crate::run::private_folder::{PrivateFolder, answering};
+
+pub(super) async fn carry_out(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    mut prepared: Prepared,
+    state: &State,
+) -> Result<RestoreReport> {
+    let settings = &job.settings.postgres;
+    // All that the run needs here, before anything is changed there.
+    let (info, room) = (prepared.target.info.clone(), prepared.source.written_here());
+    let needed = answering(&settings.temp, move |temp| {
+        let folder = PrivateFolder::watched(temp)?;
+        let passfile = Passfile::within(&folder, &info)?;
+        folder.make_room(room)?;
+        Ok((folder, passfile))
+    });
+    let (folder, passfile) = job.stop.or_stop(needed).await?;
+    if let Source::Archive(archive) = &prepared.source
+        && archive.in_place.is_none()
+        && prepared.removes(request)
+        && !request.no_verify
+    {
+        job.observer
+            .phase("reading the backup once, before anything is removed");
+        let store = &prepared.located.store;
+        let reading = loading::check(store, &archive.stored, &archive.plan, job.settings.jobs, job.observer);
+        job.stop.or_stop(reading).await?;
+    }
+    if let Some(globals) = &prepared.globals {
+        state.set(Stage::Making { database: None });
+        job.observer.phase("making roles");
+        let owners = match &prepared.source {
+            Source::Archive(archive) => Some(archive.owners(request)),
+            Source::Script(..) => None,
+        };
+        let notes = globals::apply(&prepared.target, globals, owners.as_ref(), state);
+        let notes = job.stop.or_stop(notes).await?;
+        prepared.warnings.extend(notes);
+    }
+    let mut beside = None;
+    if request.create {
+        job.observer.phase("making the database");
+        let making = making::make(&prepared.target, prepared.source.items(), request, state);
+        let new = job.stop.or_stop(making).await?;
+        prepared.warnings.extend(new.notes);
+        beside = new.beside;
+        if beside.is_none() {
+            state.made();
+        }
+    }
+    let mut compared = None;
+    let info = &prepared.target.info;
+    match &prepared.source {
+        Source::Script(psql, checked) => {
+            if let Some(beside) = &beside {
+                put_in_place(job, request, &prepared.target, beside, state).await?;
+            }
+            job.observer.phase("running the script");
+            let place = script::Place {
+                psql,
+                info,
+                passfile: passfile.as_ref(),
+                settings,
+                stop: job.stop,
+                observer: job.observer,
+            };
+            if let Err(failed) = script::run(&place, checked).await {
+                state.set(Stage::Running { end: failed.end });
+                return Err(failed.error);
+            }
+        }
+        Source::Archive(archive) => {
+            if !request.tables.is_empty() {
+                state.lacks(archive.extensions_that_stay_away(&prepared.target));
+            }
+            let (info, name) = named(info);
+            let loader = Loader {
+                store: &prepared.located.store,
+                archive: &archive.stored,
+                program: &archive.pg_restore,
+                info: &info,
+                passfile: passfile.as_ref(),
+                settings,
+                folder: &folder,
+                no_owner: request.no_owner,
+                no_privileges: request.no_privileges,
+                no_tablespaces: request.no_tablespaces,
+                stop: job.stop,
+                observer: job.observer,
+                reads_again: true,
+                watch: Some(Watch {
+                    session: &prepared.target.session,
+                    name: &name,
+                    wait: settings.lock_wait,
+                    stall: settings.stall,
+                }),
+            };
+            let store = &prepared.located.store;
+            if let Some(work) = &archive.into {
+                let making = into::run(job, archive, store, &prepared.target, work, state);
+                let making = waiting::while_it_answers(&prepared.target.session, settings.stall, making);
+                let made = job.stop.or_stop(making).await?;
+                (prepared.compared, prepared.lost) = (made.compared, made.left_out);
+                return Ok(prepared.report(job, request, "restored"));
+            }
+            match &archive.in_place {
+                None => {
+                    let target = &prepared.target;
+                    let mut defined = false;
+                    if let Some(beside) = &beside {
+                        defined = define_apart(job, request, archive, target, &loader, beside, state).await?;
+                        put_in_place(job, request, target, beside, state).await?;
+                    }
+                    let filling = fill(job, request, archive, target, &loader, state, defined);
+                    let Filled { left_out, losses } = filling.await?;
+                    prepared.lost = left_out;
+                    prepared.failed = losses.tell(&archive.items);
+                    if request.compares() {
+                        job.observer.phase("comparing the rows");
+                        let (manifest, lost) = (&prepared.located.manifest, losses.ids());
+                        let comparing = check::run(job, archive, target, &loader, manifest, &lost);
+                        compared = match job.stop.or_stop(comparing).await {
+                            // What failed must be told in any case.
+                            Err(error)
+                                if !prepared.failed.is_empty() && !matches!(error.code(), Code::Interrupted(_)) =>
+                            {
+                                prepared.not_proved.push(LeftOut {
+                                    what: "the rows".into(),
+                                    why: format!("the comparison came to no end: {}", error.message()),
+                                });
+                                None
+                            }
+                            compared => Some(compared?),
+                        };
+                    }
+                }
+                Some(work) => {
+                    let filling = in_place::run(job, archive, store, &prepared.target, work, state);
+                    let filling = waiting::while_it_answers(&prepared.target.session, settings.stall, filling);
+                    let filled = job.stop.or_stop(filling).await?;
+                    prepared.compared = Some(filled.compared);
+                    prepared.rows_replaced = filled.replaced;
+                    prepared.failed = filled.losses.tell(&archive.items);
+                }
+            }
+        }
+    }
+    if request.create {
+        let setting = making::set_up(&prepared.target, prepared.source.items(), request);
+        let notes = job.stop.or_stop(setting).await?;
+        prepared.warnings.extend(notes);
+    }
+    if let Some(compared) = compared {
+        settle(&mut prepared, compared, request)?;
+    }
+    let status = if prepared.failed.is_empty() {
+        "restored"
+    } else {
+        "partial"
+    };
+    Ok(prepared.report(job, request, status))
+}
+
+/// With a name for its sessions by which they are known on the server, unless the user has given one.
+fn named(info: &ConnectionInfo) -> (ConnectionInfo, String) {
+    let mut info = info.clone();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let own = format!("pgstow restore {:x}-{:x}", std::process::id(), now.as_micros());
+    let name = info.params.entry("application_name".into()).or_insert(own).clone();
+    (info, name)
+}
+
+/// What the comparison found, in the report or as an error.
+fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreRequest) -> Result<()> {
+    let Source::Archive(archive) = &prepared.source else {
+        return Ok(());
+    };
+    if let Some(error) = compared.error(|index| archive.stored.name(index)) {
+        if !request.keep_going {
+            return Err(error);
+        }
+        let failed = compared.different.iter().map(|(index, how)| Failed {
+            kind: archive.stored.head.data[*index].desc.clone(),
+            name: archive.stored.name(*index),
+            code: error.code().name(),
+            sqlstate: None,
+            message: format!("it {how}"),
+            rows_lost: None,
+            consequence_of: None,
+        });
+        prepared.failed.extend(failed);
+    }
+    let any = compared.equal + compared.different.len() + compared.not_proved.len() > 0;
+    prepared.compared = any.then_some(compared.equal);
+    prepared.not_proved = compared.not_proved;
+    Ok(())
+}
+
+/// Makes the definitions in the new database while the old one is still there, which stays if the server refuses one of
+/// them. Says whether they are made.
+async fn define_apart(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    beside: &str,
+    state: &State,
+) -> Result<bool> {
+    // What goes on past failures is not held up by one.
+    if request.keep_going {
+        return Ok(false);
+    }
+    let Some(apart) = making::apart(loader.info, beside, &job.settings.postgres).await else {
+        return Ok(false);
+    };
+    job.observer.phase(DEFINING);
+    let loader = Loader {
+        info: &apart,
+        ..*loader
+    };
+    let defined = define(archive, target, &loader).await;
+    let Err(error) = defined else { return Ok(true) };
+    job.stop.in_time(making::discard(target, beside, state)).await;
+    Err(making::explained(error, target))
+}
+
+async fn put_in_place(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    target: &Target,
+    beside: &str,
+    state: &State,
+) -> Result<()> {
+    if let Some(reason) = job.stop.reason() {
+        job.stop.in_time(making::discard(target, beside, state)).await;
+        return Err(reason.into());
+    }
+    job.observer.phase("replacing the database");
+    let replacing = making::replace(target, beside, request, state);
+    job.stop.or_stop(replacing).await?;
+    state.made();
+    Ok(())
+}
+
+/// In one transaction, where the server has room for its locks.
+async fn define(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<()> {
+    let plan = &archive.plan;
+    if !plan.ground.is_empty() {
+        loader.finish("ground", &plan.ground, 1).await?;
+    }
+    loader.definitions(&plan.before, is_atomic(archive, target)).await
+}
+
+fn is_atomic(archive: &Archive, target: &Target) -> bool {
+    !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(&archive.plan)
+}
+
+/// What a filling leaves to tell.
+#[derive(Default)]
+struct Filled {
+    left_out: Vec<LeftOut>,
+    losses: Losses,
+}
+
+/// The steps of the plan, in their order.
+async fn fill(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+    defined: bool,
+) -> Result<Filled> {
+    if request.keep_going {
+        let cleaned = clean(job, archive, target, state).await?;
+        return fill_past(job, request, archive, target, loader, state, cleaned).await;
+    }
+    let plan = &archive.plan;
+    if replace(job, request, archive, target, loader, state).await? {
+        return the_end(job, archive, target, loader, state).await;
+    }
+    if defined {
+        state.set(Stage::Defining {
+            atomic: false,
+            cleaned: 0,
+        });
+    } else if !renew(job, request, archive, target, loader, state).await? {
+        let cleaned = clean(job, archive, target, state).await?;
+        let atomic = is_atomic(archive, target);
+        state.set(Stage::Defining { atomic, cleaned });
+        job.observer.phase(DEFINING);
+        if !plan.ground.is_empty() {
+            state.set(Stage::Defining { atomic: false, cleaned });
+            loader.finish("ground", &plan.ground, 1).await?;
+        }
+        loader.definitions(&plan.before, atomic).await?;
+        take_back_defaults(request, archive, target).await?;
+    }
+
+    job.observer.phase(LOADING);
+    job.observer.estimate(plan.stored_bytes());
+    let done = Mutex::new(Vec::new());
+    let result = loader.data(plan, job.settings.jobs, &done).await;
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if result.is_err() {
+        let survey = state::survey(&archive.stored, plan, &done, &target.info, &job.settings.postgres);
+        state.set(survey.await);
+    }
+    result?;
+
+    state.set(Stage::Finishing);
+    job.observer.phase(FINISHING);
+    loader.finish("after", &plan.after, job.settings.jobs).await?;
+    loader.finish("joins", &plan.joins, 1).await?;
+    the_end(job, archive, target, loader, state).await
+}
+
+async fn the_end(
+    job: &Job<'_>,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+) -> Result<Filled> {
+    let left_out = tie(job, archive, target).await?;
+    // They run at every change of a definition, whoever makes it: nothing is made after them.
+    loader.finish("events", &archive.plan.events, 1).await?;
+    state.whole();
+    Ok(Filled {
+        left_out,
+        ..Filled::default()
+    })
+}
+
+const DEFINING: &str = "making the definitions";
+const LOADING: &str = "loading the data";
+const FINISHING: &str = "making indexes and constraints";
+
+/// The same past what fails.
+async fn fill_past(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+    cleaned: usize,
+) -> Result<Filled> {
+    let plan = &archive.plan;
+    let mut past = Past::new(job, archive, target, loader);
+    state.set(Stage::Defining { atomic: false, cleaned });
+    job.observer.phase(DEFINING);
+    past.step("ground", &plan.ground).await?;
+    past.step("before", &plan.before).await?;
+    take_back_defaults(request, archive, target).await?;
+
+    job.observer.phase(LOADING);
+    job.observer.estimate(plan.stored_bytes());
+    let loading = past.data();
+    let loaded = waiting::while_it_answers(&target.session, job.settings.postgres.stall, loading).await;
+    if loaded.is_err() {
+        state.set(past.survey().await);
+    }
+    loaded?;
+
+    state.set(Stage::Finishing);
+    job.observer.phase(FINISHING);
+    past.finish(&plan.after, job.settings.jobs).await?;
+    past.step("joins", &plan.joins).await?;
+    let left_out = tie(job, archive, target).await?;
+    past.step("events", &plan.events).await?;
+    state.whole();
+    past.ask_for_codes().await;
+    let losses = past.losses;
+    Ok(Filled { left_out, losses })
+}
+
+/// Removes what stands in the way and makes the definitions, together; says whether it has. Otherwise all is as it was.
+async fn renew(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+) -> Result<bool> {
+    if !removes(archive) || !target.fits_one_transaction(&archive.plan) {
+        return Ok(false);
+    }
+    state.set(Stage::Cleaning);
+    job.observer.phase("replacing the definitions");
+    let removal = removal(job, archive);
+    let replacing = async {
+        let Some(renewed) = renewing::replace(job, request, archive, target, loader, &removal).await? else {
+            return Ok(None);
+        };
+        let cleaned = renewed.cleaned;
+        renewed.commit(state).await?;
+        Ok(Some(cleaned))
+    };
+    let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
+    let cleaned = job.stop.or_stop(replacing).await?;
+    if let Some(cleaned) = cleaned {
+        state.set(Stage::Defining { atomic: false, cleaned });
+        state.remind(archive.around.reminder());
+    }
+    Ok(cleaned.is_some())
+}
+
+/// The same with the rows and all that follows them, where single tables are replaced.
+async fn replace(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    loader: &Loader<'_>,
+    state: &State,
+) -> Result<bool> {
+    if !removes(archive) || !replacing::fits(request, archive, target) {
+        return Ok(false);
+    }
+    state.set(Stage::Cleaning);
+    let removal = removal(job, archive);
+    let replacing = replacing::run(job, request, archive, target, loader, &removal, state);
+    let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
+    let replaced = job.stop.or_stop(replacing).await?;
+    if replaced {
+        state.set(Stage::Whole);
+        state.remind(archive.around.reminder());
+    }
+    Ok(replaced)
+}
+
+fn removes(archive: &Archive) -> bool {
+    !archive.plan.drops.is_empty() || !archive.plan.large_objects.is_empty()
+}
+
+fn removal<'a>(job: &Job<'_>, archive: &'a Archive) -> Removal<'a> {
+    for tie in &archive.around.ties {
+        tracing::info!("to be put back: {}", tie.statement);
+    }
+    Removal {
+        loosen: &archive.around.loosen,
+        statements: &archive.plan.drops,
+        parting: &archive.plan.partings,
+        large_objects: &archive.plan.large_objects,
+        tables: &archive.around.tables,
+        beside: &archive.around.beside,
+        wait: job.settings.postgres.lock_wait,
+    }
+}
+
+/// Removes what stands in the way; says how many things that were.
+async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State) -> Result<usize> {
+    if !removes(archive) {
+        return Ok(0);
+    }
+    state.set(Stage::Cleaning);
+    job.observer.phase("removing what stands in the way");
+    let removal = removal(job, archive);
+    let cleaned = job.stop.or_stop(target.session.remove(&removal)).await?;
+    state.remind(archive.around.reminder());
+    Ok(cleaned)
+}
+
+/// A table that is replaced is not given to others by what the target gives them of new ones.
+async fn take_back_defaults(request: &RestoreRequest, archive: &Archive, target: &Target) -> Result<()> {
+    if !request.clean || request.create || request.no_privileges {
+        return Ok(());
+    }
+    let made = renewing::made(&archive.items, &archive.plan);
+    target.session.take_back_defaults(&made).await
+}
+
+async fn tie(job: &Job<'_>, archive: &Archive, target: &Target) -> Result<Vec<LeftOut>> {
+    let wait = job.settings.postgres.lock_wait;
+    let tying = async { Ok(archive.around.tie(target, wait).await) };
+    job.stop.or_stop(tying).await
+}

@@ -1,0 +1,417 @@
+//! Single tables: chosen, held against what the target has, and planned.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use super::Job;
+use super::choice::{self, Choice};
+use super::partitions::{self, Through};
+use super::plan::{self, Plan};
+use super::ready::{Target, some_of};
+use crate::command::RestoreRequest;
+use crate::error::{Code, Error, Result};
+use crate::format::archive::{Item, Loading};
+use crate::postgres::quoting::{identifier, qualified};
+use crate::postgres::{Kind, Named};
+use crate::repository::manifest::Manifest;
+use crate::repository::stored_archive::StoredArchive;
+
+pub(super) async fn plan(
+    job: &Job<'_>,
+    target: &Target,
+    manifest: &Manifest,
+    stored: &StoredArchive,
+    items: &[Item],
+    excluded: &HashSet<i64>,
+    request: &RestoreRequest,
+) -> Result<Plan> {
+    let relations = choice::relations(stored, items, &request.tables)?;
+    let named: Vec<Named<'_>> = items.iter().map(named).collect();
+    let exist = target.session.exist(&named).await?;
+    let mut exists: HashMap<i64, bool> = items.iter().map(|item| item.entry.dump_id).zip(exist).collect();
+    for item in items.iter().filter(|item| item.entry.desc == "OPERATOR") {
+        if let (Some(is_there), Some(operator)) = (exists.get_mut(&item.entry.dump_id), operator(item)) {
+            *is_there = *is_there && target.session.has_operator(&operator).await?;
+        }
+    }
+    let is_there = |item: &Item| exists.get(&item.entry.dump_id).copied().unwrap_or_default();
+    let Choice {
+        entries,
+        prerequisites,
+        there,
+        left_out,
+    } = if request.data_only {
+        rows_of(items, &relations)
+    } else {
+        choice::choose(items, &relations, is_there)?
+    };
+    let chosen = entries.union(&prerequisites).copied();
+    let chosen = chosen.filter(|id| !excluded.contains(id)).collect();
+    let mut plan = plan::plan(
+        stored,
+        items,
+        &chosen,
+        super::prepared::without(request),
+        job.settings.jobs,
+    );
+    plan.left_out = left_out;
+    plan.already_there = already_there(items, &there);
+    plan.copies = partitions::by_themselves(items, &relations);
+    let (joins, with_them) = choice::joins(items, &relations, &entries);
+    plan.before.retain(|id| !joins.contains(id));
+    plan.after.retain(|id| !with_them.contains(id));
+    let older = choice::older::than_keys(items, &with_them);
+    plan.before.extend(plan.after.iter().filter(|id| older.contains(id)));
+    plan.after.retain(|id| !older.contains(id));
+    plan.joins = joins.into_iter().filter(|id| !excluded.contains(id)).collect();
+    plan.part_events(items);
+    let tables: Vec<&Item> = items
+        .iter()
+        .filter(|item| relations.contains(&item.entry.dump_id))
+        .collect();
+    fits_by_itself(target, manifest, items, &relations, &plan, request).await?;
+    if request.data_only {
+        let roots = partitions::loaded_through(items, &relations, &plan.copies);
+        let place = Place {
+            target,
+            items,
+            plan: &plan,
+            named: choice::named(stored, items, &request.tables)?,
+        };
+        place.check(&tables).await?;
+        plan.emptied = make_room(target, stored, &plan, &roots, request).await?;
+    } else {
+        let there: Vec<String> = tables
+            .iter()
+            .filter(|item| is_there(item))
+            .map(|item| item.entry.name())
+            .collect();
+        if !there.is_empty() && !request.clean {
+            return Err(
+                Error::new(Code::RestoreErr, format!("the target has {} already", there.join(", "))).hint(
+                    "replace it with --clean, load rows into it with --data-only, or restore into another database",
+                ),
+            );
+        }
+        if request.clean {
+            (plan.drops, plan.partings) = plan::drops(items, &relations);
+        }
+    }
+    Ok(plan)
+}
+
+pub(super) fn named(item: &Item) -> Named<'_> {
+    Named {
+        kind: &item.entry.desc,
+        schema: item.entry.namespace.as_deref().unwrap_or_default(),
+        name: &item.entry.tag,
+    }
+}
+
+/// An operator with its types, which its entry's name lacks.
+fn operator(item: &Item) -> Option<String> {
+    let definition = &item.details.definition;
+    let argument = |side: &str| {
+        let (_, rest) = definition.split_once(&format!("\n    {side} = "))?;
+        rest.split(['\n', ',']).next()
+    };
+    let (left, right) = (argument("LEFTARG").unwrap_or("NONE"), argument("RIGHTARG")?);
+    let schema = identifier(item.entry.namespace.as_deref()?);
+    Some(format!("{schema}.{}({left},{right})", item.entry.tag))
+}
+
+/// What the tables need and the target has, in the archive's order; but for what every database has, and for relations,
+/// which are named with what belongs to them.
+fn already_there(items: &[Item], there: &HashSet<i64>) -> Vec<String> {
+    const TOLD: [&str; 9] = [
+        "SCHEMA",
+        "EXTENSION",
+        "TYPE",
+        "DOMAIN",
+        "FUNCTION",
+        "PROCEDURE",
+        "AGGREGATE",
+        "SEQUENCE",
+        "SERVER",
+    ];
+    let told = items.iter().filter(|item| {
+        there.contains(&item.entry.dump_id)
+            && TOLD.contains(&item.entry.desc.as_str())
+            && !matches!(
+                (item.entry.desc.as_str(), item.entry.tag.as_str()),
+                ("SCHEMA", "public") | ("EXTENSION", "plpgsql")
+            )
+    });
+    told.map(|item| item.entry.to_string()).collect()
+}
+
+/// A partition's rows that pg_dump loads through the root belong into it alone where the enums are the very ones that
+/// were backed up: the values of others have other hashes. That matters where it is a partition here too.
+async fn fits_by_itself(
+    target: &Target,
+    manifest: &Manifest,
+    items: &[Item],
+    relations: &HashSet<i64>,
+    plan: &Plan,
+    request: &RestoreRequest,
+) -> Result<()> {
+    let loaded = items.iter().filter(|item| {
+        let id = item.entry.dump_id;
+        plan.copies.contains_key(&id) && plan.loads.iter().any(|load| load.list.contains(&id))
+    });
+    let joins = |table: &Item| {
+        let mut joins = items.iter().filter(|item| plan.joins.contains(&item.entry.dump_id));
+        joins.any(|join| join.details.dependencies.contains(&table.entry.dump_id))
+    };
+    let cluster = &target.session.server().system_identifier;
+    let same_cluster = cluster.is_some() && *cluster == manifest.server.system_identifier;
+    for item in loaded {
+        let Some(table) = partitions::goes_by_hashes(items, relations, item) else {
+            continue;
+        };
+        if !request.data_only && !joins(table) {
+            continue;
+        }
+        let mut same = same_cluster;
+        // Without any type of the database's own, the table itself.
+        let types = partitions::types_of(items, item);
+        let (kind, asked) = match types.is_empty() {
+            true => (Kind::Table, vec![item]),
+            false => (Kind::Type, types),
+        };
+        for one in asked {
+            let schema = one.entry.namespace.as_deref().unwrap_or_default();
+            same = same && target.session.oid(kind, schema, &one.entry.tag).await? == Some(one.entry.oid);
+        }
+        if same {
+            continue;
+        }
+        let root = Loading::parse(&item.details.copy_statement).map(|loading| loading.path());
+        let root: Vec<String> = root
+            .unwrap_or_default()
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect();
+        let root = root.join(".");
+        return Err(Error::new(
+            Code::RestoreErr,
+            format!(
+                "{}: its rows may belong into other partitions of {root} here: they go by hashes that differ from \
+                 database to database",
+                item.entry
+            ),
+        )
+        .hint(format!("load all of them: --table {root}")));
+    }
+    Ok(())
+}
+
+/// Rows, and where the tables' sequences stand.
+fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
+    let of = |item: &Item, kind: &str, owners: &HashSet<i64>| {
+        item.entry.desc == kind && item.details.dependencies.iter().any(|id| owners.contains(id))
+    };
+    let ids = |kind: &str, owners: &HashSet<i64>| -> HashSet<i64> {
+        items
+            .iter()
+            .filter(|item| of(item, kind, owners))
+            .map(|item| item.entry.dump_id)
+            .collect()
+    };
+    let mut sequences = ids("SEQUENCE", relations);
+    // Those that belong to no table give its numbers too: a default takes them.
+    let is_sequence = |id: &&i64| {
+        items
+            .iter()
+            .any(|item| item.entry.dump_id == **id && item.entry.desc == "SEQUENCE")
+    };
+    let takes = |item: &&Item| relations.contains(&item.entry.dump_id) || of(item, "DEFAULT", relations);
+    let taken = items.iter().filter(takes).flat_map(|item| &item.details.dependencies);
+    sequences.extend(taken.filter(is_sequence));
+    let mut entries = ids("TABLE DATA", relations);
+    entries.extend(ids("SEQUENCE SET", &sequences));
+    Choice {
+        entries,
+        ..Choice::default()
+    }
+}
+
+/// Where rows alone are to go.
+struct Place<'a> {
+    target: &'a Target,
+    items: &'a [Item],
+    plan: &'a Plan,
+    named: Vec<choice::Named>,
+}
+
+impl Place<'_> {
+    /// What is there is what the backup has: tables of the same kind, their partitions, and their sequences.
+    async fn check(&self, tables: &[&Item]) -> Result<()> {
+        let refused = |what: String| Error::new(Code::RestoreErr, what);
+        let session = &self.target.session;
+        self.has_rows(tables)?;
+        let names: Vec<(String, String)> = tables.iter().map(|item| path(item)).collect();
+        let occupants = session.occupants(&names).await?;
+        let lacking = tables.iter().zip(&occupants).filter(|(_, occupant)| occupant.is_none());
+        let lacking: Vec<String> = lacking.map(|(item, _)| item.entry.to_string()).collect();
+        if !lacking.is_empty() {
+            let what = format!("the target lacks {}", some_of(&lacking, lacking.len() as u64));
+            return Err(refused(what).hint("leave --data-only out to make what is lacking"));
+        }
+        for (item, occupant) in tables.iter().zip(occupants.into_iter().flatten()) {
+            let kind = if is_partitioned(item) { 'p' } else { 'r' };
+            if occupant.kind != kind {
+                let what = format!(
+                    "{} is {} in the target, and another thing in the backup",
+                    item.entry.name(),
+                    occupant.what()
+                );
+                return Err(refused(what).hint("replace it with --clean and without --data-only, or rename it first"));
+            }
+        }
+        self.has_partitions().await?;
+        self.has_sequences().await
+    }
+
+    /// Whether there is anything to load for each that was named.
+    fn has_rows(&self, tables: &[&Item]) -> Result<()> {
+        let refused = |what: String, hint: &str| Err(Error::new(Code::RestoreErr, what).hint(hint));
+        if let Some(other) = tables.iter().find(|item| item.entry.desc != "TABLE") {
+            let (kind, name) = (other.entry.desc.to_lowercase(), other.entry.name());
+            let what = format!("--data-only loads rows, and the {kind} {name} has none of its own");
+            return match other.entry.desc.as_str() {
+                "MATERIALIZED VIEW" => refused(
+                    what,
+                    "leave it out, and run REFRESH MATERIALIZED VIEW when the tables have their rows",
+                ),
+                _ => refused(what, "leave it out; or restore its definition without --data-only"),
+            };
+        }
+        let loaded = self.loaded();
+        for (_, id) in &self.named {
+            let family = choice::with_partitions(self.items, HashSet::from([*id]));
+            let mut rows = loaded.iter().flat_map(|item| &item.details.dependencies);
+            if !rows.any(|id| family.contains(id)) {
+                let item = tables.iter().find(|item| item.entry.dump_id == *id);
+                let name = item.map_or_else(String::new, |item| item.entry.name());
+                return refused(
+                    format!("the backup has no rows of {name}: there is nothing to load"),
+                    "leave it out; `left_out` in the backup's manifest says what it lacks",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of rows that are loaded.
+    fn loaded(&self) -> Vec<&Item> {
+        let list: HashSet<i64> = self.plan.loads.iter().flat_map(|load| &load.list).copied().collect();
+        let rows = self.items.iter().filter(|item| item.entry.desc == "TABLE DATA");
+        rows.filter(|item| list.contains(&item.entry.dump_id)).collect()
+    }
+
+    /// Rows of a partition that the target has detached would be loaded, and not be in its table.
+    async fn has_partitions(&self) -> Result<()> {
+        let named: HashSet<i64> = self.named.iter().map(|(_, id)| *id).collect();
+        let mut known: HashMap<i64, HashSet<(String, String)>> = HashMap::new();
+        for (leaf, root) in partitions::attached(self.items, &named, &self.loaded()) {
+            let (schema, name) = path(root);
+            let leaves = match known.entry(root.entry.dump_id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let leaves = self.target.session.leaves(&schema, &name).await?;
+                    place.insert(leaves.into_iter().collect())
+                }
+            };
+            if !leaves.contains(&path(leaf)) {
+                let (leaf, root) = (leaf.entry.name(), root.entry.name());
+                let what = format!("{leaf} is a partition of {root} in the backup, and not in the target");
+                return Err(Error::new(Code::RestoreErr, what).hint(format!(
+                    "attach it again (ALTER TABLE {root} ATTACH PARTITION …), or name the partitions one by one: \
+                     --table {leaf}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where sequences stand is set after the commit: what would fail then is found now.
+    async fn has_sequences(&self) -> Result<()> {
+        let list: HashSet<i64> = self.plan.loads.iter().flat_map(|load| &load.list).copied().collect();
+        let set = |item: &&Item| item.entry.desc == "SEQUENCE SET" && list.contains(&item.entry.dump_id);
+        let set: Vec<&Item> = self.items.iter().filter(set).collect();
+        let named: Vec<Named<'_>> = set.iter().map(|item| named(item)).collect();
+        let session = &self.target.session;
+        for (item, (exists, may_set)) in set.iter().zip(session.sequences(&named).await?) {
+            let name = item.entry.name();
+            let leave = format!("or leave its position as it is: --exclude SEQUENCE-SET:{name}");
+            if !exists {
+                let what =
+                    format!("the target lacks the sequence {name}, from which a table that is loaded takes numbers");
+                let hint = format!("give it back its name if it has another one now; {leave}");
+                return Err(Error::new(Code::RestoreErr, what).hint(hint));
+            }
+            if !may_set {
+                let user = &session.server().user;
+                let what = format!("the role {user} may not set the sequence {name}");
+                let hint = format!("GRANT SELECT, UPDATE ON SEQUENCE {name} TO this role; {leave}");
+                return Err(Error::new(Code::Permission, what).hint(hint));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path(item: &Item) -> (String, String) {
+    (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone())
+}
+
+fn is_partitioned(item: &Item) -> bool {
+    item.details.definition.contains("\nPARTITION BY ")
+}
+
+/// Rows go into tables that are there and empty; with `--clean` they are emptied first, since
+/// what is empty now may have rows when it is locked.
+async fn make_room(
+    target: &Target,
+    stored: &StoredArchive,
+    plan: &Plan,
+    roots: &[Through],
+    request: &RestoreRequest,
+) -> Result<Vec<String>> {
+    let mut full = Vec::new();
+    let through_root = |index: &usize| {
+        let id = stored.head.data[*index].dump_id;
+        roots.iter().any(|root| root.rows.contains(&id))
+    };
+    let tables = plan.blocks().filter(|index| !through_root(index));
+    let tables: Vec<(String, String)> = tables.filter_map(|index| stored.tables[index].clone()).collect();
+    let hold = match request.clean {
+        true => vec![true; tables.len()],
+        false => target.session.holding_rows(&tables).await?,
+    };
+    for ((schema, name), _) in tables.iter().zip(hold).filter(|(_, holds)| *holds) {
+        full.push(format!("ONLY {}", qualified(schema, name)));
+    }
+    // Rows may come into any partition of such a root, also into one that the backup does not know.
+    for Through { schema, name, .. } in roots {
+        let holds = request.clean || {
+            let leaves = target.session.leaves(schema, name).await?;
+            target.session.holding_rows(&leaves).await?.contains(&true)
+        };
+        if holds {
+            full.push(qualified(schema, name));
+        }
+    }
+    if full.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !request.clean {
+        let what = format!(
+            "the target has rows in {} already",
+            full.join(", ").replace("ONLY ", "")
+        );
+        return Err(Error::new(Code::RestoreErr, what).hint("empty it first with --clean"));
+    }
+    Ok(full)
+}

@@ -1,0 +1,368 @@
+//! What of all that was seen needs a person: plain sentences, each with what to do.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::databases::{DatabaseStatus, sum_up};
+use super::stores::{Drift, Looked};
+use super::{Inquiry, seconds};
+use crate::repository::backup_id::is_ahead;
+use crate::repository::catalog::Overview;
+use crate::repository::lease::Seen;
+use crate::repository::retention::{PENDING_DAYS, days_kept};
+use crate::repository::signature::Standing;
+use crate::repository::verification::{Outcome, Verdict};
+use crate::settings::Policy;
+use crate::units::{count, human_bytes, human_span, some_of};
+
+/// Sentences of one sort about one store: a thousand broken manifests have one cause.
+const EACH: usize = 10;
+/// Databases in a sentence.
+const NAMED: usize = 5;
+/// The longest lease that a setting allows.
+const LONGEST_LEASE: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[DatabaseStatus]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for store in stores {
+        if let Some(error) = &store.status.error {
+            let (url, error, hint) = (&store.status.url, &error.message, &error.hint);
+            problems.push(match error.contains(url.as_str()) {
+                true => format!("{error}: {hint}"),
+                false => format!("the store {url} cannot be used: {error}: {hint}"),
+            });
+        }
+    }
+    let reachable: Vec<&Looked> = stores.iter().filter(|store| store.status.reachable).collect();
+    emptied(&reachable, &mut problems);
+    if let Some(first) = reachable.first() {
+        of_databases(inquiry, first, databases, &mut problems);
+    }
+    for copy in reachable.iter().skip(1) {
+        of_copy(copy, databases, inquiry.now, &mut problems);
+    }
+    for store in reachable {
+        of_backups(store, &inquiry.settings.retention.policy, inquiry.now, &mut problems);
+        of_signatures(store, &mut problems);
+        of_store(store, databases, inquiry.now, &mut problems);
+    }
+    problems
+}
+
+/// A store that has nothing of a database, and is named as one that holds it by another's manifests.
+fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
+    for store in stores {
+        let url = &store.status.url;
+        let held = stores
+            .iter()
+            .flat_map(|other| &other.backups)
+            .filter(|one| one.figures().is_some_and(|figures| figures.stores.contains(url)))
+            .map(|one| one.id().database());
+        let held: BTreeSet<&str> = held.collect();
+        for database in held {
+            if !store.backups.iter().any(|one| one.id().database() == database) {
+                problems.push(format!(
+                    "{url} has no backup of database {database:?}, though another store's manifests say that it had \
+                     some: {} make no backup there before you know",
+                    match is_folder(store) {
+                        true => "is its disk mounted?",
+                        false => "is it the bucket that it was?",
+                    }
+                ));
+            }
+        }
+    }
+}
+
+fn is_folder(store: &Looked) -> bool {
+    !store.has_lifecycle && store.status.url.starts_with('/')
+}
+
+fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
+    let url = &store.status.url;
+    let where_else = match is_folder(store) {
+        true => "see whether its disk is mounted",
+        false => "correct --store, its prefix too",
+    };
+    let expected = inquiry.database.as_ref().or(inquiry.source.as_ref());
+    match expected {
+        Some(name) if !databases.iter().any(|one| one.database == *name) => {
+            let there = databases.iter().map(|one| one.database.as_str());
+            let there: Vec<&str> = there.chain(store.others.iter().map(String::as_str)).collect();
+            problems.push(match there.as_slice() {
+                [] => format!(
+                    "no backup yet of database {name:?} in {url}: if there should be some, {where_else}; otherwise make \
+                     one with `pgstow backup`"
+                ),
+                there => format!(
+                    "no backup yet of database {name:?} in {url}, which has backups of {}: if there should be some, see \
+                     how the database is called there; otherwise make one with `pgstow backup`",
+                    some_of(there, NAMED)
+                ),
+            });
+        }
+        None if databases.is_empty() => {
+            problems.push(format!(
+                "no backup yet in {url}: if there should be some, {where_else}; otherwise make one with `pgstow backup`"
+            ));
+        }
+        _ => {}
+    }
+    let limit = seconds(inquiry.settings.max_age);
+    for database in databases {
+        let name = &database.database;
+        match &database.last_good {
+            None => problems.push(format!(
+                "database {name:?} has {} in {url}, and {} good: make one with `pgstow backup` at once",
+                count(database.backups, "backup"),
+                if database.backups == 1 {
+                    "it is not"
+                } else {
+                    "none of them is"
+                }
+            )),
+            Some(last) if last.age_seconds > limit => problems.push(format!(
+                "the last good backup of database {name:?}, {}, is {} old, more than {}: see why none has been made \
+                 since, and run `pgstow backup`",
+                last.id,
+                human_span(last.age_seconds),
+                human_span(limit)
+            )),
+            Some(_) => {}
+        }
+    }
+}
+
+/// What the store that speaks for all holds, a copy should hold too.
+fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
+    let here = sum_up(&copy.backups, now);
+    for database in databases {
+        let Some(last) = &database.last_good else { continue };
+        let there = here.iter().find(|one| one.database == database.database);
+        let newest = there.and_then(|one| one.last_good.as_ref());
+        let has = match newest {
+            Some(newest) if newest.id >= last.id => continue,
+            Some(newest) => format!("its newest good one is {}", newest.id),
+            None => "it has no good one".to_owned(),
+        };
+        problems.push(format!(
+            "the copy {} lacks {}, {has}: see the warnings of the last backup",
+            copy.status.url, last.id
+        ));
+    }
+}
+
+fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Vec<String>) {
+    let url = &store.status.url;
+    let broken = store.status.broken.iter().map(|one| {
+        format!(
+            "{} in {url}: {}: look at the file; if the backup is of no use, remove its folder",
+            one.id, one.problem
+        )
+    });
+    few(broken.collect(), url, problems);
+    // A bucket expires objects one by one: what is past its time may be on its way out.
+    let expiring = |one: &Overview| {
+        let days = one
+            .figures()
+            .map_or(u32::MAX, |figures| days_kept(policy, figures.tier));
+        now.duration_since(one.id().timestamp()) > SignedDuration::from_hours(24 * i64::from(days))
+    };
+    let incomplete = store
+        .backups
+        .iter()
+        .filter(|one| !one.lacks.is_empty() && !expiring(one));
+    let incomplete = incomplete.map(|one| {
+        format!(
+            "{} in {url} lacks {}: it cannot be restored whole; find out who removed that, and do not count on it",
+            one.id(),
+            one.lacks.join(", ")
+        )
+    });
+    few(incomplete.collect(), url, problems);
+    let damaged = store.backups.iter().filter(|one| one.verdict() == Verdict::Damaged);
+    let damaged = damaged.map(|one| {
+        format!(
+            "{} in {url} was found damaged: see its verification.json, do not rely on it, and make another",
+            one.id()
+        )
+    });
+    few(damaged.collect(), url, problems);
+    let unsealed = store.backups.iter().filter_map(|one| {
+        Some(format!(
+            "{} in {url}: {}: find out who removed the file, and restore from it with --expect-manifest only",
+            one.id(),
+            one.unsealed.as_ref()?
+        ))
+    });
+    few(unsealed.collect(), url, problems);
+    let of_source = store.backups.iter().filter(|one| {
+        let drill = one.verification.as_ref().and_then(|found| found.drill.as_ref());
+        drill.is_some_and(Outcome::blames_the_source)
+    });
+    let of_source = of_source.map(|one| {
+        format!(
+            "the drill of {} in {url} found rows that the source itself should not hold: see its verification.json, \
+             correct them in the source, and make another",
+            one.id()
+        )
+    });
+    few(of_source.collect(), url, problems);
+    let ahead = store.backups.iter().filter(|one| one.is_ahead(now));
+    let ahead = ahead.map(|one| {
+        format!(
+            "{} in {url} is dated in the future, and counts for nothing: see whether the clock is right, here and \
+             where backups are made; if nobody knows it, somebody made it up",
+            one.id()
+        )
+    });
+    few(ahead.collect(), url, problems);
+    let odd = store.backups.iter().filter_map(|one| {
+        let what = one.oddities().filter(|_| !one.is_ahead(now))?;
+        let counts = if one.contradicts_itself() {
+            "so it counts for nothing"
+        } else {
+            "from when its age is counted"
+        };
+        Some(format!(
+            "{} in {url} {what}, {counts}: see whether the clock is right where backups are made, and make another",
+            one.id()
+        ))
+    });
+    few(odd.collect(), url, problems);
+    let foretold = store.backups.iter().filter(|one| {
+        let outcomes = one.verification.iter().flat_map(|found| [&found.verify, &found.drill]);
+        outcomes.flatten().any(|outcome| is_ahead(outcome.at, now))
+    });
+    let foretold = foretold.map(|one| {
+        format!(
+            "{} in {url} was verified in the future, by its verification.json, which does not count: verify it again",
+            one.id()
+        )
+    });
+    few(foretold.collect(), url, problems);
+}
+
+/// Where signatures are asked for. What was made before the first signed backup is old, and not
+/// suspicious; it counts for nothing all the same.
+fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
+    let url = &store.status.url;
+    let forged = store.backups.iter().filter_map(|one| {
+        Some(format!(
+            "{} in {url}: {}: somebody may have written to the store; find out who, and do not use this backup",
+            one.id(),
+            one.forgery()?
+        ))
+    });
+    few(forged.collect(), url, problems);
+    let first_signed = store.backups.iter().rev().find(|one| {
+        let signature = one.signature.as_ref();
+        signature.is_some_and(Standing::is_signed)
+    });
+    let since = |one: &&Overview| first_signed.is_some_and(|first| one.id().timestamp() > first.id().timestamp());
+    let unsigned = store.backups.iter().filter(since);
+    let unsigned = unsigned.filter(|one| one.signature == Some(Standing::Unsigned));
+    let unsigned = unsigned.map(|one| {
+        format!(
+            "{} in {url} is not signed, though backups before it are: see whether its run had BACKUP_SIGN_KEY; if it \
+             had, somebody has written to the store",
+            one.id()
+        )
+    });
+    few(unsigned.collect(), url, problems);
+    let doubtful = store.backups.iter().filter_map(|one| {
+        Some(format!(
+            "{} in {url}: {}: verify the backup again, with BACKUP_SIGN_KEY set",
+            one.id(),
+            one.doubtful.as_ref()?
+        ))
+    });
+    few(doubtful.collect(), url, problems);
+}
+
+fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
+    let status = &store.status;
+    let url = &status.url;
+    // The next backup is about as large as the last one.
+    let needed = databases
+        .iter()
+        .filter_map(|one| one.last_good.as_ref())
+        .map(|last| last.bytes);
+    if let (Some(disk), Some(needed)) = (status.disk, needed.max())
+        && disk.free < needed
+    {
+        problems.push(format!(
+            "the disk of {url} has {} left, and the last backup took {}: free some space, or keep fewer backups and \
+             run `pgstow prune`",
+            human_bytes(disk.free),
+            human_bytes(needed)
+        ));
+    }
+    if let Some(finding) = &store.expiry {
+        let remedy = finding.remedy(|command| format!("run `{command}`"));
+        problems.push(match &status.lifecycle {
+            Some(Drift::Drifted { missing, different }) => format!(
+                "the lifecycle rules of {url} are not those of the retention ({}): {}: {remedy}",
+                [said("missing", missing), said("different", different)]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join("; "),
+                finding.told
+            ),
+            _ => format!("in {url}, {}: {remedy}", finding.told),
+        });
+    }
+    for error in &store.not_leases {
+        problems.push(format!(
+            "{error}: no backup can be made until then: {}",
+            error.hint_text()
+        ));
+    }
+    for lease in &status.leases {
+        if let Seen::Held(hold) = &lease.seen
+            && hold.until.duration_since(now) > LONGEST_LEASE
+        {
+            problems.push(format!(
+                "the lease of database {:?} in {url} lasts until {:.0}, so a clock was wrong when it was written: remove \
+                 .lease from its folder when no backup is running",
+                lease.database, hold.until
+            ));
+        }
+    }
+    // In a bucket they bear `pending`, and its rules take them.
+    if !store.has_lifecycle {
+        let old = status.left_overs.iter().filter(|one| {
+            let at_work = status
+                .leases
+                .iter()
+                .any(|lease| lease.database == one.id.database() && matches!(lease.seen, Seen::Held(_)));
+            let age = now.duration_since(one.id.timestamp());
+            !at_work && age > SignedDuration::from_hours(24 * i64::from(PENDING_DAYS))
+        });
+        let old = old.map(|one| {
+            format!(
+                "{} in {url} has no manifest, and is what a killed run has left ({}): run `pgstow prune`",
+                one.id,
+                human_bytes(one.bytes)
+            )
+        });
+        few(old.collect(), url, problems);
+    }
+}
+
+fn said(what: &str, ids: &[String]) -> Option<String> {
+    (!ids.is_empty()).then(|| format!("{what}: {}", ids.join(", ")))
+}
+
+fn few(mut sentences: Vec<String>, url: &str, problems: &mut Vec<String>) {
+    let more = sentences.len().saturating_sub(EACH);
+    sentences.truncate(EACH);
+    problems.append(&mut sentences);
+    if more > 0 {
+        problems.push(format!(
+            "{more} more like the last one in {url}: `pgstow status --json` names them all"
+        ));
+    }
+}

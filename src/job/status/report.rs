@@ -1,0 +1,284 @@
+//! The state of things, for programs and for people.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::databases::{DatabaseStatus, LastGood, Proof};
+use super::stores::{Drift, StoreStatus};
+use crate::repository::lease::Seen;
+use crate::repository::verification::Status;
+use crate::run::printable;
+use crate::settings::Schedule;
+use crate::units::{human_bytes, human_span};
+
+/// What is listed in full, for people, of what may be many.
+const SHOWN: usize = 5;
+
+#[derive(Debug, Serialize)]
+pub struct StatusReport {
+    /// `ok`, or `attention` when something needs a person.
+    pub status: &'static str,
+    /// What needs a person, and what to do.
+    pub problems: Vec<String>,
+    /// Of this pgstow.
+    pub version: &'static str,
+    pub settings: SettingsReport,
+    /// In cron's words, as far as the settings say it; what runs pgstow may say otherwise.
+    pub schedule: Schedule,
+    /// By the first store that answers.
+    pub databases: Vec<DatabaseStatus>,
+    /// The first is the primary.
+    pub stores: Vec<StoreStatus>,
+}
+
+/// The settings that matter here; none is a secret, or names one.
+#[derive(Debug, Serialize)]
+pub struct SettingsReport {
+    pub source: Option<SourceReport>,
+    pub stores: Vec<String>,
+    pub retention: String,
+    pub keep_last: usize,
+    pub max_age_seconds: u64,
+    pub compression: String,
+    /// Whether a topic is set.
+    pub notifications: bool,
+    /// Whether a key is set that signs.
+    pub signs: bool,
+    /// Keys of which one must have signed what is used.
+    pub verify_keys: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub struct SourceReport {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub database: Option<String>,
+    pub user: Option<String>,
+    /// The parts that are not here are in Secrets Manager.
+    pub from_secret: bool,
+}
+
+impl StatusReport {
+    pub fn exit_code(&self) -> u8 {
+        u8::from(!self.problems.is_empty())
+    }
+}
+
+impl fmt::Display for StatusReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.problems.is_empty() {
+            writeln!(f, "all is well")?;
+        } else {
+            writeln!(f, "needs attention:")?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "  - {problem}")?;
+        }
+        writeln!(f)?;
+        for database in &self.databases {
+            write!(f, "{database}")?;
+        }
+        for store in &self.stores {
+            write!(f, "{store}")?;
+        }
+        write!(f, "{}", self.settings)?;
+        let Schedule {
+            full,
+            incremental,
+            cleanup,
+        } = &self.schedule;
+        for (what, when) in [("full", full), ("incremental", incremental), ("cleanup", cleanup)] {
+            if let Some(when) = when {
+                writeln!(
+                    f,
+                    "  schedule     {what} {when}: set, but this version runs none; see that cron or a timer does"
+                )?;
+            }
+        }
+        writeln!(f, "  pgstow       {}", self.version)
+    }
+}
+
+impl fmt::Display for DatabaseStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "database {}", printable::line(&self.database))?;
+        match &self.last_good {
+            Some(last) => writeln!(
+                f,
+                "  last good    {}, {} ago, {}",
+                last.id,
+                human_span(last.age_seconds),
+                human_bytes(last.bytes)
+            )?,
+            None => writeln!(f, "  last good    none")?,
+        }
+        if let Some(last) = &self.last_good {
+            last.what_it_lacks(f)?;
+        }
+        writeln!(f, "  backups      {}, {}", self.backups, human_bytes(self.bytes))?;
+        writeln!(f, "  verified     {}", Shown(self.last_verified.as_ref()))?;
+        writeln!(f, "  drilled      {}", Shown(self.last_drilled.as_ref()))
+    }
+}
+
+impl LastGood {
+    /// Nothing of this needs a person by itself; whoever relies on the backup should know it.
+    fn what_it_lacks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (role, why) in &self.missing {
+            writeln!(f, "  lacks        {}: {}", printable::line(role), printable::line(why))?;
+        }
+        let kinds = self.left_out.0.iter();
+        let kinds: Vec<String> = kinds
+            .map(|(kind, count)| format!("{count} {}", printable::line(kind).replace('_', " ")))
+            .collect();
+        if !kinds.is_empty() {
+            writeln!(
+                f,
+                "  left out     {} (see `left_out` in its manifest)",
+                kinds.join(", ")
+            )?;
+        }
+        match self.warnings.0 {
+            0 => Ok(()),
+            count => writeln!(f, "  warnings     {count} (see `warnings` in its manifest)"),
+        }
+    }
+}
+
+struct Shown<'a>(Option<&'a Proof>);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(proof) = self.0 else {
+            return f.write_str("never");
+        };
+        let failed = match proof.status {
+            Status::Ok => "",
+            Status::Failed => "FAILED, ",
+            Status::Unknown => "unknown, ",
+        };
+        write!(f, "{failed}{}, {} ago", proof.id, human_span(proof.age_seconds))?;
+        match &proof.extent {
+            Some(extent) if proof.status == Status::Ok => write!(f, ", {extent}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for StoreStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "store {}", self.url)?;
+        if let Some(error) = &self.error {
+            return writeln!(f, "  NOT usable   {}: {}", error.code, error.message);
+        }
+        writeln!(f, "  backups      {}, {}", self.backups, human_bytes(self.bytes))?;
+        if let Some(disk) = &self.disk {
+            let (free, total) = (human_bytes(disk.free), human_bytes(disk.total));
+            writeln!(f, "  disk         {free} free of {total}")?;
+        }
+        match &self.lifecycle {
+            None => {}
+            Some(Drift::None) => writeln!(f, "  lifecycle    as the retention wants it")?,
+            Some(Drift::NoTags) => {
+                writeln!(
+                    f,
+                    "  lifecycle    none: no tags are kept here; `pgstow prune --allow-delete` does its work"
+                )?;
+            }
+            Some(Drift::NotInstalled) => writeln!(f, "  lifecycle    no rules of pgstow's")?,
+            Some(Drift::Overruled { .. }) => {
+                writeln!(f, "  lifecycle    not as the retention wants it, by other rules")?;
+            }
+            Some(Drift::Drifted { .. }) => writeln!(f, "  lifecycle    not as the retention wants it")?,
+        }
+        for lease in &self.leases {
+            let (state, hold) = match &lease.seen {
+                Seen::Free => continue,
+                Seen::Held(hold) => ("held", hold),
+                Seen::Expired(hold) => ("expired, never given back:", hold),
+            };
+            writeln!(
+                f,
+                "  lease        {}: {state} by process {} on {}, until {:.0}",
+                printable::line(&lease.database),
+                hold.holder.pid,
+                printable::line(&hold.holder.host),
+                hold.until
+            )?;
+        }
+        let uploads: Vec<String> = self.uploads_in_progress.iter().map(|one| one.key.clone()).collect();
+        some(f, "in progress", &uploads)?;
+        let lacking = self
+            .incomplete
+            .iter()
+            .map(|one| format!("{}: {}", one.id, one.lacks.join(", ")));
+        some(f, "lacks files", &lacking.collect::<Vec<_>>())?;
+        let broken = self.broken.iter().map(|one| format!("{}: {}", one.id, one.problem));
+        some(f, "broken", &broken.collect::<Vec<_>>())?;
+        let unsigned = self.signatures.iter().filter(|one| !one.signature.is_signed());
+        let unsigned = unsigned.map(|one| format!("{}: {}", one.id, one.signature.said()));
+        some(f, "untrusted", &unsigned.collect::<Vec<_>>())?;
+        if let Some(one) = self.signatures.iter().find(|one| one.signature.is_signed()) {
+            writeln!(f, "  signed       {}, {}", one.id, one.signature.said())?;
+        }
+        let left = self
+            .left_overs
+            .iter()
+            .map(|one| format!("{}, {}", one.id, human_bytes(one.bytes)));
+        some(f, "no manifest", &left.collect::<Vec<_>>())?;
+        some(f, "not seen", &self.unknown)
+    }
+}
+
+fn some(f: &mut fmt::Formatter<'_>, what: &str, items: &[String]) -> fmt::Result {
+    for item in items.iter().take(SHOWN) {
+        writeln!(f, "  {what:<11}  {item}")?;
+    }
+    match items.len().saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => writeln!(f, "  {:<11}  and {more} more", ""),
+    }
+}
+
+impl fmt::Display for SettingsReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "settings")?;
+        if let Some(source) = &self.source {
+            let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
+            let from = if source.from_secret {
+                " (the rest from Secrets Manager)"
+            } else {
+                ""
+            };
+            let port = source.port.map_or(String::new(), |port| format!(":{port}"));
+            writeln!(
+                f,
+                "  source       {}@{}{port}/{}{from}",
+                part(&source.user),
+                part(&source.host),
+                part(&source.database)
+            )?;
+        }
+        writeln!(f, "  stores       {}", self.stores.join(" "))?;
+        let stay = match self.keep_last {
+            1 => "the newest never expires".to_owned(),
+            many => format!("the newest {many} never expire"),
+        };
+        writeln!(f, "  retention    {}, {stay}", self.retention)?;
+        let max_age = i64::try_from(self.max_age_seconds).unwrap_or(i64::MAX);
+        writeln!(f, "  max age      {}", human_span(max_age))?;
+        writeln!(f, "  compression  {}", self.compression)?;
+        match (self.signs, self.verify_keys) {
+            (false, 0) => Ok(()),
+            (signs, keys) => {
+                let signs = if signs {
+                    "manifests are signed"
+                } else {
+                    "no key to sign with"
+                };
+                writeln!(f, "  signatures   {signs}; keys that are trusted: {keys}")
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The large object of a backup: digested as it is stored, and read as a restore reads it.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use md5::Md5;
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, oneshot};
+
+use super::script::{self, Looked};
+use super::{Data, Finding};
+use crate::error::{Code, Error, Result};
+use crate::format::archive::{ArchiveError, Blocks, Check, Nobody, RangeCheck, SealedRange, Spoilt, Unpack};
+use crate::repository::backup_id::MD5SUMS;
+use crate::repository::manifest::{FileRecord, Manifest, role};
+use crate::repository::stored_archive::{StoredArchive, file_of};
+use crate::run::progress::Observer;
+use crate::run::threads::apart;
+use crate::store::Store;
+use crate::store::reading::Reading;
+
+/// Slices that may wait for the thread behind.
+const WAITING: usize = 2;
+
+/// Every block against what the manifest says of it, and the whole against its digest.
+pub(super) async fn archive(
+    store: &Arc<dyn Store>,
+    archive: StoredArchive,
+    md5: Option<[u8; 16]>,
+    observer: &Arc<dyn Observer>,
+) -> Result<(u64, Vec<Finding>)> {
+    let (key, file) = (archive.key.clone(), archive.file.clone());
+    let watching = Arc::clone(observer);
+    let ranges: Vec<SealedRange> = archive.ranges.iter().flatten().cloned().collect();
+    let archive = Arc::new(archive);
+    let looking = Arc::clone(&archive);
+    let look = move |source| blocks(&looking, source, &*watching);
+    let Seen {
+        bytes,
+        mut findings,
+        spoilt,
+    } = read(
+        store,
+        key,
+        Promise {
+            file: &file,
+            ranges,
+            md5,
+        },
+        observer,
+        look,
+    )
+    .await?;
+    for spoilt in spoilt {
+        let holds = |place: &std::ops::Range<u64>| place.contains(&spoilt.range.offset);
+        let table = archive.places.iter().position(holds).map(|index| archive.name(index));
+        // Damage that shows in the rows has been told.
+        if !findings.iter().any(|known| known.table == table) {
+            findings.push(Finding {
+                file: file.name.clone(),
+                table,
+                what: spoilt.to_string(),
+            });
+        }
+    }
+    Ok((bytes, findings))
+}
+
+/// A plain script; and what was counted in it where the manifest says nothing of its tables.
+pub(super) async fn script(
+    store: &Arc<dyn Store>,
+    manifest: &Manifest,
+    md5: Option<[u8; 16]>,
+    observer: &Arc<dyn Observer>,
+) -> Result<Data> {
+    let file = file_of(manifest, role::SQL)?.clone();
+    let key = manifest.id.key(&file.name);
+    let (name, promised) = (file.name.clone(), manifest.clone());
+    let (tell, told) = oneshot::channel();
+    let look = move |source| {
+        let Looked {
+            findings,
+            counted,
+            refused,
+        } = script::look(&promised, &name, source)?;
+        // Its receiver is gone only when the whole run is.
+        let _ = tell.send((counted, refused));
+        Ok(findings)
+    };
+    let seen = read(store, key, Promise::of(&file, md5), observer, look).await?;
+    let (counted, refused) = told.await.unwrap_or_default();
+    // What was changed is damaged, whatever it says now. What was not is what the backup's run has read.
+    let not_run = refused.filter(|_| seen.findings.is_empty());
+    Ok(Data {
+        read: seen.bytes,
+        findings: seen.findings,
+        counted,
+        not_run: not_run.map(|refused| {
+            format!(
+                "{} has the bytes that the manifest says, but this version would not run it, and its tables were not \
+                 counted: {refused}",
+                file.name
+            )
+        }),
+    })
+}
+
+/// The object's digest alone.
+pub(super) async fn object(
+    store: &Arc<dyn Store>,
+    manifest: &Manifest,
+    md5: Option<[u8; 16]>,
+    observer: &Arc<dyn Observer>,
+) -> Result<(u64, Vec<Finding>)> {
+    let file = file_of(manifest, role::DUMP)?.clone();
+    let key = manifest.id.key(&file.name);
+    let seen = read(store, key, Promise::of(&file, md5), observer, |_| Ok(Vec::new())).await?;
+    Ok((seen.bytes, seen.findings))
+}
+
+/// What an object must be.
+struct Promise<'a> {
+    file: &'a FileRecord,
+    ranges: Vec<SealedRange>,
+    /// What `MD5SUMS` says, where there is one.
+    md5: Option<[u8; 16]>,
+}
+
+impl<'a> Promise<'a> {
+    fn of(file: &'a FileRecord, md5: Option<[u8; 16]>) -> Self {
+        Self {
+            file,
+            ranges: Vec::new(),
+            md5,
+        }
+    }
+}
+
+/// What a reading has found.
+#[derive(Default)]
+struct Seen {
+    bytes: u64,
+    findings: Vec<Finding>,
+    spoilt: Vec<Spoilt>,
+}
+
+/// Reads the object once, for two threads: one digests it, the other looks into it.
+async fn read(
+    store: &Arc<dyn Store>,
+    key: String,
+    promise: Promise<'_>,
+    observer: &Arc<dyn Observer>,
+    look: impl FnOnce(Slices) -> Result<Vec<Finding>, ArchiveError> + Send + 'static,
+) -> Result<Seen> {
+    let Promise { file, ranges, md5 } = promise;
+    let of_file = |what: String| Finding::of_file(&file.name, what);
+    let unread = |what: String| Seen {
+        findings: vec![of_file(what)],
+        ..Seen::default()
+    };
+    let head = match store.head(&key).await {
+        Ok(Some(head)) => head,
+        Ok(None) => return Ok(unread("is missing".into())),
+        // Something else lies there.
+        Err(error) if error.code() == Code::Integrity => {
+            return Ok(unread(format!("cannot be read: {}", error.message())));
+        }
+        Err(error) => return Err(error),
+    };
+    if head.bytes != file.bytes {
+        let what = format!("has {} bytes, the manifest says {}", head.bytes, file.bytes);
+        return Ok(unread(what));
+    }
+    observer.estimate(file.bytes);
+    let (to_digest, mut digesting) = mpsc::channel::<Bytes>(WAITING);
+    let (to_look, looking) = mpsc::channel::<Bytes>(WAITING);
+    let digest = apart("digest", move || {
+        let mut sha256 = Sha256::new();
+        let mut sum = md5.map(|_| Md5::new());
+        let mut check = RangeCheck::new(0, ranges);
+        let mut spoilt = Vec::new();
+        while let Some(bytes) = digesting.blocking_recv() {
+            sha256.update(&bytes);
+            if let Some(sum) = &mut sum {
+                sum.update(&bytes);
+            }
+            check.update(&bytes, |one| spoilt.push(one));
+        }
+        let sum: Option<[u8; 16]> = sum.map(|sum| sum.finalize().into());
+        (hex::encode(sha256.finalize()), sum, spoilt)
+    });
+    let source = Slices {
+        slices: looking,
+        current: Bytes::new(),
+        left: file.bytes,
+    };
+    let looked = apart("look", move || look(source));
+    let mut reading = Reading::start(Arc::clone(store), key, 0..file.bytes);
+    while let Some(bytes) = reading.next().await? {
+        observer.bytes_read(bytes.len() as u64);
+        // Whoever looks into it may have seen enough; the digest is still wanted.
+        let _ = to_look.send(bytes.clone()).await;
+        let _ = to_digest.send(bytes).await;
+    }
+    drop((to_look, to_digest));
+    let (digest, sum, spoilt) = digest.await?;
+    let mut findings = looked.await??;
+    if digest != file.sha256 {
+        let what = format!("has the SHA-256 {digest}, the manifest says {}", file.sha256);
+        findings.push(of_file(what));
+    } else if sum != md5 {
+        let what = format!("says of {} another digest than it has", file.name);
+        findings.push(Finding::of_file(MD5SUMS, what));
+    }
+    Ok(Seen {
+        bytes: file.bytes,
+        findings,
+        spoilt,
+    })
+}
+
+fn blocks(archive: &StoredArchive, mut source: Slices, observer: &dyn Observer) -> Result<Vec<Finding>, ArchiveError> {
+    let mut findings = Vec::new();
+    let finding = |table: Option<String>, what: String| Finding {
+        file: archive.file.name.clone(),
+        table,
+        what,
+    };
+    let mut head = vec![0; archive.head.len()];
+    source.read_exact(&mut head)?;
+    let wanted = archive.head.without_offsets();
+    if let Some(at) = head.iter().zip(&wanted).position(|(found, wanted)| found != wanted) {
+        let what = format!("its header or table of contents differs from the stored .toc file at byte {at}");
+        findings.push(finding(None, what));
+    }
+    let mut blocks = Blocks::new(source, head.len() as u64);
+    let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, Nobody));
+    for (index, place) in archive.places.iter().enumerate() {
+        let name = archive.name(index);
+        observer.table(&name);
+        match blocks.read(&archive.head, index, place, &mut sink) {
+            Ok(()) => {}
+            Err(ArchiveError::Io(error)) => return Err(error.into()),
+            Err(error) => findings.push(finding(Some(name), error.to_string())),
+        }
+    }
+    Ok(findings)
+}
+
+/// The slices that one of the two threads gets, as a reader.
+struct Slices {
+    slices: mpsc::Receiver<Bytes>,
+    current: Bytes,
+    /// What has not come yet: when it stops before, whoever reads the store knows why.
+    left: u64,
+}
+
+impl Read for Slices {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.current.is_empty() && self.left > 0 && !buffer.is_empty() {
+            let cut = || Error::new(Code::Internal, "reading from the store was cut off");
+            self.current = self.slices.blocking_recv().ok_or_else(|| io::Error::other(cut()))?;
+            self.left -= self.current.len() as u64;
+        }
+        let length = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}

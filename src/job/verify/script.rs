@@ -1,0 +1,209 @@
+//! A plain script: unpacked, counted again, and held against what the manifest says of its tables.
+
+use std::io::{self, Read};
+
+use flate2::read::MultiGzDecoder;
+
+use super::Finding;
+use crate::error::Error;
+use crate::format::archive::{BlockDigest, difference};
+use crate::format::script::{Contents, Reader, Table, header_of};
+use crate::repository::manifest::{Algorithm, Manifest, Tally};
+use crate::repository::stored_archive::is_named;
+use crate::units::count;
+
+/// Our zstd frames hold 2 MiB; see [`crate::format::archive::Unpack`].
+const ZSTD_WINDOW_LOG: u32 = 24;
+const PIECE: usize = 256 << 10;
+
+/// What was found of a script, beside what its object's digest says.
+pub(super) struct Looked {
+    pub findings: Vec<Finding>,
+    /// Of a script whose manifest says nothing of its tables.
+    pub counted: Option<Tally>,
+    /// Why it would not be run. Versions differ in that: it says nothing of the bytes.
+    pub refused: Option<String>,
+}
+
+/// It must decompress to its end, to as many bytes as pg_dump wrote, and hold what the manifest says. Our own
+/// errors are not about the script.
+pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Result<Looked> {
+    let bytes = manifest.metadata.get("bytes_read").and_then(serde_json::Value::as_u64);
+    let wanted = manifest.script.map(|script| script.bytes).or(bytes);
+    let only = |what: String| Looked {
+        findings: vec![Finding::of_file(name, what)],
+        counted: None,
+        refused: None,
+    };
+    // One byte too many is enough to know, however many would follow.
+    let limit = wanted.map_or(u64::MAX, |wanted| wanted.saturating_add(1));
+    let mut counting = Ok(Reader::counting());
+    let found = match unpacked(manifest.compression.algorithm, stored, limit, |piece| {
+        if let Ok(reader) = &mut counting
+            && let Err(refused) = reader.pass(piece)
+        {
+            counting = Err(refused);
+        }
+    }) {
+        Ok(found) => found,
+        Err(error)
+            if error
+                .get_ref()
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) =>
+        {
+            return Err(error);
+        }
+        Err(error) => return Ok(only(format!("does not decompress: {error}"))),
+    };
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+        return Ok(only(match found > wanted {
+            true => format!("holds more than the {wanted} bytes of SQL that the manifest says"),
+            false => format!("holds {found} bytes of SQL, the manifest says {wanted}"),
+        }));
+    }
+    let contents = match counting.and_then(|reader| reader.end(found)) {
+        Ok(contents) => contents,
+        Err(refused) => {
+            return Ok(Looked {
+                findings: Vec::new(),
+                counted: None,
+                refused: Some(refused.to_string()),
+            });
+        }
+    };
+    Ok(match manifest.script {
+        Some(_) => Looked {
+            findings: compare(manifest, name, &contents),
+            counted: None,
+            refused: None,
+        },
+        // A version that did not count, or could not.
+        None => Looked {
+            findings: Vec::new(),
+            counted: Some(Tally {
+                count: contents.tables.len() as u64,
+                rows: contents.tables.iter().map(Table::rows).sum(),
+            }),
+            refused: None,
+        },
+    })
+}
+
+/// Every table and block of large objects, in their order.
+fn compare(manifest: &Manifest, file: &str, contents: &Contents) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut differs = |table: Option<String>, what: String| {
+        findings.push(Finding {
+            file: file.to_owned(),
+            table,
+            what,
+        });
+    };
+    let utf8 = manifest.server.encoding == "UTF8";
+    for (record, table) in manifest.tables.iter().zip(&contents.tables) {
+        let name = Some(format!("{}.{}", record.schema, record.name));
+        // Where rows are loaded through another table, the header alone says whose they are.
+        let (schema, other) = table.name();
+        let of_copy = is_named(&record.schema, &schema, utf8) && is_named(&record.name, &other, utf8);
+        if !of_copy && !table.through_root {
+            let what = format!(
+                "the rows at byte {} of the script are those of {schema}.{other}",
+                table.offset
+            );
+            differs(name, what);
+            continue;
+        }
+        let owner = record.owner.as_deref().unwrap_or_default();
+        let expected = header_of(record.schema.as_bytes(), record.name.as_bytes(), owner.as_bytes());
+        let header = table.header.as_ref();
+        if let Some(header) = header.filter(|header| !is_named(&expected.line(), &header.line(), utf8)) {
+            let what = format!(
+                "the rows at byte {} of the script are under the header {:?}",
+                table.offset,
+                header.line()
+            );
+            differs(name, what);
+            continue;
+        }
+        if table.offset != record.offset || table.digest.bytes != record.length {
+            let what = format!(
+                "its rows are at byte {} of the script, the manifest says {}",
+                table.offset, record.offset
+            );
+            differs(name.clone(), what);
+        }
+        if let Some(what) = other_than(&table.digest, record.rows, record.bytes, &record.sha256) {
+            differs(name, what);
+        }
+    }
+    let (found, wanted) = (contents.tables.len(), manifest.tables.len());
+    if found != wanted {
+        differs(
+            None,
+            format!(
+                "holds the rows of {}, the manifest says {wanted}",
+                count(found, "table")
+            ),
+        );
+    }
+    for (record, objects) in manifest.large_objects.iter().zip(&contents.large_objects) {
+        if let Some(what) = other_than(&objects.digest, record.count, record.bytes, &record.sha256) {
+            differs(Some("large objects".to_owned()), what);
+        }
+    }
+    let (found, wanted) = (contents.large_objects.len(), manifest.large_objects.len());
+    if found != wanted {
+        differs(
+            None,
+            format!("holds {found} groups of large objects, the manifest says {wanted}"),
+        );
+    }
+    let script = manifest.script.map(|script| script.definitions);
+    if let Some(wanted) = script.filter(|wanted| *wanted != contents.headers) {
+        differs(
+            None,
+            format!("has {} definitions, the manifest says {wanted}", contents.headers),
+        );
+    }
+    findings
+}
+
+fn other_than(found: &BlockDigest, count: u64, bytes: u64, sha256: &str) -> Option<String> {
+    let mut promise = found.clone();
+    promise.content.set_count(count);
+    promise.bytes = bytes;
+    if hex::decode_to_slice(sha256, &mut promise.sha256).is_err() {
+        return Some(format!("the manifest's {sha256:?} is no SHA-256"));
+    }
+    (*found != promise).then(|| difference(found, &promise))
+}
+
+/// How many bytes come out, up to `limit`.
+fn unpacked(algorithm: Algorithm, stored: impl Read, limit: u64, take: impl FnMut(&[u8])) -> io::Result<u64> {
+    match algorithm {
+        Algorithm::None => pieces(stored, limit, take),
+        Algorithm::Gzip => pieces(MultiGzDecoder::new(stored), limit, take),
+        Algorithm::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::new(stored)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            pieces(decoder, limit, take)
+        }
+    }
+}
+
+fn pieces(content: impl Read, limit: u64, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
+    let mut content = content.take(limit);
+    let mut piece = vec![0; PIECE];
+    let mut found = 0;
+    loop {
+        let count = match content.read(&mut piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        if count == 0 {
+            return Ok(found);
+        }
+        take(&piece[..count]);
+        found += count as u64;
+    }
+}

@@ -1,0 +1,270 @@
+//! Which backups are verified, and in which stores: what was asked for and nothing in its place, in each store that
+//! has it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Job, Verified, VerifyReport, in_one_store, is_of_the_place, keep_the_one_before};
+use crate::command::VerifyRequest;
+use crate::error::{Code, Error, Result};
+use crate::repository::backup_id::BackupId;
+use crate::repository::catalog::{self, Demand, Genuine, Listed, Located, Read};
+use crate::store::Store;
+
+/// The backup that was asked for, in each store that has it. Only the first store's is drilled.
+pub(super) async fn one(job: &Job<'_>, wanted: &str, request: &VerifyRequest) -> Result<VerifyReport> {
+    let meant = catalog::meant(job.stores, wanted, job.database, (job.clock)());
+    let mut meant = job.stop.or_stop(meant).await?;
+    let id = &meant.id;
+    let mut verified: Vec<Verified> = Vec::new();
+    let (mut unexpected, mut lacking) = (None, Vec::new());
+    for (at, store) in job.stores.iter().enumerate() {
+        let failed = meant.failed.iter().position(|(failed, _)| *failed == at);
+        let seen = match failed.map(|failed| meant.failed.swap_remove(failed).1) {
+            Some(error) => Err(error),
+            None => in_store(job, store, id, request.expect_manifest, request.drill && at == 0).await,
+        };
+        match seen {
+            Ok(InStore::Verified(one)) => verified.push(one.marked_as_copy(at > 0)),
+            Ok(InStore::Unsigned(error)) if at > 0 => {
+                verified.push(Verified::unreadable(id, store.url(), &error).marked_as_copy(true));
+            }
+            // Somebody has written to the store.
+            Ok(InStore::Unsigned(error)) => return Err(error),
+            Ok(InStore::Unexpected(error)) => unexpected = unexpected.or(Some(error)),
+            Ok(InStore::Missing) => lacking.push(at),
+            Err(error) if job.stores.len() > 1 && job.stop.reason().is_none() && is_of_the_place(error.code()) => {
+                verified.push(Verified::not_looked_at(id, store.url(), &error).marked_as_copy(at > 0));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let Some(holder) = verified.first().map(|one| one.store.clone()) else {
+        return Err(match (unexpected, job.stores.first()) {
+            (Some(error), _) => error,
+            (None, Some(first)) => job.stop.or_stop(catalog::not_there(first.as_ref(), id)).await?,
+            (None, None) => Error::config("no store is set"),
+        });
+    };
+    for at in lacking {
+        let store = &job.stores[at];
+        if at > 0 {
+            verified[0].warnings.push(lacks(store.as_ref(), id));
+            continue;
+        }
+        let error = job.stop.or_stop(catalog::not_there(store.as_ref(), id)).await?;
+        let mut one = if meant.is_lost {
+            let what = format!(
+                "{}: it was made for this store too, and {holder} has it",
+                error.message()
+            );
+            Verified::unreadable(id, store.url(), &Error::new(Code::Integrity, what))
+        } else {
+            let what = format!("{}; {holder} has it", error.message());
+            let hint = format!("to verify that one alone, name its store alone: --store {holder}");
+            Verified::not_looked_at(id, store.url(), &Error::new(Code::NotFound, what).hint(hint))
+        };
+        if meant.is_lost {
+            keep_the_one_before(job, store.as_ref(), &mut one).await;
+        }
+        verified.insert(0, one);
+    }
+    verified[0].warnings.extend(meant.warnings);
+    Ok(VerifyReport::one(verified))
+}
+
+fn lacks(copy: &dyn Store, id: &BackupId) -> String {
+    format!("{} does not hold {id}: this backup has no copy there", copy.url())
+}
+
+/// What became of a backup in one store.
+enum InStore {
+    Verified(Box<Verified>),
+    Missing,
+    /// By a key that counts.
+    Unsigned(Error),
+    /// Another manifest than the one that was asked for: each store's has a digest of its own.
+    Unexpected(Error),
+}
+
+async fn in_store(
+    job: &Job<'_>,
+    store: &Arc<dyn Store>,
+    id: &BackupId,
+    manifest: Option<[u8; 32]>,
+    drill: bool,
+) -> Result<InStore> {
+    let demand = Demand {
+        trust: job.trust,
+        manifest,
+        now: (job.clock)(),
+        altered: true,
+    };
+    let found = catalog::read_genuine(store.as_ref(), id, &demand);
+    let genuine = match job.stop.or_stop(found).await? {
+        Read::Genuine(genuine) => *genuine,
+        Read::Missing => {
+            // One that is not there, as where a disk is not mounted, says nothing of what it holds.
+            job.stop.or_stop(catalog::is_reachable(store.as_ref())).await?;
+            return Ok(InStore::Missing);
+        }
+        Read::Unsigned(error) => return Ok(InStore::Unsigned(error)),
+        Read::Unexpected(error) => return Ok(InStore::Unexpected(error)),
+        Read::Broken(broken) => {
+            let mut one = Verified::unreadable(id, store.url(), &broken.into_error(id));
+            keep_the_one_before(job, store.as_ref(), &mut one).await;
+            return Ok(InStore::Verified(Box::new(one)));
+        }
+    };
+    let around = catalog::backups(store.as_ref(), Some(id.database()));
+    let around = job.stop.or_stop(around).await?;
+    let located = Located::new(store, genuine, Vec::new());
+    let verified = in_one_store(job, &located, &around, drill).await?;
+    Ok(InStore::Verified(Box::new(verified)))
+}
+
+/// Every backup of every store, newest first. One whose manifest cannot be read, or is not
+/// signed as it must be, has failed; of one that a store does not give nothing is said, and the others are
+/// looked at all the same. None at all in the first is `NOT_FOUND`: nothing was proved.
+pub(super) async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<VerifyReport> {
+    let Some((store, copies)) = job.stores.split_first() else {
+        return Err(Error::config("no store is set"));
+    };
+    let listed = catalog::reachable_folders(store.as_ref(), job.database);
+    let listed = job.stop.or_stop(listed).await?;
+    let mut verified = all_in(job, store, &listed, since, drill).await?;
+    if verified.is_empty() {
+        return Err(catalog::nothing_found(store.as_ref(), job.database, since).await);
+    }
+    for copy in copies {
+        let listed = match job
+            .stop
+            .or_stop(catalog::reachable_folders(copy.as_ref(), job.database))
+            .await
+        {
+            Ok(listed) => listed,
+            Err(error) if is_of_the_place(error.code()) && job.stop.reason().is_none() => {
+                let newest = verified[0].id.clone();
+                verified.push(Verified::not_looked_at(&newest, copy.url(), &error).marked_as_copy(true));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        without_copy(&mut verified, copy.as_ref(), &listed);
+        let there = all_in(job, copy, &listed, since, false).await?;
+        verified.extend(there.into_iter().map(|one| one.marked_as_copy(true)));
+    }
+    Ok(VerifyReport::many(verified))
+}
+
+/// Tells which of the first store's backups a copy lacks: its database's newest, and what is newer than the oldest that
+/// the copy has of that database. It may well have been begun later, or let go of backups sooner.
+fn without_copy(verified: &mut [Verified], copy: &dyn Store, listed: &[Listed]) {
+    let there: BTreeSet<&BackupId> = listed
+        .iter()
+        .filter(|one| one.has_manifest)
+        .map(|one| &one.id)
+        .collect();
+    let mut databases = BTreeSet::new();
+    for one in verified.iter_mut().filter(|one| !one.is_copy) {
+        let is_newest = databases.insert(one.id.database().to_owned());
+        let mut of_same = there.iter().filter(|id| id.database() == one.id.database());
+        let is_between = of_same.any(|id| id.timestamp() < one.id.timestamp());
+        if (is_newest || is_between) && !there.contains(&one.id) {
+            one.warnings.push(lacks(copy, &one.id));
+        }
+    }
+}
+
+async fn all_in(
+    job: &Job<'_>,
+    store: &Arc<dyn Store>,
+    listed: &[Listed],
+    since: Option<Timestamp>,
+    drill: bool,
+) -> Result<Vec<Verified>> {
+    let wanted = |one: &&Listed| one.has_manifest && since.is_none_or(|since| one.id.timestamp() >= since);
+    let mut verified = Vec::new();
+    let mut waiting = listed.iter().filter(wanted).map(|one| &one.id);
+    while let Some(id) = waiting.next() {
+        match listed_one(job, store, id, listed, drill).await {
+            Ok(Some(one)) => verified.push(one),
+            // It has expired since it was listed.
+            Ok(None) => {}
+            Err(error) if matches!(error.code(), Code::Integrity | Code::Signature) => {
+                verified.push(Verified::unreadable(id, store.url(), &error));
+            }
+            Err(error) if is_of_the_place(error.code()) && job.stop.reason().is_none() => {
+                verified.push(Verified::not_looked_at(id, store.url(), &error));
+                // Whoever does not answer at all would be waited for once for each backup.
+                if let Err(error) = job.stop.or_stop(catalog::is_reachable(store.as_ref())).await {
+                    if !is_of_the_place(error.code()) {
+                        return Err(error);
+                    }
+                    let rest = waiting.by_ref();
+                    verified.extend(rest.map(|id| Verified::not_looked_at(id, store.url(), &error)));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(verified)
+}
+
+/// `None`: it is no longer there.
+async fn listed_one(
+    job: &Job<'_>,
+    store: &Arc<dyn Store>,
+    id: &BackupId,
+    listed: &[Listed],
+    drill: bool,
+) -> Result<Option<Verified>> {
+    let demand = Demand {
+        trust: job.trust,
+        manifest: None,
+        now: (job.clock)(),
+        altered: true,
+    };
+    let found = catalog::read_genuine(store.as_ref(), id, &demand);
+    let genuine: Genuine = match job.stop.or_stop(found).await?.require(id) {
+        Ok(genuine) => genuine,
+        Err(error) if error.code() == Code::NotFound => {
+            job.stop.or_stop(expired(store.as_ref(), id)).await?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let located = Located::new(store, genuine, Vec::new());
+    match in_one_store(job, &located, listed, drill).await {
+        Err(error) if error.code() == Code::NotFound => {
+            job.stop.or_stop(expired(store.as_ref(), id)).await?;
+            Ok(None)
+        }
+        verified => verified.map(Some),
+    }
+}
+
+/// A backup that was listed and has no manifest has expired; but its database's newest backup never does, so
+/// a store that has none any more, or that lists what it does not give, has lost them.
+async fn expired(store: &dyn Store, id: &BackupId) -> Result<()> {
+    let listed = catalog::backups(store, Some(id.database())).await?;
+    let there: Vec<&BackupId> = listed
+        .iter()
+        .filter(|one| one.has_manifest)
+        .map(|one| &one.id)
+        .collect();
+    let what = if there.is_empty() {
+        format!(
+            "{} held backups of {} a moment ago, and holds none",
+            store.url(),
+            id.database()
+        )
+    } else if there.contains(&id) {
+        format!("{} lists {}, and does not give it", store.url(), id.manifest_key())
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Code::Store, what).hint("look at the disk, or the bucket, that the store lies on, and verify again"))
+}

@@ -1,0 +1,7 @@
+//! Who else is talked to, besides the database and the stores.
+
+pub mod aws;
+pub mod handover;
+pub mod metrics;
+pub mod notify;
+pub mod secrets;

@@ -1,0 +1,140 @@
+//! Hands a backup for which a function has not the time to a container task, which has: ECS starts
+//! the task with the same request. It has its own settings and tells by itself how it went.
+
+use std::fmt;
+
+use aws_sdk_ecs::Client;
+use aws_sdk_ecs::operation::run_task::RunTaskOutput;
+use aws_sdk_ecs::types::{
+    AssignPublicIp, AwsVpcConfiguration, ContainerOverride, LaunchType, NetworkConfiguration, TaskOverride,
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::command::BackupRequest;
+use crate::error::{Code, Error, Result};
+use crate::outside::aws;
+use crate::settings::{ContainerTask, Trigger};
+
+pub struct Handover {
+    client: Client,
+    task: ContainerTask,
+}
+
+/// A backup that somebody else makes now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HandoverReport {
+    /// `handed_over`.
+    pub status: &'static str,
+    /// ARN of the task that makes the backup.
+    pub task: String,
+    pub cluster: String,
+    /// Why it was not made here.
+    pub reason: String,
+}
+
+impl Handover {
+    pub fn new(client: Client, task: ContainerTask) -> Self {
+        Self { client, task }
+    }
+
+    /// Starts the task. The same request twice, as a retried event is, starts one: ECS knows it by
+    /// its token.
+    pub async fn start(&self, request: &BackupRequest, why: &Error) -> Result<HandoverReport> {
+        let task = &self.task;
+        let network = AwsVpcConfiguration::builder()
+            .set_subnets(Some(task.subnets.clone()))
+            .set_security_groups((!task.security_groups.is_empty()).then(|| task.security_groups.clone()))
+            .assign_public_ip(match task.public_ip {
+                true => AssignPublicIp::Enabled,
+                false => AssignPublicIp::Disabled,
+            })
+            .build()
+            .map_err(|error| Error::internal("cannot build the task's network").source(error))?;
+        let container = ContainerOverride::builder()
+            .name(&task.container)
+            .set_command(Some(command(request)))
+            .build();
+        let started = self
+            .client
+            .run_task()
+            .cluster(&task.cluster)
+            .task_definition(&task.definition)
+            .launch_type(LaunchType::Fargate)
+            .network_configuration(NetworkConfiguration::builder().awsvpc_configuration(network).build())
+            .overrides(TaskOverride::builder().container_overrides(container).build())
+            .set_client_token(request.event_id.as_deref().map(token))
+            .started_by("pgstow")
+            .send()
+            .await
+            .map_err(|error| {
+                let what = format!("cannot hand the backup over to {}", task.definition);
+                aws::error_needing(Code::Deadline, &what, &error, "ecs:RunTask", &task.definition)
+            })?;
+        Ok(HandoverReport {
+            status: "handed_over",
+            task: self.arn(&started)?,
+            cluster: task.cluster.clone(),
+            reason: why.message(),
+        })
+    }
+
+    /// A task that has no place is no error of the request.
+    fn arn(&self, started: &RunTaskOutput) -> Result<String> {
+        if let Some(arn) = started.tasks().first().and_then(|task| task.task_arn()) {
+            return Ok(arn.to_owned());
+        }
+        let failures = started.failures().iter().map(|failure| {
+            let detail = failure.detail().unwrap_or_default();
+            format!("{} {detail}", failure.reason().unwrap_or("no reason given"))
+        });
+        let failures: Vec<String> = failures.map(|failure| failure.trim().to_owned()).collect();
+        Err(Error::new(
+            Code::Deadline,
+            format!("ECS has not started {}: {}", self.task.definition, failures.join("; ")),
+        )
+        .hint("look at the cluster's capacity, the subnets and the task definition"))
+    }
+}
+
+/// What the task's container runs. It holds no secret: those are in the task's own settings.
+fn command(request: &BackupRequest) -> Vec<String> {
+    let trigger = match request.trigger {
+        Trigger::Schedule => "schedule",
+        Trigger::Manual | Trigger::Api => "manual",
+        Trigger::Cli => "cli",
+    };
+    let mut words = vec!["backup".to_owned(), "--json".to_owned(), format!("--trigger={trigger}")];
+    // In one word, so that a name with a dash before it is no option.
+    words.extend(request.event_id.iter().map(|id| format!("--event-id={id}")));
+    words.extend(request.database.iter().map(|name| format!("--database={name}")));
+    words
+}
+
+/// ECS takes 64 characters at most, and not every one that an id may have.
+fn token(event_id: &str) -> String {
+    hex::encode(Sha256::digest(event_id))
+}
+
+impl fmt::Display for HandoverReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "handed over to {}: {}", self.task, self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_task_is_asked_for_the_same_backup() {
+        let request = BackupRequest {
+            trigger: Trigger::Schedule,
+            event_id: Some("full-2026-01-31T04:05:00Z".into()),
+            database: Some("-shop".into()),
+        };
+        let expected = "backup --json --trigger=schedule --event-id=full-2026-01-31T04:05:00Z --database=-shop";
+        assert_eq!(command(&request).join(" "), expected);
+        assert_eq!(token("full-2026-01-31T04:05:00Z").len(), 64);
+    }
+}

@@ -1,0 +1,319 @@
+//! Prometheus's text format. All metrics are gauges that say how the last runs ended; moments are
+//! seconds since 1970, so that a rule can tell how long ago they were.
+//!
+//! The file holds what earlier runs said, of other databases too: what is read back is what
+//! [`Samples::render`] writes, and nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use super::{Backup, End, LastGood, Observation, Run, Tally, Verification};
+use crate::report::DEGRADED;
+use crate::run::printable;
+
+/// The first line: by it we know that the file is ours to replace.
+const MARK: &str = "# Written by pgstow after each run; what it says of other databases is kept.";
+
+/// Name and help. The order is the file's.
+const FAMILIES: &[(&str, &str)] = &[
+    (
+        "pgstow_backup_last_run_timestamp_seconds",
+        "When the last run ended, well or not.",
+    ),
+    (
+        "pgstow_backup_last_run_success",
+        "1 if it made a backup, 0 if it failed.",
+    ),
+    (
+        "pgstow_backup_last_run_degraded",
+        "1 if it made a backup and a copy of it failed, else 0.",
+    ),
+    (
+        "pgstow_backup_last_run_exit_code",
+        "The exit code that it ended with; 0: all is well, 3: a copy failed.",
+    ),
+    ("pgstow_backup_last_run_duration_seconds", "How long it took."),
+    (
+        "pgstow_backup_last_run_notifications_failed",
+        "Messages about it that could not be sent.",
+    ),
+    (
+        "pgstow_backup_last_success_timestamp_seconds",
+        "When the newest good backup began; 0: there is none.",
+    ),
+    (
+        "pgstow_backup_duration_seconds",
+        "How long the last backup that was made took.",
+    ),
+    ("pgstow_backup_bytes", "Its size as stored, all files together."),
+    ("pgstow_backup_tables", "Its tables."),
+    ("pgstow_backup_rows", "The rows in them."),
+    (
+        "pgstow_backup_read_bytes_per_second",
+        "How fast it was read from the database.",
+    ),
+    (
+        "pgstow_backup_size_deviation_ratio",
+        "By what factor its size differs from the median of those before it, in either direction.",
+    ),
+    (
+        "pgstow_verify_last_run_timestamp_seconds",
+        "When the last verification ended.",
+    ),
+    (
+        "pgstow_verify_last_run_success",
+        "1 if every byte was as the manifest says, else 0.",
+    ),
+    (
+        "pgstow_verify_last_success_timestamp_seconds",
+        "When a verification last found all well.",
+    ),
+    (
+        "pgstow_verify_duration_seconds",
+        "How long the last verification took, with its drill.",
+    ),
+    ("pgstow_drill_last_run_timestamp_seconds", "When the last drill ended."),
+    (
+        "pgstow_drill_last_run_success",
+        "1 if it restored to what it was made from, else 0.",
+    ),
+    (
+        "pgstow_drill_last_success_timestamp_seconds",
+        "When a drill last proved a backup.",
+    ),
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Labels {
+    service: String,
+    /// Empty where the run failed before it was known: to Prometheus that is no label at all.
+    database: String,
+}
+
+/// What a file says: each sample by its place among the families, and by its labels.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Samples(BTreeMap<(usize, Labels), f64>);
+
+impl Samples {
+    /// Lays what a run says over what earlier runs said. What it does not speak of stays: after a
+    /// failure, the backup that was made before.
+    pub(super) fn observe(&mut self, service: &str, observation: &Observation) {
+        let labels = Labels {
+            service: service.to_owned(),
+            database: plain_label(observation.database.as_deref().unwrap_or_default()),
+        };
+        let said = match &observation.run {
+            Run::Backup(backup) => of_backup(backup, observation),
+            Run::Verification(verification) => of_verification(verification, observation.at),
+        };
+        for (name, value) in said {
+            let Some(family) = family(name) else { continue };
+            if !labels.database.is_empty() {
+                // A run that failed before its database was known has been followed by one that
+                // knows it: nothing else would ever take that failure back.
+                let nameless = Labels {
+                    database: String::new(),
+                    ..labels.clone()
+                };
+                self.0.remove(&(family, nameless));
+            }
+            self.0.insert((family, labels.clone()), value);
+        }
+    }
+
+    pub(super) fn render(&self) -> String {
+        let mut text = format!("{MARK}\n");
+        let mut last = None;
+        for ((family, labels), value) in &self.0 {
+            let (name, help) = FAMILIES[*family];
+            // Writing to a String cannot fail.
+            if last != Some(family) {
+                let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+                last = Some(family);
+            }
+            let service = escaped(&labels.service);
+            let _ = write!(text, "{name}{{service=\"{service}\"");
+            if !labels.database.is_empty() {
+                let _ = write!(text, ",database=\"{}\"", escaped(&labels.database));
+            }
+            let _ = writeln!(text, "}} {value}");
+        }
+        text
+    }
+
+    /// Reads what [`Samples::render`] has written, by this version or another: families that this
+    /// one does not know are left out. `Err` is the first line that is none of ours.
+    pub(super) fn parse(text: &str) -> Result<Self, usize> {
+        let mut samples = Self::default();
+        let mut lines = text.lines().enumerate();
+        if lines.next().is_none_or(|(_, line)| line != MARK) {
+            return Err(1);
+        }
+        for (at, line) in lines.filter(|(_, line)| !line.starts_with('#') && !line.is_empty()) {
+            let (name, labels, value) = sample(line).ok_or(at + 1)?;
+            if let Some(family) = family(name) {
+                samples.0.insert((family, labels), value);
+            }
+        }
+        Ok(samples)
+    }
+}
+
+fn family(name: &str) -> Option<usize> {
+    FAMILIES.iter().position(|(family, _)| *family == name)
+}
+
+fn of_backup(backup: &Backup, observation: &Observation) -> Vec<(&'static str, f64)> {
+    let mut said = Vec::new();
+    if let Some(began) = match backup.last_good {
+        LastGood::Began(began) => Some(began.as_second() as f64),
+        // Not an absent sample: a rule on its age would fall silent.
+        LastGood::Never => Some(0.0),
+        LastGood::Unknown => None,
+    } {
+        said.push(("pgstow_backup_last_success_timestamp_seconds", began));
+    }
+    let (success, exit_code, seconds) = match &backup.end {
+        End::Made(made) => {
+            said.extend([
+                ("pgstow_backup_duration_seconds", made.seconds),
+                ("pgstow_backup_bytes", made.bytes as f64),
+                ("pgstow_backup_tables", made.tables as f64),
+                ("pgstow_backup_rows", made.rows as f64),
+                ("pgstow_backup_read_bytes_per_second", made.rate),
+            ]);
+            said.extend(
+                made.deviation
+                    .map(|factor| ("pgstow_backup_size_deviation_ratio", factor)),
+            );
+            (1.0, if made.degraded { DEGRADED } else { 0 }, made.seconds)
+        }
+        End::Failed { code, seconds } => (0.0, code.exit_code(), *seconds),
+        End::Repeated => return said,
+    };
+    said.extend([
+        ("pgstow_backup_last_run_timestamp_seconds", moment(observation.at)),
+        ("pgstow_backup_last_run_success", success),
+        (
+            "pgstow_backup_last_run_degraded",
+            f64::from(u8::from(exit_code == DEGRADED)),
+        ),
+        ("pgstow_backup_last_run_exit_code", f64::from(exit_code)),
+        ("pgstow_backup_last_run_duration_seconds", seconds),
+        (
+            "pgstow_backup_last_run_notifications_failed",
+            observation.notifications_failed as f64,
+        ),
+    ]);
+    said
+}
+
+fn of_verification(verification: &Verification, at: Timestamp) -> Vec<(&'static str, f64)> {
+    let at = moment(at);
+    let mut said = Vec::new();
+    if verification.verify != Tally::default() {
+        let good = verification.verify.failed == 0;
+        said.extend([
+            ("pgstow_verify_last_run_timestamp_seconds", at),
+            ("pgstow_verify_last_run_success", f64::from(u8::from(good))),
+            ("pgstow_verify_duration_seconds", verification.seconds),
+        ]);
+        said.extend(good.then_some(("pgstow_verify_last_success_timestamp_seconds", at)));
+    }
+    if let Some(drill) = verification.drill {
+        let good = drill.failed == 0;
+        said.extend([
+            ("pgstow_drill_last_run_timestamp_seconds", at),
+            ("pgstow_drill_last_run_success", f64::from(u8::from(good))),
+        ]);
+        said.extend(good.then_some(("pgstow_drill_last_success_timestamp_seconds", at)));
+    }
+    said
+}
+
+fn moment(at: Timestamp) -> f64 {
+    at.as_second() as f64
+}
+
+/// A line break is escaped; nothing else that could steer whoever looks at the file has a place in it.
+fn plain_label(name: &str) -> String {
+    name.split('\n').map(printable::line).collect::<Vec<_>>().join("\n")
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// `name{service="…",database="…"} value`.
+fn sample(line: &str) -> Option<(&str, Labels, f64)> {
+    let (name, rest) = line.split_once("{service=\"")?;
+    let (service, rest) = quoted(rest)?;
+    let (database, rest) = match rest.strip_prefix(",database=\"") {
+        Some(rest) => quoted(rest)?,
+        None => (String::new(), rest),
+    };
+    let value = rest
+        .strip_prefix("} ")?
+        .parse()
+        .ok()
+        .filter(|value: &f64| value.is_finite())?;
+    Some((name, Labels { service, database }, value))
+}
+
+/// The value up to the closing quotation mark, and what follows that.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => value.push(match chars.next()?.1 {
+                'n' => '\n',
+                char @ ('\\' | '"') => char,
+                _ => return None,
+            }),
+            char => value.push(char),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            samples in proptest::collection::btree_map(
+                (0..FAMILIES.len(), "(?s:.){0,10}", "(?s:.){0,10}"), -1e18..1e18_f64, 0..30)
+        ) {
+            let keyed = samples
+                .into_iter()
+                .map(|((family, service, database), value)| ((family, Labels { service, database }), value));
+            let samples = Samples(keyed.collect());
+            prop_assert_eq!(Samples::parse(&samples.render()), Ok(samples));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(?s:.){0,200}", line in "pgstow_backup_rows[{]service=\"(?s:.){0,30}") {
+            let _ = Samples::parse(&text);
+            let _ = Samples::parse(&format!("{MARK}\n{line}\n{text}"));
+        }
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_known_by_its_first_strange_line() {
+        assert_eq!(Samples::parse("# HELP node_load1 Load\nnode_load1 0.5\n"), Err(1));
+        assert_eq!(Samples::parse(""), Err(1));
+        assert_eq!(
+            Samples::parse(&format!("{MARK}\n\n# TYPE x gauge\nnode_load1 0.5\n")),
+            Err(4)
+        );
+        let newer = format!("{MARK}\npgstow_news{{service=\"a\",database=\"b\"}} 7\n");
+        assert_eq!(Samples::parse(&newer), Ok(Samples::default()));
+    }
+}

@@ -1,0 +1,11 @@
+//! What a backup is, and where it is recorded.
+
+pub mod backup_id;
+pub mod catalog;
+pub mod lease;
+pub mod leftovers;
+pub mod manifest;
+pub mod retention;
+pub mod signature;
+pub mod stored_archive;
+pub mod verification;

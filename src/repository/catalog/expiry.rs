@@ -1,0 +1,184 @@
+//! Whether a bucket's lifecycle rules make its backups expire as the retention wants: one judgement, for `doctor` and
+//! `status`.
+
+use crate::error::Result;
+use crate::repository::backup_id::BackupId;
+use crate::repository::retention::{Differences, Rule, applying, differences, rules_after};
+use crate::settings::Policy;
+use crate::store::{Lifecycle, Rules, Store};
+
+/// A bucket's rules beside those that the policy wants.
+pub struct Expiry {
+    /// Those of ours that are there.
+    pub installed: Vec<Rule>,
+    pub wanted: Vec<Rule>,
+    /// Ids of rules that are not ours, and expire what must stay.
+    pub foreign: Vec<String>,
+    /// What could not be seen of rules that are not ours.
+    pub unsure: Vec<String>,
+    differ: Differences,
+}
+
+/// What is otherwise than the policy wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub told: String,
+    /// What `retention apply` does not do.
+    by_hand: Option<String>,
+    command: Option<String>,
+}
+
+impl Finding {
+    /// What to do; `quoted` makes a command a part of the sentence.
+    pub fn remedy(&self, quoted: impl Fn(&str) -> String) -> String {
+        let command = self.command.as_deref().map(quoted);
+        match (&self.by_hand, command) {
+            (Some(by_hand), Some(command)) => format!("first {by_hand}; then {command}"),
+            (by_hand, command) => by_hand.clone().or(command).unwrap_or_default(),
+        }
+    }
+}
+
+/// Reads the rules, and looks where those reach that are not ours.
+pub async fn expiry(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) -> Result<Expiry> {
+    let Rules { ours, foreign } = lifecycle.rules().await?;
+    let prefix = lifecycle.prefix();
+    let (foreign, unsure) = reaching(store, prefix, foreign).await;
+    Ok(Expiry::of(ours, &foreign, unsure, prefix, policy))
+}
+
+impl Expiry {
+    fn of(installed: Vec<Rule>, foreign: &[Rule], unsure: Vec<String>, prefix: &str, policy: &Policy) -> Self {
+        let wanted = rules_after(policy, prefix, &installed);
+        let takes = foreign.iter().filter(|rule| rule.takes_the_last_of(prefix));
+        Self {
+            differ: differences(&wanted, &installed, foreign),
+            foreign: takes.map(|rule| rule.id.clone()).collect(),
+            installed,
+            wanted,
+            unsure,
+        }
+    }
+
+    /// `None` where backups expire as the policy wants, by rules that are written as it wants them.
+    pub fn finding(&self, url: &str, policy: &Policy) -> Option<Finding> {
+        let missing = self.wanted.iter().filter(|rule| !self.installed.contains(rule)).count();
+        let loses = self.differ.loses.clone();
+        let told = if self.installed.is_empty() && loses.is_empty() {
+            "there are no lifecycle rules of pgstow's, so old backups never expire".to_owned()
+        } else if self.installed.is_empty() {
+            [loses, vec!["there are no rules of pgstow's".to_owned()]]
+                .concat()
+                .join("; ")
+        } else if !self.differ.is_empty() {
+            [loses, self.differ.keeps.clone()].concat().join("; ")
+        } else if missing > 0 {
+            format!(
+                "backups expire as the retention wants; {missing} of {} rules differ otherwise",
+                self.wanted.len()
+            )
+        } else {
+            return None;
+        };
+        let ours_differ = missing > 0 || !differences(&self.wanted, &self.installed, &[]).is_empty();
+        Some(Finding {
+            told,
+            by_hand: self.sparing(url),
+            command: ours_differ.then(|| applying(url, policy)),
+        })
+    }
+
+    fn sparing(&self, url: &str) -> Option<String> {
+        let (rules, they) = match self.foreign.len() {
+            0 => return None,
+            1 => ("rule", "it is not pgstow's, and `retention apply` leaves it as it is"),
+            _ => (
+                "rules",
+                "they are not pgstow's, and `retention apply` leaves them as they are",
+            ),
+        };
+        Some(format!(
+            "let the {rules} {} spare {url}: {they}",
+            self.foreign.join(", ")
+        ))
+    }
+}
+
+/// Without the rules that reach a part of the store in which no backups are; and what of that could not be seen.
+async fn reaching(store: &dyn Store, prefix: &str, foreign: Vec<Rule>) -> (Vec<Rule>, Vec<String>) {
+    let (mut reach, mut unsure) = (Vec::new(), Vec::new());
+    for rule in foreign {
+        let held = match rule.part_of(prefix) {
+            Some(part) if rule.takes_the_last() => holds_backups(store, part).await,
+            _ => Ok(true),
+        };
+        match held {
+            Ok(true) => reach.push(rule),
+            Ok(false) => {}
+            Err(error) => unsure.push(format!(
+                "does the rule {} reach a database's folder? it {}, and the folders could not be listed: {}",
+                rule.id,
+                rule.effect(),
+                error.message()
+            )),
+        }
+    }
+    (reach, unsure)
+}
+
+/// Whether a database has backups whose keys may start so.
+async fn holds_backups(store: &dyn Store, start: &str) -> Result<bool> {
+    for name in store.folders("").await? {
+        let folder = format!("{name}/");
+        if !folder.starts_with(start) && !start.starts_with(&folder) {
+            continue;
+        }
+        let inside = store.folders(&folder).await?;
+        let is_backup = |stamp: &String| format!("{folder}{stamp}").parse::<BackupId>().is_ok();
+        if inside.iter().any(is_backup) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::retention::rules;
+
+    fn found(installed: Vec<Rule>, foreign: &[Rule]) -> Option<(String, String)> {
+        let policy = Policy::Days(30);
+        let expiry = Expiry::of(installed, foreign, Vec::new(), "pg/", &policy);
+        let finding = expiry.finding("s3://acme/pg", &policy)?;
+        let remedy = finding.remedy(str::to_owned);
+        Some((finding.told, remedy))
+    }
+
+    #[test]
+    fn what_applying_does_not_cure_is_said_first() {
+        let command = "pgstow retention apply --store s3://acme/pg --retention 30d";
+        let wanted = rules(&Policy::Days(30), "pg/");
+        assert_eq!(found(wanted.clone(), &[]), None);
+        let (told, remedy) = found(Vec::new(), &[]).unwrap();
+        assert!(told.contains("never expire"), "{told}");
+        assert_eq!(remedy, command);
+
+        let all = Rule {
+            id: "x".to_owned(),
+            prefix: String::new(),
+            tag: None,
+            noncurrent_days: None,
+            expire_days: Some(5),
+            ..wanted[0].clone()
+        };
+        let takes = "the rule x expires everything in the bucket after 5 days, the last good backup too";
+        let spare = "let the rule x spare s3://acme/pg: it is not pgstow's, and `retention apply` leaves it as it is"
+            .to_owned();
+        let (told, remedy) = found(Vec::new(), std::slice::from_ref(&all)).unwrap();
+        assert_eq!(told, format!("{takes}; there are no rules of pgstow's"));
+        assert_eq!(remedy, format!("first {spare}; then {command}"));
+        let ours_are_there = found(wanted, &[all]).unwrap();
+        assert_eq!(ours_are_there, (takes.to_owned(), spare));
+    }
+}

@@ -1,0 +1,468 @@
+//! A manifest as those get it who act on it: its signature was looked at before anything in it.
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::publish::digest_line;
+use super::{BackupId, Broken, Found, Listed, MANIFEST, MANIFEST_DIGEST, backups, manifest_bytes};
+use crate::error::{Code, Error, Result};
+use crate::repository::manifest::Manifest;
+use crate::repository::retention::SHA256_TAG;
+use crate::repository::signature::{KeyId, Subject, Trust};
+use crate::store::{Store, unsteady};
+
+/// What a command asks of the backup that it is to use.
+#[derive(Clone, Copy)]
+pub struct Demand<'a> {
+    /// Whose signatures count.
+    pub trust: &'a Trust,
+    /// The SHA-256 that the manifest must have (`--expect-manifest`).
+    pub manifest: Option<[u8; 32]>,
+    /// What is dated later than this is not the latest.
+    pub now: Timestamp,
+    /// Whether a manifest is wanted all the same that is not what the digest beside it says.
+    pub altered: bool,
+}
+
+/// A manifest, and what is known of where it comes from.
+#[derive(Debug)]
+pub struct Genuine {
+    pub manifest: Manifest,
+    pub sha256: [u8; 32],
+    pub seal: Seal,
+    /// Where signatures are asked for.
+    pub signed_by: Option<KeyId>,
+    /// Whoever asked named this very manifest, or it is signed.
+    is_vouched_for: bool,
+}
+
+impl Genuine {
+    /// Nothing speaks for the manifest, although it says that there must be a file that does.
+    pub fn lacks_its_seal(&self) -> bool {
+        self.seal == Seal::None && self.manifest.digest_file.is_some() && !self.is_vouched_for
+    }
+}
+
+/// What the file beside a manifest says of its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seal {
+    Same,
+    /// There is none: a backup that was made before there was one, or it was taken away. Nobody else says anything.
+    None,
+    /// Another than the manifest has, in a sentence: one of the two is not what it was. Or there is none, and others
+    /// know another manifest.
+    Different(String),
+    /// Another, or none; but the object's tag, or the next backup's manifest, knows this one.
+    Attested(String),
+}
+
+/// What was found where a manifest should be.
+#[derive(Debug)]
+pub enum Read {
+    Genuine(Box<Genuine>),
+    Broken(Broken),
+    Missing,
+    /// Not signed as it must be: `SIGNATURE`. Nothing in it was looked at.
+    Unsigned(Error),
+    /// Another than the one that was expected: `INTEGRITY`. The same.
+    Unexpected(Error),
+}
+
+/// Reads the manifest in `id`'s folder. An error is the store's.
+///
+/// A bit that was flipped on the way says nothing about what is stored: what is wrong with it, or what
+/// nothing vouches for, has to come twice alike.
+pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>) -> Result<Read> {
+    let (key, url) = (id.manifest_key(), store.url());
+    let mut before = None;
+    for time in 0..READS {
+        let Looked { read, sha256, is_sound } = look(store, id, demand, time > 0).await?;
+        let same = before.replace(sha256).is_none_or(|before| before == sha256);
+        if !same {
+            tracing::warn!("{key} in {url} came differently when it was read again");
+        }
+        if is_sound || (time > 0 && same) {
+            return Ok(read);
+        }
+    }
+    Err(unsteady(&key, url))
+}
+
+/// Of one manifest, until it is sound, or comes twice alike.
+const READS: usize = 4;
+
+/// What was found at one time.
+struct Looked {
+    read: Read,
+    /// Of what lay there, where it could be read.
+    sha256: Option<[u8; 32]>,
+    /// Something outside of it says that it is what it was.
+    is_sound: bool,
+}
+
+/// Looks once. `again`: what contradicts the manifest is held against all others that know of it.
+async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool) -> Result<Looked> {
+    let bytes = match manifest_bytes(store, id).await? {
+        Found::Good(bytes) => bytes,
+        Found::Missing => {
+            return Ok(Looked {
+                read: Read::Missing,
+                sha256: None,
+                is_sound: true,
+            });
+        }
+        Found::Broken(broken) => {
+            return Ok(Looked {
+                read: Read::Broken(broken),
+                sha256: None,
+                is_sound: false,
+            });
+        }
+    };
+    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+    let wrong = |read: Read| Looked {
+        read,
+        sha256: Some(sha256),
+        is_sound: false,
+    };
+    let mut seal = seal(store, id, &sha256).await?;
+    if again {
+        seal = attested(store, id, &sha256, seal).await?;
+    }
+    if let Some(expected) = demand.manifest.filter(|expected| *expected != sha256) {
+        let (found, expected) = (hex::encode(sha256), hex::encode(expected));
+        let what = format!(
+            "the manifest of {id} in {} has the SHA-256 {found}, expected was {expected}",
+            store.url()
+        );
+        let error = Error::new(Code::Integrity, what).hint(
+            "compare with `manifest_sha256` in the report of the backup that you mean: either it is another, or \
+             somebody has written to the store",
+        );
+        return Ok(wrong(Read::Unexpected(error)));
+    }
+    let mut signed_by = None;
+    if demand.trust.asks() {
+        match demand.trust.look(store, Subject::manifest(id), &bytes).await? {
+            Ok(key) => signed_by = Some(key),
+            Err(flaw) => return Ok(wrong(Read::Unsigned(flaw.into_error(id, store.url())))),
+        }
+    }
+    // Whoever names the very manifest, or has signed it, needs no file that does.
+    let is_vouched_for = demand.manifest.is_some() || signed_by.is_some();
+    let is_refused = !demand.altered && !is_vouched_for;
+    let refused = |what: &str| wrong(Read::Broken(Broken::Altered(what.to_owned())));
+    if let (Seal::Different(what), true) = (&seal, is_refused) {
+        return Ok(refused(what));
+    }
+    let manifest = match Manifest::parse(&bytes, id) {
+        Ok(manifest) => manifest,
+        Err(broken) => return Ok(wrong(Read::Broken(broken))),
+    };
+    // A store may show what was put before the manifest after it.
+    if seal == Seal::None && manifest.digest_file.is_some() {
+        seal = self::seal(store, id, &sha256).await?;
+    }
+    if seal == Seal::None && again {
+        let said = Said::new(manifest.digest_file.as_ref(), manifest.store.as_ref());
+        seal = attested_alone(store, id, &sha256, said).await?;
+    }
+    if let (Seal::Different(what), true) = (&seal, is_refused) {
+        return Ok(refused(what));
+    }
+    let is_sound = match seal {
+        Seal::Same | Seal::Attested(_) => true,
+        Seal::None => is_vouched_for,
+        Seal::Different(_) => false,
+    };
+    let genuine = Genuine {
+        manifest,
+        sha256,
+        seal,
+        signed_by,
+        is_vouched_for,
+    };
+    Ok(Looked {
+        read: Read::Genuine(Box::new(genuine)),
+        sha256: Some(sha256),
+        is_sound,
+    })
+}
+
+/// What speaks against a manifest in a listed folder, which is whole by itself.
+#[derive(Default)]
+pub(super) struct Doubt {
+    /// Why it is not the one that was published.
+    pub altered: Option<String>,
+    /// Why nobody knows whether it is.
+    pub unsealed: Option<String>,
+}
+
+/// What a manifest says of where it is to be found.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'a> {
+    /// There is a file beside it that holds its digest. Without it, it is of an older version.
+    names_its_seal: bool,
+    /// The store that it was made for, where it says so.
+    made_for: Option<&'a str>,
+}
+
+impl<'a> Said<'a> {
+    pub(super) fn new(digest_file: Option<&String>, store: Option<&'a String>) -> Self {
+        Self {
+            names_its_seal: digest_file.is_some(),
+            made_for: store.map(String::as_str),
+        }
+    }
+}
+
+/// What the file beside a manifest, which had this digest when it was read, and all others that speak of it say
+/// against it, twice alike.
+pub(super) async fn doubt(store: &dyn Store, listed: &Listed, sha256: &[u8; 32], said: Said<'_>) -> Result<Doubt> {
+    let id = &listed.id;
+    let has_file = listed.file(MANIFEST_DIGEST).is_some();
+    if !has_file && !said.names_its_seal {
+        return Ok(Doubt::default());
+    }
+    match seal(store, id, sha256).await? {
+        Seal::Different(_) => {}
+        // Taken away since it was listed.
+        Seal::None if said.names_its_seal => {}
+        _ => return Ok(Doubt::default()),
+    }
+    let Found::Good(bytes) = manifest_bytes(store, id).await? else {
+        return Ok(Doubt::default());
+    };
+    let again: [u8; 32] = Sha256::digest(&bytes).into();
+    let seal = match seal(store, id, &again).await? {
+        Seal::None => attested_alone(store, id, &again, said).await?,
+        seal => attested(store, id, &again, seal).await?,
+    };
+    Ok(match seal {
+        Seal::Different(what) => Doubt {
+            altered: Some(what),
+            unsealed: None,
+        },
+        Seal::None => Doubt {
+            altered: None,
+            unsealed: Some(format!(
+                "{MANIFEST_DIGEST} is not there, and nothing else speaks for {MANIFEST}, which may be another than was \
+                 stored"
+            )),
+        },
+        Seal::Same | Seal::Attested(_) => Doubt::default(),
+    })
+}
+
+/// Where the file beside a manifest contradicts it, others are asked which of the two is what it was.
+async fn attested(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], seal: Seal) -> Result<Seal> {
+    let Seal::Different(what) = seal else {
+        return Ok(seal);
+    };
+    let hex = hex::encode(sha256);
+    if let Some(lifecycle) = store.lifecycle() {
+        let tags = lifecycle.tags(&id.manifest_key()).await?.unwrap_or_default();
+        if tags.iter().any(|(name, said)| name == SHA256_TAG && *said == hex) {
+            return Ok(Seal::Attested(what));
+        }
+    }
+    Ok(match remembered(store, id).await? {
+        Some(memory) if memory.sha256 == hex => Seal::Attested(what),
+        _ => Seal::Different(what),
+    })
+}
+
+/// Where there is no file beside a manifest, the object's tag and the next backup alone can speak for it, or
+/// against it.
+async fn attested_alone(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], manifest: Said<'_>) -> Result<Seal> {
+    let hex = hex::encode(sha256);
+    let against = |whose: &str, said: &str| {
+        Seal::Different(format!(
+            "{MANIFEST} has the SHA-256 {hex}, {whose} says {said:?}, and {MANIFEST_DIGEST} is not there: it is not \
+             what it was",
+            said = crate::run::printable::line(said)
+        ))
+    };
+    let mut is_known = false;
+    if let Some(lifecycle) = store.lifecycle() {
+        // Who may read objects, and not their tags, has the next backup.
+        let tags = lifecycle.tags(&id.manifest_key()).await.unwrap_or_else(|error| {
+            tracing::debug!("the tags of {} were not read: {error}", id.manifest_key());
+            None
+        });
+        let tag = tags
+            .unwrap_or_default()
+            .into_iter()
+            .find(|(name, _)| name == SHA256_TAG);
+        match tag {
+            Some((_, said)) if said != hex => return Ok(against("the object's tag", &said)),
+            said => is_known = said.is_some(),
+        }
+    }
+    // A copy that was repaired from another store has that store's manifest, which is none of this one's.
+    let is_from_here = manifest.made_for.is_none_or(|url| url == store.url());
+    match remembered(store, id).await? {
+        Some(memory) if memory.sha256 == hex => is_known = true,
+        Some(memory) if memory.is_sealed && is_from_here => {
+            return Ok(against(&format!("the manifest of {}", memory.by), &memory.sha256));
+        }
+        _ => {}
+    }
+    Ok(if is_known && manifest.names_its_seal {
+        Seal::Attested(format!("{MANIFEST_DIGEST} is not there"))
+    } else {
+        Seal::None
+    })
+}
+
+/// What the backup after one says of its manifest.
+struct Memory {
+    by: BackupId,
+    sha256: String,
+    /// It is itself what the file beside it says.
+    is_sealed: bool,
+}
+
+async fn remembered(store: &dyn Store, id: &BackupId) -> Result<Option<Memory>> {
+    let later = backups(store, Some(id.database())).await?;
+    let later = later.iter().filter(|one| one.has_manifest && one.id > *id);
+    let Some(by) = later.map(|one| one.id.clone()).min() else {
+        return Ok(None);
+    };
+    let Some(bytes) = manifest_bytes(store, &by).await?.good() else {
+        return Ok(None);
+    };
+    let before = Manifest::parse(&bytes, &by)
+        .ok()
+        .and_then(|manifest| manifest.predecessor);
+    let Some(before) = before.filter(|before| before.id == *id) else {
+        return Ok(None);
+    };
+    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    Ok(Some(Memory {
+        is_sealed: seal(store, &by, &digest).await? == Seal::Same,
+        by,
+        sha256: before.manifest_sha256,
+    }))
+}
+
+async fn seal(store: &dyn Store, id: &BackupId, sha256: &[u8; 32]) -> Result<Seal> {
+    let said = match store.get(&id.key(MANIFEST_DIGEST)).await {
+        Ok(Some(object)) => object.body,
+        Ok(None) => return Ok(Seal::None),
+        Err(error) if error.code() == Code::Integrity => {
+            return Ok(Seal::Different(format!(
+                "{MANIFEST_DIGEST} cannot be read: {}",
+                error.message()
+            )));
+        }
+        Err(error) => return Err(error),
+    };
+    if said == digest_line(sha256) {
+        return Ok(Seal::Same);
+    }
+    let line = String::from_utf8_lossy(&said[..said.len().min(100)])
+        .trim_end()
+        .to_owned();
+    Ok(Seal::Different(format!(
+        "{MANIFEST} has the SHA-256 {}, but {MANIFEST_DIGEST} beside it says {:?}: one of the two is not what it was",
+        hex::encode(sha256),
+        crate::run::printable::line(&line)
+    )))
+}
+
+impl Read {
+    /// For a command that was asked for exactly this backup.
+    pub fn require(self, id: &BackupId) -> Result<Genuine> {
+        match self {
+            Read::Genuine(genuine) => Ok(*genuine),
+            Read::Broken(broken) => Err(broken.into_error(id)),
+            Read::Missing => Err(Error::new(Code::NotFound, format!("no backup {id} in the store"))),
+            Read::Unsigned(error) | Read::Unexpected(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::catalog::tests::{id, plant};
+    use crate::repository::manifest::Predecessor;
+    use crate::repository::manifest::tests::sample;
+    use crate::repository::retention::{TIER_TAG, Tier};
+    use crate::store::memory::MemoryStore;
+
+    /// A backup whose manifest names a file with its digest, which is not there.
+    fn bare(store: &MemoryStore, tag: Option<&str>) -> (BackupId, String) {
+        let mut manifest = sample(&id("shop/20250130T040500Z-full"), Tier::Daily);
+        manifest.digest_file = Some(MANIFEST_DIGEST.to_owned());
+        plant(store, &manifest, "daily");
+        let bytes = manifest.to_bytes().unwrap();
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        let said = tag.map(|tag| if tag.is_empty() { sha256.clone() } else { tag.to_owned() });
+        let mut tags = vec![(TIER_TAG, "daily")];
+        tags.extend(said.as_deref().map(|said| (SHA256_TAG, said)));
+        store.plant(&manifest.id.manifest_key(), bytes, &tags);
+        (manifest.id, sha256)
+    }
+
+    async fn read(store: &MemoryStore, id: &BackupId) -> (Read, Doubt) {
+        let demand = Demand {
+            trust: &Trust::default(),
+            manifest: None,
+            now: Timestamp::now(),
+            altered: false,
+        };
+        let listed = backups(store, Some("shop")).await.unwrap();
+        let listed = listed.iter().find(|one| one.id == *id).unwrap();
+        let bytes = store.body(&id.manifest_key()).unwrap();
+        let said = Said {
+            names_its_seal: true,
+            made_for: None,
+        };
+        let sha256 = Sha256::digest(&bytes).into();
+        let doubt = doubt(store, listed, &sha256, said).await.unwrap();
+        (read_genuine(store, id, &demand).await.unwrap(), doubt)
+    }
+
+    #[tokio::test]
+    async fn without_a_digest_beside_it_the_tag_speaks_for_a_manifest_or_against_it() {
+        let store = MemoryStore::with_lifecycle();
+        let (id, _) = bare(&store, None);
+        let (found, doubt) = read(&store, &id).await;
+        assert!(matches!(found, Read::Genuine(found) if found.seal == Seal::None && found.lacks_its_seal()));
+        assert!(doubt.altered.is_none() && doubt.unsealed.is_some());
+        let (id, _) = bare(&store, Some(""));
+        let (found, doubt) = read(&store, &id).await;
+        assert!(matches!(found, Read::Genuine(found) if matches!(found.seal, Seal::Attested(_))));
+        assert!(doubt.altered.is_none() && doubt.unsealed.is_none());
+        let (id, _) = bare(&store, Some("0815"));
+        let (found, doubt) = read(&store, &id).await;
+        assert!(matches!(found, Read::Broken(Broken::Altered(what)) if what.contains("the object's tag says")));
+        assert!(doubt.altered.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_next_backup_that_is_itself_altered_speaks_against_nobody() {
+        let store = MemoryStore::without_lifecycle();
+        let (id, sha256) = bare(&store, None);
+        let next = crate::repository::catalog::tests::id("shop/20250131T040500Z-full");
+        let mut later = sample(&next, Tier::Daily);
+        for (said, is_known) in [(&sha256, true), (&"ab".repeat(32), false)] {
+            later.predecessor = Some(Predecessor {
+                id: id.clone(),
+                manifest_sha256: said.clone(),
+            });
+            plant(&store, &later, "latest");
+            let (found, doubt) = read(&store, &id).await;
+            assert!(matches!(found, Read::Genuine(found) if found.lacks_its_seal() != is_known));
+            assert!(doubt.altered.is_none() && doubt.unsealed.is_none() == is_known);
+        }
+        // With its own digest it is believed.
+        let sealed = digest_line(&Sha256::digest(later.to_bytes().unwrap()).into());
+        store.plant(&next.key(MANIFEST_DIGEST), sealed, &[]);
+        let (found, doubt) = read(&store, &id).await;
+        assert!(matches!(found, Read::Broken(Broken::Altered(_))));
+        assert!(doubt.altered.unwrap().contains(&next.to_string()));
+    }
+}

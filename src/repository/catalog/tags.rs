@@ -1,0 +1,456 @@
+//! Carries out the plan of which backup's files bear which tag, in an order that an interruption
+//! cannot turn into a loss.
+//!
+//! **The manifest is tagged last, both ways.** Its tag is what the next run reads, so it must not
+//! promise what is not done. Promotion: data first, because with the manifest first an
+//! interruption would leave an archive that expires under a manifest that says `latest`, and
+//! nothing would look again. Demotion: an interruption leaves some data with its tier under a
+//! manifest that still says `latest`, and the next run does the rest; that backup may expire
+//! anyway, since a newer good one is committed.
+
+use futures::future::{join_all, try_join_all};
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::genuine::{Said, doubt};
+use super::{Listed, backups, found_damaged, manifest_bytes, until};
+use crate::error::{Error, Result};
+use crate::repository::backup_id::BackupId;
+use crate::repository::manifest::Summary;
+use crate::repository::retention::{Retag, SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
+use crate::store::{Lifecycle, Store};
+
+/// A backup whose files bear another tag now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Retagged {
+    pub id: BackupId,
+    /// `latest`, or the name of a tier.
+    pub to: String,
+}
+
+/// Both tags of a file.
+pub(super) fn of_file(tag: Tag, sha256: &str) -> Vec<(String, String)> {
+    vec![
+        (TIER_TAG.to_owned(), tag.name().to_owned()),
+        (SHA256_TAG.to_owned(), sha256.to_owned()),
+    ]
+}
+
+/// Tags all files of a backup (names and hex digests, without the manifest) `latest`, right before
+/// its manifest is put: so a committed backup never bears `pending`. If the run dies between the
+/// two, the next one finds files without a manifest and tags them `pending` again.
+pub async fn commit_tags(store: &dyn Store, id: &BackupId, files: &[(String, String)]) -> Result<()> {
+    let Some(lifecycle) = store.lifecycle() else {
+        return Ok(());
+    };
+    // A handful of files: all at once. A failure waits for the others: one still on its way would
+    // otherwise arrive after the clean-up has tagged its file `pending`, and keep it for ever.
+    let tagged = join_all(files.iter().map(|(name, sha256)| async move {
+        let tags = of_file(Tag::Latest, sha256);
+        lifecycle.set_tags(&id.key(name), &tags).await
+    }))
+    .await;
+    tagged.into_iter().collect()
+}
+
+/// Whether a store says that it knows no tags, asked for those of the newest backup. What cannot be asked,
+/// for want of a backup or of a permission, is not known.
+pub async fn keeps_no_tags(lifecycle: &dyn Lifecycle, newest: Option<&BackupId>) -> bool {
+    if lifecycle.keeping().is_lost() {
+        return true;
+    }
+    let Some(newest) = newest else {
+        return false;
+    };
+    let asked = lifecycle.tags(&newest.manifest_key()).await;
+    asked.is_ok() && lifecycle.keeping().is_lost()
+}
+
+/// One good backup on the walk.
+struct Backup {
+    listed: Listed,
+    summary: Summary,
+    manifest_sha256: String,
+}
+
+/// After a success: the newest `keep_last` good backups bear `latest`, the ones before them the
+/// tier that their manifest names. Reads on from the newest until everything older is known to be
+/// in order. Does nothing in a store without a lifecycle. Safe to repeat; an error leaves the rest
+/// for the next run, and never a backup expiring that should be kept.
+///
+/// What is dated later than `now` is neither counted nor touched: it would take the place of a backup
+/// that is to be kept. What was found damaged takes no place of a good one, and keeps its own.
+pub async fn retag(store: &dyn Store, database: &str, keep_last: usize, now: Timestamp) -> Result<Vec<Retagged>> {
+    walk(store, database, keep_last, now, Until::Settled).await
+}
+
+/// The same after a check has found a backup damaged, which may be any of them: those before it, which
+/// may be on their way out, are promoted. What it is that now may go, the next backup says: whoever checks may only make
+/// backups stay. Reads all the database's manifests.
+pub async fn retag_all(store: &dyn Store, database: &str, keep_last: usize, now: Timestamp) -> Result<Vec<Retagged>> {
+    walk(store, database, keep_last, now, Until::Oldest).await
+}
+
+/// How far the walk goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Settled,
+    Oldest,
+}
+
+async fn walk(
+    store: &dyn Store,
+    database: &str,
+    keep_last: usize,
+    now: Timestamp,
+    until_where: Until,
+) -> Result<Vec<Retagged>> {
+    let Some(lifecycle) = store.lifecycle() else {
+        return Ok(Vec::new());
+    };
+    if lifecycle.keeping().is_lost() {
+        return Ok(Vec::new());
+    }
+    let mut whole = Vec::new();
+    let mut standings = Vec::new();
+    for listed in until(&backups(store, Some(database)).await?, now) {
+        // A backup that we cannot read keeps the tag that it has: neither trusted nor given up.
+        let Some(backup) = read_backup(store, listed).await? else {
+            continue;
+        };
+        let standing = Standing {
+            tier: backup.summary.tier,
+            damaged: found_damaged(store, &backup.listed).await?,
+            bears: bears(lifecycle, &backup).await?,
+        };
+        if lifecycle.keeping().is_lost() {
+            return Ok(Vec::new());
+        }
+        if until_where == Until::Settled && settled(keep_last, &standings, standing) {
+            break;
+        }
+        whole.push(backup);
+        standings.push(standing);
+    }
+    let mut done = Vec::new();
+    let is_wanted = |change: &Retag| until_where == Until::Settled || change.to == Tag::Latest;
+    for change in tag_plan(keep_last, &standings).into_iter().filter(is_wanted) {
+        let backup = &whole[change.index];
+        apply(lifecycle, backup, change.to).await?;
+        done.push(Retagged {
+            id: backup.listed.id.clone(),
+            to: change.to.name().to_owned(),
+        });
+    }
+    Ok(done)
+}
+
+async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>> {
+    if !listed.has_manifest {
+        return Ok(None);
+    }
+    let Some(bytes) = manifest_bytes(store, &listed.id).await?.good() else {
+        return Ok(None);
+    };
+    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+    let Ok(summary) = Summary::parse(&bytes, &listed.id) else {
+        return Ok(None);
+    };
+    let said = Said::new(summary.digest_file.as_ref(), summary.store.as_ref());
+    if doubt(store, &listed, &sha256, said).await?.altered.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(summary)
+        .filter(|summary| listed.holds(summary))
+        .map(|summary| Backup {
+            listed,
+            summary,
+            manifest_sha256: hex::encode(sha256),
+        }))
+}
+
+/// What the backup bears as a whole. The manifest's tag speaks for all, but `latest` is a promise
+/// that nothing expires, so all files are asked then: a run whose manifest arrived after it had
+/// given up has tagged the others `pending`, and an interrupted demotion some of them with a tier.
+async fn bears(lifecycle: &dyn Lifecycle, backup: &Backup) -> Result<Option<Tag>> {
+    let tag_of = async |key: &str| -> Result<Option<Tag>> {
+        let tags = lifecycle.tags(key).await?;
+        Ok(tags.and_then(|tags| Tag::of(&tags)))
+    };
+    let manifest_key = backup.listed.id.manifest_key();
+    let manifest = tag_of(&manifest_key).await?;
+    if manifest != Some(Tag::Latest) {
+        return Ok(manifest);
+    }
+    let others = backup.listed.files.iter().filter(|file| file.key != manifest_key);
+    let others = try_join_all(others.map(|file| tag_of(&file.key))).await?;
+    Ok(manifest.filter(|_| others.iter().all(|other| *other == manifest)))
+}
+
+async fn apply(lifecycle: &dyn Lifecycle, backup: &Backup, to: Tag) -> Result<()> {
+    let manifest = backup.listed.id.manifest_key();
+    let files = backup.listed.files.iter().map(|file| file.key.as_str());
+    for key in files.filter(|key| *key != manifest) {
+        let recorded = backup
+            .summary
+            .files
+            .values()
+            .find(|file| backup.listed.id.key(&file.name) == key);
+        let sha256 = recorded.map(|file| file.sha256.as_str());
+        retag_file(lifecycle, key, to, sha256).await?;
+    }
+    retag_file(lifecycle, &manifest, to, Some(&backup.manifest_sha256)).await
+}
+
+/// Sets our tags and leaves those that somebody else put there, such as for cost allocation.
+async fn retag_file(lifecycle: &dyn Lifecycle, key: &str, to: Tag, sha256: Option<&str>) -> Result<()> {
+    let context = |error: Error| Error::new(error.code(), format!("cannot tag {key} as {to}")).source(error);
+    let before = lifecycle.tags(key).await.map_err(context)?.unwrap_or_default();
+    let mut after = before.clone();
+    set(&mut after, TIER_TAG, to.name());
+    // What is said there already was said by the run that made it, and speaks for what it made.
+    if let Some(sha256) = sha256
+        && !after.iter().any(|(name, _)| name == SHA256_TAG)
+    {
+        set(&mut after, SHA256_TAG, sha256);
+    }
+    if after != before {
+        lifecycle.set_tags(key, &after).await.map_err(context)?;
+    }
+    Ok(())
+}
+
+fn set(tags: &mut Vec<(String, String)>, key: &str, value: &str) {
+    match tags.iter_mut().find(|(name, _)| name == key) {
+        Some((_, old)) => value.clone_into(old),
+        None => tags.push((key.to_owned(), value.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::catalog::tests::{id, plant};
+    use crate::repository::catalog::{SHA256SUMS, VERIFICATION, publish};
+    use crate::repository::manifest::tests::sample;
+    use crate::repository::retention::Tier;
+    use crate::store::memory::{Fault, MemoryStore, Op};
+
+    fn now() -> Timestamp {
+        "2025-01-31T12:00:00Z".parse().unwrap()
+    }
+
+    fn day(day: u32) -> BackupId {
+        id(&format!("shop/202501{day:02}T040500Z-full"))
+    }
+
+    /// Backups of the first days of a month, with the tags that they bear, oldest first.
+    fn store_with(tags: &[&str]) -> MemoryStore {
+        let store = MemoryStore::with_lifecycle();
+        for (number, tag) in (1..).zip(tags) {
+            let tier = if number == 1 { Tier::Monthly } else { Tier::Daily };
+            plant(&store, &sample(&day(number), tier), tag);
+        }
+        store
+    }
+
+    /// The tag of every file, where all of a backup agree; oldest first.
+    fn tags(store: &MemoryStore) -> Vec<String> {
+        let mut seen: Vec<(String, String)> = Vec::new();
+        for key in store.keys() {
+            let (folder, _) = key.rsplit_once('/').unwrap();
+            let tag = store.tag(&key, TIER_TAG).unwrap_or_default();
+            match seen.iter_mut().find(|(one, _)| one == folder) {
+                None => seen.push((folder.to_owned(), tag)),
+                Some((_, one)) if *one != tag => *one = "mixed".to_owned(),
+                Some(_) => {}
+            }
+        }
+        seen.into_iter().map(|(_, tag)| tag).collect()
+    }
+
+    #[tokio::test]
+    async fn a_success_retags_its_predecessor_only() {
+        let store = store_with(&["monthly", "daily", "latest", "latest"]);
+        let done = retag(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "daily", "daily", "latest"]);
+        assert_eq!(
+            done,
+            [Retagged {
+                id: day(3),
+                to: "daily".into()
+            }]
+        );
+        // The manifest comes last; each tagged file names its digest.
+        assert_eq!(store.calls(Op::SetTags).last(), Some(&day(3).manifest_key()));
+        let bytes = store.body(&day(3).manifest_key()).unwrap();
+        assert_eq!(
+            store.tag(&day(3).manifest_key(), SHA256_TAG),
+            Some(hex::encode(Sha256::digest(&bytes)))
+        );
+        // One listing; manifests of three backups, tags of all files of two; four files changed.
+        assert!(store.requests() <= 24, "{}", store.requests());
+        assert_eq!(store.calls(Op::Get).len(), 3);
+
+        assert_eq!(retag(&store, "shop", 1, now()).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_dated_in_the_future_takes_no_ones_place() {
+        let store = store_with(&["monthly", "latest"]);
+        let ahead = id("shop/20990101T000000Z-full");
+        plant(&store, &sample(&ahead, Tier::Daily), "latest");
+        assert_eq!(retag(&store, "shop", 1, now()).await.unwrap(), []);
+        assert_eq!(tags(&store), ["monthly", "latest", "latest"]);
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_was_found_damaged_lets_the_one_before_it_stay() {
+        let damaged = |day: u32| {
+            let id = self::day(day);
+            serde_json::json!({"schema": 1, "id": id, "verify": {"status": "failed", "at": "2025-01-31T00:00:00Z"}})
+                .to_string()
+        };
+        // It was made, found damaged, and then comes the next one.
+        let store = store_with(&["monthly", "daily", "latest", "latest"]);
+        store.plant(&day(3).key(VERIFICATION), damaged(3), &[(TIER_TAG, "latest")]);
+        retag(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "latest", "daily", "latest"]);
+
+        // The newest itself, and nothing comes after it.
+        let store = store_with(&["monthly", "daily", "daily", "latest"]);
+        store.plant(&day(4).key(VERIFICATION), damaged(4), &[(TIER_TAG, "latest")]);
+        retag_all(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "daily", "latest", "latest"]);
+
+        // One of the older ones.
+        let store = store_with(&["monthly", "daily", "daily", "daily", "latest"]);
+        store.plant(&day(3).key(VERIFICATION), damaged(3), &[(TIER_TAG, "daily")]);
+        retag_all(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "latest", "daily", "daily", "latest"]);
+    }
+
+    #[tokio::test]
+    async fn a_digest_that_a_tag_says_is_not_replaced_by_that_of_what_is_there_now() {
+        let store = store_with(&["monthly", "latest", "latest"]);
+        let key = day(2).manifest_key();
+        let bytes = store.body(&key).unwrap();
+        store.plant(&key, bytes, &[(TIER_TAG, "latest"), (SHA256_TAG, "what it was")]);
+        retag(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "daily", "latest"]);
+        assert_eq!(store.tag(&key, SHA256_TAG).as_deref(), Some("what it was"));
+    }
+
+    #[tokio::test]
+    async fn the_tier_is_the_one_that_the_manifest_names() {
+        let store = store_with(&["latest", "latest"]);
+        retag(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "latest"]);
+    }
+
+    #[tokio::test]
+    async fn a_raised_floor_promotes_and_a_lowered_one_demotes() {
+        let store = store_with(&["monthly", "daily", "daily", "latest", "latest"]);
+        retag(&store, "shop", 4, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "latest", "latest", "latest", "latest"]);
+        retag(&store, "shop", 2, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "daily", "daily", "latest", "latest"]);
+    }
+
+    #[tokio::test]
+    async fn a_broken_backup_is_neither_counted_nor_touched() {
+        let store = store_with(&["monthly", "latest", "latest"]);
+        store.plant(&day(3).manifest_key(), "{", &[(TIER_TAG, "latest")]);
+        assert_eq!(retag(&store, "shop", 1, now()).await.unwrap(), []);
+        assert_eq!(tags(&store), ["monthly", "latest", "latest"]);
+    }
+
+    #[tokio::test]
+    async fn a_latest_manifest_over_a_pending_archive_is_repaired() {
+        let store = store_with(&["monthly", "latest"]);
+        store.plant(&day(2).key("shop.dump"), "data", &[(TIER_TAG, "pending")]);
+        retag(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store), ["monthly", "latest"]);
+    }
+
+    #[tokio::test]
+    async fn a_demotion_that_was_interrupted_is_undone_when_the_backup_is_the_last_good_one_again() {
+        let store = store_with(&["monthly", "latest", "latest"]);
+        store.fault(Op::SetTags, 2, Fault::Reject);
+        retag(&store, "shop", 1, now()).await.unwrap_err();
+        assert_eq!(tags(&store)[1], "mixed");
+        store.remove(&day(3).key("shop.dump"));
+        retag(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(tags(&store)[1], "latest");
+    }
+
+    #[tokio::test]
+    async fn other_peoples_tags_stay() {
+        let store = store_with(&["monthly", "latest", "latest"]);
+        store.plant(
+            &day(2).key(SHA256SUMS),
+            "sums",
+            &[(TIER_TAG, "latest"), ("team", "shop")],
+        );
+        retag(&store, "shop", 1, now()).await.unwrap();
+        assert_eq!(store.tag(&day(2).key(SHA256SUMS), "team").as_deref(), Some("shop"));
+        assert_eq!(store.tag(&day(2).key(SHA256SUMS), TIER_TAG).as_deref(), Some("daily"));
+    }
+
+    #[tokio::test]
+    async fn wherever_retagging_stops_nothing_that_counts_expires_and_the_next_run_finishes() {
+        // Floor raised from 1 to 2, and one to demote: 2 × 4 files to tag.
+        for fault in [Fault::Reject, Fault::FailAfterWrite] {
+            for nth in 1..=8 {
+                let store = store_with(&["monthly", "latest", "daily", "latest"]);
+                store.fault(Op::SetTags, nth, fault);
+                retag(&store, "shop", 2, now()).await.unwrap_err();
+                // The newest is kept; where the manifest of the one before says `latest`, all of
+                // its files are.
+                assert_eq!(tags(&store)[3], "latest");
+                if store.tag(&day(3).manifest_key(), TIER_TAG).as_deref() == Some("latest") {
+                    assert_eq!(tags(&store)[2], "latest");
+                }
+                // A backup is demoted only when all that should be kept is safe.
+                if tags(&store)[1] != "latest" {
+                    assert_eq!(tags(&store)[2], "latest");
+                }
+                retag(&store, "shop", 2, now()).await.unwrap();
+                assert_eq!(
+                    tags(&store),
+                    ["monthly", "daily", "latest", "latest"],
+                    "{fault:?} {nth}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_committed_backup_never_bears_pending() {
+        let store = MemoryStore::with_lifecycle();
+        let manifest = sample(&day(1), Tier::Daily);
+        let mut files = Vec::new();
+        for file in manifest.files.values() {
+            store.plant(&manifest.id.key(&file.name), "data", &[(TIER_TAG, "pending")]);
+            files.push((file.name.clone(), file.sha256.clone()));
+        }
+        store.fault(Op::SetTags, 2, Fault::Reject);
+        commit_tags(&store, &manifest.id, &files).await.unwrap_err();
+        commit_tags(&store, &manifest.id, &files).await.unwrap();
+        publish(&store, &manifest, None).await.unwrap();
+        assert_eq!(tags(&store), ["latest"]);
+        assert_eq!(store.tag(&day(1).key("shop.dump"), SHA256_TAG), Some("11".repeat(32)));
+    }
+
+    #[tokio::test]
+    async fn a_store_without_lifecycle_is_left_to_prune() {
+        let store = MemoryStore::without_lifecycle();
+        plant(&store, &sample(&day(1), Tier::Daily), "");
+        assert_eq!(retag(&store, "shop", 1, now()).await.unwrap(), []);
+        commit_tags(&store, &day(1), &[("shop.dump".into(), String::new())])
+            .await
+            .unwrap();
+        assert_eq!(store.requests(), 0);
+    }
+}

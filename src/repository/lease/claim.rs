@@ -1,0 +1,124 @@
+//! The newest id that any run has taken in a store. It stands in the lease, and is replaced under the same
+//! condition, so two runs never take the same id, whatever their primaries are.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use super::{Body, in_its_place, not_a_lease, pause, write};
+use crate::error::{Code, Error, Result};
+use crate::repository::backup_id::{BackupId, lease_key};
+use crate::store::{Condition, Put, Store, lacks_conditions};
+
+/// Each that is refused means that another run has taken an id or renewed its lease, so these are many.
+const ATTEMPTS: usize = 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Claim {
+    backup: String,
+    /// Tells our own put from another's.
+    run: String,
+}
+
+/// Whether an id is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Announced {
+    Done,
+    /// Another run has taken this one: ours must be later.
+    Taken(BackupId),
+}
+
+impl Claim {
+    pub(super) fn new(id: &BackupId, run: &str) -> Self {
+        Self {
+            backup: id.to_string(),
+            run: run.to_owned(),
+        }
+    }
+
+    /// What it takes of this database's, unless that lies in the future, where no other run will come for long.
+    fn id(&self, database: &str, now: Timestamp) -> Option<BackupId> {
+        let id: BackupId = self.backup.parse().ok()?;
+        (id.database() == database && !id.is_ahead(now)).then_some(id)
+    }
+
+    /// The one with the later id; of the same id, the first.
+    pub(super) fn later(first: Option<Self>, second: Option<Self>, database: &str, now: Timestamp) -> Option<Self> {
+        let id = |claim: &Option<Self>| claim.as_ref().and_then(|claim| claim.id(database, now));
+        if id(&second) > id(&first) {
+            second
+        } else {
+            first.or(second)
+        }
+    }
+}
+
+impl Announced {
+    /// Of the claim of `id` that was wanted, when `there` is what the store holds now.
+    pub(super) fn of(there: Option<&Claim>, wanted: &Claim, id: &BackupId) -> Self {
+        let others = there.filter(|claim| *claim != wanted);
+        let taken = others.and_then(|claim| claim.backup.parse::<BackupId>().ok());
+        match taken.filter(|taken| taken.database() == id.database()) {
+            Some(taken) => Announced::Taken(taken),
+            None => Announced::Done,
+        }
+    }
+}
+
+/// Takes an id in a store whose lease another run may hold; that stays as it is. `ours` is our own lease
+/// elsewhere.
+pub(super) async fn claim(store: &dyn Store, id: &BackupId, ours: Body, now: Timestamp) -> Result<Announced> {
+    let key = lease_key(id.database());
+    let wanted = Claim::new(id, &ours.run);
+    for tries in 0..ATTEMPTS {
+        if tries > 0 {
+            sleep(pause(tries)).await;
+        }
+        let there = store
+            .get(&key)
+            .await
+            .map_err(|error| in_its_place(&key, store.url(), error))?;
+        let (condition, body) = match there {
+            // As if it had been held and given back.
+            None => {
+                let body = Body {
+                    backup: None,
+                    acquired_at: now,
+                    expires_at: now,
+                    released: true,
+                    claimed: None,
+                    ..ours.clone()
+                };
+                (Condition::Absent, body)
+            }
+            Some(object) => {
+                let body: Body =
+                    serde_json::from_slice(&object.body).map_err(|error| not_a_lease(&key, store.url(), error))?;
+                (Condition::Unchanged(object.version), body)
+            }
+        };
+        if let Some(claim) = &body.claimed
+            && let Some(taken) = claim.id(id.database(), now)
+            && taken >= *id
+        {
+            return Ok(Announced::of(Some(claim), &wanted, id));
+        }
+        let body = Body {
+            claimed: Some(wanted.clone()),
+            ..body
+        };
+        let put = match write(store, &key, &body, condition).await {
+            // So no run can have its lease there, which this could take.
+            Err(error) if lacks_conditions(&error) => write(store, &key, &body, Condition::Always).await?,
+            put => put?,
+        };
+        if let Put::Done(_) = put {
+            return Ok(Announced::Done);
+        }
+    }
+    let what = format!(
+        "cannot take the id {id} in {}: other runs were faster {ATTEMPTS} times",
+        store.url()
+    );
+    Err(Error::new(Code::Busy, what))
+}

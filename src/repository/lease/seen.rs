@@ -1,0 +1,55 @@
+//! A lease as somebody sees it who does not want it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Body, Holder, in_its_place, not_a_lease};
+use crate::error::Result;
+use crate::repository::backup_id::lease_key;
+use crate::store::Store;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Seen {
+    /// Given back, or never taken.
+    Free,
+    Held(Hold),
+    /// Never given back, and its time is over: that run has died.
+    Expired(Hold),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hold {
+    pub holder: Holder,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+    pub since: Timestamp,
+    /// If it is not renewed.
+    pub until: Timestamp,
+}
+
+/// The lease of a database at this moment. `BUSY` if something else lies in its place: no run
+/// could take it then.
+pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<Seen> {
+    let key = lease_key(database);
+    let found = store
+        .get(&key)
+        .await
+        .map_err(|error| in_its_place(&key, store.url(), error))?;
+    let Some(object) = found else {
+        return Ok(Seen::Free);
+    };
+    let body: Body = serde_json::from_slice(&object.body).map_err(|error| not_a_lease(&key, store.url(), error))?;
+    let free = body.released;
+    let hold = Hold {
+        holder: body.holder,
+        backup: body.backup,
+        since: body.acquired_at,
+        until: body.expires_at,
+    };
+    Ok(match hold {
+        _ if free => Seen::Free,
+        hold if now < hold.until => Seen::Held(hold),
+        hold => Seen::Expired(hold),
+    })
+}

@@ -1,0 +1,239 @@
+//! A manifest as a list tells it: the tables are counted while they are read, and not kept, since
+//! thousands of manifests may have thousands of tables each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Broken, Compression, FileRecord, LeftOut, Predecessor, Server, bounded, check, custom, format_name, parse,
+};
+use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::retention::Tier;
+use crate::settings::Format;
+
+/// Of all texts that a list keeps of a manifest, in bytes.
+const MOST_TEXT: usize = 64 << 10;
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Figures {
+    pub id: BackupId,
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    pub timestamp: Timestamp,
+    pub finished_at: Timestamp,
+    /// Of the pgstow that made it.
+    pub version: String,
+    pub database: String,
+    #[serde(default)]
+    pub digest_file: Option<String>,
+    #[serde(default)]
+    pub predecessor: Option<Predecessor>,
+    #[serde(default)]
+    pub store: Option<String>,
+    #[serde(default, deserialize_with = "bounded::stores")]
+    pub stores: Vec<String>,
+    pub server: Server,
+    #[serde(default)]
+    pub snapshot: Position,
+    #[serde(with = "format_name", default = "custom")]
+    pub format: Format,
+    pub compression: Compression,
+    pub tier: Tier,
+    #[serde(deserialize_with = "bounded::few")]
+    pub files: BTreeMap<String, FileRecord>,
+    #[serde(default, deserialize_with = "bounded::few")]
+    pub missing: BTreeMap<String, String>,
+    #[serde(default)]
+    pub left_out: Kinds,
+    #[serde(default)]
+    pub warnings: Count,
+    #[serde(default)]
+    pub tables: Tally,
+}
+
+/// How many things of each kind are in the database and not in the backup.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Kinds(pub BTreeMap<String, u64>);
+
+/// How many there are of what is not looked into here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Count(pub u64);
+
+/// Of the snapshot, what is told of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Position {
+    #[serde(default)]
+    pub lsn: Option<String>,
+}
+
+/// How many tables there are, and how many rows in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    pub count: u64,
+    pub rows: u64,
+}
+
+impl Figures {
+    /// Reads the manifest found in `id`'s folder.
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+        let figures: Self = parse(bytes)?;
+        check(id, &figures.id, &figures.files)?;
+        if figures.text() > MOST_TEXT {
+            return Err(Broken::Shape("its names and versions are absurdly long".to_owned()));
+        }
+        Ok(figures)
+    }
+
+    /// Bytes of text in it: what a list of thousands keeps of each.
+    fn text(&self) -> usize {
+        let server = [&self.server.version, &self.server.encoding];
+        let files = self
+            .files
+            .iter()
+            .flat_map(|(role, file)| [role, &file.name, &file.sha256]);
+        let missing = self.missing.iter().flat_map(|(role, why)| [role, why]);
+        let own = [&self.version, &self.database].into_iter().chain(server);
+        let predecessor = self.predecessor.as_ref().map(|one| &one.manifest_sha256);
+        own.chain(self.server.system_identifier.as_ref())
+            .chain(predecessor)
+            .chain(self.digest_file.as_ref())
+            .chain(self.store.as_ref())
+            .chain(&self.snapshot.lsn)
+            .chain(&self.stores)
+            .chain(files)
+            .chain(missing)
+            .map(String::len)
+            .sum()
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.finished_at.duration_since(self.timestamp).as_secs_f64().max(0.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tally {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Table {
+            rows: u64,
+        }
+        struct Counting;
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Tally;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of tables")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut tables: A) -> Result<Tally, A::Error> {
+                let mut tally = Tally::default();
+                while let Some(Table { rows }) = tables.next_element()? {
+                    tally.count += 1;
+                    tally.rows = tally.rows.saturating_add(rows);
+                }
+                Ok(tally)
+            }
+        }
+        deserializer.deserialize_seq(Counting)
+    }
+}
+
+/// Kinds that are told apart.
+const KINDS: usize = 50;
+/// Bytes of a kind's name.
+const KIND: usize = 64;
+
+impl<'de> Deserialize<'de> for Kinds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counting;
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Kinds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of what was left out")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut things: A) -> Result<Kinds, A::Error> {
+                let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+                while let Some(LeftOut { kind, name, .. }) = things.next_element()? {
+                    // The last may stand for many.
+                    let count = name
+                        .strip_suffix(" more")
+                        .and_then(|count| count.parse().ok())
+                        .unwrap_or(1);
+                    let is_known = kinds.contains_key(&kind) || (kinds.len() < KINDS && kind.len() <= KIND);
+                    let kind = if is_known { kind } else { "other".to_owned() };
+                    let sum = kinds.entry(kind).or_default();
+                    *sum = sum.saturating_add(count);
+                }
+                Ok(Kinds(kinds))
+            }
+        }
+        deserializer.deserialize_seq(Counting)
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counting;
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut things: A) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while things.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+        }
+        deserializer.deserialize_seq(Counting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::manifest::tests::sample;
+
+    #[test]
+    fn tables_are_counted_and_what_is_no_table_is_a_broken_shape() {
+        let id: BackupId = "shop/20250131T040500Z-full".parse().unwrap();
+        let mut manifest = sample(&id, Tier::Weekly);
+        manifest.finished_at = id.timestamp() + jiff::SignedDuration::from_secs(90);
+        manifest.tables = vec![manifest.tables[0].clone(); 5];
+        manifest.warnings = vec!["a".into(), "b".into()];
+        let left_out = |kind: &str, name: &str| LeftOut {
+            kind: kind.into(),
+            name: name.into(),
+            why: "so".into(),
+        };
+        manifest.left_out = vec![
+            left_out("rows", "t"),
+            left_out("sequence", "s"),
+            left_out("sequence", "41 more"),
+        ];
+        let figures = Figures::parse(&manifest.to_bytes().unwrap(), &id).unwrap();
+        assert_eq!(figures.tables, Tally { count: 5, rows: 15 });
+        assert_eq!((figures.tier, figures.seconds()), (Tier::Weekly, 90.0));
+        assert_eq!(figures.files, manifest.files);
+        assert_eq!(figures.warnings, Count(2));
+        let kinds = [("rows".to_owned(), 1), ("sequence".to_owned(), 42)];
+        assert_eq!(figures.left_out, Kinds(kinds.into()));
+
+        let mut json = serde_json::to_value(&manifest).unwrap();
+        json["tables"] = serde_json::json!([7]);
+        let broken = Figures::parse(json.to_string().as_bytes(), &id).unwrap_err();
+        assert!(matches!(broken, Broken::Shape(_)), "{broken}");
+    }
+}

@@ -1,0 +1,235 @@
+//! What lifecycle rules do, in words, and where that is not what the policy wants.
+
+use super::rules::Rule;
+use super::tags::{LATEST, PENDING, TIER_TAG};
+use super::{Tier, days_kept};
+use crate::settings::Policy;
+use crate::units;
+
+/// Where a bucket's rules do something else than the policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// What goes although it should stay, or goes too soon.
+    pub loses: Vec<String>,
+    /// What stays too long, or for ever.
+    pub keeps: Vec<String>,
+}
+
+impl Differences {
+    pub fn is_empty(&self) -> bool {
+        self.loses.is_empty() && self.keeps.is_empty()
+    }
+}
+
+impl Rule {
+    /// As `expires what is tagged pgstow-tier=daily below pg/ after 7 days`.
+    pub fn effect(&self) -> String {
+        if !self.enabled {
+            return "does nothing: it is disabled".to_owned();
+        }
+        let place = match self.prefix.as_str() {
+            "" => "in the bucket".to_owned(),
+            prefix => format!("below {prefix}"),
+        };
+        let limits = match self.limits.as_slice() {
+            [] => String::new(),
+            limits => format!(" and is {}", limits.join(" and ")),
+        };
+        let what = match &self.tag {
+            Some((key, value)) => format!("what is tagged {key}={value}{limits} {place}"),
+            None if limits.is_empty() => format!("everything {place}"),
+            None => format!("what is {} {place}", self.limits.join(" and ")),
+        };
+        let mut does = Vec::new();
+        if let Some(after) = self.expire_days {
+            does.push(format!("expires {what} after {}", days(after)));
+        }
+        if let Some(date) = &self.expire_date {
+            does.push(format!("expires {what} from {date} on"));
+        }
+        if let Some(after) = self.noncurrent_days {
+            does.push(format!("removes old versions after {}", days(after)));
+        }
+        if let Some(after) = self.abort_uploads_days {
+            does.push(format!("aborts uploads after {}", days(after)));
+        }
+        if does.is_empty() {
+            return "expires nothing".to_owned();
+        }
+        does.join(", ")
+    }
+
+    /// Whether it expires what no rule of ours would: leases and the last good backup too, where they lie below its prefix.
+    pub fn takes_the_last(&self) -> bool {
+        let of_latest = |(key, value): &(String, String)| key == TIER_TAG && value == LATEST;
+        let expires = self.expire_days.is_some() || self.expire_date.is_some();
+        self.enabled && expires && self.tag.as_ref().is_none_or(of_latest)
+    }
+
+    /// Where in a store with this prefix it begins, if it does not reach all of the store.
+    pub fn part_of(&self, prefix: &str) -> Option<&str> {
+        self.prefix.strip_prefix(prefix).filter(|rest| !rest.is_empty())
+    }
+
+    /// The same, for what lies below a store's prefix.
+    pub fn takes_the_last_of(&self, prefix: &str) -> bool {
+        let overlaps = prefix.starts_with(&self.prefix) || self.prefix.starts_with(prefix);
+        overlaps && self.takes_the_last()
+    }
+}
+
+/// What the installed rules do that `wanted` would not. `foreign` are the bucket's other rules, but for those that
+/// reach a part of the store in which no database of ours is.
+pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Differences {
+    let mut found = Differences::default();
+    let prefix = wanted.first().map_or("", |rule| rule.prefix.as_str());
+    for rule in installed
+        .iter()
+        .chain(foreign)
+        .filter(|rule| rule.takes_the_last_of(prefix))
+    {
+        // Whether a backup is so large, or tagged so, is not known.
+        let last = if rule.limits.is_empty() { "" } else { "perhaps " };
+        let what = format!("the rule {} {}, {last}the last good backup too", rule.id, rule.effect());
+        found.loses.push(what);
+    }
+    for want in wanted {
+        let Some((_, value)) = &want.tag else {
+            let uploads = shortest(installed, None, |rule| rule.abort_uploads_days);
+            if want.abort_uploads_days.is_some() && uploads.is_none() {
+                found.keeps.push("uploads that were left in progress stay".to_owned());
+            }
+            continue;
+        };
+        let whose = match value.as_str() {
+            PENDING => "what runs left without a manifest".to_owned(),
+            tier => format!("{tier} backups"),
+        };
+        let wanted_days = want.expire_days.unwrap_or_default();
+        match shortest(installed, Some(value), |rule| rule.expire_days) {
+            None => found.keeps.push(format!("{whose} never expire")),
+            Some(is) if is < wanted_days => {
+                found
+                    .loses
+                    .push(format!("{whose} expire after {}, not {wanted_days}", days(is)));
+            }
+            Some(is) if is > wanted_days => {
+                found
+                    .keeps
+                    .push(format!("{whose} expire after {}, not {wanted_days}", days(is)));
+            }
+            Some(_) => {}
+        }
+        let versions = shortest(installed, Some(value), |rule| rule.noncurrent_days);
+        if let (Some(is), Some(wants)) = (versions, want.noncurrent_days)
+            && is < wants
+        {
+            let what = format!("old versions of {whose} go after {}, not {wants}", days(is));
+            found.loses.push(what);
+        }
+    }
+    found
+}
+
+/// The tiers of this policy that the installed rules keep for another time, with it; none where none of
+/// ours is installed.
+pub fn other_times(policy: &Policy, installed: &[Rule]) -> Vec<(Tier, u32, u32)> {
+    let tiers: Vec<Tier> = match policy {
+        Policy::Days(_) => vec![Tier::Daily],
+        Policy::Tiers(tiers) => tiers.iter().map(|(tier, _)| *tier).collect(),
+    };
+    tiers
+        .into_iter()
+        .filter_map(|tier| {
+            let is = shortest(installed, Some(tier.name()), |rule| rule.expire_days)?;
+            let wanted = days_kept(policy, tier);
+            (is != wanted).then_some((tier, is, wanted))
+        })
+        .collect()
+}
+
+/// Of several rules S3 obeys the shortest.
+fn shortest(rules: &[Rule], tier: Option<&str>, time: impl Fn(&Rule) -> Option<u32>) -> Option<u32> {
+    let matches = |rule: &&Rule| {
+        let tag = rule.tag.as_ref();
+        rule.enabled && tag.is_none_or(|(key, value)| key == TIER_TAG && Some(value.as_str()) == tier)
+    };
+    rules.iter().filter(matches).filter_map(time).min()
+}
+
+fn days(count: u32) -> String {
+    units::count(count, "day")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::retention::rules;
+
+    #[test]
+    fn what_differing_rules_do_is_said() {
+        let policy = Policy::Tiers(vec![(Tier::Daily, 7), (Tier::Weekly, 4)]);
+        let wanted = rules(&policy, "pg/");
+        assert!(differences(&wanted, &wanted, &[]).is_empty());
+        let changed = |change: &dyn Fn(&mut Vec<Rule>)| {
+            let mut rules = wanted.clone();
+            change(&mut rules);
+            differences(&wanted, &rules, &[])
+        };
+        let sooner = changed(&|rules| rules[0].expire_days = Some(1));
+        assert_eq!(sooner.loses, ["daily backups expire after 1 day, not 7"]);
+        let later = changed(&|rules| rules[1].expire_days = Some(90));
+        assert_eq!(later.keeps, ["weekly backups expire after 90 days, not 28"]);
+        let gone = changed(&|rules| drop(rules.remove(0)));
+        assert_eq!(gone.keeps, ["daily backups never expire"]);
+        let asleep = changed(&|rules| rules[0].enabled = false);
+        assert_eq!(asleep.keeps, ["daily backups never expire"]);
+        let untagged = changed(&|rules| rules[1].tag = None);
+        assert!(
+            untagged.loses[0].ends_with(
+                "expires everything below pg/ after 28 days, removes old versions after 7 days, \
+                                         the last good backup too"
+            ),
+            "{untagged:?}"
+        );
+        // Somebody else's counts as much, where it reaches ours.
+        let foreign = |prefix: &str| Rule {
+            id: "clean".to_owned(),
+            tag: None,
+            prefix: prefix.to_owned(),
+            ..wanted[0].clone()
+        };
+        for (prefix, reaches) in [("", true), ("pg/shop/", true), ("logs/", false)] {
+            let found = differences(&wanted, &wanted, &[foreign(prefix)]);
+            assert_eq!(!found.is_empty(), reaches, "{prefix}");
+        }
+        let told = |rule: Rule| differences(&wanted, &wanted, &[rule]).loses.join("; ");
+        let latest = Rule {
+            tag: Some((TIER_TAG.to_owned(), LATEST.to_owned())),
+            ..foreign("")
+        };
+        assert!(told(latest).contains("the last good backup too"));
+        let by_date = Rule {
+            expire_days: None,
+            expire_date: Some("2027-01-01T00:00:00Z".to_owned()),
+            limits: vec!["larger than 1000 bytes".to_owned()],
+            ..foreign("pg/")
+        };
+        assert_eq!(by_date.part_of("pg/"), None);
+        assert_eq!(by_date.part_of(""), Some("pg/"));
+        let told = told(by_date);
+        assert!(
+            told.contains("expires what is larger than 1000 bytes below pg/ from 2027-01-01T00:00:00Z on"),
+            "{told}"
+        );
+        assert!(told.contains("perhaps the last good backup too"), "{told}");
+    }
+
+    #[test]
+    fn a_retention_is_compared_with_the_rules_tier_by_tier() {
+        let installed = rules(&Policy::Days(7), "");
+        assert_eq!(other_times(&Policy::Days(7), &installed), []);
+        assert_eq!(other_times(&Policy::Days(30), &installed), [(Tier::Daily, 7, 30)]);
+        assert_eq!(other_times(&Policy::Days(30), &[]), []);
+    }
+}

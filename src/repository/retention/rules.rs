@@ -1,0 +1,324 @@
+//! The lifecycle rules that make a bucket expire what the policy no longer keeps.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::Tier;
+use super::tags::{PENDING, TIER_TAG};
+use crate::settings::Policy;
+
+/// One lifecycle rule of ours, in the terms that every S3 provider has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub id: String,
+    pub enabled: bool,
+    pub prefix: String,
+    /// The tag that an object must bear; `None` for the rule on unfinished uploads.
+    pub tag: Option<(String, String)>,
+    /// What else an object must be, in words, as `larger than 1000 bytes`. Ours have none.
+    pub limits: Vec<String>,
+    pub expire_days: Option<u32>,
+    /// The day from which all expires, of a rule that counts no days. Ours have none.
+    pub expire_date: Option<String>,
+    /// Days after which a replaced or expired version goes, in a versioned bucket.
+    pub noncurrent_days: Option<u32>,
+    pub abort_uploads_days: Option<u32>,
+}
+
+const ID_START: &str = "pgstow-";
+const UPLOADS: &str = "uploads";
+
+/// What never got a manifest goes after this long, unless the next run finds a use for it.
+pub const PENDING_DAYS: u32 = 2;
+/// Longer than any upload may take: S3 aborts by the day on which an upload began, running or not.
+const UPLOAD_DAYS: u32 = 7;
+/// In a versioned bucket an expired object stays behind as an old version; a week is left to
+/// notice a mistake, or a thief: who can tag can give a backup any of these tags, `pending` too, so
+/// that no rule may have less.
+const EXPIRED_VERSION_DAYS: u32 = 7;
+/// For old versions of whatever no tier covers: every renewal of a lease leaves one. It also
+/// covers a `latest` file that somebody deletes by hand, who has this long to notice.
+const OLD_VERSION_DAYS: u32 = 30;
+
+/// The rules that a store with this policy needs, for objects below `prefix` (`""`, or ending in
+/// `/`), where none of ours is installed. None matches `latest`, nor the lease, which bears no tag.
+pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
+    rules_after(policy, prefix, &[])
+}
+
+/// The same where the rules in `before` are ours and installed.
+///
+/// Every tier has its rule, also one that the policy has not, or has no more: backups that an older
+/// policy tagged with it would stay for ever. Such a tier's rule stays as it was installed, so that
+/// a change of policy takes no backup of a tier that it drops earlier than the policy under which
+/// it was made; whoever wants them gone sooner says so with a count (`monthly=1`). Where none was
+/// installed, nothing says how long the tier was to be kept: then as long as anything in this
+/// policy, and not below what the smallest count of the tier means.
+pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
+    let tagged = |name: &str, expire: u32| Rule {
+        id: id(prefix, name),
+        enabled: true,
+        prefix: prefix.to_owned(),
+        tag: Some((TIER_TAG.to_owned(), name.to_owned())),
+        limits: Vec::new(),
+        expire_days: Some(expire),
+        expire_date: None,
+        noncurrent_days: Some(EXPIRED_VERSION_DAYS),
+        abort_uploads_days: None,
+    };
+    let mut rules: Vec<Rule> = Tier::ALL
+        .into_iter()
+        .map(|tier| tagged(tier.name(), days_after(policy, tier, before)))
+        .collect();
+    rules.push(tagged(PENDING, PENDING_DAYS));
+    rules.push(Rule {
+        id: id(prefix, UPLOADS),
+        enabled: true,
+        prefix: prefix.to_owned(),
+        // S3 refuses a tag beside the clean-up of uploads: they have none.
+        tag: None,
+        limits: Vec::new(),
+        expire_days: None,
+        expire_date: None,
+        noncurrent_days: Some(OLD_VERSION_DAYS),
+        abort_uploads_days: Some(UPLOAD_DAYS),
+    });
+    rules
+}
+
+/// Days for which a backup of this tier is kept where no rules are installed that say otherwise.
+pub fn days_kept(policy: &Policy, tier: Tier) -> u32 {
+    days_after(policy, tier, &[])
+}
+
+fn days_after(policy: &Policy, tier: Tier, before: &[Rule]) -> u32 {
+    let kept = keeps(policy);
+    let in_policy = kept.iter().find(|(known, _)| *known == tier).map(|&(_, days)| days);
+    in_policy.or_else(|| installed(before, tier)).unwrap_or_else(|| {
+        let longest = kept.iter().map(|&(_, days)| days).max().unwrap_or_default();
+        longest.max(days_of(tier, 1))
+    })
+}
+
+/// Days after which the rules in `before` expire a tier. Of two rules for it S3 obeys the shorter.
+fn installed(before: &[Rule], tier: Tier) -> Option<u32> {
+    let of_tier = |rule: &&Rule| {
+        let tag = rule.tag.as_ref();
+        tag.is_some_and(|(key, value)| key == TIER_TAG && value == tier.name())
+    };
+    before.iter().filter(of_tier).filter_map(|rule| rule.expire_days).min()
+}
+
+/// Days for which each tier of the policy is kept.
+fn keeps(policy: &Policy) -> Vec<(Tier, u32)> {
+    match policy {
+        Policy::Days(days) => vec![(Tier::Daily, days_of(Tier::Daily, *days))],
+        Policy::Tiers(tiers) => tiers
+            .iter()
+            .map(|&(tier, count)| (tier, days_of(tier, count)))
+            .collect(),
+    }
+}
+
+/// The longest month and year: a policy's twelfth monthly is not to go a day early.
+fn days_of(tier: Tier, count: u32) -> u32 {
+    let each = match tier {
+        Tier::Daily => 1,
+        Tier::Weekly => 7,
+        Tier::Monthly => 31,
+        Tier::Yearly => 366,
+    };
+    // S3 counts days in a signed 32-bit number.
+    count.saturating_mul(each).min(i32::MAX.unsigned_abs())
+}
+
+/// Whether a rule with this id is one that `retention apply` installs and may replace, given that
+/// it filters by the store's own prefix: other stores in the bucket keep theirs. Exact, since a
+/// user may well call a rule of their own `pgstow-to-glacier`.
+pub fn is_ours(id: &str) -> bool {
+    id.strip_prefix(ID_START)
+        .and_then(|rest| rest.rsplit('-').next())
+        .is_some_and(|purpose| {
+            matches!(purpose, PENDING | UPLOADS) || Tier::ALL.iter().any(|tier| tier.name() == purpose)
+        })
+}
+
+/// With a digest of the prefix, because ids are unique in a bucket, and a prefix may be longer
+/// than the 255 characters of an id.
+fn id(prefix: &str, purpose: &str) -> String {
+    let digest = Sha256::digest(prefix.as_bytes());
+    format!("{ID_START}{}-{purpose}", hex::encode(&digest[..4]))
+}
+
+/// Rules as `aws s3api get-bucket-lifecycle-configuration` prints them.
+pub fn rules_json(rules: &[Rule]) -> Value {
+    json!({ "Rules": rules.iter().map(rule_json).collect::<Vec<_>>() })
+}
+
+fn rule_json(rule: &Rule) -> Value {
+    let tag = rule
+        .tag
+        .as_ref()
+        .map(|(key, value)| json!({ "Key": key, "Value": value }));
+    // `And` wants at least two conditions, and an empty prefix is none.
+    let filter = match tag {
+        Some(tag) if rule.prefix.is_empty() => json!({ "Tag": tag }),
+        Some(tag) => json!({ "And": { "Prefix": rule.prefix, "Tags": [tag] } }),
+        None => json!({ "Prefix": rule.prefix }),
+    };
+    let mut value = json!({ "ID": rule.id, "Filter": filter, "Status": "Enabled" });
+    if let Some(days) = rule.expire_days {
+        value["Expiration"] = json!({ "Days": days });
+    }
+    if let Some(days) = rule.noncurrent_days {
+        value["NoncurrentVersionExpiration"] = json!({ "NoncurrentDays": days });
+    }
+    if let Some(days) = rule.abort_uploads_days {
+        value["AbortIncompleteMultipartUpload"] = json!({ "DaysAfterInitiation": days });
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::retention::LATEST;
+
+    fn tiers() -> Policy {
+        Policy::Tiers(vec![
+            (Tier::Daily, 7),
+            (Tier::Weekly, 4),
+            (Tier::Monthly, 12),
+            (Tier::Yearly, 3),
+        ])
+    }
+
+    fn expiry(rules: &[Rule]) -> Vec<(String, u32)> {
+        rules
+            .iter()
+            .filter_map(|rule| Some((rule.tag.clone()?.1, rule.expire_days?)))
+            .collect()
+    }
+
+    #[test]
+    fn there_is_one_rule_per_tier_and_one_for_pending() {
+        let expected = [
+            ("daily", 7),
+            ("weekly", 28),
+            ("monthly", 372),
+            ("yearly", 1098),
+            ("pending", 2),
+        ];
+        assert_eq!(
+            expiry(&rules(&tiers(), "")),
+            expected.map(|(tier, days)| (tier.to_owned(), days))
+        );
+    }
+
+    #[test]
+    fn a_tier_that_the_policy_lost_keeps_the_rule_under_which_its_backups_were_made() {
+        let before = rules(&tiers(), "team/");
+        let after = expiry(&rules_after(&Policy::Days(30), "team/", &before));
+        let expected = [
+            ("daily", 30),
+            ("weekly", 28),
+            ("monthly", 372),
+            ("yearly", 1098),
+            ("pending", 2),
+        ];
+        assert_eq!(after, expected.map(|(tier, days)| (tier.to_owned(), days)));
+        // Applied again, it stays so; and a count in a policy is obeyed again, also a smaller one.
+        let again = rules_after(
+            &Policy::Days(30),
+            "team/",
+            &rules_after(&Policy::Days(30), "team/", &before),
+        );
+        assert_eq!(expiry(&again), after);
+        let shorter = rules_after(&Policy::Tiers(vec![(Tier::Monthly, 2)]), "team/", &again);
+        assert!(expiry(&shorter).contains(&("monthly".to_owned(), 62)));
+    }
+
+    #[test]
+    fn a_tier_of_which_nothing_is_known_expires_too_but_not_early() {
+        let expected = [
+            ("daily", 30),
+            ("weekly", 30),
+            ("monthly", 31),
+            ("yearly", 366),
+            ("pending", 2),
+        ];
+        assert_eq!(
+            expiry(&rules(&Policy::Days(30), "")),
+            expected.map(|(tier, days)| (tier.to_owned(), days))
+        );
+    }
+
+    #[test]
+    fn no_rule_expires_the_latest_or_an_object_without_a_tag() {
+        for rule in rules(&tiers(), "team/") {
+            assert!(rule.expire_days.is_none() || rule.tag.is_some(), "{rule:?}");
+            assert!(rule.tag.is_none_or(|(key, value)| key == TIER_TAG && value != LATEST));
+        }
+    }
+
+    #[test]
+    fn uploads_left_in_progress_are_cleared_without_a_tag() {
+        let rules = rules(&tiers(), "team/");
+        let clearing: Vec<_> = rules.iter().filter(|rule| rule.abort_uploads_days.is_some()).collect();
+        assert_eq!(clearing.len(), 1);
+        assert_eq!(clearing[0].tag, None);
+        assert_eq!(clearing[0].prefix, "team/");
+    }
+
+    #[test]
+    fn two_prefixes_in_one_bucket_do_not_replace_each_others_rules() {
+        let prefixes = ["", "a/", "b/"];
+        let rules: Vec<Rule> = prefixes.iter().flat_map(|prefix| rules(&tiers(), prefix)).collect();
+        assert!(rules.iter().all(|rule| is_ours(&rule.id) && rule.id.len() < 255));
+        let ids: std::collections::HashSet<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
+        assert_eq!(ids.len(), 3 * 6);
+    }
+
+    #[test]
+    fn rules_that_somebody_else_made_are_not_ours() {
+        for id in [
+            "pgstow-to-glacier",
+            "pgstow-",
+            "daily",
+            "pgstow",
+            "my-pgstow-daily",
+            "pgstow-dailyx",
+        ] {
+            assert!(!is_ours(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn absurd_counts_stay_within_what_s3_takes() {
+        let policy = Policy::Tiers(vec![(Tier::Yearly, u32::MAX)]);
+        let rules = rules(&policy, "");
+        assert!(expiry(&rules).contains(&("yearly".to_owned(), 2_147_483_647)));
+    }
+
+    #[test]
+    fn rules_print_as_the_aws_tool_prints_them() {
+        let all = rules(&Policy::Days(30), "team/");
+        let printed = rules_json(&all);
+        assert_eq!(
+            printed["Rules"][0],
+            json!({
+                "ID": all[0].id,
+                "Filter": {"And": {"Prefix": "team/", "Tags": [{"Key": "pgstow-tier", "Value": "daily"}]}},
+                "Status": "Enabled",
+                "Expiration": {"Days": 30},
+                "NoncurrentVersionExpiration": {"NoncurrentDays": 7}
+            })
+        );
+        assert_eq!(printed["Rules"][5]["Filter"], json!({"Prefix": "team/"}));
+        let bare = rules_json(&rules(&Policy::Days(30), ""));
+        assert_eq!(
+            bare["Rules"][0]["Filter"],
+            json!({"Tag": {"Key": "pgstow-tier", "Value": "daily"}})
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! Signatures of what decides over a backup: its manifest, and the results of verifying it.
+//!
+//! All digests lie beside what they protect, so a person who can write to the store can mend them
+//! all. A signature he cannot make. The files are in minisign's format: stock `minisign -V` checks
+//! them, and what stock `minisign -S` signs is accepted here.
+
+mod file;
+mod key;
+pub mod keygen;
+mod keyring;
+mod kms;
+mod secret;
+mod signer;
+mod trust;
+
+use jiff::Timestamp;
+
+use crate::repository::backup_id::{BackupId, MANIFEST, VERIFICATION, signature_name};
+
+pub use key::{KeyId, PublicKey};
+pub use keyring::Keyring;
+pub use signer::Signer;
+pub use trust::{Flaw, Standing, Trust};
+
+/// What a signature is of: one file of one backup. It stands in the trusted comment, so that a
+/// signature of ours serves for no other file and no other backup.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    id: &'a BackupId,
+    file: &'static str,
+}
+
+impl<'a> Subject<'a> {
+    pub fn manifest(id: &'a BackupId) -> Self {
+        Self { id, file: MANIFEST }
+    }
+
+    pub fn verification(id: &'a BackupId) -> Self {
+        Self { id, file: VERIFICATION }
+    }
+
+    pub fn file(&self) -> &'static str {
+        self.file
+    }
+
+    /// Where its signature lies in the store.
+    pub fn signature_key(&self) -> String {
+        self.id.key(&signature_name(self.file))
+    }
+
+    /// Printable ASCII in one line: newer minisigns refuse anything else.
+    fn comment(&self, now: Timestamp) -> String {
+        let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        format!("{}, signed {seconds}", self.named())
+    }
+
+    /// Whether a comment of ours speaks of this. One by stock minisign names no backup; then the
+    /// id in the signed file is what ties it to its place.
+    fn fits(&self, comment: &str) -> bool {
+        !comment.starts_with(OURS)
+            || comment
+                .strip_prefix(&self.named())
+                .is_some_and(|rest| rest.starts_with(", "))
+    }
+
+    fn named(&self) -> String {
+        format!("{OURS}{} of {}", self.file, self.id.ascii())
+    }
+}
+
+const OURS: &str = "pgstow ";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! A backup's archive as it lies in a store: what the manifest says of each block, joined with
+//! the table of contents that is stored beside it. Verify, restore and drill all read through it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Code, Error, Result};
+use crate::format::archive::{Algorithm, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange};
+use crate::repository::backup_id::BackupId;
+use crate::repository::manifest::{self, FileRecord, Manifest, RangeRecord, role};
+use crate::store::{Store, limits, unsteady};
+
+#[derive(Debug)]
+pub struct StoredArchive {
+    /// Of the object in the store.
+    pub key: String,
+    pub file: FileRecord,
+    /// With the offsets filled in.
+    pub head: Head,
+    /// In the order of [`Head::data`], without gaps from the head's end to the file's.
+    pub places: Vec<Range<u64>>,
+    /// What each block holds, in the same order.
+    pub promises: Vec<BlockDigest>,
+    /// Of a table that can be loaded in parts, what its block is made of; none of the others.
+    pub ranges: Vec<Vec<SealedRange>>,
+    /// Schema and name of each block's table; `None` for large objects.
+    pub tables: Vec<Option<(String, String)>>,
+}
+
+impl StoredArchive {
+    /// Reads the table of contents and holds it against the manifest. `INTEGRITY` when they do
+    /// not tell of the same archive.
+    pub async fn open(store: &dyn Store, manifest: &Manifest) -> Result<Self> {
+        let toc = file_of(manifest, role::TOC)?;
+        let bytes = read_file(store, &manifest.id, toc).await?;
+        Self::describe(manifest, &bytes)
+    }
+
+    /// The same from bytes at hand.
+    pub fn describe(manifest: &Manifest, toc: &Bytes) -> Result<Self> {
+        let id = &manifest.id;
+        let file = file_of(manifest, role::DUMP)?.clone();
+        let name = &file_of(manifest, role::TOC)?.name;
+        let broken = |what: String| Error::new(Code::Integrity, format!("{}: {what}", id.key(name)));
+        let mut input = Input::new(&toc[..]);
+        let head = Head::read(&mut input).map_err(|error| broken(error.to_string()))?;
+        if !matches!(input.available(), Ok([])) {
+            return Err(broken("there are bytes after the table of contents".into()));
+        }
+        let announced = match manifest.compression.algorithm {
+            manifest::Algorithm::None => Algorithm::None,
+            manifest::Algorithm::Gzip => Algorithm::Gzip,
+            manifest::Algorithm::Zstd => Algorithm::Zstd,
+        };
+        if head.compression != announced {
+            return Err(broken(format!(
+                "it says {:?}, the manifest {:?}",
+                head.compression, announced
+            )));
+        }
+        let positions = head
+            .positions()
+            .ok_or_else(|| broken("the blocks' offsets are not filled in".into()))?;
+        let records = records(manifest).map_err(|hex| broken(format!("the manifest's {hex:?} is no SHA-256")))?;
+        if positions.len() != records.len() {
+            return Err(broken(format!(
+                "it has {} blocks, the manifest {}",
+                positions.len(),
+                records.len()
+            )));
+        }
+        let mut archive = StoredArchive {
+            key: id.key(&file.name),
+            places: Vec::with_capacity(records.len()),
+            promises: Vec::with_capacity(records.len()),
+            ranges: Vec::with_capacity(records.len()),
+            tables: Vec::with_capacity(records.len()),
+            file,
+            head,
+        };
+        let utf8 = manifest.server.encoding == "UTF8";
+        let mut end = archive.head.len() as u64;
+        for ((entry, position), record) in archive.head.data.iter().zip(positions).zip(records) {
+            let kind = match record.promise.content {
+                BlockContent::Table { .. } => BlockKind::Table,
+                BlockContent::LargeObjects { .. } => BlockKind::LargeObjects,
+            };
+            let fits = record.place.start == position && position == end && kind == entry.block_kind();
+            if !fits {
+                return Err(broken(format!(
+                    "the manifest and the table of contents differ on where {entry} lies: {} and {position}",
+                    record.place.start
+                )));
+            }
+            if let Some((schema, name)) = &record.table
+                && !(is_named(schema, entry.namespace.as_deref().unwrap_or_default(), utf8)
+                    && is_named(name, &entry.tag, utf8))
+            {
+                return Err(broken(format!(
+                    "the block at {position} is that of {entry}, and the manifest calls it {schema}.{name}"
+                )));
+            }
+            if record.owner.as_ref().is_some_and(|owner| *owner != entry.owner) {
+                return Err(broken(format!(
+                    "the manifest and the table of contents differ on whose {entry} is"
+                )));
+            }
+            if !make_up(&record.ranges, &record, archive.head.int_size) {
+                return Err(broken(format!(
+                    "the manifest's ranges of {entry} do not make up its block"
+                )));
+            }
+            end = record.place.end;
+            archive.places.push(record.place);
+            archive.promises.push(record.promise);
+            archive.ranges.push(record.ranges);
+            archive.tables.push(record.table);
+        }
+        if end != archive.file.bytes {
+            return Err(broken(format!(
+                "its blocks end at byte {end}, the archive at {}",
+                archive.file.bytes
+            )));
+        }
+        Ok(archive)
+    }
+
+    /// The block's name for people: `public.orders`, `large objects`.
+    pub fn name(&self, index: usize) -> String {
+        match &self.tables[index] {
+            Some((schema, name)) => format!("{schema}.{name}"),
+            None => "large objects".to_owned(),
+        }
+    }
+}
+
+struct Record {
+    place: Range<u64>,
+    promise: BlockDigest,
+    ranges: Vec<SealedRange>,
+    table: Option<(String, String)>,
+    owner: Option<String>,
+}
+
+/// Whether a name of the manifest, which was asked of the server, is that of the table of contents, where it
+/// stands in the database's encoding. Of any other than UTF-8 nothing is sure here but the letters of ASCII.
+pub(crate) fn is_named(manifest: &str, head: &str, utf8: bool) -> bool {
+    let ascii = |text: &str| text.chars().filter(char::is_ascii).collect::<String>();
+    manifest == head || (!utf8 && ascii(manifest) == ascii(head))
+}
+
+/// Whether the ranges, where there are any, hold every chunk and every row of the block once.
+fn make_up(ranges: &[SealedRange], record: &Record, int_size: usize) -> bool {
+    let (Some(last), BlockContent::Table { rows }) = (ranges.last(), &record.promise.content) else {
+        return ranges.is_empty();
+    };
+    let layout = Layout { int_size };
+    let mut due = record.place.start + layout.block_header();
+    let (mut found_rows, mut bytes) = (0_u64, 0_u64);
+    for range in ranges {
+        if range.offset != due || range.length == 0 {
+            return false;
+        }
+        due = range.end();
+        found_rows = found_rows.saturating_add(range.rows);
+        bytes = bytes.saturating_add(range.bytes);
+    }
+    last.end().checked_add(layout.terminator()) == Some(record.place.end)
+        && found_rows == *rows
+        && bytes == record.promise.bytes
+}
+
+/// What the manifest says of the blocks, in the archive's order.
+fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
+    let digest = |text: &str| -> std::result::Result<[u8; 32], String> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest).map_err(|_| text.to_owned())?;
+        Ok(digest)
+    };
+    let range = |range: &RangeRecord| -> std::result::Result<SealedRange, String> {
+        Ok(SealedRange {
+            offset: range.offset,
+            length: range.length,
+            rows: range.rows,
+            bytes: range.bytes,
+            stored_sha256: digest(&range.stored_sha256)?,
+        })
+    };
+    let mut records = Vec::with_capacity(manifest.tables.len() + manifest.large_objects.len());
+    for table in &manifest.tables {
+        records.push(Record {
+            place: table.offset..table.offset.saturating_add(table.length),
+            promise: BlockDigest {
+                content: BlockContent::Table { rows: table.rows },
+                bytes: table.bytes,
+                sha256: digest(&table.sha256)?,
+            },
+            ranges: table.ranges.iter().map(range).collect::<std::result::Result<_, _>>()?,
+            table: Some((table.schema.clone(), table.name.clone())),
+            owner: table.owner.clone(),
+        });
+    }
+    for objects in &manifest.large_objects {
+        records.push(Record {
+            place: objects.offset..objects.offset.saturating_add(objects.length),
+            promise: BlockDigest {
+                content: BlockContent::LargeObjects { count: objects.count },
+                bytes: objects.bytes,
+                sha256: digest(&objects.sha256)?,
+            },
+            ranges: Vec::new(),
+            table: None,
+            owner: None,
+        });
+    }
+    records.sort_by_key(|record| record.place.start);
+    Ok(records)
+}
+
+pub fn file_of<'m>(manifest: &'m Manifest, role: &str) -> Result<&'m FileRecord> {
+    manifest.files.get(role).ok_or_else(|| {
+        Error::new(
+            Code::Integrity,
+            format!("the manifest of {} names no {role} file", manifest.id),
+        )
+    })
+}
+
+/// A small file of a backup, whole, when it is what the manifest says.
+pub async fn read_file(store: &dyn Store, id: &BackupId, file: &FileRecord) -> Result<Bytes> {
+    let key = id.key(&file.name);
+    let differs = |what: String| Error::new(Code::Integrity, format!("{key} {what}"));
+    // Its size first, so that nobody makes us take in a giant. What it lacks there, it has to lack twice.
+    let mut head = store.head(&key).await?;
+    if head.as_ref().is_none_or(|head| head.bytes != file.bytes) {
+        head = store.head(&key).await?;
+    }
+    let head = head.ok_or_else(|| differs("is missing".into()))?;
+    if head.bytes != file.bytes {
+        return Err(differs(format!(
+            "has {} bytes, the manifest says {}",
+            head.bytes, file.bytes
+        )));
+    }
+    // No longer than it should be, whatever the store gave out for its length.
+    let most = file.bytes.min(limits::most(&key));
+    let mut before: Option<String> = None;
+    // A bit that was flipped on the way says nothing about what is stored: only what comes twice alike does.
+    for _ in 0..READS {
+        let object = store.get_up_to(&key, most).await?;
+        let object = object.ok_or_else(|| differs("is missing".into()))?;
+        let found = hex::encode(Sha256::digest(&object.body));
+        if found == file.sha256 {
+            if before.is_some() {
+                tracing::warn!("{key} in {} came right when it was read again", store.url());
+            }
+            return Ok(object.body);
+        }
+        if before.as_ref() == Some(&found) {
+            return Err(differs(format!(
+                "has the SHA-256 {found}, the manifest says {}",
+                file.sha256
+            )));
+        }
+        before = Some(found);
+    }
+    Err(unsteady(&key, store.url()))
+}
+
+/// Of one small file, until it comes as it should, or twice alike.
+const READS: usize = 4;

@@ -1,0 +1,458 @@
+//! `verification.json`: the newest result of `verify` and of a drill, beside the backup that they
+//! looked at. It is news about the backup, not a part of it: no digest covers it, and a backup
+//! without one is as good as it was.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::repository::backup_id::BackupId;
+use crate::units::count;
+
+/// The schema that this program writes, and the newest that it reads.
+pub const SCHEMA: u32 = 1;
+
+/// Fields that a later version adds are passed over when reading.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verification {
+    pub schema: u32,
+    pub id: BackupId,
+    /// Every stored byte read and compared with the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Outcome>,
+    /// Restored into a throwaway server and compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub status: Status,
+    /// When it ended.
+    pub at: Timestamp,
+    /// What else was found out: figures, differences.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+const MANIFEST_SHA256: &str = "manifest_sha256";
+/// Of the server that a drill ran on, and of the source's.
+pub const MAJOR: &str = "major";
+pub const SOURCE_MAJOR: &str = "source_major";
+/// How many tables a drill saw, and how many of them it proved.
+pub const TABLES: &str = "tables";
+pub const TABLES_EQUAL: &str = "tables_equal";
+/// Whether a drill left something unproved that a drill could prove.
+pub const PARTLY: &str = "partly";
+/// That a drill found nothing wrong but rows that the source itself should not hold.
+pub const SOURCE_FAULT: &str = "source_fault";
+
+impl Outcome {
+    /// Says by which manifest it was looked at.
+    #[must_use]
+    pub fn of_manifest(mut self, sha256: &[u8; 32]) -> Self {
+        self.rest.insert(MANIFEST_SHA256.to_owned(), hex::encode(sha256).into());
+        self
+    }
+
+    /// Whether a drill ran on another major than the source's. Older versions did not say.
+    fn is_of_another_major(&self) -> bool {
+        matches!((self.rest.get(MAJOR), self.rest.get(SOURCE_MAJOR)), (Some(one), Some(other)) if one != other)
+    }
+
+    /// Of a drill, what it proved; older versions did not say all of it.
+    pub fn extent(&self) -> Option<Extent> {
+        let count = |name: &str| self.rest.get(name).and_then(Value::as_u64);
+        let (tables, equal) = (count(TABLES)?, count(TABLES_EQUAL)?);
+        Some(Extent {
+            tables,
+            tables_equal: equal,
+            partly: self.rest.get(PARTLY).and_then(Value::as_bool).unwrap_or(equal < tables),
+        })
+    }
+
+    /// Whether it saw tables, and proved none.
+    fn proves_no_table(&self) -> bool {
+        self.extent()
+            .is_some_and(|extent| extent.tables > 0 && extent.tables_equal == 0)
+    }
+
+    /// Whether it found nothing wrong but what the source itself should not hold.
+    pub fn blames_the_source(&self) -> bool {
+        self.rest.get(SOURCE_FAULT) == Some(&Value::Bool(true))
+    }
+
+    /// Whether it found something wrong in the backup, and not in what the backup is of.
+    fn condemns(&self) -> bool {
+        self.status == Status::Failed && !self.blames_the_source()
+    }
+
+    /// Whether it speaks of the manifest with this digest. Older versions did not say.
+    fn is_of(&self, sha256: &str, strictly: bool) -> bool {
+        match self.rest.get(MANIFEST_SHA256) {
+            Some(said) => said == sha256,
+            None => !strictly,
+        }
+    }
+}
+
+/// How much a drill proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Extent {
+    pub tables: u64,
+    pub tables_equal: u64,
+    pub partly: bool,
+}
+
+impl std::fmt::Display for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let partly = if self.partly { "partly, " } else { "" };
+        write!(
+            f,
+            "{partly}{} of {} proved",
+            self.tables_equal,
+            count(self.tables, "table")
+        )
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    Failed,
+    /// A word of a later version: it proves nothing, and condemns nothing.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Failed => "failed",
+            Status::Unknown => "unknown",
+        }
+    }
+}
+
+/// What all results together say of the backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody has looked, or the result cannot be read.
+    Unproved,
+    Proved,
+    /// Something looked and found it wanting.
+    Damaged,
+}
+
+/// Why a verification cannot be used. The backup is what it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    #[error("verification.json cannot be read: {0}")]
+    Shape(String),
+    #[error("verification.json has schema {0}, this pgstow reads up to {SCHEMA}: a newer pgstow wrote it")]
+    NewerSchema(u64),
+    #[error("verification.json speaks of {claimed}: it was copied or moved")]
+    OtherBackup { claimed: BackupId },
+}
+
+impl Verification {
+    /// For a backup that nobody has looked at yet.
+    pub fn new(id: BackupId) -> Self {
+        Self {
+            schema: SCHEMA,
+            id,
+            verify: None,
+            drill: None,
+        }
+    }
+
+    /// The file's bytes: the same verification always gives the same ones.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::internal("cannot write the verification as JSON").source(error))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Reads the verification found in `id`'s folder.
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+        Self::read(bytes, id, |bytes| serde_json::from_slice(bytes))
+    }
+
+    /// The same, but only how it ended, and when: of thousands of them nothing else is wanted, and
+    /// what else is there is not taken into memory.
+    pub fn parse_outline(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+        #[derive(Deserialize)]
+        struct Outline {
+            schema: u32,
+            id: BackupId,
+            #[serde(default)]
+            verify: Option<End>,
+            #[serde(default)]
+            drill: Option<End>,
+        }
+        #[derive(Deserialize)]
+        struct End {
+            status: Status,
+            at: Timestamp,
+            #[serde(default)]
+            manifest_sha256: Option<String>,
+            #[serde(default)]
+            major: Option<u64>,
+            #[serde(default)]
+            source_major: Option<u64>,
+            #[serde(default)]
+            source_fault: Option<bool>,
+            #[serde(default)]
+            tables: Option<u64>,
+            #[serde(default)]
+            tables_equal: Option<u64>,
+            #[serde(default)]
+            partly: Option<bool>,
+        }
+        let outcome = |end: End| {
+            // No digest is longer.
+            let digest = end
+                .manifest_sha256
+                .map(|said| said.get(..64).unwrap_or_default().to_owned());
+            let said = [
+                (MANIFEST_SHA256, digest.map(Value::from)),
+                (MAJOR, end.major.map(Value::from)),
+                (SOURCE_MAJOR, end.source_major.map(Value::from)),
+                (SOURCE_FAULT, end.source_fault.map(Value::from)),
+                (TABLES, end.tables.map(Value::from)),
+                (TABLES_EQUAL, end.tables_equal.map(Value::from)),
+                (PARTLY, end.partly.map(Value::from)),
+            ];
+            let said = said
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+            Outcome {
+                status: end.status,
+                at: end.at,
+                rest: said.collect(),
+            }
+        };
+        Self::read(bytes, id, |bytes| {
+            let outline: Outline = serde_json::from_slice(bytes)?;
+            Ok(Self {
+                schema: outline.schema,
+                id: outline.id,
+                verify: outline.verify.map(outcome),
+                drill: outline.drill.map(outcome),
+            })
+        })
+    }
+
+    fn read(bytes: &[u8], id: &BackupId, read: impl FnOnce(&[u8]) -> serde_json::Result<Self>) -> Result<Self, Broken> {
+        #[derive(Deserialize)]
+        struct Schema {
+            schema: u64,
+        }
+        let shape = |error: serde_json::Error| Broken::Shape(error.to_string());
+        // First, because a newer schema may have any shape beside this field.
+        let Schema { schema } = serde_json::from_slice(bytes).map_err(shape)?;
+        if schema > u64::from(SCHEMA) {
+            return Err(Broken::NewerSchema(schema));
+        }
+        let verification = read(bytes).map_err(shape)?;
+        if verification.id == *id {
+            Ok(verification)
+        } else {
+            Err(Broken::OtherBackup {
+                claimed: verification.id,
+            })
+        }
+    }
+
+    /// Without what was found out of another manifest than the one beside it, which has this digest:
+    /// that was put there. And whether there was anything of the kind. `strictly`: what names no
+    /// manifest is of another.
+    pub fn about(mut self, sha256: &[u8; 32], strictly: bool) -> (Self, bool) {
+        let sha256 = hex::encode(sha256);
+        let mut others = false;
+        for outcome in [&mut self.verify, &mut self.drill] {
+            others |= outcome.take_if(|outcome| !outcome.is_of(&sha256, strictly)).is_some();
+        }
+        (self, others)
+    }
+
+    /// The drill, as far as it says something of the source's major: on another, success proves nothing for that
+    /// one. Nor does one that proved no table.
+    pub fn proving_drill(&self) -> Option<&Outcome> {
+        let idle = |drill: &Outcome| drill.is_of_another_major() || drill.proves_no_table();
+        let proves = |drill: &&Outcome| drill.status != Status::Ok || !idle(drill);
+        self.drill.as_ref().filter(proves)
+    }
+
+    /// Takes over the result of a new drill, unless it says less than the one that is there.
+    pub fn drilled(&mut self, drill: Outcome) {
+        let proves_less = drill.status == Status::Ok && (drill.is_of_another_major() || drill.proves_no_table());
+        if !proves_less || self.proving_drill().is_none() {
+            self.drill = Some(drill);
+        }
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        let said = || [self.verify.as_ref(), self.proving_drill()].into_iter().flatten();
+        if said().any(Outcome::condemns) {
+            Verdict::Damaged
+        } else if said().any(|one| one.status == Status::Ok) {
+            Verdict::Proved
+        } else {
+            Verdict::Unproved
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn id() -> BackupId {
+        "shop/20250131T040500Z-full".parse().unwrap()
+    }
+
+    fn read(verification: &Value) -> Result<Verification, Broken> {
+        Verification::parse(verification.to_string().as_bytes(), &id())
+    }
+
+    #[test]
+    fn what_was_found_out_comes_back_as_it_was_written() {
+        let written = json!({
+            "schema": 1,
+            "id": id(),
+            "verify": {"status": "ok", "at": "2025-02-01T00:00:00Z", "tables": 3},
+            "drill": {"status": "failed", "at": "2025-02-02T00:00:00Z", "differences": ["public.orders"]}
+        });
+        let read_back = read(&written).unwrap();
+        assert_eq!(read_back.verify.as_ref().unwrap().rest["tables"], 3);
+        assert_eq!(serde_json::to_value(&read_back).unwrap(), written);
+        assert_eq!(
+            Verification::parse(&read_back.to_bytes().unwrap(), &id()),
+            Ok(read_back)
+        );
+    }
+
+    #[test]
+    fn one_failure_outweighs_and_silence_proves_nothing() {
+        let outcome = |status: &str| json!({"status": status, "at": "2025-02-01T00:00:00Z"});
+        let verdict = |parts: Value| {
+            let mut whole = json!({"schema": 1, "id": id(), "novelty": {"deep": []}});
+            whole
+                .as_object_mut()
+                .unwrap()
+                .extend(parts.as_object().unwrap().clone());
+            read(&whole).unwrap().verdict()
+        };
+        assert_eq!(verdict(json!({})), Verdict::Unproved);
+        assert_eq!(verdict(json!({"verify": outcome("ok")})), Verdict::Proved);
+        assert_eq!(verdict(json!({"drill": outcome("ok")})), Verdict::Proved);
+        assert_eq!(
+            verdict(json!({"verify": outcome("ok"), "drill": outcome("failed")})),
+            Verdict::Damaged
+        );
+        assert_eq!(verdict(json!({"verify": outcome("partly")})), Verdict::Unproved);
+    }
+
+    #[test]
+    fn what_was_found_of_another_manifest_counts_for_nothing() {
+        let outcome = |said: Value| {
+            let mut outcome = json!({"status": "failed", "at": "2025-02-01T00:00:00Z"});
+            outcome
+                .as_object_mut()
+                .unwrap()
+                .extend(said.as_object().unwrap().clone());
+            outcome
+        };
+        let own = [7; 32];
+        let whole = json!({
+            "schema": 1, "id": id(),
+            "verify": outcome(json!({"manifest_sha256": "07".repeat(32)})),
+            "drill": outcome(json!({"manifest_sha256": "08".repeat(32)})),
+        });
+        let bytes = whole.to_string().into_bytes();
+        let read = [
+            Verification::parse(&bytes, &id()),
+            Verification::parse_outline(&bytes, &id()),
+        ];
+        for read in read.map(Result::unwrap) {
+            let (about, others) = read.about(&own, true);
+            assert!(others && about.verify.is_some() && about.drill.is_none());
+        }
+        let silent = json!({"schema": 1, "id": id(), "drill": outcome(json!({}))});
+        let silent = self::read(&silent).unwrap();
+        assert_eq!(silent.clone().about(&own, false), (silent.clone(), false));
+        assert_eq!(silent.about(&own, true), (Verification::new(id()), true));
+        let made = Outcome {
+            status: Status::Ok,
+            at: Timestamp::UNIX_EPOCH,
+            rest: Map::new(),
+        };
+        assert!(made.of_manifest(&own).is_of(&"07".repeat(32), true));
+    }
+
+    #[test]
+    fn a_drill_on_another_major_proves_nothing_for_the_sources() {
+        let drill = |status: &str, major: u32| {
+            json!({"schema": 1, "id": id(), "drill":
+                {"status": status, "at": "2025-02-01T00:00:00Z", "major": major, "source_major": 15}})
+        };
+        let of = |status: &str, major: u32| read(&drill(status, major)).unwrap();
+        let outline = Verification::parse_outline(drill("ok", 17).to_string().as_bytes(), &id()).unwrap();
+        for elsewhere in [of("ok", 17), outline] {
+            assert_eq!(
+                (elsewhere.verdict(), elsewhere.proving_drill()),
+                (Verdict::Unproved, None)
+            );
+        }
+        assert_eq!(of("ok", 15).verdict(), Verdict::Proved);
+        assert_eq!(of("failed", 17).verdict(), Verdict::Damaged);
+        let (own, other) = (of("ok", 15), of("ok", 17));
+        let mut kept = own.clone();
+        kept.drilled(other.drill.clone().unwrap());
+        assert_eq!(kept, own);
+        let mut replaced = other;
+        replaced.drilled(own.drill.clone().unwrap());
+        assert_eq!(replaced, own);
+    }
+
+    #[test]
+    fn how_much_a_drill_proved_is_told_and_one_that_proved_no_table_counts_for_nothing() {
+        let drill = |more: Value| {
+            let mut drill = json!({"status": "ok", "at": "2025-02-01T00:00:00Z"});
+            drill.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let whole = json!({"schema": 1, "id": id(), "drill": drill});
+            Verification::parse_outline(whole.to_string().as_bytes(), &id()).unwrap()
+        };
+        let extent = |more: Value| {
+            let of = drill(more).proving_drill().and_then(Outcome::extent);
+            of.map(|extent| extent.to_string())
+        };
+        let counts = |equal: u64| json!({"tables": 500, "tables_equal": equal});
+        assert_eq!(extent(counts(1)).unwrap(), "partly, 1 of 500 tables proved");
+        assert_eq!(extent(counts(500)).unwrap(), "500 of 500 tables proved");
+        let said = json!({"tables": 3, "tables_equal": 3, "partly": true});
+        assert_eq!(extent(said).unwrap(), "partly, 3 of 3 tables proved");
+        assert_eq!(drill(counts(0)).verdict(), Verdict::Unproved);
+        let none = json!({"tables": 0, "tables_equal": 0, "partly": false});
+        assert_eq!(drill(none).verdict(), Verdict::Proved);
+        assert_eq!(drill(json!({})).verdict(), Verdict::Proved);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_apart() {
+        assert!(matches!(
+            Verification::parse(b"{\"schema\"", &id()),
+            Err(Broken::Shape(_))
+        ));
+        assert!(matches!(read(&json!([])), Err(Broken::Shape(_))));
+        assert_eq!(read(&json!({"schema": 2, "id": 7})), Err(Broken::NewerSchema(2)));
+        let other = json!({"schema": 1, "id": "shop2/20250131T040500Z-full"});
+        assert!(matches!(read(&other), Err(Broken::OtherBackup { .. })));
+    }
+}
