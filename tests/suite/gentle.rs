@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::database::Database;
 use crate::support::program::stock;
-use crate::support::server::Server;
+use crate::support::server::OwnServer;
 use crate::support::wreck::{Site, assert_good, report};
 
 const SOME: &str = "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 10) AS a FROM generate_series(1, 20000) i";
@@ -74,7 +74,7 @@ fn a_rate_is_kept_by_one_stream_and_by_several() {
 #[test]
 fn it_pauses_while_others_are_many_and_goes_on_after() {
     // A server of its own: on a shared one, the sessions of other tests count, and their number changes.
-    let server = Server::start(17);
+    let server = OwnServer::start(17);
     let database = server.database("gentle");
     database.sql(SOME);
     let site = Site::new();

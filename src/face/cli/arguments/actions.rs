@@ -11,7 +11,10 @@ pub(super) enum Action {
         long_about = "Make a backup of one database.\n\n\
             Nothing is visible in the store until the whole archive was read, checked and stored; a run that fails, \
             is stopped or dies leaves no backup behind.",
-        after_long_help = super::after_backup()
+        after_long_help = "Examples:\n  \
+            DB_PASSWORD=… pgstow backup --database-url postgres://reader@db.example/shop\n  \
+            pgstow backup --secret-id prod/shop --store s3://acme-backups/pg --store /mnt/copy\n  \
+            pgstow backup --compress zstd:9 --retention daily=7,weekly=4,monthly=12 --json"
     )]
     Backup {
         /// What kind of backup: full
