@@ -20,14 +20,15 @@ use crate::job::retention;
 use crate::job::status::{self, Inquiry};
 use crate::job::verify::{self, VerifyReport};
 use crate::outside::aws::{self, Patience};
-use crate::outside::handover::Handover;
+use crate::outside::handover::{Asked, Handover};
 use crate::outside::notify::{Notifier, Sns};
 use crate::outside::secrets::{Credentials, IamLogin, SecretSource};
 use crate::report::Report;
 use crate::repository::signature::{Keyring, Trust, keygen};
+use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::{Auth, Clock, Settings, Source, StoreUrl};
+use crate::settings::{Auth, Settings, Source, StoreUrl};
 use crate::store::Store;
 use crate::store::local::Local;
 use crate::store::s3::S3;
@@ -100,7 +101,13 @@ impl App {
                     Arc::new(Local::new(path.clone()).created(settings.store_create, state))
                 }
                 StoreUrl::S3 { bucket, prefix } => {
-                    let client = aws::s3_client(aws()?, &settings.aws, &settings.s3, &patience);
+                    let client = aws::s3_client(
+                        aws()?,
+                        &settings.aws,
+                        settings.s3.checksums,
+                        settings.s3.path_style,
+                        &patience,
+                    );
                     Arc::new(S3::new(client, bucket, prefix, settings.s3.clone(), patience))
                 }
             });
@@ -341,7 +348,12 @@ impl App {
         let Some(handover) = self.handover.as_ref().filter(|_| error.code() == Code::Deadline) else {
             return Err(error);
         };
-        let start = handover.start(request, &error);
+        let asked = Asked {
+            trigger: request.trigger,
+            event_id: request.event_id.clone(),
+            database: request.database.clone(),
+        };
+        let start = handover.start(&asked, &error);
         let started = match stop.reason() {
             None => start.await,
             Some(_) => tokio::time::timeout(HANDOVER_AT_THE_END, start)

@@ -5,3 +5,4 @@ pub mod compress;
 pub mod parallel;
 pub mod pipeline;
 pub mod throttle;
+pub mod way;

@@ -32,13 +32,14 @@ use tokio_util::sync::CancellationToken;
 use crate::dataflow::pipeline::BlockSource;
 use crate::dataflow::throttle::Throttle;
 use crate::error::{Code, Error, Result};
+use crate::format::Format;
 use crate::format::archive::{Head, Input};
+use crate::postgres::settings;
 use crate::postgres::{
     ConnectionInfo, Contents, Dump, DumpOrder, Hold, PLANS, Passfile, Programs, Refusal, Session, StallClock, Unbegun,
     WatchedPipe, Wire, see,
 };
 use crate::run::threads::apart;
-use crate::settings::{self, Format};
 use crate::units::count;
 
 use delivery::Delivery;

@@ -26,11 +26,11 @@ pub use assembly::BlockPlace;
 pub use fanout::{COPYS_PATIENCE, Copy, within};
 
 use crate::dataflow::compress::Codec;
+use crate::dataflow::way::Way;
 use crate::error::{Error, Result};
 use crate::format::archive::{ArchiveError, BlockDigest, BlockSink, Head, SealedRange};
 use crate::format::script::Contents;
-use crate::postgres::Refused;
-use crate::repository::manifest::Way;
+use crate::format::script::Refused;
 use crate::run::progress::Observer;
 use crate::run::threads;
 use crate::store::{Expected, Upload};

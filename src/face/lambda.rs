@@ -22,9 +22,9 @@ use tracing::Instrument;
 
 use crate::app::App;
 use crate::command::Command;
-use crate::error::{Error, Result};
-use crate::report::{ErrorReport, Report};
-use crate::run::printable;
+use crate::error::{Error, ErrorReport, Result};
+use crate::printable;
+use crate::report::Report;
 use crate::run::progress::{LogLine, Observer};
 use crate::run::stop::{Reason, Stop};
 use crate::run::telemetry;

@@ -7,6 +7,7 @@
 mod copy;
 mod header;
 mod objects;
+mod screen;
 mod sum;
 #[cfg(test)]
 mod tests;
@@ -14,11 +15,11 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::format::archive::{BlockContent, BlockDigest, TableDigest};
-use crate::postgres::{Edit, Refused, Screen, Watch};
 
 use copy::{Copy, identifier, through_root};
 pub use header::{Header, header_of};
 use objects::Objects;
+pub use screen::{Edit, Refused, Screen, Watch};
 pub(crate) use sum::RowSum;
 pub use sum::Sum;
 

@@ -6,8 +6,10 @@
 mod forecast;
 mod nice;
 mod record;
+mod repeated;
 mod replicas;
 mod report;
+mod request;
 mod script;
 mod sidecars;
 mod stream;
@@ -18,27 +20,29 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::command::BackupRequest;
 use crate::dataflow::compress::Codec;
 use crate::dataflow::throttle::Throttle;
 use crate::error::{Code, Error, Result};
 use crate::outside::secrets::Credentials;
 use crate::postgres::{DatabaseSize, Passfile, Programs, Session};
-use crate::report::BackupReport;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::catalog;
 use crate::repository::lease::{Acquired, Announced, Holder, Lease, Previous};
 use crate::repository::leftovers::Cleared;
 use crate::repository::retention::Tier;
 use crate::repository::signature::{Signer, Trust};
+use crate::run::clock::Clock;
 use crate::run::private_folder;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::{Clock, Compression, Format, Settings};
+use crate::settings::{Compression, Format, Settings};
 use crate::store::Store;
 
 use record::Record;
 use replicas::{Looking, Replicas};
+
+pub use report::{BackupReport, Notification, StoreReport};
+pub use request::BackupRequest;
 
 /// The first pg_dump whose archive can say zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
@@ -146,7 +150,7 @@ async fn under_lease(
         database_bytes,
         cleared,
     } = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
-        Found::Made(id) => return job.stop.or_stop(report::repeated(job.stores, &id, job.trust)).await,
+        Found::Made(id) => return job.stop.or_stop(repeated::of(job.stores, &id, job.trust)).await,
         Found::ToMake(prepared) => prepared,
     };
     let mut record = Record::begin(job, request, source, id, tier, started);

@@ -36,11 +36,12 @@ use crate::postgres::{Lacking, Named, ROOM, ScratchServer, ServerPrograms, Sessi
 use crate::repository::catalog::Located;
 use crate::repository::manifest::{Manifest, role};
 use crate::repository::stored_archive::StoredArchive;
+use crate::run::clock::Clock;
 use crate::run::confinement::Walls;
 use crate::run::private_folder::{answering, sweep_stale};
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::{Clock, Format, Settings};
+use crate::settings::{Format, Settings};
 use crate::units::human_bytes;
 use cluster::{Cluster, Way};
 use columns::{Layout, Order, Wanted, layouts};

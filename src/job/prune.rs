@@ -4,15 +4,14 @@
 
 mod removal;
 mod report;
+mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::command::PruneRequest;
-use crate::error::{Error, Result};
-use crate::report::ErrorReport;
+use crate::error::{Error, ErrorReport, Result};
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{
     Listed, Overview, database_folder, keeps_no_tags, nothing_found, overviews, reachable_folders,
@@ -26,6 +25,7 @@ use crate::settings::{Policy, Retention};
 use crate::store::{Lifecycle, Store, Unfinished};
 
 pub use report::{Action, Outcome, PruneReport, Pruned, StorePrune};
+pub use request::PruneRequest;
 
 /// Every store for itself: a copy has its own backups, and its own last good one. What fails in
 /// one of them, or with one backup, is told in the report; the rest goes on.

@@ -4,6 +4,7 @@
 mod data;
 mod record;
 mod report;
+mod request;
 mod script;
 mod seal;
 mod sidecars;
@@ -12,7 +13,6 @@ mod stores;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::command::{Selection, VerifyRequest};
 use crate::error::{Code, Error, Result};
 use crate::job::drill;
 use crate::repository::backup_id::BackupId;
@@ -21,12 +21,14 @@ use crate::repository::manifest::{Manifest, Tally, role};
 use crate::repository::signature::{Signer, Trust};
 use crate::repository::stored_archive::StoredArchive;
 use crate::repository::verification::Status;
+use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::{Clock, Settings};
+use crate::settings::Settings;
 use crate::store::{Store, unsteady};
 
 pub use report::{Finding, Verified, VerifyReport};
+pub use request::{Selection, VerifyRequest};
 
 /// What a verification works with.
 pub struct Job<'a> {

@@ -14,8 +14,8 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
+use crate::postgres::settings;
 use crate::postgres::{ConnectionInfo, Keys, Login, Provider, Session, Whose};
-use crate::settings;
 
 pub use iam::IamLogin;
 

@@ -25,7 +25,7 @@ use super::tls::{self, Attempt, NoAgreement};
 use super::wire::{self, Wire};
 use super::{BYPASS_HINT, ConnectionInfo, Redactor, Whose};
 use crate::error::{Code, Error, Result};
-use crate::settings;
+use crate::postgres::settings;
 
 /// An idle session must live as long as the dump, through firewalls that forget quiet
 /// connections after a few minutes.

@@ -12,7 +12,7 @@ use super::passfile::Pass;
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Redactor, RestoreProgram};
 use crate::error::{Code, Error, Result};
-use crate::settings;
+use crate::postgres::settings;
 pub use complaints::Complaint;
 use complaints::Complaints;
 pub(super) use complaints::without_values;

@@ -3,8 +3,6 @@
 
 mod blocks;
 mod bounded;
-mod collations;
-mod extensions;
 mod figures;
 
 use std::collections::BTreeMap;
@@ -13,14 +11,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
+use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::retention::Tier;
-use crate::settings::{Format, Trigger};
+use crate::repository::trigger::Trigger;
 use crate::store::{Part, StoreChecksum};
 
-pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord, Way};
-pub use collations::{Collation, sorted_otherwise};
-pub use extensions::Extension;
+pub use crate::dataflow::way::Way;
+pub use crate::postgres::{Collation, Extension, LeftOut};
+pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 pub use figures::{Count, Figures, Kinds, Tally};
 
 /// The schema that this program writes, and the newest that it reads.
@@ -193,15 +192,6 @@ pub struct Snapshot {
     pub xip: Vec<u64>,
 }
 
-/// Something that a restore of this backup will not bring back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
-    /// Such as `subscription` or `extension_table`; later versions may have more.
-    pub kind: String,
-    pub name: String,
-    pub why: String,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
     /// Within the backup's folder.
@@ -363,7 +353,7 @@ fn check(folder: &BackupId, claimed: &BackupId, files: &BTreeMap<String, FileRec
 pub(crate) mod format_name {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    use crate::settings::Format;
+    use crate::format::Format;
 
     pub fn serialize<S: Serializer>(format: &Format, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(match format {

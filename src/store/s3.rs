@@ -14,6 +14,7 @@ use super::bucket::{Bucket, Digests, missing};
 use super::limits::{self, too_long};
 use super::segments::Segments;
 use super::sending::{Verdict, corrupted, judge, untrusted};
+use super::settings;
 use super::tagging::Tagging;
 use super::trouble;
 use super::upload::S3Upload;
@@ -21,7 +22,6 @@ use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, U
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
 use crate::repository::backup_id::is_lease;
-use crate::settings;
 
 /// How often a body that breaks off is read again, and a conflict of conditional puts repeated.
 const TRIES: u32 = 5;

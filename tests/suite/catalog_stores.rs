@@ -13,8 +13,9 @@ use pgstow::repository::manifest::{
     Algorithm, Compression, FileRecord, Manifest, PgDump, SCHEMA, Server, Snapshot, TableRecord, Way, checksums, role,
 };
 use pgstow::repository::retention::{self, Tier};
+use pgstow::repository::trigger::Trigger;
 use pgstow::repository::{catalog, leftovers};
-use pgstow::settings::{self, Format, Policy, Trigger};
+use pgstow::settings::{self, Format, Policy};
 use pgstow::store::local::Local;
 use pgstow::store::s3::S3;
 use pgstow::store::{Condition, Expected, Store};
@@ -71,7 +72,13 @@ async fn places() -> Vec<Place> {
         path_style: None,
     };
     let patience = aws::Patience::default();
-    let client = aws::s3_client(&aws::load(&settings).await.unwrap(), &settings, &s3, &patience);
+    let client = aws::s3_client(
+        &aws::load(&settings).await.unwrap(),
+        &settings,
+        s3.checksums,
+        s3.path_style,
+        &patience,
+    );
     let nanos = Timestamp::now().as_nanosecond();
     let bucket = format!("catalog-{}-{nanos}", std::process::id());
     client.create_bucket().bucket(&bucket).send().await.unwrap();

@@ -12,9 +12,9 @@ use super::plan::Read;
 use super::portion::{Event, Portion};
 use super::{Dumping, Shared};
 use crate::dataflow::pipeline::{BlockSource, Delivered, Undelivered};
+use crate::dataflow::way::Way;
 use crate::error::{Error, Result};
 use crate::format::archive::{BlockSink, END_OF_COPY, Head};
-use crate::repository::manifest::Way;
 use crate::run::progress::Observer;
 
 /// Portions of the holder's that may wait: a hand-off, not a buffer.

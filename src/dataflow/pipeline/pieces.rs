@@ -12,8 +12,8 @@ use crate::dataflow::compress::{Codec, Job, PIECE, Shape, Squeezed};
 use crate::format::archive::{
     ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, END_OF_COPY, Head, Input, Layout,
 };
+use crate::format::script::Refused;
 use crate::format::script::{Contents, Reader};
-use crate::postgres::Refused;
 use crate::run::progress::Observer;
 
 /// The archive's blocks on their way to the workers.

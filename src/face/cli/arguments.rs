@@ -17,7 +17,9 @@ use crate::command::{
     is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
-use crate::settings::{SETTINGS, Trigger};
+use crate::repository::backup_id::{self, NoKind};
+use crate::repository::trigger::{NoTrigger, Trigger};
+use crate::settings::SETTINGS;
 use actions::{Action, RetentionAction};
 
 /// What a command line asks for.
@@ -320,23 +322,21 @@ fn flags(matches: &ArgMatches) -> BTreeMap<&'static str, Vec<String>> {
 }
 
 fn backup(kind: &str, trigger: &str, event_id: Option<String>, database: Option<String>) -> Result<Command> {
-    match kind {
-        "full" => {}
-        "incremental" | "incr" => {
+    match kind.parse() {
+        Ok(backup_id::Kind::Full) => {}
+        Ok(backup_id::Kind::Incremental) => {
             return Err(
                 Error::config("--kind incremental: incremental backups are not in this version")
                     .hint("make a full backup: --kind full"),
             );
         }
-        other => return Err(Error::config(format!("--kind: {other:?} is not a kind of backup")).hint("use full")),
+        Err(NoKind) => return Err(Error::config(format!("--kind: {kind:?} is not a kind of backup")).hint("use full")),
     }
-    let trigger = match trigger {
-        "cli" => Trigger::Cli,
-        "schedule" => Trigger::Schedule,
-        "manual" => Trigger::Manual,
-        other => {
+    let trigger = match trigger.parse() {
+        Ok(known @ (Trigger::Cli | Trigger::Schedule | Trigger::Manual)) => known,
+        Ok(Trigger::Api) | Err(NoTrigger) => {
             return Err(Error::config(format!(
-                "--trigger: {other:?} is not schedule, manual or cli"
+                "--trigger: {trigger:?} is not schedule, manual or cli"
             )));
         }
     };

@@ -10,15 +10,15 @@ use sha2::{Digest, Sha256};
 
 use super::sidecars::Sidecars;
 use super::{Job, Source};
-use crate::command::BackupRequest;
 use crate::dataflow::compress::Codec;
 use crate::dataflow::pipeline::{Archive, Passed};
 use crate::dataflow::throttle::{Pauses, Throttle};
 use crate::error::Result;
 use crate::format::archive::{BlockContent, SealedRange};
 use crate::format::script::Contents;
-use crate::postgres::{FOREIGN_TABLE, RawTable, Refused, Snapshot, TableName};
-use crate::report::BackupReport;
+use crate::format::script::Refused;
+use crate::job::backup::{BackupReport, BackupRequest};
+use crate::postgres::{FOREIGN_TABLE, RawTable, Snapshot, TableName};
 use crate::repository::backup_id::{BackupId, GLOBALS, MD5SUMS, SHA256SUMS, SYSTEM_INFO};
 use crate::repository::catalog::object_info;
 use crate::repository::lease::Previous;
@@ -28,7 +28,8 @@ use crate::repository::manifest::{
     RangeRecord, SCHEMA, ScriptRecord, Server, TableRecord, checksums, role,
 };
 use crate::repository::retention::Tier;
-use crate::settings::{Format, Trigger};
+use crate::repository::trigger::Trigger;
+use crate::settings::Format;
 use crate::store::{ObjectInfo, Stored};
 
 use super::nice::Watch;

@@ -10,10 +10,10 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
+use super::report::StoreReport;
 use crate::dataflow::pipeline::{COPYS_PATIENCE, Copy, within};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, ErrorReport, Result};
 use crate::postgres::ServerInfo;
-use crate::report::{ErrorReport, StoreReport};
 use crate::repository::backup_id::{BackupId, MANIFEST_DIGEST};
 use crate::repository::catalog::{self, Listed, NotPublished};
 use crate::repository::lease::{Announced, Lease};

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use crate::dataflow::way::Way;
 use crate::format::script::{Contents, Header, LargeObjects, Table, Target, header_of};
 use crate::postgres::RawTable;
-use crate::repository::manifest::{LargeObjectsRecord, TableRecord, Way};
+use crate::repository::manifest::{LargeObjectsRecord, TableRecord};
 
 /// A script has names in the database's encoding, and in its headers without line breaks: the server has
 /// said what they are.

@@ -1,8 +1,8 @@
 //! What the server is, and what this role may read of it.
 
 use super::{Check, Checkup};
+use crate::postgres::LeftOut;
 use crate::postgres::{FOREIGN_TABLE, Session, Unreadable, UnreadableKind};
-use crate::repository::manifest::LeftOut;
 use crate::settings::Format;
 use crate::units::{count, human_bytes};
 

@@ -12,9 +12,9 @@ use lost::{Brought, IN_A_SCHEMA, Lost, ON_A_TABLE};
 use super::plan::{LeftOut, Plan, is_relation};
 use super::ready::Target;
 use super::tables::named;
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{Around, Named};
 
 /// Objects that an error names.

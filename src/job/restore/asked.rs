@@ -1,8 +1,8 @@
 //! What is asked for, held against itself: options that contradict each other, or ask for what would not be done.
 
 use super::into;
-use crate::command::RestoreRequest;
 use crate::error::{Error, Result};
+use crate::job::restore::RestoreRequest;
 
 pub(super) fn check(request: &RestoreRequest) -> Result<()> {
     if request.data_only && request.tables.is_empty() {

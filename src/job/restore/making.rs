@@ -3,9 +3,9 @@
 use super::database;
 use super::ready::Target;
 use super::state::{Stage, State};
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{self, ConnectionInfo, Session};
 use crate::settings;
 

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::plan::{LeftOut, Plan};
 use super::{Job, database};
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{self, ConnectionInfo, Session};
 use crate::repository::manifest::{Manifest, role};
 use crate::units::count;

@@ -13,9 +13,9 @@ use super::ready::Target;
 use super::rows;
 use super::state::{Stage, State};
 use super::tables::named;
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{Definition, FOR_LOADING, Named, Names, Removal, Renewal, Session};
 
 /// pg_restore writes this before each entry's own statements.

@@ -13,9 +13,9 @@ use super::ready::Target;
 use super::renewing;
 use super::rows::{self, execute, refused};
 use super::state::{Stage, State};
-use crate::command::RestoreRequest;
 use crate::error::Result;
 use crate::format::archive::BlockContent;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::literal;
 use crate::postgres::{Definition, Refusal, Removal, Wire, not_locked};
 

@@ -13,8 +13,8 @@ use super::report::RestoreReport;
 use super::state::{self, Stage, State};
 use super::waiting::{self, Watch};
 use super::{Job, Loader, globals, in_place, into, loading, making, renewing, replacing, script};
-use crate::command::RestoreRequest;
 use crate::error::{Code, Result};
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{ConnectionInfo, Passfile, Removal};
 use crate::run::private_folder::{PrivateFolder, answering};
 

@@ -3,8 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::Error;
-use crate::report::ErrorReport;
+use crate::error::{Error, ErrorReport};
 use crate::repository::backup_id::{BackupId, database_folder};
 use crate::repository::catalog::{
     self, Expiry, Finding, Listed, Overview, databases, expiry, keeps_no_tags, overviews, reachable_folders,

@@ -8,9 +8,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::seal::AHEAD;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, ErrorReport};
 use crate::job::drill::DrillReport;
-use crate::report::ErrorReport;
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Manifest, Tally};
 use crate::repository::signature::KeyId;

@@ -3,8 +3,8 @@
 
 use crate::error::Result;
 use crate::repository::backup_id::BackupId;
+use crate::repository::retention::Policy;
 use crate::repository::retention::{Differences, Rule, applying, differences, rules_after};
-use crate::settings::Policy;
 use crate::store::{Lifecycle, Rules, Store};
 
 /// A bucket's rules beside those that the policy wants.

@@ -280,7 +280,7 @@ async fn attested_alone(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], man
         Seal::Different(format!(
             "{MANIFEST} has the SHA-256 {hex}, {whose} says {said:?}, and {MANIFEST_DIGEST} is not there: it is not \
              what it was",
-            said = crate::run::printable::line(said)
+            said = crate::printable::line(said)
         ))
     };
     let mut is_known = false;
@@ -367,7 +367,7 @@ async fn seal(store: &dyn Store, id: &BackupId, sha256: &[u8; 32]) -> Result<Sea
     Ok(Seal::Different(format!(
         "{MANIFEST} has the SHA-256 {}, but {MANIFEST_DIGEST} beside it says {:?}: one of the two is not what it was",
         hex::encode(sha256),
-        crate::run::printable::line(&line)
+        crate::printable::line(&line)
     )))
 }
 

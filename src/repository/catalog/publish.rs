@@ -148,8 +148,8 @@ fn taken(id: &BackupId) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::LeftOut;
     use crate::repository::catalog::tests::id;
-    use crate::repository::manifest::LeftOut;
     use crate::repository::manifest::tests::sample;
     use crate::repository::retention::Tier;
     use crate::store::memory::{Fault, MemoryStore, Op};

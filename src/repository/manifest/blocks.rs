@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dataflow::way::Way;
+
 /// One table's data. `bytes` and `sha256` are of its COPY text before compression; `offset` and
 /// `length` are where its block lies in the archive; of a plain script, where its rows lie in it, unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,21 +36,6 @@ pub struct RangeRecord {
     pub offset: u64,
     pub length: u64,
     pub stored_sha256: String,
-}
-
-/// By whom a table's rows were read. The bytes are the same whichever it was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Way {
-    /// pg_dump, in its one stream.
-    #[default]
-    PgDump,
-    /// A COPY of ours, of the whole table.
-    Copy,
-    /// Several of ours, each of some of its pages.
-    Ranges,
-    /// At least in part the session that holds the locks, because somebody waited for this table's.
-    Coordinator,
 }
 
 /// A plain script, as it is unpacked.

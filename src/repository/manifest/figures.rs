@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     Broken, Compression, FileRecord, LeftOut, Predecessor, Server, bounded, check, custom, format_name, parse,
 };
+use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::retention::Tier;
-use crate::settings::Format;
 
 /// Of all texts that a list keeps of a manifest, in bytes.
 const MOST_TEXT: usize = 64 << 10;

@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use pgstow::command::BackupRequest;
 use pgstow::error::Result;
+use pgstow::job::backup::BackupReport;
 use pgstow::job::backup::{self, Job};
 use pgstow::outside::secrets::Credentials;
-use pgstow::report::BackupReport;
 use pgstow::repository::backup_id::BackupId;
 use pgstow::repository::manifest::Manifest;
 use pgstow::repository::signature::Keyring;
+use pgstow::repository::trigger::Trigger;
 use pgstow::run::progress::{Observer, Silent};
 use pgstow::run::stop::Stop;
-use pgstow::settings::{Input, Settings, Source, Trigger};
+use pgstow::settings::{Input, Settings, Source};
 use tempfile::TempDir;
 
 use super::crashing::{Crashing, Script};

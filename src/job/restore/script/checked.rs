@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Edit, Refused, Screen, Watch};
+use crate::format::script::{Edit, Refused, Screen, Watch};
 use crate::repository::manifest::{Algorithm, FileRecord, Manifest, role};
 use crate::repository::stored_archive::file_of;
 use crate::run::progress::Observer;
