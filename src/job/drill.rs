@@ -26,8 +26,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::Value;
-
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{self, ArchiveError, Head, Input, Item, read_blocks};
 use crate::job::restore::{LeftOut, Plan};
@@ -124,7 +122,7 @@ async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
 
 /// The disk must have room for the whole database, and for the server's log of it.
 fn room(server: &ScratchServer, manifest: &Manifest) -> Result<()> {
-    let needed = manifest.metadata.get("database_bytes").and_then(Value::as_u64);
+    let needed = manifest.metadata.database_bytes;
     let (Some(needed), Some(free)) = (needed, server.free_bytes()) else {
         return Ok(());
     };

@@ -10,7 +10,8 @@ use pgstow::outside::aws;
 use pgstow::repository::backup_id::{BackupId, Kind, database_folder};
 use pgstow::repository::lease::{Holder, Lease};
 use pgstow::repository::manifest::{
-    Algorithm, Compression, FileRecord, Manifest, PgDump, SCHEMA, Server, Snapshot, TableRecord, Way, checksums, role,
+    Algorithm, Compression, DataFile, FileIndex, FileRecord, Manifest, Metadata, PgDump, Place as PlaceInFile, Server,
+    Snapshot, TableRecord, Way, checksums, role,
 };
 use pgstow::repository::retention::{self, Tier};
 use pgstow::repository::trigger::Trigger;
@@ -121,7 +122,6 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         .collect();
     catalog::commit_tags(store, id, &tagged).await.unwrap();
     let manifest = Manifest {
-        schema: SCHEMA,
         id: id.clone(),
         kind: Kind::Full,
         timestamp: id.timestamp(),
@@ -160,6 +160,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         encryption: None,
         checksums: checksums(&files),
         files,
+        data_files: vec![DataFile::of(role::DUMP)],
         missing: BTreeMap::new(),
         left_out: Vec::new(),
         extensions: None,
@@ -170,18 +171,20 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             schema: "public".into(),
             name: "t\n".into(),
             owner: None,
+            oid: None,
             rows: 0,
             bytes: 0,
             sha256: String::new(),
-            offset: 0,
-            length: 0,
+            place: PlaceInFile {
+                file: FileIndex(0),
+                offset: 0,
+                length: 0,
+            },
             read: Way::PgDump,
             ranges: Vec::new(),
         }],
         large_objects: Vec::new(),
-        parts: Vec::new(),
-        store_checksum: None,
-        metadata: BTreeMap::new(),
+        metadata: Metadata::default(),
     };
     catalog::publish(store, &manifest, None).await.unwrap();
     // Again, as after a lost answer: the same bytes are no conflict.

@@ -51,6 +51,7 @@ mod harness;
 mod lambda;
 mod metrics;
 mod notify_sns;
+mod older_backups;
 mod overview;
 mod plain;
 mod postgres_layer;

@@ -527,8 +527,9 @@ impl Replicas {
         Ok(sealed)
     }
 
-    /// Puts the manifests, the primary's first.
-    pub(super) async fn publish(&mut self, sealed: Vec<Option<Sealed>>) -> Result<()> {
+    /// Puts the manifests, the primary's first; gives back that one.
+    pub(super) async fn publish(&mut self, sealed: Vec<Option<Sealed>>) -> Result<Manifest> {
+        let mut primary = None;
         for (index, (replica, sealed)) in self.all.iter_mut().zip(sealed).enumerate() {
             let (true, Some(Sealed { manifest, signature })) = (replica.takes_part(), sealed) else {
                 continue;
@@ -559,6 +560,9 @@ impl Replicas {
                         manifest_sha256 = hex::encode(published.sha256),
                         "the backup is committed"
                     );
+                    if index == 0 {
+                        primary = Some(manifest);
+                    }
                     continue;
                 }
                 Err(NotPublished::Absent(error)) => error,
@@ -573,7 +577,7 @@ impl Replicas {
             }
             replica.drop_out(error, &self.stop).await;
         }
-        Ok(())
+        primary.ok_or_else(|| Error::internal("the primary had no manifest to be put"))
     }
 
     /// After the commit: the newest bear `latest`, their predecessors their tier. What fails here

@@ -5,7 +5,6 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::error::ErrorReport;
 use crate::postgres::LeftOut;
@@ -194,9 +193,9 @@ pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport 
         tables: manifest.tables.len() as u64,
         rows: manifest.tables.iter().map(|table| table.rows).sum(),
         large_objects: manifest.large_objects.iter().map(|block| block.count).sum(),
-        pauses: manifest.metadata.get("pauses").and_then(Value::as_u64),
-        paused_seconds: manifest.metadata.get("paused_seconds").and_then(Value::as_f64),
-        bytes_read: manifest.metadata.get("bytes_read").and_then(Value::as_u64).unwrap_or(0),
+        pauses: manifest.metadata.pauses,
+        paused_seconds: manifest.metadata.paused_seconds,
+        bytes_read: manifest.metadata.bytes_read.unwrap_or(0),
         bytes_stored: manifest.files.values().map(|file| file.bytes).sum(),
         files: manifest.files.clone(),
         missing: manifest.missing.clone(),

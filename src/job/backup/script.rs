@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::dataflow::way::Way;
+use super::record::DATA;
 use crate::format::script::{Contents, Header, LargeObjects, Table, Target, header_of};
 use crate::postgres::RawTable;
-use crate::repository::manifest::{LargeObjectsRecord, TableRecord};
+use crate::repository::manifest::{LargeObjectsRecord, Place, TableRecord, Way};
 
 /// A script has names in the database's encoding, and in its headers without line breaks: the server has
 /// said what they are.
@@ -49,11 +49,15 @@ fn record(table: &Table, known: Option<&RawTable>) -> TableRecord {
         schema,
         name,
         owner,
+        oid: None,
         rows: table.rows(),
         bytes: table.digest.bytes,
         sha256: hex::encode(table.digest.sha256),
-        offset: table.offset,
-        length: table.digest.bytes,
+        place: Place {
+            file: DATA,
+            offset: table.offset,
+            length: table.digest.bytes,
+        },
         read: Way::PgDump,
         ranges: Vec::new(),
     }
@@ -65,7 +69,6 @@ pub(super) fn objects_record(objects: &LargeObjects) -> LargeObjectsRecord {
         count: objects.count(),
         bytes: objects.digest.bytes,
         sha256: hex::encode(objects.digest.sha256),
-        offset: 0,
-        length: 0,
+        place: None,
     }
 }

@@ -14,9 +14,9 @@ use crate::dataflow::parallel::Reading;
 use crate::dataflow::pipeline::{self, Failure, Flow, Inflow, Passed};
 use crate::dataflow::throttle::{Throttle, Throttled};
 use crate::error::{Code, Error, Result};
+use crate::format::Format;
 use crate::postgres::{Dump, StallClock, WatchedPipe};
 use crate::repository::lease::Lease;
-use crate::settings::Format;
 use crate::store::Upload;
 
 /// How long pg_dump may take to exit by itself when its stream has failed: its own last words are

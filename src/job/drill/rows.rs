@@ -341,7 +341,7 @@ async fn compare_objects(
 async fn unordered(located: &Located, stored: &Arc<StoredArchive>, ours: &Ours, blocks: &[usize]) -> Result<Unordered> {
     let mut sum = Unordered::default();
     for &index in blocks {
-        let place = stored.places[index].clone();
+        let place = stored.places[index].range();
         let reading = Reading::start(Arc::clone(&located.store), stored.key.clone(), place.clone()).into_blocking();
         let archive = Arc::clone(stored);
         let orders = Arc::clone(&ours.orders);

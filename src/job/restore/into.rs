@@ -291,7 +291,7 @@ fn planned(stored: &StoredArchive, tables: &[Copy], left_out: Vec<LeftOut>) -> P
     blocks.sort_unstable();
     let load = |index: usize| Load {
         blocks: vec![index],
-        stored_bytes: stored.places[index].end - stored.places[index].start,
+        stored_bytes: stored.places[index].length,
         ..Load::default()
     };
     let finishing = tables.iter().flat_map(|table| &table.finishing);

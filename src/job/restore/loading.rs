@@ -436,7 +436,7 @@ fn feed(
             let name = archive.name(index);
             observer.table(&name);
             reader
-                .read(&archive.head, index, &archive.places[index], &mut sink)
+                .read(&archive.head, index, &archive.places[index].range(), &mut sink)
                 .map_err(|error| of_block(&archive.key, &name, error))?;
         }
     }

@@ -106,12 +106,12 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
     for item in items.iter().filter(wanted) {
         let id = item.entry.dump_id;
         if let Some(&index) = blocks.get(&id) {
-            let stored = &archive.places[index];
+            let stored = archive.places[index];
             pieces.push(Load {
                 blocks: vec![index],
                 list: with_metadata(item, items, chosen),
                 part: None,
-                stored_bytes: stored.end - stored.start,
+                stored_bytes: stored.length,
             });
             continue;
         }
@@ -331,13 +331,13 @@ impl Load {
     pub fn stretches(&self, archive: &StoredArchive) -> Vec<(Range<u64>, Vec<usize>)> {
         let mut stretches: Vec<(Range<u64>, Vec<usize>)> = Vec::new();
         for &index in &self.blocks {
-            let place = &archive.places[index];
+            let place = archive.places[index].range();
             match stretches.last_mut() {
                 Some((range, blocks)) if range.end == place.start => {
                     range.end = place.end;
                     blocks.push(index);
                 }
-                _ => stretches.push((place.clone(), vec![index])),
+                _ => stretches.push((place, vec![index])),
             }
         }
         stretches

@@ -366,7 +366,7 @@ async fn copy_out(
 async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sender<Piece>>) -> Read {
     let (store, stored) = (Arc::clone(backup.store), Arc::clone(backup.stored));
     let (observer, index, sum) = (Arc::clone(job.observer), copy.index, RowSum::of(&copy.names));
-    let place = stored.places[index].clone();
+    let place = stored.places[index].range();
     let reading = Reading::start(store, stored.key.clone(), place.clone()).into_blocking();
     let read = apart("read", move || {
         observer.bytes_read(place.end - place.start);

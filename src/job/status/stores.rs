@@ -9,9 +9,9 @@ use crate::repository::catalog::{
     self, Expiry, Finding, Listed, Overview, databases, expiry, keeps_no_tags, overviews, reachable_folders,
 };
 use crate::repository::lease::{self, Seen};
+use crate::repository::retention::Policy;
 use crate::repository::retention::Rule;
 use crate::repository::signature::{Standing, Trust};
-use crate::settings::Policy;
 use crate::store::{Lifecycle, Space, Store};
 
 #[derive(Debug, Clone, Serialize)]

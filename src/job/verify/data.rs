@@ -12,8 +12,8 @@ use super::script::{self, Looked};
 use super::{Data, Finding};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Blocks, Check, Nobody, RangeCheck, SealedRange, Spoilt, Unpack};
-use crate::repository::backup_id::MD5SUMS;
-use crate::repository::manifest::{FileRecord, Manifest, role};
+use crate::repository::backup_id::{BackupId, MD5SUMS};
+use crate::repository::manifest::{FileRecord, Manifest, Place, role};
 use crate::repository::stored_archive::{StoredArchive, file_of};
 use crate::run::progress::Observer;
 use crate::run::threads::apart;
@@ -53,7 +53,7 @@ pub(super) async fn archive(
     )
     .await?;
     for spoilt in spoilt {
-        let holds = |place: &std::ops::Range<u64>| place.contains(&spoilt.range.offset);
+        let holds = |place: &Place| place.range().contains(&spoilt.range.offset);
         let table = archive.places.iter().position(holds).map(|index| archive.name(index));
         // Damage that shows in the rows has been told.
         if !findings.iter().any(|known| known.table == table) {
@@ -106,16 +106,16 @@ pub(super) async fn script(
     })
 }
 
-/// The object's digest alone.
+/// A data file's digest alone.
 pub(super) async fn object(
     store: &Arc<dyn Store>,
-    manifest: &Manifest,
+    id: &BackupId,
+    file: &FileRecord,
     md5: Option<[u8; 16]>,
     observer: &Arc<dyn Observer>,
 ) -> Result<(u64, Vec<Finding>)> {
-    let file = file_of(manifest, role::DUMP)?.clone();
-    let key = manifest.id.key(&file.name);
-    let seen = read(store, key, Promise::of(&file, md5), observer, |_| Ok(Vec::new())).await?;
+    let key = id.key(&file.name);
+    let seen = read(store, key, Promise::of(file, md5), observer, |_| Ok(Vec::new())).await?;
     Ok((seen.bytes, seen.findings))
 }
 
@@ -239,7 +239,7 @@ fn blocks(archive: &StoredArchive, mut source: Slices, observer: &dyn Observer) 
     for (index, place) in archive.places.iter().enumerate() {
         let name = archive.name(index);
         observer.table(&name);
-        match blocks.read(&archive.head, index, place, &mut sink) {
+        match blocks.read(&archive.head, index, &place.range(), &mut sink) {
             Ok(()) => {}
             Err(ArchiveError::Io(error)) => return Err(error.into()),
             Err(error) => findings.push(finding(Some(name), error.to_string())),

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Broken, Compression, FileRecord, LeftOut, Predecessor, Server, bounded, check, custom, format_name, parse,
-};
+use super::broken::parse;
+use super::files::check_names;
+use super::{Broken, Compression, FileRecord, LeftOut, Predecessor, Server, bounded, custom, format_name};
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::retention::Tier;
@@ -83,7 +83,8 @@ impl Figures {
     /// Reads the manifest found in `id`'s folder.
     pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
         let figures: Self = parse(bytes)?;
-        check(id, &figures.id, &figures.files)?;
+        Broken::unless_of(id, &figures.id)?;
+        check_names(&figures.files)?;
         if figures.text() > MOST_TEXT {
             return Err(Broken::Shape("its names and versions are absurdly long".to_owned()));
         }

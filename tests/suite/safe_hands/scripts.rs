@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::restore::place::{Backed, untouched};
-use crate::safe_hands::forging::{Marker, content, forge_whole};
+use crate::safe_hands::forging::{Marker, content, forge_whole, mend_data_files};
 use crate::support::contents::Contents;
 use crate::support::database::Database;
 use crate::support::impostor::{bin_with, write_script};
@@ -183,6 +183,7 @@ fn no_byte_of_an_altered_script_reaches_psql(major: u32) {
         let mut manifest = backed.manifest();
         forge_whole(&backed, "sql", &altered);
         manifest["files"]["sql"]["bytes"] = fs::metadata(backed.file("sql")).unwrap().len().into();
+        mend_data_files(&mut manifest);
         fs::write(backed.folder().join("manifest.json"), manifest.to_string()).unwrap();
         crate::support::wreck::reseal(&backed.folder());
         let target = Database::fresh(major);

@@ -244,7 +244,7 @@ async fn in_pieces(
 async fn ours(job: &Job<'_>, backup: Backup<'_>, index: usize) -> Result<Vec<(u32, Content)>> {
     let (store, stored) = (Arc::clone(backup.store), Arc::clone(backup.stored));
     let observer = Arc::clone(job.observer);
-    let place = stored.places[index].clone();
+    let place = stored.places[index].range();
     let reading = Reading::start(store, stored.key.clone(), place.clone()).into_blocking();
     let read = apart("read", move || {
         observer.bytes_read(place.end - place.start);

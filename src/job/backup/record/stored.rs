@@ -1,0 +1,151 @@
+//! What is known when the data is in the store: all that the manifest says, but for the time at which it is put.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::blocks::Blocks;
+use super::committed::Committed;
+use super::viewed::Viewed;
+use crate::dataflow::throttle::Pauses;
+use crate::repository::backup_id::{BackupId, MANIFEST_DIGEST};
+use crate::repository::manifest::{
+    Compression, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, Snapshot, checksums,
+};
+use crate::store;
+
+/// More warnings than this, no manifest holds.
+const WARNINGS: usize = 1_000;
+
+pub(in crate::job::backup) struct Stored<'a> {
+    pub(super) viewed: Viewed<'a>,
+    pub(super) archive_version: Option<String>,
+    pub(super) bytes_read: u64,
+    /// Bytes of content by the level at which they were compressed.
+    pub(super) levels: BTreeMap<i32, u64>,
+    /// Of a run that disturbs nobody.
+    pub(super) pauses: Option<Pauses>,
+    pub(super) blocks: Blocks,
+    pub(super) files: BTreeMap<String, FileRecord>,
+    /// Files that could not be made, by role, and why.
+    pub(super) missing: BTreeMap<String, String>,
+    /// Files that the manifest does not list: the sums over those that it does.
+    pub(super) sums: Vec<FileRecord>,
+}
+
+impl Stored<'_> {
+    pub(in crate::job::backup) fn id(&self) -> &BackupId {
+        &self.viewed.begun.id
+    }
+
+    /// Name and digest of every file that is to be tagged before the manifest is put.
+    pub(in crate::job::backup) fn tagged_files(&self) -> Vec<(String, String)> {
+        self.files
+            .values()
+            .chain(&self.sums)
+            .map(|file| (file.name.clone(), file.sha256.clone()))
+            .collect()
+    }
+
+    /// For the store that gave this receipt for the data.
+    pub(in crate::job::backup) fn manifest(&self, receipt: &store::Stored, finished: Timestamp) -> Manifest {
+        let Viewed { begun, snapshot, .. } = &self.viewed;
+        let warnings = &begun.notes.warnings;
+        Manifest {
+            id: begun.id.clone(),
+            kind: begun.id.kind(),
+            timestamp: begun.started,
+            finished_at: finished,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            database: begun.id.database().to_owned(),
+            trigger: begun.trigger,
+            digest_file: Some(MANIFEST_DIGEST.to_owned()),
+            // Each store's own.
+            predecessor: None,
+            store: None,
+            stores: Vec::new(),
+            event_id: begun.event_id.clone(),
+            server: self.server(),
+            pg_dump: PgDump {
+                version: begun.source.programs.version.clone(),
+                archive_version: self.archive_version.clone(),
+            },
+            format: begun.format,
+            compression: Compression {
+                algorithm: begun.algorithm(),
+                level: begun.codec.level(),
+            },
+            snapshot: Snapshot {
+                lsn: snapshot.lsn.clone(),
+                xmin: snapshot.xmin,
+                xmax: snapshot.xmax,
+                xip: snapshot.xip.clone(),
+            },
+            tier: begun.tier,
+            encryption: None,
+            checksums: checksums(&self.files),
+            files: self.files.clone(),
+            data_files: vec![DataFile {
+                role: begun.data_role().to_owned(),
+                parts: receipt.parts.clone(),
+                store_checksum: receipt.checksum.clone(),
+                encryption: None,
+            }],
+            missing: self.missing.clone(),
+            left_out: begun.notes.left_out.clone(),
+            extensions: self.viewed.extensions.clone(),
+            collations: self.viewed.collations.clone(),
+            warnings: warnings[..warnings.len().min(WARNINGS)].to_vec(),
+            script: self.blocks.script,
+            tables: self.blocks.tables.clone(),
+            large_objects: self.blocks.large_objects.clone(),
+            metadata: self.metadata(finished),
+        }
+    }
+
+    fn server(&self) -> Server {
+        let server = self.viewed.begun.source.session.server();
+        Server {
+            version: server.version.clone(),
+            version_num: server.version_num,
+            encoding: server.encoding.clone(),
+            system_identifier: server.system_identifier.clone(),
+            database_oid: Some(server.database_oid),
+        }
+    }
+
+    fn metadata(&self, finished: Timestamp) -> Metadata {
+        let begun = &self.viewed.begun;
+        let seconds = finished.duration_since(begun.started).as_secs_f64();
+        let rate = if seconds > 0.0 {
+            (self.bytes_read as f64 / seconds).round()
+        } else {
+            0.0
+        };
+        Metadata {
+            bytes_read: Some(self.bytes_read),
+            bytes_stored: Some(self.files.values().map(|file| file.bytes).sum()),
+            compression_levels: self.levels.clone(),
+            database_bytes: begun.database_bytes,
+            duration_seconds: Some(seconds),
+            host: Some(begun.host.to_owned()),
+            paused_seconds: self.pauses.map(|pauses| pauses.time.as_secs_f64()),
+            pauses: self.pauses.map(|pauses| pauses.count),
+            read_bytes_per_second: Some(rate),
+            rows: Some(self.blocks.tables.iter().map(|table| table.rows).sum()),
+            streams: Some(self.viewed.streams as u64),
+            threads: Some(begun.threads as u64),
+        }
+    }
+
+    /// With this manifest the backup exists in the primary.
+    pub(in crate::job::backup) fn committed(self, manifest: Manifest) -> Committed {
+        let begun = self.viewed.begun;
+        Committed {
+            manifest,
+            took_over: begun.took_over,
+            leftovers: begun.leftovers,
+            notes: begun.notes,
+        }
+    }
+}
