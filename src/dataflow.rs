@@ -4,4 +4,5 @@ pub mod budget;
 pub mod compress;
 pub mod parallel;
 pub mod pipeline;
+pub mod stored_file;
 pub mod throttle;

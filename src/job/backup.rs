@@ -296,8 +296,8 @@ async fn make(
     record.complaints(complaints);
     // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
-    let key = record.data_key();
-    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &passed.expected);
+    let (key, expected) = (record.data_key(), passed.expected.object());
+    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &expected);
     // Let come to its end if it can: cut short, it would leave all parts, or an object nobody knows of.
     let completed = job.stop.or_give_up("completing the upload", completing).await;
     if let Some(reason) = job.stop.reason() {

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use crate::dataflow::pipeline::{COPYS_PATIENCE, Copy, within};
+use crate::dataflow::pipeline::{COPYS_PATIENCE, UploadOutcome, within};
 use crate::error::{Code, Error, Result};
 use crate::postgres::ServerInfo;
 use crate::report::{ErrorReport, StoreReport};
@@ -388,7 +388,7 @@ impl Replicas {
     pub(super) async fn complete(
         &mut self,
         key: &str,
-        copies: Vec<Copy>,
+        copies: Vec<UploadOutcome>,
         expected: &Expected,
     ) -> Result<Vec<Option<Stored>>> {
         let mut copies = copies.into_iter();

@@ -1,34 +1,34 @@
-//! Puts the pieces together again in order: framing, positions, the object's digest.
+//! Puts the pieces together again in order: what the format wants around them, and where each block
+//! and range lies.
 
 use std::io;
-use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
-use md5::Md5;
-use sha2::{Digest, Sha256};
 
-use super::fanout::Outlets;
-use super::level::Waited;
-use super::pump::Ended;
+use super::ended::Ended;
 use super::ranges::Ranges;
+use super::seal::{Sealed, SealedFile};
+use super::stage::{Mark, Passing, Stages};
 use crate::dataflow::compress::Squeezed;
 use crate::error::Error;
 use crate::format::archive::{Layout, SealedRange};
 
-/// What is shorter is gathered up to this size before it is handed to the stores; what is longer
-/// goes as it is, in the buffer in which it was made.
+/// What is shorter is gathered up to this size before it is handed on; what is longer goes as it
+/// is, in the buffer in which it was made.
 const SLICE: usize = 128 << 10;
 
 /// zlib's header: deflate, 32 KiB window, default level.
 const ZLIB_HEADER: [u8; 2] = [0x78, 0x9c];
 
-/// What the assembly takes, in the order of the object's bytes.
-pub(super) enum Item {
+/// What the framing takes, in the order of the file's bytes.
+pub(super) enum Ordered {
     /// Bytes that go out as they are.
     Bytes(Vec<u8>),
-    /// A block's first bytes, and whether it comes in ranges.
-    BeginBlock { frame: Vec<u8>, divisible: bool },
+    /// A block's first bytes.
+    BeginBlock(Vec<u8>),
+    /// The block's chunks follow, and may come in ranges.
+    BeginRange,
     /// A range ends here: so many rows and bytes of text since the block began.
     EndRange { rows: u64, bytes: u64 },
     /// A block's last bytes.
@@ -50,96 +50,105 @@ pub(super) enum Stream {
     Zlib { layout: Layout, first: bool, last: bool },
 }
 
-/// Where a block lies in the object, from its type byte to its terminator.
+/// Where a block lies in the file's content, from its type byte to its terminator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockPlace {
     pub offset: u64,
     pub length: u64,
 }
 
-pub(super) struct Assembled {
+/// All that is known when the last byte has been sealed.
+pub(super) struct Written {
     pub(super) blocks: Vec<BlockPlace>,
     /// By block: its ranges, where it has several.
     pub(super) ranges: Vec<Vec<SealedRange>>,
-    pub(super) bytes: u64,
-    pub(super) sha256: [u8; 32],
+    pub(super) file: SealedFile,
     pub(super) md5: Option<[u8; 16]>,
 }
 
-pub(super) struct Assembly {
-    outlets: Outlets,
-    waited: Waited,
+pub(super) struct Framing {
+    stages: Stages,
     /// Frames and short pieces.
     gathered: Vec<u8>,
     /// Bytes before `gathered`.
     sent: u64,
-    sha256: Sha256,
-    md5: Option<Md5>,
     blocks: Vec<BlockPlace>,
     ranges: Ranges,
     adler: u32,
 }
 
-impl Assembly {
-    pub(super) fn new(outlets: Outlets, waited: Waited, md5: bool) -> Self {
+impl Framing {
+    pub(super) fn new(stages: Stages) -> Self {
         Self {
-            outlets,
-            waited,
+            stages,
             gathered: Vec::new(),
             sent: 0,
-            sha256: Sha256::new(),
-            md5: md5.then(Md5::new),
             blocks: Vec::new(),
             ranges: Ranges::default(),
             adler: 1,
         }
     }
 
-    /// Takes items until the reader is done or has failed; which of them, the reader knows.
-    pub(super) fn run(mut self, items: &Receiver<Item>) -> Result<Assembled, Ended> {
-        for item in items {
-            match item {
-                Item::Bytes(bytes) => self.gathered.extend_from_slice(&bytes),
-                Item::BeginBlock { frame, divisible } => {
-                    self.blocks.push(BlockPlace {
-                        offset: self.position(),
-                        length: 0,
-                    });
-                    self.gathered.extend_from_slice(&frame);
-                    self.ranges.begin_block(divisible, self.position(), self.gathered.len());
-                }
-                Item::EndRange { rows, bytes } => {
-                    self.ranges.end(rows, bytes, self.position(), &self.gathered);
-                }
-                Item::EndBlock(bytes) => {
-                    self.ranges.end_block(self.position(), &self.gathered);
-                    self.gathered.extend_from_slice(&bytes);
-                    let end = self.position();
-                    if let Some(block) = self.blocks.last_mut() {
-                        block.length = end - block.offset;
-                    }
-                }
-                Item::Content(content, stream) => self.content(&Bytes::from(content), stream)?,
-                Item::Squeezed(answer, stream) => {
-                    let squeezed = answer
-                        .recv()
-                        .map_err(|_| Ended::Failed(Error::internal("a compression thread died")))?
-                        .map_err(|error| Ended::Failed(Error::internal("compression failed").source(error)))?;
-                    self.squeezed(&squeezed, stream)?;
-                }
-            }
+    /// Takes what comes until the reader is done or has failed; which of them, the reader knows.
+    pub(super) fn run(mut self, ordered: &Receiver<Ordered>) -> Result<Written, Ended> {
+        for next in ordered {
+            self.take(next)?;
             if self.gathered.len() >= SLICE {
                 self.flush()?;
             }
         }
         self.flush()?;
-        Ok(Assembled {
+        let Sealed { file, md5, stretches } = self.stages.end(self.sent)?;
+        let differ = || Ended::Failed(Error::internal("the seal did not find the ranges that were written"));
+        let ranges = self.ranges.sealed(stretches).ok_or_else(differ)?;
+        Ok(Written {
             blocks: self.blocks,
-            ranges: self.ranges.finish(),
-            bytes: self.sent,
-            sha256: self.sha256.finalize().into(),
-            md5: self.md5.map(|md5| md5.finalize().into()),
+            ranges,
+            file,
+            md5,
         })
+    }
+
+    fn take(&mut self, ordered: Ordered) -> Result<(), Ended> {
+        match ordered {
+            Ordered::Bytes(bytes) => self.gathered.extend_from_slice(&bytes),
+            Ordered::BeginBlock(frame) => {
+                self.blocks.push(BlockPlace {
+                    offset: self.position(),
+                    length: 0,
+                });
+                self.gathered.extend_from_slice(&frame);
+                self.ranges.begin_block();
+            }
+            Ordered::BeginRange => {
+                self.mark(Mark::Begin)?;
+                self.ranges.begin(self.position());
+            }
+            Ordered::EndRange { rows, bytes } => {
+                self.ranges.end(rows, bytes, self.position());
+                self.mark(Mark::End)?;
+                self.mark(Mark::Begin)?;
+            }
+            Ordered::EndBlock(bytes) => {
+                if let Some(mark) = self.ranges.end_block(self.position()) {
+                    self.mark(mark)?;
+                }
+                self.gathered.extend_from_slice(&bytes);
+                let end = self.position();
+                if let Some(block) = self.blocks.last_mut() {
+                    block.length = end - block.offset;
+                }
+            }
+            Ordered::Content(content, stream) => self.content(&Bytes::from(content), stream)?,
+            Ordered::Squeezed(answer, stream) => {
+                let squeezed = answer
+                    .recv()
+                    .map_err(|_| Ended::Failed(Error::internal("a compression thread died")))?
+                    .map_err(|error| Ended::Failed(Error::internal("compression failed").source(error)))?;
+                self.squeezed(&squeezed, stream)?;
+            }
+        }
+        Ok(())
     }
 
     fn position(&self) -> u64 {
@@ -184,30 +193,27 @@ impl Assembly {
             return Ok(());
         }
         self.flush()?;
-        self.ranges.passed(bytes);
-        self.send(bytes)
+        self.send(bytes.clone())
+    }
+
+    /// Behind all bytes so far.
+    fn mark(&mut self, mark: Mark) -> Result<(), Ended> {
+        self.flush()?;
+        self.stages.pass(Passing::Mark(mark))
     }
 
     fn flush(&mut self) -> Result<(), Ended> {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        self.ranges.flushed(&self.gathered);
         // Copied to its length: the buffer may be far larger, and the copy waits for its part.
         let gathered = Bytes::copy_from_slice(&self.gathered);
         self.gathered.clear();
-        self.send(&gathered)
+        self.send(gathered)
     }
 
-    fn send(&mut self, bytes: &Bytes) -> Result<(), Ended> {
-        self.sha256.update(bytes);
-        if let Some(md5) = &mut self.md5 {
-            md5.update(bytes);
-        }
+    fn send(&mut self, bytes: Bytes) -> Result<(), Ended> {
         self.sent += bytes.len() as u64;
-        let began = Instant::now();
-        let sent = self.outlets.send(bytes);
-        self.waited.since(began);
-        sent
+        self.stages.pass(Passing::Bytes(bytes))
     }
 }
