@@ -358,11 +358,7 @@ impl Streams {
             running: running.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let sessions = Sessions {
-            shared,
-            tasks,
-            running,
-        };
+        let sessions = Sessions { shared, tasks, running };
         (self.head, Box::new(delivery), sessions)
     }
 

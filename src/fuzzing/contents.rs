@@ -37,7 +37,10 @@ pub fn check(bytes: &[u8]) {
         if head.version.names_algorithm() {
             assert_eq!(again.compression, compression);
         } else {
-            assert_eq!(again.compression == BlockCompression::None, compression == BlockCompression::None);
+            assert_eq!(
+                again.compression == BlockCompression::None,
+                compression == BlockCompression::None
+            );
         }
     }
 

@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::dataflow::stored_file::StoredFile;
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange};
+use crate::format::archive::{
+    BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange,
+};
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{self, FileRecord, Manifest, RangeRecord, role};
 use crate::store::{Store, limits, unsteady};

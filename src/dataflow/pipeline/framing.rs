@@ -34,14 +34,14 @@ pub(super) enum Ordered {
     /// A block's last bytes.
     EndBlock(Vec<u8>),
     /// A piece of content that is stored as it is.
-    Content(Vec<u8>, Stream),
+    Content(Vec<u8>, Around),
     /// A piece that some worker is compressing.
-    Squeezed(Receiver<io::Result<Squeezed>>, Stream),
+    Squeezed(Receiver<io::Result<Squeezed>>, Around),
 }
 
 /// What surrounds a piece.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Stream {
+pub(super) enum Around {
     /// Nothing: plain SQL.
     Bare,
     /// A chunk of its own.
@@ -139,13 +139,13 @@ impl Framing {
                     block.length = end - block.offset;
                 }
             }
-            Ordered::Content(content, stream) => self.content(&Bytes::from(content), stream)?,
-            Ordered::Squeezed(answer, stream) => {
+            Ordered::Content(content, around) => self.content(&Bytes::from(content), around)?,
+            Ordered::Squeezed(answer, around) => {
                 let squeezed = answer
                     .recv()
                     .map_err(|_| Ended::Failed(Error::internal("a compression thread died")))?
                     .map_err(|error| Ended::Failed(Error::internal("compression failed").source(error)))?;
-                self.squeezed(&squeezed, stream)?;
+                self.squeezed(&squeezed, around)?;
             }
         }
         Ok(())
@@ -155,26 +155,26 @@ impl Framing {
         self.sent + self.gathered.len() as u64
     }
 
-    fn content(&mut self, content: &Bytes, stream: Stream) -> Result<(), Ended> {
+    fn content(&mut self, content: &Bytes, around: Around) -> Result<(), Ended> {
         // An empty large object has no chunk at all: a chunk of length zero is the terminator.
-        if let (Stream::Chunks { layout } | Stream::Zlib { layout, .. }, false) = (stream, content.is_empty()) {
+        if let (Around::Chunks { layout } | Around::Zlib { layout, .. }, false) = (around, content.is_empty()) {
             layout.chunk(content.len(), &mut self.gathered);
         }
         self.put(content)
     }
 
-    fn squeezed(&mut self, piece: &Squeezed, stream: Stream) -> Result<(), Ended> {
-        match stream {
-            Stream::Bare | Stream::Chunks { .. } => self.content(&piece.bytes, stream),
-            Stream::Zlib { layout, first, last } => {
+    fn squeezed(&mut self, piece: &Squeezed, around: Around) -> Result<(), Ended> {
+        match around {
+            Around::Bare | Around::Chunks { .. } => self.content(&piece.bytes, around),
+            Around::Zlib { layout, first, last } => {
                 // One zlib stream for the whole table: pg_restore 15 and 18 loop for ever on two.
                 self.adler = if first {
                     piece.adler
                 } else {
                     zlib_rs::adler32::adler32_combine(self.adler, piece.adler, piece.content_length)
                 };
-                let around = if first { ZLIB_HEADER.len() } else { 0 } + if last { 4 } else { 0 };
-                layout.chunk(piece.bytes.len() + around, &mut self.gathered);
+                let more = if first { ZLIB_HEADER.len() } else { 0 } + if last { 4 } else { 0 };
+                layout.chunk(piece.bytes.len() + more, &mut self.gathered);
                 if first {
                     self.gathered.extend_from_slice(&ZLIB_HEADER);
                 }

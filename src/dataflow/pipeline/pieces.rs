@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::framing::{Ordered, Stream};
+use super::framing::{Around, Ordered};
 use super::level::{Level, Waited};
 use crate::dataflow::compress::{Codec, PIECE, PieceJob, Shape, Squeezed};
 use crate::format::archive::{
@@ -362,13 +362,13 @@ impl Cutter {
         let capacity = if last { 0 } else { PIECE };
         let content = std::mem::replace(&mut self.piece, Vec::with_capacity(capacity));
         let first = std::mem::replace(&mut self.first, false);
-        let stream = match (self.frame, self.codec) {
-            (None, _) => Stream::Bare,
-            (Some(layout), Codec::Gzip(_) | Codec::AutoGzip) => Stream::Zlib { layout, first, last },
-            (Some(layout), _) => Stream::Chunks { layout },
+        let around = match (self.frame, self.codec) {
+            (None, _) => Around::Bare,
+            (Some(layout), Codec::Gzip(_) | Codec::AutoGzip) => Around::Zlib { layout, first, last },
+            (Some(layout), _) => Around::Chunks { layout },
         };
         let shape = match (self.codec, self.frame) {
-            (Codec::None, _) => return self.send(Ordered::Content(content, stream)),
+            (Codec::None, _) => return self.send(Ordered::Content(content, around)),
             (Codec::Zstd(_) | Codec::AutoZstd, _) => Shape::ZstdFrame,
             (Codec::Gzip(_) | Codec::AutoGzip, None) => Shape::GzipMember,
             (Codec::Gzip(_) | Codec::AutoGzip, Some(_)) => Shape::Deflate {
@@ -381,7 +381,7 @@ impl Cutter {
             self.before = Some(Arc::clone(&content));
         }
         let (answer, squeezed): (_, Receiver<std::io::Result<Squeezed>>) = bounded(1);
-        self.send(Ordered::Squeezed(squeezed, stream))?;
+        self.send(Ordered::Squeezed(squeezed, around))?;
         self.jobs
             .send(PieceJob {
                 content,

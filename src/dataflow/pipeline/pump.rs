@@ -16,9 +16,7 @@ use super::seal::Seal;
 use super::stage::Stages;
 use crate::dataflow::compress::{self, Codec};
 use crate::error::{Code, Error};
-use crate::format::archive::{
-    ArchiveError, BlockCompression, BlockContent, BlockDigest, Head, Input, read_blocks,
-};
+use crate::format::archive::{ArchiveError, BlockCompression, BlockContent, BlockDigest, Head, Input, read_blocks};
 use crate::format::script::Contents;
 use crate::postgres::Refused;
 use crate::repository::manifest::Way;
@@ -133,12 +131,7 @@ impl Cutting {
     }
 }
 
-fn read(
-    input: Inflow,
-    cutting: &Cutting,
-    workers: Workers,
-    observer: &dyn Observer,
-) -> Result<CameIn, Undelivered> {
+fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Observer) -> Result<CameIn, Undelivered> {
     let counted = |inner| Input::new(Counted { inner, observer });
     match input {
         Inflow::Archive(inner) => {

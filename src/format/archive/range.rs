@@ -182,7 +182,7 @@ mod tests {
         let ranges = vec![range(105, b"one-two"), range(108, b"-two-ta"), range(112, b"-tail")];
         for slice in 1..=bytes.len() {
             assert_eq!(spoilt(ranges.clone(), bytes, slice), [0_u64; 0], "{slice}");
-            for (flipped, both) in [(6, vec![105]), (10, vec![105, 108]), (13, vec![108, 112])] {
+            for (flipped, both) in [(6, vec![105_u64]), (10, vec![105, 108]), (13, vec![108, 112])] {
                 let mut changed = *bytes;
                 changed[flipped] ^= 1;
                 assert_eq!(spoilt(ranges.clone(), &changed, slice), both, "{flipped} by {slice}");

@@ -5,7 +5,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::DParameter;
 
-use super::{BlockCompression, ArchiveError, BlockSink};
+use super::{ArchiveError, BlockCompression, BlockSink};
 
 /// Content is handed on in slices of at most this size.
 const SLICE: usize = 1 << 20;
@@ -45,7 +45,15 @@ impl<S: BlockSink> Unpack<S> {
             compression,
             stream: None,
             touched: false,
-            slice: vec![0; if compression == BlockCompression::None { 0 } else { SLICE }].into(),
+            slice: vec![
+                0;
+                if compression == BlockCompression::None {
+                    0
+                } else {
+                    SLICE
+                }
+            ]
+            .into(),
         }
     }
 

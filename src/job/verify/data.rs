@@ -225,7 +225,11 @@ async fn read(
     })
 }
 
-fn blocks(archive: &StoredArchive, mut source: impl Read, observer: &dyn Observer) -> Result<Vec<Finding>, ArchiveError> {
+fn blocks(
+    archive: &StoredArchive,
+    mut source: impl Read,
+    observer: &dyn Observer,
+) -> Result<Vec<Finding>, ArchiveError> {
     let mut findings = Vec::new();
     let finding = |table: Option<String>, what: String| Finding {
         file: archive.file.name.clone(),

@@ -172,7 +172,12 @@ fn a_zstd_frame_that_ends_within_a_chunk_is_an_error_though_all_of_it_decompress
     let (text, promise) = table(100);
     let (first, second) = text.split_at(2000);
     by_hand(BlockCompression::Zstd, &[zstd(first), zstd(second)], &promise).unwrap();
-    let error = by_hand(BlockCompression::Zstd, &[[zstd(first), zstd(second)].concat()], &promise).unwrap_err();
+    let error = by_hand(
+        BlockCompression::Zstd,
+        &[[zstd(first), zstd(second)].concat()],
+        &promise,
+    )
+    .unwrap_err();
     assert!(error.contains("ends within a chunk"), "{error}");
     // One frame over several chunks is in order.
     let whole = zstd(&text);
@@ -239,7 +244,10 @@ fn a_bomb_is_stopped_at_the_first_bytes_beyond_what_was_promised() {
         bytes: 3 << 20,
         sha256: [0; 32],
     };
-    for (compression, bomb) in [(BlockCompression::Zstd, zstd(&giant)), (BlockCompression::Gzip, zlib(&giant))] {
+    for (compression, bomb) in [
+        (BlockCompression::Zstd, zstd(&giant)),
+        (BlockCompression::Gzip, zlib(&giant)),
+    ] {
         assert!(bomb.len() < 16 << 20);
         let promises = [promise.clone()];
         let mut sink = Unpack::new(compression, Check::new(&promises, Count::default()));

@@ -154,10 +154,7 @@ pub(super) fn read<R: Read>(
 }
 
 /// What stands between an entry's kind and its dependencies; and its schema.
-fn read_details<R: Read>(
-    strings: &mut Strings<'_, R>,
-    form: Form,
-) -> Result<(Details, Option<Vec<u8>>), ArchiveError> {
+fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(Details, Option<Vec<u8>>), ArchiveError> {
     let (int_size, texts) = (form.int_size, strings.texts);
     let section = strings.input.int(int_size, "an entry's section")?;
     let definition = strings.bytes("an entry's definition")?.unwrap_or_default();

@@ -2,9 +2,9 @@
 
 use std::io::Read;
 
+use super::super::ArchiveError;
 use super::super::input::{Input, encode_int};
 use super::super::texts::Meeting;
-use super::super::ArchiveError;
 use super::entry::Strings;
 
 /// Where the compression stands in every header.
