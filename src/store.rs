@@ -84,7 +84,7 @@ pub trait Store: Send + Sync {
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>>;
 
     /// What the store says about an object without reading it; `None` when there is none.
-    async fn head(&self, key: &str) -> Result<Option<Head>>;
+    async fn head(&self, key: &str) -> Result<Option<ObjectHead>>;
 
     /// Every object whose key starts with `prefix`, in byte order of the keys, all pages followed.
     /// Uploads in progress and temporary files are not objects. No such folder is an empty list.
@@ -237,7 +237,7 @@ pub enum Put {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark(pub String);
 
-/// In [`Head::metadata`], the upload's own word.
+/// In [`ObjectHead::metadata`], the upload's own word.
 pub const UPLOAD: &str = "pgstow-upload";
 
 /// What tells two states of an object apart: S3's ETag, or a digest of a file's bytes.
@@ -251,7 +251,7 @@ pub struct Object {
 }
 
 #[derive(Debug, Clone)]
-pub struct Head {
+pub struct ObjectHead {
     pub bytes: u64,
     pub version: Version,
     pub metadata: Vec<(String, String)>,

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use crate::format::archive::{BlockContent, BlockDigest, TableDigest};
 
-use copy::{Copy, identifier, through_root};
+use copy::{CopyStatement, identifier, through_root};
 pub use header::{Header, header_of};
 use objects::Objects;
 pub use screen::{Edit, Refused, Screen, Watch};
@@ -50,7 +50,7 @@ pub struct Table {
     pub header: Option<Header>,
     /// The table that the COPY names, in the database's encoding: of a partition that is loaded through its
     /// root, the root.
-    pub target: Target,
+    pub target: TablePath,
     pub through_root: bool,
     /// In the order of the fields.
     pub columns: Vec<Vec<u8>>,
@@ -64,7 +64,7 @@ pub struct Table {
 
 /// A table's name as the script has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Target {
+pub struct TablePath {
     pub schema: Vec<u8>,
     pub name: Vec<u8>,
 }
@@ -160,7 +160,7 @@ pub struct Counter {
 
 #[derive(Debug)]
 struct Open {
-    copy: Copy,
+    copy: CopyStatement,
     offset: u64,
     digest: TableDigest,
     sum: Option<RowSum>,
@@ -279,7 +279,7 @@ impl Watch for Counter {
 
     fn rows_begin(&mut self, sql: &[u8], at: u64) -> Result<(), String> {
         self.behind_dashes = false;
-        let copy = Copy::read(sql).ok_or("has a COPY that pg_dump does not write")?;
+        let copy = CopyStatement::read(sql).ok_or("has a COPY that pg_dump does not write")?;
         let sum = self.gathers.then(|| RowSum::of(&copy.columns));
         self.open = Some(Open {
             copy,

@@ -286,7 +286,8 @@ async fn make(
     viewed.complaints(complaints);
     // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
-    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &passed.expected);
+    let expected = passed.expected.object();
+    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &expected);
     // Let come to its end if it can: cut short, it would leave all parts, or an object nobody knows of.
     let completed = job.stop.or_give_up("completing the upload", completing).await;
     if let Some(reason) = job.stop.reason() {

@@ -1,11 +1,16 @@
 //! A backup's archive as it lies in a store: what the manifest says of each block, joined with
 //! the table of contents that is stored beside it. Verify, restore and drill all read through it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::dataflow::stored_file::StoredFile;
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{Algorithm, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange};
+use crate::format::archive::{
+    BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange,
+};
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{self, FileRecord, Manifest, Place, RangeRecord, role};
 use crate::store::{Store, limits, unsteady};
@@ -50,9 +55,9 @@ impl StoredArchive {
             return Err(broken("there are bytes after the table of contents".into()));
         }
         let announced = match manifest.compression.algorithm {
-            manifest::Algorithm::None => Algorithm::None,
-            manifest::Algorithm::Gzip => Algorithm::Gzip,
-            manifest::Algorithm::Zstd => Algorithm::Zstd,
+            manifest::Algorithm::None => BlockCompression::None,
+            manifest::Algorithm::Gzip => BlockCompression::Gzip,
+            manifest::Algorithm::Zstd => BlockCompression::Zstd,
         };
         if head.compression != announced {
             return Err(broken(format!(
@@ -131,6 +136,16 @@ impl StoredArchive {
             )));
         }
         Ok(archive)
+    }
+
+    /// Where its content is read from.
+    pub fn stored(&self, store: &Arc<dyn Store>) -> StoredFile {
+        StoredFile::plain(store, &self.key)
+    }
+
+    /// How long its content is.
+    pub fn content_bytes(&self) -> u64 {
+        self.places.last().map_or(self.head.length(), |place| place.end())
     }
 
     /// The block's name for people: `public.orders`, `large objects`.

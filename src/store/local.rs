@@ -22,7 +22,7 @@ use super::mounts;
 use super::settings::StoreCreate;
 use super::temporary::{self, PATIENCE, Publish, Published, Temporary, within};
 use super::{
-    Condition, Entry, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
+    Condition, Entry, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{MANIFEST, database_of_folder};
@@ -275,13 +275,13 @@ impl Store for Local {
         .await
     }
 
-    async fn head(&self, key: &str) -> Result<Option<Head>> {
+    async fn head(&self, key: &str) -> Result<Option<ObjectHead>> {
         let key = key.to_owned();
         self.work(move |root| {
             let Some(opened) = open(root, &key)? else {
                 return Ok(None);
             };
-            Ok(Some(Head {
+            Ok(Some(ObjectHead {
                 bytes: opened.bytes,
                 version: version(&opened)?,
                 metadata: Vec::new(),

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Condition, Deleted, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, PENDING, Put, Rule, Rules, Store,
-    Stored, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
+    Condition, Deleted, Entry, Expected, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, PENDING, Put, Rule, Rules,
+    Store, Stored, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
 
@@ -284,9 +284,9 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn head(&self, key: &str) -> Result<Option<Head>> {
+    async fn head(&self, key: &str) -> Result<Option<ObjectHead>> {
         self.call(Op::Head, key, |state| {
-            Ok(state.objects.get(key).map(|held| Head {
+            Ok(state.objects.get(key).map(|held| ObjectHead {
                 bytes: held.body.len() as u64,
                 version: Version(held.version.to_string()),
                 metadata: held.metadata.clone(),

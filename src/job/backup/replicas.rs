@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::report::StoreReport;
-use crate::dataflow::pipeline::{COPYS_PATIENCE, Copy, within};
+use crate::dataflow::pipeline::{COPYS_PATIENCE, UploadOutcome, within};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::postgres::ServerInfo;
 use crate::repository::backup_id::{BackupId, MANIFEST_DIGEST};
@@ -388,7 +388,7 @@ impl Replicas {
     pub(super) async fn complete(
         &mut self,
         key: &str,
-        copies: Vec<Copy>,
+        copies: Vec<UploadOutcome>,
         expected: &Expected,
     ) -> Result<Vec<Option<Stored>>> {
         let mut copies = copies.into_iter();

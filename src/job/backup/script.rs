@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 
 use super::record::DATA;
-use crate::format::script::{Contents, Header, LargeObjects, Table, Target, header_of};
+use crate::dataflow::way::Way;
+use crate::format::script::{Contents, Header, LargeObjects, Table, TablePath, header_of};
 use crate::postgres::RawTable;
-use crate::repository::manifest::{LargeObjectsRecord, Place, TableRecord, Way};
+use crate::repository::manifest::{LargeObjectsRecord, Place, TableRecord};
 
 /// A script has names in the database's encoding, and in its headers without line breaks: the server has
 /// said what they are.
 pub(super) fn records(contents: &Contents, known: &[RawTable]) -> Vec<TableRecord> {
-    let mut by_target: HashMap<Target, &RawTable> = HashMap::new();
+    let mut by_target: HashMap<TablePath, &RawTable> = HashMap::new();
     let mut by_header: HashMap<Header, Vec<&RawTable>> = HashMap::new();
     for table in known {
-        let target = Target {
+        let target = TablePath {
             schema: table.raw_schema.clone(),
             name: table.raw_name.clone(),
         };

@@ -14,7 +14,7 @@ use crate::job::verify::Finding;
 use crate::repository::catalog::Located;
 use crate::repository::stored_archive::StoredArchive;
 use crate::run::threads::apart;
-use crate::store::reading::{Reading, our_error};
+use crate::store::reading::our_error;
 use crate::units::count;
 
 /// The backup's rows, and how they are compared.
@@ -342,7 +342,7 @@ async fn unordered(located: &Located, stored: &Arc<StoredArchive>, ours: &Ours, 
     let mut sum = Unordered::default();
     for &index in blocks {
         let place = stored.places[index].range();
-        let reading = Reading::start(Arc::clone(&located.store), stored.key.clone(), place.clone()).into_blocking();
+        let reading = stored.stored(&located.store).read(place.clone());
         let archive = Arc::clone(stored);
         let orders = Arc::clone(&ours.orders);
         let gathered = apart("gather", move || {

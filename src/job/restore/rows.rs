@@ -21,7 +21,7 @@ use crate::postgres::{Piece, Refusal, Rows, StallClock, Wire};
 use crate::repository::stored_archive::StoredArchive;
 use crate::run::threads::apart;
 use crate::store::Store;
-use crate::store::reading::{Reading, our_error};
+use crate::store::reading::our_error;
 
 /// Rows travel to the server in pieces of about this size.
 const PIECE: usize = 128 << 10;
@@ -364,10 +364,10 @@ async fn copy_out(
 
 /// Reads a block into a sink in a thread of its own, and holds it against the manifest.
 async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sender<Piece>>) -> Read {
-    let (store, stored) = (Arc::clone(backup.store), Arc::clone(backup.stored));
+    let stored = Arc::clone(backup.stored);
     let (observer, index, sum) = (Arc::clone(job.observer), copy.index, RowSum::of(&copy.names));
     let place = stored.places[index].range();
-    let reading = Reading::start(store, stored.key.clone(), place.clone()).into_blocking();
+    let reading = stored.stored(backup.store).read(place.clone());
     let read = apart("read", move || {
         observer.bytes_read(place.end - place.start);
         let sink = Passing {

@@ -1,0 +1,55 @@
+//! What is known when every byte has passed, and why none may have come out.
+
+use std::collections::BTreeMap;
+
+use super::framing::BlockPlace;
+use super::seal::SealedFile;
+use crate::error::{Error, Result};
+use crate::format::archive::{BlockDigest, Head, SealedRange};
+use crate::format::script::Contents;
+use crate::format::script::Refused;
+use crate::repository::manifest::Way;
+use crate::store::Upload;
+
+pub struct Passed {
+    /// The archive's head and blocks; `None` for plain SQL.
+    pub archive: Option<Archive>,
+    /// What plain SQL holds, or why that could not be counted; `None` for an archive.
+    pub script: Option<std::result::Result<Contents, Refused>>,
+    /// What every upload must hold.
+    pub expected: SealedFile,
+    pub md5: Option<[u8; 16]>,
+    /// Bytes that came in.
+    pub bytes_read: u64,
+    /// Bytes of content by the level at which they were compressed.
+    pub levels: BTreeMap<i32, u64>,
+    /// In the order in which the uploads were given; the first, the primary's, is open.
+    pub copies: Vec<UploadOutcome>,
+}
+
+/// What became of one store's upload when all bytes have passed: still open, or failed and
+/// aborted.
+pub type UploadOutcome = Result<Box<dyn Upload>>;
+
+pub struct Archive {
+    pub head: Head,
+    /// The head with the offsets filled in: `<database>.toc`.
+    pub toc: Vec<u8>,
+    pub blocks: Vec<Block>,
+}
+
+/// One block: where it lies, and what it holds.
+pub struct Block {
+    pub place: BlockPlace,
+    pub digest: BlockDigest,
+    pub way: Way,
+    /// Of a large table that can be loaded in parts: what its block is made of.
+    pub ranges: Vec<SealedRange>,
+}
+
+/// Why nothing came out. The caller weighs a source failure against how pg_dump ended.
+pub enum Failure {
+    Source(Error),
+    Store(Error),
+    Stopped,
+}
