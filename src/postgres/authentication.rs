@@ -1,8 +1,9 @@
 //! How a server may ask us for a proof of who we are: libpq's `require_auth`, and what no server may
 //! ask for on a line that others can read.
 //!
-//! The client library answers whatever it is asked. So a [`Gate`] reads what the server says before
-//! the library does, until the login is done, and ends the line at a question that is not allowed.
+//! Our own login judges each of the server's [`Questions`] before it answers. The libpq of PostgreSQL's older programs
+//! answers whatever it is asked. So a [`Gate`] reads what the server says before libpq does, until the login is done, and
+//! ends the line at a question that is not allowed.
 
 use std::fmt;
 use std::io;
@@ -136,58 +137,77 @@ impl From<Refused> for io::Error {
 /// Type, length, and of a question the number that says which.
 const QUESTION: usize = 9;
 const HEADER: usize = 5;
-/// No message has this length before the login is done. A library takes one whole before it looks at it.
-const LONGEST: usize = 64 << 10;
+/// No message has this length before the login is done. libpq takes one whole before it looks at it.
+pub(super) const LONGEST: usize = 64 << 10;
+
+/// What a server asks for in one login.
+#[derive(Debug)]
+pub(super) struct Questions {
+    allowed: Methods,
+    open: bool,
+    asked: bool,
+}
+
+impl Questions {
+    /// On a line that is `open`: not encrypted, and leading out of this machine.
+    pub fn new(allowed: Methods, open: bool) -> Self {
+        Self {
+            allowed,
+            open,
+            asked: false,
+        }
+    }
+
+    /// Documentation: "Message Formats", the messages of type `R`.
+    pub fn hear(&mut self, code: u32) -> Result<(), Refused> {
+        let method = match code {
+            0 if self.asked => None,
+            0 => Some(NONE),
+            3 => Some(PASSWORD),
+            5 => Some(MD5),
+            7 => Some(GSS),
+            9 => Some(SSPI),
+            10 => Some(SCRAM),
+            // What follows on one of these, or what the login does not know either.
+            _ => None,
+        };
+        self.asked = true;
+        match method {
+            Some(method) if !self.allowed.allow(method) => Err(Refused::Method {
+                method,
+                open: self.open,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// Reads along until the server says that the login is done.
 #[derive(Debug)]
 pub(super) struct Gate {
-    allowed: Methods,
-    open: bool,
-    /// The first byte is the server's answer to our wish for TLS.
-    answers_tls: bool,
+    questions: Questions,
     message: [u8; QUESTION],
     read: usize,
     /// Bytes that are left of a message that is no matter of ours.
     skip: usize,
-    asked: bool,
     done: bool,
 }
 
 impl Gate {
     pub fn new(allowed: Methods, open: bool) -> Self {
         Self {
-            allowed,
-            open,
-            answers_tls: false,
+            questions: Questions::new(allowed, open),
             message: [0; QUESTION],
             read: 0,
             skip: 0,
-            asked: false,
             done: false,
         }
-    }
-
-    /// For a line on which we first ask for TLS. If we get it, all that follows is another gate's.
-    pub fn after_asking_for_tls(self) -> Self {
-        Self {
-            answers_tls: true,
-            ..self
-        }
-    }
-
-    pub fn is_done(&self) -> bool {
-        self.done
     }
 
     /// What the server says next.
     pub fn hear(&mut self, mut bytes: &[u8]) -> Result<(), Refused> {
         while let (false, [first, rest @ ..]) = (self.done, bytes) {
-            if self.answers_tls {
-                self.answers_tls = false;
-                self.done = *first == b'S';
-                bytes = rest;
-            } else if self.skip > 0 {
+            if self.skip > 0 {
                 let skipped = self.skip.min(bytes.len());
                 self.skip -= skipped;
                 bytes = &bytes[skipped..];
@@ -203,7 +223,7 @@ impl Gate {
 
     fn judge(&mut self) -> Result<(), Refused> {
         let [kind, a, b, c, d, code @ ..] = self.message;
-        // A length that is none is for the library to complain about.
+        // A length that is none is for libpq to complain about.
         let length = u32::from_be_bytes([a, b, c, d]).saturating_sub(4) as usize;
         match (self.read, kind) {
             (HEADER, _) if length > LONGEST => return Err(Refused::TooLong(length)),
@@ -215,36 +235,13 @@ impl Gate {
             (QUESTION, _) => {
                 self.read = 0;
                 self.skip = length - (QUESTION - HEADER);
-                self.question(u32::from_be_bytes(code))?;
+                let code = u32::from_be_bytes(code);
+                self.done = code == 0;
+                self.questions.hear(code)?;
             }
             _ => {}
         }
         Ok(())
-    }
-
-    /// Documentation: "Message Formats", the messages of type `R`.
-    fn question(&mut self, code: u32) -> Result<(), Refused> {
-        let method = match code {
-            0 => {
-                self.done = true;
-                if self.asked { None } else { Some(NONE) }
-            }
-            3 => Some(PASSWORD),
-            5 => Some(MD5),
-            7 => Some(GSS),
-            9 => Some(SSPI),
-            10 => Some(SCRAM),
-            // What follows on one of these, or what the library does not know either.
-            _ => None,
-        };
-        self.asked = true;
-        match method {
-            Some(method) if !self.allowed.allow(method) => Err(Refused::Method {
-                method,
-                open: self.open,
-            }),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -262,7 +259,7 @@ mod tests {
         for piece in said.chunks(cut) {
             gate.hear(piece).map_err(method)?;
         }
-        Ok(gate.is_done())
+        Ok(gate.done)
     }
 
     fn method(refused: Refused) -> usize {
@@ -333,16 +330,6 @@ mod tests {
             assert_eq!(heard("scram-sha-256", &question(0, b""), cut), Err(NONE));
             assert_eq!(heard("none", &question(0, b""), cut), Ok(true));
         }
-    }
-
-    #[test]
-    fn the_answer_about_tls_is_no_message() {
-        let mut gate = Gate::new(Methods::parse(ON_AN_OPEN_LINE).unwrap(), true).after_asking_for_tls();
-        gate.hear(b"N").unwrap();
-        assert_eq!(method(gate.hear(&question(3, b"")).unwrap_err()), PASSWORD);
-        let mut gate = Gate::new(Methods::parse(ON_AN_OPEN_LINE).unwrap(), true).after_asking_for_tls();
-        gate.hear(b"S").unwrap();
-        assert!(gate.is_done());
     }
 
     #[test]

@@ -1,35 +1,27 @@
 //! Our own session with the server: how it is opened, and what each refusal means.
 
+mod place;
+
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use rustix::net::sockopt;
-use secrecy::ExposeSecret;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
-use tokio_postgres::error::SqlState;
-use tokio_postgres::tls::TlsConnect;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
-use super::authentication::{self, Gate, Methods, is_local};
-use super::explaining;
-use super::pooler::{self, OurEnd};
+use self::place::Place;
+use super::authentication::{self, is_local};
+use super::lent::Lent;
+use super::refusal::{Refusal, SERVER_SAYS, classify, is_full};
 use super::server::{self, ENGLISH, Language, ServerInfo};
-use super::tap::{Line, Tap, Tapped};
-use super::tls::{self, Attempt, NoAgreement};
-use super::wire::{self, Wire};
-use super::{BYPASS_HINT, ConnectionInfo, Redactor, Whose};
+use super::startup::{self, EVENT_TRIGGERS, Purpose, Started, within};
+use super::wire::Wire;
+use super::{ConnectionInfo, Redactor};
 use crate::error::{Code, Error, Result};
 use crate::postgres::settings;
 
-/// An idle session must live as long as the dump, through firewalls that forget quiet
-/// connections after a few minutes.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long a server may take to end a session.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -48,7 +40,7 @@ pub struct Session {
     /// Whether the snapshot's transaction is open: it must not be broken by a failing question.
     pub(super) in_transaction: AtomicBool,
     connection: JoinHandle<()>,
-    tap: Tap,
+    lent: Lent,
     info: ConnectionInfo,
     /// The options of `info` without those that are for reading.
     loading_options: Option<String>,
@@ -159,10 +151,10 @@ impl Session {
             server::prepare_session(&client).await?;
             server::identify(&client).await
         };
-        let limit = self::connect_timeout(&info, connect_timeout);
+        let limit = startup::connect_timeout(&info, connect_timeout);
         let greeted = within(limit, greeted)
             .await
-            .map_err(|(error, _)| in_context(&info, error))?;
+            .map_err(|error| place::in_context(&info, error))?;
         let server = match greeted {
             Ok(server) => server,
             Err(error) => return Err(place.refused(&client, &error).await),
@@ -193,7 +185,7 @@ impl Session {
             is_direct,
             in_transaction: AtomicBool::new(false),
             connection: opened.connection,
-            tap: opened.tap,
+            lent: opened.lent,
             info,
             loading_options,
             connect_timeout,
@@ -242,9 +234,7 @@ impl Session {
         let mut wire = self.connect_again().await?.into_wire().await?;
         // As pg_dump finds them in the environment that we give it.
         let settled = format!("SET client_encoding = '{}'; SET TimeZone = 'UTC'", self.server.encoding);
-        wire.execute(settled.as_bytes())
-            .await
-            .map_err(wire::Refusal::into_error)?;
+        wire.execute(settled.as_bytes()).await.map_err(Refusal::into_error)?;
         Ok(wire)
     }
 
@@ -258,10 +248,22 @@ impl Session {
             self.server.encoding,
             server::FOR_LOADING
         );
-        wire.execute(settled.as_bytes())
-            .await
-            .map_err(wire::Refusal::into_error)?;
+        wire.execute(settled.as_bytes()).await.map_err(Refusal::into_error)?;
         Ok(wire)
+    }
+
+    /// Another session with this server, without the library and without a statement of ours.
+    pub(super) async fn start_again(&self, purpose: Purpose) -> Result<(Started, Redactor)> {
+        let info = self.info.renewed().await?;
+        let redactor = Redactor::new(&info);
+        let place = Place {
+            info: &info,
+            redactor: &redactor,
+            connect_timeout: self.connect_timeout,
+            home: self.home(),
+        };
+        let started = Box::pin(place.start(purpose)).await?;
+        Ok((started, redactor))
     }
 
     /// This very session, in whatever transaction it is, without the library: for COPY's rows.
@@ -270,9 +272,9 @@ impl Session {
         // on its way any more.
         let asked = self.client.batch_execute("").await;
         asked.map_err(|error| self.error("cannot prepare a session for COPY", &error))?;
-        let line = self.tap.take();
-        let line = line.ok_or_else(|| Error::internal("a session has no line to the server"))?;
-        Ok(Wire::new(line, self.redactor.clone()))
+        let stream = self.lent.take();
+        let stream = stream.ok_or_else(|| Error::internal("the server owes a session an answer"))?;
+        Ok(Wire::new(stream, self.redactor.clone()))
     }
 
     /// Ends the session, and returns when the line is closed; a server that owes an answer and says nothing more is
@@ -326,7 +328,14 @@ impl fmt::Debug for Session {
     }
 }
 
-const EVENT_TRIGGERS: &str = "event_triggers";
+/// What may be between us and the server.
+#[derive(Debug, Clone, Copy)]
+enum Between {
+    Nobody,
+    /// Perhaps: to be looked at.
+    Somebody,
+}
+
 /// The first server with triggers at a login, and with the setting.
 const EVENT_TRIGGERS_SINCE: u32 = 17;
 /// After which a server has let go of a login that it refused.
@@ -365,541 +374,5 @@ fn settle_the_line(info: &mut ConnectionInfo, address: IpAddr, encrypted: bool) 
     if !encrypted && !is_local(address) {
         let allowed = info.params.entry("require_auth".into());
         allowed.or_insert_with(|| authentication::ON_AN_OPEN_LINE.into());
-    }
-}
-
-/// What a server may ask on a line to this address.
-fn allowed(info: &ConnectionInfo, open: bool) -> Methods {
-    match info.params.get("require_auth").map(String::as_str) {
-        Some(list) => Methods::parse(list),
-        None if open => Methods::parse(authentication::ON_AN_OPEN_LINE),
-        None => Ok(Methods::any()),
-    }
-    // Checked when it was set. None at all, should it have come by another way.
-    .unwrap_or_default()
-}
-
-/// A line to the server with the login done.
-struct Opened {
-    client: Client,
-    connection: JoinHandle<()>,
-    tap: Tap,
-    encrypted: bool,
-    address: Option<IpAddr>,
-    end: OurEnd,
-}
-
-/// What may be between us and the server.
-#[derive(Debug, Clone, Copy)]
-enum Between {
-    Nobody,
-    /// Perhaps: to be looked at.
-    Somebody,
-}
-
-/// Where a line leads, and how it is opened.
-struct Place<'a> {
-    info: &'a ConnectionInfo,
-    redactor: &'a Redactor,
-    connect_timeout: Duration,
-    home: Option<&'a Path>,
-}
-
-impl Place<'_> {
-    async fn open(&self) -> Result<Opened> {
-        let reached = open(self.info, self.redactor, self.connect_timeout, self.home).await;
-        reached.map_err(|error| in_context(self.info, error))
-    }
-
-    async fn empty_path(&self, opened: &Opened) -> Result<()> {
-        let limit = connect_timeout(self.info, self.connect_timeout);
-        let emptied = within(limit, opened.client.batch_execute(server::EMPTY_SEARCH_PATH)).await;
-        match emptied.map_err(|(error, _)| in_context(self.info, error))? {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.refused(&opened.client, &error).await),
-        }
-    }
-
-    /// As libpq does it: the programs that come after us would refuse this server.
-    async fn refuse_other_kind(&self, client: &Client, server: &ServerInfo) -> Result<()> {
-        let wanted = self
-            .info
-            .params
-            .get("target_session_attrs")
-            .map_or("any", String::as_str);
-        let fits = match wanted {
-            "primary" => !server.in_recovery,
-            "standby" => server.in_recovery,
-            "read-write" | "read-only" => {
-                let question =
-                    "SELECT pg_catalog.current_setting('default_transaction_read_only') OPERATOR(pg_catalog.=) 'on'";
-                let limit = connect_timeout(self.info, self.connect_timeout);
-                let row = within(limit, client.query_one(question, &[])).await;
-                let row = row.map_err(|(error, _)| in_context(self.info, error))?;
-                let read_only = row.and_then(|row| row.try_get::<_, bool>(0));
-                let read_only = read_only.map_err(|error| in_context(self.info, classify(&error, self.redactor)))?;
-                (read_only || server.in_recovery) == (wanted == "read-only")
-            }
-            _ => true,
-        };
-        if fits {
-            return Ok(());
-        }
-        let kind = if server.in_recovery { "standby" } else { "primary" };
-        let text = format!("it is a {kind}, and target_session_attrs={wanted} asks for another kind of server");
-        Err(in_context(
-            self.info,
-            Error::new(Code::ConnErr, text).hint(KIND_OF_SERVER),
-        ))
-    }
-
-    /// What every session asks first was not answered.
-    async fn refused(&self, client: &Client, error: &tokio_postgres::Error) -> Error {
-        let told = in_context(self.info, classify(error, self.redactor));
-        if told.code() != Code::Permission {
-            return told;
-        }
-        let limit = connect_timeout(self.info, self.connect_timeout);
-        match within(limit, explaining::closed_by_somebody(client, &told.message())).await {
-            Ok(Ok(Some(hint))) => told.hint(hint),
-            _ => told,
-        }
-    }
-
-    /// Whether nobody is in between; a pooler that shares sessions is refused. Nothing is asked but what
-    /// names all that it uses in full.
-    async fn look_between(&self, opened: &Opened) -> Result<bool> {
-        let failed = |error| in_context(self.info, classify(&error, self.redactor));
-        let limit = connect_timeout(self.info, self.connect_timeout);
-        let absent = within(limit, pooler::is_absent(&opened.client, opened.end)).await;
-        let absent = absent.map_err(|(error, _)| in_context(self.info, error))?;
-        if absent.map_err(failed)? {
-            return Ok(true);
-        }
-        // PgBouncer 1.18 leaves to a client for good what it had to wait for: so that neither of the two
-        // has to, one that goes before them leaves its connection to the pool.
-        self.open().await?.close().await;
-        let one = self.open().await?;
-        // Where there is no room for a third, the first must do.
-        let other = self.open().await.ok();
-        let second = other.as_ref().map_or(&opened.client, |other| &other.client);
-        let refused = pooler::refuse_shared(&one.client, second).await;
-        // They must not still hold connections when pg_dump asks for one.
-        one.close().await;
-        if let Some(other) = other {
-            other.close().await;
-        }
-        if refused.is_err() {
-            // It is not ours, and will serve others.
-            let _ = within(limit, opened.client.batch_execute("RESET search_path")).await;
-        }
-        refused?.map_err(failed)?;
-        Ok(false)
-    }
-}
-
-impl Opened {
-    async fn close(self) {
-        drop(self.client);
-        let _ = self.connection.await;
-    }
-}
-
-fn in_context(info: &ConnectionInfo, error: Error) -> Error {
-    if error.code() == Code::Config {
-        return error;
-    }
-    let text = format!("cannot connect to {}: {}", info.target(), error.message());
-    let hint = error.hint_text();
-    let hint = match info.whose {
-        // By a token, nobody logs in on an open line.
-        _ if hint == NO_TLS && info.keys.are_short_lived() => NO_TLS_FOR_TOKENS,
-        Whose::Source => hint,
-        Whose::Target => for_target(hint).unwrap_or(hint),
-    };
-    Error::new(error.code(), text).hint(hint)
-}
-
-async fn open(info: &ConnectionInfo, redactor: &Redactor, setting: Duration, home: Option<&Path>) -> Result<Opened> {
-    let limit = connect_timeout(info, setting);
-    let attempts = tls::attempts(info, home)?;
-    let mut first = None;
-    for (number, attempt) in attempts.iter().enumerate() {
-        match open_once(info, redactor, attempt, limit).await {
-            Ok(opened) => return Ok(opened),
-            // Of several ways the first one's error is told, but not where this server does not know the
-            // setting: then all of them are tried without it.
-            Err((error, _)) if error.message().contains(EVENT_TRIGGERS) => return Err(error),
-            // Only what another way of opening may cure is worth a second attempt.
-            Err((error, retry)) => {
-                let last = number + 1 == attempts.len() || !retry;
-                let first = first.get_or_insert(error);
-                if last {
-                    return Err(std::mem::replace(first, Error::internal("no attempt was made")));
-                }
-            }
-        }
-    }
-    Err(Error::internal("no way to connect was tried"))
-}
-
-/// libpq's `connect_timeout` beats the setting; zero or less means none.
-fn connect_timeout(info: &ConnectionInfo, setting: Duration) -> Duration {
-    let given = info
-        .params
-        .get("connect_timeout")
-        .and_then(|text| text.trim().parse::<i64>().ok());
-    match given {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
-        Some(_) => Duration::from_secs(24 * 3600),
-        None => setting,
-    }
-}
-
-/// An error, and whether the next way of opening may do better.
-type Refusal = (Error, bool);
-
-async fn open_once(
-    info: &ConnectionInfo,
-    redactor: &Redactor,
-    attempt: &Attempt,
-    limit: Duration,
-) -> Result<Opened, Refusal> {
-    let config = login(info);
-    if info.is_socket() {
-        let host = info.host.as_deref().unwrap_or_default();
-        let path = Path::new(host).join(format!(".s.PGSQL.{}", info.port.unwrap_or_default()));
-        let stream = within(limit, UnixStream::connect(&path))
-            .await?
-            .map_err(|error| (unreachable(&error), false))?;
-        let listener = sockopt::socket_peercred(&stream).ok();
-        let gates = Gates {
-            plain: Some(Gate::new(allowed(info, false), false)),
-            encrypted: Gate::new(allowed(info, false), false),
-        };
-        let (client, connection, tap) = within(limit, start(&config, stream, NoTls, gates))
-            .await?
-            .map_err(|error| refused(&error, redactor))?;
-        return Ok(Opened {
-            client,
-            connection,
-            tap,
-            encrypted: false,
-            address: None,
-            end: OurEnd::Socket(listener.map(|listener| listener.pid.as_raw_nonzero().get())),
-        });
-    }
-    let mut last = None;
-    for address in resolve(info, limit).await? {
-        let stream = match within(limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                last = Some((unreachable(&error), false));
-                continue;
-            }
-            Err((error, again)) => {
-                last = Some((error.hint(SILENCE), again));
-                continue;
-            }
-        };
-        keep_alive(&stream).map_err(|error| (unreachable(&error), false))?;
-        let local_port = stream.local_addr().ok().map(|address| address.port());
-        let open = !is_local(address.ip());
-        let plain = Gate::new(allowed(info, open), open);
-        let gates = Gates {
-            plain: match attempt {
-                Attempt::Plain => Some(plain),
-                Attempt::Offered(_) => Some(plain.after_asking_for_tls()),
-                Attempt::Required(_) => None,
-            },
-            encrypted: Gate::new(allowed(info, false), false),
-        };
-        let (client, connection, tap) = within(limit, start_with(config.clone(), stream, attempt, gates))
-            .await?
-            .map_err(|error| refused(&error, redactor))?;
-        return Ok(Opened {
-            client,
-            connection,
-            encrypted: tap.is_encrypted(),
-            tap,
-            address: Some(address.ip()),
-            end: OurEnd::Port(local_port),
-        });
-    }
-    Err(last.unwrap_or_else(|| (Error::new(Code::ConnErr, "the host name has no address"), false)))
-}
-
-/// A host that is there refuses; a firewall says nothing.
-const SILENCE: &str = "packets seem to be dropped on the way: a function or task must be in subnets that reach the \
-                       database (its VPC), in a security group that the database's lets in on its port";
-
-async fn within<F: Future>(limit: Duration, work: F) -> Result<F::Output, Refusal> {
-    tokio::time::timeout(limit, work).await.map_err(|_| {
-        let text = format!("no answer within {} s", limit.as_secs());
-        (Error::new(Code::ConnErr, text), false)
-    })
-}
-
-async fn resolve(info: &ConnectionInfo, limit: Duration) -> Result<Vec<SocketAddr>, Refusal> {
-    let host = info.host.as_deref().unwrap_or_default();
-    let port = info.port.unwrap_or_default();
-    if let Some(address) = info.params.get("hostaddr").and_then(|text| text.parse::<IpAddr>().ok()) {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    match within(limit, tokio::net::lookup_host((host, port))).await? {
-        Ok(addresses) => Ok(addresses.collect()),
-        Err(error) => Err((
-            Error::new(Code::ConnErr, "the host name cannot be resolved")
-                .source(error)
-                .hint("check the host's spelling, and that this machine may ask the name server that knows it"),
-            false,
-        )),
-    }
-}
-
-fn unreachable(error: &std::io::Error) -> Error {
-    Error::new(Code::ConnErr, error.to_string())
-}
-
-pub(super) fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEPALIVE / 4)?;
-    Ok(())
-}
-
-fn login(info: &ConnectionInfo) -> Config {
-    let mut config = Config::new();
-    config.user(info.user.as_deref().unwrap_or_default());
-    config.dbname(info.dbname.as_deref().unwrap_or_default());
-    if let Some(password) = &info.password {
-        config.password(password.expose_secret());
-    }
-    if let Some(options) = info.params.get("options") {
-        config.options(options);
-    }
-    let name = info.params.get("application_name").map_or("pgstow", String::as_str);
-    config.application_name(name);
-    config.channel_binding(match info.params.get("channel_binding").map(String::as_str) {
-        Some("require") => ChannelBinding::Require,
-        Some("disable") => ChannelBinding::Disable,
-        _ => ChannelBinding::Prefer,
-    });
-    config.ssl_mode(SslMode::Disable);
-    config
-}
-
-async fn start_with(
-    mut config: Config,
-    stream: TcpStream,
-    attempt: &Attempt,
-    gates: Gates,
-) -> Result<Started, tokio_postgres::Error> {
-    let settings = match attempt {
-        Attempt::Plain => return start(&config, stream, NoTls, gates).await,
-        Attempt::Offered(tls) => {
-            config.ssl_mode(SslMode::Prefer);
-            tls
-        }
-        Attempt::Required(tls) => {
-            config.ssl_mode(SslMode::Require);
-            tls
-        }
-    };
-    if settings.direct {
-        config.ssl_negotiation(SslNegotiation::Direct);
-    }
-    start(&config, stream, settings.connector.clone(), gates).await
-}
-
-/// What the server may ask before the line is encrypted, and after.
-struct Gates {
-    plain: Option<Gate>,
-    encrypted: Gate,
-}
-
-type Started = (Client, JoinHandle<()>, Tap);
-
-/// Logs in and leaves the protocol to a task of its own, which ends when the client is dropped, or
-/// when the tap has been used.
-fn start<S, T>(
-    config: &Config,
-    stream: S,
-    tls: T,
-    gates: Gates,
-) -> BoxFuture<'static, Result<Started, tokio_postgres::Error>>
-where
-    S: Line + 'static,
-    T: TlsConnect<Tapped> + Send + 'static,
-    T::Stream: Send + 'static,
-    T::Future: Send + 'static,
-{
-    let config = config.clone();
-    Box::pin(async move {
-        let tap = Tap::default();
-        let (client, connection) = config
-            .connect_raw(tap.socket(stream, gates.plain), tap.encryption(tls, gates.encrypted))
-            .await?;
-        let connection = tokio::spawn(async move {
-            // Its error reaches whoever asks the client next.
-            let _ = connection.await;
-        });
-        Ok((client, connection, tap))
-    })
-}
-
-fn refused(error: &tokio_postgres::Error, redactor: &Redactor) -> Refusal {
-    let error = classify(error, redactor);
-    let retry = matches!(error.code(), Code::Auth | Code::ConnErr);
-    (error, retry)
-}
-
-const SERVER_SAYS: &str = "the server says";
-
-/// What an error of the protocol means to the reader.
-pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Error {
-    if let Some(server) = error.as_db_error() {
-        let mut text = format!("{SERVER_SAYS}: {}", server.message());
-        if let Some(detail) = server.detail() {
-            text = format!("{text} ({detail})");
-        }
-        let told = classify_server(server.code(), &redactor.clean(&text));
-        return match server.routine() {
-            Some(wire::ROW_SECURITY) => told.hint(BYPASS_HINT),
-            _ => told,
-        };
-    }
-    let mut text = error.to_string();
-    let mut tls_failed = text.contains("TLS");
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        tls_failed |= inner.is::<rustls::Error>();
-        let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(refused) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<authentication::Refused>()) {
-            let code = if refused.is_of_a_stranger() {
-                Code::ConnErr
-            } else {
-                Code::Auth
-            };
-            return Error::new(code, refused.to_string()).hint(refused.hint());
-        }
-        if let Some(stranger) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<NoAgreement>()) {
-            return Error::new(Code::ConnErr, stranger.to_string()).hint(
-                "sslnegotiation=direct needs PostgreSQL 17 or newer itself at the other end: check host and port, or \
-                 leave it out",
-            );
-        }
-        // The causes of an io::Error that wraps another error are that other's causes.
-        cause = match wrapped {
-            Some(wrapped) => {
-                tls_failed |= wrapped.is::<rustls::Error>();
-                wrapped.source()
-            }
-            None => inner.source(),
-        };
-    }
-    let text = redactor.clean(&text);
-    if text.contains("password missing") {
-        return Error::new(Code::Auth, "the server asks for a password, and none is given").hint(NO_PASSWORD);
-    }
-    if text.contains("authentication error") {
-        return Error::new(Code::Auth, text);
-    }
-    if text.contains("does not support TLS") {
-        return Error::new(Code::ConnErr, text).hint(NO_TLS);
-    }
-    if tls_failed {
-        return Error::new(Code::ConnErr, text).hint(
-            "check sslmode and sslrootcert: the server's certificate must be signed by a root in that file, \
-             and name the host for verify-full",
-        );
-    }
-    Error::new(Code::ConnErr, text)
-}
-
-const NO_TLS: &str = "the server has no TLS, and sslmode insists on it: turn ssl on in the server's configuration; or, where \
-                      nobody else is on the line, give sslmode=disable";
-const NO_TLS_FOR_TOKENS: &str = "IAM login needs TLS, and the server at the other end has none: check host and port (RDS has TLS), and \
-                                 whether a pooler or tunnel is in between; or log in with a password (BACKUP_DB_AUTH=password, \
-                                 BACKUP_TARGET_AUTH=password)";
-
-const NO_PASSWORD: &str = "give the password in DB_PASSWORD (or a file: DB_PASSWORD_FILE), in the URL, in the secret, in \
-                           PGPASSWORD or ~/.pgpass";
-
-/// What a hint for the source says where a restore's target is meant, if it is another.
-fn for_target(hint: &str) -> Option<&'static str> {
-    match hint {
-        NO_PASSWORD => Some(
-            "give the password in BACKUP_TARGET_PASSWORD (or a file: BACKUP_TARGET_PASSWORD_FILE), in BACKUP_TARGET_URL, in the \
-             secret, in PGPASSWORD or ~/.pgpass",
-        ),
-        TWO_CONNECTIONS => Some(
-            "the server has no free connection for this role or database: a restore needs two, and one for each of --jobs: run \
-             it when others have ended, raise max_connections, or raise the limit of the role or database (ALTER ROLE … \
-             CONNECTION LIMIT 5, ALTER DATABASE … CONNECTION LIMIT …)",
-        ),
-        KIND_OF_SERVER => Some(
-            "target_session_attrs asks for another kind of server than the one that this host is: name the primary, or leave \
-             it out",
-        ),
-        NO_DATABASE => Some("check the database's name (`psql -l` lists them all), or let --create make it"),
-        _ => None,
-    }
-}
-
-/// The server, the role or the database has no connection left.
-fn is_full(error: &Error) -> bool {
-    let hint = error.hint_text();
-    hint == TWO_CONNECTIONS || for_target(TWO_CONNECTIONS) == Some(hint)
-}
-
-const NO_DATABASE: &str = "check the database's name; `psql -l` lists them all";
-
-const POOLER: &str = "a connection pooler is in the way: connect to the server itself, or to a pool in session mode";
-
-/// Whatever the pool's mode.
-pub(super) const STARTUP: &str = "PgBouncer does not pass on what a session is started with, which a superuser, or a role or \
-                                  database with settings of its own (bytea_output, quote_all_identifiers) needs: connect to \
-                                  the server itself; or reset the setting (ALTER ROLE … RESET …, ALTER DATABASE … RESET …)";
-pub(super) const TWO_CONNECTIONS: &str = "the server has no free connection for this role or database: a backup needs two, and one for each of --jobs: run it when others \
-                                          have ended, raise max_connections, or raise the limit of the role or database \
-                                          (ALTER ROLE … CONNECTION LIMIT 5, ALTER DATABASE … CONNECTION LIMIT …)";
-
-/// Of `target_session_attrs`.
-pub(super) const KIND_OF_SERVER: &str = "target_session_attrs asks for another kind of server than the one that this host is: name \
-                                         one that fits, or leave it out (a standby can be backed up)";
-pub(super) const LOCKS: &str = "each table takes a lock, and the server has no room for more: raise \
-                                max_locks_per_transaction, and restart it";
-pub(super) const REPLAY: &str = "on a standby, replay gives way to a backup only for so long: raise \
-                                 max_standby_streaming_delay, or turn hot_standby_feedback on, or back up the primary";
-
-pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
-    let code = state.code();
-    // PgBouncer reports failed logins as a protocol violation.
-    let login_refused = code.starts_with("28")
-        || (code == "08P01" && (text.contains("authentication failed") || text.contains("no such user")));
-    if login_refused {
-        let error = Error::new(Code::Auth, text);
-        return if text.contains("pg_hba.conf") {
-            error.hint("the server's pg_hba.conf has no line for this host, user, database and encryption; see sslmode")
-        } else {
-            error
-        };
-    }
-    match code {
-        "3D000" => Error::new(Code::ConnErr, text).hint(NO_DATABASE),
-        "53300" => Error::new(Code::ConnErr, text).hint(TWO_CONNECTIONS),
-        "53200" => Error::new(Code::ConnErr, text).hint(LOCKS),
-        // We only read, so nothing but replay can be in conflict with us.
-        "40001" => Error::new(Code::ConnErr, text).hint(REPLAY),
-        "57P03" => Error::new(Code::ConnErr, text).hint("the server is starting up or shutting down; run it again"),
-        "42501" => Error::new(Code::Permission, text),
-        // Prepared statements that went to different servers, or a pooler's own complaint.
-        "26000" | "42P05" => Error::new(Code::ConnErr, text).hint(POOLER),
-        _ if text.contains("unsupported startup parameter") => Error::new(Code::ConnErr, text).hint(STARTUP),
-        _ if text.contains("pooling mode") => Error::new(Code::ConnErr, text).hint(POOLER),
-        _ => Error::new(Code::ConnErr, text),
     }
 }

@@ -6,9 +6,9 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, quoted, reading_environment};
-use super::connection::{KIND_OF_SERVER, LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
 use super::globals::{Globals, Sieve};
 use super::passfile::Pass;
+use super::refusal::{KIND_OF_SERVER, LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};

@@ -3,8 +3,8 @@
 use tokio_postgres::Client;
 
 use super::Session;
-use super::connection::REPLAY;
 use super::quoting::identifier;
+use super::refusal::REPLAY;
 use super::server::Language;
 use crate::error::{Code, Error, Result};
 

@@ -12,7 +12,7 @@ mod wanted;
 use std::collections::BTreeSet;
 
 use super::Session;
-use super::connection::classify;
+use super::refusal::classify;
 use crate::error::Result;
 use plan::{Present, plan};
 

@@ -5,8 +5,9 @@
 
 use tokio_postgres::Row;
 
+use super::refusal::Refusal;
 use super::surroundings::{CHOSEN, Names};
-use super::wire::{Refusal, Rows, Wire};
+use super::wire::{Rows, Wire};
 use super::{Named, Session};
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::qualified;

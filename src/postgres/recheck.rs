@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::quoting::literal;
+use super::refusal::Refusal;
 use super::surroundings::{ForeignKey, Names, Trigger, keys_question, state, triggers_question};
-use super::wire::{Refusal, Wire};
+use super::wire::Wire;
 
 impl Wire {
     /// Of the foreign keys and triggers of these tables, one that has come, gone or changed since they were listed.

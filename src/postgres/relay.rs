@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::authentication::{Gate, Methods, Refused};
-use super::connection::keep_alive;
+use super::startup::keep_alive;
 
 const BUFFER: usize = 256 << 10;
 

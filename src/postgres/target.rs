@@ -9,7 +9,7 @@ use std::path::Path;
 use tokio_postgres::error::SqlState;
 
 use super::Session;
-use super::connection::classify;
+use super::refusal::classify;
 use crate::error::{Code, Error, Result};
 
 /// Objects that an error names.

@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{InconsistentKeys, RootCertStore, SupportedProtocolVersion, version};
 
-pub(super) use self::connector::{Connector, NoAgreement};
+pub(super) use self::connector::{Connector, NoAgreement, binding};
 use self::verifier::{Check, Verifier};
 use super::ConnectionInfo;
 use crate::error::{Error, Result};

@@ -5,29 +5,25 @@
 //! expected of the server is little (docs: "Message Flow", simple query and COPY); anything else
 //! ends the session.
 
+mod both;
 mod filling;
 mod single;
 
 use std::fmt;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_postgres::error::SqlState;
-
 use super::Redactor;
-use super::connection::classify_server;
-use super::tap::Line;
-use crate::error::{Code, Error, Result};
+use super::refusal::{Refusal, complaint};
+use super::stream::{MESSAGE_LIMIT, Stream, append, unexpected};
+use crate::error::{Error, Result};
 
+pub(crate) use both::Partial;
 pub(crate) use filling::Piece;
 
 /// As much as a read may bring. Sockets seldom give more at once.
 pub(crate) const READ: usize = 256 << 10;
 /// How long a server may take to end a session.
 const CLOSING: Duration = Duration::from_secs(2);
-/// A message that is no row: an error, a notice, a column's description. Rows have no limit but
-/// PostgreSQL's own.
-const MESSAGE_LIMIT: usize = 1 << 20;
 
 /// What one statement's rows go to.
 pub(crate) trait Rows {
@@ -39,81 +35,9 @@ pub(crate) trait Rows {
     fn turn(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// Where the server refuses a query whose rows a policy would filter (`row_security = off`).
-pub(super) const ROW_SECURITY: &str = "check_enable_rls";
-
-/// Why a statement failed.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// The server said no. The session can go on.
-    Server {
-        state: SqlState,
-        /// The place in the server's source that says no, which is the same in every language.
-        routine: String,
-        error: Error,
-    },
-    /// The session cannot be used any more, or the rows' receiver gave up.
-    Broken(Error),
-}
-
-impl Refusal {
-    pub fn into_error(self) -> Error {
-        match self {
-            Refusal::Server { error, .. } | Refusal::Broken(error) => error,
-        }
-    }
-
-    /// What it means for a backup, in the words that pg_dump has for the same; `what` could not be done.
-    pub fn of_reading(self, what: &str) -> Error {
-        let (state, routine, error) = match self {
-            Refusal::Server { state, routine, error } => (state, routine, error),
-            Refusal::Broken(error) => {
-                let text = format!("{what}: {}", error.message());
-                return Error::new(error.code(), text).hint(error.hint_text().to_owned());
-            }
-        };
-        let text = format!("{what}: {}", error.message());
-        let state = state.code();
-        if error.code() == Code::Permission {
-            let error = Error::new(Code::Permission, text.clone());
-            return if routine == ROW_SECURITY {
-                error.hint(super::BYPASS_HINT)
-            } else {
-                error
-            };
-        }
-        let of_the_session = ["08", "57P", "53", "40001"];
-        if of_the_session.iter().any(|start| state.starts_with(start)) {
-            return Error::new(Code::ConnErr, text).hint(error.hint_text().to_owned());
-        }
-        Error::new(Code::PgDumpErr, text)
-    }
-
-    /// What helps where a policy would filter the rows.
-    pub fn hint_of_rows(&self) -> Option<&'static str> {
-        match self {
-            Refusal::Server { routine, .. } if routine == ROW_SECURITY => Some(super::BYPASS_HINT),
-            _ => None,
-        }
-    }
-
-    pub fn is(&self, state: &SqlState) -> bool {
-        matches!(self, Refusal::Server { state: given, .. } if given == state)
-    }
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Refusal::Broken(error)
-    }
-}
-
 pub(crate) struct Wire {
-    line: Box<dyn Line>,
+    stream: Stream,
     redactor: Redactor,
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
 }
 
 impl fmt::Debug for Wire {
@@ -122,17 +46,11 @@ impl fmt::Debug for Wire {
     }
 }
 
-/// A message's type and the length of what follows.
-type Header = (u8, usize);
-
 impl Wire {
-    pub(super) fn new(line: Box<dyn Line>, redactor: Redactor) -> Self {
+    pub(super) fn new(stream: Stream, redactor: Redactor) -> Self {
         Self {
-            line,
+            stream: stream.with_room(READ),
             redactor,
-            buffer: vec![0; READ].into(),
-            start: 0,
-            end: 0,
         }
     }
 
@@ -143,10 +61,13 @@ impl Wire {
         redactor: Redactor,
         room: usize,
     ) -> Self {
-        Self {
-            buffer: vec![0; room].into(),
-            ..Self::new(Box::new(line), redactor)
-        }
+        Self::over(Stream::new(Box::new(line), room), redactor)
+    }
+
+    /// With the buffer that the stream has.
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn over(stream: Stream, redactor: Redactor) -> Self {
+        Self { stream, redactor }
     }
 
     /// Statements whose rows, if any, do not matter.
@@ -160,14 +81,14 @@ impl Wire {
         let mut rows = Vec::new();
         let mut refused = None;
         loop {
-            let (kind, length) = self.header().await?;
+            let (kind, length) = self.stream.header().await?;
             match kind {
                 b'D' => {
-                    let body = self.body(length, usize::MAX).await?;
+                    let body = self.stream.body(length, usize::MAX).await?;
                     rows.push(Row::parse(&body).ok_or_else(|| unexpected("a row that is none"))?);
                 }
                 b'Z' => {
-                    self.body(length, MESSAGE_LIMIT).await?;
+                    self.stream.body(length, MESSAGE_LIMIT).await?;
                     return refused.map_or(Ok(rows), Err);
                 }
                 _ => self.other(kind, length, &mut refused).await?,
@@ -180,15 +101,15 @@ impl Wire {
         self.send(statements).await?;
         let mut refused = None;
         loop {
-            let (kind, length) = self.header().await?;
-            if kind != b'd' && length > self.end - self.start {
+            let (kind, length) = self.stream.header().await?;
+            if kind != b'd' && length > self.stream.buffered().len() {
                 // A read is due for it, and no row asks for the moment before it.
                 rows.turn().await?;
             }
             match kind {
                 b'd' => self.copy_data(length, rows).await?,
                 b'C' => {
-                    let tag = self.body(length, MESSAGE_LIMIT).await?;
+                    let tag = self.stream.body(length, MESSAGE_LIMIT).await?;
                     if let Some(count) = tag.strip_prefix(b"COPY ") {
                         let count = std::str::from_utf8(count).ok();
                         let count = count.and_then(|text| text.trim_end_matches('\0').parse().ok());
@@ -196,13 +117,13 @@ impl Wire {
                     }
                 }
                 b'Z' => {
-                    self.body(length, MESSAGE_LIMIT).await?;
+                    self.stream.body(length, MESSAGE_LIMIT).await?;
                     return refused.map_or(Ok(()), Err);
                 }
                 _ => self.other(kind, length, &mut refused).await?,
             }
             self.whole_rows(rows);
-            if self.end - self.start < 5 {
+            if self.stream.buffered().len() < 5 {
                 rows.turn().await?;
             }
         }
@@ -211,13 +132,13 @@ impl Wire {
     /// The rows that are in the buffer as a whole: nearly all of them, so no byte of theirs is
     /// touched more than once, and nobody is waited for.
     fn whole_rows(&mut self, rows: &mut impl Rows) {
-        while let Some((&[b'd', a, b, c, d], rest)) = self.buffer[self.start..self.end].split_first_chunk::<5>() {
+        while let Some((&[b'd', a, b, c, d], rest)) = self.stream.buffered().split_first_chunk::<5>() {
             let length = u32::from_be_bytes([a, b, c, d]) as usize;
             let Some(row) = length.checked_sub(4).and_then(|length| rest.get(..length)) else {
                 return;
             };
             rows.text(row);
-            self.start += 1 + length;
+            self.stream.consume(1 + length);
         }
     }
 
@@ -225,9 +146,9 @@ impl Wire {
     pub async fn ended(&mut self) -> Error {
         let mut refused = None;
         loop {
-            let heard = match self.header().await {
+            let heard = match self.stream.header().await {
                 Ok((kind, length)) => self.other(kind, length, &mut refused).await,
-                Err(error) => Err(error),
+                Err(broken) => Err(broken.into()),
             };
             match (heard, refused.take()) {
                 (_, Some(refusal)) => return refusal.into_error(),
@@ -238,43 +159,29 @@ impl Wire {
     }
 
     /// Ends the session, and returns when the server has let go of it.
-    pub async fn close(mut self) {
-        let ended = async {
-            self.line.write_all(&[b'X', 0, 0, 0, 4]).await?;
-            self.line.flush().await?;
-            while self.line.read(&mut self.buffer).await? > 0 {}
-            Ok::<_, std::io::Error>(())
-        };
+    pub async fn close(self) {
         // It ends by our wish: how does not matter.
-        let _ = tokio::time::timeout(CLOSING, ended).await;
+        let _ = tokio::time::timeout(CLOSING, self.stream.terminate()).await;
     }
 
     async fn send(&mut self, statements: &[u8]) -> Result<()> {
-        let length =
-            u32::try_from(statements.len() + 5).map_err(|_| Error::internal("a statement of more than 4 GB"))?;
         let mut message = Vec::with_capacity(statements.len() + 6);
-        message.push(b'Q');
-        message.extend_from_slice(&length.to_be_bytes());
-        message.extend_from_slice(statements);
-        message.push(0);
-        let sent = async {
-            self.line.write_all(&message).await?;
-            self.line.flush().await
-        };
-        sent.await.map_err(|error| lost(&error))
+        append(&mut message, b'Q', &[statements, b"\0"])?;
+        Ok(self.stream.send(&message).await?)
     }
 
     /// A row that lies across the buffer's end, or is longer than it.
     async fn copy_data(&mut self, length: usize, rows: &mut impl Rows) -> Result<()> {
         let mut left = length;
         while left > 0 {
-            if self.start == self.end {
+            if self.stream.buffered().is_empty() {
                 rows.turn().await?;
-                self.fill().await?;
+                self.stream.fill().await?;
             }
-            let count = left.min(self.end - self.start);
-            rows.text(&self.buffer[self.start..self.start + count]);
-            self.start += count;
+            let here = self.stream.buffered();
+            let count = left.min(here.len());
+            rows.text(&here[..count]);
+            self.stream.consume(count);
             left -= count;
         }
         Ok(())
@@ -283,70 +190,18 @@ impl Wire {
     /// What may come at any time, and the server's refusal.
     async fn other(&mut self, kind: u8, length: usize, refused: &mut Option<Refusal>) -> Result<()> {
         let body = self
+            .stream
             .body(length, if kind == b'T' { usize::MAX } else { MESSAGE_LIMIT })
             .await?;
         match kind {
             b'E' => {
-                let Complaint { state, routine, text } = complaint(&body);
-                let error = classify_server(&state, &self.redactor.clean(&format!("the server says: {text}")));
-                *refused = Some(Refusal::Server { state, routine, error });
+                *refused = Some(complaint(&body).into_refusal(&self.redactor));
                 Ok(())
             }
             // Notice, parameter, notification; what precedes rows; the end of COPY and of a
             // statement; an empty one.
             b'N' | b'S' | b'A' | b'T' | b'H' | b'c' | b'C' | b'I' => Ok(()),
             other => Err(unexpected(&format!("a message of type {:?}", char::from(other)))),
-        }
-    }
-
-    async fn header(&mut self) -> Result<Header> {
-        while self.end - self.start < 5 {
-            if self.start > 0 {
-                self.buffer.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-            }
-            self.fill().await?;
-        }
-        let head = &self.buffer[self.start..self.start + 5];
-        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        let kind = head[0];
-        self.start += 5;
-        let length = length
-            .checked_sub(4)
-            .ok_or_else(|| unexpected("a message of no length"))?;
-        Ok((kind, length))
-    }
-
-    async fn body(&mut self, length: usize, limit: usize) -> Result<Vec<u8>> {
-        if length > limit {
-            return Err(unexpected(&format!("a message of {length} bytes")));
-        }
-        let mut body = Vec::new();
-        while body.len() < length {
-            if self.start == self.end {
-                self.fill().await?;
-            }
-            let count = (length - body.len()).min(self.end - self.start);
-            body.extend_from_slice(&self.buffer[self.start..self.start + count]);
-            self.start += count;
-        }
-        Ok(body)
-    }
-
-    async fn fill(&mut self) -> Result<()> {
-        if self.start == self.end {
-            self.start = 0;
-            self.end = 0;
-        }
-        let count = self.line.read(&mut self.buffer[self.end..]).await;
-        match count {
-            Ok(0) => Err(Error::new(Code::ConnErr, "the server closed the connection")),
-            Ok(count) => {
-                self.end += count;
-                Ok(())
-            }
-            Err(error) => Err(lost(&error)),
         }
     }
 }
@@ -388,52 +243,13 @@ impl Row {
     }
 }
 
-/// An error's fields: message and detail are one text.
-struct Complaint {
-    state: SqlState,
-    routine: String,
-    text: String,
-}
-
-fn complaint(body: &[u8]) -> Complaint {
-    let (mut state, mut routine) = (SqlState::INTERNAL_ERROR, String::new());
-    let (mut message, mut detail) = (String::new(), None);
-    for field in body.split(|byte| *byte == 0) {
-        let Some((kind, text)) = field.split_first() else {
-            continue;
-        };
-        let text = String::from_utf8_lossy(text).into_owned();
-        match kind {
-            b'C' => state = SqlState::from_code(&text),
-            b'M' => message = text,
-            b'D' => detail = Some(text),
-            b'R' => routine = text,
-            _ => {}
-        }
-    }
-    let text = match detail {
-        // A row's values are nobody's business.
-        Some(detail) => format!("{message} ({})", super::restoring::without_values(&detail)),
-        None => message,
-    };
-    Complaint { state, routine, text }
-}
-
-fn lost(error: &std::io::Error) -> Error {
-    Error::new(Code::ConnErr, format!("the connection to the server is lost: {error}"))
-}
-
-fn unexpected(what: &str) -> Error {
-    Error::new(
-        Code::ConnErr,
-        format!("the server sent {what}, which is not PostgreSQL's protocol"),
-    )
-    .hint("connect to the server itself, not through a proxy")
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_postgres::error::SqlState;
+
     use super::*;
+    use crate::postgres::stream::ROOM;
 
     /// What a script of messages becomes.
     #[derive(Default)]
@@ -475,7 +291,7 @@ mod tests {
                 let _ = theirs.read(&mut [0; 1024]).await;
             }
         });
-        Wire::new(Box::new(ours), Redactor::default())
+        Wire::new(Stream::new(Box::new(ours), ROOM), Redactor::default())
     }
 
     #[tokio::test]

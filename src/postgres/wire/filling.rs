@@ -1,14 +1,10 @@
 //! COPY's rows to the server, in a session of ours: so that they and everything around them are one transaction.
 
-use std::pin::Pin;
-use std::task::Poll;
-
 use bytes::Bytes;
-use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc::Receiver;
 
-use super::{MESSAGE_LIMIT, Refusal, Wire, lost, unexpected};
-use crate::error::{Code, Error, Result};
+use super::{MESSAGE_LIMIT, Refusal, Wire, unexpected};
+use crate::error::{Error, Result};
 
 /// What a sender of rows has to say.
 #[derive(Debug)]
@@ -26,14 +22,14 @@ impl Wire {
         self.send(statement).await?;
         let mut refused = None;
         loop {
-            let (kind, length) = self.header().await?;
+            let (kind, length) = self.stream.header().await?;
             match kind {
                 b'G' => {
-                    self.body(length, MESSAGE_LIMIT).await?;
+                    self.stream.body(length, MESSAGE_LIMIT).await?;
                     break;
                 }
                 b'Z' => {
-                    self.body(length, MESSAGE_LIMIT).await?;
+                    self.stream.body(length, MESSAGE_LIMIT).await?;
                     let nothing = || Refusal::Broken(unexpected("no COPY, where one was asked for"));
                     return Err(refused.unwrap_or_else(nothing));
                 }
@@ -51,8 +47,8 @@ impl Wire {
                     break;
                 }
             }
-            while refused.is_none() && self.has_spoken().await? {
-                let (kind, length) = self.header().await?;
+            while refused.is_none() && self.stream.has_spoken().await? {
+                let (kind, length) = self.stream.header().await?;
                 self.other(kind, length, &mut refused).await?;
             }
         }
@@ -61,24 +57,20 @@ impl Wire {
         } else {
             b"f\0\0\0\x14incomplete rows\0"
         };
-        let sent = async {
-            self.line.write_all(end).await?;
-            self.line.flush().await
-        };
-        sent.await.map_err(|error| lost(&error))?;
+        self.stream.send(end).await?;
         let mut rows = None;
         loop {
-            let (kind, length) = self.header().await?;
+            let (kind, length) = self.stream.header().await?;
             match kind {
                 b'C' => {
-                    let tag = self.body(length, MESSAGE_LIMIT).await?;
+                    let tag = self.stream.body(length, MESSAGE_LIMIT).await?;
                     let count = tag
                         .strip_prefix(b"COPY ")
                         .and_then(|text| std::str::from_utf8(text).ok());
                     rows = count.and_then(|text| text.trim_end_matches('\0').parse().ok());
                 }
                 b'Z' => {
-                    self.body(length, MESSAGE_LIMIT).await?;
+                    self.stream.body(length, MESSAGE_LIMIT).await?;
                     return match (refused, rows) {
                         (Some(refused), _) => Err(refused),
                         (None, Some(rows)) => Ok(rows),
@@ -92,36 +84,8 @@ impl Wire {
 
     async fn send_rows(&mut self, bytes: &Bytes) -> Result<()> {
         let length = u32::try_from(bytes.len() + 4).map_err(|_| Error::internal("rows of more than 4 GB at once"))?;
-        let sent = async {
-            self.line.write_all(b"d").await?;
-            self.line.write_all(&length.to_be_bytes()).await?;
-            self.line.write_all(bytes).await
-        };
-        sent.await.map_err(|error| lost(&error))
-    }
-
-    /// Whether anything has come from the server by now.
-    async fn has_spoken(&mut self) -> Result<bool> {
-        if self.start < self.end {
-            return Ok(true);
-        }
-        (self.start, self.end) = (0, 0);
-        let (line, buffer) = (&mut self.line, &mut self.buffer);
-        let count = std::future::poll_fn(|context| {
-            let mut room = ReadBuf::new(buffer);
-            Poll::Ready(match Pin::new(&mut **line).poll_read(context, &mut room) {
-                Poll::Ready(Ok(())) => Ok(Some(room.filled().len())),
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Pending => Ok(None),
-            })
-        });
-        match count.await.map_err(|error| lost(&error))? {
-            Some(0) => Err(Error::new(Code::ConnErr, "the server closed the connection")),
-            Some(count) => {
-                self.end = count;
-                Ok(true)
-            }
-            None => Ok(false),
-        }
+        self.stream.write(b"d").await?;
+        self.stream.write(&length.to_be_bytes()).await?;
+        Ok(self.stream.write(bytes).await?)
     }
 }

@@ -1,0 +1,172 @@
+//! Where a session leads: how it is opened there, and what is looked at before it is used.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+
+use crate::error::{Code, Error, Result};
+use crate::postgres::lent::{self, Lent};
+use crate::postgres::pooler::{self, OurEnd};
+use crate::postgres::refusal::{KIND_OF_SERVER, NO_TLS, NO_TLS_FOR_TOKENS, classify, for_target};
+use crate::postgres::server::{self, ServerInfo};
+use crate::postgres::startup::{Purpose, Started, Startup, connect_timeout, within};
+use crate::postgres::{ConnectionInfo, Redactor, Whose, explaining};
+
+/// A line to the server with the login done.
+pub(super) struct Opened {
+    pub client: Client,
+    pub connection: JoinHandle<()>,
+    pub lent: Lent,
+    pub encrypted: bool,
+    pub address: Option<IpAddr>,
+    end: OurEnd,
+}
+
+/// Where a line leads, and how it is opened.
+pub(super) struct Place<'a> {
+    pub info: &'a ConnectionInfo,
+    pub redactor: &'a Redactor,
+    pub connect_timeout: Duration,
+    pub home: Option<&'a Path>,
+}
+
+impl Place<'_> {
+    pub async fn open(&self) -> Result<Opened> {
+        let started = self.start(Purpose::Statements).await?;
+        let (client, connection, lent) = lent::lend(started.stream, &started.greeting).await?;
+        Ok(Opened {
+            client,
+            connection,
+            lent,
+            encrypted: started.encrypted,
+            address: started.address,
+            end: started.end,
+        })
+    }
+
+    pub async fn start(&self, purpose: Purpose) -> Result<Started> {
+        let startup = Startup {
+            info: self.info,
+            redactor: self.redactor,
+            limit: self.limit(),
+            home: self.home,
+            purpose,
+        };
+        startup.open().await.map_err(|error| in_context(self.info, error))
+    }
+
+    pub fn limit(&self) -> Duration {
+        connect_timeout(self.info, self.connect_timeout)
+    }
+
+    pub async fn empty_path(&self, opened: &Opened) -> Result<()> {
+        let limit = self.limit();
+        let emptied = within(limit, opened.client.batch_execute(server::EMPTY_SEARCH_PATH)).await;
+        match emptied.map_err(|error| in_context(self.info, error))? {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.refused(&opened.client, &error).await),
+        }
+    }
+
+    /// As libpq does it: the programs that come after us would refuse this server.
+    pub async fn refuse_other_kind(&self, client: &Client, server: &ServerInfo) -> Result<()> {
+        let wanted = self
+            .info
+            .params
+            .get("target_session_attrs")
+            .map_or("any", String::as_str);
+        let fits = match wanted {
+            "primary" => !server.in_recovery,
+            "standby" => server.in_recovery,
+            "read-write" | "read-only" => {
+                let question =
+                    "SELECT pg_catalog.current_setting('default_transaction_read_only') OPERATOR(pg_catalog.=) 'on'";
+                let limit = self.limit();
+                let row = within(limit, client.query_one(question, &[])).await;
+                let row = row.map_err(|error| in_context(self.info, error))?;
+                let read_only = row.and_then(|row| row.try_get::<_, bool>(0));
+                let read_only = read_only.map_err(|error| in_context(self.info, classify(&error, self.redactor)))?;
+                (read_only || server.in_recovery) == (wanted == "read-only")
+            }
+            _ => true,
+        };
+        if fits {
+            return Ok(());
+        }
+        let kind = if server.in_recovery { "standby" } else { "primary" };
+        let text = format!("it is a {kind}, and target_session_attrs={wanted} asks for another kind of server");
+        Err(in_context(
+            self.info,
+            Error::new(Code::ConnErr, text).hint(KIND_OF_SERVER),
+        ))
+    }
+
+    /// What every session asks first was not answered.
+    pub async fn refused(&self, client: &Client, error: &tokio_postgres::Error) -> Error {
+        let told = in_context(self.info, classify(error, self.redactor));
+        if told.code() != Code::Permission {
+            return told;
+        }
+        let limit = self.limit();
+        match within(limit, explaining::closed_by_somebody(client, &told.message())).await {
+            Ok(Ok(Some(hint))) => told.hint(hint),
+            _ => told,
+        }
+    }
+
+    /// Whether nobody is in between; a pooler that shares sessions is refused. Nothing is asked but what
+    /// names all that it uses in full.
+    pub async fn look_between(&self, opened: &Opened) -> Result<bool> {
+        let failed = |error| in_context(self.info, classify(&error, self.redactor));
+        let limit = self.limit();
+        let absent = within(limit, pooler::is_absent(&opened.client, opened.end)).await;
+        let absent = absent.map_err(|error| in_context(self.info, error))?;
+        if absent.map_err(failed)? {
+            return Ok(true);
+        }
+        // PgBouncer 1.18 leaves to a client for good what it had to wait for: so that neither of the two
+        // has to, one that goes before them leaves its connection to the pool.
+        self.open().await?.close().await;
+        let one = self.open().await?;
+        // Where there is no room for a third, the first must do.
+        let other = self.open().await.ok();
+        let second = other.as_ref().map_or(&opened.client, |other| &other.client);
+        let refused = pooler::refuse_shared(&one.client, second).await;
+        // They must not still hold connections when pg_dump asks for one.
+        one.close().await;
+        if let Some(other) = other {
+            other.close().await;
+        }
+        if refused.is_err() {
+            // It is not ours, and will serve others.
+            let _ = within(limit, opened.client.batch_execute("RESET search_path")).await;
+        }
+        refused?.map_err(failed)?;
+        Ok(false)
+    }
+}
+
+impl Opened {
+    async fn close(self) {
+        drop(self.client);
+        let _ = self.connection.await;
+    }
+}
+
+pub(super) fn in_context(info: &ConnectionInfo, error: Error) -> Error {
+    if error.code() == Code::Config {
+        return error;
+    }
+    let text = format!("cannot connect to {}: {}", info.target(), error.message());
+    let hint = error.hint_text();
+    let hint = match info.whose {
+        // By a token, nobody logs in on an open line.
+        _ if hint == NO_TLS && info.keys.are_short_lived() => NO_TLS_FOR_TOKENS,
+        Whose::Source => hint,
+        Whose::Target => for_target(hint).unwrap_or(hint),
+    };
+    Error::new(error.code(), text).hint(hint)
+}

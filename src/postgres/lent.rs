@@ -1,0 +1,266 @@
+//! A session that the client library uses for a while: for queries whose answers have types.
+//!
+//! tokio-postgres stays for these. Some hundred questions to the catalogs use its parameters and its rows, and a copy of
+//! that would be no better. It neither opens a session nor logs in: it gets one that has begun, and our copy of the
+//! answers that a login ends with. And a session can be taken back for COPY, in whatever transaction it is, without the
+//! loss of a byte: between two queries the library is given nothing to read, and what comes then stays in our [`Stream`].
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::startup::Greeting;
+use super::stream::{Stream, append};
+use crate::error::{Error, Result};
+
+/// Lends a session that has just begun. The task speaks the protocol for the client; it ends when the client is dropped,
+/// or when the session was taken back.
+pub(super) async fn lend(stream: Stream, greeting: &Greeting) -> Result<(Client, JoinHandle<()>, Lent)> {
+    let lent = Lent(Arc::new(Mutex::new(Loan {
+        stream: Some(stream),
+        greeting: greeting_of(greeting)?,
+        owed: 0,
+        heard: Frames::with_header(HEADER),
+        said: Frames::with_header(STARTUP_HEADER),
+        over: None,
+        waiting: None,
+    })));
+    let mut config = Config::new();
+    // It is asked for, and goes nowhere.
+    config.user("pgstow").ssl_mode(SslMode::Disable);
+    let (client, connection) = config
+        .connect_raw(Borrowed(Arc::clone(&lent.0)), NoTls)
+        .await
+        .map_err(|error| Error::internal("the client library does not take the session").source(error))?;
+    let connection = tokio::spawn(async move {
+        // Its error reaches the next question to the client.
+        let _ = connection.await;
+    });
+    Ok((client, connection, lent))
+}
+
+/// The end of a login without a password, as the library reads it.
+fn greeting_of(greeting: &Greeting) -> Result<Vec<u8>> {
+    let mut messages = Vec::new();
+    append(&mut messages, b'R', &[&0_u32.to_be_bytes()])?;
+    for (name, value) in &greeting.parameters {
+        append(&mut messages, b'S', &[name.as_bytes(), b"\0", value.as_bytes(), b"\0"])?;
+    }
+    if let Some(key) = greeting.key {
+        append(&mut messages, b'K', &[&key.process.to_be_bytes(), &key.secret])?;
+    }
+    append(&mut messages, b'Z', &[b"I"])?;
+    Ok(messages)
+}
+
+/// The way to take a session back.
+pub(super) struct Lent(Arc<Mutex<Loan>>);
+
+impl Lent {
+    /// The session itself, which the library has lost then. `None` if the server owes an answer, or one side has said a
+    /// part of a message: ask for an answer first, and wait for it.
+    pub fn take(&self) -> Option<Stream> {
+        let mut loan = lock(&self.0);
+        let is_quiet = loan.owed == 0 && loan.heard.is_between() && loan.said.is_between() && loan.over.is_none();
+        let stream = if is_quiet { loan.stream.take() } else { None };
+        if let Some(waiting) = loan.waiting.take() {
+            waiting.wake();
+        }
+        stream
+    }
+}
+
+struct Loan {
+    /// Nothing once it was taken back.
+    stream: Option<Stream>,
+    /// What the library is told before the server is heard.
+    greeting: Vec<u8>,
+    /// Answers that the server has not finished.
+    owed: usize,
+    heard: Frames,
+    said: Frames,
+    /// The server has said all that it will say.
+    over: Option<io::Result<()>>,
+    /// Waits for something to read.
+    waiting: Option<Waker>,
+}
+
+fn lock(loan: &Mutex<Loan>) -> MutexGuard<'_, Loan> {
+    loan.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Loan {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.greeting.is_empty() {
+            let count = self.greeting.len().min(buffer.remaining());
+            buffer.put_slice(&self.greeting[..count]);
+            self.greeting.drain(..count);
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let Some(stream) = &mut self.stream else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            // At the end nothing is left that could be lost.
+            let may_hear = self.owed > 0 || self.over.is_some();
+            if may_hear && !stream.buffered().is_empty() {
+                let here = stream.buffered();
+                let here = &here[..here.len().min(buffer.remaining())];
+                let count = self.heard.hear(here, |kind| {
+                    if kind == b'Z' {
+                        self.owed = self.owed.saturating_sub(1);
+                    }
+                    self.owed == 0 && self.over.is_none()
+                });
+                buffer.put_slice(&here[..count]);
+                stream.consume(count);
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(end) = &mut self.over {
+                return Poll::Ready(std::mem::replace(end, Ok(())));
+            }
+            self.waiting = Some(context.waker().clone());
+            // The server is not asked, and says more than we have room for: notices, which can wait.
+            if stream.is_full() {
+                return Poll::Pending;
+            }
+            match ready!(stream.poll_fill(context)) {
+                Ok(0) => self.over = Some(Ok(())),
+                Ok(_) => {}
+                Err(error) => self.over = Some(Err(error)),
+            }
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        // The library's own beginning goes nowhere: the session has begun.
+        if self.said.header == STARTUP_HEADER {
+            let mut begun = false;
+            let count = self.said.hear(bytes, |_| {
+                begun = true;
+                true
+            });
+            if begun {
+                self.said = Frames::with_header(HEADER);
+            }
+            return Poll::Ready(Ok(count));
+        }
+        let count = ready!(stream.poll_write(context, bytes))?;
+        let mut asked = 0;
+        self.said.hear(&bytes[..count], |kind| {
+            if ASKS_FOR_AN_END.contains(&kind) {
+                asked += 1;
+            }
+            false
+        });
+        self.owed += asked;
+        if asked > 0
+            && let Some(waiting) = self.waiting.take()
+        {
+            waiting.wake();
+        }
+        Poll::Ready(Ok(count))
+    }
+}
+
+/// A query, a function call, the end of several messages: the server says when it is ready again.
+const ASKS_FOR_AN_END: [u8; 3] = *b"QFS";
+/// A type and a length.
+const HEADER: usize = 5;
+/// The first message of all has no type.
+const STARTUP_HEADER: usize = 4;
+
+/// Where one message ends and the next begins, in bytes that come in any pieces.
+struct Frames {
+    /// How long the header of each message is.
+    header: usize,
+    head: [u8; HEADER],
+    read: usize,
+    /// Bytes that are left of the message after its header.
+    left: usize,
+}
+
+impl Frames {
+    fn with_header(header: usize) -> Self {
+        Self {
+            header,
+            head: [0; HEADER],
+            read: 0,
+            left: 0,
+        }
+    }
+
+    /// Whether the last message has ended and no other has begun.
+    fn is_between(&self) -> bool {
+        self.read == 0
+    }
+
+    /// Goes through these bytes, and stops after a message whose type makes `stops` say so. Says how far it came.
+    fn hear(&mut self, bytes: &[u8], mut stops: impl FnMut(u8) -> bool) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.read < self.header {
+                self.head[self.read] = bytes[at];
+                self.read += 1;
+                at += 1;
+                if self.read < self.header {
+                    continue;
+                }
+                let length = self.head[..self.header]
+                    .last_chunk::<4>()
+                    .map_or(0, |length| u32::from_be_bytes(*length));
+                // A length that is none is for the reader to complain about.
+                self.left = length.saturating_sub(4) as usize;
+            } else {
+                let count = self.left.min(bytes.len() - at);
+                self.left -= count;
+                at += count;
+            }
+            if self.left == 0 {
+                self.read = 0;
+                if stops(self.head[0]) {
+                    break;
+                }
+            }
+        }
+        at
+    }
+}
+
+/// What the library uses in place of a socket.
+struct Borrowed(Arc<Mutex<Loan>>);
+
+impl AsyncRead for Borrowed {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        lock(&self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Borrowed {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        lock(&self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut lock(&self.0).stream {
+            Some(stream) => stream.poll_flush(context),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut lock(&self.0).stream {
+            Some(stream) => stream.poll_shutdown(context),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A session for logical replication (documentation: "Streaming Replication Protocol"): which server streams, and the
+//! changes that it decodes for a slot.
+
+mod lsn;
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+pub use self::lsn::Lsn;
+use super::Session;
+use super::quoting::identifier;
+use super::refusal::Refusal;
+use super::server::EMPTY_SEARCH_PATH;
+use super::startup::{Greeting, Purpose};
+use super::stream::unexpected;
+use super::wire::{Partial, Wire};
+use crate::error::{Error, Result};
+
+/// PostgreSQL counts time from 2000-01-01.
+const EPOCH: Duration = Duration::from_secs(946_684_800);
+
+/// A session that takes simple queries and replication commands, with one server and database.
+pub struct ReplicationSession {
+    wire: Wire,
+    greeting: Greeting,
+    partial: Partial,
+}
+
+/// The server that a stream comes from. Positions of one are nothing to another, nor to another timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSource {
+    pub system_identifier: String,
+    pub timeline: u32,
+    /// Up to where the server's log is on its disk.
+    pub flushed: Lsn,
+    pub database: Option<String>,
+}
+
+/// What a server says while it streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Streamed {
+    /// One message of the output plugin.
+    Change { start: Lsn, end: Lsn, bytes: Vec<u8> },
+    /// Nothing more up to this position. A server that wants an answer ends the session without one.
+    Alive { end: Lsn, wants_answer: bool },
+    /// The server ends the stream: call [`finish`](ReplicationSession::finish).
+    End,
+}
+
+impl Session {
+    /// Another session with this server and database, for logical replication. Values come as they do in our other sessions,
+    /// in the database's own encoding.
+    ///
+    /// `PERMISSION` if the role may not replicate; `CONN_ERR` if a pooler is in between.
+    pub async fn open_replication(&self) -> Result<ReplicationSession> {
+        let (started, redactor) = self.start_again(Purpose::Replication).await?;
+        let mut wire = Wire::new(started.stream, redactor);
+        let settings = format!(
+            "{EMPTY_SEARCH_PATH}; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; \
+             SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET client_encoding = '{}'",
+            self.server.encoding
+        );
+        wire.execute(settings.as_bytes()).await.map_err(Refusal::into_error)?;
+        Ok(ReplicationSession {
+            wire,
+            greeting: started.greeting,
+            partial: Partial::default(),
+        })
+    }
+}
+
+impl ReplicationSession {
+    /// A setting that the server tells every client at the login, as it was then: `server_version`, `server_encoding`, …
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.greeting.parameters.get(name).map(String::as_str)
+    }
+
+    /// The server's process that serves this session, as `pg_stat_activity` and `pg_stat_replication` name it.
+    pub fn process(&self) -> Option<u32> {
+        self.greeting.key.map(|key| key.process)
+    }
+
+    /// Which server this is (`IDENTIFY_SYSTEM`).
+    pub async fn identify(&mut self) -> Result<StreamSource> {
+        let rows = self.wire.query(b"IDENTIFY_SYSTEM").await;
+        let rows = rows.map_err(Refusal::into_error)?;
+        let source = rows.first().and_then(|row| {
+            Some(StreamSource {
+                system_identifier: row.text(0)?.to_owned(),
+                timeline: row.number(1)?,
+                flushed: row.text(2)?.parse().ok()?,
+                database: row.text(3).map(str::to_owned),
+            })
+        });
+        source.ok_or_else(|| unexpected("an IDENTIFY_SYSTEM that says too little"))
+    }
+
+    /// Runs a statement or a replication command whose rows, if any, do not matter.
+    pub async fn execute(&mut self, statement: &str) -> Result<()> {
+        let done = self.wire.execute(statement.as_bytes()).await;
+        done.map_err(Refusal::into_error)
+    }
+
+    /// Begins the stream of a slot's changes, from this position or the slot's own, whichever is later. The options are
+    /// the output plugin's.
+    pub async fn start(&mut self, slot: &str, from: Lsn, options: &[(&str, &str)]) -> Result<()> {
+        let statement = start_replication(slot, from, options)?;
+        self.partial = Partial::default();
+        let begun = self.wire.begin_both(statement.as_bytes()).await;
+        begun.map_err(Refusal::into_error)
+    }
+
+    /// What the server says next. Nothing is lost if it is not waited for to the end.
+    pub async fn next(&mut self) -> Result<Streamed> {
+        let heard = self.wire.hear_both(&mut self.partial).await;
+        match heard.map_err(Refusal::into_error)? {
+            Some(body) => streamed(body).ok_or_else(|| unexpected("a message of replication that is none")),
+            None => Ok(Streamed::End),
+        }
+    }
+
+    /// Tells the server that all before this position is kept: it may forget it. `now` is for its statistics.
+    pub async fn confirm(&mut self, kept: Lsn, now: SystemTime) -> Result<()> {
+        let told = self.wire.say_both(&status(kept, now)).await;
+        told.map_err(Refusal::into_error)
+    }
+
+    /// Ends the stream. The session takes statements again then. The server has read by now what it was told before.
+    pub async fn finish(&mut self) -> Result<()> {
+        let ended = self.wire.end_both(&mut self.partial).await;
+        ended.map_err(Refusal::into_error)
+    }
+
+    /// Ends the session, and returns when the server has let go of it.
+    pub async fn close(self) {
+        self.wire.close().await;
+    }
+}
+
+impl fmt::Debug for ReplicationSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicationSession")
+            .field("process", &self.process())
+            .finish_non_exhaustive()
+    }
+}
+
+fn start_replication(slot: &str, from: Lsn, options: &[(&str, &str)]) -> Result<String> {
+    let options: Vec<String> = options
+        .iter()
+        .map(|(name, value)| format!("{} '{}'", identifier(name), value.replace('\'', "''")))
+        .collect();
+    let statement = format!(
+        "START_REPLICATION SLOT {} LOGICAL {from} ({})",
+        identifier(slot),
+        options.join(", ")
+    );
+    if statement.contains('\0') {
+        return Err(Error::internal("a slot's name or option holds a NUL byte"));
+    }
+    Ok(statement)
+}
+
+/// Documentation: `XLogData` and "Primary keepalive message".
+fn streamed(mut body: Vec<u8>) -> Option<Streamed> {
+    let lsn = |at: usize| {
+        let bytes = body.get(at..)?.first_chunk::<8>()?;
+        Some(Lsn(u64::from_be_bytes(*bytes)))
+    };
+    match body.first()? {
+        b'w' => {
+            let (start, end) = (lsn(1)?, lsn(9)?);
+            // Its third number is the server's clock.
+            if body.len() < 25 {
+                return None;
+            }
+            body.drain(..25);
+            Some(Streamed::Change {
+                start,
+                end,
+                bytes: body,
+            })
+        }
+        b'k' if body.len() == 18 => Some(Streamed::Alive {
+            end: lsn(1)?,
+            wants_answer: body[17] == 1,
+        }),
+        _ => None,
+    }
+}
+
+/// Documentation: "Standby status update". Written, flushed and applied are one to us.
+fn status(kept: Lsn, now: SystemTime) -> Vec<u8> {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let micros = i64::try_from(since.saturating_sub(EPOCH).as_micros()).unwrap_or(i64::MAX);
+    let mut body = vec![b'r'];
+    for _ in 0..3 {
+        body.extend_from_slice(&kept.0.to_be_bytes());
+    }
+    body.extend_from_slice(&micros.to_be_bytes());
+    body.push(0);
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_messages_of_replication_are_read_and_written() {
+        let numbers = [&[0, 0, 0, 1, 0, 0, 0, 2][..], &[0, 0, 0, 1, 0, 0, 0, 3], &[0; 8]].concat();
+        let change = [b"w", &numbers[..], b"B..."].concat();
+        let expected = Streamed::Change {
+            start: Lsn(0x1_0000_0002),
+            end: Lsn(0x1_0000_0003),
+            bytes: b"B...".to_vec(),
+        };
+        assert_eq!(streamed(change.clone()), Some(expected));
+        assert_eq!(streamed(change[..24].to_vec()), None);
+        let alive = [b"k", &numbers[..16], &[1]].concat();
+        let expected = Streamed::Alive {
+            end: Lsn(0x1_0000_0002),
+            wants_answer: true,
+        };
+        assert_eq!(streamed(alive.clone()), Some(expected));
+        for odd in [&alive[..17], b"", b"x", b"k", b"w"] {
+            assert_eq!(streamed(odd.to_vec()), None);
+        }
+        let told = status(
+            Lsn(0x1_0000_0002),
+            SystemTime::UNIX_EPOCH + EPOCH + Duration::from_micros(5),
+        );
+        assert_eq!(told.len(), 34);
+        assert_eq!(told[1..9], told[17..25]);
+        assert_eq!(told[25..], [0, 0, 0, 0, 0, 0, 0, 5, 0]);
+    }
+
+    #[test]
+    fn a_slots_name_and_options_are_quoted_for_replications_own_grammar() {
+        let options = [("proto_version", "1"), ("publication_names", "\"it's\",b")];
+        assert_eq!(
+            start_replication("pgstow_1", Lsn(0x1_0000_00A0), &options).unwrap(),
+            "START_REPLICATION SLOT \"pgstow_1\" LOGICAL 1/A0 (\"proto_version\" '1', \"publication_names\" '\"it''s\",b')"
+        );
+        assert!(start_replication("a\0b", Lsn(0), &[]).is_err());
+    }
+}

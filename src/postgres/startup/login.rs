@@ -1,0 +1,217 @@
+//! The login: what we say of ourselves, the proof that the server asks for, and its greeting (documentation:
+//! "Message Flow", start-up; "Message Formats", the messages of type `R`).
+
+use bytes::BytesMut;
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::message::frontend;
+use secrecy::ExposeSecret;
+
+use super::{Greeting, Key, Purpose, scram};
+use crate::error::{Code, Error, Result};
+use crate::postgres::authentication::{LONGEST, Questions, Refused};
+use crate::postgres::refusal::{self, complaint};
+use crate::postgres::stream::{Broken, MESSAGE_LIMIT, Stream, unexpected};
+use crate::postgres::{ConnectionInfo, Redactor};
+
+pub(super) struct Login<'a> {
+    pub info: &'a ConnectionInfo,
+    pub redactor: &'a Redactor,
+    pub purpose: Purpose,
+    /// What binds the login to an encrypted line.
+    pub binding: Option<Vec<u8>>,
+    pub questions: Questions,
+}
+
+/// What the server says of the login.
+pub(super) struct Question {
+    pub code: u32,
+    pub rest: Vec<u8>,
+}
+
+/// The login is done.
+const DONE: u32 = 0;
+const CLEAR_TEXT: u32 = 3;
+const MD5: u32 = 5;
+const SASL: u32 = 10;
+
+impl<'a> Login<'a> {
+    /// Logs in, and reads all that the server says before it takes a statement.
+    pub async fn log_in(mut self, stream: &mut Stream) -> Result<Greeting> {
+        let mut message = BytesMut::new();
+        frontend::startup_message(self.parameters(), &mut message).map_err(|error| unwritable(&error))?;
+        self.send(stream, &message).await?;
+        let Question { code, rest } = self.hear(stream).await?;
+        match code {
+            DONE => {
+                self.need_no_binding()?;
+                return self.greeting(stream).await;
+            }
+            CLEAR_TEXT => {
+                self.need_no_binding()?;
+                let password = self.password()?;
+                self.give(stream, password).await?;
+            }
+            MD5 => {
+                self.need_no_binding()?;
+                let salt = rest.try_into().map_err(|_| unexpected("an MD5 salt that is none"))?;
+                let user = self.info.user.as_deref().unwrap_or_default();
+                let digest = md5_hash(user.as_bytes(), self.password()?, salt);
+                self.give(stream, digest.as_bytes()).await?;
+            }
+            SASL => scram::prove(&mut self, stream, &rest).await?,
+            _ => return Err(failed("unsupported authentication method")),
+        }
+        match self.hear(stream).await?.code {
+            DONE => self.greeting(stream).await,
+            _ => Err(unexpected("one more question after our proof")),
+        }
+    }
+
+    fn parameters(&self) -> Vec<(&'a str, &'a str)> {
+        let info = self.info;
+        let mut parameters = vec![
+            ("client_encoding", "UTF8"),
+            ("user", info.user.as_deref().unwrap_or_default()),
+            ("database", info.dbname.as_deref().unwrap_or_default()),
+        ];
+        if let Some(options) = info.params.get("options") {
+            parameters.push(("options", options));
+        }
+        let name = info.params.get("application_name").map_or("pgstow", String::as_str);
+        parameters.push(("application_name", name));
+        if self.purpose == Purpose::Replication {
+            parameters.push(("replication", "database"));
+        }
+        parameters
+    }
+
+    /// What the server says next of the login. A notice may come before it.
+    pub async fn hear(&mut self, stream: &mut Stream) -> Result<Question> {
+        loop {
+            let (kind, body) = self.message(stream, LONGEST).await?;
+            match kind {
+                b'R' => {
+                    let Some((code, rest)) = body.split_first_chunk::<4>() else {
+                        return Err(unexpected("a question that is none"));
+                    };
+                    let code = u32::from_be_bytes(*code);
+                    self.questions.hear(code).map_err(refusal::of_question)?;
+                    return Ok(Question {
+                        code,
+                        rest: rest.to_vec(),
+                    });
+                }
+                b'N' => {}
+                _ => return Err(not_due(kind)),
+            }
+        }
+    }
+
+    /// The next message, if it is no refusal. A message that is longer is refused before it is read.
+    async fn message(&self, stream: &mut Stream, limit: usize) -> Result<(u8, Vec<u8>)> {
+        let broken = |broken: Broken| refusal::of_login(broken, self.redactor);
+        let (kind, length) = stream.header().await.map_err(broken)?;
+        if limit == LONGEST && length > limit {
+            return Err(refusal::of_question(Refused::TooLong(length)));
+        }
+        let body = stream.body(length, limit).await.map_err(broken)?;
+        match kind {
+            b'E' => Err(complaint(&body).error(self.redactor)),
+            _ => Ok((kind, body)),
+        }
+    }
+
+    pub async fn send(&self, stream: &mut Stream, message: &[u8]) -> Result<()> {
+        let sent = stream.send(message).await;
+        sent.map_err(|broken| refusal::of_login(broken, self.redactor))
+    }
+
+    async fn give(&self, stream: &mut Stream, proof: &[u8]) -> Result<()> {
+        let mut message = BytesMut::new();
+        frontend::password_message(proof, &mut message).map_err(|error| unwritable(&error))?;
+        self.send(stream, &message).await
+    }
+
+    pub fn password(&self) -> Result<&'a [u8]> {
+        match &self.info.password {
+            Some(password) => Ok(password.expose_secret().as_bytes()),
+            None => Err(
+                Error::new(Code::Auth, "the server asks for a password, and none is given").hint(refusal::NO_PASSWORD),
+            ),
+        }
+    }
+
+    /// The server's part of the exchange proves nothing.
+    pub fn refuse(&self, error: &std::io::Error) -> Error {
+        failed(&self.redactor.clean(&error.to_string()))
+    }
+
+    /// libpq's `channel_binding`.
+    pub fn wants_binding(&self, word: &str) -> bool {
+        self.info
+            .params
+            .get("channel_binding")
+            .is_some_and(|given| given == word)
+    }
+
+    /// For a login that is not bound to the line.
+    pub fn need_no_binding(&self) -> Result<()> {
+        if self.wants_binding("require") {
+            return Err(failed("server did not use channel binding"));
+        }
+        Ok(())
+    }
+
+    /// Up to the moment at which the server takes a statement.
+    async fn greeting(&self, stream: &mut Stream) -> Result<Greeting> {
+        let mut greeting = Greeting::default();
+        let mut told = 0;
+        loop {
+            let (kind, body) = self.message(stream, MESSAGE_LIMIT).await?;
+            match kind {
+                b'S' => {
+                    told += body.len();
+                    if told > MESSAGE_LIMIT {
+                        return Err(unexpected("more parameters than any server has"));
+                    }
+                    let (name, value) = parameter(&body).ok_or_else(|| unexpected("a parameter that is none"))?;
+                    greeting.parameters.insert(name, value);
+                }
+                b'K' => greeting.key = Some(key(&body).ok_or_else(|| unexpected("a session's key that is none"))?),
+                b'N' => {}
+                b'Z' if body.len() == 1 => return Ok(greeting),
+                _ => return Err(not_due(kind)),
+            }
+        }
+    }
+}
+
+/// Name and value, each ended by a NUL.
+fn parameter(body: &[u8]) -> Option<(String, String)> {
+    let mut parts = body.strip_suffix(&[0])?.split(|byte| *byte == 0);
+    let (name, value) = (parts.next()?, parts.next()?);
+    let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+    parts.next().is_none().then(|| (text(name), text(value)))
+}
+
+/// In the version of the protocol that we ask for, a key has four bytes.
+fn key(body: &[u8]) -> Option<Key> {
+    let (process, secret) = body.split_first_chunk::<4>()?;
+    Some(Key {
+        process: u32::from_be_bytes(*process),
+        secret: secret.try_into().ok()?,
+    })
+}
+
+/// The login failed by what is at one of its two ends.
+pub(super) fn failed(what: &str) -> Error {
+    Error::new(Code::Auth, format!("authentication error: {what}"))
+}
+
+pub(super) fn unwritable(error: &std::io::Error) -> Error {
+    Error::new(Code::ConnErr, format!("error encoding message to server: {error}"))
+}
+
+fn not_due(kind: u8) -> Error {
+    unexpected(&format!("a message of type {:?} during the login", char::from(kind)))
+}

@@ -1,0 +1,71 @@
+//! TLS before the login, where it is asked for: after a question to the server (`SSLRequest`), or at once.
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::error::{Code, Error, Result};
+use crate::postgres::stream::{Broken, Line};
+use crate::postgres::tls::{self, Attempt};
+use crate::postgres::{Redactor, refusal};
+
+/// A line on which the login can begin.
+pub(super) struct Ready {
+    pub line: Box<dyn Line>,
+    pub encrypted: bool,
+    /// What binds a login to this line, if it is encrypted.
+    pub binding: Option<Vec<u8>>,
+}
+
+impl Ready {
+    fn plain(socket: impl Line + 'static) -> Self {
+        Self {
+            line: Box::new(socket),
+            encrypted: false,
+            binding: None,
+        }
+    }
+}
+
+/// Encrypts the line, if the attempt wants it and the server can.
+pub(super) async fn negotiate<S: Line + 'static>(
+    mut socket: S,
+    attempt: &Attempt,
+    redactor: &Redactor,
+) -> Result<Ready> {
+    let (tls, insists) = match attempt {
+        Attempt::Plain => return Ok(Ready::plain(socket)),
+        Attempt::Offered(tls) => (tls, false),
+        Attempt::Required(tls) => (tls, true),
+    };
+    if !tls.direct {
+        let agrees = ask(&mut socket).await;
+        let agrees = agrees.map_err(|error| refusal::of_login(Broken::Io(error), redactor))?;
+        if !agrees && !insists {
+            return Ok(Ready::plain(socket));
+        }
+        if !agrees {
+            let text = "error performing TLS handshake: server does not support TLS";
+            return Err(Error::new(Code::ConnErr, text).hint(refusal::NO_TLS));
+        }
+    }
+    let encrypted = tls.connector.clone().connect(socket).await;
+    let encrypted = encrypted.map_err(|error| refusal::of_handshake(&error, redactor))?;
+    Ok(Ready {
+        binding: tls::binding(&encrypted),
+        line: Box::new(encrypted),
+        encrypted: true,
+    })
+}
+
+/// Whether the server is willing. One byte is read and no more: what follows it unencrypted is for the handshake, which
+/// fails of it, and never for the login (CVE-2021-23222).
+async fn ask(socket: &mut impl Line) -> std::io::Result<bool> {
+    let mut question = BytesMut::new();
+    frontend::ssl_request(&mut question);
+    socket.write_all(&question).await?;
+    socket.flush().await?;
+    let mut answer = [0];
+    socket.read_exact(&mut answer).await?;
+    Ok(answer == [b'S'])
+}

@@ -1,0 +1,232 @@
+//! The line to the server, and the bytes that were read from it and not used yet.
+//!
+//! The two belong together from the login's first byte to the last row: the login, the client library, simple queries
+//! and COPY read from the same buffer, one after the other. So a byte that came early is not lost between two of them.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::error::{Code, Error};
+
+/// A message that is no row: an error, a notice, a column's description. Rows have no limit but
+/// PostgreSQL's own.
+pub(super) const MESSAGE_LIMIT: usize = 1 << 20;
+/// A buffer for all but COPY.
+pub(super) const ROOM: usize = 16 << 10;
+/// A message's type and length.
+const HEADER: usize = 5;
+
+/// What bytes come from and go to.
+pub(super) trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Line for S {}
+
+/// Why a session cannot go on.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The server closed the connection.
+    Closed,
+    Io(io::Error),
+    /// The server sent this, and it is no message that is due.
+    Unexpected(String),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Closed => Error::new(Code::ConnErr, "the server closed the connection"),
+            Broken::Io(error) => Error::new(Code::ConnErr, format!("the connection to the server is lost: {error}")),
+            Broken::Unexpected(what) => unexpected(&what),
+        }
+    }
+}
+
+pub(super) fn unexpected(what: &str) -> Error {
+    Error::new(
+        Code::ConnErr,
+        format!("the server sent {what}, which is not PostgreSQL's protocol"),
+    )
+    .hint("connect to the server itself, not through a proxy")
+}
+
+/// A message's type and the length of what follows.
+pub(super) type Header = (u8, usize);
+
+pub(super) struct Stream {
+    line: Box<dyn Line>,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Stream {
+    /// With a buffer of so many bytes, 8 at least.
+    pub fn new(line: Box<dyn Line>, room: usize) -> Self {
+        Self {
+            line,
+            buffer: vec![0; room].into(),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// The same with a buffer of so many bytes, if it has less.
+    pub fn with_room(mut self, room: usize) -> Self {
+        if self.buffer.len() < room {
+            let mut buffer = vec![0; room].into_boxed_slice();
+            let held = self.end - self.start;
+            buffer[..held].copy_from_slice(self.buffered());
+            (self.buffer, self.start, self.end) = (buffer, 0, held);
+        }
+        self
+    }
+
+    /// What was read and not used yet.
+    pub fn buffered(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// So many of the buffered bytes have been used.
+    pub fn consume(&mut self, count: usize) {
+        debug_assert!(count <= self.end - self.start);
+        self.start += count;
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.end - self.start == self.buffer.len()
+    }
+
+    /// The next message's header. Nothing is lost if it is not waited for to the end.
+    pub async fn header(&mut self) -> Result<Header, Broken> {
+        while self.end - self.start < HEADER {
+            self.fill().await?;
+        }
+        let head = &self.buffer[self.start..self.start + HEADER];
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let kind = head[0];
+        self.start += HEADER;
+        let length = length
+            .checked_sub(4)
+            .ok_or_else(|| Broken::Unexpected("a message of no length".to_owned()))?;
+        Ok((kind, length))
+    }
+
+    /// What follows a header.
+    pub async fn body(&mut self, length: usize, limit: usize) -> Result<Vec<u8>, Broken> {
+        if length > limit {
+            return Err(Broken::Unexpected(format!("a message of {length} bytes")));
+        }
+        let mut body = Vec::new();
+        self.body_into(&mut body, length).await?;
+        Ok(body)
+    }
+
+    /// The same in pieces: `body` has as much as has come, if it is not waited for to the end.
+    pub async fn body_into(&mut self, body: &mut Vec<u8>, length: usize) -> Result<(), Broken> {
+        while body.len() < length {
+            if self.start == self.end {
+                self.fill().await?;
+            }
+            let count = (length - body.len()).min(self.end - self.start);
+            body.extend_from_slice(&self.buffer[self.start..self.start + count]);
+            self.start += count;
+        }
+        Ok(())
+    }
+
+    /// Reads once, for a buffer that is not full.
+    pub async fn fill(&mut self) -> Result<(), Broken> {
+        match poll_fn(|context| self.poll_fill(context)).await? {
+            0 => Err(Broken::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same without waiting. Nothing is read of a line that is at its end.
+    pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let mut room = ReadBuf::new(&mut self.buffer[self.end..]);
+        ready!(Pin::new(&mut *self.line).poll_read(context, &mut room))?;
+        let count = room.filled().len();
+        self.end += count;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Whether anything has come from the server by now.
+    pub async fn has_spoken(&mut self) -> Result<bool, Broken> {
+        if self.start < self.end {
+            return Ok(true);
+        }
+        let count = poll_fn(|context| {
+            Poll::Ready(match self.poll_fill(context) {
+                Poll::Ready(Ok(count)) => Ok(Some(count)),
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Pending => Ok(None),
+            })
+        });
+        match count.await? {
+            Some(0) => Err(Broken::Closed),
+            Some(_) => Ok(true),
+            None => Ok(false),
+        }
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        Ok(self.line.write_all(bytes).await?)
+    }
+
+    /// Writes, and sees to it that it goes out.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        self.line.write_all(bytes).await?;
+        Ok(self.line.flush().await?)
+    }
+
+    pub fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.line).poll_write(context, bytes)
+    }
+
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.line).poll_flush(context)
+    }
+
+    pub fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.line).poll_shutdown(context)
+    }
+
+    /// Ends the session; returns when the server has closed the connection. What it says meanwhile is thrown away.
+    pub async fn terminate(mut self) -> Result<(), Broken> {
+        self.send(&[b'X', 0, 0, 0, 4]).await?;
+        loop {
+            self.consume(self.end - self.start);
+            match self.fill().await {
+                Err(Broken::Closed) => return Ok(()),
+                read => read?,
+            }
+        }
+    }
+}
+
+/// Appends one message to what will be sent: its type, its length, and these parts.
+pub(super) fn append(messages: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) -> Result<(), Error> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let length = u32::try_from(length + 4).map_err(|_| Error::internal("a statement of more than 4 GB"))?;
+    messages.push(kind);
+    messages.extend_from_slice(&length.to_be_bytes());
+    for part in parts {
+        messages.extend_from_slice(part);
+    }
+    Ok(())
+}
