@@ -80,6 +80,7 @@ pub use server::{DatabaseSize, ServerInfo, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
 pub use surroundings::Names;
 pub(crate) use surroundings::{Around, ForeignKey, Trigger, not_locked};
+pub(crate) use target::is_presence;
 pub use target::{Existing, Kind, Named, Target};
 pub use tls::Verified;
 pub(crate) use wire::{Piece, READ, Refusal, Row, Rows, Wire};

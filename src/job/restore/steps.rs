@@ -297,8 +297,11 @@ async fn fill(
         return fill_past(job, request, archive, target, loader, state, cleaned).await;
     }
     let plan = &archive.plan;
-    if replace(job, request, archive, target, loader, state).await? {
-        return the_end(job, archive, target, loader, state).await;
+    if let Some(left_out) = replace(job, request, archive, target, loader, state).await? {
+        return Ok(Filled {
+            left_out,
+            ..Filled::default()
+        });
     }
     if defined {
         state.set(Stage::Defining {
@@ -412,7 +415,10 @@ async fn renew(
     job.observer.phase("replacing the definitions");
     let removal = removal(job, archive);
     let replacing = async {
-        let Some(renewed) = renewing::replace(job, request, archive, target, loader, &removal).await? else {
+        let Some(first) = renewing::first(archive, target, loader).await? else {
+            return Ok(None);
+        };
+        let Some(renewed) = renewing::replace(job, request, archive, target, first, &removal).await? else {
             return Ok(None);
         };
         let cleaned = renewed.cleaned;
@@ -428,7 +434,8 @@ async fn renew(
     Ok(cleaned.is_some())
 }
 
-/// The same with the rows and all that follows them, where single tables are replaced.
+/// The same with the rows and all that follows them, where the restore is one transaction. Says what could not be put
+/// back, if all is done.
 async fn replace(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -436,20 +443,19 @@ async fn replace(
     target: &Target,
     loader: &Loader<'_>,
     state: &State,
-) -> Result<bool> {
-    if !removes(archive) || !replacing::fits(request, archive, target) {
-        return Ok(false);
+) -> Result<Option<Vec<LeftOut>>> {
+    if !archive.together {
+        return Ok(None);
     }
-    state.set(Stage::Cleaning);
+    state.set(Stage::Together);
     let removal = removal(job, archive);
     let replacing = replacing::run(job, request, archive, target, loader, &removal, state);
     let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
-    let replaced = job.stop.or_stop(replacing).await?;
-    if replaced {
-        state.set(Stage::Whole);
-        state.remind(archive.around.reminder());
+    let left_out = job.stop.or_stop(replacing).await?;
+    if left_out.is_some() {
+        state.whole();
     }
-    Ok(replaced)
+    Ok(left_out)
 }
 
 fn removes(archive: &Archive) -> bool {
