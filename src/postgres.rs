@@ -43,6 +43,7 @@ mod surroundings;
 mod tap;
 mod target;
 mod tls;
+mod unfinished;
 mod wire;
 
 pub use allowed::{Deed, Foreign};

@@ -435,10 +435,10 @@ impl Prepared {
         }
         match &self.source {
             Source::Script(psql, _) => {
+                step(format!("run the script with psql {} in one transaction", psql.version));
                 if replaces {
                     step(replacing());
                 }
-                step(format!("run the script with psql {} in one transaction", psql.version));
             }
             Source::Archive(archive) => {
                 let plan = &archive.plan;

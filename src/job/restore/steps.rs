@@ -1,6 +1,6 @@
 //! What a restore carries out, step by step.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::check::{self, Comparison};
@@ -71,10 +71,6 @@ pub(super) async fn carry_out(
     let info = &prepared.target.info;
     match &prepared.source {
         Source::Script(psql, checked) => {
-            if let Some(beside) = &beside {
-                put_in_place(job, request, &prepared.target, beside, state).await?;
-            }
-            job.observer.phase("running the script");
             let place = script::Place {
                 psql,
                 info,
@@ -83,10 +79,8 @@ pub(super) async fn carry_out(
                 stop: job.stop,
                 observer: job.observer,
             };
-            if let Err(failed) = script::run(&place, checked).await {
-                state.set(Stage::Running { end: failed.end });
-                return Err(failed.error);
-            }
+            let target = &prepared.target;
+            run_script(job, request, target, place, checked, beside.as_deref(), state).await?;
         }
         Source::Archive(archive) => {
             if !request.tables.is_empty() {
@@ -212,6 +206,44 @@ fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreReques
     let any = compared.equal + compared.different.len() + compared.not_proved.len() > 0;
     prepared.compared = any.then_some(compared.equal);
     prepared.not_proved = compared.not_proved;
+    Ok(())
+}
+
+/// Where it replaces a database, in the new one beside it: the old one goes when the script is done.
+async fn run_script(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    target: &Target,
+    place: script::Place<'_>,
+    checked: &Arc<script::Checked>,
+    beside: Option<&str>,
+    state: &State,
+) -> Result<()> {
+    let mut apart = None;
+    if let Some(beside) = beside {
+        apart = making::apart(place.info, beside, place.settings).await;
+        if apart.is_none() {
+            put_in_place(job, request, target, beside, state).await?;
+        }
+    }
+    let beside = beside.filter(|_| apart.is_some());
+    job.observer.phase("running the script");
+    let place = script::Place {
+        info: apart.as_ref().unwrap_or(place.info),
+        ..place
+    };
+    if let Err(failed) = script::run(&place, checked).await {
+        state.set(Stage::Running { end: failed.end });
+        let Some(beside) = beside else {
+            return Err(failed.error);
+        };
+        job.stop.in_time(making::discard(target, beside, state)).await;
+        return Err(making::explained(failed.error, target));
+    }
+    if let Some(beside) = beside {
+        put_in_place(job, request, target, beside, state).await?;
+    }
+    state.whole();
     Ok(())
 }
 
