@@ -48,6 +48,7 @@ mod stream;
 mod surroundings;
 mod target;
 mod tls;
+mod unfinished;
 mod wire;
 
 pub use allowed::{Deed, Foreign};
@@ -90,6 +91,7 @@ pub use stall::{StallClock, WatchedPipe};
 pub(crate) use startup::log_in_over;
 pub use surroundings::Names;
 pub(crate) use surroundings::{Around, ForeignKey, Trigger, not_locked};
+pub(crate) use target::is_presence;
 pub use target::{Existing, Kind, Named, Target};
 pub use tls::Verified;
 pub(crate) use wire::{Piece, READ, Row, Rows, Wire};

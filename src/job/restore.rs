@@ -34,6 +34,7 @@ pub(crate) mod script;
 mod state;
 mod steps;
 mod tables;
+mod unfinished;
 mod waiting;
 
 use std::sync::Arc;

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use tokio_postgres::error::SqlState;
 
-use super::Session;
+use super::quoting::literal;
 use super::refusal::classify;
+use super::{Refusal, Session, Wire};
 use crate::error::{Code, Error, Result};
 
 /// Objects that an error names.
@@ -409,8 +410,23 @@ impl Session {
     }
 }
 
+impl Wire {
+    /// Whether the one is a partition or heir of the other, both as a statement writes them.
+    pub(crate) async fn is_joined(&mut self, (child, parent): &(String, String)) -> Result<bool, Refusal> {
+        let question = format!(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits
+               WHERE inhrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})
+                 AND inhparent OPERATOR(pg_catalog.=) pg_catalog.to_regclass({}))",
+            literal(child),
+            literal(parent)
+        );
+        let rows = self.query(question.as_bytes()).await?;
+        Ok(rows.first().and_then(|row| row.text(0)) == Some("t"))
+    }
+}
+
 /// A member already, an heir already.
-fn is_presence(state: &SqlState) -> bool {
+pub(crate) fn is_presence(state: &SqlState) -> bool {
     [SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE].contains(state)
 }
 

@@ -21,4 +21,6 @@ mod sizes;
 mod standing;
 mod stopping;
 mod tables;
+mod together;
+mod unfinished;
 mod whole;

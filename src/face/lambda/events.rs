@@ -97,6 +97,7 @@ const ACTIONS: &[(&str, &[&str])] = &[
             "check",
             "no_check",
             "keep_going",
+            "single_transaction",
             "globals",
             "no_owner",
             "no_privileges",
@@ -186,6 +187,7 @@ fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<Resto
         check: switch(event, "check")?,
         no_check: switch(event, "no_check")?,
         keep_going: switch(event, "keep_going")?,
+        single_transaction: switch(event, "single_transaction")?,
         globals: switch(event, "globals")?,
         // An event comes from further away than a command line.
         globals_privileged: false,

@@ -60,16 +60,8 @@ pub(super) struct Renewed {
     pub cleaned: usize,
 }
 
-/// Nothing if the definitions are not text that can be sent, or if the server has not the room for all at once: then
-/// all is as it was.
-pub(super) async fn replace(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    removal: &Removal<'_>,
-) -> Result<Option<Renewed>> {
+/// The definitions that come before rows; nothing if they are not text that can be sent.
+pub(super) async fn first(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<Option<Vec<Definition>>> {
     let plan = &archive.plan;
     // Grants come after all else of one list.
     let lists: [(&str, &[i64]); 2] = [("ground-text", &plan.ground), ("before-text", &plan.before)];
@@ -82,8 +74,22 @@ pub(super) async fn replace(
         statements: FOR_LOADING.to_owned(),
     };
     definitions.insert(0, settings);
+    Ok(Some(definitions))
+}
+
+/// Nothing if the server has not the room for all at once: then all is as it was.
+pub(super) async fn replace(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    definitions: Vec<Definition>,
+    removal: &Removal<'_>,
+) -> Result<Option<Renewed>> {
+    let plan = &archive.plan;
     let names = names(&archive.items, plan);
-    let made = match request.no_privileges {
+    // Without --clean it is as with pg_restore: what the target gives of new things holds.
+    let made = match request.no_privileges || !request.clean {
         true => Vec::new(),
         false => made(&archive.items, plan),
     };

@@ -25,6 +25,8 @@ pub struct RestoreRequest {
     pub no_check: bool,
     /// Go on past what fails, and report it.
     pub keep_going: bool,
+    /// All of it in one transaction, or nothing.
+    pub single_transaction: bool,
     /// Roles first.
     pub globals: bool,
     /// Those roles with the power over the server that they have in the backup.

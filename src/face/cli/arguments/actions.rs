@@ -240,6 +240,9 @@ pub(super) enum Action {
         /// Go on past what cannot be made or loaded, report each, and end with exit code 4 (PARTIAL)
         #[arg(long)]
         keep_going: bool,
+        /// All in one transaction, over one session: what fails, however late, leaves the target as it was
+        #[arg(long)]
+        single_transaction: bool,
         /// Make the backup's roles first, as far as they are not there
         #[arg(long)]
         globals: bool,
