@@ -6,6 +6,7 @@ mod bounded;
 mod collations;
 mod extensions;
 mod figures;
+mod tagged;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord, Way
 pub use collations::{Collation, sorted_otherwise};
 pub use extensions::Extension;
 pub use figures::{Count, Figures, Kinds, Tally};
+pub use tagged::Tagged;
 
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;
@@ -65,6 +67,9 @@ pub struct Manifest {
     /// any later has lost them.
     #[serde(default, deserialize_with = "bounded::stores", skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<String>,
+    /// The object tags of its files in that store. `None`: a folder, or an older version did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Tagged>,
     /// The event that asked for it: delivered again, it finds this backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
@@ -423,6 +428,7 @@ pub(crate) mod tests {
             predecessor: None,
             store: None,
             stores: Vec::new(),
+            tags: None,
             event_id: None,
             server: Server {
                 version: "15.18 (Debian)".into(),

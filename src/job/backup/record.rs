@@ -437,6 +437,7 @@ impl<'a> Record<'a> {
             predecessor: None,
             store: None,
             stores: Vec::new(),
+            tags: None,
             event_id: self.event_id.clone(),
             server: self.server(),
             pg_dump: self.pg_dump(),

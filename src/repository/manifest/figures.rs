@@ -9,7 +9,7 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Broken, Compression, FileRecord, LeftOut, Predecessor, Server, bounded, check, custom, format_name, parse,
+    Broken, Compression, FileRecord, LeftOut, Predecessor, Server, Tagged, bounded, check, custom, format_name, parse,
 };
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::retention::Tier;
@@ -36,6 +36,8 @@ pub struct Figures {
     pub store: Option<String>,
     #[serde(default, deserialize_with = "bounded::stores")]
     pub stores: Vec<String>,
+    #[serde(default)]
+    pub tags: Option<Tagged>,
     pub server: Server,
     #[serde(default)]
     pub snapshot: Position,
