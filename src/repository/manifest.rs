@@ -12,6 +12,7 @@ mod metadata;
 mod schema;
 mod server;
 mod summary;
+mod tagged;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -37,6 +38,7 @@ pub use files::{FileRecord, checksums, role};
 pub use metadata::Metadata;
 pub use server::{PgDump, Server, Snapshot};
 pub use summary::Summary;
+pub use tagged::Tagged;
 
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 2;
@@ -63,6 +65,8 @@ pub struct Manifest {
     /// The run's primary, and the copies that held backups of the database before: one that is found without
     /// any later has lost them.
     pub stores: Vec<String>,
+    /// The object tags of its files in that store. `None`: a folder, or an older version did not say.
+    pub tags: Option<Tagged>,
     /// The event that asked for it: delivered again, it finds this backup.
     pub event_id: Option<String>,
     pub server: Server,

@@ -133,6 +133,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         predecessor: None,
         store: None,
         stores: Vec::new(),
+        tags: None,
         event_id: None,
         server: Server {
             version: "15.18".into(),

@@ -514,6 +514,9 @@ impl Replicas {
             manifest.predecessor.clone_from(&replica.predecessor);
             manifest.store = Some(replica.store.url().to_owned());
             manifest.stores.clone_from(&stores);
+            // All files but these last ones have theirs by now, so the store has shown what it makes of them.
+            let lifecycle = replica.store.lifecycle();
+            manifest.tags = lifecycle.map(|lifecycle| lifecycle.keeping().into());
             let signature = match signer {
                 Some(signer) => {
                     let subject = Subject::manifest(&manifest.id);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::broken::parse;
 use super::files::check_names;
-use super::{Broken, Compression, FileRecord, LeftOut, Predecessor, Server, bounded, custom, format_name};
+use super::{Broken, Compression, FileRecord, LeftOut, Predecessor, Server, Tagged, bounded, custom, format_name};
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::retention::Tier;
@@ -36,6 +36,8 @@ pub struct Figures {
     pub store: Option<String>,
     #[serde(default, deserialize_with = "bounded::stores")]
     pub stores: Vec<String>,
+    #[serde(default)]
+    pub tags: Option<Tagged>,
     pub server: Server,
     #[serde(default)]
     pub snapshot: Position,

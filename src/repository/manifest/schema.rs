@@ -15,7 +15,7 @@ use super::data_file::{self, DataFile, FileIndex, Place};
 use super::files::{FileRecord, check_names, role};
 use super::{
     Broken, Collation, Compression, Extension, LeftOut, Manifest, Metadata, PgDump, Predecessor, Server, Snapshot,
-    bounded, custom, format_name,
+    Tagged, bounded, custom, format_name,
 };
 use crate::dataflow::way::Way;
 use crate::format::Format;
@@ -47,6 +47,8 @@ pub(super) struct Stored {
     store: Option<String>,
     #[serde(default, deserialize_with = "bounded::stores")]
     stores: Vec<String>,
+    #[serde(default)]
+    tags: Option<Tagged>,
     #[serde(default)]
     event_id: Option<String>,
     server: Server,
@@ -235,6 +237,7 @@ impl Stored {
             predecessor: self.predecessor,
             store: self.store,
             stores: self.stores,
+            tags: self.tags,
             event_id: self.event_id,
             server: self.server,
             pg_dump: self.pg_dump,

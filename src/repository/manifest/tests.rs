@@ -38,6 +38,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
         predecessor: None,
         store: None,
         stores: Vec::new(),
+        tags: None,
         event_id: None,
         server: Server {
             version: "15.18 (Debian)".into(),

@@ -64,6 +64,7 @@ impl Stored<'_> {
             predecessor: None,
             store: None,
             stores: Vec::new(),
+            tags: None,
             event_id: begun.event_id.clone(),
             server: self.server(),
             pg_dump: PgDump {

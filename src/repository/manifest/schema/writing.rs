@@ -23,6 +23,7 @@ impl Serialize for Manifest {
         some(&mut map, "predecessor", self.predecessor.as_ref())?;
         some(&mut map, "store", self.store.as_ref())?;
         some(&mut map, "stores", filled(&self.stores))?;
+        some(&mut map, "tags", self.tags.as_ref())?;
         some(&mut map, "event_id", self.event_id.as_ref())?;
         map.serialize_entry("server", &self.server)?;
         map.serialize_entry("pg_dump", &self.pg_dump)?;
