@@ -119,7 +119,7 @@ impl Manifest {
 
     /// Reads the manifest found in `id`'s folder.
     pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
-        broken::parse::<schema::Stored>(bytes)?.check(id)
+        broken::parse::<schema::Json>(bytes)?.check(id)
     }
 }
 

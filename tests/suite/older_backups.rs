@@ -1,5 +1,6 @@
 //! Backups that versions before this one made: tests/fixtures/backups holds an archive that is signed and a script, both
 //! with manifests of schema 1, of the database that tests/fixtures/backups/shop.sql makes.
+//! They were made with a clock that said 2025, so that they are old on every machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -148,9 +149,9 @@ fn the_signature_on_a_manifest_of_schema_1_is_over_its_bytes() {
 #[test]
 fn a_new_backup_follows_those_of_schema_1() {
     let site = store();
-    let source = Database::fresh_named(MAJOR, "shop");
+    // After an upgrade: the demos have a database of this name on the servers of 15 and 17.
+    let source = Database::fresh_named(18, "shop");
     source.load(&kept().join("shop.sql"));
-    // The server is another one than the fixtures'.
     let report = succeed(site.backup(&source.url()).arg("--adopt")).json();
     let id = report["id"].as_str().unwrap();
     let made: Value = serde_json::from_slice(&fs::read(manifest(&site, id)).unwrap()).unwrap();

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::bounded;
 
-/// Nothing of it is needed to restore: a figure that is missing, or that another version wrote in another
-/// shape, is not known.
+/// No restore needs one of them: a figure that is missing, or that another version wrote in another shape, is
+/// not known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Metadata {
     /// What the reader of the database gave, uncompressed.

@@ -29,7 +29,7 @@ const OF_ONE_FILE: u32 = 1;
 
 /// What both schemas may have, as it stands in the file. Fields that a later version adds are passed over.
 #[derive(Deserialize)]
-pub(super) struct Stored {
+pub(super) struct Json {
     schema: u32,
     pub id: BackupId,
     #[serde(rename = "type")]
@@ -63,7 +63,7 @@ pub(super) struct Stored {
     #[serde(deserialize_with = "bounded::few")]
     files: BTreeMap<String, FileRecord>,
     #[serde(default, deserialize_with = "bounded::files")]
-    data_files: Vec<StoredFile>,
+    data_files: Vec<JsonFile>,
     #[serde(default, deserialize_with = "bounded::few")]
     missing: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "bounded::items")]
@@ -77,9 +77,9 @@ pub(super) struct Stored {
     #[serde(default)]
     script: Option<ScriptRecord>,
     #[serde(default)]
-    tables: Vec<StoredTable>,
+    tables: Vec<JsonTable>,
     #[serde(default)]
-    large_objects: Vec<StoredObjects>,
+    large_objects: Vec<JsonObjects>,
     #[serde(default)]
     parts: Vec<Part>,
     #[serde(default)]
@@ -92,7 +92,7 @@ pub(super) struct Stored {
 
 /// One of `data_files`. What it says of the file, `files` says too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct StoredFile {
+struct JsonFile {
     role: String,
     name: String,
     bytes: u64,
@@ -112,7 +112,7 @@ struct Digests {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredTable {
+struct JsonTable {
     schema: String,
     name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,7 +134,7 @@ struct StoredTable {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredObjects {
+struct JsonObjects {
     dump_id: i64,
     count: u64,
     bytes: u64,
@@ -155,28 +155,35 @@ enum Files {
 }
 
 impl Files {
-    fn place(&self, file: Option<&str>, offset: u64, length: u64, what: &str) -> Result<Place, Broken> {
+    /// `what` says whose place it is, where it is none.
+    fn place(
+        &self,
+        file: Option<&str>,
+        (offset, length): (u64, u64),
+        what: impl Fn() -> String,
+    ) -> Result<Place, Broken> {
         let index = match (self, file) {
             (Files::One { any: true, .. }, _) => FileIndex::default(),
             (Files::One { any: false, .. }, _) => {
-                return Err(Broken::Shape(format!("it has {what}, and names no file with data")));
+                return Err(Broken::Shape(format!("it has {}, and names no file with data", what())));
             }
             (Files::Named(_), None) => {
-                return Err(Broken::Shape(format!("it does not say in which file {what} lies")));
+                return Err(Broken::Shape(format!("it does not say in which file {} lies", what())));
             }
             (Files::Named(files), Some(name)) => *files.get(name).ok_or_else(|| {
                 Broken::Shape(format!(
-                    "it says that {what} lies in {name:?}, which `data_files` does not name"
+                    "it says that {} lies in {name:?}, which `data_files` does not name",
+                    what()
                 ))
             })?,
         };
         Place::new(index, offset, length)
-            .ok_or_else(|| Broken::Shape(format!("it says that {what} ends behind every file's end")))
+            .ok_or_else(|| Broken::Shape(format!("it says that {} ends behind every file's end", what())))
     }
 
-    fn table(&self, table: StoredTable) -> Result<TableRecord, Broken> {
-        let what = format!("the table {:?}.{:?}", table.schema, table.name);
-        let place = self.place(table.file.as_deref(), table.offset, table.length, &what)?;
+    fn table(&self, table: JsonTable) -> Result<TableRecord, Broken> {
+        let what = || format!("the table {:?}.{:?}", table.schema, table.name);
+        let place = self.place(table.file.as_deref(), (table.offset, table.length), what)?;
         Ok(TableRecord {
             schema: table.schema,
             name: table.name,
@@ -191,16 +198,17 @@ impl Files {
         })
     }
 
-    fn objects(&self, objects: StoredObjects) -> Result<LargeObjectsRecord, Broken> {
-        let is_nowhere = (objects.offset, objects.length) == (0, 0)
+    fn objects(&self, objects: JsonObjects) -> Result<LargeObjectsRecord, Broken> {
+        let extent = (objects.offset, objects.length);
+        let is_nowhere = extent == (0, 0)
             && match self {
                 Files::One { is_script, .. } => *is_script,
                 Files::Named(_) => objects.file.is_none(),
             };
-        let what = "a block of large objects";
+        let what = || "a block of large objects".to_owned();
         let place = match is_nowhere {
             true => None,
-            false => Some(self.place(objects.file.as_deref(), objects.offset, objects.length, what)?),
+            false => Some(self.place(objects.file.as_deref(), extent, what)?),
         };
         Ok(LargeObjectsRecord {
             dump_id: objects.dump_id,
@@ -212,7 +220,7 @@ impl Files {
     }
 }
 
-impl Stored {
+impl Json {
     /// The manifest that it is, if it is that of the backup with this id.
     pub(super) fn check(mut self, id: &BackupId) -> Result<Manifest, Broken> {
         Broken::unless_of(id, &self.id)?;

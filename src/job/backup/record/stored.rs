@@ -6,11 +6,14 @@ use jiff::Timestamp;
 
 use super::blocks::Blocks;
 use super::committed::Committed;
+use super::sidecar::{Sidecar, file_record, md5_of};
 use super::viewed::Viewed;
+use crate::dataflow::pipeline::Archive;
 use crate::dataflow::throttle::Pauses;
-use crate::repository::backup_id::{BackupId, MANIFEST_DIGEST};
+use crate::job::backup::sidecars::Sidecars;
+use crate::repository::backup_id::{BackupId, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
 use crate::repository::manifest::{
-    Compression, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, Snapshot, checksums,
+    Compression, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, Snapshot, checksums, role,
 };
 use crate::store;
 
@@ -36,6 +39,54 @@ pub(in crate::job::backup) struct Stored<'a> {
 impl Stored<'_> {
     pub(in crate::job::backup) fn id(&self) -> &BackupId {
         &self.viewed.begun.id
+    }
+
+    /// The files beside the data, the sums over all of them last.
+    pub(super) fn sidecars(
+        &mut self,
+        archive: Option<Archive>,
+        md5_of_data: Option<(String, String)>,
+        gathered: Sidecars,
+    ) -> Vec<Sidecar> {
+        let begun = &mut self.viewed.begun;
+        let mut sidecars = Vec::new();
+        let mut add = |role: &str, sidecar: Sidecar| {
+            self.files
+                .insert(role.to_owned(), file_record(&sidecar.name, &sidecar.bytes));
+            sidecars.push(sidecar);
+        };
+        if let Some(archive) = archive {
+            let name = begun.id.toc_name();
+            add(
+                role::TOC,
+                Sidecar::of(begun, &name, archive.toc, "application/octet-stream"),
+            );
+        }
+        match gathered.globals {
+            Ok(globals) => {
+                begun.notes.left_out(globals.left_out);
+                add(
+                    role::GLOBALS,
+                    Sidecar::of(begun, GLOBALS, globals.sql, "application/sql"),
+                );
+            }
+            Err(why) => {
+                begun
+                    .notes
+                    .warn(format!("the backup holds no roles (globals.sql): {why}"));
+                self.missing.insert(role::GLOBALS.to_owned(), why);
+            }
+        }
+        add(
+            role::SYSTEM_INFO,
+            Sidecar::of(begun, SYSTEM_INFO, gathered.system_info, "application/json"),
+        );
+        let md5 = begun.md5.then(|| md5_of(md5_of_data, &sidecars));
+        let sums = Sidecar::sums(begun, &self.files, md5);
+        self.sums
+            .extend(sums.iter().map(|sums| file_record(&sums.name, &sums.bytes)));
+        sidecars.extend(sums);
+        sidecars
     }
 
     /// Name and digest of every file that is to be tagged before the manifest is put.

@@ -4,17 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::begun::Begun;
 use super::blocks::Blocks;
-use super::sidecar::{Sidecar, file_record, md5_of};
+use super::sidecar::Sidecar;
 use super::stored::Stored;
 use crate::dataflow::compress::Codec;
-use crate::dataflow::pipeline::{Archive, Passed};
+use crate::dataflow::pipeline::Passed;
 use crate::dataflow::throttle::{Pauses, Throttle};
 use crate::error::Result;
 use crate::job::backup::nice::Watch;
 use crate::job::backup::sidecars::Sidecars;
 use crate::postgres::{RawTable, Snapshot, TableName};
-use crate::repository::backup_id::{GLOBALS, SYSTEM_INFO};
-use crate::repository::manifest::{Collation, Extension, FileRecord, role};
+use crate::repository::manifest::{Collation, Extension, FileRecord};
 use crate::store::ObjectInfo;
 
 pub(in crate::job::backup) struct Viewed<'a> {
@@ -94,54 +93,5 @@ impl<'a> Viewed<'a> {
         };
         let sidecars = stored.sidecars(passed.archive, md5_of_data, gathered);
         (stored, sidecars)
-    }
-}
-
-impl Stored<'_> {
-    fn sidecars(
-        &mut self,
-        archive: Option<Archive>,
-        md5_of_data: Option<(String, String)>,
-        gathered: Sidecars,
-    ) -> Vec<Sidecar> {
-        let begun = &mut self.viewed.begun;
-        let mut sidecars = Vec::new();
-        let mut add = |role: &str, sidecar: Sidecar| {
-            self.files
-                .insert(role.to_owned(), file_record(&sidecar.name, &sidecar.bytes));
-            sidecars.push(sidecar);
-        };
-        if let Some(archive) = archive {
-            let name = begun.id.toc_name();
-            add(
-                role::TOC,
-                Sidecar::of(begun, &name, archive.toc, "application/octet-stream"),
-            );
-        }
-        match gathered.globals {
-            Ok(globals) => {
-                begun.notes.left_out(globals.left_out);
-                add(
-                    role::GLOBALS,
-                    Sidecar::of(begun, GLOBALS, globals.sql, "application/sql"),
-                );
-            }
-            Err(why) => {
-                begun
-                    .notes
-                    .warn(format!("the backup holds no roles (globals.sql): {why}"));
-                self.missing.insert(role::GLOBALS.to_owned(), why);
-            }
-        }
-        add(
-            role::SYSTEM_INFO,
-            Sidecar::of(begun, SYSTEM_INFO, gathered.system_info, "application/json"),
-        );
-        let md5 = begun.md5.then(|| md5_of(md5_of_data, &sidecars));
-        let sums = Sidecar::sums(begun, &self.files, md5);
-        self.sums
-            .extend(sums.iter().map(|sums| file_record(&sums.name, &sums.bytes)));
-        sidecars.extend(sums);
-        sidecars
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::ser::{Error, SerializeMap, SerializeSeq, Serializer};
 
-use super::{Digests, StoredFile, StoredObjects, StoredTable};
+use super::{Digests, JsonFile, JsonObjects, JsonTable};
 use crate::repository::manifest::blocks::{LargeObjectsRecord, TableRecord};
 use crate::repository::manifest::{DataFile, Manifest, Place, SCHEMA, format_name};
 
@@ -71,7 +71,7 @@ fn filled<T>(list: &[T]) -> Option<&[T]> {
 
 /// The data files as they are written.
 struct Written {
-    files: Vec<StoredFile>,
+    files: Vec<JsonFile>,
 }
 
 impl Written {
@@ -79,7 +79,7 @@ impl Written {
         let file = |file: &DataFile| {
             let record = manifest.files.get(&file.role);
             let record = record.ok_or_else(|| format!("there is no {:?} file", file.role))?;
-            Ok(StoredFile {
+            Ok(JsonFile {
                 role: file.role.clone(),
                 name: record.name.clone(),
                 bytes: record.bytes,
@@ -101,8 +101,8 @@ impl Written {
         Ok(file.name.clone())
     }
 
-    fn table<E: Error>(&self, table: &TableRecord) -> Result<StoredTable, E> {
-        Ok(StoredTable {
+    fn table<E: Error>(&self, table: &TableRecord) -> Result<JsonTable, E> {
+        Ok(JsonTable {
             schema: table.schema.clone(),
             name: table.name.clone(),
             owner: table.owner.clone(),
@@ -118,8 +118,8 @@ impl Written {
         })
     }
 
-    fn objects<E: Error>(&self, objects: &LargeObjectsRecord) -> Result<StoredObjects, E> {
-        Ok(StoredObjects {
+    fn objects<E: Error>(&self, objects: &LargeObjectsRecord) -> Result<JsonObjects, E> {
+        Ok(JsonObjects {
             dump_id: objects.dump_id,
             count: objects.count,
             bytes: objects.bytes,
