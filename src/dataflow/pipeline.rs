@@ -15,6 +15,7 @@ mod framing;
 mod inflow;
 mod level;
 mod passed;
+mod passing;
 mod pieces;
 mod pump;
 mod ranges;
@@ -26,13 +27,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub use ended::Ended;
+pub use ended::{Ended, Failure, UploadOutcome};
 pub use fanout::{COPYS_PATIENCE, within};
 pub use framing::BlockPlace;
 pub use inflow::{BlockSource, Delivered, Flow, Inflow, RANGE, Undelivered};
-pub use passed::{Archive, Block, Failure, Passed, UploadOutcome};
+pub use passed::{Archive, Block, Passed};
+pub use passing::{Mark, Passing};
 pub use seal::SealedFile;
-pub use stage::{Mark, Onward, Passing, Stage};
+pub use stage::{Onward, Stage};
 
 use crate::error::{Error, Result};
 use crate::run::threads;

@@ -8,8 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::ended::Ended;
-use super::passed::{Failure, UploadOutcome};
+use super::ended::{Ended, Failure, UploadOutcome};
 use crate::error::{Code, Error, Result};
 use crate::run::progress::Observer;
 use crate::store::Upload;

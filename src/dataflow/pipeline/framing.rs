@@ -7,9 +7,10 @@ use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
 use super::ended::Ended;
+use super::passing::{Mark, Passing};
 use super::ranges::Ranges;
 use super::seal::{Sealed, SealedFile};
-use super::stage::{Mark, Passing, Stages};
+use super::stage::Stages;
 use crate::dataflow::compress::Squeezed;
 use crate::error::Error;
 use crate::format::archive::{Layout, SealedRange};

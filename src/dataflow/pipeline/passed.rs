@@ -1,15 +1,14 @@
-//! What is known when every byte has passed, and why none may have come out.
+//! What is known when every byte has passed.
 
 use std::collections::BTreeMap;
 
+use super::ended::UploadOutcome;
 use super::framing::BlockPlace;
 use super::seal::SealedFile;
-use crate::error::{Error, Result};
 use crate::format::archive::{BlockDigest, Head, SealedRange};
 use crate::format::script::Contents;
 use crate::format::script::Refused;
 use crate::repository::manifest::Way;
-use crate::store::Upload;
 
 pub struct Passed {
     /// The archive's head and blocks; `None` for plain SQL.
@@ -27,10 +26,6 @@ pub struct Passed {
     pub copies: Vec<UploadOutcome>,
 }
 
-/// What became of one store's upload when all bytes have passed: still open, or failed and
-/// aborted.
-pub type UploadOutcome = Result<Box<dyn Upload>>;
-
 pub struct Archive {
     pub head: Head,
     /// The head with the offsets filled in: `<database>.toc`.
@@ -45,11 +40,4 @@ pub struct Block {
     pub way: Way,
     /// Of a large table that can be loaded in parts: what its block is made of.
     pub ranges: Vec<SealedRange>,
-}
-
-/// Why nothing came out. The caller weighs a source failure against how pg_dump ended.
-pub enum Failure {
-    Source(Error),
-    Store(Error),
-    Stopped,
 }

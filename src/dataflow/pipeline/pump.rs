@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crossbeam_channel::bounded;
 
-use super::ended::Ended;
+use super::ended::{Ended, UploadOutcome};
 use super::fanout::Outlets;
 use super::framing::{Framing, Written};
 use super::inflow::{Delivered, Flow, Inflow, Undelivered};
 use super::level::Waited;
-use super::passed::{Archive, Block, Passed, UploadOutcome};
+use super::passed::{Archive, Block, Passed};
 use super::pieces::{Pieces, Sql, SqlPieces, Workers};
 use super::ranges;
 use super::seal::Seal;

@@ -1,8 +1,8 @@
 //! A large table's block in ranges that each hold whole rows and whole chunks, so that one can be
 //! read, checked and loaded without the others.
 
+use super::passing::Mark;
 use super::seal::SealedStretch;
-use super::stage::Mark;
 use crate::format::archive::SealedRange;
 
 /// Where the ranges lie in the file's content, and what they hold. The seal digests them.

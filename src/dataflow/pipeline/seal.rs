@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use super::ended::Ended;
 use super::fanout::Outlets;
 use super::level::Waited;
-use super::stage::{Mark, Passing};
+use super::passing::{Mark, Passing};
 use crate::store::Expected;
 
 /// A data file when its last byte has passed: what its record in the manifest is made of.

@@ -2,32 +2,13 @@
 //! bytes and how many they are.
 //!
 //! The framing counts places in the file's *content*, the seal in what is *stored*. What ties the
-//! two together travels among the bytes: a [`Mark`] where a range begins or ends. A stage sends a
+//! two together travels among the bytes: a [`Mark`](super::Mark) where a range begins or ends. A stage sends a
 //! mark on between the stored bytes to which it belongs, so it alone knows how it lays its bytes
 //! out, and nothing is read twice or kept.
 
-use bytes::Bytes;
-
 use super::ended::Ended;
+use super::passing::Passing;
 use super::seal::{Seal, Sealed};
-
-/// What travels from the framing to the seal.
-pub enum Passing {
-    Bytes(Bytes),
-    Mark(Mark),
-}
-
-/// A place among the bytes. Marks [`Mark::Begin`] keep their order among themselves, and so do the
-/// others; a range may begin before the one in front of it has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
-    /// Of a range. Whatever is needed to read the content from here on comes after it.
-    Begin,
-    /// Of the oldest open range. Whatever is needed to read its content has come before it.
-    End,
-    /// The oldest open range is none: its block turned out to be too short for several.
-    Dropped,
-}
 
 /// One pass, in memory that does not grow with the file.
 pub trait Stage: Send {

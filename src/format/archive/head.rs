@@ -3,6 +3,7 @@
 
 mod entry;
 mod header;
+mod strings;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -15,8 +16,9 @@ pub use header::{BlockCompression, Version};
 use super::input::{Input, encode_int};
 use super::texts::{Meeting, Texts};
 use super::{ArchiveError, Loading};
-use entry::{HEAD_LIMIT, OFFSET_NOT_SET, OFFSET_SET};
+use entry::{OFFSET_NOT_SET, OFFSET_SET};
 use header::{Form, Header};
+use strings::HEAD_LIMIT;
 
 /// Header and table of contents, with the very bytes that they were read from.
 #[derive(Debug, Clone)]

@@ -7,9 +7,7 @@ use super::super::input::Input;
 use super::super::texts::Meeting;
 use super::super::{ArchiveError, BlockKind};
 use super::header::Form;
-
-/// A table of contents beyond this is not one.
-pub(super) const HEAD_LIMIT: u64 = 1 << 30;
+use super::strings::Strings;
 
 pub(super) const OFFSET_NOT_SET: u8 = 1;
 pub(super) const OFFSET_SET: u8 = 2;
@@ -86,29 +84,6 @@ pub struct Details {
     pub owner: String,
     /// The dump ids of what must be there first.
     pub dependencies: Vec<i64>,
-}
-
-/// Reads strings in their order.
-pub(super) struct Strings<'a, R> {
-    pub input: &'a mut Input<R>,
-    pub int_size: usize,
-    pub texts: Meeting<'a>,
-}
-
-impl<R: Read> Strings<'_, R> {
-    /// Names are in the database's encoding; for reports and the manifest they must be UTF-8.
-    pub fn text(&mut self, name: &str) -> Result<Option<String>, ArchiveError> {
-        let texts = self.texts;
-        Ok(self.bytes(name)?.map(|bytes| texts.read(bytes)))
-    }
-
-    fn bytes(&mut self, name: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
-        self.input.string(self.int_size, HEAD_LIMIT, name)
-    }
-
-    fn skip(&mut self, name: &str) -> Result<bool, ArchiveError> {
-        Ok(self.input.string(self.int_size, HEAD_LIMIT, name)?.is_some())
-    }
 }
 
 /// Reads the entry of this number, from 1.

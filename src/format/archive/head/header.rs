@@ -5,7 +5,7 @@ use std::io::Read;
 use super::super::ArchiveError;
 use super::super::input::{Input, encode_int};
 use super::super::texts::Meeting;
-use super::entry::Strings;
+use super::strings::Strings;
 
 /// Where the compression stands in every header.
 const COMPRESSION_AT: usize = 11;
