@@ -2,6 +2,7 @@
 //! jobs. Clock and host name enter here and are handed down.
 
 mod aftermath;
+mod permission;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -302,14 +303,9 @@ impl App {
         stop.or_stop(self.keyring.trust()).await
     }
 
-    /// Whether an event may ask for a restore.
-    pub fn allows_restore(&self) -> bool {
-        self.settings.allow_restore
-    }
-
-    /// Whether an event may ask for a drill.
-    pub fn allows_drill(&self) -> bool {
-        self.settings.allow_drill
+    /// Whether an event may ask for this command; a person at the command line may ask for all of them.
+    pub fn check_event(&self, command: &Command) -> Result<()> {
+        permission::of_event(command, &self.settings)
     }
 
     /// The database that the settings name, where they name one without being asked further.

@@ -34,6 +34,7 @@ macro_rules! on_majors {
     };
 }
 
+mod architecture;
 mod archive;
 mod catalog_stores;
 mod command_line;
