@@ -310,6 +310,8 @@ mod tests {
         (manifest, read(id.key(&id.toc_name())).into())
     }
 
+    type Change = (&'static str, fn(&mut Manifest));
+
     #[test]
     fn a_kept_archive_is_described() {
         let (manifest, toc) = kept();
@@ -326,7 +328,7 @@ mod tests {
     #[test]
     fn places_that_overlap_leave_gaps_or_lie_elsewhere_are_refused() {
         let (whole, toc) = kept();
-        let changes: [(&str, fn(&mut Manifest)); 8] = [
+        let changes: [Change; 8] = [
             ("differ on where", |manifest| manifest.tables[1].place.offset -= 1),
             ("differ on where", |manifest| manifest.tables[1].place.length -= 1),
             ("differ on where", |manifest| manifest.tables[1].place.length += 1),
@@ -338,7 +340,7 @@ mod tests {
                 place.length = u64::MAX - place.offset;
             }),
             ("blocks, the manifest 4", |manifest| {
-                manifest.large_objects[0].place = None
+                manifest.large_objects[0].place = None;
             }),
             ("blocks, the manifest 6", |manifest| {
                 let last = manifest.tables[3].clone();

@@ -32,8 +32,6 @@ use super::{Condition, Deleted, ObjectInfo, PENDING, TIER_TAG};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
 
-/// The tag that lifecycle rules go by, and its value for what no manifest claims.
-
 pub struct Bucket {
     pub client: Client,
     pub name: String,

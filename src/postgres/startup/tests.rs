@@ -279,11 +279,14 @@ impl Scram {
     }
 }
 
+/// Settings, what the certificate binds to, what the server offers; the mechanism that is taken, and what it binds.
+type Case<'a> = (&'a str, Option<Vec<u8>>, &'static [u8], &'a str, &'a [u8]);
+
 #[tokio::test]
 async fn scram_proves_both_sides_and_binds_the_login_to_an_encrypted_line() {
     let binding = Some(b"the certificate's digest".to_vec());
     let bound = [&b"p=tls-server-end-point,,"[..], b"the certificate's digest"].concat();
-    let cases: [(&str, Option<Vec<u8>>, &'static [u8], &str, &[u8]); 6] = [
+    let cases: [Case<'_>; 6] = [
         ("", None, SERVER_SCRAM, "SCRAM-SHA-256", b"n,,"),
         ("", None, SERVER_BOTH, "SCRAM-SHA-256", b"n,,"),
         ("", binding.clone(), SERVER_BOTH, "SCRAM-SHA-256-PLUS", &bound),

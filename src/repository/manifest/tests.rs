@@ -342,7 +342,7 @@ fn a_manifest_that_contradicts_itself_about_its_data_files_is_broken() {
     };
     let changes: [(&str, Change<'_>); 13] = [
         ("`data_files` does not name", &|json| {
-            json["tables"][0]["file"] = "other.dump".into()
+            json["tables"][0]["file"] = "other.dump".into();
         }),
         ("does not say in which file", &|json| {
             json["tables"][0].as_object_mut().unwrap().remove("file");
@@ -352,19 +352,19 @@ fn a_manifest_that_contradicts_itself_about_its_data_files_is_broken() {
         }),
         ("ends behind", &|json| json["tables"][0]["offset"] = u64::MAX.into()),
         ("ends behind", &|json| {
-            json["large_objects"][0]["length"] = u64::MAX.into()
+            json["large_objects"][0]["length"] = u64::MAX.into();
         }),
         ("differ on the \"dump\" file", &|json| {
-            json["data_files"][0]["bytes"] = 5.into()
+            json["data_files"][0]["bytes"] = 5.into();
         }),
         ("differ on the \"dump\" file", &|json| {
-            json["data_files"][0]["name"] = "x".into()
+            json["data_files"][0]["name"] = "x".into();
         }),
         ("differ on the \"dump\" file", &|json| {
             json["data_files"][0]["digests"]["sha256"] = "00".into();
         }),
         ("`files` has none", &|json| {
-            json["data_files"][0]["role"] = "other".into()
+            json["data_files"][0]["role"] = "other".into();
         }),
         ("differ on the \"toc\" file", &second),
         ("twice", &|json| {
