@@ -21,6 +21,7 @@ mod inventory;
 mod keys;
 mod left_out;
 mod load;
+mod logins;
 mod objects;
 mod occupancy;
 mod parts;

@@ -34,7 +34,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// The pauses after which a login that was refused midway is tried again, with a password asked for anew.
-const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
+pub(super) const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
 /// One connection of ours, set up as pg_dump sets up its own. It lives until dropped.
 pub struct Session {
@@ -380,10 +380,10 @@ fn allowed(info: &ConnectionInfo, open: bool) -> Methods {
 }
 
 /// A line to the server with the login done.
-struct Opened {
-    client: Client,
+pub(super) struct Opened {
+    pub(super) client: Client,
     connection: JoinHandle<()>,
-    tap: Tap,
+    pub(super) tap: Tap,
     encrypted: bool,
     address: Option<IpAddr>,
     end: OurEnd,
@@ -520,7 +520,12 @@ fn in_context(info: &ConnectionInfo, error: Error) -> Error {
     Error::new(error.code(), text).hint(hint)
 }
 
-async fn open(info: &ConnectionInfo, redactor: &Redactor, setting: Duration, home: Option<&Path>) -> Result<Opened> {
+pub(super) async fn open(
+    info: &ConnectionInfo,
+    redactor: &Redactor,
+    setting: Duration,
+    home: Option<&Path>,
+) -> Result<Opened> {
     let limit = connect_timeout(info, setting);
     let attempts = tls::attempts(info, home)?;
     let mut first = None;
