@@ -131,10 +131,12 @@ impl App {
                     overrides,
                     defaults,
                     beside,
+                    unusable,
                 } => {
                     let client = aws::secrets_client(aws()?, &settings.aws, id);
                     let source = SecretSource::new(client, id, overrides.clone())
-                        .completed_by((**defaults).clone(), beside.clone());
+                        .completed_by((**defaults).clone(), beside.clone())
+                        .lacking(unusable.clone());
                     Some(Credentials::Secret(source.proved_by(login(auth)?)))
                 }
                 Source::None => None,

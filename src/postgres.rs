@@ -22,6 +22,7 @@ mod keys;
 mod left_out;
 mod lent;
 mod load;
+mod logins;
 mod objects;
 mod occupancy;
 mod parts;

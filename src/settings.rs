@@ -168,11 +168,13 @@ pub enum Source {
     /// In Secrets Manager; `overrides` are the parts that settings name themselves
     /// (`DB_NAME` beside a secret without `dbname`, `sslmode`), `defaults` those that count only where the
     /// secret has none, `beside` the settings that give those: libpq's name of the part, and the setting's.
+    /// `unusable` are parts that a setting gives wrongly, and why: no matter where the secret has them.
     Secret {
         id: String,
         overrides: ConnectionInfo,
         defaults: Box<ConnectionInfo>,
         beside: Vec<(&'static str, String)>,
+        unusable: Vec<(&'static str, String)>,
     },
     /// None given: commands that work on the store alone do not need one.
     None,

@@ -26,7 +26,7 @@ use crate::postgres::settings;
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// The pauses after which a login that was refused midway is tried again, with a password asked for anew.
-const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
+pub(super) const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
 /// One connection of ours, set up as pg_dump sets up its own. It lives until dropped.
 pub struct Session {

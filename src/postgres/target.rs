@@ -308,6 +308,25 @@ impl Session {
         }
     }
 
+    /// By the numbers that the server goes by, how old the indexes of these schemas and names are: the oldest has the
+    /// least. `None` for one that is not there.
+    pub async fn ages(&self, indexes: &[[String; 2]]) -> Result<Vec<Option<u32>>> {
+        let (schemas, names): (Vec<&str>, Vec<&str>) = indexes
+            .iter()
+            .map(|[schema, name]| (schema.as_str(), name.as_str()))
+            .unzip();
+        let question = "SELECT (SELECT c.oid FROM pg_catalog.pg_class c
+                                JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                                WHERE n.nspname OPERATOR(pg_catalog.=) u.schema
+                                AND c.relname OPERATOR(pg_catalog.=) u.name)
+                        FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
+                          WITH ORDINALITY AS u (schema, name, at)
+                        ORDER BY u.at";
+        let rows = self.client.query(question, &[&schemas, &names]).await;
+        let ages = rows.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect());
+        ages.map_err(|error| self.error("cannot look for indexes", &error))
+    }
+
     /// Which of them exist here. Kinds that are not known count as existing: the server itself
     /// will say what it lacks.
     pub async fn exist(&self, asked: &[Named<'_>]) -> Result<Vec<bool>> {

@@ -54,6 +54,10 @@ impl Wire {
         }
     }
 
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// With a buffer of so many bytes: a message is cut wherever it ends.
     #[cfg(any(fuzzing, test))]
     pub fn with_room(

@@ -539,12 +539,16 @@ impl Reader<'_> {
         match (lock_wait, stall) {
             (Some(wait), Some(stall)) => {
                 let names = (
-                    self.values.get("BACKUP_LOCK_WAIT_SECONDS"),
-                    self.values.get("BACKUP_STALL_SECONDS"),
+                    self.values.get("BACKUP_LOCK_WAIT_SECONDS").cloned(),
+                    self.values.get("BACKUP_STALL_SECONDS").cloned(),
                 );
                 if let (true, (Some(one), Some(other))) = (wait >= stall, names) {
-                    self.problems
-                        .conflict(one, other, "the wait for a lock must be the shorter");
+                    // No problem of a command that goes by one of them alone.
+                    self.of("BACKUP_STALL_SECONDS", |reader| {
+                        reader
+                            .problems
+                            .conflict(&one, &other, "the wait for a lock must be the shorter");
+                    });
                 }
                 (wait, stall)
             }

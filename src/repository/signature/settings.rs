@@ -18,8 +18,15 @@ pub struct Signing {
 
 impl Signing {
     pub fn uses_kms(&self) -> bool {
-        let mut keys = self.sign_key.iter().chain(&self.verify_keys);
-        keys.any(|key| matches!(key, KeySource::Kms(_)))
+        self.signs_by_kms() || self.trusts_kms()
+    }
+
+    pub fn signs_by_kms(&self) -> bool {
+        matches!(self.sign_key, Some(KeySource::Kms(_)))
+    }
+
+    pub fn trusts_kms(&self) -> bool {
+        self.verify_keys.iter().any(|key| matches!(key, KeySource::Kms(_)))
     }
 }
 

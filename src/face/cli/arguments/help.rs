@@ -78,13 +78,13 @@ const SECTIONS: &[(&str, &[&str])] = &[
 const COMMANDS: &[(&str, Option<Uses>)] = &[
     ("backup", Some(Uses::Backup)),
     ("list", Some(Uses::Store)),
-    ("status", Some(Uses::RetentionShown)),
-    ("prune", Some(Uses::Retention)),
+    ("status", Some(Uses::Status)),
+    ("prune", Some(Uses::Prune)),
     ("download", Some(Uses::Store)),
     // It looks at every setting.
     ("doctor", None),
-    ("retention", Some(Uses::Retention)),
-    ("verify", Some(Uses::Verify)),
+    ("retention", Some(Uses::Rules)),
+    ("verify", Some(Uses::Drill)),
     ("restore", Some(Uses::Restore)),
     ("keygen", Some(Uses::Keys)),
 ];
