@@ -34,9 +34,11 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// The same for the client library.
     pub async fn open(&self) -> Result<Opened> {
         let started = self.start(Purpose::Statements).await?;
-        let (client, connection, lent) = lent::lend(started.stream, &started.greeting).await?;
+        let lending = Box::pin(lent::lend(started.stream, &started.greeting));
+        let (client, connection, lent) = lending.await?;
         Ok(Opened {
             client,
             connection,
@@ -47,6 +49,7 @@ impl Place<'_> {
         })
     }
 
+    /// A session that has begun, before a statement of ours.
     pub async fn start(&self, purpose: Purpose) -> Result<Started> {
         let startup = Startup {
             info: self.info,
@@ -55,7 +58,9 @@ impl Place<'_> {
             home: self.home,
             purpose,
         };
-        startup.open().await.map_err(|error| in_context(self.info, error))
+        // All that a handshake takes is large, and the callers' own frames need not hold it.
+        let started = Box::pin(startup.open()).await;
+        started.map_err(|error| in_context(self.info, error))
     }
 
     pub fn limit(&self) -> Duration {
