@@ -34,6 +34,20 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// A session that has begun, before a statement of ours.
+    pub async fn start(&self, purpose: Purpose) -> Result<Started> {
+        let startup = Startup {
+            info: self.info,
+            redactor: self.redactor,
+            limit: self.limit(),
+            home: self.home,
+            purpose,
+        };
+        // All that a handshake takes is large, and the callers' own frames need not hold it.
+        let started = Box::pin(startup.open()).await;
+        started.map_err(|error| in_context(self.info, error))
+    }
+
     /// The same for the client library.
     pub async fn open(&self) -> Result<Opened> {
         let started = self.start(Purpose::Statements).await?;
@@ -47,20 +61,6 @@ impl Place<'_> {
             address: started.address,
             end: started.end,
         })
-    }
-
-    /// A session that has begun, before a statement of ours.
-    pub async fn start(&self, purpose: Purpose) -> Result<Started> {
-        let startup = Startup {
-            info: self.info,
-            redactor: self.redactor,
-            limit: self.limit(),
-            home: self.home,
-            purpose,
-        };
-        // All that a handshake takes is large, and the callers' own frames need not hold it.
-        let started = Box::pin(startup.open()).await;
-        started.map_err(|error| in_context(self.info, error))
     }
 
     pub fn limit(&self) -> Duration {
