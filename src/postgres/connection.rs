@@ -262,14 +262,14 @@ impl Session {
             connect_timeout: self.connect_timeout,
             home: self.home(),
         };
-        let started = Box::pin(place.start(purpose)).await?;
+        let started = place.start(purpose).await?;
         Ok((started, redactor))
     }
 
     /// This very session, in whatever transaction it is, without the library: for COPY's rows.
     pub(crate) async fn into_wire(self) -> Result<Wire> {
-        // The library closes its prepared statements in passing. After one more answer nothing is
-        // on its way any more.
+        // The library closes its prepared statements in passing. After one more answer the server owes
+        // none for these either.
         let asked = self.client.batch_execute("").await;
         asked.map_err(|error| self.error("cannot prepare a session for COPY", &error))?;
         let stream = self.lent.take();

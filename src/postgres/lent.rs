@@ -337,7 +337,7 @@ mod tests {
             client.batch_execute("SELECT 1").await.unwrap();
             // The library's task looks for more meanwhile.
             tokio::task::yield_now().await;
-            let stream = lent.take().expect("nobody owes an answer");
+            let stream = lent.take().expect("the server owes no answer");
             drop(client);
             let mut wire = Wire::new(stream, Redactor::default());
             wire.execute(b"COPY").await.unwrap();

@@ -1,5 +1,5 @@
-//! A session in which we speak the protocol's simple query ourselves, for one purpose: COPY's rows
-//! as they come from the socket, many to a read.
+//! A session in which we speak the protocol's simple query ourselves, for COPY's rows as they come from the socket, many
+//! to a read, and for replication.
 //!
 //! Statements and rows are bytes in the database's own encoding, as in pg_dump's session. What is
 //! expected of the server is little (docs: "Message Flow", simple query and COPY); anything else
@@ -386,7 +386,7 @@ mod tests {
         ]
         .concat();
         for cut in [1000, 70_000, said.len()] {
-            let mut wire = wire(&said, cut, 3);
+            let mut wire = wire(&said, cut, 100);
             wire.begin_both(b"START_REPLICATION").await.unwrap();
             let mut partial = Partial::default();
             let mut heard = Vec::new();

@@ -1,5 +1,7 @@
 //! Logins against servers that say what a script has them say.
 
+mod of_tls;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2};
@@ -279,33 +281,21 @@ impl Scram {
     }
 }
 
-/// Settings, what the certificate binds to, what the server offers; the mechanism that is taken, and what it binds.
-type Case<'a> = (&'a str, Option<Vec<u8>>, &'static [u8], &'a str, &'a [u8]);
-
 #[tokio::test]
 async fn scram_proves_both_sides_and_binds_the_login_to_an_encrypted_line() {
     let binding = Some(b"the certificate's digest".to_vec());
     let bound = [&b"p=tls-server-end-point,,"[..], b"the certificate's digest"].concat();
-    let cases: [Case<'_>; 6] = [
-        ("", None, SERVER_SCRAM, "SCRAM-SHA-256", b"n,,"),
-        ("", None, SERVER_BOTH, "SCRAM-SHA-256", b"n,,"),
-        ("", binding.clone(), SERVER_BOTH, "SCRAM-SHA-256-PLUS", &bound),
-        (
-            "channel_binding=require",
-            binding.clone(),
-            SERVER_BOTH,
-            "SCRAM-SHA-256-PLUS",
-            &bound,
-        ),
-        (
-            "channel_binding=disable",
-            binding.clone(),
-            SERVER_BOTH,
-            "SCRAM-SHA-256",
-            b"n,,",
-        ),
+    let (plain, plus) = ("SCRAM-SHA-256", "SCRAM-SHA-256-PLUS");
+    let require = "channel_binding=require";
+    let disable = "channel_binding=disable";
+    let cases = [
+        ("", None, SERVER_SCRAM, plain, &b"n,,"[..]),
+        ("", None, SERVER_BOTH, plain, &b"n,,"[..]),
+        ("", binding.clone(), SERVER_BOTH, plus, &bound[..]),
+        (require, binding.clone(), SERVER_BOTH, plus, &bound[..]),
+        (disable, binding.clone(), SERVER_BOTH, plain, &b"n,,"[..]),
         // A server that did offer it refuses this: its offer was cut out on the way.
-        ("", binding, SERVER_SCRAM, "SCRAM-SHA-256", b"y,,"),
+        ("", binding, SERVER_SCRAM, plain, &b"y,,"[..]),
     ];
     for (parameters, binding, offered, mechanism, bound) in cases {
         let info = info(parameters);
@@ -453,73 +443,5 @@ async fn a_refusal_means_what_it_means_later_on() {
             assert_eq!(error.code(), code, "{error}");
             assert!(error.message().contains("the server says"), "{error}");
         }
-    }
-}
-
-mod of_tls {
-    use super::*;
-    use crate::postgres::startup::negotiation::negotiate;
-
-    fn attempt(mode: &str) -> Attempt {
-        let attempts = tls::attempts(&info(&format!("sslmode={mode}")), None).unwrap();
-        attempts.into_iter().next().unwrap()
-    }
-
-    async fn asked(client: &mut DuplexStream) {
-        let mut question = [0; 8];
-        client.read_exact(&mut question).await.unwrap();
-        assert_eq!(question, [0, 0, 0, 8, 4, 210, 22, 47]);
-    }
-
-    #[tokio::test]
-    async fn a_server_without_tls_is_taken_or_refused_as_the_sslmode_says() {
-        for (mode, taken) in [("prefer", true), ("require", false)] {
-            let (ours, mut theirs) = tokio::io::duplex(1 << 10);
-            theirs.write_all(b"N").await.unwrap();
-            let ready = negotiate(ours, &attempt(mode), &Redactor::default()).await;
-            asked(&mut theirs).await;
-            assert_eq!(ready.is_ok(), taken, "{mode}");
-            match ready {
-                Ok(ready) => assert!(!ready.encrypted && ready.binding.is_none()),
-                Err(error) => assert_eq!(error.hint_text(), crate::postgres::refusal::NO_TLS),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn what_comes_unencrypted_after_the_answer_is_never_taken_for_the_login() {
-        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
-        let said = [b"S", &done()[..], READY].concat();
-        theirs.write_all(&said).await.unwrap();
-        let redactor = Redactor::default();
-        let outcome = negotiate(ours, &attempt("require"), &redactor).await;
-        let Err(error) = outcome else {
-            panic!("the line was taken for encrypted")
-        };
-        assert_eq!(error.code(), Code::ConnErr, "{error}");
-        assert!(error.message().contains("TLS handshake"), "{error}");
-        asked(&mut theirs).await;
-        // A record of a handshake, and no message of ours.
-        assert_eq!(theirs.read_u8().await.unwrap(), 0x16);
-    }
-
-    #[tokio::test]
-    async fn a_question_for_the_password_is_judged_after_tls_was_declined() {
-        let info = info("");
-        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
-        let said = [b"N", &question(3, b"")[..]].concat();
-        theirs.write_all(&said).await.unwrap();
-        let ready = negotiate(ours, &attempt("prefer"), &Redactor::default()).await.unwrap();
-        let redactor = Redactor::new(&info);
-        let login = Login {
-            info: &info,
-            redactor: &redactor,
-            purpose: Purpose::Statements,
-            binding: ready.binding,
-            questions: Questions::new(allowed(&info, true), true),
-        };
-        let mut stream = Stream::new(ready.line, ROOM);
-        let outcome = login.log_in(&mut stream).await;
-        assert_eq!(outcome.err().map(|error| error.code()), Some(Code::Auth));
     }
 }

@@ -182,10 +182,8 @@ on_majors! { async what_may_not_be_is_refused_before_it_is_answered: 15 18 }
 async fn a_session_for_replication_says_which_server_it_is_and_streams_changes(major: u32) {
     let place = Place::start(major);
     let database = place.server.database("follow");
-    database.sql(
-        "CREATE TABLE t (a int PRIMARY KEY, b text); CREATE PUBLICATION p FOR TABLE t;
-         SELECT pg_create_logical_replication_slot('follow', 'pgoutput')",
-    );
+    database.sql("CREATE TABLE t (a int PRIMARY KEY, b text); CREATE PUBLICATION p FOR TABLE t");
+    database.sql("SELECT pg_create_logical_replication_slot('follow', 'pgoutput')");
     database.sql("INSERT INTO t SELECT i, repeat('row ', 200) FROM generate_series(1, 2000) i");
     let name = ConnectionInfo::parse_url(&database.url()).unwrap().dbname.unwrap();
     let full = format!(
