@@ -159,8 +159,10 @@ async fn fill(
     job.observer.phase("making indexes and constraints");
     execute(wire, "SET client_encoding = 'UTF8'").await?;
     define(job, target, wire, &following.after).await?;
-    // What the archive has set for its own definitions is not for the target's.
-    execute(wire, "RESET default_tablespace; RESET default_table_access_method").await?;
+    // What the archive has set for its own definitions is not for the target's; and functions that ran may have set a path.
+    let own = "SELECT pg_catalog.set_config('search_path', '', false); RESET default_tablespace; \
+               RESET default_table_access_method";
+    execute(wire, own).await?;
     let left_out = archive.around.tie_within(wire).await?;
     define(job, target, wire, &following.events).await?;
     Ok(left_out)

@@ -67,7 +67,7 @@ fn a_restore_leaves_all_of_the_backup_or_the_target_as_it_was(major: u32) {
     }
     for way in ways {
         let report = backed.restored(&target, &[way, &["--check"]].concat());
-        assert_eq!(report["not_proved"].as_array().unwrap().len(), 0, "{report}");
+        assert!(report.get("not_proved").is_none(), "{report}");
         let kept = "SELECT (SELECT count(*) FROM outside), (SELECT count(*) FROM pg_constraint
             WHERE conrelid = 'outside'::regclass AND contype = 'f')";
         assert_eq!(target.sql(kept), "1|1");
