@@ -4,10 +4,10 @@
 //! store → reading (ranged requests) → seal (digests of ranges) → stages undone → content
 //! ```
 //!
-//! Everybody who reads content reads it here: verify, restore and drill, which differ in where the
-//! content ends. A download takes the file as it is stored. Places are those of the content; only
-//! the stages know where it is stored. Where a digest of the content follows (a whole block's), the
-//! stored bytes are not digested as well.
+//! Verify, restore and drill read an archive's content here; they differ in where the content ends.
+//! A download takes the file as it is stored. Places are those of the content; only the stages know
+//! where it is stored. Where the reader has a digest of the content (a whole block's), the stored
+//! bytes are not digested as well.
 
 use std::io::Read;
 use std::ops::Range;
@@ -91,7 +91,7 @@ impl StoredFile {
         self.undo(content, sealed)
     }
 
-    /// This content, from its stored bytes as another reads them.
+    /// This content, from its stored bytes, which the caller reads.
     pub fn undo(&self, content: Range<u64>, stored: impl Read + Send + 'static) -> Content {
         let mut places = Vec::with_capacity(self.stages.len());
         let mut place = content;

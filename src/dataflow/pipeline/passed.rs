@@ -15,7 +15,7 @@ pub struct Passed {
     pub archive: Option<Archive>,
     /// What plain SQL holds, or why that could not be counted; `None` for an archive.
     pub script: Option<std::result::Result<Contents, Refused>>,
-    /// What every upload must hold.
+    /// What every upload must hold, and what the data file's record is made of.
     pub expected: SealedFile,
     pub md5: Option<[u8; 16]>,
     /// Bytes that came in.

@@ -16,6 +16,6 @@ pub enum Mark {
     Begin,
     /// Of the oldest open range. Whatever is needed to read its content has come before it.
     End,
-    /// The oldest open range is none: its block turned out to be too short for several.
+    /// The oldest open range counts for nothing: its block turned out to be too short for several.
     Dropped,
 }

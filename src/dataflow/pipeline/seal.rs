@@ -1,20 +1,19 @@
 //! The seal: counts and digests the bytes as they are stored, and hands them to the stores.
 //!
-//! Each digest of a stored byte has a reader who has nothing else to go by, and none can be made
-//! of another:
+//! Each digest of a stored byte has a use of its own, and none can be made of another:
 //!
 //! | digest | over | for |
 //! | --- | --- | --- |
 //! | SHA-256 of the file | every byte, once | `sha256sum -c SHA256SUMS`, the manifest, `verify`, `download` |
 //! | SHA-256 of a range | once more, where a table is longer than one piece | a restore that reads some ranges of a table alone |
-//! | SHA-256 of a part | once more for each S3 store | the request's signature and the store's checksum: one digest for both |
+//! | SHA-256 of a part | once more for each S3 store (`store/sending.rs`) | the request's signature and the store's checksum: one digest for both |
 //! | MD5 | only with `BACKUP_MD5`, or for a store that knows no newer checksum | `MD5SUMS`, `Content-MD5` |
 //!
-//! SHA-256 runs from its own beginning, so that of a part or a range says nothing about the file's.
-//! A CRC does (two of them give the one of both stretches), but a part's SHA-256 stays as long as
-//! the signature covers the body and the manifest names it: a CRC would be one digest more. Ranges
-//! begin with a table's second piece, so small tables have none; which of the others will have
-//! several ranges, their first bytes do not tell. A folder store digests nothing of its own.
+//! A SHA-256 begins anew with each stretch, so the digests of parts or ranges do not give the file's.
+//! CRCs of stretches can be combined. A CRC of each part would still be one digest more, because the
+//! request's signature covers the body by its SHA-256, and the manifest names it. A table of one
+//! piece opens no range. A longer one does, although it may turn out to have one range only: its
+//! first bytes do not tell how long it will be. A folder store digests nothing of an upload.
 
 use std::collections::VecDeque;
 use std::time::Instant;

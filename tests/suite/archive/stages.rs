@@ -25,7 +25,7 @@ const END: &[u8] = b":end";
 const FRAME: u64 = 1000;
 const SEED: u8 = 0x5a;
 
-const RANGE: usize = 3 << 20;
+const RANGE: usize = PIECE;
 const KEY: &str = "shop/20250131T040500Z-full/shop.dump";
 
 fn mixed(byte: u8, before: u8) -> u8 {
@@ -43,7 +43,7 @@ struct Chaining {
     content: u64,
     before: u8,
     held: Option<u8>,
-    /// Of ranges that end with the held byte.
+    /// Of ranges that end with the held byte: they pass behind it.
     ended: Vec<Mark>,
 }
 
@@ -149,7 +149,6 @@ impl Read for Unchained {
                     kept += 1;
                 }
             }
-            // What follows it is read no further than it was asked for, or not looked at.
             kept = kept.min(usize::try_from(self.left).unwrap_or(usize::MAX));
             self.left -= kept as u64;
             if kept > 0 {
@@ -162,7 +161,7 @@ impl Read for Unchained {
 
 /// Large tables behind each other, and such as have no ranges.
 fn archive() -> Builder {
-    let large = |seed: u64| Filling::Table((seed..seed + 60).map(|seed| row(seed, 200_000)).collect());
+    let large = |seed: u64| Filling::Table((seed..seed + 40).map(|seed| row(seed, 200_000)).collect());
     Builder {
         minor: 16,
         blocks: vec![
