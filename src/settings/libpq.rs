@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::layers::Values;
 use super::problems::Problems;
+use super::value::Values;
 use crate::postgres::{ConnectionInfo, Keys, Whose};
 use crate::run::named_file;
 

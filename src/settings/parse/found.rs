@@ -2,8 +2,8 @@
 //! endpoint of its, and what stands in their store is neither removed nor encrypted by its word.
 
 use super::Reader;
-use crate::settings::layers::Layer;
 use crate::settings::problems::Problems;
+use crate::settings::value::Layer;
 use crate::settings::{StoreUrl, Uses, aliases};
 
 const ENDPOINTS: [&str; 7] = [
