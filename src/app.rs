@@ -25,7 +25,7 @@ use crate::outside::handover::{Asked, Handover};
 use crate::outside::notify::{Notifier, Sns};
 use crate::outside::secrets::{Credentials, IamLogin, SecretSource};
 use crate::report::Report;
-use crate::repository::signature::{Keyring, Trust, keygen};
+use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
@@ -328,7 +328,7 @@ impl App {
             credentials,
             stores: &self.stores,
             signer,
-            trust: &self.trust(stop).await?.and(signer),
+            trust: &self.trust(stop).await?.and(signer.map(Signer::public)),
             clock: self.clock,
             host: &self.host,
             stop,
@@ -379,7 +379,10 @@ impl App {
         // Known by now, unless it is what the run has failed of: then it is not waited for once more.
         let keys = async { futures::try_join!(self.keyring.trust(), self.keyring.signer()) };
         let keys = tokio::time::timeout(TRUST_AT_THE_END, keys).await;
-        let trust = keys.ok().and_then(Result::ok).map(|(trust, signer)| trust.and(signer));
+        let trust = keys
+            .ok()
+            .and_then(Result::ok)
+            .map(|(trust, signer)| trust.and(signer.map(Signer::public)));
         Aftermath {
             metrics: &self.settings.metrics,
             stores: &self.stores,

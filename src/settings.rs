@@ -6,6 +6,7 @@
 mod aliases;
 pub(crate) mod dotenv;
 mod found_file;
+mod known;
 mod layers;
 mod libpq;
 mod parse;
@@ -18,6 +19,7 @@ mod stores;
 mod table;
 mod unknown;
 mod uses;
+mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,8 +39,9 @@ pub use crate::repository::retention::{Policy, Retention};
 pub use crate::repository::signature::settings::{KeySource, Signing};
 pub use crate::run::telemetry::{Log, LogFormat};
 pub use crate::store::settings::{Encryption, S3, StoreCreate, Tagging};
+pub use known::is_secret;
 pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
-pub use setting::{Kind, Setting, is_secret, nearest};
+pub use setting::{Kind, Setting, nearest};
 pub use table::SETTINGS;
 pub use uses::Uses;
 

@@ -14,6 +14,7 @@ pub(crate) mod globals;
 mod grants;
 mod in_place;
 mod into;
+mod load;
 mod loading;
 mod making;
 mod order;
@@ -51,9 +52,10 @@ use crate::store::Store;
 use state::State;
 
 pub use failed::Failed;
+pub(crate) use load::Load;
 pub(crate) use loading::Loader;
 pub use plan::LeftOut;
-pub(crate) use plan::{Load, Plan, Without, everything, plan};
+pub(crate) use plan::{Plan, Without, everything, plan};
 pub use report::RestoreReport;
 pub use request::RestoreRequest;
 

@@ -27,7 +27,8 @@ use crate::run::stop::Stop;
 use crate::settings::Settings;
 use crate::store::{Store, unsteady};
 
-pub use report::{Finding, Verified, VerifyReport};
+pub use crate::repository::verification::Finding;
+pub use report::{Verified, VerifyReport};
 pub use request::{Selection, VerifyRequest};
 use sidecars::Md5s;
 

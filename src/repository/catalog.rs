@@ -7,6 +7,7 @@ mod find;
 mod genuine;
 mod overview;
 mod publish;
+mod spelling;
 mod tags;
 mod tier;
 

@@ -6,9 +6,14 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+<<<<<<< HEAD
 use super::layers::{Value, Values};
 use super::problems::Problems;
 use crate::error::Error;
+=======
+use super::problems::Problems;
+use super::value::Values;
+>>>>>>> fix-e
 use crate::postgres::{ConnectionInfo, Keys, Whose};
 use crate::run::named_file;
 

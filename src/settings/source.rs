@@ -17,9 +17,9 @@
 pub mod found;
 mod target;
 
-use super::layers::{Layer, Value, Values};
 use super::libpq;
 use super::problems::Problems;
+use super::value::{Layer, Value, Values};
 use super::{Auth, Source};
 use crate::postgres::{ConnectionInfo, Keys, Whose};
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::statement::Statement;
+use super::statement::{Statement, Stretch};
 use crate::format::archive::{BlockKind, Head};
 
 /// What one task should bring: enough that a COPY's start does not count (it takes the server a
@@ -26,13 +26,6 @@ pub struct Facts {
     /// can (14 and newer: Tid Range Scan).
     pub has_pages: bool,
     pub condition: Option<Vec<u8>>,
-}
-
-/// Some pages of a table: from one on, to another or to the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
-    pub from: u32,
-    pub to: Option<u32>,
 }
 
 /// One COPY.

@@ -12,7 +12,8 @@ mod place;
 use std::collections::{BTreeSet, HashSet};
 
 use super::choice;
-use super::plan::{LeftOut, Load, Plan};
+use super::load::Load;
+use super::plan::{LeftOut, Plan};
 use super::ready::Target;
 use super::report::CopyReport;
 use super::rows::Copy as Rows;

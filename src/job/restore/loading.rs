@@ -9,9 +9,9 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::load::{Load, Part};
 use super::order::Order;
-use super::parts::Part;
-use super::plan::{Load, Plan};
+use super::plan::Plan;
 use super::queue::{self, Again, Queue};
 use super::rows::changed_on_the_way;
 use super::waiting::{self, Watch};

@@ -7,13 +7,13 @@
 //! order, so that none of them stands in the way of the data.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::Range;
 
 use serde::Serialize;
 
 use super::grants;
+use super::load::Load;
 use super::order::Order;
-use super::parts::{self, Divisible, Part};
+use super::parts::{self, Divisible};
 use crate::format::archive::{Item, Section};
 use crate::repository::stored_archive::StoredArchive;
 
@@ -58,18 +58,6 @@ pub struct Plan {
     pub left_out: Vec<LeftOut>,
     /// What the chosen tables need and the target has: it stays as it is.
     pub already_there: Vec<String>,
-}
-
-/// What one pg_restore loads.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Indexes into the archive's blocks, ascending.
-    pub blocks: Vec<usize>,
-    /// Dump ids, in the archive's order.
-    pub list: Vec<i64>,
-    /// Of the one block, where it is loaded in parts.
-    pub part: Option<Part>,
-    pub stored_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -326,6 +314,7 @@ impl Plan {
     }
 }
 
+<<<<<<< HEAD
 impl Load {
     /// The stretches of the stored archive that hold the blocks: neighbours are read as one.
     pub fn stretches(&self, archive: &StoredArchive) -> Vec<(Range<u64>, Vec<usize>)> {
@@ -344,6 +333,8 @@ impl Load {
     }
 }
 
+=======
+>>>>>>> fix-e
 /// What is of this kind, and all that needs it.
 fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
     let of_kind = items.iter().filter(|item| item.entry.desc == kind);

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::plan::{Load, Plan};
+use super::load::Load;
+use super::plan::Plan;
 use super::ready::some_of;
 use crate::error::{Code, Error};
 use crate::format::archive::BlockContent;

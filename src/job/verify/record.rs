@@ -6,7 +6,7 @@ use super::Job;
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, VERIFICATION};
 use crate::repository::retention::TIER_TAG;
-use crate::repository::signature::Subject;
+use crate::repository::signature::{Signer, Subject};
 use crate::repository::verification::Verification;
 use crate::store::{Condition, ObjectInfo, Put, Store, lacks_conditions};
 
@@ -64,7 +64,7 @@ async fn record_once(
 ) -> Result<Recorded> {
     let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
     // What we sign may have been written by anybody: only what counts already is taken over.
-    let counts = job.trust.and(job.signer);
+    let counts = job.trust.and(job.signer.map(Signer::public));
     let (condition, mut before) = match store.get(&key).await {
         // What lies there is none, and is replaced, not followed.
         Err(error) if error.code() == Code::Integrity => (Condition::Always, None),

@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::publish::digest_line;
 use super::{BackupId, Broken, Found, Listed, MANIFEST, MANIFEST_DIGEST, backups, manifest_bytes};
 use crate::error::{Code, Error, Result};
 use crate::repository::manifest::Manifest;
@@ -381,6 +380,11 @@ impl Read {
             Read::Unsigned(error) | Read::Unexpected(error) => Err(error),
         }
     }
+}
+
+/// What the file beside a manifest says of it: a line for `sha256sum -c`.
+pub(super) fn digest_line(sha256: &[u8; 32]) -> String {
+    format!("{}  {MANIFEST}\n", hex::encode(sha256))
 }
 
 #[cfg(test)]

@@ -202,7 +202,7 @@ pub async fn nothing_found(store: &dyn Store, database: Option<&str>, since: Opt
     );
     // For the hint alone: without it, the error is the same.
     let others = match database {
-        Some(database) => super::find::others(store, database, &backups(store, None).await.unwrap_or_default()),
+        Some(database) => super::spelling::others(store, database, &backups(store, None).await.unwrap_or_default()),
         None => None,
     };
     let hint = match store.lifecycle() {

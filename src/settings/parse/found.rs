@@ -2,9 +2,13 @@
 //! endpoint of its, and what stands in their store is neither removed nor encrypted by its word.
 
 use super::Reader;
-use crate::settings::layers::Layer;
 use crate::settings::problems::Problems;
+<<<<<<< HEAD
 use crate::settings::{StoreUrl, aliases};
+=======
+use crate::settings::value::Layer;
+use crate::settings::{StoreUrl, Uses, aliases};
+>>>>>>> fix-e
 
 const ENDPOINTS: [&str; 7] = [
     "AWS_CA_BUNDLE",

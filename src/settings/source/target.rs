@@ -5,8 +5,8 @@
 //! the secret's place in a stronger layer, and is in conflict with it in the same one.
 //! `BACKUP_TARGET_PASSWORD` is for a URL without one, so that none stands in an argument.
 
-use super::super::layers::Value;
 use super::super::libpq;
+use super::super::value::Value;
 use super::super::{Auth, Source};
 use super::{Reading, has, id, names_who, parameters, part_beneath, part_of, proved};
 use crate::postgres::{ConnectionInfo, Keys, Whose};

@@ -13,7 +13,7 @@ use pgstow::job::backup::{self, Job};
 use pgstow::outside::secrets::Credentials;
 use pgstow::repository::backup_id::BackupId;
 use pgstow::repository::manifest::Manifest;
-use pgstow::repository::signature::Keyring;
+use pgstow::repository::signature::{Keyring, Signer};
 use pgstow::repository::trigger::Trigger;
 use pgstow::run::progress::{Observer, Silent};
 use pgstow::run::stop::Stop;
@@ -156,7 +156,7 @@ impl World {
             credentials: &Credentials::Direct(info.clone()),
             stores: &stores,
             signer,
-            trust: &keyring.trust().await?.and(signer),
+            trust: &keyring.trust().await?.and(signer.map(Signer::public)),
             clock,
             host: &self.host,
             stop: &self.stop,

@@ -7,8 +7,8 @@ use crate::format::script::{Contents, Definition, Header, LargeObjects, Sum, Tab
 use crate::job::drill::definitions::OWNED;
 use crate::job::drill::{DrillReport, Proof, RESTORED, TableProof};
 use crate::job::restore::LeftOut;
-use crate::job::verify::Finding;
 use crate::repository::manifest::Manifest;
+use crate::repository::verification::Finding;
 use crate::units::count;
 
 fn differs(name: String, what: &str) -> Finding {

@@ -9,7 +9,7 @@ use super::{Past, alive};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Item, Loading};
 use crate::job::restore::failed::Loss;
-use crate::job::restore::plan::Load;
+use crate::job::restore::load::Load;
 use crate::job::restore::queue::Queue;
 use crate::job::restore::rows::{self, Backup, Copy};
 use crate::job::restore::tables::named;
