@@ -6,14 +6,9 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-<<<<<<< HEAD
-use super::layers::{Value, Values};
 use super::problems::Problems;
+use super::value::{Value, Values};
 use crate::error::Error;
-=======
-use super::problems::Problems;
-use super::value::Values;
->>>>>>> fix-e
 use crate::postgres::{ConnectionInfo, Keys, Whose};
 use crate::run::named_file;
 

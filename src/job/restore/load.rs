@@ -28,13 +28,13 @@ impl Load {
     pub fn stretches(&self, archive: &StoredArchive) -> Vec<(Range<u64>, Vec<usize>)> {
         let mut stretches: Vec<(Range<u64>, Vec<usize>)> = Vec::new();
         for &index in &self.blocks {
-            let place = &archive.places[index];
+            let place = archive.places[index].range();
             match stretches.last_mut() {
                 Some((range, blocks)) if range.end == place.start => {
                     range.end = place.end;
                     blocks.push(index);
                 }
-                _ => stretches.push((place.clone(), vec![index])),
+                _ => stretches.push((place, vec![index])),
             }
         }
         stretches

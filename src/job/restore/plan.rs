@@ -314,27 +314,6 @@ impl Plan {
     }
 }
 
-<<<<<<< HEAD
-impl Load {
-    /// The stretches of the stored archive that hold the blocks: neighbours are read as one.
-    pub fn stretches(&self, archive: &StoredArchive) -> Vec<(Range<u64>, Vec<usize>)> {
-        let mut stretches: Vec<(Range<u64>, Vec<usize>)> = Vec::new();
-        for &index in &self.blocks {
-            let place = archive.places[index].range();
-            match stretches.last_mut() {
-                Some((range, blocks)) if range.end == place.start => {
-                    range.end = place.end;
-                    blocks.push(index);
-                }
-                _ => stretches.push((place, vec![index])),
-            }
-        }
-        stretches
-    }
-}
-
-=======
->>>>>>> fix-e
 /// What is of this kind, and all that needs it.
 fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
     let of_kind = items.iter().filter(|item| item.entry.desc == kind);

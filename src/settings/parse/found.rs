@@ -3,12 +3,8 @@
 
 use super::Reader;
 use crate::settings::problems::Problems;
-<<<<<<< HEAD
-use crate::settings::{StoreUrl, aliases};
-=======
 use crate::settings::value::Layer;
-use crate::settings::{StoreUrl, Uses, aliases};
->>>>>>> fix-e
+use crate::settings::{StoreUrl, aliases};
 
 const ENDPOINTS: [&str; 7] = [
     "AWS_CA_BUNDLE",

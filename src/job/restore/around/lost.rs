@@ -125,8 +125,8 @@ impl<'a> Brought<'a> {
 
     /// Entries whose definitions may give it.
     fn of_mark(&self, mark: &Mark) -> impl Iterator<Item = &'a Item> {
-        let kinds = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX"];
-        let named = kinds.iter().flat_map(|kind| self.found(kind, &mark.schema, &mark.name));
+        const KINDS: [&str; 5] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX"];
+        let named = KINDS.iter().flat_map(|kind| self.found(kind, &mark.schema, &mark.name));
         let tag = mark.constraint.iter();
         let constraints = tag.flat_map(|tag| self.found("CONSTRAINT", &mark.schema, tag));
         named.chain(constraints).copied()
