@@ -53,7 +53,7 @@ impl Modules {
                 module
                     .for_tests
                     .iter()
-                    .map(|name| [path.as_slice(), &[name.clone()]].concat())
+                    .map(|name| [path.as_slice(), std::slice::from_ref(name)].concat())
             })
             .collect();
         modules.retain(|path, _| !only_tests.iter().any(|one| path.starts_with(one)));
@@ -66,7 +66,7 @@ impl Modules {
         let mut uses = Vec::new();
         for (by, module) in &self.0 {
             for (path, line) in &module.paths {
-                let Some(path) = self.from_root(by, path) else {
+                let Some(path) = self.in_root(by, path) else {
                     continue;
                 };
                 let used = self.home(&path, if followed { 0 } else { DEEPEST });
@@ -124,7 +124,7 @@ impl Modules {
         circles
     }
 
-    fn from_root(&self, by: &ModulePath, path: &[String]) -> Option<Vec<String>> {
+    fn in_root(&self, by: &ModulePath, path: &[String]) -> Option<Vec<String>> {
         match path[0].as_str() {
             "crate" => Some(path[1..].to_vec()),
             "self" => Some([by.as_slice(), &path[1..]].concat()),
@@ -143,13 +143,13 @@ impl Modules {
     fn home(&self, path: &[String], depth: usize) -> ModulePath {
         let mut here = ModulePath::new();
         for (at, name) in path.iter().enumerate() {
-            let next = [here.as_slice(), &[name.clone()]].concat();
+            let next = [here.as_slice(), std::slice::from_ref(name)].concat();
             if self.0.contains_key(&next) {
                 here = next;
                 continue;
             }
             let imported = self.0.get(&here).and_then(|module| module.imports.get(name));
-            let imported = imported.and_then(|path| self.from_root(&here, path));
+            let imported = imported.and_then(|path| self.in_root(&here, path));
             return match imported.filter(|path| depth < DEEPEST && *path != next) {
                 Some(from) => self.home(&[from.as_slice(), &path[at + 1..]].concat(), depth + 1),
                 None => here,
