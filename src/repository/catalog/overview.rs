@@ -423,7 +423,7 @@ mod tests {
             plant(&store, &sample(&day(number), Tier::Daily), "");
         }
         store.plant(&day(5).manifest_key(), "{\"schema\":", &[]);
-        store.plant(&day(4).manifest_key(), "{\"schema\": 2}", &[]);
+        store.plant(&day(4).manifest_key(), "{\"schema\": 3}", &[]);
         let copied = sample(&day(1), Tier::Daily).to_bytes().unwrap();
         store.plant(&day(3).manifest_key(), copied, &[]);
         store.remove(&day(2).key("shop.toc"));
@@ -431,7 +431,7 @@ mod tests {
         store.plant("shop/20250106T040500Z-full/shop.dump", "x", &[]);
         let found = all(&store).await.unwrap();
         assert_eq!(found.len(), 5);
-        for (overview, flaw) in found.iter().zip(["not JSON", "schema 2", "copied or moved"]) {
+        for (overview, flaw) in found.iter().zip(["not JSON", "schema 3", "copied or moved"]) {
             assert!(overview.flaw().unwrap().contains(flaw), "{:?}", overview.seen);
             assert!(!overview.is_good());
         }

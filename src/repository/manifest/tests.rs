@@ -395,7 +395,8 @@ fn a_manifest_that_contradicts_itself_about_its_data_files_is_broken() {
     // Schema 1 has places only in the archive or the script.
     let mut json = as_schema_1(&sample(&id(), Tier::Daily));
     json["files"].as_object_mut().unwrap().remove("dump");
-    assert!(read(&json).unwrap_err().to_string().contains("no file with data"));
+    let broken = read(&json).unwrap_err().to_string();
+    assert!(broken.contains("no file with data"), "{broken}");
     json["tables"] = json!([]);
     assert_eq!(read(&json).unwrap().data_files, []);
 }
