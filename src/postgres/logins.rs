@@ -26,7 +26,7 @@ use super::startup::{Purpose, Startup, connect_timeout};
 use super::stream::Line;
 use super::{ConnectionInfo, Redactor, Wire};
 use crate::error::{Code, Error, Result};
-use crate::settings;
+use crate::postgres::settings;
 
 /// What a client may begin with: a version of the protocol, or one of these.
 const CANCEL: u32 = 80_877_102;

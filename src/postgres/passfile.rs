@@ -13,8 +13,8 @@ use super::authentication::Methods;
 use super::logins::Logins;
 use super::relay::Relay;
 use crate::error::{Code, Error, Result};
+use crate::postgres::settings;
 use crate::run::private_folder::{self, PrivateFolder};
-use crate::settings;
 
 /// The first libpq that knows `require_auth`.
 const REQUIRES_AUTH_SINCE: u32 = 16;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::stage::Stage;
 use crate::dataflow::compress::Codec;
+use crate::dataflow::way::Way;
 use crate::error::{Error, Result};
 use crate::format::archive::{ArchiveError, BlockSink, Head};
-use crate::repository::manifest::Way;
 use crate::run::progress::Observer;
 
 pub enum Inflow {

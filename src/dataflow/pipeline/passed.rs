@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::ended::UploadOutcome;
 use super::framing::BlockPlace;
 use super::seal::SealedFile;
+use crate::dataflow::way::Way;
 use crate::format::archive::{BlockDigest, Head, SealedRange};
 use crate::format::script::Contents;
 use crate::format::script::Refused;
-use crate::repository::manifest::Way;
 
 pub struct Passed {
     /// The archive's head and blocks; `None` for plain SQL.

@@ -11,6 +11,5 @@ mod stored;
 mod viewed;
 
 pub(super) use begun::Begun;
-pub(super) use blocks::DATA;
 pub(super) use committed::Committed;
 pub(super) use stored::Stored;

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::record::DATA;
 use crate::dataflow::way::Way;
 use crate::format::script::{Contents, Header, LargeObjects, Table, TablePath, header_of};
 use crate::postgres::RawTable;
-use crate::repository::manifest::{LargeObjectsRecord, Place, TableRecord};
+use crate::repository::manifest::{FileIndex, LargeObjectsRecord, Place, TableRecord};
 
 /// A script has names in the database's encoding, and in its headers without line breaks: the server has
 /// said what they are.
@@ -55,7 +54,7 @@ fn record(table: &Table, known: Option<&RawTable>) -> TableRecord {
         bytes: table.digest.bytes,
         sha256: hex::encode(table.digest.sha256),
         place: Place {
-            file: DATA,
+            file: FileIndex::FIRST,
             offset: table.offset,
             length: table.digest.bytes,
         },

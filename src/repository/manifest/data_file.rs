@@ -38,6 +38,11 @@ impl DataFile {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileIndex(pub usize);
 
+impl FileIndex {
+    /// The only data file of a backup that one task makes.
+    pub const FIRST: FileIndex = FileIndex(0);
+}
+
 /// Where bytes lie: in which data file, and where in it. Of a plain script, the offset is in the script as it
 /// is unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

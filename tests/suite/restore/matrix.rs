@@ -8,7 +8,6 @@ use crate::restore::roles::MASTER;
 use crate::support::database::{Database, psql, quoted, unique_word};
 use crate::support::program::succeed;
 use crate::support::server::OwnServer;
-use crate::support::services::postgres_url;
 
 /// By whom.
 const SUPERUSER: &str = "postgres";
@@ -108,8 +107,8 @@ const MATRIX: [(Way, &str, Gets); 28] = [
     (Globals, READER, NO_RIGHT),
 ];
 
-fn source(major: u32, app: &str, viewer: &str) -> Database {
-    let source = Database::fresh(major);
+fn source(home: &OwnServer, app: &str, viewer: &str) -> Database {
+    let source = home.database("source");
     source.sql(&format!(
         "CREATE ROLE {app} LOGIN CREATEDB; CREATE ROLE {viewer};
          CREATE EXTENSION citext; COMMENT ON EXTENSION citext IS 'ours';
@@ -124,7 +123,9 @@ fn source(major: u32, app: &str, viewer: &str) -> Database {
 
 fn each_role_gets_what_it_may_and_is_told_the_rest(major: u32) {
     let (app, viewer) = (format!("app_{}", unique_word()), format!("viewer_{}", unique_word()));
-    let backed = Backed::up(source(major, &app, &viewer), &[]);
+    // A server of its own: on a shared one, the roles of other tests come into the backup.
+    let home = OwnServer::start(major);
+    let backed = Backed::up(source(&home, &app, &viewer), &[]);
     let server = OwnServer::start(major);
     psql(major, &server.url(), MASTER);
     psql(major, &server.url(), "CREATE ROLE app LOGIN PASSWORD 'its secret'");
@@ -164,12 +165,6 @@ fn each_role_gets_what_it_may_and_is_told_the_rest(major: u32) {
             assert_eq!(target.sql(about), format!("100|{app}|ours"));
         }
     }
-    let name = quoted(&backed.source.name);
-    psql(
-        major,
-        &postgres_url(major),
-        &format!("DROP DATABASE {name}; CREATE DATABASE {name}; DROP ROLE {app}; DROP ROLE {viewer}"),
-    );
 }
 
 /// One line of the matrix; `login` is the role's name on this server.

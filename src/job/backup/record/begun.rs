@@ -3,24 +3,19 @@
 use jiff::Timestamp;
 
 use super::notes::Notes;
-use super::viewed::Viewed;
-use crate::command::BackupRequest;
 use crate::dataflow::compress::Codec;
 use crate::error::Error;
 use crate::format::Format;
-use crate::job::backup::view::{Opened, View};
+use crate::job::backup::BackupRequest;
 use crate::job::backup::{Job, Prepared, Source, codec};
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::object_info;
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
-use crate::repository::manifest::{Algorithm, LeftOut, role};
+use crate::repository::manifest::{Algorithm, role};
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 use crate::store::ObjectInfo;
-
-/// Tables whose rows were left out, as of every other kind: what is more is counted.
-const NAMED_TABLES: usize = 100;
 
 pub(in crate::job::backup) struct Begun<'a> {
     pub id: BackupId,
@@ -77,37 +72,6 @@ impl<'a> Begun<'a> {
                 left_out: Vec::new(),
             },
         }
-    }
-
-    /// Gives back who reads, and about how much.
-    pub(in crate::job::backup) fn viewed(mut self, view: View) -> (Viewed<'a>, Opened, u64) {
-        let notes = &mut self.notes;
-        notes.warnings.extend(view.notes);
-        let mut streams = 1;
-        if let Opened::Streams(reading) = &view.reader {
-            streams = reading.streams();
-            notes.complaints(reading.complaints.clone());
-        }
-        let why = "emptied or rewritten after the backup's snapshot and before its lock: the backup may have none of its rows";
-        let more = view.emptied.len().saturating_sub(NAMED_TABLES);
-        let more = (more > 0).then(|| format!("{more} more"));
-        let emptied = view.emptied.into_iter().take(NAMED_TABLES).chain(more);
-        notes.left_out(emptied.map(|name| LeftOut {
-            kind: "rows".into(),
-            name,
-            why: why.into(),
-        }));
-        notes.left_out(view.left_out);
-        let viewed = Viewed {
-            begun: self,
-            snapshot: view.snapshot,
-            names: view.names,
-            tables_of_script: view.tables_of_script,
-            streams,
-            extensions: view.extensions,
-            collations: view.collations,
-        };
-        (viewed, view.reader, view.table_bytes)
     }
 
     pub(super) fn algorithm(&self) -> Algorithm {

@@ -11,9 +11,6 @@ use crate::job::backup::script;
 use crate::postgres::{RawTable, TableName};
 use crate::repository::manifest::{FileIndex, LargeObjectsRecord, Place, RangeRecord, ScriptRecord, TableRecord};
 
-/// The only data file of a backup as a run makes it.
-pub(in crate::job::backup) const DATA: FileIndex = FileIndex(0);
-
 #[derive(Default)]
 pub(super) struct Blocks {
     pub script: Option<ScriptRecord>,
@@ -94,7 +91,7 @@ fn table(entry: &Entry, block: &Block, rows: u64, names: &HashMap<u32, TableName
 
 fn place(block: &Block) -> Place {
     Place {
-        file: DATA,
+        file: FileIndex::FIRST,
         offset: block.place.offset,
         length: block.place.length,
     }

@@ -8,7 +8,7 @@ use super::blocks::Blocks;
 use super::committed::Committed;
 use super::sidecar::{Sidecar, file_record, md5_of};
 use super::viewed::Viewed;
-use crate::dataflow::pipeline::Archive;
+use crate::dataflow::pipeline::{Archive, Passed};
 use crate::dataflow::throttle::Pauses;
 use crate::job::backup::sidecars::Sidecars;
 use crate::repository::backup_id::{BackupId, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
@@ -34,6 +34,36 @@ pub(in crate::job::backup) struct Stored<'a> {
     pub(super) missing: BTreeMap<String, String>,
     /// Files that the manifest does not list: the sums over those that it does.
     pub(super) sums: Vec<FileRecord>,
+}
+
+impl<'a> Viewed<'a> {
+    /// The data has passed and is stored. Gives back the files that go beside it, the sums over all of them last.
+    pub(in crate::job::backup) fn stored(
+        mut self,
+        passed: Passed,
+        pauses: Option<Pauses>,
+        gathered: Sidecars,
+    ) -> (Stored<'a>, Vec<Sidecar>) {
+        let data = FileRecord {
+            name: self.begun.data_name(),
+            bytes: passed.expected.bytes,
+            sha256: hex::encode(passed.expected.sha256),
+        };
+        let md5_of_data = passed.md5.map(|md5| (data.name.clone(), hex::encode(md5)));
+        let mut stored = Stored {
+            files: BTreeMap::from([(self.begun.data_role().to_owned(), data)]),
+            missing: BTreeMap::new(),
+            sums: Vec::new(),
+            blocks: Blocks::of(&passed, &self.names, &self.tables_of_script, &mut self.begun.notes),
+            archive_version: passed.archive.as_ref().map(|archive| archive.head.version.to_string()),
+            bytes_read: passed.bytes_read,
+            levels: passed.levels,
+            pauses,
+            viewed: self,
+        };
+        let sidecars = stored.sidecars(passed.archive, md5_of_data, gathered);
+        (stored, sidecars)
+    }
 }
 
 impl Stored<'_> {

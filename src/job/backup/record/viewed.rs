@@ -1,20 +1,19 @@
 //! What is known when the snapshot is taken: what the server says of the database in it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::begun::Begun;
-use super::blocks::Blocks;
-use super::sidecar::Sidecar;
-use super::stored::Stored;
 use crate::dataflow::compress::Codec;
-use crate::dataflow::pipeline::Passed;
 use crate::dataflow::throttle::{Pauses, Throttle};
 use crate::error::Result;
 use crate::job::backup::nice::Watch;
-use crate::job::backup::sidecars::Sidecars;
+use crate::job::backup::view::{Opened, View};
 use crate::postgres::{RawTable, Snapshot, TableName};
-use crate::repository::manifest::{Collation, Extension, FileRecord};
+use crate::repository::manifest::{Collation, Extension, LeftOut};
 use crate::store::ObjectInfo;
+
+/// Tables whose rows were left out, as of every other kind: what is more is counted.
+const NAMED_TABLES: usize = 100;
 
 pub(in crate::job::backup) struct Viewed<'a> {
     pub(super) begun: Begun<'a>,
@@ -29,7 +28,40 @@ pub(in crate::job::backup) struct Viewed<'a> {
     pub(super) collations: Option<Vec<Collation>>,
 }
 
-impl<'a> Viewed<'a> {
+impl<'a> Begun<'a> {
+    /// Gives back who reads, and about how much.
+    pub(in crate::job::backup) fn viewed(mut self, view: View) -> (Viewed<'a>, Opened, u64) {
+        let notes = &mut self.notes;
+        notes.warnings.extend(view.notes);
+        let mut streams = 1;
+        if let Opened::Streams(reading) = &view.reader {
+            streams = reading.streams();
+            notes.complaints(reading.complaints.clone());
+        }
+        let why = "emptied or rewritten after the backup's snapshot and before its lock: the backup may have none of its rows";
+        let more = view.emptied.len().saturating_sub(NAMED_TABLES);
+        let more = (more > 0).then(|| format!("{more} more"));
+        let emptied = view.emptied.into_iter().take(NAMED_TABLES).chain(more);
+        notes.left_out(emptied.map(|name| LeftOut {
+            kind: "rows".into(),
+            name,
+            why: why.into(),
+        }));
+        notes.left_out(view.left_out);
+        let viewed = Viewed {
+            begun: self,
+            snapshot: view.snapshot,
+            names: view.names,
+            tables_of_script: view.tables_of_script,
+            streams,
+            extensions: view.extensions,
+            collations: view.collations,
+        };
+        (viewed, view.reader, view.table_bytes)
+    }
+}
+
+impl Viewed<'_> {
     pub(in crate::job::backup) fn codec(&self) -> Codec {
         self.begun.codec
     }
@@ -65,33 +97,5 @@ impl<'a> Viewed<'a> {
             )),
         }
         throttle.pauses()
-    }
-
-    /// The data has passed and is stored. Gives back the files that go beside it, the sums over all of them last.
-    pub(in crate::job::backup) fn stored(
-        mut self,
-        passed: Passed,
-        pauses: Option<Pauses>,
-        gathered: Sidecars,
-    ) -> (Stored<'a>, Vec<Sidecar>) {
-        let data = FileRecord {
-            name: self.begun.data_name(),
-            bytes: passed.expected.bytes,
-            sha256: hex::encode(passed.expected.sha256),
-        };
-        let md5_of_data = passed.md5.map(|md5| (data.name.clone(), hex::encode(md5)));
-        let mut stored = Stored {
-            files: BTreeMap::from([(self.begun.data_role().to_owned(), data)]),
-            missing: BTreeMap::new(),
-            sums: Vec::new(),
-            blocks: Blocks::of(&passed, &self.names, &self.tables_of_script, &mut self.begun.notes),
-            archive_version: passed.archive.as_ref().map(|archive| archive.head.version.to_string()),
-            bytes_read: passed.bytes_read,
-            levels: passed.levels,
-            pauses,
-            viewed: self,
-        };
-        let sidecars = stored.sidecars(passed.archive, md5_of_data, gathered);
-        (stored, sidecars)
     }
 }

@@ -2,9 +2,9 @@
 
 use super::super::plan::Plan;
 use super::super::ready::Target;
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::BlockContent;
+use crate::job::restore::RestoreRequest;
 use crate::repository::manifest::Manifest;
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::{count, human_bytes};
