@@ -44,7 +44,7 @@ pub(super) async fn run(
         return not_done(request, no_text());
     };
     job.observer.phase("replacing the definitions");
-    let Some(renewed) = renewing::replace(job, request, archive, target, first, removal).await? else {
+    let Some(renewed) = renewing::replace(job, request, archive, target, &first, removal).await? else {
         return not_done(request, no_room());
     };
 
