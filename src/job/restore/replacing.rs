@@ -4,7 +4,7 @@
 mod large_objects;
 mod room;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use tokio_postgres::error::SqlState;
 
@@ -44,7 +44,7 @@ pub(super) async fn run(
         return not_done(request, no_text());
     };
     job.observer.phase("replacing the definitions");
-    let Some(renewed) = renewing::replace(job, request, archive, target, first, removal).await? else {
+    let Some(renewed) = renewing::replace(job, request, archive, target, &first, removal).await? else {
         return not_done(request, no_room());
     };
 
@@ -128,16 +128,16 @@ impl Following {
 
 /// What is loaded and is no rows: entries that make large objects, and where sequences stand.
 fn loose(archive: &Archive, plan: &Plan) -> (Vec<i64>, Vec<i64>) {
-    let of_blocks: Vec<i64> = plan
+    let of_blocks: HashSet<i64> = plan
         .blocks()
         .map(|index| archive.stored.head.data[index].dump_id)
         .collect();
-    let makes_objects = |id: &i64| {
-        let item = archive.items.iter().find(|item| item.entry.dump_id == *id);
-        item.is_some_and(|item| item.entry.desc == "BLOB METADATA")
-    };
+    let objects = archive.items.iter().filter(|item| item.entry.desc == "BLOB METADATA");
+    let objects: HashSet<i64> = objects.map(|item| item.entry.dump_id).collect();
     let listed = plan.loads.iter().flat_map(|load| load.list.iter().copied());
-    listed.filter(|id| !of_blocks.contains(id)).partition(makes_objects)
+    listed
+        .filter(|id| !of_blocks.contains(id))
+        .partition(|id| objects.contains(id))
 }
 
 /// The rows, and what follows them. Says what could not be put back.

@@ -124,11 +124,13 @@ impl<'a> Brought<'a> {
     }
 
     /// Entries whose definitions may give it.
-    fn of_mark(&self, mark: &Mark) -> impl Iterator<Item = &'a Item> {
-        const KINDS: [&str; 5] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX"];
-        let named = KINDS.iter().flat_map(|kind| self.found(kind, &mark.schema, &mark.name));
+    fn of_mark<'s>(&'s self, mark: &'s Mark) -> impl Iterator<Item = &'a Item> + use<'s, 'a> {
+        let kinds = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX"];
+        let named = kinds
+            .into_iter()
+            .flat_map(move |kind| self.found(kind, &mark.schema, &mark.name));
         let tag = mark.constraint.iter();
-        let constraints = tag.flat_map(|tag| self.found("CONSTRAINT", &mark.schema, tag));
+        let constraints = tag.flat_map(move |tag| self.found("CONSTRAINT", &mark.schema, tag));
         named.chain(constraints).copied()
     }
 
