@@ -128,7 +128,9 @@ impl Seal {
                 });
                 self.stretches.extend(ended);
             }
-            Mark::Dropped => drop(self.open.pop_front()),
+            Mark::Dropped => {
+                self.open.pop_front();
+            }
         }
     }
 
