@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -63,8 +64,13 @@ const TOLD: [&str; 11] = [
 #[derive(Debug)]
 pub(super) struct Logins {
     folder: PathBuf,
+    door: Arc<Door>,
     listening: JoinHandle<()>,
 }
+
+/// How long a program's sessions have to end with it, and then how long it may take to cancel what they do.
+const LEAVING: Duration = Duration::from_millis(500);
+const CANCELLING: Duration = Duration::from_secs(5);
 
 impl Logins {
     /// Listens in a new folder of this name, by the name that libpq looks for.
@@ -79,16 +85,39 @@ impl Logins {
             home: home.map(|(_, home)| PathBuf::from(home)),
             inside: Mutex::default(),
         });
+        let entrance = Arc::clone(&door);
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let door = Arc::clone(&door);
+                let door = Arc::clone(&entrance);
                 tokio::spawn(async move {
                     // It ends as one of the two ends it: each of them says so to its own side.
                     let _ = door.serve(client).await;
                 });
             }
         });
-        Ok(Logins { folder, listening })
+        Ok(Logins {
+            folder,
+            door,
+            listening,
+        })
+    }
+
+    /// After the program has ended: cancels the statements of its sessions that have not ended with it. A server that
+    /// waits for a lock does not notice that the program is gone, and this process may end before the program's own
+    /// request to cancel is passed on.
+    pub async fn settle(&self) {
+        let is_empty = || self.door.inside().is_empty();
+        let ended = async {
+            while !is_empty() {
+                sleep(LEAVING / 10).await;
+            }
+        };
+        if timeout(LEAVING, ended).await.is_ok() {
+            return;
+        }
+        let left: Vec<i32> = self.door.inside().keys().copied().collect();
+        let cancelled = left.into_iter().map(|session| self.door.cancel(session));
+        let _ = timeout(CANCELLING, join_all(cancelled)).await;
     }
 
     /// How a program comes here. The password is there for the messages that must not show it.

@@ -65,7 +65,7 @@ pub struct Restoring {
     complaints: Arc<Mutex<Complaints>>,
     exit_on_error: bool,
     _pass: Pass,
-    _logins: Option<Logins>,
+    logins: Option<Logins>,
 }
 
 /// It came to its end.
@@ -140,7 +140,7 @@ impl Restoring {
             complaints,
             exit_on_error: order.exit_on_error,
             _pass: pass,
-            _logins: logins,
+            logins,
         })
     }
 
@@ -168,6 +168,9 @@ impl Restoring {
     /// is gone.
     pub async fn stop(&self) {
         self.child.stop().await;
+        if let Some(logins) = &self.logins {
+            logins.settle().await;
+        }
     }
 }
 
