@@ -86,15 +86,15 @@ class Report:
             self.parts.append(table(heads, rows))
             bars = [(label(way), median(runs, "wall"), *(f(run["wall"] for run in runs) for f in (min, max)))
                     for way, runs in sorted(data["there"].items(), key=lambda item: median(item[1], "wall"))]
-            self.figure(f"there-{data['database']}.svg", plot.bars, f"The way there: {what}, {data['gb']:g} GB", "wall, seconds", bars)
+            self.figure(f"there-{data['database']}.svg", plot.bars, f"Backup: {what}, {data['gb']:g} GB", "wall, seconds", bars)
 
     def physical(self):
         data = self.cases.get("physical-1gb")
         if data:
             self.parts.append(
-                f"### A physical backup, for orientation\n\nPostgreSQL {data['major']}, one table of 1 GB of COPY text. pgBackRest copies "
-                "the server's files, indexes and all, from the server's own disk, and has to use TLS. The archives of pg_dump 15 know "
-                "gzip alone, so that is what pgstow takes here.\n")
+                f"### A physical backup, for comparison\n\nPostgreSQL {data['major']}, one table of 1 GB of COPY text. pgBackRest "
+                "copies the server's files, including indexes, from the server's own disk, and must use TLS. The archives of pg_dump "
+                "15 support only gzip, so pgstow uses gzip here.\n")
             rows = [[name(way), span(runs, "wall"), f"{median(runs, 'cpu'):.1f}", f"{median(runs, 'server_cpu'):.1f}",
                      f"{median(runs, 's3_cpu'):.1f}", f"{median(runs, 'stored') / 1e6:.1f}"] for way, runs in data["there"].items()]
             self.parts.append(table(["way", "wall s", "client CPU s", "server CPU s", "S3 CPU s", "stored MB"], rows))
@@ -118,7 +118,7 @@ class Report:
         counts = [count for count in (10, 100, 1000, 10000) if f"many-{count}" in self.cases]
         if len(counts) > 1:
             ways = ["floor", "pgstow 1", "pgstow 2"]
-            self.parts.append("### Number of tables\n\nThe same gigabyte in one table and in many.\n")
+            self.parts.append("### Number of tables\n\nThe same gigabyte, in one table and in many.\n")
             columns = [*(["giant-1gb"] if "giant-1gb" in self.cases else []), *(f"many-{count}" for count in counts)]
             points = [*([1] if "giant-1gb" in self.cases else []), *counts]
             rows = [[point, *(f"{self.wall(case, way):.1f}" for way in ways)] for point, case in zip(points, columns)]
@@ -140,7 +140,7 @@ class Report:
                              f"{median(runs, 'cpu'):.1f}", f"{median(runs, 'server_cpu'):.1f}",
                              f"{max(run['peak_mib'] for run in runs):.0f}"])
         if rows:
-            self.parts.append("### The way back\n")
+            self.parts.append("### Restore\n")
             self.parts.append(table(["database", "way", "wall s", "client CPU s", "server CPU s", "peak MiB"], rows))
 
     def targets(self):
@@ -163,29 +163,32 @@ class Report:
         for case in ("giant-1gb", "mixed-1gb"):
             what = DATABASES[case.split("-")[0]]
             best = fastest(case)
-            target(f"{what}: faster than `pg_dump -Fc \\| aws`, zstd", ratio(case, "pg_dump", best), lambda r: r >= 6, "≥ 6")
+            target(f"{what}: how many times as fast as `pg_dump -Fc \\| aws`, zstd", ratio(case, "pg_dump", best), lambda r: r >= 6, "≥ 6")
             target(f"{what}: the same, gzip", ratio(case, "pg_dump", "pgstow 2 gzip:6"), lambda r: r >= 2.5, "≥ 2.5")
-            target(f"{what}: faster than `zstd -T0 -1 \\| aws`", ratio(case, "zstd", best), lambda r: r >= 1.3, "≥ 1.3")
+            target(f"{what}: how many times as fast as `zstd -T0 -1 \\| aws`", ratio(case, "zstd", best), lambda r: r >= 1.3, "≥ 1.3")
             limit = 1.0 if case.startswith("giant") else 1.15
-            target(f"{what}: of the wall of `pg_dump -Z0 > /dev/null`", ratio(case, best, "floor"), lambda r: r <= limit, f"≤ {limit}")
+            target(f"{what}: time, divided by that of `pg_dump -Z0 > /dev/null`", ratio(case, best, "floor"), lambda r: r <= limit,
+                   f"≤ {limit}")
             runs = (self.cases.get(case, {}).get("back") or {}).get("runs", {})
             theirs, ours = [median(runs, "wall") for runs in runs.values()][:2] or (None, None)
-            target(f"{what}: restore, faster than `aws s3 cp`, `pg_restore -j 2`", theirs and theirs / ours, lambda r: r >= 1.5, "≥ 1.5")
+            target(f"{what}: restore, how many times as fast as `aws s3 cp`, `pg_restore -j 2`", theirs and theirs / ours,
+                   lambda r: r >= 1.5, "≥ 1.5")
         many = self.wall("many-10000", fastest("many-10000"))
         one = self.wall("giant-1gb", fastest("giant-1gb"))
-        target("10,000 tables: of the wall of one", many / one if many and one else None, lambda r: r <= 2, "≤ 2")
-        target("10,000 tables: of the wall of `pg_dump -Fc \\| aws`", ratio("many-10000", fastest("many-10000"), "pg_dump"),
-               lambda r: r <= 1.2, "≤ 1.2")
-        target("10,000 tables: of the wall of `pg_dump -Z0 > /dev/null`", ratio("many-10000", fastest("many-10000"), "floor"),
-               lambda r: r <= 1.2, "≤ 1.2")
+        target("10,000 tables: time, divided by that of one table", many / one if many and one else None, lambda r: r <= 2, "≤ 2")
+        target("10,000 tables: time, divided by that of `pg_dump -Fc \\| aws`",
+               ratio("many-10000", fastest("many-10000"), "pg_dump"), lambda r: r <= 1.2, "≤ 1.2")
+        target("10,000 tables: time, divided by that of `pg_dump -Z0 > /dev/null`",
+               ratio("many-10000", fastest("many-10000"), "floor"), lambda r: r <= 1.2, "≤ 1.2")
         peaks = {case: max(run["peak_mib"] for run in data["there"]["pgstow 2"])
                  for case, data in self.cases.items() if "pgstow 2" in data["there"]}
         target("peak memory at 2 jobs, MiB", max(peaks.values(), default=None), lambda peak: peak <= 128, "≤ 128")
         small, large = peaks.get("giant-1gb"), peaks.get("giant-8gb")
-        target("peak memory at 8 GB, of that at 1 GB", large / small if small and large else None, lambda r: r <= 1.1, "flat: ≤ 1.1")
+        target("peak memory at 8 GB, divided by that at 1 GB", large / small if small and large else None, lambda r: r <= 1.1,
+               "flat: ≤ 1.1")
         self.parts.append(
-            "### Against what was aimed at\n\nRatios of medians within one run; of pgstow the better of one job and two. Ways without a "
-            "range in the tables below were run once.\n")
+            "### Compared with the aims\n\nRatios of medians within one run; for pgstow, the better of one job and two. In the tables "
+            "below, a value without a range is from a single run.\n")
         self.parts.append(table(["", "aim", "measured", ""], rows))
 
     def efforts(self):
@@ -213,18 +216,18 @@ class Report:
         cost = model.cost(data["there"]["pgstow 2"], data["gb"], median)
         self.parts.append(
             f"One gigabyte of the shop's COPY text costs the server {cost.server:.1f} s of CPU, pgstow {cost.client:.1f} s, and the S3 "
-            f"server here {cost.store:.1f} s; {cost.stored_gb * 1000:.0f} MB are stored. `bench/model.py` assumes: client, server and "
-            "store each have machines of their own; the server has a core for each job; CPU seconds are the same there as here; all "
-            "work at once, so that the slowest sets the pace. Checked where all three share the two cores, by the costs that "
-            "were measured with one job:\n")
+            f"server here {cost.store:.1f} s; {cost.stored_gb * 1000:.0f} MB are stored. `bench/model.py` assumes that client, server "
+            "and store each have a machine of their own, that the server has a core for each job, that CPU seconds are the same there "
+            "as here, and that all three work at the same time, so that the slowest one limits the speed. To check the model, this "
+            "table applies it to the two cores that all three share, with the costs measured with one job:\n")
         self.parts.append(table(["database", "jobs", "model, s", "measured, s", "error"], checks))
-        self.parts.append("\nA client of its own, a line of 10 Gbit/s, as many jobs as vCPUs:\n")
-        self.parts.append(table(["vCPU", "seconds per GB", "MB/s", "what sets the pace"],
+        self.parts.append("\nA separate client machine, a network of 10 Gbit/s, as many jobs as vCPUs:\n")
+        self.parts.append(table(["vCPU", "seconds per GB", "MB/s", "limited by"],
                                 [[v, f"{s:.2f}", f"{1000 / s:.0f}", why] for v, s, why in model.machines(cost)]))
         self.parts.append(
-            f"\nA Lambda function's 15 minutes, a tenth of them kept back. AWS promises no bandwidth; {model.LAMBDA_GBIT} Gbit/s each way "
-            "is what is commonly seen, and then sets the pace of the larger ones:\n")
-        self.parts.append(table(["memory, MB", "vCPU", "jobs", "seconds per GB", "largest, GB of COPY text", "without the line's limit"],
+            f"\nA Lambda function's 15 minutes, with a tenth of them in reserve. AWS promises no bandwidth. A common value is "
+            f"{model.LAMBDA_GBIT} Gbit/s in each direction, which then limits the larger functions:\n")
+        self.parts.append(table(["memory, MB", "vCPU", "jobs", "seconds per GB", "largest, GB of COPY text", "without the network's limit"],
                                 [[mb, f"{v:.1f}", jobs, f"{s:.1f}", f"{most:.0f}", f"{free:.0f}"]
                                  for mb, v, jobs, s, most, free in model.functions(cost)]))
         stored = cost.stored_gb * 100
@@ -237,7 +240,7 @@ class Report:
         if first is None:
             sys.exit("nothing has been measured yet")
         self.parts.append(f"PostgreSQL {first['major']}, SeaweedFS and the clients share {first['cores']} cores ({first['machine']}); "
-                          f"{first['date']}. Medians, with the range where there were several rounds.\n")
+                          f"{first['date']}. Medians, with the range if there were several rounds.\n")
         for part in (self.targets, self.there, self.physical, self.growth, self.back, self.efforts, self.larger):
             part()
         return "\n\n".join(part.strip("\n") for part in self.parts)
