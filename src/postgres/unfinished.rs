@@ -25,8 +25,8 @@ impl Session {
         let question = "SELECT d.datname::pg_catalog.text, s.comment,
                 EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid OPERATOR(pg_catalog.=) d.oid
                   AND coalesce(a.backend_type, 'client backend') OPERATOR(pg_catalog.=) 'client backend')
-           FROM pg_catalog.pg_database d,
-                LATERAL (SELECT pg_catalog.shobj_description(d.oid, 'pg_database') AS comment) s
+           FROM pg_catalog.pg_database d
+           CROSS JOIN LATERAL (SELECT pg_catalog.shobj_description(d.oid, 'pg_database') AS comment) s
           WHERE pg_catalog.starts_with(d.datname::pg_catalog.text, $1)
             AND pg_catalog.substr(d.datname::pg_catalog.text, $2) OPERATOR(pg_catalog.~) '^[0-9a-f]{8}$'
             AND (s.comment OPERATOR(pg_catalog.=) ANY ($3) OR (s.comment IS NULL AND NOT d.datallowconn))

@@ -82,17 +82,23 @@ impl Head {
         })
     }
 
-    /// What is written in the table of contents and is not UTF-8: names, definitions, and columns of tables.
+    /// What is written in the table of contents and is not UTF-8: names, definitions, and columns of tables. In an archive
+    /// with another encoding that is all that is not ASCII, also bytes that UTF-8 would take for another text.
     pub fn foreign_texts(&self) -> Result<BTreeSet<Vec<u8>>, ArchiveError> {
         let mut found = BTreeSet::new();
         let mut input = Input::at(&self.bytes[self.entries_at..], self.entries_at as u64);
         let met = RefCell::new(BTreeSet::new());
+        let mut other_encoding = false;
         for number in 1..=self.entries {
             let strings = Meeting {
                 known: &self.texts,
                 met: Some(&met),
             };
-            let (_, details) = entry::read(&mut input, self.form(), strings, number)?;
+            let (entry, details) = entry::read(&mut input, self.form(), strings, number)?;
+            if entry.desc == "ENCODING" {
+                let named = details.definition.split('\'').nth(1);
+                other_encoding = named.is_some_and(|name| !["UTF8", "SQL_ASCII"].contains(&name));
+            }
             found.extend(
                 Loading::parse(&details.copy_statement)
                     .iter()
@@ -100,7 +106,10 @@ impl Head {
             );
         }
         found.extend(met.into_inner());
-        found.retain(|bytes| std::str::from_utf8(bytes).is_err());
+        found.retain(|bytes| match other_encoding {
+            true => !bytes.is_ascii(),
+            false => std::str::from_utf8(bytes).is_err(),
+        });
         Ok(found)
     }
 

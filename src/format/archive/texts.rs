@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 /// cannot be read.
 pub type Texts = HashMap<Vec<u8>, String>;
 
-/// What is known of texts that are not UTF-8, and where those are noted that are met.
+/// What is known of texts that are not ASCII, and where those are noted that are met.
 #[derive(Clone, Copy)]
 pub(super) struct Meeting<'a> {
     pub known: &'a Texts,
@@ -17,17 +17,15 @@ pub(super) struct Meeting<'a> {
 
 impl Meeting<'_> {
     pub fn read(self, bytes: Vec<u8>) -> String {
-        match String::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => {
-                let bytes = error.into_bytes();
-                let known = self.known.get(&bytes).cloned();
-                let text = known.unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned());
-                if let Some(met) = self.met {
-                    met.borrow_mut().insert(bytes);
-                }
-                text
+        if !bytes.is_ascii() {
+            // Bytes of another encoding may be UTF-8 as well, and then another text.
+            if let Some(known) = self.known.get(&bytes) {
+                return known.clone();
+            }
+            if let Some(met) = self.met {
+                met.borrow_mut().insert(bytes.clone());
             }
         }
+        String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
 }

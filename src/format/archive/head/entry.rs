@@ -117,7 +117,7 @@ pub(super) fn read<R: Read>(
         owner: details.owner.clone(),
         has_data,
         offset_at: usize::try_from(input.position()).unwrap_or(usize::MAX),
-        written: written([namespace_bytes.unwrap_or_default(), tag_bytes]),
+        written: written(texts, [namespace_bytes.unwrap_or_default(), tag_bytes]),
     };
     if read_offset(input, form, number)? != has_data {
         return Err(input.malformed(format!(
@@ -133,8 +133,9 @@ fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(De
     let (int_size, texts) = (form.int_size, strings.texts);
     let section = strings.input.int(int_size, "an entry's section")?;
     let definition = strings.bytes("an entry's definition")?.unwrap_or_default();
-    let definition_bytes = std::str::from_utf8(&definition).is_err().then(|| definition.clone());
-    let definition = texts.read(definition);
+    let bytes = definition;
+    let definition = texts.read(bytes.clone());
+    let definition_bytes = (definition.as_bytes() != bytes).then_some(bytes);
     let drop_statement = strings.text("an entry's drop statement")?.unwrap_or_default();
     let copy_starts = strings.input.position();
     let copy_statement = strings.bytes("an entry's copy statement")?.unwrap_or_default();
@@ -188,8 +189,8 @@ fn read_offset<R: Read>(input: &mut Input<R>, form: Form, number: usize) -> Resu
     }
 }
 
-/// Names as they were written, where one of them is not UTF-8.
-fn written(path: [Vec<u8>; 2]) -> Option<[Vec<u8>; 2]> {
-    let foreign = path.iter().any(|name| std::str::from_utf8(name).is_err());
+/// Names as they were written, where one of them is another text than its bytes are in UTF-8.
+fn written(texts: Meeting<'_>, path: [Vec<u8>; 2]) -> Option<[Vec<u8>; 2]> {
+    let foreign = path.iter().any(|name| texts.read(name.clone()).as_bytes() != name);
     foreign.then_some(path)
 }
