@@ -20,13 +20,14 @@ use super::file_upload::{FileUpload, mark_of};
 use super::limits::{self, too_long};
 use super::mounts;
 use super::settings::StoreCreate;
-use super::temporary::{self, PATIENCE, Publish, Published, Temporary, within};
+use super::temporary::{PATIENCE, Temporary, within};
 use super::{
     Condition, Entry, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{MANIFEST, database_of_folder};
 use crate::run::files::{self, io_error};
+use crate::run::publication::{Publish, Published, final_name};
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
 /// would cost too much, what its inode says. Whatever is replaced under a condition is small.
@@ -101,9 +102,8 @@ impl Local {
 /// The names that lead to the file of a key. Keys have been encoded by the catalog; one that could
 /// leave the root, or that names a temporary file, is a bug there and must not become a path here.
 fn segments(key: &str) -> Result<Vec<String>> {
-    let hostile = |segment: &str| {
-        matches!(segment, "" | "." | "..") || segment.contains('\0') || temporary::final_name(segment).is_some()
-    };
+    let hostile =
+        |segment: &str| matches!(segment, "" | "." | "..") || segment.contains('\0') || final_name(segment).is_some();
     if key.split('/').any(hostile) {
         return Err(Error::internal(format!("{key:?} is not a key of a store")));
     }
@@ -346,7 +346,7 @@ impl Store for Local {
         let mut unfinished = Vec::new();
         for (path, stat) in self.files(prefix).await? {
             let (folder, id) = path.rsplit_once('/').unwrap_or(("", &path));
-            if let Some(name) = temporary::final_name(id) {
+            if let Some(name) = final_name(id) {
                 let key = if folder.is_empty() {
                     name.to_owned()
                 } else {
@@ -363,7 +363,7 @@ impl Store for Local {
     }
 
     async fn abort_unfinished(&self, unfinished: &Unfinished) -> Result<()> {
-        if temporary::final_name(&unfinished.id).is_none() || unfinished.id.contains('/') {
+        if final_name(&unfinished.id).is_none() || unfinished.id.contains('/') {
             let what = format!("{:?} is not a temporary file of a store", unfinished.id);
             return Err(Error::internal(what));
         }
@@ -499,7 +499,7 @@ fn modified(stat: &Stat) -> Option<jiff::Timestamp> {
 
 fn is_temporary(key: &str) -> bool {
     let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
-    temporary::final_name(name).is_some()
+    final_name(name).is_some()
 }
 
 /// The whole file, where it has no more than `most` bytes: by what the file system says, and by what

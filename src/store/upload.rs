@@ -19,12 +19,12 @@ use super::bucket::{self, Attempts, Bucket};
 use super::parts::Schedule;
 use super::segments::Segments;
 use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
-use super::temporary::random;
 use super::trouble::refuses_conditions;
 use super::window::Window;
 use super::{Condition, Expected, Mark, ObjectInfo, Part, StoreChecksum, Stored, UPLOAD, Upload, taken};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
+use crate::run::publication::random;
 use crate::units::count;
 
 pub struct S3Upload {
