@@ -360,8 +360,8 @@ impl S3Upload {
                 Ok(_) => {}
                 Err(second) => failed = failed.also(second),
             }
-            if !aborted && let Err(second) = self.bucket.abort(&self.key, id).await {
-                failed = failed.also(second);
+            if !aborted {
+                failed = failed.with_clean_up(self.bucket.abort(&self.key, id).await);
             }
         }
         Err(failed)
@@ -524,10 +524,7 @@ impl Upload for S3Upload {
                 Ok(stored)
             }
             // Aborting twice does no harm, and a completed upload cannot be aborted any more.
-            Err(error) => Err(match self.give_up().await {
-                Ok(()) => error,
-                Err(second) => error.also(second),
-            }),
+            Err(error) => Err(error.with_clean_up(self.give_up().await)),
         }
     }
 

@@ -405,10 +405,7 @@ impl Replicas {
             let completed = match (copy, failure.take()) {
                 // Without the primary the copies are given up.
                 (Ok(upload), Some(error)) => {
-                    failure = Some(match upload.abort().await {
-                        Ok(()) => error,
-                        Err(second) => error.also(second),
-                    });
+                    failure = Some(error.with_clean_up(upload.abort().await));
                     continue;
                 }
                 (Err(_), Some(error)) => {

@@ -167,10 +167,7 @@ async fn upload(store: &dyn Store, body: &Bytes) -> Result<Stored> {
         Err(error) => Err(error),
     };
     if let Err(error) = written {
-        return Err(match upload.abort().await {
-            Ok(()) => error,
-            Err(second) => error.also(second),
-        });
+        return Err(error.with_clean_up(upload.abort().await));
     }
     let expected = Expected {
         bytes: body.len() as u64,
