@@ -41,7 +41,7 @@ pub(crate) enum Fault {
     /// Does nothing and fails.
     Reject,
     /// Does it, and fails all the same: the answer was lost.
-    FailAfterWrite,
+    LoseAnswer,
 }
 
 #[derive(Debug, Clone)]
@@ -164,7 +164,7 @@ impl MemoryStore {
         match fault.map(|(_, _, fault)| *fault) {
             None => work(&mut state),
             Some(Fault::Reject) => Err(scripted(op, "rejected")),
-            Some(Fault::FailAfterWrite) => {
+            Some(Fault::LoseAnswer) => {
                 work(&mut state)?;
                 Err(scripted(op, "answer lost"))
             }

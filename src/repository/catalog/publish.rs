@@ -253,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn a_lost_answer_is_looked_up() {
         let store = MemoryStore::with_lifecycle();
-        store.fault(Op::Put, 2, Fault::FailAfterWrite);
+        store.fault(Op::Put, 2, Fault::LoseAnswer);
         assert!(publish(&store, &manifest(), None).await.is_ok());
 
         for nth in 1..=2 {
@@ -267,7 +267,7 @@ mod tests {
         }
 
         let store = MemoryStore::with_lifecycle();
-        store.fault(Op::Put, 2, Fault::FailAfterWrite);
+        store.fault(Op::Put, 2, Fault::LoseAnswer);
         store.fault(Op::Get, 1, Fault::Reject);
         let unknown = publish(&store, &manifest(), None).await.unwrap_err();
         assert!(matches!(&unknown, NotPublished::Unknown(error) if error.message().contains("and then")));

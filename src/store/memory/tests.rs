@@ -11,7 +11,7 @@ async fn conditions_hold_and_faults_come_as_scripted() {
     assert_eq!(put("1", Condition::Absent).await.unwrap(), Put::Done(first.clone()));
     assert_eq!(put("2", Condition::Absent).await.unwrap(), Put::Refused);
     store.fault(Op::Put, 1, Fault::Reject);
-    store.fault(Op::Put, 2, Fault::FailAfterWrite);
+    store.fault(Op::Put, 2, Fault::LoseAnswer);
     put("2", Condition::Unchanged(first.clone())).await.unwrap_err();
     assert_eq!(store.body("a/b").unwrap(), "1");
     put("2", Condition::Unchanged(first.clone())).await.unwrap_err();

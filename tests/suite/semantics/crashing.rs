@@ -22,7 +22,7 @@ pub enum Fate {
     /// let through one by one, this is also the death right before the next call.
     Die,
     /// The store refuses, as its contract says: an upload that cannot be completed is gone.
-    Refuse,
+    Reject,
     /// The call has its effect, and fails.
     LoseAnswer,
     /// The store cannot be reached: no effect, and nothing that the contract promises either.
@@ -117,7 +117,7 @@ impl Script {
                 let _ = effect.await;
                 self.die().await
             }
-            Fate::Refuse | Fate::Unreachable => Err(scripted(&call)),
+            Fate::Reject | Fate::Unreachable => Err(scripted(&call)),
             Fate::LoseAnswer => {
                 effect.await?;
                 Err(scripted(&call))
@@ -318,7 +318,7 @@ impl Upload for CrashingUpload {
                 let _ = inner.complete(expected).await;
                 script.die().await
             }
-            Fate::Refuse => {
+            Fate::Reject => {
                 inner.abort().await?;
                 Err(scripted(&call))
             }
