@@ -22,7 +22,8 @@ use super::mounts;
 use super::settings::StoreCreate;
 use super::temporary::{PATIENCE, Temporary, within};
 use super::{
-    Condition, Entry, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
+    Condition, Conditional, Entry, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Space, Store, Unfinished,
+    Upload, Version,
 };
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{MANIFEST, database_of_folder};
@@ -88,6 +89,25 @@ impl Local {
             // the first object that is seen in it.
             begun.store(exists, Ordering::Relaxed);
             work(root)
+        })
+        .await
+    }
+
+    /// A small file, put there as a whole.
+    async fn place(&self, key: &str, body: Bytes, condition: Option<Condition>) -> Result<Put> {
+        let names = segments(key)?;
+        // A store has a backup from its first manifest on.
+        let remembered = key.ends_with("/manifest.json").then(|| self.remembered.clone());
+        let begun = Arc::clone(&self.begun);
+        self.write(move |root| {
+            let done = put(root, &names, &body, condition.as_ref())?;
+            if matches!(done, Put::Done(_)) {
+                begun.store(true, Ordering::Relaxed);
+            }
+            if let Some(remembered) = remembered {
+                remembered.note(root);
+            }
+            Ok(done)
         })
         .await
     }
@@ -227,22 +247,8 @@ impl Store for Local {
         Ok(Box::new(FileUpload::new(temporary, object.replace)))
     }
 
-    async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
-        let names = segments(key)?;
-        // A store has a backup from its first manifest on.
-        let remembered = key.ends_with("/manifest.json").then(|| self.remembered.clone());
-        let begun = Arc::clone(&self.begun);
-        self.write(move |root| {
-            let done = put(root, &names, &body, &condition)?;
-            if matches!(done, Put::Done(_)) {
-                begun.store(true, Ordering::Relaxed);
-            }
-            if let Some(remembered) = remembered {
-                remembered.note(root);
-            }
-            Ok(done)
-        })
-        .await
+    async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo) -> Result<Version> {
+        self.place(key, body, None).await?.done(key)
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
@@ -430,6 +436,17 @@ impl Store for Local {
     fn lifecycle(&self) -> Option<&dyn Lifecycle> {
         None
     }
+
+    fn conditional(&self) -> Option<&dyn Conditional> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Conditional for Local {
+    async fn put_if(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
+        self.place(key, body, Some(condition)).await
+    }
 }
 
 impl Local {
@@ -553,7 +570,7 @@ fn version(opened: &Opened) -> Result<Version> {
     Ok(digest_version(&take(file, *bytes, DIGEST_LIMIT).map_err(failed)?))
 }
 
-fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Result<Put> {
+fn put(root: &Path, names: &[String], body: &[u8], condition: Option<&Condition>) -> Result<Put> {
     let temporary = Temporary::create(root, names)?;
     let written = temporary.write(body).and_then(|()| temporary.sync());
     if let Err(error) = written {
@@ -564,7 +581,7 @@ fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Res
     // the version unchanged. Let go when it is dropped.
     let lock = match lock(temporary.folder()) {
         Ok(lock) => Some(lock),
-        Err(error) if matches!(condition, Condition::Unchanged(_)) => {
+        Err(error) if matches!(condition, Some(Condition::Unchanged(_))) => {
             return Err(error.with_clean_up(temporary.remove()));
         }
         // The other two are atomic by themselves where a file system has no locks.
@@ -579,9 +596,9 @@ fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Res
     let path = folder.path().join(name);
     let file = temporary.file();
     let published = match condition {
-        Condition::Always => temporary.publish(Publish::Replace)?,
-        Condition::Absent => temporary.publish(Publish::IfAbsent)?,
-        Condition::Unchanged(expected) => match current(&folder) {
+        None => temporary.publish(Publish::Replace)?,
+        Some(Condition::Absent) => temporary.publish(Publish::IfAbsent)?,
+        Some(Condition::Unchanged(expected)) => match current(&folder) {
             Ok(Some(current)) if current.version == *expected => temporary.publish(Publish::Replace)?,
             Ok(_) => {
                 temporary.remove()?;
@@ -691,12 +708,12 @@ mod tests {
         let root = around.path().join("backups");
         let store = Local::new(root.clone());
         let (lease, info) = (Bytes::from_static(b"{}"), ObjectInfo::default());
-        let put = store.put("shop/.lease", lease.clone(), &info, Condition::Absent);
+        let put = store.put_if("shop/.lease", lease.clone(), &info, Condition::Absent);
         let Put::Done(version) = put.await.unwrap() else {
             panic!("it was refused");
         };
         fs::remove_dir_all(&root).unwrap();
-        let again = store.put("shop/.lease", lease, &info, Condition::Unchanged(version));
+        let again = store.put_if("shop/.lease", lease, &info, Condition::Unchanged(version));
         assert_eq!(again.await.unwrap_err().code(), Code::Enoent);
         assert!(!root.exists());
     }

@@ -201,14 +201,10 @@ impl S3Upload {
         }
         let mut repeated = false;
         let mut conflicts = 0;
-        let mut condition = if self.object.replace {
-            Condition::Always
-        } else {
-            Condition::Absent
-        };
+        let mut condition = (!self.object.replace).then_some(Condition::Absent);
         let failed = loop {
             let sent = bucket
-                .put_object(&self.key, &body, &digests, &self.object, &condition)
+                .put_object(&self.key, &body, &digests, &self.object, condition.as_ref())
                 .await;
             match sent {
                 Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
@@ -225,11 +221,11 @@ impl S3Upload {
                     tokio::time::sleep(Duration::from_millis(200 << conflicts)).await;
                 }
                 // It does not know the condition: what it shows has to do.
-                Err(error) if condition == Condition::Absent && refuses_conditions(&error) => {
+                Err(error) if condition.is_some() && refuses_conditions(&error) => {
                     if bucket.glance(&self.key).await {
                         return Err(self.taken());
                     }
-                    condition = Condition::Always;
+                    condition = None;
                 }
                 Err(error) => break bucket.error(&format!("write {}", self.key), &error),
             }

@@ -317,3 +317,27 @@ async fn an_id_of_another_database_takes_none_of_ours() {
     copy.plant(KEY, serde_json::to_vec(&planted).unwrap(), &[]);
     assert_eq!(second.lease.claim_in(&copy, &id).await.unwrap(), Announced::Done);
 }
+
+#[tokio::test]
+async fn a_store_without_conditional_writes_takes_claims_and_no_lease() {
+    let held = MemoryStore::with_lifecycle();
+    let lease = acquire(&held, 1, TTL, noon).await.unwrap().lease;
+    for copy in [
+        MemoryStore::without_lifecycle().without_conditions(),
+        MemoryStore::without_lifecycle().refusing_conditions(),
+    ] {
+        let error = acquire(&copy, 1, TTL, noon).await.unwrap_err();
+        assert_eq!(error.code(), Code::Store);
+        assert!(copy.keys().is_empty());
+        assert_eq!(lease.claim_in(&copy, &backup(1)).await.unwrap(), Announced::Done);
+        assert_eq!(lease.claim_in(&copy, &backup(2)).await.unwrap(), Announced::Done);
+        let other = acquire(&MemoryStore::with_lifecycle(), 2, TTL, noon)
+            .await
+            .unwrap()
+            .lease;
+        assert_eq!(
+            other.claim_in(&copy, &backup(2)).await.unwrap(),
+            Announced::Taken(backup(2))
+        );
+    }
+}

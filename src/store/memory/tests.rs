@@ -4,7 +4,8 @@ use super::*;
 async fn conditions_hold_and_faults_come_as_scripted() {
     let store = MemoryStore::with_lifecycle();
     let object = ObjectInfo::default();
-    let put = |body: &'static str, condition| store.put("a/b", Bytes::from_static(body.as_bytes()), &object, condition);
+    let put =
+        |body: &'static str, condition| store.put_if("a/b", Bytes::from_static(body.as_bytes()), &object, condition);
     let Put::Done(first) = put("1", Condition::Absent).await.unwrap() else {
         panic!("refused");
     };

@@ -346,9 +346,9 @@ async fn a_conditional_put_whose_answer_is_lost_is_done() {
     let body = Bytes::from_static(b"{\"schema\":1}");
     let key = "shop/20260102T030405Z-full/manifest.json";
     proxy.fault(On::op(Op::PutObject).calls(1..=1), Fault::LoseAnswer);
-    let done = place
-        .store
-        .put(key, body.clone(), &info(), Condition::Absent)
+    let conditional = place.store.conditional().unwrap();
+    let done = conditional
+        .put_if(key, body.clone(), &info(), Condition::Absent)
         .await
         .unwrap();
     let Put::Done(version) = done else {
@@ -359,9 +359,9 @@ async fn a_conditional_put_whose_answer_is_lost_is_done() {
     proxy.heal();
     proxy.fault(On::op(Op::PutObject).calls(1..=1), Fault::LoseAnswer);
     let newer = Bytes::from_static(b"{\"schema\":2}");
-    let done = place
-        .store
-        .put(key, newer.clone(), &info(), Condition::Unchanged(version))
+    let conditional = place.store.conditional().unwrap();
+    let done = conditional
+        .put_if(key, newer.clone(), &info(), Condition::Unchanged(version))
         .await
         .unwrap();
     assert!(matches!(done, Put::Done(_)), "refused by its own first attempt");
@@ -373,9 +373,9 @@ async fn conflicting_conditional_puts_are_repeated() {
     let (proxy, place) = through_proxy().await;
     proxy.fault(On::op(Op::PutObject).calls(1..=2), Fault::Reject(409));
     let body = Bytes::from_static(b"x");
-    let done = place
-        .store
-        .put("shop/.lease", body, &info(), Condition::Absent)
+    let conditional = place.store.conditional().unwrap();
+    let done = conditional
+        .put_if("shop/.lease", body, &info(), Condition::Absent)
         .await
         .unwrap();
     assert!(matches!(done, Put::Done(_)));
