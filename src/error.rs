@@ -234,6 +234,12 @@ impl Error {
         }
     }
 
+    /// Of several failures the first, with the others attached to it.
+    #[must_use]
+    pub fn first_of(failures: impl IntoIterator<Item = Error>) -> Option<Self> {
+        failures.into_iter().reduce(Self::also)
+    }
+
     /// The same failure, of another kind.
     pub fn with_code(mut self, code: Code) -> Self {
         self.code = code;

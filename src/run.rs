@@ -6,6 +6,7 @@ pub mod files;
 pub(crate) mod named_file;
 pub mod private_folder;
 pub mod progress;
+pub mod publication;
 pub mod stop;
 pub mod telemetry;
 pub mod threads;

@@ -14,6 +14,7 @@ mod problems;
 mod secret_file;
 mod setting;
 mod source;
+mod span;
 mod specs;
 mod stores;
 mod table;
@@ -42,6 +43,7 @@ pub use crate::store::settings::{Encryption, S3, StoreCreate, Tagging};
 pub use known::is_secret;
 pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
 pub use setting::{Kind, Setting, nearest};
+pub use span::parse_span;
 pub use table::SETTINGS;
 pub use uses::Uses;
 

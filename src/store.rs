@@ -6,6 +6,7 @@
 
 pub(crate) mod beneath;
 mod bucket;
+pub mod conditions;
 mod file_upload;
 mod lifecycle;
 pub mod limits;
@@ -35,7 +36,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Error, Result};
 
 pub use rule::{PENDING, Rule, TIER_TAG, UPLOADS, is_ours, rule_id};
-pub use trouble::lacks_conditions;
 
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -58,11 +58,8 @@ pub trait Store: Send + Sync {
     async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>>;
 
     /// Writes a small object in one atomic step: readers see the whole old one or the whole new
-    /// one. Of racing puts under a condition, one is done at most. Safe to repeat: a put under a
-    /// condition that no longer holds, because the object has just these bytes already, as a
-    /// retry after a lost answer finds it, is `Put::Done`. So bodies whose owner matters (a lease)
-    /// name their owner.
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put>;
+    /// one. Safe to repeat.
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version>;
 
     /// The whole object (meant for small ones: manifests, leases), or `None` when there is none.
     /// `INTEGRITY` when it is longer than [`limits::most`] allows, whatever length the store gave
@@ -135,6 +132,25 @@ pub trait Store: Send + Sync {
 
     /// The store's own expiry, if it has one. Where it has none, `prune` does that work.
     fn lifecycle(&self) -> Option<&dyn Lifecycle>;
+
+    /// The store's conditional writes, if it has any. Where it has none, no run can hold a lease in it, so it can hold
+    /// copies alone: see [`conditions`].
+    fn conditional(&self) -> Option<&dyn Conditional>;
+}
+
+/// Writes that depend on what is there: the store alone decides.
+#[async_trait]
+pub trait Conditional: Send + Sync {
+    /// As [`Store::put`], if the condition holds. Of racing puts under a condition, one is done at most. Safe to
+    /// repeat: a put under a condition that no longer holds, because the object has just these bytes already, as a
+    /// retry after a lost answer finds it, is `Put::Done`. So bodies whose owner matters (a lease) name their owner.
+    async fn put_if(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put>;
+
+    /// Whether the store has answered that it knows no conditions, and nothing since has shown the opposite. The put
+    /// that was answered so has failed, and has written nothing.
+    fn refused(&self) -> bool {
+        false
+    }
 }
 
 /// An object on its way. Dropping it without `complete` or `abort` leaves a left-over for
@@ -218,8 +234,6 @@ pub struct Part {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// Overwrite whatever is there.
-    Always,
     /// Only if no object has this key.
     Absent,
     /// Only if the object still has this version.
@@ -231,6 +245,16 @@ pub enum Put {
     Done(Version),
     /// The condition did not hold; nothing was written.
     Refused,
+}
+
+impl Put {
+    /// Of a put without a condition.
+    fn done(self, key: &str) -> Result<Version> {
+        match self {
+            Put::Done(version) => Ok(version),
+            Put::Refused => Err(Error::internal(format!("{key} was refused without a condition"))),
+        }
+    }
 }
 
 /// Which of all uploads an object came from: a word in S3's metadata, or the file itself.

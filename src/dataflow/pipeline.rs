@@ -63,16 +63,15 @@ pub async fn run(flow: Flow, uploads: Vec<Box<dyn Upload>>, stop: CancellationTo
         // The store that gave up is the reason, not the reader that noticed it.
         (Err(Ended::OutletsClosed), Err(failure)) => Err(failure),
         (Err(ended), copies) => {
-            let mut error = match ended {
+            let error = match ended {
                 Ended::Failed(error) => error,
                 Ended::OutletsClosed => Error::internal("the stores stopped taking bytes without a reason"),
             };
-            if let Ok(copies) = copies {
-                for second in fanout::abort(copies).await {
-                    error = error.also(second);
-                }
-            }
-            Err(Failure::Source(error))
+            let aborted = match copies {
+                Ok(copies) => fanout::abort(copies).await,
+                Err(_) => Vec::new(),
+            };
+            Err(Failure::Source(aborted.into_iter().fold(error, Error::also)))
         }
     }
 }

@@ -104,8 +104,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
             report.warnings.push(error.message());
             Ok(report)
         }
-        (Err(error), Ok(())) => Err(error),
-        (Err(error), Err(second)) => Err(error.also(second)),
+        (Err(error), released) => Err(error.with_clean_up(released)),
     }
 }
 

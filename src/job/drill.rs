@@ -112,8 +112,7 @@ async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     let mut report = match (drilled, stopped) {
         (Ok(report), Ok(())) => report,
         (Ok(_), Err(error)) => return Err(error),
-        (Err(error), Ok(())) => return Err(error),
-        (Err(error), Err(second)) => return Err(error.also(second)),
+        (Err(error), stopped) => return Err(error.with_clean_up(stopped)),
     };
     report.duration_seconds = begun.elapsed().as_secs_f64();
     report.settle()?;

@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::repository::catalog::backups;
 use crate::repository::retention::{PENDING, Rule, TIER_TAG, rules, rules_after, rules_json};
 use crate::settings::Settings;
-use crate::store::{Condition, Lifecycle, ObjectInfo, Store, TagKeeping};
+use crate::store::{Lifecycle, ObjectInfo, Store, TagKeeping};
 
 pub use report::{Applied, RulesReport};
 
@@ -121,7 +121,7 @@ async fn tag_a_probe(store: &dyn Store, lifecycle: &dyn Lifecycle) {
         ..ObjectInfo::default()
     };
     let body = Bytes::from_static(b"a probe of pgstow retention apply\n");
-    if store.put(PROBE, body, &object, Condition::Always).await.is_ok() {
+    if store.put(PROBE, body, &object).await.is_ok() {
         let _ = lifecycle.set_tags(PROBE, &object.tags).await;
         let _ = lifecycle.try_delete(PROBE).await;
     }

@@ -221,11 +221,6 @@ pub fn lease_key(database: &str) -> String {
     format!("{}/{LEASE}", encode(database))
 }
 
-/// Whether it is some database's.
-pub fn is_lease(key: &str) -> bool {
-    key.rsplit('/').next() == Some(LEASE)
-}
-
 /// The database whose folder has this name, if it is one that we could have made.
 pub fn database_of_folder(folder: &str) -> Option<String> {
     decode(folder)

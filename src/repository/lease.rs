@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, SKEW, lease_key};
 use crate::run::clock::Clock;
-use crate::store::{Condition, ObjectInfo, Put, Store, Version};
+use crate::store::{Condition, ObjectInfo, Put, Store, Version, conditions};
 
 pub use claim::Announced;
 use claim::Claim;
@@ -446,14 +446,21 @@ fn pause(tries: usize) -> Duration {
 }
 
 async fn write(store: &dyn Store, key: &str, body: &Body, condition: Condition) -> Result<Put> {
-    let bytes = serde_json::to_vec_pretty(body)
-        .map_err(|error| Error::internal("cannot write the lease as JSON").source(error))?;
-    // No tag: no lifecycle rule may match it.
-    let object = ObjectInfo {
-        content_type: "application/json",
-        ..ObjectInfo::default()
-    };
-    store.put(key, Bytes::from(bytes), &object, condition).await
+    let (bytes, object) = body.written()?;
+    conditions::of(store)?.put_if(key, bytes, &object, condition).await
+}
+
+impl Body {
+    fn written(&self) -> Result<(Bytes, ObjectInfo)> {
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::internal("cannot write the lease as JSON").source(error))?;
+        // No tag: no lifecycle rule may match it.
+        let object = ObjectInfo {
+            content_type: "application/json",
+            ..ObjectInfo::default()
+        };
+        Ok((Bytes::from(bytes), object))
+    }
 }
 
 fn later(now: Timestamp, ttl: Duration) -> Timestamp {

@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::fs::{FlockOperation, flock, fsync};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error, Result};
@@ -37,19 +38,6 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
     }
 }
 
-/// Atomically, an existing name is refused.
-pub fn rename_if_absent(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        // Some file systems do not know the flag; a hard link refuses an existing name as well.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The folder that `path` is in; the working folder for a bare name.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -59,10 +47,17 @@ pub fn parent(path: &Path) -> &Path {
 }
 
 pub fn sync_folder(path: &Path) -> Result<()> {
-    match File::open(path).and_then(|folder| folder.sync_all()) {
+    File::open(path)
+        .and_then(sync_handle)
+        .map_err(|error| io_error("sync the folder", path, error))
+}
+
+/// Names that were given or taken in an open folder reach the disk.
+pub fn sync_handle(folder: impl AsFd) -> io::Result<()> {
+    match fsync(folder) {
         // This file system has no such thing as syncing a folder.
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
-        other => other.map_err(|error| io_error("sync the folder", path, error)),
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

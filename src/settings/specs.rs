@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::span::parse_span;
 use super::{Compression, Policy, nearest};
 use crate::repository::retention::Tier;
 use crate::run::telemetry::log_directives;
@@ -33,7 +34,7 @@ pub fn number(text: &str, range: std::ops::RangeInclusive<u64>) -> Parsed<u64> {
 pub fn duration(text: &str) -> Parsed<Duration> {
     let parsed = match text.parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text).ok(),
+        Err(_) => parse_span(text),
     };
     let limits = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
     parsed
@@ -44,7 +45,7 @@ pub fn duration(text: &str) -> Parsed<Duration> {
 /// An age with its unit: a bare number would be days to one reader and hours to another.
 pub fn age(text: &str) -> Parsed<Duration> {
     let limits = Duration::from_secs(60)..=Duration::from_secs(u64::from(MOST_DAYS) * 86_400);
-    let parsed = humantime::parse_duration(text).ok();
+    let parsed = parse_span(text);
     parsed
         .filter(|age| limits.contains(age) && text.parse::<u64>().is_err())
         .ok_or_else(|| format!("{text:?} is not a time such as 26h or 2d"))
@@ -256,6 +257,9 @@ mod tests {
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(age("26h"), Ok(Duration::from_secs(26 * 3_600)));
         assert_eq!(age("1day 2h"), age("26h"));
+        assert_eq!(age("1month"), Ok(Duration::from_secs(2_630_016)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5_400)));
+        assert!(duration("1month").is_err() && age("101y").is_err());
         assert!(age("26").is_err() && age("0").is_err() && age("5s").is_err() && age("soon").is_err());
         assert!(duration("0").is_err() && duration("soon").is_err() && duration("-1").is_err());
     }

@@ -9,11 +9,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error, Result};
-use crate::run::files::io_error;
+use crate::run::files::{io_error, sync_handle};
 
 /// Keys and their parts have been looked at before; here nothing may come that leads anywhere else.
 fn one_name(name: &str) -> Result<()> {
@@ -255,25 +255,6 @@ impl Folder {
         Ok(found)
     }
 
-    /// Renames within the folder. What had the name `to` is replaced itself, never what it leads to.
-    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.handle, from, &self.handle, to)?)
-    }
-
-    /// The same, but an existing name is refused, atomically.
-    pub fn rename_if_absent(&self, from: &str, to: &str) -> io::Result<()> {
-        let here = &self.handle;
-        match rustix::fs::renameat_with(here, from, here, to, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(()),
-            // Some file systems do not know the flag; a hard link refuses an existing name as well.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                rustix::fs::linkat(here, from, here, to, AtFlags::empty())?;
-                Ok(rustix::fs::unlinkat(here, from, AtFlags::empty())?)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Removes a file, or a link itself. A missing one is no error.
     pub fn remove_file(&self, name: &str) -> Result<()> {
         one_name(name)?;
@@ -290,11 +271,7 @@ impl Folder {
 
     /// Names that were given or taken in it reach the disk.
     pub fn sync(&self) -> Result<()> {
-        match rustix::fs::fsync(&self.handle) {
-            // This file system has no such thing as syncing a folder.
-            Ok(()) | Err(Errno::INVAL) => Ok(()),
-            Err(error) => Err(io_error("sync the folder", &self.path, error.into())),
-        }
+        sync_handle(&self.handle).map_err(|error| io_error("sync the folder", &self.path, error))
     }
 
     /// A handle of its own, for a lock that ends with it.

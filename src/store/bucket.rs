@@ -1,7 +1,7 @@
 //! Requests on one bucket, as the S3 store, its uploads and its lifecycle make them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_runtime::auth::PayloadSigningOverride;
@@ -41,6 +41,8 @@ pub struct Bucket {
     pub settings: settings::S3,
     pub patience: Patience,
     pub tagging: super::tagging::Tagging,
+    /// It has answered that it knows no conditions.
+    pub refuses_conditions: AtomicBool,
 }
 
 /// A body's digests, in the forms in which requests carry them.
@@ -180,7 +182,7 @@ impl Bucket {
         body: &Segments,
         digests: &Digests,
         object: &ObjectInfo,
-        condition: &Condition,
+        condition: Option<&Condition>,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
         let tags = self.tagging.header(object);
         let tagged = tags.is_some();
@@ -206,7 +208,7 @@ impl Bucket {
         body: &Segments,
         digests: &Digests,
         object: &ObjectInfo,
-        condition: &Condition,
+        condition: Option<&Condition>,
         tags: Option<String>,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
         let mut request = self
@@ -224,9 +226,9 @@ impl Bucket {
             .set_checksum_sha256(digests.checksum())
             .set_content_md5(digests.content_md5());
         request = match condition {
-            Condition::Always => request,
-            Condition::Absent => request.if_none_match("*"),
-            Condition::Unchanged(version) => request.if_match(&version.0),
+            None => request,
+            Some(Condition::Absent) => request.if_none_match("*"),
+            Some(Condition::Unchanged(version)) => request.if_match(&version.0),
         };
         request
             .customize()

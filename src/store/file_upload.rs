@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::temporary::{Publish, Published, Temporary};
+use super::temporary::Temporary;
 use super::{Expected, Mark, Stored, Upload, taken};
 use crate::error::{Code, Error, Result};
 use crate::run::files::{blocking, io_error};
+use crate::run::publication::{Publish, Published};
 
 /// Written at once. Twice this is what an upload holds in memory.
 const CHUNK: usize = 1 << 20;

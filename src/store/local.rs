@@ -20,13 +20,15 @@ use super::file_upload::{FileUpload, mark_of};
 use super::limits::{self, too_long};
 use super::mounts;
 use super::settings::StoreCreate;
-use super::temporary::{self, PATIENCE, Publish, Published, Temporary, within};
+use super::temporary::{PATIENCE, Temporary, within};
 use super::{
-    Condition, Entry, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
+    Condition, Conditional, Entry, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Space, Store, Unfinished,
+    Upload, Version,
 };
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{MANIFEST, database_of_folder};
 use crate::run::files::{self, io_error};
+use crate::run::publication::{Publish, Published, final_name};
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
 /// would cost too much, what its inode says. Whatever is replaced under a condition is small.
@@ -91,6 +93,25 @@ impl Local {
         .await
     }
 
+    /// A small file, put there as a whole.
+    async fn place(&self, key: &str, body: Bytes, condition: Option<Condition>) -> Result<Put> {
+        let names = segments(key)?;
+        // A store has a backup from its first manifest on.
+        let remembered = key.ends_with("/manifest.json").then(|| self.remembered.clone());
+        let begun = Arc::clone(&self.begun);
+        self.write(move |root| {
+            let done = put(root, &names, &body, condition.as_ref())?;
+            if matches!(done, Put::Done(_)) {
+                begun.store(true, Ordering::Relaxed);
+            }
+            if let Some(remembered) = remembered {
+                remembered.note(root);
+            }
+            Ok(done)
+        })
+        .await
+    }
+
     /// Work on small things, for which no folder that is alive takes long.
     async fn work<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Result<T> {
         let root = self.root.clone();
@@ -101,9 +122,8 @@ impl Local {
 /// The names that lead to the file of a key. Keys have been encoded by the catalog; one that could
 /// leave the root, or that names a temporary file, is a bug there and must not become a path here.
 fn segments(key: &str) -> Result<Vec<String>> {
-    let hostile = |segment: &str| {
-        matches!(segment, "" | "." | "..") || segment.contains('\0') || temporary::final_name(segment).is_some()
-    };
+    let hostile =
+        |segment: &str| matches!(segment, "" | "." | "..") || segment.contains('\0') || final_name(segment).is_some();
     if key.split('/').any(hostile) {
         return Err(Error::internal(format!("{key:?} is not a key of a store")));
     }
@@ -227,22 +247,8 @@ impl Store for Local {
         Ok(Box::new(FileUpload::new(temporary, object.replace)))
     }
 
-    async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
-        let names = segments(key)?;
-        // A store has a backup from its first manifest on.
-        let remembered = key.ends_with("/manifest.json").then(|| self.remembered.clone());
-        let begun = Arc::clone(&self.begun);
-        self.write(move |root| {
-            let done = put(root, &names, &body, &condition)?;
-            if matches!(done, Put::Done(_)) {
-                begun.store(true, Ordering::Relaxed);
-            }
-            if let Some(remembered) = remembered {
-                remembered.note(root);
-            }
-            Ok(done)
-        })
-        .await
+    async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo) -> Result<Version> {
+        self.place(key, body, None).await?.done(key)
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
@@ -346,7 +352,7 @@ impl Store for Local {
         let mut unfinished = Vec::new();
         for (path, stat) in self.files(prefix).await? {
             let (folder, id) = path.rsplit_once('/').unwrap_or(("", &path));
-            if let Some(name) = temporary::final_name(id) {
+            if let Some(name) = final_name(id) {
                 let key = if folder.is_empty() {
                     name.to_owned()
                 } else {
@@ -363,7 +369,7 @@ impl Store for Local {
     }
 
     async fn abort_unfinished(&self, unfinished: &Unfinished) -> Result<()> {
-        if temporary::final_name(&unfinished.id).is_none() || unfinished.id.contains('/') {
+        if final_name(&unfinished.id).is_none() || unfinished.id.contains('/') {
             let what = format!("{:?} is not a temporary file of a store", unfinished.id);
             return Err(Error::internal(what));
         }
@@ -429,6 +435,17 @@ impl Store for Local {
 
     fn lifecycle(&self) -> Option<&dyn Lifecycle> {
         None
+    }
+
+    fn conditional(&self) -> Option<&dyn Conditional> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Conditional for Local {
+    async fn put_if(&self, key: &str, body: Bytes, _object: &ObjectInfo, condition: Condition) -> Result<Put> {
+        self.place(key, body, Some(condition)).await
     }
 }
 
@@ -499,7 +516,7 @@ fn modified(stat: &Stat) -> Option<jiff::Timestamp> {
 
 fn is_temporary(key: &str) -> bool {
     let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
-    temporary::final_name(name).is_some()
+    final_name(name).is_some()
 }
 
 /// The whole file, where it has no more than `most` bytes: by what the file system says, and by what
@@ -553,7 +570,7 @@ fn version(opened: &Opened) -> Result<Version> {
     Ok(digest_version(&take(file, *bytes, DIGEST_LIMIT).map_err(failed)?))
 }
 
-fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Result<Put> {
+fn put(root: &Path, names: &[String], body: &[u8], condition: Option<&Condition>) -> Result<Put> {
     let temporary = Temporary::create(root, names)?;
     let written = temporary.write(body).and_then(|()| temporary.sync());
     if let Err(error) = written {
@@ -564,7 +581,7 @@ fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Res
     // the version unchanged. Let go when it is dropped.
     let lock = match lock(temporary.folder()) {
         Ok(lock) => Some(lock),
-        Err(error) if matches!(condition, Condition::Unchanged(_)) => {
+        Err(error) if matches!(condition, Some(Condition::Unchanged(_))) => {
             return Err(error.with_clean_up(temporary.remove()));
         }
         // The other two are atomic by themselves where a file system has no locks.
@@ -579,9 +596,9 @@ fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Res
     let path = folder.path().join(name);
     let file = temporary.file();
     let published = match condition {
-        Condition::Always => temporary.publish(Publish::Replace)?,
-        Condition::Absent => temporary.publish(Publish::IfAbsent)?,
-        Condition::Unchanged(expected) => match current(&folder) {
+        None => temporary.publish(Publish::Replace)?,
+        Some(Condition::Absent) => temporary.publish(Publish::IfAbsent)?,
+        Some(Condition::Unchanged(expected)) => match current(&folder) {
             Ok(Some(current)) if current.version == *expected => temporary.publish(Publish::Replace)?,
             Ok(_) => {
                 temporary.remove()?;
@@ -691,12 +708,12 @@ mod tests {
         let root = around.path().join("backups");
         let store = Local::new(root.clone());
         let (lease, info) = (Bytes::from_static(b"{}"), ObjectInfo::default());
-        let put = store.put("shop/.lease", lease.clone(), &info, Condition::Absent);
+        let put = store.put_if("shop/.lease", lease.clone(), &info, Condition::Absent);
         let Put::Done(version) = put.await.unwrap() else {
             panic!("it was refused");
         };
         fs::remove_dir_all(&root).unwrap();
-        let again = store.put("shop/.lease", lease, &info, Condition::Unchanged(version));
+        let again = store.put_if("shop/.lease", lease, &info, Condition::Unchanged(version));
         assert_eq!(again.await.unwrap_err().code(), Code::Enoent);
         assert!(!root.exists());
     }

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Condition, Deleted, Entry, Expected, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, PENDING, Put, Rule, Rules,
-    Store, Stored, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
+    Condition, Conditional, Deleted, Entry, Expected, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, PENDING, Put,
+    Rule, Rules, Store, Stored, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
 
@@ -41,7 +41,7 @@ pub(crate) enum Fault {
     /// Does nothing and fails.
     Reject,
     /// Does it, and fails all the same: the answer was lost.
-    FailAfterWrite,
+    LoseAnswer,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +63,18 @@ struct State {
     calls: Vec<(Op, String)>,
     /// Operation, the number of the call (from 1, counted per operation), what happens there.
     faults: Vec<(Op, usize, Fault)>,
+    /// A put under a condition was refused, because conditions are not known.
+    refused: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Conditions {
+    Known,
+    None,
+    /// It says so when it is asked, as an S3 store does.
+    Refused,
+    /// It takes every put, whatever the condition says.
+    Overlooked,
 }
 
 /// Cloning gives another handle of the same store.
@@ -70,6 +82,7 @@ struct State {
 pub(crate) struct MemoryStore {
     state: Arc<Mutex<State>>,
     lifecycle: bool,
+    conditions: Conditions,
 }
 
 impl MemoryStore {
@@ -78,6 +91,7 @@ impl MemoryStore {
         Self {
             state: Arc::default(),
             lifecycle: true,
+            conditions: Conditions::Known,
         }
     }
 
@@ -86,6 +100,27 @@ impl MemoryStore {
         Self {
             lifecycle: false,
             ..Self::with_lifecycle()
+        }
+    }
+
+    pub(crate) fn without_conditions(self) -> Self {
+        Self {
+            conditions: Conditions::None,
+            ..self
+        }
+    }
+
+    pub(crate) fn refusing_conditions(self) -> Self {
+        Self {
+            conditions: Conditions::Refused,
+            ..self
+        }
+    }
+
+    pub(crate) fn overlooking_conditions(self) -> Self {
+        Self {
+            conditions: Conditions::Overlooked,
+            ..self
         }
     }
 
@@ -164,7 +199,7 @@ impl MemoryStore {
         match fault.map(|(_, _, fault)| *fault) {
             None => work(&mut state),
             Some(Fault::Reject) => Err(scripted(op, "rejected")),
-            Some(Fault::FailAfterWrite) => {
+            Some(Fault::LoseAnswer) => {
                 work(&mut state)?;
                 Err(scripted(op, "answer lost"))
             }
@@ -235,25 +270,9 @@ impl Store for MemoryStore {
         }))
     }
 
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version> {
         self.call(Op::Put, key, |state| {
-            let there = state.objects.get(key);
-            match (condition, there) {
-                (Condition::Absent, Some(held)) if held.body == body => {
-                    return Ok(Put::Done(Version(held.version.to_string())));
-                }
-                (Condition::Absent, Some(_)) | (Condition::Unchanged(_), None) => return Ok(Put::Refused),
-                (Condition::Unchanged(version), Some(held)) if version.0 != held.version.to_string() => {
-                    return Ok(Put::Refused);
-                }
-                _ => {}
-            }
-            Ok(Put::Done(state.write(
-                key,
-                body,
-                object.tags.clone(),
-                object.metadata.clone(),
-            )))
+            Ok(state.write(key, body, object.tags.clone(), object.metadata.clone()))
         })
         .await
     }
@@ -355,6 +374,45 @@ impl Store for MemoryStore {
 
     fn lifecycle(&self) -> Option<&dyn Lifecycle> {
         self.lifecycle.then_some(self as &dyn Lifecycle)
+    }
+
+    fn conditional(&self) -> Option<&dyn Conditional> {
+        (self.conditions != Conditions::None).then_some(self as &dyn Conditional)
+    }
+}
+
+#[async_trait]
+impl Conditional for MemoryStore {
+    async fn put_if(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
+        let conditions = self.conditions;
+        self.call(Op::Put, key, |state| {
+            if conditions == Conditions::Refused {
+                state.refused = true;
+                return Err(Error::new(Code::Store, "it knows no conditions"));
+            }
+            match (condition, state.objects.get(key)) {
+                _ if conditions == Conditions::Overlooked => {}
+                (Condition::Absent, Some(held)) if held.body == body => {
+                    return Ok(Put::Done(Version(held.version.to_string())));
+                }
+                (Condition::Absent, Some(_)) | (Condition::Unchanged(_), None) => return Ok(Put::Refused),
+                (Condition::Unchanged(version), Some(held)) if version.0 != held.version.to_string() => {
+                    return Ok(Put::Refused);
+                }
+                _ => {}
+            }
+            Ok(Put::Done(state.write(
+                key,
+                body,
+                object.tags.clone(),
+                object.metadata.clone(),
+            )))
+        })
+        .await
+    }
+
+    fn refused(&self) -> bool {
+        self.state().refused
     }
 }
 

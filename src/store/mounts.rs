@@ -2,7 +2,7 @@
 //! is there, and a backup would begin anew on another disk.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::settings::StoreCreate;
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, database_of_folder, lease_key};
+use crate::run::publication::{Access, Publish, publish};
 
 /// The folders in which backups were made, in a file of this machine. Without a file nothing is remembered.
 #[derive(Debug, Clone, Default)]
@@ -120,10 +121,7 @@ impl Remembered {
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut written = tempfile::NamedTempFile::new_in(folder)?;
-    written.write_all(bytes)?;
-    written.as_file().sync_all()?;
-    written.persist(file)?;
+    publish(file, bytes, Access::Exactly(0o600), Publish::Replace)?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,10 +19,11 @@ use super::settings;
 use super::tagging::Tagging;
 use super::trouble;
 use super::upload::S3Upload;
-use super::{Condition, Entry, Lifecycle, Object, ObjectHead, ObjectInfo, Put, Store, Unfinished, Upload, Version};
+use super::{
+    Condition, Conditional, Entry, Lifecycle, Object, ObjectHead, ObjectInfo, Put, Store, Unfinished, Upload, Version,
+};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
-use crate::repository::backup_id::is_lease;
 
 /// How often a body that breaks off is read again, and a conflict of conditional puts repeated.
 const TRIES: u32 = 5;
@@ -45,6 +47,7 @@ impl S3 {
             prefix,
             url,
             tagging: Tagging::new(settings.tagging),
+            refuses_conditions: AtomicBool::new(false),
             settings,
             patience,
         };
@@ -99,6 +102,61 @@ impl S3 {
                 }
             }
         }
+    }
+
+    /// A small object in one request.
+    async fn write(&self, key: &str, body: &Bytes, object: &ObjectInfo, condition: Option<&Condition>) -> Result<Put> {
+        let bucket = &self.bucket;
+        let digests = Digests::of([&body[..]].into_iter(), bucket.settings.checksums);
+        let segments = Segments::from(body.clone());
+        let mut damaged = false;
+        let conditional = condition.is_some();
+        for tries in 1.. {
+            let error = match bucket.put_object(key, &segments, &digests, object, condition).await {
+                Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
+                    Verdict::Same => {
+                        if conditional {
+                            bucket.refuses_conditions.store(false, Ordering::Relaxed);
+                        }
+                        return Ok(Put::Done(version(answer.e_tag)));
+                    }
+                    verdict => return Err(untrusted(bucket, key, verdict, "the object")),
+                },
+                // Damaged on the way: the store has not taken it.
+                Err(error) if corrupted(&error) && !damaged => {
+                    damaged = true;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match aws::service_code(&error) {
+                Some("PreconditionFailed") if conditional => {
+                    // Gone again in the meantime: with another try, the condition may hold.
+                    match self.settle(key, body).await? {
+                        Some(put) => return Ok(put),
+                        None if condition == Some(&Condition::Absent) && tries < TRIES => {}
+                        None => return Ok(Put::Refused),
+                    }
+                }
+                // Somebody else writes the same key at this moment, and may yet fail.
+                Some("ConditionalRequestConflict" | "OperationAborted") if conditional => {
+                    if tries >= TRIES {
+                        return match self.settle(key, body).await? {
+                            Some(put) => Ok(put),
+                            None => Err(bucket.error(&format!("write {key}"), &error)),
+                        };
+                    }
+                }
+                Some("NoSuchKey" | "NotFound") if conditional => return Ok(Put::Refused),
+                _ if conditional && trouble::refuses_conditions(&error) => {
+                    bucket.refuses_conditions.store(true, Ordering::Relaxed);
+                    return Err(bucket.error(&format!("write {key}"), &error).hint(trouble::CONDITIONS));
+                }
+                _ => return Err(bucket.error(&format!("write {key}"), &error)),
+            }
+            pause(tries).await;
+        }
+        unreachable!("the loop ends by returning")
     }
 
     /// What a failed condition means: a repeated put finds its own bytes, which is success.
@@ -169,61 +227,8 @@ impl Store for S3 {
         Ok(Box::new(S3Upload::new(Arc::clone(&self.bucket), key, object)))
     }
 
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
-        let bucket = &self.bucket;
-        let digests = Digests::of([&body[..]].into_iter(), bucket.settings.checksums);
-        let segments = Segments::from(body.clone());
-        let mut damaged = false;
-        let mut condition = condition;
-        for tries in 1.. {
-            let error = match bucket.put_object(key, &segments, &digests, object, &condition).await {
-                Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
-                    Verdict::Same => return Ok(Put::Done(version(answer.e_tag))),
-                    verdict => return Err(untrusted(bucket, key, verdict, "the object")),
-                },
-                // Damaged on the way: the store has not taken it.
-                Err(error) if corrupted(&error) && !damaged => {
-                    damaged = true;
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let conditional = condition != Condition::Always;
-            match aws::service_code(&error) {
-                Some("PreconditionFailed") if conditional => {
-                    // Gone again in the meantime: with another try, the condition may hold.
-                    match self.settle(key, &body).await? {
-                        Some(put) => return Ok(put),
-                        None if condition == Condition::Absent && tries < TRIES => {}
-                        None => return Ok(Put::Refused),
-                    }
-                }
-                // Somebody else writes the same key at this moment, and may yet fail.
-                Some("ConditionalRequestConflict" | "OperationAborted") if conditional => {
-                    if tries >= TRIES {
-                        return match self.settle(key, &body).await? {
-                            Some(put) => Ok(put),
-                            None => Err(bucket.error(&format!("write {key}"), &error)),
-                        };
-                    }
-                }
-                Some("NoSuchKey" | "NotFound") if conditional => return Ok(Put::Refused),
-                // It does not know conditions. Who holds a lease, they alone decide.
-                _ if conditional && trouble::refuses_conditions(&error) => {
-                    if condition != Condition::Absent || object.replace || is_lease(key) {
-                        return Err(bucket.error(&format!("write {key}"), &error).hint(trouble::CONDITIONS));
-                    }
-                    if let Some(put) = self.settle(key, &body).await? {
-                        return Ok(put);
-                    }
-                    condition = Condition::Always;
-                    continue;
-                }
-                _ => return Err(bucket.error(&format!("write {key}"), &error)),
-            }
-            pause(tries).await;
-        }
-        unreachable!("the loop ends by returning")
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version> {
+        self.write(key, &body, object, None).await?.done(key)
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
@@ -360,6 +365,22 @@ impl Store for S3 {
 
     fn lifecycle(&self) -> Option<&dyn Lifecycle> {
         Some(self)
+    }
+
+    fn conditional(&self) -> Option<&dyn Conditional> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Conditional for S3 {
+    async fn put_if(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
+        self.write(key, &body, object, Some(&condition)).await
+    }
+
+    /// Found out by the requests that are made anyhow.
+    fn refused(&self) -> bool {
+        self.bucket.refuses_conditions.load(Ordering::Relaxed)
     }
 }
 

@@ -2,9 +2,8 @@
 //! one and published by one rename, so that readers see nothing or all of it, after a crash too.
 //! Everything here blocks, and so runs within [`blocking`].
 
-use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -14,10 +13,8 @@ use std::time::Duration;
 use super::beneath::Folder;
 use crate::error::{Code, Error, Result};
 use crate::run::files::{blocking, io_error, parent, sync_folder};
+use crate::run::publication::{Publish, Published, give_name, temporary_name};
 
-const SUFFIX: &str = ".pgstow-tmp";
-/// Of the final name, this much is kept in the temporary one: a file name has 255 bytes at most.
-const NAME_KEPT: usize = 200;
 /// How long a folder may take to answer anything but the writing of an archive. A network file system
 /// whose server is gone keeps its callers for ever.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -40,13 +37,6 @@ pub async fn within<T: Send + 'static>(
     }
 }
 
-/// Whether a file of this name is a temporary one, and of which final name (its beginning, where
-/// that is very long).
-pub fn final_name(name: &str) -> Option<&str> {
-    let (name, random) = name.strip_prefix('.')?.strip_suffix(SUFFIX)?.rsplit_once('.')?;
-    (!name.is_empty() && !random.is_empty()).then_some(name)
-}
-
 /// Dropped without [`Temporary::publish`] or [`Temporary::remove`], it stays as a left-over.
 pub struct Temporary {
     /// The folder that the file is in, and stays in, whatever becomes of the names that lead there.
@@ -60,20 +50,6 @@ pub struct Temporary {
     made: Vec<(Folder, String)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publish {
-    Replace,
-    /// Only where no file has the final name, atomically among all processes.
-    IfAbsent,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
-    Done,
-    /// Another file has the final name; ours is gone.
-    Exists,
-}
-
 impl Temporary {
     /// Makes the folders that lead from `root` to the last of `segments`, which is the file's final
     /// name, and the file. `root` itself is made where its parent exists.
@@ -82,8 +58,6 @@ impl Temporary {
             Some((name, folders)) => (name.as_str(), folders),
             None => return Err(Error::internal("a file without a name")),
         };
-        let kept = (0..=NAME_KEPT.min(name.len())).rfind(|end| name.is_char_boundary(*end));
-        let start = &name[..kept.unwrap_or(0)];
         let mut made = Vec::new();
         for tries in 0.. {
             let folder = match make_folders(root, folders, &mut made) {
@@ -95,13 +69,13 @@ impl Temporary {
                     return Err(error);
                 }
             };
-            let random = format!(".{start}.{}{SUFFIX}", random());
-            match folder.create_new(&random) {
+            let temporary = temporary_name(OsStr::new(name)).to_string_lossy().into_owned();
+            match folder.create_new(&temporary) {
                 Ok(file) => {
                     return Ok(Self {
                         target: folder.path().join(name),
                         final_name: name.to_owned(),
-                        name: random,
+                        name: temporary,
                         folder,
                         file: Arc::new(file),
                         made,
@@ -155,30 +129,19 @@ impl Temporary {
         Ok(metadata.map_err(|error| io_error("read", &self.target, error))?.len())
     }
 
-    /// Gives the synced file its final name. A failure leaves no temporary name; and where nothing had
-    /// the final name before, not that one either. What it has replaced cannot be had back, so the new
-    /// file stays in its place then, though a power cut may undo that.
+    /// Gives the synced file its final name, as [`give_name`] does. Where it does not get it, our file is gone.
     pub fn publish(self, how: Publish) -> Result<Published> {
-        let renamed = match how {
-            Publish::Replace => self.folder.rename(&self.name, &self.final_name),
-            Publish::IfAbsent => self.folder.rename_if_absent(&self.name, &self.final_name),
-        };
-        match renamed {
-            Ok(()) => {}
-            Err(error) if how == Publish::IfAbsent && error.kind() == io::ErrorKind::AlreadyExists => {
+        let (name, final_name) = (OsStr::new(&self.name), OsStr::new(&self.final_name));
+        match give_name(self.folder.handle(), name, final_name, how) {
+            Ok(Published::Done) => Ok(Published::Done),
+            Ok(Published::Exists) => {
                 self.remove()?;
-                return Ok(Published::Exists);
+                Ok(Published::Exists)
             }
-            Err(error) => {
-                let failed = io_error("publish", &self.target, error);
-                return Err(failed.with_clean_up(self.remove()));
+            Err(unpublished) => {
+                let failed = unpublished.told("publish", &self.target);
+                Err(failed.with_clean_up(self.remove()))
             }
-        }
-        // Without this, a power cut may take the name back that we are about to report.
-        match (self.folder.sync(), how) {
-            (Ok(()), _) => Ok(Published::Done),
-            (Err(error), Publish::Replace) => Err(error),
-            (Err(error), Publish::IfAbsent) => Err(error.with_clean_up(self.folder.remove_file(&self.final_name))),
         }
     }
 
@@ -193,11 +156,6 @@ impl Temporary {
 /// Removes the folders that were made for one file, as far as nothing else is in them.
 fn remove_made(made: &[(Folder, String)]) {
     let _ = made.iter().rev().all(|(around, name)| around.remove_folder(name));
-}
-
-/// Unlikely to be met twice, which is all that it is for.
-pub(super) fn random() -> String {
-    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 fn make_folders(root: &Path, folders: &[String], made: &mut Vec<(Folder, String)>) -> Result<Folder> {
@@ -239,15 +197,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn a_temporary_name_tells_the_final_one() {
-        assert_eq!(final_name(".shop.dump.x7Kq01ab.pgstow-tmp"), Some("shop.dump"));
-        assert_eq!(final_name("shop.dump"), None);
-        assert_eq!(final_name(".lease"), None);
-        assert_eq!(final_name(".x.pgstow-tmp"), None);
-        assert_eq!(final_name(".pgstow-tmp"), None);
-    }
 
     #[test]
     fn an_abandoned_file_takes_the_folders_made_for_it_along_but_no_others() {

@@ -5,7 +5,6 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::bucket::Bucket;
-use crate::error::Error;
 use crate::outside::aws;
 
 const ROOM: &str = "the store is full, or a quota is reached: raise it, or make room with `pgstow prune --allow-delete` and a \
@@ -26,12 +25,8 @@ const FEATURE: &str = "the endpoint does not take something in the request: try 
 const OF_CONDITIONS: [&str; 3] = ["if-none-match", "if-match", "conditional"];
 pub(super) const OF_TAGS: [&str; 2] = ["tagging", "tags"];
 
-/// Whether it is conditions that the store does not know.
-pub fn lacks_conditions(error: &Error) -> bool {
-    error.hint_text() == CONDITIONS
-}
-
-/// The same of a request that bears a condition. One that is answered 501 says so without naming it.
+/// Whether it is the condition of a request that the store does not know. One that is answered 501 says so without
+/// naming it.
 pub(super) fn refuses_conditions<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
     aws::service_code(error) == Some("NotImplemented")

@@ -19,12 +19,12 @@ use super::bucket::{self, Attempts, Bucket};
 use super::parts::Schedule;
 use super::segments::Segments;
 use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
-use super::temporary::random;
 use super::trouble::refuses_conditions;
 use super::window::Window;
 use super::{Condition, Expected, Mark, ObjectInfo, Part, StoreChecksum, Stored, UPLOAD, Upload, taken};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
+use crate::run::publication::random;
 use crate::units::count;
 
 pub struct S3Upload {
@@ -201,14 +201,10 @@ impl S3Upload {
         }
         let mut repeated = false;
         let mut conflicts = 0;
-        let mut condition = if self.object.replace {
-            Condition::Always
-        } else {
-            Condition::Absent
-        };
+        let mut condition = (!self.object.replace).then_some(Condition::Absent);
         let failed = loop {
             let sent = bucket
-                .put_object(&self.key, &body, &digests, &self.object, &condition)
+                .put_object(&self.key, &body, &digests, &self.object, condition.as_ref())
                 .await;
             match sent {
                 Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
@@ -225,11 +221,11 @@ impl S3Upload {
                     tokio::time::sleep(Duration::from_millis(200 << conflicts)).await;
                 }
                 // It does not know the condition: what it shows has to do.
-                Err(error) if condition == Condition::Absent && refuses_conditions(&error) => {
+                Err(error) if condition.is_some() && refuses_conditions(&error) => {
                     if bucket.glance(&self.key).await {
                         return Err(self.taken());
                     }
-                    condition = Condition::Always;
+                    condition = None;
                 }
                 Err(error) => break bucket.error(&format!("write {}", self.key), &error),
             }
@@ -360,8 +356,8 @@ impl S3Upload {
                 Ok(_) => {}
                 Err(second) => failed = failed.also(second),
             }
-            if !aborted && let Err(second) = self.bucket.abort(&self.key, id).await {
-                failed = failed.also(second);
+            if !aborted {
+                failed = failed.with_clean_up(self.bucket.abort(&self.key, id).await);
             }
         }
         Err(failed)
@@ -524,10 +520,7 @@ impl Upload for S3Upload {
                 Ok(stored)
             }
             // Aborting twice does no harm, and a completed upload cannot be aborted any more.
-            Err(error) => Err(match self.give_up().await {
-                Ok(()) => error,
-                Err(second) => error.also(second),
-            }),
+            Err(error) => Err(error.with_clean_up(self.give_up().await)),
         }
     }
 

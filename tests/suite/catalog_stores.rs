@@ -19,7 +19,7 @@ use pgstow::repository::{catalog, leftovers};
 use pgstow::settings::{self, Format, Policy};
 use pgstow::store::local::Local;
 use pgstow::store::s3::S3;
-use pgstow::store::{Condition, Expected, Store};
+use pgstow::store::{Expected, Store};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -349,7 +349,7 @@ async fn a_dead_runs_lease_is_taken_over_and_a_stolen_one_noticed() {
         let key = catalog::lease_key("shop");
         let object = catalog::object_info(&"shop/20250103T040500Z-full".parse().unwrap(), "", "application/json");
         let theirs = Bytes::from_static(b"{}");
-        place.store.put(&key, theirs, &object, Condition::Always).await.unwrap();
+        place.store.put(&key, theirs, &object).await.unwrap();
         assert_eq!(second.lease.lost().await.code(), Code::Busy);
         second.lease.release().await.unwrap();
     }

@@ -105,8 +105,7 @@ async fn take(
                 drop(slices);
                 let aborted = within(end, upload.abort()).await;
                 return Err(match (cause, aborted) {
-                    (Some(error), Ok(())) => Given::Failed(error),
-                    (Some(error), Err(second)) => Given::Failed(error.also(second)),
+                    (Some(error), aborted) => Given::Failed(error.with_clean_up(aborted)),
                     (None, Ok(())) => Given::Stopped,
                     (None, Err(error)) => Given::Failed(error),
                 });

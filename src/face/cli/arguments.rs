@@ -19,7 +19,7 @@ use crate::command::{
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{self, NoKind};
 use crate::repository::trigger::{NoTrigger, Trigger};
-use crate::settings::SETTINGS;
+use crate::settings::{SETTINGS, parse_span};
 use actions::{Action, RetentionAction};
 
 /// What a command line asks for.
@@ -384,12 +384,12 @@ fn moment(text: &str) -> Result<Timestamp> {
         Error::config(format!("--since: {text:?} is no moment"))
             .hint("give a span (7d, 12h), a date (2025-01-31, UTC) or a timestamp (2025-01-31T04:05:00Z)")
     };
-    if let Ok(span) = humantime::parse_duration(text) {
+    if let Some(span) = parse_span(text) {
         let span = jiff::SignedDuration::try_from(span).map_err(|_| refused())?;
         return Timestamp::now().checked_sub(span).map_err(|_| refused());
     }
     if let Ok(date) = text.parse::<jiff::civil::Date>() {
-        let start = date.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| refused())?;
+        let start = date.to_zoned_datetime(jiff::tz::TimeZone::UTC).map_err(|_| refused())?;
         return Ok(start.timestamp());
     }
     text.parse().map_err(|_| refused())

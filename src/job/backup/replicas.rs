@@ -23,8 +23,9 @@ use crate::repository::retention::{applying, other_times};
 use crate::repository::signature::{KeyId, Signer, Subject};
 use crate::run::stop::Stop;
 use crate::settings::{Policy, Retention, StoreCreate};
+use crate::store::conditions::put_where;
 use crate::store::limits;
-use crate::store::{Expected, Lifecycle, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
+use crate::store::{Condition, Expected, Lifecycle, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
 use crate::units::count;
 
 /// What a copy may take to complete its upload.
@@ -405,10 +406,7 @@ impl Replicas {
             let completed = match (copy, failure.take()) {
                 // Without the primary the copies are given up.
                 (Ok(upload), Some(error)) => {
-                    failure = Some(match upload.abort().await {
-                        Ok(()) => error,
-                        Err(second) => error.also(second),
-                    });
+                    failure = Some(error.with_clean_up(upload.abort().await));
                     continue;
                 }
                 (Err(_), Some(error)) => {
@@ -453,9 +451,7 @@ impl Replicas {
         {
             // Noted first: a put whose answer was lost may have been done.
             replica.written.push(Written::surely(key));
-            let put = replica
-                .store
-                .put(key, bytes.clone(), info, crate::store::Condition::Absent);
+            let put = put_where(&*replica.store, key, bytes.clone(), info, Condition::Absent);
             let put = within(patience(index), put).await;
             let put = put.and_then(|put| match put {
                 Put::Done(_) => Ok(()),

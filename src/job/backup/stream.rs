@@ -209,9 +209,7 @@ async fn stalled(clock: &StallClock, limit: Duration) -> Error {
 async fn abort(job: &Job<'_>, uploads: Vec<Box<dyn Upload>>, error: Error) -> Error {
     let mut error = error;
     for upload in uploads {
-        if let Err(second) = job.stop.or_give_up("aborting the upload", upload.abort()).await {
-            error = error.also(second);
-        }
+        error = error.with_clean_up(job.stop.or_give_up("aborting the upload", upload.abort()).await);
     }
     error
 }

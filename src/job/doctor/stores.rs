@@ -11,9 +11,7 @@ use crate::repository::catalog::expiry;
 use crate::repository::retention::{PENDING, TIER_TAG};
 use crate::run::clock::Clock;
 use crate::settings::{Checksums, Settings};
-use crate::store::{
-    Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Store, Stored, TagKeeping, lacks_conditions,
-};
+use crate::store::{Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Store, Stored, TagKeeping, conditions};
 use crate::units::human_bytes;
 
 const PROBE: &str = ".pgstow-doctor";
@@ -74,9 +72,9 @@ async fn probe(store: &dyn Store, is_copy: bool, settings: &Settings, clock: Clo
         "a probe of pgstow doctor, {begun}, process {}\n",
         std::process::id()
     ));
-    let written = match write(store, &body).await {
-        Err(error) if is_copy && lacks_conditions(&error) => store
-            .put(PROBE, body.clone(), &info(), Condition::Always)
+    let written = match write(store, &body, is_copy).await {
+        Err(_) if is_copy && !conditions::are_known(store) => store
+            .put(PROBE, body.clone(), &info())
             .await
             .map(|_| Check::ok("write", "written; it knows no conditions, which a copy does without")),
         written => written,
@@ -124,13 +122,14 @@ fn info() -> ObjectInfo {
 
 /// By a condition, as leases are written: a store that overlooks them would let two runs
 /// interleave.
-async fn write(store: &dyn Store, body: &Bytes) -> Result<Check> {
+async fn write(store: &dyn Store, body: &Bytes, is_copy: bool) -> Result<Check> {
     const NAME: &str = "write";
+    let conditional = conditions::of(store)?;
     let condition = match store.get(PROBE).await? {
         Some(older) => Condition::Unchanged(older.version),
         None => Condition::Absent,
     };
-    if store.put(PROBE, body.clone(), &info(), condition).await? == Put::Refused {
+    if conditional.put_if(PROBE, body.clone(), &info(), condition).await? == Put::Refused {
         return Ok(Check::warning(
             NAME,
             "another doctor is at work in this store",
@@ -138,8 +137,15 @@ async fn write(store: &dyn Store, body: &Bytes) -> Result<Check> {
         ));
     }
     let other = Bytes::from_static(b"a probe that must not be written\n");
-    match store.put(PROBE, other, &info(), Condition::Absent).await? {
+    match conditional.put_if(PROBE, other, &info(), Condition::Absent).await? {
         Put::Refused => Ok(Check::ok(NAME, "written, and conditions are held to")),
+        Put::Done(_) if is_copy => {
+            store.put(PROBE, body.clone(), &info()).await?;
+            Ok(Check::ok(
+                NAME,
+                "written; it overlooks conditions, which a copy does without",
+            ))
+        }
         Put::Done(_) => Err(Error::new(
             Code::Store,
             format!("{} overwrites an object although the request forbids it", store.url()),
@@ -167,10 +173,7 @@ async fn upload(store: &dyn Store, body: &Bytes) -> Result<Stored> {
         Err(error) => Err(error),
     };
     if let Err(error) = written {
-        return Err(match upload.abort().await {
-            Ok(()) => error,
-            Err(second) => error.also(second),
-        });
+        return Err(error.with_clean_up(upload.abort().await));
     }
     let expected = Expected {
         bytes: body.len() as u64,
@@ -313,4 +316,27 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
         many => format!("{many} rules, as the retention wants them"),
     };
     Check::ok(NAME, told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn a_store_that_overlooks_conditions_is_good_for_a_copy_alone() {
+        let body = Bytes::from_static(b"a probe");
+        let store = MemoryStore::with_lifecycle().overlooking_conditions();
+        let error = write(&store, &body, false).await.unwrap_err();
+        assert!(error.message().contains("overwrites an object"), "{error}");
+        assert!(error.hint_text().contains("conditional writes"), "{error}");
+        assert_eq!(write(&store, &body, true).await.unwrap().state, State::Ok);
+        assert_eq!(store.body(PROBE).unwrap(), body);
+
+        let store = MemoryStore::with_lifecycle();
+        for is_copy in [false, true] {
+            assert_eq!(write(&store, &body, is_copy).await.unwrap().state, State::Ok);
+            assert_eq!(store.body(PROBE).unwrap(), body);
+        }
+    }
 }

@@ -13,11 +13,9 @@ use rustix::process::geteuid;
 use super::target::file_error;
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::BackupId;
-use crate::run::files::{parent, remove_file, rename_if_absent, sync_folder};
+use crate::run::files::{parent, remove_file};
+use crate::run::publication::{Publish, Published, Step, give_name, kept};
 use crate::units::human_bytes;
-
-/// Of the target's name, this much is kept: a file name has 255 bytes at most.
-const NAME_KEPT: usize = 200;
 
 pub struct Partial {
     path: PathBuf,
@@ -30,8 +28,7 @@ impl Partial {
     /// `.<name>.<stamp>.partial` beside the target, new or as an earlier run left it.
     pub fn open(target: &Path, stamp: &str) -> Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let kept = (0..=NAME_KEPT.min(name.len())).rfind(|end| name.is_char_boundary(*end));
-        let path = parent(target).join(format!(".{}.{stamp}.partial", &name[..kept.unwrap_or(0)]));
+        let path = parent(target).join(format!(".{}.{stamp}.partial", kept(&name)));
         loop {
             let opened = OpenOptions::new()
                 .read(true)
@@ -115,19 +112,23 @@ impl Partial {
         written
             .and_then(|()| self.file.sync_all())
             .map_err(|error| self.failed("write", error))?;
-        let renamed = if replace {
-            fs::rename(&self.path, &self.target)
-        } else {
-            rename_if_absent(&self.path, &self.target)
+        let how = match replace {
+            true => Publish::Replace,
+            false => Publish::IfAbsent,
         };
-        renamed.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
+        let folder = File::open(parent(&self.target)).map_err(|error| file_error("make", &self.target, error))?;
+        let (from, to) = (self.path.file_name(), self.target.file_name());
+        match give_name(&folder, from.unwrap_or_default(), to.unwrap_or_default(), how) {
+            Ok(Published::Done) => Ok(()),
+            Ok(Published::Exists) => {
                 let what = format!("{} has come to be there meanwhile", self.target.display());
-                Error::config(what).hint("run it again with --force to replace it: nothing is fetched twice")
+                Err(Error::config(what).hint("run it again with --force to replace it: nothing is fetched twice"))
             }
-            _ => file_error("make", &self.target, error),
-        })?;
-        sync_folder(parent(&self.target))
+            Err(unpublished) if unpublished.step == Step::Rename => {
+                Err(file_error("make", &self.target, unpublished.error))
+            }
+            Err(unpublished) => Err(unpublished.told("make", &self.target)),
+        }
     }
 
     /// What to do with it after a failure: what is damaged, or empty, goes; anything else spares

@@ -1,8 +1,8 @@
 //! `SHA256SUMS` beside a downloaded file, for `sha256sum -c`. What it says of other files stays.
 
 use std::ffi::OsStr;
-use std::fs::{File, Permissions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -13,7 +13,8 @@ use super::fetch::Digests;
 use super::target::file_error;
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupId, SHA256SUMS};
-use crate::run::files::{lock_folder, parent, sync_folder};
+use crate::run::files::{lock_folder, parent};
+use crate::run::publication::{Access, Publish, publish};
 
 /// A longer one is not ours to rewrite.
 const LONGEST: u64 = 16 << 20;
@@ -47,14 +48,9 @@ pub fn write(target: &Path, id: &BackupId, digests: &Digests) -> Result<()> {
         Err(error) => return Err(failed("read")(error)),
     };
     let name = target.file_name().unwrap_or_default();
-    let mut file = tempfile::NamedTempFile::with_prefix_in(".SHA256SUMS.", folder).map_err(failed("write"))?;
-    let written = file
-        .write_all(&rewritten(&old, name, id, digests))
-        .and_then(|()| file.as_file().set_permissions(Permissions::from_mode(mode & 0o777)))
-        .and_then(|()| file.as_file().sync_all());
-    written.map_err(failed("write"))?;
-    file.persist(&path).map_err(|error| failed("write")(error.error))?;
-    sync_folder(folder)
+    let access = Access::Exactly(mode & 0o777);
+    publish(&path, &rewritten(&old, name, id, digests), access, Publish::Replace).map_err(failed("write"))?;
+    Ok(())
 }
 
 fn rewritten(old: &[u8], name: &OsStr, id: &BackupId, digests: &Digests) -> Vec<u8> {

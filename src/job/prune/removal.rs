@@ -35,7 +35,7 @@ pub(super) async fn remove(store: &dyn Store, folder: &Folder) -> Result<Removed
         versions_stay,
         foreign: Vec::new(),
     };
-    let mut failed: Option<Error> = None;
+    let mut failed = Vec::new();
     for file in &folder.listed.files {
         let name = BackupId::of_key(&file.key).map_or("", |(_, name)| name);
         if !id.makes(name) && !folder.named.iter().any(|own| own == name) {
@@ -48,17 +48,17 @@ pub(super) async fn remove(store: &dyn Store, folder: &Folder) -> Result<Removed
                     removed.bytes += file.bytes;
                     removed.versions_stay |= hidden;
                 }
-                Err(error) => failed = Some(attach(failed, error)),
+                Err(error) => failed.push(error),
             }
         }
     }
     // The store takes the folder along with the last file in it.
     for one in &folder.unfinished {
         if let Err(error) = store.abort_unfinished(one).await {
-            failed = Some(attach(failed, error));
+            failed.push(error);
         }
     }
-    match failed {
+    match Error::first_of(failed) {
         None => Ok(removed),
         Some(error) => Err(error),
     }
@@ -83,12 +83,5 @@ async fn take_away(store: &dyn Store, key: &str) -> Result<bool> {
             "prune with a key of its own that has s3:DeleteObject below the prefix, and that no policy or Object Lock \
                  denies it; or let the bucket's rules do it: `pgstow retention apply`, and prune without --allow-delete"
         })),
-    }
-}
-
-fn attach(first: Option<Error>, second: Error) -> Error {
-    match first {
-        None => second,
-        Some(first) => first.also(second),
     }
 }

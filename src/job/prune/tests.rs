@@ -105,7 +105,7 @@ async fn a_backup_that_cannot_be_withdrawn_stays_whole_and_the_others_go() {
 
 #[tokio::test]
 async fn whatever_fails_no_manifest_is_without_its_files_and_the_next_prune_finishes() {
-    for fault in [Fault::Reject, Fault::FailAfterWrite] {
+    for fault in [Fault::Reject, Fault::LoseAnswer] {
         for nth in 1..=8 {
             let store = MemoryStore::without_lifecycle();
             fill(&store, 3);

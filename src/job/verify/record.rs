@@ -8,7 +8,8 @@ use crate::repository::backup_id::{BackupId, VERIFICATION};
 use crate::repository::retention::TIER_TAG;
 use crate::repository::signature::{Signer, Subject};
 use crate::repository::verification::Verification;
-use crate::store::{Condition, ObjectInfo, Put, Store, lacks_conditions};
+use crate::store::conditions::put_where;
+use crate::store::{Condition, ObjectInfo, Put, Store};
 
 /// Writes a result beside the backup, keeping the other kind's. It bears the tier of the files
 /// around it, so that it expires with them.
@@ -17,8 +18,8 @@ use crate::store::{Condition, ObjectInfo, Put, Store, lacks_conditions};
 /// signatures are asked for, and no new one does that is not signed.
 ///
 /// It is put under the condition that the one that was read is still there, and otherwise all is done
-/// again: of a verification and a drill that end at the same time, neither loses its result. In a store that knows
-/// no conditions the last of two that end at the same time wins.
+/// again: of a verification and a drill that end at the same time, neither loses its result. In a store without
+/// conditional writes the last of two that end at the same time wins.
 pub(super) async fn record(
     job: &Job<'_>,
     store: &dyn Store,
@@ -67,10 +68,10 @@ async fn record_once(
     let counts = job.trust.and(job.signer.map(Signer::public));
     let (condition, mut before) = match store.get(&key).await {
         // What lies there is none, and is replaced, not followed.
-        Err(error) if error.code() == Code::Integrity => (Condition::Always, None),
+        Err(error) if error.code() == Code::Integrity => (None, None),
         before => match before? {
-            Some(object) => (Condition::Unchanged(object.version), Some(object.body)),
-            None => (Condition::Absent, None),
+            Some(object) => (Some(Condition::Unchanged(object.version)), Some(object.body)),
+            None => (Some(Condition::Absent), None),
         },
     };
     // Whoever has no keys must not put an end to the result of somebody who has.
@@ -107,38 +108,15 @@ async fn record_once(
     if let Some(signer) = job.signer {
         let signature = signer.sign(subject, &body, (job.clock)()).await?;
         let info = info("text/plain");
-        store
-            .put(&subject.signature_key(), signature, &info, Condition::Always)
-            .await?;
+        store.put(&subject.signature_key(), signature, &info).await?;
     }
     let info = info("application/json");
-    let put = match store.put(&key, body.clone(), &info, condition.clone()).await {
-        Err(error) if lacks_conditions(&error) => put_unconditionally(store, &key, body, &info, &condition).await?,
-        put => put?,
+    let put = match condition {
+        Some(condition) => put_where(store, &key, body, &info, condition).await?,
+        None => Put::Done(store.put(&key, body, &info).await?),
     };
     Ok(match put {
         Put::Done(_) => Recorded::Done,
         Put::Refused => Recorded::Overtaken,
     })
-}
-
-/// For a store that knows no conditions: looks whether the one that was read is still there, and then writes. What
-/// another run writes between the two is lost.
-async fn put_unconditionally(
-    store: &dyn Store,
-    key: &str,
-    body: Bytes,
-    info: &ObjectInfo,
-    condition: &Condition,
-) -> Result<Put> {
-    let there = store.get(key).await?.map(|object| object.version);
-    let holds = match condition {
-        Condition::Always => true,
-        Condition::Absent => there.is_none(),
-        Condition::Unchanged(version) => there.as_ref() == Some(version),
-    };
-    if !holds {
-        return Ok(Put::Refused);
-    }
-    store.put(key, body, info, Condition::Always).await
 }

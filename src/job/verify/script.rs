@@ -1,20 +1,16 @@
 //! A plain script: unpacked, counted again, and held against what the manifest says of its tables.
 
+use std::convert::Infallible;
 use std::io::{self, Read};
 
-use flate2::read::MultiGzDecoder;
-
 use super::Finding;
-use crate::error::Error;
 use crate::format::archive::{BlockDigest, difference};
 use crate::format::script::{Contents, Reader, Table, header_of};
-use crate::repository::manifest::{Algorithm, Manifest, Tally, role};
+use crate::repository::manifest::{Manifest, Tally, role};
 use crate::repository::stored_archive::is_named;
+use crate::repository::stored_script::{Unread, unpack};
+use crate::store::reading::our_error;
 use crate::units::count;
-
-/// Our zstd frames hold 2 MiB; see [`crate::format::archive::Unpack`].
-const ZSTD_WINDOW_LOG: u32 = 24;
-const PIECE: usize = 256 << 10;
 
 /// What was found of a script, beside what its object's digest says.
 pub(super) struct Looked {
@@ -35,25 +31,22 @@ pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Re
         counted: None,
         refused: None,
     };
-    // One byte too many is enough to know, however many would follow.
-    let limit = wanted.map_or(u64::MAX, |wanted| wanted.saturating_add(1));
+    let limit = wanted.unwrap_or(u64::MAX);
     let mut counting = Ok(Reader::counting());
-    let found = match unpacked(manifest.compression.algorithm, stored, limit, |piece| {
+    let found = match unpack(manifest.compression.algorithm, stored, limit, |piece| {
         if let Ok(reader) = &mut counting
-            && let Err(refused) = reader.pass(piece)
+            && let Err(refused) = reader.pass(&piece)
         {
             counting = Err(refused);
         }
+        Ok::<_, Infallible>(())
     }) {
         Ok(found) => found,
-        Err(error)
-            if error
-                .get_ref()
-                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) =>
-        {
-            return Err(error);
-        }
-        Err(error) => return Ok(only(format!("does not decompress: {error}"))),
+        Err(Unread::Stored(error)) => match our_error(error) {
+            Ok(ours) => return Err(io::Error::other(ours)),
+            Err(error) => return Ok(only(format!("does not decompress: {error}"))),
+        },
+        Err(Unread::Taken(never)) => match never {},
     };
     if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
         return Ok(only(match found > wanted {
@@ -184,34 +177,4 @@ fn other_than(found: &BlockDigest, count: u64, bytes: u64, sha256: &str) -> Opti
         return Some(format!("the manifest's {sha256:?} is no SHA-256"));
     }
     (*found != promise).then(|| difference(found, &promise))
-}
-
-/// How many bytes come out, up to `limit`.
-fn unpacked(algorithm: Algorithm, stored: impl Read, limit: u64, take: impl FnMut(&[u8])) -> io::Result<u64> {
-    match algorithm {
-        Algorithm::None => pieces(stored, limit, take),
-        Algorithm::Gzip => pieces(MultiGzDecoder::new(stored), limit, take),
-        Algorithm::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::new(stored)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            pieces(decoder, limit, take)
-        }
-    }
-}
-
-fn pieces(content: impl Read, limit: u64, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
-    let mut content = content.take(limit);
-    let mut piece = vec![0; PIECE];
-    let mut found = 0;
-    loop {
-        let count = match content.read(&mut piece) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            count => count?,
-        };
-        if count == 0 {
-            return Ok(found);
-        }
-        take(&piece[..count]);
-        found += count as u64;
-    }
 }

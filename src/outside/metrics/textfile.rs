@@ -1,15 +1,15 @@
 //! The file that node exporter's textfile collector reads. It is replaced as a whole, so that the
 //! collector sees the old one or the new one; several runs may share it.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::Observation;
 use super::prometheus::Samples;
 use crate::error::{Error, Result};
-use crate::run::files::lock_folder;
+use crate::run::files::{lock_folder, parent};
+use crate::run::publication::{Access, Publish, publish};
 
 /// A larger file is none of ours: a database takes about 3 kB.
 const LARGEST: u64 = 16 << 20;
@@ -22,20 +22,19 @@ pub(super) fn update(path: &Path, service: &str, observations: &[Observation]) -
     let failed =
         |error: io::Error| Error::config(format!("the metrics were not written to {}", path.display())).source(error);
     let path = target(path).map_err(failed)?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     // Two runs that read the same file and write it one after the other would lose what the first
     // has said. The lock goes with the handle.
-    let folder_handle = File::open(folder).map_err(failed)?;
-    lock_folder(&folder_handle).map_err(failed)?;
+    let folder = File::open(parent(&path)).map_err(failed)?;
+    lock_folder(&folder).map_err(failed)?;
 
     let mut samples = read(&path).map_err(failed)?;
     for observation in observations {
         samples.observe(service, observation);
     }
-    replace(folder, &path, &samples.render()).map_err(failed)
+    // The collector passes a temporary file by, should one be left behind: its name does not end in .prom.
+    let text = samples.render();
+    publish(&path, text.as_bytes(), Access::Exactly(MODE), Publish::Replace).map_err(failed)?;
+    Ok(())
 }
 
 /// Where a link leads to, so that the link stays. What is no file is left alone: a rename would
@@ -66,16 +65,4 @@ fn read(path: &Path) -> io::Result<Samples> {
     let bytes = fs::read(path)?;
     let text = String::from_utf8(bytes).map_err(|_| foreign("pgstow did not write it"))?;
     Samples::parse(&text).map_err(|line| foreign(&format!("pgstow did not write its line {line}")))
-}
-
-fn replace(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
-    // Its name does not end in .prom: the collector passes it over, should it be left behind.
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".pgstow-metrics.")
-        .suffix(".tmp")
-        .tempfile_in(folder)?;
-    temporary.write_all(text.as_bytes())?;
-    temporary.as_file().set_permissions(Permissions::from_mode(MODE))?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }

@@ -56,7 +56,7 @@ pub fn binding<S>(stream: &Encrypted<S>) -> Option<Vec<u8>> {
 /// `None` for a signature that has no digest of its own, such as Ed25519.
 fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     let parsed = Certificate::from_der(certificate).ok()?;
-    Some(match parsed.signature_algorithm.oid.to_string().as_str() {
+    Some(match parsed.signature_algorithm().oid.to_string().as_str() {
         // MD5 and SHA-1, in whose place the RFC puts SHA-256, and that itself; with RSA, then ECDSA.
         "1.2.840.113549.1.1.4"
         | "1.2.840.113549.1.1.5"

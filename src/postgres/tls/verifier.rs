@@ -15,7 +15,7 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved, SignatureScheme};
 use x509_cert::Certificate;
-use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
+use x509_cert::der::asn1::{AnyRef, Ia5StringRef, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::oid::AssociatedOid;
 use x509_cert::der::oid::db::rfc4519::COMMON_NAME;
 use x509_cert::der::{Decode, Encode};
@@ -72,15 +72,15 @@ impl Verifier {
             return Ok(());
         }
         // An ordinary certificate is rustls' to judge; here it could only slip past a rule.
-        if certificate.tbs_certificate.extensions.is_some() {
+        if certificate.tbs_certificate().extensions().is_some() {
             return Err(CertificateError::UnknownIssuer);
         }
         for root in &self.plain_roots {
             let Ok(root) = parse(root) else { continue };
-            if root.tbs_certificate.subject == certificate.tbs_certificate.issuer
+            if root.tbs_certificate().subject() == certificate.tbs_certificate().issuer()
                 && may_sign(&root)
                 && check_dates(&root, now).is_ok()
-                && self.signed_by(&certificate, &root)
+                && self.signed_by(server, &certificate, &root)
             {
                 return Ok(());
             }
@@ -88,22 +88,20 @@ impl Verifier {
         Err(CertificateError::UnknownIssuer)
     }
 
-    fn signed_by(&self, certificate: &Certificate, root: &Certificate) -> bool {
-        let (Ok(message), Ok(identifier)) = (
-            certificate.tbs_certificate.to_der(),
-            identifier(&certificate.signature_algorithm),
-        ) else {
+    /// `der` is the certificate as it came.
+    fn signed_by(&self, der: &[u8], certificate: &Certificate, root: &Certificate) -> bool {
+        let (Ok(message), Ok(identifier)) = (signed_part(der), identifier(certificate.signature_algorithm())) else {
             return false;
         };
-        let Some(signature) = certificate.signature.as_bytes() else {
+        let Some(signature) = certificate.signature().as_bytes() else {
             return false;
         };
-        let key = &root.tbs_certificate.subject_public_key_info;
+        let key = root.tbs_certificate().subject_public_key_info();
         self.algorithms
             .all
             .iter()
             .filter(|algorithm| algorithm.signature_alg_id().as_ref() == identifier)
-            .any(|algorithm| verify(*algorithm, key, &message, signature))
+            .any(|algorithm| verify(*algorithm, key, message, signature))
     }
 
     /// The server's proof that it holds the certificate's key. Done on the key alone, since
@@ -115,7 +113,7 @@ impl Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let certificate = parse(certificate)?;
-        let key = &certificate.tbs_certificate.subject_public_key_info;
+        let key = certificate.tbs_certificate().subject_public_key_info();
         let candidates = self
             .algorithms
             .mapping
@@ -218,7 +216,7 @@ fn parse(certificate: &CertificateDer<'_>) -> Result<Certificate, CertificateErr
 }
 
 fn check_dates(certificate: &Certificate, now: UnixTime) -> Result<(), CertificateError> {
-    let validity = &certificate.tbs_certificate.validity;
+    let validity = certificate.tbs_certificate().validity();
     if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
         return Err(CertificateError::NotValidYet);
     }
@@ -230,9 +228,9 @@ fn check_dates(certificate: &Certificate, now: UnixTime) -> Result<(), Certifica
 
 /// Whether a root may sign a server's certificate: a CA, with no limit that we do not check.
 fn may_sign(root: &Certificate) -> bool {
-    let Some(extensions) = &root.tbs_certificate.extensions else {
+    let Some(extensions) = root.tbs_certificate().extensions() else {
         // Version 1: there was no such mark yet; being in the list of roots must do.
-        return root.tbs_certificate.subject == root.tbs_certificate.issuer;
+        return root.tbs_certificate().subject() == root.tbs_certificate().issuer();
     };
     let mut is_ca = false;
     for extension in extensions {
@@ -248,6 +246,13 @@ fn may_sign(root: &Certificate) -> bool {
         }
     }
     is_ca
+}
+
+/// What the signature is of. As it came: written anew, a date may have another form.
+fn signed_part(certificate: &[u8]) -> Result<&[u8], x509_cert::der::Error> {
+    let parts = AnyRef::from_der(certificate)?.value();
+    let (_, rest) = AnyRef::from_der_partial(parts)?;
+    Ok(&parts[..parts.len() - rest.len()])
 }
 
 /// The algorithm's DER without its outer tag and length, as rustls' tables hold it.
@@ -278,7 +283,7 @@ fn matches_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool
     let Ok(certificate) = parse(certificate) else {
         return false;
     };
-    let names = match certificate.tbs_certificate.get::<SubjectAltName>() {
+    let names = match certificate.tbs_certificate().get_extension::<SubjectAltName>() {
         Ok(names) => names.map(|(_, names)| names.0).unwrap_or_default(),
         Err(_) => return false,
     };
@@ -307,13 +312,8 @@ fn matches_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool
 }
 
 fn common_name(certificate: &Certificate) -> Option<String> {
-    let attribute = certificate
-        .tbs_certificate
-        .subject
-        .0
-        .iter()
-        .flat_map(|part| part.0.iter())
-        .rfind(|attribute| attribute.oid == COMMON_NAME)?;
+    let subject = certificate.tbs_certificate().subject();
+    let attribute = subject.iter().filter(|attribute| attribute.oid == COMMON_NAME).last()?;
     let value = &attribute.value;
     let text = value
         .decode_as::<Utf8StringRef>()
@@ -374,5 +374,28 @@ mod tests {
         assert!(matches!(at(FROM - 1), Err(CertificateError::NotValidYet)));
         assert!(at(FROM).is_ok() && at(UNTIL).is_ok());
         assert!(matches!(at(UNTIL + 1), Err(CertificateError::Expired)));
+    }
+
+    #[test]
+    fn what_a_certificate_signs_is_its_first_part_as_it_came() {
+        let der = hex::decode(DATED.replace([' ', '\n'], "")).unwrap();
+        let certificate = parse(&CertificateDer::from(&der[..])).unwrap();
+        assert_eq!(
+            signed_part(&der).unwrap(),
+            certificate.tbs_certificate().to_der().unwrap()
+        );
+        // A date before 2050 in the form of a later one: the type is another, and the century is written.
+        let utc = b"\x17\x0d261126205956Z";
+        let at = der.windows(utc.len()).position(|window| window == utc).unwrap();
+        let mut other = der.clone();
+        other.splice(at..at + utc.len(), *b"\x18\x0f20261126205956Z");
+        // The lengths around it: of the certificate, of the part that is signed, and of the two dates.
+        other[3] += 2;
+        other[7] += 2;
+        other[at - 1] += 2;
+        let certificate = parse(&CertificateDer::from(&other[..])).unwrap();
+        let signed = signed_part(&other).unwrap();
+        assert_eq!(signed, &other[4..4 + signed.len()]);
+        assert_eq!(signed.len(), certificate.tbs_certificate().to_der().unwrap().len() + 2);
     }
 }

@@ -11,6 +11,7 @@ use crate::repository::backup_id::{BackupId, MANIFEST_DIGEST};
 use crate::repository::manifest::{Figures, Manifest};
 use crate::repository::retention::{PENDING, TIER_TAG, Tag};
 use crate::repository::signature::Subject;
+use crate::store::conditions::put_where;
 use crate::store::{Condition, ObjectInfo, Put, Store, Version, limits};
 
 /// What is said about each of a backup's files when its writing starts: the tag `pending`, until
@@ -93,7 +94,7 @@ pub async fn publish(
             ..object_info(id, &manifest.server.version, "text/plain")
         };
         // Never over another run's.
-        match store.put(&key, beside.clone(), &object, Condition::Absent).await {
+        match put_where(store, &key, beside.clone(), &object, Condition::Absent).await {
             Ok(Put::Done(_)) => {}
             Ok(Put::Refused) => return Err(NotPublished::Taken(taken(id))),
             // Perhaps written, and only the answers lost.
@@ -104,7 +105,7 @@ pub async fn publish(
         }
     }
     let key = id.manifest_key();
-    match store.put(&key, bytes.clone(), &object, Condition::Absent).await {
+    match put_where(store, &key, bytes.clone(), &object, Condition::Absent).await {
         Ok(Put::Done(version)) => Ok(published(version)),
         Ok(Put::Refused) => Err(NotPublished::Taken(taken(id))),
         Err(error) => match store.get(&key).await {
@@ -214,6 +215,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_copy_without_conditional_writes_gets_its_manifest_and_never_over_anothers() {
+        let manifest = manifest();
+        for store in [
+            MemoryStore::without_lifecycle().without_conditions(),
+            MemoryStore::with_lifecycle().refusing_conditions(),
+        ] {
+            publish(&store, &manifest, None).await.unwrap();
+            assert!(store.body(&manifest.id.manifest_key()).is_some());
+            publish(&store, &manifest, None).await.unwrap();
+            store.plant(&manifest.id.manifest_key(), "another's", &[]);
+            let refused = publish(&store, &manifest, None).await.unwrap_err();
+            assert!(matches!(refused, NotPublished::Taken(_)));
+            assert_eq!(store.body(&manifest.id.manifest_key()).unwrap(), "another's");
+        }
+    }
+
+    #[tokio::test]
     async fn what_no_reader_would_take_in_is_not_published() {
         let left_out = |name: &str| LeftOut {
             kind: "rows".into(),
@@ -253,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_lost_answer_is_looked_up() {
         let store = MemoryStore::with_lifecycle();
-        store.fault(Op::Put, 2, Fault::FailAfterWrite);
+        store.fault(Op::Put, 2, Fault::LoseAnswer);
         assert!(publish(&store, &manifest(), None).await.is_ok());
 
         for nth in 1..=2 {
@@ -267,7 +285,7 @@ mod tests {
         }
 
         let store = MemoryStore::with_lifecycle();
-        store.fault(Op::Put, 2, Fault::FailAfterWrite);
+        store.fault(Op::Put, 2, Fault::LoseAnswer);
         store.fault(Op::Get, 1, Fault::Reject);
         let unknown = publish(&store, &manifest(), None).await.unwrap_err();
         assert!(matches!(&unknown, NotPublished::Unknown(error) if error.message().contains("and then")));

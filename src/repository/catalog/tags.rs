@@ -423,7 +423,7 @@ mod tests {
     #[tokio::test]
     async fn wherever_retagging_stops_nothing_that_counts_expires_and_the_next_run_finishes() {
         // Floor raised from 1 to 2, and one to demote: 2 × 4 files to tag.
-        for fault in [Fault::Reject, Fault::FailAfterWrite] {
+        for fault in [Fault::Reject, Fault::LoseAnswer] {
             for nth in 1..=8 {
                 let store = store_with(&["monthly", "latest", "daily", "latest"]);
                 store.fault(Op::SetTags, nth, fault);

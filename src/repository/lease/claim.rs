@@ -5,10 +5,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::{Body, in_its_place, not_a_lease, pause, write};
+use super::{Body, in_its_place, not_a_lease, pause};
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, lease_key};
-use crate::store::{Condition, Put, Store, lacks_conditions};
+use crate::store::conditions::put_where;
+use crate::store::{Condition, Put, Store};
 
 /// Each that is refused means that another run has taken an id or renewed its lease, so these are many.
 const ATTEMPTS: usize = 20;
@@ -107,12 +108,9 @@ pub(super) async fn claim(store: &dyn Store, id: &BackupId, ours: Body, now: Tim
             claimed: Some(wanted.clone()),
             ..body
         };
-        let put = match write(store, &key, &body, condition).await {
-            // So no run can have its lease there, which this could take.
-            Err(error) if lacks_conditions(&error) => write(store, &key, &body, Condition::Always).await?,
-            put => put?,
-        };
-        if let Put::Done(_) = put {
+        // Where the store has no conditional writes, no run can have its lease there, which this could take.
+        let (bytes, object) = body.written()?;
+        if let Put::Done(_) = put_where(store, &key, bytes, &object, condition).await? {
             return Ok(Announced::Done);
         }
     }

@@ -95,12 +95,12 @@ async fn of_two_that_race_one_wins() {
 #[tokio::test]
 async fn a_put_whose_answer_was_lost_is_recognised() {
     let store = MemoryStore::with_lifecycle();
-    store.fault(Op::Put, 1, Fault::FailAfterWrite);
+    store.fault(Op::Put, 1, Fault::LoseAnswer);
     let first = acquire(&store, 1, TTL, noon).await.unwrap();
-    store.fault(Op::Put, 1, Fault::FailAfterWrite);
+    store.fault(Op::Put, 1, Fault::LoseAnswer);
     assert_eq!(first.lease.still_held().await.unwrap_err().code(), Code::Store);
     first.lease.still_held().await.unwrap();
-    store.fault(Op::Put, 1, Fault::FailAfterWrite);
+    store.fault(Op::Put, 1, Fault::LoseAnswer);
     assert!(first.lease.still_held().await.is_err());
     first.lease.release().await.unwrap();
     assert!(body(&store).released);
@@ -195,7 +195,7 @@ async fn a_store_that_fails_for_a_moment_does_not() {
         .unwrap();
     let before = body(&store).expires_at;
     store.fault(Op::Put, 1, Fault::Reject);
-    store.fault(Op::Put, 2, Fault::FailAfterWrite);
+    store.fault(Op::Put, 2, Fault::LoseAnswer);
     while body(&store).expires_at == before {
         sleep(Duration::from_millis(20)).await;
     }
@@ -283,7 +283,7 @@ async fn an_id_that_a_copy_has_taken_is_not_taken_by_the_holder_of_the_lease_and
     assert_eq!(next.announce(&backup(6)).await.unwrap(), Announced::Taken(backup(6)));
     assert_eq!(next.announce(&backup(7)).await.unwrap(), Announced::Done);
     // A claim whose answer was lost is still ours.
-    here.fault(Op::Put, 1, Fault::FailAfterWrite);
+    here.fault(Op::Put, 1, Fault::LoseAnswer);
     assert!(other.claim_in(&here, &backup(9)).await.is_err());
     assert_eq!(other.claim_in(&here, &backup(9)).await.unwrap(), Announced::Done);
 }
@@ -316,4 +316,28 @@ async fn an_id_of_another_database_takes_none_of_ours() {
     let copy = MemoryStore::with_lifecycle();
     copy.plant(KEY, serde_json::to_vec(&planted).unwrap(), &[]);
     assert_eq!(second.lease.claim_in(&copy, &id).await.unwrap(), Announced::Done);
+}
+
+#[tokio::test]
+async fn a_store_without_conditional_writes_takes_claims_and_no_lease() {
+    let held = MemoryStore::with_lifecycle();
+    let lease = acquire(&held, 1, TTL, noon).await.unwrap().lease;
+    for copy in [
+        MemoryStore::without_lifecycle().without_conditions(),
+        MemoryStore::without_lifecycle().refusing_conditions(),
+    ] {
+        let error = acquire(&copy, 1, TTL, noon).await.unwrap_err();
+        assert_eq!(error.code(), Code::Store);
+        assert!(copy.keys().is_empty());
+        assert_eq!(lease.claim_in(&copy, &backup(1)).await.unwrap(), Announced::Done);
+        assert_eq!(lease.claim_in(&copy, &backup(2)).await.unwrap(), Announced::Done);
+        let other = acquire(&MemoryStore::with_lifecycle(), 2, TTL, noon)
+            .await
+            .unwrap()
+            .lease;
+        assert_eq!(
+            other.claim_in(&copy, &backup(2)).await.unwrap(),
+            Announced::Taken(backup(2))
+        );
+    }
 }

@@ -1,9 +1,8 @@
 //! `keygen`: a key pair in minisign's format.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,6 +13,7 @@ use super::secret::SecretKey;
 use super::settings::Signing;
 use crate::error::{Code, Error, Result};
 use crate::run::files::blocking;
+use crate::run::publication::{Access, Publish, Published, publish};
 
 #[derive(Debug, Serialize)]
 pub struct KeygenReport {
@@ -59,20 +59,18 @@ fn make(settings: &Signing, secret: PathBuf) -> Result<KeygenReport> {
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let mut file = made.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => exists(path),
-        ErrorKind::PermissionDenied => {
-            Error::new(Code::Eacces, format!("cannot make {}", path.display())).source(error)
-        }
-        ErrorKind::NotFound => Error::new(Code::Enoent, format!("cannot make {}", path.display())).source(error),
-        _ => Error::config(format!("cannot make {}", path.display())).source(error),
-    })?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    written.map_err(|error| {
-        let _ = fs::remove_file(path);
-        Error::new(Code::Enospc, format!("cannot write {}", path.display())).source(error)
-    })
+    let error = match publish(path, bytes, Access::AtMost(mode), Publish::IfAbsent) {
+        Ok(Published::Done) => return Ok(()),
+        Ok(Published::Exists) => return Err(exists(path)),
+        Err(error) => error,
+    };
+    let code = match error.kind() {
+        ErrorKind::PermissionDenied => Code::Eacces,
+        ErrorKind::NotFound => Code::Enoent,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Code::Enospc,
+        _ => Code::Config,
+    };
+    Err(Error::new(code, format!("cannot make {}", path.display())).source(error))
 }
 
 fn exists(path: &Path) -> Error {

@@ -4,14 +4,15 @@ use super::*;
 async fn conditions_hold_and_faults_come_as_scripted() {
     let store = MemoryStore::with_lifecycle();
     let object = ObjectInfo::default();
-    let put = |body: &'static str, condition| store.put("a/b", Bytes::from_static(body.as_bytes()), &object, condition);
+    let put =
+        |body: &'static str, condition| store.put_if("a/b", Bytes::from_static(body.as_bytes()), &object, condition);
     let Put::Done(first) = put("1", Condition::Absent).await.unwrap() else {
         panic!("refused");
     };
     assert_eq!(put("1", Condition::Absent).await.unwrap(), Put::Done(first.clone()));
     assert_eq!(put("2", Condition::Absent).await.unwrap(), Put::Refused);
     store.fault(Op::Put, 1, Fault::Reject);
-    store.fault(Op::Put, 2, Fault::FailAfterWrite);
+    store.fault(Op::Put, 2, Fault::LoseAnswer);
     put("2", Condition::Unchanged(first.clone())).await.unwrap_err();
     assert_eq!(store.body("a/b").unwrap(), "1");
     put("2", Condition::Unchanged(first.clone())).await.unwrap_err();

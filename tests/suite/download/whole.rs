@@ -142,7 +142,7 @@ async fn answers_that_break_off_are_asked_for_again() {
         .proxy
         .fault(part().calls(2..=2), Fault::CutAnswer { after: 1 << 20 });
     place.proxy.fault(part().calls(4..=4), Fault::CutAnswer { after: 0 });
-    place.proxy.fault(part().calls(7..=7), Fault::SwallowAnswer);
+    place.proxy.fault(part().calls(7..=7), Fault::LoseAnswer);
     report(&mut place.download("latest"));
     assert_eq!(place.proxy.faults(), 3);
     place.assert_whole();

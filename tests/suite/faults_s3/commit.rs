@@ -16,7 +16,7 @@ async fn completion_meets(on: On, fault: Fault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_completion_that_was_answered_to_nobody_is_a_success() {
-    completion_meets(On::op(Op::CompleteUpload), Fault::SwallowAnswer).await;
+    completion_meets(On::op(Op::CompleteUpload), Fault::LoseAnswer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,12 +39,12 @@ async fn manifest_put_meets(on: On, fault: Fault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_whose_answer_is_lost_once_is_published_once() {
-    manifest_put_meets(On::op(Op::PutObject).calls(1..=1), Fault::SwallowAnswer).await;
+    manifest_put_meets(On::op(Op::PutObject).calls(1..=1), Fault::LoseAnswer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_whose_answers_are_all_lost_is_published() {
-    manifest_put_meets(On::op(Op::PutObject), Fault::SwallowAnswer).await;
+    manifest_put_meets(On::op(Op::PutObject), Fault::LoseAnswer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

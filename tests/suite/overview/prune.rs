@@ -384,7 +384,7 @@ async fn a_prune_that_dies_anywhere_leaves_no_half_backup_and_the_next_finishes(
 
 #[tokio::test]
 async fn whatever_fails_in_a_prune_no_backup_is_left_half_and_the_next_finishes() {
-    for fate in [Fate::Refuse, Fate::LoseAnswer] {
+    for fate in [Fate::Reject, Fate::LoseAnswer] {
         let mut number = 1;
         loop {
             let folder = Folder::new();

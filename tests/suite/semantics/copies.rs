@@ -59,7 +59,7 @@ fn by(place: usize, script: &std::sync::Arc<Script>) -> [Option<std::sync::Arc<S
 fn copy_fails(world: &World) {
     for number in calls_to(world, 1) {
         advance(1);
-        let script = Script::at(number, Fate::Refuse);
+        let script = Script::at(number, Fate::Reject);
         let report = block_on(world.backup_by(&by(1, &script), None)).unwrap();
         let (primary, copy) = (world.state(), world.state_of(1));
         assert!(report.stores[0].holds_backup && report.stores[0].error.is_none());
@@ -83,7 +83,7 @@ fn copy_fails(world: &World) {
 #[test]
 fn a_copy_that_cannot_be_reached_is_reported_and_left_out() {
     for world in worlds() {
-        let script = Script::first(&["reach"], Fate::Refuse);
+        let script = Script::first(&["reach"], Fate::Reject);
         let report = block_on(world.backup_by(&by(1, &script), None)).unwrap();
         let holders: Vec<bool> = report.stores.iter().map(|store| store.holds_backup).collect();
         assert_eq!(holders, [true, false]);
@@ -97,7 +97,7 @@ fn primary_fails(world: &World) {
     for number in calls_to(world, 0) {
         advance(1);
         let before = backups(&world.state_of(1)).len();
-        let script = Script::at(number, Fate::Refuse);
+        let script = Script::at(number, Fate::Reject);
         let result = block_on(world.backup_by(&by(0, &script), None));
         let (primary, copy) = (world.state(), world.state_of(1));
         for state in [&primary, &copy] {

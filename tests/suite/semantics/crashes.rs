@@ -242,8 +242,8 @@ fn fails_everywhere(trial: Trial, fate: Fate, down: bool) {
         let script = Script::new(move |this, call| match this {
             // An upload that could not be begun was not begun: its answer does not travel alone.
             // A file's completion tells the truth: it is a system call here.
-            _ if this == number && call.starts_with("upload ") => Fate::Refuse,
-            _ if this == number && call.starts_with("complete ") && !bucket && !down => Fate::Refuse,
+            _ if this == number && call.starts_with("upload ") => Fate::Reject,
+            _ if this == number && call.starts_with("complete ") && !bucket && !down => Fate::Reject,
             _ if this == number => fate,
             _ if down && this > number => Fate::Unreachable,
             _ => Fate::Pass,
@@ -338,14 +338,14 @@ tests! {
     a_real_run_that_dies_in_a_folder_costs_nothing: dies_everywhere(FOLDER.real());
     a_real_run_that_dies_in_s3_costs_nothing: dies_everywhere(S3.real());
 
-    whatever_a_folder_refuses_nothing_half_made_is_left: fails_everywhere(FOLDER, Fate::Refuse, false);
-    whatever_s3_refuses_nothing_half_made_is_left: fails_everywhere(S3, Fate::Refuse, false);
+    whatever_a_folder_refuses_nothing_half_made_is_left: fails_everywhere(FOLDER, Fate::Reject, false);
+    whatever_s3_refuses_nothing_half_made_is_left: fails_everywhere(S3, Fate::Reject, false);
     whichever_answer_of_a_folder_is_lost_nothing_half_made_is_left: fails_everywhere(FOLDER, Fate::LoseAnswer, false);
     whichever_answer_of_s3_is_lost_nothing_half_made_is_left: fails_everywhere(S3, Fate::LoseAnswer, false);
     a_folder_that_goes_away_at_any_call_keeps_its_backups: fails_everywhere(FOLDER, Fate::LoseAnswer, true);
     an_s3_that_goes_away_at_any_call_keeps_its_backups: fails_everywhere(S3, Fate::LoseAnswer, true);
-    what_a_folder_refuses_a_real_run_leaves_nothing_half_made: fails_everywhere(FOLDER.real(), Fate::Refuse, false);
-    what_s3_refuses_a_real_run_leaves_nothing_half_made: fails_everywhere(S3.real().shard(1, 6), Fate::Refuse, false);
+    what_a_folder_refuses_a_real_run_leaves_nothing_half_made: fails_everywhere(FOLDER.real(), Fate::Reject, false);
+    what_s3_refuses_a_real_run_leaves_nothing_half_made: fails_everywhere(S3.real().shard(1, 6), Fate::Reject, false);
     a_folder_that_goes_away_from_a_real_run_keeps_its_backups:
         fails_everywhere(FOLDER.real().shard(2, 6), Fate::LoseAnswer, true);
     an_s3_that_goes_away_from_a_real_run_keeps_its_backups:

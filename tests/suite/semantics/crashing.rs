@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pgstow::error::{Code, Error, Result};
 use pgstow::repository::retention::Rule;
 use pgstow::store::{
-    Condition, Deleted, Entry, Expected, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Rules, Store, Stored,
-    Unfinished, Upload,
+    Condition, Conditional, Deleted, Entry, Expected, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Rules,
+    Store, Stored, Unfinished, Upload, Version,
 };
 use tokio::sync::Notify;
 
@@ -22,7 +22,7 @@ pub enum Fate {
     /// let through one by one, this is also the death right before the next call.
     Die,
     /// The store refuses, as its contract says: an upload that cannot be completed is gone.
-    Refuse,
+    Reject,
     /// The call has its effect, and fails.
     LoseAnswer,
     /// The store cannot be reached: no effect, and nothing that the contract promises either.
@@ -117,7 +117,7 @@ impl Script {
                 let _ = effect.await;
                 self.die().await
             }
-            Fate::Refuse | Fate::Unreachable => Err(scripted(&call)),
+            Fate::Reject | Fate::Unreachable => Err(scripted(&call)),
             Fate::LoseAnswer => {
                 effect.await?;
                 Err(scripted(&call))
@@ -176,7 +176,6 @@ impl Crashing {
 
 fn named(condition: &Condition) -> &'static str {
     match condition {
-        Condition::Always => "always",
         Condition::Absent => "if absent",
         Condition::Unchanged(_) => "if unchanged",
     }
@@ -202,10 +201,9 @@ impl Store for Crashing {
         }))
     }
 
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
-        let call = format!("put {key} {}", named(&condition));
-        let effect = self.inner.put(key, body, object, condition);
-        self.script.meet(call, effect).await
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version> {
+        let effect = self.inner.put(key, body, object);
+        self.script.meet(format!("put {key} always"), effect).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
@@ -257,6 +255,23 @@ impl Store for Crashing {
 
     fn lifecycle(&self) -> Option<&dyn Lifecycle> {
         self.inner.lifecycle().map(|_| self as &dyn Lifecycle)
+    }
+
+    fn conditional(&self) -> Option<&dyn Conditional> {
+        self.inner.conditional().map(|_| self as &dyn Conditional)
+    }
+}
+
+#[async_trait]
+impl Conditional for Crashing {
+    async fn put_if(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put> {
+        let call = format!("put {key} {}", named(&condition));
+        let inner = self.inner.conditional().unwrap();
+        self.script.meet(call, inner.put_if(key, body, object, condition)).await
+    }
+
+    fn refused(&self) -> bool {
+        self.inner.conditional().unwrap().refused()
     }
 }
 
@@ -318,7 +333,7 @@ impl Upload for CrashingUpload {
                 let _ = inner.complete(expected).await;
                 script.die().await
             }
-            Fate::Refuse => {
+            Fate::Reject => {
                 inner.abort().await?;
                 Err(scripted(&call))
             }

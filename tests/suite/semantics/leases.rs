@@ -71,7 +71,7 @@ fn the_lease_is_given_back_after_success_and_after_failure() {
         world.run().unwrap();
         assert_eq!(lease(&world.state())["released"], true);
         advance(1);
-        block_on(world.backup(Some(&Script::first(&["complete "], Fate::Refuse)), None)).unwrap_err();
+        block_on(world.backup(Some(&Script::first(&["complete "], Fate::Reject)), None)).unwrap_err();
         assert_eq!(lease(&world.state())["released"], true);
         assert!(world.run().unwrap().took_over.is_none());
     }

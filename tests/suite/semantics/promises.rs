@@ -164,7 +164,7 @@ fn a_failed_run_leaves_nothing_whatever_the_error() {
         assert!(matches!(error.code(), Code::PgDumpErr | Code::Config), "{error}");
         world.settings = good.clone();
 
-        assert_fails(&world, Code::Store, Some(&Script::first(&["reach"], Fate::Refuse)));
+        assert_fails(&world, Code::Store, Some(&Script::first(&["reach"], Fate::Reject)));
 
         for (script, code) in [
             ("exec false", Code::PgDumpErr),
@@ -198,11 +198,11 @@ fn a_failed_run_leaves_nothing_whatever_the_error() {
         assert_fails(&world, Code::Deadline, None);
         world.stop = pgstow::run::stop::Stop::new();
 
-        assert_fails(&world, Code::Store, Some(&Script::first(&["complete "], Fate::Refuse)));
+        assert_fails(&world, Code::Store, Some(&Script::first(&["complete "], Fate::Reject)));
         assert_fails(
             &world,
             Code::Store,
-            Some(&Script::first(&["SHA256SUMS if absent"], Fate::Refuse)),
+            Some(&Script::first(&["SHA256SUMS if absent"], Fate::Reject)),
         );
         advance(1);
         world.run().unwrap();

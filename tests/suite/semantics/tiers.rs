@@ -33,7 +33,7 @@ fn a_failed_run_on_the_first_of_the_month_does_not_lose_the_monthly() {
         set_clock("2026-03-31T04:00:00Z");
         world.run().unwrap();
         set_clock("2026-04-01T04:00:00Z");
-        block_on(world.backup(Some(&Script::first(&["complete "], Fate::Refuse)), None)).unwrap_err();
+        block_on(world.backup(Some(&Script::first(&["complete "], Fate::Reject)), None)).unwrap_err();
         set_clock("2026-04-02T04:00:00Z");
         // Died after its files were stored: not a good one either.
         assert!(matches!(
@@ -54,7 +54,7 @@ fn when_backups_stop_no_rule_matches_the_last_good_one() {
     advance(86_400);
     let last = world.run().unwrap().id;
     // All that comes after it fails or dies.
-    for fate in [Fate::Refuse, Fate::Die] {
+    for fate in [Fate::Reject, Fate::Die] {
         advance(86_400);
         let _ = world.run_by(&Script::first(&["/manifest.json if absent"], fate));
         if fate == Fate::Die {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::future::join_all;
 use pgstow::error::Code;
-use pgstow::store::{Condition, Expected, ObjectInfo, Put, Store, Stored};
+use pgstow::store::{Condition, Expected, ObjectInfo, Put, Store, Stored, Version};
 use sha2::{Digest, Sha256};
 
 const PART: usize = 5 << 20;
@@ -53,9 +53,15 @@ pub async fn upload(store: &dyn Store, key: &str, bytes: &Bytes) -> pgstow::erro
     upload.complete(&expected(bytes)).await
 }
 
-async fn put(store: &dyn Store, key: &str, body: &str, condition: Condition) -> Put {
+async fn put(store: &dyn Store, key: &str, body: &str) -> Version {
     let body = Bytes::copy_from_slice(body.as_bytes());
-    store.put(key, body, &info(), condition).await.unwrap()
+    store.put(key, body, &info()).await.unwrap()
+}
+
+async fn put_if(store: &dyn Store, key: &str, body: &str, condition: Condition) -> Put {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    let conditional = store.conditional().unwrap();
+    conditional.put_if(key, body, &info(), condition).await.unwrap()
 }
 
 async fn text(store: &dyn Store, key: &str) -> Option<String> {
@@ -82,9 +88,7 @@ pub async fn a_missing_object_is_none_everywhere(store: &dyn Store) {
 
 pub async fn what_was_put_is_got(store: &dyn Store) {
     store.reach().await.unwrap();
-    let Put::Done(version) = put(store, "shop/a.json", "{\"a\":1}", Condition::Always).await else {
-        panic!("refused without a condition");
-    };
+    let version = put(store, "shop/a.json", "{\"a\":1}").await;
     let object = store.get("shop/a.json").await.unwrap().unwrap();
     assert_eq!(object.body, "{\"a\":1}");
     assert_eq!(object.version, version);
@@ -95,8 +99,8 @@ pub async fn what_was_put_is_got(store: &dyn Store) {
 }
 
 pub async fn a_put_replaces_as_a_whole(store: &dyn Store) {
-    put(store, "shop/a", "a long first version", Condition::Always).await;
-    put(store, "shop/a", "short", Condition::Always).await;
+    put(store, "shop/a", "a long first version").await;
+    put(store, "shop/a", "short").await;
     assert_eq!(text(store, "shop/a").await.as_deref(), Some("short"));
     assert_eq!(keys(store, "").await, ["shop/a"]);
     assert!(store.unfinished("").await.unwrap().is_empty());
@@ -118,7 +122,7 @@ pub async fn an_upload_is_visible_only_when_complete(store: &dyn Store) {
 }
 
 pub async fn an_object_stays_as_it_is_until_its_upload_is_complete(store: &dyn Store) {
-    put(store, "shop/x", "before", Condition::Always).await;
+    put(store, "shop/x", "before").await;
     let bytes = pattern(PART + 10);
     let mut upload = store.upload("shop/x", &info()).await.unwrap();
     upload.write(bytes.clone()).await.unwrap();
@@ -229,14 +233,17 @@ async fn assert_one_won(store: &dyn Store, key: &str, bodies: &[Bytes], uploads:
 }
 
 pub async fn absent_refuses_what_is_there_and_takes_a_repeated_put(store: &dyn Store) {
-    let first = put(store, "shop/manifest.json", "ours", Condition::Absent).await;
+    let first = put_if(store, "shop/manifest.json", "ours", Condition::Absent).await;
     assert!(matches!(first, Put::Done(_)));
     assert_eq!(
-        put(store, "shop/manifest.json", "theirs", Condition::Absent).await,
+        put_if(store, "shop/manifest.json", "theirs", Condition::Absent).await,
         Put::Refused
     );
     assert_eq!(text(store, "shop/manifest.json").await.as_deref(), Some("ours"));
-    assert_eq!(put(store, "shop/manifest.json", "ours", Condition::Absent).await, first);
+    assert_eq!(
+        put_if(store, "shop/manifest.json", "ours", Condition::Absent).await,
+        first
+    );
     assert!(store.unfinished("").await.unwrap().is_empty());
 }
 
@@ -245,7 +252,7 @@ pub async fn of_racing_absent_puts_one_wins(store: &dyn Store) {
         let key = format!("shop/{round}/.lease");
         let puts = (0..8).map(|n| {
             let key = key.clone();
-            async move { (n, put(store, &key, &format!("run {n}"), Condition::Absent).await) }
+            async move { (n, put_if(store, &key, &format!("run {n}"), Condition::Absent).await) }
         });
         let winners: Vec<i32> = join_all(puts)
             .await
@@ -259,17 +266,17 @@ pub async fn of_racing_absent_puts_one_wins(store: &dyn Store) {
 }
 
 pub async fn unchanged_holds_only_for_the_version_that_is_there(store: &dyn Store) {
-    let Put::Done(first) = put(store, "shop/.lease", "one", Condition::Absent).await else {
+    let Put::Done(first) = put_if(store, "shop/.lease", "one", Condition::Absent).await else {
         panic!("refused");
     };
-    let Put::Done(second) = put(store, "shop/.lease", "two", Condition::Unchanged(first.clone())).await else {
+    let Put::Done(second) = put_if(store, "shop/.lease", "two", Condition::Unchanged(first.clone())).await else {
         panic!("refused though unchanged");
     };
     assert_ne!(first, second);
-    let late = put(store, "shop/.lease", "late", Condition::Unchanged(first.clone())).await;
+    let late = put_if(store, "shop/.lease", "late", Condition::Unchanged(first.clone())).await;
     assert_eq!(late, Put::Refused);
     assert_eq!(text(store, "shop/.lease").await.as_deref(), Some("two"));
-    let missing = put(store, "shop/missing", "x", Condition::Unchanged(first)).await;
+    let missing = put_if(store, "shop/missing", "x", Condition::Unchanged(first)).await;
     assert_eq!(missing, Put::Refused);
     assert!(store.get("shop/missing").await.unwrap().is_none());
     let head = store.head("shop/.lease").await.unwrap().unwrap();
@@ -278,7 +285,7 @@ pub async fn unchanged_holds_only_for_the_version_that_is_there(store: &dyn Stor
 }
 
 pub async fn of_racing_unchanged_puts_one_wins(store: &dyn Store) {
-    let Put::Done(mut version) = put(store, "shop/.lease", "start", Condition::Absent).await else {
+    let Put::Done(mut version) = put_if(store, "shop/.lease", "start", Condition::Absent).await else {
         panic!("refused");
     };
     for round in 0..2 {
@@ -288,7 +295,7 @@ pub async fn of_racing_unchanged_puts_one_wins(store: &dyn Store) {
                 let body = format!("round {round}, run {n}");
                 (
                     body.clone(),
-                    put(store, "shop/.lease", &body, Condition::Unchanged(version)).await,
+                    put_if(store, "shop/.lease", &body, Condition::Unchanged(version)).await,
                 )
             }
         });
@@ -311,7 +318,7 @@ pub async fn lists_are_whole_and_in_byte_order(store: &dyn Store) {
     // A file cannot also be a folder.
     wanted.retain(|key| key != "many/0003");
     for some in wanted.chunks(32) {
-        let puts = some.iter().map(|key| put(store, key, key, Condition::Always));
+        let puts = some.iter().map(|key| put(store, key, key));
         join_all(puts).await;
     }
     wanted.sort();
@@ -330,7 +337,7 @@ pub async fn lists_are_whole_and_in_byte_order(store: &dyn Store) {
 
 pub async fn folders_are_named_once_and_sorted(store: &dyn Store) {
     for key in ["b/1/x", "b/2/x", "a b/1/y", "ä/1/z", "top"] {
-        put(store, key, "x", Condition::Always).await;
+        put(store, key, "x").await;
     }
     assert_eq!(store.folders("").await.unwrap(), ["a b", "b", "ä"]);
     assert_eq!(store.folders("b/").await.unwrap(), ["1", "2"]);
@@ -357,7 +364,7 @@ pub async fn hostile_names_are_names(store: &dyn Store) {
     let bytes = pattern(PART + 3);
     for name in names {
         let key = format!("{name}/1/{name}");
-        put(store, &key, name, Condition::Always).await;
+        put(store, &key, name).await;
         assert_eq!(text(store, &key).await.as_deref(), Some(name));
         assert_eq!(keys(store, &format!("{name}/")).await, std::slice::from_ref(&key));
         assert_eq!(store.folders(&format!("{name}/")).await.unwrap(), ["1"]);
@@ -396,7 +403,7 @@ pub async fn ranges_are_exact_at_the_edges(store: &dyn Store) {
         let got = store.get_range("shop/shop.dump", offset, wanted).await.unwrap();
         assert_eq!(got.as_deref(), Some(&b""[..]), "{offset}+{wanted}");
     }
-    put(store, "shop/empty", "", Condition::Always).await;
+    put(store, "shop/empty", "").await;
     assert_eq!(
         store.get_range("shop/empty", 0, 5).await.unwrap().as_deref(),
         Some(&b""[..])
@@ -405,8 +412,8 @@ pub async fn ranges_are_exact_at_the_edges(store: &dyn Store) {
 }
 
 pub async fn a_dropped_upload_is_found_and_aborted(store: &dyn Store) {
-    put(store, "shop/.lease", "x", Condition::Always).await;
-    put(store, "other/.lease", "x", Condition::Always).await;
+    put(store, "shop/.lease", "x").await;
+    put(store, "other/.lease", "x").await;
     let key = "shop/20260102T030405Z-full/shop.dump";
     let mut upload = store.upload(key, &info()).await.unwrap();
     upload.write(pattern(2 * PART)).await.unwrap();
@@ -434,11 +441,8 @@ pub async fn what_is_discarded_is_gone_or_pending(store: &dyn Store) {
         ],
         ..info()
     };
-    store
-        .put(key, Bytes::from_static(b"x"), &tagged, Condition::Always)
-        .await
-        .unwrap();
-    put(store, "shop/.lease", "x", Condition::Always).await;
+    store.put(key, Bytes::from_static(b"x"), &tagged).await.unwrap();
+    put(store, "shop/.lease", "x").await;
     store.discard(key).await.unwrap();
     store.discard(key).await.unwrap();
     match store.lifecycle() {

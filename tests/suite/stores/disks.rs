@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use pgstow::error::Code;
 use pgstow::store::local::Local;
-use pgstow::store::{Condition, Store};
+use pgstow::store::{Condition, Conditional, Store};
 
 use super::conformance::{expected, info, pattern, upload};
 use super::place::{SmallDisk, folder};
@@ -33,10 +33,7 @@ async fn a_full_disk_is_said_to_be_full_and_left_as_it_was() {
     let root = disk.path().join("backups");
     let store = Local::new(root.clone());
     let small = Bytes::from_static(b"x");
-    store
-        .put("shop/.lease", small, &info(), Condition::Always)
-        .await
-        .unwrap();
+    store.put("shop/.lease", small, &info()).await.unwrap();
     let before = tree(disk.path());
 
     let error = upload(&store, KEY, &pattern(8 << 20)).await.unwrap_err();
@@ -45,7 +42,7 @@ async fn a_full_disk_is_said_to_be_full_and_left_as_it_was() {
     assert_eq!(tree(disk.path()), before);
 
     let error = store
-        .put("shop/big", pattern(8 << 20), &info(), Condition::Absent)
+        .put_if("shop/big", pattern(8 << 20), &info(), Condition::Absent)
         .await
         .unwrap_err();
     assert_eq!(error.code(), Code::Enospc, "{error}");
@@ -75,7 +72,7 @@ async fn a_read_only_disk_is_refused_before_and_while_writing() {
     assert_eq!(error.code(), Code::Eacces, "{error}");
     let error = upload(&store, KEY, &pattern(10)).await.unwrap_err();
     assert_eq!(error.code(), Code::Eacces, "{error}");
-    let put = store.put("shop/x", Bytes::new(), &info(), Condition::Always).await;
+    let put = store.put("shop/x", Bytes::new(), &info()).await;
     assert_eq!(put.unwrap_err().code(), Code::Eacces);
     disk.remount("rw");
     assert_eq!(tree(disk.path()), [disk.path().join("backups")]);
@@ -183,9 +180,9 @@ async fn a_very_long_name_is_still_a_name() {
     let left = place.store.unfinished("shop/").await.unwrap();
     assert_eq!(left.len(), 1);
     place.store.abort_unfinished(&left[0]).await.unwrap();
-    place
-        .store
-        .put(&key, Bytes::new(), &info(), Condition::Absent)
+    let conditional = place.store.conditional().unwrap();
+    conditional
+        .put_if(&key, Bytes::new(), &info(), Condition::Absent)
         .await
         .unwrap();
     assert_eq!(place.store.list("").await.unwrap()[0].key, key);

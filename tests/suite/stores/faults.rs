@@ -118,7 +118,7 @@ async fn a_connection_reset_within_a_part_is_survived() {
 #[tokio::test]
 async fn a_part_whose_answer_is_lost_is_sent_again() {
     let (proxy, place) = through_proxy().await;
-    proxy.fault(On::op(Op::UploadPart).calls(1..=1), Fault::SwallowAnswer);
+    proxy.fault(On::op(Op::UploadPart).calls(1..=1), Fault::LoseAnswer);
     let bytes = pattern(2 * PART);
     let stored = upload(&place.store, KEY, &bytes).await;
     assert_eq!(proxy.count(Op::UploadPart), 3);
@@ -218,7 +218,7 @@ async fn a_small_object_with_another_checksum_is_given_up_and_said_to_be_visible
 
 #[tokio::test]
 async fn a_completion_whose_answer_is_lost_is_a_success() {
-    for fault in [Fault::SwallowAnswer, Fault::HoldAnswer] {
+    for fault in [Fault::LoseAnswer, Fault::HoldAnswer] {
         let patience = Patience {
             complete: Duration::from_secs(2),
             ..quick()
@@ -256,14 +256,14 @@ async fn a_failed_completion_over_an_older_object_is_not_taken_for_a_success() {
 #[tokio::test]
 async fn an_upload_that_was_created_twice_leaves_no_twin() {
     let (proxy, place) = through_proxy().await;
-    proxy.fault(On::op(Op::CreateUpload).calls(1..=2), Fault::SwallowAnswer);
+    proxy.fault(On::op(Op::CreateUpload).calls(1..=2), Fault::LoseAnswer);
     let bytes = pattern(2 * PART);
     let stored = upload(&place.store, KEY, &bytes).await;
     assert_eq!(proxy.faults(), 2);
     assert_stored(&place, &bytes, stored).await;
 
     let (proxy, place) = through_proxy().await;
-    proxy.fault(On::op(Op::CreateUpload), Fault::SwallowAnswer);
+    proxy.fault(On::op(Op::CreateUpload), Fault::LoseAnswer);
     upload(&place.store, KEY, &bytes).await.unwrap_err();
     assert_nothing_left(&place).await;
 }
@@ -345,10 +345,10 @@ async fn a_conditional_put_whose_answer_is_lost_is_done() {
     let (proxy, place) = through_proxy().await;
     let body = Bytes::from_static(b"{\"schema\":1}");
     let key = "shop/20260102T030405Z-full/manifest.json";
-    proxy.fault(On::op(Op::PutObject).calls(1..=1), Fault::SwallowAnswer);
-    let done = place
-        .store
-        .put(key, body.clone(), &info(), Condition::Absent)
+    proxy.fault(On::op(Op::PutObject).calls(1..=1), Fault::LoseAnswer);
+    let conditional = place.store.conditional().unwrap();
+    let done = conditional
+        .put_if(key, body.clone(), &info(), Condition::Absent)
         .await
         .unwrap();
     let Put::Done(version) = done else {
@@ -357,11 +357,11 @@ async fn a_conditional_put_whose_answer_is_lost_is_done() {
     assert_eq!(proxy.count(Op::PutObject), 2);
 
     proxy.heal();
-    proxy.fault(On::op(Op::PutObject).calls(1..=1), Fault::SwallowAnswer);
+    proxy.fault(On::op(Op::PutObject).calls(1..=1), Fault::LoseAnswer);
     let newer = Bytes::from_static(b"{\"schema\":2}");
-    let done = place
-        .store
-        .put(key, newer.clone(), &info(), Condition::Unchanged(version))
+    let conditional = place.store.conditional().unwrap();
+    let done = conditional
+        .put_if(key, newer.clone(), &info(), Condition::Unchanged(version))
         .await
         .unwrap();
     assert!(matches!(done, Put::Done(_)), "refused by its own first attempt");
@@ -373,9 +373,9 @@ async fn conflicting_conditional_puts_are_repeated() {
     let (proxy, place) = through_proxy().await;
     proxy.fault(On::op(Op::PutObject).calls(1..=2), Fault::Reject(409));
     let body = Bytes::from_static(b"x");
-    let done = place
-        .store
-        .put("shop/.lease", body, &info(), Condition::Absent)
+    let conditional = place.store.conditional().unwrap();
+    let done = conditional
+        .put_if("shop/.lease", body, &info(), Condition::Absent)
         .await
         .unwrap();
     assert!(matches!(done, Put::Done(_)));

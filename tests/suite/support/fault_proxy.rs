@@ -32,7 +32,7 @@ pub enum Fault {
     /// Takes this many bytes of the body, then resets the connection; the store sees nothing.
     Reset { after: usize },
     /// Forwards, waits for the answer, and closes the connection without passing it on.
-    SwallowAnswer,
+    LoseAnswer,
     /// Forwards, and then says nothing until the client goes away.
     HoldAnswer,
     /// Forwards, and then answers with this status, as if the store had failed after its work.
@@ -454,7 +454,7 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
         answer.remove("connection");
     }
     match fault {
-        Some(Fault::SwallowAnswer) => {
+        Some(Fault::LoseAnswer) => {
             tokio::io::copy(&mut server, &mut tokio::io::sink()).await?;
             client.set_zero_linger()?;
             return Err(over());

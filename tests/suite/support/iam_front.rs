@@ -156,7 +156,11 @@ fn verify(token: &str, user: &str, state: &State) -> Result<(), String> {
         .trim_end_matches('Z')
         .parse()
         .map_err(|error| format!("{date}: {error}"))?;
-    let made = made.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_second();
+    let made = made
+        .to_zoned_datetime(jiff::tz::TimeZone::UTC)
+        .unwrap()
+        .timestamp()
+        .as_second();
     let now = Timestamp::now().as_second();
     let scope = format!(
         "{}/{}/rds-db/aws4_request",

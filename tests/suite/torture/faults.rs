@@ -23,7 +23,7 @@ fn any_fault(dice: &mut Dice) -> Fault {
         4 => Fault::Reset {
             after: dice.below(4000),
         },
-        5 => Fault::SwallowAnswer,
+        5 => Fault::LoseAnswer,
         6 => Fault::Lie(500),
         7 => Fault::Delay(Duration::from_millis(300)),
         8 => Fault::CorruptBody,
@@ -105,7 +105,7 @@ async fn a_store_that_fails_while_it_is_read_never_makes_a_good_backup_a_bad_one
                 2 => Fault::Reject(503),
                 3 => Fault::Reject(429),
                 4 => Fault::Reset { after: 0 },
-                _ => Fault::SwallowAnswer,
+                _ => Fault::LoseAnswer,
             };
             proxy.fault(On::any().calls(first..=first), fault.clone());
             let words = dice.pick(&[

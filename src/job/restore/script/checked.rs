@@ -5,22 +5,17 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::format::script::{Edit, Refused, Screen, Watch};
 use crate::repository::manifest::{Algorithm, FileRecord, Manifest, role};
 use crate::repository::stored_archive::file_of;
+use crate::repository::stored_script::{Unread, unpack};
 use crate::run::progress::Observer;
 use crate::run::threads::apart;
 use crate::store::Store;
 use crate::store::reading::{BlockingReading, Reading, our_error};
-
-/// Of the script, unpacked.
-pub(super) const PIECE: usize = 1 << 20;
-/// Our frames hold 2 MiB; see [`crate::format::archive::Unpack`].
-const ZSTD_WINDOW_LOG: u32 = 24;
 
 /// A script that may be run.
 pub(crate) struct Checked {
@@ -150,40 +145,17 @@ impl Object {
         (stored, Reader(gone))
     }
 
-    /// The script, unpacked, in pieces of [`PIECE`] bytes; the last is shorter.
+    /// The script, unpacked.
     fn pieces<E: From<Error>>(
         &self,
         stored: &mut Stored,
         take: impl FnMut(Vec<u8>) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        match self.algorithm {
-            Algorithm::None => self.cut(stored, take),
-            Algorithm::Gzip => self.cut(MultiGzDecoder::new(stored), take),
-            Algorithm::Zstd => {
-                let decoder = zstd::stream::read::Decoder::new(stored);
-                let decoder = decoder.and_then(|mut decoder| decoder.window_log_max(ZSTD_WINDOW_LOG).map(|()| decoder));
-                self.cut(decoder.map_err(|error| self.unread(error))?, take)
-            }
-        }
-    }
-
-    fn cut<E: From<Error>>(
-        &self,
-        mut script: impl Read,
-        mut take: impl FnMut(Vec<u8>) -> std::result::Result<(), E>,
-    ) -> std::result::Result<(), E> {
-        let mut left = self.limit;
-        loop {
-            let mut piece = Vec::with_capacity(PIECE);
-            let read = Read::by_ref(&mut script).take(PIECE as u64).read_to_end(&mut piece);
-            read.map_err(|error| self.unread(error))?;
-            if piece.is_empty() {
-                return Ok(());
-            }
-            left = left
-                .checked_sub(piece.len() as u64)
-                .ok_or_else(|| self.differs("holds more SQL than the manifest says"))?;
-            take(piece)?;
+        match unpack(self.algorithm, stored, self.limit, take) {
+            Ok(bytes) if bytes <= self.limit => Ok(()),
+            Ok(_) => Err(self.differs("holds more SQL than the manifest says").into()),
+            Err(Unread::Stored(error)) => Err(self.unread(error).into()),
+            Err(Unread::Taken(error)) => Err(error),
         }
     }
 

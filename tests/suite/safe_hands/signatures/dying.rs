@@ -96,7 +96,7 @@ fn a_manifest_or_signature_that_is_refused_leaves_nothing() {
             "manifest.json.minisig" => &["put", "manifest.json.minisig"],
             _ => &["put", "manifest.json if absent"],
         };
-        let End::Returned(result) = world.run_by(&Script::first(words, Fate::Refuse)) else {
+        let End::Returned(result) = world.run_by(&Script::first(words, Fate::Reject)) else {
             panic!("died")
         };
         assert_eq!(result.unwrap_err().code().name(), "STORE");
