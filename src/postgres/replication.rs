@@ -24,6 +24,7 @@ pub struct ReplicationSession {
     wire: Wire,
     greeting: Greeting,
     partial: Partial,
+    has_streamed: bool,
 }
 
 /// The server that a stream comes from. Positions of one are nothing to another, nor to another timeline.
@@ -67,6 +68,7 @@ impl Session {
             wire,
             greeting: started.greeting,
             partial: Partial::default(),
+            has_streamed: false,
         })
     }
 }
@@ -104,10 +106,13 @@ impl ReplicationSession {
     }
 
     /// Begins the stream of a slot's changes, from this position or the slot's own, whichever is later. The options are
-    /// the output plugin's.
+    /// the output plugin's. A session streams once: PostgreSQL ends a second stream of it at once, without an error.
     pub async fn start(&mut self, slot: &str, from: Lsn, options: &[(&str, &str)]) -> Result<()> {
+        if self.has_streamed {
+            return Err(Error::internal("a second stream needs another session"));
+        }
+        self.has_streamed = true;
         let statement = start_replication(slot, from, options)?;
-        self.partial = Partial::default();
         let begun = self.wire.begin_both(statement.as_bytes()).await;
         begun.map_err(Refusal::into_error)
     }

@@ -47,7 +47,8 @@ impl Wire {
             };
             match kind {
                 b'd' if partial.refused.is_none() => return Ok(Some(body)),
-                b'c' if partial.refused.is_none() => return Ok(None),
+                // The second, where the server has left the COPY without a word.
+                b'c' | b'C' if partial.refused.is_none() => return Ok(None),
                 b'E' => partial.refused = Some(complaint(&body).into_refusal(&self.redactor)),
                 b'Z' => {
                     let nothing = || Refusal::Broken(unexpected("the end of a COPY that is none"));

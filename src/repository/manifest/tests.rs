@@ -183,7 +183,8 @@ fn as_schema_1(manifest: &Manifest) -> Value {
     json["schema"] = 1.into();
     json.as_object_mut().unwrap().remove("data_files");
     for kind in ["tables", "large_objects"] {
-        for record in json[kind].as_array_mut().into_iter().flatten() {
+        let records = json.get_mut(kind).and_then(Value::as_array_mut);
+        for record in records.into_iter().flatten() {
             record.as_object_mut().unwrap().remove("file");
             record.as_object_mut().unwrap().remove("oid");
         }

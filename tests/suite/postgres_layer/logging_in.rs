@@ -218,6 +218,10 @@ async fn a_session_for_replication_says_which_server_it_is_and_streams_changes(m
             stream.identify().await.unwrap().system_identifier,
             source.system_identifier
         );
+        let again = stream.start("follow", Lsn::default(), &options).await;
+        assert_eq!(again.unwrap_err().code(), Code::Internal);
+        stream.close().await;
+        let mut stream = session.open_replication().await.unwrap();
         stream.start("follow", Lsn::default(), &options).await.unwrap();
         assert_eq!(transaction(&mut stream).await.0.len(), kinds.len());
         if line == full {
