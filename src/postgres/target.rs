@@ -22,6 +22,7 @@ pub struct Target {
     pub is_superuser: bool,
     /// May make schemas in this database.
     pub may_create: bool,
+    pub may_create_roles: bool,
     /// May make databases.
     pub may_create_databases: bool,
     /// Tables, functions, types, schemas and large objects that are neither the system's nor an
@@ -95,7 +96,8 @@ impl Session {
                 "SELECT r.rolsuper, r.rolcreatedb, pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
                         pg_catalog.current_setting('max_locks_per_transaction')::pg_catalog.int8
                           * (pg_catalog.current_setting('max_connections')::pg_catalog.int8
-                             + pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int8)
+                             + pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int8),
+                        r.rolcreaterole
                  FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
                 &[],
             )
@@ -142,6 +144,7 @@ impl Session {
             is_superuser: about.try_get(0).map_err(failed)?,
             may_create_databases: about.try_get(1).map_err(failed)?,
             may_create: about.try_get(2).map_err(failed)?,
+            may_create_roles: about.try_get(4).map_err(failed)?,
             locks: about.try_get::<_, i64>(3).map_err(failed)?.unsigned_abs(),
             objects,
             first_objects,

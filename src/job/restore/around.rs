@@ -7,7 +7,7 @@ mod members;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use lost::{Brought, IN_A_SCHEMA, Lost, ON_A_TABLE};
+use lost::{ANOTHER_VALUE, Brought, IN_A_SCHEMA, Lost, ON_A_TABLE};
 
 use super::plan::{self, LeftOut, Plan, is_relation};
 use super::ready::Target;
@@ -192,6 +192,8 @@ pub(super) async fn survey(
     for mark in session.marks(&tables).await? {
         if !brought.marks(&mark) {
             lost.add("SETTING", mark.what, ON_A_TABLE, Some(mark.statement));
+        } else if !brought.values(&mark) {
+            lost.add("VALUE", mark.what, ANOTHER_VALUE, Some(mark.statement));
         }
     }
     let with_grants = |item: &&Item| goes(item) && WITH_GRANTS.contains(&item.entry.desc.as_str());

@@ -386,7 +386,13 @@ impl Loader<'_> {
 
     fn list(&self, name: &str, ids: &[i64]) -> Result<PathBuf> {
         let lines: String = ids.iter().map(|id| format!("{id};\n")).collect();
-        self.folder.write(&format!("{name}.list"), lines.as_bytes())
+        let name = format!("{name}.list");
+        // A step that had no room in one transaction is begun anew in another way.
+        let there = self.folder.path().join(&name);
+        if std::fs::read(&there).is_ok_and(|found| found == lines.as_bytes()) {
+            return Ok(there);
+        }
+        self.folder.write(&name, lines.as_bytes())
     }
 }
 

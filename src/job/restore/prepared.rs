@@ -109,7 +109,11 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
             Powers::Roles
         };
         let plan = globals::plan(&target.session, &sql, trust);
-        Some(job.stop.or_stop(plan).await?)
+        let plan = job.stop.or_stop(plan).await?;
+        if let Source::Archive(archive) = &source {
+            globals::check(&target, &plan, &archive.plan.roles)?;
+        }
+        Some(plan)
     } else {
         None
     };

@@ -83,7 +83,7 @@ pub(super) async fn replace(
     request: &RestoreRequest,
     archive: &Archive,
     target: &Target,
-    definitions: Vec<Definition>,
+    definitions: &[Definition],
     removal: &Removal<'_>,
 ) -> Result<Option<Renewed>> {
     let plan = &archive.plan;
@@ -93,7 +93,7 @@ pub(super) async fn replace(
         false => Vec::new(),
     };
     let renewal = Renewal {
-        definitions: &definitions,
+        definitions,
         names: &names,
         made: &made,
     };

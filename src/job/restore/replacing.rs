@@ -44,7 +44,7 @@ pub(super) async fn run(
         return not_done(request, no_text());
     };
     job.observer.phase("replacing the definitions");
-    let Some(renewed) = renewing::replace(job, request, archive, target, first, removal).await? else {
+    let Some(renewed) = renewing::replace(job, request, archive, target, &first, removal).await? else {
         return not_done(request, no_room());
     };
 
@@ -129,16 +129,16 @@ impl Following {
 
 /// What is loaded and is no rows: entries that make large objects, and where sequences stand.
 fn loose(archive: &Archive, plan: &Plan) -> (Vec<i64>, Vec<i64>) {
-    let of_blocks: Vec<i64> = plan
+    let of_blocks: HashSet<i64> = plan
         .blocks()
         .map(|index| archive.stored.head.data[index].dump_id)
         .collect();
-    let makes_objects = |id: &i64| {
-        let item = archive.items.iter().find(|item| item.entry.dump_id == *id);
-        item.is_some_and(|item| item.entry.desc == "BLOB METADATA")
-    };
+    let objects = archive.items.iter().filter(|item| item.entry.desc == "BLOB METADATA");
+    let objects: HashSet<i64> = objects.map(|item| item.entry.dump_id).collect();
     let listed = plan.loads.iter().flat_map(|load| load.list.iter().copied());
-    listed.filter(|id| !of_blocks.contains(id)).partition(makes_objects)
+    listed
+        .filter(|id| !of_blocks.contains(id))
+        .partition(|id| objects.contains(id))
 }
 
 /// The rows, and what follows them. Says what could not be put back.
@@ -168,8 +168,10 @@ async fn fill(
     job.observer.phase("making indexes and constraints");
     execute(wire, "SET client_encoding = 'UTF8'").await?;
     define(job, target, wire, &following.after).await?;
-    // What the archive has set for its own definitions is not for the target's.
-    execute(wire, "RESET default_tablespace; RESET default_table_access_method").await?;
+    // What the archive has set for its own definitions is not for the target's; and functions that ran may have set a path.
+    let own = "SELECT pg_catalog.set_config('search_path', '', false); RESET default_tablespace; \
+               RESET default_table_access_method";
+    execute(wire, own).await?;
     let left_out = archive.around.tie_within(wire).await?;
     define(job, target, wire, &following.events).await?;
     Ok(left_out)

@@ -80,7 +80,7 @@ pub(super) async fn carry_out(
                 observer: job.observer,
             };
             let target = &prepared.target;
-            run_script(job, request, target, place, checked, beside.as_deref(), state).await?;
+            run_script(job, request, target, &place, checked, beside.as_deref(), state).await?;
         }
         Source::Archive(archive) => {
             if !request.tables.is_empty() {
@@ -215,7 +215,7 @@ async fn run_script(
     job: &Job<'_>,
     request: &RestoreRequest,
     target: &Target,
-    place: script::Place<'_>,
+    place: &script::Place<'_>,
     checked: &Arc<script::Checked>,
     beside: Option<&str>,
     state: &State,
@@ -231,7 +231,7 @@ async fn run_script(
     job.observer.phase("running the script");
     let place = script::Place {
         info: apart.as_ref().unwrap_or(place.info),
-        ..place
+        ..*place
     };
     if let Err(failed) = script::run(&place, checked).await {
         state.set(Stage::Running { end: failed.end });
@@ -471,7 +471,7 @@ async fn renew(
         let Some(first) = renewing::first(archive, target, loader).await? else {
             return Ok(None);
         };
-        let Some(renewed) = renewing::replace(job, request, archive, target, first, &removal).await? else {
+        let Some(renewed) = renewing::replace(job, request, archive, target, &first, &removal).await? else {
             return Ok(None);
         };
         let cleaned = renewed.cleaned;

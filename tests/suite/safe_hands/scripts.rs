@@ -267,14 +267,13 @@ fn a_script_that_fails_at_its_end_leaves_nothing() {
         });
         assert_eq!(target.sql("SELECT count(*) FROM pg_largeobject_metadata"), "0");
     }
-    // Where the run made the database itself, that one is empty.
-    let failed = backed.refused(&target.url(), &["--create", "--clean"], "RESTORE_ERR", 41);
-    assert!(
-        failed.message.contains("the new database is empty"),
-        "{}",
-        failed.message
-    );
-    assert_eq!(target.sql(RELATIONS), "0");
+    // A database that it would replace stays, with all that it holds.
+    target.sql("CREATE TABLE precious AS SELECT 1 AS n");
+    untouched(&target, || {
+        let failed = backed.refused(&target.url(), &["--create", "--clean"], "RESTORE_ERR", 41);
+        assert!(failed.message.contains("nothing was changed"), "{}", failed.message);
+    });
+    assert_eq!(target.sql(RELATIONS), "1");
 }
 
 /// Bytes that psql takes for halves of one character, once a function has set such an encoding.

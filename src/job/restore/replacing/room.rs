@@ -34,22 +34,27 @@ pub(in super::super) fn decide(
     if request.data_only || request.into.is_some() || request.create || request.keep_going {
         return Ok(false);
     }
+    let lacking = || lacking_locks(plan, stored, target).or_else(|| lacking_disk(plan, target, manifest, request));
     let removes = !plan.drops.is_empty() || !plan.large_objects.is_empty();
     if request.single_transaction {
-        let lacking = lacking_locks(plan, stored, target).or_else(|| lacking_disk(plan, target, manifest, request));
-        return lacking.map_or(Ok(true), Err);
+        let Some(lacking) = lacking() else { return Ok(true) };
+        let what = format!("--single-transaction: {}", lacking.message());
+        return Err(Error::new(lacking.code(), what).hint(lacking.hint_text().to_owned()));
     }
     if !request.clean || !removes {
         return Ok(false);
     }
-    Ok(match request.tables.is_empty() {
-        false => target.has_locks_for(definitions(plan)),
-        true => {
-            jobs == 1
-                && lacking_locks(plan, stored, target).is_none()
-                && lacking_disk(plan, target, manifest, request).is_none()
-        }
-    })
+    if !request.tables.is_empty() {
+        return Ok(target.has_locks_for(definitions(plan)));
+    }
+    if jobs > 1 {
+        return Ok(false);
+    }
+    let lacking = lacking();
+    if let Some(lacking) = &lacking {
+        tracing::info!("the rows come after what is removed: {}", lacking.message());
+    }
+    Ok(lacking.is_none())
 }
 
 fn definitions(plan: &Plan) -> usize {
@@ -75,7 +80,7 @@ fn lacking_locks(plan: &Plan, stored: &StoredArchive, target: &Target) -> Option
         return None;
     }
     let what = format!(
-        "--single-transaction: the transaction may come to hold {}, and the server's lock table has room for {room}",
+        "the transaction may come to hold {}, and the server's lock table has room for {room}",
         count(needed, "lock")
     );
     let times = needed / room.max(1) + 1;
@@ -93,7 +98,7 @@ fn lacking_disk(plan: &Plan, target: &Target, manifest: &Manifest, request: &Res
         return None;
     }
     let what = format!(
-        "--single-transaction: the target's disk has {} free, and the database took {}: until the commit the old rows and \
+        "the target's disk has {} free, and the database took {}: until the commit the old rows and \
          the new ones take room at the same time",
         human_bytes(free),
         human_bytes(needed)
