@@ -101,7 +101,7 @@ fn of_tables() -> String {
                   'CONSTRAINT ' || pg_catalog.quote_ident(k.conname) || ' ON ' || t.whole,
                   pg_catalog.obj_description(k.oid, 'pg_constraint')
              FROM named t JOIN pg_catalog.pg_constraint k ON k.conrelid OPERATOR(pg_catalog.=) t.oid
-            WHERE k.contype OPERATOR(pg_catalog.<>) 'f'
+            WHERE k.contype OPERATOR(pg_catalog.<>) 'f' OR k.conparentid OPERATOR(pg_catalog.=) 0
            UNION ALL
            SELECT t.kind, t.schema, t.name, t.whole, 'TRIGGER ' || g.tgname || ' ON ' || t.name,
                   'TRIGGER ' || pg_catalog.quote_ident(g.tgname) || ' ON ' || t.whole,

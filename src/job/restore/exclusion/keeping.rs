@@ -386,9 +386,8 @@ mod tests {
         assert!(refused.message().contains("VIEW s.v") && refused.message().contains("TABLE s.t"));
         // One that the target does not have needs nothing there.
         let lacking = all.iter().copied().filter(|id| *id != 12).collect();
-        Keeping::of(&items, &HashSet::from([12]))
-            .need(&items, &lacking)
-            .unwrap();
+        let mut keeping = Keeping::of(&items, &HashSet::from([12]), &lacking);
+        keeping.need(&items, &lacking).unwrap();
         let mut keeping = Keeping::of(&items, &HashSet::from([13]), &all);
         keeping.need(&items, &all).unwrap();
         assert_eq!(keeping.entries, HashSet::from([13, 14]));
