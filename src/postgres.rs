@@ -13,9 +13,11 @@ mod conninfo;
 mod dump;
 mod explaining;
 mod extensions;
+mod features;
 mod globals;
 mod hold;
 mod holders;
+mod inhabitants;
 mod inside;
 mod inventory;
 mod keys;
@@ -61,13 +63,16 @@ pub use connection::Session;
 pub use conninfo::{ConnectionInfo, Files, Whose};
 pub(crate) use dump::BYPASS_HINT;
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
+pub(crate) use extensions::MemberGrant;
 pub use extensions::{Extension, Member, MemberKind};
+pub(crate) use features::Feature;
 pub use globals::{
     AppliedGlobals, ComparedGlobals, DatabaseSetting, Globals, GlobalsPlan, Omitted, Powers, Statement, WITHHELD,
     statements,
 };
 pub use hold::{Hold, Taken};
 pub(crate) use hold::{PLANS, TABLES, see};
+pub(crate) use inhabitants::Inhabitant;
 pub(crate) use inside::{Inside, Mark};
 pub use keys::{Keys, Login, Provider, text_of_secret};
 pub use left_out::{FOREIGN_TABLE, LeftOut};
