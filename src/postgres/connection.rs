@@ -315,7 +315,7 @@ impl Session {
     pub(super) fn error(&self, what: &str, error: &tokio_postgres::Error) -> Error {
         let inner = classify(error, &self.redactor);
         let text = format!("{what}: {}", inner.message());
-        Error::new(inner.code(), text).hint(inner.hint_text().to_owned())
+        Error::new(inner.code(), text).hint(self.info.naming_the_role(inner.hint_text()))
     }
 }
 
