@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 
-pub use trouble::lacks_conditions;
+pub use trouble::{is_archived, lacks_conditions};
 
 #[async_trait]
 pub trait Store: Send + Sync {

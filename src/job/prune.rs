@@ -221,6 +221,9 @@ fn finished(overview: Overview) -> Folder {
         })
     );
     let counts = !is_strangers && overview.signature != Some(Standing::Unsigned);
+    if let (true, Some(why)) = (overview.is_archived(), overview.flaw()) {
+        tracing::warn!("{} stays: {why}", overview.id());
+    }
     let (state, named) = match overview.figures() {
         // A forged manifest decides nothing.
         _ if overview.forgery().is_some() && !is_strangers => (State::Unreadable, Vec::new()),

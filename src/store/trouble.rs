@@ -26,6 +26,13 @@ const FEATURE: &str = "the endpoint does not take something in the request: try 
 const OF_CONDITIONS: [&str; 3] = ["if-none-match", "if-match", "conditional"];
 pub(super) const OF_TAGS: [&str; 2] = ["tagging", "tags"];
 
+const ARCHIVED: &str = "the object is in an archive class (Glacier):";
+
+/// Whether it is an object in an archive class, which can be fetched back: the store answers as it should.
+pub fn is_archived(error: &Error) -> bool {
+    error.hint_text().starts_with(ARCHIVED)
+}
+
 /// Whether it is conditions that the store does not know.
 pub fn lacks_conditions(error: &Error) -> bool {
     error.hint_text() == CONDITIONS
@@ -69,8 +76,15 @@ impl Bucket {
             .strip_prefix("cannot read ")
             .and_then(|rest| rest.strip_suffix(&format!(" in {}", self.url)));
         let key = key.map_or_else(|| "KEY".to_owned(), |key| self.key(key));
+        if key.ends_with("/.lease") {
+            return format!(
+                "{ARCHIVED} with `aws s3 rm s3://{}/{key}`, remove it when no run is at work, for the next backup makes \
+                 another; and let no lifecycle rule put objects there",
+                self.name
+            );
+        }
         format!(
-            "the object is in an archive class (Glacier): fetch it back with `aws s3api restore-object --bucket {} --key {key} \
+            "{ARCHIVED} fetch it back with `aws s3api restore-object --bucket {} --key {key} \
              --restore-request Days=7`, the backup's other files too, and read it hours later; let no lifecycle rule and no \
              BACKUP_S3_STORAGE_CLASS put backups there that must be read at once",
             self.name
