@@ -113,6 +113,7 @@ async fn without_rules(
         ));
     }
     match lifecycle.rules().await {
+        Ok(rules) if rules.foreign.iter().any(|rule| rule.acts_for(lifecycle.prefix())) => None,
         Ok(rules) if rules.ours.is_empty() => Some(format!(
             "this bucket has no lifecycle rules of pgstow's, so nothing removes what goes here: {remedy}"
         )),

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use aws_sdk_s3::types::{
     AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule,
-    LifecycleRuleAndOperator, LifecycleRuleFilter, NoncurrentVersionExpiration, Tag,
-    TransitionDefaultMinimumObjectSize,
+    LifecycleRuleAndOperator, LifecycleRuleFilter, NoncurrentVersionExpiration, Tag, Transition,
+    TransitionDefaultMinimumObjectSize, TransitionStorageClass,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -243,15 +243,7 @@ impl S3 {
             Err(error) => (Shown::Unread(error), false),
         };
         if matches!(now, Shown::AsWanted) {
-            let were = if were.is_empty() {
-                "there are none again"
-            } else {
-                "the former rules are back"
-            };
-            return Error::new(Code::Store, format!("{what}; {were}")).hint(
-                "this store cannot keep such rules: apply the retention there with `pgstow prune --allow-delete` after \
-                 the backups",
-            );
+            return self.back_again(&what, &were);
         }
         let mut ids: Vec<String> = match &now {
             Shown::Others(now) => altered(&were, &[], now).into_iter().map(|rule| rule.id).collect(),
@@ -276,6 +268,38 @@ impl S3 {
             Shown::Unread(second) => error.also(second),
             _ => error,
         }
+    }
+
+    /// The former rules are in force again. A run before this one may have left such as expire everything among them.
+    fn back_again(&self, what: &str, were: &[Rule]) -> Error {
+        const INSTEAD: &str = "this store cannot keep such rules: apply the retention there with `pgstow prune \
+                               --allow-delete` after the backups";
+        let takes = |rule: &&Rule| rule.takes_the_last_of(&self.bucket.prefix);
+        let harmful: Vec<&Rule> = were.iter().filter(takes).collect();
+        if harmful.is_empty() {
+            let were = if were.is_empty() {
+                "there are none again"
+            } else {
+                "the former rules are back"
+            };
+            return Error::new(Code::Store, format!("{what}; {were}")).hint(INSTEAD);
+        }
+        let told: Vec<String> = harmful
+            .iter()
+            .map(|rule| format!("the rule {} {}, the last good backup too", rule.id, rule.effect()))
+            .collect();
+        let ids: Vec<&str> = harmful.iter().map(|rule| rule.id.as_str()).collect();
+        let text = format!(
+            "{what}; the former rules are back, and HARM THE BACKUPS: {}",
+            told.join("; ")
+        );
+        Error::new(Code::Store, text).hint(format!(
+            "take {ids} out at once, and give back all the other rules: aws s3api get-bucket-lifecycle-configuration --bucket \
+             {name}, then aws s3api put-bucket-lifecycle-configuration --bucket {name} --lifecycle-configuration file://…; \
+             {INSTEAD}",
+            ids = ids.join(", "),
+            name = self.bucket.name
+        ))
     }
 
     async fn installed(&self) -> Result<Installed> {
@@ -439,7 +463,29 @@ fn from_sdk(rule: &LifecycleRule) -> Rule {
             rule.abort_incomplete_multipart_upload()
                 .and_then(AbortIncompleteMultipartUpload::days_after_initiation),
         ),
+        archive: rule.transitions().iter().find_map(archive),
     }
+}
+
+/// Where a transition leads, if what lies there cannot be read at once.
+fn archive(transition: &Transition) -> Option<String> {
+    let class = transition.storage_class()?;
+    if !matches!(
+        class,
+        TransitionStorageClass::Glacier | TransitionStorageClass::DeepArchive
+    ) {
+        return None;
+    }
+    let when = match (transition.days(), transition.date()) {
+        (Some(1), _) => "after 1 day".to_owned(),
+        (Some(days), _) => format!("after {days} days"),
+        (None, Some(date)) => match Timestamp::from_second(date.secs()) {
+            Ok(at) => format!("from {at} on"),
+            Err(_) => "from a date on".to_owned(),
+        },
+        (None, None) => "at once".to_owned(),
+    };
+    Some(format!("to {class} {when}"))
 }
 
 #[cfg(test)]
@@ -458,6 +504,7 @@ mod tests {
             expire_date: None,
             noncurrent_days: Some(1),
             abort_uploads_days: None,
+            archive: None,
         };
         let everywhere = Rule {
             prefix: String::new(),
@@ -473,9 +520,25 @@ mod tests {
             expire_date: None,
             noncurrent_days: None,
             abort_uploads_days: Some(2),
+            archive: None,
         };
         for rule in [daily, everywhere, uploads] {
             assert_eq!(from_sdk(&to_sdk(&rule).unwrap()), rule);
         }
+    }
+
+    #[test]
+    fn a_transition_counts_where_it_leads_to_an_archive() {
+        let by = |class: TransitionStorageClass| archive(&Transition::builder().days(1).storage_class(class).build());
+        assert_eq!(
+            by(TransitionStorageClass::DeepArchive).as_deref(),
+            Some("to DEEP_ARCHIVE after 1 day")
+        );
+        assert_eq!(
+            by(TransitionStorageClass::Glacier).as_deref(),
+            Some("to GLACIER after 1 day")
+        );
+        assert_eq!(by(TransitionStorageClass::GlacierIr), None);
+        assert_eq!(by(TransitionStorageClass::StandardIa), None);
     }
 }

@@ -23,6 +23,8 @@ pub struct Rule {
     /// Days after which a replaced or expired version goes, in a versioned bucket.
     pub noncurrent_days: Option<u32>,
     pub abort_uploads_days: Option<u32>,
+    /// Where it moves objects so that they cannot be read at once, as `to GLACIER after 1 day`. Ours move none.
+    pub archive: Option<String>,
 }
 
 const ID_START: &str = "pgstow-";
@@ -65,6 +67,7 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         expire_date: None,
         noncurrent_days: Some(EXPIRED_VERSION_DAYS),
         abort_uploads_days: None,
+        archive: None,
     };
     let mut rules: Vec<Rule> = Tier::ALL
         .into_iter()
@@ -82,6 +85,7 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         expire_date: None,
         noncurrent_days: Some(OLD_VERSION_DAYS),
         abort_uploads_days: Some(UPLOAD_DAYS),
+        archive: None,
     });
     rules
 }
