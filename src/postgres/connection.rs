@@ -369,6 +369,13 @@ fn settle_the_line(info: &mut ConnectionInfo, address: IpAddr, encrypted: bool) 
         Some(mode) => mode == "allow" || mode == "prefer",
     };
     if undecided {
+        // They were overlooked because the mode was weak.
+        for name in ["sslrootcert", "sslcert"] {
+            let is_missing = info.params.get(name).is_some_and(|file| !Path::new(file).exists());
+            if is_missing {
+                info.params.remove(name);
+            }
+        }
         info.params.insert("sslmode".into(), mode.into());
     }
     if !encrypted && !is_local(address) {

@@ -14,6 +14,9 @@ const PARTS: &str = "set BACKUP_S3_MAX_PARTS to as many parts as the provider al
                      larger ones";
 const LIKE_PARTS: &str = "this provider wants all parts of one length: set BACKUP_S3_PART_SIZE so large that a tenth of the \
                           parts (BACKUP_S3_MAX_PARTS) holds the whole backup";
+const TOO_LARGE: &str = "this provider takes less in one request: set BACKUP_S3_PART_SIZE to a smaller size";
+const CLASS: &str =
+    "the store does not know the class of BACKUP_S3_STORAGE_CLASS: give one that it has, or take the setting out";
 const CHECKSUMS: &str = "set BACKUP_S3_CHECKSUMS=when_required: this endpoint does not take SHA-256 checksums";
 const TAGS: &str = "set BACKUP_S3_TAGGING=off: this endpoint does not take object tags";
 pub(super) const CONDITIONS: &str = "leases need conditional writes (If-None-Match, If-Match): for the first --store use a store, \
@@ -41,7 +44,7 @@ pub fn lacks_conditions(error: &Error) -> bool {
 /// The same of a request that bears a condition. One that is answered 501 says so without naming it.
 pub(super) fn refuses_conditions<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
-    aws::service_code(error) == Some("NotImplemented")
+    matches!(aws::service_code(error), Some("NotImplemented" | "MethodNotAllowed"))
         || (matches!(status, Some(400 | 405 | 501)) && names(error, &OF_CONDITIONS))
 }
 
@@ -109,7 +112,13 @@ fn remedy(code: Option<&str>, status: Option<u16>, message: &str) -> Option<&'st
     if told(&["same length", "same size", "equal size"]) {
         return Some(LIKE_PARTS);
     }
-    let parts = ["TooManyParts", "InvalidPartNumber", "EntityTooLarge"];
+    if code == "EntityTooLarge" || status == Some(413) {
+        return Some(TOO_LARGE);
+    }
+    if code == "InvalidStorageClass" {
+        return Some(CLASS);
+    }
+    let parts = ["TooManyParts", "InvalidPartNumber"];
     if parts.contains(&code) || told(&["part number", "partnumber", "number of parts"]) {
         return Some(PARTS);
     }
@@ -146,6 +155,8 @@ mod tests {
     #[test]
     fn a_refusal_names_the_setting_that_helps() {
         for (code, status, message, hint) in [
+            ("EntityTooLarge", 413, "", TOO_LARGE),
+            ("InvalidStorageClass", 400, "", CLASS),
             ("XMinioStorageFull", 507, "", ROOM),
             ("QuotaExceeded", 403, "", ROOM),
             ("AccessDenied", 403, "transaction cap exceeded", ROOM),

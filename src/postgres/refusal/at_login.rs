@@ -56,7 +56,7 @@ fn hint(complaint: &Complaint, info: &ConnectionInfo, code: Code) -> Option<Stri
         ),
         "InitPostgres" if state == "42501" => format!("ALTER ROLE {role} REPLICATION"),
         "InitializeSessionUserId" if state == "28000" => {
-            format!("ALTER ROLE {role} LOGIN; or, if the role is not there, check its name")
+            format!("ALTER ROLE {role} LOGIN; or check its name, if there is no such role")
         }
         routine if LOADING.contains(&routine) => format!(
             "ALTER ROLE {role} RESET session_preload_libraries; or the same of ALTER DATABASE {database}, or of \
