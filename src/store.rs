@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Error, Result};
 
 pub use rule::{PENDING, Rule, TIER_TAG, UPLOADS, is_ours, rule_id};
+pub use trouble::is_archived;
 
 #[async_trait]
 pub trait Store: Send + Sync {

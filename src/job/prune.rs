@@ -112,6 +112,7 @@ async fn without_rules(
         ));
     }
     match lifecycle.rules().await {
+        Ok(rules) if rules.foreign.iter().any(|rule| rule.acts_for(lifecycle.prefix())) => None,
         Ok(rules) if rules.ours.is_empty() => Some(format!(
             "this bucket has no lifecycle rules of pgstow's, so nothing removes what goes here: {remedy}"
         )),
@@ -223,6 +224,9 @@ fn finished(overview: Overview) -> Folder {
         })
     );
     let counts = !is_strangers && overview.signature != Some(Standing::Unsigned);
+    if let (true, Some(why)) = (overview.is_archived(), overview.flaw()) {
+        tracing::warn!("{} stays: {why}", overview.id());
+    }
     let (state, named) = match overview.figures() {
         // A forged manifest decides nothing.
         _ if overview.forgery().is_some() && !is_strangers => (State::Unreadable, Vec::new()),

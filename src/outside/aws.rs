@@ -1,9 +1,11 @@
 //! AWS clients, made once and handed down, and the translation of the SDK's errors into ours.
 
+mod container;
 mod credentials;
 mod failure;
 mod http;
 mod patience;
+mod process;
 mod proxy;
 mod refusal;
 pub mod settings;

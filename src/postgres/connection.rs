@@ -315,7 +315,7 @@ impl Session {
     pub(super) fn error(&self, what: &str, error: &tokio_postgres::Error) -> Error {
         let inner = classify(error, &self.redactor);
         let text = format!("{what}: {}", inner.message());
-        Error::new(inner.code(), text).hint(inner.hint_text().to_owned())
+        Error::new(inner.code(), text).hint(self.info.naming_the_role(inner.hint_text()))
     }
 }
 
@@ -369,6 +369,13 @@ fn settle_the_line(info: &mut ConnectionInfo, address: IpAddr, encrypted: bool) 
         Some(mode) => mode == "allow" || mode == "prefer",
     };
     if undecided {
+        // They were overlooked because the mode was weak.
+        for name in ["sslrootcert", "sslcert"] {
+            let is_missing = info.params.get(name).is_some_and(|file| !Path::new(file).exists());
+            if is_missing {
+                info.params.remove(name);
+            }
+        }
         info.params.insert("sslmode".into(), mode.into());
     }
     if !encrypted && !is_local(address) {

@@ -185,6 +185,14 @@ impl ConnectionInfo {
         format!("{user}@{}/{}", self.place(), self.database().unwrap_or("?"))
     }
 
+    /// A hint with the role's name in place of `<role>`, as SQL wants it.
+    pub fn naming_the_role(&self, hint: &str) -> String {
+        match &self.user {
+            Some(user) => hint.replace("<role>", &super::quoting::identifier(user)),
+            None => hint.to_owned(),
+        }
+    }
+
     /// Host and port as a URL has them.
     fn place(&self) -> String {
         let host = self.host.as_deref().unwrap_or(DEFAULT_HOST);

@@ -31,7 +31,8 @@ impl Session {
             }
         }
         if error.code() == Code::Permission {
-            return error;
+            let hint = self.info().naming_the_role(error.hint_text());
+            return error.hint(hint);
         }
         // PgBouncer's own words.
         if error.code() == Code::ConnErr && error.message().contains("unsupported startup parameter") {

@@ -1,8 +1,11 @@
 //! What a refusal of the server's means, and what helps: for the client library's errors, for our own sessions', and for
 //! those of the login.
 
+mod at_login;
+
 use tokio_postgres::error::SqlState;
 
+pub(super) use self::at_login::refused_login;
 use super::authentication;
 use super::stream::Broken;
 use super::tls::NoAgreement;
@@ -295,6 +298,7 @@ pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
         "53200" => Error::new(Code::ConnErr, text).hint(LOCKS),
         // We only read, so nothing but replay can be in conflict with us.
         "40001" => Error::new(Code::ConnErr, text).hint(REPLAY),
+        "57P05" => Error::new(Code::ConnErr, text).hint(at_login::IDLE),
         "57P03" => Error::new(Code::ConnErr, text).hint("the server is starting up or shutting down; run it again"),
         "42501" => Error::new(Code::Permission, text),
         // Prepared statements that went to different servers, or a pooler's own complaint.

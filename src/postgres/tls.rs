@@ -2,8 +2,8 @@
 //!
 //! What libpq does, and so do we: `require` with a root certificate at hand checks the chain as
 //! `verify-ca` does; so do `allow` and `prefer`, which then fall back to a plain connection.
-//! Stricter in one point: a certificate file that was named but does not exist is an error in
-//! every mode, not only in `verify-…`.
+//! Stricter in one point: a certificate file that was named but does not exist is an error from `require` on, not only in
+//! `verify-…`. Who does not insist on TLS may name files that are not there, as with libpq.
 
 mod connector;
 mod verifier;
@@ -257,11 +257,16 @@ fn file(info: &ConnectionInfo, name: &str, home: Option<&Path>, default: &str) -
         let path = PathBuf::from(named);
         return match path.metadata() {
             Ok(_) => Ok(Some(path)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_optional(info) => Ok(None),
             Err(error) => Err(Error::config(format!("{name}: {named} cannot be read")).source(error)),
         };
     }
     let path = home.map(|home| home.join(".postgresql").join(default));
     Ok(path.filter(|path| path.exists()))
+}
+
+fn is_optional(info: &ConnectionInfo) -> bool {
+    matches!(param(info, "sslmode"), None | Some("allow" | "prefer"))
 }
 
 /// More than all roots of a system, and a long list of revoked certificates.

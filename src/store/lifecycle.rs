@@ -1,18 +1,16 @@
 //! The bucket's own expiry: tags, and the rules that go by them.
 
+mod terms;
+
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use aws_sdk_s3::types::{
-    AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule,
-    LifecycleRuleAndOperator, LifecycleRuleFilter, NoncurrentVersionExpiration, Tag,
-    TransitionDefaultMinimumObjectSize,
-};
+use aws_sdk_s3::types::{BucketLifecycleConfiguration, LifecycleRule, TransitionDefaultMinimumObjectSize};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use jiff::Timestamp;
 
+use self::terms::{filter_prefix, from_sdk, to_sdk};
 use super::bucket::build;
 use super::s3::S3;
 use super::trouble::names;
@@ -242,15 +240,7 @@ impl S3 {
             Err(error) => (Shown::Unread(error), false),
         };
         if matches!(now, Shown::AsWanted) {
-            let were = if were.is_empty() {
-                "there are none again"
-            } else {
-                "the former rules are back"
-            };
-            return Error::new(Code::Store, format!("{what}; {were}")).hint(
-                "this store cannot keep such rules: apply the retention there with `pgstow prune --allow-delete` after \
-                 the backups",
-            );
+            return self.back_again(&what, &were);
         }
         let mut ids: Vec<String> = match &now {
             Shown::Others(now) => altered(&were, &[], now).into_iter().map(|rule| rule.id).collect(),
@@ -275,6 +265,38 @@ impl S3 {
             Shown::Unread(second) => error.also(second),
             _ => error,
         }
+    }
+
+    /// The former rules are in force again. A run before this one may have left such as expire everything among them.
+    fn back_again(&self, what: &str, were: &[Rule]) -> Error {
+        const INSTEAD: &str = "this store cannot keep such rules: apply the retention there with `pgstow prune \
+                               --allow-delete` after the backups";
+        let takes = |rule: &&Rule| rule.takes_the_last_of(&self.bucket.prefix);
+        let harmful: Vec<&Rule> = were.iter().filter(takes).collect();
+        if harmful.is_empty() {
+            let were = if were.is_empty() {
+                "there are none again"
+            } else {
+                "the former rules are back"
+            };
+            return Error::new(Code::Store, format!("{what}; {were}")).hint(INSTEAD);
+        }
+        let told: Vec<String> = harmful
+            .iter()
+            .map(|rule| format!("the rule {} {}, the last good backup too", rule.id, rule.effect()))
+            .collect();
+        let ids: Vec<&str> = harmful.iter().map(|rule| rule.id.as_str()).collect();
+        let text = format!(
+            "{what}; the former rules are back, and HARM THE BACKUPS: {}",
+            told.join("; ")
+        );
+        Error::new(Code::Store, text).hint(format!(
+            "take {ids} out at once, and give back all the other rules: aws s3api get-bucket-lifecycle-configuration --bucket \
+             {name}, then aws s3api put-bucket-lifecycle-configuration --bucket {name} --lifecycle-configuration file://…; \
+             {INSTEAD}",
+            ids = ids.join(", "),
+            name = self.bucket.name
+        ))
     }
 
     async fn installed(&self) -> Result<Installed> {
@@ -334,147 +356,4 @@ fn is_about_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) ->
     let named = || names(error, &["lifecycle", "rule", "filter"]);
     status == Some(400)
         && (code == Some("MalformedXML") || (matches!(code, Some("InvalidArgument" | "InvalidRequest")) && named()))
-}
-
-fn filter_prefix(rule: &LifecycleRule) -> &str {
-    let filter = rule.filter();
-    filter
-        .and_then(|filter| filter.prefix())
-        .or_else(|| filter.and_then(|filter| filter.and()?.prefix()))
-        .or_else(|| {
-            #[allow(deprecated)] // written by older tools, and still in force
-            rule.prefix()
-        })
-        .unwrap_or_default()
-}
-
-fn days(days: u32) -> i32 {
-    i32::try_from(days).unwrap_or(i32::MAX)
-}
-
-fn to_sdk(rule: &Rule) -> Result<LifecycleRule> {
-    let tag = match &rule.tag {
-        Some((key, value)) => Some(build(Tag::builder().key(key).value(value).build())?),
-        None => None,
-    };
-    let filter = LifecycleRuleFilter::builder();
-    let filter = match tag {
-        None => filter.prefix(&rule.prefix),
-        Some(tag) if rule.prefix.is_empty() => filter.tag(tag),
-        Some(tag) => filter.and(
-            LifecycleRuleAndOperator::builder()
-                .prefix(&rule.prefix)
-                .tags(tag)
-                .build(),
-        ),
-    };
-    let expiration = rule
-        .expire_days
-        .map(|after| LifecycleExpiration::builder().days(days(after)).build());
-    let noncurrent = rule.noncurrent_days.map(|after| {
-        NoncurrentVersionExpiration::builder()
-            .noncurrent_days(days(after))
-            .build()
-    });
-    let uploads = rule.abort_uploads_days.map(|after| {
-        AbortIncompleteMultipartUpload::builder()
-            .days_after_initiation(days(after))
-            .build()
-    });
-    let built = LifecycleRule::builder()
-        .id(&rule.id)
-        .status(if rule.enabled {
-            ExpirationStatus::Enabled
-        } else {
-            ExpirationStatus::Disabled
-        })
-        .filter(filter.build())
-        .set_expiration(expiration)
-        .set_noncurrent_version_expiration(noncurrent)
-        .set_abort_incomplete_multipart_upload(uploads)
-        .build();
-    build(built)
-}
-
-fn from_sdk(rule: &LifecycleRule) -> Rule {
-    let filter = rule.filter();
-    let and = filter.and_then(|filter| filter.and());
-    let single = filter.and_then(|filter| filter.tag());
-    let mut tags = single
-        .into_iter()
-        .chain(and.into_iter().flat_map(LifecycleRuleAndOperator::tags));
-    let tag = tags.next();
-    let mut limits: Vec<String> = tags.map(|tag| format!("tagged {}={}", tag.key, tag.value)).collect();
-    let larger = filter
-        .and_then(LifecycleRuleFilter::object_size_greater_than)
-        .or_else(|| and.and_then(LifecycleRuleAndOperator::object_size_greater_than));
-    let smaller = filter
-        .and_then(LifecycleRuleFilter::object_size_less_than)
-        .or_else(|| and.and_then(LifecycleRuleAndOperator::object_size_less_than));
-    for (word, size) in [("larger", larger), ("smaller", smaller)] {
-        limits.extend(
-            size.filter(|bytes| *bytes > 0)
-                .map(|bytes| format!("{word} than {bytes} bytes")),
-        );
-    }
-    let count = |days: Option<i32>| days.and_then(|days| u32::try_from(days).ok());
-    let date = rule.expiration().and_then(|expiration| expiration.date());
-    Rule {
-        id: rule.id().unwrap_or_default().to_owned(),
-        enabled: *rule.status() == ExpirationStatus::Enabled,
-        prefix: filter_prefix(rule).to_owned(),
-        tag: tag.map(|tag| (tag.key.clone(), tag.value.clone())),
-        limits,
-        expire_days: count(rule.expiration().and_then(LifecycleExpiration::days)),
-        expire_date: date.map(|date| match Timestamp::from_second(date.secs()) {
-            Ok(at) => at.to_string(),
-            Err(_) => "a date".to_owned(),
-        }),
-        noncurrent_days: count(
-            rule.noncurrent_version_expiration()
-                .and_then(NoncurrentVersionExpiration::noncurrent_days),
-        ),
-        abort_uploads_days: count(
-            rule.abort_incomplete_multipart_upload()
-                .and_then(AbortIncompleteMultipartUpload::days_after_initiation),
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_survives_the_way_to_the_bucket_and_back() {
-        let daily = Rule {
-            id: "pgstow-daily".to_owned(),
-            enabled: true,
-            prefix: "team/".to_owned(),
-            tag: Some(("pgstow-tier".to_owned(), "daily".to_owned())),
-            limits: Vec::new(),
-            expire_days: Some(30),
-            expire_date: None,
-            noncurrent_days: Some(1),
-            abort_uploads_days: None,
-        };
-        let everywhere = Rule {
-            prefix: String::new(),
-            ..daily.clone()
-        };
-        let uploads = Rule {
-            id: "pgstow-uploads".to_owned(),
-            enabled: true,
-            prefix: "team/".to_owned(),
-            tag: None,
-            limits: Vec::new(),
-            expire_days: None,
-            expire_date: None,
-            noncurrent_days: None,
-            abort_uploads_days: Some(2),
-        };
-        for rule in [daily, everywhere, uploads] {
-            assert_eq!(from_sdk(&to_sdk(&rule).unwrap()), rule);
-        }
-    }
 }

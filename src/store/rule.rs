@@ -18,6 +18,8 @@ pub struct Rule {
     /// Days after which a replaced or expired version goes, in a versioned bucket.
     pub noncurrent_days: Option<u32>,
     pub abort_uploads_days: Option<u32>,
+    /// Where it moves objects so that they cannot be read at once, as `to GLACIER after 1 day`. Ours move none.
+    pub archive: Option<String>,
 }
 
 /// The object tag that lifecycle rules match.

@@ -22,6 +22,8 @@ pub struct Tagging {
     looked: AtomicBool,
     /// Whether an object was put with tags: what it bears must be set right before a commit.
     taken: AtomicBool,
+    /// The store takes no tags along with an object, and keeps those that are set afterwards.
+    afterwards: AtomicBool,
 }
 
 const FOUND: [TagKeeping; 4] = [
@@ -48,6 +50,9 @@ const OTHER_REASONS: [&str; 13] = [
     "KMS.DisabledException",
 ];
 
+const ONLY_ALONG: &str = "set BACKUP_S3_TAGGING=off: this endpoint takes tags along with an object, and cannot change them; then \
+                          apply the retention with `pgstow prune --allow-delete` after the backups";
+
 impl Tagging {
     pub fn new(mode: settings::Tagging) -> Self {
         Self {
@@ -55,6 +60,7 @@ impl Tagging {
             found: AtomicU8::new(0),
             looked: AtomicBool::new(false),
             taken: AtomicBool::new(false),
+            afterwards: AtomicBool::new(false),
         }
     }
 
@@ -73,7 +79,8 @@ impl Tagging {
 
     /// The tags that go along with an object.
     pub fn header(&self, object: &ObjectInfo) -> Option<String> {
-        bucket::tagging(object).filter(|_| !self.keeping().is_lost())
+        let goes_along = !self.keeping().is_lost() && !self.afterwards.load(Ordering::Relaxed);
+        bucket::tagging(object).filter(|_| goes_along)
     }
 
     /// The store has taken an object with tags.
@@ -85,20 +92,15 @@ impl Tagging {
     /// was put before would keep the tag by which it expires.
     pub fn header_may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
         !self.taken.load(Ordering::Relaxed)
-            && self.may_be_refused(error)
+            && self.mode == settings::Tagging::Auto
+            && says_so(error)
             && (status(error) != Some(400) || names(error, &["tag"]))
     }
 
     /// Whether it may be tags that a store does not know, in a request about them. Also where another request has found
     /// out meanwhile: those of all files are on their way at once.
     pub fn may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
-        let may_be = self.mode == settings::Tagging::Auto && self.keeping() != TagKeeping::Kept;
-        may_be
-            && match status(error) {
-                Some(405 | 501) => true,
-                Some(400) => aws::service_code(error).is_none_or(|code| !OTHER_REASONS.contains(&code)),
-                _ => false,
-            }
+        self.mode == settings::Tagging::Auto && self.keeping() != TagKeeping::Kept && says_so(error)
     }
 
     /// What the same request says without tags decides. True where it was the tags.
@@ -121,10 +123,21 @@ impl Tagging {
                 by_code || (was_judged && names(with, &OF_TAGS) && !names(error, &OF_TAGS))
             }
         };
-        if refused {
-            self.learn(TagKeeping::Refused);
+        match self.keeping() {
+            TagKeeping::Kept if refused => self.afterwards.store(true, Ordering::Relaxed),
+            _ if refused => self.learn(TagKeeping::Refused),
+            _ => {}
         }
         refused
+    }
+}
+
+/// Whether an answer can mean that the store does not know tags.
+fn says_so<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    match status(error) {
+        Some(405 | 501) => true,
+        Some(400) => aws::service_code(error).is_none_or(|code| !OTHER_REASONS.contains(&code)),
+        _ => false,
     }
 }
 
@@ -181,7 +194,11 @@ impl Bucket {
         if missing(&error) {
             return Ok(false);
         }
-        Err(self.error(&format!("tag {key}"), &error))
+        let told = self.error(&format!("tag {key}"), &error);
+        Err(match status(&error) {
+            Some(405 | 501) => told.hint(ONLY_ALONG),
+            _ => told,
+        })
     }
 
     /// Once in a run, right after tags were set: a store may take them and keep none.

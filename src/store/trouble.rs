@@ -5,6 +5,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::bucket::Bucket;
+use crate::error::Error;
 use crate::outside::aws;
 
 const ROOM: &str = "the store is full, or a quota is reached: raise it, or make room with `pgstow prune --allow-delete` and a \
@@ -13,6 +14,9 @@ const PARTS: &str = "set BACKUP_S3_MAX_PARTS to as many parts as the provider al
                      larger ones";
 const LIKE_PARTS: &str = "this provider wants all parts of one length: set BACKUP_S3_PART_SIZE so large that a tenth of the \
                           parts (BACKUP_S3_MAX_PARTS) holds the whole backup";
+const TOO_LARGE: &str = "this provider takes less in one request: set BACKUP_S3_PART_SIZE to a smaller size";
+const CLASS: &str =
+    "the store does not know the class of BACKUP_S3_STORAGE_CLASS: give one that it has, or take the setting out";
 const CHECKSUMS: &str = "set BACKUP_S3_CHECKSUMS=when_required: this endpoint does not take SHA-256 checksums";
 const TAGS: &str = "set BACKUP_S3_TAGGING=off: this endpoint does not take object tags";
 pub(super) const CONDITIONS: &str = "leases need conditional writes (If-None-Match, If-Match): for the first --store use a store, \
@@ -25,11 +29,18 @@ const FEATURE: &str = "the endpoint does not take something in the request: try 
 const OF_CONDITIONS: [&str; 3] = ["if-none-match", "if-match", "conditional"];
 pub(super) const OF_TAGS: [&str; 2] = ["tagging", "tags"];
 
+const ARCHIVED: &str = "the object is in an archive class (Glacier):";
+
+/// Whether it is an object in an archive class, which can be fetched back: the store answers as it should.
+pub fn is_archived(error: &Error) -> bool {
+    error.hint_text().starts_with(ARCHIVED)
+}
+
 /// Whether it is the condition of a request that the store does not know. One that is answered 501 says so without
 /// naming it.
 pub(super) fn refuses_conditions<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
-    aws::service_code(error) == Some("NotImplemented")
+    matches!(aws::service_code(error), Some("NotImplemented" | "MethodNotAllowed"))
         || (matches!(status, Some(400 | 405 | 501)) && names(error, &OF_CONDITIONS))
 }
 
@@ -64,8 +75,15 @@ impl Bucket {
             .strip_prefix("cannot read ")
             .and_then(|rest| rest.strip_suffix(&format!(" in {}", self.url)));
         let key = key.map_or_else(|| "KEY".to_owned(), |key| self.key(key));
+        if key.ends_with("/.lease") {
+            return format!(
+                "{ARCHIVED} with `aws s3 rm s3://{}/{key}`, remove it when no run is at work, for the next backup makes \
+                 another; and let no lifecycle rule put objects there",
+                self.name
+            );
+        }
         format!(
-            "the object is in an archive class (Glacier): fetch it back with `aws s3api restore-object --bucket {} --key {key} \
+            "{ARCHIVED} fetch it back with `aws s3api restore-object --bucket {} --key {key} \
              --restore-request Days=7`, the backup's other files too, and read it hours later; let no lifecycle rule and no \
              BACKUP_S3_STORAGE_CLASS put backups there that must be read at once",
             self.name
@@ -90,7 +108,13 @@ fn remedy(code: Option<&str>, status: Option<u16>, message: &str) -> Option<&'st
     if told(&["same length", "same size", "equal size"]) {
         return Some(LIKE_PARTS);
     }
-    let parts = ["TooManyParts", "InvalidPartNumber", "EntityTooLarge"];
+    if code == "EntityTooLarge" || status == Some(413) {
+        return Some(TOO_LARGE);
+    }
+    if code == "InvalidStorageClass" {
+        return Some(CLASS);
+    }
+    let parts = ["TooManyParts", "InvalidPartNumber"];
     if parts.contains(&code) || told(&["part number", "partnumber", "number of parts"]) {
         return Some(PARTS);
     }
@@ -127,6 +151,8 @@ mod tests {
     #[test]
     fn a_refusal_names_the_setting_that_helps() {
         for (code, status, message, hint) in [
+            ("EntityTooLarge", 413, "", TOO_LARGE),
+            ("InvalidStorageClass", 400, "", CLASS),
             ("XMinioStorageFull", 507, "", ROOM),
             ("QuotaExceeded", 403, "", ROOM),
             ("AccessDenied", 403, "transaction cap exceeded", ROOM),

@@ -332,6 +332,17 @@ async fn a_store_that_makes_other_rules_of_ours_gets_its_former_ones_back() {
     said(apply("7d"), "the former rules are back", "prune --allow-delete");
     assert_eq!(service.rules(), before);
 
+    // What an earlier run left there comes back as well, and is named with what it would do.
+    service.put_rules(&json!({"Rules": [
+        {"ID": "pgstow-0-daily", "Status": "Enabled", "Filter": {"Prefix": "pg/"}, "Expiration": {"Days": 30}}
+    ]}));
+    said(
+        apply("7d"),
+        "pgstow-0-daily expires everything below pg/ after 30 days, the last good backup too",
+        "take pgstow-0-daily out at once",
+    );
+    service.put_rules(&json!({"Rules": foreign}));
+
     // Rules of ours that were there come back too, where the store takes them at least.
     proxy.heal();
     apply("30d");

@@ -599,7 +599,7 @@ impl Replicas {
                 ));
             }
             if let Some(lifecycle) = replica.store.lifecycle() {
-                let asking = within(patience(index), other_rules(lifecycle, policy, replica.store.url()));
+                let asking = within(patience(index), other_rules(&*replica.store, lifecycle, policy));
                 let told = self.stop.or_give_up("reading the lifecycle rules", asking).await;
                 warnings.extend(told.ok().flatten());
             }
@@ -650,24 +650,26 @@ fn completions_patience(index: usize) -> Option<Duration> {
     (index > 0).then_some(COMPLETING)
 }
 
-/// Where this run's retention is not that by which the bucket expires. A run need not be allowed to see that.
-async fn other_rules(lifecycle: &dyn Lifecycle, policy: &Policy, url: &str) -> Result<Option<String>> {
+/// Where the bucket's rules do something else than this run's retention wants. A run need not be allowed to see that.
+async fn other_rules(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) -> Result<Option<String>> {
     if lifecycle.keeping().is_lost() {
         return Ok(None);
     }
-    let installed = lifecycle.rules().await?.ours;
-    let other = other_times(policy, &installed);
+    let url = store.url();
+    let found = catalog::expiry(store, lifecycle, policy).await?;
+    let other = other_times(policy, &found.installed);
     let told: Vec<String> = other
         .iter()
         .map(|(tier, is, wanted)| format!("{tier} backups after {} and not {wanted}", count(*is, "day")))
         .collect();
-    Ok((!told.is_empty()).then(|| {
-        format!(
-            "this run's retention is {policy}, but the rules of {url} expire {}: `{}` makes them the same",
-            told.join(", "),
-            applying(url, policy)
-        )
-    }))
+    if told.is_empty() || found.harms() {
+        return Ok(found.warning(url, policy));
+    }
+    Ok(Some(format!(
+        "this run's retention is {policy}, but the rules of {url} expire {}: `{}` makes them the same",
+        told.join(", "),
+        applying(url, policy)
+    )))
 }
 
 /// All at once: a store that is ill is waited for once, not once per file. Gives what failed.

@@ -16,6 +16,9 @@ pub struct DatabaseStatus {
     /// With a manifest, good or not.
     pub backups: u64,
     pub bytes: u64,
+    /// Of these, those whose manifest is in an archive class.
+    #[serde(skip)]
+    pub archived: usize,
     pub last_good: Option<LastGood>,
     pub last_verified: Option<Proof>,
     pub last_drilled: Option<Proof>,
@@ -59,6 +62,7 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
         database: database.to_owned(),
         backups: backups.len() as u64,
         bytes: backups.iter().map(|one| one.listed.bytes()).sum(),
+        archived: backups.iter().filter(|one| one.is_archived()).count(),
         last_good: backups.iter().find_map(|one| last_good(one, now)),
         last_verified: newest(&backups, now, |verification| verification.verify.as_ref()).map(|(proof, _)| proof),
         last_drilled: newest(&backups, now, Verification::proving_drill).map(|(proof, outcome)| Proof {

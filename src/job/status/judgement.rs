@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::databases::{DatabaseStatus, sum_up};
 use super::stores::{Drift, Looked};
 use super::{Inquiry, seconds};
-use crate::repository::backup_id::is_ahead;
+use crate::repository::backup_id::{BackupId, is_ahead};
 use crate::repository::catalog::Overview;
 use crate::repository::lease::Seen;
 use crate::repository::retention::Policy;
@@ -113,6 +113,12 @@ fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStat
     for database in databases {
         let name = &database.database;
         match &database.last_good {
+            None if database.archived > 0 => problems.push(format!(
+                "database {name:?} has {} in {url}, and no good one that can be read at once ({} in an archive class, which \
+                 says nothing against them): make one with `pgstow backup`",
+                count(database.backups, "backup"),
+                database.archived
+            )),
             None => problems.push(format!(
                 "database {name:?} has {} in {url}, and {} good: make one with `pgstow backup` at once",
                 count(database.backups, "backup"),
@@ -155,11 +161,14 @@ fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems
 
 fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Vec<String>) {
     let url = &store.status.url;
-    let broken = store.status.broken.iter().map(|one| {
-        format!(
+    let archived = |id: &BackupId| store.backups.iter().any(|one| one.id() == id && one.is_archived());
+    let broken = store.status.broken.iter().map(|one| match archived(&one.id) {
+        // Its own words say how it is fetched back.
+        true => format!("{} in {url}: {}", one.id, one.problem),
+        false => format!(
             "{} in {url}: {}: look at the file; if the backup is of no use, remove its folder",
             one.id, one.problem
-        )
+        ),
     });
     few(broken.collect(), url, problems);
     // A bucket expires objects one by one: what is past its time may be on its way out.

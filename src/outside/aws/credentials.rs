@@ -10,8 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::Region;
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
+use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
@@ -23,18 +28,25 @@ use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryA
 use aws_smithy_types::retry::ErrorKind;
 use aws_types::os_shim_internal::{Env, Fs};
 
+use super::container::{Container, OfContainer};
+use super::process::{self, Process, ProcessFailure};
+
 /// New ones are asked for so long before the old ones expire.
 const AHEAD: Duration = Duration::from_secs(300);
 /// How often a service may say that credentials have expired before it is believed.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Of a body, this much is looked at.
 const LOOKED_AT: usize = 4096;
-/// What the services call it.
-const EXPIRED: [&str; 4] = [
+/// What the services call it, and what they say of a key that was deleted when another took its place.
+const EXPIRED: [&str; 8] = [
     "ExpiredToken",
     "ExpiredTokenException",
     "TokenRefreshRequired",
     "RequestExpired",
+    "InvalidToken",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
 ];
 
 /// Our credentials, as all clients share them.
@@ -87,12 +99,7 @@ impl Renewed {
         if let Some(credentials) = self.held().usable() {
             return Ok(credentials);
         }
-        let config = ProviderConfig::without_region()
-            .with_region(self.0.region.clone())
-            .with_http_client(self.0.http.clone());
-        let mut chain = DefaultCredentialsChain::builder().configure(config);
-        chain.set_region(self.0.region.clone());
-        let chain = Box::pin(chain.build()).await;
+        let chain = Box::pin(self.0.chain()).await;
         let answer = match Box::pin(chain.provide_credentials()).await {
             Err(error) => Err(Box::pin(naming_the_token(error)).await),
             answer => answer,
@@ -117,6 +124,30 @@ impl Renewed {
                     .ok_or(error)
             }
         }
+    }
+}
+
+impl Shared {
+    /// The SDK's own default chain, with two links of ours.
+    async fn chain(&self) -> CredentialsProviderChain {
+        let config = ProviderConfig::without_region()
+            .with_region(self.region.clone())
+            .with_http_client(self.http.clone());
+        let profiles = aws_config::profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await;
+        let mut profile = ProfileFileCredentialsProvider::builder().configure(&config);
+        if let Some(process) = profiles.ok().as_ref().and_then(Process::of) {
+            profile = profile
+                .profile_files(process.files())
+                .with_custom_provider(Process::SOURCE, process);
+        }
+        let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config);
+        let container = EcsCredentialsProvider::builder().configure(&config);
+        let instance = ImdsCredentialsProvider::builder().configure(&config);
+        CredentialsProviderChain::first_try("Environment", EnvironmentVariableCredentialsProvider::new())
+            .or_else("Profile", profile.build())
+            .or_else("WebIdentityToken", web_identity.build())
+            .or_else("EcsContainer", Container(container.build()))
+            .or_else("Ec2InstanceMetadata", instance.build())
     }
 }
 
@@ -254,7 +285,14 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
         CredentialsError::InvalidConfiguration(_) => "the profile cannot be used",
         _ => "the credentials could not be loaded",
     };
-    let told = super::failure::causes(StdError::source(error));
+    let source = StdError::source(error);
+    if let Some(failure) = source.and_then(|source| source.downcast_ref::<ProcessFailure>()) {
+        return (format!("{why}: {failure}"), process::HINT);
+    }
+    if let Some(failure) = source.and_then(|source| source.downcast_ref::<OfContainer>()) {
+        return (format!("{why}: {failure}"), failure.hint());
+    }
+    let told = super::failure::causes(source);
     // Of all the kinds that a profile may have, the SDK is built without this one.
     if told.iter().any(|cause| cause.contains("credentials-login")) {
         return (
@@ -268,9 +306,11 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
             PROFILE,
         );
     }
-    let source = StdError::source(error);
     if let Some(token) = source.and_then(|source| source.downcast_ref::<NoToken>()) {
         return (format!("{why}: {token}"), TOKEN);
+    }
+    if let Some(lacking) = told.iter().find(|cause| cause.contains("sso-session named")) {
+        return (format!("{why}: {lacking}"), SSO_SESSION);
     }
     let signed_out = told.iter().any(|cause| {
         let cause = cause.to_ascii_lowercase();
@@ -307,6 +347,8 @@ fn attempts(told: &str) -> &str {
 pub(super) const NO_CREDENTIALS: &str = "give credentials: the task's role, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or \
                                          AWS_PROFILE in the environment itself (not in .env)";
 const PROFILE: &str = "look at the profile that AWS_PROFILE names, in ~/.aws/config and ~/.aws/credentials";
+const SSO_SESSION: &str = "add the section [sso-session NAME], with the name that the profile has in sso_session, to ~/.aws/config \
+                           (`aws configure sso` writes it)";
 const LOGIN: &str = "let the AWS CLI give them: a profile with `credential_process = aws configure export-credentials --profile \
                      NAME --format process`; or an access key, a role, or a profile of `aws sso login`";
 const TOKEN: &str = "name the file that the platform mounts (on EKS by the annotation of the service account), or take the \
@@ -381,5 +423,10 @@ mod tests {
         assert!(!hint.contains("AWS_PROFILE"), "{hint}");
         let error = CredentialsError::provider_error("the cached SSO token is expired");
         assert!(credentials_error(&error).1.contains("aws sso login"));
+        let error = CredentialsError::invalid_configuration(
+            "sso-session named `corp` (referenced by profile `p`) was not found",
+        );
+        let (why, hint) = credentials_error(&error);
+        assert!(why.contains("`corp`") && hint.contains("[sso-session"), "{why} {hint}");
     }
 }

@@ -94,8 +94,12 @@ fn service_hint(name: &str) -> Option<&'static str> {
         "SignatureDoesNotMatch" | "InvalidSignatureException" => {
             "check AWS_SECRET_ACCESS_KEY: it does not belong to this access key id"
         }
-        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken" => {
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => {
             "the session's credentials have expired: get new ones, or let the task use its role"
+        }
+        "InvalidToken" => {
+            "the session token is none of this access key's, or of another partition or region: give key, secret and token \
+             (AWS_SESSION_TOKEN) as they were given together"
         }
         "RequestTimeTooSkewed" | "RequestExpired" => "set this machine's clock",
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {

@@ -22,23 +22,33 @@ pub(super) fn parse(text: &str) -> Result<ConnectionInfo, String> {
 }
 
 fn parse_url(text: &str) -> Result<ConnectionInfo, String> {
-    let info = ConnectionInfo::parse_url(text)
-        .map_err(|error| format!("it is neither JSON nor a usable URL: {}", error.message()))?;
+    let info = ConnectionInfo::parse_url(text).map_err(|error| {
+        let why = match is_url(text) {
+            true => "its connection URL cannot be used",
+            false => "it is neither JSON nor a usable URL",
+        };
+        match error.has_own_hint() {
+            true => format!("{why}: {}: {}", error.message(), error.hint_text()),
+            false => format!("{why}: {}", error.message()),
+        }
+    })?;
     if info.files != Files::default() {
         return Err("it names a service or a password file, which are files of one machine".into());
     }
     Ok(info)
 }
 
+fn is_url(text: &str) -> bool {
+    let text = text.trim_start().to_ascii_lowercase();
+    ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+}
+
 /// A connection URL among the fields, under whatever name: systems that write one have no common name for it.
 fn url_among(fields: &Map<String, Value>) -> Result<Option<ConnectionInfo>, String> {
-    let is_url = |text: &&str| {
-        let text = text.trim_start().to_ascii_lowercase();
-        ["postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| text.starts_with(scheme))
-    };
-    let mut urls: Vec<&str> = fields.values().filter_map(Value::as_str).filter(is_url).collect();
+    let texts = fields.values().filter_map(Value::as_str);
+    let mut urls: Vec<&str> = texts.filter(|text| is_url(text)).collect();
     urls.sort_unstable();
     urls.dedup();
     match urls.as_slice() {
@@ -134,6 +144,18 @@ mod tests {
         let info = info.unwrap();
         assert_eq!(info.target(), "u@h:5433/d");
         assert_eq!(info.params["sslmode"], "verify-full");
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_is_called_one() {
+        for (text, why) in [
+            (r#"{"url": "postgres://u:p@ss@h/d"}"#, "write @ as %40"),
+            (r#"{"url": "postgres://u:p@h/d?schema=public"}"#, "schema"),
+        ] {
+            let told = parse(text).unwrap_err();
+            assert!(told.starts_with("its connection URL cannot be used"), "{told}");
+            assert!(told.contains(why), "{told}");
+        }
     }
 
     #[test]

@@ -111,7 +111,9 @@ impl Place<'_> {
 
     /// What every session asks first was not answered.
     pub async fn refused(&self, client: &Client, error: &tokio_postgres::Error) -> Error {
-        let told = in_context(self.info, classify(error, self.redactor));
+        let told = classify(error, self.redactor);
+        let told = if error.is_closed() { told.hint(ENDED) } else { told };
+        let told = in_context(self.info, told);
         if told.code() != Code::Permission {
             return told;
         }
@@ -161,6 +163,10 @@ impl Opened {
     }
 }
 
+const ENDED: &str = "the server, or a pooler before it, ended the session right after the login: look at its log, and at \
+                     settings such as idle_session_timeout (ALTER ROLE <role> RESET idle_session_timeout, ALTER DATABASE … \
+                     RESET idle_session_timeout)";
+
 pub(super) fn in_context(info: &ConnectionInfo, error: Error) -> Error {
     if error.code() == Code::Config {
         return error;
@@ -173,5 +179,5 @@ pub(super) fn in_context(info: &ConnectionInfo, error: Error) -> Error {
         Whose::Source => hint,
         Whose::Target => for_target(hint).unwrap_or(hint),
     };
-    Error::new(error.code(), text).hint(hint)
+    Error::new(error.code(), text).hint(info.naming_the_role(hint))
 }

@@ -151,7 +151,7 @@ impl<'a> Login<'a> {
         }
         let body = stream.body(length, limit).await.map_err(broken)?;
         match kind {
-            b'E' => Err(complaint(&body).error(self.redactor)),
+            b'E' => Err(refusal::refused_login(&complaint(&body), self.info, self.redactor)),
             _ => Ok((kind, body)),
         }
     }

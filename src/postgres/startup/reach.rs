@@ -62,6 +62,9 @@ async fn resolve(info: &ConnectionInfo, limit: Duration) -> Result<Vec<SocketAdd
     }
     match within(limit, tokio::net::lookup_host((host, port))).await? {
         Ok(addresses) => Ok(addresses.collect()),
+        Err(error) if host.contains([':', ' ']) => Err(Error::new(Code::ConnErr, "the host name cannot be resolved")
+            .source(error)
+            .hint("a host is a name or an address alone, without spaces: give the port apart (DB_PORT, PGPORT, BACKUP_TARGET_PORT)")),
         Err(error) => Err(Error::new(Code::ConnErr, "the host name cannot be resolved")
             .source(error)
             .hint("check the host's spelling, and that this machine may ask the name server that knows it")),

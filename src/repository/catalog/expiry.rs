@@ -5,11 +5,11 @@ use crate::error::Result;
 use crate::repository::backup_id::BackupId;
 use crate::repository::retention::Policy;
 use crate::repository::retention::{Differences, Rule, applying, differences, rules_after};
-use crate::store::{Lifecycle, Rules, Store};
+use crate::store::{Lifecycle, Rules, Store, is_ours};
 
 /// A bucket's rules beside those that the policy wants.
 pub struct Expiry {
-    /// Those of ours that are there.
+    /// Those of ours that are there, and those of others that do the same.
     pub installed: Vec<Rule>,
     pub wanted: Vec<Rule>,
     /// Ids of rules that are not ours, and expire what must stay.
@@ -17,6 +17,8 @@ pub struct Expiry {
     /// What could not be seen of rules that are not ours.
     pub unsure: Vec<String>,
     differ: Differences,
+    /// The prefixes of other stores in the bucket that have rules of pgstow's.
+    elsewhere: Vec<String>,
 }
 
 /// What is otherwise than the policy wants.
@@ -44,20 +46,66 @@ pub async fn expiry(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Polic
     let Rules { ours, foreign } = lifecycle.rules().await?;
     let prefix = lifecycle.prefix();
     let (foreign, unsure) = reaching(store, prefix, foreign).await;
-    Ok(Expiry::of(ours, &foreign, unsure, prefix, policy))
+    Ok(Expiry::of(ours, foreign, unsure, prefix, policy))
 }
 
 impl Expiry {
-    fn of(installed: Vec<Rule>, foreign: &[Rule], unsure: Vec<String>, prefix: &str, policy: &Policy) -> Self {
+    /// Rules are judged by what they do: those of others that act for this store count as if they were ours.
+    fn of(ours: Vec<Rule>, foreign: Vec<Rule>, unsure: Vec<String>, prefix: &str, policy: &Policy) -> Self {
+        let elsewhere = foreign.iter().filter(|rule| is_ours(&rule.id) && rule.prefix != prefix);
+        let mut elsewhere: Vec<String> = elsewhere.map(|rule| rule.prefix.clone()).collect();
+        elsewhere.dedup();
+        let (acting, foreign): (Vec<Rule>, Vec<Rule>) = foreign.into_iter().partition(|rule| rule.acts_for(prefix));
+        let mut installed = ours;
+        installed.extend(acting.iter().cloned());
         let wanted = rules_after(policy, prefix, &installed);
-        let takes = foreign.iter().filter(|rule| rule.takes_the_last_of(prefix));
+        for rule in &mut installed {
+            if let Some(same) = wanted.iter().find(|want| rule.does_as(want)) {
+                rule.id.clone_from(&same.id);
+            }
+        }
+        let harms = |rule: &&Rule| rule.takes_the_last_of(prefix) || rule.archives_backups_of(prefix);
+        // `retention apply` would put ours beside it, and of two rules a bucket obeys the sooner.
+        let is_sooner = |rule: &&Rule| {
+            let of_tier = wanted.iter().find(|want| want.tag.is_some() && want.tag == rule.tag);
+            rule.enabled && of_tier.is_some_and(|want| rule.expire_days < want.expire_days)
+        };
+        let by_hand = foreign.iter().filter(harms).chain(acting.iter().filter(is_sooner));
         Self {
-            differ: differences(&wanted, &installed, foreign),
-            foreign: takes.map(|rule| rule.id.clone()).collect(),
+            foreign: by_hand.map(|rule| rule.id.clone()).collect(),
+            differ: differences(&wanted, &installed, &foreign),
             installed,
             wanted,
             unsure,
+            elsewhere,
         }
+    }
+
+    /// Whether a rule that is not to be replaced by `retention apply` does harm.
+    pub fn harms(&self) -> bool {
+        !self.foreign.is_empty()
+    }
+
+    /// For a run whose backup is to go by these rules, in one sentence. Not where there are none at all: a bucket's first
+    /// backup comes before its rules, and doctor and status say so.
+    pub fn warning(&self, url: &str, policy: &Policy) -> Option<String> {
+        let none = self.installed.is_empty() && self.differ.loses.is_empty();
+        if none && !self.elsewhere.is_empty() {
+            return Some(format!(
+                "the rules of pgstow's in the bucket are for {}, so nothing expires in {url}: `{}` installs some there",
+                self.elsewhere.join(", "),
+                applying(url, policy)
+            ));
+        }
+        if none || self.differ.is_empty() {
+            return None;
+        }
+        let finding = self.finding(url, policy)?;
+        Some(format!(
+            "this run's retention is {policy}, but by the rules of {url}, {}: {}",
+            finding.told,
+            finding.remedy(|command| format!("run `{command}`"))
+        ))
     }
 
     /// `None` where backups expire as the policy wants, by rules that are written as it wants them.
@@ -109,7 +157,7 @@ async fn reaching(store: &dyn Store, prefix: &str, foreign: Vec<Rule>) -> (Vec<R
     let (mut reach, mut unsure) = (Vec::new(), Vec::new());
     for rule in foreign {
         let held = match rule.part_of(prefix) {
-            Some(part) if rule.takes_the_last() => holds_backups(store, part).await,
+            Some(part) if rule.takes_the_last() || rule.archives_backups() => holds_backups(store, part).await,
             _ => Ok(true),
         };
         match held {
@@ -149,7 +197,7 @@ mod tests {
 
     fn found(installed: Vec<Rule>, foreign: &[Rule]) -> Option<(String, String)> {
         let policy = Policy::Days(30);
-        let expiry = Expiry::of(installed, foreign, Vec::new(), "pg/", &policy);
+        let expiry = Expiry::of(installed, foreign.to_vec(), Vec::new(), "pg/", &policy);
         let finding = expiry.finding("s3://acme/pg", &policy)?;
         let remedy = finding.remedy(str::to_owned);
         Some((finding.told, remedy))
@@ -180,5 +228,45 @@ mod tests {
         assert_eq!(remedy, format!("first {spare}; then {command}"));
         let ours_are_there = found(wanted, &[all]).unwrap();
         assert_eq!(ours_are_there, (takes.to_owned(), spare));
+    }
+
+    #[test]
+    fn rules_that_do_the_same_under_other_ids_are_as_good() {
+        let mut theirs = rules(&Policy::Days(30), "pg/");
+        for (number, rule) in theirs.iter_mut().enumerate() {
+            rule.id = format!("terraform-{number}");
+        }
+        assert_eq!(found(Vec::new(), &theirs), None);
+        theirs[0].expire_days = Some(3);
+        let (told, remedy) = found(Vec::new(), &theirs).unwrap();
+        assert!(told.contains("daily backups expire after 3 days, not 30"), "{told}");
+        assert!(remedy.starts_with("first let the rule terraform-0 spare"), "{remedy}");
+    }
+
+    #[test]
+    fn a_run_is_warned_of_rules_that_harm_and_of_rules_that_do_nothing() {
+        let policy = Policy::Days(30);
+        let wanted = rules(&policy, "pg/");
+        let warned = |ours: Vec<Rule>, foreign: Vec<Rule>| {
+            Expiry::of(ours, foreign, Vec::new(), "pg/", &policy).warning("s3://acme/pg", &policy)
+        };
+        assert_eq!(warned(wanted.clone(), Vec::new()), None);
+        assert_eq!(warned(Vec::new(), Vec::new()), None);
+        let all = Rule {
+            id: "x".to_owned(),
+            prefix: String::new(),
+            tag: None,
+            expire_days: Some(1),
+            ..wanted[0].clone()
+        };
+        assert!(
+            warned(wanted.clone(), vec![all])
+                .unwrap()
+                .contains("the last good backup too")
+        );
+        let asleep = wanted.iter().cloned().map(|rule| Rule { enabled: false, ..rule });
+        assert!(warned(asleep.collect(), Vec::new()).unwrap().contains("never expire"));
+        let others = warned(Vec::new(), rules(&policy, "old/")).unwrap();
+        assert!(others.contains("are for old/"), "{others}");
     }
 }

@@ -14,7 +14,7 @@ use crate::repository::backup_id::{SKEW, is_ahead};
 use crate::repository::manifest::{Broken, Figures};
 use crate::repository::signature::{Standing, Subject, Trust};
 use crate::repository::verification::{Verdict, Verification};
-use crate::store::{Object, Store, limits};
+use crate::store::{Object, Store, is_archived, limits};
 
 /// Requests on their way at once.
 const AT_ONCE: usize = 32;
@@ -51,6 +51,8 @@ pub struct Overview {
 pub enum Seen {
     Backup(Box<Figures>),
     Broken(Broken),
+    /// It is in an archive class: whether the backup is good is not known until it was fetched back, as this says.
+    Archived(String),
     /// The store failed to give it.
     Unread(String),
 }
@@ -63,7 +65,7 @@ impl Overview {
     pub fn figures(&self) -> Option<&Figures> {
         match &self.seen {
             Seen::Backup(figures) => Some(figures),
-            Seen::Broken(_) | Seen::Unread(_) => None,
+            Seen::Broken(_) | Seen::Archived(_) | Seen::Unread(_) => None,
         }
     }
 
@@ -72,8 +74,12 @@ impl Overview {
         match &self.seen {
             Seen::Backup(_) => self.altered.clone(),
             Seen::Broken(broken) => Some(broken.to_string()),
-            Seen::Unread(why) => Some(why.clone()),
+            Seen::Archived(why) | Seen::Unread(why) => Some(why.clone()),
         }
+    }
+
+    pub fn is_archived(&self) -> bool {
+        matches!(self.seen, Seen::Archived(_))
     }
 
     pub fn verdict(&self) -> Verdict {
@@ -274,6 +280,7 @@ async fn overview(
                         doubt = found;
                         (Seen::Backup(Box::new(figures)), None)
                     }
+                    Err(error) if is_archived(&error) => (Seen::Archived(told(&error)), None),
                     Err(error) => (Seen::Unread(error.message()), Some(error)),
                 },
                 Err(broken) => (Seen::Broken(broken), None),
@@ -281,10 +288,12 @@ async fn overview(
         }
         // What lies there is no file of a manifest's length: nothing is wrong with the store.
         Err(error) if error.code() == Code::Integrity => (Seen::Broken(Broken::Unreadable(error.message())), None),
+        Err(error) if is_archived(&error) => (Seen::Archived(told(&error)), None),
         Err(error) => (Seen::Unread(error.message()), Some(error)),
     };
     let (mut verification, mut unverifiable, mut doubtful) = (None, None, None);
-    if listed.file(VERIFICATION).is_some() && failed.is_none() {
+    let is_read = failed.is_none() && !matches!(seen, Seen::Archived(_));
+    if listed.file(VERIFICATION).is_some() && is_read {
         let parse = |bytes: &[u8]| Verification::parse_outline(bytes, id);
         match read(
             store,
@@ -317,6 +326,7 @@ async fn overview(
             Err(error) if matches!(error.code(), Code::Integrity | Code::Eacces) => {
                 unverifiable = Some(error.message());
             }
+            Err(error) if is_archived(&error) => unverifiable = Some(told(&error)),
             Err(error) => {
                 unverifiable = Some(error.message());
                 failed = Some(error);
@@ -325,7 +335,7 @@ async fn overview(
     }
     let lacks = match &seen {
         Seen::Backup(figures) => listed.lacking(&figures.files).map(|file| file.name.clone()).collect(),
-        Seen::Broken(_) | Seen::Unread(_) => Vec::new(),
+        Seen::Broken(_) | Seen::Archived(_) | Seen::Unread(_) => Vec::new(),
     };
     let overview = Overview {
         listed,
@@ -339,6 +349,11 @@ async fn overview(
         doubtful,
     };
     (Some(overview), failed)
+}
+
+/// With the command that fetches it back.
+fn told(error: &Error) -> String {
+    format!("{}: {}", error.message(), error.hint_text())
 }
 
 async fn doubt_of(store: &dyn Store, listed: &Listed, sha256: &[u8; 32], figures: &Figures) -> Result<Doubt> {

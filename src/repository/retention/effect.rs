@@ -52,6 +52,9 @@ impl Rule {
         if let Some(after) = self.abort_uploads_days {
             does.push(format!("aborts uploads after {}", days(after)));
         }
+        if let Some(archive) = &self.archive {
+            does.push(format!("moves {what} {archive}"));
+        }
         if does.is_empty() {
             return "expires nothing".to_owned();
         }
@@ -65,6 +68,38 @@ impl Rule {
         self.enabled && expires && self.tag.as_ref().is_none_or(of_latest)
     }
 
+    /// Whether it moves backups to where they cannot be read at once, or may do so.
+    pub fn archives_backups(&self) -> bool {
+        let of_ours = |(key, _): &(String, String)| key == TIER_TAG;
+        self.enabled && self.archive.is_some() && self.tag.as_ref().is_none_or(of_ours)
+    }
+
+    /// The same, for what lies below a store's prefix.
+    pub fn archives_backups_of(&self, prefix: &str) -> bool {
+        self.overlaps(prefix) && self.archives_backups()
+    }
+
+    /// Whether it does for a store with this prefix what a rule of ours does, under whatever id: who keeps a bucket's rules
+    /// in a tool of their own gives them ids of their own.
+    pub fn acts_for(&self, prefix: &str) -> bool {
+        let expires = self.expire_days.is_some() || self.expire_date.is_some();
+        let of_ours = match &self.tag {
+            Some((key, value)) => key == TIER_TAG && value != LATEST && self.expire_days.is_some(),
+            None => !expires && self.abort_uploads_days.is_some(),
+        };
+        of_ours && self.prefix == prefix && self.limits.is_empty() && self.archive.is_none()
+    }
+
+    /// Whatever their ids.
+    pub fn does_as(&self, other: &Rule) -> bool {
+        let id = other.id.clone();
+        Rule { id, ..self.clone() } == *other
+    }
+
+    fn overlaps(&self, prefix: &str) -> bool {
+        prefix.starts_with(&self.prefix) || self.prefix.starts_with(prefix)
+    }
+
     /// Where in a store with this prefix it begins, if it does not reach all of the store.
     pub fn part_of(&self, prefix: &str) -> Option<&str> {
         self.prefix.strip_prefix(prefix).filter(|rest| !rest.is_empty())
@@ -72,8 +107,7 @@ impl Rule {
 
     /// The same, for what lies below a store's prefix.
     pub fn takes_the_last_of(&self, prefix: &str) -> bool {
-        let overlaps = prefix.starts_with(&self.prefix) || self.prefix.starts_with(prefix);
-        overlaps && self.takes_the_last()
+        self.overlaps(prefix) && self.takes_the_last()
     }
 }
 
@@ -90,6 +124,15 @@ pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Dif
         // Whether a backup is so large, or tagged so, is not known.
         let last = if rule.limits.is_empty() { "" } else { "perhaps " };
         let what = format!("the rule {} {}, {last}the last good backup too", rule.id, rule.effect());
+        found.loses.push(what);
+    }
+    let archiving = installed.iter().chain(foreign);
+    for rule in archiving.filter(|rule| rule.archives_backups_of(prefix)) {
+        let what = format!(
+            "the rule {} {}, where no backup can be read before it was fetched back for hours",
+            rule.id,
+            rule.effect()
+        );
         found.loses.push(what);
     }
     for want in wanted {
@@ -222,6 +265,17 @@ mod tests {
             "{told}"
         );
         assert!(told.contains("perhaps the last good backup too"), "{told}");
+        let to_archive = Rule {
+            expire_days: None,
+            noncurrent_days: None,
+            archive: Some("to DEEP_ARCHIVE after 1 day".to_owned()),
+            ..foreign("")
+        };
+        let found = differences(&wanted, &wanted, &[to_archive]);
+        assert!(
+            found.loses[0].contains("moves everything in the bucket to DEEP_ARCHIVE after 1 day, where no backup"),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         expire_date: None,
         noncurrent_days: Some(EXPIRED_VERSION_DAYS),
         abort_uploads_days: None,
+        archive: None,
     };
     let mut rules: Vec<Rule> = Tier::ALL
         .into_iter()
@@ -59,6 +60,7 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         expire_date: None,
         noncurrent_days: Some(OLD_VERSION_DAYS),
         abort_uploads_days: Some(UPLOAD_DAYS),
+        archive: None,
     });
     rules
 }

@@ -12,6 +12,8 @@ const PART_SIZE: u64 = 8 << 20;
 const SMALLEST_PART: u64 = 5 << 20;
 const LARGEST_PART: u64 = 5 << 30;
 const MOST_PARTS: u64 = 10_000;
+const ARCHIVES: &str = "what lies in this class cannot be read for hours, and every run reads the store: give a class that is read \
+                        at once, such as STANDARD_IA or GLACIER_IR";
 /// Outlives what stores call a short disturbance, and is over before a person wonders.
 const RETRY: Duration = Duration::from_secs(35);
 
@@ -61,6 +63,10 @@ impl Reader<'_> {
                 let plausible = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 let valid = !text.is_empty() && text.chars().all(plausible);
                 let class = text.to_ascii_uppercase();
+                // Leases and manifests are read by the next run, which could not wait for hours.
+                if ["GLACIER", "DEEP_ARCHIVE"].contains(&class.as_str()) {
+                    return Err(ARCHIVES);
+                }
                 valid
                     .then_some(class)
                     .ok_or("expected a storage class such as STANDARD_IA")

@@ -313,7 +313,7 @@ fn a_proxy_that_does_not_answer_is_named_and_no_proxy_means_addresses_too() {
 
 /// Refuses the old key as expired, after which somebody has put a new one into the file; and passes on what
 /// comes with that.
-fn expiring(file: &Path, new: &'static str) -> String {
+fn expiring(file: &Path, code: &'static str, new: &'static str) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let file = file.to_owned();
@@ -335,13 +335,15 @@ fn expiring(file: &Path, new: &'static str) -> String {
                 }
             };
             if text.contains("AKIDOLD") {
-                let body = r#"{"__type":"ExpiredTokenException","message":"The security token included in the request is expired"}"#;
+                let body = format!(
+                    r#"{{"__type":"{code}","message":"The security token included in the request is expired"}}"#
+                );
                 fs::write(&file, new).unwrap();
                 let head = format!(
                     "HTTP/1.1 400 X\r\nContent-Type: application/x-amz-json-1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
                     body.len()
                 );
-                client.write_all((head + body).as_bytes()).unwrap();
+                client.write_all((head + &body).as_bytes()).unwrap();
             } else if !text.is_empty() {
                 let mut server = std::net::TcpStream::connect(&moto).unwrap();
                 let text = text.replacen("\r\n", "\r\nConnection: close\r\n", 1);
@@ -364,15 +366,72 @@ fn credentials_that_have_expired_are_read_again() {
         "[default]\naws_access_key_id = AKIDOLD\naws_secret_access_key = s\naws_session_token = old\n",
     );
     let new = "[default]\naws_access_key_id = AKIDNEW\naws_secret_access_key = s\naws_session_token = new\n";
+    let old = "[default]\naws_access_key_id = AKIDOLD\naws_secret_access_key = s\naws_session_token = old\n";
     let mut command = backup(&site, "store", &secret);
     command.env("HOME", &home).env("AWS_REGION", "us-east-1");
-    let endpoint = expiring(&home.join(".aws/credentials"), new);
-    report(command.env("AWS_ENDPOINT_URL", &endpoint));
+    // A key that was rotated out may have been deleted.
+    for code in [
+        "ExpiredTokenException",
+        "UnrecognizedClientException",
+        "InvalidAccessKeyId",
+    ] {
+        fs::write(home.join(".aws/credentials"), old).unwrap();
+        let endpoint = expiring(&home.join(".aws/credentials"), code, new);
+        report(command.env("AWS_ENDPOINT_URL", &endpoint));
+    }
     // And where there are no others, it is said soon.
     fs::write(home.join(".aws/credentials"), new.replace("AKIDNEW", "AKIDOLD")).unwrap();
-    let old = "[default]\naws_access_key_id = AKIDOLD\naws_secret_access_key = s\naws_session_token = old\n";
-    let endpoint = expiring(&home.join(".aws/credentials"), old);
+    let endpoint = expiring(&home.join(".aws/credentials"), "ExpiredTokenException", old);
     let failure = fail(command.env("AWS_ENDPOINT_URL", &endpoint), "SECRET", 12);
     assert!(failure.message.contains("expired"), "{}", failure.message);
     assert!(failure.took.as_secs() < 20, "{:?}", failure.took);
+}
+
+/// What a run cannot get credentials from is named, not the service; and nothing is left running.
+#[test]
+fn what_gives_no_credentials_is_named() {
+    let (site, database) = (Site::new(), Database::fresh(18));
+    let secret = moto::secret(&database.url());
+    // A number that no other test sleeps for.
+    let program = format!("sleep 333.{}", std::process::id());
+    let home = home(
+        &site,
+        &format!(
+            "[profile slow]\ncredential_process = {program}; true\n\
+             [profile lonely]\nsso_session = nowhere\nsso_account_id = 123456789012\nsso_role_name = backup\n"
+        ),
+        "",
+    );
+    let command = || {
+        let mut command = backup(&site, "none", &secret);
+        command
+            .env("HOME", &home)
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ENDPOINT_URL", aws_endpoint());
+        command
+    };
+    let failure = fail(command().env("AWS_PROFILE", "slow"), "SECRET", 12);
+    assert!(
+        failure.message.contains("credential_process of the AWS profile `slow`"),
+        "{}",
+        failure.message
+    );
+    assert!(failure.hint.contains("by hand"), "{}", failure.hint);
+    assert!(failure.took.as_secs() < 30, "{:?}", failure.took);
+    let found = Command::new("pgrep").args(["-f", &program]).output().unwrap();
+    assert!(found.stdout.is_empty(), "{program} outlives the run");
+
+    let failure = fail(command().env("AWS_PROFILE", "lonely"), "SECRET", 12);
+    assert!(failure.message.contains("`nowhere`"), "{}", failure.message);
+    assert!(failure.hint.contains("[sso-session"), "{}", failure.hint);
+
+    let address = "http://127.0.0.1:9/v1";
+    let failure = fail(
+        command().env("AWS_CONTAINER_CREDENTIALS_FULL_URI", address),
+        "SECRET",
+        12,
+    );
+    let told = format!("AWS_CONTAINER_CREDENTIALS_FULL_URI names {address}");
+    assert!(failure.message.contains(&told), "{}", failure.message);
+    assert!(!failure.hint.contains("AWS_PROFILE"), "{}", failure.hint);
 }

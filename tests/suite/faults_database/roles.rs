@@ -1,9 +1,10 @@
 use serde_json::Value;
 
 use super::reaching::Role;
-use crate::support::database::Database;
+use crate::support::database::{Database, psql, quoted};
 use crate::support::impostor::{impostor, trickle};
 use crate::support::program::{pgstow, run};
+use crate::support::services::postgres_url;
 use crate::support::wreck::{Failure, Site, assert_good, fail, report};
 
 const SHOP: &str = "CREATE SCHEMA \"the shop\";
@@ -159,6 +160,49 @@ fn a_closed_function_of_the_server_is_named_with_its_grant(major: u32) {
 }
 
 on_majors! { a_closed_function_of_the_server_is_named_with_its_grant: 15 18 }
+
+/// The server has answered, and the first statement of the hint lets the role in.
+fn a_login_that_the_server_refuses_is_cured_by_its_hint(major: u32) {
+    let (site, database) = (Site::new(), Database::fresh(major));
+    database.sql("CREATE TABLE t AS SELECT 1 AS a");
+    let role = Role::new(&database, "");
+    database.sql(&format!("GRANT pg_read_all_data TO {}", role.name));
+    let this = quoted(&database.name);
+    // Another database: nobody can connect to this one in between.
+    let sql = |statement: &str| psql(major, &postgres_url(major), statement);
+    for (hurdle, code, exit) in [
+        (
+            format!("REVOKE CONNECT ON DATABASE {this} FROM public"),
+            "PERMISSION",
+            13,
+        ),
+        (format!("ALTER DATABASE {this} ALLOW_CONNECTIONS false"), "CONN_ERR", 10),
+        (format!("ALTER ROLE {} NOLOGIN", role.name), "AUTH", 11),
+        (
+            format!("ALTER ROLE {} SET session_preload_libraries = 'nonexist'", role.name),
+            "CONN_ERR",
+            10,
+        ),
+    ] {
+        sql(&hurdle);
+        let failure = fail(&mut site.backup(&role.url()), code, exit);
+        assert!(!failure.hint.contains("host, port"), "{}", failure.hint);
+        assert!(!failure.hint.contains("<role>"), "{}", failure.hint);
+        sql(suggested(&failure));
+        report(&mut site.backup(&role.url()));
+    }
+    for (options, code, exit) in [
+        ("-clog_statement%3Dall", "PERMISSION", 13),
+        ("-crole%3Dpg_monitor", "PERMISSION", 13),
+        ("-cnosuch%3D1", "CONN_ERR", 10),
+    ] {
+        let url = format!("{}?options={options}", role.url());
+        let failure = fail(&mut site.backup(&url), code, exit);
+        assert!(failure.hint.contains("PGOPTIONS"), "{options}: {}", failure.hint);
+    }
+}
+
+on_majors! { a_login_that_the_server_refuses_is_cured_by_its_hint: 15 18 }
 
 /// Each hint names what is in the way, and helps when it is followed.
 #[test]

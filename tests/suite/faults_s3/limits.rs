@@ -305,6 +305,31 @@ async fn what_lies_in_an_archive_class_is_named_with_what_fetches_it() {
     );
 }
 
+/// Nobody is told to remove such a backup, and the class by which pgstow would make them is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archived_manifest_is_named_with_what_fetches_it_and_does_not_pass_for_a_broken_one() {
+    let mut scene = Scene::small().await;
+    let ended = scene.run();
+    let id = ended.succeeded()["id"].as_str().unwrap().to_owned();
+    let on = On::op(Op::GetObject).target("manifest.json");
+    scene.proxy.fault(on, Fault::Answer(403, ARCHIVED));
+    let key = format!("--key {}/{id}/manifest.json", scene.primary.prefix);
+    for command in ["list", "status"] {
+        let told = scene.tell(&[command, "--json"]).json()["problems"].to_string();
+        assert!(told.contains("restore-object") && told.contains(&key), "{told}");
+        assert!(
+            !told.contains("remove its folder") && !told.contains("it is not good"),
+            "{told}"
+        );
+    }
+    scene.proxy.heal();
+    for class in ["GLACIER", "deep_archive"] {
+        scene.set("BACKUP_S3_STORAGE_CLASS", class);
+        let (message, _) = scene.run().failed("CONFIG", 2);
+        assert!(message.contains("BACKUP_S3_STORAGE_CLASS"), "{message}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_that_is_reached_is_named_and_nothing_is_left() {
     for (scene, op) in [

@@ -50,6 +50,8 @@ async fn each_sslmode_does_what_libpq_does() {
                 true,
             ),
             ("sslmode=require sslsni=0".to_owned(), true),
+            ("sslrootcert=/no/such/file sslcert=/no/such/file".to_owned(), true),
+            ("sslmode=allow sslrootcert=/no/such/file".to_owned(), false),
         ] {
             let name = format!("modes {major}");
             let info = with(&boss, &format!("application_name='{name}' {parameters}"));

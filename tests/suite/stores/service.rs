@@ -169,6 +169,7 @@ fn rule(id: &str, prefix: &str, days: u32) -> Rule {
         expire_date: None,
         noncurrent_days: None,
         abort_uploads_days: None,
+        archive: None,
     }
 }
 
@@ -207,6 +208,7 @@ async fn rules_are_installed_beside_foreign_ones() {
         tag: None,
         expire_days: None,
         abort_uploads_days: Some(2),
+        archive: None,
         ..rule("pgstow-uploads", "team/", 1)
     };
     let ours = [rule("pgstow-daily", "team/", 7), uploads];
