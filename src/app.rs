@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup::{self, Job};
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
@@ -27,7 +27,7 @@ use crate::outside::secrets::{Credentials, IamLogin, SecretSource};
 use crate::report::Report;
 use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
-use crate::run::progress::Observer;
+use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
 use crate::settings::{Auth, Settings, Source, StoreUrl};
 use crate::store::Store;
@@ -181,32 +181,43 @@ impl App {
         App::new(settings).await
     }
 
+    /// Carries a command out. What happens meanwhile is told to the observer: the last event of a run that fails is its
+    /// error.
     pub async fn run(&self, command: Command, stop: Stop, observer: Arc<dyn Observer>) -> Result<Report> {
+        let result = self.carry_out(command, &stop, &observer).await;
+        if let Err(error) = &result {
+            let error = ErrorReport::from(error);
+            observer.event(&Event::Failed { error });
+        }
+        result
+    }
+
+    async fn carry_out(&self, command: Command, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
         match command {
             Command::Backup(request) => {
                 let begun = (self.clock)();
-                let result = self.backup(&request, &stop, &observer).await;
-                let aftermath = self.aftermath(begun, &stop, &observer).await;
+                let result = self.backup(&request, stop, observer).await;
+                let aftermath = self.aftermath(begun, stop, observer).await;
                 aftermath.of_backup(&request, result).await
             }
             Command::Download(request) => {
                 let job = download::Job {
                     stores: &self.stores,
                     database: self.credentials.as_ref().and_then(Credentials::database),
-                    trust: self.trust(&stop).await?,
+                    trust: self.trust(stop).await?,
                     clock: self.clock,
-                    stop: &stop,
-                    observer: &observer,
+                    stop,
+                    observer,
                 };
                 download::run(&job, &request).await.map(Report::Download)
             }
             Command::Verify(request) => {
                 let begun = (self.clock)();
-                let result = self.verify(&request, &stop, &observer).await;
-                let aftermath = self.aftermath(begun, &stop, &observer).await;
+                let result = self.verify(&request, stop, observer).await;
+                let aftermath = self.aftermath(begun, stop, observer).await;
                 aftermath.of_verification(&request, result).await.map(Report::Verify)
             }
-            Command::Restore(request) => self.restore(&request, &stop, &observer).await,
+            Command::Restore(request) => self.restore(&request, stop, observer).await,
             Command::Doctor => {
                 let checkup = Checkup {
                     settings: &self.settings,
@@ -225,7 +236,7 @@ impl App {
                 stop.or_stop(applied).await.map(Report::Rules)
             }
             Command::List { database } => {
-                let trust = self.trust(&stop).await?;
+                let trust = self.trust(stop).await?;
                 let listed = list::run(&self.stores, database.as_deref(), trust, (self.clock)());
                 stop.or_stop(listed).await.map(Report::List)
             }
@@ -234,7 +245,7 @@ impl App {
                 let inquiry = Inquiry {
                     settings: &self.settings,
                     stores: &self.stores,
-                    trust: self.trust(&stop).await?,
+                    trust: self.trust(stop).await?,
                     source,
                     database,
                     now: (self.clock)(),
@@ -244,8 +255,8 @@ impl App {
             }
             Command::Prune(request) => {
                 let retention = &self.settings.retention;
-                let trust = self.trust(&stop).await?;
-                let pruned = prune::run(&self.stores, retention, &request, trust, (self.clock)(), &stop);
+                let trust = self.trust(stop).await?;
+                let pruned = prune::run(&self.stores, retention, &request, trust, (self.clock)(), stop);
                 pruned.await.map(Report::Prune)
             }
             Command::Keygen { file } => {
@@ -333,7 +344,12 @@ impl App {
             observer,
         };
         match backup::run(&job, request).await {
-            Ok(report) => Ok(Report::Backup(Box::new(report))),
+            Ok(report) => {
+                for message in report.warnings.iter().cloned() {
+                    observer.event(&Event::Warned { message });
+                }
+                Ok(Report::Backup(Box::new(report)))
+            }
             Err(error) => self.hand_over(request, error, stop).await,
         }
     }

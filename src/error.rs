@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::printable;
 
-pub use report::ErrorReport;
+pub use report::{ErrorReport, Failure, FailureStatus};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -56,6 +56,32 @@ struct Consequence {
 }
 
 impl Code {
+    pub const ALL: [Code; 23] = [
+        Code::Config,
+        Code::ConnErr,
+        Code::Auth,
+        Code::Secret,
+        Code::Permission,
+        Code::PgDumpErr,
+        Code::Version,
+        Code::Stalled,
+        Code::Changed,
+        Code::Store,
+        Code::Enospc,
+        Code::Eacces,
+        Code::Enoent,
+        Code::Integrity,
+        Code::RestoreErr,
+        Code::NotProved,
+        Code::NotFound,
+        Code::Signature,
+        Code::OtherDatabase,
+        Code::Deadline,
+        Code::Busy,
+        Code::Interrupted(Signal::Terminate),
+        Code::Internal,
+    ];
+
     fn consequence(self) -> Consequence {
         let (name, exit, hint) = match self {
             Code::Config => (
@@ -156,6 +182,12 @@ impl Code {
 
     pub fn exit_code(self) -> u8 {
         self.consequence().exit
+    }
+
+    /// The code of this name. A name does not say which signal interrupted a run: then it is the one that
+    /// schedulers send.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
     }
 }
 

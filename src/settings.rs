@@ -198,7 +198,7 @@ pub enum StoreUrl {
 }
 
 /// When backups are made, in cron's words, where the settings say so.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Schedule {
     pub full: Option<String>,
     pub incremental: Option<String>,

@@ -33,7 +33,7 @@ use crate::repository::retention::Tier;
 use crate::repository::signature::{Signer, Trust};
 use crate::run::clock::Clock;
 use crate::run::private_folder;
-use crate::run::progress::Observer;
+use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
 use crate::settings::{Compression, Format, Settings};
 use crate::store::Store;
@@ -41,7 +41,7 @@ use crate::store::Store;
 use record::Record;
 use replicas::{Looking, Replicas};
 
-pub use report::{BackupReport, Notification, StoreReport};
+pub use report::{BackupReport, BackupStatus, Notification, StoreReport};
 pub use request::BackupRequest;
 
 /// The first pg_dump whose archive can say zstd.
@@ -92,6 +92,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     let acquiring = Lease::acquire(replicas.primary(), database, holder, job.settings.lease, job.clock);
     let give_back = async |acquired: Acquired| drop(acquired.lease.release().await);
     let Acquired { lease, took_over } = job.stop.or_undo(PUT_GRACE, acquiring, give_back).await?;
+    lease.tell_progress(job.observer);
     let outcome = under_lease(job, request, &source, replicas, &lease, took_over).await;
     match (
         outcome,
@@ -153,6 +154,7 @@ async fn under_lease(
         Found::Made(id) => return job.stop.or_stop(repeated::of(job.stores, &id, job.trust)).await,
         Found::ToMake(prepared) => prepared,
     };
+    job.observer.event(&Event::Begun { id: id.to_string() });
     let mut record = Record::begin(job, request, source, id, tier, started);
     record.leftovers(took_over, cleared);
     record.database_bytes(database_bytes);
@@ -336,6 +338,7 @@ async fn make(
     job.stop.or_stop(lease.still_held()).await?;
     // The commit point: with the manifest the backup exists. Its signature goes right before it.
     replicas.publish(sealed).await?;
+    job.observer.event(&Event::Committed { id: id.to_string() });
 
     for warning in replicas.retag(&record.id, &job.settings.retention).await {
         record.warn(warning);

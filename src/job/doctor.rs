@@ -21,7 +21,7 @@ use crate::run::clock::Clock;
 use crate::settings::Settings;
 use crate::store::Store;
 
-pub use report::{Check, DoctorReport, State};
+pub use report::{Check, DoctorReport, DoctorStatus, State};
 
 pub struct Checkup<'a> {
     pub settings: &'a Settings,
