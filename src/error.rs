@@ -250,6 +250,19 @@ impl Error {
         self
     }
 
+    /// The same failure, as one of what was being done: `what`, and then, after a colon, what it said so far. Code and
+    /// hint stay, and what it knows of its causes.
+    #[must_use]
+    pub fn context(mut self, what: impl Into<String>) -> Self {
+        Self {
+            code: self.code,
+            what: what.into(),
+            hint: self.hint.take(),
+            source: Some(Box::new(self)),
+            also: Vec::new(),
+        }
+    }
+
     /// Attaches a failure of the clean-up without losing the first error.
     #[must_use]
     pub fn also(mut self, second: Error) -> Self {
@@ -336,6 +349,21 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_context_keeps_code_hint_and_what_was_said() {
+        let inner = Error::new(Code::Store, "cannot tag a").source(std::io::Error::other("refused"));
+        let error = inner.hint("ask for it").also(Error::new(Code::Store, "no answer"));
+        let error = error.context("cannot clear b");
+        assert_eq!((error.code(), error.hint_text()), (Code::Store, "ask for it"));
+        assert_eq!(
+            error.message(),
+            "cannot clear b: cannot tag a: refused; and then: no answer"
+        );
+        let general = Error::new(Code::Store, "no answer").context("cannot list c");
+        assert!(!general.has_own_hint());
+        assert_eq!(general.hint_text(), Error::new(Code::Store, "").hint_text());
+    }
 
     #[test]
     fn one_reason_is_told_once_however_much_fails_of_it() {

@@ -277,12 +277,9 @@ impl Lease {
             .await
             .map_err(|not_renewed| match not_renewed {
                 NotRenewed::Lost(loss) => loss.error(),
-                NotRenewed::Failed(error) => Error::new(
-                    error.code(),
-                    format!("cannot renew the lease of database {:?}", self.shared.database),
-                )
-                .hint(error.hint_text())
-                .source(error),
+                NotRenewed::Failed(error) => {
+                    error.context(format!("cannot renew the lease of database {:?}", self.shared.database))
+                }
             })
     }
 
@@ -318,15 +315,12 @@ impl Lease {
         };
         match self.shared.replace(&body, &held.version).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(Error::new(
-                error.code(),
-                format!(
+            Err(error) => Err(error
+                .context(format!(
                     "cannot release the lease of database {:?}, which now ends at {:.0}",
                     self.shared.database, held.body.expires_at
-                ),
-            )
-            .hint("until then another run is refused as BUSY")
-            .source(error)),
+                ))
+                .hint("until then another run is refused as BUSY")),
         }
     }
 }

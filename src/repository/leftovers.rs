@@ -123,9 +123,9 @@ async fn sweep(
             Err(error) => {
                 failures += 1;
                 cleared.warnings.push(
-                    Error::new(error.code(), format!("cannot see whether {} has a manifest", folder.id))
-                        .hint("its files stay as they are; the next run looks again")
-                        .source(error),
+                    error
+                        .context(format!("cannot see whether {} has a manifest", folder.id))
+                        .hint("its files stay as they are; the next run looks again"),
                 );
             }
         }
@@ -209,9 +209,9 @@ impl Cleared {
             Err(error) => {
                 let message = error.message();
                 self.warnings.push(
-                    Error::new(error.code(), format!("cannot clear the left-over {key}"))
-                        .hint("the next run tries again")
-                        .source(error),
+                    error
+                        .context(format!("cannot clear the left-over {key}"))
+                        .hint("the next run tries again"),
                 );
                 Outcome::Failed(message)
             }
