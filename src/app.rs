@@ -29,7 +29,7 @@ use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
 use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
-use crate::settings::{Auth, Settings, Source, StoreUrl};
+use crate::settings::{Auth, Channel, Database, Settings, Source, StoreUrl};
 use crate::store::Store;
 use crate::store::local::Local;
 use crate::store::s3::S3;
@@ -48,7 +48,7 @@ pub struct App {
     credentials: Option<Credentials>,
     /// Into the database that a restore fills.
     target: Option<Credentials>,
-    notifier: Option<Box<dyn Notifier>>,
+    notifiers: Vec<Box<dyn Notifier>>,
     handover: Option<Handover>,
     keyring: Keyring,
     clock: Clock,
@@ -58,14 +58,14 @@ pub struct App {
 impl App {
     /// Makes every client that the settings call for. Nothing is sent yet.
     pub async fn new(mut settings: Settings) -> Result<App> {
-        let needs_aws = settings.sns_topic_arn.is_some()
+        let databases = || settings.sources.iter().chain(&settings.targets);
+        let in_secrets = databases().any(Database::is_in_a_secret);
+        let needs_aws = !settings.channels.is_empty()
             || settings.handover.is_some()
-            || [&settings.source, &settings.target]
-                .iter()
-                .any(|source| matches!(source, Source::Secret { .. }))
+            || in_secrets
             || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
             || settings.signing.uses_kms()
-            || [settings.auth, settings.target_auth].contains(&Auth::Iam);
+            || databases().any(|database| database.auth == Auth::Iam);
         let config = if needs_aws {
             Some(aws::load(&settings.aws).await?)
         } else {
@@ -78,11 +78,10 @@ impl App {
         };
 
         if let Some(config) = &config {
-            let secret = |source: &Source| matches!(source, Source::Secret { .. });
             let used = aws::InUse {
                 s3: settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. })),
-                secrets: secret(&settings.source) || secret(&settings.target),
-                sns: settings.sns_topic_arn.is_some(),
+                secrets: in_secrets,
+                sns: !settings.channels.is_empty(),
                 kms: settings.signing.uses_kms(),
             };
             for warning in aws::open_endpoints(config, &settings.aws, used) {
@@ -123,9 +122,12 @@ impl App {
                 .ok_or_else(|| Error::internal("no AWS credentials were set up"))?;
             Ok(Some(Arc::new(IamLogin::new(signer, config.region().cloned()))))
         };
-        let credentials = |source: &Source, auth: Auth| -> Result<Option<Credentials>> {
+        let credentials = |database: Option<&Database>| -> Result<Option<Credentials>> {
+            let Some(Database { login: source, auth }) = database else {
+                return Ok(None);
+            };
             Ok(match source {
-                Source::Direct(info) => Some(Credentials::direct(info.clone(), login(auth)?)),
+                Source::Direct(info) => Some(Credentials::direct(info.clone(), login(*auth)?)),
                 Source::Secret {
                     id,
                     overrides,
@@ -135,17 +137,19 @@ impl App {
                     let client = aws::secrets_client(aws()?, &settings.aws, id);
                     let source = SecretSource::new(client, id, overrides.clone())
                         .completed_by((**defaults).clone(), beside.clone());
-                    Some(Credentials::Secret(source.proved_by(login(auth)?)))
+                    Some(Credentials::Secret(source.proved_by(login(*auth)?)))
                 }
                 Source::None => None,
             })
         };
-        let target = credentials(&settings.target, settings.target_auth)?;
-        let credentials = credentials(&settings.source, settings.auth)?;
-        let notifier: Option<Box<dyn Notifier>> = match &settings.sns_topic_arn {
-            Some(topic) => Some(Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws, topic), topic))),
-            None => None,
-        };
+        let target = credentials(settings.targets.first())?;
+        let credentials = credentials(settings.sources.first())?;
+        let mut notifiers: Vec<Box<dyn Notifier>> = Vec::new();
+        for channel in &settings.channels {
+            notifiers.push(match channel {
+                Channel::Sns { arn } => Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws, arn), arn)),
+            });
+        }
         let handover = match &settings.handover {
             Some(task) => Some(Handover::new(
                 aws::ecs_client(aws()?, &settings.aws, &task.cluster),
@@ -166,7 +170,7 @@ impl App {
             stores,
             credentials,
             target,
-            notifier,
+            notifiers,
             handover,
             keyring,
             clock: now,
@@ -223,7 +227,7 @@ impl App {
                     settings: &self.settings,
                     credentials: self.credentials.as_ref(),
                     stores: &self.stores,
-                    notifier: self.notifier.as_deref(),
+                    notifiers: &self.notifiers,
                     keyring: &self.keyring,
                     clock: self.clock,
                 };
@@ -400,7 +404,7 @@ impl App {
         Aftermath {
             metrics: &self.settings.metrics,
             stores: &self.stores,
-            notifier: self.notifier.as_deref(),
+            notifiers: &self.notifiers,
             trust,
             source: self.source_database(),
             clock: self.clock,

@@ -61,7 +61,7 @@ pub async fn run(inquiry: &Inquiry<'_>) -> StatusReport {
 }
 
 fn settings_report(settings: &Settings) -> SettingsReport {
-    let (info, from_secret) = match &settings.source {
+    let (info, from_secret) = match settings.source() {
         Source::Direct(info) => (Some(info), false),
         Source::Secret { overrides, .. } => (Some(overrides), true),
         Source::None => (None, false),
@@ -79,7 +79,7 @@ fn settings_report(settings: &Settings) -> SettingsReport {
         keep_last: settings.retention.keep_last,
         max_age_seconds: settings.max_age.as_secs(),
         compression: settings.compression.to_string(),
-        notifications: settings.sns_topic_arn.is_some(),
+        notifications: !settings.channels.is_empty(),
         signs: settings.signing.sign_key.is_some(),
         verify_keys: settings.signing.verify_keys.len(),
     }
