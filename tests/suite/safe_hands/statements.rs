@@ -94,7 +94,7 @@ const WORDS_FOR_OPERATORS: [&str; 5] = ["LIKE", "ILIKE", "BETWEEN", "SIMILAR", "
 const ON_THE_EMPTY_PATH: [(&str, &str); 2] = [
     ("postgres/", "what a session is asked about server and catalogs"),
     (
-        "streams/",
+        "dataflow/parallel/",
         "what a backup holds and reads: a superuser's runs no expression of the tables, another's none but PostgreSQL's own",
     ),
 ];
