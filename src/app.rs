@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup::{self, Job};
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
@@ -27,9 +27,9 @@ use crate::outside::secrets::{Credentials, IamLogin, SecretSource};
 use crate::report::Report;
 use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
-use crate::run::progress::Observer;
+use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
-use crate::settings::{Auth, Settings, Source, StoreUrl};
+use crate::settings::{Auth, Channel, Database, Settings, Source, StoreUrl};
 use crate::store::Store;
 use crate::store::local::Local;
 use crate::store::s3::S3;
@@ -48,7 +48,7 @@ pub struct App {
     credentials: Option<Credentials>,
     /// Into the database that a restore fills.
     target: Option<Credentials>,
-    notifier: Option<Box<dyn Notifier>>,
+    notifiers: Vec<Box<dyn Notifier>>,
     handover: Option<Handover>,
     keyring: Keyring,
     clock: Clock,
@@ -58,14 +58,14 @@ pub struct App {
 impl App {
     /// Makes every client that the settings call for. Nothing is sent yet.
     pub async fn new(mut settings: Settings) -> Result<App> {
-        let needs_aws = settings.sns_topic_arn.is_some()
+        let databases = || settings.sources.iter().chain(&settings.targets);
+        let in_secrets = databases().any(Database::is_in_a_secret);
+        let needs_aws = !settings.channels.is_empty()
             || settings.handover.is_some()
-            || [&settings.source, &settings.target]
-                .iter()
-                .any(|source| matches!(source, Source::Secret { .. }))
+            || in_secrets
             || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
             || settings.signing.uses_kms()
-            || [settings.auth, settings.target_auth].contains(&Auth::Iam);
+            || databases().any(|database| database.auth == Auth::Iam);
         let config = if needs_aws {
             Some(aws::load(&settings.aws).await?)
         } else {
@@ -78,11 +78,10 @@ impl App {
         };
 
         if let Some(config) = &config {
-            let secret = |source: &Source| matches!(source, Source::Secret { .. });
             let used = aws::InUse {
                 s3: settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. })),
-                secrets: secret(&settings.source) || secret(&settings.target),
-                sns: settings.sns_topic_arn.is_some(),
+                secrets: in_secrets,
+                sns: !settings.channels.is_empty(),
                 kms: settings.signing.uses_kms(),
             };
             for warning in aws::open_endpoints(config, &settings.aws, used) {
@@ -123,9 +122,12 @@ impl App {
                 .ok_or_else(|| Error::internal("no AWS credentials were set up"))?;
             Ok(Some(Arc::new(IamLogin::new(signer, config.region().cloned()))))
         };
-        let credentials = |source: &Source, auth: Auth| -> Result<Option<Credentials>> {
+        let credentials = |database: Option<&Database>| -> Result<Option<Credentials>> {
+            let Some(Database { login: source, auth }) = database else {
+                return Ok(None);
+            };
             Ok(match source {
-                Source::Direct(info) => Some(Credentials::direct(info.clone(), login(auth)?)),
+                Source::Direct(info) => Some(Credentials::direct(info.clone(), login(*auth)?)),
                 Source::Secret {
                     id,
                     overrides,
@@ -137,17 +139,19 @@ impl App {
                     let source = SecretSource::new(client, id, overrides.clone())
                         .completed_by((**defaults).clone(), beside.clone())
                         .lacking(unusable.clone());
-                    Some(Credentials::Secret(source.proved_by(login(auth)?)))
+                    Some(Credentials::Secret(source.proved_by(login(*auth)?)))
                 }
                 Source::None => None,
             })
         };
-        let target = credentials(&settings.target, settings.target_auth)?;
-        let credentials = credentials(&settings.source, settings.auth)?;
-        let notifier: Option<Box<dyn Notifier>> = match &settings.sns_topic_arn {
-            Some(topic) => Some(Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws, topic), topic))),
-            None => None,
-        };
+        let target = credentials(settings.targets.first())?;
+        let credentials = credentials(settings.sources.first())?;
+        let mut notifiers: Vec<Box<dyn Notifier>> = Vec::new();
+        for channel in &settings.channels {
+            notifiers.push(match channel {
+                Channel::Sns { arn } => Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws, arn), arn)),
+            });
+        }
         let handover = match &settings.handover {
             Some(task) => Some(Handover::new(
                 aws::ecs_client(aws()?, &settings.aws, &task.cluster),
@@ -168,7 +172,7 @@ impl App {
             stores,
             credentials,
             target,
-            notifier,
+            notifiers,
             handover,
             keyring,
             clock: now,
@@ -183,38 +187,49 @@ impl App {
         App::new(settings).await
     }
 
+    /// Carries a command out. What happens meanwhile is told to the observer: the last event of a run that fails is its
+    /// error.
     pub async fn run(&self, command: Command, stop: Stop, observer: Arc<dyn Observer>) -> Result<Report> {
+        let result = self.carry_out(command, &stop, &observer).await;
+        if let Err(error) = &result {
+            let error = ErrorReport::from(error);
+            observer.event(&Event::Failed { error });
+        }
+        result
+    }
+
+    async fn carry_out(&self, command: Command, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
         match command {
             Command::Backup(request) => {
                 let begun = (self.clock)();
-                let result = self.backup(&request, &stop, &observer).await;
-                let aftermath = self.aftermath(begun, &stop, &observer).await;
+                let result = self.backup(&request, stop, observer).await;
+                let aftermath = self.aftermath(begun, stop, observer).await;
                 aftermath.of_backup(&request, result).await
             }
             Command::Download(request) => {
                 let job = download::Job {
                     stores: &self.stores,
                     database: self.credentials.as_ref().and_then(Credentials::database),
-                    trust: self.trust(&stop).await?,
+                    trust: self.trust(stop).await?,
                     clock: self.clock,
-                    stop: &stop,
-                    observer: &observer,
+                    stop,
+                    observer,
                 };
                 download::run(&job, &request).await.map(Report::Download)
             }
             Command::Verify(request) => {
                 let begun = (self.clock)();
-                let result = self.verify(&request, &stop, &observer).await;
-                let aftermath = self.aftermath(begun, &stop, &observer).await;
+                let result = self.verify(&request, stop, observer).await;
+                let aftermath = self.aftermath(begun, stop, observer).await;
                 aftermath.of_verification(&request, result).await.map(Report::Verify)
             }
-            Command::Restore(request) => self.restore(&request, &stop, &observer).await,
+            Command::Restore(request) => self.restore(&request, stop, observer).await,
             Command::Doctor => {
                 let checkup = Checkup {
                     settings: &self.settings,
                     credentials: self.credentials.as_ref(),
                     stores: &self.stores,
-                    notifier: self.notifier.as_deref(),
+                    notifiers: &self.notifiers,
                     keyring: &self.keyring,
                     clock: self.clock,
                 };
@@ -227,7 +242,7 @@ impl App {
                 stop.or_stop(applied).await.map(Report::Rules)
             }
             Command::List { database } => {
-                let trust = self.trust(&stop).await?;
+                let trust = self.trust(stop).await?;
                 let listed = list::run(&self.stores, database.as_deref(), trust, (self.clock)());
                 stop.or_stop(listed).await.map(Report::List)
             }
@@ -236,7 +251,7 @@ impl App {
                 let inquiry = Inquiry {
                     settings: &self.settings,
                     stores: &self.stores,
-                    trust: self.trust(&stop).await?,
+                    trust: self.trust(stop).await?,
                     source,
                     database,
                     now: (self.clock)(),
@@ -246,8 +261,8 @@ impl App {
             }
             Command::Prune(request) => {
                 let retention = &self.settings.retention;
-                let trust = self.trust(&stop).await?;
-                let pruned = prune::run(&self.stores, retention, &request, trust, (self.clock)(), &stop);
+                let trust = self.trust(stop).await?;
+                let pruned = prune::run(&self.stores, retention, &request, trust, (self.clock)(), stop);
                 pruned.await.map(Report::Prune)
             }
             Command::Keygen { file } => {
@@ -335,7 +350,12 @@ impl App {
             observer,
         };
         match backup::run(&job, request).await {
-            Ok(report) => Ok(Report::Backup(Box::new(report))),
+            Ok(report) => {
+                for message in report.warnings.iter().cloned() {
+                    observer.event(&Event::Warned { message });
+                }
+                Ok(Report::Backup(Box::new(report)))
+            }
             Err(error) => self.hand_over(request, error, stop).await,
         }
     }
@@ -386,7 +406,7 @@ impl App {
         Aftermath {
             metrics: &self.settings.metrics,
             stores: &self.stores,
-            notifier: self.notifier.as_deref(),
+            notifiers: &self.notifiers,
             trust,
             source: self.source_database(),
             clock: self.clock,

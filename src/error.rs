@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::printable;
 
-pub use report::ErrorReport;
+pub use report::{ErrorReport, Failure, FailureStatus};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -56,6 +56,32 @@ struct Consequence {
 }
 
 impl Code {
+    pub const ALL: [Code; 23] = [
+        Code::Config,
+        Code::ConnErr,
+        Code::Auth,
+        Code::Secret,
+        Code::Permission,
+        Code::PgDumpErr,
+        Code::Version,
+        Code::Stalled,
+        Code::Changed,
+        Code::Store,
+        Code::Enospc,
+        Code::Eacces,
+        Code::Enoent,
+        Code::Integrity,
+        Code::RestoreErr,
+        Code::NotProved,
+        Code::NotFound,
+        Code::Signature,
+        Code::OtherDatabase,
+        Code::Deadline,
+        Code::Busy,
+        Code::Interrupted(Signal::Terminate),
+        Code::Internal,
+    ];
+
     fn consequence(self) -> Consequence {
         let (name, exit, hint) = match self {
             Code::Config => (
@@ -157,6 +183,12 @@ impl Code {
     pub fn exit_code(self) -> u8 {
         self.consequence().exit
     }
+
+    /// The code of this name. A name does not say which signal interrupted a run: then it is the one that
+    /// schedulers send.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
 }
 
 impl fmt::Display for Code {
@@ -216,6 +248,19 @@ impl Error {
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The same failure, as one of what was being done: `what`, and then, after a colon, what it said so far. Code and
+    /// hint stay, and what it knows of its causes.
+    #[must_use]
+    pub fn context(mut self, what: impl Into<String>) -> Self {
+        Self {
+            code: self.code,
+            what: what.into(),
+            hint: self.hint.take(),
+            source: Some(Box::new(self)),
+            also: Vec::new(),
+        }
     }
 
     /// Attaches a failure of the clean-up without losing the first error.
@@ -310,6 +355,21 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_context_keeps_code_hint_and_what_was_said() {
+        let inner = Error::new(Code::Store, "cannot tag a").source(std::io::Error::other("refused"));
+        let error = inner.hint("ask for it").also(Error::new(Code::Store, "no answer"));
+        let error = error.context("cannot clear b");
+        assert_eq!((error.code(), error.hint_text()), (Code::Store, "ask for it"));
+        assert_eq!(
+            error.message(),
+            "cannot clear b: cannot tag a: refused; and then: no answer"
+        );
+        let general = Error::new(Code::Store, "no answer").context("cannot list c");
+        assert!(!general.has_own_hint());
+        assert_eq!(general.hint_text(), Error::new(Code::Store, "").hint_text());
+    }
 
     #[test]
     fn one_reason_is_told_once_however_much_fails_of_it() {

@@ -5,9 +5,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use crate::error::{DEGRADED, ErrorReport, PARTIAL};
+use crate::error::{DEGRADED, Error, ErrorReport, PARTIAL, Result};
 use crate::job::backup::BackupReport;
 use crate::job::doctor::DoctorReport;
 use crate::job::download::DownloadReport;
@@ -38,7 +39,58 @@ pub enum Report {
     Keygen(KeygenReport),
 }
 
+/// Which report it is: the tag by which a document is read back, since the documents themselves bear none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Backup,
+    HandedOver,
+    Doctor,
+    Download,
+    Rules,
+    List,
+    Status,
+    Prune,
+    Verify,
+    Restore,
+    Keygen,
+}
+
 impl Report {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Report::Backup(_) => Kind::Backup,
+            Report::HandedOver(_) => Kind::HandedOver,
+            Report::Doctor(_) => Kind::Doctor,
+            Report::Download(_) => Kind::Download,
+            Report::Rules(_) => Kind::Rules,
+            Report::List(_) => Kind::List,
+            Report::Status(_) => Kind::Status,
+            Report::Prune(_) => Kind::Prune,
+            Report::Verify(_) => Kind::Verify,
+            Report::Restore(_) => Kind::Restore,
+            Report::Keygen(_) => Kind::Keygen,
+        }
+    }
+
+    /// Reads a document that a report of this kind was printed as. What only the run itself knew (which of the
+    /// warnings was said before the first change) is lost.
+    pub fn read(kind: Kind, document: &str) -> Result<Report> {
+        match kind {
+            Kind::Backup => parse(document).map(Report::Backup),
+            Kind::HandedOver => parse(document).map(Report::HandedOver),
+            Kind::Doctor => parse(document).map(Report::Doctor),
+            Kind::Download => parse(document).map(Report::Download),
+            Kind::Rules => parse(document).map(Report::Rules),
+            Kind::List => parse(document).map(Report::List),
+            Kind::Status => parse(document).map(Report::Status),
+            Kind::Prune => parse(document).map(Report::Prune),
+            Kind::Verify => parse(document).map(Report::Verify),
+            Kind::Restore => parse(document).map(Report::Restore),
+            Kind::Keygen => parse(document).map(Report::Keygen),
+        }
+    }
+
     /// A command that has done its work may still have found what a person must see to.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -65,6 +117,10 @@ impl Report {
             _ => None,
         }
     }
+}
+
+fn parse<R: DeserializeOwned>(document: &str) -> Result<R> {
+    serde_json::from_str(document).map_err(|error| Error::config("this is no such report").source(error))
 }
 
 /// [`Report::text`], of a report of any kind.
@@ -118,24 +174,4 @@ impl fmt::Display for Report {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_of_several_lines_is_one_for_people() {
-        #[derive(Serialize)]
-        struct Told {
-            name: &'static str,
-        }
-        impl fmt::Display for Told {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "1 warning\n  {} was emptied\n", self.name)
-            }
-        }
-        let name = "x\n\nYour bucket is full\u{1b}[2J";
-        assert_eq!(
-            text(&Told { name }),
-            "1 warning\n  x  Your bucket is full\u{fffd}[2J was emptied"
-        );
-    }
-}
+mod tests;

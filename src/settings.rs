@@ -35,13 +35,14 @@ pub use crate::format::Format;
 pub use crate::outside::aws::settings::{Aws, Checksums};
 pub use crate::outside::handover::ContainerTask;
 pub use crate::outside::metrics::settings::{MetricLines, Metrics};
+pub use crate::outside::notify::Channel;
 pub use crate::postgres::settings::Postgres;
 pub use crate::repository::retention::{Policy, Retention};
 pub use crate::repository::signature::settings::{KeySource, Signing};
 pub use crate::run::telemetry::{Log, LogFormat};
 pub use crate::store::settings::{Encryption, S3, StoreCreate, Tagging};
 pub use known::is_secret;
-pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
+pub use parse::compression::{GZIP_LEVEL, ZSTD_LEVEL};
 pub use setting::{Kind, Setting, nearest};
 pub use span::parse_span;
 pub use table::SETTINGS;
@@ -74,12 +75,11 @@ pub struct Input {
 /// Everything that a command may need to know, valid as a whole.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub source: Source,
-    /// What a restore fills.
-    pub target: Source,
-    /// How we prove there who we are.
-    pub auth: Auth,
-    pub target_auth: Auth,
+    /// What is read. A user can name one today; each that is named gets an `App` of its own.
+    pub sources: Vec<Database>,
+    /// What a restore fills, likewise.
+    pub targets: Vec<Database>,
+    /// The first is the primary.
     pub stores: Vec<StoreUrl>,
     pub retention: Retention,
     /// How old the last good backup may be before a person is called for.
@@ -100,8 +100,8 @@ pub struct Settings {
     pub postgres: Postgres,
     pub s3: S3,
     pub aws: Aws,
-    /// Topic for the message on how a run ended.
-    pub sns_topic_arn: Option<String>,
+    /// Who is told how a run ended.
+    pub channels: Vec<Channel>,
     /// Who makes a backup for which a function has not the time.
     pub handover: Option<ContainerTask>,
     /// Whether an event may ask for a restore.
@@ -139,20 +139,32 @@ impl Settings {
         parse::load(input)
     }
 
+    /// The login of the database that is read.
+    pub fn source(&self) -> &Source {
+        self.sources.first().map_or(&Source::None, |database| &database.login)
+    }
+
+    /// The login of the database that a restore fills.
+    pub fn target(&self) -> &Source {
+        self.targets.first().map_or(&Source::None, |database| &database.login)
+    }
+
     /// Whether a service of AWS is asked for anything once the database's credentials are forgotten.
     pub fn uses_aws(&self) -> bool {
         let in_bucket = |store: &StoreUrl| matches!(store, StoreUrl::S3 { .. });
-        self.stores.iter().any(in_bucket) || self.sns_topic_arn.is_some() || self.signing.uses_kms()
+        self.stores.iter().any(in_bucket) || !self.channels.is_empty() || self.signing.uses_kms()
     }
 
     /// For a run that reads no database: what it does not hold cannot be taken from it.
     pub fn forget_passwords(&mut self) {
-        self.target = Source::None;
-        (self.auth, self.target_auth) = (Auth::Password, Auth::Password);
-        if let Source::Direct(info) | Source::Secret { overrides: info, .. } = &mut self.source {
-            info.password = None;
-            info.keys = Keys::Given;
-            info.params.clear();
+        self.targets.clear();
+        for database in &mut self.sources {
+            database.auth = Auth::Password;
+            if let Source::Direct(info) | Source::Secret { overrides: info, .. } = &mut database.login {
+                info.password = None;
+                info.keys = Keys::Given;
+                info.params.clear();
+            }
         }
     }
 }
@@ -163,6 +175,25 @@ pub struct Nice {
     pub max_lag: Duration,
     /// Active ones, of others.
     pub max_sessions: u64,
+}
+
+/// A database, and what proves there who we are.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub login: Source,
+    pub auth: Auth,
+}
+
+impl Database {
+    /// What a user has named; none where that is nothing.
+    fn listed(login: Source, auth: Auth) -> Vec<Self> {
+        let named = !matches!(login, Source::None) || auth != Auth::Password;
+        named.then_some(Self { login, auth }).into_iter().collect()
+    }
+
+    pub fn is_in_a_secret(&self) -> bool {
+        matches!(self.login, Source::Secret { .. })
+    }
 }
 
 /// Where the credentials come from.
@@ -202,7 +233,7 @@ pub enum StoreUrl {
 }
 
 /// When backups are made, in cron's words, where the settings say so.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Schedule {
     pub full: Option<String>,
     pub incremental: Option<String>,

@@ -316,7 +316,7 @@ pub fn unsteady(key: &str, url: &str) -> Error {
 }
 
 /// Bytes of a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Space {
     /// Of those that this user may fill.
     pub free: u64,

@@ -6,6 +6,7 @@ mod observed;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Aftermath<'a> {
     pub metrics: &'a Metrics,
     pub stores: &'a [Arc<dyn Store>],
-    pub notifier: Option<&'a dyn Notifier>,
+    pub notifiers: &'a [Box<dyn Notifier>],
     /// Whose signatures count; `None`: that cannot be known, so that the store says nothing.
     pub trust: Option<Trust>,
     /// The database that the settings name, or that the secret has named by now.
@@ -125,7 +126,9 @@ impl Aftermath<'_> {
         if report.repeated {
             return None;
         }
-        self.notifier?;
+        if self.notifiers.is_empty() {
+            return None;
+        }
         let notice = Notice {
             status: match report.is_degraded() {
                 true => Status::Degraded,
@@ -148,10 +151,13 @@ impl Aftermath<'_> {
 
     /// Where nobody is to be told, that is done at once.
     async fn tell(&self, notice: &Notice) -> Result<()> {
-        match self.notifier {
-            Some(notifier) => self.stop.or_leave("the notification", notifier.send(notice)).await,
-            None => Ok(()),
-        }
+        let sent = self.notifiers.iter().map(|notifier| notifier.send(notice));
+        let sent = async { Ok(join_all(sent).await) };
+        let failed = match self.stop.or_leave("the notification", sent).await {
+            Ok(sent) => sent.into_iter().filter_map(Result::err).reduce(Error::also),
+            Err(error) => Some(error),
+        };
+        failed.map_or(Ok(()), Err)
     }
 
     /// What was there before this run, as far as the store says it in time.

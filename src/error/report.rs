@@ -1,13 +1,27 @@
 //! A failure as its document says it.
 
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Error;
+use super::{Code, Error};
 
-/// What `error` is in a report.
-#[derive(Debug, Clone, Serialize)]
+/// The document of a run that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Failure {
+    pub status: FailureStatus,
+    pub error: ErrorReport,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureStatus {
+    Failed,
+}
+
+/// What an error is in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ErrorReport {
-    pub code: &'static str,
+    pub code: Code,
     pub message: String,
     pub hint: String,
 }
@@ -15,9 +29,46 @@ pub struct ErrorReport {
 impl From<&Error> for ErrorReport {
     fn from(error: &Error) -> Self {
         Self {
-            code: error.code().name(),
+            code: error.code(),
             message: error.message(),
             hint: error.hint_text().to_owned(),
         }
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self {
+            status: FailureStatus::Failed,
+            error: ErrorReport::from(error),
+        }
+    }
+}
+
+/// By its name.
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::of_name(&name).ok_or_else(|| D::Error::custom(format!("{name:?} is no code of an error")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_read_as_it_is_written() {
+        for code in Code::ALL {
+            let written = serde_json::to_value(code).unwrap();
+            assert_eq!(serde_json::from_value::<Code>(written).unwrap(), code);
+        }
+        assert!(serde_json::from_value::<Code>("OOPS".into()).is_err());
     }
 }

@@ -10,12 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::command::Command;
-use crate::error::{Error, Result, Signal};
+use crate::error::{Code, Error, Failure, Result, Signal};
 use crate::printable;
 use crate::report::Report;
 use crate::run::confinement;
@@ -194,36 +193,18 @@ fn listen_for_signals(stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-/// The document of a failure.
-#[derive(Serialize)]
-struct Failure<'a> {
-    status: &'static str,
-    error: Told<'a>,
-}
-
-#[derive(Serialize)]
-struct Told<'a> {
-    code: &'static str,
-    message: &'a str,
-    hint: &'a str,
-}
-
 /// The contract's two shapes of a failure: lines for people on stderr, a document on stdout.
 pub fn tell(error: &Error, json: bool) {
-    let (code, message, hint) = (error.code().name(), &error.message(), error.hint_text());
+    let failure = Failure::from(error);
     if json {
-        let failure = Failure {
-            status: "failed",
-            error: Told { code, message, hint },
-        };
         let document = serde_json::to_string(&failure).unwrap_or_default();
         // Whoever reads stdout may have gone: the exit code and stderr still tell.
         let _ = write_out(&(printable::json(&document) + "\n"));
     }
-    write_err(&lines(code, message, hint));
+    write_err(&lines(failure.error.code, &failure.error.message, &failure.error.hint));
 }
 
-fn lines(code: &str, message: &str, hint: &str) -> String {
+fn lines(code: Code, message: &str, hint: &str) -> String {
     format!(
         "error[{code}]: {}\nhint: {}\n",
         printable::line(message),

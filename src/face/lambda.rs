@@ -243,12 +243,12 @@ fn log_success(report: &Report) {
 }
 
 fn log_failure(failed: &ErrorReport) {
-    tracing::error!(code = failed.code, hint = failed.hint, "{}", failed.message);
+    tracing::error!(code = failed.code.name(), hint = failed.hint, "{}", failed.message);
 }
 
 fn diagnostic(failed: &ErrorReport) -> Diagnostic {
     Diagnostic {
-        error_type: failed.code.to_owned(),
+        error_type: failed.code.name().to_owned(),
         error_message: printable::line(&format!("{}; hint: {}", failed.message, failed.hint)),
     }
 }
@@ -256,12 +256,12 @@ fn diagnostic(failed: &ErrorReport) -> Diagnostic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outside::handover::HandoverReport;
+    use crate::outside::handover::{HandoverReport, HandoverStatus};
 
     #[test]
     fn an_answer_cannot_steer_the_terminal_on_which_it_is_shown_and_says_the_same() {
         let report = Report::HandedOver(HandoverReport {
-            status: "handed_over",
+            status: HandoverStatus::HandedOver,
             task: "a\u{9b}2J".into(),
             cluster: "b\u{202e}\n".into(),
             reason: "c".into(),

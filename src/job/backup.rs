@@ -34,7 +34,7 @@ use crate::repository::retention::Tier;
 use crate::repository::signature::{Signer, Trust};
 use crate::run::clock::Clock;
 use crate::run::private_folder;
-use crate::run::progress::Observer;
+use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
 use crate::settings::{Compression, Settings};
 use crate::store::{Store, Stored as Receipt};
@@ -42,7 +42,7 @@ use crate::store::{Store, Stored as Receipt};
 use record::{Begun, Committed, Stored};
 use replicas::{Looking, Replicas};
 
-pub use report::{BackupReport, Notification, StoreReport};
+pub use report::{BackupReport, BackupStatus, Notification, StoreReport};
 pub use request::BackupRequest;
 
 /// The first pg_dump whose archive can say zstd.
@@ -93,6 +93,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     let acquiring = Lease::acquire(replicas.primary(), database, holder, job.settings.lease, job.clock);
     let give_back = async |acquired: Acquired| drop(acquired.lease.release().await);
     let Acquired { lease, took_over } = job.stop.or_undo(PUT_GRACE, acquiring, give_back).await?;
+    lease.tell_progress(job.observer);
     let outcome = under_lease(job, request, &source, replicas, &lease, took_over).await;
     match (
         outcome,
@@ -147,6 +148,9 @@ async fn under_lease(
         Found::Made(id) => return job.stop.or_stop(repeated::of(job.stores, &id, job.trust)).await,
         Found::ToMake(prepared) => prepared,
     };
+    job.observer.event(&Event::Begun {
+        id: prepared.id.to_string(),
+    });
     let begun = Begun::of(job, request, source, prepared, took_over);
     match make(job, source, &mut replicas, lease, begun).await {
         Ok(committed) => Ok(committed.report(&replicas)),
@@ -331,6 +335,9 @@ async fn commit(
     job.stop.or_stop(lease.still_held()).await?;
     // The commit point: with the manifest the backup exists. Its signature goes right before it.
     let manifest = replicas.publish(sealed).await?;
+    job.observer.event(&Event::Committed {
+        id: manifest.id.to_string(),
+    });
 
     let mut committed = stored.committed(manifest);
     for warning in replicas.retag(committed.id(), &job.settings.retention).await {

@@ -21,13 +21,13 @@ use crate::run::clock::Clock;
 use crate::settings::Settings;
 use crate::store::Store;
 
-pub use report::{Check, DoctorReport, State};
+pub use report::{Check, DoctorReport, DoctorStatus, State};
 
 pub struct Checkup<'a> {
     pub settings: &'a Settings,
     pub credentials: Option<&'a Credentials>,
     pub stores: &'a [Arc<dyn Store>],
-    pub notifier: Option<&'a dyn Notifier>,
+    pub notifiers: &'a [Box<dyn Notifier>],
     pub keyring: &'a Keyring,
     pub clock: Clock,
 }
@@ -35,9 +35,9 @@ pub struct Checkup<'a> {
 /// Writes nothing but a probe into each store, which is removed or expires by itself.
 pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
     let mut checks = settings(checkup.settings);
-    let (found, topic, signing) = futures::join!(
+    let (found, channels, signing) = futures::join!(
         source::check(checkup),
-        notifications(checkup.notifier),
+        notifications(checkup.notifiers),
         signing::check(checkup.keyring)
     );
     let bytes = found.bytes;
@@ -49,7 +49,7 @@ pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
         .enumerate()
         .map(|(index, store)| stores::check(&**store, index > 0, checkup.settings, bytes, checkup.clock));
     checks.extend(join_all(stores).await.into_iter().flatten());
-    checks.push(topic);
+    checks.extend(channels);
     DoctorReport::of(checks)
 }
 
@@ -98,15 +98,21 @@ fn understood(settings: &Settings) -> Vec<Check> {
         .collect()
 }
 
-/// Never by a message: whoever gets those would take it for one about a backup.
-async fn notifications(notifier: Option<&dyn Notifier>) -> Check {
-    const NAME: &str = "notifications";
-    let Some(notifier) = notifier else {
-        return Check::skipped(
-            NAME,
+const NOTIFICATIONS: &str = "notifications";
+
+async fn notifications(notifiers: &[Box<dyn Notifier>]) -> Vec<Check> {
+    if notifiers.is_empty() {
+        return vec![Check::skipped(
+            NOTIFICATIONS,
             "no topic is set (BACKUP_SNS_TOPIC_ARN): nobody will be told of a failure",
-        );
-    };
+        )];
+    }
+    join_all(notifiers.iter().map(|notifier| channel(&**notifier))).await
+}
+
+/// Never by a message: its readers would take it for one about a backup.
+async fn channel(notifier: &dyn Notifier) -> Check {
+    const NAME: &str = NOTIFICATIONS;
     let target = notifier.target();
     match notifier.look().await {
         Ok(Topic::Seen) => Check::ok(NAME, format!("{target} is there; no message was sent")),

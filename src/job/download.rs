@@ -28,7 +28,7 @@ use crate::store::{Store, limits};
 use fetch::Fetch;
 use partial::Partial;
 
-pub use report::DownloadReport;
+pub use report::{DownloadReport, DownloadStatus};
 pub use request::DownloadRequest;
 
 /// What a download works with.
@@ -107,7 +107,7 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         ));
     }
     Ok(DownloadReport {
-        status: "succeeded",
+        status: DownloadStatus::Succeeded,
         file: target,
         store: store.url().to_owned(),
         manifest_sha256: hex::encode(manifest_sha256),

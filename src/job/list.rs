@@ -13,7 +13,7 @@ use crate::repository::signature::Trust;
 use crate::repository::verification::{Outcome, Verification};
 use crate::store::Store;
 
-pub use report::{Entry, ListReport, Problem, Proof};
+pub use report::{Entry, ListReport, ListStatus, Problem, Proof};
 
 /// Asks the primary; if it cannot be read, or has nothing, the next store, and says so.
 pub async fn run(

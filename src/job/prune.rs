@@ -24,7 +24,7 @@ use crate::run::stop::Stop;
 use crate::settings::{Policy, Retention};
 use crate::store::{Lifecycle, Store, Unfinished};
 
-pub use report::{Action, Outcome, PruneReport, Pruned, StorePrune};
+pub use report::{Action, Outcome, PruneReport, PruneStatus, Pruned, StorePrune};
 pub use request::PruneRequest;
 
 /// Every store for itself: a copy has its own backups, and its own last good one. What fails in

@@ -60,7 +60,7 @@ pub(crate) use load::Load;
 pub(crate) use loading::Loader;
 pub use plan::LeftOut;
 pub(crate) use plan::{Plan, Without, everything, plan};
-pub use report::RestoreReport;
+pub use report::{CopyReport, RestoreReport, RestoreStatus};
 pub use request::RestoreRequest;
 
 /// What a restore works with.

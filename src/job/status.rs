@@ -17,7 +17,7 @@ use crate::settings::{Settings, Source, StoreUrl};
 use crate::store::Store;
 
 pub use databases::{DatabaseStatus, LastGood, Proof};
-pub use report::{SettingsReport, SourceReport, StatusReport};
+pub use report::{Judgement, SettingsReport, SourceReport, StatusReport};
 pub use stores::{Drift, LeaseStatus, StoreStatus};
 
 pub struct Inquiry<'a> {
@@ -47,9 +47,12 @@ pub async fn run(inquiry: &Inquiry<'_>) -> StatusReport {
         .map_or_else(Vec::new, |store| databases::sum_up(&store.backups, inquiry.now));
     let problems = judgement::problems(inquiry, &found, &databases);
     StatusReport {
-        status: if problems.is_empty() { "ok" } else { "attention" },
+        status: match problems.is_empty() {
+            true => Judgement::Ok,
+            false => Judgement::Attention,
+        },
         problems,
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         settings: settings_report(inquiry.settings),
         schedule: inquiry.settings.schedule.clone(),
         databases,
@@ -58,7 +61,7 @@ pub async fn run(inquiry: &Inquiry<'_>) -> StatusReport {
 }
 
 fn settings_report(settings: &Settings) -> SettingsReport {
-    let (info, from_secret) = match &settings.source {
+    let (info, from_secret) = match settings.source() {
         Source::Direct(info) => (Some(info), false),
         Source::Secret { overrides, .. } => (Some(overrides), true),
         Source::None => (None, false),
@@ -76,7 +79,7 @@ fn settings_report(settings: &Settings) -> SettingsReport {
         keep_last: settings.retention.keep_last,
         max_age_seconds: settings.max_age.as_secs(),
         compression: settings.compression.to_string(),
-        notifications: settings.sns_topic_arn.is_some(),
+        notifications: !settings.channels.is_empty(),
         signs: settings.signing.sign_key.is_some(),
         verify_keys: settings.signing.verify_keys.len(),
     }

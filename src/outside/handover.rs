@@ -8,7 +8,7 @@ use aws_sdk_ecs::operation::run_task::RunTaskOutput;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, ContainerOverride, LaunchType, NetworkConfiguration, TaskOverride,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
@@ -41,11 +41,17 @@ pub struct Handover {
     task: ContainerTask,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HandoverStatus {
+    HandedOver,
+}
+
 /// A backup that somebody else makes now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct HandoverReport {
     /// `handed_over`.
-    pub status: &'static str,
+    pub status: HandoverStatus,
     /// ARN of the task that makes the backup.
     pub task: String,
     pub cluster: String,
@@ -92,7 +98,7 @@ impl Handover {
                 aws::error_needing(Code::Deadline, &what, &error, "ecs:RunTask", &task.definition)
             })?;
         Ok(HandoverReport {
-            status: "handed_over",
+            status: HandoverStatus::HandedOver,
             task: self.arn(&started)?,
             cluster: task.cluster.clone(),
             reason: why.message(),

@@ -21,6 +21,13 @@ pub enum Status {
     Failed(Code),
 }
 
+/// A place where messages go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Channel {
+    /// A topic of SNS.
+    Sns { arn: String },
+}
+
 /// What kind of run a message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {

@@ -78,7 +78,7 @@ impl ConnectionInfo {
             },
             Keys::UrlFile(path) => {
                 let url = ConnectionInfo::parse_url(&read(path)?)
-                    .map_err(|error| Error::config(format!("{}: {}", path.display(), error.message())))?;
+                    .map_err(|error| error.context(path.display().to_string()))?;
                 Login {
                     user: url.user,
                     password: url.password,

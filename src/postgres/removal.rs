@@ -187,7 +187,7 @@ impl Session {
         }
         let back = "ROLLBACK TO one; RELEASE one";
         self.client.batch_execute(back).await.map_err(failed)?;
-        let refused = Error::new(refused.code(), format!("{statement}: {}", refused.message()));
+        let refused = refused.context(statement);
         Ok(match error.code() {
             Some(state) if is_absence(state) => Tried::Absent,
             Some(state) if *state == SqlState::DEPENDENT_OBJECTS_STILL_EXIST => Tried::Needed(refused.hint(
@@ -232,7 +232,7 @@ impl Session {
                     let holders = self.in_its_way(&[]).await;
                     Err(not_locked(wait, &format!("what {what} needs"), &holders))
                 }
-                _ => Err(Error::new(refused.code(), format!("{what}: {}", refused.message()))),
+                _ => Err(refused.context(what)),
             };
         }
         Ok(true)
@@ -336,7 +336,7 @@ impl Session {
             done.map_err(|error| {
                 let refused = self.refused(&error);
                 let what = "what the target's default privileges give to others could not be taken back";
-                Error::new(refused.code(), format!("{what} ({statements}): {}", refused.message()))
+                refused.context(format!("{what} ({statements})"))
             })?;
         }
         Ok(())

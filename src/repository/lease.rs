@@ -13,12 +13,13 @@ mod seen;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -26,6 +27,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, SKEW, lease_key};
 use crate::run::clock::Clock;
+use crate::run::progress::{Observer, Progress};
 use crate::store::{Condition, ObjectInfo, Put, Store, Version, conditions};
 
 pub use claim::Announced;
@@ -59,10 +61,13 @@ struct Body {
     /// Kept by whoever replaces the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claimed: Option<Claim>,
+    /// How far the run was at the last renewal: a [`Progress`], which other versions may shape otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    progress: Option<Value>,
 }
 
 /// A run that died while it held the lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Previous {
     pub holder: Holder,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +104,8 @@ struct Shared {
     ttl: Duration,
     clock: Clock,
     held: Mutex<Held>,
+    /// Who knows how far the run is.
+    observer: OnceLock<Arc<dyn Observer>>,
     lost: watch::Sender<Option<Loss>>,
 }
 
@@ -185,6 +192,7 @@ impl Lease {
                 expires_at: later(now, ttl),
                 released: false,
                 claimed: previous.as_ref().and_then(|body| body.claimed.clone()),
+                progress: None,
             };
             let sent = Instant::now();
             let version = match write(&*store, &key, &body, condition).await {
@@ -220,10 +228,17 @@ impl Lease {
             ttl,
             clock,
             held: Mutex::new(held),
+            observer: OnceLock::new(),
             lost: watch::Sender::new(None),
         });
         let renewal = tokio::spawn(Arc::clone(&shared).keep_renewing());
         Self { shared, renewal }
+    }
+
+    /// From the next renewal on, the lease says how far the run is, as this observer knows it.
+    pub fn tell_progress(&self, observer: &Arc<dyn Observer>) {
+        // A second observer would change nothing: a run has one.
+        let _ = self.shared.observer.set(Arc::clone(observer));
     }
 
     /// Takes an id for the run's backup, unless another run has taken it, or a later one, in this store;
@@ -262,12 +277,9 @@ impl Lease {
             .await
             .map_err(|not_renewed| match not_renewed {
                 NotRenewed::Lost(loss) => loss.error(),
-                NotRenewed::Failed(error) => Error::new(
-                    error.code(),
-                    format!("cannot renew the lease of database {:?}", self.shared.database),
-                )
-                .hint(error.hint_text())
-                .source(error),
+                NotRenewed::Failed(error) => {
+                    error.context(format!("cannot renew the lease of database {:?}", self.shared.database))
+                }
             })
     }
 
@@ -298,19 +310,17 @@ impl Lease {
         let body = Body {
             expires_at: (self.shared.clock)(),
             released: true,
+            progress: None,
             ..held.body.clone()
         };
         match self.shared.replace(&body, &held.version).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(Error::new(
-                error.code(),
-                format!(
+            Err(error) => Err(error
+                .context(format!(
                     "cannot release the lease of database {:?}, which now ends at {:.0}",
                     self.shared.database, held.body.expires_at
-                ),
-            )
-            .hint("until then another run is refused as BUSY")
-            .source(error)),
+                ))
+                .hint("until then another run is refused as BUSY")),
         }
     }
 }
@@ -342,12 +352,17 @@ impl Shared {
         let mut pause = self.ttl / 3;
         loop {
             sleep(pause).await;
-            match self.renew(|_| {}).await {
+            match self.renew(|body| body.progress = self.progress()).await {
                 Ok(()) => pause = self.ttl / 3,
                 Err(NotRenewed::Lost(_)) => return,
                 Err(NotRenewed::Failed(_)) => pause = self.ttl / 12,
             }
         }
+    }
+
+    fn progress(&self) -> Option<Value> {
+        let progress: Progress = self.observer.get()?.progress()?;
+        serde_json::to_value(progress).ok()
     }
 
     /// One renewal. Past its time a lease that nobody has touched is still ours: a host that was

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupId, database_folder, lease_key};
@@ -25,7 +25,7 @@ const FAILURES: usize = 3;
 const SURELY_DEAD: SignedDuration = SignedDuration::from_hours(24);
 
 /// One left-over and what became of it: for the report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LeftOver {
     /// The store, where it is not the primary.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub struct LeftOver {
     pub outcome: Outcome,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// A multipart upload in progress, or a temporary file.
@@ -45,7 +45,7 @@ pub enum What {
     FileWithoutManifest,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "outcome", content = "error", rename_all = "snake_case")]
 pub enum Outcome {
     Aborted,
@@ -123,9 +123,9 @@ async fn sweep(
             Err(error) => {
                 failures += 1;
                 cleared.warnings.push(
-                    Error::new(error.code(), format!("cannot see whether {} has a manifest", folder.id))
-                        .hint("its files stay as they are; the next run looks again")
-                        .source(error),
+                    error
+                        .context(format!("cannot see whether {} has a manifest", folder.id))
+                        .hint("its files stay as they are; the next run looks again"),
                 );
             }
         }
@@ -209,9 +209,9 @@ impl Cleared {
             Err(error) => {
                 let message = error.message();
                 self.warnings.push(
-                    Error::new(error.code(), format!("cannot clear the left-over {key}"))
-                        .hint("the next run tries again")
-                        .source(error),
+                    error
+                        .context(format!("cannot clear the left-over {key}"))
+                        .hint("the next run tries again"),
                 );
                 Outcome::Failed(message)
             }

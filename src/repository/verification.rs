@@ -102,7 +102,7 @@ impl Outcome {
 }
 
 /// How much a drill proved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Extent {
     pub tables: u64,
     pub tables_equal: u64,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorReport;
 use crate::postgres::LeftOut;
@@ -17,17 +17,24 @@ use crate::repository::signature::KeyId;
 use crate::repository::trigger::Trigger;
 use crate::units::{count, human_bytes};
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupStatus {
+    Succeeded,
+    Degraded,
+}
+
 /// A finished backup. `status` comes first, as in a failure's document.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct BackupReport {
     /// `succeeded`, or `degraded`: a copy failed.
-    pub status: &'static str,
+    pub status: BackupStatus,
     pub id: BackupId,
     pub database: String,
     pub kind: Kind,
     pub trigger: Trigger,
     /// The event was delivered before, and this is the backup that it made then.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
     pub tier: Tier,
     pub started_at: Timestamp,
@@ -51,10 +58,10 @@ pub struct BackupReport {
     pub bytes_stored: u64,
     pub files: BTreeMap<String, FileRecord>,
     /// Files that should be there and are not, by role, and why.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
     /// What is in the database and not in the backup.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
     /// The SHA-256 of the manifest in the primary store, for `--expect-manifest`: all other digests stand in it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,17 +74,17 @@ pub struct BackupReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_over: Option<Previous>,
     /// What killed runs had left, and what was done about it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<LeftOver>,
     /// What a person should look at although the backup is good.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notification: Option<Notification>,
 }
 
 /// One store's part in a run: it holds the backup, or why it does not.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct StoreReport {
     pub url: String,
     pub primary: bool,
@@ -89,7 +96,7 @@ pub struct StoreReport {
     pub error: Option<ErrorReport>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Notification {
     pub sent: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -176,7 +183,10 @@ impl fmt::Display for BackupReport {
 pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
     let degraded = stores.iter().any(|store| store.error.is_some());
     BackupReport {
-        status: if degraded { "degraded" } else { "succeeded" },
+        status: match degraded {
+            true => BackupStatus::Degraded,
+            false => BackupStatus::Succeeded,
+        },
         id: manifest.id.clone(),
         database: manifest.database.clone(),
         kind: manifest.kind,

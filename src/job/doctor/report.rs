@@ -1,21 +1,29 @@
 //! What the checks have found: for people a tick or the thing to do, for programs the same.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DoctorStatus {
+    Ok,
+    Failed,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 pub struct DoctorReport {
     /// `ok` or `failed`.
-    pub status: &'static str,
+    pub status: DoctorStatus,
     pub checks: Vec<Check>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Check {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Of several things of one kind, which: a store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
@@ -24,14 +32,14 @@ pub struct Check {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// With which a backup would fail.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "by_name")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
     /// All that the detail cannot name.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Ok,
@@ -41,16 +49,10 @@ pub enum State {
     Skipped,
 }
 
-// serde's signature.
-#[allow(clippy::ref_option)]
-fn by_name<S: Serializer>(code: &Option<Code>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&code.map_or("", Code::name))
-}
-
 impl Check {
     fn new(name: &'static str, state: State, detail: impl Into<String>) -> Self {
         Self {
-            name,
+            name: Cow::Borrowed(name),
             of: None,
             state,
             detail: detail.into(),
@@ -105,7 +107,10 @@ impl DoctorReport {
     pub fn of(checks: Vec<Check>) -> Self {
         let failed = checks.iter().any(|check| check.state == State::Failed);
         Self {
-            status: if failed { "failed" } else { "ok" },
+            status: match failed {
+                true => DoctorStatus::Failed,
+                false => DoctorStatus::Ok,
+            },
             checks,
         }
     }
@@ -169,7 +174,7 @@ mod tests {
         let auth = Check::failed("login", &Error::new(Code::Auth, "refused"));
         let store = Check::failed("write", &Error::new(Code::Store, "no")).of("s3://b");
         let report = DoctorReport::of(vec![warning, auth, store]);
-        assert_eq!((report.status, report.exit_code()), ("failed", 11));
+        assert_eq!((report.status, report.exit_code()), (DoctorStatus::Failed, 11));
         let text = report.to_string();
         assert!(
             text.contains("✗ login          AUTH: refused") && text.contains("store s3://b\n✗ write"),

@@ -102,7 +102,7 @@ async fn way(checkup: &Checkup<'_>, checks: &mut Vec<Check>) -> Option<Session> 
 
 async fn secret(checkup: &Checkup<'_>, credentials: &Credentials, checks: &mut Vec<Check>) -> Result<ConnectionInfo> {
     let info = credentials.current().await?.settled()?;
-    checks.push(match &checkup.settings.source {
+    checks.push(match checkup.settings.source() {
         Source::Secret { id, .. } => Check::ok("secret", format!("`{id}` is read: {}", info.target())),
         _ => Check::skipped("secret", "the connection is given by settings"),
     });

@@ -3,15 +3,21 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::repository::backup_id::BackupId;
 use crate::repository::signature::KeyId;
 use crate::units::human_bytes;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DownloadStatus {
+    Succeeded,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 pub struct DownloadReport {
-    pub status: &'static str,
+    pub status: DownloadStatus,
     pub id: BackupId,
     pub store: String,
     pub file: PathBuf,
@@ -29,7 +35,7 @@ pub struct DownloadReport {
     /// Of the object, as the manifest says it.
     pub sha256_as_stored: String,
     pub duration_seconds: f64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::RESTORED;
@@ -23,7 +23,7 @@ const TABLES_IN_TEXT: usize = 100;
 /// As many differences are told.
 const TOLD: usize = 100;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
     /// Row for row.
@@ -34,7 +34,7 @@ pub enum Proof {
     NotProved,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct TableProof {
     pub schema: String,
     pub name: String,
@@ -42,7 +42,7 @@ pub struct TableProof {
     pub result: Proof,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct DrillReport {
     pub status: Status,
     /// The throwaway server's version.
@@ -61,18 +61,18 @@ pub struct DrillReport {
     pub partly: bool,
     pub duration_seconds: f64,
     /// How this place differs from the source's, where that is no damage.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// A plain dump of an empty database, which is empty again: that is all that can be proved of it.
     #[serde(skip)]
     pub(super) ran: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_proved: Vec<LeftOut>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
     /// What to do about the first of them, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub advice: Option<&'static str>,
+    pub advice: Option<String>,
     /// So many of the problems are the source's own.
     #[serde(skip)]
     of_source: usize,
@@ -152,7 +152,7 @@ impl DrillReport {
 
     /// An entry of the archive that the server did not take.
     pub(super) fn blame(&mut self, file: &str, name: &str, fault: &Fault) {
-        self.advice.get_or_insert(fault.advice);
+        self.advice.get_or_insert_with(|| fault.advice.to_owned());
         self.of_source += usize::from(fault.of_source);
         self.problems.push(Finding {
             file: file.to_owned(),
@@ -242,7 +242,7 @@ impl DrillReport {
         if self.blames_the_source() {
             tell(verification::SOURCE_FAULT, json!(true));
         }
-        if let Some(advice) = self.advice {
+        if let Some(advice) = &self.advice {
             tell("advice", json!(advice));
         }
         Outcome {
@@ -291,7 +291,7 @@ impl fmt::Display for DrillReport {
         for problem in &self.problems {
             writeln!(f, "    {problem}")?;
         }
-        if let Some(advice) = self.advice {
+        if let Some(advice) = &self.advice {
             writeln!(f, "    {advice}")?;
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
@@ -14,9 +14,15 @@ use crate::repository::signature::Standing;
 use crate::repository::verification::{Extent, Status};
 use crate::units::{human_bytes, human_span};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListStatus {
+    Ok,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 pub struct ListReport {
-    pub status: &'static str,
+    pub status: ListStatus,
     /// The store that answered.
     pub store: String,
     /// Newest first: those whose manifest can be used.
@@ -25,7 +31,7 @@ pub struct ListReport {
     pub problems: Vec<Problem>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Entry {
     pub id: BackupId,
     pub database: String,
@@ -40,13 +46,13 @@ pub struct Entry {
     pub tables: u64,
     pub rows: u64,
     pub tier: Tier,
-    #[serde(serialize_with = "format_name::serialize")]
+    #[serde(with = "format_name")]
     pub format: Format,
     pub compression: Compression,
     pub server_version: String,
     /// Whether all files that the manifest names are there with their sizes.
     pub complete: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
     /// Of its manifest, where signatures are asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +62,7 @@ pub struct Entry {
     pub drilled: Option<Proof>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Proof {
     pub status: Status,
     pub at: Timestamp,
@@ -66,7 +72,7 @@ pub struct Proof {
     pub extent: Option<Extent>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupId>,
@@ -76,7 +82,7 @@ pub struct Problem {
 impl ListReport {
     pub(super) fn of(store: &str) -> Self {
         Self {
-            status: "ok",
+            status: ListStatus::Ok,
             store: store.to_owned(),
             backups: Vec::new(),
             problems: Vec::new(),

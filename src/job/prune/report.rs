@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorReport};
 use crate::repository::backup_id::BackupId;
@@ -10,10 +10,17 @@ use crate::repository::catalog::Listed;
 use crate::repository::retention::Decision;
 use crate::units::{count, human_bytes, were};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PruneStatus {
+    Ok,
+    Failed,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 pub struct PruneReport {
     /// `ok`, or `failed` when something could not be removed or a store not be read.
-    pub status: &'static str,
+    pub status: PruneStatus,
     /// The first failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
@@ -22,11 +29,9 @@ pub struct PruneReport {
     pub removed: u64,
     pub bytes_removed: u64,
     pub stores: Vec<StorePrune>,
-    #[serde(skip)]
-    exit_code: u8,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct StorePrune {
     pub url: String,
     /// The bucket's own rules remove what the plan names; prune has only looked.
@@ -40,7 +45,7 @@ pub struct StorePrune {
     pub backups: Vec<Pruned>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Pruned {
     pub id: BackupId,
     pub action: Action,
@@ -51,29 +56,27 @@ pub struct Pruned {
     pub outcome: Option<Outcome>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     Keep,
     Remove,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Outcome {
     Removed {
         bytes_removed: u64,
         /// Older versions of the bucket's objects stay, until a rule or somebody removes them.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         versions_stay: bool,
         /// Files that are not pgstow's, which stayed.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         foreign: Vec<String>,
     },
     Failed {
         error: ErrorReport,
-        #[serde(skip)]
-        exit_code: u8,
     },
 }
 
@@ -81,7 +84,6 @@ impl Outcome {
     pub(super) fn failed(error: &Error) -> Self {
         Self::Failed {
             error: ErrorReport::from(error),
-            exit_code: error.code().exit_code(),
         }
     }
 }
@@ -117,30 +119,28 @@ impl Pruned {
 impl PruneReport {
     pub(super) fn new(dry_run: bool) -> Self {
         Self {
-            status: "ok",
+            status: PruneStatus::Ok,
             error: None,
             dry_run,
             removed: 0,
             bytes_removed: 0,
             stores: Vec::new(),
-            exit_code: 0,
         }
     }
 
     pub fn exit_code(&self) -> u8 {
-        self.exit_code
+        self.error.as_ref().map_or(0, |error| error.code.exit_code())
     }
 
     pub(super) fn fail(&mut self, error: &Error) {
-        self.note_failure(ErrorReport::from(error), error.code().exit_code());
+        self.note_failure(ErrorReport::from(error));
     }
 
     /// The first failure stays.
-    fn note_failure(&mut self, error: ErrorReport, exit_code: u8) {
+    fn note_failure(&mut self, error: ErrorReport) {
         if self.error.is_none() {
-            self.status = "failed";
+            self.status = PruneStatus::Failed;
             self.error = Some(error);
-            self.exit_code = exit_code;
         }
     }
 
@@ -153,12 +153,12 @@ impl PruneReport {
                     self.removed += 1;
                     self.bytes_removed += bytes_removed;
                 }
-                Some(Outcome::Failed { error, exit_code }) => failures.push((error.clone(), *exit_code)),
+                Some(Outcome::Failed { error }) => failures.push(error.clone()),
                 None => {}
             }
         }
-        for (error, exit_code) in failures {
-            self.note_failure(error, exit_code);
+        for error in failures {
+            self.note_failure(error);
         }
         self
     }

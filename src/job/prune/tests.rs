@@ -62,7 +62,10 @@ async fn the_manifest_goes_first_and_the_oldest_backup_before_the_others() {
     let report = prune(&store, PruneRequest::default()).await;
     assert_eq!(folders(&store), [day(3).to_string()]);
     assert!(store.unfinished_keys().is_empty());
-    assert_eq!((report.status, report.removed, report.exit_code()), ("ok", 2, 0));
+    assert_eq!(
+        (report.status, report.removed, report.exit_code()),
+        (PruneStatus::Ok, 2, 0)
+    );
     let discarded = store.calls(Op::Discard);
     assert_eq!(discarded[0], day(1).manifest_key());
     assert_eq!(discarded[4], day(2).manifest_key());
@@ -81,7 +84,10 @@ async fn a_backup_that_cannot_be_withdrawn_stays_whole_and_the_others_go() {
     let report = prune(&store, PruneRequest::default()).await;
     assert_eq!(folders(&store), [day(1).to_string(), day(3).to_string()]);
     assert_eq!(store.keys().len(), 8);
-    assert_eq!((report.status, report.removed, report.exit_code()), ("failed", 1, 30));
+    assert_eq!(
+        (report.status, report.removed, report.exit_code()),
+        (PruneStatus::Failed, 1, 30)
+    );
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["error"]["code"], "STORE");
     let [newest, middle, oldest] = [0, 1, 2].map(|at| &json["stores"][0]["backups"][at]);
@@ -111,7 +117,7 @@ async fn whatever_fails_no_manifest_is_without_its_files_and_the_next_prune_fini
             fill(&store, 3);
             store.fault(Op::Discard, nth, fault);
             let report = prune(&store, PruneRequest::default()).await;
-            assert_eq!(report.status, "failed");
+            assert_eq!(report.status, PruneStatus::Failed);
             for number in 1..=3 {
                 let manifest = day(number).manifest_key();
                 let files = store
@@ -123,7 +129,10 @@ async fn whatever_fails_no_manifest_is_without_its_files_and_the_next_prune_fini
             }
             assert!(store.keys().contains(&day(3).manifest_key()));
             let report = prune(&store, PruneRequest::default()).await;
-            assert_eq!((report.status, folders(&store)), ("ok", vec![day(3).to_string()]));
+            assert_eq!(
+                (report.status, folders(&store)),
+                (PruneStatus::Ok, vec![day(3).to_string()])
+            );
         }
     }
 }

@@ -3,19 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Code;
 use crate::format::archive::Item;
 
 /// Something of the backup that is not in the target as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Failed {
     /// As the archive calls it: `TABLE`, `TABLE DATA`, `FK CONSTRAINT`.
     pub kind: String,
     /// With its schema, where it has one.
     pub name: String,
-    pub code: &'static str,
+    pub code: Code,
     /// The server's own code, where it could be learnt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
@@ -109,7 +109,7 @@ impl Losses {
             Some(Failed {
                 kind: entry.desc.clone(),
                 name: entry.name(),
-                code: code.name(),
+                code,
                 sqlstate: loss.state.clone(),
                 message: loss.message.clone(),
                 rows_lost: loss.rows,
@@ -125,7 +125,7 @@ impl Losses {
                 kind: OWNER.to_owned(),
                 message: format!("the owner of {name} was not set: {words}"),
                 name,
-                code: Code::RestoreErr.name(),
+                code: Code::RestoreErr,
                 sqlstate: None,
                 rows_lost: None,
                 consequence_of: None,
@@ -135,7 +135,7 @@ impl Losses {
         let stray = self.stray.iter().map(|words| Failed {
             kind: kind.to_owned(),
             name: name.to_owned(),
-            code: Code::RestoreErr.name(),
+            code: Code::RestoreErr,
             sqlstate: None,
             message: words.clone(),
             rows_lost: None,

@@ -9,7 +9,7 @@ use super::in_place::{self, InPlace};
 use super::into::{self, Copies};
 use super::plan::{self, LeftOut, Plan, Without};
 use super::ready::{self, Target};
-use super::report::RestoreReport;
+use super::report::{RestoreReport, RestoreStatus};
 use super::rows::{self, Backup};
 use super::{Job, allowed, asked, database, exclusion, globals, inhabited, renewing, replacing, script, tables};
 use crate::error::{Code, Error, Result};
@@ -360,7 +360,7 @@ impl Prepared {
         }
     }
 
-    pub fn report(&self, job: &Job<'_>, request: &RestoreRequest, status: &'static str) -> RestoreReport {
+    pub fn report(&self, job: &Job<'_>, request: &RestoreRequest, status: RestoreStatus) -> RestoreReport {
         let mut report = RestoreReport {
             status,
             id: self.located.manifest.id.clone(),
@@ -428,7 +428,7 @@ impl Prepared {
 
     /// What would be done, in words.
     pub fn planned(&self, job: &Job<'_>, request: &RestoreRequest) -> RestoreReport {
-        let mut report = self.report(job, request, "planned");
+        let mut report = self.report(job, request, RestoreStatus::Planned);
         let name = self.target.name();
         let mut step = |text: String| report.steps.push(text);
         if let Some(globals) = &self.globals {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::failed::Failed;
 use super::plan::LeftOut;
@@ -11,18 +11,26 @@ use crate::repository::signature::KeyId;
 use crate::units::{count, human_bytes, were};
 
 /// A table of the backup that was made beside the one that is there.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct CopyReport {
     pub table: String,
     pub copy: String,
     pub rows: u64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoreStatus {
+    Restored,
+    Partial,
+    Planned,
+}
+
 /// `status` comes first, as in a failure's document.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct RestoreReport {
     /// `restored`; `partial` where it went on past what failed; `planned` for a dry run.
-    pub status: &'static str,
+    pub status: RestoreStatus,
     pub id: BackupId,
     /// `user@host:port/database`.
     pub target: String,
@@ -44,10 +52,10 @@ pub struct RestoreReport {
     /// Indexes, constraints, triggers, grants.
     pub finishing: usize,
     pub duration_seconds: f64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
     /// What could not be made or loaded, with --keep-going.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<Failed>,
     /// Tables whose rows were read again and are those of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,18 +64,18 @@ pub struct RestoreReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_replaced: Option<u64>,
     /// What was to be compared, and could not be.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_proved: Vec<LeftOut>,
     /// With `--into`: what became of each table.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyReport>,
     /// What single tables need and the target had: it stayed as it was.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub already_there: Vec<String>,
     /// In a dry run: the steps, in their order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// That one of the warnings which was said before anything was changed.
     #[serde(skip)]
@@ -110,9 +118,9 @@ impl RestoreReport {
 impl fmt::Display for RestoreReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = match self.status {
-            "planned" => "would restore",
-            "partial" => "restored in part",
-            _ => "restored",
+            RestoreStatus::Planned => "would restore",
+            RestoreStatus::Partial => "restored in part",
+            RestoreStatus::Restored => "restored",
         };
         writeln!(f, "{verb} {} into {}", self.id, self.target)?;
         writeln!(
@@ -173,7 +181,7 @@ impl fmt::Display for RestoreReport {
         {
             writeln!(f, "  warning: {warning}")?;
         }
-        if self.status != "planned" {
+        if self.status != RestoreStatus::Planned {
             writeln!(f, "  run ANALYZE in the target: statistics are not part of a backup")?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use super::past::Past;
 use super::plan::LeftOut;
 use super::prepared::{Archive, Prepared, Source};
 use super::ready::Target;
-use super::report::RestoreReport;
+use super::report::{RestoreReport, RestoreStatus};
 use super::state::{self, Stage, State};
 use super::waiting::{self, Watch};
 use super::{Job, Loader, globals, in_place, into, loading, making, refreshing, renewing, replacing, script, silence};
@@ -115,7 +115,7 @@ pub(super) async fn carry_out(
                 let making = waiting::while_it_answers(&prepared.target.session, settings.stall, making);
                 let made = job.stop.or_stop(making).await?;
                 (prepared.compared, prepared.lost) = (made.compared, made.left_out);
-                return Ok(prepared.report(job, request, "restored"));
+                return Ok(prepared.report(job, request, RestoreStatus::Restored));
             }
             match &archive.in_place {
                 None => {
@@ -168,9 +168,9 @@ pub(super) async fn carry_out(
         settle(&mut prepared, compared, request)?;
     }
     let status = if prepared.failed.is_empty() {
-        "restored"
+        RestoreStatus::Restored
     } else {
-        "partial"
+        RestoreStatus::Partial
     };
     Ok(prepared.report(job, request, status))
 }
@@ -196,7 +196,7 @@ fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreReques
         let failed = compared.different.iter().map(|(index, how)| Failed {
             kind: archive.stored.head.data[*index].desc.clone(),
             name: archive.stored.name(*index),
-            code: error.code().name(),
+            code: error.code(),
             sqlstate: None,
             message: format!("it {how}"),
             rows_lost: None,

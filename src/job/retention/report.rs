@@ -2,21 +2,21 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::units::count;
 
 /// `retention show` and `retention apply`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub struct RulesReport {
     #[serde(flatten)]
     pub rules: serde_json::Value,
     /// Set by `apply`: what is in each bucket now.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applied: Vec<Applied>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Applied {
     pub store: String,
     pub installed: usize,

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::repository::backup_id::{BackupId, age, is_ahead};
 use crate::repository::catalog::Overview;
 use crate::repository::manifest::{Count, Kinds};
 use crate::repository::verification::{Extent, Outcome, Status, Verification};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct DatabaseStatus {
     pub database: String,
     /// With a manifest, good or not.
@@ -24,7 +24,7 @@ pub struct DatabaseStatus {
     pub last_drilled: Option<Proof>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct LastGood {
     pub id: BackupId,
     pub finished_at: Timestamp,
@@ -32,16 +32,18 @@ pub struct LastGood {
     pub age_seconds: i64,
     pub bytes: u64,
     /// Files that it should have and has not, by role, and why.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
     /// How many things of each kind are in the database and not in it.
+    #[serde(deserialize_with = "kinds")]
     pub left_out: Kinds,
     /// How many the run that made it gave: they stand in its manifest.
+    #[serde(deserialize_with = "number")]
     pub warnings: Count,
 }
 
 /// Of the newest backup that has a result of its sort, good or bad: `verify --all` looks at the oldest last.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Proof {
     pub id: BackupId,
     pub status: Status,
@@ -50,6 +52,15 @@ pub struct Proof {
     /// Of a drill, where it says that.
     #[serde(flatten)]
     pub extent: Option<Extent>,
+}
+
+/// As they are told here; a manifest has the things themselves.
+fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kinds, D::Error> {
+    BTreeMap::deserialize(deserializer).map(Kinds)
+}
+
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Count, D::Error> {
+    u64::deserialize(deserializer).map(Count)
 }
 
 /// By name; `backups` are of one store, newest first.

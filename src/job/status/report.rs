@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::databases::{DatabaseStatus, LastGood, Proof};
 use super::stores::{Drift, StoreStatus};
@@ -15,14 +15,21 @@ use crate::units::{human_bytes, human_span};
 /// What is listed in full, for people, of what may be many.
 const SHOWN: usize = 5;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judgement {
+    Ok,
+    Attention,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 pub struct StatusReport {
     /// `ok`, or `attention` when something needs a person.
-    pub status: &'static str,
+    pub status: Judgement,
     /// What needs a person, and what to do.
     pub problems: Vec<String>,
     /// Of this pgstow.
-    pub version: &'static str,
+    pub version: String,
     pub settings: SettingsReport,
     /// In cron's words, as far as the settings say it; what runs pgstow may say otherwise.
     pub schedule: Schedule,
@@ -33,7 +40,7 @@ pub struct StatusReport {
 }
 
 /// The settings that matter here; none is a secret, or names one.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct SettingsReport {
     pub source: Option<SourceReport>,
     pub stores: Vec<String>,
@@ -49,7 +56,7 @@ pub struct SettingsReport {
     pub verify_keys: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct SourceReport {
     pub host: Option<String>,
     pub port: Option<u16>,

@@ -1,7 +1,7 @@
 //! One store, looked at from all sides.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorReport};
 use crate::repository::backup_id::{BackupId, database_folder};
@@ -14,7 +14,7 @@ use crate::repository::retention::Rule;
 use crate::repository::signature::{Standing, Trust};
 use crate::store::{Lifecycle, Space, Store};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct StoreStatus {
     pub url: String,
     pub reachable: bool,
@@ -38,17 +38,17 @@ pub struct StoreStatus {
     /// Manifests and verifications that cannot be used.
     pub broken: Vec<Broken>,
     /// How each backup's manifest stands, newest first, where signatures are asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<Signature>,
     /// Folders without a manifest: what runs have left, or are writing.
     pub left_overs: Vec<LeftOver>,
     /// What could not be looked at, and why.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
 }
 
 /// The bucket's lifecycle rules against those that the policy wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Drift {
     None,
@@ -68,39 +68,39 @@ pub enum Drift {
     },
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct LeaseStatus {
     pub database: String,
     #[serde(flatten)]
     pub seen: Seen,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct UploadStatus {
     pub key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Incomplete {
     pub id: BackupId,
     pub lacks: Vec<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Broken {
     pub id: BackupId,
     pub problem: String,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Signature {
     pub id: BackupId,
     pub signature: Standing,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct LeftOver {
     pub id: BackupId,
     pub bytes: u64,

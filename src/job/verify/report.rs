@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::seal::AHEAD;
@@ -19,7 +20,7 @@ use crate::units::{count, human_bytes};
 /// Findings that are told of one backup: a thousand broken tables are one broken disk.
 const TOLD: usize = 100;
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Verified {
     pub status: Status,
     pub id: BackupId,
@@ -38,12 +39,12 @@ pub struct Verified {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<KeyId>,
     /// What kind of failure it is, if it is one.
-    #[serde(skip)]
+    #[serde(skip, default = "found_damaged")]
     pub code: Code,
     /// In another store than the first; it is not drilled.
     #[serde(skip)]
     pub is_copy: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
     /// Why nothing is known of it. That says nothing of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +54,7 @@ pub struct Verified {
     /// Why there is none, where one was asked for. That says nothing of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_drilled: Option<ErrorReport>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
@@ -116,6 +117,22 @@ impl Verified {
         Self {
             not_verified: Some(ErrorReport::from(error)),
             ..Self::blank(id, store, error)
+        }
+    }
+
+    /// With what a report does not print, as far as the rest of it tells that.
+    fn read(mut self) -> Self {
+        if let Some(why) = &self.not_verified {
+            self.code = why.code;
+        }
+        self
+    }
+
+    fn own_status(&self) -> Status {
+        match &self.drill {
+            _ if !self.problems.is_empty() || self.not_verified.is_some() => Status::Failed,
+            Some(drill) => drill.status,
+            None => Status::Ok,
         }
     }
 
@@ -246,6 +263,47 @@ pub struct OneBackup {
     verified: Vec<Verified>,
 }
 
+/// What it is where a report says no code.
+fn found_damaged() -> Code {
+    Code::Integrity
+}
+
+/// A report as it was printed. It says of the first store's backup no status of its own.
+#[derive(Deserialize)]
+struct Printed {
+    status: Status,
+    #[serde(default)]
+    error: Option<ErrorReport>,
+    #[serde(default)]
+    backups: Option<Vec<Verified>>,
+    #[serde(default)]
+    copies: Vec<Verified>,
+}
+
+impl<'de> Deserialize<'de> for VerifyReport {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let document = Value::deserialize(deserializer)?;
+        let printed = Printed::deserialize(&document).map_err(D::Error::custom)?;
+        let mut report = match printed.backups {
+            Some(backups) => Self::many(backups.into_iter().map(Verified::read).collect()),
+            None => {
+                let mut first = Verified::deserialize(&document).map_err(D::Error::custom)?;
+                // The document's status is that of all stores.
+                first.status = first.own_status();
+                let copies = printed
+                    .copies
+                    .into_iter()
+                    .map(|copy| Verified { is_copy: true, ..copy });
+                Self::one(std::iter::once(first).chain(copies).map(Verified::read).collect())
+            }
+        };
+        report.status = printed.status;
+        report.code = printed.error.as_ref().map(|error| error.code);
+        report.error = printed.error;
+        Ok(report)
+    }
+}
+
 impl VerifyReport {
     /// As each store has it, the first store's first.
     pub fn one(verified: Vec<Verified>) -> Self {
@@ -327,7 +385,7 @@ impl VerifyReport {
             text.push_str(&format!("; {} backups differ in all", wrong.len()));
         }
         let error = Error::new(first.code, text + &also);
-        let advice = first.drill.as_ref().and_then(|drill| drill.advice);
+        let advice = first.drill.as_ref().and_then(|drill| drill.advice.as_ref());
         Some(match advice {
             Some(advice) => error.hint(advice),
             None => error,

@@ -227,7 +227,7 @@ async fn apply(lifecycle: &dyn Lifecycle, backup: &Backup, to: Tag) -> Result<()
 
 /// Sets our tags and leaves those that somebody else put there, such as for cost allocation.
 async fn retag_file(lifecycle: &dyn Lifecycle, key: &str, to: Tag, sha256: Option<&str>) -> Result<()> {
-    let context = |error: Error| Error::new(error.code(), format!("cannot tag {key} as {to}")).source(error);
+    let context = |error: Error| error.context(format!("cannot tag {key} as {to}"));
     let before = lifecycle.tags(key).await.map_err(context)?.unwrap_or_default();
     let mut after = before.clone();
     set(&mut after, TIER_TAG, to.name());

@@ -88,6 +88,7 @@ pub(super) async fn claim(store: &dyn Store, id: &BackupId, ours: Body, now: Tim
                     expires_at: now,
                     released: true,
                     claimed: None,
+                    progress: None,
                     ..ours.clone()
                 };
                 (Condition::Absent, body)

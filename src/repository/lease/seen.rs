@@ -1,14 +1,14 @@
 //! A lease as somebody sees it who does not want it.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Body, Holder, in_its_place, not_a_lease};
 use crate::error::Result;
 use crate::repository::backup_id::lease_key;
 use crate::store::Store;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Seen {
     /// Given back, or never taken.
@@ -18,7 +18,7 @@ pub enum Seen {
     Expired(Hold),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Hold {
     pub holder: Holder,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::key::KeyId;
 use super::keyring::password;
@@ -15,9 +15,15 @@ use crate::error::{Code, Error, Result};
 use crate::run::files::blocking;
 use crate::run::publication::{Access, Publish, Published, publish};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeygenStatus {
+    Succeeded,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 pub struct KeygenReport {
-    pub status: &'static str,
+    pub status: KeygenStatus,
     pub secret_key: PathBuf,
     pub public_key: PathBuf,
     pub key_id: KeyId,
@@ -49,7 +55,7 @@ fn make(settings: &Signing, secret: PathBuf) -> Result<KeygenReport> {
         return Err(error);
     }
     Ok(KeygenReport {
-        status: "succeeded",
+        status: KeygenStatus::Succeeded,
         secret_key: secret,
         public_key: public,
         key_id: key.id(),

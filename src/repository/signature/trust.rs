@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Subject;
 use super::file::{LIMIT, SignatureFile};
@@ -18,7 +18,7 @@ pub struct Trust {
 }
 
 /// How a file stands, where keys are set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Standing {
     Signed { key: KeyId },
@@ -41,11 +41,20 @@ pub enum Flaw {
     Comment(KeyId),
     #[error("has a signature that is of something else: {0:?}")]
     Other(String),
+    /// As a report says it, which is all that is known of it then.
+    #[error("{0}")]
+    Told(String),
 }
 
 impl Serialize for Flaw {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Flaw {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Flaw::Told)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::{Event, Progress};
 use crate::printable;
 use crate::units::human_bytes as size;
 
@@ -35,6 +36,12 @@ pub struct Snapshot {
 }
 
 impl Counters {
+    pub fn event(&self, event: &Event) {
+        if let Event::Phase { name } = event {
+            self.phase(name);
+        }
+    }
+
     pub fn phase(&self, name: &str) {
         let mut words = self.words();
         words.phase = printable(name);
@@ -105,6 +112,27 @@ impl Rate {
 }
 
 impl Snapshot {
+    /// For what is no line of text.
+    pub fn progress(&self, rate: Option<f64>) -> Progress {
+        let known = |text: &String| (!text.is_empty()).then(|| text.clone());
+        Progress {
+            phase: self.phase.clone(),
+            table: known(&self.table),
+            bytes_read: self.read,
+            bytes_stored: self.stored,
+            estimate: (self.estimate > 0).then_some(self.estimate),
+            rate: rate.map(|rate| rate as u64),
+            eta_seconds: self.seconds_left(rate).map(|seconds| seconds as u64),
+        }
+    }
+
+    /// More than was estimated: nothing is said, rather than something wrong.
+    fn seconds_left(&self, rate: Option<f64>) -> Option<f64> {
+        let rate = rate.filter(|rate| *rate >= 1.0)?;
+        let left = self.estimate.checked_sub(self.read).filter(|left| *left > 0)?;
+        Some(left as f64 / rate)
+    }
+
     /// `reading the database · 1.2 GB read · 310.4 MB stored · 96.0 MB/s · about 0:42 left · public.orders`
     pub fn line(&self, rate: Option<f64>) -> String {
         let mut parts = Vec::new();
@@ -119,9 +147,9 @@ impl Snapshot {
         }
         if let Some(rate) = rate.filter(|rate| *rate >= 1.0) {
             parts.push(format!("{}/s", size(rate as u64)));
-            if let Some(left) = self.estimate.checked_sub(self.read).filter(|left| *left > 0) {
-                parts.push(format!("about {} left", clock(left as f64 / rate)));
-            }
+        }
+        if let Some(seconds) = self.seconds_left(rate) {
+            parts.push(format!("about {} left", clock(seconds)));
         }
         if !self.table.is_empty() {
             parts.push(self.table.clone());
@@ -168,6 +196,26 @@ mod tests {
         // More than was estimated: no time left is said, rather than a wrong one.
         counters.estimate(3);
         assert_eq!(counters.snapshot().line(Some(10.0)), "committing · 5 B read · 10 B/s");
+    }
+
+    #[test]
+    fn what_is_known_of_the_progress_is_told_in_numbers() {
+        let counters = Counters::default();
+        counters.event(&Event::Phase {
+            name: "reading the database".into(),
+        });
+        counters.estimate(100);
+        counters.read(40);
+        let expected = Progress {
+            phase: "reading the database".into(),
+            bytes_read: 40,
+            estimate: Some(100),
+            rate: Some(20),
+            eta_seconds: Some(3),
+            ..Progress::default()
+        };
+        assert_eq!(counters.snapshot().progress(Some(20.0)), expected);
+        assert_eq!(Counters::default().snapshot().progress(None), Progress::default());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Observer;
 use super::counters::{Counters, Rate};
+use super::{Event, Observer, Progress};
 
 const EVERY: Duration = Duration::from_secs(30);
 
@@ -35,15 +35,16 @@ impl LogLine {
             rate.at(Instant::now(), 0);
             while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 let snapshot = watched.snapshot();
-                let rate = rate.at(Instant::now(), snapshot.read).unwrap_or(0.0) as u64;
+                let rate = rate.at(Instant::now(), snapshot.read);
+                let progress = snapshot.progress(rate);
                 tracing::dispatcher::with_default(&dispatch, || {
                     span.in_scope(|| {
                         tracing::info!(
-                            phase = %snapshot.phase,
-                            table = %snapshot.table,
-                            bytes_read = snapshot.read,
-                            bytes_stored = snapshot.stored,
-                            bytes_per_second = rate,
+                            phase = %progress.phase,
+                            table = %progress.table.as_deref().unwrap_or_default(),
+                            bytes_read = progress.bytes_read,
+                            bytes_stored = progress.bytes_stored,
+                            bytes_per_second = progress.rate.unwrap_or_default(),
                             "in progress"
                         );
                     });
@@ -60,8 +61,18 @@ impl LogLine {
 }
 
 impl Observer for LogLine {
-    fn phase(&self, name: &str) {
-        self.counters.phase(name);
+    fn event(&self, event: &Event) {
+        self.counters.event(event);
+        match event {
+            Event::Begun { id } => tracing::debug!(%id, "begun"),
+            Event::Committed { id } => tracing::debug!(%id, "committed"),
+            // Phases and progress come every half minute; warnings and the error have lines of their own.
+            Event::Phase { .. } | Event::Progress(_) | Event::Warned { .. } | Event::Failed { .. } => {}
+        }
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        Some(self.counters.snapshot().progress(None))
     }
 
     fn estimate(&self, bytes: u64) {

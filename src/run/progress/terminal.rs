@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::Observer;
 use super::counters::{Counters, Rate};
+use super::{Event, Observer, Progress};
 
 /// Draws on stderr, and clears the line when the run ends.
 pub struct TerminalLine {
@@ -44,8 +44,12 @@ impl TerminalLine {
 }
 
 impl Observer for TerminalLine {
-    fn phase(&self, name: &str) {
-        self.counters.phase(name);
+    fn event(&self, event: &Event) {
+        self.counters.event(event);
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        Some(self.counters.snapshot().progress(None))
     }
 
     fn estimate(&self, bytes: u64) {

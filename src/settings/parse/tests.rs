@@ -5,12 +5,16 @@ mod older_names;
 mod source;
 mod unused;
 
+use std::path::PathBuf;
+
 use secrecy::ExposeSecret;
 
 use super::*;
 use crate::error::Code;
 use crate::repository::retention::Tier;
-use crate::settings::{Checksums, Encryption, Source};
+use crate::settings::{
+    Auth, Checksums, Compression, Encryption, GZIP_LEVEL, Policy, Retention, Source, StoreUrl, ZSTD_LEVEL,
+};
 
 /// A working directory with the files that a test needs.
 struct Place {
@@ -110,7 +114,7 @@ fn noted(settings: &Settings, part: &str) {
 }
 
 fn direct(settings: &Settings) -> &crate::postgres::ConnectionInfo {
-    match &settings.source {
+    match settings.source() {
         Source::Direct(info) => info,
         other => panic!("{other:?}"),
     }
@@ -155,7 +159,7 @@ fn an_implicit_env_file_that_cannot_be_opened_is_passed_over_with_a_warning() {
 fn with_nothing_set_everything_has_a_default() {
     let place = Place::new();
     let settings = place.load();
-    assert!(matches!(settings.source, Source::None));
+    assert!(matches!(settings.source(), Source::None));
     assert_eq!(settings.stores, [StoreUrl::Folder(place.path("backups"))]);
     noted(&settings, "./backups");
     assert_eq!(
@@ -479,8 +483,8 @@ fn endpoints_and_topics_are_checked() {
     assert!(!message.contains("hunter2"));
     let topic = "arn:aws:sns:eu-central-1:000000000000:backups";
     assert_eq!(
-        env(&[("BACKUP_SNS_TOPIC_ARN", topic)]).load().sns_topic_arn.as_deref(),
-        Some(topic)
+        env(&[("BACKUP_SNS_TOPIC_ARN", topic)]).load().channels,
+        [Channel::Sns { arn: topic.into() }]
     );
     env(&[("BACKUP_SNS_TOPIC_ARN", "backups")]).refused(&["expected the topic's ARN"]);
 }

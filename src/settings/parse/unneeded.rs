@@ -1,17 +1,18 @@
 //! Settings that this command would go by, but has no need of, by what the others say: what is wrong with one of
 //! them must not stop it.
 
-use super::{Reader, shows_password};
+use super::Reader;
+use super::database::shows_password;
 use crate::postgres::ConnectionInfo;
-use crate::settings::{Auth, Settings, Source, StoreUrl, Uses};
+use crate::settings::{Auth, Database, Settings, Source, StoreUrl, Uses};
 
 impl Reader<'_> {
     /// How their names start.
     pub(super) fn unneeded(&self, settings: &Settings) -> Vec<&'static str> {
         let login = match self.input.uses {
             Uses::All | Uses::Doctor => return Vec::new(),
-            Uses::Backup => Some((&settings.source, settings.auth)),
-            Uses::Restore => Some((&settings.target, settings.target_auth)),
+            Uses::Backup => Some(first_of(&settings.sources)),
+            Uses::Restore => Some(first_of(&settings.targets)),
             _ => None,
         };
         let mut unneeded = self.unneeded_of_aws(settings, login);
@@ -28,7 +29,7 @@ impl Reader<'_> {
         let in_bucket = |store: &StoreUrl| matches!(store, StoreUrl::S3 { .. });
         let s3 = uses.asks_stores() && settings.stores.iter().any(in_bucket);
         let secrets = login.is_some_and(|(source, _)| matches!(source, Source::Secret { .. }));
-        let sns = tells && settings.sns_topic_arn.is_some();
+        let sns = tells && !settings.channels.is_empty();
         let signing = &settings.signing;
         let kms = (uses.go_by("BACKUP_SIGN_KEY") && signing.signs_by_kms())
             || (uses.go_by("BACKUP_VERIFY_KEYS") && signing.trusts_kms());
@@ -83,4 +84,9 @@ impl Reader<'_> {
         }
         unneeded
     }
+}
+
+fn first_of(databases: &[Database]) -> (&Source, Auth) {
+    let first = databases.first();
+    first.map_or((&Source::None, Auth::Password), |one| (&one.login, one.auth))
 }

@@ -137,7 +137,7 @@ impl World {
 
     /// One script per store, as far as there are any.
     pub async fn backup_by(&self, scripts: &[Option<Arc<Script>>], event: Option<&str>) -> Result<BackupReport> {
-        let Source::Direct(info) = &self.settings.source else {
+        let Source::Direct(info) = self.settings.source() else {
             panic!("not a direct source")
         };
         let mut stores = Vec::new();

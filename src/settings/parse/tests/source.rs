@@ -60,7 +60,7 @@ fn url_and_secret_in_one_layer_conflict_and_the_stronger_layer_wins() {
         .flag("BACKUP_SECRET_ID", "prod")
         .refused(&["--database-url and --secret-id are in conflict"]);
     let settings = env(&[url]).flag("BACKUP_SECRET_ID", "prod").load();
-    assert!(matches!(&settings.source, Source::Secret { id, .. } if id == "prod"));
+    assert!(matches!(settings.source(), Source::Secret { id, .. } if id == "prod"));
     let settings = env(&[url]).env_file("BACKUP_SECRET_ID=prod").load();
     assert_eq!(direct(&settings).host.as_deref(), Some("h"));
 }
@@ -127,9 +127,9 @@ fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
         defaults,
         beside,
         ..
-    } = &settings.source
+    } = settings.source()
     else {
-        panic!("{:?}", settings.source)
+        panic!("{:?}", settings.source())
     };
     assert_eq!(id, "prod");
     assert_eq!(overrides.dbname.as_deref(), Some("shop"));
@@ -161,19 +161,19 @@ fn a_url_without_a_login_completes_a_secret() {
     };
     let (h, secret) = ("postgres://h:5433/db", ("BACKUP_SECRET_ID", "prod"));
     let settings = env(&[secret, ("DATABASE_URL", h)]).load();
-    assert_eq!(whole(&settings.source), (Some("h".into()), None));
+    assert_eq!(whole(settings.source()), (Some("h".into()), None));
     let settings = env(&[("DATABASE_URL", h)]).flag("BACKUP_SECRET_ID", "prod").load();
-    assert_eq!(whole(&settings.source), (None, Some("h".into())));
+    assert_eq!(whole(settings.source()), (None, Some("h".into())));
     let target = ("BACKUP_TARGET_SECRET_ID", "prod");
     let settings = env(&[target]).flag("BACKUP_TARGET_URL", h).load();
-    assert_eq!(whole(&settings.target), (Some("h".into()), None));
+    assert_eq!(whole(settings.target()), (Some("h".into()), None));
     let settings = env(&[target, ("BACKUP_TARGET_HOST", "other")])
         .env_file("BACKUP_TARGET_URL=postgres://h/db")
         .load();
-    assert_eq!(whole(&settings.target), (Some("other".into()), Some("h".into())));
+    assert_eq!(whole(settings.target()), (Some("other".into()), Some("h".into())));
     // With a login, it is a target of its own.
     let settings = env(&[target]).flag("BACKUP_TARGET_URL", "postgres://u@h/db").load();
-    assert!(matches!(&settings.target, Source::Direct(info) if info.host.as_deref() == Some("h")));
+    assert!(matches!(settings.target(), Source::Direct(info) if info.host.as_deref() == Some("h")));
     env(&[target, ("BACKUP_TARGET_URL", "postgres://u@h/db")]).refused(&["give the target once"]);
 }
 
@@ -185,7 +185,7 @@ fn a_database_that_is_chosen_counts_more_than_the_urls() {
     assert_eq!(direct(&place.load()).dbname.as_deref(), Some("shop"));
     let settings = env(&[("BACKUP_SECRET_ID", "prod")]).flag("DB_NAME", "shop").load();
     assert!(
-        matches!(&settings.source, Source::Secret { overrides, .. } if overrides.dbname.as_deref() == Some("shop"))
+        matches!(settings.source(), Source::Secret { overrides, .. } if overrides.dbname.as_deref() == Some("shop"))
     );
 }
 
@@ -208,15 +208,15 @@ fn libpqs_variables_lie_beneath_ours() {
     assert_eq!(password(&settings), Some("ours"));
     // A target is completed, but never by a database.
     let settings = env(&pg).flag("BACKUP_TARGET_URL", "postgres://u@t").load();
-    let Source::Direct(target) = &settings.target else {
-        panic!("{:?}", settings.target)
+    let Source::Direct(target) = settings.target() else {
+        panic!("{:?}", settings.target())
     };
     assert_eq!(target.target(), "u@t:5433/?");
     // They name a source of their own only where they name a place.
-    assert!(matches!(env(&[("PGUSER", "u")]).load().source, Source::None));
+    assert!(matches!(env(&[("PGUSER", "u")]).load().source(), Source::None));
     // Beneath a secret, without the password.
     let settings = env(&pg).flag("BACKUP_SECRET_ID", "prod").load();
-    assert!(matches!(&settings.source, Source::Secret { defaults, .. }
+    assert!(matches!(settings.source(), Source::Secret { defaults, .. }
         if defaults.host.as_deref() == Some("pg") && defaults.password.is_none()));
 }
 
@@ -229,11 +229,11 @@ fn what_drills_keeps_no_way_to_a_password() {
     ]);
     let mut settings = place.load();
     assert_eq!(
-        (settings.auth, direct(&settings).params["sslmode"].as_str()),
+        (settings.sources[0].auth, direct(&settings).params["sslmode"].as_str()),
         (Auth::Iam, "require")
     );
     settings.forget_passwords();
-    assert_eq!(settings.auth, Auth::Password);
+    assert_eq!(settings.sources[0].auth, Auth::Password);
     let mut settings = env(&[("DATABASE_URL", "postgres://u@h/db"), ("HOME", "/home/ada")]).load();
     assert!(direct(&settings).keys.may_change());
     settings.forget_passwords();

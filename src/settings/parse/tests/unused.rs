@@ -170,10 +170,10 @@ fn what_is_wrong_beneath_a_secret_is_told_where_the_secret_lacks_that_part() {
     let secret = ("BACKUP_SECRET_ID", "one");
     let mut place = env(&[secret, ("PGPORT", "abc"), ("PGPASSWORD", "x")]);
     place.input.uses = Uses::Backup;
-    assert_eq!(unusable(&place.load().source), ["port"]);
+    assert_eq!(unusable(place.load().source()), ["port"]);
     let mut place = env(&[("PGPORT", "abc"), ("DB_PORT", "abc")]).flag("BACKUP_SECRET_ID", "one");
     place.input.uses = Uses::Backup;
-    let parts = unusable(&place.load().source);
+    let parts = unusable(place.load().source());
     assert!(
         !parts.is_empty() && parts.iter().all(|part| *part == "port"),
         "{parts:?}"
@@ -182,7 +182,7 @@ fn what_is_wrong_beneath_a_secret_is_told_where_the_secret_lacks_that_part() {
     with(Uses::Backup, &[secret, ("DATABASE_URL", ""), ("DB_PORT", "abc")]).refused(&["DB_PORT"]);
     let mut place = env(&[("BACKUP_TARGET_SECRET_ID", "one")]).named_env_file("BACKUP_TARGET_PORT=abc\n");
     place.input.uses = Uses::Restore;
-    assert_eq!(unusable(&place.load().target), ["port"]);
+    assert_eq!(unusable(place.load().target()), ["port"]);
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! What happens in a run, in one vocabulary for all that follow it: the progress line, the log, the lease's body, and
+//! whatever streams it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorReport;
+
+/// Names in it were chosen by others: what shows them takes out what could steer it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The backup that the run makes has its id. What lies in the store under that id is no backup yet.
+    Begun { id: String },
+    /// The run does something else from now on: `reading the database`.
+    Phase { name: String },
+    /// How far the run is. Nothing depends on how many of these come.
+    Progress(Progress),
+    /// The run goes on, and a person should look at this.
+    Warned { message: String },
+    /// The backup exists from now on.
+    Committed { id: String },
+    /// The last event of a run that ends with an error.
+    Failed { error: ErrorReport },
+}
+
+/// How far a run is, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Progress {
+    pub phase: String,
+    /// The table whose rows come now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// Before compression.
+    pub bytes_read: u64,
+    /// After compression.
+    pub bytes_stored: u64,
+    /// About how many bytes will be read in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<u64>,
+    /// Bytes per second that were read lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// How long the rest takes at this rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::{Code, Error};
+
+    #[test]
+    fn an_event_is_read_as_it_is_written() {
+        let id = || "shop/20250131T040500Z-full".to_owned();
+        let progress = Progress {
+            phase: "reading the database".into(),
+            bytes_read: 7,
+            ..Progress::default()
+        };
+        let error = ErrorReport::from(&Error::new(Code::Store, "no answer").hint("look"));
+        let events = [
+            (Event::Begun { id: id() }, json!({"event": "begun", "id": id()})),
+            (
+                Event::Phase {
+                    name: "committing".into(),
+                },
+                json!({"event": "phase", "name": "committing"}),
+            ),
+            (
+                Event::Progress(progress),
+                json!({"event": "progress", "phase": "reading the database", "bytes_read": 7, "bytes_stored": 0}),
+            ),
+            (
+                Event::Warned { message: "look".into() },
+                json!({"event": "warned", "message": "look"}),
+            ),
+            (Event::Committed { id: id() }, json!({"event": "committed", "id": id()})),
+            (
+                Event::Failed { error },
+                json!({"event": "failed", "error": {"code": "STORE", "message": "no answer", "hint": "look"}}),
+            ),
+        ];
+        for (event, written) in events {
+            assert_eq!(serde_json::to_value(&event).unwrap(), written);
+            assert_eq!(serde_json::from_value::<Event>(written).unwrap(), event);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! How long backups are kept, and when they should be made.
+
+use std::time::Duration;
+
+use super::Reader;
+use crate::settings::specs;
+use crate::settings::{Policy, Retention, Schedule};
+
+const RETENTION_DAYS: u32 = 30;
+/// A nightly backup, and two hours for it to be made.
+const MAX_AGE: Duration = Duration::from_secs(26 * 3_600);
+
+impl Reader<'_> {
+    /// As the older systems name them. Nothing here runs by them yet: they are known, and told.
+    pub(super) fn schedule(&self) -> Schedule {
+        let text = |variable| {
+            let text = self.values.get(variable)?.text().trim();
+            (!text.is_empty()).then(|| text.to_owned())
+        };
+        Schedule {
+            full: text("FULL_BACKUP_SCHEDULE"),
+            incremental: text("INCREMENTAL_BACKUP_SCHEDULE"),
+            cleanup: text("CLEANUP_SCHEDULE"),
+        }
+    }
+
+    pub(super) fn policy(&mut self) -> Policy {
+        let days = self.read("BACKUP_RETENTION_DAYS", |text| {
+            specs::retention(text).and_then(|policy| match policy {
+                Policy::Days(_) => Ok(policy),
+                Policy::Tiers(_) => Err("expected a number of days".to_owned()),
+            })
+        });
+        let spec = self.read("BACKUP_RETENTION", specs::retention);
+        let (Some(spec), Some(days)) = (&spec, &days) else {
+            return spec.or(days).unwrap_or(Policy::Days(RETENTION_DAYS));
+        };
+        match (
+            self.values.get("BACKUP_RETENTION"),
+            self.values.get("BACKUP_RETENTION_DAYS"),
+        ) {
+            (Some(one), Some(other)) if one.layer == other.layer && spec != days => {
+                self.problems
+                    .conflict(one, other, "they keep backups for different times");
+                spec.clone()
+            }
+            (Some(one), Some(other)) if other.layer < one.layer => days.clone(),
+            _ => spec.clone(),
+        }
+    }
+
+    pub(super) fn retention(&mut self) -> Retention {
+        Retention {
+            policy: self.of("BACKUP_RETENTION", Self::policy),
+            keep_last: self.count("BACKUP_KEEP_LAST", 1..=10_000).unwrap_or(1),
+        }
+    }
+
+    pub(super) fn max_age(&mut self) -> Duration {
+        self.read("BACKUP_MAX_AGE", specs::age).unwrap_or(MAX_AGE)
+    }
+}
