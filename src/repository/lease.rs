@@ -160,27 +160,14 @@ impl Lease {
             if tries > 0 {
                 sleep(pause(tries)).await;
             }
-            let there = store
-                .get(&key)
-                .await
-                .map_err(|error| in_its_place(&key, store.url(), error))?;
-            let (condition, previous) = match there {
-                None => (Condition::Absent, None::<Body>),
-                Some(object) => {
-                    let body: Body =
-                        serde_json::from_slice(&object.body).map_err(|error| not_a_lease(&key, store.url(), error))?;
-                    // Our own put of the round before, whose answer was lost.
-                    if body.run == run {
-                        let held = Held::new(body, object.version, Instant::now(), ttl);
-                        return Ok(Acquired {
-                            lease: Self::hold(store, database, ttl, clock, held),
-                            took_over: None,
-                        });
-                    }
-                    if !body.released && clock() < body.expires_at {
-                        return Err(busy(database, &body, clock()));
-                    }
-                    (Condition::Unchanged(object.version), Some(body))
+            let (condition, previous) = match find(&*store, database, &run, clock).await? {
+                Found::Free(condition, previous) => (condition, previous),
+                Found::Ours(body, version) => {
+                    let held = Held::new(body, version, Instant::now(), ttl);
+                    return Ok(Acquired {
+                        lease: Self::hold(store, database, ttl, clock, held),
+                        took_over: None,
+                    });
                 }
             };
             let now = clock();
@@ -442,6 +429,34 @@ impl Shared {
         }
         Ok(None)
     }
+}
+
+/// What a run finds that wants the lease.
+enum Found {
+    /// The condition under which it can be taken, and who had it before.
+    Free(Condition, Option<Body>),
+    /// Our own put of the round before, whose answer was lost.
+    Ours(Body, Version),
+}
+
+/// `BUSY` where another run holds the lease.
+async fn find(store: &dyn Store, database: &str, run: &str, clock: Clock) -> Result<Found> {
+    let key = lease_key(database);
+    let there = store
+        .get(&key)
+        .await
+        .map_err(|error| in_its_place(&key, store.url(), error))?;
+    let Some(object) = there else {
+        return Ok(Found::Free(Condition::Absent, None));
+    };
+    let body: Body = serde_json::from_slice(&object.body).map_err(|error| not_a_lease(&key, store.url(), error))?;
+    if body.run == run {
+        return Ok(Found::Ours(body, object.version));
+    }
+    if !body.released && clock() < body.expires_at {
+        return Err(busy(database, &body, clock()));
+    }
+    Ok(Found::Free(Condition::Unchanged(object.version), Some(body)))
 }
 
 /// The version of the lease, if it is this run's, and the newest id that was taken.

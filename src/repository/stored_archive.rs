@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::dataflow::stored_file::StoredFile;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
-    BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange,
+    BlockCompression, BlockContent, BlockDigest, BlockKind, Entry, Head, Input, Layout, SealedRange,
 };
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{self, FileRecord, Manifest, Place, RangeRecord, role};
@@ -88,36 +88,16 @@ impl StoredArchive {
         let utf8 = manifest.server.encoding == "UTF8";
         let mut end = archive.head.len() as u64;
         for ((entry, position), record) in archive.head.data.iter().zip(positions).zip(records) {
-            let kind = match record.promise.content {
-                BlockContent::Table { .. } => BlockKind::Table,
-                BlockContent::LargeObjects { .. } => BlockKind::LargeObjects,
-            };
             if Some(record.place.file) != own {
                 return Err(broken(format!(
                     "the manifest says that {entry} lies in another file than {}",
                     archive.file.name
                 )));
             }
-            let fits = record.place.offset == position && position == end && kind == entry.block_kind();
-            if !fits {
-                return Err(broken(format!(
-                    "the manifest and the table of contents differ on where {entry} lies: {} and {position}",
-                    record.place.offset
-                )));
+            if record.place.offset != position || position != end {
+                return Err(broken(elsewhere(entry, &record, position)));
             }
-            if let Some((schema, name)) = &record.table
-                && !(is_named(schema, entry.namespace.as_deref().unwrap_or_default(), utf8)
-                    && is_named(name, &entry.tag, utf8))
-            {
-                return Err(broken(format!(
-                    "the block at {position} is that of {entry}, and the manifest calls it {schema}.{name}"
-                )));
-            }
-            if record.owner.as_ref().is_some_and(|owner| *owner != entry.owner) {
-                return Err(broken(format!(
-                    "the manifest and the table of contents differ on whose {entry} is"
-                )));
-            }
+            record.agrees(entry, utf8).map_err(broken)?;
             if !make_up(&record.ranges, &record, archive.head.int_size) {
                 return Err(broken(format!(
                     "the manifest's ranges of {entry} do not make up its block"
@@ -163,6 +143,41 @@ struct Record {
     ranges: Vec<SealedRange>,
     table: Option<(String, String)>,
     owner: Option<String>,
+}
+
+impl Record {
+    /// Whether the manifest tells of the same block as the table of contents.
+    fn agrees(&self, entry: &Entry, utf8: bool) -> std::result::Result<(), String> {
+        let position = self.place.offset;
+        let kind = match self.promise.content {
+            BlockContent::Table { .. } => BlockKind::Table,
+            BlockContent::LargeObjects { .. } => BlockKind::LargeObjects,
+        };
+        if kind != entry.block_kind() {
+            return Err(elsewhere(entry, self, position));
+        }
+        if let Some((schema, name)) = &self.table
+            && !(is_named(schema, entry.namespace.as_deref().unwrap_or_default(), utf8)
+                && is_named(name, &entry.tag, utf8))
+        {
+            return Err(format!(
+                "the block at {position} is that of {entry}, and the manifest calls it {schema}.{name}"
+            ));
+        }
+        if self.owner.as_ref().is_some_and(|owner| *owner != entry.owner) {
+            return Err(format!(
+                "the manifest and the table of contents differ on whose {entry} is"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn elsewhere(entry: &Entry, record: &Record, position: u64) -> String {
+    format!(
+        "the manifest and the table of contents differ on where {entry} lies: {} and {position}",
+        record.place.offset
+    )
 }
 
 /// Whether a name of the manifest, which was asked of the server, is that of the table of contents, where it

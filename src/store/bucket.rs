@@ -45,6 +45,15 @@ pub struct Bucket {
     pub refuses_conditions: AtomicBool,
 }
 
+/// An object that is put in one request.
+pub struct Whole<'a> {
+    pub key: &'a str,
+    pub body: &'a Segments,
+    pub digests: &'a Digests,
+    pub object: &'a ObjectInfo,
+    pub condition: Option<&'a Condition>,
+}
+
 /// A body's digests, in the forms in which requests carry them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digests {
@@ -178,15 +187,11 @@ impl Bucket {
 
     pub async fn put_object(
         &self,
-        key: &str,
-        body: &Segments,
-        digests: &Digests,
-        object: &ObjectInfo,
-        condition: Option<&Condition>,
+        whole: &Whole<'_>,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
-        let tags = self.tagging.header(object);
+        let tags = self.tagging.header(whole.object);
         let tagged = tags.is_some();
-        let error = match self.put_bearing(key, body, digests, object, condition, tags).await {
+        let error = match self.put_bearing(whole, tags).await {
             Err(error) if tagged && self.tagging.header_may_be_refused(&error) => error,
             put => {
                 if tagged && put.is_ok() {
@@ -195,7 +200,7 @@ impl Bucket {
                 return put;
             }
         };
-        let without = self.put_bearing(key, body, digests, object, condition, None).await;
+        let without = self.put_bearing(whole, None).await;
         if self.tagging.were_refused(&error, &without) {
             return without;
         }
@@ -204,19 +209,22 @@ impl Bucket {
 
     async fn put_bearing(
         &self,
-        key: &str,
-        body: &Segments,
-        digests: &Digests,
-        object: &ObjectInfo,
-        condition: Option<&Condition>,
+        whole: &Whole<'_>,
         tags: Option<String>,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
+        let Whole {
+            key,
+            body,
+            digests,
+            object,
+            condition,
+        } = whole;
         let mut request = self
             .client
             .put_object()
             .bucket(&self.name)
             .key(self.key(key))
-            .body(body.clone().body())
+            .body((*body).clone().body())
             .set_content_type(content_type(object))
             .set_tagging(tags)
             .set_metadata(metadata(object))

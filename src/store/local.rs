@@ -2,22 +2,24 @@
 //! files 0600, because a backup holds everything that the database does; in a store whose own folder
 //! is 1750 its group may read, and put results beside a backup.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+mod file;
+mod listing;
+mod way;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{Access, FileType, Stat, access, statvfs};
-use sha2::{Digest, Sha256};
 
 use super::beneath::{Folder, linked};
 use super::file_upload::{FileUpload, mark_of};
-use super::limits::{self, too_long};
+use super::limits;
 use super::mounts;
 use super::settings::StoreCreate;
 use super::temporary::{PATIENCE, Temporary, within};
@@ -26,18 +28,12 @@ use super::{
     Upload, Version,
 };
 use crate::error::{Code, Error, Result};
-use crate::repository::backup_id::{MANIFEST, database_of_folder};
+use crate::repository::backup_id::database_of_folder;
 use crate::run::files::{self, io_error};
-use crate::run::publication::{Publish, Published, final_name};
-
-/// Up to this length a file's version is the digest of its bytes; above, where reading it all
-/// would cost too much, what its inode says. Whatever is replaced under a condition is small.
-const DIGEST_LIMIT: u64 = 16 << 20;
-/// Folders within each other that are looked into.
-const DEEPEST: usize = 16;
-/// How deep a backup's own folder is.
-const OF_A_BACKUP: usize = 2;
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+use crate::run::publication::final_name;
+use file::{Opened, open, put, read, version};
+use listing::{is_file, is_temporary, length, modified, walk};
+use way::{descend, folders_of, remove_folders, segments, way};
 
 pub struct Local {
     root: PathBuf,
@@ -117,81 +113,6 @@ impl Local {
         let root = self.root.clone();
         within(PATIENCE, &self.root, move || work(&root)).await
     }
-}
-
-/// The names that lead to the file of a key. Keys have been encoded by the catalog; one that could
-/// leave the root, or that names a temporary file, is a bug there and must not become a path here.
-fn segments(key: &str) -> Result<Vec<String>> {
-    let hostile =
-        |segment: &str| matches!(segment, "" | "." | "..") || segment.contains('\0') || final_name(segment).is_some();
-    if key.split('/').any(hostile) {
-        return Err(Error::internal(format!("{key:?} is not a key of a store")));
-    }
-    Ok(key.split('/').map(str::to_owned).collect())
-}
-
-/// The folders in which all keys with this prefix are.
-fn folders_of(prefix: &str) -> Result<Vec<String>> {
-    match prefix.rsplit_once('/') {
-        Some((folder, _)) => segments(folder),
-        None => Ok(Vec::new()),
-    }
-}
-
-/// The folder that these names lead to; `None` where one of them is not there.
-fn descend(root: &Path, names: &[String]) -> Result<Option<Folder>> {
-    Ok(way(root, names)?.pop())
-}
-
-/// The root and each folder on the way, or none where one of them is not there.
-fn way(root: &Path, names: &[String]) -> Result<Vec<Folder>> {
-    let Some(root) = Folder::root(root)? else {
-        return Ok(Vec::new());
-    };
-    let mut way = vec![root];
-    for name in names {
-        let Some(next) = way.last().map(|last| last.folder(name)).transpose()?.flatten() else {
-            return Ok(Vec::new());
-        };
-        way.push(next);
-    }
-    Ok(way)
-}
-
-/// A file of the store, open; with its folder, its name and its length.
-struct Opened {
-    file: File,
-    bytes: u64,
-    path: PathBuf,
-}
-
-fn open(root: &Path, key: &str) -> Result<Option<Opened>> {
-    let names = segments(key)?;
-    let Some((name, folders)) = names.split_last() else {
-        return Ok(None);
-    };
-    match descend(root, folders)? {
-        Some(folder) => open_in(&folder, name),
-        None => Ok(None),
-    }
-}
-
-fn open_in(folder: &Folder, name: &str) -> Result<Option<Opened>> {
-    Ok(folder.open(name)?.map(|(file, bytes)| Opened {
-        file,
-        bytes,
-        path: folder.path().join(name),
-    }))
-}
-
-/// Takes a name away from the end of a way, and then the folders on it that are empty, but not the
-/// root. Not being able to is no failure: an empty folder is no object.
-fn remove_folders(way: &[Folder], names: &[String]) {
-    let _ = way
-        .iter()
-        .zip(names)
-        .rev()
-        .all(|(around, name)| around.remove_folder(name));
 }
 
 #[async_trait]
@@ -468,185 +389,6 @@ impl Local {
     }
 }
 
-/// `key` is `folder`'s path below the root, with a slash at its end.
-fn walk(folder: &Folder, key: &str, prefix: &str, found: &mut Vec<(String, Stat)>) -> Result<()> {
-    let in_root = key.is_empty();
-    for entry in folder.entries()? {
-        let kind = entry.kind();
-        let key = format!("{key}{}", entry.name);
-        if kind == FileType::Directory {
-            let folder_key = format!("{key}/");
-            let on_the_way = folder_key.starts_with(prefix) || prefix.starts_with(&folder_key);
-            // A disk's own folder, closed to all but root.
-            let foreign = in_root && prefix.is_empty() && entry.name == "lost+found";
-            // Ours are in the third; each one on the way is kept open.
-            let too_deep = folder_key.matches('/').count() > DEEPEST;
-            if on_the_way && !foreign && !too_deep {
-                let below = folder.folder(&entry.name).and_then(|inner| match inner {
-                    Some(inner) => walk(&inner, &folder_key, prefix, found),
-                    None => Ok(()),
-                });
-                match below {
-                    // Who may put results beside a backup may have made and closed it, and must not end every command.
-                    Err(error) if error.code() == Code::Eacces && folder_key.matches('/').count() > OF_A_BACKUP => {
-                        tracing::warn!("{}, so what is in it is not looked at", error.message());
-                    }
-                    below => below?,
-                }
-            }
-        } else if key.starts_with(prefix) {
-            found.push((key, entry.stat));
-        }
-    }
-    Ok(())
-}
-
-fn is_file(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-}
-
-fn length(stat: &Stat) -> u64 {
-    u64::try_from(stat.st_size).unwrap_or(0)
-}
-
-fn modified(stat: &Stat) -> Option<jiff::Timestamp> {
-    let nanoseconds = i32::try_from(stat.st_mtime_nsec).ok()?;
-    jiff::Timestamp::new(stat.st_mtime, nanoseconds).ok()
-}
-
-fn is_temporary(key: &str) -> bool {
-    let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
-    final_name(name).is_some()
-}
-
-/// The whole file, where it has no more than `most` bytes: by what the file system says, and by what
-/// comes, since a file may grow while it is read.
-fn read(opened: &Opened, most: u64) -> Result<Object> {
-    let Opened { file, bytes, path } = opened;
-    if *bytes > most {
-        return Err(too_long(&path.display().to_string(), *bytes, most));
-    }
-    let body = take(file, *bytes, most).map_err(|error| io_error("read", path, error))?;
-    if body.len() as u64 > most {
-        return Err(too_long(&path.display().to_string(), body.len() as u64, most));
-    }
-    let version = if *bytes > DIGEST_LIMIT {
-        version(opened)?
-    } else {
-        digest_version(&body)
-    };
-    Ok(Object {
-        body: Bytes::from(body),
-        version,
-    })
-}
-
-/// At most one byte more than `most`, into room for `expected`.
-fn take(file: &File, expected: u64, most: u64) -> io::Result<Vec<u8>> {
-    let room = usize::try_from(expected.saturating_add(1)).unwrap_or(0);
-    let mut body = Vec::with_capacity(room);
-    file.take(most.saturating_add(1)).read_to_end(&mut body)?;
-    Ok(body)
-}
-
-fn digest_version(bytes: &[u8]) -> Version {
-    Version(hex::encode(Sha256::digest(bytes)))
-}
-
-fn version(opened: &Opened) -> Result<Version> {
-    let Opened { file, bytes, path } = opened;
-    let failed = |error: io::Error| io_error("read", path, error);
-    if *bytes > DIGEST_LIMIT {
-        // A new version is always a new file: it has another inode, or another time.
-        let metadata = file.metadata().map_err(failed)?;
-        return Ok(Version(format!(
-            "{}-{}-{}.{}",
-            metadata.ino(),
-            metadata.len(),
-            metadata.mtime(),
-            metadata.mtime_nsec()
-        )));
-    }
-    Ok(digest_version(&take(file, *bytes, DIGEST_LIMIT).map_err(failed)?))
-}
-
-fn put(root: &Path, names: &[String], body: &[u8], condition: Option<&Condition>) -> Result<Put> {
-    let temporary = Temporary::create(root, names)?;
-    let written = temporary.write(body).and_then(|()| temporary.sync());
-    if let Err(error) = written {
-        return Err(error.with_clean_up(temporary.remove()));
-    }
-    let name = names.last().map_or("", String::as_str);
-    // Held from the look at the old version to the rename, so that two processes cannot both find
-    // the version unchanged. Let go when it is dropped.
-    let lock = match lock(temporary.folder()) {
-        Ok(lock) => Some(lock),
-        Err(error) if matches!(condition, Some(Condition::Unchanged(_))) => {
-            return Err(error.with_clean_up(temporary.remove()));
-        }
-        // The other two are atomic by themselves where a file system has no locks.
-        Err(_) => None,
-    };
-    // What has the name may be larger than anything that is put: then it is not what was expected.
-    let current = |folder: &Folder| match open_in(folder, name)? {
-        Some(opened) => read(&opened, limits::most(name).max(body.len() as u64)).map(Some),
-        None => Ok(None),
-    };
-    let folder = temporary.folder().try_clone()?;
-    let path = folder.path().join(name);
-    let file = temporary.file();
-    let published = match condition {
-        None => temporary.publish(Publish::Replace)?,
-        Some(Condition::Absent) => temporary.publish(Publish::IfAbsent)?,
-        Some(Condition::Unchanged(expected)) => match current(&folder) {
-            Ok(Some(current)) if current.version == *expected => temporary.publish(Publish::Replace)?,
-            Ok(_) => {
-                temporary.remove()?;
-                Published::Exists
-            }
-            Err(error) => return Err(error.with_clean_up(temporary.remove())),
-        },
-    };
-    // Not before: until then, a manifest could be put in the place of ours.
-    if published == Published::Done && name == MANIFEST {
-        folder.admit();
-    }
-    let put = match published {
-        Published::Done if body.len() as u64 > DIGEST_LIMIT => {
-            let file = file.try_clone().map_err(|error| io_error("read", &path, error))?;
-            let bytes = body.len() as u64;
-            Put::Done(version(&Opened { file, bytes, path })?)
-        }
-        Published::Done => Put::Done(digest_version(body)),
-        // The same bytes are there already: the put is a repeated one.
-        Published::Exists => match current(&folder)? {
-            Some(current) if current.body == body => Put::Done(current.version),
-            _ => Put::Refused,
-        },
-    };
-    drop(lock);
-    Ok(put)
-}
-
-fn lock(folder: &Folder) -> Result<File> {
-    let failed = |error: io::Error| io_error("lock", folder.path(), error);
-    let file = folder.for_lock().map_err(failed)?;
-    let deadline = Instant::now() + LOCK_WAIT;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(fs::TryLockError::WouldBlock) => {
-                let what = format!("cannot lock {}: another process holds it", folder.path().display());
-                return Err(Error::new(Code::Store, what));
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
-        }
-    }
-}
-
 /// A link whose disk is not mounted would pass for a folder that is yet to be made.
 fn leads_somewhere(root: &Path) -> Result<()> {
     let Ok(target) = fs::read_link(root) else {
@@ -669,24 +411,6 @@ fn leads_somewhere(root: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_never_leaves_the_root() {
-        for key in [
-            "",
-            "/etc/passwd",
-            "../x",
-            "a/../../x",
-            "a//b",
-            "a/",
-            ".",
-            "a/./b",
-            "a\0b",
-        ] {
-            assert_eq!(segments(key).unwrap_err().code(), Code::Internal, "{key:?}");
-        }
-        assert_eq!(segments("shop/.lease").unwrap(), ["shop", ".lease"]);
-    }
 
     #[tokio::test]
     async fn a_link_that_leads_nowhere_is_no_store_that_is_yet_to_be_made() {

@@ -1,18 +1,20 @@
 //! A store in memory for unit tests: strict about what it is asked, scriptable in how it fails.
 
+mod upload;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 use super::{
-    Condition, Conditional, Deleted, Entry, Expected, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, PENDING, Put,
-    Rule, Rules, Store, Stored, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
+    Condition, Conditional, Deleted, Entry, Lifecycle, Object, ObjectHead, ObjectInfo, PENDING, Put, Rule, Rules,
+    Store, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
+use upload::MemoryUpload;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Op {
@@ -464,72 +466,6 @@ impl Lifecycle for MemoryStore {
 
     fn prefix(&self) -> &'static str {
         ""
-    }
-}
-
-struct MemoryUpload {
-    store: MemoryStore,
-    key: String,
-    id: String,
-    object: ObjectInfo,
-    body: Vec<u8>,
-}
-
-#[async_trait]
-impl Upload for MemoryUpload {
-    fn mark(&self) -> Mark {
-        Mark(self.id.clone())
-    }
-
-    async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let Self { store, key, body, .. } = self;
-        store
-            .call(Op::Write, key, |_| {
-                body.extend_from_slice(&bytes);
-                Ok(())
-            })
-            .await
-    }
-
-    async fn complete(self: Box<Self>, expected: &Expected) -> Result<Stored> {
-        let Self {
-            store,
-            key,
-            id,
-            object,
-            body,
-        } = *self;
-        let bytes = body.len() as u64;
-        let result = store
-            .call(Op::Complete, &key, |state| {
-                if expected.bytes != bytes || expected.sha256[..] != Sha256::digest(&body)[..] {
-                    return Err(Error::new(
-                        Code::Store,
-                        format!("{key}: not the bytes that were expected"),
-                    ));
-                }
-                if !object.replace && state.objects.contains_key(&key) {
-                    return Err(super::taken(&key, "memory://test"));
-                }
-                state.write(&key, body.into(), object.tags, object.metadata);
-                Ok(Stored {
-                    bytes,
-                    checksum: None,
-                    parts: Vec::new(),
-                })
-            })
-            .await;
-        store.state().unfinished.remove(&id);
-        result
-    }
-
-    async fn abort(self: Box<Self>) -> Result<()> {
-        self.store
-            .call(Op::Abort, &self.key, |state| {
-                state.unfinished.remove(&self.id);
-                Ok(())
-            })
-            .await
     }
 }
 

@@ -11,7 +11,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, ByteStreamError, DateTime};
 use bytes::Bytes;
 
-use super::bucket::{Bucket, Digests, missing};
+use super::bucket::{Bucket, Digests, Whole, missing};
 use super::limits::{self, too_long};
 use super::segments::Segments;
 use super::sending::{Verdict, corrupted, judge, untrusted};
@@ -109,10 +109,17 @@ impl S3 {
         let bucket = &self.bucket;
         let digests = Digests::of([&body[..]].into_iter(), bucket.settings.checksums);
         let segments = Segments::from(body.clone());
+        let whole = Whole {
+            key,
+            body: &segments,
+            digests: &digests,
+            object,
+            condition,
+        };
         let mut damaged = false;
         let conditional = condition.is_some();
         for tries in 1.. {
-            let error = match bucket.put_object(key, &segments, &digests, object, condition).await {
+            let error = match bucket.put_object(&whole).await {
                 Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
                     Verdict::Same => {
                         if conditional {

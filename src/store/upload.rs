@@ -15,7 +15,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet};
 
-use super::bucket::{self, Attempts, Bucket};
+use super::bucket::{self, Attempts, Bucket, Whole};
 use super::parts::Schedule;
 use super::segments::Segments;
 use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
@@ -203,10 +203,14 @@ impl S3Upload {
         let mut conflicts = 0;
         let mut condition = (!self.object.replace).then_some(Condition::Absent);
         let failed = loop {
-            let sent = bucket
-                .put_object(&self.key, &body, &digests, &self.object, condition.as_ref())
-                .await;
-            match sent {
+            let whole = Whole {
+                key: &self.key,
+                body: &body,
+                digests: &digests,
+                object: &self.object,
+                condition: condition.as_ref(),
+            };
+            match bucket.put_object(&whole).await {
                 Ok(answer) => match judge(answer.checksum_sha256(), &digests, bucket.always_checksums()) {
                     Verdict::Same => return Ok(self.whole(expected, answer.checksum_sha256())),
                     verdict => {

@@ -250,105 +250,37 @@ async fn overview(
     listed: Listed,
     trust: &Trust,
 ) -> (Option<Overview>, Option<Error>) {
-    let id = &listed.id;
-    let (mut signature, mut manifest, mut doubt) = (None, None, Doubt::default());
-    let subject = Subject::manifest(id);
-    let figures = async || {
-        read(store, room, &listed, MANIFEST, trust, subject, |bytes| {
-            (<[u8; 32]>::from(Sha256::digest(bytes)), Figures::parse(bytes, id))
-        })
-        .await
+    let folder = Folder {
+        store,
+        room,
+        listed: &listed,
+        trust,
     };
-    let is_honest = listed.file(MANIFEST).is_some_and(|file| file.bytes <= READ_AGAIN);
-    let is_wrong = |standing: &Option<Standing>, broken: bool| broken || matches!(standing, Some(Standing::Bad { .. }));
-    let figures = match figures().await {
-        // A bit that was flipped on the way says nothing about what is stored. Giants are not read again: they are
-        // made to cost much.
-        Ok(Some((standing, (_, parsed)))) if is_wrong(&standing, parsed.is_err()) && is_honest => figures().await,
-        Err(error) if error.code() == Code::Integrity && is_honest => figures().await,
-        read => read,
+    let Some(looked) = folder.manifest().await else {
+        return (None, None);
     };
-    let (seen, mut failed) = match figures {
-        Ok(None) => return (None, None),
-        Ok(Some((standing, (sha256, figures)))) => {
-            let is_signed = standing.as_ref().is_some_and(Standing::is_signed);
-            (signature, manifest) = (standing, Some(sha256));
-            match figures {
-                Ok(figures) if is_signed => (Seen::Backup(Box::new(figures)), None),
-                Ok(figures) => match doubt_of(store, &listed, &sha256, &figures).await {
-                    Ok(found) => {
-                        doubt = found;
-                        (Seen::Backup(Box::new(figures)), None)
-                    }
-                    Err(error) if is_archived(&error) => (Seen::Archived(told(&error)), None),
-                    Err(error) => (Seen::Unread(error.message()), Some(error)),
-                },
-                Err(broken) => (Seen::Broken(broken), None),
-            }
+    let proof = match looked.failed {
+        None if listed.file(VERIFICATION).is_some() && !matches!(looked.seen, Seen::Archived(_)) => {
+            folder.verification(looked.sha256).await
         }
-        // What lies there is no file of a manifest's length: nothing is wrong with the store.
-        Err(error) if error.code() == Code::Integrity => (Seen::Broken(Broken::Unreadable(error.message())), None),
-        Err(error) if is_archived(&error) => (Seen::Archived(told(&error)), None),
-        Err(error) => (Seen::Unread(error.message()), Some(error)),
+        _ => Proof::default(),
     };
-    let (mut verification, mut unverifiable, mut doubtful) = (None, None, None);
-    let is_read = failed.is_none() && !matches!(seen, Seen::Archived(_));
-    if listed.file(VERIFICATION).is_some() && is_read {
-        let parse = |bytes: &[u8]| Verification::parse_outline(bytes, id);
-        match read(
-            store,
-            room,
-            &listed,
-            VERIFICATION,
-            trust,
-            Subject::verification(id),
-            parse,
-        )
-        .await
-        {
-            Ok(None) => {}
-            Ok(Some((Some(standing), _))) if !standing.is_signed() => {
-                doubtful = Some(format!("{VERIFICATION} {}, so it counts for nothing", standing.said()));
-            }
-            Ok(Some((_, Ok(read)))) => {
-                let (about, others) = match manifest {
-                    Some(sha256) => read.about(&sha256, trust.asks()),
-                    None => (read, false),
-                };
-                doubtful = others.then(|| {
-                    format!(
-                        "{VERIFICATION} speaks of another manifest than the one beside it, so that counts for nothing"
-                    )
-                });
-                verification = Some(about);
-            }
-            Ok(Some((_, Err(broken)))) => unverifiable = Some(broken.to_string()),
-            Err(error) if matches!(error.code(), Code::Integrity | Code::Eacces) => {
-                unverifiable = Some(error.message());
-            }
-            Err(error) if is_archived(&error) => unverifiable = Some(told(&error)),
-            Err(error) => {
-                unverifiable = Some(error.message());
-                failed = Some(error);
-            }
-        }
-    }
-    let lacks = match &seen {
+    let lacks = match &looked.seen {
         Seen::Backup(figures) => listed.lacking(&figures.files).map(|file| file.name.clone()).collect(),
         Seen::Broken(_) | Seen::Archived(_) | Seen::Unread(_) => Vec::new(),
     };
     let overview = Overview {
         listed,
-        seen,
+        seen: looked.seen,
         lacks,
-        signature,
-        altered: doubt.altered,
-        unsealed: doubt.unsealed,
-        verification,
-        unverifiable,
-        doubtful,
+        signature: looked.signature,
+        altered: looked.doubt.altered,
+        unsealed: looked.doubt.unsealed,
+        verification: proof.verification,
+        unverifiable: proof.unverifiable,
+        doubtful: proof.doubtful,
     };
-    (Some(overview), failed)
+    (Some(overview), looked.failed.or(proof.failed))
 }
 
 /// With the command that fetches it back.
@@ -356,121 +288,173 @@ fn told(error: &Error) -> String {
     format!("{}: {}", error.message(), error.hint_text())
 }
 
-async fn doubt_of(store: &dyn Store, listed: &Listed, sha256: &[u8; 32], figures: &Figures) -> Result<Doubt> {
-    let said = Said::new(figures.digest_file.as_ref(), figures.store.as_ref());
-    genuine::doubt(store, listed, sha256, said).await
+/// A backup's folder, to be read.
+struct Folder<'a> {
+    store: &'a dyn Store,
+    room: &'a Semaphore,
+    listed: &'a Listed,
+    trust: &'a Trust,
 }
 
-/// `None` where signatures are not asked for. The error is the store's.
-async fn standing(store: &dyn Store, trust: &Trust, subject: Subject<'_>, bytes: &[u8]) -> Result<Option<Standing>> {
-    if !trust.asks() {
-        return Ok(None);
+/// What was found in the place of a manifest.
+struct Looked {
+    seen: Seen,
+    signature: Option<Standing>,
+    sha256: Option<[u8; 32]>,
+    doubt: Doubt,
+    failed: Option<Error>,
+}
+
+impl Looked {
+    fn only(seen: Seen, failed: Option<Error>) -> Self {
+        Self {
+            seen,
+            signature: None,
+            sha256: None,
+            doubt: Doubt::default(),
+            failed,
+        }
     }
-    let checked = trust.look(store, subject, bytes).await?;
-    Ok(Some(checked.into()))
 }
 
-/// Reads, judges and parses one file, when there is room for as many bytes as the listing says that it has.
-/// The room is kept until nothing but the parsed value is left of it.
-async fn read<T>(
-    store: &dyn Store,
-    room: &Semaphore,
-    listed: &Listed,
-    name: &str,
-    trust: &Trust,
-    subject: Subject<'_>,
-    parse: impl FnOnce(&[u8]) -> T,
-) -> Result<Option<(Option<Standing>, T)>> {
-    let key = listed.id.key(name);
-    let bytes = listed.file(name).map_or(0, |file| file.bytes).min(limits::most(&key));
-    let units = u32::try_from(bytes / UNIT + 1).unwrap_or(ROOM).min(ROOM);
-    let _place = room
-        .acquire_many(units)
-        .await
-        .map_err(|error| Error::internal("the room for manifests was closed").source(error))?;
-    // A verification may have been replaced since by one that is a little longer.
-    let most = (u64::from(units) * UNIT).max(bytes).min(limits::most(&key));
-    let object: Option<Object> = store.get_up_to(&key, most).await?;
-    let Some(object) = object else { return Ok(None) };
-    let standing = standing(store, trust, subject, &object.body).await?;
-    Ok(Some((standing, parse(&object.body))))
+/// What was found in the place of a verification.
+#[derive(Default)]
+struct Proof {
+    verification: Option<Verification>,
+    unverifiable: Option<String>,
+    doubtful: Option<String>,
+    failed: Option<Error>,
+}
+
+/// A manifest's digest, and what it says.
+type Parsed = ([u8; 32], Result<Figures, Broken>);
+
+impl Folder<'_> {
+    /// `None`: removed since it was listed.
+    async fn manifest(&self) -> Option<Looked> {
+        let is_honest = self.listed.file(MANIFEST).is_some_and(|file| file.bytes <= READ_AGAIN);
+        let is_wrong =
+            |standing: &Option<Standing>, broken: bool| broken || matches!(standing, Some(Standing::Bad { .. }));
+        let figures = match self.figures().await {
+            // A bit that was flipped on the way says nothing about what is stored. Giants are not read again: they are
+            // made to cost much.
+            Ok(Some((standing, (_, parsed)))) if is_wrong(&standing, parsed.is_err()) && is_honest => {
+                self.figures().await
+            }
+            Err(error) if error.code() == Code::Integrity && is_honest => self.figures().await,
+            read => read,
+        };
+        let (signature, (sha256, parsed)) = match figures {
+            Ok(None) => return None,
+            Ok(Some(read)) => read,
+            // What lies there is no file of a manifest's length: nothing is wrong with the store.
+            Err(error) if error.code() == Code::Integrity => {
+                return Some(Looked::only(Seen::Broken(Broken::Unreadable(error.message())), None));
+            }
+            Err(error) if is_archived(&error) => return Some(Looked::only(Seen::Archived(told(&error)), None)),
+            Err(error) => return Some(Looked::only(Seen::Unread(error.message()), Some(error))),
+        };
+        let is_signed = signature.as_ref().is_some_and(Standing::is_signed);
+        let looked = match parsed {
+            Ok(figures) if is_signed => Looked::only(Seen::Backup(Box::new(figures)), None),
+            Ok(figures) => match self.doubt(&sha256, &figures).await {
+                Ok(doubt) => Looked {
+                    doubt,
+                    ..Looked::only(Seen::Backup(Box::new(figures)), None)
+                },
+                Err(error) if is_archived(&error) => Looked::only(Seen::Archived(told(&error)), None),
+                Err(error) => Looked::only(Seen::Unread(error.message()), Some(error)),
+            },
+            Err(broken) => Looked::only(Seen::Broken(broken), None),
+        };
+        Some(Looked {
+            signature,
+            sha256: Some(sha256),
+            ..looked
+        })
+    }
+
+    async fn figures(&self) -> Result<Option<(Option<Standing>, Parsed)>> {
+        let id = &self.listed.id;
+        let parse = |bytes: &[u8]| (Sha256::digest(bytes).into(), Figures::parse(bytes, id));
+        self.read(MANIFEST, Subject::manifest(id), parse).await
+    }
+
+    async fn doubt(&self, sha256: &[u8; 32], figures: &Figures) -> Result<Doubt> {
+        let said = Said::new(figures.digest_file.as_ref(), figures.store.as_ref());
+        genuine::doubt(self.store, self.listed, sha256, said).await
+    }
+
+    /// `manifest` is the digest of the manifest beside it.
+    async fn verification(&self, manifest: Option<[u8; 32]>) -> Proof {
+        let id = &self.listed.id;
+        let parse = |bytes: &[u8]| Verification::parse_outline(bytes, id);
+        let mut proof = Proof::default();
+        match self.read(VERIFICATION, Subject::verification(id), parse).await {
+            Ok(None) => {}
+            Ok(Some((Some(standing), _))) if !standing.is_signed() => {
+                proof.doubtful = Some(format!("{VERIFICATION} {}, so it counts for nothing", standing.said()));
+            }
+            Ok(Some((_, Ok(read)))) => {
+                let (about, others) = match manifest {
+                    Some(sha256) => read.about(&sha256, self.trust.asks()),
+                    None => (read, false),
+                };
+                proof.doubtful = others.then(|| {
+                    format!(
+                        "{VERIFICATION} speaks of another manifest than the one beside it, so that counts for nothing"
+                    )
+                });
+                proof.verification = Some(about);
+            }
+            Ok(Some((_, Err(broken)))) => proof.unverifiable = Some(broken.to_string()),
+            Err(error) if is_archived(&error) => proof.unverifiable = Some(told(&error)),
+            Err(error) => {
+                proof.unverifiable = Some(error.message());
+                let is_the_stores = !matches!(error.code(), Code::Integrity | Code::Eacces);
+                proof.failed = is_the_stores.then_some(error);
+            }
+        }
+        proof
+    }
+
+    /// Reads, judges and parses one file, when there is room for as many bytes as the listing says that it has.
+    /// The room is kept until nothing but the parsed value is left of it.
+    async fn read<T>(
+        &self,
+        name: &str,
+        subject: Subject<'_>,
+        parse: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<(Option<Standing>, T)>> {
+        let key = self.listed.id.key(name);
+        let bytes = self
+            .listed
+            .file(name)
+            .map_or(0, |file| file.bytes)
+            .min(limits::most(&key));
+        let units = u32::try_from(bytes / UNIT + 1).unwrap_or(ROOM).min(ROOM);
+        let _place = self
+            .room
+            .acquire_many(units)
+            .await
+            .map_err(|error| Error::internal("the room for manifests was closed").source(error))?;
+        // A verification may have been replaced since by one that is a little longer.
+        let most = (u64::from(units) * UNIT).max(bytes).min(limits::most(&key));
+        let object: Option<Object> = self.store.get_up_to(&key, most).await?;
+        let Some(object) = object else { return Ok(None) };
+        let standing = self.standing(subject, &object.body).await?;
+        Ok(Some((standing, parse(&object.body))))
+    }
+
+    /// `None` where signatures are not asked for. The error is the store's.
+    async fn standing(&self, subject: Subject<'_>, bytes: &[u8]) -> Result<Option<Standing>> {
+        if !self.trust.asks() {
+            return Ok(None);
+        }
+        let checked = self.trust.look(self.store, subject, bytes).await?;
+        Ok(Some(checked.into()))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::repository::catalog::tests::{id, plant};
-    use crate::repository::manifest::tests::sample;
-    use crate::repository::retention::Tier;
-    use crate::store::memory::{Fault, MemoryStore, Op};
-
-    async fn all(store: &MemoryStore) -> Result<Vec<Overview>> {
-        let listed = reachable_folders(store, None).await?;
-        overviews(store, listed, &Trust::default()).await
-    }
-
-    #[tokio::test]
-    async fn five_thousand_backups_cost_one_listing_and_one_request_each() {
-        let store = MemoryStore::without_lifecycle();
-        let first = id("shop/20100101T040500Z-full").timestamp();
-        for day in 0..5_000 {
-            let at = first + jiff::SignedDuration::from_hours(24 * day);
-            let id = BackupId::next("shop", crate::repository::backup_id::Kind::Full, at, None);
-            let bytes = sample(&id, Tier::Daily).to_bytes().unwrap();
-            store.plant(&id.manifest_key(), bytes, &[]);
-        }
-        let newest = "shop/20230909T040500Z-full";
-        store.plant(&format!("{newest}/verification.json"), "{", &[]);
-        let found = all(&store).await.unwrap();
-        assert_eq!(found.len(), 5_000);
-        assert_eq!(found[0].id().to_string(), newest);
-        assert_eq!(found[0].figures().unwrap().tables.rows, 3);
-        // To see whether it is there, the databases, the listing, and one verification.
-        assert_eq!(store.requests(), 5_000 + 4);
-        assert_eq!(store.calls(Op::Get).len(), 5_001);
-    }
-
-    #[tokio::test]
-    async fn what_is_wrong_with_one_backup_is_told_with_it() {
-        let store = MemoryStore::without_lifecycle();
-        let day = |day: u32| id(&format!("shop/202501{day:02}T040500Z-full"));
-        for number in 1..=5 {
-            plant(&store, &sample(&day(number), Tier::Daily), "");
-        }
-        store.plant(&day(5).manifest_key(), "{\"schema\":", &[]);
-        store.plant(&day(4).manifest_key(), "{\"schema\": 3}", &[]);
-        let copied = sample(&day(1), Tier::Daily).to_bytes().unwrap();
-        store.plant(&day(3).manifest_key(), copied, &[]);
-        store.remove(&day(2).key("shop.toc"));
-        store.plant(&day(1).key(VERIFICATION), "[]", &[]);
-        store.plant("shop/20250106T040500Z-full/shop.dump", "x", &[]);
-        let found = all(&store).await.unwrap();
-        assert_eq!(found.len(), 5);
-        for (overview, flaw) in found.iter().zip(["not JSON", "schema 3", "copied or moved"]) {
-            assert!(overview.flaw().unwrap().contains(flaw), "{:?}", overview.seen);
-            assert!(!overview.is_good());
-        }
-        assert_eq!(found[3].lacks, ["shop.toc"]);
-        assert!(!found[3].is_good());
-        assert!(found[4].unverifiable.is_some() && found[4].is_good());
-    }
-
-    #[tokio::test]
-    async fn a_file_that_cannot_be_read_is_told_and_a_store_that_keeps_failing_is_an_error() {
-        let store = MemoryStore::without_lifecycle();
-        for number in 1..=20 {
-            plant(
-                &store,
-                &sample(&id(&format!("shop/202501{number:02}T040500Z-full")), Tier::Daily),
-                "",
-            );
-        }
-        store.fault(Op::Get, 1, Fault::Reject);
-        let found = all(&store).await.unwrap();
-        assert_eq!(found.iter().filter(|one| one.flaw().is_some()).count(), 1);
-        for nth in 1..=20 {
-            store.fault(Op::Get, nth, Fault::Reject);
-        }
-        assert_eq!(all(&store).await.unwrap_err().code(), Code::Store);
-    }
-}
+mod tests;

@@ -1,4 +1,7 @@
+use sha2::{Digest, Sha256};
+
 use super::*;
+use crate::store::Expected;
 
 #[tokio::test]
 async fn conditions_hold_and_faults_come_as_scripted() {

@@ -1,0 +1,179 @@
+//! One small file of a folder store: how it is read, what tells its states apart, and how another takes its place.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::way::{descend, segments};
+use crate::error::{Code, Error, Result};
+use crate::repository::backup_id::MANIFEST;
+use crate::run::files::io_error;
+use crate::run::publication::{Publish, Published};
+use crate::store::beneath::Folder;
+use crate::store::limits::{self, too_long};
+use crate::store::temporary::Temporary;
+use crate::store::{Condition, Object, Put, Version};
+
+/// Up to this length a file's version is the digest of its bytes; above, where reading it all
+/// would cost too much, what its inode says. Whatever is replaced under a condition is small.
+const DIGEST_LIMIT: u64 = 16 << 20;
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// A file of the store, open; with its folder, its name and its length.
+pub(super) struct Opened {
+    pub(super) file: File,
+    pub(super) bytes: u64,
+    pub(super) path: PathBuf,
+}
+
+pub(super) fn open(root: &Path, key: &str) -> Result<Option<Opened>> {
+    let names = segments(key)?;
+    let Some((name, folders)) = names.split_last() else {
+        return Ok(None);
+    };
+    match descend(root, folders)? {
+        Some(folder) => open_in(&folder, name),
+        None => Ok(None),
+    }
+}
+
+fn open_in(folder: &Folder, name: &str) -> Result<Option<Opened>> {
+    Ok(folder.open(name)?.map(|(file, bytes)| Opened {
+        file,
+        bytes,
+        path: folder.path().join(name),
+    }))
+}
+
+/// The whole file, where it has no more than `most` bytes: by what the file system says, and by what
+/// comes, since a file may grow while it is read.
+pub(super) fn read(opened: &Opened, most: u64) -> Result<Object> {
+    let Opened { file, bytes, path } = opened;
+    if *bytes > most {
+        return Err(too_long(&path.display().to_string(), *bytes, most));
+    }
+    let body = take(file, *bytes, most).map_err(|error| io_error("read", path, error))?;
+    if body.len() as u64 > most {
+        return Err(too_long(&path.display().to_string(), body.len() as u64, most));
+    }
+    let version = if *bytes > DIGEST_LIMIT {
+        version(opened)?
+    } else {
+        digest_version(&body)
+    };
+    Ok(Object {
+        body: Bytes::from(body),
+        version,
+    })
+}
+
+/// At most one byte more than `most`, into room for `expected`.
+fn take(file: &File, expected: u64, most: u64) -> io::Result<Vec<u8>> {
+    let room = usize::try_from(expected.saturating_add(1)).unwrap_or(0);
+    let mut body = Vec::with_capacity(room);
+    file.take(most.saturating_add(1)).read_to_end(&mut body)?;
+    Ok(body)
+}
+
+fn digest_version(bytes: &[u8]) -> Version {
+    Version(hex::encode(Sha256::digest(bytes)))
+}
+
+pub(super) fn version(opened: &Opened) -> Result<Version> {
+    let Opened { file, bytes, path } = opened;
+    let failed = |error: io::Error| io_error("read", path, error);
+    if *bytes > DIGEST_LIMIT {
+        // A new version is always a new file: it has another inode, or another time.
+        let metadata = file.metadata().map_err(failed)?;
+        return Ok(Version(format!(
+            "{}-{}-{}.{}",
+            metadata.ino(),
+            metadata.len(),
+            metadata.mtime(),
+            metadata.mtime_nsec()
+        )));
+    }
+    Ok(digest_version(&take(file, *bytes, DIGEST_LIMIT).map_err(failed)?))
+}
+
+pub(super) fn put(root: &Path, names: &[String], body: &[u8], condition: Option<&Condition>) -> Result<Put> {
+    let temporary = Temporary::create(root, names)?;
+    let written = temporary.write(body).and_then(|()| temporary.sync());
+    if let Err(error) = written {
+        return Err(error.with_clean_up(temporary.remove()));
+    }
+    let name = names.last().map_or("", String::as_str);
+    // Held from the look at the old version to the rename, so that two processes cannot both find
+    // the version unchanged. Let go when it is dropped.
+    let lock = match lock(temporary.folder()) {
+        Ok(lock) => Some(lock),
+        Err(error) if matches!(condition, Some(Condition::Unchanged(_))) => {
+            return Err(error.with_clean_up(temporary.remove()));
+        }
+        // The other two are atomic by themselves where a file system has no locks.
+        Err(_) => None,
+    };
+    // What has the name may be larger than anything that is put: then it is not what was expected.
+    let current = |folder: &Folder| match open_in(folder, name)? {
+        Some(opened) => read(&opened, limits::most(name).max(body.len() as u64)).map(Some),
+        None => Ok(None),
+    };
+    let folder = temporary.folder().try_clone()?;
+    let path = folder.path().join(name);
+    let file = temporary.file();
+    let published = match condition {
+        None => temporary.publish(Publish::Replace)?,
+        Some(Condition::Absent) => temporary.publish(Publish::IfAbsent)?,
+        Some(Condition::Unchanged(expected)) => match current(&folder) {
+            Ok(Some(current)) if current.version == *expected => temporary.publish(Publish::Replace)?,
+            Ok(_) => {
+                temporary.remove()?;
+                Published::Exists
+            }
+            Err(error) => return Err(error.with_clean_up(temporary.remove())),
+        },
+    };
+    // Not before: until then, a manifest could be put in the place of ours.
+    if published == Published::Done && name == MANIFEST {
+        folder.admit();
+    }
+    let put = match published {
+        Published::Done if body.len() as u64 > DIGEST_LIMIT => {
+            let file = file.try_clone().map_err(|error| io_error("read", &path, error))?;
+            let bytes = body.len() as u64;
+            Put::Done(version(&Opened { file, bytes, path })?)
+        }
+        Published::Done => Put::Done(digest_version(body)),
+        // The same bytes are there already: the put is a repeated one.
+        Published::Exists => match current(&folder)? {
+            Some(current) if current.body == body => Put::Done(current.version),
+            _ => Put::Refused,
+        },
+    };
+    drop(lock);
+    Ok(put)
+}
+
+fn lock(folder: &Folder) -> Result<File> {
+    let failed = |error: io::Error| io_error("lock", folder.path(), error);
+    let file = folder.for_lock().map_err(failed)?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                let what = format!("cannot lock {}: another process holds it", folder.path().display());
+                return Err(Error::new(Code::Store, what));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+}
