@@ -83,7 +83,7 @@ class Bench:
         return run
 
     def whole(self):
-        """The README's recipe against one command."""
+        """The documented recipe with stock tools against one command."""
         copy, restore = self.s3.copy(), f"'{self.options.postgres}/pg_restore' --exit-on-error -j 2 -d '{self.target}'"
         archive, toc = FILES / "shop.dump", FILES / "shop.toc"
         yield Contestant(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
-use pgstow::dataflow::compress::{Effort, Job, PIECE, Shape, work};
+use pgstow::dataflow::compress::{Effort, PIECE, PieceJob, Shape, work};
 use rustix::time::{ClockId, clock_gettime};
 
 /// As much of each kind as shows its ratio.
@@ -111,7 +111,7 @@ fn run(pieces: &[Arc<Vec<u8>>], effort: Effort) -> (usize, f64) {
         };
         let (answer, squeezed) = bounded(1);
         let content = Arc::clone(content);
-        let job = Job {
+        let job = PieceJob {
             content,
             shape,
             effort,

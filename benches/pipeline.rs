@@ -65,6 +65,7 @@ fn main() {
                 codec,
                 threads,
                 range: pipeline::RANGE,
+                stages: Vec::new(),
                 md5: false,
                 observer: Arc::new(Silent),
             };

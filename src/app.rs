@@ -2,6 +2,7 @@
 //! jobs. Clock and host name enter here and are handed down.
 
 mod aftermath;
+mod permission;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +21,15 @@ use crate::job::retention;
 use crate::job::status::{self, Inquiry};
 use crate::job::verify::{self, VerifyReport};
 use crate::outside::aws::{self, Patience};
-use crate::outside::handover::Handover;
+use crate::outside::handover::{Asked, Handover};
 use crate::outside::notify::{Notifier, Sns};
 use crate::outside::secrets::{Credentials, IamLogin, SecretSource};
 use crate::report::Report;
-use crate::repository::signature::{Keyring, Trust, keygen};
+use crate::repository::signature::{Keyring, Signer, Trust, keygen};
+use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::{Auth, Clock, Settings, Source, StoreUrl};
+use crate::settings::{Auth, Settings, Source, StoreUrl};
 use crate::store::Store;
 use crate::store::local::Local;
 use crate::store::s3::S3;
@@ -100,7 +102,13 @@ impl App {
                     Arc::new(Local::new(path.clone()).created(settings.store_create, state))
                 }
                 StoreUrl::S3 { bucket, prefix } => {
-                    let client = aws::s3_client(aws()?, &settings.aws, &settings.s3, &patience);
+                    let client = aws::s3_client(
+                        aws()?,
+                        &settings.aws,
+                        settings.s3.checksums,
+                        settings.s3.path_style,
+                        &patience,
+                    );
                     Arc::new(S3::new(client, bucket, prefix, settings.s3.clone(), patience))
                 }
             });
@@ -123,10 +131,12 @@ impl App {
                     overrides,
                     defaults,
                     beside,
+                    unusable,
                 } => {
                     let client = aws::secrets_client(aws()?, &settings.aws, id);
                     let source = SecretSource::new(client, id, overrides.clone())
-                        .completed_by((**defaults).clone(), beside.clone());
+                        .completed_by((**defaults).clone(), beside.clone())
+                        .lacking(unusable.clone());
                     Some(Credentials::Secret(source.proved_by(login(auth)?)))
                 }
                 Source::None => None,
@@ -295,14 +305,9 @@ impl App {
         stop.or_stop(self.keyring.trust()).await
     }
 
-    /// Whether an event may ask for a restore.
-    pub fn allows_restore(&self) -> bool {
-        self.settings.allow_restore
-    }
-
-    /// Whether an event may ask for a drill.
-    pub fn allows_drill(&self) -> bool {
-        self.settings.allow_drill
+    /// Whether an event may ask for this command; a person at the command line may ask for all of them.
+    pub fn check_event(&self, command: &Command) -> Result<()> {
+        permission::of_event(command, &self.settings)
     }
 
     /// The database that the settings name, where they name one without being asked further.
@@ -323,7 +328,7 @@ impl App {
             credentials,
             stores: &self.stores,
             signer,
-            trust: &self.trust(stop).await?.and(signer),
+            trust: &self.trust(stop).await?.and(signer.map(Signer::public)),
             clock: self.clock,
             host: &self.host,
             stop,
@@ -341,7 +346,12 @@ impl App {
         let Some(handover) = self.handover.as_ref().filter(|_| error.code() == Code::Deadline) else {
             return Err(error);
         };
-        let start = handover.start(request, &error);
+        let asked = Asked {
+            trigger: request.trigger,
+            event_id: request.event_id.clone(),
+            database: request.database.clone(),
+        };
+        let start = handover.start(&asked, &error);
         let started = match stop.reason() {
             None => start.await,
             Some(_) => tokio::time::timeout(HANDOVER_AT_THE_END, start)
@@ -369,7 +379,10 @@ impl App {
         // Known by now, unless it is what the run has failed of: then it is not waited for once more.
         let keys = async { futures::try_join!(self.keyring.trust(), self.keyring.signer()) };
         let keys = tokio::time::timeout(TRUST_AT_THE_END, keys).await;
-        let trust = keys.ok().and_then(Result::ok).map(|(trust, signer)| trust.and(signer));
+        let trust = keys
+            .ok()
+            .and_then(Result::ok)
+            .map(|(trust, signer)| trust.and(signer.map(Signer::public)));
         Aftermath {
             metrics: &self.settings.metrics,
             stores: &self.stores,

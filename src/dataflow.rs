@@ -4,4 +4,6 @@ pub mod budget;
 pub mod compress;
 pub mod parallel;
 pub mod pipeline;
+pub mod stored_file;
 pub mod throttle;
+pub mod way;

@@ -1,9 +1,13 @@
 //! The one error type, and the one table from what went wrong to what follows from it.
 
+mod report;
+
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::run::printable;
+use crate::printable;
+
+pub use report::ErrorReport;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -161,6 +165,11 @@ impl fmt::Display for Code {
     }
 }
 
+/// The exit code of a backup that is good, and is not in all the stores in which it should be.
+pub const DEGRADED: u8 = 3;
+/// The exit code of a restore that went on past what failed.
+pub const PARTIAL: u8 = 4;
+
 /// Failures of the clean-up that are named although they have a reason that was told.
 const TOLD_ALIKE: usize = 2;
 
@@ -214,6 +223,15 @@ impl Error {
     pub fn also(mut self, second: Error) -> Self {
         self.also.push(second);
         self
+    }
+
+    /// The failure, with that of the clean-up after it attached, where that failed too.
+    #[must_use]
+    pub fn with_clean_up(self, clean_up: Result<()>) -> Self {
+        match clean_up {
+            Ok(()) => self,
+            Err(second) => self.also(second),
+        }
     }
 
     /// The same failure, of another kind.

@@ -2,3 +2,10 @@
 
 pub mod archive;
 pub mod script;
+
+/// In which of its forms pg_dump writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Custom,
+    Plain,
+}

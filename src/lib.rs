@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod job;
 pub mod outside;
 pub mod postgres;
+pub mod printable;
 pub mod report;
 pub mod repository;
 pub mod run;

@@ -8,4 +8,5 @@ pub mod manifest;
 pub mod retention;
 pub mod signature;
 pub mod stored_archive;
+pub mod trigger;
 pub mod verification;

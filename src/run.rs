@@ -1,8 +1,9 @@
 //! What every run carries with it, whatever it does.
 
+pub mod clock;
 pub mod confinement;
+pub mod files;
 pub(crate) mod named_file;
-pub mod printable;
 pub mod private_folder;
 pub mod progress;
 pub mod stop;

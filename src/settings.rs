@@ -6,6 +6,7 @@
 mod aliases;
 pub(crate) mod dotenv;
 mod found_file;
+mod known;
 mod layers;
 mod libpq;
 mod parse;
@@ -18,23 +19,29 @@ mod stores;
 mod table;
 mod unknown;
 mod uses;
+mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use secrecy::SecretString;
-
 use crate::dataflow::budget::Shares;
 use crate::error::Result;
 use crate::postgres::{ConnectionInfo, Keys};
-use crate::repository::retention::Tier;
-use crate::run::confinement::Walls;
 
+pub use crate::format::Format;
+pub use crate::outside::aws::settings::{Aws, Checksums};
+pub use crate::outside::handover::ContainerTask;
+pub use crate::outside::metrics::settings::{MetricLines, Metrics};
+pub use crate::postgres::settings::Postgres;
+pub use crate::repository::retention::{Policy, Retention};
+pub use crate::repository::signature::settings::{KeySource, Signing};
+pub use crate::run::telemetry::{Log, LogFormat};
+pub use crate::store::settings::{Encryption, S3, StoreCreate, Tagging};
+pub use known::is_secret;
 pub use parse::{GZIP_LEVEL, ZSTD_LEVEL};
-pub use setting::{Kind, Setting, is_secret, nearest};
+pub use setting::{Kind, Setting, nearest};
 pub use table::SETTINGS;
 pub use uses::Uses;
 
@@ -148,80 +155,12 @@ impl Settings {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    pub format: LogFormat,
-    /// `RUST_LOG`, in tracing's syntax.
-    pub filter: String,
-}
-
-impl Log {
-    /// The same, with what it means for the modules that it does not name.
-    pub fn directives(&self) -> String {
-        specs::log_directives(&self.filter)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
 /// When a backup that is to disturb nobody pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nice {
     pub max_lag: Duration,
     /// Active ones, of others.
     pub max_sessions: u64,
-}
-
-/// Whose signatures are made, and whose are asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Signing {
-    /// Signs manifests and the results of verifications.
-    pub sign_key: Option<KeySource>,
-    /// Of the secret key's file.
-    pub password: Option<SecretString>,
-    pub password_file: Option<PathBuf>,
-    /// What is not signed by one of these is refused; none: nothing has to be signed.
-    pub verify_keys: Vec<KeySource>,
-}
-
-impl Signing {
-    pub fn uses_kms(&self) -> bool {
-        let mut keys = self.sign_key.iter().chain(&self.verify_keys);
-        keys.any(|key| matches!(key, KeySource::Kms(_)))
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    File(PathBuf),
-    /// The ARN of a key or of an alias.
-    Kms(String),
-    /// A public key itself.
-    Text(String),
-}
-
-/// Where the numbers of a run go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Metrics {
-    pub lines: MetricLines,
-    /// CloudWatch's.
-    pub namespace: String,
-    /// What tells this installation's numbers from those of others.
-    pub service: String,
-    /// For Prometheus, by way of node exporter's textfile collector.
-    pub file: Option<PathBuf>,
-}
-
-/// What is written among the log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricLines {
-    /// CloudWatch's embedded metric format.
-    Emf,
-    None,
 }
 
 /// Where the credentials come from.
@@ -232,11 +171,13 @@ pub enum Source {
     /// In Secrets Manager; `overrides` are the parts that settings name themselves
     /// (`DB_NAME` beside a secret without `dbname`, `sslmode`), `defaults` those that count only where the
     /// secret has none, `beside` the settings that give those: libpq's name of the part, and the setting's.
+    /// `unusable` are parts that a setting gives wrongly, and why: no matter where the secret has them.
     Secret {
         id: String,
         overrides: ConnectionInfo,
         defaults: Box<ConnectionInfo>,
         beside: Vec<(&'static str, String)>,
+        unusable: Vec<(&'static str, String)>,
     },
     /// None given: commands that work on the store alone do not need one.
     None,
@@ -256,44 +197,6 @@ pub enum Auth {
 pub enum StoreUrl {
     Folder(PathBuf),
     S3 { bucket: String, prefix: String },
-}
-
-/// What a backup does where a folder store has nothing yet, which may be a disk that is not mounted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum StoreCreate {
-    /// Begins there, unless something says that backups were there before.
-    #[default]
-    Auto,
-    Always,
-    Never,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retention {
-    pub policy: Policy,
-    /// The newest good backups that no rule ever touches.
-    pub keep_last: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Policy {
-    /// `30d`: every backup is a daily, kept that long.
-    Days(u32),
-    /// `daily=7,weekly=4,…`: how many days, weeks, months, years each tier is kept; a tier that
-    /// is not named does not exist. Sorted by tier, counts above zero.
-    Tiers(Vec<(Tier, u32)>),
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Policy::Days(days) => write!(f, "{days}d"),
-            Policy::Tiers(tiers) => {
-                let tiers: Vec<String> = tiers.iter().map(|(tier, count)| format!("{tier}={count}")).collect();
-                f.write_str(&tiers.join(","))
-            }
-        }
-    }
 }
 
 /// When backups are made, in cron's words, where the settings say so.
@@ -324,12 +227,6 @@ impl fmt::Display for Compression {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    Custom,
-    Plain,
-}
-
 /// What becomes of a backup whose snapshot does not see the rows of some tables, because they were
 /// emptied or rewritten before their locks, in every attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -338,120 +235,3 @@ pub enum OnChangedTables {
     /// It counts, and names them.
     Warn,
 }
-
-/// How PostgreSQL's programs are found and run.
-#[derive(Debug, Clone)]
-pub struct Postgres {
-    /// `BACKUP_PG_BIN`: where set, these folders alone count.
-    pub bin: Option<Vec<PathBuf>>,
-    /// `PATH`, for the search when `bin` is not set.
-    pub path: Vec<PathBuf>,
-    pub dump_major: Option<u32>,
-    pub lock_wait: Duration,
-    pub stall: Duration,
-    pub connect_timeout: Duration,
-    /// Where private folders (passfile) are made.
-    pub temp: PathBuf,
-    /// What PostgreSQL's programs inherit of our environment: `PATH`, `HOME`,
-    /// `LD_LIBRARY_PATH`, `TZ`; never a credential.
-    pub child_env: Vec<(String, String)>,
-    /// Around `psql`, `pg_restore` and `pg_dump`: a drill's, which talk to its own server alone.
-    pub client_walls: Option<Walls>,
-}
-
-/// A task of ECS on Fargate that runs pgstow with settings of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerTask {
-    pub cluster: String,
-    /// `family`, `family:revision` or an ARN.
-    pub definition: String,
-    /// The container in it that gets the command.
-    pub container: String,
-    pub subnets: Vec<String>,
-    pub security_groups: Vec<String>,
-    pub public_ip: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct S3 {
-    /// 10,000 unless the provider allows fewer.
-    pub max_parts: u32,
-    pub part_size: u64,
-    /// Bytes that one upload's parts may take in memory.
-    pub memory: u64,
-    /// How long a store that keeps failing is asked again.
-    pub retry: Duration,
-    pub checksums: Checksums,
-    pub tagging: Tagging,
-    pub encryption: Encryption,
-    pub storage_class: Option<String>,
-    /// `None`: path-style for a custom endpoint, virtual-hosted otherwise.
-    pub path_style: Option<bool>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checksums {
-    /// SHA-256 on every request and part, compared with ours.
-    Always,
-    /// Only where the protocol demands one: for endpoints that refuse the headers.
-    WhenRequired,
-}
-
-/// Whether objects get tags, which lifecycle rules go by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tagging {
-    /// Where the store knows them.
-    Auto,
-    /// A store that refuses them is an error.
-    On,
-    Off,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Encryption {
-    /// What the bucket does by default.
-    Bucket,
-    SseS3,
-    SseKms {
-        key_id: Option<String>,
-    },
-}
-
-/// What the AWS SDK is told beyond its own chain.
-///
-/// Region and endpoints come from any layer. Credentials are set only where they came from `.env`
-/// or the configuration file, which the SDK does not see: those of the process environment stay
-/// with the SDK's own chain.
-#[derive(Debug, Clone, Default)]
-pub struct Aws {
-    pub region: Option<String>,
-    /// `AWS_ENDPOINT_URL`, for every service.
-    pub endpoint: Option<String>,
-    /// `AWS_ENDPOINT_URL_S3`, `_SECRETS_MANAGER`, `_SNS`, `_ECS`, `_KMS`: more specific, so stronger.
-    pub endpoint_s3: Option<String>,
-    pub endpoint_secrets: Option<String>,
-    pub endpoint_sns: Option<String>,
-    pub endpoint_ecs: Option<String>,
-    pub endpoint_kms: Option<String>,
-    /// `AWS_CA_BUNDLE`.
-    pub ca_bundle: Option<PathBuf>,
-    pub access_key_id: Option<String>,
-    pub secret_access_key: Option<SecretString>,
-    pub session_token: Option<SecretString>,
-    /// Credentials for the S3 store alone (`MINIO_ACCESS_KEY`), where they differ.
-    pub s3_access_key_id: Option<String>,
-    pub s3_secret_access_key: Option<SecretString>,
-}
-
-/// Who started a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Trigger {
-    Schedule,
-    Manual,
-    Api,
-    Cli,
-}
-
-/// The clock, passed in by the face so that plans stay functions of their inputs.
-pub type Clock = fn() -> Timestamp;

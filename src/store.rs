@@ -2,7 +2,7 @@
 //! holds every back end to them.
 //!
 //! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
-//! has been through [`crate::repository::catalog`]'s encoding, so that it is a safe file name and object key.
+//! has been through [`crate::repository::backup_id`]'s encoding, so that it is a safe file name and object key.
 
 pub(crate) mod beneath;
 mod bucket;
@@ -17,9 +17,11 @@ mod oldest_checksum;
 pub mod parts;
 mod permission;
 pub mod reading;
+mod rule;
 pub mod s3;
 mod segments;
 mod sending;
+pub mod settings;
 mod tagging;
 pub(crate) mod temporary;
 mod trouble;
@@ -32,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 
+pub use rule::{PENDING, Rule, TIER_TAG, UPLOADS, is_ours, rule_id};
 pub use trouble::{is_archived, lacks_conditions};
 
 #[async_trait]
@@ -81,7 +84,7 @@ pub trait Store: Send + Sync {
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>>;
 
     /// What the store says about an object without reading it; `None` when there is none.
-    async fn head(&self, key: &str) -> Result<Option<Head>>;
+    async fn head(&self, key: &str) -> Result<Option<ObjectHead>>;
 
     /// Every object whose key starts with `prefix`, in byte order of the keys, all pages followed.
     /// Uploads in progress and temporary files are not objects. No such folder is an empty list.
@@ -234,7 +237,7 @@ pub enum Put {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark(pub String);
 
-/// In [`Head::metadata`], the upload's own word.
+/// In [`ObjectHead::metadata`], the upload's own word.
 pub const UPLOAD: &str = "pgstow-upload";
 
 /// What tells two states of an object apart: S3's ETag, or a digest of a file's bytes.
@@ -248,7 +251,7 @@ pub struct Object {
 }
 
 #[derive(Debug, Clone)]
-pub struct Head {
+pub struct ObjectHead {
     pub bytes: u64,
     pub version: Version,
     pub metadata: Vec<(String, String)>,
@@ -313,7 +316,7 @@ pub trait Lifecycle: Send + Sync {
     /// Deletes one object, as somebody with our key could. A missing object is no error.
     async fn try_delete(&self, key: &str) -> Result<Deleted>;
 
-    /// The bucket's lifecycle rules, split into ours (by [`crate::repository::retention::is_ours`]) and the
+    /// The bucket's lifecycle rules, split into ours (by [`is_ours`]) and the
     /// number of foreign ones.
     async fn rules(&self) -> Result<Rules>;
 
@@ -322,7 +325,7 @@ pub trait Lifecycle: Send + Sync {
     /// afterwards is compared, also for some time where it still shows the former rules; where it has made
     /// something else of them, the former rules are put back, and the error says what the store's would have
     /// done.
-    async fn install_rules(&self, ours: &[crate::repository::retention::Rule]) -> Result<()>;
+    async fn install_rules(&self, ours: &[Rule]) -> Result<()>;
 
     /// The key prefix of this store in the bucket (`""`, or ending in `/`), which rules filter by.
     fn prefix(&self) -> &str;
@@ -379,7 +382,7 @@ pub enum Deleted {
 /// A bucket's lifecycle rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
-    pub ours: Vec<crate::repository::retention::Rule>,
+    pub ours: Vec<Rule>,
     /// Rules that somebody else keeps in this bucket.
-    pub foreign: Vec<crate::repository::retention::Rule>,
+    pub foreign: Vec<Rule>,
 }

@@ -1,6 +1,8 @@
 //! What follows a run: people are told how it ended, and its numbers go to what watches over it.
 //! Neither changes how it ended.
 
+mod observed;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,18 +10,20 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::command::{BackupRequest, Selection, VerifyRequest};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, ErrorReport, Result};
+use crate::job::backup::{BackupReport, Notification};
 use crate::job::verify::VerifyReport;
 use crate::outside::metrics::{self, History, Observation};
 use crate::outside::notify::{About, Notice, Notifier, Status};
-use crate::report::{self, BackupReport, ErrorReport, Notification, Report};
+use crate::report::{self, Report};
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::signature::Trust;
 use crate::repository::verification;
+use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
 use crate::run::telemetry;
-use crate::settings::{Clock, Metrics};
+use crate::settings::Metrics;
 use crate::store::Store;
 
 /// How long the store may take to say what was there before the run.
@@ -56,7 +60,7 @@ impl Aftermath<'_> {
             self.history(Some(&report.database), Some(&report.id))
         );
         report.notification = told;
-        let observation = Observation::of_backup(&report, &history, (self.clock)());
+        let observation = observed::of_backup(&report, &history, (self.clock)());
         let warnings = self.publish(vec![observation]).await;
         report.warnings.extend(warnings);
         report
@@ -71,7 +75,7 @@ impl Aftermath<'_> {
         let mut observation = Observation::of_failed_backup(database, error.code(), self.begun, &history, now);
         observation.notifications_failed = u64::from(told.is_err());
         self.publish(vec![observation]).await;
-        attach(error, told)
+        error.with_clean_up(told)
     }
 
     /// People hear of a verification or a drill when it fails: that one goes well is what they
@@ -91,7 +95,7 @@ impl Aftermath<'_> {
                     Some(notice) => self.tell(&notice).await,
                     None => Ok(()),
                 };
-                let mut observations = Observation::of_verification(&report, request.drill, (self.clock)());
+                let mut observations = observed::of_verification(&report, request.drill, (self.clock)());
                 if let Err(error) = told {
                     warn_of(&error);
                     // It is one message, however many databases it spoke of.
@@ -110,7 +114,7 @@ impl Aftermath<'_> {
                     Observation::of_failed_verification(database, drill, error.code(), self.begun, now);
                 observation.notifications_failed = u64::from(told.is_err());
                 self.publish(vec![observation]).await;
-                Err(attach(error, told))
+                Err(error.with_clean_up(told))
             }
         }
     }
@@ -169,14 +173,6 @@ impl Aftermath<'_> {
         // Its line must not be drawn into one of the metrics'.
         self.observer.finish();
         metrics::publish(self.metrics, observations, telemetry::stderr()).await
-    }
-}
-
-/// What else went wrong in telling an error is attached to it.
-fn attach(error: Error, told: Result<()>) -> Error {
-    match told {
-        Ok(()) => error,
-        Err(second) => error.also(second),
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! read ahead   what several streams have read and nobody has written yet
-//! pieces       between reader and assembly: 2 × threads + 2 of them, each with its content (2 MiB) and
+//! pieces       between reader and framing: 2 × threads + 2 of them, each with its content (2 MiB) and
 //!              its compressed form (as much at worst), and the compressors' tables
 //! parts        filled and on their way, for each bucket; a folder takes what comes
 //! ```

@@ -101,7 +101,8 @@ pub enum Shape {
     GzipMember,
 }
 
-pub struct Job {
+/// One piece for one worker.
+pub struct PieceJob {
     pub content: Arc<Vec<u8>>,
     pub shape: Shape,
     pub effort: Effort,
@@ -119,7 +120,7 @@ pub struct Squeezed {
 /// One worker: takes jobs until there are no more senders. A worker keeps its context and its
 /// output buffer, since making them costs more than a small piece; but only of the last effort, since
 /// the tables of the harder ones are large.
-pub fn work(jobs: &Receiver<Job>) {
+pub fn work(jobs: &Receiver<PieceJob>) {
     let mut worker = Worker::default();
     for job in jobs {
         let squeezed = worker.squeeze(&job);
@@ -136,7 +137,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn squeeze(&mut self, job: &Job) -> io::Result<Squeezed> {
+    fn squeeze(&mut self, job: &PieceJob) -> io::Result<Squeezed> {
         let content = &job.content[..];
         let mut adler = 1;
         match (&job.shape, job.effort) {

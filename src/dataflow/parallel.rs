@@ -32,13 +32,14 @@ use tokio_util::sync::CancellationToken;
 use crate::dataflow::pipeline::BlockSource;
 use crate::dataflow::throttle::Throttle;
 use crate::error::{Code, Error, Result};
+use crate::format::Format;
 use crate::format::archive::{Head, Input};
+use crate::postgres::settings;
 use crate::postgres::{
     ConnectionInfo, Contents, Dump, DumpOrder, Hold, PLANS, Passfile, Programs, Refusal, Session, StallClock, Unbegun,
     WatchedPipe, Wire, see,
 };
 use crate::run::threads::apart;
-use crate::settings::{self, Format};
 use crate::units::count;
 
 use delivery::Delivery;
@@ -312,15 +313,15 @@ impl Failure {
 }
 
 /// The sessions at work.
-pub struct Reading {
+pub struct Sessions {
     shared: Arc<Shared>,
-    sessions: JoinSet<()>,
+    tasks: JoinSet<()>,
     running: Running,
 }
 
 impl Streams {
     /// Begins to read. The head, and the blocks after it, are for the pipeline.
-    pub fn start(self, clock: &StallClock, throttle: &Throttle) -> (Head, Box<dyn BlockSource>, Reading) {
+    pub fn start(self, clock: &StallClock, throttle: &Throttle) -> (Head, Box<dyn BlockSource>, Sessions) {
         let (turns, taken) = mpsc::channel(TASKS_AHEAD);
         let shared = Arc::new(Shared {
             plan: self.plan,
@@ -332,17 +333,17 @@ impl Streams {
         });
         let queue = Arc::new(Queue(tokio::sync::Mutex::new(Turns { next: 0, taken: turns })));
         let (requests, asked) = mpsc::channel::<Request>(1);
-        let mut sessions = JoinSet::new();
+        let mut tasks = JoinSet::new();
         let holder = self.holder;
         let held = Arc::clone(&shared);
-        sessions.spawn(async move {
+        tasks.spawn(async move {
             if let Err(error) = holder::serve(holder, &held, asked).await {
                 held.failure.set(error);
             }
         });
         for wire in self.workers {
             let (shared, queue) = (Arc::clone(&shared), Arc::clone(&queue));
-            sessions.spawn(async move {
+            tasks.spawn(async move {
                 if let Err(error) = worker::work(wire, &shared, &queue).await {
                     shared.failure.set(error);
                 }
@@ -358,12 +359,8 @@ impl Streams {
             running: running.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let reading = Reading {
-            shared,
-            sessions,
-            running,
-        };
-        (self.head, Box::new(delivery), reading)
+        let sessions = Sessions { shared, tasks, running };
+        (self.head, Box::new(delivery), sessions)
     }
 
     /// How much there is to read: the tables, as they lie on the server's disk.
@@ -376,7 +373,7 @@ impl Streams {
     }
 }
 
-impl Reading {
+impl Sessions {
     /// Resolves when a session has failed.
     pub async fn failed(&self) -> Error {
         self.shared.failure.happened.cancelled().await;
@@ -399,7 +396,7 @@ impl Reading {
 
     /// Ends all sessions, and whoever waits for their rows.
     pub async fn stop(&mut self) {
-        self.sessions.shutdown().await;
+        self.tasks.shutdown().await;
         if let Some(dump) = self.running.end() {
             dump.stop().await;
         }

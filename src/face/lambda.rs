@@ -22,9 +22,9 @@ use tracing::Instrument;
 
 use crate::app::App;
 use crate::command::Command;
-use crate::error::{Error, Result};
-use crate::report::{ErrorReport, Report};
-use crate::run::printable;
+use crate::error::{Error, ErrorReport, Result};
+use crate::printable;
+use crate::report::Report;
 use crate::run::progress::{LogLine, Observer};
 use crate::run::stop::{Reason, Stop};
 use crate::run::telemetry;
@@ -136,19 +136,8 @@ impl Function {
     /// What carries the command out, where an event may ask for that.
     async fn app_for(&self, command: &mut Command) -> Result<Arc<App>> {
         let app = self.app().await?;
+        app.check_event(command)?;
         match command {
-            Command::Restore(_) if !app.allows_restore() => Err(Error::config(
-                "this function takes no restore events: BACKUP_ALLOW_RESTORE is not true",
-            )
-            .hint("restore with the command line; or set BACKUP_ALLOW_RESTORE=true and BACKUP_TARGET_SECRET_ID")),
-            Command::Verify(request) if request.drill && !app.allows_drill() => Err(Error::config(
-                "this function takes no drills, which run functions of the database: BACKUP_ALLOW_DRILL is false",
-            )
-            .hint(
-                "send the event to the function that drills and may not read the database's secret (the output \
-                 DrillFunction of the template, drill_function_name of the Terraform module); or set \
-                 BACKUP_ALLOW_DRILL=true",
-            )),
             Command::Verify(request) if request.drill => {
                 // The next event gets another, with the passwords.
                 *self.app.lock().await = None;

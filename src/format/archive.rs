@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! backup:   Input (bytes, positions) → Head (header and table of contents) → reader (blocks) → BlockSink
-//! way back: Blocks (each at its place) → reader → Unpack → Check → Writer, or Nobody
+//! way back: Blocks (each at its place) → reader → Unpack → Check → Writer, or Discard
 //! in parts: Sealed (some of a table's chunks) → reader → Unpack → PartCheck → Writer
 //! ```
 //!
@@ -27,10 +27,10 @@ mod unpack;
 mod writer;
 
 pub use blocks::Blocks;
-pub use check::{Check, Nobody, difference};
+pub use check::{Check, Discard, difference};
 pub use contents::{Item, Section, contents};
 pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObjectsDigest, TableDigest, TextCount};
-pub use head::{Algorithm, Details, Entry, Head, Version};
+pub use head::{BlockCompression, Details, Entry, Head, Version};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};
 pub use loading::{Loading, leading_names};

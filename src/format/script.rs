@@ -7,6 +7,7 @@
 mod copy;
 mod header;
 mod objects;
+mod screen;
 mod sum;
 #[cfg(test)]
 mod tests;
@@ -14,11 +15,11 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::format::archive::{BlockContent, BlockDigest, TableDigest};
-use crate::postgres::{Edit, Refused, Screen, Watch};
 
-use copy::{Copy, identifier, through_root};
+use copy::{CopyStatement, identifier, through_root};
 pub use header::{Header, header_of};
 use objects::Objects;
+pub use screen::{Edit, Refused, Screen, Watch};
 pub(crate) use sum::RowSum;
 pub use sum::Sum;
 
@@ -49,7 +50,7 @@ pub struct Table {
     pub header: Option<Header>,
     /// The table that the COPY names, in the database's encoding: of a partition that is loaded through its
     /// root, the root.
-    pub target: Target,
+    pub target: TablePath,
     pub through_root: bool,
     /// In the order of the fields.
     pub columns: Vec<Vec<u8>>,
@@ -63,7 +64,7 @@ pub struct Table {
 
 /// A table's name as the script has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Target {
+pub struct TablePath {
     pub schema: Vec<u8>,
     pub name: Vec<u8>,
 }
@@ -159,7 +160,7 @@ pub struct Counter {
 
 #[derive(Debug)]
 struct Open {
-    copy: Copy,
+    copy: CopyStatement,
     offset: u64,
     digest: TableDigest,
     sum: Option<RowSum>,
@@ -278,7 +279,7 @@ impl Watch for Counter {
 
     fn rows_begin(&mut self, sql: &[u8], at: u64) -> Result<(), String> {
         self.behind_dashes = false;
-        let copy = Copy::read(sql).ok_or("has a COPY that pg_dump does not write")?;
+        let copy = CopyStatement::read(sql).ok_or("has a COPY that pg_dump does not write")?;
         let sum = self.gathers.then(|| RowSum::of(&copy.columns));
         self.open = Some(Open {
             copy,

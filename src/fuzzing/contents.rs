@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::Trickle;
-use crate::format::archive::{Algorithm, Head, Input, contents};
+use crate::format::archive::{BlockCompression, Head, Input, contents};
 
 /// Reading ends with an error or a head, the same however the bytes come. A head has the length of
 /// what was read; written again, with or without offsets and with any compression, it keeps that
@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) {
     if head.version.names_algorithm() {
         assert_eq!(head.announcing(head.compression, 1), bytes);
     }
-    for compression in [Algorithm::None, Algorithm::Gzip, Algorithm::Zstd] {
+    for compression in [BlockCompression::None, BlockCompression::Gzip, BlockCompression::Zstd] {
         let written = head.announcing(compression, 6);
         let again = read_all(&written);
         assert_same(&head, &again);
@@ -37,7 +37,10 @@ pub fn check(bytes: &[u8]) {
         if head.version.names_algorithm() {
             assert_eq!(again.compression, compression);
         } else {
-            assert_eq!(again.compression == Algorithm::None, compression == Algorithm::None);
+            assert_eq!(
+                again.compression == BlockCompression::None,
+                compression == BlockCompression::None
+            );
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::{Figures, Manifest, Summary, Tally};
+use crate::repository::manifest::{Figures, Manifest, SCHEMA, Summary, Tally};
 
 /// What is taken for a manifest is written and read the same, its summary and its figures are read
 /// from the same bytes, its files are files in its folder, and its id is its folder's.
@@ -43,7 +43,19 @@ pub fn check(bytes: &[u8]) {
         assert_eq!(parts.next(), None, "{:?}", file.name);
     }
 
+    for record in &manifest.tables {
+        assert!(record.place.file.0 < manifest.data_files.len());
+        assert_eq!(
+            record.place.end().checked_sub(record.place.offset),
+            Some(record.place.length)
+        );
+    }
+    assert_eq!(manifest.data_records().count(), manifest.data_files.len());
+
+    // Whatever schema it had, it is written as the newest.
     let written = manifest.to_bytes().expect("what was read is written");
+    let schema = serde_json::from_slice::<serde_json::Value>(&written).map(|json| json["schema"].clone());
+    assert_eq!(schema.ok(), Some(SCHEMA.into()));
     let again = Manifest::parse(&written, &id).expect("what was written is read");
     assert_eq!(again, manifest, "written and read");
     assert_eq!(again.to_bytes().ok(), Some(written));

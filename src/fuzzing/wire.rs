@@ -8,17 +8,44 @@ use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::error::Result;
-use crate::postgres::{ConnectionInfo, Redactor, Refusal, Row, Rows, Wire};
+use crate::postgres::{ConnectionInfo, Redactor, Refusal, Row, Rows, Wire, log_in_over};
 
 const PASSWORD: &str = "hunter2";
 /// What is longer and no row ends a session.
 const MESSAGE_LIMIT: usize = 1 << 20;
+/// What is longer ends a login.
+const LOGIN_LIMIT: usize = 64 << 10;
+
+/// The bytes are tried as what a server says in a session, and as what it says in a login and after it: a login is
+/// accepted where a plain reading accepts it, and what comes behind it is there for the first statement.
+pub fn check(bytes: &[u8]) {
+    check_session(bytes, |room, at_once| wire(bytes, room, at_once));
+    let after = after_login(bytes);
+    for (room, at_once) in cuts(bytes) {
+        let begun = now(log_in_over(Server::new(bytes, at_once), &info(), room));
+        assert_eq!(begun.is_ok(), after.is_some(), "{at_once} bytes into {room}");
+        if let Err(error) = begun {
+            let told = format!("{error} {}", error.hint_text());
+            assert!(!told.contains(PASSWORD), "{told}");
+        }
+    }
+    if let Some(rest) = after {
+        check_session(rest, |room, at_once| {
+            now(log_in_over(Server::new(bytes, at_once), &info(), room)).expect("it was accepted")
+        });
+    }
+}
+
+/// Rooms for a buffer, and what a read brings.
+fn cuts(bytes: &[u8]) -> [(usize, usize); 3] {
+    [(8, 3), (32, usize::MAX), (1000, 1 + bytes.len() / 512)]
+}
 
 /// Statements are answered one after the other until the session breaks: with the rows, their
 /// numbers and the refusals that a plain reading of the messages finds, however the bytes are cut;
 /// no more text than a buffer's is handed on before there is a moment to wait; and what is told of
 /// it never has the password.
-pub fn check(bytes: &[u8]) {
+fn check_session(bytes: &[u8], session: impl Fn(usize, usize) -> Wire) {
     let mut said = bytes;
     let mut expected = Vec::new();
     loop {
@@ -29,8 +56,8 @@ pub fn check(bytes: &[u8]) {
             break;
         }
     }
-    for (room, at_once) in [(8, 3), (32, usize::MAX), (1000, 1 + bytes.len() / 512)] {
-        let mut wire = wire(bytes, room, at_once);
+    for (room, at_once) in cuts(bytes) {
+        let mut wire = session(room, at_once);
         for (number, expected) in expected.iter().enumerate() {
             if is_copy(number) {
                 let answer = copied(&mut wire, room);
@@ -39,9 +66,58 @@ pub fn check(bytes: &[u8]) {
                 queried(&mut wire, expected);
             }
         }
-        let ended = now(self::wire(bytes, room, at_once).ended());
+        let ended = now(session(room, at_once).ended());
         assert!(!ended.message().contains(PASSWORD), "{ended}");
     }
+}
+
+/// What follows a login on a line that is safe, by a client with a password: none at all if it fails.
+fn after_login(bytes: &[u8]) -> Option<&[u8]> {
+    let mut said = bytes;
+    let (code, rest) = question(&mut said)?;
+    match code {
+        0 => {}
+        3 if question(&mut said)?.0 == 0 => {}
+        5 if rest.len() == 4 && question(&mut said)?.0 == 0 => {}
+        // SCRAM among them: nothing that was kept answers what the client makes up.
+        _ => return None,
+    }
+    let mut told = 0;
+    loop {
+        let (kind, body) = whole(&mut said, MESSAGE_LIMIT)?;
+        match kind {
+            b'S' => {
+                told += body.len();
+                let ends = body.iter().filter(|byte| **byte == 0).count();
+                if told > MESSAGE_LIMIT || ends != 2 || !body.ends_with(&[0]) {
+                    return None;
+                }
+            }
+            b'K' if body.len() == 8 => {}
+            b'N' => {}
+            b'Z' if body.len() == 1 => return Some(said),
+            _ => return None,
+        }
+    }
+}
+
+fn question<'a>(said: &mut &'a [u8]) -> Option<(u32, &'a [u8])> {
+    loop {
+        match whole(said, LOGIN_LIMIT)? {
+            (b'N', _) => {}
+            (b'R', body) => {
+                let (code, rest) = body.split_first_chunk::<4>()?;
+                return Some((u32::from_be_bytes(*code), rest));
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// A message that has come to its end, and is not too long.
+fn whole<'a>(said: &mut &'a [u8], limit: usize) -> Option<(u8, &'a [u8])> {
+    let (kind, body, length) = message(said)?;
+    (body.len() == length && length <= limit).then_some((kind, body))
 }
 
 /// Every other statement is a COPY.
@@ -207,14 +283,13 @@ impl Rows for Heard {
     }
 }
 
-fn wire(said: &[u8], room: usize, at_once: usize) -> Wire {
+fn info() -> ConnectionInfo {
     let info = ConnectionInfo::parse_url(&format!("postgres://ada:{PASSWORD}@db.example/shop"));
-    let server = Server {
-        said: said.to_vec(),
-        at: 0,
-        at_once,
-    };
-    Wire::with_room(server, Redactor::new(&info.expect("a URL")), room)
+    info.expect("a URL")
+}
+
+fn wire(said: &[u8], room: usize, at_once: usize) -> Wire {
+    Wire::with_room(Server::new(said, at_once), Redactor::new(&info()), room)
 }
 
 /// The server never keeps us waiting.
@@ -227,6 +302,16 @@ struct Server {
     said: Vec<u8>,
     at: usize,
     at_once: usize,
+}
+
+impl Server {
+    fn new(said: &[u8], at_once: usize) -> Self {
+        Self {
+            said: said.to_vec(),
+            at: 0,
+            at_once,
+        }
+    }
 }
 
 impl AsyncRead for Server {

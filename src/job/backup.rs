@@ -6,8 +6,10 @@
 mod forecast;
 mod nice;
 mod record;
+mod repeated;
 mod replicas;
 mod report;
+mod request;
 mod script;
 mod sidecars;
 mod stream;
@@ -18,27 +20,30 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::command::BackupRequest;
 use crate::dataflow::compress::Codec;
 use crate::dataflow::throttle::Throttle;
 use crate::error::{Code, Error, Result};
+use crate::format::Format;
 use crate::outside::secrets::Credentials;
 use crate::postgres::{DatabaseSize, Passfile, Programs, Session};
-use crate::report::BackupReport;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::catalog;
 use crate::repository::lease::{Acquired, Announced, Holder, Lease, Previous};
 use crate::repository::leftovers::Cleared;
 use crate::repository::retention::Tier;
 use crate::repository::signature::{Signer, Trust};
+use crate::run::clock::Clock;
 use crate::run::private_folder;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::{Clock, Compression, Format, Settings};
-use crate::store::Store;
+use crate::settings::{Compression, Settings};
+use crate::store::{Store, Stored as Receipt};
 
-use record::Record;
+use record::{Begun, Committed, Stored};
 use replicas::{Looking, Replicas};
+
+pub use report::{BackupReport, Notification, StoreReport};
+pub use request::BackupRequest;
 
 /// The first pg_dump whose archive can say zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
@@ -139,22 +144,13 @@ async fn under_lease(
     took_over: Option<Previous>,
 ) -> Result<BackupReport> {
     let prepare = prepare(job, request, source, &mut replicas, lease, took_over.as_ref());
-    let Prepared {
-        id,
-        tier,
-        started,
-        database_bytes,
-        cleared,
-    } = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
-        Found::Made(id) => return job.stop.or_stop(report::repeated(job.stores, &id, job.trust)).await,
+    let prepared = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
+        Found::Made(id) => return job.stop.or_stop(repeated::of(job.stores, &id, job.trust)).await,
         Found::ToMake(prepared) => prepared,
     };
-    let mut record = Record::begin(job, request, source, id, tier, started);
-    record.leftovers(took_over, cleared);
-    record.database_bytes(database_bytes);
-    let made = make(job, source, &mut replicas, lease, &mut record).await;
-    match made {
-        Ok(()) => Ok(record.report(&replicas)),
+    let begun = Begun::of(job, request, source, prepared, took_over);
+    match make(job, source, &mut replicas, lease, begun).await {
+        Ok(committed) => Ok(committed.report(&replicas)),
         Err(error) => Err(replicas.give_up(error).await),
     }
 }
@@ -258,11 +254,8 @@ async fn make(
     source: &Source,
     replicas: &mut Replicas,
     lease: &Lease,
-    record: &mut Record<'_>,
-) -> Result<()> {
-    let codec = codec(job.settings, source.programs.major);
-    record.codec(codec);
-
+    begun: Begun<'_>,
+) -> Result<Committed> {
     // Before the snapshot, so that it is not held longer than it is read.
     job.observer.phase("reading roles and settings");
     let sidecars = sidecars::gather(job, source).await?;
@@ -271,33 +264,30 @@ async fn make(
         Err(error) => return Err(named(job, source, error).await),
     };
     let gone_back = replicas.gone_back(source.session.server(), view.snapshot.lsn.as_deref());
-    let (reader, table_bytes) = record.view(view);
-    gone_back.into_iter().for_each(|warning| record.warn(warning));
+    let (mut viewed, reader, table_bytes) = begun.viewed(view);
+    gone_back.into_iter().for_each(|warning| viewed.warn(warning));
     job.observer.estimate(table_bytes);
 
     // Proof 1: what was read is whole, by the word of whoever read it and by the archive's own shape.
     job.observer.phase("reading the database");
-    let uploads = replicas
-        .open(&record.data_key(), &record.object_info(table_bytes))
-        .await?;
+    let key = viewed.data_key();
+    let uploads = replicas.open(&key, &viewed.object_info(table_bytes)).await?;
     let throttle = Throttle::new(job.settings.max_rate);
     let watch = match job.settings.nice {
         Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
         None => None,
     };
-    let passed = stream::run(job, reader, codec, uploads, lease, &throttle).await;
-    if let Some(watch) = watch {
-        record.nice(watch, &throttle);
-    }
+    let passed = stream::run(job, reader, viewed.codec(), uploads, lease, &throttle).await;
+    let pauses = watch.map(|watch| viewed.nice(watch, &throttle));
     let (mut passed, complaints) = match passed {
         Ok(passed) => passed,
         Err(error) => return Err(named(job, source, error).await),
     };
-    record.complaints(complaints);
+    viewed.complaints(complaints);
     // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
-    let key = record.data_key();
-    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &passed.expected);
+    let expected = passed.expected.object();
+    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &expected);
     // Let come to its end if it can: cut short, it would leave all parts, or an object nobody knows of.
     let completed = job.stop.or_give_up("completing the upload", completing).await;
     if let Some(reason) = job.stop.reason() {
@@ -305,25 +295,35 @@ async fn make(
         return Err(completed.map_or_else(|error| error, |_| reason.into()));
     }
     let receipts = completed?;
-    record.data(&passed);
-
-    for file in record.sidecars(passed.archive, sidecars) {
+    let (stored, files) = viewed.stored(passed, pauses, sidecars);
+    for file in files {
         // One that is cut short is given up with the others, and was born `pending`.
         let put = replicas.put(&file.key, file.bytes, &file.info);
         job.stop.or_stop_after(PUT_GRACE, put).await?;
     }
+    commit(job, replicas, lease, stored, &receipts).await
+}
 
+/// What is stored becomes a backup.
+async fn commit(
+    job: &Job<'_>,
+    replicas: &mut Replicas,
+    lease: &Lease,
+    stored: Stored<'_>,
+    receipts: &[Option<Receipt>],
+) -> Result<Committed> {
     // All files get the tag that no rule expires before the manifest is put, so that a committed
     // backup never bears `pending`.
     job.observer.phase("committing");
-    let (id, files) = (record.id.clone(), record.tagged_files());
-    job.stop.or_stop_after(PUT_GRACE, replicas.tag(&id, &files)).await?;
-    record.finished((job.clock)());
+    let files = stored.tagged_files();
+    let tagging = replicas.tag(stored.id(), &files);
+    job.stop.or_stop_after(PUT_GRACE, tagging).await?;
+    let finished = (job.clock)();
     let sealing = replicas.seal(
-        |receipt| record.manifest(receipt),
-        &receipts,
+        |receipt| stored.manifest(receipt, finished),
+        receipts,
         job.signer,
-        record.finished,
+        finished,
     );
     let sealed = job.stop.or_stop(sealing).await?;
     if let Some(reason) = job.stop.reason() {
@@ -331,12 +331,13 @@ async fn make(
     }
     job.stop.or_stop(lease.still_held()).await?;
     // The commit point: with the manifest the backup exists. Its signature goes right before it.
-    replicas.publish(sealed).await?;
+    let manifest = replicas.publish(sealed).await?;
 
-    for warning in replicas.retag(&record.id, &job.settings.retention).await {
-        record.warn(warning);
+    let mut committed = stored.committed(manifest);
+    for warning in replicas.retag(committed.id(), &job.settings.retention).await {
+        committed.warn(warning);
     }
-    Ok(())
+    Ok(committed)
 }
 
 /// With what the server knows of it.

@@ -17,7 +17,8 @@ use crate::outside::aws::OPEN_ENDPOINT;
 use crate::outside::notify::{Notifier, Topic};
 use crate::outside::secrets::Credentials;
 use crate::repository::signature::Keyring;
-use crate::settings::{Clock, Settings};
+use crate::run::clock::Clock;
+use crate::settings::Settings;
 use crate::store::Store;
 
 pub use report::{Check, DoctorReport, State};

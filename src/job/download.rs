@@ -4,6 +4,7 @@
 mod fetch;
 mod partial;
 mod report;
+mod request;
 mod sums;
 mod target;
 
@@ -12,23 +13,23 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::command::DownloadRequest;
 use crate::error::{Code, Error, Result};
+use crate::printable;
 use crate::repository::backup_id::SHA256SUMS;
 use crate::repository::catalog::{self, BackupId, Demand, Located};
 use crate::repository::manifest::{FileRecord, Manifest, role};
 use crate::repository::signature::Trust;
 use crate::repository::stored_archive::read_file;
-use crate::run::printable;
+use crate::run::clock::Clock;
+use crate::run::files::blocking;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::Clock;
-use crate::store::temporary::blocking;
 use crate::store::{Store, limits};
 use fetch::Fetch;
 use partial::Partial;
 
 pub use report::DownloadReport;
+pub use request::DownloadRequest;
 
 /// What a download works with.
 pub struct Job<'a> {

@@ -26,21 +26,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::Value;
-
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{self, ArchiveError, Head, Input, Item, read_blocks};
 use crate::job::restore::{LeftOut, Plan};
-use crate::job::verify::Finding;
 use crate::postgres::{Lacking, Named, ROOM, ScratchServer, ServerPrograms, Session};
 use crate::repository::catalog::Located;
 use crate::repository::manifest::{Manifest, role};
 use crate::repository::stored_archive::StoredArchive;
+use crate::repository::verification::Finding;
+use crate::run::clock::Clock;
 use crate::run::confinement::Walls;
 use crate::run::private_folder::{answering, sweep_stale};
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::{Clock, Format, Settings};
+use crate::settings::{Format, Settings};
 use crate::units::human_bytes;
 use cluster::{Cluster, Way};
 use columns::{Layout, Order, Wanted, layouts};
@@ -123,7 +122,7 @@ async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
 
 /// The disk must have room for the whole database, and for the server's log of it.
 fn room(server: &ScratchServer, manifest: &Manifest) -> Result<()> {
-    let needed = manifest.metadata.get("database_bytes").and_then(Value::as_u64);
+    let needed = manifest.metadata.database_bytes;
     let (Some(needed), Some(free)) = (needed, server.free_bytes()) else {
         return Ok(());
     };

@@ -4,18 +4,17 @@
 
 mod removal;
 mod report;
+mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::command::PruneRequest;
-use crate::error::{Error, Result};
-use crate::report::ErrorReport;
+use crate::error::{Error, ErrorReport, Result};
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{
-    Listed, Overview, database_folder, keeps_no_tags, nothing_found, overviews, reachable_folders,
+    Listed, Newest, Overview, database_folder, keeps_no_tags, nothing_found, overviews, reachable_folders,
 };
 use crate::repository::lease::{self, Seen};
 use crate::repository::retention::{Candidate, Decision, State, Terms, applying, plan};
@@ -26,6 +25,7 @@ use crate::settings::{Policy, Retention};
 use crate::store::{Lifecycle, Store, Unfinished};
 
 pub use report::{Action, Outcome, PruneReport, Pruned, StorePrune};
+pub use request::PruneRequest;
 
 /// Every store for itself: a copy has its own backups, and its own last good one. What fails in
 /// one of them, or with one backup, is told in the report; the rest goes on.
@@ -58,8 +58,7 @@ pub async fn run(
         let lifecycle = store.lifecycle().filter(|_| !request.allow_delete);
         let mut part = StorePrune::of(store.url(), lifecycle.is_some());
         if let Some(lifecycle) = lifecycle {
-            let newest = survey.folders.iter().find(|folder| folder.listed.has_manifest);
-            let newest = newest.map(|folder| &folder.listed.id);
+            let newest = survey.newest.as_ref();
             let noting = async { Ok(without_rules(lifecycle, store.url(), &retention.policy, newest).await) };
             part.note = stop.or_stop(noting).await?;
         }
@@ -100,7 +99,7 @@ async fn without_rules(
     lifecycle: &dyn Lifecycle,
     url: &str,
     policy: &Policy,
-    newest: Option<&BackupId>,
+    newest: Option<&Newest>,
 ) -> Option<String> {
     let remedy = format!(
         "install them with `{}`, or, where the store has no such rules, prune with --allow-delete and a key that may delete",
@@ -128,6 +127,7 @@ async fn without_rules(
 /// What a plan for one store is made from, newest first.
 struct Survey {
     folders: Vec<Folder>,
+    newest: Option<Newest>,
 }
 
 /// A folder of a backup, finished or not.
@@ -169,6 +169,8 @@ async fn survey(
         .map(|one| one.id.clone())
         .collect();
     let seen = overviews(store, listed, trust).await?;
+    let newest = seen.iter().max_by_key(|one| one.id().timestamp());
+    let newest = newest.map(|one| Newest::of(one, store.url()));
     let mut folders: Vec<Folder> = seen.into_iter().map(finished).collect();
 
     let prefix = database.map_or(String::new(), database_folder);
@@ -209,7 +211,7 @@ async fn survey(
         let (one, other) = (&one.listed.id, &other.listed.id);
         other.timestamp().cmp(&one.timestamp()).then_with(|| one.cmp(other))
     });
-    Ok(Survey { folders })
+    Ok(Survey { folders, newest })
 }
 
 fn finished(overview: Overview) -> Folder {

@@ -14,6 +14,7 @@ pub(crate) mod globals;
 mod grants;
 mod in_place;
 mod into;
+mod load;
 mod loading;
 mod making;
 mod order;
@@ -28,31 +29,35 @@ mod ready;
 mod renewing;
 mod replacing;
 mod report;
+mod request;
 mod rows;
 pub(crate) mod script;
 mod state;
 mod steps;
 mod tables;
+mod unfinished;
 mod waiting;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::command::RestoreRequest;
 use crate::error::Result;
 use crate::outside::secrets::Credentials;
 use crate::repository::signature::Trust;
+use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::{Clock, Settings};
+use crate::settings::Settings;
 use crate::store::Store;
 use state::State;
 
 pub use failed::Failed;
+pub(crate) use load::Load;
 pub(crate) use loading::Loader;
 pub use plan::LeftOut;
-pub(crate) use plan::{Load, Plan, Without, everything, plan};
+pub(crate) use plan::{Plan, Without, everything, plan};
 pub use report::RestoreReport;
+pub use request::RestoreRequest;
 
 /// What a restore works with.
 pub struct Job<'a> {

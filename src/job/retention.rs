@@ -1,16 +1,19 @@
 //! `retention show` and `retention apply`: the bucket's lifecycle rules that follow from the
 //! policy, printed or installed.
 
+mod report;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::error::{Code, Error, Result};
-use crate::report::{Applied, RulesReport};
 use crate::repository::catalog::backups;
 use crate::repository::retention::{PENDING, Rule, TIER_TAG, rules, rules_after, rules_json};
 use crate::settings::Settings;
 use crate::store::{Condition, Lifecycle, ObjectInfo, Store, TagKeeping};
+
+pub use report::{Applied, RulesReport};
 
 /// An object by which a store shows whether it keeps tags.
 const PROBE: &str = ".pgstow-tags";

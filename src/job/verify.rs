@@ -4,6 +4,7 @@
 mod data;
 mod record;
 mod report;
+mod request;
 mod script;
 mod seal;
 mod sidecars;
@@ -12,21 +13,24 @@ mod stores;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::command::{Selection, VerifyRequest};
 use crate::error::{Code, Error, Result};
 use crate::job::drill;
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{self, Listed, Located};
 use crate::repository::manifest::{Manifest, Tally, role};
 use crate::repository::signature::{Signer, Trust};
-use crate::repository::stored_archive::StoredArchive;
+use crate::repository::stored_archive::{StoredArchive, file_of};
 use crate::repository::verification::Status;
+use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
-use crate::settings::{Clock, Settings};
+use crate::settings::Settings;
 use crate::store::{Store, unsteady};
 
-pub use report::{Finding, Verified, VerifyReport};
+pub use crate::repository::verification::Finding;
+pub use report::{Verified, VerifyReport};
+pub use request::{Selection, VerifyRequest};
+use sidecars::Md5s;
 
 /// What a verification works with.
 pub struct Job<'a> {
@@ -68,7 +72,7 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
     let (mut findings, unsealed) = job.stop.or_stop(sealed).await?;
     let sums = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
     findings.extend(sums.findings);
-    let (data, on_the_way) = data_twice(job, store, manifest, &findings, sums.md5).await?;
+    let (data, on_the_way) = data_twice(job, store, manifest, &findings, &sums.md5).await?;
     findings.extend(data.findings);
     if !findings.is_empty() {
         job.stop.or_stop(is_still_there(store.as_ref(), &manifest.id)).await?;
@@ -186,7 +190,7 @@ async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> R
         let again = async {
             let sums = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
             let mut found = sums.findings;
-            let (data, _) = data_twice(job, store, manifest, &found, sums.md5).await?;
+            let (data, _) = data_twice(job, store, manifest, &found, &sums.md5).await?;
             found.extend(data.findings);
             Ok::<_, Error>(found)
         };
@@ -232,7 +236,7 @@ async fn data_twice(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
     so_far: &[Finding],
-    md5: Option<[u8; 16]>,
+    md5: &Md5s,
 ) -> Result<(Data, Option<String>)> {
     let seen = data(job, store, manifest, so_far, md5).await?;
     if seen.findings.is_empty() {
@@ -294,26 +298,51 @@ async fn data(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
     so_far: &[Finding],
-    md5: Option<[u8; 16]>,
+    md5: &Md5s,
 ) -> Result<Data> {
     let work = async {
-        if manifest.files.contains_key(role::SQL) {
-            return data::script(store, manifest, md5, job.observer).await;
+        let role = match manifest.files.contains_key(role::SQL) {
+            true => role::SQL,
+            false => role::DUMP,
+        };
+        let file = file_of(manifest, role)?;
+        let mut data = match role {
+            role::SQL => data::script(store, manifest, md5.get(&file.name).copied(), job.observer).await?,
+            _ => archive(job, store, manifest, so_far, md5).await?,
+        };
+        // Others hold nothing that this version looks into: what is left to check is their digests.
+        for other in manifest.data_records().filter(|other| *other != file) {
+            let md5 = md5.get(&other.name).copied();
+            let (read, findings) = data::object(store, &manifest.id, other, md5, job.observer).await?;
+            data.read += read;
+            data.findings.extend(findings);
         }
-        // Without its table of contents the blocks cannot be told apart: that is reported, and
-        // the object's own digest is what is left to check.
-        match StoredArchive::open(store.as_ref(), manifest).await {
-            Ok(archive) => Ok(data::archive(store, archive, md5, job.observer).await?.into()),
-            Err(error) if error.code() == Code::Integrity => {
-                let name = manifest.files.get(role::TOC).map_or("manifest.json", |file| &file.name);
-                let told = so_far.iter().any(|finding| finding.file == name);
-                let finding = (!told).then(|| Finding::of_file(name, error.message()));
-                let (read, mut findings) = data::object(store, manifest, md5, job.observer).await?;
-                findings.extend(finding);
-                Ok((read, findings).into())
-            }
-            Err(error) => Err(error),
-        }
+        Ok(data)
     };
     job.stop.or_stop(work).await
+}
+
+async fn archive(
+    job: &Job<'_>,
+    store: &Arc<dyn Store>,
+    manifest: &Manifest,
+    so_far: &[Finding],
+    md5: &Md5s,
+) -> Result<Data> {
+    let file = file_of(manifest, role::DUMP)?;
+    let md5 = md5.get(&file.name).copied();
+    // Without its table of contents the blocks cannot be told apart: that is reported, and
+    // the object's own digest is what is left to check.
+    match StoredArchive::open(store.as_ref(), manifest).await {
+        Ok(archive) => Ok(data::archive(store, archive, md5, job.observer).await?.into()),
+        Err(error) if error.code() == Code::Integrity => {
+            let name = manifest.files.get(role::TOC).map_or("manifest.json", |file| &file.name);
+            let told = so_far.iter().any(|finding| finding.file == name);
+            let finding = (!told).then(|| Finding::of_file(name, error.message()));
+            let (read, mut findings) = data::object(store, &manifest.id, file, md5, job.observer).await?;
+            findings.extend(finding);
+            Ok((read, findings).into())
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -8,6 +8,7 @@ mod patience;
 mod process;
 mod proxy;
 mod refusal;
+pub mod settings;
 mod slow_down;
 
 use std::time::Duration;
@@ -27,7 +28,6 @@ use aws_types::service_config::ServiceConfigKey;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::Result;
-use crate::settings::{self, Checksums};
 
 pub use credentials::credentials_error;
 pub use failure::{BYTES_CHANGE, error, lacks_credentials, service_code};
@@ -35,6 +35,7 @@ pub use patience::Patience;
 pub use refusal::{error_needing, statement};
 
 use credentials::Renewed;
+use settings::Checksums;
 
 /// What all AWS clients are made of: region, credentials, HTTP client.
 #[derive(Debug, Clone)]
@@ -220,15 +221,16 @@ fn open_place(endpoint: &str) -> Option<String> {
     (scheme.eq_ignore_ascii_case("http") && !local).then(|| authority.to_owned())
 }
 
-/// The client for the S3 stores.
+/// The client for the S3 stores. `path_style`: `None` is path-style for a custom endpoint, virtual-hosted otherwise.
 pub fn s3_client(
     config: &Config,
     settings: &settings::Aws,
-    s3: &settings::S3,
+    checksums: Checksums,
+    path_style: Option<bool>,
     patience: &Patience,
 ) -> aws_sdk_s3::Client {
     let endpoint = s3_endpoint(&config.sdk, settings);
-    let (request, response) = match s3.checksums {
+    let (request, response) = match checksums {
         Checksums::Always => (
             RequestChecksumCalculation::WhenSupported,
             ResponseChecksumValidation::WhenSupported,
@@ -239,7 +241,7 @@ pub fn s3_client(
         ),
     };
     let mut builder = aws_sdk_s3::config::Builder::from(&config.sdk)
-        .force_path_style(s3.path_style.unwrap_or(endpoint.is_some()))
+        .force_path_style(path_style.unwrap_or(endpoint.is_some()))
         .request_checksum_calculation(request)
         .response_checksum_validation(response)
         .retry_config(patience.retries())

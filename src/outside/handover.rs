@@ -11,10 +11,30 @@ use aws_sdk_ecs::types::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::command::BackupRequest;
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
-use crate::settings::{ContainerTask, Trigger};
+use crate::repository::trigger::Trigger;
+
+/// A task of ECS on Fargate that runs pgstow with settings of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerTask {
+    pub cluster: String,
+    /// `family`, `family:revision` or an ARN.
+    pub definition: String,
+    /// The container in it that gets the command.
+    pub container: String,
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    pub public_ip: bool,
+}
+
+/// The backup that the task is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub trigger: Trigger,
+    pub event_id: Option<String>,
+    pub database: Option<String>,
+}
 
 pub struct Handover {
     client: Client,
@@ -40,7 +60,7 @@ impl Handover {
 
     /// Starts the task. The same request twice, as a retried event is, starts one: ECS knows it by
     /// its token.
-    pub async fn start(&self, request: &BackupRequest, why: &Error) -> Result<HandoverReport> {
+    pub async fn start(&self, asked: &Asked, why: &Error) -> Result<HandoverReport> {
         let task = &self.task;
         let network = AwsVpcConfiguration::builder()
             .set_subnets(Some(task.subnets.clone()))
@@ -53,7 +73,7 @@ impl Handover {
             .map_err(|error| Error::internal("cannot build the task's network").source(error))?;
         let container = ContainerOverride::builder()
             .name(&task.container)
-            .set_command(Some(command(request)))
+            .set_command(Some(command(asked)))
             .build();
         let started = self
             .client
@@ -63,7 +83,7 @@ impl Handover {
             .launch_type(LaunchType::Fargate)
             .network_configuration(NetworkConfiguration::builder().awsvpc_configuration(network).build())
             .overrides(TaskOverride::builder().container_overrides(container).build())
-            .set_client_token(request.event_id.as_deref().map(token))
+            .set_client_token(asked.event_id.as_deref().map(token))
             .started_by("pgstow")
             .send()
             .await
@@ -98,16 +118,16 @@ impl Handover {
 }
 
 /// What the task's container runs. It holds no secret: those are in the task's own settings.
-fn command(request: &BackupRequest) -> Vec<String> {
-    let trigger = match request.trigger {
-        Trigger::Schedule => "schedule",
-        Trigger::Manual | Trigger::Api => "manual",
-        Trigger::Cli => "cli",
+fn command(asked: &Asked) -> Vec<String> {
+    let trigger = match asked.trigger {
+        // The command line takes no `api`.
+        Trigger::Api => Trigger::Manual,
+        trigger => trigger,
     };
     let mut words = vec!["backup".to_owned(), "--json".to_owned(), format!("--trigger={trigger}")];
     // In one word, so that a name with a dash before it is no option.
-    words.extend(request.event_id.iter().map(|id| format!("--event-id={id}")));
-    words.extend(request.database.iter().map(|name| format!("--database={name}")));
+    words.extend(asked.event_id.iter().map(|id| format!("--event-id={id}")));
+    words.extend(asked.database.iter().map(|name| format!("--database={name}")));
     words
 }
 
@@ -128,13 +148,13 @@ mod tests {
 
     #[test]
     fn the_task_is_asked_for_the_same_backup() {
-        let request = BackupRequest {
+        let asked = Asked {
             trigger: Trigger::Schedule,
             event_id: Some("full-2026-01-31T04:05:00Z".into()),
             database: Some("-shop".into()),
         };
         let expected = "backup --json --trigger=schedule --event-id=full-2026-01-31T04:05:00Z --database=-shop";
-        assert_eq!(command(&request).join(" "), expected);
+        assert_eq!(command(&asked).join(" "), expected);
         assert_eq!(token("full-2026-01-31T04:05:00Z").len(), 64);
     }
 }

@@ -5,19 +5,16 @@
 mod emf;
 mod history;
 mod prometheus;
+pub mod settings;
 mod textfile;
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::error::Code;
-use crate::job::verify::{Verified, VerifyReport};
-use crate::report::BackupReport;
-use crate::repository::verification::Status;
-use crate::settings::{MetricLines, Metrics};
+use settings::{MetricLines, Metrics};
 
 pub use history::{History, LastGood};
 
@@ -93,7 +90,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, passed: bool) {
+    pub fn count(&mut self, passed: bool) {
         match passed {
             true => self.passed += 1,
             false => self.failed += 1,
@@ -102,36 +99,6 @@ impl Tally {
 }
 
 impl Observation {
-    pub fn of_backup(report: &BackupReport, history: &History, at: Timestamp) -> Self {
-        let rate = match report.duration_seconds {
-            seconds if seconds > 0.0 => report.bytes_read as f64 / seconds,
-            _ => 0.0,
-        };
-        let end = match report.repeated {
-            true => End::Repeated,
-            false => End::Made(Made {
-                id: report.id.to_string(),
-                seconds: report.duration_seconds,
-                bytes: report.bytes_stored,
-                tables: report.tables,
-                rows: report.rows,
-                rate,
-                deviation: history.deviation(report.kind, report.bytes_stored),
-                degraded: report.is_degraded(),
-            }),
-        };
-        let unsent = report.notification.as_ref().is_some_and(|told| !told.sent);
-        Self {
-            at,
-            database: Some(report.database.clone()),
-            notifications_failed: u64::from(unsent),
-            run: Run::Backup(Backup {
-                end,
-                last_good: LastGood::Began(report.started_at),
-            }),
-        }
-    }
-
     /// A backup that began at `begun` and failed.
     pub fn of_failed_backup(
         database: Option<String>,
@@ -153,25 +120,6 @@ impl Observation {
                 last_good: history.last_good,
             }),
         }
-    }
-
-    /// One for each database whose backups were looked at. A drill that was asked for and that the
-    /// backup's bytes were not fit for has failed.
-    pub fn of_verification(report: &VerifyReport, drill: bool, at: Timestamp) -> Vec<Self> {
-        let mut databases: BTreeMap<&str, Verification> = BTreeMap::new();
-        for one in report.backups() {
-            let sum = databases
-                .entry(one.id.database())
-                .or_insert_with(|| Verification::asked(drill));
-            sum.add(one);
-        }
-        let observation = |(database, sum): (&str, Verification)| Self {
-            at,
-            database: Some(database.to_owned()),
-            notifications_failed: 0,
-            run: Run::Verification(sum),
-        };
-        databases.into_iter().map(observation).collect()
     }
 
     /// Something kept us from looking: what was asked for has failed, and nothing is known of the
@@ -199,23 +147,10 @@ impl Observation {
 }
 
 impl Verification {
-    fn asked(drill: bool) -> Self {
+    pub fn asked(drill: bool) -> Self {
         Self {
             drill: drill.then(Tally::default),
             ..Self::default()
-        }
-    }
-
-    fn add(&mut self, one: &Verified) {
-        self.verify.count(one.problems.is_empty());
-        self.seconds += one.duration_seconds;
-        if let Some(tally) = self.drill.as_mut().filter(|_| !one.is_copy) {
-            let drilled = one.drill.as_ref();
-            tally.count(drilled.is_some_and(|drill| drill.status == Status::Ok));
-            self.seconds += drilled.map_or(0.0, |drill| drill.duration_seconds);
-        }
-        if one.status != Status::Ok {
-            self.code = Some(one.code);
         }
     }
 }

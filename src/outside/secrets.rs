@@ -14,8 +14,8 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
+use crate::postgres::settings;
 use crate::postgres::{ConnectionInfo, Keys, Login, Provider, Session, Whose};
-use crate::settings;
 
 pub use iam::IamLogin;
 
@@ -28,6 +28,8 @@ pub struct SecretSource {
     defaults: Box<ConnectionInfo>,
     /// The settings that give the defaults: libpq's name of the part, and the setting's.
     beside: Vec<(&'static str, String)>,
+    /// Parts that a setting gives wrongly, and why.
+    unusable: Vec<(&'static str, String)>,
     /// Those that say something else than the secret did when it was last read.
     unused: Arc<Mutex<Vec<String>>>,
     /// Proves who we are in the password's place.
@@ -44,6 +46,7 @@ impl SecretSource {
             overrides: Box::new(overrides),
             defaults: Box::default(),
             beside: Vec::new(),
+            unusable: Vec::new(),
             unused: Arc::default(),
             login: None,
             database: Arc::default(),
@@ -58,6 +61,12 @@ impl SecretSource {
             beside,
             ..self
         }
+    }
+
+    /// Is an error where the secret lacks one of these parts: a setting gives it, and wrongly.
+    #[must_use]
+    pub fn lacking(self, unusable: Vec<(&'static str, String)>) -> Self {
+        Self { unusable, ..self }
     }
 
     /// Of the secret, host and names count, and no password.
@@ -79,6 +88,10 @@ impl SecretSource {
             (None, None) => return Err(self.unfit("it is empty")),
         };
         let given = contents::parse(text).map_err(|why| self.unfit(&why))?;
+        if let Some(problem) = first_needed(&self.unusable, &given) {
+            let hint = "correct the setting, or take it away, or add that part to the secret";
+            return Err(Error::config(problem).hint(hint));
+        }
         let unused = self
             .beside
             .iter()
@@ -315,6 +328,14 @@ fn differ(part: &str, secret: &ConnectionInfo, setting: &ConnectionInfo) -> bool
     }
 }
 
+/// What is wrong with the first setting whose part the secret does not say itself.
+fn first_needed<'a>(unusable: &'a [(&'static str, String)], secret: &ConnectionInfo) -> Option<&'a str> {
+    // The address of another host is replaced with the host.
+    let says = |part: &str| secret.says(part) || (part == "hostaddr" && secret.host.is_some());
+    let mut needed = unusable.iter().filter(|(part, _)| !says(part));
+    needed.next().map(|(_, problem)| problem.as_str())
+}
+
 /// The first part without which nobody can connect, and what to do about it.
 fn missing(info: &ConnectionInfo) -> Option<(&'static str, &'static str)> {
     if info.host.is_none() && !info.params.contains_key("hostaddr") {
@@ -377,6 +398,16 @@ mod tests {
         for (part, differs) in [("host", false), ("port", false), ("dbname", true), ("user", true)] {
             assert_eq!(differ(part, &secret, &setting), differs, "{part}");
         }
+    }
+
+    #[test]
+    fn a_setting_that_is_wrong_is_told_where_the_secret_lacks_its_part() {
+        let unusable = [("port", "PGPORT: no number".to_owned())];
+        let secret = |text: &str| parse(text).unwrap();
+        let with = secret(r#"{"host":"h","port":5432,"username":"u","password":"p","dbname":"d"}"#);
+        assert_eq!(first_needed(&unusable, &with), None);
+        let without = secret(r#"{"host":"h","username":"u","password":"p","dbname":"d"}"#);
+        assert_eq!(first_needed(&unusable, &without), Some("PGPORT: no number"));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! By which versions of which libraries a server sorts text.
 
+mod versions;
+
 use super::Session;
-use crate::repository::manifest::{Collation, sorted_otherwise};
+pub use versions::{Collation, sorted_otherwise};
 
 /// No database uses more; a manifest holds no more.
 const MOST: usize = 1_000;

@@ -20,13 +20,13 @@ use super::startup::{self, EVENT_TRIGGERS, Purpose, Started, within};
 use super::wire::Wire;
 use super::{ConnectionInfo, Redactor};
 use crate::error::{Code, Error, Result};
-use crate::settings;
+use crate::postgres::settings;
 
 /// How long a server may take to end a session.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// The pauses after which a login that was refused midway is tried again, with a password asked for anew.
-const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
+pub(super) const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
 /// One connection of ours, set up as pg_dump sets up its own. It lives until dropped.
 pub struct Session {
@@ -262,14 +262,14 @@ impl Session {
             connect_timeout: self.connect_timeout,
             home: self.home(),
         };
-        let started = Box::pin(place.start(purpose)).await?;
+        let started = place.start(purpose).await?;
         Ok((started, redactor))
     }
 
     /// This very session, in whatever transaction it is, without the library: for COPY's rows.
     pub(crate) async fn into_wire(self) -> Result<Wire> {
-        // The library closes its prepared statements in passing. After one more answer nothing is
-        // on its way any more.
+        // The library closes its prepared statements in passing. After one more answer the server owes
+        // none for these either.
         let asked = self.client.batch_execute("").await;
         asked.map_err(|error| self.error("cannot prepare a session for COPY", &error))?;
         let stream = self.lent.take();

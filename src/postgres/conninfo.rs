@@ -204,6 +204,18 @@ impl ConnectionInfo {
         }
     }
 
+    /// Whether it has this part, by libpq's name for it.
+    pub fn says(&self, part: &str) -> bool {
+        match part {
+            "host" => self.host.is_some(),
+            "port" => self.port.is_some(),
+            "dbname" => self.dbname.is_some(),
+            "user" => self.user.is_some(),
+            "password" => self.password.is_some() || self.keys.may_change(),
+            _ => self.params.contains_key(part),
+        }
+    }
+
     /// A keyword string for `--dbname=`: robust for every name, since a bare database name that
     /// holds `=` or looks like a URL would be read as a whole connection string. It stands in
     /// argv, where every user of the machine can read it, so no secret is in it.

@@ -12,7 +12,8 @@ use super::refusal::{KIND_OF_SERVER, LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};
-use crate::settings::{self, Format};
+use crate::format::Format;
+use crate::postgres::settings;
 use crate::store::limits;
 
 /// Of one run of pg_dump.
@@ -168,7 +169,7 @@ fn complaints(stderr: &str) -> Vec<String> {
     }
     let mut told: Vec<String> = Vec::new();
     for one in found {
-        let one = crate::run::printable::line(&quoted(&one));
+        let one = crate::printable::line(&quoted(&one));
         if !told.contains(&one) {
             told.push(one);
         }

@@ -2,11 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
 use super::Session;
 use crate::error::Result;
-use crate::repository::manifest::Extension;
+
+/// What is of an extension depends on its version: an archive says none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extension {
+    pub name: String,
+    pub version: String,
+}
 
 /// What an extension has made, as an archive's table of contents would name it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -39,6 +39,22 @@ pub(crate) struct Mark {
     pub statement: String,
 }
 
+impl Mark {
+    /// What stands in the archive's definition where the backup has the same value: pg_dump writes an option's with quotes
+    /// or, where it is a plain word, without.
+    pub fn phrases(&self) -> Vec<String> {
+        let Some((_, value)) = self.statement.rsplit_once(&*self.words) else {
+            return Vec::new();
+        };
+        if !self.words.ends_with('=') {
+            return vec![format!("{}{value}", self.words)];
+        }
+        let quoted = value.strip_suffix(')').unwrap_or(value);
+        let bare = quoted.trim_start_matches('\'').trim_end_matches('\'');
+        vec![format!("{}{quoted}", self.words), format!("{}{bare}", self.words)]
+    }
+}
+
 impl Session {
     pub(crate) async fn inside(&self, tables: &Names) -> Result<Vec<Inside>> {
         let question = format!(
@@ -170,5 +186,40 @@ impl Session {
         };
         let rows = self.about(tables, &question).await?;
         self.read(rows.iter().map(mark).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_sought_as_pg_dump_writes_it() {
+        let phrases = |words: &str, statement: &str| {
+            let mark = Mark {
+                schema: String::new(),
+                name: String::new(),
+                constraint: None,
+                words: words.to_owned(),
+                what: String::new(),
+                statement: statement.to_owned(),
+            };
+            mark.phrases()
+        };
+        assert_eq!(
+            phrases("fillfactor=", "ALTER TABLE a.t SET (fillfactor='50')"),
+            ["fillfactor='50'", "fillfactor=50"]
+        );
+        assert_eq!(
+            phrases(
+                "ALTER COLUMN w SET (",
+                "ALTER TABLE ONLY a.t ALTER COLUMN w SET (n_distinct=5)"
+            ),
+            ["ALTER COLUMN w SET (n_distinct=5)"]
+        );
+        assert_eq!(
+            phrases("REPLICA IDENTITY FULL", "ALTER TABLE a.t REPLICA IDENTITY FULL"),
+            ["REPLICA IDENTITY FULL"]
+        );
     }
 }

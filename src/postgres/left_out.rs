@@ -1,11 +1,12 @@
 //! What pg_dump leaves out and does not say, or says in passing: found by our own questions, each by
 //! itself. One that the server refuses is told as such: what is not known to be there may be missing.
 
+use serde::{Deserialize, Serialize};
+
 use super::Session;
 use super::globals::{TOO_LONG, too_long};
 use crate::error::Result;
-use crate::repository::manifest::LeftOut;
-use crate::settings::Format;
+use crate::format::Format;
 
 /// Of one kind. What is more is counted.
 const NAMED: usize = 100;
@@ -15,6 +16,15 @@ const IS_SUPERUSER: &str = "(SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE 
 
 /// Where rows are elsewhere, and nobody would look for them in a backup.
 pub const FOREIGN_TABLE: &str = "foreign_table";
+
+/// Something that a restore of a backup will not bring back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Such as `subscription` or `extension_table`; later versions may have more.
+    pub kind: String,
+    pub name: String,
+    pub why: String,
+}
 
 struct Question {
     kind: &'static str,

@@ -264,3 +264,124 @@ impl AsyncWrite for Borrowed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::postgres::stream::ROOM;
+    use crate::postgres::{Redactor, Wire};
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut messages = Vec::new();
+        append(&mut messages, kind, &[body]).unwrap();
+        messages
+    }
+
+    async fn asked(client: &mut DuplexStream) -> Vec<u8> {
+        assert_eq!(client.read_u8().await.unwrap(), b'Q');
+        let length = client.read_u32().await.unwrap() as usize;
+        let mut body = vec![0; length - 4];
+        client.read_exact(&mut body).await.unwrap();
+        body
+    }
+
+    async fn lent() -> (Client, JoinHandle<()>, Lent, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let (client, connection, lent) = lend(Stream::new(Box::new(ours), ROOM), &Greeting::default())
+            .await
+            .unwrap();
+        (client, connection, lent, theirs)
+    }
+
+    fn answer() -> Vec<u8> {
+        [message(b'C', b"SELECT 0\0"), message(b'Z', b"I")].concat()
+    }
+
+    #[test]
+    fn the_ends_of_messages_are_found_however_they_are_cut() {
+        let said = [message(b'C', b"x"), message(b'Z', b"I"), message(b'N', &[b'Z'; 300])].concat();
+        for cut in 1..40 {
+            let mut frames = Frames::with_header(HEADER);
+            let mut kinds = Vec::new();
+            for piece in said.chunks(cut) {
+                let heard = frames.hear(piece, |kind| {
+                    kinds.push(kind);
+                    false
+                });
+                assert_eq!(heard, piece.len());
+            }
+            assert_eq!(kinds, b"CZN");
+            assert!(frames.is_between());
+        }
+        let mut frames = Frames::with_header(HEADER);
+        assert_eq!(frames.hear(&said, |kind| kind == b'Z'), message(b'C', b"x").len() + 6);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_taken_back_has_every_byte() {
+        let late = message(b'S', b"TimeZone\0UTC\0");
+        for cut in 0..late.len() {
+            let (client, connection, lent, mut theirs) = lent().await;
+            let (first, second) = late.split_at(cut);
+            let (first, second) = (first.to_vec(), second.to_vec());
+            let server = tokio::spawn(async move {
+                assert_eq!(asked(&mut theirs).await, b"SELECT 1\0");
+                // Unasked, and in the same write as the answer.
+                theirs.write_all(&[answer(), first].concat()).await.unwrap();
+                assert_eq!(asked(&mut theirs).await, b"COPY\0");
+                theirs.write_all(&[second, answer()].concat()).await.unwrap();
+                theirs
+            });
+            client.batch_execute("SELECT 1").await.unwrap();
+            // The library's task looks for more meanwhile.
+            tokio::task::yield_now().await;
+            let stream = lent.take().expect("the server owes no answer");
+            drop(client);
+            let mut wire = Wire::new(stream, Redactor::default());
+            wire.execute(b"COPY").await.unwrap();
+            drop(server.await.unwrap());
+            connection.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_owes_an_answer_is_not_given_back() {
+        let (client, _connection, lent, mut theirs) = lent().await;
+        let asking = tokio::spawn(async move { client.batch_execute("SELECT 1").await });
+        asked(&mut theirs).await;
+        assert!(lent.take().is_none());
+        theirs.write_all(&answer()).await.unwrap();
+        asking.await.unwrap().unwrap();
+        // The client was dropped with its task, and says goodbye.
+        assert_eq!(theirs.read_u8().await.unwrap(), b'X');
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_an_idle_session_is_noticed() {
+        let (client, connection, _lent, mut theirs) = lent().await;
+        let words = message(b'E', b"SFATAL\0C57P01\0Mterminating connection\0\0");
+        theirs.write_all(&words).await.unwrap();
+        drop(theirs);
+        connection.await.unwrap();
+        assert!(client.is_closed());
+    }
+
+    #[tokio::test]
+    async fn notices_without_end_do_not_fill_the_memory_of_an_idle_session() {
+        let (client, _connection, lent, mut theirs) = lent().await;
+        let notice = message(b'N', &[&b"SNOTICE\0C00000\0M"[..], &[b'x'; 100], b"\0\0"].concat());
+        let notices = notice.repeat(500);
+        let server = tokio::spawn(async move {
+            theirs.write_all(&notices).await.unwrap();
+            asked(&mut theirs).await;
+            theirs.write_all(&answer()).await.unwrap();
+            theirs
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        client.batch_execute("SELECT 1").await.unwrap();
+        drop(server.await.unwrap());
+        assert!(lent.take().is_some());
+    }
+}

@@ -10,8 +10,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::ConnectionInfo;
 use super::authentication::Methods;
+use super::logins::Logins;
 use super::relay::Relay;
 use crate::error::{Code, Error, Result};
+use crate::postgres::settings;
 use crate::run::private_folder::{self, PrivateFolder};
 
 /// The first libpq that knows `require_auth`.
@@ -66,6 +68,16 @@ impl Passfile {
         }))
     }
 
+    /// Where the program logs in by way of us. A folder whose name is too long for a socket has none.
+    pub(super) fn logins(&self, info: &ConnectionInfo, settings: &settings::Postgres) -> Option<Logins> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let folder = self.folder.join(format!("in-{number}"));
+        let opened = Logins::open(folder, info, settings);
+        opened
+            .inspect_err(|error| tracing::debug!("a program logs in by itself: {error}"))
+            .ok()
+    }
+
     fn write(&self, password: &SecretString) -> Result<PathBuf> {
         let line = passfile_line(password)?;
         let number = self.made.fetch_add(1, Ordering::Relaxed);
@@ -104,6 +116,15 @@ impl Pass {
             info: Box::new(way),
             path,
             require_auth: passfile.require_auth.clone(),
+        })
+    }
+
+    /// By way of logins of ours, for which no program needs a password, whenever it comes.
+    pub fn through(logins: &Logins, info: &ConnectionInfo) -> Result<Pass> {
+        Ok(Pass {
+            info: Box::new(logins.way(info)?),
+            path: None,
+            require_auth: None,
         })
     }
 

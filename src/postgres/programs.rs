@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Redactor;
 use super::child::{Child, Order, Special, environment};
 use crate::error::{Code, Error};
-use crate::settings;
+use crate::postgres::settings;
 
 pub use dump::Programs;
 pub use restore::{Psql, RestoreProgram};

@@ -193,6 +193,10 @@ impl Session {
                 "the target holds objects that the backup does not know, and that need this one: remove them first, or \
                  restore into a new database with --create",
             )),
+            Some(state) if *state == SqlState::OUT_OF_MEMORY => Tried::Refused(refused.hint(
+                "all is removed in one transaction, which takes a lock for each thing: raise max_locks_per_transaction on the \
+                 target, which takes a restart, or restore into a new database with --create",
+            )),
             _ => Tried::Refused(refused.hint("correct the cause, or restore into a new database with --create")),
         })
     }

@@ -56,11 +56,13 @@ impl Session {
         let (started, redactor) = self.start_again(Purpose::Replication).await?;
         let mut wire = Wire::new(started.stream, redactor);
         let settings = format!(
-            "{EMPTY_SEARCH_PATH}; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; \
+            "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; \
              SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET client_encoding = '{}'",
             self.server.encoding
         );
-        wire.execute(settings.as_bytes()).await.map_err(Refusal::into_error)?;
+        for statement in [EMPTY_SEARCH_PATH, &settings] {
+            wire.execute(statement.as_bytes()).await.map_err(Refusal::into_error)?;
+        }
         Ok(ReplicationSession {
             wire,
             greeting: started.greeting,

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::child::{Child, Exit, Order, Special, environment};
+use super::logins::Logins;
 use super::passfile::Pass;
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Redactor, RestoreProgram};
 use crate::error::{Code, Error, Result};
-use crate::settings;
+use crate::postgres::settings;
 pub use complaints::Complaint;
 use complaints::Complaints;
 pub(super) use complaints::without_values;
@@ -64,6 +65,7 @@ pub struct Restoring {
     complaints: Arc<Mutex<Complaints>>,
     exit_on_error: bool,
     _pass: Pass,
+    logins: Option<Logins>,
 }
 
 /// It came to its end.
@@ -78,11 +80,18 @@ impl Restoring {
     pub async fn start(order: &RestoreOrder<'_>) -> Result<Restoring> {
         // What is not sent needs no password.
         let passfile = order.passfile.filter(|_| !order.as_text);
-        let pass = Pass::issue(order.info, passfile, order.program.major).await?;
-        Self::start_with(order, pass)
+        // With jobs, pg_restore logs in again when they are done, by the password that it began with.
+        let logins = passfile
+            .filter(|_| order.jobs > 1 && order.info.keys.may_change())
+            .and_then(|passfile| passfile.logins(order.info, order.settings));
+        let pass = match &logins {
+            Some(logins) => Pass::through(logins, order.info)?,
+            None => Pass::issue(order.info, passfile, order.program.major).await?,
+        };
+        Self::start_with(order, pass, logins)
     }
 
-    fn start_with(order: &RestoreOrder<'_>, pass: Pass) -> Result<Restoring> {
+    fn start_with(order: &RestoreOrder<'_>, pass: Pass, logins: Option<Logins>) -> Result<Restoring> {
         let tolerates = order.program.tolerates_transaction_timeout;
         if tolerates && order.single_transaction && !order.as_text {
             return Err(Error::new(
@@ -110,7 +119,7 @@ impl Restoring {
         let files = archive.into_iter().chain(order.list.as_deref());
         let child = Child::start(Order {
             program: &order.program.pg_restore,
-            arguments: arguments(order, &pass),
+            arguments: arguments(order, &pass, logins.is_some()),
             environment: environment(&order.settings.child_env, Some(&pass)),
             redactor,
             special: Special {
@@ -131,6 +140,7 @@ impl Restoring {
             complaints,
             exit_on_error: order.exit_on_error,
             _pass: pass,
+            logins,
         })
     }
 
@@ -158,10 +168,13 @@ impl Restoring {
     /// is gone.
     pub async fn stop(&self) {
         self.child.stop().await;
+        if let Some(logins) = &self.logins {
+            logins.settle().await;
+        }
     }
 }
 
-fn arguments(order: &RestoreOrder<'_>, pass: &Pass) -> Vec<OsString> {
+fn arguments(order: &RestoreOrder<'_>, pass: &Pass, by_our_logins: bool) -> Vec<OsString> {
     // Verbose, or it does not say which entry an error is about.
     let mut arguments: Vec<OsString> = match order.as_text {
         true => Vec::new(),
@@ -189,8 +202,8 @@ fn arguments(order: &RestoreOrder<'_>, pass: &Pass) -> Vec<OsString> {
             },
         );
     }
-    // With jobs, pg_restore logs in again when they are done, by the password that it began with.
-    if order.jobs > 1 && !order.info.keys.are_short_lived() {
+    // Its own second login would be refused.
+    if order.jobs > 1 && (by_our_logins || !order.info.keys.are_short_lived()) {
         arguments.push(format!("--jobs={}", order.jobs).into());
     }
     if let Some(list) = &order.list {

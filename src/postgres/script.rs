@@ -1,10 +1,8 @@
 //! psql at work: a plain dump is a script for it.
 //!
-//! psql obeys commands of its own in a script, so it gets one only after [`Screen`] has looked it
+//! psql obeys commands of its own in a script, so it gets one only after [`crate::format::script::Screen`] has looked it
 //! through, and in its restricted mode, whose key is ours alone. The transaction is ours too, and
 //! its number tells afterwards what has become of it.
-
-mod screen;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,9 +16,7 @@ use super::restoring::without_values;
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Psql, Redactor, Session};
 use crate::error::{Code, Error, Result};
-use crate::settings;
-
-pub use screen::{Edit, Refused, Screen, Watch};
+use crate::postgres::settings;
 
 /// Lines that psql gets before the script's first.
 const LINES_BEFORE: u64 = 7;

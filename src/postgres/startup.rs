@@ -1,10 +1,10 @@
 //! How a session begins: a socket, TLS where it is asked for, the login, and what the server says of the session before
 //! the first statement (documentation: "Message Flow", start-up).
 //!
-//! Our own, and not the client library's, for three reasons. The bytes that come with the last answer of the login stay in
-//! the session's [`Stream`], whoever reads next. A session can be one for replication, which the library does not know.
-//! And a question of the server's is judged before it is answered. The library (`lent.rs`) gets the session when all of
-//! this is done.
+//! Our own, and not the client library's, for three reasons. The bytes that come with the login's last answer stay in the
+//! session's [`Stream`] for the next reader. A session can be one for replication, which the library does not know. And a
+//! question of the server's is judged before it is answered. The library (`lent.rs`) gets the session when all of this
+//! is done.
 
 mod login;
 mod negotiation;
@@ -28,7 +28,7 @@ use super::tls::{self, Attempt};
 use super::{ConnectionInfo, Redactor};
 use crate::error::{Code, Error, Result};
 
-/// libpq's name for what no triggers run by, which older servers refuse.
+/// The setting that switches event triggers off. Servers before 17 do not know it.
 pub(super) const EVENT_TRIGGERS: &str = "event_triggers";
 
 /// What a session is for.

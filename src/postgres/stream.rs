@@ -90,6 +90,11 @@ impl Stream {
         self
     }
 
+    /// The line alone, and the bytes of it that were read and not used yet.
+    pub fn into_line(self) -> (Vec<u8>, Box<dyn Line>) {
+        (self.buffered().to_vec(), self.line)
+    }
+
     /// What was read and not used yet.
     pub fn buffered(&self) -> &[u8] {
         &self.buffer[self.start..self.end]

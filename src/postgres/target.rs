@@ -8,8 +8,9 @@ use std::path::Path;
 
 use tokio_postgres::error::SqlState;
 
-use super::Session;
+use super::quoting::literal;
 use super::refusal::classify;
+use super::{Refusal, Session, Wire};
 use crate::error::{Code, Error, Result};
 
 /// Objects that an error names.
@@ -21,6 +22,7 @@ pub struct Target {
     pub is_superuser: bool,
     /// May make schemas in this database.
     pub may_create: bool,
+    pub may_create_roles: bool,
     /// May make databases.
     pub may_create_databases: bool,
     /// Tables, functions, types, schemas and large objects that are neither the system's nor an
@@ -94,7 +96,8 @@ impl Session {
                 "SELECT r.rolsuper, r.rolcreatedb, pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
                         pg_catalog.current_setting('max_locks_per_transaction')::pg_catalog.int8
                           * (pg_catalog.current_setting('max_connections')::pg_catalog.int8
-                             + pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int8)
+                             + pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int8),
+                        r.rolcreaterole
                  FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
                 &[],
             )
@@ -141,6 +144,7 @@ impl Session {
             is_superuser: about.try_get(0).map_err(failed)?,
             may_create_databases: about.try_get(1).map_err(failed)?,
             may_create: about.try_get(2).map_err(failed)?,
+            may_create_roles: about.try_get(4).map_err(failed)?,
             locks: about.try_get::<_, i64>(3).map_err(failed)?.unsigned_abs(),
             objects,
             first_objects,
@@ -307,6 +311,25 @@ impl Session {
         }
     }
 
+    /// By the numbers that the server goes by, how old the indexes of these schemas and names are: the oldest has the
+    /// least. `None` for one that is not there.
+    pub async fn ages(&self, indexes: &[[String; 2]]) -> Result<Vec<Option<u32>>> {
+        let (schemas, names): (Vec<&str>, Vec<&str>) = indexes
+            .iter()
+            .map(|[schema, name]| (schema.as_str(), name.as_str()))
+            .unzip();
+        let question = "SELECT (SELECT c.oid FROM pg_catalog.pg_class c
+                                JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                                WHERE n.nspname OPERATOR(pg_catalog.=) u.schema
+                                AND c.relname OPERATOR(pg_catalog.=) u.name)
+                        FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
+                          WITH ORDINALITY AS u (schema, name, at)
+                        ORDER BY u.at";
+        let rows = self.client.query(question, &[&schemas, &names]).await;
+        let ages = rows.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect());
+        ages.map_err(|error| self.error("cannot look for indexes", &error))
+    }
+
     /// Which of them exist here. Kinds that are not known count as existing: the server itself
     /// will say what it lacks.
     pub async fn exist(&self, asked: &[Named<'_>]) -> Result<Vec<bool>> {
@@ -409,8 +432,23 @@ impl Session {
     }
 }
 
+impl Wire {
+    /// Whether the one is a partition or heir of the other, both as a statement writes them.
+    pub(crate) async fn is_joined(&mut self, (child, parent): &(String, String)) -> Result<bool, Refusal> {
+        let question = format!(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits
+               WHERE inhrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})
+                 AND inhparent OPERATOR(pg_catalog.=) pg_catalog.to_regclass({}))",
+            literal(child),
+            literal(parent)
+        );
+        let rows = self.query(question.as_bytes()).await?;
+        Ok(rows.first().and_then(|row| row.text(0)) == Some("t"))
+    }
+}
+
 /// A member already, an heir already.
-fn is_presence(state: &SqlState) -> bool {
+pub(crate) fn is_presence(state: &SqlState) -> bool {
     [SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE].contains(state)
 }
 

@@ -1,5 +1,5 @@
-//! A session in which we speak the protocol's simple query ourselves, for one purpose: COPY's rows
-//! as they come from the socket, many to a read.
+//! A session in which we speak the protocol's simple query ourselves, for COPY's rows as they come from the socket, many
+//! to a read, and for replication.
 //!
 //! Statements and rows are bytes in the database's own encoding, as in pg_dump's session. What is
 //! expected of the server is little (docs: "Message Flow", simple query and COPY); anything else
@@ -52,6 +52,10 @@ impl Wire {
             stream: stream.with_room(READ),
             redactor,
         }
+    }
+
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
     }
 
     /// With a buffer of so many bytes: a message is cut wherever it ends.
@@ -363,5 +367,68 @@ mod tests {
             .ended()
             .await;
         assert!(ended.message().contains("terminating connection"), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn a_copy_in_both_directions_loses_nothing_however_often_the_wait_is_given_up() {
+        let change = vec![b'w'; 300_000];
+        let said = [
+            message(b'W', b"\0\0\0"),
+            message(b'd', b"first"),
+            message(b'S', b"TimeZone\0UTC\0"),
+            message(b'd', &change),
+            message(b'c', b""),
+            message(b'd', b"thrown away"),
+            message(b'C', b"COPY 0\0"),
+            message(b'Z', b"I"),
+            message(b'E', b"SERROR\0C55006\0Mreplication slot is active\0\0"),
+            message(b'Z', b"I"),
+        ]
+        .concat();
+        for cut in [1000, 70_000, said.len()] {
+            let mut wire = wire(&said, cut, 100);
+            wire.begin_both(b"START_REPLICATION").await.unwrap();
+            let mut partial = Partial::default();
+            let mut heard = Vec::new();
+            loop {
+                let hearing = wire.hear_both(&mut partial);
+                match tokio::time::timeout(Duration::ZERO, hearing).await {
+                    Err(_) => tokio::task::yield_now().await,
+                    Ok(Ok(Some(body))) => heard.push(body),
+                    Ok(Ok(None)) => break,
+                    Ok(Err(refusal)) => panic!("{refusal:?}"),
+                }
+            }
+            assert_eq!(heard, [b"first".to_vec(), change.clone()], "cut {cut}");
+            wire.say_both(b"r").await.unwrap();
+            wire.end_both(&mut partial).await.unwrap();
+            let refused = wire.begin_both(b"START_REPLICATION").await.unwrap_err();
+            assert!(refused.is(&SqlState::OBJECT_IN_USE), "{refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_a_copy_in_both_directions_says_why() {
+        let words = message(
+            b'E',
+            b"SERROR\0C58P01\0Mrequested WAL segment has already been removed\0\0",
+        );
+        for rest in [message(b'Z', b"I"), Vec::new(), message(b'd', b"late")] {
+            let said = [&message(b'W', b"\0\0\0")[..], &words, &rest].concat();
+            let mut wire = wire(&said, 7, 1);
+            wire.begin_both(b"START_REPLICATION").await.unwrap();
+            let refused = wire.hear_both(&mut Partial::default()).await.unwrap_err();
+            let is_server = matches!(refused, Refusal::Server { .. });
+            assert_eq!(is_server, !rest.starts_with(b"d"), "{refused:?}");
+        }
+        for said in [message(b'W', &[0; 3]), message(b'Z', b"I"), message(b'?', b"")] {
+            let mut wire = wire(&said, 3, 1);
+            let mut partial = Partial::default();
+            let heard = match wire.begin_both(b"START_REPLICATION").await {
+                Ok(()) => wire.hear_both(&mut partial).await.map(|_| ()),
+                refused => refused,
+            };
+            assert!(matches!(heard, Err(Refusal::Broken(_))), "{said:?}");
+        }
     }
 }

@@ -52,6 +52,21 @@ impl Kind {
     }
 }
 
+/// A text that is no kind of backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoKind;
+
+impl FromStr for Kind {
+    type Err = NoKind;
+
+    /// As it is spelt, or as ids shorten it.
+    fn from_str(text: &str) -> std::result::Result<Self, NoKind> {
+        let known = [Kind::Full, Kind::Incremental].into_iter();
+        let mut known = known.filter(|kind| [kind.name(), kind.in_id()].contains(&text));
+        known.next().ok_or(NoKind)
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -7,6 +7,7 @@ mod find;
 mod genuine;
 mod overview;
 mod publish;
+mod spelling;
 mod tags;
 mod tier;
 
@@ -36,7 +37,7 @@ pub use overview::{
     Overview, Seen, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders, stored_before,
 };
 pub use publish::{NotPublished, Published, object_info, publish};
-pub use tags::{Retagged, commit_tags, keeps_no_tags, retag, retag_all};
+pub use tags::{Newest, Retagged, commit_tags, keeps_no_tags, retag, retag_all};
 pub use tier::choose_tier;
 
 /// Listings asked of a store at once, when all databases are wanted.

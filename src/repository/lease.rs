@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, SKEW, lease_key};
-use crate::settings::Clock;
+use crate::run::clock::Clock;
 use crate::store::{Condition, ObjectInfo, Put, Store, Version};
 
 pub use claim::Announced;

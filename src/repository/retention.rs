@@ -11,13 +11,40 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::settings::Policy;
-
+pub use crate::store::{PENDING, Rule, TIER_TAG};
 pub use choice::{Step, TierChoice};
 pub use effect::{Differences, differences, other_times};
 pub use plan::{Candidate, Decision, Goes, State, Stays, Terms, plan};
-pub use rules::{PENDING_DAYS, Rule, days_kept, is_ours, rules, rules_after, rules_json};
-pub use tags::{LATEST, PENDING, Retag, SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
+pub use rules::{PENDING_DAYS, days_kept, rules, rules_after, rules_json};
+pub use tags::{LATEST, Retag, SHA256_TAG, Standing, Tag, settled, tag_plan};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    pub policy: Policy,
+    /// The newest good backups that no rule ever touches.
+    pub keep_last: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Policy {
+    /// `30d`: every backup is a daily, kept that long.
+    Days(u32),
+    /// `daily=7,weekly=4,…`: how many days, weeks, months, years each tier is kept; a tier that
+    /// is not named does not exist. Sorted by tier, counts above zero.
+    Tiers(Vec<(Tier, u32)>),
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Policy::Days(days) => write!(f, "{days}d"),
+            Policy::Tiers(tiers) => {
+                let tiers: Vec<String> = tiers.iter().map(|(tier, count)| format!("{tier}={count}")).collect();
+                f.write_str(&tiers.join(","))
+            }
+        }
+    }
+}
 
 /// The command that installs a policy's rules in a bucket, to be pasted into a shell.
 pub fn applying(url: &str, policy: &Policy) -> String {

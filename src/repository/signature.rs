@@ -10,6 +10,7 @@ pub mod keygen;
 mod keyring;
 mod kms;
 mod secret;
+pub mod settings;
 mod signer;
 mod trust;
 

@@ -1,17 +1,21 @@
 //! A backup's archive as it lies in a store: what the manifest says of each block, joined with
 //! the table of contents that is stored beside it. Verify, restore and drill all read through it.
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::dataflow::stored_file::StoredFile;
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{Algorithm, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange};
+use crate::format::archive::{
+    BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange,
+};
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::{self, FileRecord, Manifest, RangeRecord, role};
+use crate::repository::manifest::{self, FileRecord, Manifest, Place, RangeRecord, role};
 use crate::store::{Store, limits, unsteady};
 
+/// It is one data file, and holds all that the manifest lists of tables and large objects.
 #[derive(Debug)]
 pub struct StoredArchive {
     /// Of the object in the store.
@@ -20,7 +24,7 @@ pub struct StoredArchive {
     /// With the offsets filled in.
     pub head: Head,
     /// In the order of [`Head::data`], without gaps from the head's end to the file's.
-    pub places: Vec<Range<u64>>,
+    pub places: Vec<Place>,
     /// What each block holds, in the same order.
     pub promises: Vec<BlockDigest>,
     /// Of a table that can be loaded in parts, what its block is made of; none of the others.
@@ -42,6 +46,7 @@ impl StoredArchive {
     pub fn describe(manifest: &Manifest, toc: &Bytes) -> Result<Self> {
         let id = &manifest.id;
         let file = file_of(manifest, role::DUMP)?.clone();
+        let own = manifest.data_file(role::DUMP).map(|(index, _)| index);
         let name = &file_of(manifest, role::TOC)?.name;
         let broken = |what: String| Error::new(Code::Integrity, format!("{}: {what}", id.key(name)));
         let mut input = Input::new(&toc[..]);
@@ -50,9 +55,9 @@ impl StoredArchive {
             return Err(broken("there are bytes after the table of contents".into()));
         }
         let announced = match manifest.compression.algorithm {
-            manifest::Algorithm::None => Algorithm::None,
-            manifest::Algorithm::Gzip => Algorithm::Gzip,
-            manifest::Algorithm::Zstd => Algorithm::Zstd,
+            manifest::Algorithm::None => BlockCompression::None,
+            manifest::Algorithm::Gzip => BlockCompression::Gzip,
+            manifest::Algorithm::Zstd => BlockCompression::Zstd,
         };
         if head.compression != announced {
             return Err(broken(format!(
@@ -87,11 +92,17 @@ impl StoredArchive {
                 BlockContent::Table { .. } => BlockKind::Table,
                 BlockContent::LargeObjects { .. } => BlockKind::LargeObjects,
             };
-            let fits = record.place.start == position && position == end && kind == entry.block_kind();
+            if Some(record.place.file) != own {
+                return Err(broken(format!(
+                    "the manifest says that {entry} lies in another file than {}",
+                    archive.file.name
+                )));
+            }
+            let fits = record.place.offset == position && position == end && kind == entry.block_kind();
             if !fits {
                 return Err(broken(format!(
                     "the manifest and the table of contents differ on where {entry} lies: {} and {position}",
-                    record.place.start
+                    record.place.offset
                 )));
             }
             if let Some((schema, name)) = &record.table
@@ -112,7 +123,7 @@ impl StoredArchive {
                     "the manifest's ranges of {entry} do not make up its block"
                 )));
             }
-            end = record.place.end;
+            end = record.place.end();
             archive.places.push(record.place);
             archive.promises.push(record.promise);
             archive.ranges.push(record.ranges);
@@ -127,6 +138,16 @@ impl StoredArchive {
         Ok(archive)
     }
 
+    /// Where its content is read from.
+    pub fn stored(&self, store: &Arc<dyn Store>) -> StoredFile {
+        StoredFile::plain(store, &self.key)
+    }
+
+    /// How long its content is.
+    pub fn content_bytes(&self) -> u64 {
+        self.places.last().map_or(self.head.length(), |place| place.end())
+    }
+
     /// The block's name for people: `public.orders`, `large objects`.
     pub fn name(&self, index: usize) -> String {
         match &self.tables[index] {
@@ -137,7 +158,7 @@ impl StoredArchive {
 }
 
 struct Record {
-    place: Range<u64>,
+    place: Place,
     promise: BlockDigest,
     ranges: Vec<SealedRange>,
     table: Option<(String, String)>,
@@ -157,7 +178,7 @@ fn make_up(ranges: &[SealedRange], record: &Record, int_size: usize) -> bool {
         return ranges.is_empty();
     };
     let layout = Layout { int_size };
-    let mut due = record.place.start + layout.block_header();
+    let mut due = record.place.offset + layout.block_header();
     let (mut found_rows, mut bytes) = (0_u64, 0_u64);
     for range in ranges {
         if range.offset != due || range.length == 0 {
@@ -167,12 +188,12 @@ fn make_up(ranges: &[SealedRange], record: &Record, int_size: usize) -> bool {
         found_rows = found_rows.saturating_add(range.rows);
         bytes = bytes.saturating_add(range.bytes);
     }
-    last.end().checked_add(layout.terminator()) == Some(record.place.end)
+    last.end().checked_add(layout.terminator()) == Some(record.place.end())
         && found_rows == *rows
         && bytes == record.promise.bytes
 }
 
-/// What the manifest says of the blocks, in the archive's order.
+/// What the manifest says of the blocks, in the archive's order. Large objects without a place are those of a script.
 fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
     let digest = |text: &str| -> std::result::Result<[u8; 32], String> {
         let mut digest = [0; 32];
@@ -191,7 +212,7 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
     let mut records = Vec::with_capacity(manifest.tables.len() + manifest.large_objects.len());
     for table in &manifest.tables {
         records.push(Record {
-            place: table.offset..table.offset.saturating_add(table.length),
+            place: table.place,
             promise: BlockDigest {
                 content: BlockContent::Table { rows: table.rows },
                 bytes: table.bytes,
@@ -203,8 +224,11 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
         });
     }
     for objects in &manifest.large_objects {
+        let Some(place) = objects.place else {
+            continue;
+        };
         records.push(Record {
-            place: objects.offset..objects.offset.saturating_add(objects.length),
+            place,
             promise: BlockDigest {
                 content: BlockContent::LargeObjects { count: objects.count },
                 bytes: objects.bytes,
@@ -215,7 +239,7 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
             owner: None,
         });
     }
-    records.sort_by_key(|record| record.place.start);
+    records.sort_by_key(|record| record.place.offset);
     Ok(records)
 }
 
@@ -271,3 +295,67 @@ pub async fn read_file(store: &dyn Store, id: &BackupId, file: &FileRecord) -> R
 
 /// Of one small file, until it comes as it should, or twice alike.
 const READS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::manifest::FileIndex;
+
+    /// A kept backup's manifest and table of contents.
+    fn kept() -> (Manifest, Bytes) {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backups");
+        let id: BackupId = "shop/20250131T040459Z-full".parse().unwrap();
+        let read = |key: String| std::fs::read(folder.join(key)).unwrap();
+        let manifest = Manifest::parse(&read(id.manifest_key()), &id).unwrap();
+        (manifest, read(id.key(&id.toc_name())).into())
+    }
+
+    type Change = (&'static str, fn(&mut Manifest));
+
+    #[test]
+    fn a_kept_archive_is_described() {
+        let (manifest, toc) = kept();
+        let archive = StoredArchive::describe(&manifest, &toc).unwrap();
+        assert_eq!(archive.places.len(), 5);
+        assert_eq!(archive.places[0].offset, toc.len() as u64);
+        assert_eq!(archive.places[4].end(), archive.file.bytes);
+        assert_eq!(
+            (&*archive.name(1), &*archive.name(4)),
+            ("public.customers", "large objects")
+        );
+    }
+
+    #[test]
+    fn places_that_overlap_leave_gaps_or_lie_elsewhere_are_refused() {
+        let (whole, toc) = kept();
+        let changes: [Change; 8] = [
+            ("differ on where", |manifest| manifest.tables[1].place.offset -= 1),
+            ("differ on where", |manifest| manifest.tables[1].place.length -= 1),
+            ("differ on where", |manifest| manifest.tables[1].place.length += 1),
+            ("differ on where", |manifest| {
+                manifest.tables[1].place = manifest.tables[2].place;
+            }),
+            ("end at byte", |manifest| {
+                let place = manifest.large_objects[0].place.as_mut().unwrap();
+                place.length = u64::MAX - place.offset;
+            }),
+            ("blocks, the manifest 4", |manifest| {
+                manifest.large_objects[0].place = None;
+            }),
+            ("blocks, the manifest 6", |manifest| {
+                let last = manifest.tables[3].clone();
+                manifest.tables.push(last);
+            }),
+            ("in another file than shop.dump", |manifest| {
+                manifest.tables[1].place.file = FileIndex(1);
+            }),
+        ];
+        for (what, change) in changes {
+            let mut manifest = whole.clone();
+            change(&mut manifest);
+            let error = StoredArchive::describe(&manifest, &toc).unwrap_err();
+            assert_eq!(error.code(), Code::Integrity);
+            assert!(error.message().contains(what), "{what}: {error}");
+        }
+    }
+}

@@ -2,6 +2,8 @@
 //! looked at. It is news about the backup, not a part of it: no digest covers it, and a backup
 //! without one is as good as it was.
 
+mod finding;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,6 +11,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::repository::backup_id::BackupId;
 use crate::units::count;
+
+pub use finding::Finding;
 
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;

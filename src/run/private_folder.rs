@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags
 use rustix::io::Errno;
 
 use crate::error::{Code, Error, Result};
-use crate::store::temporary::{blocking, io_error};
+use crate::run::files::{blocking, io_error};
 
 pub(crate) use tether::{Tether, Watchdog};
 

@@ -16,8 +16,41 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, filter};
 
 use crate::error::{Error, Result};
-use crate::run::printable;
-use crate::settings::{Log, LogFormat};
+use crate::printable;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// `RUST_LOG`, in tracing's syntax.
+    pub filter: String,
+}
+
+impl Log {
+    /// The same, with what it means for the modules that it does not name.
+    pub fn directives(&self) -> String {
+        log_directives(&self.filter)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What the AWS SDK warns of it also gives back as an error, which is told in our words; its own are Rust's
+/// debugging output.
+const SDK: &str = "aws_config=off,aws_runtime=off,aws_smithy_runtime=off";
+
+/// The directives for tracing's filter. A level alone means our own modules: hyper and rustls stay at
+/// warnings, and the AWS SDK is silent, unless a directive names them.
+pub fn log_directives(filter: &str) -> String {
+    if filter.contains(['=', ',', '[']) {
+        filter.to_owned()
+    } else {
+        format!("warn,{SDK},pgstow={filter}")
+    }
+}
 
 fn filter(log: &Log) -> Result<EnvFilter> {
     EnvFilter::builder()

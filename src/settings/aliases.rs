@@ -4,9 +4,9 @@
 //! What this version cannot do is refused where leaving it out would weaken the backup (encryption,
 //! the copy by SCP), and noted where it would not.
 
-use super::layers::{Value, Values};
 use super::problems::Problems;
 use super::specs::truth;
+use super::value::{Value, Values};
 
 /// Schedules belong to `serve`; a one-shot command has nothing to do with them.
 pub const NAMES: &[&str] = &[

@@ -13,10 +13,9 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
-use super::layers::unreadable;
 use super::libpq;
 use super::problems::Problems;
-use super::{secret_file, setting};
+use super::{known, secret_file};
 
 /// More than any file of settings has.
 pub const LONGEST: u64 = 1 << 20;
@@ -42,7 +41,7 @@ pub fn read(path: &Path, problems: &mut Problems, warnings: &mut Vec<String>) ->
     match file.take(LONGEST).read_to_string(&mut text) {
         Ok(_) => Some(text),
         Err(error) => {
-            unreadable(path, ".env", &error, problems);
+            problems.unreadable(path, ".env", &error);
             None
         }
     }
@@ -212,7 +211,7 @@ fn may_say(name: &str) -> bool {
     if libpq::chooses_files(name) || secret_file::of_variable(name).is_some() {
         return false;
     }
-    let ours = setting::by_variable(name).is_some();
+    let ours = known::by_variable(name).is_some();
     // The names of others are of no interest, unless somebody may think that they are ours.
     MAY_SAY.contains(&name) || (!ours && !chooses_programs(name))
 }
@@ -272,7 +271,7 @@ mod tests {
             assert_eq!(may_say(name), listed.0, "{name}");
         }
         for name in MAY_SAY.iter().chain(NOT) {
-            assert!(setting::by_variable(name).is_some(), "{name}");
+            assert!(known::by_variable(name).is_some(), "{name}");
         }
     }
 
@@ -287,7 +286,7 @@ mod tests {
             "DB_USER",
         ];
         for name in secrets.chain(others).map(|name| format!("{name}_FILE")) {
-            let known = secret_file::of_variable(&name).is_some() || setting::by_variable(&name).is_some();
+            let known = secret_file::of_variable(&name).is_some() || known::by_variable(&name).is_some();
             assert!(!known || !may_say(&name), "{name}");
         }
         for file in ["PGPASSFILE", "PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR"] {

@@ -2,93 +2,22 @@
 //! yields text, keyed by variable, that remembers where it came from.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Input;
 use super::aliases;
 use super::dotenv;
 use super::found_file;
+use super::known;
 use super::libpq;
 use super::problems::Problems;
 use super::secret_file;
-use super::setting::{self, Kind, nearest};
+use super::setting::{Kind, nearest};
 use super::stores;
 use super::table::SETTINGS;
 use super::unknown::Unknown;
+use super::value::{Layer, Origin, Value, Values};
 use crate::run::named_file;
-
-/// Strongest first, so that a smaller layer wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Layer {
-    Flags,
-    Environment,
-    EnvFile,
-    /// A `.env` that nobody has named, in its place: see [`found_file`].
-    FoundFile,
-    ConfigFile,
-}
-
-/// What a layer says about one setting. No `Debug`: the text may be a secret.
-#[derive(Clone)]
-pub struct Value {
-    /// One text; several where the setting is a list.
-    pub texts: Vec<String>,
-    pub layer: Layer,
-    /// How its user knows it: `--retention`, `BACKUP_RETENTION from .env`.
-    pub name: String,
-    /// The file that holds the text, where the setting names one (`DB_PASSWORD_FILE`).
-    pub file: Option<PathBuf>,
-}
-
-impl Value {
-    /// The text of a setting that is not a list.
-    pub fn text(&self) -> &str {
-        self.texts.first().map_or("", String::as_str)
-    }
-
-    /// Whether this layer is at least as strong as the other's.
-    pub fn at_least(&self, other: &Value) -> bool {
-        self.layer <= other.layer
-    }
-}
-
-/// Where the settings of a layer stand.
-pub struct Origin<'a> {
-    pub layer: Layer,
-    /// How its user knows it.
-    pub place: &'a str,
-    /// Where relative paths start.
-    pub folder: &'a Path,
-}
-
-/// The winning value of each setting.
-#[derive(Clone, Default)]
-pub struct Values(BTreeMap<&'static str, Value>);
-
-impl Values {
-    pub fn get(&self, variable: &str) -> Option<&Value> {
-        self.0.get(variable)
-    }
-
-    pub fn set(&mut self, variable: &'static str, value: Value) {
-        self.0.insert(variable, value);
-    }
-
-    pub fn remove(&mut self, variable: &str) -> Option<Value> {
-        self.0.remove(variable)
-    }
-
-    pub fn of(&self, layer: Layer) -> impl Iterator<Item = (&'static str, &Value)> {
-        let values = self.0.iter().map(|(variable, value)| (*variable, value));
-        values.filter(move |(_, value)| value.layer == layer)
-    }
-
-    /// Takes what no stronger layer has set.
-    fn offer(&mut self, variable: &'static str, value: Value) {
-        self.0.entry(variable).or_insert(value);
-    }
-}
 
 /// What all layers say.
 pub struct Layers {
@@ -229,18 +158,10 @@ fn read_file(path: &Path, name: &str, problems: &mut Problems) -> Option<String>
     match named_file::read_text(path, found_file::LONGEST) {
         Ok(text) => Some(text),
         Err(error) => {
-            unreadable(path, name, &error, problems);
+            problems.unreadable(path, name, &error);
             None
         }
     }
-}
-
-pub(super) fn unreadable(path: &Path, name: &str, error: &std::io::Error, problems: &mut Problems) {
-    let why = match error.kind() {
-        ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
-        _ => error.to_string(),
-    };
-    problems.add(format!("{name}: {} cannot be read: {why}", path.display()));
 }
 
 /// Variables of the table and of the older systems. An empty one counts as not set: templates and
@@ -256,7 +177,7 @@ fn take_variables<'a>(
     let layer = origin.layer;
     for (name, text) in variables {
         let name_here = format!("{name} from {}", origin.place);
-        let setting = setting::by_variable(name);
+        let setting = known::by_variable(name);
         let known = setting
             .map(|setting| setting.variable)
             .or_else(|| aliases::variable(name))
@@ -336,7 +257,7 @@ fn take_toml(values: &mut Values, text: &str, origin: &Origin<'_>, problems: &mu
     let mut flat = Vec::new();
     flatten("", &table, &mut flat);
     for (key, value) in flat {
-        let Some(setting) = setting::by_key(&key) else {
+        let Some(setting) = known::by_key(&key) else {
             if let (Some(variable), Some(path)) = (secret_file::of_key(&key), value.as_str()) {
                 let name = format!("`{key}` in {file}");
                 let value = secret_file::read(path, variable, name, origin, problems);

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::layers::Values;
 use super::problems::Problems;
+use super::value::{Value, Values};
+use crate::error::Error;
 use crate::postgres::{ConnectionInfo, Keys, Whose};
 use crate::run::named_file;
 
@@ -77,19 +78,31 @@ pub struct Place<'a> {
     pub working_dir: &'a Path,
 }
 
-/// What the variables say of the parts that `given` lacks, without a password: for what lies beneath a secret.
-pub fn variables_without_password(values: &Values, given: &ConnectionInfo, problems: &mut Problems) -> ConnectionInfo {
-    let mut info = variables(values, given, problems);
+/// What the variables say of the parts that `given` lacks, without a password: for what lies beneath a secret. What is
+/// wrong with one is no problem yet, since the secret may say that part itself.
+pub fn variables_without_password(
+    values: &Values,
+    given: &ConnectionInfo,
+) -> (ConnectionInfo, Vec<(&'static str, String)>) {
+    let mut unusable = Vec::new();
+    let mut info = variables(values, given, |part, value, error| {
+        unusable.push((part, format!("{}: {error}", value.name)));
+    });
+    unusable.retain(|(part, _)| *part != "password");
     info.password = None;
     info.keys = Keys::Given;
-    info
+    (info, unusable)
 }
 
 /// As in libpq, a variable is looked at, right or wrong, only where nothing else says that part.
-fn variables(values: &Values, given: &ConnectionInfo, problems: &mut Problems) -> ConnectionInfo {
+fn variables(
+    values: &Values,
+    given: &ConnectionInfo,
+    mut wrong: impl FnMut(&'static str, &Value, &Error),
+) -> ConnectionInfo {
     let mut info = ConnectionInfo::default();
     for (variable, part) in PARTS {
-        let Some(value) = values.get(variable).filter(|_| !says(given, part)) else {
+        let Some(value) = values.get(variable).filter(|_| !given.says(part)) else {
             continue;
         };
         let text = match *variable {
@@ -98,24 +111,13 @@ fn variables(values: &Values, given: &ConnectionInfo, problems: &mut Problems) -
             _ => value.text(),
         };
         if let Err(error) = info.set(part, text) {
-            problems.add_error(&value.name, &error);
+            wrong(part, value, &error);
         }
         if let (PASSWORD, Some(file)) = (*variable, &value.file) {
             info.keys = Keys::SecretFile(file.clone());
         }
     }
     info
-}
-
-fn says(info: &ConnectionInfo, part: &str) -> bool {
-    match part {
-        "host" => info.host.is_some(),
-        "port" => info.port.is_some(),
-        "dbname" => info.dbname.is_some(),
-        "user" => info.user.is_some(),
-        "password" => info.password.is_some() || info.keys.may_change(),
-        _ => info.params.contains_key(part),
-    }
 }
 
 /// Lays the connection over what libpq would put beneath it. A target's database is always named by itself.
@@ -146,7 +148,7 @@ pub fn beneath(
             Err(why) => problems.add(why),
         }
     }
-    let mut below = variables(values, &given, problems);
+    let mut below = variables(values, &given, |_, value, error| problems.add_error(&value.name, error));
     if whose == Whose::Target {
         below.dbname = None;
     }

@@ -14,12 +14,14 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::layers::{self, Layer, Value, Values};
+use super::known;
+use super::layers;
 use super::problems::Problems;
 use super::specs::{self, Algorithm};
+use super::value::{Layer, Value, Values};
 use super::{
     Auth, Compression, Format, Input, Log, LogFormat, OnChangedTables, Policy, Postgres, Retention, Schedule, Settings,
-    Source, StoreCreate, StoreUrl, Uses, aliases, libpq, setting, source, stores,
+    Source, StoreCreate, StoreUrl, Uses, aliases, libpq, source, stores,
 };
 use crate::error::{Error, Result};
 
@@ -279,7 +281,7 @@ impl Reader<'_> {
             Err(why) => {
                 let mut found = Problems::default();
                 found.add(format!("{}: {why}", value.name));
-                match setting::by_variable(variable) {
+                match known::by_variable(variable) {
                     Some(setting) => self.problems.absorb(found, setting.variable),
                     None => self.problems.absorb(found, "BACKUP_STORE"),
                 }
@@ -539,12 +541,16 @@ impl Reader<'_> {
         match (lock_wait, stall) {
             (Some(wait), Some(stall)) => {
                 let names = (
-                    self.values.get("BACKUP_LOCK_WAIT_SECONDS"),
-                    self.values.get("BACKUP_STALL_SECONDS"),
+                    self.values.get("BACKUP_LOCK_WAIT_SECONDS").cloned(),
+                    self.values.get("BACKUP_STALL_SECONDS").cloned(),
                 );
                 if let (true, (Some(one), Some(other))) = (wait >= stall, names) {
-                    self.problems
-                        .conflict(one, other, "the wait for a lock must be the shorter");
+                    // No problem of a command that goes by one of them alone.
+                    self.of("BACKUP_STALL_SECONDS", |reader| {
+                        reader
+                            .problems
+                            .conflict(&one, &other, "the wait for a lock must be the shorter");
+                    });
                 }
                 (wait, stall)
             }

@@ -1,6 +1,9 @@
 //! Everything that is wrong with the settings, told at once.
 
-use super::layers::Value;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::value::Value;
 use crate::error::{Error, Result};
 
 struct Problem {
@@ -79,6 +82,15 @@ impl Problems {
     pub fn add_error(&mut self, name: &str, error: &Error) {
         let hint = error.has_own_hint().then(|| error.hint_text().to_owned());
         self.push(None, format!("{name}: {error}"), hint);
+    }
+
+    /// A file that was named, by `name`, and cannot be read.
+    pub fn unreadable(&mut self, path: &Path, name: &str, error: &std::io::Error) {
+        let why = match error.kind() {
+            ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+            _ => error.to_string(),
+        };
+        self.add(format!("{name}: {} cannot be read: {why}", path.display()));
     }
 
     pub fn conflict(&mut self, one: &Value, other: &Value, why: &str) {

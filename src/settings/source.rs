@@ -17,9 +17,9 @@
 pub mod found;
 mod target;
 
-use super::layers::{Layer, Value, Values};
 use super::libpq;
 use super::problems::Problems;
+use super::value::{Layer, Value, Values};
 use super::{Auth, Source};
 use crate::postgres::{ConnectionInfo, Keys, Whose};
 
@@ -196,6 +196,7 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
     let values = reading.values;
     let mut overrides = ConnectionInfo::default();
     let (mut defaults, mut beside) = (ConnectionInfo::default(), Vec::new());
+    let mut unusable = Vec::new();
     match url {
         Some((url, info)) if url.at_least(secret) => overrides = info,
         Some((_, info)) => defaults = defaults.merge(&info),
@@ -212,20 +213,39 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
             reading
                 .notes
                 .push(format!("{} not used: {} is stronger", value.name, secret.name));
-        } else if let Some(one) = part_of(value, part, reading.problems) {
+        } else if let Some(one) = part_beneath(value, part, &mut unusable) {
             defaults = defaults.merge(&one);
             // What the secret says is not known yet.
             beside.push((*part, value.name.clone()));
         }
     }
     let given = defaults.clone().merge(&overrides);
-    let below = libpq::variables_without_password(values, &given, reading.problems);
+    let (below, wrong) = libpq::variables_without_password(values, &given);
+    unusable.extend(wrong);
+    unusable.retain(|(part, _)| !given.says(part));
     parameters(values, &mut overrides, reading.problems);
     Source::Secret {
         id: id(secret, reading.problems),
         overrides,
         defaults: Box::new(below.merge(&defaults)),
         beside,
+        unusable,
+    }
+}
+
+/// The same of a setting that counts only where the secret lacks the part. What is wrong with it is told then.
+fn part_beneath(
+    value: &Value,
+    part: &'static str,
+    unusable: &mut Vec<(&'static str, String)>,
+) -> Option<ConnectionInfo> {
+    let mut one = ConnectionInfo::default();
+    match one.set(part, value.text()) {
+        Ok(()) => Some(one),
+        Err(error) => {
+            unusable.push((part, format!("{}: {error}", value.name)));
+            None
+        }
     }
 }
 

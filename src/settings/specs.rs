@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Compression, Policy, nearest};
 use crate::repository::retention::Tier;
+use crate::run::telemetry::log_directives;
 
 type Parsed<T> = Result<T, String>;
 
@@ -69,20 +70,6 @@ pub fn size(text: &str) -> Parsed<u64> {
     number
         .checked_mul(1 << shift)
         .ok_or_else(|| format!("{text:?} is too large"))
-}
-
-/// What the AWS SDK warns of it also gives back as an error, which is told in our words; its own are Rust's
-/// debugging output.
-const SDK: &str = "aws_config=off,aws_runtime=off,aws_smithy_runtime=off";
-
-/// The directives for tracing's filter. A level alone means our own modules: hyper and rustls stay at
-/// warnings, and the AWS SDK is silent, unless a directive names them.
-pub fn log_directives(filter: &str) -> String {
-    if filter.contains(['=', ',', '[']) {
-        filter.to_owned()
-    } else {
-        format!("warn,{SDK},pgstow={filter}")
-    }
 }
 
 /// By the very directives that the log is started with.

@@ -10,12 +10,18 @@ pub enum Uses {
     /// Shows what is wrong, and goes on.
     Doctor,
     Restore,
-    /// Drills, too.
     Verify,
-    /// Removes what is not kept any longer, or says by what rules a bucket does.
-    Retention,
-    /// Shows what is kept how long.
-    RetentionShown,
+    /// Verifies, and restores into a server of its own.
+    Drill,
+    /// Removes what is not kept any longer.
+    Prune,
+    /// Shows what that would be.
+    PrunePlan,
+    /// Says by what rules a bucket removes it.
+    Rules,
+    /// Shows those rules, and asks no store.
+    RulesShown,
+    Status,
     /// Reads what is in the store.
     Store,
     /// Makes keys, in files that it is told.
@@ -31,12 +37,12 @@ const OF_BACKUPS: &[&str] = &[
     "BACKUP_COMPRESSION",
     "BACKUP_COMPRESSION_LEVEL",
     "BACKUP_DB_AUTH",
-    "BACKUP_ECS_",
     "BACKUP_ENCRYPT",
     "BACKUP_FORMAT",
-    "BACKUP_HANDOVER",
+    "BACKUP_LEASE_SECONDS",
     "BACKUP_MAX_RATE",
     "BACKUP_MD5",
+    "BACKUP_MEMORY",
     "BACKUP_NICE",
     "BACKUP_ON_CHANGED_TABLES",
     "BACKUP_REMOTE",
@@ -49,75 +55,87 @@ const OF_BACKUPS: &[&str] = &[
 ];
 const OF_RESTORES: &[&str] = &["BACKUP_TARGET_"];
 /// What either goes by.
-const OF_SESSIONS: &[&str] = &["PGPASSWORD"];
-/// How objects are written.
-const OF_WRITERS: &[&str] = &["BACKUP_S3_TAGGING"];
-const OF_RETENTION: &[&str] = &["BACKUP_KEEP_LAST", "BACKUP_MAX_AGE", "BACKUP_RETENTION"];
+const OF_SESSIONS: &[&str] = &["BACKUP_STALL_SECONDS", "PGPASSWORD"];
+/// Where tags are set or looked at.
+const OF_TAGS: &[&str] = &["BACKUP_S3_TAGGING"];
+const OF_SIGNERS: &[&str] = &["BACKUP_SIGN_KEY"];
+/// Of whoever reads manifests.
+const OF_TRUST: &[&str] = &["BACKUP_VERIFY_KEYS"];
+/// How many of the newest stay.
+const OF_THE_NEWEST: &[&str] = &["BACKUP_KEEP_LAST"];
+/// How long the others stay.
+const OF_RETENTION: &[&str] = &["BACKUP_RETENTION"];
+const OF_STATUS: &[&str] = &["BACKUP_MAX_AGE"];
 const OF_PROGRAMS: &[&str] = &[
     "BACKUP_CONNECT_TIMEOUT_SECONDS",
     "BACKUP_JOBS",
     "BACKUP_LOCK_WAIT_SECONDS",
-    "BACKUP_MEMORY",
-    "BACKUP_PG_",
-    "BACKUP_STALL_SECONDS",
-    "BACKUP_THREADS",
+    "BACKUP_PG_BIN",
 ];
+/// What reads a database: a drill does with its own, to compare.
+const OF_READERS: &[&str] = &["BACKUP_PG_DUMP_MAJOR", "BACKUP_THREADS"];
 const OF_TELLING: &[&str] = &["BACKUP_METRICS", "BACKUP_SNS_TOPIC_ARN"];
-const OF_LEASES: &[&str] = &["BACKUP_LEASE_SECONDS"];
 const OF_DRILLS: &[&str] = &["BACKUP_DRILL_UNCONFINED"];
-/// What somebody who invokes a function may ask it for.
-const OF_EVENTS: &[&str] = &["BACKUP_ALLOW_"];
+/// What a Lambda function may be asked for, and to whom it hands over.
+const OF_FUNCTIONS: &[&str] = &[
+    "AWS_ENDPOINT_URL_ECS",
+    "BACKUP_ALLOW_",
+    "BACKUP_ECS_",
+    "BACKUP_HANDOVER",
+];
+/// Of all these the default shows enough.
+const OF_LOGS: &[&str] = &["LOG_FORMAT", "RUST_LOG"];
 
 impl Uses {
     /// Whether it is stopped by what is wrong with this setting.
     pub fn go_by(self, variable: &str) -> bool {
-        // The default shows enough.
-        if variable == "RUST_LOG" {
+        let is_of = |group: &[&str]| group.iter().any(|start| variable.starts_with(start));
+        if is_of(OF_LOGS) {
             return false;
         }
-        let unused: &[&[&str]] = match self {
-            Self::All => &[],
-            Self::Doctor => return false,
+        match self {
+            Self::All => true,
+            Self::Doctor => false,
             // Of a key's file, the password is all that may be given.
-            Self::Keys => return variable.starts_with("BACKUP_SIGN_KEY_PASSWORD") || variable == "LOG_FORMAT",
-            Self::Backup => &[OF_RESTORES, OF_DRILLS, OF_EVENTS],
-            Self::Restore => &[
-                OF_BACKUPS,
-                OF_WRITERS,
-                OF_RETENTION,
-                OF_TELLING,
-                OF_LEASES,
-                OF_DRILLS,
-                OF_EVENTS,
-            ],
-            Self::Verify => &[OF_BACKUPS, OF_RESTORES, OF_SESSIONS, OF_LEASES, OF_EVENTS],
-            Self::Retention | Self::RetentionShown => &[
-                OF_BACKUPS,
-                OF_RESTORES,
-                OF_SESSIONS,
-                OF_PROGRAMS,
-                OF_TELLING,
-                OF_DRILLS,
-                OF_EVENTS,
-            ],
-            Self::Store => &[
-                OF_BACKUPS,
-                OF_RESTORES,
-                OF_SESSIONS,
-                OF_WRITERS,
-                OF_RETENTION,
-                OF_PROGRAMS,
-                OF_TELLING,
-                OF_LEASES,
-                OF_DRILLS,
-                OF_EVENTS,
-            ],
-        };
-        !unused
-            .iter()
-            .copied()
-            .flatten()
-            .any(|start| variable.starts_with(start))
+            Self::Keys => variable.starts_with("BACKUP_SIGN_KEY_PASSWORD"),
+            _ => !self.unused().iter().any(|group| is_of(group)),
+        }
+    }
+
+    /// What does not stop it. Whatever is named nowhere here stops each of them.
+    fn unused(self) -> Vec<&'static [&'static str]> {
+        use Uses::{Backup, Drill, Prune, PrunePlan, Restore, Rules, RulesShown, Status, Store, Verify};
+        let groups: [(&'static [&'static str], &[Uses]); 14] = [
+            (OF_BACKUPS, &[Backup]),
+            (OF_RESTORES, &[Restore]),
+            (OF_SESSIONS, &[Backup, Restore]),
+            (OF_TAGS, &[Backup, Verify, Drill, Prune, PrunePlan, Rules, Status]),
+            (OF_SIGNERS, &[Backup, Verify, Drill]),
+            (
+                OF_TRUST,
+                &[Backup, Restore, Verify, Drill, Prune, PrunePlan, Status, Store],
+            ),
+            (OF_THE_NEWEST, &[Backup, Verify, Drill, Prune, PrunePlan, Status]),
+            (OF_RETENTION, &[Backup, Prune, PrunePlan, Rules, RulesShown, Status]),
+            (OF_STATUS, &[Status]),
+            (OF_PROGRAMS, &[Backup, Restore, Drill]),
+            (OF_READERS, &[Backup, Drill]),
+            (OF_TELLING, &[Backup, Verify, Drill]),
+            (OF_DRILLS, &[Drill]),
+            (OF_FUNCTIONS, &[]),
+        ];
+        let unused = groups.into_iter().filter(|(_, users)| !users.contains(&self));
+        unused.map(|(group, _)| group).collect()
+    }
+
+    /// Whether it sends anything to a store.
+    pub fn asks_stores(self) -> bool {
+        !matches!(self, Self::Keys | Self::RulesShown)
+    }
+
+    /// Whether it removes backups, or decides what does.
+    pub fn removes(self) -> bool {
+        matches!(self, Self::Prune | Self::Rules)
     }
 }
 
@@ -129,14 +147,15 @@ mod tests {
     fn a_command_goes_by_its_own_settings_alone() {
         assert!(Uses::All.go_by("BACKUP_COMPRESSION") && Uses::Restore.go_by("BACKUP_TARGET_URL"));
         assert!(!Uses::Restore.go_by("BACKUP_RETENTION_DAYS") && !Uses::Store.go_by("DATABASE_URL"));
-        assert!(Uses::Retention.go_by("BACKUP_RETENTION") && Uses::Store.go_by("BACKUP_STORE"));
+        assert!(Uses::Rules.go_by("BACKUP_RETENTION") && Uses::Store.go_by("BACKUP_STORE"));
         assert!(!Uses::Doctor.go_by("BACKUP_STORE"));
         assert!(!Uses::Backup.go_by("BACKUP_TARGET_PORT") && Uses::Backup.go_by("BACKUP_LEASE_SECONDS"));
         assert!(!Uses::Store.go_by("DB_PASSWORD") && Uses::Backup.go_by("DB_PASSWORD"));
         assert!(Uses::Restore.go_by("PGPASSWORD") && !Uses::Verify.go_by("PGPASSWORD"));
         assert!(!Uses::Restore.go_by("BACKUP_S3_TAGGING") && Uses::Verify.go_by("BACKUP_S3_TAGGING"));
         assert!(!Uses::Keys.go_by("BACKUP_STORE") && Uses::Keys.go_by("BACKUP_SIGN_KEY_PASSWORD"));
-        assert!(!Uses::All.go_by("RUST_LOG"));
+        assert!(!Uses::All.go_by("RUST_LOG") && !Uses::All.go_by("LOG_FORMAT"));
+        assert!(!Uses::Store.go_by("BACKUP_SIGN_KEY") && Uses::Verify.go_by("BACKUP_SIGN_KEY"));
         for other in [
             "LEASE_SECONDS",
             "S3_PART_SIZE",

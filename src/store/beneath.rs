@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::temporary::io_error;
 use crate::error::{Code, Error, Result};
+use crate::run::files::io_error;
 
 /// Keys and their parts have been looked at before; here nothing may come that leads anywhere else.
 fn one_name(name: &str) -> Result<()> {

@@ -27,14 +27,10 @@ use sha2::{Digest, Sha256};
 
 use super::permission::{Needs, Scope};
 use super::segments::Segments;
-use super::{Condition, Deleted, ObjectInfo};
+use super::settings::{self, Checksums, Encryption};
+use super::{Condition, Deleted, ObjectInfo, PENDING, TIER_TAG};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
-use crate::settings::{self, Checksums, Encryption};
-
-/// The tag that lifecycle rules go by, and its value for what no manifest claims.
-const TIER_TAG: &str = "pgstow-tier";
-const TIER_PENDING: &str = "pending";
 
 pub struct Bucket {
     pub client: Client,
@@ -310,7 +306,7 @@ impl Bucket {
         };
         if !self.tagging.keeping().is_lost() {
             tags.retain(|(name, _)| name != TIER_TAG);
-            tags.push((TIER_TAG.to_owned(), TIER_PENDING.to_owned()));
+            tags.push((TIER_TAG.to_owned(), PENDING.to_owned()));
             self.set_tags(key, &tags).await?;
         }
         if !self.tagging.keeping().is_lost() || self.try_delete(key).await? != Deleted::Refused {

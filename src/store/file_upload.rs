@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::temporary::{Publish, Published, Temporary, blocking, io_error, with_clean_up};
+use super::temporary::{Publish, Published, Temporary};
 use super::{Expected, Mark, Stored, Upload, taken};
 use crate::error::{Code, Error, Result};
+use crate::run::files::{blocking, io_error};
 
 /// Written at once. Twice this is what an upload holds in memory.
 const CHUNK: usize = 1 << 20;
@@ -94,7 +95,7 @@ impl Upload for FileUpload {
                 .and_then(|()| temporary.sync())
                 .and_then(|()| review(&temporary, bytes, expected));
             if let Err(error) = reviewed {
-                return Err(with_clean_up(error, temporary.remove()));
+                return Err(error.with_clean_up(temporary.remove()));
             }
             let (name, folder) = (
                 temporary.final_name().to_owned(),

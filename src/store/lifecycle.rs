@@ -14,10 +14,9 @@ use self::terms::{filter_prefix, from_sdk, to_sdk};
 use super::bucket::build;
 use super::s3::S3;
 use super::trouble::names;
-use super::{Deleted, Lifecycle, Rules, TagKeeping};
+use super::{Deleted, Lifecycle, Rule, Rules, TagKeeping, is_ours};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
-use crate::repository::retention::{self, Rule};
 
 #[async_trait]
 impl Lifecycle for S3 {
@@ -318,7 +317,7 @@ impl S3 {
 
     /// Ours by name and by prefix: another store in the same bucket keeps its own rules.
     fn is_ours(&self, rule: &LifecycleRule) -> bool {
-        retention::is_ours(rule.id().unwrap_or_default()) && filter_prefix(rule) == self.bucket.prefix
+        is_ours(rule.id().unwrap_or_default()) && filter_prefix(rule) == self.bucket.prefix
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::error::{Code, Error, Result};
 
-/// A manifest tells of each table in about 260 bytes: this is half a million of them.
+/// A manifest tells of each table in about 340 bytes: this is nearly 400,000 of them.
 pub const MANIFEST: u64 = 128 << 20;
 /// The archive's head: three entries of the table of contents for most tables, longer ones for
 /// functions and views.

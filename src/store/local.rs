@@ -19,13 +19,14 @@ use super::beneath::{Folder, linked};
 use super::file_upload::{FileUpload, mark_of};
 use super::limits::{self, too_long};
 use super::mounts;
-use super::temporary::{self, PATIENCE, Publish, Published, Temporary, io_error, with_clean_up, within};
+use super::settings::StoreCreate;
+use super::temporary::{self, PATIENCE, Publish, Published, Temporary, within};
 use super::{
-    Condition, Entry, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
+    Condition, Entry, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Space, Store, Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{MANIFEST, database_of_folder};
-use crate::settings::StoreCreate;
+use crate::run::files::{self, io_error};
 
 /// Up to this length a file's version is the digest of its bytes; above, where reading it all
 /// would cost too much, what its inode says. Whatever is replaced under a condition is small.
@@ -191,7 +192,7 @@ impl Store for Local {
                 }
                 // It will be made; whether that can be done is its parent's business.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let parent = temporary::parent(root);
+                    let parent = files::parent(root);
                     if !parent.is_dir() {
                         let what = format!(
                             "the store's folder {} does not exist, nor does the folder around it",
@@ -274,13 +275,13 @@ impl Store for Local {
         .await
     }
 
-    async fn head(&self, key: &str) -> Result<Option<Head>> {
+    async fn head(&self, key: &str) -> Result<Option<ObjectHead>> {
         let key = key.to_owned();
         self.work(move |root| {
             let Some(opened) = open(root, &key)? else {
                 return Ok(None);
             };
-            Ok(Some(Head {
+            Ok(Some(ObjectHead {
                 bytes: opened.bytes,
                 version: version(&opened)?,
                 metadata: Vec::new(),
@@ -416,7 +417,7 @@ impl Store for Local {
     async fn space(&self) -> Result<Option<Space>> {
         self.work(|root| {
             // Before the first backup there is only the folder around it.
-            let folder = if root.exists() { root } else { temporary::parent(root) };
+            let folder = if root.exists() { root } else { files::parent(root) };
             let disk = statvfs(folder).map_err(|error| io_error("measure the disk of", folder, error.into()))?;
             Ok(Some(Space {
                 free: disk.f_bavail.saturating_mul(disk.f_frsize),
@@ -556,7 +557,7 @@ fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Res
     let temporary = Temporary::create(root, names)?;
     let written = temporary.write(body).and_then(|()| temporary.sync());
     if let Err(error) = written {
-        return Err(with_clean_up(error, temporary.remove()));
+        return Err(error.with_clean_up(temporary.remove()));
     }
     let name = names.last().map_or("", String::as_str);
     // Held from the look at the old version to the rename, so that two processes cannot both find
@@ -564,7 +565,7 @@ fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Res
     let lock = match lock(temporary.folder()) {
         Ok(lock) => Some(lock),
         Err(error) if matches!(condition, Condition::Unchanged(_)) => {
-            return Err(with_clean_up(error, temporary.remove()));
+            return Err(error.with_clean_up(temporary.remove()));
         }
         // The other two are atomic by themselves where a file system has no locks.
         Err(_) => None,
@@ -586,7 +587,7 @@ fn put(root: &Path, names: &[String], body: &[u8], condition: &Condition) -> Res
                 temporary.remove()?;
                 Published::Exists
             }
-            Err(error) => return Err(with_clean_up(error, temporary.remove())),
+            Err(error) => return Err(error.with_clean_up(temporary.remove())),
         },
     };
     // Not before: until then, a manifest could be put in the place of ours.

@@ -9,11 +9,10 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Condition, Deleted, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Rules, Store, Stored, UPLOAD,
-    Unfinished, Upload, Version,
+    Condition, Deleted, Entry, Expected, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, PENDING, Put, Rule, Rules,
+    Store, Stored, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
-use crate::repository::retention::{self, Rule};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Op {
@@ -285,9 +284,9 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn head(&self, key: &str) -> Result<Option<Head>> {
+    async fn head(&self, key: &str) -> Result<Option<ObjectHead>> {
         self.call(Op::Head, key, |state| {
-            Ok(state.objects.get(key).map(|held| Head {
+            Ok(state.objects.get(key).map(|held| ObjectHead {
                 bytes: held.body.len() as u64,
                 version: Version(held.version.to_string()),
                 metadata: held.metadata.clone(),
@@ -344,7 +343,7 @@ impl Store for MemoryStore {
         self.call(Op::Discard, key, |state| {
             if lifecycle {
                 if let Some(held) = state.objects.get_mut(key) {
-                    held.tags = vec![(retention::TIER_TAG.to_owned(), retention::PENDING.to_owned())];
+                    held.tags = vec![(TIER_TAG.to_owned(), PENDING.to_owned())];
                 }
             } else {
                 state.objects.remove(key);

@@ -7,9 +7,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::settings::StoreCreate;
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, database_of_folder, lease_key};
-use crate::settings::StoreCreate;
 
 /// The folders in which backups were made, in a file of this machine. Without a file nothing is remembered.
 #[derive(Debug, Clone, Default)]

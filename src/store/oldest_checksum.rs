@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
 
 use super::bucket::Bucket;
-use crate::settings::Checksums;
+use super::settings::Checksums;
 
 const NEWER: [&str; 6] = [
     "x-amz-sdk-checksum-algorithm",

@@ -1,7 +1,7 @@
 //! How long each part of a multipart upload is. A pure function of the part's number, so that
 //! memory is known beforehand and no upload ends because it ran out of part numbers.
 
-use crate::settings;
+use super::settings;
 
 const MIB: u64 = 1 << 20;
 /// S3's own limits for a part; the last one may be shorter.
@@ -83,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::settings::{Checksums, Encryption};
+    use crate::store::settings::{Checksums, Encryption};
 
     fn settings(max_parts: u32, part_size: u64) -> settings::S3 {
         settings::S3 {

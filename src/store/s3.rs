@@ -14,14 +14,14 @@ use super::bucket::{Bucket, Digests, missing};
 use super::limits::{self, too_long};
 use super::segments::Segments;
 use super::sending::{Verdict, corrupted, judge, untrusted};
+use super::settings;
 use super::tagging::Tagging;
 use super::trouble;
 use super::upload::S3Upload;
-use super::{Condition, Entry, Head, Lifecycle, Object, ObjectInfo, Put, Store, Unfinished, Upload, Version};
+use super::{Condition, Entry, Lifecycle, Object, ObjectHead, ObjectInfo, Put, Store, Unfinished, Upload, Version};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
 use crate::repository::backup_id::is_lease;
-use crate::settings;
 
 /// How often a body that breaks off is read again, and a conflict of conditional puts repeated.
 const TRIES: u32 = 5;
@@ -269,8 +269,8 @@ impl Store for S3 {
         }
     }
 
-    async fn head(&self, key: &str) -> Result<Option<Head>> {
-        Ok(self.bucket.head(key).await?.map(|head| Head {
+    async fn head(&self, key: &str) -> Result<Option<ObjectHead>> {
+        Ok(self.bucket.head(key).await?.map(|head| ObjectHead {
             bytes: head
                 .content_length()
                 .and_then(|bytes| bytes.try_into().ok())

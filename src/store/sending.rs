@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::bucket::{Bucket, Digests};
 use super::segments::Segments;
+use super::settings::Checksums;
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
-use crate::settings::Checksums;
 
 const WHEN_REQUIRED: &str = "set BACKUP_S3_CHECKSUMS=when_required if this endpoint cannot do SHA-256 checksums";
 

@@ -8,11 +8,11 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::bucket::{self, Bucket, missing};
+use super::settings;
 use super::trouble::{OF_TAGS, names};
 use super::{ObjectInfo, TagKeeping};
 use crate::error::Result;
 use crate::outside::aws;
-use crate::settings;
 
 /// What is found holds for the store's other requests in the same run.
 pub struct Tagging {

@@ -129,6 +129,7 @@ async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, th
         codec,
         threads,
         range: pipeline::RANGE,
+        stages: Vec::new(),
         md5: false,
         observer: Arc::new(Silent),
     };

@@ -6,6 +6,7 @@ pub mod memory;
 
 mod ranges;
 mod reading_back;
+mod stages;
 
 use builder::{Builder, Content, inflate, streams};
 use memory::{Shape, flow, run_blocking};

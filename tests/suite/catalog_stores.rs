@@ -10,11 +10,13 @@ use pgstow::outside::aws;
 use pgstow::repository::backup_id::{BackupId, Kind, database_folder};
 use pgstow::repository::lease::{Holder, Lease};
 use pgstow::repository::manifest::{
-    Algorithm, Compression, FileRecord, Manifest, PgDump, SCHEMA, Server, Snapshot, TableRecord, Way, checksums, role,
+    Algorithm, Compression, DataFile, FileIndex, FileRecord, Manifest, Metadata, PgDump, Place as PlaceInFile, Server,
+    Snapshot, TableRecord, Way, checksums, role,
 };
 use pgstow::repository::retention::{self, Tier};
+use pgstow::repository::trigger::Trigger;
 use pgstow::repository::{catalog, leftovers};
-use pgstow::settings::{self, Format, Policy, Trigger};
+use pgstow::settings::{self, Format, Policy};
 use pgstow::store::local::Local;
 use pgstow::store::s3::S3;
 use pgstow::store::{Condition, Expected, Store};
@@ -71,7 +73,13 @@ async fn places() -> Vec<Place> {
         path_style: None,
     };
     let patience = aws::Patience::default();
-    let client = aws::s3_client(&aws::load(&settings).await.unwrap(), &settings, &s3, &patience);
+    let client = aws::s3_client(
+        &aws::load(&settings).await.unwrap(),
+        &settings,
+        s3.checksums,
+        s3.path_style,
+        &patience,
+    );
     let nanos = Timestamp::now().as_nanosecond();
     let bucket = format!("catalog-{}-{nanos}", std::process::id());
     client.create_bucket().bucket(&bucket).send().await.unwrap();
@@ -114,7 +122,6 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         .collect();
     catalog::commit_tags(store, id, &tagged).await.unwrap();
     let manifest = Manifest {
-        schema: SCHEMA,
         id: id.clone(),
         kind: Kind::Full,
         timestamp: id.timestamp(),
@@ -126,6 +133,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         predecessor: None,
         store: None,
         stores: Vec::new(),
+        tags: None,
         event_id: None,
         server: Server {
             version: "15.18".into(),
@@ -153,6 +161,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         encryption: None,
         checksums: checksums(&files),
         files,
+        data_files: vec![DataFile::of(role::DUMP)],
         missing: BTreeMap::new(),
         left_out: Vec::new(),
         extensions: None,
@@ -163,18 +172,20 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             schema: "public".into(),
             name: "t\n".into(),
             owner: None,
+            oid: None,
             rows: 0,
             bytes: 0,
             sha256: String::new(),
-            offset: 0,
-            length: 0,
+            place: PlaceInFile {
+                file: FileIndex(0),
+                offset: 0,
+                length: 0,
+            },
             read: Way::PgDump,
             ranges: Vec::new(),
         }],
         large_objects: Vec::new(),
-        parts: Vec::new(),
-        store_checksum: None,
-        metadata: BTreeMap::new(),
+        metadata: Metadata::default(),
     };
     catalog::publish(store, &manifest, None).await.unwrap();
     // Again, as after a lost answer: the same bytes are no conflict.

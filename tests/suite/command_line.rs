@@ -43,6 +43,9 @@ fn what_a_command_does_not_use_is_a_warning_to_it() {
         ("BACKUP_TARGET_PASSWORD_FILE", "/nonexistent"),
         ("AWS_REGION", "no region"),
         ("RUST_LOG", "zz:://"),
+        ("LOG_FORMAT", "xml"),
+        ("BACKUP_SIGN_KEY", "arn:odd"),
+        ("BACKUP_MAX_AGE", "soon"),
     ] {
         let output = pgstow(folder.path()).args(list).env(variable, text).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);

@@ -121,6 +121,48 @@ fn all_is_well_with_a_folder_and_nothing_stays_in_it(major: u32) {
 on_majors! { all_is_well_with_a_folder_and_nothing_stays_in_it: 15 18 }
 
 #[test]
+fn a_setting_that_is_wrong_is_shown_and_stops_the_commands_that_use_it_alone() {
+    let (database, folder) = (Database::fresh(17), folder());
+    let wrong = |args: &[&str]| {
+        let mut command = at(folder.path(), &database);
+        command
+            .args(args)
+            .env("LOG_FORMAT", "xml")
+            .env("BACKUP_SIGN_KEY", "arn:odd");
+        command
+    };
+    let refused = run(&mut wrong(&["backup", "--json"]));
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.text());
+    let message = refused.json()["error"]["message"].to_string();
+    assert!(message.contains("BACKUP_SIGN_KEY"), "{message}");
+    succeed(at(folder.path(), &database).arg("backup"));
+    for args in [
+        &["list", "--json"][..],
+        &["status", "--json"],
+        &["prune", "--dry-run", "--json"],
+        &["download", "latest", "--json"],
+    ] {
+        let done = run(&mut wrong(args));
+        assert!(done.json()["error"].is_null(), "{args:?}: {}", done.text());
+        for variable in ["LOG_FORMAT", "BACKUP_SIGN_KEY"] {
+            assert_eq!(done.stderr.matches(variable).count(), 1, "{args:?}: {}", done.stderr);
+        }
+    }
+    let checks = examined(&mut wrong(&[])).checks;
+    for variable in ["LOG_FORMAT", "BACKUP_SIGN_KEY"] {
+        let shown = checks.iter().filter(|check| {
+            check["name"] == "settings" && check["detail"].as_str().is_some_and(|detail| detail.contains(variable))
+        });
+        assert!(shown.map(|check| &check["state"]).eq(["failed"]), "{checks:?}");
+    }
+    assert!(
+        checks
+            .iter()
+            .any(|check| check["name"] == "login" && check["state"] == "ok")
+    );
+}
+
+#[test]
 fn a_person_gets_signs_lines_and_hints_and_the_old_name_of_the_command_works() {
     let (database, folder) = (Database::fresh(17), folder());
     std::fs::create_dir(folder.path().join("store")).unwrap();

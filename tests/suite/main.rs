@@ -34,6 +34,7 @@ macro_rules! on_majors {
     };
 }
 
+mod architecture;
 mod archive;
 mod catalog_stores;
 mod command_line;
@@ -51,6 +52,7 @@ mod harness;
 mod lambda;
 mod metrics;
 mod notify_sns;
+mod older_backups;
 mod overview;
 mod plain;
 mod postgres_layer;

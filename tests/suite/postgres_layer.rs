@@ -7,6 +7,7 @@ mod place;
 mod connecting;
 mod dumping;
 mod finding;
+mod logging_in;
 mod reading_secrets;
 mod restoring;
 mod surveying;

@@ -8,13 +8,13 @@ use tokio::sync::mpsc;
 
 use super::holder::Request;
 use super::large_objects::{self, Running};
-use super::plan::Read;
+use super::plan::TableRead;
 use super::portion::{Event, Portion};
 use super::{Dumping, Shared};
 use crate::dataflow::pipeline::{BlockSource, Delivered, Undelivered};
+use crate::dataflow::way::Way;
 use crate::error::{Error, Result};
 use crate::format::archive::{BlockSink, END_OF_COPY, Head};
-use crate::repository::manifest::Way;
 use crate::run::progress::Observer;
 
 /// Portions of the holder's that may wait: a hand-off, not a buffer.
@@ -150,7 +150,7 @@ impl Writing<'_> {
     }
 
     fn begin(&mut self, shared: &Shared, read: usize) -> Result<(), Undelivered> {
-        let Some(&Read { block, stretch }) = shared.plan.reads.get(read) else {
+        let Some(&TableRead { block, stretch }) = shared.plan.reads.get(read) else {
             return Err(Error::internal("the server gave more tables than it was asked for").into());
         };
         if self.open != Some(block) {

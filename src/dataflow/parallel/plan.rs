@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::statement::Statement;
+use super::statement::{Statement, Stretch};
 use crate::format::archive::{BlockKind, Head};
 
 /// What one task should bring: enough that a COPY's start does not count (it takes the server a
@@ -28,16 +28,9 @@ pub struct Facts {
     pub condition: Option<Vec<u8>>,
 }
 
-/// Some pages of a table: from one on, to another or to the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
-    pub from: u32,
-    pub to: Option<u32>,
-}
-
 /// One COPY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Read {
+pub struct TableRead {
     /// Counts [`Head::data`].
     pub block: usize,
     /// Of the whole table, or of a part of it.
@@ -49,7 +42,7 @@ pub struct Plan {
     /// By block; none for large objects.
     pub statements: Vec<Option<Statement>>,
     /// In the order of the archive.
-    pub reads: Vec<Read>,
+    pub reads: Vec<TableRead>,
     /// What a worker takes at once: neighbouring reads.
     pub tasks: Vec<Range<usize>>,
     /// Of all tables together.
@@ -58,7 +51,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn statement(&self, read: usize, out: &mut Vec<u8>) {
-        let Read { block, stretch } = self.reads[read];
+        let TableRead { block, stretch } = self.reads[read];
         match (&self.statements[block], stretch) {
             (Some(statement), Some(stretch)) => statement.stretch(stretch, out),
             (Some(statement), None) => statement.whole(out),
@@ -91,7 +84,7 @@ pub fn plan(head: &Head, copies: &[Vec<u8>], facts: &HashMap<u32, Facts>) -> Res
         plan.bytes += facts.bytes;
         for stretch in stretches.unwrap_or_else(|| vec![None]) {
             let bytes = if stretch.is_some() { TASK } else { facts.bytes };
-            plan.reads.push(Read { block, stretch });
+            plan.reads.push(TableRead { block, stretch });
             task.end = plan.reads.len();
             weight += TABLE + bytes;
             if weight >= TASK {

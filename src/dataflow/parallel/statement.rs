@@ -1,8 +1,14 @@
 //! The statements that read a table: its COPY as pg_dump writes it, and the same for a stretch of
 //! its pages. All in the database's own encoding, in which every ASCII byte stands for itself.
 
-use super::plan::Stretch;
 use crate::format::archive::Loading;
+
+/// Some pages of a table: from one on, to another or to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    pub from: u32,
+    pub to: Option<u32>,
+}
 
 /// How one table is read, by what the table of contents says of how it is written back.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,8 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
-use super::pump::Ended;
+use super::ended::{Ended, Failure, UploadOutcome};
 use crate::error::{Code, Error, Result};
 use crate::run::progress::Observer;
 use crate::store::Upload;
@@ -22,11 +21,7 @@ pub const COPYS_PATIENCE: Duration = Duration::from_secs(30);
 /// For giving up a copy that has been left out.
 const COPYS_END: Duration = Duration::from_secs(10);
 
-/// What became of one store's upload when all bytes have passed: still open, or failed and
-/// aborted.
-pub type Copy = Result<Box<dyn Upload>>;
-
-/// The assembly's side. The slowest store sets the pace.
+/// The seal's side. The slowest store sets the pace.
 pub(super) struct Outlets {
     senders: Vec<Option<mpsc::Sender<Bytes>>>,
 }
@@ -134,7 +129,7 @@ pub async fn within<T>(patience: Option<Duration>, step: impl Future<Output = Re
 impl Fanout {
     /// Waits for every store to have taken its last slice and settled. Fails when the primary did, or when
     /// the run was stopped; then no upload is left open.
-    pub(super) async fn collect(self) -> Result<Vec<Copy>, Failure> {
+    pub(super) async fn collect(self) -> Result<Vec<UploadOutcome>, Failure> {
         let mut copies = Vec::new();
         let mut failure = None;
         for (index, task) in self.tasks.into_iter().enumerate() {
@@ -164,7 +159,7 @@ impl Fanout {
 }
 
 /// Aborts what is open, and says what could not be aborted.
-pub(super) async fn abort(copies: Vec<Copy>) -> Vec<Error> {
+pub(super) async fn abort(copies: Vec<UploadOutcome>) -> Vec<Error> {
     let mut errors = Vec::new();
     for copy in copies {
         if let Ok(upload) = copy

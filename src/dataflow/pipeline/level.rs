@@ -20,7 +20,7 @@ const SHORT: f64 = 0.1;
 /// What must be left for the usual effort, which takes up to half as much time again as the cheapest.
 const ENOUGH: f64 = 0.25;
 
-/// How long the assembly has waited for the stores to take bytes.
+/// How long the seal has waited for the stores to take bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Waited(Arc<AtomicU64>);
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::assembly::{Item, Stream};
+use super::framing::{Around, Ordered};
 use super::level::{Level, Waited};
-use crate::dataflow::compress::{Codec, Job, PIECE, Shape, Squeezed};
+use crate::dataflow::compress::{Codec, PIECE, PieceJob, Shape, Squeezed};
 use crate::format::archive::{
     ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, END_OF_COPY, Head, Input, Layout,
 };
+use crate::format::script::Refused;
 use crate::format::script::{Contents, Reader};
-use crate::postgres::Refused;
 use crate::run::progress::Observer;
 
 /// The archive's blocks on their way to the workers.
@@ -29,6 +29,8 @@ pub(super) struct Pieces<'o> {
     range: Option<usize>,
     /// Content of the open range.
     in_range: usize,
+    /// The block's ranges have begun.
+    ranged: bool,
     observer: &'o dyn Observer,
 }
 
@@ -37,6 +39,7 @@ impl<'o> Pieces<'o> {
         Self {
             range: matches!(codec, Codec::None | Codec::Zstd(_) | Codec::AutoZstd).then_some(range),
             in_range: 0,
+            ranged: false,
             cutter: Cutter::new(codec, workers),
             layout: Layout { int_size: 4 },
             blocks: Vec::new(),
@@ -57,7 +60,7 @@ impl<'o> Pieces<'o> {
             .map(|entry| (entry.block_kind(), entry.dump_id, entry.to_string()))
             .collect();
         self.cutter.frame = Some(self.layout);
-        self.cutter.send(Item::Bytes(announced))
+        self.cutter.send(Ordered::Bytes(announced))
     }
 
     pub(super) fn finish(self) -> (Vec<BlockDigest>, BTreeMap<i32, u64>) {
@@ -67,6 +70,9 @@ impl<'o> Pieces<'o> {
     /// Digests the current piece in one go, when it leaves: row by row would cost more than the
     /// digest itself. Where a range ends, what follows its last row is left as the next piece.
     fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
+        if !last {
+            self.begin_ranges()?;
+        }
         self.in_range += self.cutter.piece.len();
         let next = if last { None } else { self.end_range() };
         if let Some(digest) = &mut self.digesting {
@@ -79,7 +85,17 @@ impl<'o> Pieces<'o> {
         let Some((rows, bytes)) = self.digesting.as_ref().and_then(ContentDigest::so_far) else {
             return Ok(());
         };
-        self.cutter.send(Item::EndRange { rows, bytes })
+        self.cutter.send(Ordered::EndRange { rows, bytes })
+    }
+
+    /// Before a table's first piece of several: one that is a single piece is one range at most.
+    fn begin_ranges(&mut self) -> Result<(), ArchiveError> {
+        let of_table = matches!(self.digesting, Some(ContentDigest::Table(_)));
+        if self.ranged || !of_table || self.range.is_none() {
+            return Ok(());
+        }
+        self.ranged = true;
+        self.cutter.send(Ordered::BeginRange)
     }
 
     /// Cuts the piece behind its last row, when its range is full: what is left over, which may
@@ -104,9 +120,9 @@ impl BlockSink for Pieces<'_> {
         self.digesting = Some(ContentDigest::of(*kind));
         let mut frame = Vec::with_capacity(16);
         self.layout.begin_block(*kind, *dump_id, &mut frame);
-        let divisible = self.range.is_some() && *kind == BlockKind::Table;
-        self.cutter.send(Item::BeginBlock { frame, divisible })?;
+        self.cutter.send(Ordered::BeginBlock(frame))?;
         self.in_range = 0;
+        self.ranged = false;
         self.cutter.begin_stream();
         Ok(())
     }
@@ -117,7 +133,7 @@ impl BlockSink for Pieces<'_> {
         }
         let mut frame = Vec::with_capacity(8);
         self.layout.begin_object(oid, &mut frame);
-        self.cutter.send(Item::Bytes(frame))?;
+        self.cutter.send(Ordered::Bytes(frame))?;
         self.cutter.begin_stream();
         Ok(())
     }
@@ -179,7 +195,7 @@ impl BlockSink for Pieces<'_> {
         self.digests.push(digest);
         let mut frame = Vec::with_capacity(8);
         self.layout.end(&mut frame);
-        self.cutter.send(Item::EndBlock(frame))
+        self.cutter.send(Ordered::EndBlock(frame))
     }
 }
 
@@ -187,7 +203,7 @@ impl Pieces<'_> {
     fn end_stream(&mut self) -> Result<(), ArchiveError> {
         let mut frame = Vec::with_capacity(8);
         self.layout.end(&mut frame);
-        self.cutter.send(Item::Bytes(frame))
+        self.cutter.send(Ordered::Bytes(frame))
     }
 }
 
@@ -293,10 +309,10 @@ fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
     tail.drain(..excess);
 }
 
-/// Where pieces go: to whoever compresses them, and in their order to the assembly.
+/// Where pieces go: to the workers that compress them, and in their order to the framing.
 pub(super) struct Workers {
-    pub(super) jobs: Sender<Job>,
-    pub(super) items: Sender<Item>,
+    pub(super) jobs: Sender<PieceJob>,
+    pub(super) ordered: Sender<Ordered>,
     pub(super) waited: Waited,
 }
 
@@ -305,8 +321,8 @@ pub(super) struct Workers {
 struct Cutter {
     codec: Codec,
     level: Level,
-    jobs: Sender<Job>,
-    items: Sender<Item>,
+    jobs: Sender<PieceJob>,
+    ordered: Sender<Ordered>,
     piece: Vec<u8>,
     /// The piece before in the same stream, which primes deflate.
     before: Option<Arc<Vec<u8>>>,
@@ -317,12 +333,12 @@ struct Cutter {
 
 impl Cutter {
     fn new(codec: Codec, workers: Workers) -> Self {
-        let Workers { jobs, items, waited } = workers;
+        let Workers { jobs, ordered, waited } = workers;
         Self {
             codec,
             level: Level::new(codec, waited),
             jobs,
-            items,
+            ordered,
             piece: Vec::new(),
             before: None,
             first: true,
@@ -336,8 +352,8 @@ impl Cutter {
         self.piece.clear();
     }
 
-    fn send(&self, item: Item) -> Result<(), ArchiveError> {
-        self.items.send(item).map_err(|_| ArchiveError::Stopped)
+    fn send(&self, ordered: Ordered) -> Result<(), ArchiveError> {
+        self.ordered.send(ordered).map_err(|_| ArchiveError::Stopped)
     }
 
     fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
@@ -346,13 +362,13 @@ impl Cutter {
         let capacity = if last { 0 } else { PIECE };
         let content = std::mem::replace(&mut self.piece, Vec::with_capacity(capacity));
         let first = std::mem::replace(&mut self.first, false);
-        let stream = match (self.frame, self.codec) {
-            (None, _) => Stream::Bare,
-            (Some(layout), Codec::Gzip(_) | Codec::AutoGzip) => Stream::Zlib { layout, first, last },
-            (Some(layout), _) => Stream::Chunks { layout },
+        let around = match (self.frame, self.codec) {
+            (None, _) => Around::Bare,
+            (Some(layout), Codec::Gzip(_) | Codec::AutoGzip) => Around::Zlib { layout, first, last },
+            (Some(layout), _) => Around::Chunks { layout },
         };
         let shape = match (self.codec, self.frame) {
-            (Codec::None, _) => return self.send(Item::Content(content, stream)),
+            (Codec::None, _) => return self.send(Ordered::Content(content, around)),
             (Codec::Zstd(_) | Codec::AutoZstd, _) => Shape::ZstdFrame,
             (Codec::Gzip(_) | Codec::AutoGzip, None) => Shape::GzipMember,
             (Codec::Gzip(_) | Codec::AutoGzip, Some(_)) => Shape::Deflate {
@@ -365,9 +381,9 @@ impl Cutter {
             self.before = Some(Arc::clone(&content));
         }
         let (answer, squeezed): (_, Receiver<std::io::Result<Squeezed>>) = bounded(1);
-        self.send(Item::Squeezed(squeezed, stream))?;
+        self.send(Ordered::Squeezed(squeezed, around))?;
         self.jobs
-            .send(Job {
+            .send(PieceJob {
                 content,
                 shape,
                 effort,

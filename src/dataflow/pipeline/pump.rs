@@ -1,50 +1,44 @@
-//! The synchronous half: one thread reads, the workers compress, one thread assembles.
+//! The synchronous half: one thread reads, the workers compress, one thread frames, seals and hands out.
 
 use std::collections::BTreeMap;
 
 use crossbeam_channel::bounded;
 
-use super::assembly::{Assembled, Assembly};
+use super::ended::{Ended, UploadOutcome};
 use super::fanout::Outlets;
+use super::framing::{Framing, Written};
+use super::inflow::{Delivered, Flow, Inflow, Undelivered};
 use super::level::Waited;
+use super::passed::{Archive, Block, Passed};
 use super::pieces::{Pieces, Sql, SqlPieces, Workers};
 use super::ranges;
-use super::{Archive, Block, Copy, Delivered, Flow, Inflow, Passed, Undelivered};
+use super::seal::Seal;
+use super::stage::Stages;
 use crate::dataflow::compress::{self, Codec};
+use crate::dataflow::way::Way;
 use crate::error::{Code, Error};
-use crate::format::archive::{Algorithm, ArchiveError, BlockContent, BlockDigest, Head, Input, read_blocks};
+use crate::format::archive::{ArchiveError, BlockCompression, BlockContent, BlockDigest, Head, Input, read_blocks};
 use crate::format::script::Contents;
-use crate::postgres::Refused;
-use crate::repository::manifest::Way;
+use crate::format::script::Refused;
 use crate::run::progress::Observer;
 use crate::run::threads;
-use crate::store::Expected;
-
-pub(super) enum Ended {
-    Failed(Error),
-    /// Nobody takes bytes any more; the fan-out knows why.
-    OutletsClosed,
-}
 
 /// What the threads know at the end; the uploads are still to be joined to it.
 pub(super) struct Pumped {
     archive: Option<Archive>,
     script: Option<Result<Contents, Refused>>,
-    assembled: Assembled,
+    written: Written,
     bytes_read: u64,
     levels: BTreeMap<i32, u64>,
 }
 
 impl Pumped {
-    pub(super) fn with_copies(self, copies: Vec<Copy>) -> Passed {
+    pub(super) fn with_uploads(self, copies: Vec<UploadOutcome>) -> Passed {
         Passed {
             archive: self.archive,
             script: self.script,
-            expected: Expected {
-                bytes: self.assembled.bytes,
-                sha256: self.assembled.sha256,
-            },
-            md5: self.assembled.md5,
+            expected: self.written.file,
+            md5: self.written.md5,
             bytes_read: self.bytes_read,
             levels: self.levels,
             copies,
@@ -52,7 +46,7 @@ impl Pumped {
     }
 }
 
-/// Memory: at most `2 × threads + 2` pieces are between reader and assembly, each with its
+/// Memory: at most `2 × threads + 2` pieces are between reader and framing, each with its
 /// content (2 MiB), its compressed form (about as much at worst) and the window that it shares
 /// with the piece before; so about 24 MiB for two threads, whatever the database's size.
 pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
@@ -61,74 +55,60 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
         codec,
         threads,
         range,
+        stages,
         md5,
         observer,
     } = flow;
     let count = threads.max(1);
     let (jobs, work) = bounded(count);
-    let (items, ordered) = bounded(2 * count);
-    let observer = &*observer;
-
-    std::thread::scope(|scope| {
+    let (ordered, in_order) = bounded(2 * count);
+    let waited = Waited::default();
+    let stages = Stages::new(stages, Seal::new(outlets, waited.clone(), md5));
+    let (read, written) = std::thread::scope(|scope| -> Result<_, Ended> {
         for _ in 0..count {
             let work = work.clone();
             let started = threads::builder("compress").spawn_scoped(scope, move || compress::work(&work));
             started.map_err(|error| Ended::Failed(threads::refused(error)))?;
         }
         drop(work);
-        let waited = Waited::default();
-        let workers = Workers {
-            jobs,
-            items,
-            waited: waited.clone(),
-        };
-        let assembling = move || Assembly::new(outlets, waited, md5).run(&ordered);
-        let assembly = threads::builder("assemble").spawn_scoped(scope, assembling);
-        let assembly = assembly.map_err(|error| Ended::Failed(threads::refused(error)))?;
-
-        let read = read(input, codec, range, workers, observer);
-        let assembled = match assembly.join() {
-            Ok(assembled) => assembled,
-            Err(_) => Err(Ended::Failed(Error::internal("the assembly thread died"))),
-        };
-        match (read, assembled) {
-            (
-                Ok(Read {
-                    bytes,
-                    levels,
-                    blocks,
-                    script,
-                }),
-                Ok(mut assembled),
-            ) => {
-                let archive = match blocks {
-                    Some(blocks) => Some(describe(blocks, &mut assembled)?),
-                    None => None,
-                };
-                Ok(Pumped {
-                    archive,
-                    script,
-                    assembled,
-                    bytes_read: bytes,
-                    levels,
-                })
-            }
-            // The reader only saw its receiver go away.
-            (Err(Undelivered::Archive(ArchiveError::Stopped)), Err(ended)) | (Ok(_), Err(ended)) => Err(ended),
-            (Err(Undelivered::Archive(error)), _) => Err(Ended::Failed(error.into())),
-            (Err(Undelivered::Failed(error)), _) => Err(Ended::Failed(error)),
-        }
-    })
+        let framing = move || Framing::new(stages).run(&in_order);
+        let framing = threads::builder("assemble").spawn_scoped(scope, framing);
+        let framing = framing.map_err(|error| Ended::Failed(threads::refused(error)))?;
+        let workers = Workers { jobs, ordered, waited };
+        let read = read(input, &Cutting { codec, range }, workers, &*observer);
+        let died = |_| Err(Ended::Failed(Error::internal("the assembly thread died")));
+        Ok((read, framing.join().unwrap_or_else(died)))
+    })?;
+    match (read, written) {
+        (Ok(read), Ok(written)) => read.with(written),
+        // The reader only saw its receiver go away.
+        (Err(Undelivered::Archive(ArchiveError::Stopped)), Err(ended)) | (Ok(_), Err(ended)) => Err(ended),
+        (Err(Undelivered::Archive(error)), _) => Err(Ended::Failed(error.into())),
+        (Err(Undelivered::Failed(error)), _) => Err(Ended::Failed(error)),
+    }
 }
 
 /// What came in.
-struct Read {
+struct CameIn {
     bytes: u64,
     levels: BTreeMap<i32, u64>,
     /// Of an archive.
     blocks: Option<Blocks>,
     /// Of plain SQL.
     script: Option<Result<Contents, Refused>>,
+}
+
+impl CameIn {
+    fn with(self, mut written: Written) -> Result<Pumped, Ended> {
+        let blocks = self.blocks.map(|blocks| describe(blocks, &mut written));
+        Ok(Pumped {
+            archive: blocks.transpose()?,
+            script: self.script,
+            written,
+            bytes_read: self.bytes,
+            levels: self.levels,
+        })
+    }
 }
 
 struct Blocks {
@@ -139,40 +119,46 @@ struct Blocks {
     ways: Vec<Way>,
 }
 
-fn read(
-    input: Inflow,
+/// How content is cut and compressed.
+struct Cutting {
     codec: Codec,
     range: usize,
-    workers: Workers,
-    observer: &dyn Observer,
-) -> Result<Read, Undelivered> {
+}
+
+impl Cutting {
+    fn pieces<'o>(&self, workers: Workers, observer: &'o dyn Observer) -> Pieces<'o> {
+        Pieces::new(self.codec, self.range, workers, observer)
+    }
+}
+
+fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Observer) -> Result<CameIn, Undelivered> {
     let counted = |inner| Input::new(Counted { inner, observer });
     match input {
         Inflow::Archive(inner) => {
             let mut input = counted(inner);
             let head = Head::read(&mut input)?;
-            let mut pieces = Pieces::new(codec, range, workers, observer);
-            let announced = begin(&head, codec, &mut pieces)?;
+            let mut pieces = cutting.pieces(workers, observer);
+            let announced = begin(&head, cutting.codec, &mut pieces)?;
             // Closing the pipe at once lets pg_dump notice a failure.
             read_blocks(&mut input, &head, &mut pieces)?;
             let (digests, levels) = pieces.finish();
-            let blocks = Blocks {
-                head,
-                announced,
-                digests,
-                ways: Vec::new(),
-            };
-            Ok(Read {
+            let ways = Vec::new();
+            Ok(CameIn {
                 bytes: input.position(),
                 levels,
-                blocks: Some(blocks),
+                blocks: Some(Blocks {
+                    head,
+                    announced,
+                    digests,
+                    ways,
+                }),
                 script: None,
             })
         }
         Inflow::Sql(inner) => {
             let mut input = counted(inner);
-            let Sql { levels, contents } = SqlPieces::new(codec, workers).take_all(&mut input)?;
-            Ok(Read {
+            let Sql { levels, contents } = SqlPieces::new(cutting.codec, workers).take_all(&mut input)?;
+            Ok(CameIn {
                 bytes: input.position(),
                 levels,
                 blocks: None,
@@ -180,21 +166,20 @@ fn read(
             })
         }
         Inflow::Blocks { head, mut source } => {
-            let mut pieces = Pieces::new(codec, range, workers, observer);
-            let announced = begin(&head, codec, &mut pieces)?;
+            let mut pieces = cutting.pieces(workers, observer);
+            let announced = begin(&head, cutting.codec, &mut pieces)?;
             let Delivered { bytes, rows, ways } = source.deliver(&head, observer, &mut pieces)?;
             let (digests, levels) = pieces.finish();
             compare(&head, &digests, &rows)?;
-            let blocks = Blocks {
-                head,
-                announced,
-                digests,
-                ways,
-            };
-            Ok(Read {
+            Ok(CameIn {
                 bytes,
                 levels,
-                blocks: Some(blocks),
+                blocks: Some(Blocks {
+                    head,
+                    announced,
+                    digests,
+                    ways,
+                }),
                 script: None,
             })
         }
@@ -216,14 +201,14 @@ fn compare(head: &Head, digests: &[BlockDigest], rows: &[Option<u64>]) -> Result
 
 /// The head's bytes go out as they came, but for the compression.
 fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, ArchiveError> {
-    if head.compression != Algorithm::None {
+    if head.compression != BlockCompression::None {
         return Err(ArchiveError::Malformed {
             at: 11,
             what: "its blocks are compressed already".into(),
         });
     }
     let algorithm = match codec {
-        Codec::None => Algorithm::None,
+        Codec::None => BlockCompression::None,
         Codec::Zstd(_) | Codec::AutoZstd if !head.version.names_algorithm() => {
             return Err(ArchiveError::Malformed {
                 at: 5,
@@ -233,35 +218,35 @@ fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, 
                 ),
             });
         }
-        Codec::Zstd(_) | Codec::AutoZstd => Algorithm::Zstd,
-        Codec::Gzip(_) | Codec::AutoGzip => Algorithm::Gzip,
+        Codec::Zstd(_) | Codec::AutoZstd => BlockCompression::Zstd,
+        Codec::Gzip(_) | Codec::AutoGzip => BlockCompression::Gzip,
     };
     let announced = head.announcing(algorithm, codec.level().unsigned_abs());
     pieces.begin(head, announced.clone())?;
     Ok(announced)
 }
 
-fn describe(blocks: Blocks, assembled: &mut Assembled) -> Result<Archive, Ended> {
+fn describe(blocks: Blocks, written: &mut Written) -> Result<Archive, Ended> {
     let Blocks {
         head,
         announced,
         digests,
         ways,
     } = blocks;
-    if assembled.blocks.len() != head.data.len() || digests.len() != head.data.len() {
+    if written.blocks.len() != head.data.len() || digests.len() != head.data.len() {
         return Err(Ended::Failed(Error::new(
             Code::Internal,
             format!(
                 "{} blocks written where {} were promised",
-                assembled.blocks.len(),
+                written.blocks.len(),
                 head.data.len()
             ),
         )));
     }
-    let positions: Vec<u64> = assembled.blocks.iter().map(|place| place.offset).collect();
+    let positions: Vec<u64> = written.blocks.iter().map(|place| place.offset).collect();
     let toc = head.with_offsets(announced, &positions);
-    let ranges = std::mem::take(&mut assembled.ranges);
-    let blocks = assembled
+    let ranges = std::mem::take(&mut written.ranges);
+    let blocks = written
         .blocks
         .iter()
         .zip(digests)

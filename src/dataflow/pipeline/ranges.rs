@@ -1,94 +1,97 @@
 //! A large table's block in ranges that each hold whole rows and whole chunks, so that one can be
 //! read, checked and loaded without the others.
 
-use sha2::{Digest, Sha256};
-
+use super::passing::Mark;
+use super::seal::SealedStretch;
 use crate::format::archive::SealedRange;
 
-/// Digests the ranges as the assembly's bytes pass. The bytes that are gathered are digested when
-/// they are flushed, or where a range ends among them.
+/// Where the ranges lie in the file's content, and what they hold. The seal digests them.
 #[derive(Default)]
 pub(super) struct Ranges {
     open: Option<Open>,
     /// By block.
-    done: Vec<Vec<SealedRange>>,
+    done: Vec<Vec<Framed>>,
 }
 
 struct Open {
     offset: u64,
-    sha256: Sha256,
-    /// How many of the gathered bytes are digested, or are not the range's.
-    taken: usize,
     /// Rows and bytes of text in the ranges before.
     before: (u64, u64),
 }
 
-impl Open {
-    fn at(offset: u64, taken: usize, before: (u64, u64)) -> Self {
-        Self {
-            offset,
-            sha256: Sha256::new(),
-            taken,
-            before,
-        }
-    }
+/// A range, before it is known how its bytes are stored.
+struct Framed {
+    offset: u64,
+    length: u64,
+    rows: u64,
+    bytes: u64,
+}
 
+impl Open {
     /// What is to be told of the range that ends at `position`; `passed` counts from the block's
     /// beginning.
-    fn seal(mut self, passed: (u64, u64), position: u64, gathered: &[u8]) -> SealedRange {
-        self.sha256.update(&gathered[self.taken..]);
-        SealedRange {
+    fn close(self, passed: (u64, u64), position: u64) -> Framed {
+        Framed {
             offset: self.offset,
             length: position - self.offset,
             rows: passed.0 - self.before.0,
             bytes: passed.1 - self.before.1,
-            stored_sha256: self.sha256.finalize().into(),
         }
     }
 }
 
 impl Ranges {
-    /// Chunks begin at `position`, behind so many gathered bytes.
-    pub(super) fn begin_block(&mut self, divisible: bool, position: u64, gathered: usize) {
+    pub(super) fn begin_block(&mut self) {
         self.done.push(Vec::new());
-        self.open = divisible.then(|| Open::at(position, gathered, (0, 0)));
+        self.open = None;
     }
 
-    /// These went out beside the gathered bytes, of which there are none now.
-    pub(super) fn passed(&mut self, bytes: &[u8]) {
-        if let Some(open) = &mut self.open {
-            open.sha256.update(bytes);
-        }
-    }
-
-    /// The gathered bytes are about to go out.
-    pub(super) fn flushed(&mut self, gathered: &[u8]) {
-        if let Some(open) = &mut self.open {
-            open.sha256.update(&gathered[open.taken..]);
-            open.taken = 0;
-        }
+    /// The block's chunks begin at `position`, and may be many.
+    pub(super) fn begin(&mut self, position: u64) {
+        self.open = Some(Open {
+            offset: position,
+            before: (0, 0),
+        });
     }
 
     /// A range ends, and the next begins.
-    pub(super) fn end(&mut self, rows: u64, bytes: u64, position: u64, gathered: &[u8]) {
-        let next = Open::at(position, gathered.len(), (rows, bytes));
+    pub(super) fn end(&mut self, rows: u64, bytes: u64, position: u64) {
+        let next = Open {
+            offset: position,
+            before: (rows, bytes),
+        };
         if let (Some(open), Some(done)) = (self.open.replace(next), self.done.last_mut()) {
-            done.push(open.seal((rows, bytes), position, gathered));
+            done.push(open.close((rows, bytes), position));
         }
     }
 
-    /// The last range's rows and bytes are those that the block has more: see [`whole`].
-    pub(super) fn end_block(&mut self, position: u64, gathered: &[u8]) {
-        if let (Some(open), Some(done)) = (self.open.take(), self.done.last_mut())
-            && !done.is_empty()
-        {
-            let before = open.before;
-            done.push(open.seal(before, position, gathered));
+    /// The last range's rows and bytes are those that the block has more: see [`whole`]. What the
+    /// seal must be told, if a range was open.
+    pub(super) fn end_block(&mut self, position: u64) -> Option<Mark> {
+        let (open, done) = (self.open.take()?, self.done.last_mut()?);
+        if done.is_empty() {
+            return Some(Mark::Dropped);
         }
+        let before = open.before;
+        done.push(open.close(before, position));
+        Some(Mark::End)
     }
 
-    pub(super) fn finish(self) -> Vec<Vec<SealedRange>> {
-        self.done
+    /// By block: its ranges, where it has several. `None` if the seal has found more or fewer.
+    pub(super) fn sealed(self, stretches: Vec<SealedStretch>) -> Option<Vec<Vec<SealedRange>>> {
+        let mut stretches = stretches.into_iter();
+        let mut seal = |range: Framed| {
+            Some(SealedRange {
+                offset: range.offset,
+                length: range.length,
+                rows: range.rows,
+                bytes: range.bytes,
+                stored_sha256: stretches.next()?.sha256,
+            })
+        };
+        let blocks = self.done.into_iter();
+        let sealed: Option<Vec<Vec<_>>> = blocks.map(|block| block.into_iter().map(&mut seal).collect()).collect();
+        sealed.filter(|_| stretches.next().is_none())
     }
 }
 

@@ -2,13 +2,14 @@
 //! of settings, so that a setting has one home.
 
 mod actions;
+mod help;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
 use crate::command::{
@@ -16,7 +17,9 @@ use crate::command::{
     is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
-use crate::settings::{Kind, SETTINGS, Trigger};
+use crate::repository::backup_id::{self, NoKind};
+use crate::repository::trigger::{NoTrigger, Trigger};
+use crate::settings::SETTINGS;
 use actions::{Action, RetentionAction};
 
 /// What a command line asks for.
@@ -43,12 +46,6 @@ pub enum Invocation {
         pgstow runs the pg_dump that fits the server, compresses its archive in flight on all cores, and streams it \
         to a folder or an S3 bucket. A backup becomes visible only after it was proved whole: pg_dump ended well, \
         every table is there, and the store's checksums agree. Stock pg_restore restores it.",
-    after_help = "Examples:\n  \
-        pgstow backup --database-url postgres://reader@db.example/shop --store s3://acme-backups/pg\n  \
-        pgstow backup --secret-id prod/shop --json\n  \
-        pgstow list --store s3://acme-backups/pg\n  \
-        pgstow retention show --store s3://acme-backups/pg\n\n\
-        `pgstow backup --help` tells every setting.",
     disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = false
@@ -61,7 +58,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Settings, for every command")]
+#[command(next_help_heading = "Options of every command")]
 struct Files {
     /// Print the report as one JSON document on stdout
     #[arg(long, global = true, display_order = 900)]
@@ -87,12 +84,24 @@ fn help_of(args: &[OsString]) -> String {
     let mut words = args.iter().skip(1).filter_map(|word| word.to_str());
     match words.find_map(|word| commands.find_subcommand(word)) {
         Some(given) => format!("`pgstow {} --help` tells what it takes", given.get_name()),
-        None => "`pgstow --help` lists the commands, `pgstow backup --help` every setting".to_owned(),
+        None => "`pgstow --help` lists the commands, `pgstow help settings` every setting".to_owned(),
     }
 }
 
 fn understood(args: &[OsString]) -> Result<Invocation> {
-    let matches = match command().try_get_matches_from(args) {
+    let everything = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == help::ALL);
+    let words = |from: usize| args.iter().skip(from).cloned();
+    let asked: Vec<OsString> = match args.get(1) {
+        Some(word) if word == "help" && args.get(2).is_some_and(|topic| topic == "settings") => {
+            return Ok(Invocation::Text(help::settings()));
+        }
+        Some(word) if word == "help" => words(0).take(1).chain(words(2)).chain(["--help".into()]).collect(),
+        _ if everything => words(0)
+            .map(|arg| if arg == help::ALL { "--help".into() } else { arg })
+            .collect(),
+        _ => args.to_vec(),
+    };
+    let matches = match command(everything).try_get_matches_from(asked) {
         Ok(matches) => matches,
         Err(error) => return refusal_or_text(&error),
     };
@@ -138,6 +147,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             check,
             no_check,
             keep_going,
+            single_transaction,
             globals,
             globals_privileged,
             no_owner,
@@ -173,6 +183,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
                 check,
                 no_check,
                 keep_going,
+                single_transaction,
                 globals,
                 globals_privileged,
                 no_owner,
@@ -296,39 +307,8 @@ pub fn wants_json(args: &[OsString]) -> bool {
         .any(|arg| arg == "--json")
 }
 
-fn command() -> clap::Command {
-    let options = SETTINGS.iter().filter_map(|setting| {
-        let flag = setting.flag?;
-        let variable = match setting.variable {
-            "DATABASE_URL" => "DATABASE_URL, or DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD",
-            "BACKUP_RETENTION" => "BACKUP_RETENTION, BACKUP_RETENTION_DAYS",
-            "BACKUP_COMPRESSION" => "BACKUP_COMPRESSION, BACKUP_COMPRESSION_LEVEL",
-            variable => variable,
-        };
-        let arg = Arg::new(setting.variable);
-        let arg = match setting.kind {
-            Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
-            _ => arg,
-        };
-        Some(
-            arg.long(flag)
-                .value_name(setting.value)
-                .help(format!("{} [{variable}]", setting.help))
-                .help_heading("Settings, for every command")
-                .action(match setting.kind {
-                    Kind::List => ArgAction::Append,
-                    _ => ArgAction::Set,
-                })
-                // `--retention -1` is a wrong value, not a flag.
-                .allow_hyphen_values(false)
-                .global(true),
-        )
-    });
-    let options: Vec<Arg> = options
-        .enumerate()
-        .map(|(at, arg)| arg.display_order(100 + at))
-        .collect();
-    Arguments::command().args(options)
+fn command(everything: bool) -> clap::Command {
+    help::with_settings(Arguments::command(), everything)
 }
 
 fn flags(matches: &ArgMatches) -> BTreeMap<&'static str, Vec<String>> {
@@ -344,23 +324,21 @@ fn flags(matches: &ArgMatches) -> BTreeMap<&'static str, Vec<String>> {
 }
 
 fn backup(kind: &str, trigger: &str, event_id: Option<String>, database: Option<String>) -> Result<Command> {
-    match kind {
-        "full" => {}
-        "incremental" | "incr" => {
+    match kind.parse() {
+        Ok(backup_id::Kind::Full) => {}
+        Ok(backup_id::Kind::Incremental) => {
             return Err(
                 Error::config("--kind incremental: incremental backups are not in this version")
                     .hint("make a full backup: --kind full"),
             );
         }
-        other => return Err(Error::config(format!("--kind: {other:?} is not a kind of backup")).hint("use full")),
+        Err(NoKind) => return Err(Error::config(format!("--kind: {kind:?} is not a kind of backup")).hint("use full")),
     }
-    let trigger = match trigger {
-        "cli" => Trigger::Cli,
-        "schedule" => Trigger::Schedule,
-        "manual" => Trigger::Manual,
-        other => {
+    let trigger = match trigger.parse() {
+        Ok(known @ (Trigger::Cli | Trigger::Schedule | Trigger::Manual)) => known,
+        Ok(Trigger::Api) | Err(NoTrigger) => {
             return Err(Error::config(format!(
-                "--trigger: {other:?} is not schedule, manual or cli"
+                "--trigger: {trigger:?} is not schedule, manual or cli"
             )));
         }
     };
@@ -419,31 +397,8 @@ fn moment(text: &str) -> Result<Timestamp> {
 
 fn completions(shell: clap_complete::Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), "pgstow", &mut script);
+    clap_complete::generate(shell, &mut command(false), "pgstow", &mut script);
     String::from_utf8_lossy(&script).into_owned()
-}
-
-/// The settings that have no flag, and what scripts can rely on.
-fn after_backup() -> String {
-    let mut text = String::from(
-        "Examples:\n  \
-        DB_PASSWORD=… pgstow backup --database-url postgres://reader@db.example/shop\n  \
-        pgstow backup --secret-id prod/shop --store s3://acme-backups/pg --store /mnt/copy\n  \
-        pgstow backup --compress zstd:9 --retention daily=7,weekly=4,monthly=12 --json\n\n\
-        Where settings come from, strongest first: flags, environment variables, .env, the --config file. Its keys \
-        are the flags' names with underscores, or those given here.\n\n\
-        Settings without a flag (variable, key in the --config file):\n",
-    );
-    for setting in SETTINGS.iter().filter(|setting| setting.flag.is_none()) {
-        let key = setting.key.map_or(String::new(), |key| format!(" ({key})"));
-        text.push_str(&format!("  {}{key}\n      {}\n", setting.variable, setting.help));
-    }
-    text.push_str(
-        "\nExit codes: 0 done, 3 DEGRADED, 4 PARTIAL, 2 CONFIG, 10 CONN_ERR, 11 AUTH, 12 SECRET, 13 PERMISSION, 20 PG_DUMP_ERR, 21 VERSION, \
-         22 STALLED, 23 CHANGED, 30 STORE, 31 ENOSPC, 32 EACCES, 33 ENOENT, 40 INTEGRITY, 41 RESTORE_ERR, 42 NOT_FOUND, 43 NOT_PROVED, 47 SIGNATURE, 48 OTHER_DATABASE, 50 DEADLINE, 51 BUSY, 70 INTERNAL, \
-         130 SIGINT, 143 SIGTERM.",
-    );
-    text
 }
 
 /// clap's answer, in our words: text for stdout, or a `CONFIG` error.

@@ -7,7 +7,9 @@ use crate::command::{
     BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, check_whose, is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
-use crate::settings::{Trigger, nearest};
+use crate::repository::backup_id::{Kind, NoKind};
+use crate::repository::trigger::{NoTrigger, Trigger};
+use crate::settings::nearest;
 
 /// What an event asks for. `request_id` is Lambda's, which its retries of one asynchronous event
 /// keep: it is the event's id where the event has none of its own.
@@ -95,6 +97,7 @@ const ACTIONS: &[(&str, &[&str])] = &[
             "check",
             "no_check",
             "keep_going",
+            "single_transaction",
             "globals",
             "no_owner",
             "no_privileges",
@@ -143,15 +146,18 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
 }
 
 fn backup(event: &Map<String, Value>, request_id: &str, database: Option<String>) -> Result<BackupRequest> {
-    match text(event, "kind")?.unwrap_or("full") {
-        "full" => {}
-        "incremental" => return Err(refused("incremental backups are not in this version")),
-        other => return Err(refused(&format!("the kind of backup {other:?} is not known"))),
+    let kind = text(event, "kind")?.unwrap_or(Kind::Full.name());
+    match kind.parse() {
+        Ok(Kind::Full) => {}
+        Ok(Kind::Incremental) => return Err(refused("incremental backups are not in this version")),
+        Err(NoKind) => return Err(refused(&format!("the kind of backup {kind:?} is not known"))),
     }
-    let trigger = match text(event, "trigger")?.unwrap_or("manual") {
-        "manual" => Trigger::Manual,
-        "schedule" => Trigger::Schedule,
-        other => return Err(refused(&format!("the trigger {other:?} is not schedule or manual"))),
+    let trigger = text(event, "trigger")?.unwrap_or(Trigger::Manual.name());
+    let trigger = match trigger.parse() {
+        Ok(known @ (Trigger::Manual | Trigger::Schedule)) => known,
+        Ok(Trigger::Api | Trigger::Cli) | Err(NoTrigger) => {
+            return Err(refused(&format!("the trigger {trigger:?} is not schedule or manual")));
+        }
     };
     Ok(BackupRequest {
         trigger,
@@ -181,6 +187,7 @@ fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<Resto
         check: switch(event, "check")?,
         no_check: switch(event, "no_check")?,
         keep_going: switch(event, "keep_going")?,
+        single_transaction: switch(event, "single_transaction")?,
         globals: switch(event, "globals")?,
         // An event comes from further away than a command line.
         globals_privileged: false,

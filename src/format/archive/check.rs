@@ -109,10 +109,10 @@ pub fn difference(found: &BlockDigest, promise: &BlockDigest) -> String {
     )
 }
 
-/// Nobody takes the content: what is wanted is the check in front.
-pub struct Nobody;
+/// Drops the content: its caller wants the check in front alone.
+pub struct Discard;
 
-impl BlockSink for Nobody {
+impl BlockSink for Discard {
     fn begin(&mut self, _index: usize) -> Result<(), ArchiveError> {
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The table of contents in full: what a restore chooses from.
 
 use super::head::Details;
-use super::{ArchiveError, Entry, Head};
+use super::{ArchiveError, Entry, Head, Loading};
 
 /// The phases in which a restore creates things: definitions, data, and what is better made when
 /// the data is there.
@@ -67,4 +67,11 @@ pub fn contents(head: &Head) -> Result<Vec<Item>, ArchiveError> {
         }
     });
     Ok(items.collect())
+}
+
+impl Loading<'_> {
+    /// Whether it loads another table than the entry's own: the root of its partitions.
+    pub fn is_through_another(&self, entry: &Entry) -> bool {
+        self.path() != entry.path()
+    }
 }

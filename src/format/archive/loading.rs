@@ -1,8 +1,6 @@
 //! The statement that loads a table, as pg_dump writes it: `COPY schema.table (a, b) FROM stdin;`. In the
 //! database's own encoding, in which every ASCII byte stands for itself.
 
-use super::Entry;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loading<'a> {
     /// With its schema, quoted where need be. A partition may be loaded through its root.
@@ -66,11 +64,6 @@ impl<'a> Loading<'a> {
             columns => [b"(", columns, b")"].concat(),
         };
         [b"COPY ", self.table, b" ", &columns, b" FROM stdin"].concat()
-    }
-
-    /// Whether it loads another table than the entry's own: the root of its partitions.
-    pub fn is_through_another(&self, entry: &Entry) -> bool {
-        self.path() != entry.path()
     }
 }
 
@@ -146,6 +139,7 @@ fn identifier(text: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::archive::Entry;
 
     fn texts(names: Vec<Vec<u8>>) -> Vec<String> {
         names.into_iter().map(|name| String::from_utf8(name).unwrap()).collect()

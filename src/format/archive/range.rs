@@ -1,7 +1,10 @@
 //! Stretches of a large table's block that can be read without the others, and the proof that
 //! their stored bytes are those that were written.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::iter::Peekable;
+use std::vec::IntoIter;
 
 use sha2::{Digest, Sha256};
 
@@ -26,13 +29,13 @@ impl SealedRange {
     }
 }
 
-/// Digests an archive's bytes as they pass, range by range.
+/// Digests stored bytes as they pass, range by range.
 pub struct RangeCheck {
     /// Ascending; what lies between them is passed over.
-    ranges: std::vec::IntoIter<SealedRange>,
-    open: Option<SealedRange>,
+    ranges: Peekable<IntoIter<SealedRange>>,
+    /// Begun and not ended: several only where they share bytes.
+    open: VecDeque<(SealedRange, Sha256)>,
     position: u64,
-    sha256: Sha256,
 }
 
 /// A range whose stored bytes are others than those that were written.
@@ -58,41 +61,50 @@ impl std::fmt::Display for Spoilt {
 impl RangeCheck {
     /// The first byte that passes is at `position`.
     pub fn new(position: u64, ranges: Vec<SealedRange>) -> Self {
-        let mut ranges = ranges.into_iter();
         Self {
-            open: ranges.next(),
-            ranges,
+            ranges: ranges.into_iter().peekable(),
+            open: VecDeque::new(),
             position,
-            sha256: Sha256::new(),
         }
     }
 
     pub fn update(&mut self, mut bytes: &[u8], mut spoilt: impl FnMut(Spoilt)) {
-        while let Some(range) = &self.open {
-            let length = |from: u64, to: u64| usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
-            let before = length(self.position, range.offset).min(bytes.len());
-            let (_, rest) = bytes.split_at(before);
-            self.position += before as u64;
-            let (now, later) = rest.split_at(length(self.position, range.end()).min(rest.len()));
-            self.sha256.update(now);
+        loop {
+            while let Some(range) = self.ranges.next_if(|range| range.offset <= self.position) {
+                self.open.push_back((range, Sha256::new()));
+            }
+            while let Some((range, sha256)) = self.ended() {
+                let found: [u8; 32] = sha256.finalize().into();
+                if found != range.stored_sha256 {
+                    spoilt(Spoilt { range, found });
+                }
+            }
+            let next = self.ranges.peek().map(|range| range.offset);
+            let end = self.open.front().map(|(range, _)| range.end());
+            let Some(until) = next.into_iter().chain(end).min().filter(|_| !bytes.is_empty()) else {
+                self.position += bytes.len() as u64;
+                return;
+            };
+            let length = usize::try_from(until - self.position).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(length.min(bytes.len()));
+            for (_, sha256) in &mut self.open {
+                sha256.update(now);
+            }
             self.position += now.len() as u64;
             bytes = later;
-            if self.position < range.end() {
-                return;
-            }
-            let found: [u8; 32] = self.sha256.finalize_reset().into();
-            if found != range.stored_sha256 {
-                spoilt(Spoilt {
-                    range: range.clone(),
-                    found,
-                });
-            }
-            self.open = self.ranges.next();
         }
+    }
+
+    fn ended(&mut self) -> Option<(SealedRange, Sha256)> {
+        let (first, _) = self.open.front()?;
+        if first.end() > self.position {
+            return None;
+        }
+        self.open.pop_front()
     }
 }
 
-/// A reader of ranges that lie one behind the other, which never gives the end of one that is
+/// A reader of stored bytes from the first range on, which never gives the end of one that is
 /// spoilt: it fails instead.
 pub struct Sealed<R> {
     inner: R,
@@ -161,6 +173,20 @@ mod tests {
         for slice in 1..=bytes.len() {
             assert_eq!(spoilt(ranges.clone(), bytes, slice), [0_u64; 0], "{slice}");
             assert_eq!(spoilt(wrong.clone(), bytes, slice), [109], "{slice}");
+        }
+    }
+
+    #[test]
+    fn ranges_that_share_bytes_are_each_held_against_their_own_digest() {
+        let bytes = b"head-one-two-tail";
+        let ranges = vec![range(105, b"one-two"), range(108, b"-two-ta"), range(112, b"-tail")];
+        for slice in 1..=bytes.len() {
+            assert_eq!(spoilt(ranges.clone(), bytes, slice), [0_u64; 0], "{slice}");
+            for (flipped, both) in [(6, vec![105_u64]), (10, vec![105, 108]), (13, vec![108, 112])] {
+                let mut changed = *bytes;
+                changed[flipped] ^= 1;
+                assert_eq!(spoilt(ranges.clone(), &changed, slice), both, "{flipped} by {slice}");
+            }
         }
     }
 

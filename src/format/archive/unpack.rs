@@ -5,7 +5,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::DParameter;
 
-use super::{Algorithm, ArchiveError, BlockSink};
+use super::{ArchiveError, BlockCompression, BlockSink};
 
 /// Content is handed on in slices of at most this size.
 const SLICE: usize = 1 << 20;
@@ -16,7 +16,7 @@ const ZSTD_WINDOW_LOG: u32 = 24;
 /// A [`BlockSink`] for stored blocks that hands their content to another.
 pub struct Unpack<S> {
     inner: S,
-    algorithm: Algorithm,
+    compression: BlockCompression,
     stream: Option<Stream>,
     /// Something has come since the block began.
     touched: bool,
@@ -39,13 +39,21 @@ enum Stream {
 }
 
 impl<S: BlockSink> Unpack<S> {
-    pub fn new(algorithm: Algorithm, inner: S) -> Self {
+    pub fn new(compression: BlockCompression, inner: S) -> Self {
         Self {
             inner,
-            algorithm,
+            compression,
             stream: None,
             touched: false,
-            slice: vec![0; if algorithm == Algorithm::None { 0 } else { SLICE }].into(),
+            slice: vec![
+                0;
+                if compression == BlockCompression::None {
+                    0
+                } else {
+                    SLICE
+                }
+            ]
+            .into(),
         }
     }
 
@@ -54,13 +62,13 @@ impl<S: BlockSink> Unpack<S> {
     }
 
     fn begin_stream(&mut self) -> Result<(), ArchiveError> {
-        self.stream = Some(match self.algorithm {
-            Algorithm::None => Stream::Plain,
-            Algorithm::Gzip => Stream::Zlib {
+        self.stream = Some(match self.compression {
+            BlockCompression::None => Stream::Plain,
+            BlockCompression::Gzip => Stream::Zlib {
                 decoder: Box::new(Decompress::new(true)),
                 ended: false,
             },
-            Algorithm::Zstd => {
+            BlockCompression::Zstd => {
                 let mut decoder = ZstdDecoder::new()?;
                 decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
                 Stream::Zstd {
@@ -69,7 +77,7 @@ impl<S: BlockSink> Unpack<S> {
                     ended_in_chunk: false,
                 }
             }
-            Algorithm::Lz4 => return Err(content("it is compressed with lz4, which pgstow does not write")),
+            BlockCompression::Lz4 => return Err(content("it is compressed with lz4, which pgstow does not write")),
         });
         Ok(())
     }

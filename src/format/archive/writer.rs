@@ -16,7 +16,7 @@ pub struct Writer<'a, W> {
 impl<'a, W: Write> Writer<'a, W> {
     /// Header and table of contents come first.
     pub fn new(head: &'a Head, mut out: W) -> Result<Self, ArchiveError> {
-        out.write_all(&head.announcing(super::Algorithm::None, 0))?;
+        out.write_all(&head.announcing(super::BlockCompression::None, 0))?;
         Ok(Self {
             head,
             layout: Layout {

@@ -1,14 +1,14 @@
 //! What a plain dump's COPY says of itself.
 
-use super::Target;
+use super::TablePath;
 
 #[derive(Debug)]
-pub(super) struct Copy {
-    pub target: Target,
+pub(super) struct CopyStatement {
+    pub target: TablePath,
     pub columns: Vec<Vec<u8>>,
 }
 
-impl Copy {
+impl CopyStatement {
     /// `COPY schema.table (column, …) FROM stdin;`, with no brackets for a table without columns.
     pub fn read(sql: &[u8]) -> Option<Self> {
         let mut rest = sql.strip_prefix(b"COPY ")?;
@@ -29,7 +29,7 @@ impl Copy {
             rest = rest.strip_prefix(b")")?;
         }
         (rest == b" FROM stdin;").then_some(Self {
-            target: Target { schema, name },
+            target: TablePath { schema, name },
             columns,
         })
     }

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::error::{Code, Error, Result};
 use crate::postgres::DatabaseSize;
 use crate::repository::manifest::Summary;
@@ -35,13 +33,13 @@ pub(super) struct Means {
 
 impl Pace {
     fn of(summary: &Summary) -> Option<Self> {
-        let number = |name: &str| summary.metadata.get(name).and_then(Value::as_u64);
+        let metadata = &summary.metadata;
         let seconds = summary.finished_at.duration_since(summary.timestamp).as_secs_f64();
-        let bytes = number("database_bytes")? as f64;
+        let bytes = metadata.database_bytes? as f64;
         (seconds > 0.0 && bytes > 0.0).then_some(Self {
             bytes_per_second: bytes / seconds,
-            threads: number("threads"),
-            streams: number("streams"),
+            threads: metadata.threads,
+            streams: metadata.streams,
         })
     }
 
@@ -87,7 +85,6 @@ mod tests {
     use crate::repository::backup_id::BackupId;
     use crate::repository::manifest::tests::sample;
     use crate::repository::retention::Tier;
-    use serde_json::json;
 
     const GB: u64 = 1_000_000_000;
 
@@ -95,8 +92,8 @@ mod tests {
         let id: BackupId = "shop/20250131T040500Z-full".parse().unwrap();
         let mut summary = sample(&id, Tier::Daily).summary();
         summary.finished_at = summary.timestamp + jiff::SignedDuration::from_secs(seconds);
-        summary.metadata.insert("database_bytes".into(), json!(gigabytes * GB));
-        summary.metadata.insert("threads".into(), json!(threads));
+        summary.metadata.database_bytes = Some(gigabytes * GB);
+        summary.metadata.threads = Some(threads);
         summary
     }
 
@@ -128,7 +125,7 @@ mod tests {
     #[test]
     fn runs_with_more_streams_were_faster_too() {
         let mut many = took(10, 100, 2);
-        many.metadata.insert("streams".into(), json!(4));
+        many.metadata.streams = Some(4);
         assert_eq!(seconds(10, 2, &[many]), 440);
     }
 
@@ -151,7 +148,7 @@ mod tests {
     #[test]
     fn what_a_manifest_does_not_say_counts_for_nothing() {
         let mut odd = took(10, 100, 2);
-        odd.metadata.insert("database_bytes".into(), json!("much"));
+        odd.metadata.database_bytes = None;
         let instant = took(10, 0, 2);
         assert_eq!(seconds(13, 2, &[odd, instant]), 100);
     }

@@ -10,10 +10,10 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use crate::dataflow::pipeline::{COPYS_PATIENCE, Copy, within};
-use crate::error::{Code, Error, Result};
+use super::report::StoreReport;
+use crate::dataflow::pipeline::{COPYS_PATIENCE, UploadOutcome, within};
+use crate::error::{Code, Error, ErrorReport, Result};
 use crate::postgres::ServerInfo;
-use crate::report::{ErrorReport, StoreReport};
 use crate::repository::backup_id::{BackupId, MANIFEST_DIGEST};
 use crate::repository::catalog::{self, Listed, NotPublished};
 use crate::repository::lease::{Announced, Lease};
@@ -388,7 +388,7 @@ impl Replicas {
     pub(super) async fn complete(
         &mut self,
         key: &str,
-        copies: Vec<Copy>,
+        copies: Vec<UploadOutcome>,
         expected: &Expected,
     ) -> Result<Vec<Option<Stored>>> {
         let mut copies = copies.into_iter();
@@ -514,6 +514,9 @@ impl Replicas {
             manifest.predecessor.clone_from(&replica.predecessor);
             manifest.store = Some(replica.store.url().to_owned());
             manifest.stores.clone_from(&stores);
+            // All files but these last ones have theirs by now, so the store has shown what it makes of them.
+            let lifecycle = replica.store.lifecycle();
+            manifest.tags = lifecycle.map(|lifecycle| lifecycle.keeping().into());
             let signature = match signer {
                 Some(signer) => {
                     let subject = Subject::manifest(&manifest.id);
@@ -527,8 +530,9 @@ impl Replicas {
         Ok(sealed)
     }
 
-    /// Puts the manifests, the primary's first.
-    pub(super) async fn publish(&mut self, sealed: Vec<Option<Sealed>>) -> Result<()> {
+    /// Puts the manifests, the primary's first; gives back that one.
+    pub(super) async fn publish(&mut self, sealed: Vec<Option<Sealed>>) -> Result<Manifest> {
+        let mut primary = None;
         for (index, (replica, sealed)) in self.all.iter_mut().zip(sealed).enumerate() {
             let (true, Some(Sealed { manifest, signature })) = (replica.takes_part(), sealed) else {
                 continue;
@@ -559,6 +563,9 @@ impl Replicas {
                         manifest_sha256 = hex::encode(published.sha256),
                         "the backup is committed"
                     );
+                    if index == 0 {
+                        primary = Some(manifest);
+                    }
                     continue;
                 }
                 Err(NotPublished::Absent(error)) => error,
@@ -573,7 +580,7 @@ impl Replicas {
             }
             replica.drop_out(error, &self.stop).await;
         }
-        Ok(())
+        primary.ok_or_else(|| Error::internal("the primary had no manifest to be put"))
     }
 
     /// After the commit: the newest bear `latest`, their predecessors their tier. What fails here

@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 
-use crate::format::script::{Contents, Header, LargeObjects, Table, Target, header_of};
+use crate::dataflow::way::Way;
+use crate::format::script::{Contents, Header, LargeObjects, Table, TablePath, header_of};
 use crate::postgres::RawTable;
-use crate::repository::manifest::{LargeObjectsRecord, TableRecord, Way};
+use crate::repository::manifest::{FileIndex, LargeObjectsRecord, Place, TableRecord};
 
 /// A script has names in the database's encoding, and in its headers without line breaks: the server has
 /// said what they are.
 pub(super) fn records(contents: &Contents, known: &[RawTable]) -> Vec<TableRecord> {
-    let mut by_target: HashMap<Target, &RawTable> = HashMap::new();
+    let mut by_target: HashMap<TablePath, &RawTable> = HashMap::new();
     let mut by_header: HashMap<Header, Vec<&RawTable>> = HashMap::new();
     for table in known {
-        let target = Target {
+        let target = TablePath {
             schema: table.raw_schema.clone(),
             name: table.raw_name.clone(),
         };
@@ -48,11 +49,15 @@ fn record(table: &Table, known: Option<&RawTable>) -> TableRecord {
         schema,
         name,
         owner,
+        oid: None,
         rows: table.rows(),
         bytes: table.digest.bytes,
         sha256: hex::encode(table.digest.sha256),
-        offset: table.offset,
-        length: table.digest.bytes,
+        place: Place {
+            file: FileIndex::FIRST,
+            offset: table.offset,
+            length: table.digest.bytes,
+        },
         read: Way::PgDump,
         ranges: Vec::new(),
     }
@@ -64,7 +69,6 @@ pub(super) fn objects_record(objects: &LargeObjects) -> LargeObjectsRecord {
         count: objects.count(),
         bytes: objects.digest.bytes,
         sha256: hex::encode(objects.digest.sha256),
-        offset: 0,
-        length: 0,
+        place: None,
     }
 }

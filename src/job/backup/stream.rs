@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::Job;
 use super::view::{Begun, Opened};
 use crate::dataflow::compress::Codec;
-use crate::dataflow::parallel::Reading;
+use crate::dataflow::parallel::Sessions;
 use crate::dataflow::pipeline::{self, Failure, Flow, Inflow, Passed};
 use crate::dataflow::throttle::{Throttle, Throttled};
 use crate::error::{Code, Error, Result};
+use crate::format::Format;
 use crate::postgres::{Dump, StallClock, WatchedPipe};
 use crate::repository::lease::Lease;
-use crate::settings::Format;
 use crate::store::Upload;
 
 /// How long pg_dump may take to exit by itself when its stream has failed: its own last words are
@@ -29,7 +29,7 @@ const PATH_ENDS: Duration = Duration::from_secs(300);
 /// Who reads the database.
 enum Reader {
     Dump(Dump),
-    Sessions(Reading),
+    Sessions(Sessions),
 }
 
 /// Runs the database's rows through the pipeline. When it returns an error, whoever read them is
@@ -51,6 +51,7 @@ pub(super) async fn run(
         codec,
         threads: settings.threads,
         range: pipeline::RANGE,
+        stages: Vec::new(),
         md5: settings.md5,
         observer: Arc::clone(job.observer),
     };
@@ -122,8 +123,8 @@ fn begin(reader: Opened, format: Format, clock: &StallClock, throttle: &Throttle
     let Begun { dump, first, output } = match reader {
         Opened::Dump(begun) => begun,
         Opened::Streams(streams) => {
-            let (head, source, reading) = streams.start(clock, throttle);
-            return (Inflow::Blocks { head, source }, Reader::Sessions(reading));
+            let (head, source, sessions) = streams.start(clock, throttle);
+            return (Inflow::Blocks { head, source }, Reader::Sessions(sessions));
         }
     };
     // The clock does not see the pauses: to pause is not to stall.
@@ -141,7 +142,7 @@ impl Reader {
     async fn failed(&self) -> Error {
         match self {
             Reader::Dump(_) => std::future::pending().await,
-            Reader::Sessions(reading) => reading.failed().await,
+            Reader::Sessions(sessions) => sessions.failed().await,
         }
     }
 
@@ -157,7 +158,7 @@ impl Reader {
     async fn stop(&mut self) {
         match self {
             Reader::Dump(dump) => dump.stop().await,
-            Reader::Sessions(reading) => reading.stop().await,
+            Reader::Sessions(sessions) => sessions.stop().await,
         }
     }
 
@@ -165,7 +166,7 @@ impl Reader {
     async fn complaints(&self) -> Vec<String> {
         match self {
             Reader::Dump(dump) => dump.complaints().await,
-            Reader::Sessions(reading) => reading.complaints().await,
+            Reader::Sessions(sessions) => sessions.complaints().await,
         }
     }
 
@@ -180,9 +181,9 @@ impl Reader {
                     seen
                 }
             },
-            Reader::Sessions(reading) => {
-                reading.stop().await;
-                reading.failure().unwrap_or(seen)
+            Reader::Sessions(sessions) => {
+                sessions.stop().await;
+                sessions.failure().unwrap_or(seen)
             }
         }
     }

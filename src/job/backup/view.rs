@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use super::{Job, Source, answered, answered_within};
 use crate::dataflow::parallel::{self, Opening, Streams};
 use crate::error::{Code, Error, Result};
+use crate::postgres::{Collation, Extension, LeftOut};
 use crate::postgres::{
     Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe,
 };
 use crate::repository::lease::Lease;
-use crate::repository::manifest::{Collation, Extension, LeftOut};
 use crate::settings::{Format, OnChangedTables};
 
 /// How often the tables are locked before the snapshot, while others come in between.

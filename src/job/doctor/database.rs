@@ -1,9 +1,9 @@
 //! What the server is, and what this role may read of it.
 
 use super::{Check, Checkup};
+use crate::format::Format;
+use crate::postgres::LeftOut;
 use crate::postgres::{FOREIGN_TABLE, Session, Unreadable, UnreadableKind};
-use crate::repository::manifest::LeftOut;
-use crate::settings::Format;
 use crate::units::{count, human_bytes};
 
 /// The oldest major that PostgreSQL's own project may still mend is newer than this.

@@ -9,7 +9,8 @@ use super::{Check, State};
 use crate::error::{Code, Error, Result};
 use crate::repository::catalog::expiry;
 use crate::repository::retention::{PENDING, TIER_TAG};
-use crate::settings::{Checksums, Clock, Settings};
+use crate::run::clock::Clock;
+use crate::settings::{Checksums, Settings};
 use crate::store::{
     Condition, Deleted, Expected, Lifecycle, ObjectInfo, Put, Store, Stored, TagKeeping, lacks_conditions,
 };

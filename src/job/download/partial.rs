@@ -13,7 +13,7 @@ use rustix::process::geteuid;
 use super::target::file_error;
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::BackupId;
-use crate::store::temporary::{parent, remove_file, rename_if_absent, sync_folder, with_clean_up};
+use crate::run::files::{parent, remove_file, rename_if_absent, sync_folder};
 use crate::units::human_bytes;
 
 /// Of the target's name, this much is kept: a file name has 255 bytes at most.
@@ -135,7 +135,7 @@ impl Partial {
     pub fn keep_or_remove(self, id: &BackupId, error: Error) -> Error {
         let length = self.length().unwrap_or(0);
         if error.code() == Code::Integrity || length == 0 {
-            return with_clean_up(error, remove_file(&self.path));
+            return error.with_clean_up(remove_file(&self.path));
         }
         // Gives back the room beyond what is there.
         let _ = self.file.set_len(length);

@@ -13,7 +13,7 @@ use super::fetch::Digests;
 use super::target::file_error;
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupId, SHA256SUMS};
-use crate::store::temporary::{lock_folder, parent, sync_folder};
+use crate::run::files::{lock_folder, parent, sync_folder};
 
 /// A longer one is not ours to rewrite.
 const LONGEST: u64 = 16 << 20;

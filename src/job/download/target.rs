@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::SHA256SUMS;
-use crate::store::temporary::io_error;
+use crate::run::files::io_error;
 
 /// `output`, or a file of the archive's own name in it where it is a folder, or in the working
 /// folder. A file that is there already is left alone without `force`, and anything that is no

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::extensions::qualified_name;
 use super::outline::{name, tokens};
 use crate::format::archive::Item;
-use crate::repository::manifest::LeftOut;
+use crate::postgres::LeftOut;
 
 /// How a reason begins that no drill can do away with.
 pub(super) const LEFT_OUT: &str = "the backup left it out: ";

@@ -19,12 +19,12 @@ use super::extensions::Members;
 use super::settings::has_money;
 use super::{DrillReport, Job, report, second_dump, sequences};
 use crate::error::{Code, Error, Result};
-use crate::format::script::{Contents, Counter, Header, Reader};
+use crate::format::Format;
+use crate::format::script::{Contents, Counter, Header, Reader, Refused};
 use crate::job::restore::{self, LeftOut};
-use crate::postgres::{self, Psql};
+use crate::postgres::Psql;
 use crate::repository::catalog::Located;
 use crate::repository::manifest::role;
-use crate::settings::Format;
 
 pub(super) const OF_DATABASE: &str = "a plain dump does not hold them";
 pub(super) const FOREIGN: &str =
@@ -274,6 +274,6 @@ async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<(Contents, String)> {
     second_dump::read(job, reader, Format::Plain, read).await
 }
 
-fn unreadable(refused: &postgres::Refused) -> Error {
+fn unreadable(refused: &Refused) -> Error {
     Error::new(Code::PgDumpErr, format!("the second dump cannot be read: {refused}"))
 }

@@ -13,10 +13,9 @@ use super::missing::LEFT_OUT;
 use super::plain;
 use crate::error::{Code, Error, Result};
 use crate::job::restore::LeftOut;
-use crate::job::verify::Finding;
 use crate::postgres::WITHHELD;
 use crate::repository::manifest::Server;
-use crate::repository::verification::{self, Outcome, Status};
+use crate::repository::verification::{self, Finding, Outcome, Status};
 use crate::units::count;
 
 /// More tables than these are not told one by one in text.

@@ -10,11 +10,11 @@ use super::{Again, DrillReport, Proof, RESTORED, TableProof};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, BlockContent, Blocks, Unpack};
 use crate::job::restore::LeftOut;
-use crate::job::verify::Finding;
 use crate::repository::catalog::Located;
 use crate::repository::stored_archive::StoredArchive;
+use crate::repository::verification::Finding;
 use crate::run::threads::apart;
-use crate::store::reading::{Reading, our_error};
+use crate::store::reading::our_error;
 use crate::units::count;
 
 /// The backup's rows, and how they are compared.
@@ -341,8 +341,8 @@ async fn compare_objects(
 async fn unordered(located: &Located, stored: &Arc<StoredArchive>, ours: &Ours, blocks: &[usize]) -> Result<Unordered> {
     let mut sum = Unordered::default();
     for &index in blocks {
-        let place = stored.places[index].clone();
-        let reading = Reading::start(Arc::clone(&located.store), stored.key.clone(), place.clone()).into_blocking();
+        let place = stored.places[index].range();
+        let reading = stored.stored(&located.store).read(place.clone());
         let archive = Arc::clone(stored);
         let orders = Arc::clone(&ours.orders);
         let gathered = apart("gather", move || {

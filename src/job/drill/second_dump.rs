@@ -5,9 +5,9 @@ use std::fs::File;
 use super::Job;
 use super::cluster::Way;
 use crate::error::Result;
+use crate::format::Format;
 use crate::postgres::{Contents, Dump, DumpOrder, Programs, Session};
 use crate::run::threads::apart;
-use crate::settings::Format;
 
 /// What `read` makes of it, in a thread of its own; and pg_dump's version.
 pub(super) async fn read<T: Send + 'static>(

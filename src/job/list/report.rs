@@ -6,12 +6,12 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::manifest::{Compression, format_name};
 use crate::repository::retention::Tier;
 use crate::repository::signature::Standing;
 use crate::repository::verification::{Extent, Status};
-use crate::settings::Format;
 use crate::units::{human_bytes, human_span};
 
 #[derive(Debug, Serialize)]

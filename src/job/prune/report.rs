@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::error::Error;
-use crate::report::ErrorReport;
+use crate::error::{Error, ErrorReport};
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::Listed;
 use crate::repository::retention::Decision;

@@ -5,9 +5,9 @@ use crate::error::{Code, Signal};
 use crate::repository::backup_id::VERIFICATION;
 use crate::repository::catalog::tests::{id, plant};
 use crate::repository::manifest::tests::sample;
+use crate::repository::retention::Policy;
 use crate::repository::retention::Tier;
 use crate::run::stop::Reason;
-use crate::settings::Policy;
 use crate::store::memory::{Fault, MemoryStore, Op};
 
 /// No signature is asked for.

@@ -10,9 +10,9 @@ use std::collections::{BTreeSet, HashSet};
 use super::grants;
 use super::plan::{LeftOut, Plan};
 use super::ready::{Target, some_of};
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{ConnectionInfo, Deed, quoting};
 
 /// Takes out of the plan what only another may do and nothing else needs, and says so; what the role may not do beside is

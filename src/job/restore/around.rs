@@ -7,15 +7,16 @@ mod members;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use lost::{Brought, IN_A_SCHEMA, Lost, ON_A_TABLE};
+use lost::{ANOTHER_VALUE, Brought, IN_A_SCHEMA, Lost, ON_A_TABLE};
 
 use super::plan::{LeftOut, Plan, is_relation};
 use super::ready::Target;
+use super::rows::execute;
 use super::tables::named;
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
-use crate::postgres::{Around, Named};
+use crate::job::restore::RestoreRequest;
+use crate::postgres::{Around, Named, Refusal, Wire, is_presence};
 
 /// Objects that an error names.
 const NAMED: usize = 5;
@@ -50,6 +51,36 @@ impl Tie {
             statement,
             joined,
         }
+    }
+}
+
+impl Tie {
+    fn lost(&self, why: &str) -> LeftOut {
+        LeftOut {
+            what: self.what.clone(),
+            why: format!("it could not be put back ({why}): {}", self.statement),
+        }
+    }
+
+    /// Says why it cannot be made again; the transaction goes on without it.
+    async fn again(&self, wire: &mut Wire) -> Result<Option<String>> {
+        execute(wire, "SAVEPOINT tie").await?;
+        let (state, error) = match wire.execute(self.statement.as_bytes()).await {
+            Ok(()) => {
+                execute(wire, "RELEASE SAVEPOINT tie").await?;
+                return Ok(None);
+            }
+            Err(Refusal::Server { state, error, .. }) => (state, error),
+            Err(Refusal::Broken(error)) => return Err(error),
+        };
+        execute(wire, "ROLLBACK TO SAVEPOINT tie; RELEASE SAVEPOINT tie").await?;
+        let is_there = is_presence(&state)
+            || match &self.joined {
+                // The server says the same of a partition that is attached and of a table that takes none.
+                Some(pair) => wire.is_joined(pair).await.map_err(Refusal::into_error)?,
+                None => false,
+            };
+        Ok((!is_there).then(|| error.message()))
     }
 }
 
@@ -161,6 +192,8 @@ pub(super) async fn survey(
     for mark in session.marks(&tables).await? {
         if !brought.marks(&mark) {
             lost.add("SETTING", mark.what, ON_A_TABLE, Some(mark.statement));
+        } else if !brought.values(&mark) {
+            lost.add("VALUE", mark.what, ANOTHER_VALUE, Some(mark.statement));
         }
     }
     let with_grants = |item: &&Item| goes(item) && WITH_GRANTS.contains(&item.entry.desc.as_str());
@@ -263,10 +296,7 @@ impl Surroundings {
                 match session.again(&tie.statement, tie.joined.as_ref()).await {
                     Ok(()) => {}
                     Err(error) => {
-                        lost.push(LeftOut {
-                            what: tie.what.clone(),
-                            why: format!("it could not be put back ({}): {}", error.message(), tie.statement),
-                        });
+                        lost.push(tie.lost(&error.message()));
                         refused.push(tie);
                     }
                 }
@@ -274,6 +304,24 @@ impl Surroundings {
             // One may have waited for another.
             if refused.is_empty() || refused.len() == tried {
                 return lost;
+            }
+            open = refused;
+        }
+    }
+
+    /// The same in a transaction that is open: it comes with the new tables, or not at all.
+    pub async fn tie_within(&self, wire: &mut Wire) -> Result<Vec<LeftOut>> {
+        let mut open: Vec<&Tie> = self.ties.iter().collect();
+        loop {
+            let (tried, mut lost, mut refused) = (open.len(), Vec::new(), Vec::new());
+            for tie in open {
+                if let Some(why) = tie.again(wire).await? {
+                    lost.push(tie.lost(&why));
+                    refused.push(tie);
+                }
+            }
+            if refused.is_empty() || refused.len() == tried {
+                return Ok(lost);
             }
             open = refused;
         }

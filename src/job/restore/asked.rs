@@ -1,10 +1,13 @@
 //! What is asked for, held against itself: options that contradict each other, or ask for what would not be done.
 
 use super::into;
-use crate::command::RestoreRequest;
 use crate::error::{Error, Result};
+use crate::job::restore::RestoreRequest;
 
-pub(super) fn check(request: &RestoreRequest) -> Result<()> {
+pub(super) fn check(request: &RestoreRequest, jobs: usize) -> Result<()> {
+    if request.single_transaction {
+        one_transaction(request, jobs)?;
+    }
     if request.data_only && request.tables.is_empty() {
         return Err(
             Error::config("--data-only loads rows into tables that are there: it needs --table")
@@ -30,6 +33,27 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
         );
     }
     has_effect(request)
+}
+
+/// All or nothing, over one session.
+fn one_transaction(request: &RestoreRequest, jobs: usize) -> Result<()> {
+    if jobs > 1 {
+        let what = format!("--single-transaction is one session, and --jobs (BACKUP_JOBS) asks for {jobs}");
+        return Err(Error::config(what).hint("give --jobs 1, or leave --single-transaction out"));
+    }
+    if request.keep_going {
+        return Err(Error::config(
+            "--single-transaction restores all or nothing, and --keep-going goes on past what fails",
+        )
+        .hint("leave one of the two out"));
+    }
+    if request.create {
+        return Err(Error::config(
+            "--single-transaction: no database is made in a transaction, and --create makes one",
+        )
+        .hint("make the database first, or leave one of the two out"));
+    }
+    Ok(())
 }
 
 /// Who asks for something expects it: what would not be done is refused. What waives something (`--no-check`) is true

@@ -103,14 +103,19 @@ fn quoted_length(text: &str, quote: char) -> Option<usize> {
 
 /// Another name, for the time until the database can have its own.
 pub(super) fn beside(name: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_nanos() as u32;
+    format!("{}{now:08x}", beginning(name))
+}
+
+/// What all such names of a database begin with; eight hex digits follow.
+pub(super) fn beginning(name: &str) -> String {
     // PostgreSQL takes 63 bytes.
     let mut end = name.len().min(40);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_nanos() as u32;
-    format!("{}_pgstow_{now:08x}", &name[..end])
+    format!("{}_pgstow_", &name[..end])
 }
 
 /// The same for a server that has no tablespaces but its own.

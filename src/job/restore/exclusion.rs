@@ -5,9 +5,9 @@ mod members;
 use std::collections::HashSet;
 
 use super::plan::LeftOut;
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::Session;
 use crate::postgres::quoting::qualified;
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::LeftOut;
-use super::ready::Target;
+use super::ready::{Target, some_of};
 use super::state::State;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::identifier;
 use crate::postgres::{GlobalsPlan, Powers, Session, statements};
 use crate::repository::manifest::{Manifest, role};
@@ -28,6 +28,43 @@ pub(crate) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes
 pub(crate) async fn plan(session: &Session, sql: &[u8], powers: Powers) -> Result<GlobalsPlan> {
     session.plan_globals(&statements(sql), powers).await
 }
+
+/// Roles that something in the backup needs: they must be there, or be made.
+pub(super) fn check(target: &Target, plan: &GlobalsPlan, needed: &BTreeSet<String>) -> Result<()> {
+    let lacking: Vec<String> = needed
+        .iter()
+        .filter(|role| !target.found.roles.contains_key(*role))
+        .cloned()
+        .collect();
+    let makes = plan.makes();
+    let unknown: Vec<String> = lacking.iter().filter(|role| !makes.contains(role)).cloned().collect();
+    if !unknown.is_empty() {
+        return Err(Error::new(
+            Code::RestoreErr,
+            format!(
+                "the target lacks roles that own things, have grants or are named by policies in the backup, and --globals \
+                 makes none of them: {}",
+                some_of(&unknown, unknown.len() as u64)
+            ),
+        )
+        .hint(WITHOUT));
+    }
+    if lacking.is_empty() || target.found.is_superuser || target.found.may_create_roles {
+        return Ok(());
+    }
+    let user = &target.session.server().user;
+    Err(Error::new(
+        Code::Permission,
+        format!(
+            "the role {user} may not make the roles that the target lacks: {}",
+            some_of(&lacking, lacking.len() as u64)
+        ),
+    )
+    .hint(format!("ALTER ROLE {} CREATEROLE; or {WITHOUT}", identifier(user))))
+}
+
+const WITHOUT: &str = "make the roles by hand, or leave out what names them: --no-owner, --no-privileges, --exclude POLICY, \
+                       --exclude USER-MAPPING";
 
 /// Makes the roles. What could not be done is told, and so is what was done and gives power. A role that is no superuser
 /// gives things to owners that it is a member of alone: it joins those that it has made, or all where it is not known who

@@ -12,13 +12,14 @@ mod place;
 use std::collections::{BTreeSet, HashSet};
 
 use super::choice;
-use super::plan::{LeftOut, Load, Plan};
+use super::load::Load;
+use super::plan::{LeftOut, Plan};
 use super::ready::Target;
 use super::report::CopyReport;
 use super::rows::Copy as Rows;
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::identifier;
 use crate::postgres::{Room, Standing};
 use crate::repository::stored_archive::StoredArchive;
@@ -291,7 +292,7 @@ fn planned(stored: &StoredArchive, tables: &[Copy], left_out: Vec<LeftOut>) -> P
     blocks.sort_unstable();
     let load = |index: usize| Load {
         blocks: vec![index],
-        stored_bytes: stored.places[index].end - stored.places[index].start,
+        stored_bytes: stored.places[index].length,
         ..Load::default()
     };
     let finishing = tables.iter().flat_map(|table| &table.finishing);

@@ -9,15 +9,15 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::load::{Load, Part};
 use super::order::Order;
-use super::parts::Part;
-use super::plan::{Load, Plan};
+use super::plan::Plan;
 use super::queue::{self, Again, Queue};
 use super::rows::changed_on_the_way;
 use super::waiting::{self, Watch};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
-    Algorithm, ArchiveError, Blocks, Check, Input, PartCheck, Sealed, SealedRange, Unpack, Writer, read_part,
+    ArchiveError, BlockCompression, Blocks, Check, Input, PartCheck, SealedRange, Unpack, Writer, read_part,
 };
 use crate::postgres::{ArchiveInput, ConnectionInfo, Passfile, RestoreEnd, RestoreOrder, RestoreProgram, Restoring};
 use crate::repository::stored_archive::StoredArchive;
@@ -27,7 +27,7 @@ use crate::run::stop::Stop;
 use crate::run::threads::apart;
 use crate::settings;
 use crate::store::Store;
-use crate::store::reading::{Reading, our_error};
+use crate::store::reading::our_error;
 
 /// Frames around the content are small, the content itself goes past the buffer.
 const BUFFER: usize = 64 << 10;
@@ -79,7 +79,7 @@ impl Loader<'_> {
         };
         let mut restoring = self.start(ArchiveInput::Stdin, list, manner).await?;
         let stdin = restoring.take_stdin();
-        let head = self.archive.head.announcing(Algorithm::None, 0);
+        let head = self.archive.head.announcing(BlockCompression::None, 0);
         let feeding = async {
             let fed = apart("feed", move || match stdin {
                 Some(mut stdin) => stdin.write_all(&head).map_err(ArchiveError::Io),
@@ -362,13 +362,19 @@ impl Loader<'_> {
         if there.exists() {
             return Ok(there);
         }
-        let head = self.archive.head.announcing(Algorithm::None, 0);
+        let head = self.archive.head.announcing(BlockCompression::None, 0);
         self.folder.write(NAME, &head)
     }
 
     fn list(&self, name: &str, ids: &[i64]) -> Result<PathBuf> {
         let lines: String = ids.iter().map(|id| format!("{id};\n")).collect();
-        self.folder.write(&format!("{name}.list"), lines.as_bytes())
+        let name = format!("{name}.list");
+        // A step that had no room in one transaction is begun anew in another way.
+        let there = self.folder.path().join(&name);
+        if std::fs::read(&there).is_ok_and(|found| found == lines.as_bytes()) {
+            return Ok(there);
+        }
+        self.folder.write(&name, lines.as_bytes())
     }
 }
 
@@ -426,9 +432,8 @@ fn feed(
     let mut sink = Unpack::new(archive.head.compression, check);
     for (range, blocks) in load.stretches(archive) {
         let start = range.start;
-        let reading = Reading::start(Arc::clone(store), archive.key.clone(), range).into_blocking();
         let counted = Counted {
-            inner: reading,
+            inner: archive.stored(store).read(range),
             observer: &**observer,
         };
         let mut reader = Blocks::new(counted, start);
@@ -436,7 +441,7 @@ fn feed(
             let name = archive.name(index);
             observer.table(&name);
             reader
-                .read(&archive.head, index, &archive.places[index], &mut sink)
+                .read(&archive.head, index, &archive.places[index].range(), &mut sink)
                 .map_err(|error| of_block(&archive.key, &name, error))?;
         }
     }
@@ -456,10 +461,8 @@ fn feed_part(
     let ranges = &archive.ranges[index];
     let ends_itself = part.ranges.end == ranges.len();
     let ranges = &ranges[part.ranges.clone()];
-    let (start, end) = match ranges {
-        [first, .., last] => (first.offset, last.end()),
-        [only] => (only.offset, only.end()),
-        [] => return Ok(()),
+    let Some(start) = ranges.first().map(|range| range.offset) else {
+        return Ok(());
     };
     let sum = |of: fn(&SealedRange) -> u64| ranges.iter().map(of).sum();
     let taken = PartCheck::new(sum(|range| range.rows), sum(|range| range.bytes), ends_itself, writer);
@@ -467,11 +470,12 @@ fn feed_part(
     let name = archive.name(index);
     observer.table(&name);
     let counted = Counted {
-        inner: Reading::start(Arc::clone(store), archive.key.clone(), start..end).into_blocking(),
+        inner: archive
+            .stored(store)
+            .read_sealed(ranges, format!("{}: {name}", archive.key)),
         observer: &**observer,
     };
-    let sealed = Sealed::new(counted, ranges.to_vec(), format!("{}: {name}", archive.key));
-    read_part(&mut Input::at(sealed, start), &archive.head, index, &mut sink)
+    read_part(&mut Input::at(counted, start), &archive.head, index, &mut sink)
         .map_err(|error| of_block(&archive.key, &name, error))?;
     sink.inner().inner().flush()
 }

@@ -1,11 +1,11 @@
 //! The database that is made anew, and what belongs to it.
 
-use super::database;
 use super::ready::Target;
 use super::state::{Stage, State};
-use crate::command::RestoreRequest;
+use super::{database, unfinished};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{self, ConnectionInfo, Session};
 use crate::settings;
 
@@ -26,6 +26,12 @@ pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreReque
     if request.no_tablespaces {
         creation = database::without_tablespace(&creation);
     }
+    let mut notes = unfinished::sweep(target, replaces).await?;
+    if let Some(beside) = &beside {
+        // Before it is there, so that no other run takes it for one that was left.
+        target.session.claim(beside).await?;
+        creation = unfinished::closed(&creation);
+    }
     state.set(Stage::Making {
         database: Some(name.to_owned()),
     });
@@ -35,9 +41,18 @@ pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreReque
         state.set(Stage::Untouched);
     }
     created?;
-    let furnished = furnish(target, items, request, name).await;
+    let furnished = async {
+        if let Some(beside) = &beside {
+            unfinished::open(target, beside).await?;
+        }
+        furnish(target, items, request, name).await
+    };
+    let furnished: Result<Vec<String>> = furnished.await;
     match furnished {
-        Ok(notes) => Ok(New { beside, notes }),
+        Ok(more) => {
+            notes.extend(more);
+            Ok(New { beside, notes })
+        }
         Err(error) => {
             if let Some(beside) = &beside {
                 discard(target, beside, state).await;
@@ -147,6 +162,14 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         postgres::quoting::literal(beside)
     );
     let _ = session.execute(&end).await;
+    let kept = unfinished::keep(target, beside).await;
+    if kept.is_err() {
+        discard(target, beside, state).await;
+        if target.is_template {
+            session.execute(&template(true)).await?;
+        }
+    }
+    kept?;
     state.set(Stage::Removing {
         database: name.to_owned(),
     });
@@ -168,16 +191,17 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         "ALTER DATABASE {} RENAME TO {quoted}",
         postgres::quoting::identifier(beside)
     );
-    if session.execute(&renaming).await.is_ok() {
-        return Ok(());
+    if session.execute(&renaming).await.is_err() {
+        // Somebody has come into it in between.
+        let _ = session.execute(&end).await;
+        session.execute(&renaming).await.map_err(|error| {
+            error.hint(format!(
+                "the old database is gone, and the new one still bears the name {beside}: ALTER DATABASE … RENAME TO"
+            ))
+        })?;
     }
-    // Somebody has come into it in between.
-    let _ = session.execute(&end).await;
-    session.execute(&renaming).await.map_err(|error| {
-        error.hint(format!(
-            "the old database is gone, and the new one still bears the name {beside}: ALTER DATABASE … RENAME TO"
-        ))
-    })
+    unfinished::placed(target).await;
+    Ok(())
 }
 
 /// What is told of a statement that was refused: not the value of a setting.

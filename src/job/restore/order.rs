@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::plan::Load;
+use super::load::Load;
 use crate::format::archive::Item;
 
 /// What an order of loading must keep, by the dump ids of the rows.

@@ -3,18 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::plan::Load;
+use super::load::{Load, Part};
 use crate::format::archive::{Item, SealedRange};
 
 /// Parts per job that everything is cut into: so that the jobs end at about the same time.
 const PER_JOB: u64 = 4;
-
-/// Some of a table's ranges.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// Indexes into the ranges of the load's one block.
-    pub ranges: Range<usize>,
-}
 
 /// Which tables may be loaded in parts: those whose definition this restore makes, so that no
 /// constraint and no trigger is there yet, and whose rows' order is worth nothing.

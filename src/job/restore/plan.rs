@@ -7,13 +7,13 @@
 //! order, so that none of them stands in the way of the data.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::Range;
 
 use serde::Serialize;
 
 use super::grants;
+use super::load::Load;
 use super::order::Order;
-use super::parts::{self, Divisible, Part};
+use super::parts::{self, Divisible};
 use crate::format::archive::{Item, Section};
 use crate::repository::stored_archive::StoredArchive;
 
@@ -60,18 +60,6 @@ pub struct Plan {
     pub already_there: Vec<String>,
 }
 
-/// What one pg_restore loads.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Indexes into the archive's blocks, ascending.
-    pub blocks: Vec<usize>,
-    /// Dump ids, in the archive's order.
-    pub list: Vec<i64>,
-    /// Of the one block, where it is loaded in parts.
-    pub part: Option<Part>,
-    pub stored_bytes: u64,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     pub what: String,
@@ -106,12 +94,12 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
     for item in items.iter().filter(wanted) {
         let id = item.entry.dump_id;
         if let Some(&index) = blocks.get(&id) {
-            let stored = &archive.places[index];
+            let stored = archive.places[index];
             pieces.push(Load {
                 blocks: vec![index],
                 list: with_metadata(item, items, chosen),
                 part: None,
-                stored_bytes: stored.end - stored.start,
+                stored_bytes: stored.length,
             });
             continue;
         }
@@ -323,24 +311,6 @@ impl Plan {
     pub fn divided(&self) -> HashSet<usize> {
         let parts = self.loads.iter().filter(|load| load.part.is_some());
         parts.flat_map(|load| load.blocks.iter().copied()).collect()
-    }
-}
-
-impl Load {
-    /// The stretches of the stored archive that hold the blocks: neighbours are read as one.
-    pub fn stretches(&self, archive: &StoredArchive) -> Vec<(Range<u64>, Vec<usize>)> {
-        let mut stretches: Vec<(Range<u64>, Vec<usize>)> = Vec::new();
-        for &index in &self.blocks {
-            let place = &archive.places[index];
-            match stretches.last_mut() {
-                Some((range, blocks)) if range.end == place.start => {
-                    range.end = place.end;
-                    blocks.push(index);
-                }
-                _ => stretches.push((place.clone(), vec![index])),
-            }
-        }
-        stretches
     }
 }
 

@@ -12,9 +12,9 @@ use super::ready::{self, Target};
 use super::report::RestoreReport;
 use super::rows::{self, Backup};
 use super::{Job, allowed, asked, database, exclusion, globals, renewing, replacing, script, tables};
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{self, BlockContent, Entry, Item, Texts};
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{GlobalsPlan, Powers, Psql, RestoreProgram};
 use crate::repository::catalog::{self, Demand, Located};
 use crate::repository::manifest::role;
@@ -66,11 +66,13 @@ pub(super) struct Archive {
     pub in_place: Option<InPlace>,
     /// For tables that are made beside those that are there.
     pub into: Option<Copies>,
+    /// Whether all of it is one transaction.
+    pub together: bool,
     pub warnings: Vec<String>,
 }
 
 pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
-    asked::check(request)?;
+    asked::check(request, job.settings.jobs)?;
     into::check(request)?;
     let postgres = &job.settings.postgres;
     job.stop.or_stop(answering(&postgres.temp, sweep_stale)).await?;
@@ -107,7 +109,11 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
             Powers::Roles
         };
         let plan = globals::plan(&target.session, &sql, trust);
-        Some(job.stop.or_stop(plan).await?)
+        let plan = job.stop.or_stop(plan).await?;
+        if let Source::Archive(archive) = &source {
+            globals::check(&target, &plan, &archive.plan.roles)?;
+        }
+        Some(plan)
     } else {
         None
     };
@@ -183,6 +189,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
             around: Surroundings::default(),
             in_place: None,
             into: Some(copies),
+            together: false,
             warnings,
         });
     }
@@ -219,6 +226,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     } else {
         None
     };
+    let together = replacing::decide(request, (&plan, &stored), target, &located.manifest, job.settings.jobs)?;
     Ok(Archive {
         stored: Arc::new(stored),
         items,
@@ -227,6 +235,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         around,
         in_place,
         into: None,
+        together,
         warnings,
     })
 }
@@ -430,10 +439,10 @@ impl Prepared {
         }
         match &self.source {
             Source::Script(psql, _) => {
+                step(format!("run the script with psql {} in one transaction", psql.version));
                 if replaces {
                     step(replacing());
                 }
-                step(format!("run the script with psql {} in one transaction", psql.version));
             }
             Source::Archive(archive) => {
                 let plan = &archive.plan;
@@ -469,7 +478,7 @@ impl Prepared {
                 if replaces && !request.keep_going {
                     step(replacing());
                 }
-                let together = self.removes(request) && replacing::fits(request, archive, &self.target);
+                let together = archive.together;
                 let processes = plan.loads.len();
                 step(format!(
                     "load {} of data, {} stored{}",
@@ -490,11 +499,11 @@ impl Prepared {
                         count(plan.after.len(), "definition")
                     ));
                 }
-                if together {
-                    step("commit: until then everything is as it was".to_owned());
-                }
                 for tie in &archive.around.ties {
                     step(format!("put back {}", tie.what));
+                }
+                if together {
+                    step("commit: until then everything is as it was".to_owned());
                 }
                 if request.compares() {
                     step("read the tables again and compare them with the backup".to_owned());

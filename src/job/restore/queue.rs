@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::load::Load;
 use super::order::Order;
-use super::plan::Load;
 use crate::error::{Code, Error};
 
 pub struct Queue<'a> {

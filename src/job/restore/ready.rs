@@ -1,13 +1,11 @@
 //! The target, looked at before anything is changed: what would make the restore fail halfway is
 //! found out here.
 
-use serde_json::Value;
-
 use super::plan::{LeftOut, Plan};
 use super::{Job, database};
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{self, ConnectionInfo, Session};
 use crate::repository::manifest::{Manifest, role};
 use crate::units::count;
@@ -250,7 +248,7 @@ impl Target {
 
     /// Where the server's disk can be seen, it must have room for what the source took.
     fn check_space(&self, manifest: &Manifest, request: &RestoreRequest) -> Result<()> {
-        let needed = manifest.metadata.get("database_bytes").and_then(Value::as_u64);
+        let needed = manifest.metadata.database_bytes;
         let (Some(free), Some(needed), true) = (self.found.free_bytes, needed, request.tables.is_empty()) else {
             return Ok(());
         };

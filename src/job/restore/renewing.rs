@@ -13,9 +13,9 @@ use super::ready::Target;
 use super::rows;
 use super::state::{Stage, State};
 use super::tables::named;
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{Definition, FOR_LOADING, Named, Names, Removal, Renewal, Session};
 
 /// pg_restore writes this before each entry's own statements.
@@ -60,16 +60,8 @@ pub(super) struct Renewed {
     pub cleaned: usize,
 }
 
-/// Nothing if the definitions are not text that can be sent, or if the server has not the room for all at once: then
-/// all is as it was.
-pub(super) async fn replace(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    removal: &Removal<'_>,
-) -> Result<Option<Renewed>> {
+/// The definitions that come before rows; nothing if they are not text that can be sent.
+pub(super) async fn first(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<Option<Vec<Definition>>> {
     let plan = &archive.plan;
     // Grants come after all else of one list.
     let lists: [(&str, &[i64]); 2] = [("ground-text", &plan.ground), ("before-text", &plan.before)];
@@ -82,13 +74,27 @@ pub(super) async fn replace(
         statements: FOR_LOADING.to_owned(),
     };
     definitions.insert(0, settings);
+    Ok(Some(definitions))
+}
+
+/// Nothing if the server has not the room for all at once: then all is as it was.
+pub(super) async fn replace(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+    definitions: &[Definition],
+    removal: &Removal<'_>,
+) -> Result<Option<Renewed>> {
+    let plan = &archive.plan;
     let names = names(&archive.items, plan);
-    let made = match request.no_privileges {
+    // Without --clean it is as with pg_restore: what the target gives of new things holds.
+    let made = match request.no_privileges || !request.clean {
         true => Vec::new(),
         false => made(&archive.items, plan),
     };
     let renewal = Renewal {
-        definitions: &definitions,
+        definitions,
         names: &names,
         made: &made,
     };

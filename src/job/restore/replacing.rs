@@ -1,37 +1,32 @@
-//! Single tables replaced: removal, definitions, rows, indexes and constraints in one transaction of one session, so
-//! that a failure at any point leaves the target as it was.
+//! A restore that is one transaction of one session as a whole: removal, definitions, rows, indexes and constraints, and
+//! what is put back around them. A failure at any point leaves the target as it was.
 
-use std::collections::VecDeque;
+mod large_objects;
+mod room;
+
+use std::collections::{HashSet, VecDeque};
 
 use tokio_postgres::error::SqlState;
 
 use super::Job;
 use super::loading::Loader;
-use super::plan::Plan;
+use super::plan::{LeftOut, Plan};
 use super::prepared::Archive;
 use super::ready::Target;
 use super::renewing;
 use super::rows::{self, execute, refused};
 use super::state::{Stage, State};
-use crate::command::RestoreRequest;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::format::archive::BlockContent;
+use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::literal;
 use crate::postgres::{Definition, Refusal, Removal, Wire, not_locked};
 
-/// Whether a restore replaces tables so. A whole database would hold every lock for as long as its rows take.
-pub(super) fn fits(request: &RestoreRequest, archive: &Archive, target: &Target) -> bool {
-    let plan = &archive.plan;
-    let is_of_tables = !request.tables.is_empty() && request.clean && !request.create && !request.keep_going;
-    let has_rows_alone = plan
-        .blocks()
-        .all(|index| matches!(archive.stored.promises[index].content, BlockContent::Table { .. }));
-    let definitions = plan.ground.len() + plan.before.len() + plan.after.len() + plan.joins.len();
-    is_of_tables && has_rows_alone && target.has_locks_for(definitions)
-}
+pub(super) use room::decide;
 
-/// Says whether it is done. It is not where the server has not the room for it in one transaction, or where the
-/// definitions are not text that can be sent: then all is as it was.
+/// Says what could not be put back around the new tables, when all is committed. Nothing where the server has not the room
+/// for it in one transaction, or where the definitions are not text that can be sent: then all is as it was. What was asked
+/// for by name is an error there.
 pub(super) async fn run(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -40,21 +35,17 @@ pub(super) async fn run(
     loader: &Loader<'_>,
     removal: &Removal<'_>,
     state: &State,
-) -> Result<bool> {
-    let plan = &archive.plan;
-    let numbers = numbers(archive, plan);
+) -> Result<Option<Vec<LeftOut>>> {
     // Before anything is locked.
-    let lists: [(&str, &[i64]); 3] = [
-        ("numbers-text", &numbers),
-        ("after-text", &plan.after),
-        ("joins-text", &plan.joins),
-    ];
-    let Some(following) = renewing::definitions(archive, target, loader, &lists).await? else {
-        return Ok(false);
+    let (Some(first), Some(following)) = (
+        renewing::first(archive, target, loader).await?,
+        Following::of(archive, target, loader).await?,
+    ) else {
+        return not_done(request, no_text());
     };
     job.observer.phase("replacing the definitions");
-    let Some(renewed) = renewing::replace(job, request, archive, target, loader, removal).await? else {
-        return Ok(false);
+    let Some(renewed) = renewing::replace(job, request, archive, target, &first, removal).await? else {
+        return not_done(request, no_room());
     };
 
     let mut wire = renewed.session.into_wire().await?;
@@ -62,49 +53,124 @@ pub(super) async fn run(
     if filled.is_err() {
         rows::roll_back(&mut wire).await;
     }
-    filled?;
+    let left_out = filled?;
     state.set(Stage::Committing);
     match wire.execute(b"COMMIT").await {
         Err(refusal @ Refusal::Server { .. }) => {
-            state.set(Stage::Cleaning);
-            return Err(refused("the new tables could not be committed", refusal));
+            state.set(Stage::Together);
+            return Err(refused("what was restored could not be committed", refusal));
         }
         Err(refusal) => return Err(refusal.into_error()),
         Ok(()) => {}
     }
     wire.close().await;
-    Ok(true)
+    Ok(Some(left_out))
 }
 
-/// Where sequences stand: what is loaded and is no rows.
-fn numbers(archive: &Archive, plan: &Plan) -> Vec<i64> {
-    let of_blocks: Vec<i64> = plan
+fn not_done(request: &RestoreRequest, error: Error) -> Result<Option<Vec<LeftOut>>> {
+    match request.single_transaction {
+        true => Err(error),
+        false => Ok(None),
+    }
+}
+
+fn no_text() -> Error {
+    Error::new(
+        Code::RestoreErr,
+        "--single-transaction: the backup's definitions are not all text of the database's encoding, so that one session \
+         cannot send them",
+    )
+    .hint("leave --single-transaction out: pg_restore sends them as they are")
+}
+
+fn no_room() -> Error {
+    let what = "--single-transaction: the server's lock table has no room for the definitions in one transaction";
+    Error::new(Code::RestoreErr, what).hint(room::HINT)
+}
+
+/// What follows the first definitions, as it will be sent.
+struct Following {
+    /// Large objects, empty.
+    objects: Vec<Definition>,
+    /// Where sequences stand, indexes, constraints, refreshes, grants.
+    after: Vec<Definition>,
+    /// Event triggers, after which nothing is made.
+    events: Vec<Definition>,
+}
+
+impl Following {
+    async fn of(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<Option<Following>> {
+        let plan = &archive.plan;
+        let (objects, numbers) = loose(archive, plan);
+        let objects: &[(&str, &[i64])] = &[("objects-text", &objects)];
+        let after: &[(&str, &[i64])] = &[
+            ("numbers-text", &numbers),
+            ("after-text", &plan.after),
+            ("joins-text", &plan.joins),
+        ];
+        let events: &[(&str, &[i64])] = &[("events-text", &plan.events)];
+        let mut parts = Vec::new();
+        for lists in [objects, after, events] {
+            let Some(part) = renewing::definitions(archive, target, loader, lists).await? else {
+                return Ok(None);
+            };
+            parts.push(part);
+        }
+        let mut parts = parts.into_iter();
+        let mut next = || parts.next().unwrap_or_default();
+        Ok(Some(Following {
+            objects: next(),
+            after: next(),
+            events: next(),
+        }))
+    }
+}
+
+/// What is loaded and is no rows: entries that make large objects, and where sequences stand.
+fn loose(archive: &Archive, plan: &Plan) -> (Vec<i64>, Vec<i64>) {
+    let of_blocks: HashSet<i64> = plan
         .blocks()
         .map(|index| archive.stored.head.data[index].dump_id)
         .collect();
+    let objects = archive.items.iter().filter(|item| item.entry.desc == "BLOB METADATA");
+    let objects: HashSet<i64> = objects.map(|item| item.entry.dump_id).collect();
     let listed = plan.loads.iter().flat_map(|load| load.list.iter().copied());
-    listed.filter(|id| !of_blocks.contains(id)).collect()
+    listed
+        .filter(|id| !of_blocks.contains(id))
+        .partition(|id| objects.contains(id))
 }
 
-/// The rows, and what follows them.
+/// The rows, and what follows them. Says what could not be put back.
 async fn fill(
     job: &Job<'_>,
     archive: &Archive,
     target: &Target,
     loader: &Loader<'_>,
     wire: &mut Wire,
-    following: &[Definition],
-) -> Result<()> {
+    following: &Following,
+) -> Result<Vec<LeftOut>> {
     job.observer.phase("loading the data");
     job.observer.estimate(archive.plan.stored_bytes());
+    define(job, target, wire, &following.objects).await?;
     let encoding = literal(&rows::encoding(&archive.items));
     execute(wire, &format!("SET client_encoding = {encoding}")).await?;
     load(job, archive, loader, wire).await?;
 
     job.observer.phase("making indexes and constraints");
     execute(wire, "SET client_encoding = 'UTF8'").await?;
+    define(job, target, wire, &following.after).await?;
+    // What the archive has set for its own definitions is not for the target's; and functions that ran may have set a path.
+    let own = "SELECT pg_catalog.set_config('search_path', '', false); RESET default_tablespace; \
+               RESET default_table_access_method";
+    execute(wire, own).await?;
+    let left_out = archive.around.tie_within(wire).await?;
+    define(job, target, wire, &following.events).await?;
+    Ok(left_out)
+}
+
+async fn define(job: &Job<'_>, target: &Target, wire: &mut Wire, definitions: &[Definition]) -> Result<()> {
     let wait = job.settings.postgres.lock_wait;
-    for Definition { what, statements } in following {
+    for Definition { what, statements } in definitions {
         let Err(refusal) = wire.execute(statements.as_bytes()).await else {
             continue;
         };
@@ -112,14 +178,23 @@ async fn fill(
             let holders = target.session.in_its_way(&[]).await;
             return Err(not_locked(wait, &format!("what {what} needs"), &holders));
         }
-        let is_of_locks = refusal.is(&SqlState::OUT_OF_MEMORY);
-        let error = refused(what, refusal);
-        return Err(match is_of_locks {
-            true => error.hint("raise max_locks_per_transaction, or restore fewer tables at once"),
-            false => error,
-        });
+        return Err(with_hint(what, refusal));
     }
     Ok(())
+}
+
+/// What helps where the server has not the room for all at once.
+fn with_hint(what: &str, refusal: Refusal) -> Error {
+    let hint = match &refusal {
+        refusal if refusal.is(&SqlState::OUT_OF_MEMORY) => Some(room::HINT),
+        refusal if refusal.is(&SqlState::DISK_FULL) => Some(room::DISK),
+        _ => None,
+    };
+    let error = refused(what, refusal);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 async fn load(job: &Job<'_>, archive: &Archive, loader: &Loader<'_>, wire: &mut Wire) -> Result<()> {
@@ -139,7 +214,18 @@ async fn load(job: &Job<'_>, archive: &Archive, loader: &Loader<'_>, wire: &mut 
                 open.push_back(copy);
                 waiting += 1;
             }
+            Err(unloaded) if unloaded.state == Some(SqlState::DISK_FULL) => {
+                return Err(unloaded.error.hint(room::DISK));
+            }
             Err(unloaded) => return Err(unloaded.error),
+        }
+    }
+    for index in archive.plan.blocks() {
+        if matches!(
+            archive.stored.promises[index].content,
+            BlockContent::LargeObjects { .. }
+        ) {
+            large_objects::load(job, backup, wire, index).await?;
         }
     }
     Ok(())

@@ -21,7 +21,7 @@ use crate::postgres::{Piece, Refusal, Rows, StallClock, Wire};
 use crate::repository::stored_archive::StoredArchive;
 use crate::run::threads::apart;
 use crate::store::Store;
-use crate::store::reading::{Reading, our_error};
+use crate::store::reading::our_error;
 
 /// Rows travel to the server in pieces of about this size.
 const PIECE: usize = 128 << 10;
@@ -362,25 +362,39 @@ async fn copy_out(
     Ok(())
 }
 
-/// Reads a block into a sink in a thread of its own, and holds it against the manifest.
-async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sender<Piece>>) -> Read {
-    let (store, stored) = (Arc::clone(backup.store), Arc::clone(backup.stored));
-    let (observer, index, sum) = (Arc::clone(job.observer), copy.index, RowSum::of(&copy.names));
-    let place = stored.places[index].clone();
-    let reading = Reading::start(store, stored.key.clone(), place.clone()).into_blocking();
+/// Reads a block into a sink in a thread of its own, and holds it against the manifest; `finish` says what came of it.
+pub(super) async fn read_into<S, T>(
+    job: &Job<'_>,
+    backup: Backup<'_>,
+    index: usize,
+    sink: S,
+    finish: fn(&mut S) -> std::result::Result<T, ArchiveError>,
+) -> Result<std::result::Result<T, ArchiveError>>
+where
+    S: BlockSink + Send + 'static,
+    T: Send + 'static,
+{
+    let stored = Arc::clone(backup.stored);
+    let observer = Arc::clone(job.observer);
+    let place = stored.places[index].range();
+    let reading = stored.stored(backup.store).read(place.clone());
     let read = apart("read", move || {
         observer.bytes_read(place.end - place.start);
-        let sink = Passing {
-            pieces,
-            batch: Vec::with_capacity(PIECE),
-            sum: Some(sum),
-            left: stored.promises[index].bytes,
-        };
         let mut sink = Unpack::new(stored.head.compression, Check::new(&stored.promises, sink));
         Blocks::new(reading, place.start).read(&stored.head, index, &place, &mut sink)?;
-        sink.inner().inner().finish()
+        finish(sink.inner().inner())
     });
     read.await
+}
+
+async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sender<Piece>>) -> Read {
+    let sink = Passing {
+        pieces,
+        batch: Vec::with_capacity(PIECE),
+        sum: Some(RowSum::of(&copy.names)),
+        left: backup.stored.promises[copy.index].bytes,
+    };
+    read_into(job, backup, copy.index, sink, Passing::finish).await
 }
 
 type Read = Result<std::result::Result<Sum, ArchiveError>>;

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::asked::of_definitions;
 use super::ready::Target;
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{self, ConnectionInfo, Edit, Passfile, Psql, Script, ScriptInput, TransactionEnd};
+use crate::format::script::Edit;
+use crate::job::restore::RestoreRequest;
+use crate::postgres::{self, ConnectionInfo, Passfile, Psql, Script, ScriptInput, TransactionEnd};
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
 use crate::run::threads::apart;

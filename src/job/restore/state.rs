@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::plan::{Load, Plan};
+use super::load::Load;
+use super::plan::Plan;
 use super::ready::some_of;
 use crate::error::{Code, Error};
 use crate::format::archive::BlockContent;
@@ -25,6 +26,8 @@ pub(super) enum Stage {
     Making { database: Option<String> },
     /// Objects are being removed, in one transaction.
     Cleaning,
+    /// The whole restore is one transaction, which is open.
+    Together,
     /// Definitions are being made; in one transaction, or not.
     Defining { atomic: bool, cleaned: usize },
     /// Rows are being loaded.
@@ -179,6 +182,10 @@ impl State {
                 Some("correct the cause, and run it again with --create --clean"),
             ),
             Stage::Cleaning => ("the removal was rolled back: the target is as it was".to_owned(), None),
+            Stage::Together => (
+                "all of it was one transaction, which was rolled back: the target is as it was".to_owned(),
+                None,
+            ),
             Stage::Defining { atomic: true, .. }
             | Stage::Running {
                 end: TransactionEnd::RolledBack,

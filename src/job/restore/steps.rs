@@ -1,6 +1,6 @@
 //! What a restore carries out, step by step.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::check::{self, Comparison};
@@ -13,8 +13,8 @@ use super::report::RestoreReport;
 use super::state::{self, Stage, State};
 use super::waiting::{self, Watch};
 use super::{Job, Loader, globals, in_place, into, loading, making, renewing, replacing, script};
-use crate::command::RestoreRequest;
 use crate::error::{Code, Result};
+use crate::job::restore::RestoreRequest;
 use crate::postgres::{ConnectionInfo, Passfile, Removal};
 use crate::run::private_folder::{PrivateFolder, answering};
 
@@ -71,10 +71,6 @@ pub(super) async fn carry_out(
     let info = &prepared.target.info;
     match &prepared.source {
         Source::Script(psql, checked) => {
-            if let Some(beside) = &beside {
-                put_in_place(job, request, &prepared.target, beside, state).await?;
-            }
-            job.observer.phase("running the script");
             let place = script::Place {
                 psql,
                 info,
@@ -83,10 +79,8 @@ pub(super) async fn carry_out(
                 stop: job.stop,
                 observer: job.observer,
             };
-            if let Err(failed) = script::run(&place, checked).await {
-                state.set(Stage::Running { end: failed.end });
-                return Err(failed.error);
-            }
+            let target = &prepared.target;
+            run_script(job, request, target, &place, checked, beside.as_deref(), state).await?;
         }
         Source::Archive(archive) => {
             if !request.tables.is_empty() {
@@ -215,6 +209,44 @@ fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreReques
     Ok(())
 }
 
+/// Where it replaces a database, in the new one beside it: the old one goes when the script is done.
+async fn run_script(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    target: &Target,
+    place: &script::Place<'_>,
+    checked: &Arc<script::Checked>,
+    beside: Option<&str>,
+    state: &State,
+) -> Result<()> {
+    let mut apart = None;
+    if let Some(beside) = beside {
+        apart = making::apart(place.info, beside, place.settings).await;
+        if apart.is_none() {
+            put_in_place(job, request, target, beside, state).await?;
+        }
+    }
+    let beside = beside.filter(|_| apart.is_some());
+    job.observer.phase("running the script");
+    let place = script::Place {
+        info: apart.as_ref().unwrap_or(place.info),
+        ..*place
+    };
+    if let Err(failed) = script::run(&place, checked).await {
+        state.set(Stage::Running { end: failed.end });
+        let Some(beside) = beside else {
+            return Err(failed.error);
+        };
+        job.stop.in_time(making::discard(target, beside, state)).await;
+        return Err(making::explained(failed.error, target));
+    }
+    if let Some(beside) = beside {
+        put_in_place(job, request, target, beside, state).await?;
+    }
+    state.whole();
+    Ok(())
+}
+
 /// Makes the definitions in the new database while the old one is still there, which stays if the server refuses one of
 /// them. Says whether they are made.
 async fn define_apart(
@@ -297,8 +329,11 @@ async fn fill(
         return fill_past(job, request, archive, target, loader, state, cleaned).await;
     }
     let plan = &archive.plan;
-    if replace(job, request, archive, target, loader, state).await? {
-        return the_end(job, archive, target, loader, state).await;
+    if let Some(left_out) = replace(job, request, archive, target, loader, state).await? {
+        return Ok(Filled {
+            left_out,
+            ..Filled::default()
+        });
     }
     if defined {
         state.set(Stage::Defining {
@@ -412,7 +447,10 @@ async fn renew(
     job.observer.phase("replacing the definitions");
     let removal = removal(job, archive);
     let replacing = async {
-        let Some(renewed) = renewing::replace(job, request, archive, target, loader, &removal).await? else {
+        let Some(first) = renewing::first(archive, target, loader).await? else {
+            return Ok(None);
+        };
+        let Some(renewed) = renewing::replace(job, request, archive, target, &first, &removal).await? else {
             return Ok(None);
         };
         let cleaned = renewed.cleaned;
@@ -428,7 +466,8 @@ async fn renew(
     Ok(cleaned.is_some())
 }
 
-/// The same with the rows and all that follows them, where single tables are replaced.
+/// The same with the rows and all that follows them, where the restore is one transaction. Says what could not be put
+/// back, if all is done.
 async fn replace(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -436,20 +475,19 @@ async fn replace(
     target: &Target,
     loader: &Loader<'_>,
     state: &State,
-) -> Result<bool> {
-    if !removes(archive) || !replacing::fits(request, archive, target) {
-        return Ok(false);
+) -> Result<Option<Vec<LeftOut>>> {
+    if !archive.together {
+        return Ok(None);
     }
-    state.set(Stage::Cleaning);
+    state.set(Stage::Together);
     let removal = removal(job, archive);
     let replacing = replacing::run(job, request, archive, target, loader, &removal, state);
     let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
-    let replaced = job.stop.or_stop(replacing).await?;
-    if replaced {
-        state.set(Stage::Whole);
-        state.remind(archive.around.reminder());
+    let left_out = job.stop.or_stop(replacing).await?;
+    if left_out.is_some() {
+        state.whole();
     }
-    Ok(replaced)
+    Ok(left_out)
 }
 
 fn removes(archive: &Archive) -> bool {

@@ -8,9 +8,9 @@ use super::choice::{self, Choice};
 use super::partitions::{self, Through};
 use super::plan::{self, Plan};
 use super::ready::{Target, some_of};
-use crate::command::RestoreRequest;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{Item, Loading};
+use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::{identifier, qualified};
 use crate::postgres::{Kind, Named};
 use crate::repository::manifest::Manifest;
@@ -62,7 +62,9 @@ pub(super) async fn plan(
     plan.after.retain(|id| !with_them.contains(id));
     let older = choice::older::than_keys(items, &with_them);
     plan.before.extend(plan.after.iter().filter(|id| older.contains(id)));
-    plan.after.retain(|id| !older.contains(id));
+    let first = first_keys(target, items, &with_them).await?;
+    plan.before.extend(first.iter().filter(|id| plan.after.contains(id)));
+    plan.after.retain(|id| !older.contains(id) && !first.contains(id));
     plan.joins = joins.into_iter().filter(|id| !excluded.contains(id)).collect();
     plan.part_events(items);
     let tables: Vec<&Item> = items
@@ -98,6 +100,22 @@ pub(super) async fn plan(
         }
     }
     Ok(plan)
+}
+
+/// Of keys of a partition on the same columns, all but the one that is to be the youngest, in the order of those above
+/// them in the target.
+async fn first_keys(target: &Target, items: &[Item], attaches: &HashSet<i64>) -> Result<Vec<i64>> {
+    let mut first = Vec::new();
+    for keys in choice::older::alike(items, attaches) {
+        let above: Vec<[String; 2]> = keys.iter().map(|(_, above)| above.clone()).collect();
+        let ages = target.session.ages(&above).await?;
+        let known = ages.into_iter().zip(&keys);
+        let mut by_age: Vec<(u32, i64)> = known.filter_map(|(age, (id, _))| Some((age?, *id))).collect();
+        by_age.sort_unstable();
+        by_age.pop();
+        first.extend(by_age.into_iter().map(|(_, id)| id));
+    }
+    Ok(first)
 }
 
 pub(super) fn named(item: &Item) -> Named<'_> {

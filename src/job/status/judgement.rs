@@ -10,10 +10,10 @@ use super::{Inquiry, seconds};
 use crate::repository::backup_id::{BackupId, is_ahead};
 use crate::repository::catalog::Overview;
 use crate::repository::lease::Seen;
+use crate::repository::retention::Policy;
 use crate::repository::retention::{PENDING_DAYS, days_kept};
 use crate::repository::signature::Standing;
 use crate::repository::verification::{Outcome, Verdict};
-use crate::settings::Policy;
 use crate::units::{count, human_bytes, human_span, some_of};
 
 /// Sentences of one sort about one store: a thousand broken manifests have one cause.

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::databases::{DatabaseStatus, LastGood, Proof};
 use super::stores::{Drift, StoreStatus};
+use crate::printable;
 use crate::repository::lease::Seen;
 use crate::repository::verification::Status;
-use crate::run::printable;
 use crate::settings::Schedule;
 use crate::units::{human_bytes, human_span};
 

@@ -3,16 +3,15 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::Error;
-use crate::report::ErrorReport;
+use crate::error::{Error, ErrorReport};
 use crate::repository::backup_id::{BackupId, database_folder};
 use crate::repository::catalog::{
-    self, Expiry, Finding, Listed, Overview, databases, expiry, keeps_no_tags, overviews, reachable_folders,
+    self, Expiry, Finding, Listed, Newest, Overview, databases, expiry, keeps_no_tags, overviews, reachable_folders,
 };
 use crate::repository::lease::{self, Seen};
+use crate::repository::retention::Policy;
 use crate::repository::retention::Rule;
 use crate::repository::signature::{Standing, Trust};
-use crate::settings::Policy;
 use crate::store::{Lifecycle, Space, Store};
 
 #[derive(Debug, Clone, Serialize)]
@@ -279,7 +278,7 @@ impl Looked {
     }
 
     async fn look_at_rules(&mut self, store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) {
-        let newest = self.backups.first().map(|backup| backup.id().clone());
+        let newest = self.backups.first().map(|backup| Newest::of(backup, store.url()));
         if keeps_no_tags(lifecycle, newest.as_ref()).await {
             self.has_lifecycle = false;
             self.status.lifecycle = Some(Drift::NoTags);

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::script::{self, Looked};
 use super::{Data, Finding};
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{ArchiveError, Blocks, Check, Nobody, RangeCheck, SealedRange, Spoilt, Unpack};
-use crate::repository::backup_id::MD5SUMS;
-use crate::repository::manifest::{FileRecord, Manifest, role};
+use crate::format::archive::{ArchiveError, Blocks, Check, Discard, RangeCheck, SealedRange, Spoilt, Unpack};
+use crate::repository::backup_id::{BackupId, MD5SUMS};
+use crate::repository::manifest::{FileRecord, Manifest, Place, role};
 use crate::repository::stored_archive::{StoredArchive, file_of};
 use crate::run::progress::Observer;
 use crate::run::threads::apart;
@@ -32,10 +32,15 @@ pub(super) async fn archive(
 ) -> Result<(u64, Vec<Finding>)> {
     let (key, file) = (archive.key.clone(), archive.file.clone());
     let watching = Arc::clone(observer);
+    let stored = Arc::new(archive.stored(store));
     let ranges: Vec<SealedRange> = archive.ranges.iter().flatten().cloned().collect();
+    let ranges = stored.seals(&ranges);
     let archive = Arc::new(archive);
-    let looking = Arc::clone(&archive);
-    let look = move |source| blocks(&looking, source, &*watching);
+    let (looking, undoing) = (Arc::clone(&archive), Arc::clone(&stored));
+    let look = move |source: Slices| {
+        let content = undoing.undo(0..looking.content_bytes(), source);
+        blocks(&looking, content, &*watching)
+    };
     let Seen {
         bytes,
         mut findings,
@@ -53,8 +58,8 @@ pub(super) async fn archive(
     )
     .await?;
     for spoilt in spoilt {
-        let holds = |place: &std::ops::Range<u64>| place.contains(&spoilt.range.offset);
-        let table = archive.places.iter().position(holds).map(|index| archive.name(index));
+        let before = |place: &Place| stored.stored(&place.range()).start <= spoilt.range.offset;
+        let table = archive.places.iter().rposition(before).map(|index| archive.name(index));
         // Damage that shows in the rows has been told.
         if !findings.iter().any(|known| known.table == table) {
             findings.push(Finding {
@@ -106,16 +111,16 @@ pub(super) async fn script(
     })
 }
 
-/// The object's digest alone.
+/// A data file's digest alone.
 pub(super) async fn object(
     store: &Arc<dyn Store>,
-    manifest: &Manifest,
+    id: &BackupId,
+    file: &FileRecord,
     md5: Option<[u8; 16]>,
     observer: &Arc<dyn Observer>,
 ) -> Result<(u64, Vec<Finding>)> {
-    let file = file_of(manifest, role::DUMP)?.clone();
-    let key = manifest.id.key(&file.name);
-    let seen = read(store, key, Promise::of(&file, md5), observer, |_| Ok(Vec::new())).await?;
+    let key = id.key(&file.name);
+    let seen = read(store, key, Promise::of(file, md5), observer, |_| Ok(Vec::new())).await?;
     Ok((seen.bytes, seen.findings))
 }
 
@@ -220,7 +225,11 @@ async fn read(
     })
 }
 
-fn blocks(archive: &StoredArchive, mut source: Slices, observer: &dyn Observer) -> Result<Vec<Finding>, ArchiveError> {
+fn blocks(
+    archive: &StoredArchive,
+    mut source: impl Read,
+    observer: &dyn Observer,
+) -> Result<Vec<Finding>, ArchiveError> {
     let mut findings = Vec::new();
     let finding = |table: Option<String>, what: String| Finding {
         file: archive.file.name.clone(),
@@ -235,11 +244,11 @@ fn blocks(archive: &StoredArchive, mut source: Slices, observer: &dyn Observer) 
         findings.push(finding(None, what));
     }
     let mut blocks = Blocks::new(source, head.len() as u64);
-    let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, Nobody));
+    let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, Discard));
     for (index, place) in archive.places.iter().enumerate() {
         let name = archive.name(index);
         observer.table(&name);
-        match blocks.read(&archive.head, index, place, &mut sink) {
+        match blocks.read(&archive.head, index, &place.range(), &mut sink) {
             Ok(()) => {}
             Err(ArchiveError::Io(error)) => return Err(error.into()),
             Err(error) => findings.push(finding(Some(name), error.to_string())),

@@ -6,9 +6,9 @@ use super::Job;
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, VERIFICATION};
 use crate::repository::retention::TIER_TAG;
-use crate::repository::signature::Subject;
+use crate::repository::signature::{Signer, Subject};
 use crate::repository::verification::Verification;
-use crate::store::{Condition, ObjectInfo, Put, Store};
+use crate::store::{Condition, ObjectInfo, Put, Store, lacks_conditions};
 
 /// Writes a result beside the backup, keeping the other kind's. It bears the tier of the files
 /// around it, so that it expires with them.
@@ -17,7 +17,8 @@ use crate::store::{Condition, ObjectInfo, Put, Store};
 /// signatures are asked for, and no new one does that is not signed.
 ///
 /// It is put under the condition that the one that was read is still there, and otherwise all is done
-/// again: of a verification and a drill that end at the same time, neither loses its result.
+/// again: of a verification and a drill that end at the same time, neither loses its result. In a store that knows
+/// no conditions the last of two that end at the same time wins.
 pub(super) async fn record(
     job: &Job<'_>,
     store: &dyn Store,
@@ -63,7 +64,7 @@ async fn record_once(
 ) -> Result<Recorded> {
     let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
     // What we sign may have been written by anybody: only what counts already is taken over.
-    let counts = job.trust.and(job.signer);
+    let counts = job.trust.and(job.signer.map(Signer::public));
     let (condition, mut before) = match store.get(&key).await {
         // What lies there is none, and is replaced, not followed.
         Err(error) if error.code() == Code::Integrity => (Condition::Always, None),
@@ -111,8 +112,33 @@ async fn record_once(
             .await?;
     }
     let info = info("application/json");
-    Ok(match store.put(&key, body, &info, condition).await? {
+    let put = match store.put(&key, body.clone(), &info, condition.clone()).await {
+        Err(error) if lacks_conditions(&error) => put_unconditionally(store, &key, body, &info, &condition).await?,
+        put => put?,
+    };
+    Ok(match put {
         Put::Done(_) => Recorded::Done,
         Put::Refused => Recorded::Overtaken,
     })
+}
+
+/// For a store that knows no conditions: looks whether the one that was read is still there, and then writes. What
+/// another run writes between the two is lost.
+async fn put_unconditionally(
+    store: &dyn Store,
+    key: &str,
+    body: Bytes,
+    info: &ObjectInfo,
+    condition: &Condition,
+) -> Result<Put> {
+    let there = store.get(key).await?.map(|object| object.version);
+    let holds = match condition {
+        Condition::Always => true,
+        Condition::Absent => there.is_none(),
+        Condition::Unchanged(version) => there.as_ref() == Some(version),
+    };
+    if !holds {
+        return Ok(Put::Refused);
+    }
+    store.put(key, body, info, Condition::Always).await
 }

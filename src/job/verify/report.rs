@@ -8,47 +8,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::seal::AHEAD;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, ErrorReport};
 use crate::job::drill::DrillReport;
-use crate::report::ErrorReport;
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Manifest, Tally};
 use crate::repository::signature::KeyId;
-use crate::repository::verification::{Outcome, Status};
+use crate::repository::verification::{Finding, Outcome, Status};
 use crate::units::{count, human_bytes};
 
 /// Findings that are told of one backup: a thousand broken tables are one broken disk.
 const TOLD: usize = 100;
-
-/// One thing that differs from the manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Within the backup's folder.
-    pub file: String,
-    /// `schema.table`, or `large objects`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub table: Option<String>,
-    pub what: String,
-}
-
-impl Finding {
-    pub fn of_file(file: &str, what: impl Into<String>) -> Self {
-        Self {
-            file: file.to_owned(),
-            table: None,
-            what: what.into(),
-        }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.table {
-            Some(table) => write!(f, "{}: {table}: {}", self.file, self.what),
-            None => write!(f, "{}: {}", self.file, self.what),
-        }
-    }
-}
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Verified {

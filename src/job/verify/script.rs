@@ -8,7 +8,7 @@ use super::Finding;
 use crate::error::Error;
 use crate::format::archive::{BlockDigest, difference};
 use crate::format::script::{Contents, Reader, Table, header_of};
-use crate::repository::manifest::{Algorithm, Manifest, Tally};
+use crate::repository::manifest::{Algorithm, Manifest, Tally, role};
 use crate::repository::stored_archive::is_named;
 use crate::units::count;
 
@@ -28,7 +28,7 @@ pub(super) struct Looked {
 /// It must decompress to its end, to as many bytes as pg_dump wrote, and hold what the manifest says. Our own
 /// errors are not about the script.
 pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Result<Looked> {
-    let bytes = manifest.metadata.get("bytes_read").and_then(serde_json::Value::as_u64);
+    let bytes = manifest.metadata.bytes_read;
     let wanted = manifest.script.map(|script| script.bytes).or(bytes);
     let only = |what: String| Looked {
         findings: vec![Finding::of_file(name, what)],
@@ -100,8 +100,16 @@ fn compare(manifest: &Manifest, file: &str, contents: &Contents) -> Vec<Finding>
         });
     };
     let utf8 = manifest.server.encoding == "UTF8";
+    let own = manifest.data_file(role::SQL).map(|(index, _)| index);
     for (record, table) in manifest.tables.iter().zip(&contents.tables) {
         let name = Some(format!("{}.{}", record.schema, record.name));
+        if Some(record.place.file) != own {
+            differs(
+                name,
+                "its rows are in the script, the manifest says in another file".to_owned(),
+            );
+            continue;
+        }
         // Where rows are loaded through another table, the header alone says whose they are.
         let (schema, other) = table.name();
         let of_copy = is_named(&record.schema, &schema, utf8) && is_named(&record.name, &other, utf8);
@@ -125,10 +133,10 @@ fn compare(manifest: &Manifest, file: &str, contents: &Contents) -> Vec<Finding>
             differs(name, what);
             continue;
         }
-        if table.offset != record.offset || table.digest.bytes != record.length {
+        if table.offset != record.place.offset || table.digest.bytes != record.place.length {
             let what = format!(
                 "its rows are at byte {} of the script, the manifest says {}",
-                table.offset, record.offset
+                table.offset, record.place.offset
             );
             differs(name.clone(), what);
         }

@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 use super::Finding;
 use crate::error::{Code, Result};
 use crate::repository::backup_id::{MD5SUMS, SHA256SUMS};
-use crate::repository::manifest::{Manifest, role};
+use crate::repository::manifest::Manifest;
 use crate::repository::stored_archive::read_file;
 use crate::store::Store;
 
@@ -16,9 +16,12 @@ pub(super) struct Small {
     pub findings: Vec<Finding>,
     /// That were read.
     pub bytes: u64,
-    /// What `MD5SUMS`, where there is one, says of the data, which is yet to be read.
-    pub md5: Option<[u8; 16]>,
+    /// What `MD5SUMS`, where there is one, says of the data files, which are yet to be read.
+    pub md5: Md5s,
 }
+
+/// By the name of the file.
+pub(super) type Md5s = BTreeMap<String, [u8; 16]>;
 
 pub(super) async fn check(store: &dyn Store, manifest: &Manifest) -> Result<Small> {
     let mut findings = Vec::new();
@@ -28,7 +31,7 @@ pub(super) async fn check(store: &dyn Store, manifest: &Manifest) -> Result<Smal
     for (role, file) in &manifest.files {
         let name = file.name.as_str();
         sha256.insert(name, Some(file.sha256.clone()));
-        if role == role::DUMP || role == role::SQL {
+        if manifest.data_file(role).is_some() {
             md5.insert(name, None);
             continue;
         }
@@ -81,8 +84,8 @@ struct Sums<'a> {
     wanted: bool,
 }
 
-/// And what it says of the data, where that is an MD5.
-type Said = (Vec<Finding>, Option<[u8; 16]>);
+/// And what it says of the data files, where that is an MD5.
+type Said = (Vec<Finding>, Md5s);
 
 impl Sums<'_> {
     async fn check(&self) -> Result<Said> {
@@ -96,11 +99,11 @@ impl Sums<'_> {
     }
 
     async fn read(&self) -> Result<Said> {
-        let alone = |what: String| Ok((vec![Finding::of_file(self.name, what)], None));
+        let alone = |what: String| Ok((vec![Finding::of_file(self.name, what)], Md5s::new()));
         let object = match self.store.get(&self.manifest.id.key(self.name)).await {
             Ok(Some(object)) => object,
             Ok(None) if self.wanted => return alone("is missing".into()),
-            Ok(None) => return Ok((Vec::new(), None)),
+            Ok(None) => return Ok((Vec::new(), Md5s::new())),
             Err(error) if error.code() == Code::Integrity => {
                 return alone(format!("cannot be read: {}", error.message()));
             }
@@ -117,7 +120,7 @@ impl Sums<'_> {
             }
         }
         let mut findings = Vec::new();
-        let mut of_data = None;
+        let mut of_data = Md5s::new();
         for (name, digest) in &self.digests {
             match (said.get(name), digest) {
                 (None, _) => findings.push(format!("lacks {name}")),
@@ -128,7 +131,7 @@ impl Sums<'_> {
                 (Some(said), None) => {
                     let mut md5 = [0; 16];
                     match hex::decode_to_slice(said, &mut md5) {
-                        Ok(()) if self.is_of_data(name) => of_data = Some(md5),
+                        Ok(()) if self.is_of_data(name) => drop(of_data.insert((*name).to_owned(), md5)),
                         Ok(()) => {}
                         Err(_) => findings.push(format!("says of {name} what is no MD5: {said:?}")),
                     }
@@ -142,8 +145,6 @@ impl Sums<'_> {
     }
 
     fn is_of_data(&self, name: &str) -> bool {
-        let data = [role::DUMP, role::SQL].into_iter();
-        data.filter_map(|role| self.manifest.files.get(role))
-            .any(|file| file.name == name)
+        self.manifest.data_records().any(|file| file.name == name)
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Job, Verified, VerifyReport, in_one_store, is_of_the_place, keep_the_one_before};
-use crate::command::VerifyRequest;
 use crate::error::{Code, Error, Result};
+use crate::job::verify::VerifyRequest;
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{self, Demand, Genuine, Listed, Located, Read};
 use crate::store::Store;

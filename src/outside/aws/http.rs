@@ -20,9 +20,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::proxy::{self, Proxies};
+use super::settings;
 use crate::error::{Error, Result};
 use crate::run::named_file;
-use crate::settings;
 
 /// All authorities of the world have 300 KiB.
 const LONGEST: u64 = 16 << 20;

@@ -5,7 +5,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::{Backup, End, LastGood, Observation, Run, Verification};
-use crate::run::printable;
+use crate::printable;
 
 /// A dimension's value is ASCII, not blank, and does not start with a colon. What a database's
 /// name may have beyond that is escaped, and so is the sign that escapes.

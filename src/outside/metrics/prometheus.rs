@@ -10,8 +10,8 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::{Backup, End, LastGood, Observation, Run, Tally, Verification};
-use crate::report::DEGRADED;
-use crate::run::printable;
+use crate::error::DEGRADED;
+use crate::printable;
 
 /// The first line: by it we know that the file is ours to replace.
 const MARK: &str = "# Written by pgstow after each run; what it says of other databases is kept.";

@@ -1,9 +1,9 @@
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::job::verify::Finding;
 use crate::outside::metrics::prometheus::Samples;
 
 fn at(text: &str) -> Timestamp {
@@ -351,48 +351,6 @@ fn what_was_asked_for_fails_when_something_keeps_us_from_looking() {
         ..expected
     };
     assert_eq!(failed(true), Run::Verification(expected));
-}
-
-#[test]
-fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_has_failed() {
-    let verified = |id: &str, good: bool| Verified {
-        status: if good { Status::Ok } else { Status::Failed },
-        id: id.parse().unwrap(),
-        store: "file:///srv".into(),
-        files: 5,
-        tables: 1,
-        rows: 3,
-        large_objects: 0,
-        bytes: 8,
-        duration_seconds: 1.5,
-        manifest_sha256: None,
-        signed_by: None,
-        code: Code::Integrity,
-        is_copy: false,
-        problems: (!good)
-            .then(|| Finding::of_file("shop.dump", "differs"))
-            .into_iter()
-            .collect(),
-        not_verified: None,
-        drill: None,
-        not_drilled: None,
-        warnings: Vec::new(),
-    };
-    let report = VerifyReport::many(vec![
-        verified("shop/20250131T040500Z-full", true),
-        verified("shop/20250130T040500Z-full", false),
-        verified("news/20250130T040500Z-full", true),
-    ]);
-    let end = at("2025-01-31T05:00:00Z");
-    let observed = Observation::of_verification(&report, true, end);
-    assert_eq!(observed.len(), 2);
-    assert_eq!(observed[0].database.as_deref(), Some("news"));
-    let Run::Verification(shop) = &observed[1].run else {
-        panic!("{observed:?}")
-    };
-    assert_eq!(shop.verify, Tally { passed: 1, failed: 1 });
-    assert_eq!(shop.drill, Some(Tally { passed: 0, failed: 2 }));
-    assert_eq!((shop.code, shop.seconds), (Some(Code::Integrity), 3.0));
 }
 
 fn settings(file: Option<&std::path::Path>, lines: MetricLines) -> Metrics {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Observation;
 use super::prometheus::Samples;
 use crate::error::{Error, Result};
-use crate::store::temporary::lock_folder;
+use crate::run::files::lock_folder;
 
 /// A larger file is none of ours: a database takes about 3 kB.
 const LARGEST: u64 = 16 << 20;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Notice, Status};
-use crate::run::printable;
+use crate::printable;
 
 /// SNS wants fewer than 100 characters of ASCII, the first of them no space.
 const SUBJECT_CHARS: usize = 99;

@@ -34,19 +34,7 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    pub async fn open(&self) -> Result<Opened> {
-        let started = self.start(Purpose::Statements).await?;
-        let (client, connection, lent) = lent::lend(started.stream, &started.greeting).await?;
-        Ok(Opened {
-            client,
-            connection,
-            lent,
-            encrypted: started.encrypted,
-            address: started.address,
-            end: started.end,
-        })
-    }
-
+    /// A session that has begun, before a statement of ours.
     pub async fn start(&self, purpose: Purpose) -> Result<Started> {
         let startup = Startup {
             info: self.info,
@@ -55,7 +43,24 @@ impl Place<'_> {
             home: self.home,
             purpose,
         };
-        startup.open().await.map_err(|error| in_context(self.info, error))
+        // All that a handshake takes is large, and the callers' own frames need not hold it.
+        let started = Box::pin(startup.open()).await;
+        started.map_err(|error| in_context(self.info, error))
+    }
+
+    /// The same for the client library.
+    pub async fn open(&self) -> Result<Opened> {
+        let started = self.start(Purpose::Statements).await?;
+        let lending = Box::pin(lent::lend(started.stream, &started.greeting));
+        let (client, connection, lent) = lending.await?;
+        Ok(Opened {
+            client,
+            connection,
+            lent,
+            encrypted: started.encrypted,
+            address: started.address,
+            end: started.end,
+        })
     }
 
     pub fn limit(&self) -> Duration {

@@ -2,7 +2,7 @@
 //! itself out of it, and not all roles.
 
 use super::split::{Statement, statements};
-use crate::repository::manifest::LeftOut;
+use crate::postgres::LeftOut;
 
 /// Of one statement: no honest setting or comment of a role is longer.
 const STATEMENT: usize = 1 << 20;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Installed, Search, usual_roots};
 use crate::error::{Code, Error, Result};
-use crate::settings;
+use crate::postgres::settings;
 
 /// The programs of one PostgreSQL installation.
 #[derive(Debug, Clone, PartialEq, Eq)]

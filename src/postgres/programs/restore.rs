@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Installed, Search, ask, usual_roots};
 use crate::error::{Code, Error, Result};
-use crate::settings;
+use crate::postgres::settings;
 
 /// Archive versions 1.x, and the first pg_restore that reads them.
 const READERS: [(u8, u32); 3] = [(14, 12), (15, 16), (16, 17)];

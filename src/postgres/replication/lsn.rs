@@ -28,7 +28,7 @@ impl FromStr for Lsn {
         };
         let (high, low) = text.split_once('/').ok_or(NoLsn)?;
         match (half(high), half(low)) {
-            (Some(high), Some(low)) => Ok(Self(high << 32 | low)),
+            (Some(high), Some(low)) => Ok(Self((high << 32) | low)),
             _ => Err(NoLsn),
         }
     }

@@ -6,8 +6,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::postgres::passfile::Pass;
+use crate::postgres::settings;
 use crate::run::confinement::{Confinement, Sockets};
-use crate::settings;
 
 /// The walls around such a program, where the settings ask for them. It is who we are; it writes nothing, starts
 /// nothing, and reads these files beside its own. A script in its place, which starts another, has none: only who

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::run::printable;
+use crate::printable;
 
 /// In front of each message. What follows its first line begins with a tab, so that no text in a message looks
 /// like the beginning of another.

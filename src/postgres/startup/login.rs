@@ -3,10 +3,11 @@
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{SCRAM_SHA_256_PLUS, ScramSha256};
 use postgres_protocol::message::frontend;
 use secrecy::ExposeSecret;
 
-use super::{Greeting, Key, Purpose, scram};
+use super::{EVENT_TRIGGERS, Greeting, Key, Purpose, scram};
 use crate::error::{Code, Error, Result};
 use crate::postgres::authentication::{LONGEST, Questions, Refused};
 use crate::postgres::refusal::{self, complaint};
@@ -33,6 +34,8 @@ const DONE: u32 = 0;
 const CLEAR_TEXT: u32 = 3;
 const MD5: u32 = 5;
 const SASL: u32 = 10;
+const SASL_CONTINUE: u32 = 11;
+const SASL_FINAL: u32 = 12;
 
 impl<'a> Login<'a> {
     /// Logs in, and reads all that the server says before it takes a statement.
@@ -58,13 +61,20 @@ impl<'a> Login<'a> {
                 let digest = md5_hash(user.as_bytes(), self.password()?, salt);
                 self.give(stream, digest.as_bytes()).await?;
             }
-            SASL => scram::prove(&mut self, stream, &rest).await?,
+            SASL => self.prove(stream, &rest).await?,
             _ => return Err(failed("unsupported authentication method")),
         }
         match self.hear(stream).await?.code {
             DONE => self.greeting(stream).await,
             _ => Err(unexpected("one more question after our proof")),
         }
+    }
+
+    /// Whether there are options that are not ours.
+    fn has_options(&self) -> bool {
+        let ours = format!("-c {EVENT_TRIGGERS}=off");
+        let options = self.info.params.get("options").map_or("", String::as_str);
+        !options.replace(&ours, "").trim().is_empty()
     }
 
     fn parameters(&self) -> Vec<(&'a str, &'a str)> {
@@ -83,6 +93,38 @@ impl<'a> Login<'a> {
             parameters.push(("replication", "database"));
         }
         parameters
+    }
+
+    /// Proves that we know the password, and sees that the server does.
+    async fn prove(&mut self, stream: &mut Stream, offered: &[u8]) -> Result<()> {
+        let password = self.password()?;
+        let binding = self.binding.clone().filter(|_| !self.wants_binding("disable"));
+        let (mechanism, binding) =
+            scram::choose(offered, binding).ok_or_else(|| failed("unsupported SASL mechanism"))?;
+        if mechanism != SCRAM_SHA_256_PLUS {
+            self.need_no_binding()?;
+        }
+        let mut scram = ScramSha256::new(password, binding);
+        let mut message = BytesMut::new();
+        frontend::sasl_initial_response(mechanism, scram.message(), &mut message)
+            .map_err(|error| unwritable(&error))?;
+        self.send(stream, &message).await?;
+        let challenge = self.said(stream, SASL_CONTINUE).await?;
+        scram.update(&challenge).map_err(|error| self.refuse(&error))?;
+        message.clear();
+        frontend::sasl_response(scram.message(), &mut message).map_err(|error| unwritable(&error))?;
+        self.send(stream, &message).await?;
+        let proof = self.said(stream, SASL_FINAL).await?;
+        scram.finish(&proof).map_err(|error| self.refuse(&error))
+    }
+
+    /// What the server says at this point of the exchange. It must not leave out its own proof.
+    async fn said(&mut self, stream: &mut Stream, due: u32) -> Result<Vec<u8>> {
+        let question = self.hear(stream).await?;
+        if question.code != due {
+            return Err(unexpected("another message of the login than the one that is due"));
+        }
+        Ok(question.rest)
     }
 
     /// What the server says next of the login. A notice may come before it.
@@ -116,7 +158,12 @@ impl<'a> Login<'a> {
         }
         let body = stream.body(length, limit).await.map_err(broken)?;
         match kind {
-            b'E' => Err(refusal::refused_login(&complaint(&body), self.info, self.redactor)),
+            b'E' => Err(refusal::refused_login(
+                &complaint(&body),
+                self.info,
+                self.has_options(),
+                self.redactor,
+            )),
             _ => Ok((kind, body)),
         }
     }

@@ -3,9 +3,8 @@
 
 use crate::error::Result;
 use crate::repository::backup_id::BackupId;
-use crate::repository::retention::{Differences, Rule, applying, differences, is_ours, rules_after};
-use crate::settings::Policy;
-use crate::store::{Lifecycle, Rules, Store};
+use crate::repository::retention::{Differences, Policy, Rule, applying, differences, rules_after};
+use crate::store::{Lifecycle, Rules, Store, is_ours};
 
 /// A bucket's rules beside those that the policy wants.
 pub struct Expiry {

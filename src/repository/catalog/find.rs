@@ -7,23 +7,19 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::spelling::{COMPARED, others};
 use super::{
     BackupId, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, is_reachable, overviews,
-    read_genuine, read_manifest, with_backups,
+    read_genuine, read_manifest,
 };
 use crate::error::{Code, Error, Result};
 use crate::repository::manifest::Manifest;
 use crate::repository::signature::KeyId;
 use crate::repository::verification::Verdict;
 use crate::store::Store;
-use crate::units::some_of;
 
 /// How many ids or names an error gives to choose from.
 const NEAREST: usize = 3;
-/// How many databases.
-const NAMED: usize = 5;
-/// Longer text than this is compared by its beginning: no id is that long.
-const COMPARED: usize = 300;
 
 /// A backup, and the store to read it from.
 pub struct Located {
@@ -392,23 +388,6 @@ async fn none_good(store: &dyn Store, database: Option<&str>) -> Error {
     let wanted = database.unwrap_or_default();
     let hint = others(store, wanted, &there).unwrap_or_else(|| nearest(wanted, None, &there));
     Error::new(Code::NotFound, what).hint(hint)
-}
-
-/// For somebody who asked for the backups of a database that has none in this store: which ones have, those first that are
-/// spelt alike. `None` where it has some, or no other has.
-pub(super) fn others(store: &dyn Store, wanted: &str, listed: &[Listed]) -> Option<String> {
-    let names = with_backups(listed);
-    if names.is_empty() || names.contains(wanted) {
-        return None;
-    }
-    let mut names: Vec<&str> = names.into_iter().collect();
-    let wanted: String = wanted.chars().take(COMPARED).collect();
-    names.sort_by_cached_key(|name| strsim::damerau_levenshtein(&wanted, name));
-    Some(format!(
-        "{} has backups of: {}; name the database with --database, or correct --store",
-        store.url(),
-        some_of(&names, NAMED)
-    ))
 }
 
 /// The backups that may be the latest, newest first, and what is to be said of those that cannot be since they are

@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::publish::digest_line;
 use super::{BackupId, Broken, Found, Listed, MANIFEST, MANIFEST_DIGEST, backups, manifest_bytes};
 use crate::error::{Code, Error, Result};
 use crate::repository::manifest::Manifest;
@@ -280,7 +279,7 @@ async fn attested_alone(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], man
         Seal::Different(format!(
             "{MANIFEST} has the SHA-256 {hex}, {whose} says {said:?}, and {MANIFEST_DIGEST} is not there: it is not \
              what it was",
-            said = crate::run::printable::line(said)
+            said = crate::printable::line(said)
         ))
     };
     let mut is_known = false;
@@ -367,7 +366,7 @@ async fn seal(store: &dyn Store, id: &BackupId, sha256: &[u8; 32]) -> Result<Sea
     Ok(Seal::Different(format!(
         "{MANIFEST} has the SHA-256 {}, but {MANIFEST_DIGEST} beside it says {:?}: one of the two is not what it was",
         hex::encode(sha256),
-        crate::run::printable::line(&line)
+        crate::printable::line(&line)
     )))
 }
 
@@ -381,6 +380,11 @@ impl Read {
             Read::Unsigned(error) | Read::Unexpected(error) => Err(error),
         }
     }
+}
+
+/// What the file beside a manifest says of it: a line for `sha256sum -c`.
+pub(super) fn digest_line(sha256: &[u8; 32]) -> String {
+    format!("{}  {MANIFEST}\n", hex::encode(sha256))
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ pub async fn nothing_found(store: &dyn Store, database: Option<&str>, since: Opt
     );
     // For the hint alone: without it, the error is the same.
     let others = match database {
-        Some(database) => super::find::others(store, database, &backups(store, None).await.unwrap_or_default()),
+        Some(database) => super::spelling::others(store, database, &backups(store, None).await.unwrap_or_default()),
         None => None,
     };
     let hint = match store.lifecycle() {
@@ -438,7 +438,7 @@ mod tests {
             plant(&store, &sample(&day(number), Tier::Daily), "");
         }
         store.plant(&day(5).manifest_key(), "{\"schema\":", &[]);
-        store.plant(&day(4).manifest_key(), "{\"schema\": 2}", &[]);
+        store.plant(&day(4).manifest_key(), "{\"schema\": 3}", &[]);
         let copied = sample(&day(1), Tier::Daily).to_bytes().unwrap();
         store.plant(&day(3).manifest_key(), copied, &[]);
         store.remove(&day(2).key("shop.toc"));
@@ -446,7 +446,7 @@ mod tests {
         store.plant("shop/20250106T040500Z-full/shop.dump", "x", &[]);
         let found = all(&store).await.unwrap();
         assert_eq!(found.len(), 5);
-        for (overview, flaw) in found.iter().zip(["not JSON", "schema 2", "copied or moved"]) {
+        for (overview, flaw) in found.iter().zip(["not JSON", "schema 3", "copied or moved"]) {
             assert!(overview.flaw().unwrap().contains(flaw), "{:?}", overview.seen);
             assert!(!overview.is_good());
         }

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
+use super::genuine::digest_line;
 use super::tags;
 use crate::error::{Code, Error, Result};
-use crate::repository::backup_id::{BackupId, MANIFEST, MANIFEST_DIGEST};
+use crate::repository::backup_id::{BackupId, MANIFEST_DIGEST};
 use crate::repository::manifest::{Figures, Manifest};
 use crate::repository::retention::{PENDING, TIER_TAG, Tag};
 use crate::repository::signature::Subject;
@@ -59,11 +60,6 @@ impl From<NotPublished> for Error {
             NotPublished::Absent(error) | NotPublished::Taken(error) | NotPublished::Unknown(error) => error,
         }
     }
-}
-
-/// What the file beside a manifest says of it: a line for `sha256sum -c`.
-pub fn digest_line(sha256: &[u8; 32]) -> String {
-    format!("{}  {MANIFEST}\n", hex::encode(sha256))
 }
 
 /// Puts the manifest, the last file of a backup, and right before it its digest and its signature, where
@@ -148,8 +144,8 @@ fn taken(id: &BackupId) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::LeftOut;
     use crate::repository::catalog::tests::id;
-    use crate::repository::manifest::LeftOut;
     use crate::repository::manifest::tests::sample;
     use crate::repository::retention::Tier;
     use crate::store::memory::{Fault, MemoryStore, Op};

@@ -14,10 +14,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::genuine::{Said, doubt};
-use super::{Listed, backups, found_damaged, manifest_bytes, until};
+use super::{Listed, Overview, backups, found_damaged, manifest_bytes, until};
 use crate::error::{Error, Result};
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::Summary;
+use crate::repository::manifest::{Summary, Tagged};
 use crate::repository::retention::{Retag, SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
 use crate::store::{Lifecycle, Store};
 
@@ -54,17 +54,39 @@ pub async fn commit_tags(store: &dyn Store, id: &BackupId, files: &[(String, Str
     tagged.into_iter().collect()
 }
 
-/// Whether a store says that it knows no tags, asked for those of the newest backup. What cannot be asked,
-/// for want of a backup or of a permission, is not known.
-pub async fn keeps_no_tags(lifecycle: &dyn Lifecycle, newest: Option<&BackupId>) -> bool {
+/// A store's newest backup, by whose tags the store shows whether it keeps any.
+pub struct Newest {
+    id: BackupId,
+    /// Whether it bears tags if the store keeps them, by its manifest: not where that was made for another store, since
+    /// tools that copy objects leave tags behind.
+    should_bear: bool,
+}
+
+impl Newest {
+    pub fn of(overview: &Overview, url: &str) -> Self {
+        let figures = overview.figures();
+        let own = figures.filter(|figures| figures.store.as_deref() == Some(url));
+        Self {
+            id: overview.id().clone(),
+            should_bear: own.and_then(|own| own.tags).is_some_and(Tagged::should_show),
+        }
+    }
+}
+
+/// Whether a store says that it knows no tags, asked for those of the newest backup, or shows none although that
+/// backup was given some. What cannot be asked, for want of a backup or of a permission, is not known.
+pub async fn keeps_no_tags(lifecycle: &dyn Lifecycle, newest: Option<&Newest>) -> bool {
     if lifecycle.keeping().is_lost() {
         return true;
     }
     let Some(newest) = newest else {
         return false;
     };
-    let asked = lifecycle.tags(&newest.manifest_key()).await;
-    asked.is_ok() && lifecycle.keeping().is_lost()
+    let Ok(tags) = lifecycle.tags(&newest.id.manifest_key()).await else {
+        return false;
+    };
+    let shows_none = tags.is_some_and(|tags| tags.is_empty());
+    lifecycle.keeping().is_lost() || (newest.should_bear && shows_none)
 }
 
 /// One good backup on the walk.

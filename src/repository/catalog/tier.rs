@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use super::{Listed, found_damaged, read_good};
 use crate::error::Result;
+use crate::repository::retention::Policy;
 use crate::repository::retention::{Step, Tier, TierChoice};
 use crate::repository::signature::Trust;
-use crate::settings::Policy;
 use crate::store::Store;
 
 /// The tier for a new backup whose id has the time `now`; `listed` are the database's folders.

@@ -2,31 +2,33 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One table's data. `bytes` and `sha256` are of its COPY text before compression; `offset` and
-/// `length` are where its block lies in the archive; of a plain script, where its rows lie in it, unpacked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+use crate::dataflow::way::Way;
+
+use super::Place;
+
+/// One table's data. `bytes` and `sha256` are of its COPY text before compression.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableRecord {
     pub schema: String,
     pub name: String,
     /// Of the table, as the archive's table of contents, or the header in the script, says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Of the table in `pg_class`. Schema 1 and a script do not say it.
+    pub oid: Option<u32>,
     pub rows: u64,
     pub bytes: u64,
     pub sha256: String,
-    pub offset: u64,
-    pub length: u64,
+    /// Of its block in the archive; of a plain script, of its rows.
+    pub place: Place,
     /// How its rows were read.
-    #[serde(default)]
     pub read: Way,
     /// Where the table is large and its block can be taken up in its middle: what it is made of,
     /// in order and without gaps.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<RangeRecord>,
 }
 
 /// Whole rows of a table in whole chunks of its block: they can be read without the others.
-/// `rows` and `bytes` are of the COPY text; the digest is of what is stored.
+/// `rows` and `bytes` are of the COPY text; `offset` is in the block's data file; the digest is of what is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeRecord {
     pub rows: u64,
@@ -34,21 +36,6 @@ pub struct RangeRecord {
     pub offset: u64,
     pub length: u64,
     pub stored_sha256: String,
-}
-
-/// By whom a table's rows were read. The bytes are the same whichever it was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Way {
-    /// pg_dump, in its one stream.
-    #[default]
-    PgDump,
-    /// A COPY of ours, of the whole table.
-    Copy,
-    /// Several of ours, each of some of its pages.
-    Ranges,
-    /// At least in part the session that holds the locks, because somebody waited for this table's.
-    Coordinator,
 }
 
 /// A plain script, as it is unpacked.
@@ -59,14 +46,13 @@ pub struct ScriptRecord {
     pub definitions: u64,
 }
 
-/// One block of large objects, measured as a table's is. A plain script does not say its `dump_id`, and it has
-/// no place there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One block of large objects, measured as a table's is. A plain script does not say its `dump_id`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LargeObjectsRecord {
     pub dump_id: i64,
     pub count: u64,
     pub bytes: u64,
     pub sha256: String,
-    pub offset: u64,
-    pub length: u64,
+    /// Of its block in the archive; none in a plain script.
+    pub place: Option<Place>,
 }

@@ -49,6 +49,11 @@ pub fn stores<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>,
     bounded_list(deserializer, STORES)
 }
 
+/// The files with data: as many as there may be files.
+pub fn files<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    bounded_list(deserializer, ENTRIES)
+}
+
 /// A list of few entries.
 pub fn items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     bounded_list(deserializer, ITEMS)

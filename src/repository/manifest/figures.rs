@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Broken, Compression, FileRecord, LeftOut, Predecessor, Server, bounded, check, custom, format_name, parse,
-};
+use super::broken::parse;
+use super::files::check_names;
+use super::{Broken, Compression, FileRecord, LeftOut, Predecessor, Server, Tagged, bounded, custom, format_name};
+use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::retention::Tier;
-use crate::settings::Format;
 
 /// Of all texts that a list keeps of a manifest, in bytes.
 const MOST_TEXT: usize = 64 << 10;
@@ -36,6 +36,8 @@ pub struct Figures {
     pub store: Option<String>,
     #[serde(default, deserialize_with = "bounded::stores")]
     pub stores: Vec<String>,
+    #[serde(default)]
+    pub tags: Option<Tagged>,
     pub server: Server,
     #[serde(default)]
     pub snapshot: Position,
@@ -83,7 +85,8 @@ impl Figures {
     /// Reads the manifest found in `id`'s folder.
     pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
         let figures: Self = parse(bytes)?;
-        check(id, &figures.id, &figures.files)?;
+        Broken::unless_of(id, &figures.id)?;
+        check_names(&figures.files)?;
         if figures.text() > MOST_TEXT {
             return Err(Broken::Shape("its names and versions are absurdly long".to_owned()));
         }

@@ -7,9 +7,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::Tier;
+use super::{Policy, Tier};
 use crate::repository::backup_id::BackupId;
-use crate::settings::Policy;
 
 /// The choice as a dialogue, because the answers lie in manifests that cost a request each: the
 /// caller reads what [`TierChoice::step`] asks for and nothing more.

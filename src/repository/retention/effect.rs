@@ -1,9 +1,8 @@
 //! What lifecycle rules do, in words, and where that is not what the policy wants.
 
-use super::rules::Rule;
-use super::tags::{LATEST, PENDING, TIER_TAG};
-use super::{Tier, days_kept};
-use crate::settings::Policy;
+use super::tags::LATEST;
+use super::{Policy, Tier, days_kept};
+use crate::store::{PENDING, Rule, TIER_TAG};
 use crate::units;
 
 /// Where a bucket's rules do something else than the policy.

@@ -6,11 +6,10 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Tier;
 use super::rules::{PENDING_DAYS, days_kept};
+use super::{Policy, Tier};
 use crate::repository::backup_id::{BackupId, SKEW};
 use crate::repository::verification::Verdict;
-use crate::settings::Policy;
 use crate::units::count;
 
 /// One folder of a store.

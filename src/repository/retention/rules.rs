@@ -1,34 +1,9 @@
 //! The lifecycle rules that make a bucket expire what the policy no longer keeps.
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::Tier;
-use super::tags::{PENDING, TIER_TAG};
-use crate::settings::Policy;
-
-/// One lifecycle rule of ours, in the terms that every S3 provider has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    pub id: String,
-    pub enabled: bool,
-    pub prefix: String,
-    /// The tag that an object must bear; `None` for the rule on unfinished uploads.
-    pub tag: Option<(String, String)>,
-    /// What else an object must be, in words, as `larger than 1000 bytes`. Ours have none.
-    pub limits: Vec<String>,
-    pub expire_days: Option<u32>,
-    /// The day from which all expires, of a rule that counts no days. Ours have none.
-    pub expire_date: Option<String>,
-    /// Days after which a replaced or expired version goes, in a versioned bucket.
-    pub noncurrent_days: Option<u32>,
-    pub abort_uploads_days: Option<u32>,
-    /// Where it moves objects so that they cannot be read at once, as `to GLACIER after 1 day`. Ours move none.
-    pub archive: Option<String>,
-}
-
-const ID_START: &str = "pgstow-";
-const UPLOADS: &str = "uploads";
+use super::{Policy, Tier};
+use crate::store::{PENDING, Rule, TIER_TAG, UPLOADS, rule_id};
 
 /// What never got a manifest goes after this long, unless the next run finds a use for it.
 pub const PENDING_DAYS: u32 = 2;
@@ -58,7 +33,7 @@ pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
 /// policy, and not below what the smallest count of the tier means.
 pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
     let tagged = |name: &str, expire: u32| Rule {
-        id: id(prefix, name),
+        id: rule_id(prefix, name),
         enabled: true,
         prefix: prefix.to_owned(),
         tag: Some((TIER_TAG.to_owned(), name.to_owned())),
@@ -75,7 +50,7 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         .collect();
     rules.push(tagged(PENDING, PENDING_DAYS));
     rules.push(Rule {
-        id: id(prefix, UPLOADS),
+        id: rule_id(prefix, UPLOADS),
         enabled: true,
         prefix: prefix.to_owned(),
         // S3 refuses a tag beside the clean-up of uploads: they have none.
@@ -136,24 +111,6 @@ fn days_of(tier: Tier, count: u32) -> u32 {
     count.saturating_mul(each).min(i32::MAX.unsigned_abs())
 }
 
-/// Whether a rule with this id is one that `retention apply` installs and may replace, given that
-/// it filters by the store's own prefix: other stores in the bucket keep theirs. Exact, since a
-/// user may well call a rule of their own `pgstow-to-glacier`.
-pub fn is_ours(id: &str) -> bool {
-    id.strip_prefix(ID_START)
-        .and_then(|rest| rest.rsplit('-').next())
-        .is_some_and(|purpose| {
-            matches!(purpose, PENDING | UPLOADS) || Tier::ALL.iter().any(|tier| tier.name() == purpose)
-        })
-}
-
-/// With a digest of the prefix, because ids are unique in a bucket, and a prefix may be longer
-/// than the 255 characters of an id.
-fn id(prefix: &str, purpose: &str) -> String {
-    let digest = Sha256::digest(prefix.as_bytes());
-    format!("{ID_START}{}-{purpose}", hex::encode(&digest[..4]))
-}
-
 /// Rules as `aws s3api get-bucket-lifecycle-configuration` prints them.
 pub fn rules_json(rules: &[Rule]) -> Value {
     json!({ "Rules": rules.iter().map(rule_json).collect::<Vec<_>>() })
@@ -187,6 +144,7 @@ fn rule_json(rule: &Rule) -> Value {
 mod tests {
     use super::*;
     use crate::repository::retention::LATEST;
+    use crate::store::is_ours;
 
     fn tiers() -> Policy {
         Policy::Tiers(vec![

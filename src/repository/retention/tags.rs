@@ -4,12 +4,10 @@
 use std::fmt;
 
 use super::Tier;
+use crate::store::{PENDING, TIER_TAG};
 
-/// The object tag that lifecycle rules match.
-pub const TIER_TAG: &str = "pgstow-tier";
 /// The object tag with the file's digest in hex digits.
 pub const SHA256_TAG: &str = "sha256";
-pub const PENDING: &str = "pending";
 pub const LATEST: &str = "latest";
 
 /// A value of [`TIER_TAG`].

@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::key::KeyId;
 use super::keyring::password;
 use super::secret::SecretKey;
+use super::settings::Signing;
 use crate::error::{Code, Error, Result};
-use crate::settings::Signing;
-use crate::store::temporary::blocking;
+use crate::run::files::blocking;
 
 #[derive(Debug, Serialize)]
 pub struct KeygenReport {

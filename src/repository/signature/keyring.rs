@@ -14,11 +14,11 @@ use tokio::sync::OnceCell;
 use super::key::PublicKey;
 use super::kms::KmsKey;
 use super::secret::{SecretKey, Unusable};
+use super::settings::{KeySource, Signing};
 use super::signer::Signer;
 use super::trust::Trust;
 use crate::error::{Error, Result};
-use crate::settings::{KeySource, Signing};
-use crate::store::temporary::blocking;
+use crate::run::files::blocking;
 
 /// More than a key of any kind has.
 const LONGEST: u64 = 64 << 10;

@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::Subject;
 use super::file::{LIMIT, SignatureFile};
 use super::key::{KeyId, PublicKey};
-use super::signer::Signer;
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::BackupId;
 use crate::store::Store;
@@ -122,8 +121,8 @@ impl Trust {
     /// The same, and the key of whoever signs here: what counts for one that makes backups. Where
     /// nobody signs and nothing has to be signed, everything does.
     #[must_use]
-    pub fn and(&self, signer: Option<&Signer>) -> Self {
-        let own = signer.map(|signer| signer.public().clone());
+    pub fn and(&self, own: Option<&PublicKey>) -> Self {
+        let own = own.cloned();
         Self {
             keys: self.keys.iter().cloned().chain(own).collect(),
         }

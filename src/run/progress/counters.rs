@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::run::printable;
+use crate::printable;
 use crate::units::human_bytes as size;
 
 /// Bytes are counted with atomics; the names change once per table, behind a lock.

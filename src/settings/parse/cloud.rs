@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::Reader;
-use crate::settings::layers::{Layer, Value};
+use crate::settings::value::{Layer, Value};
 use crate::settings::{Aws, Checksums, Encryption, S3, StoreUrl, Tagging, aliases, specs};
 
 const PART_SIZE: u64 = 8 << 20;

@@ -2,9 +2,9 @@
 //! endpoint of its, and what stands in their store is neither removed nor encrypted by its word.
 
 use super::Reader;
-use crate::settings::layers::Layer;
 use crate::settings::problems::Problems;
-use crate::settings::{StoreUrl, Uses, aliases};
+use crate::settings::value::Layer;
+use crate::settings::{StoreUrl, aliases};
 
 const ENDPOINTS: [&str; 7] = [
     "AWS_CA_BUNDLE",
@@ -30,7 +30,7 @@ impl Reader<'_> {
         if !others_store {
             return;
         }
-        if self.input.uses == Uses::Retention {
+        if self.input.uses.removes() {
             for variable in OF_RETENTION {
                 self.refuse_found(
                     variable,

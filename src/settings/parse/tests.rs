@@ -1,3 +1,4 @@
+mod each;
 mod found;
 mod metrics;
 mod older_names;
@@ -512,6 +513,17 @@ fn children_inherit_four_variables_and_no_credential() {
 #[test]
 fn the_log_filter_is_checked_at_once() {
     assert_eq!(env(&[("RUST_LOG", "debug")]).load().log.filter, "debug");
-    let told = env(&[("RUST_LOG", "pgstow=loud"), ("LOG_FORMAT", "xml")]).refused(&["RUST_LOG", "LOG_FORMAT"]);
+    // Neither stops anything: the defaults show enough.
+    let settings = env(&[("RUST_LOG", "pgstow=loud"), ("LOG_FORMAT", "xml")]).load();
+    assert_eq!(
+        (settings.log.filter.as_str(), settings.log.format),
+        ("warn", LogFormat::Text)
+    );
+    for variable in ["RUST_LOG", "LOG_FORMAT"] {
+        let told = settings.warnings.iter().filter(|warning| warning.contains(variable));
+        assert_eq!(told.count(), 1, "{variable}: {:?}", settings.warnings);
+    }
+    let place = env(&[("RUST_LOG", "pgstow=loud"), ("BACKUP_JOBS", "none")]);
+    let told = place.refused(&["BACKUP_JOBS", "RUST_LOG"]);
     assert!(!told.contains("settings are wrong"), "{told}");
 }

@@ -24,15 +24,16 @@ impl Reader<'_> {
     /// Services that are not asked. A folder has no region.
     fn unneeded_of_aws(&self, settings: &Settings, login: Option<(&Source, Auth)>) -> Vec<&'static str> {
         let uses = self.input.uses;
-        let tells = matches!(uses, Uses::Backup | Uses::Verify);
+        let tells = uses.go_by("BACKUP_SNS_TOPIC_ARN");
         let in_bucket = |store: &StoreUrl| matches!(store, StoreUrl::S3 { .. });
-        let s3 = uses != Uses::Keys && settings.stores.iter().any(in_bucket);
+        let s3 = uses.asks_stores() && settings.stores.iter().any(in_bucket);
         let secrets = login.is_some_and(|(source, _)| matches!(source, Source::Secret { .. }));
         let sns = tells && settings.sns_topic_arn.is_some();
-        let ecs = uses == Uses::Backup && settings.handover.is_some();
-        let kms = uses != Uses::Keys && settings.signing.uses_kms();
+        let signing = &settings.signing;
+        let kms = (uses.go_by("BACKUP_SIGN_KEY") && signing.signs_by_kms())
+            || (uses.go_by("BACKUP_VERIFY_KEYS") && signing.trusts_kms());
         let tokens = login.is_some_and(|(_, auth)| auth == Auth::Iam);
-        let services: [(bool, &[&'static str]); 6] = [
+        let services: [(bool, &[&'static str]); 5] = [
             (
                 s3,
                 &[
@@ -44,9 +45,8 @@ impl Reader<'_> {
             ),
             (secrets, &["AWS_ENDPOINT_URL_SECRETS_MANAGER"]),
             (sns, &["AWS_ENDPOINT_URL_SNS"]),
-            (ecs, &["AWS_ENDPOINT_URL_ECS"]),
             (kms, &["AWS_ENDPOINT_URL_KMS"]),
-            (s3 || secrets || sns || ecs || kms || tokens, &["AWS_"]),
+            (s3 || secrets || sns || kms || tokens, &["AWS_"]),
         ];
         let idle = services.into_iter().filter(|(asked, _)| !asked);
         idle.flat_map(|(_, settings)| settings.iter().copied()).collect()

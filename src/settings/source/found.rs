@@ -5,8 +5,8 @@
 use secrecy::ExposeSecret;
 
 use super::super::Source;
-use super::super::layers::{Layer, Value, Values};
 use super::super::problems::Problems;
+use super::super::value::{Layer, Value, Values};
 use crate::postgres::{ConnectionInfo, Files, Keys};
 
 /// Weakest first, as in libpq.

@@ -5,10 +5,10 @@
 //! the secret's place in a stronger layer, and is in conflict with it in the same one.
 //! `BACKUP_TARGET_PASSWORD` is for a URL without one, so that none stands in an argument.
 
-use super::super::layers::Value;
 use super::super::libpq;
+use super::super::value::Value;
 use super::super::{Auth, Source};
-use super::{Reading, has, id, names_who, parameters, part_of, proved};
+use super::{Reading, has, id, names_who, parameters, part_beneath, part_of, proved};
 use crate::postgres::{ConnectionInfo, Keys, Whose};
 
 const PARTS: &[(&str, &str)] = &[
@@ -57,6 +57,7 @@ fn choose(reading: &mut Reading<'_>) -> Source {
 fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> Source {
     let mut overrides = ConnectionInfo::default();
     let mut defaults = ConnectionInfo::default();
+    let mut unusable = Vec::new();
     if let Some((url, info)) = url {
         // A weaker layer's is an older setting, of which nothing but what the secret lacks is meant.
         let place = if url.at_least(secret) {
@@ -74,22 +75,23 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
         let Some(value) = reading.values.get(variable) else {
             continue;
         };
-        let Some(one) = part_of(value, part, reading.problems) else {
-            continue;
-        };
-        let place = if value.at_least(secret) {
-            &mut overrides
+        let (place, one) = if value.at_least(secret) {
+            (&mut overrides, part_of(value, part, reading.problems))
         } else {
-            &mut defaults
+            (&mut defaults, part_beneath(value, part, &mut unusable))
         };
-        *place = place.clone().merge(&one);
+        if let Some(one) = one {
+            *place = place.clone().merge(&one);
+        }
     }
+    unusable.retain(|(part, _)| !overrides.says(part) && !defaults.says(part));
     parameters(reading.values, &mut overrides, reading.problems);
     Source::Secret {
         id: id(secret, reading.problems),
         overrides,
         defaults: Box::new(defaults),
         beside: Vec::new(),
+        unusable,
     }
 }
 

@@ -59,6 +59,7 @@ pub fn flow(input: impl Into<Vec<u8>>, shape: Shape, codec: Codec) -> Flow {
         codec,
         threads: 2,
         range: pipeline::RANGE,
+        stages: Vec::new(),
         md5: false,
         observer: Arc::new(Silent),
     }

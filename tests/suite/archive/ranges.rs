@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use pgstow::dataflow::compress::{Codec, PIECE};
 use pgstow::dataflow::pipeline::{Block, BlockSource, Delivered, Flow, Inflow, Undelivered};
+use pgstow::dataflow::way::Way;
 use pgstow::format::archive::{
     ArchiveError, BlockContent, BlockSink, END_OF_COPY, Head, Input, PartCheck, Sealed, SealedRange, Unpack, Writer,
     read_part,
 };
-use pgstow::repository::manifest::Way;
 use pgstow::run::progress::{Observer, Silent};
 use proptest::prelude::*;
 

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use pgstow::dataflow::compress::{Codec, PIECE};
 use pgstow::format::archive::{
-    Algorithm, ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Head, Input, Nobody, Unpack, Writer,
+    ArchiveError, BlockCompression, BlockContent, BlockDigest, BlockSink, Blocks, Check, Discard, Head, Input, Unpack,
+    Writer,
 };
 
 use proptest::prelude::*;
@@ -42,7 +43,7 @@ impl Stored {
     fn check(&self) -> Vec<Result<(), String>> {
         let start = self.head.len();
         let mut blocks = Blocks::new(&self.object[start..], start as u64);
-        let mut sink = Unpack::new(self.head.compression, Check::new(&self.promises, Nobody));
+        let mut sink = Unpack::new(self.head.compression, Check::new(&self.promises, Discard));
         let places = self.places.iter().enumerate();
         places
             .map(|(index, place)| {
@@ -127,7 +128,7 @@ fn a_cut_block_is_an_error_and_the_next_one_is_read_all_the_same() {
 }
 
 /// A table's block from chunks made by hand, and the promise that it would keep.
-fn by_hand(algorithm: Algorithm, chunks: &[Vec<u8>], promise: &BlockDigest) -> Result<(), String> {
+fn by_hand(compression: BlockCompression, chunks: &[Vec<u8>], promise: &BlockDigest) -> Result<(), String> {
     let builder = Builder {
         minor: 16,
         blocks: vec![Content::Table(Vec::new())],
@@ -141,7 +142,7 @@ fn by_hand(algorithm: Algorithm, chunks: &[Vec<u8>], promise: &BlockDigest) -> R
     }
     int(0, &mut block);
     let promises = [promise.clone()];
-    let mut sink = Unpack::new(algorithm, Check::new(&promises, Nobody));
+    let mut sink = Unpack::new(compression, Check::new(&promises, Discard));
     let mut blocks = Blocks::new(&block[..], 0);
     let read = blocks.read(&head, 0, &(0..block.len() as u64), &mut sink);
     read.map_err(|error| error.to_string())
@@ -170,35 +171,40 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
 fn a_zstd_frame_that_ends_within_a_chunk_is_an_error_though_all_of_it_decompresses() {
     let (text, promise) = table(100);
     let (first, second) = text.split_at(2000);
-    by_hand(Algorithm::Zstd, &[zstd(first), zstd(second)], &promise).unwrap();
-    let error = by_hand(Algorithm::Zstd, &[[zstd(first), zstd(second)].concat()], &promise).unwrap_err();
+    by_hand(BlockCompression::Zstd, &[zstd(first), zstd(second)], &promise).unwrap();
+    let error = by_hand(
+        BlockCompression::Zstd,
+        &[[zstd(first), zstd(second)].concat()],
+        &promise,
+    )
+    .unwrap_err();
     assert!(error.contains("ends within a chunk"), "{error}");
     // One frame over several chunks is in order.
     let whole = zstd(&text);
     let (begin, end) = whole.split_at(whole.len() / 3);
-    by_hand(Algorithm::Zstd, &[begin.to_vec(), end.to_vec()], &promise).unwrap();
+    by_hand(BlockCompression::Zstd, &[begin.to_vec(), end.to_vec()], &promise).unwrap();
     // Cut, and followed by bytes that are no frame.
-    let error = by_hand(Algorithm::Zstd, &[begin.to_vec()], &promise).unwrap_err();
+    let error = by_hand(BlockCompression::Zstd, &[begin.to_vec()], &promise).unwrap_err();
     assert!(error.contains("cut"), "{error}");
-    by_hand(Algorithm::Zstd, &[whole.clone(), b"more".to_vec()], &promise).unwrap_err();
-    by_hand(Algorithm::Zstd, &[], &promise).unwrap_err();
+    by_hand(BlockCompression::Zstd, &[whole.clone(), b"more".to_vec()], &promise).unwrap_err();
+    by_hand(BlockCompression::Zstd, &[], &promise).unwrap_err();
 }
 
 #[test]
 fn a_second_zlib_stream_or_a_cut_one_is_an_error() {
     let (text, promise) = table(100);
     let whole = zlib(&text);
-    by_hand(Algorithm::Gzip, std::slice::from_ref(&whole), &promise).unwrap();
+    by_hand(BlockCompression::Gzip, std::slice::from_ref(&whole), &promise).unwrap();
     let (first, second) = text.split_at(2000);
     for chunks in [
         vec![zlib(first), zlib(second)],
         vec![[zlib(first), zlib(second)].concat()],
     ] {
-        let error = by_hand(Algorithm::Gzip, &chunks, &promise).unwrap_err();
+        let error = by_hand(BlockCompression::Gzip, &chunks, &promise).unwrap_err();
         assert!(error.contains("followed by more bytes"), "{error}");
     }
     for cut in [whole.len() - 1, whole.len() / 2, 1] {
-        let error = by_hand(Algorithm::Gzip, &[whole[..cut].to_vec()], &promise).unwrap_err();
+        let error = by_hand(BlockCompression::Gzip, &[whole[..cut].to_vec()], &promise).unwrap_err();
         assert!(error.contains("cut"), "{cut}: {error}");
     }
 }
@@ -238,10 +244,13 @@ fn a_bomb_is_stopped_at_the_first_bytes_beyond_what_was_promised() {
         bytes: 3 << 20,
         sha256: [0; 32],
     };
-    for (algorithm, bomb) in [(Algorithm::Zstd, zstd(&giant)), (Algorithm::Gzip, zlib(&giant))] {
+    for (compression, bomb) in [
+        (BlockCompression::Zstd, zstd(&giant)),
+        (BlockCompression::Gzip, zlib(&giant)),
+    ] {
         assert!(bomb.len() < 16 << 20);
         let promises = [promise.clone()];
-        let mut sink = Unpack::new(algorithm, Check::new(&promises, Count::default()));
+        let mut sink = Unpack::new(compression, Check::new(&promises, Count::default()));
         sink.begin(0).unwrap();
         let error = sink.data(&bomb).unwrap_err().to_string();
         assert!(error.contains("more bytes than the manifest says"), "{error}");
@@ -263,7 +272,7 @@ fn a_zstd_frame_that_wants_a_giant_window_is_refused() {
     encoder.write_all(&text).unwrap();
     let frame = encoder.finish().unwrap();
     assert!(zstd::decode_all(&frame[..]).unwrap() == text);
-    let error = by_hand(Algorithm::Zstd, &[frame], &promise).unwrap_err();
+    let error = by_hand(BlockCompression::Zstd, &[frame], &promise).unwrap_err();
     assert!(error.contains("does not decompress"), "{error}");
 }
 

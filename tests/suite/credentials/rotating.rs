@@ -4,7 +4,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use super::{TABLE, done, waits};
 use crate::support::database::Database;
@@ -13,7 +14,7 @@ use crate::support::moto;
 use crate::support::program::pgstow;
 use crate::support::role::Role;
 use crate::support::services::cloud;
-use crate::support::wreck::Site;
+use crate::support::wreck::{Site, fail, report};
 
 const MAJOR: u32 = 18;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -97,6 +98,76 @@ fn a_secret_that_is_rotated_midway_is_asked_for_again_by_every_session_and_progr
     site.assert_nothing_runs();
     // What it owns goes before it.
     drop(target);
+}
+
+/// An index that can be made when somebody lets go of a lock.
+const HELD_INDEX: &str = "CREATE FUNCTION public.held(n integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql
+    AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(16); RETURN n; END';
+    CREATE INDEX held ON public.t (public.held(n)); CREATE INDEX other ON public.t (n);";
+
+/// With several jobs, pg_restore logs in for each of them, and again at the end.
+#[test]
+fn a_secret_that_is_rotated_while_indexes_are_made_is_asked_for_again() {
+    let (site, database) = (Site::new(), Database::fresh(MAJOR));
+    database.sql(TABLE);
+    database.sql(HELD_INDEX);
+    let store = site.path().join("store");
+    report(&mut site.backup_into(&database.url(), &store));
+
+    let target = Database::fresh(MAJOR);
+    let theirs = Rotated::of(&target);
+    let restore = || {
+        let mut command = pgstow();
+        command
+            .args(["restore", "latest", "--json", "--jobs", "3", "--store"])
+            .arg(&store)
+            .env("BACKUP_TARGET_SECRET_ID", &theirs.secret)
+            .env("TMPDIR", site.path().join("tmp"))
+            .current_dir(site.path());
+        cloud(&mut command);
+        command
+    };
+    let holding = Lock::by(&target, "DO 'BEGIN PERFORM pg_advisory_xact_lock(16); END'");
+    let mut running = site.start(&mut restore());
+    running.until("an index waits for a lock", || waits(MAJOR, &theirs.role.name));
+    theirs.rotate("another password");
+    drop(holding);
+    let (run, _) = running.end(LIMIT);
+    done(&run);
+    for password in ["first password", "another password"] {
+        assert!(!format!("{}{}", run.stderr, run.text()).contains(password));
+    }
+    let made = "SELECT count(*) FROM pg_index WHERE indrelid = 'public.t'::regclass AND indisvalid";
+    assert_eq!(target.sql(made), "2");
+
+    // A run that is told to stop cancels what its programs do.
+    target.sql("DROP TABLE public.t; DROP FUNCTION public.held; SELECT lo_unlink(oid) FROM pg_largeobject_metadata");
+    let holding = Lock::by(&target, "DO 'BEGIN PERFORM pg_advisory_xact_lock(16); END'");
+    let mut running = site.start(&mut restore());
+    running.until("an index waits for a lock", || waits(MAJOR, &theirs.role.name));
+    running.signal(Signal::TERM);
+    let (run, _) = running.end(LIMIT);
+    assert!(!run.status.success());
+    let mut patience = (0..100).map(|_| std::thread::sleep(Duration::from_millis(50)));
+    assert!(patience.any(|()| !waits(MAJOR, &theirs.role.name)));
+    drop(holding);
+    site.assert_nothing_runs();
+    drop(target);
+}
+
+#[test]
+fn a_port_of_libpqs_that_is_none_counts_where_the_secret_has_none() {
+    let (site, database) = (Site::new(), Database::fresh(MAJOR));
+    database.sql(TABLE);
+    let rotated = Rotated::of(&database);
+    let mut command = backup(&site, "store", "1");
+    command.env("BACKUP_SECRET_ID", &rotated.secret).env("PGPORT", "abc");
+    report(&mut command);
+    let mut without: Value = serde_json::from_str(&rotated.value("first password")).unwrap();
+    without.as_object_mut().unwrap().remove("port");
+    moto::rotate(&rotated.secret, &without.to_string());
+    let failure = fail(&mut command, "CONFIG", 2);
+    assert!(failure.message.contains("PGPORT"), "{}", failure.message);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The README's way back without pgstow, run as it stands there.
+//! The way back without pgstow that docs/commands.md shows, run as it stands there.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,12 +11,12 @@ use crate::support::program::{pgstow, program, succeed};
 use crate::support::services::{REGION, aws_cli, postgres_bin, postgres_url, s3};
 use crate::support::wreck::report;
 
-const SECTION: &str = "### With stock tools alone";
+const SECTION: &str = "### Restore with stock tools alone";
 
-/// The fenced blocks of the README's section.
+/// The fenced blocks of the section.
 fn blocks() -> Vec<String> {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let section = readme.split_once(SECTION).unwrap().1;
+    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/commands.md")).unwrap();
+    let section = document.split_once(SECTION).unwrap().1;
     let section = section.split("\n## ").next().unwrap().split("\n### ").next().unwrap();
     let blocks = section.split("\n```").skip(1).step_by(2);
     blocks
@@ -25,8 +25,8 @@ fn blocks() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_readmes_recipe_restores_a_backup_without_pgstow() {
-    // A database of this name and a bucket of that are the README's own.
+async fn the_documented_recipe_restores_a_backup_without_pgstow() {
+    // A database of this name and a bucket of that are those of the document.
     let source = Database::loaded_as(17, "shop", "shop.sql");
     bucket("acme-backups").await;
     let store = "s3://acme-backups/pg";

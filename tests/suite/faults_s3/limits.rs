@@ -74,6 +74,38 @@ async fn a_store_without_conditional_writes_holds_copies_and_no_leases() {
     }
 }
 
+/// The results beside the backup, when this command has succeeded.
+async fn recorded(scene: &Scene, key: &str, args: &[&str]) -> Value {
+    let told = scene.tell(args);
+    assert!(told.status.success(), "{args:?}: {}{}", told.text(), told.stderr);
+    serde_json::from_slice(&scene.copy.bucket.get(key).await).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_conditional_writes_keeps_the_newest_result_of_a_verification() {
+    for (status, body) in [(501, HEADER), (400, CONDITION)] {
+        let mut scene = Scene::small().await.with_copy();
+        let copy = format!("/{}/", scene.copy.bucket.name);
+        for header in ["if-none-match", "if-match"] {
+            let on = On::any().bucket(&copy).header(header);
+            scene.proxy.fault(on, Fault::Answer(status, body));
+        }
+        let id = scene.run().succeeded()["id"].as_str().unwrap().to_owned();
+        let key = format!("{}/{id}/verification.json", scene.copy.prefix);
+        let first = recorded(&scene, &key, &["verify", &id, "--json"]).await;
+        let second = recorded(&scene, &key, &["verify", &id, "--json"]).await;
+        assert_ne!(first["verify"]["at"], second["verify"]["at"]);
+
+        // The copy alone, and what another command has found stays beside what is new.
+        scene.set("BACKUP_STORE", &scene.copy.url());
+        let drilled = recorded(&scene, &key, &["verify", &id, "--drill", "--json"]).await;
+        assert_eq!(drilled["drill"]["status"], "ok", "{drilled}");
+        let last = recorded(&scene, &key, &["verify", &id, "--json"]).await;
+        assert_eq!(last["drill"], drilled["drill"]);
+        assert_ne!(last["verify"]["at"], drilled["verify"]["at"]);
+    }
+}
+
 /// As B2 answers, which knows no tags either.
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_that_are_refused_as_unsupported_headers_are_done_without_in_a_copy_and_so_are_tags() {

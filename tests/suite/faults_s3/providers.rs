@@ -92,6 +92,55 @@ fn assert_no_rules_are_put(scene: &Scene, why: &str) {
     assert_eq!(seen.iter().filter(put).count(), 0);
 }
 
+/// That no tags are kept, by `status` and by `prune`, in one sentence each.
+fn assert_is_told_of(scene: &Scene) {
+    let status = scene.tell(&["status", "--json"]).json();
+    assert_eq!(status["stores"][0]["lifecycle"]["state"], "no_tags", "{status}");
+    let text = scene.tell(&["status"]).text();
+    assert_eq!(text.matches("no tags are kept here").count(), 1, "{text}");
+    let pruned = scene.tell(&["prune", "--json"]).json();
+    let note = pruned["stores"][0]["note"].as_str().unwrap_or_default();
+    assert!(
+        note.contains("no object tags") && note.contains("--allow-delete"),
+        "{pruned}"
+    );
+}
+
+fn assert_nothing_is_told(scene: &Scene) {
+    let status = scene.tell(&["status", "--json"]).json();
+    assert_ne!(status["stores"][0]["lifecycle"]["state"], "no_tags", "{status}");
+    let pruned = scene.tell(&["prune", "--json"]).json();
+    let note = pruned["stores"][0]["note"].as_str().unwrap_or_default();
+    assert!(!note.contains("no object tags"), "{note}");
+}
+
+/// And its manifest says this of its tags.
+async fn backed_up_with_tags(scene: &Scene, tags: &str) {
+    let ended = scene.run();
+    let id = ended.succeeded()["id"].as_str().unwrap();
+    let key = format!("{}/{id}/manifest.json", scene.primary.prefix);
+    let manifest: Value = serde_json::from_slice(&scene.primary.bucket.get(&key).await).unwrap();
+    assert_eq!(manifest["tags"], tags);
+}
+
+/// The backup's manifest says that it was given tags, and the store shows none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_has_forgotten_the_tags_of_its_newest_backup_is_told_of() {
+    let mut scene = Scene::small().await;
+    backed_up_with_tags(&scene, "set").await;
+    assert_nothing_is_told(&scene);
+
+    let get = On::op(Op::Tagging).method("GET");
+    scene.proxy.fault(get, Fault::Answer(200, NO_TAGS));
+    assert_is_told_of(&scene);
+    // One that was made without tags shows nothing.
+    scene.proxy.heal();
+    scene.set("BACKUP_S3_TAGGING", "off");
+    backed_up_with_tags(&scene, "off").await;
+    scene.set("BACKUP_S3_TAGGING", "auto");
+    assert_nothing_is_told(&scene);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
     let mut scene = Scene::small().await;
@@ -153,6 +202,7 @@ async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
     let warnings = ended.warnings();
     assert_eq!(about_tags(&warnings).len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("does not keep them"), "{warnings:?}");
+    assert_is_told_of(&scene);
     let before = scene.primary.keys().await;
     assert_no_rules_are_put(&scene, "does not keep them");
     assert_eq!(scene.primary.keys().await, before);

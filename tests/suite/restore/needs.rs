@@ -182,7 +182,7 @@ fn a_middle_level_is_loaded_through_itself_where_hashes_are_others() {
 }
 
 /// Three levels and four, by ranges, lists and hashes; keys whose names differ; a constraint below a plain index; an
-/// index that is older than the keys on its columns.
+/// index that is older than the keys on its columns; two keys on the same columns.
 const LEVELS: &str = "CREATE TABLE known (id int PRIMARY KEY); INSERT INTO known SELECT generate_series(1, 9);
     CREATE TABLE top (id int, d int, PRIMARY KEY (id, d), FOREIGN KEY (id) REFERENCES known) PARTITION BY RANGE (d);
     CREATE TABLE mid PARTITION OF top FOR VALUES FROM (0) TO (10) PARTITION BY LIST (id);
@@ -200,7 +200,12 @@ const LEVELS: &str = "CREATE TABLE known (id int PRIMARY KEY); INSERT INTO known
     CREATE TABLE twice (id int, d int) PARTITION BY RANGE (d); CREATE TABLE part PARTITION OF twice DEFAULT;
     CREATE UNIQUE INDEX older ON twice (id, d); ALTER TABLE twice ADD PRIMARY KEY (id, d);
     CREATE TABLE other (id int, d int) PARTITION BY RANGE (d); CREATE TABLE piece PARTITION OF other DEFAULT;
-    CREATE UNIQUE INDEX elder ON other (d, id); ALTER TABLE other ADD UNIQUE (d, id); INSERT INTO other VALUES (1, 2);";
+    CREATE UNIQUE INDEX elder ON other (d, id); ALTER TABLE other ADD UNIQUE (d, id); INSERT INTO other VALUES (1, 2);
+    CREATE TABLE pair (id int, d int) PARTITION BY RANGE (d); CREATE TABLE half PARTITION OF pair DEFAULT;
+    ALTER TABLE pair ADD CONSTRAINT a PRIMARY KEY (id, d); ALTER TABLE pair ADD CONSTRAINT z UNIQUE (id, d);
+    CREATE TABLE same (id int, d int) PARTITION BY RANGE (d); CREATE TABLE quarter PARTITION OF same DEFAULT;
+    ALTER TABLE same ADD CONSTRAINT b UNIQUE (id, d); ALTER TABLE same ADD CONSTRAINT y PRIMARY KEY (id, d);
+    INSERT INTO pair VALUES (1, 2); INSERT INTO same VALUES (1, 2);";
 
 fn a_level_in_between_comes_back_with_its_keys(major: u32) {
     let source = Database::fresh(major);
@@ -219,12 +224,19 @@ fn a_level_in_between_comes_back_with_its_keys(major: u32) {
         "public.part",
         "--table",
         "public.piece",
+        "--table",
+        "public.half",
+        "--table",
+        "public.quarter",
     ];
+    let exchanged = "SELECT count(*) FROM pg_constraint c JOIN pg_constraint p ON p.oid = c.conparentid
+        WHERE c.contype <> p.contype";
     for tables in [&several[..], &further] {
         let report = backed.restored(&target, &[tables, &["--clean"]].concat());
         assert!(report["left_out"].is_null(), "{report:#}");
         whole.assert_equals(&Contents::of(&target));
         assert_eq!(target.sql(invalid), "0", "{tables:?}");
+        assert_eq!(target.sql(exchanged), "0", "{tables:?}");
     }
     // Where it is lacking.
     target.sql("DROP TABLE \"Mid\", part");

@@ -403,6 +403,22 @@ fn what_the_backup_has_too_is_not_told(major: u32) {
         let report = backed.restored(&target, options);
         assert!(report.get("left_out").is_none(), "{report:#}");
     }
+    // Another value of it is.
+    for options in [&["--table", "a.\"T t\"", "--clean"][..], &["--clean"]] {
+        target.sql(
+            "ALTER TABLE a.\"T t\" SET (fillfactor = 55), ALTER w SET STATISTICS 7, ALTER w SET (n_distinct = 50)",
+        );
+        let left = backed.restored(&target, options)["left_out"].to_string();
+        for what in [
+            "the option fillfactor of a.",
+            "SET (fillfactor='55')",
+            "SET STATISTICS 7\"",
+            "SET (n_distinct=50)",
+            "another value",
+        ] {
+            assert!(left.contains(what), "{what}: {left}");
+        }
+    }
     for database in [&target, &backed.source] {
         database.sql(&format!("DROP OWNED BY {reader} CASCADE"));
     }

@@ -10,7 +10,7 @@ use crate::support::server::OwnServer;
 use crate::support::services::postgres_url;
 
 /// Just what the master user of RDS has.
-const MASTER: &str = "CREATE ROLE rds_superuser NOLOGIN;
+pub const MASTER: &str = "CREATE ROLE rds_superuser NOLOGIN;
     GRANT pg_monitor, pg_signal_backend, pg_read_all_data, pg_write_all_data TO rds_superuser WITH ADMIN OPTION;
     CREATE ROLE master LOGIN CREATEDB CREATEROLE PASSWORD 'its secret' IN ROLE rds_superuser;
     CREATE ROLE plain LOGIN PASSWORD 'its secret'";

@@ -11,7 +11,7 @@ use crate::support::server::OwnServer;
 use crate::support::wreck::{Running, assert_no_session, processes};
 
 /// One table that takes a while, and one that does not.
-fn slow() -> Database {
+pub fn slow() -> Database {
     let source = Database::fresh(17);
     source.sql(
         "CREATE TABLE big AS SELECT n, md5(n::text) || md5((-n)::text) AS text FROM generate_series(1, 1500000) n;
@@ -21,7 +21,7 @@ fn slow() -> Database {
 }
 
 /// Rows of `big` are on their way.
-fn midway(running: &mut Running, target: &Database) {
+pub fn midway(running: &mut Running, target: &Database) {
     running.until("rows are on their way", || {
         target.sql(
             "SELECT count(*) > 0 FROM pg_stat_progress_copy WHERE datname = current_database() AND tuples_processed > 1000",
@@ -29,7 +29,7 @@ fn midway(running: &mut Running, target: &Database) {
     });
 }
 
-fn gone(backed: &Backed, target: &Database) {
+pub fn gone(backed: &Backed, target: &Database) {
     let patience = Instant::now() + Duration::from_secs(5);
     while !backed.site.processes().is_empty() && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(20));

@@ -25,6 +25,7 @@ pub fn forge_whole(backed: &Backed, role: &str, content: &[u8]) {
     manifest["files"][role]["bytes"] = bytes.len().into();
     manifest["files"][role]["sha256"] = new.clone().into();
     manifest["checksums"][role] = format!("sha256:{new}").into();
+    mend_data_files(&mut manifest);
     if role == "sql" {
         manifest["metadata"]["bytes_read"] = content.len().into();
         // What an older version would not have counted does not contradict it.
@@ -32,6 +33,17 @@ pub fn forge_whole(backed: &Backed, role: &str, content: &[u8]) {
         manifest["tables"] = serde_json::json!([]);
     }
     write_manifest(backed, &manifest);
+}
+
+/// `data_files` says of each file what `files` says.
+pub fn mend_data_files(manifest: &mut Value) {
+    let files = manifest["files"].clone();
+    for file in manifest["data_files"].as_array_mut().unwrap() {
+        let told = &files[file["role"].as_str().unwrap()];
+        file["name"] = told["name"].clone();
+        file["bytes"] = told["bytes"].clone();
+        file["digests"]["sha256"] = told["sha256"].clone();
+    }
 }
 
 /// A file's content, a script's as it is before compression.

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use pgstow::run::printable::steers;
+use pgstow::printable::steers;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use pgstow::run::printable::steers;
+use pgstow::printable::steers;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

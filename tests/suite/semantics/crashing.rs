@@ -9,7 +9,7 @@ use bytes::Bytes;
 use pgstow::error::{Code, Error, Result};
 use pgstow::repository::retention::Rule;
 use pgstow::store::{
-    Condition, Deleted, Entry, Expected, Head, Lifecycle, Mark, Object, ObjectInfo, Put, Rules, Store, Stored,
+    Condition, Deleted, Entry, Expected, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Rules, Store, Stored,
     Unfinished, Upload,
 };
 use tokio::sync::Notify;
@@ -217,7 +217,7 @@ impl Store for Crashing {
         self.script.meet(format!("get {key}"), effect).await
     }
 
-    async fn head(&self, key: &str) -> Result<Option<Head>> {
+    async fn head(&self, key: &str) -> Result<Option<ObjectHead>> {
         self.script.meet(format!("head {key}"), self.inner.head(key)).await
     }
 

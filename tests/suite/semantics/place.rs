@@ -87,7 +87,13 @@ impl Place {
                     ..settings::Aws::default()
                 };
                 let patience = Patience::default();
-                let client = aws::s3_client(&aws::load(&aws).await.unwrap(), &aws, &settings.s3, &patience);
+                let client = aws::s3_client(
+                    &aws::load(&aws).await.unwrap(),
+                    &aws,
+                    settings.s3.checksums,
+                    settings.s3.path_style,
+                    &patience,
+                );
                 Arc::new(S3::new(client, BUCKET, prefix, settings.s3.clone(), patience))
             }
         }

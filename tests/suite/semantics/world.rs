@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use pgstow::command::BackupRequest;
 use pgstow::error::Result;
+use pgstow::job::backup::BackupReport;
 use pgstow::job::backup::{self, Job};
 use pgstow::outside::secrets::Credentials;
-use pgstow::report::BackupReport;
 use pgstow::repository::backup_id::BackupId;
 use pgstow::repository::manifest::Manifest;
-use pgstow::repository::signature::Keyring;
+use pgstow::repository::signature::{Keyring, Signer};
+use pgstow::repository::trigger::Trigger;
 use pgstow::run::progress::{Observer, Silent};
 use pgstow::run::stop::Stop;
-use pgstow::settings::{Input, Settings, Source, Trigger};
+use pgstow::settings::{Input, Settings, Source};
 use tempfile::TempDir;
 
 use super::crashing::{Crashing, Script};
@@ -155,7 +156,7 @@ impl World {
             credentials: &Credentials::Direct(info.clone()),
             stores: &stores,
             signer,
-            trust: &keyring.trust().await?.and(signer),
+            trust: &keyring.trust().await?.and(signer.map(Signer::public)),
             clock,
             host: &self.host,
             stop: &self.stop,

@@ -124,7 +124,7 @@ pub fn s3_settings() -> settings::S3 {
 
 pub async fn client(aws: &settings::Aws, s3: &settings::S3, patience: &Patience) -> Client {
     let config = aws::load(aws).await.unwrap();
-    aws::s3_client(&config, aws, s3, patience)
+    aws::s3_client(&config, aws, s3.checksums, s3.path_style, patience)
 }
 
 /// Of this test alone: its process and its turn in it.

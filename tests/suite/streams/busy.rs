@@ -29,6 +29,7 @@ fn flow(input: Inflow) -> Flow {
         codec: Codec::None,
         threads: 2,
         range: pgstow::dataflow::pipeline::RANGE,
+        stages: Vec::new(),
         md5: false,
         observer: Arc::new(Silent),
     }

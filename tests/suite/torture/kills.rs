@@ -26,7 +26,7 @@ const IN_PLACE: &[&str] = &[
     "public.few",
 ];
 const RULES: &[&str] = &["retention", "apply"];
-const WORDS: [&[&str]; 16] = [
+const WORDS: [&[&str]; 17] = [
     &["backup", "--jobs", "1"],
     &["backup", "--jobs", "2"],
     &["backup", "--jobs", "1", "--format", "plain"],
@@ -34,6 +34,7 @@ const WORDS: [&[&str]; 16] = [
     &["verify", "latest", "--drill"],
     &["prune", "--retention", "30d"],
     &["restore", "latest", "--jobs", "2", "--clean"],
+    &["restore", "latest", "--jobs", "1", "--clean"],
     &["restore", "latest", "--clean", "--keep-going", "--check"],
     &["restore", "latest", "--table", "public.facts", "--clean"],
     CREATE,

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::support::program::{pgstow, succeed};
 use crate::support::wreck::{Site, fail, reseal};
@@ -403,4 +404,34 @@ fn a_manifest_that_was_copied_from_another_store_is_good_there() {
         "{}",
         run.text()
     );
+}
+
+#[test]
+fn every_data_file_is_read_and_compared() {
+    for (format, told) in [("custom", "lies in another file"), ("plain", "in another file")] {
+        let kept = Kept::of(&source(17), &["--format", format]);
+        let (path, sums) = (kept.folder().join("more.changes"), kept.folder().join("SHA256SUMS"));
+        fs::write(&path, "changes").unwrap();
+        let digest = hex::encode(Sha256::digest("changes"));
+        let listed = fs::read_to_string(&sums).unwrap();
+        fs::write(&sums, format!("{listed}{digest}  more.changes\n")).unwrap();
+        alter(&kept, |manifest| {
+            manifest["files"]["changes"] = json!({"name": "more.changes", "bytes": 7, "sha256": digest});
+            manifest["checksums"]["changes"] = format!("sha256:{digest}").into();
+            manifest["data_files"].as_array_mut().unwrap().push(json!({
+                "role": "changes", "name": "more.changes", "bytes": 7, "digests": {"sha256": digest},
+                "parts": [], "encryption": null
+            }));
+        });
+        kept.is_good();
+        flip(&path, 3);
+        let problems = kept.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].0, "more.changes");
+        assert!(problems[0].2.contains("has the SHA-256"), "{problems:?}");
+        flip(&path, 3);
+        // No version has rows there.
+        alter(&kept, |manifest| manifest["tables"][0]["file"] = "more.changes".into());
+        found(&kept, told);
+    }
 }

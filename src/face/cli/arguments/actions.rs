@@ -11,7 +11,10 @@ pub(super) enum Action {
         long_about = "Make a backup of one database.\n\n\
             Nothing is visible in the store until the whole archive was read, checked and stored; a run that fails, \
             is stopped or dies leaves no backup behind.",
-        after_long_help = super::after_backup()
+        after_long_help = "Examples:\n  \
+            DB_PASSWORD=… pgstow backup --database-url postgres://reader@db.example/shop\n  \
+            pgstow backup --secret-id prod/shop --store s3://acme-backups/pg --store /mnt/copy\n  \
+            pgstow backup --compress zstd:9 --retention daily=7,weekly=4,monthly=12 --json"
     )]
     Backup {
         /// What kind of backup: full
@@ -237,6 +240,9 @@ pub(super) enum Action {
         /// Go on past what cannot be made or loaded, report each, and end with exit code 4 (PARTIAL)
         #[arg(long)]
         keep_going: bool,
+        /// All in one transaction, over one session: what fails, however late, leaves the target as it was
+        #[arg(long)]
+        single_transaction: bool,
         /// Make the backup's roles first, as far as they are not there
         #[arg(long)]
         globals: bool,

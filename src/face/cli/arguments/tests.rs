@@ -34,7 +34,8 @@ fn text(line: &[&str]) -> String {
 
 #[test]
 fn the_definition_is_consistent() {
-    command().debug_assert();
+    command(false).debug_assert();
+    command(true).debug_assert();
 }
 
 #[test]
@@ -207,7 +208,7 @@ fn an_option_that_asks_for_what_is_not_done_is_refused_and_the_hint_is_of_its_co
 
 #[test]
 fn commands_of_later_versions_are_absent() {
-    for name in ["verify", "restore", "download", "serve", "demo", "help"] {
+    for name in ["verify", "restore", "download", "serve", "demo"] {
         assert_eq!(refusal(&[name]).code(), Code::Config, "{name}");
     }
 }
@@ -254,12 +255,33 @@ fn a_url_in_the_wrong_place_does_not_show_its_password() {
 }
 
 #[test]
-fn help_teaches_every_setting() {
-    let long = text(&["backup", "--help"]);
+fn help_shows_the_settings_that_apply_and_all_on_demand() {
+    let (backup, list) = (text(&["backup", "--help"]), text(&["list", "--help"]));
+    assert!(backup.contains("--compress") && backup.contains("BACKUP_S3_PART_SIZE"));
+    assert!(!backup.contains("BACKUP_TARGET_HOST"), "{backup}");
+    assert!(list.contains("--store <") && list.contains("AWS_REGION"));
+    assert!(
+        !list.contains("--compress") && !list.contains("BACKUP_STALL_SECONDS"),
+        "{list}"
+    );
     for setting in SETTINGS {
-        assert!(long.contains(setting.variable), "{}", setting.variable);
+        for shown in [text(&["list", "--help=all"]), text(&["help", "settings"])] {
+            assert!(shown.contains(setting.variable), "{}", setting.variable);
+        }
     }
-    assert!(long.contains("Examples:") && long.contains("Exit codes:"));
+    assert!(backup.contains("Examples:") && backup.contains("Exit codes:"));
+    assert!(backup.contains("pgstow help settings"));
+    // A flag that is not shown is taken all the same.
+    let (_, flags) = given(&["list", "--compress", "gzip"]);
+    assert_eq!(flags["BACKUP_COMPRESSION"], ["gzip"]);
+    assert_eq!(text(&["help", "list"]), list);
+    assert_eq!(
+        text(&["help", "retention", "apply"]),
+        text(&["retention", "apply", "--help"])
+    );
+    assert_eq!(text(&["help"]), text(&["--help"]));
+    assert!(!text(&["--help"]).contains("--compress"));
+    assert_eq!(refusal(&["help", "frob"]).code(), Code::Config);
     assert!(text(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
     assert!(text(&["-V"]).starts_with("pgstow "));
     assert!(text(&["-h"]).contains("retention"));

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::Doubts;
-use crate::format::script::{Contents, Definition, Header, LargeObjects, Sum, Table, Target};
+use crate::format::script::{Contents, Definition, Header, LargeObjects, Sum, Table, TablePath};
 use crate::job::drill::definitions::OWNED;
 use crate::job::drill::{DrillReport, Proof, RESTORED, TableProof};
 use crate::job::restore::LeftOut;
-use crate::job::verify::Finding;
 use crate::repository::manifest::Manifest;
+use crate::repository::verification::Finding;
 use crate::units::count;
 
 fn differs(name: String, what: &str) -> Finding {
@@ -93,8 +93,8 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// With their numbers.
-fn by_target(contents: &Contents) -> BTreeMap<&Target, Vec<(usize, &Table)>> {
-    let mut tables: BTreeMap<&Target, Vec<(usize, &Table)>> = BTreeMap::new();
+fn by_target(contents: &Contents) -> BTreeMap<&TablePath, Vec<(usize, &Table)>> {
+    let mut tables: BTreeMap<&TablePath, Vec<(usize, &Table)>> = BTreeMap::new();
     for (index, table) in contents.tables.iter().enumerate() {
         tables.entry(&table.target).or_default().push((index, table));
     }

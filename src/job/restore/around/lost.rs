@@ -17,6 +17,8 @@ const MOST: usize = 100;
 const LONGEST: usize = 1000;
 
 pub(super) const ON_A_TABLE: &str = "the target had it on a table that was replaced, and the backup does not have it";
+pub(super) const ANOTHER_VALUE: &str =
+    "the target had another value of it on a table that was replaced than the backup has";
 pub(super) const IN_A_SCHEMA: &str = "the target had it in a schema that was replaced, and the backup does not have it";
 const ON_AN_OBJECT: &str = "the target had it on what was replaced, and the backup does not have it";
 const WITH_VALUES: &str =
@@ -117,13 +119,29 @@ impl<'a> Brought<'a> {
         if !self.is_utf8 && !mark.words.is_ascii() {
             return true;
         }
-        let kinds = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX"];
-        let named = kinds.iter().flat_map(|kind| self.found(kind, &mark.schema, &mark.name));
-        let tag = mark.constraint.iter();
-        let constraints = tag.flat_map(|tag| self.found("CONSTRAINT", &mark.schema, tag));
-        named
-            .chain(constraints)
+        self.of_mark(mark)
             .any(|item| stands(&item.details.definition, &mark.words))
+    }
+
+    /// Entries whose definitions may give it.
+    fn of_mark<'s>(&'s self, mark: &'s Mark) -> impl Iterator<Item = &'a Item> + use<'s, 'a> {
+        let kinds = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX"];
+        let named = kinds
+            .into_iter()
+            .flat_map(move |kind| self.found(kind, &mark.schema, &mark.name));
+        let tag = mark.constraint.iter();
+        let constraints = tag.flat_map(move |tag| self.found("CONSTRAINT", &mark.schema, tag));
+        named.chain(constraints).copied()
+    }
+
+    /// Whether one of them gives it the value that it has in the target, for a setting that the backup has too.
+    pub fn values(&self, mark: &Mark) -> bool {
+        let phrases = mark.phrases();
+        if phrases.is_empty() || (!self.is_utf8 && !mark.statement.is_ascii()) {
+            return true;
+        }
+        self.of_mark(mark)
+            .any(|item| phrases.iter().any(|phrase| ends(&item.details.definition, phrase)))
     }
 
     /// Columns and checks that the backup's table does not have. One whose definition is not understood is passed over.
@@ -290,9 +308,33 @@ fn stands(text: &str, words: &str) -> bool {
         .any(|(at, _)| text[..at].ends_with([' ', '(']))
 }
 
+/// The same, and nothing of a word or a number right behind them.
+fn ends(text: &str, words: &str) -> bool {
+    text.match_indices(words).any(|(at, _)| {
+        let behind = &text[at + words.len()..];
+        text[..at].ends_with([' ', '(']) && (behind.is_empty() || behind.starts_with([';', ',', ')', ' ', '\n']))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_the_same_only_as_a_whole() {
+        let definition = "CREATE TABLE a.t (w int) WITH (fillfactor='50', toast.autovacuum_enabled=off);\n\
+                          ALTER TABLE ONLY a.t ALTER COLUMN w SET STATISTICS 77;\n";
+        for (words, is_same) in [
+            ("ALTER COLUMN w SET STATISTICS 77", true),
+            ("ALTER COLUMN w SET STATISTICS 7", false),
+            ("fillfactor='50'", true),
+            ("fillfactor='5'", false),
+            ("toast.autovacuum_enabled=off", true),
+            ("autovacuum_enabled=off", false),
+        ] {
+            assert_eq!(ends(definition, words), is_same, "{words}");
+        }
+    }
 
     #[test]
     fn of_one_kind_no_more_is_told_than_a_person_reads() {

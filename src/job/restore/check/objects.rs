@@ -15,7 +15,6 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Unpack};
 use crate::postgres::{Refusal, Row, StallClock, Wire};
 use crate::run::threads::apart;
-use crate::store::reading::Reading;
 
 /// Asked for in one statement.
 const AT_ONCE: usize = 500;
@@ -242,10 +241,10 @@ async fn in_pieces(
 
 /// The backup's own, read once more.
 async fn ours(job: &Job<'_>, backup: Backup<'_>, index: usize) -> Result<Vec<(u32, Content)>> {
-    let (store, stored) = (Arc::clone(backup.store), Arc::clone(backup.stored));
+    let stored = Arc::clone(backup.stored);
     let observer = Arc::clone(job.observer);
-    let place = stored.places[index].clone();
-    let reading = Reading::start(store, stored.key.clone(), place.clone()).into_blocking();
+    let place = stored.places[index].range();
+    let reading = stored.stored(backup.store).read(place.clone());
     let read = apart("read", move || {
         observer.bytes_read(place.end - place.start);
         let sink = Check::new(&stored.promises, Objects::default());

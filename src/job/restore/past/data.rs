@@ -9,7 +9,7 @@ use super::{Past, alive};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Item, Loading};
 use crate::job::restore::failed::Loss;
-use crate::job::restore::plan::Load;
+use crate::job::restore::load::Load;
 use crate::job::restore::queue::Queue;
 use crate::job::restore::rows::{self, Backup, Copy};
 use crate::job::restore::tables::named;
@@ -257,10 +257,7 @@ impl Past<'_> {
         let mut wire = self.wire().await?;
         let mut open: Vec<(i64, String)> = Vec::new();
         for (id, words) in refused {
-            let small = |copy: &Copy| {
-                let place = &self.backup.stored.places[copy.index];
-                place.end - place.start <= SENT_AGAIN
-            };
+            let small = |copy: &Copy| self.backup.stored.places[copy.index].length <= SENT_AGAIN;
             match copies.get(&id) {
                 Some(copy) if small(copy) || minds(&id) => open.push((id, words)),
                 _ => self.lose(id, Loss::quoted(words)),
@@ -376,11 +373,10 @@ fn singles(load: &Load, backup: Backup<'_>) -> Vec<Load> {
     for id in &load.list {
         list.push(*id);
         if let Some(index) = blocks.next_if(|index| backup.stored.head.data[**index].dump_id == *id) {
-            let place = &backup.stored.places[*index];
             loads.push(Load {
                 blocks: vec![*index],
                 list: std::mem::take(&mut list),
-                stored_bytes: place.end - place.start,
+                stored_bytes: backup.stored.places[*index].length,
                 ..Load::default()
             });
         }

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::read::MultiGzDecoder;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Edit, Refused, Screen, Watch};
+use crate::format::script::{Edit, Refused, Screen, Watch};
 use crate::repository::manifest::{Algorithm, FileRecord, Manifest, role};
 use crate::repository::stored_archive::file_of;
 use crate::run::progress::Observer;
@@ -57,11 +56,7 @@ pub(crate) async fn check<W: Watch + Send + 'static>(
         key: manifest.id.key(&file.name),
         file,
         algorithm: manifest.compression.algorithm,
-        limit: manifest
-            .metadata
-            .get("bytes_read")
-            .and_then(Value::as_u64)
-            .unwrap_or(u64::MAX),
+        limit: manifest.metadata.bytes_read.unwrap_or(u64::MAX),
     };
     // Now, and once more when it is run.
     observer.estimate(2 * object.file.bytes);

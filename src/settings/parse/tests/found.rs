@@ -206,7 +206,7 @@ fn aws_credentials_of_anothers_go_to_no_endpoint_that_it_names() {
 #[test]
 fn what_stands_in_anothers_store_is_neither_removed_nor_encrypted_by_its_word() {
     let mut place = env(&[("BACKUP_STORE", "/srv/backups")]).env_file("BACKUP_RETENTION=1d\nBACKUP_KEEP_LAST=1\n");
-    place.input.uses = Uses::Retention;
+    place.input.uses = Uses::Prune;
     place.refused(&[
         "BACKUP_RETENTION from .env: a file that nobody has named does not say what goes from a store",
         "BACKUP_KEEP_LAST from .env",
@@ -215,7 +215,7 @@ fn what_stands_in_anothers_store_is_neither_removed_nor_encrypted_by_its_word() 
     place.input.uses = Uses::All;
     assert_eq!(place.load().retention.policy, Policy::Days(1));
     let mut own = Place::new().env_file("BACKUP_DIR=/srv/backups\nBACKUP_RETENTION_DAYS=14\n");
-    own.input.uses = Uses::Retention;
+    own.input.uses = Uses::Prune;
     assert_eq!(own.load().retention.policy, Policy::Days(14));
     let key = "BACKUP_S3_KMS_KEY_ID=arn:aws:kms:eu-west-1:210987654321:key/theirs\n";
     env(&[("BACKUP_STORE", "s3://shop-backups")])
@@ -272,6 +272,6 @@ fn what_leads_nowhere_else_and_makes_no_line_less_safe_counts() {
     place.load();
     // Shown, a retention removes nothing.
     let mut place = env(&[("BACKUP_STORE", "/srv/backups")]).env_file("BACKUP_RETENTION_DAYS=7\n");
-    place.input.uses = Uses::RetentionShown;
+    place.input.uses = Uses::PrunePlan;
     assert_eq!(place.load().retention.policy, Policy::Days(7));
 }

@@ -126,6 +126,7 @@ fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
         overrides,
         defaults,
         beside,
+        ..
     } = &settings.source
     else {
         panic!("{:?}", settings.source)

@@ -28,8 +28,12 @@ fn a_file_of_a_secret_that_is_not_used_may_be_missing() {
     let reading = [
         Uses::Store,
         Uses::Verify,
-        Uses::Retention,
-        Uses::RetentionShown,
+        Uses::Drill,
+        Uses::Prune,
+        Uses::PrunePlan,
+        Uses::Rules,
+        Uses::RulesShown,
+        Uses::Status,
         Uses::Keys,
     ];
     for file in [
@@ -128,6 +132,7 @@ fn a_log_filter_that_is_none_is_warned_of_and_the_default_shows() {
             goes_on(uses, "RUST_LOG", odd);
             assert_eq!(with(uses, &[("RUST_LOG", odd)]).load().log.filter, "warn");
         }
+        goes_on(uses, "LOG_FORMAT", "xml");
     }
     let settings = with(Uses::Doctor, &[("RUST_LOG", "zz:://")]).load();
     assert!(settings.problems[0].contains("RUST_LOG"), "{:?}", settings.problems);
@@ -155,6 +160,31 @@ fn a_variable_of_libpqs_counts_where_nothing_else_says_that_part() {
     place.load();
 }
 
+/// Its port is known when it has been read.
+#[test]
+fn what_is_wrong_beneath_a_secret_is_told_where_the_secret_lacks_that_part() {
+    let unusable = |source: &Source| match source {
+        Source::Secret { unusable, .. } => unusable.iter().map(|(part, _)| *part).collect(),
+        _ => vec!["no secret"],
+    };
+    let secret = ("BACKUP_SECRET_ID", "one");
+    let mut place = env(&[secret, ("PGPORT", "abc"), ("PGPASSWORD", "x")]);
+    place.input.uses = Uses::Backup;
+    assert_eq!(unusable(&place.load().source), ["port"]);
+    let mut place = env(&[("PGPORT", "abc"), ("DB_PORT", "abc")]).flag("BACKUP_SECRET_ID", "one");
+    place.input.uses = Uses::Backup;
+    let parts = unusable(&place.load().source);
+    assert!(
+        !parts.is_empty() && parts.iter().all(|part| *part == "port"),
+        "{parts:?}"
+    );
+    // What replaces the secret's port must be one.
+    with(Uses::Backup, &[secret, ("DATABASE_URL", ""), ("DB_PORT", "abc")]).refused(&["DB_PORT"]);
+    let mut place = env(&[("BACKUP_TARGET_SECRET_ID", "one")]).named_env_file("BACKUP_TARGET_PORT=abc\n");
+    place.input.uses = Uses::Restore;
+    assert_eq!(unusable(&place.load().target), ["port"]);
+}
+
 #[test]
 fn a_hint_is_that_of_the_problem_that_is_told_and_a_problem_is_told_once() {
     let hint = |place: &Place| {
@@ -162,10 +192,10 @@ fn a_hint_is_that_of_the_problem_that_is_told_and_a_problem_is_told_once() {
         error.hint_text().to_owned()
     };
     let passed = with(
-        Uses::RetentionShown,
+        Uses::PrunePlan,
         &[("DATABASE_URL", "postgres://u@h:x/d"), ("BACKUP_KEEP_LAST", "zz")],
     );
-    let alone = with(Uses::RetentionShown, &[("BACKUP_KEEP_LAST", "zz")]);
+    let alone = with(Uses::PrunePlan, &[("BACKUP_KEEP_LAST", "zz")]);
     assert_eq!(hint(&passed), hint(&alone));
     let port = with(Uses::Backup, &[("DB_PORT", "abc")]);
     assert!(!hint(&port).contains("%2F"), "{}", hint(&port));

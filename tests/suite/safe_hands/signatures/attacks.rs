@@ -8,6 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::place::{MANIFEST, SIGNATURE, Signed, keygen, line, public};
+use crate::safe_hands::forging::mend_data_files;
 use crate::support::bucket::Bucket;
 use crate::support::database::Database;
 use crate::support::program::{program, succeed};
@@ -29,6 +30,7 @@ fn mend(signed: &Signed, role: &str, manifest_too: bool) {
         manifest["files"][role]["sha256"] = new.clone().into();
         manifest["files"][role]["bytes"] = length.into();
         manifest["checksums"][role] = format!("sha256:{new}").into();
+        mend_data_files(&mut manifest);
         signed.write(MANIFEST, serde_json::to_vec_pretty(&manifest).unwrap());
     }
 }

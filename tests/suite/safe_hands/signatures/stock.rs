@@ -156,8 +156,13 @@ fn keygen_replaces_nothing_and_what_is_no_key_is_named() {
         let failure = fail(&mut list("BACKUP_VERIFY_KEYS", value), "CONFIG", 2);
         assert!(failure.message.contains(why), "{value}: {}", failure.message);
     }
-    let failure = fail(&mut list("BACKUP_SIGN_KEY", &line(&key)), "CONFIG", 2);
+    // What signs refuses it; what does not sign says so and goes on.
+    let mut backup = site.backup(&source().url());
+    let failure = fail(backup.env("BACKUP_SIGN_KEY", line(&key)), "CONFIG", 2);
     assert!(failure.message.contains("public key"), "{}", failure.message);
+    let listed = run(&mut list("BACKUP_SIGN_KEY", &line(&key)));
+    assert_ne!(listed.status.code(), Some(2), "{}", listed.stderr);
+    assert!(listed.stderr.contains("public key"), "{}", listed.stderr);
 }
 
 #[test]

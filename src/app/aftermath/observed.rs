@@ -1,0 +1,122 @@
+//! What a run's report says in numbers.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::job::backup::BackupReport;
+use crate::job::verify::{Verified, VerifyReport};
+use crate::outside::metrics::{Backup, End, History, LastGood, Made, Observation, Run, Verification};
+use crate::repository::verification::Status;
+
+pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp) -> Observation {
+    let rate = match report.duration_seconds {
+        seconds if seconds > 0.0 => report.bytes_read as f64 / seconds,
+        _ => 0.0,
+    };
+    let end = match report.repeated {
+        true => End::Repeated,
+        false => End::Made(Made {
+            id: report.id.to_string(),
+            seconds: report.duration_seconds,
+            bytes: report.bytes_stored,
+            tables: report.tables,
+            rows: report.rows,
+            rate,
+            deviation: history.deviation(report.kind, report.bytes_stored),
+            degraded: report.is_degraded(),
+        }),
+    };
+    let unsent = report.notification.as_ref().is_some_and(|told| !told.sent);
+    Observation {
+        at,
+        database: Some(report.database.clone()),
+        notifications_failed: u64::from(unsent),
+        run: Run::Backup(Backup {
+            end,
+            last_good: LastGood::Began(report.started_at),
+        }),
+    }
+}
+
+/// One for each database whose backups were looked at. A drill that was asked for and that the
+/// backup's bytes were not fit for has failed.
+pub(super) fn of_verification(report: &VerifyReport, drill: bool, at: Timestamp) -> Vec<Observation> {
+    let mut databases: BTreeMap<&str, Verification> = BTreeMap::new();
+    for one in report.backups() {
+        let sum = databases
+            .entry(one.id.database())
+            .or_insert_with(|| Verification::asked(drill));
+        add(sum, one);
+    }
+    let observation = |(database, sum): (&str, Verification)| Observation {
+        at,
+        database: Some(database.to_owned()),
+        notifications_failed: 0,
+        run: Run::Verification(sum),
+    };
+    databases.into_iter().map(observation).collect()
+}
+
+fn add(sum: &mut Verification, one: &Verified) {
+    sum.verify.count(one.problems.is_empty());
+    sum.seconds += one.duration_seconds;
+    if let Some(tally) = sum.drill.as_mut().filter(|_| !one.is_copy) {
+        let drilled = one.drill.as_ref();
+        tally.count(drilled.is_some_and(|drill| drill.status == Status::Ok));
+        sum.seconds += drilled.map_or(0.0, |drill| drill.duration_seconds);
+    }
+    if one.status != Status::Ok {
+        sum.code = Some(one.code);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use crate::job::verify::Finding;
+    use crate::outside::metrics::Tally;
+
+    #[test]
+    fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_has_failed() {
+        let verified = |id: &str, good: bool| Verified {
+            status: if good { Status::Ok } else { Status::Failed },
+            id: id.parse().unwrap(),
+            store: "file:///srv".into(),
+            files: 5,
+            tables: 1,
+            rows: 3,
+            large_objects: 0,
+            bytes: 8,
+            duration_seconds: 1.5,
+            manifest_sha256: None,
+            signed_by: None,
+            code: Code::Integrity,
+            is_copy: false,
+            problems: (!good)
+                .then(|| Finding::of_file("shop.dump", "differs"))
+                .into_iter()
+                .collect(),
+            not_verified: None,
+            drill: None,
+            not_drilled: None,
+            warnings: Vec::new(),
+        };
+        let report = VerifyReport::many(vec![
+            verified("shop/20250131T040500Z-full", true),
+            verified("shop/20250130T040500Z-full", false),
+            verified("news/20250130T040500Z-full", true),
+        ]);
+        let end = "2025-01-31T05:00:00Z".parse().unwrap();
+        let observed = of_verification(&report, true, end);
+        assert_eq!(observed.len(), 2);
+        assert_eq!(observed[0].database.as_deref(), Some("news"));
+        let Run::Verification(shop) = &observed[1].run else {
+            panic!("{observed:?}")
+        };
+        assert_eq!(shop.verify, Tally { passed: 1, failed: 1 });
+        assert_eq!(shop.drill, Some(Tally { passed: 0, failed: 2 }));
+        assert_eq!((shop.code, shop.seconds), (Some(Code::Integrity), 3.0));
+    }
+}

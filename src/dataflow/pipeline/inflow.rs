@@ -1,0 +1,73 @@
+//! What flows in, and by which rules it passes.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::stage::Stage;
+use crate::dataflow::compress::Codec;
+use crate::dataflow::way::Way;
+use crate::error::{Error, Result};
+use crate::format::archive::{ArchiveError, BlockSink, Head};
+use crate::run::progress::Observer;
+
+pub enum Inflow {
+    /// `pg_dump --format=custom --compress=0`.
+    Archive(Box<dyn Read + Send>),
+    /// `pg_dump --format=plain`.
+    Sql(Box<dyn Read + Send>),
+    /// An archive's head, and blocks from another source than pg_dump's pipe.
+    Blocks { head: Head, source: Box<dyn BlockSource> },
+}
+
+/// Brings what the head promises: every block, in its order, as pg_dump would have written it.
+pub trait BlockSource: Send {
+    fn deliver(
+        &mut self,
+        head: &Head,
+        observer: &dyn Observer,
+        sink: &mut dyn BlockSink,
+    ) -> Result<Delivered, Undelivered>;
+}
+
+/// What a source knows of the blocks that it has brought.
+pub struct Delivered {
+    /// As much as pg_dump would have written, but for the frame of each row.
+    pub bytes: u64,
+    /// By block: the rows that the server says it sent.
+    pub rows: Vec<Option<u64>>,
+    /// By block: who read it.
+    pub ways: Vec<Way>,
+}
+
+/// Why a source gave up: what it read is not right, or cannot be read.
+pub enum Undelivered {
+    Archive(ArchiveError),
+    Failed(Error),
+}
+
+impl From<ArchiveError> for Undelivered {
+    fn from(error: ArchiveError) -> Self {
+        Undelivered::Archive(error)
+    }
+}
+
+impl From<Error> for Undelivered {
+    fn from(error: Error) -> Self {
+        Undelivered::Failed(error)
+    }
+}
+
+/// [`Flow::range`] of a backup: worth a pg_restore's start, and small beside what one job loads.
+pub const RANGE: usize = 64 << 20;
+
+pub struct Flow {
+    pub input: Inflow,
+    pub codec: Codec,
+    pub threads: usize,
+    /// About how much of a large table's text is in each of the ranges that can be loaded apart.
+    pub range: usize,
+    /// What changes the archive's bytes on their way to the seal, in this order. Mostly nothing.
+    pub stages: Vec<Box<dyn Stage>>,
+    pub md5: bool,
+    pub observer: Arc<dyn Observer>,
+}

@@ -1,0 +1,43 @@
+//! What is known when every byte has passed.
+
+use std::collections::BTreeMap;
+
+use super::ended::UploadOutcome;
+use super::framing::BlockPlace;
+use super::seal::SealedFile;
+use crate::dataflow::way::Way;
+use crate::format::archive::{BlockDigest, Head, SealedRange};
+use crate::format::script::Contents;
+use crate::format::script::Refused;
+
+pub struct Passed {
+    /// The archive's head and blocks; `None` for plain SQL.
+    pub archive: Option<Archive>,
+    /// What plain SQL holds, or why that could not be counted; `None` for an archive.
+    pub script: Option<std::result::Result<Contents, Refused>>,
+    /// What every upload must hold, and what the data file's record is made of.
+    pub expected: SealedFile,
+    pub md5: Option<[u8; 16]>,
+    /// Bytes that came in.
+    pub bytes_read: u64,
+    /// Bytes of content by the level at which they were compressed.
+    pub levels: BTreeMap<i32, u64>,
+    /// In the order in which the uploads were given; the first, the primary's, is open.
+    pub copies: Vec<UploadOutcome>,
+}
+
+pub struct Archive {
+    pub head: Head,
+    /// The head with the offsets filled in: `<database>.toc`.
+    pub toc: Vec<u8>,
+    pub blocks: Vec<Block>,
+}
+
+/// One block: where it lies, and what it holds.
+pub struct Block {
+    pub place: BlockPlace,
+    pub digest: BlockDigest,
+    pub way: Way,
+    /// Of a large table that can be loaded in parts: what its block is made of.
+    pub ranges: Vec<SealedRange>,
+}

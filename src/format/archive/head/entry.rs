@@ -1,0 +1,195 @@
+//! An entry of the table of contents.
+
+use std::io::Read;
+use std::ops::Range;
+
+use super::super::input::Input;
+use super::super::texts::Meeting;
+use super::super::{ArchiveError, BlockKind};
+use super::header::Form;
+use super::strings::Strings;
+
+pub(super) const OFFSET_NOT_SET: u8 = 1;
+pub(super) const OFFSET_SET: u8 = 2;
+const OFFSET_NO_DATA: u8 = 3;
+
+/// One entry of the table of contents, as far as the data path needs it; [`Details`] is the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    pub dump_id: i64,
+    /// The OID of the dumped object, 0 where there is none.
+    pub oid: u32,
+    pub tag: String,
+    /// `TABLE DATA`, `BLOBS`, …
+    pub desc: String,
+    pub namespace: Option<String>,
+    pub owner: String,
+    /// Whether a block follows for this entry.
+    pub has_data: bool,
+    /// Where the entry's Offset field starts in the head.
+    pub(crate) offset_at: usize,
+    /// Schema and tag as they were written, where that is not UTF-8.
+    pub(crate) written: Option<[Vec<u8>; 2]>,
+}
+
+impl Entry {
+    /// The block kind that carries this entry's data.
+    pub fn block_kind(&self) -> BlockKind {
+        if self.desc == "BLOBS" {
+            BlockKind::LargeObjects
+        } else {
+            BlockKind::Table
+        }
+    }
+
+    /// Schema and tag in the archive's encoding.
+    pub fn path(&self) -> [Vec<u8>; 2] {
+        let own = || [self.namespace.as_deref().unwrap_or_default(), &self.tag].map(|name| name.as_bytes().to_vec());
+        self.written.clone().unwrap_or_else(own)
+    }
+
+    /// With its schema, where it has one.
+    pub fn name(&self) -> String {
+        match self.namespace.as_deref().filter(|schema| !schema.is_empty()) {
+            Some(schema) => format!("{schema}.{}", self.tag),
+            None => self.tag.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {}.{}", self.desc, namespace, self.tag),
+            None => write!(f, "{} {}", self.desc, self.tag),
+        }
+    }
+}
+
+/// What a restore needs to know of an entry beside [`Entry`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// As written: none 1, pre-data 2, data 3, post-data 4.
+    pub section: i64,
+    pub definition: String,
+    /// As it was written, where that is not UTF-8.
+    pub definition_bytes: Option<Vec<u8>>,
+    pub drop_statement: String,
+    /// In the database's encoding, as it was written.
+    pub copy_statement: Vec<u8>,
+    /// Where that stands in the head, with its length in front.
+    pub(crate) copy_at: Range<usize>,
+    pub tablespace: Option<String>,
+    pub access_method: Option<String>,
+    pub owner: String,
+    /// The dump ids of what must be there first.
+    pub dependencies: Vec<i64>,
+}
+
+/// Reads the entry of this number, from 1.
+pub(super) fn read<R: Read>(
+    input: &mut Input<R>,
+    form: Form,
+    texts: Meeting<'_>,
+    number: usize,
+) -> Result<(Entry, Details), ArchiveError> {
+    let int_size = form.int_size;
+    let dump_id = input.int(int_size, "an entry's dump id")?;
+    let has_data = match input.int(int_size, "an entry's data flag")? {
+        0 => false,
+        1 => true,
+        other => return Err(input.malformed(format!("entry {number} has the data flag {other}"))),
+    };
+    let mut strings = Strings { input, int_size, texts };
+    strings.skip("an entry's catalog")?;
+    let oid = strings.text("an entry's OID")?.unwrap_or_default();
+    let tag_bytes = strings.bytes("an entry's tag")?.unwrap_or_default();
+    let desc = strings.text("an entry's kind")?.unwrap_or_default();
+    let (mut details, namespace_bytes) = read_details(&mut strings, form)?;
+    details.dependencies = read_dependencies(&mut strings, number)?;
+    let entry = Entry {
+        dump_id,
+        // OIDs above 2^31 come out negative in some builds: the low 32 bits are the OID.
+        oid: oid.parse::<i64>().map_or(0, |oid| oid as u32),
+        tag: texts.read(tag_bytes.clone()),
+        desc,
+        namespace: namespace_bytes.clone().map(|bytes| texts.read(bytes)),
+        owner: details.owner.clone(),
+        has_data,
+        offset_at: usize::try_from(input.position()).unwrap_or(usize::MAX),
+        written: written([namespace_bytes.unwrap_or_default(), tag_bytes]),
+    };
+    if read_offset(input, form, number)? != has_data {
+        return Err(input.malformed(format!(
+            "entry {number} ({} {}) contradicts itself on having data",
+            entry.desc, entry.tag
+        )));
+    }
+    Ok((entry, details))
+}
+
+/// What stands between an entry's kind and its dependencies; and its schema.
+fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(Details, Option<Vec<u8>>), ArchiveError> {
+    let (int_size, texts) = (form.int_size, strings.texts);
+    let section = strings.input.int(int_size, "an entry's section")?;
+    let definition = strings.bytes("an entry's definition")?.unwrap_or_default();
+    let definition_bytes = std::str::from_utf8(&definition).is_err().then(|| definition.clone());
+    let definition = texts.read(definition);
+    let drop_statement = strings.text("an entry's drop statement")?.unwrap_or_default();
+    let copy_starts = strings.input.position();
+    let copy_statement = strings.bytes("an entry's copy statement")?.unwrap_or_default();
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    let copy_at = place(copy_starts)..place(strings.input.position());
+    let namespace = strings.bytes("an entry's schema")?;
+    let tablespace = strings.text("an entry's tablespace")?;
+    let access_method = strings.text("an entry's access method")?;
+    if form.version.minor >= 16 {
+        strings.input.int(int_size, "an entry's relation kind")?;
+    }
+    let owner = strings.text("an entry's owner")?.unwrap_or_default();
+    strings.skip("an entry's OID flag")?;
+    let details = Details {
+        section,
+        definition,
+        definition_bytes,
+        drop_statement,
+        copy_statement,
+        copy_at,
+        tablespace,
+        access_method,
+        owner,
+        dependencies: Vec::new(),
+    };
+    Ok((details, namespace))
+}
+
+fn read_dependencies<R: Read>(strings: &mut Strings<'_, R>, number: usize) -> Result<Vec<i64>, ArchiveError> {
+    let mut dependencies = Vec::new();
+    while let Some(dependency) = strings.text("an entry's dependency")? {
+        let Ok(dependency) = dependency.parse() else {
+            let what = format!("entry {number} depends on {dependency:?}, which is no dump id");
+            return Err(strings.input.malformed(what));
+        };
+        dependencies.push(dependency);
+    }
+    Ok(dependencies)
+}
+
+/// Whether the entry's Offset says that it has data.
+fn read_offset<R: Read>(input: &mut Input<R>, form: Form, number: usize) -> Result<bool, ArchiveError> {
+    let state = input.byte("an entry's offset")?;
+    for _ in 0..form.offset_size {
+        input.byte("an entry's offset")?;
+    }
+    match state {
+        OFFSET_NOT_SET | OFFSET_SET => Ok(true),
+        OFFSET_NO_DATA => Ok(false),
+        other => Err(input.malformed(format!("entry {number} has the offset state {other}"))),
+    }
+}
+
+/// Names as they were written, where one of them is not UTF-8.
+fn written(path: [Vec<u8>; 2]) -> Option<[Vec<u8>; 2]> {
+    let foreign = path.iter().any(|name| std::str::from_utf8(name).is_err());
+    foreign.then_some(path)
+}

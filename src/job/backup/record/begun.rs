@@ -1,0 +1,103 @@
+//! What is known when a run has its id: who asked for what, of which server, and what dead runs left.
+
+use jiff::Timestamp;
+
+use super::notes::Notes;
+use crate::dataflow::compress::Codec;
+use crate::error::Error;
+use crate::format::Format;
+use crate::job::backup::BackupRequest;
+use crate::job::backup::{Job, Prepared, Source, codec};
+use crate::repository::backup_id::BackupId;
+use crate::repository::catalog::object_info;
+use crate::repository::lease::Previous;
+use crate::repository::leftovers::LeftOver;
+use crate::repository::manifest::{Algorithm, role};
+use crate::repository::retention::Tier;
+use crate::repository::trigger::Trigger;
+use crate::store::ObjectInfo;
+
+pub(in crate::job::backup) struct Begun<'a> {
+    pub id: BackupId,
+    pub codec: Codec,
+    pub(super) source: &'a Source,
+    pub(super) host: &'a str,
+    pub(super) threads: usize,
+    pub(super) format: Format,
+    pub(super) md5: bool,
+    pub(super) trigger: Trigger,
+    pub(super) event_id: Option<String>,
+    pub(super) tier: Tier,
+    pub(super) started: Timestamp,
+    pub(super) database_bytes: Option<u64>,
+    pub(super) took_over: Option<Previous>,
+    pub(super) leftovers: Vec<LeftOver>,
+    pub(super) notes: Notes,
+}
+
+impl<'a> Begun<'a> {
+    pub(in crate::job::backup) fn of(
+        job: &Job<'a>,
+        request: &BackupRequest,
+        source: &'a Source,
+        prepared: Prepared,
+        took_over: Option<Previous>,
+    ) -> Self {
+        let Prepared {
+            id,
+            tier,
+            started,
+            database_bytes,
+            cleared,
+        } = prepared;
+        let mut warnings = [&job.settings.notes[..], job.credentials.unused_settings().as_slice()].concat();
+        warnings.extend(cleared.warnings.iter().map(Error::message));
+        Self {
+            id,
+            codec: codec(job.settings, source.programs.major),
+            source,
+            host: job.host,
+            threads: job.settings.threads,
+            format: job.settings.format,
+            md5: job.settings.md5,
+            trigger: request.trigger,
+            event_id: request.event_id.clone(),
+            tier,
+            started,
+            database_bytes,
+            took_over,
+            leftovers: cleared.left_overs,
+            notes: Notes {
+                warnings,
+                left_out: Vec::new(),
+            },
+        }
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        match self.codec {
+            Codec::None => Algorithm::None,
+            Codec::Zstd(_) | Codec::AutoZstd => Algorithm::Zstd,
+            Codec::Gzip(_) | Codec::AutoGzip => Algorithm::Gzip,
+        }
+    }
+
+    /// Of the file with the data.
+    pub(super) fn data_role(&self) -> &'static str {
+        match self.format {
+            Format::Custom => role::DUMP,
+            Format::Plain => role::SQL,
+        }
+    }
+
+    pub(super) fn data_name(&self) -> String {
+        match self.format {
+            Format::Custom => self.id.dump_name(),
+            Format::Plain => self.id.sql_name(self.algorithm().extension()),
+        }
+    }
+
+    pub(super) fn info(&self, content_type: &'static str) -> ObjectInfo {
+        object_info(&self.id, &self.source.session.server().version, content_type)
+    }
+}

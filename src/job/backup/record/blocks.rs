@@ -1,0 +1,108 @@
+//! What the data holds, as the manifest lists it.
+
+use std::collections::HashMap;
+
+use super::notes::Notes;
+use crate::dataflow::pipeline::{Archive, Block, Passed};
+use crate::format::archive::{BlockContent, Entry, SealedRange};
+use crate::format::script::Contents;
+use crate::format::script::Refused;
+use crate::job::backup::script;
+use crate::postgres::{RawTable, TableName};
+use crate::repository::manifest::{FileIndex, LargeObjectsRecord, Place, RangeRecord, ScriptRecord, TableRecord};
+
+#[derive(Default)]
+pub(super) struct Blocks {
+    pub script: Option<ScriptRecord>,
+    pub tables: Vec<TableRecord>,
+    pub large_objects: Vec<LargeObjectsRecord>,
+}
+
+impl Blocks {
+    pub(super) fn of(
+        passed: &Passed,
+        names: &HashMap<u32, TableName>,
+        tables_of_script: &[RawTable],
+        notes: &mut Notes,
+    ) -> Self {
+        let mut blocks = Self::default();
+        if let Some(counted) = &passed.script {
+            blocks.script(counted, tables_of_script, notes);
+        }
+        if let Some(archive) = &passed.archive {
+            blocks.archive(archive, names);
+        }
+        blocks
+    }
+
+    /// What a plain script holds, as it was counted.
+    fn script(&mut self, counted: &Result<Contents, Refused>, tables_of_script: &[RawTable], notes: &mut Notes) {
+        let contents = match counted {
+            Ok(contents) => contents,
+            Err(refused) => {
+                return notes.warn(format!(
+                    "the script {refused}: its tables are not counted, and no restore or drill of pgstow's will run it; \
+                     psql does"
+                ));
+            }
+        };
+        self.script = Some(ScriptRecord {
+            bytes: contents.bytes,
+            definitions: contents.headers,
+        });
+        self.tables = script::records(contents, tables_of_script);
+        self.large_objects = contents.large_objects.iter().map(script::objects_record).collect();
+    }
+
+    fn archive(&mut self, archive: &Archive, names: &HashMap<u32, TableName>) {
+        for (entry, block) in archive.head.data.iter().zip(&archive.blocks) {
+            match block.digest.content {
+                BlockContent::Table { rows } => self.tables.push(table(entry, block, rows, names)),
+                BlockContent::LargeObjects { count } => self.large_objects.push(LargeObjectsRecord {
+                    dump_id: entry.dump_id,
+                    count,
+                    bytes: block.digest.bytes,
+                    sha256: hex::encode(block.digest.sha256),
+                    place: Some(place(block)),
+                }),
+            }
+        }
+    }
+}
+
+fn table(entry: &Entry, block: &Block, rows: u64, names: &HashMap<u32, TableName>) -> TableRecord {
+    let (schema, name) = match names.get(&entry.oid) {
+        Some(known) => (known.schema.clone(), known.name.clone()),
+        None => (entry.namespace.clone().unwrap_or_default(), entry.tag.clone()),
+    };
+    TableRecord {
+        schema,
+        name,
+        owner: Some(entry.owner.clone()).filter(|owner| !owner.is_empty()),
+        oid: Some(entry.oid),
+        rows,
+        bytes: block.digest.bytes,
+        sha256: hex::encode(block.digest.sha256),
+        place: place(block),
+        read: block.way,
+        ranges: block.ranges.iter().map(range_record).collect(),
+    }
+}
+
+fn place(block: &Block) -> Place {
+    Place {
+        file: FileIndex::FIRST,
+        offset: block.place.offset,
+        length: block.place.length,
+    }
+}
+
+fn range_record(range: &SealedRange) -> RangeRecord {
+    RangeRecord {
+        rows: range.rows,
+        bytes: range.bytes,
+        offset: range.offset,
+        length: range.length,
+        stored_sha256: hex::encode(range.stored_sha256),
+    }
+}

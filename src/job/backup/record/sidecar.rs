@@ -1,0 +1,74 @@
+//! The small files beside the data, ready to be put, and the sums over all files.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use md5::Md5;
+use sha2::{Digest, Sha256};
+
+use super::begun::Begun;
+use crate::repository::backup_id::{MD5SUMS, SHA256SUMS};
+use crate::repository::manifest::FileRecord;
+use crate::store::ObjectInfo;
+
+/// A small file, ready to be put.
+pub(in crate::job::backup) struct Sidecar {
+    pub key: String,
+    pub name: String,
+    pub bytes: Bytes,
+    pub info: ObjectInfo,
+}
+
+impl Sidecar {
+    pub(super) fn of(begun: &Begun<'_>, name: &str, bytes: impl Into<Bytes>, content_type: &'static str) -> Self {
+        let bytes = bytes.into();
+        let mut info = begun.info(content_type);
+        info.tags
+            .push(("sha256".to_owned(), hex::encode(Sha256::digest(&bytes))));
+        Self {
+            key: begun.id.key(name),
+            name: name.to_owned(),
+            bytes,
+            info,
+        }
+    }
+
+    /// `SHA256SUMS` over these files, and `MD5SUMS` with these sums where it is wanted.
+    pub(super) fn sums(
+        begun: &Begun<'_>,
+        files: &BTreeMap<String, FileRecord>,
+        md5: Option<Vec<(String, String)>>,
+    ) -> Vec<Self> {
+        let sha256 = files.values().map(|file| (file.name.clone(), file.sha256.clone()));
+        let mut sums = vec![(SHA256SUMS, sha256.collect())];
+        sums.extend(md5.map(|md5| (MD5SUMS, md5)));
+        let sidecar = |(name, sums)| Self::of(begun, name, sums_file(sums), "text/plain");
+        sums.into_iter().map(sidecar).collect()
+    }
+}
+
+pub(super) fn file_record(name: &str, bytes: &[u8]) -> FileRecord {
+    FileRecord {
+        name: name.to_owned(),
+        bytes: bytes.len() as u64,
+        sha256: hex::encode(Sha256::digest(bytes)),
+    }
+}
+
+/// By name, the data's first: it is not here any more.
+pub(super) fn md5_of(data: Option<(String, String)>, sidecars: &[Sidecar]) -> Vec<(String, String)> {
+    let beside = sidecars
+        .iter()
+        .map(|file| (file.name.clone(), hex::encode(Md5::digest(&file.bytes))));
+    data.into_iter().chain(beside).collect()
+}
+
+/// As `sha256sum` and `md5sum` write and check it. Our names hold no backslash and no newline,
+/// so no line needs their escapes.
+fn sums_file(mut sums: Vec<(String, String)>) -> Bytes {
+    sums.sort();
+    sums.iter()
+        .map(|(name, sum)| format!("{sum}  {name}\n"))
+        .collect::<String>()
+        .into()
+}

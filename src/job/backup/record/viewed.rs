@@ -1,0 +1,101 @@
+//! What is known when the snapshot is taken: what the server says of the database in it.
+
+use std::collections::HashMap;
+
+use super::begun::Begun;
+use crate::dataflow::compress::Codec;
+use crate::dataflow::throttle::{Pauses, Throttle};
+use crate::error::Result;
+use crate::job::backup::nice::Watch;
+use crate::job::backup::view::{Opened, View};
+use crate::postgres::{RawTable, Snapshot, TableName};
+use crate::repository::manifest::{Collation, Extension, LeftOut};
+use crate::store::ObjectInfo;
+
+/// Tables whose rows were left out, as of every other kind: what is more is counted.
+const NAMED_TABLES: usize = 100;
+
+pub(in crate::job::backup) struct Viewed<'a> {
+    pub(super) begun: Begun<'a>,
+    pub(super) snapshot: Snapshot,
+    /// Of tables whose names in the archive are not UTF-8, by OID.
+    pub(super) names: HashMap<u32, TableName>,
+    /// Those that a plain script may hold, as they are called in it.
+    pub(super) tables_of_script: Vec<RawTable>,
+    /// That read the database at once.
+    pub(super) streams: usize,
+    pub(super) extensions: Option<Vec<Extension>>,
+    pub(super) collations: Option<Vec<Collation>>,
+}
+
+impl<'a> Begun<'a> {
+    /// Gives back who reads, and about how much.
+    pub(in crate::job::backup) fn viewed(mut self, view: View) -> (Viewed<'a>, Opened, u64) {
+        let notes = &mut self.notes;
+        notes.warnings.extend(view.notes);
+        let mut streams = 1;
+        if let Opened::Streams(reading) = &view.reader {
+            streams = reading.streams();
+            notes.complaints(reading.complaints.clone());
+        }
+        let why = "emptied or rewritten after the backup's snapshot and before its lock: the backup may have none of its rows";
+        let more = view.emptied.len().saturating_sub(NAMED_TABLES);
+        let more = (more > 0).then(|| format!("{more} more"));
+        let emptied = view.emptied.into_iter().take(NAMED_TABLES).chain(more);
+        notes.left_out(emptied.map(|name| LeftOut {
+            kind: "rows".into(),
+            name,
+            why: why.into(),
+        }));
+        notes.left_out(view.left_out);
+        let viewed = Viewed {
+            begun: self,
+            snapshot: view.snapshot,
+            names: view.names,
+            tables_of_script: view.tables_of_script,
+            streams,
+            extensions: view.extensions,
+            collations: view.collations,
+        };
+        (viewed, view.reader, view.table_bytes)
+    }
+}
+
+impl Viewed<'_> {
+    pub(in crate::job::backup) fn codec(&self) -> Codec {
+        self.begun.codec
+    }
+
+    pub(in crate::job::backup) fn data_key(&self) -> String {
+        self.begun.id.key(&self.begun.data_name())
+    }
+
+    pub(in crate::job::backup) fn object_info(&self, size_estimate: u64) -> ObjectInfo {
+        ObjectInfo {
+            size_estimate: Some(size_estimate),
+            ..self.begun.info("application/octet-stream")
+        }
+    }
+
+    pub(in crate::job::backup) fn warn(&mut self, warning: String) {
+        self.begun.notes.warn(warning);
+    }
+
+    /// What pg_dump has said although all went well.
+    pub(in crate::job::backup) fn complaints(&mut self, complaints: Vec<String>) {
+        self.begun.notes.complaints(complaints);
+    }
+
+    /// How a backup that disturbs nobody went.
+    pub(in crate::job::backup) fn nice(&mut self, watch: Result<Watch>, throttle: &Throttle) -> Pauses {
+        let warnings = &mut self.begun.notes.warnings;
+        match watch {
+            Ok(watch) => warnings.extend(watch.warnings()),
+            Err(error) => warnings.push(format!(
+                "--nice could not look at the server's load: {}",
+                error.message()
+            )),
+        }
+        throttle.pauses()
+    }
+}

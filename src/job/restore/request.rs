@@ -1,0 +1,54 @@
+//! What a restore can be asked for.
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreRequest {
+    /// An exact id, or `latest`.
+    pub backup: String,
+    pub database: Option<String>,
+    /// As the user wrote them, `schema.table`; none: everything.
+    pub tables: Vec<String>,
+    /// `SCHEMA` or `SCHEMA.NAME`, as the user wrote it: where copies of the tables go.
+    pub into: Option<String>,
+    /// Rows alone, into tables that are there.
+    pub data_only: bool,
+    /// Make the target database.
+    pub create: bool,
+    /// Remove what stands in the way first.
+    pub clean: bool,
+    /// With `create` and `clean`: end the sessions that others have in the database.
+    pub force: bool,
+    /// With `clean`: remove before the backup's bytes have been read and found right.
+    pub no_verify: bool,
+    /// Compare the rows with the backup when they are there; single tables are compared anyway.
+    pub check: bool,
+    /// Do not compare them.
+    pub no_check: bool,
+    /// Go on past what fails, and report it.
+    pub keep_going: bool,
+    /// All of it in one transaction, or nothing.
+    pub single_transaction: bool,
+    /// Roles first.
+    pub globals: bool,
+    /// Those roles with the power over the server that they have in the backup.
+    pub globals_privileged: bool,
+    pub no_owner: bool,
+    pub no_privileges: bool,
+    pub no_tablespaces: bool,
+    pub no_comments: bool,
+    pub no_publications: bool,
+    pub no_subscriptions: bool,
+    /// `KIND` or `KIND:NAME`, as the user wrote them.
+    pub exclude: Vec<String>,
+    /// Say what would be done.
+    pub dry_run: bool,
+    /// The SHA-256 that the manifest must have.
+    pub expect_manifest: Option<[u8; 32]>,
+}
+
+impl RestoreRequest {
+    /// Whether rows are read again when all is made. Rows that go into tables that are there are compared before they
+    /// are committed.
+    pub fn compares(&self) -> bool {
+        !self.no_check && !self.data_only && (self.check || !self.tables.is_empty())
+    }
+}

@@ -1,0 +1,115 @@
+//! What a run that was killed leaves beside the database that it was to replace, and how the next run knows that it is
+//! pgstow's, unfinished, and no live run's.
+//!
+//! A database that is made beside another lets nothing in until it bears a comment that says what it is; both happen in one
+//! transaction. The session that makes it holds an advisory lock of its name. The comment changes before the old database
+//! is removed: from then on the new one may be all that there is, and no run removes it.
+
+use super::database;
+use super::ready::Target;
+use crate::error::{Code, Result};
+use crate::postgres::quoting::{identifier, literal};
+
+/// While the old database is there.
+fn unfinished(name: &str) -> String {
+    format!("pgstow: an unfinished restore, to take the place of {name}")
+}
+
+/// While it goes.
+fn finished(name: &str) -> String {
+    format!("pgstow: a restore that takes the place of {name}, which is being removed")
+}
+
+/// The statement that makes it, of one that makes a database.
+pub(super) fn closed(creation: &str) -> String {
+    format!(
+        "{} ALLOW_CONNECTIONS = false",
+        creation.trim_end().trim_end_matches(';')
+    )
+}
+
+/// Says what it is, and lets sessions in.
+pub(super) async fn open(target: &Target, beside: &str) -> Result<()> {
+    let (quoted, comment) = (identifier(beside), literal(&unfinished(target.name())));
+    let statements =
+        format!("COMMENT ON DATABASE {quoted} IS {comment}; ALTER DATABASE {quoted} WITH ALLOW_CONNECTIONS true");
+    target.session.execute(&statements).await
+}
+
+/// From now on no run removes it.
+pub(super) async fn keep(target: &Target, beside: &str) -> Result<()> {
+    let (quoted, comment) = (identifier(beside), literal(&finished(target.name())));
+    let statement = format!("COMMENT ON DATABASE {quoted} IS {comment}");
+    target.session.execute(&statement).await
+}
+
+/// It has taken the other's place, whose own comment comes from the backup.
+pub(super) async fn placed(target: &Target) {
+    let statement = format!("COMMENT ON DATABASE {} IS NULL", identifier(target.name()));
+    if let Err(error) = target.session.execute(&statement).await {
+        tracing::warn!("{statement}: {}", error.message());
+    }
+}
+
+/// Removes what is left of runs for this target that were killed, where this one is to replace it, and says so; what it
+/// leaves is named.
+pub(super) async fn sweep(target: &Target, replaces: bool) -> Result<Vec<String>> {
+    let (name, session) = (target.name(), &target.session);
+    let (unfinished, finished) = (unfinished(name), finished(name));
+    let beginning = database::beginning(name);
+    let mut notes = Vec::new();
+    for left in session.unfinished(&beginning, &[&unfinished, &finished]).await? {
+        let quoted = identifier(&left.name);
+        if left.comment.as_deref() == Some(&*finished) {
+            notes.push(format!(
+                "the database {quoted} was made by a restore that was killed while it replaced {name}: look which of the two you \
+                 want, and rename or drop the other"
+            ));
+            continue;
+        }
+        if !session.claim(&left.name).await? {
+            notes.push(format!(
+                "another restore is making the database {quoted}, to replace {name}"
+            ));
+            continue;
+        }
+        let why = if left.is_used {
+            Some("sessions are in it".to_owned())
+        } else if !replaces {
+            Some("this restore does not replace a database".to_owned())
+        } else {
+            match session.execute(&format!("DROP DATABASE {quoted}")).await {
+                Err(error) if error.code() == Code::ConnErr => return Err(error),
+                dropped => dropped.err().map(|error| error.message()),
+            }
+        };
+        notes.push(match why {
+            None => format!("removed the database {quoted}, which an earlier restore had left unfinished"),
+            Some(why) => format!(
+                "an earlier restore has left the database {quoted} unfinished, and it was not removed ({why}): DROP DATABASE {quoted}"
+            ),
+        });
+        session.let_go(&left.name).await?;
+    }
+    Ok(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_beside_lets_nothing_in_at_first() {
+        for creation in [
+            "CREATE DATABASE \"a\" WITH TEMPLATE = template0;",
+            "CREATE DATABASE \"a\" WITH TEMPLATE = template0",
+        ] {
+            let expected = "CREATE DATABASE \"a\" WITH TEMPLATE = template0 ALLOW_CONNECTIONS = false";
+            assert_eq!(closed(creation), expected);
+        }
+        let name = database::beside("a");
+        assert_eq!(name.len(), database::beginning("a").len() + 8);
+        assert!(name.starts_with(&database::beginning("a")), "{name}");
+        assert_ne!(unfinished("a"), finished("a"));
+    }
+}

@@ -1,0 +1,23 @@
+//! What a verification can be asked for.
+
+use jiff::Timestamp;
+
+/// Which backups a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// An exact id, or `latest`.
+    One(String),
+    /// All of the store, or of one database; those made since a moment.
+    All { since: Option<Timestamp> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyRequest {
+    pub selection: Selection,
+    /// Whose, where the store holds several databases.
+    pub database: Option<String>,
+    /// Restore it into a throwaway server as well, and compare.
+    pub drill: bool,
+    /// The SHA-256 that the manifest must have; of one backup alone.
+    pub expect_manifest: Option<[u8; 32]>,
+}

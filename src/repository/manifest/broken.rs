@@ -1,0 +1,75 @@
+//! Why a manifest cannot be used.
+
+use serde::Deserialize;
+
+use super::SCHEMA;
+use crate::error::{Code, Error};
+use crate::repository::backup_id::BackupId;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    #[error("{0}")]
+    Unreadable(String),
+    #[error("manifest.json is not JSON: {0}")]
+    NotJson(String),
+    #[error("manifest.json has schema {0}, this pgstow reads up to {SCHEMA}: a newer pgstow made this backup")]
+    NewerSchema(u64),
+    #[error("manifest.json is not a manifest: {0}")]
+    Shape(String),
+    #[error("manifest.json speaks of {claimed}: it was copied or moved")]
+    OtherBackup { claimed: BackupId },
+    #[error("{0}")]
+    Altered(String),
+    #[error("manifest.json names a file that cannot be in its folder: {0:?}")]
+    FileName(String),
+}
+
+impl Broken {
+    /// For a command that wanted exactly this backup.
+    pub fn into_error(self, id: &BackupId) -> Error {
+        let hint = match self {
+            Broken::NewerSchema(_) => Some("use the version of pgstow that made it, or a newer one"),
+            Broken::Altered(_) => Some(
+                "use another backup, or a copy of this one; where the report, the message or the log of the run that made \
+                 it says this digest (`manifest_sha256`), give it as --expect-manifest: then the manifest is good",
+            ),
+            _ => None,
+        };
+        let error = Error::new(Code::Integrity, format!("cannot use backup {id}")).source(self);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    /// If it is not the manifest of the backup in whose folder it lies.
+    pub(super) fn unless_of(folder: &BackupId, claimed: &BackupId) -> Result<(), Self> {
+        if folder == claimed {
+            return Ok(());
+        }
+        Err(Broken::OtherBackup {
+            claimed: claimed.clone(),
+        })
+    }
+}
+
+/// Reads what has a schema that this version knows.
+pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Broken> {
+    #[derive(Deserialize)]
+    struct Schema {
+        schema: u64,
+    }
+    // First, because a newer schema may have any shape beside this field.
+    let schema: Schema = serde_json::from_slice(bytes).map_err(|error| broken(&error))?;
+    if schema.schema > u64::from(SCHEMA) {
+        return Err(Broken::NewerSchema(schema.schema));
+    }
+    serde_json::from_slice(bytes).map_err(|error| broken(&error))
+}
+
+fn broken(error: &serde_json::Error) -> Broken {
+    match error.classify() {
+        serde_json::error::Category::Data => Broken::Shape(error.to_string()),
+        _ => Broken::NotJson(error.to_string()),
+    }
+}

@@ -1,0 +1,28 @@
+//! How the data is compressed.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Algorithm {
+    /// What a plain script compressed so has at the end of its name.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Algorithm::None => "",
+            Algorithm::Gzip => ".gz",
+            Algorithm::Zstd => ".zst",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compression {
+    pub algorithm: Algorithm,
+    pub level: i32,
+}

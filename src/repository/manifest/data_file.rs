@@ -1,0 +1,111 @@
+//! The files that hold a backup's data, and places in them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::files::{FileRecord, role};
+use super::{Broken, Manifest};
+use crate::store::{Part, StoreChecksum};
+
+/// A file with data. Its name, length and digest stand under its role in [`Manifest::files`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFile {
+    /// The key in [`Manifest::files`].
+    pub role: String,
+    /// Its parts in the store that the manifest was made for: what its composite checksum is made of.
+    pub parts: Vec<Part>,
+    /// Its checksum as that store reported it.
+    pub store_checksum: Option<StoreChecksum>,
+    /// `None`: not encrypted.
+    pub encryption: Option<Value>,
+}
+
+impl DataFile {
+    /// A file that no store has reported about, not encrypted.
+    pub fn of(role: &str) -> Self {
+        Self {
+            role: role.to_owned(),
+            parts: Vec::new(),
+            store_checksum: None,
+            encryption: None,
+        }
+    }
+}
+
+/// Which of [`Manifest::data_files`] it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileIndex(pub usize);
+
+impl FileIndex {
+    /// The only data file of a backup that one task makes.
+    pub const FIRST: FileIndex = FileIndex(0);
+}
+
+/// Where bytes lie: in which data file, and where in it. Of a plain script, the offset is in the script as it
+/// is unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub file: FileIndex,
+    pub offset: u64,
+    pub length: u64,
+}
+
+impl Place {
+    /// `None` if it would end behind the largest possible file.
+    pub fn new(file: FileIndex, offset: u64, length: u64) -> Option<Self> {
+        offset.checked_add(length)?;
+        Some(Self { file, offset, length })
+    }
+
+    pub fn end(self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+
+    /// Within its file.
+    pub fn range(self) -> Range<u64> {
+        self.offset..self.end()
+    }
+}
+
+impl Manifest {
+    /// The data file with this role.
+    pub fn data_file(&self, role: &str) -> Option<(FileIndex, &DataFile)> {
+        let files = self.data_files.iter().enumerate();
+        let mut named = files.filter(|(_, file)| file.role == role);
+        named.next().map(|(index, file)| (FileIndex(index), file))
+    }
+
+    /// Name, length and digest of each data file, in their order.
+    pub fn data_records(&self) -> impl Iterator<Item = &FileRecord> {
+        self.data_files.iter().filter_map(|file| self.files.get(&file.role))
+    }
+}
+
+/// Whether each data file is one of the backup's files, once, and every file that only a data file can be is
+/// among them: all other files are read whole.
+pub(super) fn check(files: &BTreeMap<String, FileRecord>, data_files: &[DataFile]) -> Result<(), Broken> {
+    let mut roles = HashSet::new();
+    let mut names = HashSet::new();
+    for DataFile { role, .. } in data_files {
+        let Some(file) = files.get(role) else {
+            return Err(Broken::Shape(format!(
+                "`data_files` has a {role:?}, and `files` has none"
+            )));
+        };
+        if !roles.insert(role.as_str()) || !names.insert(file.name.as_str()) {
+            return Err(Broken::Shape(format!("`data_files` names {:?} twice", file.name)));
+        }
+    }
+    let data = [role::DUMP, role::SQL];
+    match data
+        .iter()
+        .find(|role| files.contains_key(**role) && !roles.contains(*role))
+    {
+        Some(role) => Err(Broken::Shape(format!(
+            "`files` has a {role:?}, and `data_files` has none"
+        ))),
+        None => Ok(()),
+    }
+}

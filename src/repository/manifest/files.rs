@@ -1,0 +1,49 @@
+//! The files of a backup, by what they are for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Broken;
+
+/// Of a file, in bytes, on every file system.
+const LONGEST_NAME: usize = 255;
+
+/// The keys of [`Manifest::files`](super::Manifest::files). A backup has either a dump or a script.
+pub mod role {
+    pub const DUMP: &str = "dump";
+    pub const SQL: &str = "sql";
+    pub const TOC: &str = "toc";
+    pub const GLOBALS: &str = "globals";
+    pub const SYSTEM_INFO: &str = "system_info";
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Within the backup's folder.
+    pub name: String,
+    pub bytes: u64,
+    /// Hex digits.
+    pub sha256: String,
+}
+
+/// What [`Manifest::checksums`](super::Manifest::checksums) says about these files.
+pub fn checksums(files: &BTreeMap<String, FileRecord>) -> BTreeMap<String, String> {
+    files
+        .iter()
+        .map(|(role, file)| (role.clone(), format!("sha256:{}", file.sha256)))
+        .collect()
+}
+
+/// These names become keys and paths: a name that climbs out of the folder must go no further.
+pub(super) fn check_names(files: &BTreeMap<String, FileRecord>) -> Result<(), Broken> {
+    for file in files.values() {
+        let climbs = matches!(file.name.as_str(), "" | "." | "..")
+            || file.name.contains(['/', '\\', '\0'])
+            || file.name.len() > LONGEST_NAME;
+        if climbs {
+            return Err(Broken::FileName(file.name.clone()));
+        }
+    }
+    Ok(())
+}

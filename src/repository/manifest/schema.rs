@@ -1,0 +1,319 @@
+//! The manifest's bytes: schema 2, which is written and read, and schema 1, which is read.
+//!
+//! Schema 2 has all that schema 1 has, with the same meaning, and says of each place in which data file it lies.
+
+mod writing;
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
+use super::data_file::{self, DataFile, FileIndex, Place};
+use super::files::{FileRecord, check_names, role};
+use super::{
+    Broken, Collation, Compression, Extension, LeftOut, Manifest, Metadata, PgDump, Predecessor, Server, Snapshot,
+    Tagged, bounded, custom, format_name,
+};
+use crate::dataflow::way::Way;
+use crate::format::Format;
+use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::retention::Tier;
+use crate::repository::trigger::Trigger;
+use crate::store::{Part, StoreChecksum};
+
+/// The schema whose backups have one data file, named by its role alone.
+const OF_ONE_FILE: u32 = 1;
+
+/// What both schemas may have, as it stands in the file. Fields that a later version adds are passed over.
+#[derive(Deserialize)]
+pub(super) struct Json {
+    schema: u32,
+    pub id: BackupId,
+    #[serde(rename = "type")]
+    kind: Kind,
+    timestamp: Timestamp,
+    finished_at: Timestamp,
+    version: String,
+    database: String,
+    trigger: Trigger,
+    #[serde(default)]
+    digest_file: Option<String>,
+    #[serde(default)]
+    predecessor: Option<Predecessor>,
+    #[serde(default)]
+    store: Option<String>,
+    #[serde(default, deserialize_with = "bounded::stores")]
+    stores: Vec<String>,
+    #[serde(default)]
+    tags: Option<Tagged>,
+    #[serde(default)]
+    event_id: Option<String>,
+    server: Server,
+    pg_dump: PgDump,
+    #[serde(with = "format_name", default = "custom")]
+    format: Format,
+    compression: Compression,
+    snapshot: Snapshot,
+    tier: Tier,
+    #[serde(default, deserialize_with = "bounded::option")]
+    encryption: Option<Value>,
+    #[serde(deserialize_with = "bounded::few")]
+    files: BTreeMap<String, FileRecord>,
+    #[serde(default, deserialize_with = "bounded::files")]
+    data_files: Vec<JsonFile>,
+    #[serde(default, deserialize_with = "bounded::few")]
+    missing: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "bounded::items")]
+    left_out: Vec<LeftOut>,
+    #[serde(default, deserialize_with = "bounded::known_items")]
+    extensions: Option<Vec<Extension>>,
+    #[serde(default, deserialize_with = "bounded::known_items")]
+    collations: Option<Vec<Collation>>,
+    #[serde(default, deserialize_with = "bounded::items")]
+    warnings: Vec<String>,
+    #[serde(default)]
+    script: Option<ScriptRecord>,
+    #[serde(default)]
+    tables: Vec<JsonTable>,
+    #[serde(default)]
+    large_objects: Vec<JsonObjects>,
+    #[serde(default)]
+    parts: Vec<Part>,
+    #[serde(default)]
+    store_checksum: Option<StoreChecksum>,
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default, deserialize_with = "bounded::few")]
+    checksums: BTreeMap<String, String>,
+}
+
+/// One of `data_files`. What it says of the file, `files` says too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct JsonFile {
+    role: String,
+    name: String,
+    bytes: u64,
+    digests: Digests,
+    #[serde(default)]
+    parts: Vec<Part>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store_checksum: Option<StoreChecksum>,
+    #[serde(default, deserialize_with = "bounded::option")]
+    encryption: Option<Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Digests {
+    /// Hex digits.
+    sha256: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct JsonTable {
+    schema: String,
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oid: Option<u32>,
+    rows: u64,
+    bytes: u64,
+    sha256: String,
+    /// By its name. Schema 1 does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    offset: u64,
+    length: u64,
+    #[serde(default)]
+    read: Way,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ranges: Vec<RangeRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct JsonObjects {
+    dump_id: i64,
+    count: u64,
+    bytes: u64,
+    sha256: String,
+    /// By its name; none where the place is not known. Schema 1 does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    offset: u64,
+    length: u64,
+}
+
+/// How the places of a manifest are read.
+enum Files {
+    /// Schema 1: all lie in the first data file; large objects of a script have no place.
+    One { is_script: bool, any: bool },
+    /// By the name of the data file.
+    Named(HashMap<String, FileIndex>),
+}
+
+impl Files {
+    /// `what` says whose place it is, where it is none.
+    fn place(
+        &self,
+        file: Option<&str>,
+        (offset, length): (u64, u64),
+        what: impl Fn() -> String,
+    ) -> Result<Place, Broken> {
+        let index = match (self, file) {
+            (Files::One { any: true, .. }, _) => FileIndex::default(),
+            (Files::One { any: false, .. }, _) => {
+                return Err(Broken::Shape(format!("it has {}, and names no file with data", what())));
+            }
+            (Files::Named(_), None) => {
+                return Err(Broken::Shape(format!("it does not say in which file {} lies", what())));
+            }
+            (Files::Named(files), Some(name)) => *files.get(name).ok_or_else(|| {
+                Broken::Shape(format!(
+                    "it says that {} lies in {name:?}, which `data_files` does not name",
+                    what()
+                ))
+            })?,
+        };
+        Place::new(index, offset, length)
+            .ok_or_else(|| Broken::Shape(format!("it says that {} ends behind every file's end", what())))
+    }
+
+    fn table(&self, table: JsonTable) -> Result<TableRecord, Broken> {
+        let what = || format!("the table {:?}.{:?}", table.schema, table.name);
+        let place = self.place(table.file.as_deref(), (table.offset, table.length), what)?;
+        Ok(TableRecord {
+            schema: table.schema,
+            name: table.name,
+            owner: table.owner,
+            oid: table.oid,
+            rows: table.rows,
+            bytes: table.bytes,
+            sha256: table.sha256,
+            place,
+            read: table.read,
+            ranges: table.ranges,
+        })
+    }
+
+    fn objects(&self, objects: JsonObjects) -> Result<LargeObjectsRecord, Broken> {
+        let extent = (objects.offset, objects.length);
+        let is_nowhere = extent == (0, 0)
+            && match self {
+                Files::One { is_script, .. } => *is_script,
+                Files::Named(_) => objects.file.is_none(),
+            };
+        let what = || "a block of large objects".to_owned();
+        let place = match is_nowhere {
+            true => None,
+            false => Some(self.place(objects.file.as_deref(), extent, what)?),
+        };
+        Ok(LargeObjectsRecord {
+            dump_id: objects.dump_id,
+            count: objects.count,
+            bytes: objects.bytes,
+            sha256: objects.sha256,
+            place,
+        })
+    }
+}
+
+impl Json {
+    /// The manifest that it is, if it is that of the backup with this id.
+    pub(super) fn check(mut self, id: &BackupId) -> Result<Manifest, Broken> {
+        Broken::unless_of(id, &self.id)?;
+        check_names(&self.files)?;
+        let (data_files, files) = if self.schema > OF_ONE_FILE {
+            self.several()?
+        } else {
+            self.one()
+        };
+        data_file::check(&self.files, &data_files)?;
+        let tables = self.tables.into_iter().map(|table| files.table(table));
+        let objects = self.large_objects.into_iter().map(|objects| files.objects(objects));
+        Ok(Manifest {
+            id: self.id,
+            kind: self.kind,
+            timestamp: self.timestamp,
+            finished_at: self.finished_at,
+            version: self.version,
+            database: self.database,
+            trigger: self.trigger,
+            digest_file: self.digest_file,
+            predecessor: self.predecessor,
+            store: self.store,
+            stores: self.stores,
+            tags: self.tags,
+            event_id: self.event_id,
+            server: self.server,
+            pg_dump: self.pg_dump,
+            format: self.format,
+            compression: self.compression,
+            snapshot: self.snapshot,
+            tier: self.tier,
+            encryption: self.encryption,
+            missing: self.missing,
+            left_out: self.left_out,
+            extensions: self.extensions,
+            collations: self.collations,
+            warnings: self.warnings,
+            script: self.script,
+            tables: tables.collect::<Result<_, _>>()?,
+            large_objects: objects.collect::<Result<_, _>>()?,
+            metadata: self.metadata,
+            checksums: self.checksums,
+            files: self.files,
+            data_files,
+        })
+    }
+
+    /// Schema 1: the archive or the script. What is encrypted, and the store's receipt, are about it.
+    fn one(&mut self) -> (Vec<DataFile>, Files) {
+        let is_script = self.files.contains_key(role::SQL);
+        let roles = [role::SQL, role::DUMP].into_iter();
+        let named = roles.filter(|role| self.files.contains_key(*role));
+        let mut data_files: Vec<DataFile> = named.map(DataFile::of).collect();
+        if let Some(first) = data_files.first_mut() {
+            first.parts = std::mem::take(&mut self.parts);
+            first.store_checksum = self.store_checksum.take();
+            first.encryption.clone_from(&self.encryption);
+        }
+        let any = !data_files.is_empty();
+        (data_files, Files::One { is_script, any })
+    }
+
+    /// Schema 2. What stands there twice has to be the same: no reader may take the one for the other.
+    fn several(&mut self) -> Result<(Vec<DataFile>, Files), Broken> {
+        let mut names = HashMap::new();
+        let mut data_files = Vec::with_capacity(self.data_files.len());
+        let first = self.data_files.first();
+        let receipt = first.map_or((&[][..], None), |first| {
+            (&first.parts[..], first.store_checksum.as_ref())
+        });
+        if receipt != (&self.parts[..], self.store_checksum.as_ref()) {
+            let what = "`parts` and `store_checksum` are not those of the first of `data_files`";
+            return Err(Broken::Shape(what.to_owned()));
+        }
+        for (index, file) in std::mem::take(&mut self.data_files).into_iter().enumerate() {
+            let same = self.files.get(&file.role).is_none_or(|record| {
+                (&record.name, record.bytes, &record.sha256) == (&file.name, file.bytes, &file.digests.sha256)
+            });
+            if !same {
+                return Err(Broken::Shape(format!(
+                    "`data_files` and `files` differ on the {:?} file: its name, its bytes or its SHA-256",
+                    file.role
+                )));
+            }
+            names.insert(file.name, FileIndex(index));
+            data_files.push(DataFile {
+                role: file.role,
+                parts: file.parts,
+                store_checksum: file.store_checksum,
+                encryption: file.encryption,
+            });
+        }
+        Ok((data_files, Files::Named(names)))
+    }
+}

@@ -1,0 +1,60 @@
+//! What lists, plans and tags need of a manifest: reading it skips the tables, of which there may
+//! be thousands.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::broken::parse;
+use super::files::check_names;
+use super::{Broken, FileRecord, Manifest, Metadata, bounded};
+use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::retention::Tier;
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Summary {
+    pub id: BackupId,
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    pub timestamp: Timestamp,
+    pub finished_at: Timestamp,
+    pub tier: Tier,
+    #[serde(default)]
+    pub event_id: Option<String>,
+    #[serde(default)]
+    pub digest_file: Option<String>,
+    #[serde(default)]
+    pub store: Option<String>,
+    #[serde(deserialize_with = "bounded::few")]
+    pub files: BTreeMap<String, FileRecord>,
+    #[serde(default)]
+    pub metadata: Metadata,
+}
+
+impl Summary {
+    /// Reads what matters of the manifest found in `id`'s folder.
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+        let summary: Self = parse(bytes)?;
+        Broken::unless_of(id, &summary.id)?;
+        check_names(&summary.files)?;
+        Ok(summary)
+    }
+}
+
+impl Manifest {
+    pub fn summary(&self) -> Summary {
+        Summary {
+            id: self.id.clone(),
+            kind: self.kind,
+            timestamp: self.timestamp,
+            finished_at: self.finished_at,
+            tier: self.tier,
+            event_id: self.event_id.clone(),
+            digest_file: self.digest_file.clone(),
+            store: self.store.clone(),
+            files: self.files.clone(),
+            metadata: self.metadata.clone(),
+        }
+    }
+}
