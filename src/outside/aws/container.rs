@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
@@ -24,10 +25,7 @@ impl Container {
         self.0.provide_credentials().await.map_err(|error| match error {
             // The next in the chain is asked.
             CredentialsError::CredentialsNotLoaded(_) => error,
-            error => match OfContainer::of(&Env::real(), &error) {
-                Some(ours) => CredentialsError::provider_error(ours),
-                None => error,
-            },
+            error => OfContainer::of(&Env::real(), error),
         })
     }
 }
@@ -46,11 +44,18 @@ impl ProvideCredentials for Container {
 pub(super) struct OfContainer {
     variable: &'static str,
     value: String,
-    why: String,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    Unread(io::Error),
+    Failed(CredentialsError),
 }
 
 impl OfContainer {
-    fn of(env: &Env, error: &CredentialsError) -> Option<Self> {
+    /// The error with the variable that leads to it, where one is set.
+    fn of(env: &Env, error: CredentialsError) -> CredentialsError {
         let given = |variable: &'static str| {
             let value = env.get(variable).ok().filter(|value| !value.is_empty())?;
             Some((variable, value))
@@ -58,17 +63,17 @@ impl OfContainer {
         if let Some((variable, value)) = given(TOKEN_FILE)
             && let Err(error) = std::fs::File::open(&value)
         {
-            let why = format!("cannot be read: {error}");
-            return Some(Self { variable, value, why });
+            let why = Why::Unread(error);
+            return CredentialsError::provider_error(Self { variable, value, why });
         }
-        let (variable, value) = ADDRESSES.into_iter().find_map(given)?;
-        let told = super::failure::causes(StdError::source(error));
-        let why = match (error, told.last()) {
-            (CredentialsError::ProviderTimedOut(_), _) => "does not answer in time".to_owned(),
-            (_, Some(last)) => format!("gives no credentials: {last}"),
-            (_, None) => "gives no credentials".to_owned(),
-        };
-        Some(Self { variable, value, why })
+        match ADDRESSES.into_iter().find_map(given) {
+            Some((variable, value)) => CredentialsError::provider_error(Self {
+                variable,
+                value,
+                why: Why::Failed(error),
+            }),
+            None => error,
+        }
     }
 
     pub fn hint(&self) -> &'static str {
@@ -78,11 +83,23 @@ impl OfContainer {
 
 impl fmt::Display for OfContainer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} names {}, which {}", self.variable, self.value, self.why)
+        write!(f, "{} names {}, which ", self.variable, self.value)?;
+        match &self.why {
+            Why::Unread(error) => write!(f, "cannot be read: {error}"),
+            Why::Failed(CredentialsError::ProviderTimedOut(_)) => f.write_str("does not answer in time"),
+            Why::Failed(_) => f.write_str("gives no credentials"),
+        }
     }
 }
 
-impl StdError for OfContainer {}
+impl StdError for OfContainer {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.why {
+            Why::Unread(_) => None,
+            Why::Failed(error) => error.source(),
+        }
+    }
+}
 
 const TOKEN: &str = "name the file that the platform mounts (EKS pod identity does so itself, by its association with the service \
                      account), or take the variable away";
@@ -95,21 +112,24 @@ mod tests {
 
     #[test]
     fn the_variable_that_leads_nowhere_is_named() {
-        let error = CredentialsError::provider_error("Connection refused (os error 111)");
+        let told = |variables: &[(&str, &str)]| {
+            let error = CredentialsError::provider_error("Connection refused (os error 111)");
+            OfContainer::of(&Env::from_slice(variables), error)
+        };
+        let of = |error: &CredentialsError| {
+            let ours = error.source().and_then(|source| source.downcast_ref::<OfContainer>());
+            ours.map(|ours| (ours.to_string(), ours.hint()))
+        };
         let address = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/x");
-        let told = OfContainer::of(&Env::from_slice(&[address]), &error).unwrap();
+        let (text, hint) = of(&told(&[address])).unwrap();
         assert_eq!(
-            told.to_string(),
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI names http://127.0.0.1:9/x, which gives no credentials: Connection refused \
-             (os error 111)"
+            text,
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI names http://127.0.0.1:9/x, which gives no credentials"
         );
-        let token = (TOKEN_FILE, "/dev/null/none");
-        let told = OfContainer::of(&Env::from_slice(&[address, token]), &error).unwrap();
-        assert!(
-            told.to_string().contains("names /dev/null/none, which cannot be read"),
-            "{told}"
-        );
-        assert_eq!(told.hint(), TOKEN);
-        assert!(OfContainer::of(&Env::from_slice(&[]), &error).is_none());
+        assert_eq!(hint, ADDRESS);
+        let (text, hint) = of(&told(&[address, (TOKEN_FILE, "/dev/null/none")])).unwrap();
+        assert!(text.contains("names /dev/null/none, which cannot be read"), "{text}");
+        assert_eq!(hint, TOKEN);
+        assert!(of(&told(&[])).is_none());
     }
 }

@@ -290,7 +290,11 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
         return (format!("{why}: {failure}"), process::HINT);
     }
     if let Some(failure) = source.and_then(|source| source.downcast_ref::<OfContainer>()) {
-        return (format!("{why}: {failure}"), failure.hint());
+        let told = super::failure::causes(StdError::source(failure));
+        return match told.last() {
+            Some(last) => (format!("{why}: {failure}: {last}"), failure.hint()),
+            None => (format!("{why}: {failure}"), failure.hint()),
+        };
     }
     let told = super::failure::causes(source);
     // Of all the kinds that a profile may have, the SDK is built without this one.

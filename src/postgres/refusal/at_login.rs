@@ -4,7 +4,6 @@
 use super::{Complaint, SERVER_SAYS, classify_server};
 use crate::error::{Code, Error};
 use crate::postgres::quoting::identifier;
-use crate::postgres::startup::EVENT_TRIGGERS;
 use crate::postgres::{ConnectionInfo, Redactor};
 
 /// Routines that set what `options` give. The server only warns of the same in a role's or database's own settings.
@@ -30,20 +29,25 @@ const REFUSED: &str = "the server answers, and refuses this session for the reas
 pub(super) const IDLE: &str = "the server ends sessions that are idle for a moment: ALTER ROLE <role> RESET \
                                idle_session_timeout, or the same of the database or the server's configuration";
 
-/// A refusal of the session that `info` asks for.
-pub(in crate::postgres) fn refused_login(complaint: &Complaint, info: &ConnectionInfo, redactor: &Redactor) -> Error {
+/// A refusal of the session that `info` asks for; `has_options`: with options that are not ours.
+pub(in crate::postgres) fn refused_login(
+    complaint: &Complaint,
+    info: &ConnectionInfo,
+    has_options: bool,
+    redactor: &Redactor,
+) -> Error {
     let text = redactor.clean(&format!("{SERVER_SAYS}: {}", complaint.text));
     let told = classify_server(&complaint.state, &text);
     if told.has_own_hint() {
         return told;
     }
-    match hint(complaint, info, told.code()) {
+    match hint(complaint, info, has_options, told.code()) {
         Some(hint) => told.hint(hint),
         None => told,
     }
 }
 
-fn hint(complaint: &Complaint, info: &ConnectionInfo, code: Code) -> Option<String> {
+fn hint(complaint: &Complaint, info: &ConnectionInfo, has_options: bool, code: Code) -> Option<String> {
     let role = identifier(info.user.as_deref().unwrap_or_default());
     let database = identifier(info.dbname.as_deref().unwrap_or_default());
     let state = complaint.state.code();
@@ -62,7 +66,7 @@ fn hint(complaint: &Complaint, info: &ConnectionInfo, code: Code) -> Option<Stri
             "ALTER ROLE {role} RESET session_preload_libraries; or the same of ALTER DATABASE {database}, or of \
              local_preload_libraries, or in the server's configuration, wherever this library is named; or install it"
         ),
-        routine if sets(routine) && has_options(info) => {
+        routine if sets(routine) && has_options => {
             "this comes from `options` in the connection (in its URL, or PGOPTIONS): take the setting out there, or let the \
              role set it"
                 .to_owned()
@@ -80,13 +84,6 @@ fn sets(routine: &str) -> bool {
         || (routine.starts_with("call_") && routine.ends_with("_check_hook"))
 }
 
-/// Options that are not ours.
-fn has_options(info: &ConnectionInfo) -> bool {
-    let ours = format!("-c {EVENT_TRIGGERS}=off");
-    let options = info.params.get("options").map_or("", String::as_str);
-    !options.replace(&ours, "").trim().is_empty()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_login_that_a_server_refuses_in_any_language_has_the_statement_that_helps() {
-        let info = ConnectionInfo::parse_url("postgres://it%22s@h/sh op?options=-cnosuch%3D1").unwrap();
+        let info = ConnectionInfo::parse_url("postgres://it%22s@h/sh op").unwrap();
         for (state, routine, hint) in [
             (
                 "42501",
@@ -114,7 +111,7 @@ mod tests {
             ("53300", "CheckMyDatabase", "CONNECTION LIMIT"),
         ] {
             let body = format!("SFATAL\0C{state}\0Mnein\0R{routine}\0\0");
-            let told = refused_login(&complaint(body.as_bytes()), &info, &Redactor::new(&info));
+            let told = refused_login(&complaint(body.as_bytes()), &info, true, &Redactor::new(&info));
             assert!(
                 told.hint_text().contains(hint),
                 "{state} {routine}: {}",

@@ -7,7 +7,7 @@ use postgres_protocol::authentication::sasl::{SCRAM_SHA_256_PLUS, ScramSha256};
 use postgres_protocol::message::frontend;
 use secrecy::ExposeSecret;
 
-use super::{Greeting, Key, Purpose, scram};
+use super::{EVENT_TRIGGERS, Greeting, Key, Purpose, scram};
 use crate::error::{Code, Error, Result};
 use crate::postgres::authentication::{LONGEST, Questions, Refused};
 use crate::postgres::refusal::{self, complaint};
@@ -68,6 +68,13 @@ impl<'a> Login<'a> {
             DONE => self.greeting(stream).await,
             _ => Err(unexpected("one more question after our proof")),
         }
+    }
+
+    /// Whether there are options that are not ours.
+    fn has_options(&self) -> bool {
+        let ours = format!("-c {EVENT_TRIGGERS}=off");
+        let options = self.info.params.get("options").map_or("", String::as_str);
+        !options.replace(&ours, "").trim().is_empty()
     }
 
     fn parameters(&self) -> Vec<(&'a str, &'a str)> {
@@ -151,7 +158,12 @@ impl<'a> Login<'a> {
         }
         let body = stream.body(length, limit).await.map_err(broken)?;
         match kind {
-            b'E' => Err(refusal::refused_login(&complaint(&body), self.info, self.redactor)),
+            b'E' => Err(refusal::refused_login(
+                &complaint(&body),
+                self.info,
+                self.has_options(),
+                self.redactor,
+            )),
             _ => Ok((kind, body)),
         }
     }

@@ -3,8 +3,7 @@
 
 use crate::error::Result;
 use crate::repository::backup_id::BackupId;
-use crate::repository::retention::Policy;
-use crate::repository::retention::{Differences, Rule, applying, differences, rules_after};
+use crate::repository::retention::{Differences, Policy, Rule, applying, differences, rules_after};
 use crate::store::{Lifecycle, Rules, Store, is_ours};
 
 /// A bucket's rules beside those that the policy wants.

@@ -7,7 +7,7 @@ use aws_sdk_s3::types::{
 use jiff::Timestamp;
 
 use crate::error::Result;
-use crate::repository::retention::Rule;
+use crate::store::Rule;
 use crate::store::bucket::build;
 
 pub(super) fn filter_prefix(rule: &LifecycleRule) -> &str {
