@@ -254,7 +254,7 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
         CredentialsError::InvalidConfiguration(_) => "the profile cannot be used",
         _ => "the credentials could not be loaded",
     };
-    let told = super::failure::causes(StdError::source(error));
+    let told = super::causes::causes(StdError::source(error));
     // Of all the kinds that a profile may have, the SDK is built without this one.
     if told.iter().any(|cause| cause.contains("credentials-login")) {
         return (
@@ -280,7 +280,7 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
     let hint = match error {
         _ if signed_out => "log in again: aws sso login, with the same AWS_PROFILE",
         CredentialsError::CredentialsNotLoaded(_) | CredentialsError::ProviderTimedOut(_) => NO_CREDENTIALS,
-        _ if proxy.is_some() => super::failure::BEHIND_PROXY,
+        _ if proxy.is_some() => super::proxy::BEHIND_PROXY,
         _ => PROFILE,
     };
     let why = match proxy {
