@@ -14,9 +14,11 @@ mod conninfo;
 mod dump;
 mod explaining;
 mod extensions;
+mod features;
 mod globals;
 mod hold;
 mod holders;
+mod inhabitants;
 mod inside;
 mod inventory;
 mod left_out;
@@ -62,13 +64,16 @@ pub use condition::{Encryption, Replication};
 pub use connection::Session;
 pub use conninfo::{ConnectionInfo, Files, Keys, Login, Provider, Whose, text_of_secret};
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
+pub(crate) use extensions::MemberGrant;
 pub use extensions::{Extension, Member, MemberKind};
+pub(crate) use features::Feature;
 pub use globals::{
     AppliedGlobals, ComparedGlobals, DatabaseSetting, Globals, GlobalsPlan, Omitted, Powers, Statement, WITHHELD,
     statements,
 };
 pub use hold::{Hold, Taken};
 pub(crate) use hold::{PLANS, see};
+pub(crate) use inhabitants::Inhabitant;
 pub(crate) use inside::{Inside, Mark};
 pub use left_out::{FOREIGN_TABLE, LeftOut};
 pub use load::Load;

@@ -13,6 +13,7 @@ mod failed;
 pub(crate) mod globals;
 mod grants;
 mod in_place;
+mod inhabited;
 mod into;
 mod load;
 mod loading;
@@ -26,17 +27,20 @@ mod positions;
 mod prepared;
 mod queue;
 mod ready;
+mod refreshing;
 mod renewing;
 mod replacing;
 mod report;
 mod request;
 mod rows;
 pub(crate) mod script;
+mod silence;
 mod state;
 mod steps;
 mod tables;
 mod unfinished;
 mod waiting;
+mod watching;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -79,7 +83,7 @@ pub async fn run(job: &Job<'_>, request: &RestoreRequest) -> Result<RestoreRepor
     let state = State::default();
     let done = match prepared::prepare(job, request).await {
         Ok(prepared) if request.dry_run => Ok(prepared.planned(job, request)),
-        Ok(prepared) => steps::carry_out(job, request, prepared, &state).await,
+        Ok(prepared) => watching::carry_out(job, request, prepared, &state).await,
         Err(error) => Err(error),
     };
     match done {

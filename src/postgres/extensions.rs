@@ -38,6 +38,19 @@ pub enum MemberKind {
     Server,
 }
 
+/// Of what an extension has made: a grant that it has not made itself, or one of its own that is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemberGrant {
+    /// As an archive's table of contents would name the entry.
+    pub schema: String,
+    pub tag: String,
+    pub role: String,
+    pub is_revoke: bool,
+    /// In words.
+    pub what: String,
+    pub statement: String,
+}
+
 /// Of each kind: the catalog, the name's column, and the schema's.
 const MEMBERS: [(MemberKind, &str, &str, &str); 7] = [
     (MemberKind::Relation, "pg_class", "relname", "relnamespace"),
@@ -101,4 +114,92 @@ impl Session {
         }
         Ok(members)
     }
+
+    /// Where grants on these extensions' members differ from those with which they are made.
+    pub(crate) async fn member_grants(&self, extensions: &[String]) -> Result<Vec<MemberGrant>> {
+        let failed = |error| self.error("cannot look at grants on what is the extensions'", &error);
+        let rows = self.client.query(MEMBER_GRANTS, &[&extensions]).await.map_err(failed)?;
+        let one = |row: &Row| {
+            Ok(MemberGrant {
+                schema: row.try_get(0)?,
+                tag: row.try_get(1)?,
+                role: row.try_get(2)?,
+                is_revoke: row.try_get(3)?,
+                what: row.try_get(4)?,
+                statement: row.try_get(5)?,
+            })
+        };
+        let read: std::result::Result<Vec<MemberGrant>, tokio_postgres::Error> = rows.iter().map(one).collect();
+        read.map_err(failed)
+    }
 }
+
+/// What a server keeps of an extension's first grants stands in `pg_init_privs`; without an entry there, what every object
+/// of the kind has.
+const MEMBER_GRANTS: &str = "WITH member AS (
+       SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
+         JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+        WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+          AND d.deptype OPERATOR(pg_catalog.=) 'e' AND e.extname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)),
+     object AS (
+       SELECT m.classid, m.objid, n.nspname::pg_catalog.text AS schema,
+              CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.relname AS tag,
+              CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || pg_catalog.format('%I.%I', n.nspname, c.relname) AS whole,
+              c.relowner AS owner, c.relacl AS acl,
+              pg_catalog.acldefault((CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::pg_catalog.\"char\", c.relowner) AS given
+         FROM member m JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) m.objid
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+        WHERE m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+          AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'v', 'm', 'f', 'S']::pg_catalog.\"char\"[])
+       UNION ALL
+       SELECT m.classid, m.objid, n.nspname::pg_catalog.text,
+              CASE p.prokind WHEN 'p' THEN 'PROCEDURE ' ELSE 'FUNCTION ' END || p.proname || '('
+                || pg_catalog.pg_get_function_identity_arguments(p.oid) || ')',
+              'ROUTINE ' || p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proowner, p.proacl,
+              pg_catalog.acldefault('f', p.proowner)
+         FROM member m JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) m.objid
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+        WHERE m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+       UNION ALL
+       SELECT m.classid, m.objid, n.nspname::pg_catalog.text, 'TYPE ' || t.typname,
+              'TYPE ' || pg_catalog.format('%I.%I', n.nspname, t.typname), t.typowner, t.typacl,
+              pg_catalog.acldefault('T', t.typowner)
+         FROM member m JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) m.objid
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+        WHERE m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+       UNION ALL
+       SELECT m.classid, m.objid, '', 'FOREIGN DATA WRAPPER ' || w.fdwname,
+              'FOREIGN DATA WRAPPER ' || pg_catalog.quote_ident(w.fdwname), w.fdwowner, w.fdwacl,
+              pg_catalog.acldefault('F', w.fdwowner)
+         FROM member m JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) m.objid
+        WHERE m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass
+       UNION ALL
+       SELECT m.classid, m.objid, '', 'LANGUAGE ' || l.lanname, 'LANGUAGE ' || pg_catalog.quote_ident(l.lanname), l.lanowner,
+              l.lanacl, pg_catalog.acldefault('l', l.lanowner)
+         FROM member m JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) m.objid
+        WHERE m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_language'::pg_catalog.regclass),
+     begun AS (
+       SELECT o.schema, o.tag, o.whole, o.owner, coalesce(o.acl, o.given) AS held, coalesce(i.initprivs, o.given) AS given
+         FROM object o LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid OPERATOR(pg_catalog.=) o.classid
+          AND i.objoid OPERATOR(pg_catalog.=) o.objid AND i.objsubid OPERATOR(pg_catalog.=) 0),
+     changed AS (
+       SELECT b.schema, b.tag, b.whole, x.grantee, x.privilege_type, false AS is_revoke
+         FROM begun b, pg_catalog.aclexplode(b.held) x
+        WHERE x.grantee OPERATOR(pg_catalog.<>) b.owner AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(b.given) g
+                WHERE g.grantee OPERATOR(pg_catalog.=) x.grantee AND g.privilege_type OPERATOR(pg_catalog.=) x.privilege_type)
+       UNION ALL
+       SELECT b.schema, b.tag, b.whole, g.grantee, g.privilege_type, true
+         FROM begun b, pg_catalog.aclexplode(b.given) g
+        WHERE g.grantee OPERATOR(pg_catalog.<>) b.owner AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(b.held) x
+                WHERE x.grantee OPERATOR(pg_catalog.=) g.grantee AND x.privilege_type OPERATOR(pg_catalog.=) g.privilege_type)),
+     told AS (
+       SELECT c.schema, c.tag, c.whole, c.is_revoke, pg_catalog.string_agg(c.privilege_type, ', ' ORDER BY c.privilege_type) AS rights,
+              CASE c.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(c.grantee)::pg_catalog.text END AS role,
+              CASE c.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.grantee)) END AS quoted
+         FROM changed c GROUP BY c.schema, c.tag, c.whole, c.is_revoke, c.grantee)
+     SELECT t.schema, t.tag, t.role, t.is_revoke,
+            CASE WHEN t.is_revoke THEN 'that ' || t.role || ' has no ' || t.rights || ' on ' || t.whole
+                 ELSE 'grants on ' || t.whole || ' to ' || t.role END,
+            CASE WHEN t.is_revoke THEN 'REVOKE ' || t.rights || ' ON ' || t.whole || ' FROM ' || t.quoted
+                 ELSE 'GRANT ' || t.rights || ' ON ' || t.whole || ' TO ' || t.quoted END
+       FROM told t ORDER BY 1, 2, 3, 4";

@@ -117,6 +117,55 @@ impl Session {
         read.map_err(failed)
     }
 
+    /// Event triggers of this database that run at changes of definitions by this role, by name.
+    pub(crate) async fn watching(&self) -> Result<Vec<String>> {
+        let failed = |error| self.error("cannot look at the event triggers", &error);
+        // From 17 on a superuser's sessions, of which this is one, run none.
+        let question = "SELECT e.evtname::pg_catalog.text FROM pg_catalog.pg_event_trigger e
+             WHERE e.evtenabled OPERATOR(pg_catalog.=) ANY (ARRAY['O', 'A']::pg_catalog.\"char\"[])
+               AND e.evtevent OPERATOR(pg_catalog.<>) 'login'
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_settings s
+                                WHERE s.name OPERATOR(pg_catalog.=) 'event_triggers' AND s.setting OPERATOR(pg_catalog.=) 'off')
+             ORDER BY 1";
+        let rows = self.client.query(question, &[]).await.map_err(failed)?;
+        let read = rows.iter().map(|row| row.try_get(0));
+        read.collect::<std::result::Result<_, _>>().map_err(failed)
+    }
+
+    /// What this role's default privileges give to others of what it makes, or keep from PUBLIC, in words.
+    pub(crate) async fn given_of_new(&self) -> Result<Vec<String>> {
+        let failed = |error| self.error("cannot look at default privileges", &error);
+        let question = "WITH own AS (
+               SELECT d.defaclacl AS acl, d.defaclrole AS owner, d.defaclnamespace OPERATOR(pg_catalog.=) 0 AS is_whole,
+                      CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions'
+                        WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE 'large objects' END
+                        || coalesce(' in ' || pg_catalog.quote_ident(n.nspname), '') AS what,
+                      pg_catalog.acldefault((CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END)::pg_catalog.\"char\",
+                                            d.defaclrole) AS given
+                 FROM pg_catalog.pg_default_acl d
+                 JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) d.defaclrole
+                 LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) d.defaclnamespace
+                WHERE r.rolname OPERATOR(pg_catalog.=) current_user)
+             SELECT o.what || ' to ' || pg_catalog.string_agg(DISTINCT CASE x.grantee WHEN 0 THEN 'PUBLIC'
+                      ELSE pg_catalog.pg_get_userbyid(x.grantee)::pg_catalog.text END, ', ')
+               FROM own o, pg_catalog.aclexplode(o.acl) x
+              WHERE x.grantee OPERATOR(pg_catalog.<>) o.owner
+                AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(o.given) g
+                                 WHERE g.grantee OPERATOR(pg_catalog.=) x.grantee
+                                   AND g.privilege_type OPERATOR(pg_catalog.=) x.privilege_type)
+              GROUP BY o.what
+             UNION ALL
+             SELECT DISTINCT o.what || ' not to PUBLIC' FROM own o, pg_catalog.aclexplode(o.given) g
+              WHERE o.is_whole AND g.grantee OPERATOR(pg_catalog.=) 0
+                AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(o.acl) x
+                                 WHERE x.grantee OPERATOR(pg_catalog.=) 0
+                                   AND x.privilege_type OPERATOR(pg_catalog.=) g.privilege_type)
+             ORDER BY 1";
+        let rows = self.client.query(question, &[]).await.map_err(failed)?;
+        let read = rows.iter().map(|row| row.try_get(0));
+        read.collect::<std::result::Result<_, _>>().map_err(failed)
+    }
+
     /// Who has grants on these large objects, other than their owners.
     pub(crate) async fn granted_large_objects(&self, large_objects: &[u32]) -> Result<Vec<(u32, String)>> {
         let failed = |error| self.error("cannot look at grants on large objects", &error);

@@ -46,6 +46,24 @@ impl Wire {
         let changed = now.symmetric_difference(&listed).next();
         Ok(changed.map(|(what, _)| what.clone()))
     }
+
+    /// Whether this table has triggers that fire when rows come, and none of them in a session that is a replica. The
+    /// session's encoding is UTF-8.
+    pub(crate) async fn falls_silent(&mut self, (schema, name): &(String, String)) -> Result<bool, Refusal> {
+        // pg_trigger.h: 4 is for INSERT.
+        let question = format!(
+            "SELECT coalesce(pg_catalog.bool_and(g.tgenabled OPERATOR(pg_catalog.=) 'O'), false)
+               FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) g.tgrelid
+               JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+              WHERE n.nspname OPERATOR(pg_catalog.=) {} AND c.relname OPERATOR(pg_catalog.=) {}
+                AND NOT g.tgisinternal AND g.tgenabled OPERATOR(pg_catalog.<>) 'D'
+                AND (g.tgtype OPERATOR(pg_catalog.&) 4::pg_catalog.int2) OPERATOR(pg_catalog.<>) 0",
+            literal(schema),
+            literal(name)
+        );
+        let rows = self.query(question.as_bytes()).await?;
+        Ok(rows.first().and_then(|row| row.text(0)) == Some("t"))
+    }
 }
 
 /// A question with the names in it: a simple query has no parameters.

@@ -9,6 +9,7 @@ use super::Session;
 use super::surroundings::not_locked;
 use super::tables::Names;
 use super::target::{Named, is_absence};
+use super::{Refusal, Wire};
 use crate::error::{Code, Error, Result};
 
 /// How long a server may take to roll back.
@@ -191,8 +192,8 @@ impl Session {
         Ok(match error.code() {
             Some(state) if is_absence(state) => Tried::Absent,
             Some(state) if *state == SqlState::DEPENDENT_OBJECTS_STILL_EXIST => Tried::Needed(refused.hint(
-                "the target holds objects that the backup does not know, and that need this one: remove them first, or \
-                 restore into a new database with --create",
+                "the target holds objects that the backup does not know, or that are left out, and that need this one: remove \
+                 them first, or restore into a new database with --create",
             )),
             Some(state) if *state == SqlState::OUT_OF_MEMORY => Tried::Refused(refused.hint(
                 "all is removed in one transaction, which takes a lock for each thing: raise max_locks_per_transaction on the \
@@ -341,6 +342,56 @@ impl Session {
         }
         Ok(())
     }
+}
+
+impl Session {
+    /// The same of large objects that have just been made: from 18 on there are default privileges for them.
+    pub(crate) async fn take_back_of_objects(&self, objects: &[u32]) -> Result<()> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let failed = |error| self.error("cannot look at the grants on large objects", &error);
+        let rows = self
+            .client
+            .query(&given_of_objects(objects), &[])
+            .await
+            .map_err(failed)?;
+        for row in &rows {
+            let statements: String = row.try_get(0).map_err(failed)?;
+            let done = self.client.batch_execute(&statements).await;
+            done.map_err(|error| self.refused(&error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Wire {
+    /// The same in a transaction that is open.
+    pub(crate) async fn take_back_of_objects(&mut self, objects: &[u32]) -> std::result::Result<(), Refusal> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        for row in self.query(given_of_objects(objects).as_bytes()).await? {
+            if let Some(statements) = row.text(0) {
+                self.execute(statements.as_bytes()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn given_of_objects(objects: &[u32]) -> String {
+    let objects: Vec<String> = objects.iter().map(u32::to_string).collect();
+    format!(
+        "SELECT pg_catalog.concat('REVOKE ALL ON LARGE OBJECT ', m.oid, ' FROM ',
+                  (SELECT pg_catalog.string_agg(DISTINCT CASE WHEN x.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                     ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END, ', ')
+                     FROM pg_catalog.aclexplode(m.lomacl) x),
+                  '; GRANT ALL ON LARGE OBJECT ', m.oid, ' TO ', pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(m.lomowner)))
+           FROM pg_catalog.pg_largeobject_metadata m
+          WHERE m.lomacl IS NOT NULL AND m.oid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[])",
+        objects.join(",")
+    )
 }
 
 fn columns(names: &Names) -> (Vec<&str>, Vec<&str>) {

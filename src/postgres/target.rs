@@ -343,6 +343,7 @@ impl Session {
                 "SELECT CASE
                    WHEN kind = 'SCHEMA' THEN EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = name)
                    WHEN kind = 'EXTENSION' THEN EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = name)
+                   WHEN kind = 'EVENT TRIGGER' THEN EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtname = name)
                    WHEN kind = 'PROCEDURAL LANGUAGE' THEN EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = name)
                    WHEN kind = 'FOREIGN DATA WRAPPER' THEN
                      EXISTS (SELECT FROM pg_catalog.pg_foreign_data_wrapper WHERE fdwname = name)

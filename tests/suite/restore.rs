@@ -7,6 +7,7 @@ mod failing;
 mod going_on;
 mod in_place;
 mod into;
+mod keeping;
 mod matrix;
 mod names;
 mod needs;

@@ -295,6 +295,7 @@ impl Refill<'_> {
             observer: self.job.observer,
             reads_again: false,
             watch: None,
+            silent: None,
         }
     }
 }

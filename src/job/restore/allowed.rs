@@ -91,7 +91,16 @@ pub(super) async fn settle(
             ));
         }
     }
-    let kept = planned
+    Ok(warnings)
+}
+
+/// Extensions of other roles stay. That is settled before it is asked which schemas are empty.
+pub(super) async fn keep_extensions(target: &Target, items: &[Item], plan: &mut Plan) -> Result<()> {
+    if target.found.is_superuser || plan.drops.is_empty() {
+        return Ok(());
+    }
+    let foreign = target.session.foreign().await?;
+    let kept = items
         .iter()
         .filter(|item| item.entry.desc == "EXTENSION" && foreign.extensions.contains(&item.entry.tag));
     for item in kept {
@@ -104,7 +113,23 @@ pub(super) async fn settle(
             });
         }
     }
-    Ok(warnings)
+    Ok(())
+}
+
+/// Of a restore that leaves it to the target what others may do with new things.
+pub(super) async fn given_of_new(target: &Target, request: &RestoreRequest) -> Result<Option<String>> {
+    let is_exact = request.clean || request.create || request.no_privileges || request.data_only;
+    if is_exact || !request.tables.is_empty() {
+        return Ok(None);
+    }
+    let given = target.session.given_of_new().await?;
+    Ok((!given.is_empty()).then(|| {
+        format!(
+            "the target's default privileges hold for what is made, beside the backup's grants ({}); with --clean it has the \
+             backup's grants alone",
+            given.join("; ")
+        )
+    }))
 }
 
 async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &RestoreRequest) -> Result<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lost::{ANOTHER_VALUE, Brought, IN_A_SCHEMA, Lost, ON_A_TABLE};
 
-use super::plan::{LeftOut, Plan, is_relation};
+use super::plan::{self, LeftOut, Plan, is_relation};
 use super::ready::Target;
 use super::rows::execute;
 use super::tables::named;
@@ -175,7 +175,7 @@ pub(super) async fn survey(
     for around in others {
         found.take(around, replaced);
     }
-    let (mut lost, brought) = (Lost::default(), Brought::new(items));
+    let (mut lost, brought) = (Lost::default(), Brought::new(items, &plan.kept));
     for left in std::mem::take(&mut found.left_out) {
         lost.add("AROUND THE TABLES", left.what, &left.why, None);
     }
@@ -206,6 +206,24 @@ pub(super) async fn survey(
         let granted = session.granted_large_objects(&plan.large_objects).await?;
         brought.without_grants(&granted, &mut lost);
     }
+    for (heir, parent, columns) in session.inherited_columns(&tables).await? {
+        let what = format!("that {heir} has these columns from {parent} alone: {columns}");
+        let why = "PostgreSQL makes them the heir's own when it is taken off its parent and put back: where the parent loses \
+                   one, the heir keeps it until it is dropped there too";
+        lost.add("HEIR", what, why, None);
+    }
+    for feature in session.features_of_tables(&tables).await? {
+        brought.without_feature(feature, |_| true, user, &mut lost);
+    }
+    if !single {
+        let is_made = |item: &Item| goes(item) || !plan::objects_of(item).is_empty();
+        for feature in session.features_of_others(&plan.large_objects).await? {
+            brought.without_feature(feature, is_made, user, &mut lost);
+        }
+    }
+    for grant in session.member_grants(&dropped("EXTENSION")).await? {
+        brought.without_grant_on_member(grant, &mut lost);
+    }
     found.left_out = lost.told();
     // They are taken off first and put back last, since they hold partitions that are taken off too.
     found.ties.extend(keys);
@@ -213,9 +231,12 @@ pub(super) async fn survey(
     Ok(found)
 }
 
-/// Whether an entry's object is made anew: of a whole restore all, else those of the plan.
+/// Whether an entry's object is made anew: of a whole restore all but what is left out, else those of the plan.
 fn replaces(plan: &Plan, single: bool, item: &Item) -> bool {
     let id = &item.entry.dump_id;
+    if plan.kept.contains(id) {
+        return false;
+    }
     !single || plan.before.contains(id) || plan.after.contains(id) || plan.joins.contains(id)
 }
 

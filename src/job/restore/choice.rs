@@ -2,14 +2,16 @@
 //! target may lack. A pure function; what the target has is told to it.
 
 pub mod older;
-mod unrecorded;
+mod spelling;
+pub mod unrecorded;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+
+use spelling::{ambiguous, is_extensions, of_extension, spelt, unknown};
 
 use super::plan::LeftOut;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{Item, leading_names};
-use crate::postgres::quoting::{identifier, qualified};
 use crate::repository::stored_archive::StoredArchive;
 
 /// What comes along with a table when it depends on it.
@@ -57,8 +59,6 @@ const OF_PREREQUISITES: &[&str] = &[
     "TABLE DATA",
 ];
 pub(super) const RELATIONS: &[&str] = &["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW"];
-/// Names that an error offers.
-const NEAREST: usize = 3;
 
 /// The entries that hold relations of these names; partitions come with their table.
 pub fn relations(archive: &StoredArchive, items: &[Item], names: &[String]) -> Result<HashSet<i64>> {
@@ -77,6 +77,7 @@ pub fn named(archive: &StoredArchive, items: &[Item], names: &[String]) -> Resul
             .filter(|(name, _)| spelt(name).iter().any(|text| text == wanted));
         let found: Vec<Named> = found.cloned().collect();
         match found.len() {
+            0 if is_extensions(archive, wanted) => return Err(of_extension(wanted)),
             0 => return Err(unknown(wanted, &named)),
             1 => chosen.extend(found),
             _ => return Err(ambiguous(wanted, &found)),
@@ -130,44 +131,6 @@ pub fn relation_names(archive: &StoredArchive, items: &[Item]) -> Vec<Named> {
             (better.get(&id).map_or_else(own, |name| (*name).clone()), id)
         })
         .collect()
-}
-
-/// How its user may write a table's name: plain, or quoted as in SQL.
-fn spelt((schema, name): &(String, String)) -> [String; 4] {
-    [
-        format!("{schema}.{name}"),
-        qualified(schema, name),
-        format!("{schema}.{}", identifier(name)),
-        format!("{}.{name}", identifier(schema)),
-    ]
-}
-
-fn ambiguous(wanted: &str, found: &[Named]) -> Error {
-    let names = found.iter().map(|((schema, name), _)| qualified(schema, name));
-    let names: Vec<String> = names.collect();
-    Error::config(format!("--table {wanted}: it may be each of {}", names.join(", ")))
-        .hint("write the schema and the name in quotes, as they stand here: --table '\"SCHEMA\".\"TABLE\"'")
-}
-
-fn unknown(wanted: &str, named: &[Named]) -> Error {
-    let mut near: Vec<(usize, String)> = named
-        .iter()
-        .map(|((schema, name), _)| {
-            let whole = format!("{schema}.{name}");
-            let distance = strsim::damerau_levenshtein(wanted, &whole).min(strsim::damerau_levenshtein(wanted, name));
-            (distance, whole)
-        })
-        .collect();
-    near.sort();
-    let names: Vec<String> = near.into_iter().take(NEAREST).map(|(_, name)| name).collect();
-    let error = Error::new(Code::NotFound, format!("the backup has no table {wanted:?}"));
-    match names.is_empty() {
-        true => error.hint("the backup has no tables at all"),
-        false => error.hint(format!(
-            "name it as SCHEMA.TABLE; the nearest in the backup: {}",
-            names.join(", ")
-        )),
-    }
 }
 
 /// Partitions whose table is not chosen and so is in the target already: the entries that attach
@@ -363,7 +326,7 @@ fn accompany(items: &[Item], choice: &mut Choice) {
 
 /// An entry that depends on a chosen table *and* belongs to another one stays with that other: a
 /// foreign key that points here, a trigger's function that reads here.
-fn owns(item: &Item, entries: &HashSet<i64>, by_id: &HashMap<i64, &Item>) -> bool {
+pub(super) fn owns(item: &Item, entries: &HashSet<i64>, by_id: &HashMap<i64, &Item>) -> bool {
     // `FK CONSTRAINT`, `TRIGGER` and the like are tagged with the name of their table in front.
     let tables = item
         .details
@@ -473,7 +436,7 @@ impl Above {
 
 /// Whether it is a sequence that is made without the table that owns it: of a partition's default that is, as of its
 /// root's, the root.
-fn stands_alone(item: &Item) -> bool {
+pub(super) fn stands_alone(item: &Item) -> bool {
     item.entry.desc == "SEQUENCE" && item.details.definition.trim_start().starts_with("CREATE ")
 }
 

@@ -1,8 +1,11 @@
 //! What a restore is asked to leave out: by kind, or by kind and name.
 
+mod keeping;
 mod members;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+
+use keeping::Keeping;
 
 use super::plan::LeftOut;
 use crate::error::{Code, Error, Result};
@@ -169,15 +172,19 @@ pub struct Exclusion {
 }
 
 /// Held against the archive. What needs an entry that is left out stays away too, unless the target has that already.
+/// Under `--clean` the target keeps what is left out, with all that belongs to it.
 pub async fn exclusion(request: &RestoreRequest, items: &[Item], session: &Session) -> Result<Exclusion> {
     let asked = named(request, items)?;
+    if asked.is_empty() {
+        return Ok(Exclusion::default());
+    }
+    if request.clean && !request.create && request.into.is_none() {
+        return kept(request, items, session, &asked).await;
+    }
     let excluded: Vec<&Item> = items
         .iter()
         .filter(|item| asked.contains(&item.entry.dump_id))
         .collect();
-    if excluded.is_empty() {
-        return Ok(Exclusion::default());
-    }
     let named: Vec<_> = excluded.iter().map(|item| super::tables::named(item)).collect();
     // In a database that is yet to be made nothing is there.
     let there = match request.create {
@@ -187,13 +194,37 @@ pub async fn exclusion(request: &RestoreRequest, items: &[Item], session: &Sessi
     let kinds = |item: &Item| SOUGHT.contains(&item.entry.desc.as_str());
     let there = excluded.iter().zip(there).filter(|(item, there)| *there && kinds(item));
     let there: HashSet<i64> = there.map(|(item, _)| item.entry.dump_id).collect();
-    let left = with_dependents(request, items, &asked, &there, &HashSet::new());
-    let lacks = |item: &Item| item.entry.desc == "EXTENSION" && !there.contains(&item.entry.dump_id);
-    if !excluded.iter().any(|item| lacks(item)) {
-        return Ok(left);
+    let leaving = Leaving {
+        request,
+        items,
+        asked: &asked,
+        kept: &BTreeMap::new(),
+    };
+    leaving.with_orphans(&there, session).await
+}
+
+async fn kept(request: &RestoreRequest, items: &[Item], session: &Session, asked: &HashSet<i64>) -> Result<Exclusion> {
+    let named: Vec<_> = items.iter().map(super::tables::named).collect();
+    let exist = items.iter().zip(session.exist(&named).await?);
+    let exist: HashSet<i64> = exist
+        .filter_map(|(item, is_there)| is_there.then_some(item.entry.dump_id))
+        .collect();
+    let mut keeping = Keeping::of(items, asked, &exist);
+    // Of single tables nothing but these is removed, and of rows nothing at all.
+    if request.tables.is_empty() && !request.data_only {
+        keeping.need(items, &exist)?;
     }
-    let orphans = members::orphans(items, &left.entries, session).await?;
-    Ok(with_dependents(request, items, &asked, &there, &orphans))
+    for id in members::rows_and_grants(items, &keeping.entries, session).await? {
+        keeping.keep(id);
+    }
+    let there = keeping.standing(items, &exist);
+    let leaving = Leaving {
+        request,
+        items,
+        asked,
+        kept: &keeping.why,
+    };
+    leaving.with_orphans(&there, session).await
 }
 
 fn named(request: &RestoreRequest, items: &[Item]) -> Result<HashSet<i64>> {
@@ -240,61 +271,92 @@ fn names_it(item: &Item, other: &Item) -> bool {
     }
 }
 
-/// `orphans` are left out with what was asked for, though the archive says no dependency of them.
-fn with_dependents(
-    request: &RestoreRequest,
-    items: &[Item],
-    asked: &HashSet<i64>,
-    there: &HashSet<i64>,
-    orphans: &HashSet<i64>,
-) -> Exclusion {
-    let mut entries: HashSet<i64> = asked.union(orphans).copied().collect();
-    loop {
-        let before = entries.len();
-        for item in items {
-            let of_it = matches!(item.entry.desc.as_str(), "COMMENT" | "ACL" | "SECURITY LABEL");
-            let needs = |id: &i64| entries.contains(id) && (of_it || !there.contains(id));
-            let is_named =
-                matches!(item.entry.desc.as_str(), "USER MAPPING") || item.entry.desc.starts_with("PUBLICATION ");
-            let in_name = is_named
-                && items
-                    .iter()
-                    .any(|other| needs(&other.entry.dump_id) && names_it(item, other));
-            if item.details.dependencies.iter().any(needs) || in_name {
-                entries.insert(item.entry.dump_id);
+/// What was asked for, and what stays with it.
+struct Leaving<'a> {
+    request: &'a RestoreRequest,
+    items: &'a [Item],
+    asked: &'a HashSet<i64>,
+    /// With why.
+    kept: &'a BTreeMap<i64, String>,
+}
+
+impl Leaving<'_> {
+    /// `there` is what the target has of it.
+    async fn with_orphans(&self, there: &HashSet<i64>, session: &Session) -> Result<Exclusion> {
+        let left = self.with_dependents(there, &HashSet::new());
+        let lacks = |item: &Item| {
+            let id = &item.entry.dump_id;
+            item.entry.desc == "EXTENSION" && self.asked.contains(id) && !there.contains(id)
+        };
+        if !self.items.iter().any(lacks) {
+            return Ok(left);
+        }
+        let orphans = members::orphans(self.items, &left.entries, session).await?;
+        Ok(self.with_dependents(there, &orphans))
+    }
+
+    /// `orphans` are left out with what was asked for, though the archive says no dependency of them.
+    fn with_dependents(&self, there: &HashSet<i64>, orphans: &HashSet<i64>) -> Exclusion {
+        let items = self.items;
+        let mut entries: HashSet<i64> = self.asked.union(orphans).copied().collect();
+        entries.extend(self.kept.keys());
+        loop {
+            let before = entries.len();
+            for item in items {
+                let of_it = matches!(item.entry.desc.as_str(), "COMMENT" | "ACL" | "SECURITY LABEL");
+                let needs = |id: &i64| entries.contains(id) && (of_it || !there.contains(id));
+                let is_named =
+                    matches!(item.entry.desc.as_str(), "USER MAPPING") || item.entry.desc.starts_with("PUBLICATION ");
+                let in_name = is_named
+                    && items
+                        .iter()
+                        .any(|other| needs(&other.entry.dump_id) && names_it(item, other));
+                if item.details.dependencies.iter().any(needs) || in_name {
+                    entries.insert(item.entry.dump_id);
+                }
+            }
+            if entries.len() == before {
+                break;
             }
         }
-        if entries.len() == before {
-            break;
+        let left_out = self.told(&entries);
+        Exclusion { entries, left_out }
+    }
+
+    fn why(&self, item: &Item) -> &str {
+        let (request, id) = (self.request, &item.entry.dump_id);
+        match (self.asked.contains(id), item.entry.desc.as_str()) {
+            (true, "COMMENT") if request.no_comments => "--no-comments asks for it",
+            (true, "PUBLICATION") if request.no_publications => "--no-publications asks for it",
+            (true, "SUBSCRIPTION") if request.no_subscriptions => "--no-subscriptions asks for it",
+            (true, _) => "--exclude asks for it",
+            (false, _) => self.kept.get(id).map_or("it needs what is left out", String::as_str),
         }
     }
-    let told = |item: &Item| match (asked.contains(&item.entry.dump_id), item.entry.desc.as_str()) {
-        (true, "COMMENT") if request.no_comments => "--no-comments asks for it",
-        (true, "PUBLICATION") if request.no_publications => "--no-publications asks for it",
-        (true, "SUBSCRIPTION") if request.no_subscriptions => "--no-subscriptions asks for it",
-        (true, _) => "--exclude asks for it",
-        (false, _) => "it needs what is left out",
-    };
-    let mut left_out: Vec<LeftOut> = Vec::new();
-    let left: Vec<&Item> = items
-        .iter()
-        .filter(|item| entries.contains(&item.entry.dump_id))
-        .collect();
-    for item in &left {
-        let (kind, why) = (&item.entry.desc, told(item));
-        let alike = left
+
+    fn told(&self, entries: &HashSet<i64>) -> Vec<LeftOut> {
+        let mut left_out: Vec<LeftOut> = Vec::new();
+        let left: Vec<&Item> = self
+            .items
             .iter()
-            .filter(|other| other.entry.desc == *kind && told(other) == why)
-            .count();
-        let what = match alike > NAMED {
-            true => format!("{alike} entries of the kind {kind}"),
-            false => item.entry.to_string(),
-        };
-        if left_out.last().is_none_or(|last| last.what != what) && left_out.iter().all(|other| other.what != what) {
-            left_out.push(LeftOut { what, why: why.into() });
+            .filter(|item| entries.contains(&item.entry.dump_id))
+            .collect();
+        let mut alike: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for item in &left {
+            *alike.entry((&item.entry.desc, self.why(item))).or_default() += 1;
         }
+        for item in &left {
+            let (kind, why) = (item.entry.desc.as_str(), self.why(item));
+            let what = match alike[&(kind, why)] {
+                alike if alike > NAMED => format!("{alike} entries of the kind {kind}"),
+                _ => item.entry.to_string(),
+            };
+            if left_out.iter().all(|other| other.what != what) {
+                left_out.push(LeftOut { what, why: why.into() });
+            }
+        }
+        left_out
     }
-    Exclusion { entries, left_out }
 }
 
 #[cfg(test)]
@@ -375,17 +437,26 @@ mod tests {
         let (items, request) = (items(), asking(&["extension"]));
         let asked = HashSet::from([1]);
         let none = HashSet::new();
-        let left = with_dependents(&request, &items, &asked, &none, &none);
+        let left_by = |items: &[Item], asked: &HashSet<i64>, there: &HashSet<i64>, orphans: &HashSet<i64>| {
+            let leaving = Leaving {
+                request: &request,
+                items,
+                asked,
+                kept: &BTreeMap::new(),
+            };
+            leaving.with_dependents(there, orphans)
+        };
+        let left = left_by(&items, &asked, &none, &none);
         assert_eq!(left.entries, HashSet::from([1, 2, 3, 5, 7]));
         assert_eq!(left.left_out.len(), 5);
-        let left = with_dependents(&request, &items, &asked, &HashSet::from([1]), &none);
+        let left = left_by(&items, &asked, &HashSet::from([1]), &none);
         assert_eq!(left.entries, HashSet::from([1, 2]));
         let mut items = items.to_vec();
         items.push(item(8, "PUBLICATION", "few", &[]));
-        let left = with_dependents(&request, &items, &HashSet::from([8]), &none, &none);
+        let left = left_by(&items, &HashSet::from([8]), &none, &none);
         assert_eq!(left.entries, HashSet::from([7, 8]));
         items.push(item(9, "ACL", "FUNCTION f(s.citext)", &[99]));
-        let left = with_dependents(&request, &items, &asked, &none, &HashSet::from([9]));
+        let left = left_by(&items, &asked, &none, &HashSet::from([9]));
         assert!(left.entries.contains(&9), "{left:?}");
         let told = left
             .left_out

@@ -1,6 +1,8 @@
 //! Stock pg_restore at work on a plan: definitions, data by several at once, the rest. The data
 //! comes straight from the store, each table's bytes alone.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,6 +55,8 @@ pub(crate) struct Loader<'a> {
     pub reads_again: bool,
     /// Where others may hold what it needs.
     pub watch: Option<Watch<'a>>,
+    /// Rows, by dump ids, that come in a session that is a replica.
+    pub silent: Option<&'a HashSet<i64>>,
 }
 
 /// How a pg_restore goes about its list.
@@ -63,6 +67,8 @@ struct Manner {
     /// Past what fails.
     goes_on: bool,
     as_text: bool,
+    /// No ordinary trigger fires.
+    is_replica: bool,
 }
 
 impl Loader<'_> {
@@ -270,6 +276,11 @@ impl Loader<'_> {
             return Err(Error::internal("another load has failed"));
         }
         let list = self.list(&format!("load-{number}"), &load.list)?;
+        let is_silent = |silent: &HashSet<i64>| load.list.iter().any(|id| silent.contains(id));
+        let manner = Manner {
+            is_replica: self.silent.is_some_and(is_silent),
+            ..manner
+        };
         let mut restoring = self.start(ArchiveInput::Stdin, list, manner).await?;
         let Some(stdin) = restoring.take_stdin() else {
             return Err(Error::internal("pg_restore's input was taken twice"));
@@ -336,9 +347,16 @@ impl Loader<'_> {
     }
 
     async fn start(&self, archive: ArchiveInput, list: PathBuf, manner: Manner) -> Result<Restoring> {
+        let mut info = Cow::Borrowed(self.info);
+        if manner.is_replica {
+            let options = info.to_mut().params.entry("options".into()).or_default();
+            *options = format!("{options} -c session_replication_role=replica")
+                .trim_start()
+                .to_owned();
+        }
         Restoring::start(&RestoreOrder {
             program: self.program,
-            info: self.info,
+            info: &info,
             passfile: self.passfile,
             settings: self.settings,
             archive,

@@ -4,7 +4,7 @@
 mod data;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::failed::{Loss, Losses};
@@ -37,6 +37,10 @@ pub(super) struct Past<'a> {
 }
 
 impl<'a> Past<'a> {
+    pub fn load_by(&mut self, loader: &'a Loader<'a>) {
+        self.loader = loader;
+    }
+
     pub fn new(job: &'a Job<'a>, archive: &'a Archive, target: &'a Target, loader: &'a Loader<'a>) -> Past<'a> {
         let backup = archive.backup(loader.store);
         Past {
@@ -80,6 +84,23 @@ impl<'a> Past<'a> {
             self.take(list, end);
         }
         self.step("after", &rest).await
+    }
+
+    /// Materialized views, of which one may wait for another.
+    pub async fn refresh(&mut self, list: &[i64]) -> Result<()> {
+        let mut open = list.to_vec();
+        for round in 0.. {
+            let end = self.loader.finish_past(&format!("refreshes-{round}"), &open).await?;
+            alive(&end)?;
+            let failed: HashSet<i64> = end.refused.iter().filter_map(|one| one.entry).collect();
+            let still: Vec<i64> = open.iter().copied().filter(|id| failed.contains(id)).collect();
+            if still.is_empty() || still.len() == open.len() {
+                self.take(&open, end);
+                break;
+            }
+            open = still;
+        }
+        Ok(())
     }
 
     /// As many lists as there are jobs, with about as much to do each; and what does not belong to one table alone.

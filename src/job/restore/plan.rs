@@ -54,6 +54,8 @@ pub struct Plan {
     pub tablespaces: BTreeSet<String>,
     /// Statements that load partitions which their root would give to others, by the dump ids of their data.
     pub copies: HashMap<i64, Vec<u8>>,
+    /// Dump ids of what stays as it is in the target, or away from it, since it was asked to be left out.
+    pub kept: HashSet<i64>,
     /// What belongs to the chosen tables and cannot come along, and why.
     pub left_out: Vec<LeftOut>,
     /// What the chosen tables need and the target has: it stays as it is.
@@ -445,22 +447,20 @@ fn partitions(items: &[Item], chosen: &HashSet<i64>) -> HashSet<i64> {
 
 /// The OIDs of the large objects that these entries make.
 pub fn large_objects(items: &[Item], chosen: &HashSet<i64>) -> Vec<u32> {
-    let of_item = |item: &Item| -> Vec<u32> {
-        match item.entry.desc.as_str() {
-            "BLOB" => vec![item.entry.oid],
-            // Its definition is a list of OIDs, one per line.
-            "BLOB METADATA" => item
-                .details
-                .definition
-                .lines()
-                .filter_map(|line| line.trim().parse().ok())
-                .collect(),
-            _ => Vec::new(),
-        }
-    };
-    items
-        .iter()
-        .filter(|item| chosen.contains(&item.entry.dump_id))
-        .flat_map(of_item)
-        .collect()
+    let chosen = items.iter().filter(|item| chosen.contains(&item.entry.dump_id));
+    chosen.flat_map(objects_of).collect()
+}
+
+pub fn objects_of(item: &Item) -> Vec<u32> {
+    match item.entry.desc.as_str() {
+        "BLOB" => vec![item.entry.oid],
+        // Its definition is a list of OIDs, one per line.
+        "BLOB METADATA" => item
+            .details
+            .definition
+            .lines()
+            .filter_map(|line| line.trim().parse().ok())
+            .collect(),
+        _ => Vec::new(),
+    }
 }

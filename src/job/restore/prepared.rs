@@ -11,7 +11,7 @@ use super::plan::{self, LeftOut, Plan, Without};
 use super::ready::{self, Target};
 use super::report::RestoreReport;
 use super::rows::{self, Backup};
-use super::{Job, allowed, asked, database, exclusion, globals, renewing, replacing, script, tables};
+use super::{Job, allowed, asked, database, exclusion, globals, inhabited, renewing, replacing, script, tables};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{self, BlockContent, Entry, Item, Texts};
 use crate::job::restore::RestoreRequest;
@@ -204,8 +204,17 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         job.stop.or_stop(tables).await?
     };
     plan.left_out.extend(left.left_out);
+    if request.clean && request.tables.is_empty() && !request.create && !request.data_only {
+        let standing = async {
+            allowed::keep_extensions(target, &items, &mut plan).await?;
+            inhabited::stay(target, &items, &mut plan).await
+        };
+        job.stop.or_stop(standing).await?;
+    }
     let settled = allowed::settle(target, &items, &mut plan, request);
-    let warnings = job.stop.or_stop(settled).await?;
+    let mut warnings = job.stop.or_stop(settled).await?;
+    let given = allowed::given_of_new(target, request);
+    warnings.extend(job.stop.or_stop(given).await?);
     target.check_plan(&plan, request)?;
     if !request.keep_going && !request.create && !request.data_only {
         job.stop.or_stop(renewing::check_names(target, &items, &plan)).await?;
@@ -275,6 +284,7 @@ fn whole(
     let mut everything = plan::everything(items);
     everything.retain(|id| !excluded.contains(id));
     let mut plan = plan::plan(stored, items, &everything, without(request), jobs);
+    plan.kept.clone_from(excluded);
     if request.clean && !request.create {
         (plan.drops, plan.partings) = plan::drops(items, &everything);
         plan.large_objects = plan::large_objects(items, &everything);

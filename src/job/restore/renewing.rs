@@ -88,10 +88,9 @@ pub(super) async fn replace(
 ) -> Result<Option<Renewed>> {
     let plan = &archive.plan;
     let names = names(&archive.items, plan);
-    // Without --clean it is as with pg_restore: what the target gives of new things holds.
-    let made = match request.no_privileges || !request.clean {
-        true => Vec::new(),
-        false => made(&archive.items, plan),
+    let made = match has_the_backups_grants(request) {
+        true => made(&archive.items, plan),
+        false => Vec::new(),
     };
     let renewal = Renewal {
         definitions,
@@ -133,13 +132,37 @@ pub(super) fn names(items: &[Item], plan: &Plan) -> Vec<(String, String)> {
     plan::names(items, &made)
 }
 
+/// Whether what is made has the backup's grants alone. A whole restore without --clean is as with pg_restore: what the
+/// target gives of new things holds.
+pub(super) fn has_the_backups_grants(request: &RestoreRequest) -> bool {
+    !request.no_privileges && !request.create && (request.clean || !request.tables.is_empty())
+}
+
 /// What default privileges of the target are not to change. Schemas that have got their grants already keep them.
 pub(super) fn made<'a>(items: &'a [Item], plan: &Plan) -> Vec<Named<'a>> {
     let made: HashSet<i64> = plan.before.iter().copied().collect();
+    // The sequence of an identity column is made by an ALTER TABLE.
+    let is_made = |item: &&Item| item.entry.desc == "SEQUENCE" || item.details.definition.contains("CREATE");
     let made = items
         .iter()
-        .filter(|item| made.contains(&item.entry.dump_id) && item.details.definition.contains("CREATE"));
+        .filter(|item| made.contains(&item.entry.dump_id))
+        .filter(is_made);
     made.map(named).collect()
+}
+
+/// Large objects likewise, which are made with the rows.
+pub(super) fn made_objects(request: &RestoreRequest, items: &[Item], plan: &Plan) -> Vec<u32> {
+    if !has_the_backups_grants(request) {
+        return Vec::new();
+    }
+    let loaded: HashSet<i64> = plan
+        .loads
+        .iter()
+        .flat_map(|load| &load.list)
+        .chain(&plan.before)
+        .copied()
+        .collect();
+    plan::large_objects(items, &loaded)
 }
 
 /// pg_restore's own three passes over a list.

@@ -13,9 +13,9 @@ use super::loading::Loader;
 use super::plan::{LeftOut, Plan};
 use super::prepared::Archive;
 use super::ready::Target;
-use super::renewing;
 use super::rows::{self, execute, refused};
 use super::state::{Stage, State};
+use super::{refreshing, renewing, silence};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::BlockContent;
 use crate::job::restore::RestoreRequest;
@@ -49,7 +49,8 @@ pub(super) async fn run(
     };
 
     let mut wire = renewed.session.into_wire().await?;
-    let filled = fill(job, archive, target, loader, &mut wire, &following).await;
+    let objects = renewing::made_objects(request, &archive.items, &archive.plan);
+    let filled = fill(job, archive, target, loader, &mut wire, (&following, &objects)).await;
     if filled.is_err() {
         rows::roll_back(&mut wire).await;
     }
@@ -147,14 +148,22 @@ async fn fill(
     target: &Target,
     loader: &Loader<'_>,
     wire: &mut Wire,
-    following: &Following,
+    (following, objects): (&Following, &[u32]),
 ) -> Result<Vec<LeftOut>> {
     job.observer.phase("loading the data");
     job.observer.estimate(archive.plan.stored_bytes());
     define(job, target, wire, &following.objects).await?;
+    let taken = wire.take_back_of_objects(objects).await;
+    taken.map_err(|refusal| {
+        refused(
+            "what default privileges give of large objects could not be taken back",
+            refusal,
+        )
+    })?;
+    let silent = silence::in_transaction(archive, target, wire).await?;
     let encoding = literal(&rows::encoding(&archive.items));
     execute(wire, &format!("SET client_encoding = {encoding}")).await?;
-    load(job, archive, loader, wire).await?;
+    load(job, archive, loader, wire, &silent).await?;
 
     job.observer.phase("making indexes and constraints");
     execute(wire, "SET client_encoding = 'UTF8'").await?;
@@ -170,15 +179,32 @@ async fn fill(
 
 async fn define(job: &Job<'_>, target: &Target, wire: &mut Wire, definitions: &[Definition]) -> Result<()> {
     let wait = job.settings.postgres.lock_wait;
-    for Definition { what, statements } in definitions {
+    let mut open: VecDeque<&Definition> = definitions.iter().collect();
+    // How many have been refused one after the other: they wait for what the others bring.
+    let mut waiting = 0;
+    while let Some(definition) = open.pop_front() {
+        let Definition { what, statements } = definition;
+        let may_wait = refreshing::is_refresh(what);
+        if may_wait {
+            execute(wire, "SAVEPOINT one").await?;
+        }
         let Err(refusal) = wire.execute(statements.as_bytes()).await else {
+            if may_wait {
+                execute(wire, "RELEASE SAVEPOINT one").await?;
+            }
+            waiting = 0;
             continue;
         };
         if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
             let holders = target.session.in_its_way(&[]).await;
             return Err(not_locked(wait, &format!("what {what} needs"), &holders));
         }
-        return Err(with_hint(what, refusal));
+        if !may_wait || waiting >= open.len() || !matches!(refusal, Refusal::Server { .. }) {
+            return Err(with_hint(what, refusal));
+        }
+        execute(wire, "ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one").await?;
+        open.push_back(definition);
+        waiting += 1;
     }
     Ok(())
 }
@@ -197,15 +223,29 @@ fn with_hint(what: &str, refusal: Refusal) -> Error {
     }
 }
 
-async fn load(job: &Job<'_>, archive: &Archive, loader: &Loader<'_>, wire: &mut Wire) -> Result<()> {
+/// `silent`: rows, by dump ids, for which no ordinary trigger is to fire.
+async fn load(
+    job: &Job<'_>,
+    archive: &Archive,
+    loader: &Loader<'_>,
+    wire: &mut Wire,
+    silent: &HashSet<i64>,
+) -> Result<()> {
     let backup = archive.backup(loader.store);
     let mut open = VecDeque::from(rows::in_turn(rows::copies(backup)?, backup));
     // How many have been refused one after the other: they wait for what the others bring.
     let mut waiting = 0;
     while let Some(copy) = open.pop_front() {
         execute(wire, "SAVEPOINT one").await?;
+        let is_silent = silent.contains(&archive.stored.head.data[copy.index].dump_id);
+        if is_silent {
+            execute(wire, silence::REPLICA).await?;
+        }
         match rows::load(job, backup, wire, &copy).await {
             Ok(_) => {
+                if is_silent {
+                    execute(wire, silence::ORIGIN).await?;
+                }
                 execute(wire, "RELEASE SAVEPOINT one").await?;
                 waiting = 0;
             }

@@ -12,7 +12,7 @@ use super::ready::Target;
 use super::report::RestoreReport;
 use super::state::{self, Stage, State};
 use super::waiting::{self, Watch};
-use super::{Job, Loader, globals, in_place, into, loading, making, renewing, replacing, script};
+use super::{Job, Loader, globals, in_place, into, loading, making, refreshing, renewing, replacing, script, silence};
 use crate::error::{Code, Result};
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{ConnectionInfo, Passfile, Removal};
@@ -107,6 +107,7 @@ pub(super) async fn carry_out(
                     wait: settings.lock_wait,
                     stall: settings.stall,
                 }),
+                silent: None,
             };
             let store = &prepared.located.store;
             if let Some(work) = &archive.into {
@@ -353,6 +354,11 @@ async fn fill(
         take_back_defaults(request, archive, target).await?;
     }
 
+    let silent = job.stop.or_stop(silence::of(archive, target, loader)).await?;
+    let loader = &Loader {
+        silent: Some(&silent),
+        ..*loader
+    };
     job.observer.phase(LOADING);
     job.observer.estimate(plan.stored_bytes());
     let done = Mutex::new(Vec::new());
@@ -365,8 +371,12 @@ async fn fill(
     result?;
 
     state.set(Stage::Finishing);
+    let objects = renewing::made_objects(request, &archive.items, plan);
+    target.session.take_back_of_objects(&objects).await?;
     job.observer.phase(FINISHING);
-    loader.finish("after", &plan.after, job.settings.jobs).await?;
+    let (after, refreshes) = refreshing::divide(archive);
+    loader.finish("after", &after, job.settings.jobs).await?;
+    refreshing::finish(loader, &refreshes, job.settings.jobs).await?;
     loader.finish("joins", &plan.joins, 1).await?;
     the_end(job, archive, target, loader, state).await
 }
@@ -403,6 +413,7 @@ async fn fill_past(
     cleaned: usize,
 ) -> Result<Filled> {
     let plan = &archive.plan;
+    let (silent, silenced);
     let mut past = Past::new(job, archive, target, loader);
     state.set(Stage::Defining { atomic: false, cleaned });
     job.observer.phase(DEFINING);
@@ -410,6 +421,12 @@ async fn fill_past(
     past.step("before", &plan.before).await?;
     take_back_defaults(request, archive, target).await?;
 
+    silent = job.stop.or_stop(silence::of(archive, target, loader)).await?;
+    silenced = Loader {
+        silent: Some(&silent),
+        ..*loader
+    };
+    past.load_by(&silenced);
     job.observer.phase(LOADING);
     job.observer.estimate(plan.stored_bytes());
     let loading = past.data();
@@ -420,8 +437,12 @@ async fn fill_past(
     loaded?;
 
     state.set(Stage::Finishing);
+    let objects = renewing::made_objects(request, &archive.items, plan);
+    target.session.take_back_of_objects(&objects).await?;
     job.observer.phase(FINISHING);
-    past.finish(&plan.after, job.settings.jobs).await?;
+    let (after, refreshes) = refreshing::divide(archive);
+    past.finish(&after, job.settings.jobs).await?;
+    past.refresh(&refreshes).await?;
     past.step("joins", &plan.joins).await?;
     let left_out = tie(job, archive, target).await?;
     past.step("events", &plan.events).await?;
@@ -522,9 +543,9 @@ async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State)
     Ok(cleaned)
 }
 
-/// A table that is replaced is not given to others by what the target gives them of new ones.
+/// What is put back is not given to others by what the target gives them of new things.
 async fn take_back_defaults(request: &RestoreRequest, archive: &Archive, target: &Target) -> Result<()> {
-    if !request.clean || request.create || request.no_privileges {
+    if !renewing::has_the_backups_grants(request) {
         return Ok(());
     }
     let made = renewing::made(&archive.items, &archive.plan);

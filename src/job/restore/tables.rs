@@ -25,7 +25,15 @@ pub(super) async fn plan(
     excluded: &HashSet<i64>,
     request: &RestoreRequest,
 ) -> Result<Plan> {
-    let relations = choice::relations(stored, items, &request.tables)?;
+    let mut relations = choice::relations(stored, items, &request.tables)?;
+    relations.retain(|id| !excluded.contains(id));
+    if let Some(stays) = choice::named(stored, items, &request.tables)?
+        .iter()
+        .find(|(_, id)| excluded.contains(id))
+    {
+        let what = format!("--table names {}.{}, and --exclude leaves it out", stays.0.0, stays.0.1);
+        return Err(Error::config(what).hint("leave one of the two out"));
+    }
     let named: Vec<Named<'_>> = items.iter().map(named).collect();
     let exist = target.session.exist(&named).await?;
     let mut exists: HashMap<i64, bool> = items.iter().map(|item| item.entry.dump_id).zip(exist).collect();
@@ -54,6 +62,7 @@ pub(super) async fn plan(
         super::prepared::without(request),
         job.settings.jobs,
     );
+    plan.kept.clone_from(excluded);
     plan.left_out = left_out;
     plan.already_there = already_there(items, &there);
     plan.copies = partitions::by_themselves(items, &relations);

@@ -377,9 +377,19 @@ fn an_extension_is_left_out_with_what_hangs_on_its_members(major: u32) {
     // A target that has it gets all of it.
     let target = Database::fresh(major);
     target.sql("CREATE EXTENSION pgstow_test; CREATE EXTENSION citext; CREATE EXTENSION pg_stat_statements");
-    backed.restored(&target, &["--clean", "--exclude", "extension"]);
+    backed.restored(&target, &["--exclude", "extension"]);
     assert_eq!(target.sql(settings), "3|50|t");
     assert_eq!(target.sql(granted), "2");
+    // What it has stays under --clean.
+    target.sql(
+        "DELETE FROM pgstow_test_settings; SELECT setval('pgstow_test_numbers', 7);
+         REVOKE SELECT ON pgstow_test_settings FROM pg_monitor;
+         REVOKE EXECUTE ON FUNCTION citext_eq(citext, citext) FROM pg_monitor; DELETE FROM t",
+    );
+    backed.restored(&target, &["--clean", "--exclude", "extension"]);
+    assert_eq!(target.sql(settings), "0|7|f");
+    assert_eq!(target.sql(granted), "1");
+    assert_eq!(target.sql(table), "1|t");
 }
 
 on_majors! { an_extension_is_left_out_with_what_hangs_on_its_members: 15 18 }

@@ -6,9 +6,9 @@ use std::ops::RangeInclusive;
 use super::members::Members;
 use crate::format::archive::Item;
 use crate::job::restore::grants;
-use crate::job::restore::plan::LeftOut;
+use crate::job::restore::plan::{self, LeftOut};
 use crate::postgres::quoting::identifier;
-use crate::postgres::{Belonging, Inside, Mark, Trait, TraitKind};
+use crate::postgres::{Belonging, Feature, Inside, Mark, MemberGrant, Trait, TraitKind};
 use crate::units::count;
 
 /// Of one kind in a report.
@@ -68,19 +68,23 @@ pub(super) struct Brought<'a> {
     /// Grants on large objects, one by one and in groups.
     granted: HashMap<u32, &'a Item>,
     groups: Vec<(RangeInclusive<u32>, &'a Item)>,
+    /// What makes each large object.
+    objects: HashMap<u32, &'a Item>,
     is_utf8: bool,
 }
 
 impl<'a> Brought<'a> {
-    pub fn new(items: &'a [Item]) -> Self {
+    /// But for those that are left out.
+    pub fn new(items: &'a [Item], left_out: &HashSet<i64>) -> Self {
         let mut brought = Self {
             entries: HashMap::new(),
             about: HashMap::new(),
             granted: HashMap::new(),
             groups: Vec::new(),
+            objects: HashMap::new(),
             is_utf8: items.iter().all(|item| item.details.definition_bytes.is_none()),
         };
-        for item in items {
+        for item in items.iter().filter(|item| !left_out.contains(&item.entry.dump_id)) {
             let (kind, tag) = (item.entry.desc.as_str(), item.entry.tag.as_str());
             let schema = item.entry.namespace.as_deref().unwrap_or_default();
             brought.entries.entry(key(kind, schema, tag)).or_default().push(item);
@@ -89,6 +93,9 @@ impl<'a> Brought<'a> {
                     brought.about.entry(*id).or_default().push(item);
                 }
             }
+            brought
+                .objects
+                .extend(plan::objects_of(item).into_iter().map(|id| (id, item)));
             match large_objects(tag).filter(|_| kind == "ACL") {
                 Some(group) if group.start() == group.end() => {
                     brought.granted.insert(*group.start(), item);
@@ -255,6 +262,64 @@ impl<'a> Brought<'a> {
         }
     }
 
+    /// Of things that are replaced, as `goes` says. `new_owner` is as in [`Self::without`].
+    pub fn without_feature(
+        &self,
+        feature: Feature,
+        goes: impl Fn(&Item) -> bool,
+        new_owner: Option<&str>,
+        lost: &mut Lost,
+    ) {
+        let things = match feature.kind.as_str() {
+            "LARGE OBJECT" => {
+                let id = feature.tag.parse().ok();
+                id.and_then(|id: u32| self.objects.get(&id))
+                    .into_iter()
+                    .copied()
+                    .collect()
+            }
+            kind => self.found(kind, &feature.schema, &feature.tag).to_vec(),
+        };
+        let Some(thing) = things.into_iter().find(|item| goes(item)) else {
+            return;
+        };
+        let definition = &thing.details.definition;
+        let by_entry = |(kind, tag): &(String, String)| !self.found(kind, &feature.schema, tag).is_empty();
+        let brings = match &feature.owner {
+            Some(owner) => {
+                let new = new_owner.unwrap_or(&thing.details.owner);
+                new.is_empty() || new == owner
+            }
+            None => {
+                feature.entry.as_ref().is_some_and(by_entry)
+                    || feature
+                        .words
+                        .as_ref()
+                        .is_some_and(|words| definition.contains(words.as_str()))
+            }
+        };
+        let is_legible = self.is_utf8 || feature.words.as_ref().is_none_or(|words| words.is_ascii());
+        if !brings && is_legible {
+            let (kind, why) = match feature.owner {
+                Some(_) => ("OWNER", "by the backup, or by --no-owner, that belongs to another"),
+                None => ("FEATURE", ON_AN_OBJECT),
+            };
+            lost.add(kind, feature.what, why, Some(feature.statement));
+        }
+    }
+
+    /// Of what an extension has made, which is made anew with it.
+    pub fn without_grant_on_member(&self, grant: MemberGrant, lost: &mut Lost) {
+        let mut about = self.found("ACL", &grant.schema, &grant.tag).iter();
+        let brings = match grant.is_revoke {
+            true => about.any(|item| item.details.definition.contains("REVOKE ") && is_from(item, &grant.role)),
+            false => about.any(|item| is_for(item, &grant.role)),
+        };
+        if !brings {
+            lost.add("ACL", grant.what, ON_AN_OBJECT, Some(grant.statement));
+        }
+    }
+
     /// Of large objects that are replaced; one line for each role.
     pub fn without_grants(&self, granted: &[(u32, String)], lost: &mut Lost) {
         let mut roles: BTreeMap<&str, (usize, u32)> = BTreeMap::new();
@@ -299,6 +364,14 @@ fn is_for(item: &Item, role: &str) -> bool {
     match role {
         "PUBLIC" => definition.contains(" TO PUBLIC"),
         role => grants::roles(definition).iter().any(|named| named == role),
+    }
+}
+
+/// Whether a grant of the archive's takes anything from this role.
+fn is_from(item: &Item, role: &str) -> bool {
+    match role {
+        "PUBLIC" => item.details.definition.contains(" FROM PUBLIC"),
+        role => is_for(item, role),
     }
 }
 

@@ -36,7 +36,7 @@ const KNOWN: &[(&str, &[&str])] = &[
 type Path = [Vec<u8>; 2];
 
 /// Dump ids.
-pub(super) fn needs(item: &Item, by_id: &HashMap<i64, &Item>) -> Vec<i64> {
+pub fn needs(item: &Item, by_id: &HashMap<i64, &Item>) -> Vec<i64> {
     let Some(index) = Index::of(item) else {
         return Vec::new();
     };

@@ -6,18 +6,12 @@ use crate::error::Result;
 use crate::format::archive::Item;
 use crate::job::restore::allowed::schema_of_extension;
 use crate::postgres::quoting::unquoted;
-use crate::postgres::{Named, Session};
+use crate::postgres::{MemberKind, Named, Session};
 
 /// What hangs on members of extensions that will not be there. An archive has no entries for members, so that nothing
 /// says of which extension they are: where others come along, the server is asked what these bring.
 pub(super) async fn orphans(items: &[Item], left_out: &HashSet<i64>, session: &Session) -> Result<HashSet<i64>> {
-    let known: HashSet<i64> = items.iter().map(|item| item.entry.dump_id).collect();
-    let hanging = items.iter().filter(|item| {
-        !left_out.contains(&item.entry.dump_id) && !item.details.dependencies.iter().any(|id| known.contains(id))
-    });
-    let hanging: Vec<(&Item, Member)> = hanging
-        .filter_map(|item| Member::of(item).map(|member| (item, member)))
-        .collect();
+    let hanging = hanging(items, left_out);
     let brought: Vec<(&str, String)> = items
         .iter()
         .filter(|item| item.entry.desc == "EXTENSION" && !left_out.contains(&item.entry.dump_id))
@@ -40,6 +34,45 @@ pub(super) async fn orphans(items: &[Item], left_out: &HashSet<i64>, session: &S
     };
     let lacking = hanging.iter().zip(there).filter(|(_, there)| !there);
     Ok(lacking.map(|((item, _), _)| item.entry.dump_id).collect())
+}
+
+/// Of extensions that stay as they are in the target: what the archive holds of their members there.
+pub(super) async fn rows_and_grants(items: &[Item], kept: &HashSet<i64>, session: &Session) -> Result<Vec<i64>> {
+    let extensions = items.iter().filter(|item| item.entry.desc == "EXTENSION");
+    let extensions = extensions.filter(|item| kept.contains(&item.entry.dump_id));
+    let extensions: Vec<String> = extensions.map(|item| item.entry.tag.clone()).collect();
+    if extensions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let members = session.extension_members(&extensions).await?;
+    let members: HashSet<(MemberKind, &str, &str)> = members
+        .iter()
+        .map(|one| (one.kind, one.schema.as_str(), one.name.as_str()))
+        .collect();
+    let theirs = hanging(items, kept).into_iter().filter(|(item, member)| {
+        let schema = item.entry.namespace.as_deref().unwrap_or_default();
+        let bare = member.name.split('(').next().unwrap_or_default();
+        match member.kind {
+            "TABLE" | "SEQUENCE" => members.contains(&(MemberKind::Relation, schema, &member.name)),
+            "FUNCTION" | "PROCEDURE" => members.contains(&(MemberKind::Function, schema, bare)),
+            "TYPE" => members.contains(&(MemberKind::Type, schema, &member.name)),
+            "PROCEDURAL LANGUAGE" => members.contains(&(MemberKind::Language, "", &member.name)),
+            "FOREIGN DATA WRAPPER" => members.contains(&(MemberKind::Wrapper, "", &member.name)),
+            _ => members.contains(&(MemberKind::Server, "", &member.name)),
+        }
+    });
+    Ok(theirs.map(|(item, _)| item.entry.dump_id).collect())
+}
+
+/// Entries that may be of members: the archive has nothing that they need.
+fn hanging<'a>(items: &'a [Item], left_out: &HashSet<i64>) -> Vec<(&'a Item, Member)> {
+    let known: HashSet<i64> = items.iter().map(|item| item.entry.dump_id).collect();
+    let hanging = items.iter().filter(|item| {
+        !left_out.contains(&item.entry.dump_id) && !item.details.dependencies.iter().any(|id| known.contains(id))
+    });
+    hanging
+        .filter_map(|item| Member::of(item).map(|member| (item, member)))
+        .collect()
 }
 
 /// What may be an extension's, as the target is asked for it.

@@ -1,0 +1,61 @@
+//! Materialized views are filled when all else is there. A query may read another one by a function, of which the archive
+//! says no dependency: what is refused is tried again when others are filled.
+
+use std::collections::HashSet;
+
+use super::loading::Loader;
+use super::prepared::Archive;
+use crate::error::{Code, Result};
+
+const REFRESH: &str = "MATERIALIZED VIEW DATA";
+
+/// Whether an entry, as errors name it, fills one.
+pub(super) fn is_refresh(what: &str) -> bool {
+    what.starts_with(REFRESH)
+}
+
+/// What is made after the rows: what comes first, and what fills materialized views, with what needs that.
+pub(super) fn divide(archive: &Archive) -> (Vec<i64>, Vec<i64>) {
+    let of_kind = archive.items.iter().filter(|item| item.entry.desc == REFRESH);
+    let mut late: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();
+    loop {
+        let before = late.len();
+        let needs = archive
+            .items
+            .iter()
+            .filter(|item| item.details.dependencies.iter().any(|id| late.contains(id)));
+        let needs: Vec<i64> = needs.map(|item| item.entry.dump_id).collect();
+        late.extend(needs);
+        if late.len() == before {
+            break;
+        }
+    }
+    archive.plan.after.iter().partition(|id| !late.contains(id))
+}
+
+pub(super) async fn finish(loader: &Loader<'_>, list: &[i64], jobs: usize) -> Result<()> {
+    let Err(error) = loader.finish("refreshes", list, jobs).await else {
+        return Ok(());
+    };
+    if error.code() != Code::RestoreErr || list.len() < 2 {
+        return Err(error);
+    }
+    tracing::debug!("tried again when others are filled: {}", error.message());
+    let mut open = list.to_vec();
+    for round in 0..list.len() {
+        let end = loader.finish_past(&format!("refreshes-{round}"), &open).await?;
+        let failed: HashSet<i64> = end.refused.iter().filter_map(|one| one.entry).collect();
+        let tried = open.len();
+        open.retain(|id| failed.contains(id));
+        if open.is_empty() && end.refused.is_empty() {
+            return Ok(());
+        }
+        if open.is_empty() || open.len() == tried {
+            break;
+        }
+    }
+    match open.is_empty() {
+        true => Err(error),
+        false => loader.finish("refreshes-last", &open, 1).await,
+    }
+}

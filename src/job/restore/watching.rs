@@ -1,0 +1,43 @@
+//! Event triggers of the target, which run at each change of a definition and may refuse it.
+
+use super::prepared::Prepared;
+use super::report::RestoreReport;
+use super::state::State;
+use super::{Job, steps};
+use crate::error::{Code, Result};
+use crate::job::restore::RestoreRequest;
+use crate::postgres::quoting::identifier;
+
+/// Where the server refuses something, the target's event triggers are named, which may be what refuses it.
+pub(super) async fn carry_out(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    prepared: Prepared,
+    state: &State,
+) -> Result<RestoreReport> {
+    let watching = match request.create {
+        true => Vec::new(),
+        false => job.stop.or_stop(prepared.target.session.watching()).await?,
+    };
+    let done = steps::carry_out(job, request, prepared, state).await;
+    done.map_err(|error| {
+        let said = error.message();
+        // They do not run for rows.
+        let is_refused =
+            error.code() == Code::RestoreErr && said.contains("the server says") && !said.starts_with("cannot load ");
+        let Some(first) = watching.first().filter(|_| is_refused) else {
+            return error;
+        };
+        let hint = format!(
+            "it may be one of the target's event triggers that refuses this ({}): disable it meanwhile (ALTER EVENT TRIGGER {} \
+             DISABLE); otherwise {}",
+            watching.join(", "),
+            identifier(first),
+            match error.has_own_hint() {
+                true => error.hint_text(),
+                false => "correct the cause",
+            }
+        );
+        error.hint(hint)
+    })
+}
