@@ -24,6 +24,7 @@ mod segments;
 mod sending;
 pub mod settings;
 mod tagging;
+mod tags;
 pub(crate) mod temporary;
 mod trouble;
 mod upload;

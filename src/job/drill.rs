@@ -21,6 +21,7 @@ mod second_dump;
 mod sequences;
 mod settings;
 mod twin;
+mod unproved;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

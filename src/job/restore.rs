@@ -25,6 +25,7 @@ mod past;
 mod plan;
 mod positions;
 mod prepared;
+mod preparing;
 mod queue;
 mod ready;
 mod refreshing;
@@ -81,7 +82,7 @@ pub struct Job<'a> {
 pub async fn run(job: &Job<'_>, request: &RestoreRequest) -> Result<RestoreReport> {
     let begun = Instant::now();
     let state = State::default();
-    let done = match prepared::prepare(job, request).await {
+    let done = match preparing::prepare(job, request).await {
         Ok(prepared) if request.dry_run => Ok(prepared.planned(job, request)),
         Ok(prepared) => watching::carry_out(job, request, prepared, &state).await,
         Err(error) => Err(error),

@@ -1,5 +1,6 @@
 //! AWS clients, made once and handed down, and the translation of the SDK's errors into ours.
 
+mod causes;
 mod container;
 mod credentials;
 mod failure;

@@ -3,7 +3,8 @@
 use tokio_postgres::Row;
 
 use super::Session;
-use super::surroundings::{Around, CHOSEN, Names};
+use super::surroundings::Around;
+use super::tables::{CHOSEN, Names};
 use crate::error::Result;
 
 /// As an archive's table of contents would name it.

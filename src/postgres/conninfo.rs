@@ -1,6 +1,7 @@
 //! What is needed to reach a database: read from a URL or a keyword string as libpq reads them,
 //! and written as a keyword string for PostgreSQL's own programs.
 
+mod keys;
 mod keywords;
 mod parameters;
 mod uri;
@@ -11,8 +12,8 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::keys::Keys;
 use crate::error::{Error, Result};
+pub use keys::{Keys, Login, Provider, text_of_secret};
 
 /// Where we connect when no host is given. libpq would try a socket folder that depends on how it
 /// was built; a name that means the same for us and for every pg_dump is better.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::child::{Child, Exit, Order, Special, quoted, reading_environment};
 use super::globals::{Globals, Sieve};
 use super::passfile::Pass;
-use super::refusal::{KIND_OF_SERVER, LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
+use super::refusal::{BYPASS_HINT, KIND_OF_SERVER, LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Programs, Redactor};
 use crate::error::{Code, Error, Result};
@@ -18,10 +18,6 @@ use crate::store::limits;
 
 /// Of one run of pg_dump.
 const COMPLAINTS: usize = 20;
-
-/// For whom row-level security would hide rows from.
-pub(crate) const BYPASS_HINT: &str = "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or work as the tables' owner (for whom it \
-     counts where it was forced: ALTER TABLE … NO FORCE ROW LEVEL SECURITY)";
 
 /// What is asked of pg_dump.
 pub struct DumpOrder<'a> {

@@ -1,9 +1,6 @@
 //! Why something of ours, or one of PostgreSQL's programs, was refused, where the words do not tell: the server is asked.
 
-use tokio_postgres::Client;
-
 use super::Session;
-use super::quoting::identifier;
 use super::refusal::REPLAY;
 use super::server::Language;
 use crate::error::{Code, Error, Result};
@@ -98,65 +95,18 @@ fn may_be_refusal(words: &str) -> bool {
     quotes.iter().any(|start| words.contains(start)) && !words.contains("ERROR:")
 }
 
-/// The words in which something was refused, as far as they may name a function; without the query, which names others.
-pub(super) fn names_in(words: &str) -> Vec<&str> {
-    let said = ["Query was:", "query was:"]
-        .iter()
-        .filter_map(|start| words.find(start))
-        .min()
-        .map_or(words, |end| &words[..end]);
-    said.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .filter(|word| !word.is_empty())
-        .collect()
-}
-
-/// What gives back the functions of PostgreSQL's own that these words name, that everybody may call, and that have been
-/// taken from this role. Asked also where the search path is not ours yet: so each operator is named in full.
-pub(super) async fn closed_by_somebody(client: &Client, words: &str) -> Result<Option<String>, tokio_postgres::Error> {
-    let named = names_in(words);
-    let rows = client
-        .query(
-            "SELECT pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)),
-                    current_user::pg_catalog.text, p.proname::pg_catalog.text
-             FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
-             WHERE n.nspname OPERATOR(pg_catalog.=) 'pg_catalog' AND p.proacl IS NOT NULL
-               AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
-               AND NOT EXISTS (
-                 SELECT FROM pg_catalog.pg_init_privs i
-                 WHERE i.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
-                   AND i.objoid OPERATOR(pg_catalog.=) p.oid)
-             ORDER BY n.nspname, p.proname",
-            &[],
-        )
-        .await?;
-    let mut grants = Vec::new();
-    for row in rows {
-        let (function, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let name: String = row.try_get(2)?;
-        if named.contains(&name.as_str()) {
-            grants.push(format!("GRANT EXECUTE ON FUNCTION {function} TO {}", identifier(&role)));
-        }
-    }
-    let grants = grants.join("; ");
-    Ok((!grants.is_empty()).then(|| format!("PostgreSQL's own function has been closed to this role: {grants}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn words_in_any_language_name_the_function_and_the_query_does_not() {
+    fn a_refusal_in_another_language_than_english_is_looked_into() {
         let german = "query failed: FEHLER:  keine Berechtigung für Funktion lo_open | pg_dump: detail: Query was: SELECT \
                       pg_catalog.pg_get_viewdef('1')";
-        assert!(names_in(german).contains(&"lo_open"));
-        assert!(!names_in(german).contains(&"pg_get_viewdef"));
         assert!(may_be_refusal(german));
         assert!(!may_be_refusal(
             "query failed: ERROR:  canceling statement due to lock timeout"
         ));
         assert!(!may_be_refusal("pg_dump was ended by SIGKILL"));
-        assert!(names_in("関数lo_openへのアクセスが拒否されました").contains(&"lo_open"));
-        assert!(!names_in("permission denied for function lo_open_all").contains(&"lo_open"));
     }
 }

@@ -4,7 +4,7 @@
 use tokio_postgres::Row;
 
 use super::Session;
-use super::surroundings::{CHOSEN, Names};
+use super::tables::{CHOSEN, Names};
 use crate::error::Result;
 
 /// Something that a thing of the target has, and that the archive may bring.

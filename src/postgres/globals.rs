@@ -20,7 +20,7 @@ pub use again::ComparedGlobals;
 pub use of_database::DatabaseSetting;
 pub use plan::{GlobalsPlan, WITHHELD};
 pub use sieve::Globals;
-pub(super) use sieve::{Sieve, TOO_LONG, left_out as too_long};
+pub(super) use sieve::Sieve;
 pub use split::{Statement, statements};
 
 /// How much power the roles that are made may get.

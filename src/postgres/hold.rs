@@ -17,6 +17,7 @@ use tokio_postgres::error::SqlState;
 
 use super::dump::lock_timed_out;
 use super::holders::in_the_way;
+use super::tables::TABLES;
 use super::{Refusal, Row, Session, Snapshot, Wire};
 use crate::error::{Code, Error, Result};
 use crate::units::count;
@@ -26,16 +27,6 @@ const AT_ONCE: usize = 1000;
 /// How often the tables are listed again when one of them is gone before its lock. No snapshot is
 /// there yet, so that nothing is lost but the moment.
 const LISTED: usize = 10;
-
-/// The tables that pg_dump may copy, and those that it locks beside them: not temporary ones, not
-/// the system's, and of an extension's those alone whose rows are its configuration.
-pub(crate) const TABLES: &str = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
-    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-      AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-      AND (NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                       AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e')
-           OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))";
 
 /// As [`TABLES`] goes on: those that are not what the snapshot of the transaction sees.
 /// `relfilenode` comes from the snapshot, `pg_relation_filenode` from this moment.

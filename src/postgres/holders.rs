@@ -1,22 +1,21 @@
 //! Who is in the way of a lock, in words.
 
 use super::Session;
-use super::hold::TABLES;
-use super::surroundings::Names;
+use super::tables::{CHOSEN, Names, TABLES};
 use crate::error::Result;
 
 /// Named at most.
 const NAMED: usize = 5;
 
 /// Of a row `l` of pg_locks, with [`JOINED`]: a session as far as this role may see it, or a prepared transaction.
-pub(super) const HOLDER: &str = "CASE WHEN l.pid IS NULL
+const HOLDER: &str = "CASE WHEN l.pid IS NULL
      THEN 'the prepared transaction ' || coalesce(pg_catalog.quote_literal(x.gid) || ' of ' || x.owner, '')
      ELSE 'session ' || l.pid || coalesce(' of ' || a.usename, '')
           || coalesce(' (' || nullif(a.application_name, '') || ')', '') || coalesce(', ' || a.state, '')
           || coalesce(' for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.state_change), '')
      END";
 
-pub(super) const JOINED: &str = "LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+const JOINED: &str = "LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
    LEFT JOIN pg_catalog.pg_locks own ON l.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
      AND own.virtualtransaction = l.virtualtransaction
    LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = own.transactionid";
@@ -95,5 +94,27 @@ impl Session {
         held.extend(self.names(&of_objects(self.server.major)).await.unwrap_or_default());
         held.truncate(NAMED);
         held
+    }
+
+    /// Who holds these tables, or waits to, as far as this role may see it: sessions, and prepared transactions.
+    pub(crate) async fn holders(&self, tables: &Names) -> Vec<String> {
+        let question = format!(
+            "WITH named AS ({CHOSEN}), chosen AS (
+               SELECT oid FROM named UNION SELECT t.relid FROM named, pg_catalog.pg_partition_tree(named.oid) t)
+             SELECT {HOLDER} || ' on ' || pg_catalog.format('%I.%I', n.nspname, c.relname)
+               FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace {JOINED}
+              WHERE l.granted AND l.relation IN (SELECT oid FROM chosen) AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+                AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+                AND coalesce(a.backend_type, 'client backend') = 'client backend'
+              GROUP BY 1 ORDER BY pg_catalog.bool_and(l.mode = 'ShareUpdateExclusiveLock'), 1 LIMIT {NAMED}"
+        );
+        let (schemas, names): (Vec<&str>, Vec<&str>) = tables
+            .iter()
+            .map(|(schema, name)| (schema.as_str(), name.as_str()))
+            .unzip();
+        let rows = self.client.query(&question, &[&schemas, &names]).await;
+        let rows = rows.unwrap_or_default();
+        rows.iter().filter_map(|row| row.try_get(0).ok()).collect()
     }
 }

@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 
 use super::Session;
-use super::surroundings::{CHOSEN, Names};
+use super::tables::{CHOSEN, Names};
 use crate::error::Result;
 
 /// Of one table, what it does not have from another one.

@@ -4,7 +4,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::Session;
-use super::globals::{TOO_LONG, too_long};
 use crate::error::Result;
 use crate::format::Format;
 
@@ -67,25 +66,6 @@ impl Session {
         }
         limit("SET lock_timeout = 0").await.map_err(failed)?;
         Ok(found)
-    }
-
-    /// What `globals.sql` would come without, for whoever asks before there is one.
-    pub async fn left_out_of_roles(&self) -> Result<Vec<LeftOut>> {
-        let question = format!(
-            "SELECT pg_catalog.concat('ALTER ROLE ', pg_catalog.quote_ident(r.rolname),
-               ' IN DATABASE ' || pg_catalog.quote_ident(d.datname), ' SET ', pg_catalog.split_part(x.setting, '=', 1))
-             FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
-             LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
-             CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS x (setting)
-             WHERE pg_catalog.octet_length(x.setting) >= {TOO_LONG}
-             UNION ALL SELECT pg_catalog.concat('COMMENT ON ROLE ', pg_catalog.quote_ident(r.rolname))
-             FROM pg_catalog.pg_roles r JOIN pg_catalog.pg_shdescription c ON c.objoid = r.oid
-               AND c.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass
-             WHERE pg_catalog.octet_length(c.description) >= {TOO_LONG}"
-        );
-        let failed = |error| self.error("cannot look for settings of roles that are too long", &error);
-        let names = self.names(&question).await.map_err(failed)?;
-        Ok(names.into_iter().take(NAMED).map(too_long).collect())
     }
 
     /// The names that a question gives, in their order. Where the database has no encoding, a name is

@@ -6,7 +6,7 @@
 use tokio_postgres::Row;
 
 use super::refusal::Refusal;
-use super::surroundings::{CHOSEN, Names};
+use super::tables::{CHOSEN, Names};
 use super::wire::{Rows, Wire};
 use super::{Named, Session};
 use crate::error::{Code, Error, Result};

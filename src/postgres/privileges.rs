@@ -1,7 +1,7 @@
 //! What the role may not read although a backup needs it, found before the dump finds it.
 
 use super::Session;
-use super::explaining::names_in;
+use super::closed::names_in;
 use super::quoting::identifier;
 use crate::error::{Code, Error, Result};
 

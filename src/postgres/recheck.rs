@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::quoting::literal;
 use super::refusal::Refusal;
-use super::surroundings::{ForeignKey, Names, Trigger, keys_question, state, triggers_question};
+use super::surroundings::{ForeignKey, Trigger, keys_question, state, triggers_question};
+use super::tables::Names;
 use super::wire::Wire;
 
 impl Wire {

@@ -1,4 +1,4 @@
-//! Taking secrets out of text that others wrote: a server's message, a child's stderr.
+//! Taking secrets, and the values of rows, out of text that others wrote: a server's message, a child's stderr.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -65,6 +65,22 @@ fn value_length(value: &str) -> usize {
         }
     }
     value.len()
+}
+
+/// A detail without the row that it quotes: `Key (id)=(…)`, `COPY t, line 1, column a`.
+pub(super) fn without_values(line: &str) -> String {
+    if line.starts_with("CONTEXT: ") {
+        return line.split(": \"").next().unwrap_or(line).to_owned();
+    }
+    for before_row in ["=(", "contains ("] {
+        if let (Some(at), Some(end)) = (line.find(before_row), line.rfind(')')) {
+            let start = at + before_row.len();
+            if start <= end {
+                return format!("{}…{}", &line[..start], &line[end..]);
+            }
+        }
+    }
+    line.to_owned()
 }
 
 #[cfg(test)]

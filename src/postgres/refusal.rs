@@ -7,13 +7,17 @@ use tokio_postgres::error::SqlState;
 
 pub(super) use self::at_login::refused_login;
 use super::authentication;
+use super::redaction::{Redactor, without_values};
 use super::stream::Broken;
 use super::tls::NoAgreement;
-use super::{BYPASS_HINT, Redactor};
 use crate::error::{Code, Error};
 
 /// Where the server refuses a query whose rows a policy would filter (`row_security = off`).
 pub(super) const ROW_SECURITY: &str = "check_enable_rls";
+
+/// For whom row-level security would hide rows from.
+pub(super) const BYPASS_HINT: &str = "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or work as the tables' owner (for whom it \
+     counts where it was forced: ALTER TABLE … NO FORCE ROW LEVEL SECURITY)";
 
 /// Why a statement failed.
 #[derive(Debug)]
@@ -129,7 +133,7 @@ pub(super) fn complaint(body: &[u8]) -> Complaint {
     }
     let text = match detail {
         // A row's values are nobody's business.
-        Some(detail) => format!("{message} ({})", super::restoring::without_values(&detail)),
+        Some(detail) => format!("{message} ({})", without_values(&detail)),
         None => message,
     };
     Complaint { state, routine, text }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::Session;
-use super::surroundings::{Names, not_locked};
+use super::surroundings::not_locked;
+use super::tables::Names;
 use super::target::{Named, is_absence};
 use super::{Refusal, Wire};
 use crate::error::{Code, Error, Result};

@@ -16,7 +16,6 @@ use crate::error::{Code, Error, Result};
 use crate::postgres::settings;
 pub use complaints::Complaint;
 use complaints::Complaints;
-pub(super) use complaints::without_values;
 
 /// Where the archive comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

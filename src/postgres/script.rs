@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::child::{Child, Exit, Order, Special, environment, quoted};
 use super::passfile::Pass;
-use super::restoring::without_values;
+use super::redaction::without_values;
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Psql, Redactor, Session};
 use crate::error::{Code, Error, Result};

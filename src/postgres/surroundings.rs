@@ -7,14 +7,8 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::Session;
-use super::holders::{HOLDER, JOINED};
+use super::tables::{CHOSEN, Names};
 use crate::error::{Code, Error, Result};
-
-/// Schema and name of each table.
-pub type Names = [(String, String)];
-
-/// Sessions that an error names.
-const NAMED: usize = 5;
 
 /// As it is when it is dropped, so that it can be made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,12 +129,6 @@ pub(crate) struct Around {
     /// Of a partition or heir, it and the table above it, both quoted with their schemas.
     pub joined: Option<(String, String)>,
 }
-
-pub(super) const CHOSEN: &str =
-    "SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
-        AS asked (schema, name)
-    JOIN pg_catalog.pg_namespace n ON n.nspname = asked.schema
-    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name";
 
 /// Of the tables `$1` and `$2`.
 pub(super) fn keys_question() -> String {
@@ -468,28 +456,6 @@ impl Session {
         );
         let rows = self.about(tables, &question).await?;
         self.read(rows.iter().map(|row| row.try_get(0)).collect())
-    }
-
-    /// Who holds these tables, or waits to, as far as this role may see it: sessions, and prepared transactions.
-    pub(crate) async fn holders(&self, tables: &Names) -> Vec<String> {
-        let question = format!(
-            "WITH named AS ({CHOSEN}), chosen AS (
-               SELECT oid FROM named UNION SELECT t.relid FROM named, pg_catalog.pg_partition_tree(named.oid) t)
-             SELECT {HOLDER} || ' on ' || pg_catalog.format('%I.%I', n.nspname, c.relname)
-               FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
-               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace {JOINED}
-              WHERE l.granted AND l.relation IN (SELECT oid FROM chosen) AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
-                AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-                AND coalesce(a.backend_type, 'client backend') = 'client backend'
-              GROUP BY 1 ORDER BY pg_catalog.bool_and(l.mode = 'ShareUpdateExclusiveLock'), 1 LIMIT {NAMED}"
-        );
-        let (schemas, names): (Vec<&str>, Vec<&str>) = tables
-            .iter()
-            .map(|(schema, name)| (schema.as_str(), name.as_str()))
-            .unzip();
-        let rows = self.client.query(&question, &[&schemas, &names]).await;
-        let rows = rows.unwrap_or_default();
-        rows.iter().filter_map(|row| row.try_get(0).ok()).collect()
     }
 }
 

@@ -422,7 +422,7 @@ impl Session {
         let text = match error.as_db_error() {
             // A detail may hold a row's values.
             Some(server) => {
-                let detail = server.detail().map(super::restoring::without_values);
+                let detail = server.detail().map(super::redaction::without_values);
                 let detail = detail.map_or(String::new(), |detail| format!(" ({detail})"));
                 self.redactor
                     .clean(&format!("the server says: {}{detail}", server.message()))

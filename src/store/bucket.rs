@@ -11,8 +11,7 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
-use aws_sdk_s3::operation::put_object_tagging::{PutObjectTaggingError, PutObjectTaggingOutput};
-use aws_sdk_s3::types::{ChecksumMode, MultipartUpload, ServerSideEncryption, StorageClass, Tag, Tagging};
+use aws_sdk_s3::types::{ChecksumMode, MultipartUpload, ServerSideEncryption, StorageClass};
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
 };
@@ -22,13 +21,14 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::Md5;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use super::permission::{Needs, Scope};
 use super::segments::Segments;
 use super::settings::{self, Checksums, Encryption};
-use super::{Condition, Deleted, ObjectInfo, PENDING, TIER_TAG};
+use super::tagging::Tagging;
+use super::trouble::Place;
+use super::{Condition, Deleted, ObjectInfo};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
 
@@ -40,7 +40,7 @@ pub struct Bucket {
     pub url: String,
     pub settings: settings::S3,
     pub patience: Patience,
-    pub tagging: super::tagging::Tagging,
+    pub tagging: Tagging,
     /// It has answered that it knows no conditions.
     pub refuses_conditions: AtomicBool,
 }
@@ -168,7 +168,12 @@ impl Bucket {
             Scope::Objects => format!("arn:aws:s3:::{}/{}*", self.name, self.prefix),
         };
         let ours = aws::error_needing(Code::Store, what, error, E::ACTION, &resource);
-        match self.remedy(what, error) {
+        let place = Place {
+            name: &self.name,
+            prefix: &self.prefix,
+            url: &self.url,
+        };
+        match place.remedy(what, error) {
             Some(remedy) => ours.hint(remedy),
             None => ours,
         }
@@ -286,49 +291,6 @@ impl Bucket {
         request.customize().config_override(once).send().await.is_ok()
     }
 
-    pub async fn put_tags(
-        &self,
-        key: &str,
-        tags: &[(String, String)],
-    ) -> Result<Result<PutObjectTaggingOutput, SdkError<PutObjectTaggingError, HttpResponse>>> {
-        let mut tagging = Tagging::builder().set_tag_set(Some(Vec::new()));
-        for (name, value) in tags {
-            tagging = tagging.tag_set(build(Tag::builder().key(name).value(value).build())?);
-        }
-        let request = self
-            .client
-            .put_object_tagging()
-            .bucket(&self.name)
-            .key(self.key(key))
-            .tagging(build(tagging.build())?);
-        Ok(request
-            .customize()
-            .interceptor(self.checksum_that_is_known())
-            .send()
-            .await)
-    }
-
-    /// Tags an object for the bucket to expire, keeping its other tags. Where the store keeps no tags,
-    /// nothing would ever take it away, so it is deleted, if the key may.
-    pub async fn discard(&self, key: &str) -> Result<()> {
-        let Some(mut tags) = self.tags(key).await? else {
-            return Ok(());
-        };
-        if !self.tagging.keeping().is_lost() {
-            tags.retain(|(name, _)| name != TIER_TAG);
-            tags.push((TIER_TAG.to_owned(), PENDING.to_owned()));
-            self.set_tags(key, &tags).await?;
-        }
-        if !self.tagging.keeping().is_lost() || self.try_delete(key).await? != Deleted::Refused {
-            return Ok(());
-        }
-        let what = format!(
-            "{} keeps no tags and does not let this key delete {key}: it stays, and belongs to no backup",
-            self.url
-        );
-        Err(Error::new(Code::Store, what).hint("`pgstow prune --allow-delete` with a key that may delete removes it"))
-    }
-
     pub async fn try_delete(&self, key: &str) -> Result<Deleted> {
         let delete = self.client.delete_object().bucket(&self.name).key(self.key(key));
         match delete.send().await {
@@ -429,16 +391,6 @@ pub fn no_such_upload<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>
 
 pub fn content_type(object: &ObjectInfo) -> Option<String> {
     (!object.content_type.is_empty()).then(|| object.content_type.to_owned())
-}
-
-pub fn tagging(object: &ObjectInfo) -> Option<String> {
-    let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let tags: Vec<String> = object
-        .tags
-        .iter()
-        .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
-        .collect();
-    (!tags.is_empty()).then(|| tags.join("&"))
 }
 
 pub fn metadata(object: &ObjectInfo) -> Option<std::collections::HashMap<String, String>> {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::bucket::{self, Bucket, missing};
 use super::settings;
 use super::trouble::{OF_TAGS, names};
 use super::{ObjectInfo, TagKeeping};
@@ -19,7 +19,7 @@ pub struct Tagging {
     mode: settings::Tagging,
     found: AtomicU8,
     /// Whether tags that were set have been looked for.
-    looked: AtomicBool,
+    pub(super) looked: AtomicBool,
     /// Whether an object was put with tags: what it bears must be set right before a commit.
     taken: AtomicBool,
     /// The store takes no tags along with an object, and keeps those that are set afterwards.
@@ -50,9 +50,6 @@ const OTHER_REASONS: [&str; 13] = [
     "KMS.DisabledException",
 ];
 
-const ONLY_ALONG: &str = "set BACKUP_S3_TAGGING=off: this endpoint takes tags along with an object, and cannot change them; then \
-                          apply the retention with `pgstow prune --allow-delete` after the backups";
-
 impl Tagging {
     pub fn new(mode: settings::Tagging) -> Self {
         Self {
@@ -80,7 +77,7 @@ impl Tagging {
     /// The tags that go along with an object.
     pub fn header(&self, object: &ObjectInfo) -> Option<String> {
         let goes_along = !self.keeping().is_lost() && !self.afterwards.load(Ordering::Relaxed);
-        bucket::tagging(object).filter(|_| goes_along)
+        tagging(object).filter(|_| goes_along)
     }
 
     /// The store has taken an object with tags.
@@ -141,75 +138,16 @@ fn says_so<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     }
 }
 
-fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
+pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|answer| answer.status().as_u16())
 }
 
-impl Bucket {
-    pub async fn tags(&self, key: &str) -> Result<Option<Vec<(String, String)>>> {
-        if self.tagging.keeping().is_lost() {
-            return Ok(Some(Vec::new()));
-        }
-        let request = self.client.get_object_tagging().bucket(&self.name).key(self.key(key));
-        match request.send().await {
-            Ok(answer) => {
-                let tags: Vec<_> = answer.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect();
-                if !tags.is_empty() {
-                    self.tagging.learn(TagKeeping::Kept);
-                }
-                Ok(Some(tags))
-            }
-            Err(error) if aws::service_code(&error) == Some("NoSuchTagSet") => Ok(Some(Vec::new())),
-            Err(error) if self.tagging.may_be_refused(&error) => {
-                if self.tagging.keeping().is_lost() {
-                    return Ok(Some(Vec::new()));
-                }
-                let is_there = self.head(key).await?.is_some();
-                // A delete marker is answered like a request that the store does not know.
-                if is_there || status(&error) != Some(405) {
-                    self.tagging.learn(TagKeeping::Refused);
-                }
-                Ok(is_there.then(Vec::new))
-            }
-            Err(error) if missing(&error) => Ok(None),
-            Err(error) => Err(self.error(&format!("read the tags of {key}"), &error)),
-        }
-    }
-
-    /// False when there is no such object.
-    pub async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<bool> {
-        if self.tagging.keeping().is_lost() {
-            return Ok(true);
-        }
-        let Err(error) = self.put_tags(key, tags).await? else {
-            self.look_for_tags(key).await;
-            return Ok(true);
-        };
-        // Tags that the object bears already, and that cannot be changed, would be `pending`: it would
-        // expire, and so must not pass for an object without.
-        if self.tagging.may_be_refused(&error) && self.tags(key).await? == Some(Vec::new()) {
-            self.tagging.learn(TagKeeping::Refused);
-            return Ok(true);
-        }
-        if missing(&error) {
-            return Ok(false);
-        }
-        let told = self.error(&format!("tag {key}"), &error);
-        Err(match status(&error) {
-            Some(405 | 501) => told.hint(ONLY_ALONG),
-            _ => told,
-        })
-    }
-
-    /// Once in a run, right after tags were set: a store may take them and keep none.
-    async fn look_for_tags(&self, key: &str) {
-        if self.tagging.keeping() == TagKeeping::Unknown
-            && !self.tagging.looked.swap(true, Ordering::Relaxed)
-            && let Ok(Some(tags)) = self.tags(key).await
-            && tags.is_empty()
-            && self.tagging.keeping() == TagKeeping::Unknown
-        {
-            self.tagging.learn(TagKeeping::Forgotten);
-        }
-    }
+fn tagging(object: &ObjectInfo) -> Option<String> {
+    let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let tags: Vec<String> = object
+        .tags
+        .iter()
+        .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+        .collect();
+    (!tags.is_empty()).then(|| tags.join("&"))
 }

@@ -4,7 +4,6 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use super::bucket::Bucket;
 use crate::error::Error;
 use crate::outside::aws;
 
@@ -54,7 +53,19 @@ pub(super) fn names<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, 
     })
 }
 
-impl Bucket {
+/// Where a refused request went.
+pub(super) struct Place<'a> {
+    /// The bucket's.
+    pub name: &'a str,
+    pub prefix: &'a str,
+    pub url: &'a str,
+}
+
+impl Place<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
     /// `what` is the sentence that goes before the reason, and names the key.
     pub(super) fn remedy<E: ProvideErrorMetadata>(
         &self,

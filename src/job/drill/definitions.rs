@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::exclusion::Exclusion;
-use super::twin::Twin;
+use super::twin::{Twin, has_twin, is_of_large_objects};
 use crate::format::archive::Item;
 use crate::job::restore::LeftOut;
 use rights::LARGE_OBJECTS;
@@ -325,15 +325,8 @@ fn prints_for_good(item: &Item) -> bool {
     !has_twin(item) || KINDS.contains(&item.entry.desc.as_str())
 }
 
-/// Whether a twin has it too: rights are compared without, and there are no rows in a twin.
-pub(super) fn has_twin(item: &Item) -> bool {
-    !item.is_grant()
-        && !rights::is_of_large_objects(item)
-        && !matches!(item.entry.desc.as_str(), "SEQUENCE SET" | "MATERIALIZED VIEW DATA")
-}
-
 fn key(item: &Item) -> Key<'_> {
-    let name = match item.is_grant() && rights::is_of_large_objects(item) {
+    let name = match item.is_grant() && is_of_large_objects(item) {
         true => LARGE_OBJECTS,
         false => &item.entry.tag,
     };

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::report;
+use super::unproved::NOTHING_PROVED;
 use crate::error::{Code, Error};
 use crate::format::archive::Item;
 use crate::postgres::{ROOM, ScratchServer, Told, lacks_room};
@@ -240,7 +240,7 @@ impl Witness<'_> {
             Some(ended) if !words.contains(&ended) => format!("{words}; {ended}"),
             _ => words,
         };
-        let knows = words.starts_with(report::NOTHING_PROVED);
+        let knows = words.starts_with(NOTHING_PROVED);
         // What pg_restore's hints say is about a target of the user's.
         let hint = if knows { error.hint_text() } else { HINT };
         let told = not_carried_out(&Error::new(Code::RestoreErr, words).hint(hint));

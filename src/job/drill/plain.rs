@@ -17,7 +17,8 @@ use super::exclusion::Reasons;
 use super::exclusion::other_major;
 use super::extensions::Members;
 use super::settings::has_money;
-use super::{DrillReport, Job, report, second_dump, sequences};
+use super::unproved::{FOREIGN, NOT_IN_A_SCRIPT, nothing_proved};
+use super::{DrillReport, Job, second_dump, sequences};
 use crate::error::{Code, Error, Result};
 use crate::format::Format;
 use crate::format::script::{Contents, Counter, Header, Reader, Refused};
@@ -25,10 +26,6 @@ use crate::job::restore::{self, LeftOut};
 use crate::postgres::Psql;
 use crate::repository::catalog::Located;
 use crate::repository::manifest::role;
-
-pub(super) const OF_DATABASE: &str = "a plain dump does not hold them";
-pub(super) const FOREIGN: &str =
-    "it is said of what an extension has made, or the server itself, and the drill's role owns neither";
 
 /// Of the second dump.
 const PIECE: usize = 1 << 20;
@@ -51,7 +48,7 @@ pub(super) async fn run(
     let backup = counter.contents(checked.bytes());
     report.not_proved.push(LeftOut {
         what: "the database's own settings, comment and grants".into(),
-        why: OF_DATABASE.into(),
+        why: NOT_IN_A_SCRIPT.into(),
     });
     let reasons = reasons(job, located, cluster, &backup).await?;
     report.notes.extend(reasons.sorting.clone());
@@ -97,7 +94,7 @@ pub(super) async fn run(
         };
         return match cluster.witness.judge(since, &error, None, &excuses).await {
             // It is one transaction: nothing of it is there.
-            Some(Says::Lacking(why)) => Err(report::nothing_proved(&why)),
+            Some(Says::Lacking(why)) => Err(nothing_proved(&why)),
             Some(Says::Wrong(fault)) => {
                 report.blame(file, "the script", &order::weigh(fault, &backup));
                 Ok(())

@@ -10,8 +10,8 @@ use super::RESTORED;
 use super::cluster::{HOLDS_NONE, Roles};
 use super::evidence::Fault;
 use super::missing::LEFT_OUT;
-use super::plain;
-use crate::error::{Code, Error, Result};
+use super::unproved::{FOREIGN, NOT_IN_A_SCRIPT, nothing_proved};
+use crate::error::Result;
 use crate::job::restore::LeftOut;
 use crate::postgres::WITHHELD;
 use crate::repository::manifest::Server;
@@ -78,9 +78,6 @@ pub struct DrillReport {
     of_source: usize,
 }
 
-/// How the message begins.
-pub(super) const NOTHING_PROVED: &str = "the drill proved nothing: ";
-
 /// Of a drill on another major.
 const OTHER_MAJOR: &str = "the source is ";
 /// Of what an archive says of the database itself.
@@ -91,16 +88,10 @@ const BEYOND_ANY: [&str; 7] = [
     HOLDS_NONE,
     OTHER_MAJOR,
     OF_DATABASE,
-    plain::OF_DATABASE,
-    plain::FOREIGN,
+    NOT_IN_A_SCRIPT,
+    FOREIGN,
     WITHHELD,
 ];
-
-/// Why a drill gives no result.
-pub(super) fn nothing_proved(why: &str) -> Error {
-    Error::new(Code::NotProved, format!("{NOTHING_PROVED}{why}"))
-        .hint("restore the backup by hand, into a server that holds nothing else, to see what it is worth")
-}
 
 impl DrillReport {
     pub(super) fn new(version: &str, major: u32, source: &Server) -> DrillReport {

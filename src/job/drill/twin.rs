@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 
+use super::Job;
 use super::cluster::{Cluster, Ground};
 use super::makers::{Known, Maker, Makers, has_standard_strings, is_ground, is_of_events};
 use super::outline::tokens;
-use super::{Job, definitions};
 use crate::error::Result;
 use crate::format::archive::Item;
 use crate::job::restore::Plan;
@@ -42,6 +42,18 @@ const OWNERS: [(&str, &str); 8] = [
 pub(super) struct Twin {
     pub items: Vec<Item>,
     pub refused: HashMap<i64, String>,
+}
+
+/// Whether a twin has it too: rights are compared without, and there are no rows in a twin.
+pub(super) fn has_twin(item: &Item) -> bool {
+    !item.is_grant()
+        && !is_of_large_objects(item)
+        && !matches!(item.entry.desc.as_str(), "SEQUENCE SET" | "MATERIALIZED VIEW DATA")
+}
+
+pub(super) fn is_of_large_objects(item: &Item) -> bool {
+    item.entry.tag.starts_with("LARGE OBJECT")
+        && matches!(item.entry.desc.as_str(), "ACL" | "COMMENT" | "SECURITY LABEL")
 }
 
 /// Makes it, as `first` was made by `plan`.
@@ -85,7 +97,7 @@ struct Making<'a> {
 impl Making<'_> {
     async fn all(&mut self, items: &[Item], plan: &Plan) -> Result<()> {
         let divide = |list: &[i64], holds: &dyn Fn(&Item) -> bool| -> (Vec<i64>, Vec<i64>) {
-            let has_twin = |id: &&i64| self.by_id.get(id).is_some_and(|item| definitions::has_twin(item));
+            let has_twin = |id: &&i64| self.by_id.get(id).is_some_and(|item| has_twin(item));
             let held = |id: &i64| self.by_id.get(id).is_some_and(|item| holds(item));
             list.iter().filter(has_twin).partition(|id| held(id))
         };

@@ -9,7 +9,6 @@ mod acting;
 mod each;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use acting::Acting;
 use tokio_postgres::error::SqlState;
@@ -18,7 +17,6 @@ use super::Job;
 use super::failed::Losses;
 use super::plan::Plan;
 use super::positions::positions;
-use super::prepared::Archive;
 use super::ready::{Target, some_of};
 use super::rows::{self, Backup, execute, refused};
 use super::state::{Stage, State};
@@ -29,7 +27,6 @@ use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::{literal, qualified};
 use crate::postgres::{ForeignKey, Refusal, Session, Trigger, Wire, not_locked};
 use crate::repository::stored_archive::StoredArchive;
-use crate::store::Store;
 use crate::units::count;
 
 /// What will be done, known before anything is changed.
@@ -231,13 +228,11 @@ impl InPlace {
 
 pub(super) async fn run(
     job: &Job<'_>,
-    archive: &Archive,
-    store: &Arc<dyn Store>,
+    backup: Backup<'_>,
     target: &Target,
     work: &InPlace,
     state: &State,
 ) -> Result<Filled> {
-    let backup = archive.backup(store);
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
     let mut wire = session.open_loading_wire().await?;
     let done = filled(job, backup, &session, &mut wire, work, state).await;

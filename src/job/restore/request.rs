@@ -1,5 +1,7 @@
 //! What a restore can be asked for.
 
+use super::plan::Without;
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreRequest {
     /// An exact id, or `latest`.
@@ -50,5 +52,14 @@ impl RestoreRequest {
     /// are committed.
     pub fn compares(&self) -> bool {
         !self.no_check && !self.data_only && (self.check || !self.tables.is_empty())
+    }
+
+    pub(super) fn without(&self) -> Without {
+        Without {
+            owners: self.no_owner,
+            grants: self.no_privileges,
+            definitions: self.data_only,
+            parts: self.keep_going,
+        }
     }
 }

@@ -111,7 +111,7 @@ pub(super) async fn carry_out(
             };
             let store = &prepared.located.store;
             if let Some(work) = &archive.into {
-                let making = into::run(job, archive, store, &prepared.target, work, state);
+                let making = into::run(job, archive.backup(store), &prepared.target, work, state);
                 let making = waiting::while_it_answers(&prepared.target.session, settings.stall, making);
                 let made = job.stop.or_stop(making).await?;
                 (prepared.compared, prepared.lost) = (made.compared, made.left_out);
@@ -149,7 +149,7 @@ pub(super) async fn carry_out(
                     }
                 }
                 Some(work) => {
-                    let filling = in_place::run(job, archive, store, &prepared.target, work, state);
+                    let filling = in_place::run(job, archive.backup(store), &prepared.target, work, state);
                     let filling = waiting::while_it_answers(&prepared.target.session, settings.stall, filling);
                     let filled = job.stop.or_stop(filling).await?;
                     prepared.compared = Some(filled.compared);

@@ -55,13 +55,7 @@ pub(super) async fn plan(
     };
     let chosen = entries.union(&prerequisites).copied();
     let chosen = chosen.filter(|id| !excluded.contains(id)).collect();
-    let mut plan = plan::plan(
-        stored,
-        items,
-        &chosen,
-        super::prepared::without(request),
-        job.settings.jobs,
-    );
+    let mut plan = plan::plan(stored, items, &chosen, request.without(), job.settings.jobs);
     plan.kept.clone_from(excluded);
     plan.left_out = left_out;
     plan.already_there = already_there(items, &there);

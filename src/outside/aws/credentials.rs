@@ -290,13 +290,13 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
         return (format!("{why}: {failure}"), process::HINT);
     }
     if let Some(failure) = source.and_then(|source| source.downcast_ref::<OfContainer>()) {
-        let told = super::failure::causes(StdError::source(failure));
+        let told = super::causes::causes(StdError::source(failure));
         return match told.last() {
             Some(last) => (format!("{why}: {failure}: {last}"), failure.hint()),
             None => (format!("{why}: {failure}"), failure.hint()),
         };
     }
-    let told = super::failure::causes(source);
+    let told = super::causes::causes(source);
     // Of all the kinds that a profile may have, the SDK is built without this one.
     if told.iter().any(|cause| cause.contains("credentials-login")) {
         return (
@@ -324,7 +324,7 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
     let hint = match error {
         _ if signed_out => "log in again: aws sso login, with the same AWS_PROFILE",
         CredentialsError::CredentialsNotLoaded(_) | CredentialsError::ProviderTimedOut(_) => NO_CREDENTIALS,
-        _ if proxy.is_some() => super::failure::BEHIND_PROXY,
+        _ if proxy.is_some() => super::proxy::BEHIND_PROXY,
         _ => PROFILE,
     };
     let why = match proxy {

@@ -5,11 +5,12 @@ use std::error::Error as StdError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::ErrorMetadata;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::causes::causes;
 use super::credentials::credentials_error;
-use super::{proxy, refusal, slow_down};
+use super::proxy::{self, BEHIND_PROXY};
+use super::slow_down;
 use crate::error::{Code, Error};
 
 /// The service's own code for a failure (`NoSuchBucket`), or one made of the bare status where an
@@ -77,15 +78,24 @@ where
 }
 
 const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 and its kin), DNS, and the network path: a private subnet needs a NAT or a VPC endpoint";
-pub(super) const BEHIND_PROXY: &str = "check the proxy, which that variable names; or name the endpoint's host in NO_PROXY, for \
-                                       it to be reached straight";
 pub const BYTES_CHANGE: &str =
     "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again";
+
+/// Codes by which services refuse an action to this role or key.
+pub(super) const REFUSALS: [&str; 7] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "AllAccessDisabled",
+    "AuthorizationError",
+    "AuthorizationErrorException",
+    "KMSAccessDenied",
+    "KMSAccessDeniedException",
+];
 
 fn service_hint(name: &str) -> Option<&'static str> {
     Some(match name {
         "NoSuchBucket" => "create the bucket, or correct --store",
-        name if refusal::CODES.contains(&name) => {
+        name if REFUSALS.contains(&name) => {
             "allow the action to this role or key: in its own policy, and in the policy of the bucket, secret, topic or KMS key"
         }
         "InvalidAccessKeyId" | "InvalidClientTokenId" | "UnrecognizedClientException" => {
@@ -134,43 +144,6 @@ pub fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// What lies below an error, outermost first, as a person reads it: the SDK's own texts are Rust's debugging
-/// output in places.
-pub(super) fn causes(cause: Option<&(dyn StdError + 'static)>) -> Vec<String> {
-    let mut told = Vec::new();
-    let mut next = cause;
-    while let Some(error) = next {
-        let text = match error.downcast_ref::<ErrorMetadata>() {
-            Some(service) => match (service.code(), service.message()) {
-                (Some(code), Some(message)) => format!("{code}: {message}"),
-                (code, message) => code.or(message).unwrap_or_default().to_owned(),
-            },
-            None => error.to_string(),
-        };
-        let text = text.trim();
-        // The way, and no cause.
-        let is_way = error.is::<proxy::Through>();
-        if !text.is_empty() && !is_way && !is_debugging_output(text) {
-            told.push(text.to_owned());
-        }
-        next = error.source();
-    }
-    told
-}
-
-/// As `Type { field: value }` and `Type(Type(...))` are printed.
-fn is_debugging_output(text: &str) -> bool {
-    let named = |at: usize| text[..at].trim_end().ends_with(|c: char| c.is_ascii_alphanumeric());
-    let fields = text.match_indices(" { ").any(|(at, _)| named(at));
-    let nested = text.match_indices('(').any(|(at, _)| {
-        let name = text[..at]
-            .rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .next();
-        name.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_uppercase())) && text.ends_with(')')
-    });
-    fields || nested
-}
-
 /// Why a request never reached the service, from the chain of causes below it.
 fn transport(cause: Option<&(dyn StdError + 'static)>, timeout: bool, io: bool) -> (String, Option<&'static str>) {
     let mut next = cause;
@@ -205,26 +178,5 @@ fn transport(cause: Option<&(dyn StdError + 'static)>, timeout: bool, io: bool) 
     match proxy::on_the_way(cause) {
         Some(proxy) => (format!("{why}, by way of the proxy {proxy}"), Some(BEHIND_PROXY)),
         None => (why, Some(UNREACHABLE)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn debugging_output_is_told_from_words() {
-        for (text, debugging) in [
-            ("ConnectorError { kind: Io, source: x }", true),
-            ("dispatch failure (DispatchFailure(DispatchFailure { a: b }))", true),
-            ("ProviderError(ProviderError)", true),
-            ("Connection refused (os error 111)", false),
-            ("no service answers (HTTP 503)", false),
-            ("external process exited with code 3. Stderr: {\"a\": 1}", false),
-        ] {
-            assert_eq!(is_debugging_output(text), debugging, "{text}");
-        }
-        let service = ErrorMetadata::builder().code("AccessDenied").message("not you").build();
-        assert_eq!(causes(Some(&service)), ["AccessDenied: not you"]);
     }
 }

@@ -6,6 +6,9 @@ use std::net::IpAddr;
 
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
+pub(super) const BEHIND_PROXY: &str = "check the proxy, which that variable names; or name the endpoint's host in NO_PROXY, for \
+                                       it to be reached straight";
+
 /// A proxy, without the password that its URL may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proxy {

@@ -6,23 +6,14 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::failure::REFUSALS;
 use super::{error, service_code};
 use crate::error::{Code, Error};
 
 /// Whether the service refuses the action to this role or key.
 fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    service_code(error).is_some_and(|name| CODES.contains(&name))
+    service_code(error).is_some_and(|name| REFUSALS.contains(&name))
 }
-
-pub(super) const CODES: [&str; 7] = [
-    "AccessDenied",
-    "AccessDeniedException",
-    "AllAccessDisabled",
-    "AuthorizationError",
-    "AuthorizationErrorException",
-    "KMSAccessDenied",
-    "KMSAccessDeniedException",
-];
 
 /// The statement of a policy that allows an action.
 pub fn statement(action: &str, resource: &str) -> String {

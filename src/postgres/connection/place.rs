@@ -13,7 +13,7 @@ use crate::postgres::pooler::{self, OurEnd};
 use crate::postgres::refusal::{KIND_OF_SERVER, NO_TLS, NO_TLS_FOR_TOKENS, classify, for_target};
 use crate::postgres::server::{self, ServerInfo};
 use crate::postgres::startup::{Purpose, Started, Startup, connect_timeout, within};
-use crate::postgres::{ConnectionInfo, Redactor, Whose, explaining};
+use crate::postgres::{ConnectionInfo, Redactor, Whose, closed};
 
 /// A line to the server with the login done.
 pub(super) struct Opened {
@@ -118,7 +118,7 @@ impl Place<'_> {
             return told;
         }
         let limit = self.limit();
-        match within(limit, explaining::closed_by_somebody(client, &told.message())).await {
+        match within(limit, closed::closed_by_somebody(client, &told.message())).await {
             Ok(Ok(Some(hint))) => told.hint(hint),
             _ => told,
         }

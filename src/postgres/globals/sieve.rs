@@ -2,7 +2,8 @@
 //! itself out of it, and not all roles.
 
 use super::split::{Statement, statements};
-use crate::postgres::LeftOut;
+use crate::error::Result;
+use crate::postgres::{LeftOut, Session};
 
 /// Of one statement: no honest setting or comment of a role is longer.
 const STATEMENT: usize = 1 << 20;
@@ -125,7 +126,28 @@ impl Sieve {
     }
 }
 
-pub(crate) fn left_out(name: String) -> LeftOut {
+impl Session {
+    /// What `globals.sql` would come without, for whoever asks before there is one.
+    pub async fn left_out_of_roles(&self) -> Result<Vec<LeftOut>> {
+        let question = format!(
+            "SELECT pg_catalog.concat('ALTER ROLE ', pg_catalog.quote_ident(r.rolname),
+               ' IN DATABASE ' || pg_catalog.quote_ident(d.datname), ' SET ', pg_catalog.split_part(x.setting, '=', 1))
+             FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+             LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
+             CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS x (setting)
+             WHERE pg_catalog.octet_length(x.setting) >= {STATEMENT}
+             UNION ALL SELECT pg_catalog.concat('COMMENT ON ROLE ', pg_catalog.quote_ident(r.rolname))
+             FROM pg_catalog.pg_roles r JOIN pg_catalog.pg_shdescription c ON c.objoid = r.oid
+               AND c.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass
+             WHERE pg_catalog.octet_length(c.description) >= {STATEMENT}"
+        );
+        let failed = |error| self.error("cannot look for settings of roles that are too long", &error);
+        let names = self.names(&question).await.map_err(failed)?;
+        Ok(names.into_iter().take(NAMED).map(left_out).collect())
+    }
+}
+
+fn left_out(name: String) -> LeftOut {
     LeftOut {
         kind: "role_setting".to_owned(),
         name,
@@ -134,9 +156,6 @@ pub(crate) fn left_out(name: String) -> LeftOut {
         ),
     }
 }
-
-/// What the server is asked for by whoever looks beforehand.
-pub(crate) const TOO_LONG: usize = STATEMENT;
 
 #[cfg(test)]
 mod tests {

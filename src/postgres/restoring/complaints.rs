@@ -10,6 +10,7 @@
 
 use super::super::Redactor;
 use super::super::child::{Hearing, quoted};
+use super::super::redaction::without_values;
 
 /// Where it goes on past errors, each is wanted; where they only warn, the first will do.
 const KEPT: usize = 100;
@@ -207,22 +208,6 @@ fn gives_away(command: &str) -> bool {
 /// `215; 1259 16385 TABLE t postgres`
 fn number(entry: &str) -> Option<i64> {
     entry.split(';').next()?.trim().parse().ok()
-}
-
-/// A detail without the row that it quotes: `Key (id)=(…)`, `COPY t, line 1, column a`.
-pub(in super::super) fn without_values(line: &str) -> String {
-    if line.starts_with("CONTEXT: ") {
-        return line.split(": \"").next().unwrap_or(line).to_owned();
-    }
-    for before_row in ["=(", "contains ("] {
-        if let (Some(at), Some(end)) = (line.find(before_row), line.rfind(')')) {
-            let start = at + before_row.len();
-            if start <= end {
-                return format!("{}…{}", &line[..start], &line[end..]);
-            }
-        }
-    }
-    line.to_owned()
 }
 
 #[cfg(test)]

@@ -336,3 +336,28 @@ fn paths_are_found_in_every_spelling() {
     assert_eq!(module.paths[4].1, 4);
     assert!(module.for_tests.contains("memory") && module.for_tests.contains("tests"));
 }
+
+#[test]
+fn a_circle_is_found_through_the_folder_and_beyond_two() {
+    let module = |(path, text): (&str, &str)| (path.split('/').map(str::to_owned).collect(), read_module(text));
+    let texts = [
+        ("room", "mod a; mod b; mod c; mod d; pub use b::B;"),
+        ("room/a", "use super::B;"),
+        ("room/b", "use super::c::C;"),
+        ("room/c", "mod deep;"),
+        ("room/c/deep", "use crate::room::a::A;"),
+        ("room/d", "use super::a::A;"),
+    ];
+    let circles = Modules(texts.into_iter().map(module).collect()).circles();
+    let found: Vec<_> = circles
+        .iter()
+        .map(|circle| {
+            (
+                circle.folder.as_str(),
+                circle.modules.iter().map(String::as_str).collect(),
+            )
+        })
+        .collect();
+    assert_eq!(found, [("room", vec!["a", "b", "c"])]);
+    assert_eq!(circles[0].uses.len(), 3);
+}

@@ -26,11 +26,6 @@ pub(super) fn given(definition: &str) -> BTreeSet<String> {
     given
 }
 
-pub(super) fn is_of_large_objects(item: &Item) -> bool {
-    item.entry.tag.starts_with("LARGE OBJECT")
-        && matches!(item.entry.desc.as_str(), "ACL" | "COMMENT" | "SECURITY LABEL")
-}
-
 /// By their numbers.
 pub(super) fn owners_of_large_objects<'a>(items: impl Iterator<Item = &'a Item>) -> BTreeMap<u32, &'a str> {
     let mut owners = BTreeMap::new();

@@ -1,7 +1,5 @@
 //! The copies at work: one transaction of one session. Whatever fails, and whenever, nothing of it is there.
 
-use std::sync::Arc;
-
 use tokio_postgres::error::SqlState;
 
 use super::{Copies, Copy};
@@ -9,13 +7,11 @@ use crate::error::{Code, Error, Result};
 use crate::format::script::Sum;
 use crate::job::restore::Job;
 use crate::job::restore::plan::LeftOut;
-use crate::job::restore::prepared::Archive;
 use crate::job::restore::ready::Target;
 use crate::job::restore::rows::{Backup, execute, load, read_between, refused, roll_back};
 use crate::job::restore::state::{Stage, State};
 use crate::postgres::quoting::{identifier, literal, qualified};
 use crate::postgres::{COPY_OF, Refusal, Row, Session, Wire, not_locked};
-use crate::store::Store;
 
 /// The class of errors that say a statement is none here: what it names is lacking, or not of that kind.
 const NOT_HERE: &str = "42";
@@ -30,8 +26,7 @@ pub(in crate::job::restore) struct Made {
 
 pub(in crate::job::restore) async fn run(
     job: &Job<'_>,
-    archive: &Archive,
-    store: &Arc<dyn Store>,
+    backup: Backup<'_>,
     target: &Target,
     work: &Copies,
     state: &State,
@@ -40,7 +35,7 @@ pub(in crate::job::restore) async fn run(
     let wire = session.open_loading_wire().await?;
     let mut making = Making {
         job,
-        backup: archive.backup(store),
+        backup,
         session,
         wire,
         work,

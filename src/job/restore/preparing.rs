@@ -1,0 +1,248 @@
+//! A restore held against the backup and the target, before anything is changed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::around::{self, Surroundings};
+use super::plan::{self, Plan};
+use super::prepared::{Archive, Prepared, Source};
+use super::ready::{self, Target};
+use super::{
+    Job, allowed, asked, exclusion, globals, in_place, inhabited, into, renewing, replacing, rows, script, tables,
+};
+use crate::error::{Code, Error, Result};
+use crate::format::archive::{self, Item, Texts};
+use crate::job::restore::RestoreRequest;
+use crate::postgres::{Powers, RestoreProgram};
+use crate::repository::catalog::{self, Demand, Located};
+use crate::repository::manifest::role;
+use crate::repository::stored_archive::StoredArchive;
+use crate::run::private_folder::{answering, sweep_stale};
+use crate::store::Store;
+
+/// Said before, not after: then it has happened.
+const SUPERUSER: &str = "the target's role is a superuser, and so is every function that the restore evaluates \
+                         (checks, defaults, index expressions, materialized views): whoever owned one in the source may do \
+                         anything to this server; restore as a role that is none where you can";
+
+pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
+    asked::check(request, job.settings.jobs)?;
+    into::check(request)?;
+    let postgres = &job.settings.postgres;
+    job.stop.or_stop(answering(&postgres.temp, sweep_stale)).await?;
+    job.observer.phase("looking at the backup");
+    let demand = Demand {
+        trust: job.trust,
+        manifest: request.expect_manifest,
+        now: (job.clock)(),
+        altered: false,
+    };
+    let located = job
+        .stop
+        .or_stop(catalog::find(job.stores, &request.backup, job.database, &demand))
+        .await?;
+    let manifest = &located.manifest;
+    job.observer.phase("looking at the target");
+    let target = job.stop.or_stop(ready::reach(job, request)).await?;
+    target.check(manifest, request)?;
+    let source = if manifest.files.contains_key(role::SQL) {
+        asked::check_script(request)?;
+        let psql = script::psql(&target, request, postgres).await?;
+        job.observer.phase("checking the script");
+        let checked = script::check(&located.store, manifest, job.observer, ());
+        let (checked, ()) = job.stop.or_stop(checked).await?;
+        Source::Script(psql, Arc::new(checked))
+    } else {
+        Source::Archive(Box::new(archive(job, request, &located, &target).await?))
+    };
+    let globals = if request.globals {
+        let sql = job.stop.or_stop(globals::read(&*located.store, manifest)).await?;
+        let trust = if request.globals_privileged {
+            Powers::Privileged
+        } else {
+            Powers::Roles
+        };
+        let plan = globals::plan(&target.session, &sql, trust);
+        let plan = job.stop.or_stop(plan).await?;
+        if let Source::Archive(archive) = &source {
+            globals::check(&target, &plan, &archive.plan.roles)?;
+        }
+        Some(plan)
+    } else {
+        None
+    };
+    let mut warnings = located.warnings.clone();
+    let mut said = None;
+    if target.found.is_superuser {
+        let mut warning = SUPERUSER.to_owned();
+        if let Source::Archive(archive) = &source
+            && let Some(work) = &archive.in_place
+            && !work.strangers().is_empty()
+        {
+            let owners: Vec<&str> = work.strangers().iter().map(String::as_str).collect();
+            let of_target = format!(
+                "; so may the owners of the target's tables that rows go into, by what these evaluate: {}",
+                owners.join(", ")
+            );
+            warning.push_str(&of_target);
+        }
+        // A dry run changes nothing, and its report says it.
+        if !request.dry_run {
+            tracing::warn!("{warning}");
+            said = Some(warning.clone());
+        }
+        warnings.push(warning);
+    }
+    if let Some(collations) = &manifest.collations {
+        let sorting = async { Ok(target.session.sorts_otherwise(collations).await) };
+        if let Some(warning) = job.stop.or_stop(sorting).await? {
+            tracing::warn!("{warning}");
+            warnings.push(warning);
+        }
+    }
+    if let Source::Archive(archive) = &source {
+        warnings.extend(archive.warnings.iter().cloned());
+    }
+    Ok(Prepared {
+        warnings,
+        said,
+        located,
+        source,
+        target,
+        globals,
+        lost: Vec::new(),
+        compared: None,
+        rows_replaced: None,
+        not_proved: Vec::new(),
+        failed: Vec::new(),
+    })
+}
+
+/// The archive, held against its manifest, and the plan for it, held against the target.
+async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, target: &Target) -> Result<Archive> {
+    let stored = StoredArchive::open(&*located.store, &located.manifest);
+    let mut stored = job.stop.or_stop(stored).await?;
+    job.stop.or_stop(check_object(&*located.store, &stored)).await?;
+    let known = job.stop.or_stop(texts(target, &stored)).await?;
+    stored.head = stored.head.with_texts(Arc::new(known))?;
+    let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
+    let version = (stored.head.version.major, stored.head.version.minor);
+    let major = target.session.server().major;
+    let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
+    let left = exclusion::exclusion(request, &items, &target.session);
+    let left = job.stop.or_stop(left).await?;
+    if request.into.is_some() {
+        let backup = located.manifest.id.to_string();
+        let copies = into::prepare(target, &backup, &stored, &items, &left.entries, request);
+        let (copies, plan, warnings) = job.stop.or_stop(copies).await?;
+        return Ok(Archive {
+            stored: Arc::new(stored),
+            items,
+            plan,
+            pg_restore,
+            around: Surroundings::default(),
+            in_place: None,
+            into: Some(copies),
+            together: false,
+            warnings,
+        });
+    }
+    let mut plan = if request.tables.is_empty() {
+        let mut plan = whole(&stored, &items, &left.entries, request, job.settings.jobs);
+        if !request.create {
+            plan.left_out = target.settings_that_stay_away(&items);
+        }
+        plan
+    } else {
+        let tables = tables::plan(job, target, &located.manifest, &stored, &items, &left.entries, request);
+        job.stop.or_stop(tables).await?
+    };
+    plan.left_out.extend(left.left_out);
+    if request.clean && request.tables.is_empty() && !request.create && !request.data_only {
+        let standing = async {
+            allowed::keep_extensions(target, &items, &mut plan).await?;
+            inhabited::stay(target, &items, &mut plan).await
+        };
+        job.stop.or_stop(standing).await?;
+    }
+    let settled = allowed::settle(target, &items, &mut plan, request);
+    let mut warnings = job.stop.or_stop(settled).await?;
+    let given = allowed::given_of_new(target, request);
+    warnings.extend(job.stop.or_stop(given).await?);
+    target.check_plan(&plan, request)?;
+    if !request.keep_going && !request.create && !request.data_only {
+        job.stop.or_stop(renewing::check_names(target, &items, &plan)).await?;
+    }
+    let around = if request.clean && !request.create && !request.data_only {
+        let survey = around::survey(target, &items, &plan, request);
+        job.stop.or_stop(survey).await?
+    } else {
+        Surroundings::default()
+    };
+    plan.left_out.extend(around.left_out.iter().cloned());
+    if !plan.copies.is_empty() {
+        stored.head = stored.head.with_copy_statements(&plan.copies)?;
+    }
+    let in_place = if request.data_only {
+        let preparing = in_place::prepare(target, &stored, &plan, request);
+        Some(job.stop.or_stop(preparing).await?)
+    } else {
+        None
+    };
+    let together = replacing::decide(request, (&plan, &stored), target, &located.manifest, job.settings.jobs)?;
+    Ok(Archive {
+        stored: Arc::new(stored),
+        items,
+        plan,
+        pg_restore,
+        around,
+        in_place,
+        into: None,
+        together,
+        warnings,
+    })
+}
+
+/// Names and definitions in another encoding than UTF-8, as the target's server reads them: it knows all encodings.
+async fn texts(target: &Target, stored: &StoredArchive) -> Result<Texts> {
+    let foreign: Vec<Vec<u8>> = stored.head.foreign_texts()?.into_iter().collect();
+    if foreign.is_empty() {
+        return Ok(Texts::new());
+    }
+    let encoding = rows::encoding(&archive::contents(&stored.head)?);
+    let read = target.session.texts_of(&encoding, &foreign).await?;
+    let known = foreign.into_iter().zip(read);
+    Ok(known.filter_map(|(bytes, text)| Some((bytes, text?))).collect())
+}
+
+/// That the object has its length costs one request, and is worth it before a table is dropped.
+async fn check_object(store: &dyn Store, stored: &StoredArchive) -> Result<()> {
+    let differs = |what: String| Error::new(Code::Integrity, format!("{} {what}", stored.key));
+    match store.head(&stored.key).await? {
+        None => Err(differs("is missing".into())),
+        Some(head) if head.bytes != stored.file.bytes => Err(differs(format!(
+            "has {} bytes, the manifest says {}",
+            head.bytes, stored.file.bytes
+        ))),
+        Some(_) => Ok(()),
+    }
+}
+
+fn whole(
+    stored: &StoredArchive,
+    items: &[Item],
+    excluded: &HashSet<i64>,
+    request: &RestoreRequest,
+    jobs: usize,
+) -> Plan {
+    let mut everything = plan::everything(items);
+    everything.retain(|id| !excluded.contains(id));
+    let mut plan = plan::plan(stored, items, &everything, request.without(), jobs);
+    plan.kept.clone_from(excluded);
+    if request.clean && !request.create {
+        (plan.drops, plan.partings) = plan::drops(items, &everything);
+        plan.large_objects = plan::large_objects(items, &everything);
+    }
+    plan.part_events(items);
+    plan
+}

@@ -1,0 +1,223 @@
+//! The snapshot that the whole backup reads, and how much there is to read in it.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+use tokio_postgres::Row;
+
+use super::Session;
+use crate::error::{Code, Error, Result};
+
+/// The oldest server whose catalogs we know.
+const OLDEST_MAJOR: u32 = 12;
+
+/// What a snapshot sees; known to the server as `id` while its session lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    pub id: String,
+    /// Read just before the snapshot was taken, so no change that it lacks lies before it, but
+    /// for those of `xip`. `None` where the service hides its log's position.
+    pub lsn: Option<String>,
+    pub xmin: u64,
+    pub xmax: u64,
+    /// Transactions in progress between the two.
+    pub xip: Vec<u64>,
+}
+
+/// Estimates for progress and the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DatabaseSize {
+    /// On the server's disk, with indexes; `None` where the role may not ask.
+    pub database: Option<u64>,
+    /// Tables and their out-of-line values: about what COPY will send.
+    pub tables: u64,
+}
+
+/// A table's names as UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableName {
+    pub schema: String,
+    pub name: String,
+}
+
+impl Session {
+    /// Opens the transaction whose view of the database everything else reads, and makes it
+    /// known to other sessions. It stays open, and the snapshot good, while this session lives.
+    pub async fn export_snapshot(&self) -> Result<Snapshot> {
+        let failed = |error| self.error("cannot export a snapshot", &error);
+        if self.server.major < OLDEST_MAJOR {
+            return Err(Error::new(
+                Code::Version,
+                format!(
+                    "the server is PostgreSQL {}; {OLDEST_MAJOR} is the oldest that is supported",
+                    self.server.version
+                ),
+            )
+            .hint("upgrade the server"));
+        }
+        let position = if self.server.in_recovery {
+            "SELECT pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text"
+        } else {
+            "SELECT pg_catalog.pg_current_wal_lsn()::pg_catalog.text"
+        };
+        let lsn = self.attempt(position).await.ok().flatten();
+        let lsn = lsn.and_then(|row| row.try_get(0).ok());
+        self.client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            .await
+            .map_err(failed)?;
+        self.in_transaction.store(true, Ordering::Relaxed);
+        let view = if self.server.major >= 13 {
+            "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::pg_catalog.text"
+        } else {
+            "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.txid_current_snapshot()::pg_catalog.text"
+        };
+        let row: Row = match self.client.query_one(view, &[]).await {
+            Ok(row) => row,
+            Err(error) => {
+                // So that the session can still be asked why.
+                let _ = self.release_snapshot().await;
+                return Err(failed(error));
+            }
+        };
+        let id: String = row.try_get(0).map_err(failed)?;
+        let text: String = row.try_get(1).map_err(failed)?;
+        let (xmin, xmax, xip) = parse_snapshot(&text)
+            .ok_or_else(|| Error::internal(format!("the server's snapshot `{text}` is not understood")))?;
+        Ok(Snapshot {
+            id,
+            lsn,
+            xmin,
+            xmax,
+            xip,
+        })
+    }
+
+    /// Ends the transaction of [`Session::export_snapshot`], for another.
+    pub async fn release_snapshot(&self) -> Result<()> {
+        self.client
+            .batch_execute("ROLLBACK")
+            .await
+            .map_err(|error| self.error("cannot let go of a snapshot", &error))?;
+        self.in_transaction.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Both figures, for whoever has time for them.
+    pub async fn size(&self) -> Result<DatabaseSize> {
+        Ok(DatabaseSize {
+            database: self.database_bytes().await,
+            tables: self.table_bytes().await?,
+        })
+    }
+
+    pub async fn database_bytes(&self) -> Option<u64> {
+        let database = self
+            .attempt("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
+            .await;
+        database.ok().and_then(bytes)
+    }
+
+    /// How much there is to read. Never waits long for a lock: where one is held, the planner's
+    /// figures must do.
+    pub async fn table_bytes(&self) -> Result<u64> {
+        let exact = "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_table_size(c.oid)), 0)::pg_catalog.int8";
+        let estimated = "SELECT coalesce(pg_catalog.sum((c.relpages + coalesce(t.relpages, 0))::pg_catalog.int8), 0)::pg_catalog.int8
+                                * pg_catalog.current_setting('block_size')::pg_catalog.int8";
+        let from = "FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
+                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                    WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+                      AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+        // pg_table_size locks each table for a moment; someone may be rewriting one.
+        let failed = |error| self.error("cannot read the database's size", &error);
+        self.client
+            .batch_execute("SET lock_timeout = '200ms'")
+            .await
+            .map_err(failed)?;
+        let tables = self.attempt(&format!("{exact} {from}")).await;
+        self.client
+            .batch_execute("SET lock_timeout = 0")
+            .await
+            .map_err(failed)?;
+        let tables = match tables {
+            Ok(row) => row,
+            Err(_) => self.attempt(&format!("{estimated} {from}")).await.map_err(failed)?,
+        };
+        Ok(bytes(tables).unwrap_or_default())
+    }
+
+    /// The tables by OID, where only the server can read what pg_dump writes as their names: in
+    /// another encoding than UTF-8. Ask after the snapshot was exported, so that the names are
+    /// those of that moment. Empty where there is no need, and where it cannot be done: a database
+    /// without an encoding (SQL_ASCII) has names that are no text in any.
+    pub async fn names_in_other_encoding(&self) -> HashMap<u32, TableName> {
+        if ["UTF8", "SQL_ASCII"].contains(&self.server.encoding.as_str()) {
+            return HashMap::new();
+        }
+        let question = "SELECT coalesce(pg_catalog.array_agg(c.oid), '{}'), coalesce(pg_catalog.array_agg(n.nspname::pg_catalog.text), '{}'),
+                               coalesce(pg_catalog.array_agg(c.relname::pg_catalog.text), '{}')
+                        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                        WHERE c.relkind = 'r' AND n.nspname <> 'pg_catalog'";
+        let Ok(Some(row)) = self.attempt(question).await else {
+            return HashMap::new();
+        };
+        let (oids, schemas, names): (Vec<u32>, Vec<String>, Vec<String>) =
+            match (row.try_get(0), row.try_get(1), row.try_get(2)) {
+                (Ok(oids), Ok(schemas), Ok(names)) => (oids, schemas, names),
+                _ => return HashMap::new(),
+            };
+        let names = schemas.into_iter().zip(names);
+        let names = names.map(|(schema, name)| TableName { schema, name });
+        oids.into_iter().zip(names).collect()
+    }
+
+    /// A question that the server may refuse. Within the snapshot's transaction a refusal, or a
+    /// lock that is kept, would cost the snapshot: there it is asked under a savepoint.
+    pub(super) async fn attempt(&self, question: &str) -> Result<Option<Row>, tokio_postgres::Error> {
+        if !self.in_transaction.load(Ordering::Relaxed) {
+            return self.client.query_opt(question, &[]).await;
+        }
+        self.client.batch_execute("SAVEPOINT attempt").await?;
+        let answer = self.client.query_opt(question, &[]).await;
+        self.client
+            .batch_execute("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt")
+            .await?;
+        answer
+    }
+}
+
+fn bytes(row: Option<Row>) -> Option<u64> {
+    row?.try_get::<_, i64>(0).ok()?.try_into().ok()
+}
+
+/// `xmin:xmax:xip,xip,…`
+fn parse_snapshot(text: &str) -> Option<(u64, u64, Vec<u64>)> {
+    let mut parts = text.split(':');
+    let xmin = parts.next()?.parse().ok()?;
+    let xmax = parts.next()?.parse().ok()?;
+    let list = parts.next()?;
+    let xip = list
+        .split(',')
+        .filter(|id| !id.is_empty())
+        .map(|id| id.parse().ok())
+        .collect::<Option<_>>()?;
+    parts.next().is_none().then_some((xmin, xmax, xip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_read_with_and_without_running_transactions() {
+        assert_eq!(parse_snapshot("100:104:100,102"), Some((100, 104, vec![100, 102])));
+        assert_eq!(
+            parse_snapshot("4294967396:4294967396:"),
+            Some((4_294_967_396, 4_294_967_396, vec![]))
+        );
+        assert_eq!(parse_snapshot("100:104"), None);
+        assert_eq!(parse_snapshot("100:104:x"), None);
+        assert_eq!(parse_snapshot("1:2:3:4"), None);
+    }
+}
