@@ -267,7 +267,7 @@ pub(super) enum Action {
         /// Leave out subscriptions
         #[arg(long)]
         no_subscriptions: bool,
-        /// Leave out what is of this kind, or of this kind and name, with what needs it; repeat it for more
+        /// Leave out what is of this kind, or of this kind and name, with what needs it; with --clean the target keeps it; repeat it for more
         #[arg(long, value_name = "KIND[:NAME]")]
         exclude: Vec<String>,
         /// A moment to recover to: needs incremental backups

@@ -124,8 +124,8 @@ impl Keeping {
             }
             "SEQUENCE" => needed.any(|other| RELATIONS.contains(&other.entry.desc.as_str())),
             "USER MAPPING" | "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA" => {
-                let kept = self.entries.iter().filter_map(|id| by_id.get(id));
-                kept.into_iter().any(|other| names_it(item, other))
+                let mut kept = self.entries.iter().filter_map(|id| by_id.get(id));
+                kept.any(|other| names_it(item, other))
             }
             _ if PARTS.contains(&kind) => {
                 needed.any(|other| RELATIONS.contains(&other.entry.desc.as_str()))
