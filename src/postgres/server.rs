@@ -46,6 +46,9 @@ pub enum Language {
 /// What sets it.
 pub(super) const ENGLISH: &str = "lc_messages=C";
 
+/// The setting that switches event triggers off. Servers before 17 do not know it.
+pub(super) const EVENT_TRIGGERS: &str = "event_triggers";
+
 impl Language {
     fn of(locale: &str) -> Self {
         let english = matches!(locale, "C" | "POSIX")

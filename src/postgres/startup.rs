@@ -23,13 +23,11 @@ use self::login::Login;
 pub(super) use self::reach::{keep_alive, within};
 use super::authentication::{self, Methods, Questions, is_local};
 use super::pooler::OurEnd;
+use super::server::EVENT_TRIGGERS;
 use super::stream::{ROOM, Stream};
 use super::tls::{self, Attempt};
 use super::{ConnectionInfo, Redactor};
 use crate::error::{Code, Error, Result};
-
-/// The setting that switches event triggers off. Servers before 17 do not know it.
-pub(super) const EVENT_TRIGGERS: &str = "event_triggers";
 
 /// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
