@@ -148,17 +148,12 @@ fn of_tables() -> String {
          UNION ALL
          SELECT t.kind, t.schema, t.name, 'DEFAULT', t.name || ' ' || a.attname,
                 pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)
-                  || CASE WHEN a.attcollation OPERATOR(pg_catalog.<>) y.typcollation
-                       THEN ' COLLATE ' || pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(l.collname)
-                       ELSE '' END || ' DEFAULT ',
+                  || ' DEFAULT ',
                 NULL, 'the default of ' || t.whole || '.' || pg_catalog.quote_ident(a.attname),
                 'ALTER ' || t.kind || ' ' || t.whole || ' ALTER COLUMN ' || pg_catalog.quote_ident(a.attname) || ' SET DEFAULT '
                   || pg_catalog.pg_get_expr(d.adbin, d.adrelid)
            FROM named t JOIN pg_catalog.pg_attrdef d ON d.adrelid OPERATOR(pg_catalog.=) t.oid
            JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) t.oid AND a.attnum OPERATOR(pg_catalog.=) d.adnum
-           JOIN pg_catalog.pg_type y ON y.oid OPERATOR(pg_catalog.=) a.atttypid
-           LEFT JOIN pg_catalog.pg_collation l ON l.oid OPERATOR(pg_catalog.=) a.attcollation
-           LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid OPERATOR(pg_catalog.=) l.collnamespace
           WHERE a.attgenerated OPERATOR(pg_catalog.=) '' AND a.attislocal
          ORDER BY 8"
     )

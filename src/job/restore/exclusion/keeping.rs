@@ -267,6 +267,10 @@ fn need(item: &Item, other: &Item) -> Need {
         // A schema stays where something stays in it.
         return Need::None;
     }
+    if kind == "SEQUENCE" && RELATIONS.contains(&of) {
+        // It is its table's by OWNED BY, which is taken off; the sequence of an identity column is refused elsewhere.
+        return Need::None;
+    }
     if RELATIONS.contains(&of) || PARTS.contains(&of) {
         // A partition's indexes are like those above it; an heir is taken off its parent.
         let of_parent = matches!(kind, "INDEX" | "CONSTRAINT") && matches!(of, "TABLE" | "INDEX" | "CONSTRAINT");
