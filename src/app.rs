@@ -41,6 +41,7 @@ const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
 /// For keys in KMS, read only to compare a run with the backups before it.
 const TRUST_AT_THE_END: Duration = Duration::from_millis(500);
 
+/// The clients and stores of a process, made once from its settings, and all that it can do with them.
 pub struct App {
     settings: Settings,
     /// The first is the primary.

@@ -9,6 +9,7 @@ use crate::printable;
 
 pub use report::{ErrorReport, Failure, FailureStatus};
 
+/// What can fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, as something that a reader can act on. The names and exit codes are a
@@ -56,6 +57,7 @@ struct Consequence {
 }
 
 impl Code {
+    /// Every code, in the order of their exit codes.
     pub const ALL: [Code; 23] = [
         Code::Config,
         Code::ConnErr,
@@ -176,10 +178,12 @@ impl Code {
         Consequence { name, exit, hint }
     }
 
+    /// As it is printed, such as `PG_DUMP_ERR`.
     pub fn name(self) -> &'static str {
         self.consequence().name
     }
 
+    /// Of the program `pgstow`, 2 to 143.
     pub fn exit_code(self) -> u8 {
         self.consequence().exit
     }
@@ -229,10 +233,12 @@ impl Error {
         }
     }
 
+    /// An error of the code `CONFIG`: a setting or an option is wrong.
     pub fn config(what: impl Into<String>) -> Self {
         Self::new(Code::Config, what)
     }
 
+    /// An error of the code `INTERNAL`: a bug of this program.
     pub fn internal(what: impl Into<String>) -> Self {
         Self::new(Code::Internal, what)
     }
@@ -291,10 +297,12 @@ impl Error {
         self
     }
 
+    /// The kind of failure.
     pub fn code(&self) -> Code {
         self.code
     }
 
+    /// What helps: the error's own hint, else that of its code.
     pub fn hint_text(&self) -> &str {
         self.hint.as_deref().unwrap_or(self.code.consequence().hint)
     }

@@ -57,6 +57,7 @@ pub enum Kind {
 }
 
 impl Report {
+    /// Which report it is.
     pub fn kind(&self) -> Kind {
         match self {
             Report::Backup(_) => Kind::Backup,

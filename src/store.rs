@@ -186,13 +186,16 @@ pub trait Upload: Send {
 /// What the caller knows about an object when all of its bytes have been written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
+    /// The object's length.
     pub bytes: u64,
+    /// Of the whole object.
     pub sha256: [u8; 32],
 }
 
 /// What is said about an object when its writing starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectInfo {
+    /// The media type that the object is stored with.
     pub content_type: &'static str,
     /// Object tags (S3); ignored by stores without a lifecycle.
     pub tags: Vec<(String, String)>,
@@ -207,6 +210,7 @@ pub struct ObjectInfo {
 /// The store's own receipt for a completed upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
+    /// The object's length.
     pub bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checksum: Option<StoreChecksum>,
@@ -228,7 +232,9 @@ pub struct StoreChecksum {
 /// One part of a multipart upload: what the composite checksum is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
+    /// From 1.
     pub number: u32,
+    /// Its length.
     pub bytes: u64,
     /// Base64 SHA-256, as S3 reports it.
     pub checksum_sha256: String,
@@ -272,29 +278,38 @@ pub struct Version(pub String);
 
 #[derive(Debug, Clone)]
 pub struct Object {
+    /// The whole object.
     pub body: Bytes,
+    /// Names this state of the object in a later condition.
     pub version: Version,
 }
 
 #[derive(Debug, Clone)]
 pub struct ObjectHead {
+    /// The object's length.
     pub bytes: u64,
+    /// Names this state of the object in a later condition.
     pub version: Version,
+    /// Names and values that the object was stored with.
     pub metadata: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// The object's key, below the store's own prefix.
     pub key: String,
+    /// The object's length.
     pub bytes: u64,
     pub modified: Option<jiff::Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfinished {
+    /// The key that the object will have.
     pub key: String,
     /// The upload id, or the temporary file's name.
     pub id: String,
+    /// When the upload began, if the store says so.
     pub started: Option<jiff::Timestamp>,
 }
 
@@ -321,6 +336,7 @@ pub fn unsteady(key: &str, url: &str) -> Error {
 pub struct Space {
     /// Of those that this user may fill.
     pub free: u64,
+    /// Bytes in all.
     pub total: u64,
 }
 
@@ -372,6 +388,7 @@ pub enum TagKeeping {
 }
 
 impl TagKeeping {
+    /// Whether tags that are set do not stay.
     pub fn is_lost(self) -> bool {
         matches!(self, Self::Refused | Self::Forgotten | Self::Off)
     }
@@ -408,6 +425,7 @@ pub enum Deleted {
 /// A bucket's lifecycle rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
+    /// Rules whose IDs are pgstow's.
     pub ours: Vec<Rule>,
     /// Rules that somebody else keeps in this bucket.
     pub foreign: Vec<Rule>,

@@ -6,18 +6,25 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Who started a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trigger {
+    /// A schedule, such as cron or EventBridge.
     Schedule,
+    /// A person or a program that is none of the others.
+    #[default]
     Manual,
+    /// The HTTP API.
     Api,
+    /// The command line.
     Cli,
 }
 
 impl Trigger {
+    /// Every trigger.
     pub const ALL: [Trigger; 4] = [Trigger::Schedule, Trigger::Manual, Trigger::Api, Trigger::Cli];
 
+    /// As manifests, options and events spell it.
     pub fn name(self) -> &'static str {
         match self {
             Trigger::Schedule => "schedule",

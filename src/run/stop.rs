@@ -86,6 +86,7 @@ impl Default for Stop {
 }
 
 impl Stop {
+    /// Nothing asks the run to stop yet.
     pub fn new() -> Self {
         Self {
             wish: watch::Sender::new(None),
@@ -102,6 +103,7 @@ impl Stop {
         }
     }
 
+    /// When the run must have ended, if it must.
     pub fn deadline(&self) -> Option<Timestamp> {
         self.deadline
     }

@@ -50,6 +50,7 @@ mod faults_s3;
 mod gentle;
 mod harness;
 mod lambda;
+mod library;
 mod metrics;
 mod notify_sns;
 mod older_backups;

@@ -8,5 +8,6 @@ pub struct PruneRequest {
     pub verified_only: bool,
     /// Delete in buckets too, which their lifecycle rules do otherwise.
     pub allow_delete: bool,
+    /// Of this database alone.
     pub database: Option<String>,
 }

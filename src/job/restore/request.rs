@@ -6,6 +6,7 @@ use super::plan::Without;
 pub struct RestoreRequest {
     /// An exact id, or `latest`.
     pub backup: String,
+    /// Of which database `latest` is, if the store holds several.
     pub database: Option<String>,
     /// As the user wrote them, `schema.table`; none: everything.
     pub tables: Vec<String>,
@@ -33,11 +34,17 @@ pub struct RestoreRequest {
     pub globals: bool,
     /// Those roles with the power over the server that they have in the backup.
     pub globals_privileged: bool,
+    /// Everything belongs to the role that restores.
     pub no_owner: bool,
+    /// Leave out grants.
     pub no_privileges: bool,
+    /// Everything goes into the target's default tablespace.
     pub no_tablespaces: bool,
+    /// Leave out comments.
     pub no_comments: bool,
+    /// Leave out publications.
     pub no_publications: bool,
+    /// Leave out subscriptions.
     pub no_subscriptions: bool,
     /// `KIND` or `KIND:NAME`, as the user wrote them.
     pub exclude: Vec<String>,

@@ -11,8 +11,10 @@ pub enum Selection {
     All { since: Option<Timestamp> },
 }
 
+/// Reads stored backups and compares them with their manifests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyRequest {
+    /// Which backups.
     pub selection: Selection,
     /// Whose, where the store holds several databases.
     pub database: Option<String>,
@@ -20,4 +22,16 @@ pub struct VerifyRequest {
     pub drill: bool,
     /// The SHA-256 that the manifest must have; of one backup alone.
     pub expect_manifest: Option<[u8; 32]>,
+}
+
+impl VerifyRequest {
+    /// Of these backups, whatever their database, without a drill.
+    pub fn of(selection: Selection) -> Self {
+        Self {
+            selection,
+            database: None,
+            drill: false,
+            expect_manifest: None,
+        }
+    }
 }

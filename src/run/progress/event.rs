@@ -26,6 +26,7 @@ pub enum Event {
 /// How far a run is, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Progress {
+    /// What is being done now, as in [`Event::Phase`].
     pub phase: String,
     /// The table whose rows come now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
