@@ -286,10 +286,12 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
         _ => "the credentials could not be loaded",
     };
     let source = StdError::source(error);
-    if let Some(failure) = source.and_then(|source| source.downcast_ref::<ProcessFailure>()) {
+    // A chain of providers wraps what one of them says.
+    let chain = || std::iter::successors(source, |&error: &&(dyn StdError + 'static)| error.source());
+    if let Some(failure) = chain().find_map(|error| error.downcast_ref::<ProcessFailure>()) {
         return (format!("{why}: {failure}"), process::HINT);
     }
-    if let Some(failure) = source.and_then(|source| source.downcast_ref::<OfContainer>()) {
+    if let Some(failure) = chain().find_map(|error| error.downcast_ref::<OfContainer>()) {
         let told = super::causes::causes(StdError::source(failure));
         return match told.last() {
             Some(last) => (format!("{why}: {failure}: {last}"), failure.hint()),
@@ -310,7 +312,7 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
             PROFILE,
         );
     }
-    if let Some(token) = source.and_then(|source| source.downcast_ref::<NoToken>()) {
+    if let Some(token) = chain().find_map(|error| error.downcast_ref::<NoToken>()) {
         return (format!("{why}: {token}"), TOKEN);
     }
     if let Some(lacking) = told.iter().find(|cause| cause.contains("sso-session named")) {
