@@ -234,7 +234,9 @@ async fn a_session_for_replication_says_which_server_it_is_and_streams_changes(m
         session.close().await;
     }
     // A role that may not.
-    let session = Session::connect(&place.info("sslmode=disable"), &settings(major)).await.unwrap();
+    let session = Session::connect(&place.info("sslmode=disable"), &settings(major))
+        .await
+        .unwrap();
     let error = session.open_replication().await.err().unwrap();
     assert_eq!(error.code(), Code::Permission, "{error}");
 }
