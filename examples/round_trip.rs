@@ -4,6 +4,8 @@
 //! cargo run --example round_trip -- postgres://postgres@localhost/shop postgres://postgres@localhost/copy ./backups
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use std::sync::Arc;
 
 use pgstow::{
