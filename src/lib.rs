@@ -3,7 +3,8 @@
 //! The program `pgstow` is one face of this library, and your own program can be another: load [`Settings`] from an
 //! [`Input`], make an [`App`] of them, and let it run a [`Command`]. The app answers with a [`Report`] or an [`Error`], and
 //! says to an [`Observer`] what happens meanwhile ([`Event`]). A [`Stop`] ends a run in good order.
-//! `examples/round_trip.rs` is a whole program.
+//! `examples/round_trip.rs` is a whole program. Without optimisation a run needs more stack than the 2 MiB of a thread that
+//! Rust starts: run it in the main thread, or in one with 8 MiB.
 //!
 //! Everything that is not named on this page is internal: it is public only for the tests, the benchmarks and the fuzz
 //! targets of this repository, and changes without notice.

@@ -11,8 +11,11 @@ use crate::support::services::postgres_bin;
 #[path = "../../examples/round_trip.rs"]
 mod round_trip;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_example_makes_a_backup_lists_verifies_and_restores_it() {
+/// As a program's main thread has it. A test's own thread has less than the frames of a debug build take.
+const STACK: usize = 8 << 20;
+
+#[test]
+fn the_example_makes_a_backup_lists_verifies_and_restores_it() {
     let (source, target) = (Database::fresh(17), Database::fresh(17));
     source.sql("CREATE TABLE t AS SELECT generate_series(1, 100) AS a");
     let folder = tempfile::tempdir().unwrap();
@@ -27,7 +30,15 @@ async fn the_example_makes_a_backup_lists_verifies_and_restores_it() {
     ] {
         input.env.insert(name.into(), value);
     }
-    let reports = round_trip::round_trip(&input).await.unwrap();
+    let program = move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(round_trip::round_trip(&input)).unwrap()
+    };
+    let main = std::thread::Builder::new().stack_size(STACK).spawn(program).unwrap();
+    let reports = main.join().unwrap();
     assert!(matches!(
         &reports[..],
         [

@@ -365,7 +365,7 @@ fn what_goes_with_other_things_is_told(major: u32) {
          CREATE DOMAIN known AS int DEFAULT 3 NOT NULL CONSTRAINT big CHECK (value > 2);
          CREATE FUNCTION e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
          CREATE EVENT TRIGGER evt ON sql_drop EXECUTE FUNCTION e(); CREATE PUBLICATION pu FOR TABLE plain;
-         CREATE EXTENSION citext; SELECT lo_from_bytea(7001, 'abc')",
+         CREATE EXTENSION citext; COMMENT ON EXTENSION citext IS NULL; SELECT lo_from_bytea(7001, 'abc')",
     );
     let backed = Backed::up(source, &[]);
     let target = backed.source.copy();
