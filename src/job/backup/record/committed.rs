@@ -1,4 +1,4 @@
-//! What is known when the backup exists: its manifest, and what a person should know beside it.
+//! The record of a backup that exists: its manifest, and the warnings for people.
 
 use super::notes::Notes;
 use crate::job::backup::BackupReport;

@@ -1,4 +1,4 @@
-//! What is known when the snapshot is taken: what the server says of the database in it.
+//! The record of a run that has its snapshot: what the server says about the database in it.
 
 use std::collections::HashMap;
 
