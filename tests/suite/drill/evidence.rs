@@ -277,6 +277,6 @@ async fn a_bit_that_is_flipped_on_the_drills_way_is_read_again() {
         (Some(0), &"ok".into()),
         "{report:#}"
     );
-    assert!(report["warnings"].to_string().contains("begun again"), "{report:#}");
+    assert!(report["warnings"].to_string().contains("started again"), "{report:#}");
     site.assert_nothing_runs();
 }

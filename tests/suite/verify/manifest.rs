@@ -186,7 +186,7 @@ fn what_the_manifest_says_twice_it_must_say_alike() {
     reseal(&kept.folder());
     let text = fs::read_to_string(&sums).unwrap();
     fs::write(&sums, format!("{text}{}  more.txt\n", "00".repeat(32))).unwrap();
-    found(&kept, "names \"more.txt\", which the manifest does not");
+    found(&kept, "names \"more.txt\", which is not in the manifest");
     fs::write(&sums, text).unwrap();
     kept.is_good();
 }
