@@ -215,8 +215,8 @@ async fn survey(
 }
 
 fn finished(overview: Overview) -> Folder {
-    // Without a signature, or with one by a key that is unknown or no longer trusted, it never counts as one of the good
-    // backups that stay, and no older backup stays in its place.
+    // Without a signature, or with one by a key that is unknown or no longer trusted, it never counts as one of the
+    // good backups that stay, and no older backup stays in its place.
     let is_strangers = matches!(
         overview.signature,
         Some(Standing::Bad {

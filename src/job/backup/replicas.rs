@@ -59,7 +59,8 @@ struct Replica {
 /// A key under which something was put.
 struct Written {
     key: String,
-    /// Set if it is unknown whether the upload was completed: the object belongs to this run if it came from that upload.
+    /// Set if it is unknown whether the upload was completed: the object belongs to this run if it came from that
+    /// upload.
     perhaps: Option<Mark>,
 }
 
@@ -313,8 +314,8 @@ impl Replicas {
         Ok(back)
     }
 
-    /// A warning if the server's log is behind the position at the last backup. Then it is another server: a copy of the
-    /// disk keeps the identifier of its original.
+    /// A warning if the server's log is behind the position at the last backup. Then it is another server: a copy of
+    /// the disk keeps the identifier of its original.
     pub(super) fn gone_back(&self, server: &ServerInfo, lsn: Option<&str>) -> Option<String> {
         let (last, of, before) = self.last.as_ref()?;
         let now = position(lsn?)?;
@@ -327,8 +328,8 @@ impl Replicas {
         })
     }
 
-    /// Takes the id in every store, because the stores of this run's copies may also get the copies of other runs, or be
-    /// their primary.
+    /// Takes the id in every store, because the stores of this run's copies may also get the copies of other runs, or
+    /// be their primary.
     pub(super) async fn take_id(&mut self, lease: &Lease, id: &BackupId) -> Result<Announced> {
         let announced = lease.announce(id).await?;
         if announced != Announced::Done {
@@ -577,8 +578,8 @@ impl Replicas {
         primary.ok_or_else(|| Error::internal("the primary had no manifest to be put"))
     }
 
-    /// After the commit: the newest backups get the tag `latest`, and the ones before them their tier. If this fails, the
-    /// next run corrects it. A failure here never lets a backup expire that should stay.
+    /// After the commit: the newest backups get the tag `latest`, and the ones before them their tier. If this fails,
+    /// the next run corrects it. A failure here never lets a backup expire that should stay.
     pub(super) async fn retag(&self, id: &BackupId, retention: &Retention) -> Vec<String> {
         let Retention { policy, keep_last } = retention;
         let mut warnings = Vec::new();

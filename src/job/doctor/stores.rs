@@ -59,7 +59,8 @@ pub(super) async fn check(
     checks.into_iter().map(|check| check.of(store.url())).collect()
 }
 
-/// The probe creates the folder and must remove it again: otherwise a mistyped name would look like a store from then on.
+/// The probe creates the folder and must remove it again: otherwise a mistyped name would look like a store from then
+/// on.
 async fn is_yet_to_be_made(store: &dyn Store) -> bool {
     // A store with a lifecycle is no folder.
     let is_folder = store.lifecycle().is_none();

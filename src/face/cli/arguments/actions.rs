@@ -217,7 +217,8 @@ pub(super) enum Action {
         /// Only this table, with its data, indexes and constraints; repeat it for more
         #[arg(long = "table", value_name = "SCHEMA.TABLE")]
         tables: Vec<String>,
-        /// Make copies of these tables in this schema (or one copy with this name); the existing tables stay as they are
+        /// Make copies of these tables in this schema (or one copy with this name); the existing tables stay as they
+        /// are
         #[arg(long, value_name = "SCHEMA[.NAME]", requires = "tables")]
         into: Option<String>,
         /// Restore only the rows, into existing tables
@@ -271,7 +272,8 @@ pub(super) enum Action {
         /// Leave out subscriptions
         #[arg(long)]
         no_subscriptions: bool,
-        /// Leave out objects of this kind (and name), with all that needs them; with --clean the target keeps them; repeatable
+        /// Leave out objects of this kind (and name), with all that needs them; with --clean the target keeps them;
+        /// repeatable
         #[arg(long, value_name = "KIND[:NAME]")]
         exclude: Vec<String>,
         /// The time to recover to: needs incremental backups
