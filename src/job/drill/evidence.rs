@@ -139,8 +139,8 @@ const REFUSED: &str = "the bytes were right: the source's own definitions refuse
 pub(super) const LOOKING: &str = "the bytes were right: this check calls a function, which may look for rows that the script \
                        inserts later, so that the script does not restore in its own order; or the source itself holds \
                        rows that break it. In the source, state the rule as a foreign key or a trigger, which come after \
-                       all rows, then make a new backup; to restore this one, remove the check from the script, and add \
-                       it when all rows are loaded";
+                       all rows, then make a new backup; to restore this one, remove the check from the script, and \
+                       add it when all rows are loaded";
 
 pub(super) const OF_AN_EXTENSION: &str = "it belongs to an extension that has another version here, or is missing";
 

@@ -52,7 +52,7 @@ const KINDS: [&str; 16] = [
     "TRANSFORM",
 ];
 
-/// Kinds that need a superuser and only name PostgreSQL's own functions.
+/// Kinds of text search that need a superuser.
 const TEXT_SEARCH: [&str; 2] = ["TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE"];
 
 const EXPRESSION: &str =
