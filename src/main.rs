@@ -129,7 +129,7 @@ fn start(env: BTreeMap<String, String>) -> Result<u8> {
         };
         Ok(runtime.block_on(cli::run(process)))
     };
-    // A blocking call that hangs (a dead NFS folder) must not keep the process.
+    // A blocking call that hangs (a dead NFS folder) must not keep the process alive.
     runtime.shutdown_background();
     result
 }

@@ -105,7 +105,7 @@ fn response(report: &Report) -> serde_json::Result<Box<RawValue>> {
 
 struct Function {
     input: Input,
-    /// Kept from event to event.
+    /// It is kept between events.
     app: Mutex<Option<Arc<App>>>,
 }
 

@@ -99,7 +99,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
         job.stop.or_give_up("releasing the lease", lease.release()).await,
     ) {
         (Ok(report), Ok(())) => Ok(report),
-        // The lease expires by itself; a good backup stays one.
+        // The lease expires by itself, and the backup is still good.
         (Ok(mut report), Err(error)) => {
             report.warnings.push(error.message());
             Ok(report)

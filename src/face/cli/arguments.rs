@@ -396,7 +396,7 @@ fn completions(shell: clap_complete::Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// clap's answer, in our words: text for stdout, or a `CONFIG` error.
+/// Turns clap's answer into text for stdout, or into a `CONFIG` error.
 fn refusal_or_text(error: &clap::Error) -> Result<Invocation> {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {

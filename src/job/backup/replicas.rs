@@ -31,7 +31,7 @@ use crate::units::count;
 const COMPLETING: Duration = Duration::from_secs(120);
 
 pub(super) struct Replicas {
-    /// Never empty; the first is the primary.
+    /// This is never empty; the first is the primary.
     all: Vec<Replica>,
     /// The key that signed the manifests.
     signed_by: Option<KeyId>,

@@ -228,7 +228,7 @@ mod tests {
         Head::read(&mut crate::format::archive::Input::new(&bytes[..])).unwrap()
     }
 
-    /// What is known of rows that come in pieces of so many bytes.
+    /// The digests of rows that come in pieces of so many bytes.
     fn gathered(orders: &[Order], text: &str, piece: usize) -> Gathered {
         let head = head();
         let mut gather = Gather::new(&head, orders);

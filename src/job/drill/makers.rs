@@ -135,7 +135,7 @@ struct Archive<'a> {
     /// The statements with which pg_restore starts every session come from the archive too, so they must be the usual
     /// ones.
     sets_nothing_odd: bool,
-    /// Whether a backslash is a letter like others.
+    /// Whether a backslash is an ordinary letter.
     standard_strings: bool,
     known: &'a Known,
     /// Types that begin as a shell, by schema and name.

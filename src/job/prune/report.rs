@@ -71,7 +71,7 @@ pub enum Outcome {
         /// Older versions of the bucket's objects stay, until a rule or a person removes them.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         versions_stay: bool,
-        /// Files that are not pgstow's, which stayed.
+        /// Files that pgstow did not write, which stayed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         foreign: Vec<String>,
     },

@@ -237,7 +237,7 @@ pub struct VerifyReport {
     pub status: Status,
     #[serde(flatten)]
     pub result: VerifyResult,
-    /// Set when something differs.
+    /// Set if something differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
     #[serde(skip)]

@@ -17,10 +17,10 @@ pub(super) enum Action {
             pgstow backup --compress zstd:9 --retention daily=7,weekly=4,monthly=12 --json"
     )]
     Backup {
-        /// What kind of backup: full
+        /// The kind of backup: full
         #[arg(long, value_name = "KIND", default_value = "full", hide_default_value = true)]
         kind: String,
-        /// Who started it, for the manifest: schedule, manual or cli
+        /// What started it, for the manifest: schedule, manual or cli
         #[arg(long, value_name = "WHO", default_value = "cli", hide_default_value = true)]
         trigger: String,
         /// The id of the event that asked for it: the same id within two days makes no second backup
@@ -42,7 +42,7 @@ pub(super) enum Action {
             pgstow list --database shop --json | jq -r '.backups[0].id'"
     )]
     List {
-        /// Of this database alone
+        /// Only this database
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
@@ -60,7 +60,7 @@ pub(super) enum Action {
             pgstow status --database shop --json | jq -r '.problems[]'"
     )]
     Status {
-        /// Of this database alone
+        /// Only this database
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
@@ -85,13 +85,13 @@ pub(super) enum Action {
         /// Print every backup and why it stays or goes, and remove nothing
         #[arg(long)]
         dry_run: bool,
-        /// Keep the newest --keep-last verified backups too, whatever their age
+        /// Also keep the newest --keep-last verified backups, whatever their age
         #[arg(long)]
         verified_only: bool,
         /// Delete in buckets too: for stores without lifecycle rules, with a key that may delete
         #[arg(long)]
         allow_delete: bool,
-        /// Of this database alone
+        /// Only this database
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
@@ -124,7 +124,7 @@ pub(super) enum Action {
         /// Replace an existing file
         #[arg(long)]
         force: bool,
-        /// Refuse the backup unless its manifest has this SHA-256, which the backup's report says
+        /// Refuse the backup unless its manifest has this SHA-256, as in the report of the backup
         #[arg(long, value_name = "SHA256")]
         expect_manifest: Option<String>,
     },
@@ -188,7 +188,7 @@ pub(super) enum Action {
         /// The database, if the store holds backups of several
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
-        /// Refuse the backup unless its manifest has this SHA-256, which the backup's report says
+        /// Refuse the backup unless its manifest has this SHA-256, as in the report of the backup
         #[arg(long, value_name = "SHA256", conflicts_with = "all")]
         expect_manifest: Option<String>,
     },
@@ -282,7 +282,7 @@ pub(super) enum Action {
         /// Show what would be done, and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Refuse the backup unless its manifest has this SHA-256, which the backup's report says
+        /// Refuse the backup unless its manifest has this SHA-256, as in the report of the backup
         #[arg(long, value_name = "SHA256")]
         expect_manifest: Option<String>,
         /// With latest: the database, if the store holds backups of several

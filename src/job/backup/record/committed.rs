@@ -10,7 +10,7 @@ use crate::repository::leftovers::LeftOver;
 use crate::repository::manifest::Manifest;
 
 pub(in crate::job::backup) struct Committed {
-    /// As it was put in the primary.
+    /// The manifest that was put in the primary.
     pub(super) manifest: Manifest,
     pub(super) took_over: Option<Previous>,
     pub(super) leftovers: Vec<LeftOver>,
