@@ -362,7 +362,7 @@ async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -
 async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
     let answer = async {
         tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
-            let text = format!("the database did not answer for {} s", limit.as_secs());
+            let text = format!("the database has not answered for {} s", limit.as_secs());
             Err(Error::new(Code::Stalled, text))
         })
     };

@@ -54,7 +54,7 @@ pub(super) async fn of(stores: &[Arc<dyn Store>], id: &BackupId, trust: &Trust) 
 async fn held_by(copy: &dyn Store, id: &BackupId) -> StoreReport {
     let committed = tokio::time::timeout(PATIENCE, catalog::is_committed(copy, id)).await;
     let committed = committed.unwrap_or_else(|_| {
-        let what = format!("{} did not answer for {} s", copy.url(), PATIENCE.as_secs());
+        let what = format!("{} has not answered for {} s", copy.url(), PATIENCE.as_secs());
         Err(Error::new(Code::Store, what))
     });
     let error = match committed {

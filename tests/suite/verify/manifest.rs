@@ -277,7 +277,7 @@ fn a_backup_from_before_there_were_digests_is_said_and_not_failed() {
         }
     };
     fs::remove_file(kept.folder().join("manifest.json.sha256")).unwrap();
-    found(&kept, "and there is none");
+    found(&kept, "but that file is missing");
     alter(&kept, without);
     fs::remove_file(kept.folder().join("manifest.json.sha256")).unwrap();
     let (report, exit, _) = kept.verify(&[&kept.id]);
