@@ -370,7 +370,8 @@ fn statements<'a, 'b>(tokens: &'b [Token<'a>]) -> impl Iterator<Item = &'b [Toke
     tokens.split(|token| *token == (0, ";")).filter(|one| !one.is_empty())
 }
 
-/// Functions in an untrusted language, or with a property that the planner or the session must trust, are special.
+/// The loader makes functions in trusted languages, unless they have a property that the planner or the session must
+/// trust.
 fn function(definition: &str, known: &Known) -> Maker {
     let tokens = tokens(definition);
     let at = tokens.iter().position(|token| *token == (0, "LANGUAGE"));

@@ -29,7 +29,7 @@ pub(super) enum Pace {
     Careful,
 }
 
-/// How a restore ended that this machine did not prevent.
+/// How a restore ended, if this machine did not prevent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     /// Everything that is not excluded is made.
