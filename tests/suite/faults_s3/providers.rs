@@ -219,7 +219,7 @@ async fn a_retention_that_is_not_the_buckets_is_told_in_one_sentence() {
     scene.set("BACKUP_RETENTION", "30d");
     let warnings = scene.run().warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    let told = "daily backups after 7 days and not 30";
+    let told = "daily backups after 7 days, not 30";
     assert!(
         warnings[0].contains(told) && warnings[0].contains("retention apply"),
         "{warnings:?}"
