@@ -1,5 +1,5 @@
-//! Where a process is put together: settings into clients and stores, once; then commands into
-//! jobs. Clock and host name enter here and are handed down.
+//! The application: it makes clients and stores from the settings, once; then it turns commands into jobs. It reads the
+//! clock and the host name, and passes them on.
 
 mod aftermath;
 mod permission;
@@ -35,10 +35,10 @@ use crate::store::local::Local;
 use crate::store::s3::S3;
 use aftermath::Aftermath;
 
-/// For the handover of a run whose time is up: somebody must still be told if it fails.
+/// The limit for handing over a run whose time is up: if the handover fails, time must be left to report that.
 const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
 
-/// For keys in KMS, read only to compare a run with the backups before it.
+/// The limit for reading keys from KMS that are needed only to compare a run with earlier backups.
 const TRUST_AT_THE_END: Duration = Duration::from_millis(500);
 
 /// The clients and stores of a process, made once from its settings, and all that it can do with them.
@@ -47,7 +47,7 @@ pub struct App {
     /// The first is the primary.
     stores: Vec<Arc<dyn Store>>,
     credentials: Option<Credentials>,
-    /// Into the database that a restore fills.
+    /// For the database that a restore fills.
     target: Option<Credentials>,
     notifiers: Vec<Box<dyn Notifier>>,
     handover: Option<Handover>,
@@ -57,7 +57,7 @@ pub struct App {
 }
 
 impl App {
-    /// Makes every client that the settings call for. Nothing is sent yet.
+    /// Makes every client that the settings need. It sends nothing yet.
     pub async fn new(mut settings: Settings) -> Result<App> {
         let databases = || settings.sources.iter().chain(&settings.targets);
         let in_secrets = databases().any(Database::is_in_a_secret);
@@ -86,7 +86,7 @@ impl App {
                 kms: settings.signing.uses_kms(),
             };
             for warning in aws::open_endpoints(config, &settings.aws, used) {
-                // Told once, though a function makes another of us to drill with.
+                // Logged once, although a function makes a second `App` for drills.
                 if !settings.notes.contains(&warning) {
                     tracing::warn!("{warning}");
                     settings.notes.push(warning);
@@ -181,15 +181,14 @@ impl App {
         })
     }
 
-    /// The same, without what a drill has no need of: it evaluates functions of the database.
+    /// The same, without the passwords, which a drill does not need: it evaluates functions of the database.
     pub async fn without_passwords(&self) -> Result<App> {
         let mut settings = self.settings.clone();
         settings.forget_passwords();
         App::new(settings).await
     }
 
-    /// Carries a command out. What happens meanwhile is told to the observer: the last event of a run that fails is its
-    /// error.
+    /// Carries a command out, and reports progress to the observer. The last event of a run that fails is its error.
     pub async fn run(&self, command: Command, stop: Stop, observer: Arc<dyn Observer>) -> Result<Report> {
         let result = self.carry_out(command, &stop, &observer).await;
         if let Err(error) = &result {
@@ -274,7 +273,7 @@ impl App {
     }
 
     async fn verify(&self, request: &VerifyRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<VerifyReport> {
-        // Whose `latest` is meant, the source says too; all are all, unless one was asked for.
+        // For `latest`, the source may name the database. `--all` means every database, unless the request names one.
         let source = match request.selection {
             Selection::One(_) => self.source_database(),
             Selection::All { .. } => None,
@@ -316,17 +315,17 @@ impl App {
             .map(|report| Report::Restore(Box::new(report)))
     }
 
-    /// The keys that must have signed what is used.
+    /// The keys of which one must have signed every backup that is used.
     async fn trust(&self, stop: &Stop) -> Result<&Trust> {
         stop.or_stop(self.keyring.trust()).await
     }
 
-    /// Whether an event may ask for this command; a person at the command line may ask for all of them.
+    /// Whether an event may ask for this command. The command line may ask for every command.
     pub fn check_event(&self, command: &Command) -> Result<()> {
         permission::of_event(command, &self.settings)
     }
 
-    /// The database that the settings name, where they name one without being asked further.
+    /// The database that the settings name, if the secret is not needed to know it.
     pub fn source_database(&self) -> Option<String> {
         self.credentials.as_ref().and_then(Credentials::database)
     }
@@ -361,8 +360,8 @@ impl App {
         }
     }
 
-    /// A backup for which the time is too short goes on elsewhere, where the settings say so; that
-    /// run tells how it ended, so nothing is told here.
+    /// If the time is too short for a backup and the settings say so, a container task makes it. That task reports how
+    /// it ended, so this run sends no message.
     async fn hand_over(&self, request: &BackupRequest, error: Error, stop: &Stop) -> Result<Report> {
         let Some(handover) = self.handover.as_ref().filter(|_| error.code() == Code::Deadline) else {
             return Err(error);
@@ -390,14 +389,14 @@ impl App {
         }
     }
 
-    /// After a run, since that may have been the first to learn the database's name.
+    /// Made after a run, because the run may have been the first to learn the database's name.
     async fn aftermath<'a>(
         &'a self,
         begun: Timestamp,
         stop: &'a Stop,
         observer: &'a Arc<dyn Observer>,
     ) -> Aftermath<'a> {
-        // Known by now, unless it is what the run has failed of: then it is not waited for once more.
+        // The trust is known by now, unless the run failed because of it: then it is not awaited again.
         let keys = async { futures::try_join!(self.keyring.trust(), self.keyring.signer()) };
         let keys = tokio::time::timeout(TRUST_AT_THE_END, keys).await;
         let trust = keys
@@ -418,7 +417,7 @@ impl App {
     }
 }
 
-/// To the millisecond: what is finer says nothing to people, and not every reader of JSON takes it.
+/// In milliseconds: people do not need more, and some readers of JSON do not accept more.
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)

@@ -1,5 +1,5 @@
-//! What a face can ask for. Faces turn their input into a [`Command`]; `App::run` answers with a
-//! report or an error.
+//! The commands that a face can ask for. A face turns its input into a [`Command`]; `App::run` answers with a report or
+//! an error.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The settings that it goes by.
+    /// The settings that the command uses.
     pub fn uses(&self) -> Uses {
         match self {
             Self::Backup(_) => Uses::Backup,
@@ -62,7 +62,7 @@ pub fn is_event_id(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && text.chars().all(|c| c.is_ascii_graphic())
 }
 
-/// An exact id says itself whose backup it is: another name beside it contradicts it.
+/// An exact id names its database, so another name beside it is a contradiction.
 pub fn check_whose(backup: &str, database: Option<&str>) -> Result<()> {
     let (Some(name), Ok(id)) = (database, backup.parse::<BackupId>()) else {
         return Ok(());
@@ -71,12 +71,12 @@ pub fn check_whose(backup: &str, database: Option<&str>) -> Result<()> {
         return Ok(());
     }
     Err(Error::config(format!(
-        "{backup} is no backup of the database {name:?}, which is named beside it"
+        "{backup} is no backup of the database {name:?}, which the command names too"
     ))
-    .hint("leave the name of the database out, or give latest in place of the id"))
+    .hint("leave out the name of the database, or give latest instead of the id"))
 }
 
-/// The SHA-256 of a manifest as its report says it: 64 hex digits.
+/// The SHA-256 of a manifest as in the backup's report: 64 hex digits.
 pub fn manifest_digest(text: &str) -> Option<[u8; 32]> {
     let text = text.trim();
     let mut digest = [0; 32];

@@ -1,5 +1,5 @@
-//! How a person, a program or AWS asks for something: input becomes a [`Command`](crate::command::Command), and a report
-//! becomes output.
+//! The faces for people, programs and AWS: they turn input into a [`Command`](crate::command::Command), and a report
+//! into output.
 
 pub mod cli;
 pub mod lambda;

@@ -1,4 +1,4 @@
-//! What pgstow does, one command each; every job reads as a table of contents.
+//! The jobs, one for each command. The main function of each job lists its steps in order.
 
 pub mod backup;
 pub mod doctor;

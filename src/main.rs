@@ -8,17 +8,17 @@ use pgstow::face::{cli, lambda};
 use pgstow::run::{confinement, threads};
 use pgstow::settings;
 
-/// The only place that touches the process: its arguments, environment and folder.
+/// The only function that reads the process's arguments, environment and folder.
 fn main() -> ExitCode {
     confinement::keep_to_ourselves();
     give_large_buffers_back();
     take_little_address_space();
     let_writes_fail();
-    // Bytes that are not UTF-8 become U+FFFD, so that a setting is refused rather than not seen.
+    // Bytes that are not UTF-8 become U+FFFD, so that pgstow refuses the setting instead of not seeing it.
     let env: BTreeMap<String, String> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
         .collect();
-    // The SDK reads its own from where they are.
+    // The SDK reads its own variables from the environment.
     confinement::forget_variables(|name| settings::is_secret(name) && !name.starts_with("AWS_"));
     match start(env) {
         Ok(code) => ExitCode::from(code),
@@ -29,9 +29,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The C library's allocator learns from the first large buffer that is freed to keep them, in a heap for
-/// each thread: with buffers of megabytes that go from thread to thread that is half as much again as is
-/// in use. A threshold that was set, it does not change.
+/// After the first large buffer is freed, the C library's allocator raises its threshold, and keeps such buffers in a
+/// heap for each thread. pgstow passes buffers of megabytes between threads, so this would take half as much memory
+/// again as is in use. The allocator does not change a threshold that a program has set.
 #[cfg(target_env = "gnu")]
 fn give_large_buffers_back() {
     const THRESHOLD: libc::c_int = 1 << 20;
@@ -45,7 +45,8 @@ fn give_large_buffers_back() {
 #[cfg(not(target_env = "gnu"))]
 fn give_large_buffers_back() {}
 
-/// Each thread would reserve 64 MiB or more for a heap of its own, which counts where addresses are limited (ulimit -v).
+/// Otherwise each thread reserves 64 MiB or more for a heap of its own, which counts if addresses are limited
+/// (ulimit -v).
 #[cfg(target_env = "gnu")]
 fn take_little_address_space() {
     if budget::has_limited_addresses() {
@@ -60,31 +61,31 @@ fn take_little_address_space() {
 #[cfg(not(target_env = "gnu"))]
 fn take_little_address_space() {}
 
-/// At the limit of a file's length (ulimit -f) a write is to fail, as on a full disk, and not to end us.
-/// Our children inherit it.
+/// At the limit of a file's length (ulimit -f), a write must fail as on a full disk, and not end the process. Child
+/// processes inherit this.
 fn let_writes_fail() {
-    // SAFETY: it sets what becomes of a signal, and no other thread is there yet.
+    // SAFETY: it sets the action for a signal, and there is no other thread yet.
     #[allow(unsafe_code)]
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 
-/// A debug build's frames take most of the usual 2 MiB. What is not used takes no memory.
+/// A debug build's frames take most of the usual 2 MiB. Unused stack takes no memory.
 const STACK: usize = 4 << 20;
 
-/// How long a thread may take to begin.
+/// How long a thread may take to start.
 const BEGINNING: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// With a thread for what blocks: where the system gives no other, work waits for that one.
+/// With a thread for blocking work: if the system gives no other thread, blocking work waits for this one.
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    // It panics where it gets no thread.
+    // Tokio panics if the system gives it no thread.
     let built = std::panic::catch_unwind(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_stack_size(STACK)
             .build()?;
-        // It waits in silence where the workers have got the last ones.
+        // Tokio waits silently if the workers took the last threads.
         let begun = runtime.spawn_blocking(|| ());
         let begun = runtime.block_on(async { tokio::time::timeout(BEGINNING, begun).await });
         if begun.is_err() {
@@ -102,8 +103,9 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn start(env: BTreeMap<String, String>) -> Result<u8> {
-    let working_dir = std::env::current_dir()
-        .map_err(|error| Error::config("the working directory is gone or closed to us").source(error))?;
+    let working_dir = std::env::current_dir().map_err(|error| {
+        Error::config("the working directory does not exist any more, or pgstow may not read it").source(error)
+    })?;
     budget::check_addresses()?;
     let memory = budget::of_this_task(&env);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -127,7 +129,7 @@ fn start(env: BTreeMap<String, String>) -> Result<u8> {
         };
         Ok(runtime.block_on(cli::run(process)))
     };
-    // A blocking call that hangs (a dead NFS folder) must not keep the process.
+    // A blocking call that hangs (a dead NFS folder) must not keep the process alive.
     runtime.shutdown_background();
     result
 }

@@ -1,5 +1,5 @@
-//! What a command says when it has succeeded: one JSON document for programs, a few lines for
-//! people. Failures are [`crate::error::Error`]s.
+//! The report of a command that succeeded: one JSON document for programs, a few lines for people. Failures are
+//! [`crate::error::Error`]s.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ use crate::repository::signature::keygen::KeygenReport;
 #[serde(untagged)]
 pub enum Report {
     Backup(Box<BackupReport>),
-    /// Somebody else makes the backup.
+    /// A container task makes the backup instead.
     HandedOver(HandoverReport),
     Doctor(DoctorReport),
     Download(DownloadReport),
@@ -39,7 +39,7 @@ pub enum Report {
     Keygen(KeygenReport),
 }
 
-/// Which report it is: the tag by which a document is read back, since the documents themselves bear none.
+/// The kind of a report. It is needed to read a document back, because the documents themselves have no tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -74,8 +74,8 @@ impl Report {
         }
     }
 
-    /// Reads a document that a report of this kind was printed as. What only the run itself knew (which of the
-    /// warnings was said before the first change) is lost.
+    /// Reads back the document of a report of this kind. Facts that only the run knew (which of the warnings it gave
+    /// before the first change) are lost.
     pub fn read(kind: Kind, document: &str) -> Result<Report> {
         match kind {
             Kind::Backup => parse(document).map(Report::Backup),
@@ -92,7 +92,7 @@ impl Report {
         }
     }
 
-    /// A command that has done its work may still have found what a person must see to.
+    /// A command that succeeded may still have found a problem that needs a person.
     pub fn exit_code(&self) -> u8 {
         match self {
             Report::Backup(report) if report.is_degraded() => DEGRADED,
@@ -105,13 +105,13 @@ impl Report {
         }
     }
 
-    /// The lines for people. Names that others have chosen stand in them as one line each, whatever is
-    /// in them: they cannot pass for a line of ours.
+    /// The lines for people. A name that others chose is printed within one line, whatever it holds, so it cannot look
+    /// like a line of pgstow's.
     pub fn text(&self) -> String {
         text(self)
     }
 
-    /// What it found, where that is a failure in its own right.
+    /// The failure that the command found, if that is an error of its own.
     pub fn error(&self) -> Option<&ErrorReport> {
         match self {
             Report::Verify(report) => report.error.as_ref(),
@@ -121,15 +121,16 @@ impl Report {
 }
 
 fn parse<R: DeserializeOwned>(document: &str) -> Result<R> {
-    serde_json::from_str(document).map_err(|error| Error::config("this is no such report").source(error))
+    serde_json::from_str(document)
+        .map_err(|error| Error::config("the document is not a report of this kind").source(error))
 }
 
-/// [`Report::text`], of a report of any kind.
+/// [`Report::text`], for a report of any kind.
 pub fn text<R: Serialize + fmt::Display>(report: &R) -> String {
     let mut broken = BTreeSet::new();
     collect_broken(&serde_json::to_value(report).unwrap_or_default(), &mut broken);
     let mut broken: Vec<String> = broken.into_iter().collect();
-    // A name may be a part of a sentence that stands in the report too.
+    // A name may also be part of a sentence in the report.
     broken.sort_by_key(|text| Reverse(text.len()));
     let mut text = report.to_string();
     for one in &broken {
@@ -138,7 +139,7 @@ pub fn text<R: Serialize + fmt::Display>(report: &R) -> String {
     printable::lines(&text).trim_end().to_owned()
 }
 
-/// The texts of a report's document that are more than one line.
+/// The texts in a report's document that have more than one line.
 fn collect_broken(value: &serde_json::Value, found: &mut BTreeSet<String>) {
     let mut see = |text: &str| {
         if text.contains(['\n', '\r']) && !text.trim().is_empty() {

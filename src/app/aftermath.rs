@@ -1,5 +1,4 @@
-//! What follows a run: people are told how it ended, and its numbers go to what watches over it.
-//! Neither changes how it ended.
+//! After a run: the message that reports how it ended, and the metrics. Neither changes how the run ended.
 
 mod observed;
 
@@ -27,18 +26,18 @@ use crate::run::telemetry;
 use crate::settings::Metrics;
 use crate::store::Store;
 
-/// How long the store may take to say what was there before the run.
+/// How long the store may take to list the backups from before the run.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same, when the run was stopped: a task that has reached its deadline has no time left.
+/// The same, if the run was stopped: a task that has reached its deadline has no time left.
 const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) struct Aftermath<'a> {
     pub metrics: &'a Metrics,
     pub stores: &'a [Arc<dyn Store>],
     pub notifiers: &'a [Box<dyn Notifier>],
-    /// Whose signatures count; `None`: that cannot be known, so that the store says nothing.
+    /// The keys whose signatures count. `None`: they could not be read, so nothing in the store counts.
     pub trust: Option<Trust>,
-    /// The database that the settings name, or that the secret has named by now.
+    /// The database that the settings or, by now, the secret names.
     pub source: Option<String>,
     pub clock: Clock,
     pub begun: Timestamp,
@@ -68,7 +67,7 @@ impl Aftermath<'_> {
     }
 
     async fn of_failed_backup(&self, request: &BackupRequest, error: Error) -> Error {
-        // A failed run may not have come as far as the server.
+        // A failed run may not have reached the server.
         let database = self.source.clone().or_else(|| request.database.clone());
         let notice = failure(About::Backup(Kind::Full), database.clone(), &error);
         let (told, history) = tokio::join!(self.tell(&notice), self.history(database.as_deref(), None));
@@ -79,8 +78,7 @@ impl Aftermath<'_> {
         error.with_clean_up(told)
     }
 
-    /// People hear of a verification or a drill when it fails: that one goes well is what they
-    /// expect, and `status` shows it.
+    /// Only a verification or drill that fails sends a message. `status` shows a success.
     pub(super) async fn of_verification(
         &self,
         request: &VerifyRequest,
@@ -99,7 +97,7 @@ impl Aftermath<'_> {
                 let mut observations = observed::of_verification(&report, request.drill, (self.clock)());
                 if let Err(error) = told {
                     warn_of(&error);
-                    // It is one message, however many databases it spoke of.
+                    // It is one message, even if it reports several databases.
                     if let Some(first) = observations.first_mut() {
                         first.notifications_failed = 1;
                     }
@@ -120,9 +118,9 @@ impl Aftermath<'_> {
         }
     }
 
-    /// A message that cannot be sent never makes a good backup a failed one.
+    /// If the message cannot be sent, the backup is still good.
     async fn tell_success(&self, report: &BackupReport) -> Option<Notification> {
-        // Told once already, when this event was delivered for the first time.
+        // The message was sent when this event was delivered for the first time.
         if report.repeated {
             return None;
         }
@@ -149,7 +147,7 @@ impl Aftermath<'_> {
         })
     }
 
-    /// Where nobody is to be told, that is done at once.
+    /// Returns at once if no topic is set.
     async fn tell(&self, notice: &Notice) -> Result<()> {
         let sent = self.notifiers.iter().map(|notifier| notifier.send(notice));
         let sent = async { Ok(join_all(sent).await) };
@@ -160,7 +158,7 @@ impl Aftermath<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// What was there before this run, as far as the store says it in time.
+    /// The backups from before this run, if the store lists them in time.
     async fn history(&self, database: Option<&str>, but: Option<&BackupId>) -> History {
         let (Some(database), Some(trust)) = (database.filter(|_| metrics::wanted(self.metrics)), &self.trust) else {
             return History::unknown();
@@ -176,7 +174,7 @@ impl Aftermath<'_> {
     }
 
     async fn publish(&self, observations: Vec<Observation>) -> Vec<String> {
-        // Its line must not be drawn into one of the metrics'.
+        // The progress line must not mix with a line of the metrics.
         self.observer.finish();
         metrics::publish(self.metrics, observations, telemetry::stderr()).await
     }
@@ -197,7 +195,7 @@ fn failure(about: About, database: Option<String>, error: &Error) -> Notice {
     }
 }
 
-/// The notice of what a verification has found, if that is a failure.
+/// The message for a verification that found a failure.
 fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
     let error = report.error.as_ref()?;
     let code = report.code().unwrap_or(Code::Integrity);
@@ -224,7 +222,7 @@ fn summary(error: &ErrorReport) -> String {
     format!("error[{}]: {}\nhint: {}", error.code, error.message, error.hint)
 }
 
-/// The database that a request names, by itself or by a backup's id.
+/// The database that a request names, directly or in a backup's id.
 fn named(request: &VerifyRequest) -> Option<String> {
     let of_id = match &request.selection {
         Selection::One(wanted) => wanted.parse().ok().map(|id: BackupId| id.database().to_owned()),

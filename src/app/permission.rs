@@ -1,4 +1,4 @@
-//! What an event may ask for. The right to send events is often wider than the right to restore.
+//! The commands that an event may ask for. More people may often send events than may restore.
 
 use crate::command::Command;
 use crate::error::{Error, Result};
@@ -8,11 +8,11 @@ use crate::settings::Settings;
 pub(super) fn of_event(command: &Command, settings: &Settings) -> Result<()> {
     match command {
         Command::Restore(_) if !settings.allow_restore => Err(Error::config(
-            "this function takes no restore events: BACKUP_ALLOW_RESTORE is not true",
+            "this function refuses restore events: BACKUP_ALLOW_RESTORE is not true",
         )
-        .hint("restore with the command line; or set BACKUP_ALLOW_RESTORE=true and BACKUP_TARGET_SECRET_ID")),
+        .hint("restore with the command line, or set BACKUP_ALLOW_RESTORE=true and BACKUP_TARGET_SECRET_ID")),
         Command::Verify(request) if request.drill && !settings.allow_drill => Err(Error::config(
-            "this function takes no drills, which run functions of the database: BACKUP_ALLOW_DRILL is false",
+            "this function refuses drills, which run functions of the database: BACKUP_ALLOW_DRILL is false",
         )
         .hint(
             "send the event to the function that drills and may not read the database's secret (the output \

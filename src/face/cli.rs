@@ -1,5 +1,5 @@
-//! The command line: arguments into a [`Command`], a report or an error into text and an exit
-//! code. Data goes to stdout, everything else to stderr.
+//! The command line: it turns arguments into a [`Command`], and a report or an error into text and an exit code. Data
+//! goes to stdout, everything else to stderr.
 
 mod arguments;
 
@@ -26,7 +26,7 @@ use arguments::Invocation;
 
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// What the process was started with and stands in.
+/// Arguments and environment of the process.
 pub struct Process {
     /// With the program's own name first.
     pub args: Vec<OsString>,
@@ -37,13 +37,13 @@ pub struct Process {
     pub stderr_is_terminal: bool,
 }
 
-/// Runs one command line to its end and says the exit code.
+/// Runs one command line to its end and returns the exit code.
 pub async fn run(process: Process) -> u8 {
     let json = arguments::wants_json(&process.args);
     match answer(process).await {
         Ok((text, code)) => {
             if let Err(error) = write_out(&text) {
-                // What was done is done, so the exit code stays; only the telling of it failed.
+                // The command has done its work, so the exit code stays; only the printing failed.
                 write_err(&format!("warning: stdout could not be written: {error}\n"));
             }
             code
@@ -55,7 +55,7 @@ pub async fn run(process: Process) -> u8 {
     }
 }
 
-/// What belongs on stdout, and the exit code.
+/// The text for stdout, and the exit code.
 async fn answer(process: Process) -> Result<(String, u8)> {
     match arguments::parse(&process.args)? {
         Invocation::Text(text) => Ok((text, 0)),
@@ -118,7 +118,7 @@ async fn answer(process: Process) -> Result<(String, u8)> {
     }
 }
 
-/// What a drill of a folder has no use for.
+/// A drill of a folder does not need these.
 const AWS_KEYS: [&str; 4] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -160,8 +160,8 @@ async fn perform(command: Command, mut settings: Settings, draw: bool) -> Result
     result.unwrap_or_else(|error| Err(Error::internal("the run panicked").source(error)))
 }
 
-/// A stop that comes now finds the notifier made, so that it is told like any other failure;
-/// unless the making waits for the network.
+/// If a stop is requested now, pgstow still makes the notifier, so that it can report the stop like any other failure;
+/// unless that takes longer than a moment, because it waits for the network.
 async fn put_together(settings: Settings, stop: &Stop) -> Result<App> {
     let making = App::new(settings);
     tokio::pin!(making);
@@ -171,8 +171,8 @@ async fn put_together(settings: Settings, stop: &Stop) -> Result<App> {
     }
 }
 
-/// The first signal asks the run to end in good order. Later ones change nothing: the clean-up
-/// they would cut short is what keeps the store clean, and SIGKILL is always there.
+/// The first signal asks the run to stop cleanly. Later ones change nothing: they would interrupt the clean-up of the
+/// store. SIGKILL is always possible.
 fn listen_for_signals(stop: &Stop) -> Result<()> {
     let refused = |error: io::Error| Error::internal("signals cannot be listened for").source(error);
     let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
@@ -186,19 +186,19 @@ fn listen_for_signals(stop: &Stop) -> Result<()> {
                 else => return,
             };
             if !stop.request(Reason::Signal(signal)) {
-                tracing::warn!("stopping already: the clean-up goes on");
+                tracing::warn!("stopping already: the clean-up continues");
             }
         }
     });
     Ok(())
 }
 
-/// The contract's two shapes of a failure: lines for people on stderr, a document on stdout.
+/// The two forms of a failure in the contract: lines for people on stderr, a document on stdout.
 pub fn tell(error: &Error, json: bool) {
     let failure = Failure::from(error);
     if json {
         let document = serde_json::to_string(&failure).unwrap_or_default();
-        // Whoever reads stdout may have gone: the exit code and stderr still tell.
+        // The reader of stdout may have gone: the exit code and stderr still report the failure.
         let _ = write_out(&(printable::json(&document) + "\n"));
     }
     write_err(&lines(failure.error.code, &failure.error.message, &failure.error.hint));
@@ -212,7 +212,7 @@ fn lines(code: Code, message: &str, hint: &str) -> String {
     )
 }
 
-/// A reader that has had enough (`| head -1`) is no failure.
+/// It is no failure if the reader closes the pipe early (`| head -1`).
 fn write_out(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -222,6 +222,6 @@ fn write_out(text: &str) -> io::Result<()> {
 }
 
 fn write_err(text: &str) {
-    // There is no place left to complain to.
+    // If stderr fails, no place is left to report that.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

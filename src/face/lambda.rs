@@ -1,10 +1,10 @@
-//! The Lambda function: events into commands, reports into responses, errors into function errors
-//! whose `errorType` is the code.
+//! The Lambda function: it turns events into commands, reports into responses, and errors into function errors whose
+//! `errorType` is the code.
 //!
-//! Settings are read and clients made once, while Lambda initialises the environment. If that
-//! fails, the function does not exit: Lambda would answer every event with `Runtime.ExitError`
-//! and start it again and again. It is tried once more when an event comes, and the event gets
-//! the error itself (`CONFIG` and what is wrong), where alarms and callers see it.
+//! The function reads the settings and makes the clients once, while Lambda initialises the environment. If that fails,
+//! the function does not exit: Lambda would answer every event with `Runtime.ExitError` and start it again and again.
+//! It tries again when an event comes, and that event gets the error itself (`CONFIG` and the reason), where alarms and
+//! callers see it.
 
 mod events;
 
@@ -31,15 +31,15 @@ use crate::run::telemetry;
 use crate::settings::{Input, Log, LogFormat, Settings};
 pub use events::parse_event;
 
-/// What the clean-up gets at the end of an invocation: aborting an upload, releasing the lease and
-/// telling SNS are a few requests each.
+/// The time for the clean-up at the end of an invocation: to abort an upload, to release the lease and to send the
+/// message takes a few requests each.
 const SAFETY_MARGIN: Duration = Duration::from_secs(10);
 
 const MEMORY_SIZE: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
-/// In megabytes: ours at its peak, pg_dump beside it, and what Lambda's runtime takes.
+/// In megabytes: for pgstow at its peak, pg_dump, and Lambda's runtime.
 const LEAST_MEMORY: u64 = 256;
 
-/// What the function's environment is.
+/// The function's environment.
 pub struct Process {
     pub env: BTreeMap<String, String>,
     pub working_dir: PathBuf,
@@ -47,8 +47,7 @@ pub struct Process {
     pub memory: Option<u64>,
 }
 
-/// Serves events until Lambda ends the environment. An error means that Lambda's own interface
-/// failed.
+/// Serves events until Lambda ends the environment. It returns an error only if Lambda's own interface fails.
 pub async fn run(process: Process) -> Result<()> {
     for name in ["AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION", MEMORY_SIZE] {
         if !process.env.contains_key(name) {
@@ -70,7 +69,7 @@ pub async fn run(process: Process) -> Result<()> {
         },
         app: Mutex::default(),
     });
-    // The error is told again, to the event that meets it.
+    // The next event gets this error.
     if let Err(error) = function.app().await {
         log_failure(&ErrorReport::from(&error));
     }
@@ -99,14 +98,14 @@ pub async fn run(process: Process) -> Result<()> {
         .map_err(|error| Error::internal("Lambda's runtime interface failed").source(error))
 }
 
-/// Whoever asks for it may show it on a terminal.
+/// Escaped, because the caller may show it on a terminal.
 fn response(report: &Report) -> serde_json::Result<Box<RawValue>> {
     RawValue::from_string(printable::json(&serde_json::to_string(report)?))
 }
 
 struct Function {
     input: Input,
-    /// Kept from event to event.
+    /// It is kept between events.
     app: Mutex<Option<Arc<App>>>,
 }
 
@@ -117,7 +116,7 @@ impl Function {
             return Ok(app.clone());
         }
         let settings = Settings::load(&self.input).inspect_err(|_| {
-            // The wrong settings cannot say how to log; Lambda's defaults do.
+            // Settings that are wrong cannot choose the log's format, so Lambda's defaults do.
             let _ = telemetry::start(&default_log(), telemetry::stderr);
         })?;
         telemetry::start(&settings.log, telemetry::stderr)?;
@@ -133,13 +132,13 @@ impl Function {
         Ok(app)
     }
 
-    /// What carries the command out, where an event may ask for that.
+    /// The `App` for the command, if an event may ask for it.
     async fn app_for(&self, command: &mut Command) -> Result<Arc<App>> {
         let app = self.app().await?;
         app.check_event(command)?;
         match command {
             Command::Verify(request) if request.drill => {
-                // The next event gets another, with the passwords.
+                // The next event gets a new one, with the passwords.
                 *self.app.lock().await = None;
                 request.database = request.database.take().or_else(|| app.source_database());
                 app.without_passwords().await.map(Arc::new)
@@ -169,20 +168,19 @@ impl Function {
     }
 }
 
-/// With less, Lambda would kill the function in the middle of a dump, and say so only in its log.
+/// With less, Lambda would kill the function in the middle of a dump, and report that only in its log.
 fn check_memory(env: &BTreeMap<String, String>) -> Result<()> {
     let megabytes: Option<u64> = env.get(MEMORY_SIZE).and_then(|text| text.parse().ok());
     match megabytes {
         Some(megabytes) if megabytes < LEAST_MEMORY => Err(Error::config(format!(
-            "the function has {megabytes} MB of memory, and needs {LEAST_MEMORY} at least"
+            "the function has {megabytes} MB of memory, but needs at least {LEAST_MEMORY}"
         ))
-        .hint("raise MemorySize: 1769 MB bring one core, 3538 MB two")),
+        .hint("raise MemorySize: 1769 MB give one core, 3538 MB two")),
         _ => Ok(()),
     }
 }
 
-/// The response, or why there is none. What a verification has found is a failure too, for alarms
-/// and callers alike.
+/// The response, or the error. A damaged backup that a verification finds is also a failure, for alarms and callers.
 fn outcome(result: Result<Report>) -> Result<Report, ErrorReport> {
     match result {
         Ok(report) => match report.error() {
@@ -200,13 +198,13 @@ fn default_log() -> Log {
     }
 }
 
-/// Time left of an invocation whose deadline is given in milliseconds since 1970.
+/// The time left of an invocation. Its deadline is in milliseconds since 1970.
 fn left_until(deadline: u64, now: Timestamp) -> Duration {
     let now = u64::try_from(now.as_millisecond()).unwrap_or(0);
     Duration::from_millis(deadline.saturating_sub(now))
 }
 
-/// How much of it is kept for the clean-up: [`SAFETY_MARGIN`], but of a short invocation a fifth.
+/// The time to keep for the clean-up: [`SAFETY_MARGIN`], but at most a fifth of the time left.
 fn margin(left: Duration) -> Duration {
     SAFETY_MARGIN.min(left / 5)
 }
@@ -217,7 +215,7 @@ async fn request_at_deadline(stop: Stop, left: Duration) {
     stop.request(Reason::Deadline { left: margin });
 }
 
-/// Nobody reads the answer to an asynchronous event: the log must have it too.
+/// The answer to an asynchronous event is lost, so the log must have it too.
 fn log_success(report: &Report) {
     match report {
         Report::Backup(report) => tracing::info!(

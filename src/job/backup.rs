@@ -1,7 +1,6 @@
 //! A full backup, from the login to the commit.
 //!
-//! What each step leaves behind when the run dies there is said in docs/SEMANTICS.md; the order
-//! of the steps is what makes it true.
+//! docs/SEMANTICS.md says what each step leaves if the run dies there. That depends on the order of the steps.
 
 mod forecast;
 mod nice;
@@ -45,23 +44,23 @@ use replicas::{Looking, Replicas};
 pub use report::{BackupReport, BackupStatus, Notification, StoreReport};
 pub use request::BackupRequest;
 
-/// The first pg_dump whose archive can say zstd.
+/// The first pg_dump whose archive format knows zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
-/// Each that is taken means that another run was faster.
+/// How many ids to try. If one is taken, another run was faster.
 const IDS: usize = 20;
-/// For a small file on its way when the run is stopped. In a folder it takes milliseconds, and
-/// would otherwise appear after the clean-up.
+/// The time to finish writing a small file when the run is stopped. In a folder it takes milliseconds; otherwise the
+/// file could appear after the clean-up.
 const PUT_GRACE: Duration = Duration::from_secs(2);
 
-/// What a run works with; the face and the app have put it together.
+/// Everything that a run needs. The face and the app make it.
 pub struct Job<'a> {
     pub settings: &'a Settings,
     pub credentials: &'a Credentials,
     /// The first is the primary, the others get copies.
     pub stores: &'a [Arc<dyn Store>],
-    /// Who signs the manifest.
+    /// The key that signs the manifest.
     pub signer: Option<&'a Signer>,
-    /// Whose signatures count on what is there already; where nothing has to be signed, anything does.
+    /// The keys whose signatures count on existing backups. If no keys are set, unsigned backups count too.
     pub trust: &'a Trust,
     pub clock: Clock,
     pub host: &'a str,
@@ -69,7 +68,7 @@ pub struct Job<'a> {
     pub observer: &'a Arc<dyn Observer>,
 }
 
-/// The database at the other end, and the programs that fit it.
+/// The session with the database, and the programs that fit its server.
 struct Source {
     session: Session,
     programs: Programs,
@@ -100,7 +99,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
         job.stop.or_give_up("releasing the lease", lease.release()).await,
     ) {
         (Ok(report), Ok(())) => Ok(report),
-        // The lease expires by itself; a good backup stays one.
+        // The lease expires by itself, and the backup is still good.
         (Ok(mut report), Err(error)) => {
             report.warnings.push(error.message());
             Ok(report)
@@ -118,7 +117,7 @@ async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
         && *wanted != server.database
     {
         return Err(Error::config(format!(
-            "the event asks for the database {wanted:?}, the settings lead to {:?}",
+            "the event asks for the database {wanted:?}, but the settings name {:?}",
             server.database
         ))
         .hint("run one task per database, each with its own settings"));
@@ -158,7 +157,7 @@ async fn under_lease(
     }
 }
 
-/// What the store says before a run begins.
+/// What the run has to do, after a look at the store.
 enum Found {
     /// The backup that this event has made already.
     Made(BackupId),
@@ -173,8 +172,8 @@ struct Prepared {
     cleared: Cleared,
 }
 
-/// Looks at the store, clears what dead runs left, and chooses id and tier. May be dropped at any
-/// point: the next run does the rest.
+/// Looks at the store, removes the left-overs of dead runs, and chooses id and tier. It may be dropped at any point:
+/// the next run does the rest.
 async fn prepare(
     job: &Job<'_>,
     request: &BackupRequest,
@@ -188,10 +187,10 @@ async fn prepare(
     let database = &source.session.server().database;
     let listed = catalog::backups(store, Some(database)).await?;
     let started = (job.clock)();
-    // A backup from the future would be the newest for ever, and every id after it as wrong as its own.
+    // If a backup from the future counted, it would stay the newest, and every later id would be as wrong as its own.
     let past = catalog::until(&listed, started);
-    // Whoever can write to the store can name the events to come in manifests of his own: those would
-    // pass for backups that were made.
+    // A person who can write to the store can name future events in false manifests. Those must not count as backups
+    // that were made.
     if let Some(event) = &request.event_id
         && let Some(made) = catalog::find_by_event(store, &past, event, started, job.trust).await?
     {
@@ -211,8 +210,8 @@ async fn prepare(
         };
         forecast::check(&size, means, &paces, left)?;
     }
-    // A dead run's id is taken too, though it may have left nothing but an upload in progress, which
-    // no listing shows: under the same id it would pass for ours.
+    // The id of a dead run counts as taken too. The run may have left only an upload in progress, which no listing
+    // shows; under the same id that upload would look like this run's.
     let dead = took_over.and_then(Previous::backup_id);
     let dead = dead.filter(|dead| dead.database() == database);
     let newest = past.first().map(|newest| &newest.id);
@@ -251,7 +250,7 @@ async fn prepare(
     }))
 }
 
-/// The backup itself: data, sidecars, manifest, tags; in this order.
+/// Makes the backup: data, sidecars, manifest and tags, in this order.
 async fn make(
     job: &Job<'_>,
     source: &Source,
@@ -259,7 +258,7 @@ async fn make(
     lease: &Lease,
     begun: Begun<'_>,
 ) -> Result<Committed> {
-    // Before the snapshot, so that it is not held longer than it is read.
+    // Before the snapshot, so that the snapshot is held only while it is read.
     job.observer.phase("reading roles and settings");
     let sidecars = sidecars::gather(job, source).await?;
     let view = match view::open(job, source, lease).await {
@@ -271,7 +270,8 @@ async fn make(
     gone_back.into_iter().for_each(|warning| viewed.warn(warning));
     job.observer.estimate(table_bytes);
 
-    // Proof 1: what was read is whole, by the word of whoever read it and by the archive's own shape.
+    // Proof 1: the rows are whole. The reader (pg_dump or the COPY streams) finished without an error, and the archive
+    // has the right structure.
     job.observer.phase("reading the database");
     let key = viewed.data_key();
     let uploads = replicas.open(&key, &viewed.object_info(table_bytes)).await?;
@@ -287,11 +287,11 @@ async fn make(
         Err(error) => return Err(named(job, source, error).await),
     };
     viewed.complaints(complaints);
-    // Proof 2: the store holds what we sent. The object becomes visible here, tagged `pending`.
+    // Proof 2: the store holds the bytes that pgstow sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
     let expected = passed.expected.object();
     let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &expected);
-    // Let come to its end if it can: cut short, it would leave all parts, or an object nobody knows of.
+    // Give it time to end: if it is interrupted, it leaves all parts, or an object that no run knows of.
     let completed = job.stop.or_give_up("completing the upload", completing).await;
     if let Some(reason) = job.stop.reason() {
         replicas.may_hold(&key);
@@ -300,14 +300,14 @@ async fn make(
     let receipts = completed?;
     let (stored, files) = viewed.stored(passed, pauses, sidecars);
     for file in files {
-        // One that is cut short is given up with the others, and was born `pending`.
+        // If a put is interrupted, the file is discarded with the others. It has the tag `pending` from the start.
         let put = replicas.put(&file.key, file.bytes, &file.info);
         job.stop.or_stop_after(PUT_GRACE, put).await?;
     }
     commit(job, replicas, lease, stored, &receipts).await
 }
 
-/// What is stored becomes a backup.
+/// Turns the stored files into a backup.
 async fn commit(
     job: &Job<'_>,
     replicas: &mut Replicas,
@@ -315,8 +315,8 @@ async fn commit(
     stored: Stored<'_>,
     receipts: &[Option<Receipt>],
 ) -> Result<Committed> {
-    // All files get the tag that no rule expires before the manifest is put, so that a committed
-    // backup never bears `pending`.
+    // Before the manifest is put, all files get the tag that no rule expires, so that a committed backup never has
+    // `pending`.
     job.observer.phase("committing");
     let files = stored.tagged_files();
     let tagging = replicas.tag(stored.id(), &files);
@@ -333,7 +333,7 @@ async fn commit(
         return Err(reason.into());
     }
     job.stop.or_stop(lease.still_held()).await?;
-    // The commit point: with the manifest the backup exists. Its signature goes right before it.
+    // The commit point: with the manifest the backup exists. The signature is put just before the manifest.
     let manifest = replicas.publish(sealed).await?;
     job.observer.event(&Event::Committed {
         id: manifest.id.to_string(),
@@ -346,7 +346,7 @@ async fn commit(
     Ok(committed)
 }
 
-/// With what the server knows of it.
+/// Adds what the server knows about the error.
 async fn named(job: &Job<'_>, source: &Source, error: Error) -> Error {
     let (code, hint) = (error.code(), error.hint_text().to_owned());
     let text = error.message();
@@ -354,7 +354,7 @@ async fn named(job: &Job<'_>, source: &Source, error: Error) -> Error {
     explained.unwrap_or_else(|_| Error::new(code, text).hint(hint))
 }
 
-/// What the server says to one of our questions. It may be silent for as long as a dump may.
+/// The server's answer to a question. The server may take as long as a dump may stall.
 async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
     answered_within(job, job.settings.postgres.stall, question).await
 }
@@ -369,7 +369,7 @@ async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Futur
     job.stop.or_stop(answer).await
 }
 
-/// What `auto` means for this pg_dump, and what the settings ask for otherwise.
+/// The codec that the settings ask for; for `auto`, the one that fits this pg_dump.
 fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
     match settings.compression {
         Compression::Auto if settings.format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => Codec::AutoGzip,
@@ -380,7 +380,7 @@ fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
     }
 }
 
-/// Says at once, rather than after the head has been read, that zstd needs a newer pg_dump.
+/// Refuses zstd with an older pg_dump at once, instead of after the start of the archive was read.
 pub(crate) fn check_codec(settings: &Settings, programs: &Programs) -> Result<()> {
     if settings.format == Format::Custom
         && matches!(settings.compression, Compression::Zstd(_))
@@ -389,11 +389,11 @@ pub(crate) fn check_codec(settings: &Settings, programs: &Programs) -> Result<()
         return Err(Error::new(
             Code::Config,
             format!(
-                "--compress zstd needs the archive of pg_dump 16 or newer; this one is {}",
+                "--compress zstd needs pg_dump 16 or newer; this one is {}",
                 programs.version
             ),
         )
-        .hint("use --compress auto or gzip, or a newer client with BACKUP_PG_DUMP_MAJOR"));
+        .hint("use --compress auto or gzip, or choose a newer client with BACKUP_PG_DUMP_MAJOR"));
     }
     Ok(())
 }

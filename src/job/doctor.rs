@@ -1,5 +1,5 @@
-//! `doctor`: all that a backup will need, tried before one is made. A check that fails does not
-//! stop those that do not depend on it.
+//! `doctor`: tries everything that a backup needs, before one is made. After a check fails, it continues with those
+//! that do not depend on it.
 
 mod database;
 mod programs;
@@ -32,7 +32,7 @@ pub struct Checkup<'a> {
     pub clock: Clock,
 }
 
-/// Writes nothing but a probe into each store, which is removed or expires by itself.
+/// Writes only a probe into each store, which it removes or which expires by itself.
 pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
     let mut checks = settings(checkup.settings);
     let (found, channels, signing) = futures::join!(
@@ -53,7 +53,7 @@ pub async fn run(checkup: &Checkup<'_>) -> DoctorReport {
     DoctorReport::of(checks)
 }
 
-/// One that is wrong stands at its default for the other checks.
+/// For the other checks, a wrong setting has its default value.
 fn settings(settings: &Settings) -> Vec<Check> {
     let failed = |problem: &String| Check::failed("settings", &Error::config(problem.clone()));
     match settings.problems.as_slice() {
@@ -62,7 +62,7 @@ fn settings(settings: &Settings) -> Vec<Check> {
     }
 }
 
-/// What was adjusted stands under the tick; what a person should look at, each by itself.
+/// Adjusted settings are listed under the tick. Each setting that needs a person is a check of its own.
 fn understood(settings: &Settings) -> Vec<Check> {
     const NAME: &str = "settings";
     let unsafe_line = |note: &&String| note.contains(OPEN_ENDPOINT);
@@ -86,9 +86,9 @@ fn understood(settings: &Settings) -> Vec<Check> {
     let open = open.map(|note| Check::warning(NAME, note.as_str(), hint));
     let others = looked_at.iter().map(|note| {
         let hint = if note.contains("--env-file") {
-            "if the file is yours, say so: --env-file .env, or BACKUP_ENV_FILE=.env; or take the setting out of it"
+            "if the file is yours, name it with --env-file .env or BACKUP_ENV_FILE=.env; else remove the setting from it"
         } else {
-            "correct the setting, or take it away"
+            "correct the setting, or remove it"
         };
         Check::warning(NAME, note.as_str(), hint)
     });
@@ -104,22 +104,22 @@ async fn notifications(notifiers: &[Box<dyn Notifier>]) -> Vec<Check> {
     if notifiers.is_empty() {
         return vec![Check::skipped(
             NOTIFICATIONS,
-            "no topic is set (BACKUP_SNS_TOPIC_ARN): nobody will be told of a failure",
+            "no topic is set (BACKUP_SNS_TOPIC_ARN): pgstow sends no message when a run fails",
         )];
     }
     join_all(notifiers.iter().map(|notifier| channel(&**notifier))).await
 }
 
-/// Never by a message: its readers would take it for one about a backup.
+/// Sends no message to try it: its readers would take that for one about a backup.
 async fn channel(notifier: &dyn Notifier) -> Check {
     const NAME: &str = NOTIFICATIONS;
     let target = notifier.target();
     match notifier.look().await {
-        Ok(Topic::Seen) => Check::ok(NAME, format!("{target} is there; no message was sent")),
+        Ok(Topic::Seen) => Check::ok(NAME, format!("{target} exists; no message was sent")),
         Ok(Topic::Hidden) => Check::warning(
             NAME,
             format!(
-                "{target}: this role may not look at the topic, so only a message would tell whether it may publish"
+                "{target}: this role may not look at the topic, so only a message would show whether it may publish"
             ),
             "allow sns:GetTopicAttributes beside sns:Publish, or watch for the next backup's message",
         ),

@@ -1,5 +1,5 @@
-//! `download`: a backup's archive as one file on this machine, proved against the manifest while
-//! it streams, with the offsets laid into its head: what stock `pg_restore -j` and `-t` want.
+//! `download`: fetches a backup's archive as one file, compares it with the manifest while it streams, and writes the
+//! offsets into the start of the file, for stock `pg_restore -j` and `-t`.
 
 mod fetch;
 mod partial;
@@ -31,10 +31,10 @@ use partial::Partial;
 pub use report::{DownloadReport, DownloadStatus};
 pub use request::DownloadRequest;
 
-/// What a download works with.
+/// Everything that a download needs.
 pub struct Job<'a> {
     pub stores: &'a [Arc<dyn Store>],
-    /// That of the source: whose `latest` is meant, unless the request says.
+    /// The database that the settings name, for `latest`, unless the request names one.
     pub database: Option<String>,
     pub trust: &'a Trust,
     pub clock: Clock,
@@ -42,8 +42,8 @@ pub struct Job<'a> {
     pub observer: &'a Arc<dyn Observer>,
 }
 
-/// Nothing has the target's name before all of it is there, proved and on the disk. Until then it
-/// is a hidden file beside it, which the next run of the same download takes up.
+/// The file gets the target's name only after all of it is proved and on the disk. Until then it is a hidden file
+/// beside the target, which the next run of the same download continues.
 pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadReport> {
     let started = Instant::now();
     let stop = job.stop;
@@ -82,7 +82,7 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         store: &store,
         key: manifest.id.key(&archive.name),
         bytes: archive.bytes,
-        // A run that died in its last step has laid the offsets in already, or some of them.
+        // A run that died in its last step may have written some or all of the offsets.
         uncertain: manifest.files.get(role::TOC).map_or(0, |toc| toc.bytes),
         head: head.clone(),
         stop,
@@ -103,7 +103,7 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
     if let Err(error) = blocking(move || sums::write(&place, &id, &sums)).await {
         let why = error.message();
         warnings.push(format!(
-            "the file is whole, but {SHA256SUMS} does not tell its digest: {why}"
+            "the file is whole, but its digest could not be written to {SHA256SUMS}: {why}"
         ));
     }
     Ok(DownloadReport {
@@ -125,14 +125,14 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
 
 struct Fetched {
     digests: fetch::Digests,
-    /// What came from the store; the rest was there.
+    /// Bytes that came from the store; the rest was there.
     bytes: u64,
-    /// Why all had to be fetched again.
+    /// Why everything had to be fetched again.
     anew: Option<&'static str>,
 }
 
-/// Makes the partial file the archive that the manifest describes. What an earlier run left, or what came on the way,
-/// may be damaged without the store being at fault: then all of it is fetched once more.
+/// Fills the partial file with the archive that the manifest describes. The bytes of an earlier run, or bytes on the
+/// way, may be damaged although the store is right: then pgstow fetches everything once more.
 async fn fetch_whole(fetch: &Fetch<'_>, partial: &Partial, archive: &FileRecord) -> Result<Fetched> {
     let there = partial.resumable(archive.bytes)?;
     let kept = fetch.kept(there);
@@ -144,7 +144,7 @@ async fn fetch_whole(fetch: &Fetch<'_>, partial: &Partial, archive: &FileRecord)
             anew: None,
         });
     }
-    // What was there may be damaged; and a bit that was flipped on the way says nothing of what is stored.
+    // The bytes of an earlier run may be damaged, and a bit that flipped on the way is no damage in the store.
     partial.restart()?;
     let again = fetch.fill(partial, 0).await?;
     if again.stored == archive.sha256 {
@@ -158,25 +158,25 @@ async fn fetch_whole(fetch: &Fetch<'_>, partial: &Partial, archive: &FileRecord)
         let (key, url) = (&fetch.key, fetch.store.url());
         return Err(Error::new(
             Code::Store,
-            format!("{key} in {url} came differently each time that it was read"),
+            format!("{key} in {url} has different bytes each time that it is read"),
         ));
     }
     Err(differs(fetch, archive, &again.stored))
 }
 
-const LEFT_DAMAGED: &str = "what an earlier run had left of the file was damaged: all of it was fetched anew";
+const LEFT_DAMAGED: &str = "the part of the file from an earlier run was damaged: pgstow fetched all of it again";
 const CAME_OTHERWISE: &str =
-    "the archive came otherwise than it is stored: all of it was fetched once more, and came right";
+    "the archive was damaged on the way: pgstow fetched all of it once more, and then it was right";
 
 fn differs(fetch: &Fetch<'_>, archive: &FileRecord, found: &str) -> Error {
     let (key, url, expected) = (&fetch.key, fetch.store.url(), &archive.sha256);
     Error::new(
         Code::Integrity,
-        format!("{key} in {url} is not what was backed up: its SHA-256 is {found}, the manifest says {expected}"),
+        format!("{key} in {url} differs from the backup: its SHA-256 is {found}, the manifest says {expected}"),
     )
 }
 
-/// The file that a backup is about.
+/// The backup's data file.
 fn archive(manifest: &Manifest) -> Result<&FileRecord> {
     let files = &manifest.files;
     files.get(role::DUMP).or_else(|| files.get(role::SQL)).ok_or_else(|| {
@@ -185,13 +185,13 @@ fn archive(manifest: &Manifest) -> Result<&FileRecord> {
     })
 }
 
-/// The name of the file here, where the request gives none: the archive's own, if pgstow could have
-/// given it, so that a manifest cannot say what is written where. A name is also an argument of other
-/// programs, which take a leading dash for an option.
+/// The name of the file, if the request gives none: the archive's own, but only if pgstow could have made that name, so
+/// that a manifest cannot choose the file to write. People give the name to other programs, which would read a leading
+/// dash as an option.
 fn local_name(id: &BackupId, archive: &FileRecord) -> Result<String> {
     if !id.makes(&archive.name) {
         let what = format!(
-            "the manifest of {id} names an archive that is none of that backup: {:?}",
+            "the manifest of {id} names an archive that does not belong to that backup: {:?}",
             archive.name
         );
         return Err(Error::new(Code::Integrity, what));
@@ -207,8 +207,8 @@ fn local_name(id: &BackupId, archive: &FileRecord) -> Result<String> {
     Ok(name)
 }
 
-/// The archive's head with the offsets in it: the table of contents that lies beside the archive,
-/// of the same length as the head there.
+/// The start of the archive with the offsets: the table of contents that is stored beside the archive, with the same
+/// length.
 async fn head(store: &dyn Store, manifest: &Manifest, toc: &FileRecord) -> Result<Bytes> {
     let key = manifest.id.key(&toc.name);
     if toc.bytes > limits::most(&key) {
@@ -220,7 +220,7 @@ async fn head(store: &dyn Store, manifest: &Manifest, toc: &FileRecord) -> Resul
     }
     let wrong = |why: &str| Error::new(Code::Integrity, format!("{key} in {} {why}", store.url())).hint(WITHOUT);
     if archive(manifest)?.bytes < toc.bytes {
-        return Err(wrong("is longer than the archive whose head it is"));
+        return Err(wrong("is longer than the archive that it belongs to"));
     }
     let head = read_file(store, &manifest.id, toc).await;
     head.map_err(|error| match error.code() {
@@ -229,9 +229,10 @@ async fn head(store: &dyn Store, manifest: &Manifest, toc: &FileRecord) -> Resul
     })
 }
 
-const WITHOUT: &str = "--as-stored does without it: pg_restore then reads the archive from a pipe, without -j";
+const WITHOUT: &str =
+    "download with --as-stored, which does not need it: pg_restore then reads the archive from a pipe, without -j";
 
-/// The last part of an id: what tells the backups of one database apart.
+/// The last part of an id, in which the ids of one database's backups differ.
 fn stamp(id: &BackupId) -> String {
     let id = id.to_string();
     id.rsplit_once('/').map_or(id.as_str(), |(_, stamp)| stamp).to_owned()

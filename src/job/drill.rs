@@ -1,5 +1,5 @@
-//! `verify --drill`: a backup is only what restores. It is restored, by pgstow's own restore, into
-//! a throwaway server, dumped again, and compared with what the backup says of itself.
+//! `verify --drill`: restores a backup into a throwaway server, as `restore` does, dumps the result again, and compares
+//! it with the backup.
 
 mod cluster;
 mod columns;
@@ -53,10 +53,10 @@ use rounds::Rounds;
 
 pub use report::{DrillReport, Proof, TableProof};
 
-/// Where the restored database is meant, rather than a file of the backup.
+/// The `file` of a finding in the restored database, instead of the name of a file of the backup.
 const RESTORED: &str = "the restored database";
 
-/// What a drill works with.
+/// Everything that a drill needs.
 pub struct Job<'a> {
     pub settings: &'a Settings,
     pub clock: Clock,
@@ -64,9 +64,9 @@ pub struct Job<'a> {
     pub observer: &'a Arc<dyn Observer>,
 }
 
-/// Drills one backup. What differs is a result, told in the report; an error is what kept us from
-/// trying, and says nothing of the backup: no result may be recorded then. `INTEGRITY`: what was read of the
-/// store was not what the manifest says, which may have happened on the way.
+/// Drills one backup. A difference is a result in the report. An error means that the drill could not be carried out:
+/// it says nothing about the backup, and no result may be recorded. `INTEGRITY`: bytes from the store differed from the
+/// manifest; they may have changed on the way.
 pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     let drilled = run_once(job, located).await;
     drilled.map_err(|error| evidence::not_carried_out(&error))
@@ -74,7 +74,7 @@ pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
 
 async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     let mut settings = job.settings.clone();
-    // `--unconfined` lets a wall be lacking, and takes none away that is there.
+    // `--unconfined` allows missing walls, but removes no wall that the machine has.
     settings.postgres.client_walls = Some(Walls::here());
     let job = &Job {
         settings: &settings,
@@ -108,7 +108,7 @@ async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
         },
         Err(error) => Err(error),
     };
-    // In every case, and before anything is told.
+    // Stop the server in every case, before anything is reported.
     let stopped = server.stop().await;
     let mut report = match (drilled, stopped) {
         (Ok(report), Ok(())) => report,
@@ -120,7 +120,7 @@ async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     Ok(report)
 }
 
-/// The disk must have room for the whole database, and for the server's log of it.
+/// The disk must have room for the whole database and for the server's log.
 fn room(server: &ScratchServer, manifest: &Manifest) -> Result<()> {
     let needed = manifest.metadata.database_bytes;
     let (Some(needed), Some(free)) = (needed, server.free_bytes()) else {
@@ -132,7 +132,7 @@ fn room(server: &ScratchServer, manifest: &Manifest) -> Result<()> {
     }
     let (free, needed, room) = (human_bytes(free), human_bytes(needed), human_bytes(room));
     let text =
-        format!("no room for a drill: {free} are free, and a database of {needed} takes {room} with the server's log");
+        format!("no room for a drill: {free} are free, but a database of {needed} takes {room} with the server's log");
     Err(Error::new(Code::Enospc, text).hint(ROOM))
 }
 
@@ -204,7 +204,7 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
     Ok(report)
 }
 
-/// What is said of the database itself, each kind once.
+/// The entries about the database itself, each kind once.
 fn of_database(items: &[Item]) -> Vec<LeftOut> {
     let kinds = [
         ("DATABASE PROPERTIES", "the database's own settings"),
@@ -224,7 +224,7 @@ fn of_database(items: &[Item]) -> Vec<LeftOut> {
     held.map(left_out).collect()
 }
 
-/// The extensions that can be made here, and why something may differ here that is no damage.
+/// The extensions that this machine has, and the reasons why a difference here may be no damage.
 async fn reasons(
     job: &Job<'_>,
     located: &Located,
@@ -249,7 +249,7 @@ async fn reasons(
     Ok((here, reasons))
 }
 
-/// Whether entries that a second dump has none of have made what they make all the same.
+/// Whether the objects of entries that the second dump lacks exist nevertheless.
 async fn present(session: &Session, items: Vec<&Item>) -> Result<HashMap<i64, bool>> {
     let named = items.iter().copied().map(|item| Named {
         kind: &item.entry.desc,
@@ -264,7 +264,7 @@ async fn present(session: &Session, items: Vec<&Item>) -> Result<HashMap<i64, bo
         .collect())
 }
 
-/// What a second dump gives.
+/// The result of the second dump.
 struct Again {
     head: Head,
     items: Vec<Item>,
@@ -273,7 +273,7 @@ struct Again {
     found: Vec<Gathered>,
 }
 
-/// Its rows in the order of columns that is wanted.
+/// Reads the rows with their columns in the wanted order.
 async fn dump(job: &Job<'_>, reader: Way<'_>, wanted: &Wanted) -> Result<Again> {
     let wanted = wanted.clone();
     let read = move |output| -> Result<Again, ArchiveError> {

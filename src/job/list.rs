@@ -15,7 +15,7 @@ use crate::store::Store;
 
 pub use report::{Entry, ListReport, ListStatus, Problem, Proof};
 
-/// Asks the primary; if it cannot be read, or has nothing, the next store, and says so.
+/// Asks the primary. If it cannot be read or has no backups, the next store answers, with a problem in the report.
 pub async fn run(
     stores: &[Arc<dyn Store>],
     database: Option<&str>,
@@ -25,7 +25,7 @@ pub async fn run(
     let mut failed: Vec<Error> = Vec::new();
     for store in stores {
         match read(&**store, database, trust).await {
-            // Nothing where something was asked for is no list.
+            // A store without the backups that were asked for is an error, not an empty list.
             Ok(found) if found.is_empty() => failed.push(nothing_found(&**store, database, None).await),
             Ok(found) => {
                 let mut report = tell(store.url(), &found, &failed, now);
@@ -56,7 +56,7 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
     for error in failed {
         report.problems.push(Problem {
             backup: None,
-            problem: format!("{error}: this is the list of {url}"),
+            problem: format!("{error}: this list is from {url}"),
         });
     }
     for overview in found {
@@ -82,7 +82,7 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
         }
         overview.oddities().into_iter().for_each(&mut problem);
         if overview.is_ahead(now) {
-            problem("is dated in the future: a clock was wrong when it was made, or somebody made it up".to_owned());
+            problem("is dated in the future: a clock was wrong when it was made, or it is forged".to_owned());
         }
         report.backups.extend(entry(overview, now));
     }

@@ -1,6 +1,6 @@
-//! `prune`: the retention plan, carried out in stores that have no lifecycle rules. In a bucket
-//! nothing is removed: its rules do that, and the writer has no permission to. Where it has none, and the
-//! key may, `--allow-delete` does it.
+//! `prune`: carries out the retention plan in stores without lifecycle rules. In a bucket it removes nothing, because
+//! the bucket's rules do that and the writer may not delete. For a bucket without rules, `--allow-delete` removes
+//! backups with a key that may delete.
 
 mod removal;
 mod report;
@@ -27,8 +27,8 @@ use crate::store::{Lifecycle, Store, Unfinished};
 pub use report::{Action, Outcome, PruneReport, PruneStatus, Pruned, StorePrune};
 pub use request::PruneRequest;
 
-/// Every store for itself: a copy has its own backups, and its own last good one. What fails in
-/// one of them, or with one backup, is told in the report; the rest goes on.
+/// Prunes every store separately: a copy has its own backups, and its own last good one. A failure in one store or with
+/// one backup is noted in the report; `prune` continues with the rest.
 pub async fn run(
     stores: &[Arc<dyn Store>],
     retention: &Retention,
@@ -69,7 +69,7 @@ pub async fn run(
             .map(|(folder, decision)| Pruned::planned(&folder.listed, decision))
             .collect();
         if !request.dry_run && lifecycle.is_none() {
-            // Oldest first, so that a prune that is stopped has done what matters most.
+            // Oldest first, so that a prune that is stopped has removed the oldest backups.
             for at in (0..part.backups.len()).rev() {
                 if !matches!(decisions[at], Decision::Remove(_)) {
                     continue;
@@ -84,7 +84,7 @@ pub async fn run(
         }
         report.stores.push(part);
     }
-    // Of a database that no store knows, the name is wrong.
+    // If no store knows the database, its name is wrong.
     let has_none = |part: &StorePrune| part.backups.is_empty() && part.error.is_none();
     if let (Some(database), Some(first)) = (request.database.as_deref(), stores.first())
         && report.stores.iter().all(has_none)
@@ -94,7 +94,7 @@ pub async fn run(
     Ok(report.concluded())
 }
 
-/// What a person should know where the bucket is to do the work and may not.
+/// A warning if the bucket should remove backups but may not do it.
 async fn without_rules(
     lifecycle: &dyn Lifecycle,
     url: &str,
@@ -102,41 +102,41 @@ async fn without_rules(
     newest: Option<&Newest>,
 ) -> Option<String> {
     let remedy = format!(
-        "install them with `{}`, or, where the store has no such rules, prune with --allow-delete and a key that may delete",
+        "install them with `{}`; if the store has no such rules, prune with --allow-delete and a key that may delete",
         applying(url, policy)
     );
     if keeps_no_tags(lifecycle, newest).await {
         return Some(format!(
-            "{url} keeps no object tags, so that none of its rules can tell the backups apart: prune with --allow-delete and \
-             a key that may delete"
+            "{url} keeps no object tags, so its rules cannot select backups: prune with --allow-delete and a key that \
+             may delete"
         ));
     }
     match lifecycle.rules().await {
         Ok(rules) if rules.foreign.iter().any(|rule| rule.acts_for(lifecycle.prefix())) => None,
         Ok(rules) if rules.ours.is_empty() => Some(format!(
-            "this bucket has no lifecycle rules of pgstow's, so nothing removes what goes here: {remedy}"
+            "this bucket has no lifecycle rules of pgstow's, so nothing removes its old backups: {remedy}"
         )),
         Ok(_) => None,
         Err(error) => Some(format!(
-            "whether this bucket has lifecycle rules is not known: {}; if it has none, {remedy}",
+            "the lifecycle rules of this bucket could not be read: {}; if it has none, {remedy}",
             error.message()
         )),
     }
 }
 
-/// What a plan for one store is made from, newest first.
+/// The facts for the plan of one store, newest first.
 struct Survey {
     folders: Vec<Folder>,
     newest: Option<Newest>,
 }
 
-/// A folder of a backup, finished or not.
+/// The folder of a backup, finished or not.
 struct Folder {
     listed: Listed,
     state: State,
-    /// Names of files by its manifest.
+    /// The names of files in its manifest.
     named: Vec<String>,
-    /// Uploads that never became a file of it.
+    /// Uploads that were never completed.
     unfinished: Vec<Unfinished>,
 }
 
@@ -179,7 +179,7 @@ async fn survey(
         let Some((id, _)) = BackupId::of_key(&one.key) else {
             continue;
         };
-        // A run that died early has left nothing else.
+        // A run that died early left only these.
         if !with_manifest.contains(&id) {
             left_overs.entry(id.clone()).or_insert_with(|| Listed {
                 id: id.clone(),
@@ -215,8 +215,8 @@ async fn survey(
 }
 
 fn finished(overview: Overview) -> Folder {
-    // Never one of the good ones that stay, nor one that an older one stands in for. A signature by a
-    // stranger, or by a key that is trusted no more, says as little as none.
+    // Without a signature, or with one by a key that is unknown or no longer trusted, it never counts as one of the
+    // good backups that stay, and no older backup stays in its place.
     let is_strangers = matches!(
         overview.signature,
         Some(Standing::Bad {
@@ -228,14 +228,14 @@ fn finished(overview: Overview) -> Folder {
         tracing::warn!("{} stays: {why}", overview.id());
     }
     let (state, named) = match overview.figures() {
-        // A forged manifest decides nothing.
+        // A forged manifest must not decide anything.
         _ if overview.forgery().is_some() && !is_strangers => (State::Unreadable, Vec::new()),
         None => (State::Unreadable, Vec::new()),
         Some(figures) => (
             State::Backup {
                 tier: figures.tier,
                 whole: overview.lacks.is_empty() && counts,
-                // It displaces none, and goes in its time.
+                // It takes no place of a good one, and goes when its time is over.
                 verdict: match overview.altered {
                     Some(_) => Verdict::Damaged,
                     None => overview.verdict(),
@@ -252,8 +252,8 @@ fn finished(overview: Overview) -> Folder {
     }
 }
 
-/// Whether a run may be writing below this database: by the lease of this store, whose runs may
-/// have it as their primary, and by that of ours. A lease that cannot be read may be held.
+/// Whether a run may be writing into this database's folders, judged by two leases: that of this store, which may be
+/// the primary of other runs, and that of the settings' own primary. A lease that cannot be read counts as held.
 async fn run_at_work(store: &dyn Store, stores: &[Arc<dyn Store>], database: &str, now: Timestamp) -> bool {
     let primary = stores.first().map(|primary| &**primary);
     let others = primary.filter(|primary| primary.url() != store.url());
@@ -262,7 +262,7 @@ async fn run_at_work(store: &dyn Store, stores: &[Arc<dyn Store>], database: &st
             Ok(Seen::Free | Seen::Expired(_)) => {}
             Ok(Seen::Held(_)) => return true,
             Err(error) => {
-                tracing::warn!("left-overs stay, since a run may be at work: {error}");
+                tracing::warn!("left-overs stay, because a run may be active: {error}");
                 return true;
             }
         }

@@ -1,5 +1,4 @@
-//! `retention show` and `retention apply`: the bucket's lifecycle rules that follow from the
-//! policy, printed or installed.
+//! `retention show` and `retention apply`: print or install the bucket's lifecycle rules for the policy.
 
 mod report;
 
@@ -15,12 +14,12 @@ use crate::store::{Lifecycle, ObjectInfo, Store, TagKeeping};
 
 pub use report::{Applied, RulesReport};
 
-/// An object by which a store shows whether it keeps tags.
+/// The object with which pgstow tests whether a store keeps tags.
 const PROBE: &str = ".pgstow-tags";
 
-/// The rules as `aws s3api put-bucket-lifecycle-configuration` takes them. Asks nobody: what is
-/// printed is what `apply` would install in the first bucket of the settings if it had no rules
-/// of ours yet. (Those of tiers that an older policy had would stay.)
+/// The rules as `aws s3api put-bucket-lifecycle-configuration` takes them. Reads no bucket: the output is what `apply`
+/// would install in the first bucket of the settings if that had no rules of pgstow's yet. (`apply` keeps the rules of
+/// tiers that an older policy had.)
 pub fn show(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesReport> {
     let (_, first) = with_lifecycle(stores)?[0];
     Ok(RulesReport {
@@ -29,19 +28,19 @@ pub fn show(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesRepor
     })
 }
 
-/// Installs the rules in every bucket of the settings, and reads them back: a store that accepts
-/// rules and does not keep them would let backups pile up, or go. Reports the first bucket's rules.
+/// Installs the rules in every bucket of the settings, and reads them back: if a store accepted rules and did not keep
+/// them, backups would never expire, or too early. Reports the rules of the first bucket.
 pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesReport> {
     let mut report = RulesReport::default();
     let stores = with_lifecycle(stores)?;
-    // All of them first: what is refused has changed nothing.
+    // Check all buckets first, so that a refusal changes nothing.
     for &(store, lifecycle) in &stores {
         goes_by_tags(store, lifecycle, stores.len()).await?;
     }
     for (store, lifecycle) in stores {
         let before = lifecycle.rules().await?;
         let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &before.ours);
-        // It reads them back itself.
+        // This also reads them back.
         lifecycle.install_rules(&wanted).await?;
         if report.applied.is_empty() {
             report.rules = rules_json(&wanted);
@@ -65,35 +64,35 @@ fn with_lifecycle(stores: &[Arc<dyn Store>]) -> Result<Vec<(&dyn Store, &dyn Lif
     if found.is_empty() {
         return Err(
             Error::config("--store names no bucket: only S3 stores have lifecycle rules")
-                .hint("in a folder old backups are removed by `pgstow prune`"),
+                .hint("remove old backups in a folder with `pgstow prune`"),
         );
     }
     Ok(found)
 }
 
-/// Rules that go by tags do nothing where there are none. `stores` is how many are named.
+/// An error if the store keeps no tags: rules that depend on tags would do nothing. `stores` is the number of stores.
 async fn goes_by_tags(store: &dyn Store, lifecycle: &dyn Lifecycle, stores: usize) -> Result<()> {
     find_out(store, lifecycle).await;
     let (keeping, url) = (lifecycle.keeping(), store.url());
     if !keeping.is_lost() {
         return Ok(());
     }
-    let nothing = "by which pgstow's lifecycle rules go, so they would expire nothing";
+    let nothing = "but pgstow's lifecycle rules depend on tags, so they would expire nothing";
     let error = match keeping.shown() {
         Some(does) => Error::new(Code::Store, format!("{url} {does}, {nothing}: none was installed")),
         None => Error::config(format!("BACKUP_S3_TAGGING=off: {url} gets no tags, {nothing}")),
     };
     let others = match stores {
         1 => "",
-        _ => "; name the other stores alone (--store) to install their rules",
+        _ => "; name only the other stores (--store) to install their rules",
     };
     Err(error.hint(format!(
         "apply the retention there with `pgstow prune --allow-delete` after the backups{others}"
     )))
 }
 
-/// Lets the store show whether it keeps tags, by those of the newest backup, or by what it says of an object that is not
-/// there. What may not be asked stays unknown.
+/// Finds out whether the store keeps tags: from the tags of the newest backup, or from the answer about an object that
+/// does not exist. If pgstow may not ask, that stays unknown.
 async fn find_out(store: &dyn Store, lifecycle: &dyn Lifecycle) {
     let is_open = || lifecycle.keeping() == TagKeeping::Unknown;
     if !is_open() {
@@ -106,13 +105,13 @@ async fn find_out(store: &dyn Store, lifecycle: &dyn Lifecycle) {
     let newest = finished.max_by_key(|one| one.id.timestamp());
     let key = newest.map_or_else(|| PROBE.to_owned(), |one| one.id.manifest_key());
     let asked = lifecycle.tags(&key).await;
-    // A backup without tags was made without, or the store has forgotten them.
+    // A backup without tags was made without them, or the store forgot them.
     if is_open() && asked.is_ok_and(|tags| tags.is_some_and(|tags| tags.is_empty())) {
         tag_a_probe(store, lifecycle).await;
     }
 }
 
-/// What it shows is known to the store then. The probe expires by its tag where it cannot be deleted.
+/// Afterwards the store's state of tags is known. The probe expires by its tag if it cannot be deleted.
 async fn tag_a_probe(store: &dyn Store, lifecycle: &dyn Lifecycle) {
     let object = ObjectInfo {
         content_type: "text/plain",

@@ -1,5 +1,5 @@
-//! `status`: whether all is well, from the settings and the stores alone, and what a person should
-//! do where it is not. Nothing is written, and the database is not asked.
+//! `status`: whether a person has to act, and how. It reads only the settings and the stores, writes nothing, and asks
+//! no database.
 
 mod databases;
 mod judgement;
@@ -24,9 +24,9 @@ pub struct Inquiry<'a> {
     pub settings: &'a Settings,
     pub stores: &'a [Arc<dyn Store>],
     pub trust: &'a Trust,
-    /// The database that the settings back up, where they name it.
+    /// The database that the settings back up, if they name it.
     pub source: Option<String>,
-    /// The only one to speak of.
+    /// The only database to report, if set.
     pub database: Option<String>,
     pub now: Timestamp,
 }
@@ -40,7 +40,7 @@ pub async fn run(inquiry: &Inquiry<'_>) -> StatusReport {
         .iter()
         .map(|store| stores::look(&**store, database, policy, inquiry.trust, inquiry.now));
     let found = join_all(looks).await;
-    // The first store that answers speaks for all; the others are compared with it.
+    // The first store that answers is the reference; the others are compared with it.
     let databases = found
         .iter()
         .find(|store| store.status.reachable)

@@ -1,5 +1,5 @@
-//! `verify`: reads every stored byte of a backup, the way a restore does, into nowhere, and says
-//! exactly what differs from the manifest.
+//! `verify`: reads every stored byte of a backup, as a restore would, and reports exactly what differs from the
+//! manifest.
 
 mod data;
 mod record;
@@ -32,22 +32,22 @@ pub use report::{Verified, VerifyReport};
 pub use request::{Selection, VerifyRequest};
 use sidecars::Md5s;
 
-/// What a verification works with.
+/// Everything that a verification needs.
 pub struct Job<'a> {
     pub settings: &'a Settings,
     pub stores: &'a [Arc<dyn Store>],
-    /// Whose `latest` is meant, where something names it.
+    /// The database for `latest`, if the request or the settings name one.
     pub database: Option<&'a str>,
     pub trust: &'a Trust,
-    /// Who signs the result.
+    /// The key that signs the result.
     pub signer: Option<&'a Signer>,
     pub clock: Clock,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
 }
 
-/// Verifies what was asked for. A backup that differs is a result, told in the report; an error
-/// is what kept us from looking.
+/// Verifies the selected backups. A backup that differs is a result in the report. An error means that pgstow could not
+/// look.
 pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport> {
     match &request.selection {
         Selection::One(wanted) => stores::one(job, wanted, request).await,
@@ -55,7 +55,7 @@ pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport>
     }
 }
 
-/// `around` are the folders of its store, its own and others' of its database.
+/// `around` are the backup folders of the same database in its store, its own included.
 async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -> Result<Verified> {
     let Located {
         store,
@@ -88,17 +88,17 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
     verified.warnings.extend(warnings.iter().cloned());
     if verified.is_of_the_clock() {
         verified.warnings.push(
-            "the result is not kept beside the backup: the clock that is wrong may be this machine's, and nothing else was \
+            "the result is not kept beside the backup: the wrong clock may be this machine's, and nothing else was \
              found"
                 .to_owned(),
         );
         return Ok(verified);
     }
-    // Bytes that are not those of the backup prove nothing by being restored.
+    // To restore bytes that differ from the backup would prove nothing.
     let drill = drill && verified.status == Status::Ok;
     let mut recorded = None;
     if drill {
-        // However the drill ends, this much is known.
+        // The result of the verification is known, however the drill ends.
         recorded = Some(recorded_result(job, located, &verified).await);
         drilled(job, located, &mut verified).await?;
     }
@@ -110,7 +110,7 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
             .warnings
             .push(format!("the result could not be written beside the backup: {error}")),
         Some(Ok(())) if job.trust.asks() && job.signer.is_none() => verified.warnings.push(
-            "the result is not signed, since BACKUP_SIGN_KEY is not set: it counts for nothing where BACKUP_VERIFY_KEYS is"
+            "the result is not signed, since BACKUP_SIGN_KEY is not set: it does not count where BACKUP_VERIFY_KEYS is set"
                 .to_owned(),
         ),
         _ => {}
@@ -121,18 +121,19 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
     Ok(verified)
 }
 
-/// What is damaged takes no place of a good one any more: those before it may be on their way out.
+/// A damaged backup must not take the place of a good one: the tags that keep backups move to earlier good ones, which
+/// may be about to expire.
 async fn keep_the_one_before(job: &Job<'_>, store: &dyn Store, verified: &mut Verified) {
     let (keep_last, database) = (job.settings.retention.keep_last, verified.id.database());
     let retagged = catalog::retag_all(store, database, keep_last, (job.clock)());
     if let Err(error) = job.stop.or_stop(retagged).await {
         verified.warnings.push(format!(
-            "the good backup before it may not be kept for longer than its tier says: {error}"
+            "the good backup before it may expire with its tier, because its tag could not be set: {error}"
         ));
     }
 }
 
-/// Whether an error with this code tells of the store or of this machine, and of no backup.
+/// Whether an error with this code is about the store or this machine, and not about a backup.
 fn is_of_the_place(code: Code) -> bool {
     matches!(
         code,
@@ -140,7 +141,7 @@ fn is_of_the_place(code: Code) -> bool {
     )
 }
 
-/// What was found, beside the backup, as far as it is known.
+/// Writes the results that are known beside the backup.
 async fn recorded_result(job: &Job<'_>, located: &Located, verified: &Verified) -> Result<()> {
     let Located {
         store,
@@ -161,7 +162,7 @@ async fn recorded_result(job: &Job<'_>, located: &Located, verified: &Verified) 
     .await
 }
 
-/// What is missing of a backup that was removed meanwhile is no damage.
+/// If the backup was removed meanwhile, missing files are no damage.
 async fn is_still_there(store: &dyn Store, id: &BackupId) -> Result<()> {
     match catalog::is_committed(store, id).await? {
         true => Ok(()),
@@ -172,8 +173,8 @@ async fn is_still_there(store: &dyn Store, id: &BackupId) -> Result<()> {
     }
 }
 
-/// Drills it, and tells what came of that. An error ends the whole run: it is to stop, or its time is over. Any other
-/// that kept us from trying is this backup's answer.
+/// Drills the backup and notes the result. An error is returned only if the whole run must end, by a stop or its
+/// deadline. Any other error that prevents the drill is noted as the result for this backup.
 async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> Result<()> {
     let drill_job = drill::Job {
         settings: job.settings,
@@ -185,7 +186,8 @@ async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> R
     if let Err(error) = &drilled
         && error.code() == Code::Integrity
     {
-        // What it read just now was right, a moment before: is it that no more, or was it changed on the way?
+        // The verification read the same bytes as right a moment before. Either they changed in the store since then,
+        // or on the way.
         let (store, manifest) = (&located.store, &located.manifest);
         let again = async {
             let sums = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
@@ -215,7 +217,7 @@ async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> R
         };
         if drilled.is_ok() {
             verified.warnings.push(format!(
-                "the drill was begun again, since what it read came right when it was read again: {first}: {}",
+                "the drill was started again: it read wrong bytes, which were right when they were read again: {first}: {}",
                 crate::outside::aws::BYTES_CHANGE
             ));
         }
@@ -228,9 +230,9 @@ async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> R
     Ok(())
 }
 
-/// The data, and once more where something is wrong: a bit that was flipped on the way says nothing about
-/// what is stored. What is found twice alike is damage; what only once is told as a warning. Where it
-/// comes differently each time, nothing can be said: `STORE`.
+/// Reads the data, and reads it again if something is wrong, because a bit that flipped on the way is no damage in the
+/// store. A difference that both readings find is damage; one that only one reading finds is a warning. If the readings
+/// have no difference in common, nothing is known, and the error is `STORE`.
 async fn data_twice(
     job: &Job<'_>,
     store: &Arc<dyn Store>,
@@ -252,7 +254,7 @@ async fn data_twice(
     if once == 0 || second.is_empty() {
         let on_the_way = (once > 0).then(|| {
             format!(
-                "{} differences in its data were not there when it was read again, so they are not in the store: {}",
+                "{} differences in its data were gone when it was read again, so they are not in the store: {}",
                 first.len(),
                 crate::outside::aws::BYTES_CHANGE
             )
@@ -265,20 +267,20 @@ async fn data_twice(
         return Err(unsteady(&key, store.url()));
     }
     let on_the_way = format!(
-        "{once} more differences in its data were there in one of two readings alone: {}",
+        "{once} more differences in its data were in only one of two readings: {}",
         crate::outside::aws::BYTES_CHANGE
     );
     Ok((with(both), Some(on_the_way)))
 }
 
-/// What was seen of the archive or the script.
+/// The result of reading the archive or the script.
 struct Data {
-    /// Bytes.
+    /// Bytes that were read.
     read: u64,
     findings: Vec<Finding>,
-    /// Of a script whose manifest says nothing of its tables.
+    /// Counted from a script whose manifest does not count its tables.
     counted: Option<Tally>,
-    /// Why a script would not be run by this version, although its bytes are right.
+    /// Why this version would not run the script, although its bytes are right.
     not_run: Option<String>,
 }
 
@@ -310,7 +312,7 @@ async fn data(
             role::SQL => data::script(store, manifest, md5.get(&file.name).copied(), job.observer).await?,
             _ => archive(job, store, manifest, so_far, md5).await?,
         };
-        // Others hold nothing that this version looks into: what is left to check is their digests.
+        // This version cannot read the contents of other data files, so it checks only their digests.
         for other in manifest.data_records().filter(|other| *other != file) {
             let md5 = md5.get(&other.name).copied();
             let (read, findings) = data::object(store, &manifest.id, other, md5, job.observer).await?;
@@ -331,8 +333,8 @@ async fn archive(
 ) -> Result<Data> {
     let file = file_of(manifest, role::DUMP)?;
     let md5 = md5.get(&file.name).copied();
-    // Without its table of contents the blocks cannot be told apart: that is reported, and
-    // the object's own digest is what is left to check.
+    // Without its table of contents pgstow cannot find the blocks. It reports that, and checks only the digest of the
+    // object.
     match StoredArchive::open(store.as_ref(), manifest).await {
         Ok(archive) => Ok(data::archive(store, archive, md5, job.observer).await?.into()),
         Err(error) if error.code() == Code::Integrity => {

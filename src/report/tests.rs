@@ -22,7 +22,7 @@ fn a_name_of_several_lines_is_one_for_people() {
     );
 }
 
-/// What is printed is read, and printed again as it was.
+/// A printed report can be read back, and prints the same again.
 fn is_read_back(kind: Kind, document: &Value) {
     let report = Report::read(kind, &document.to_string()).unwrap();
     assert_eq!(report.kind(), kind);

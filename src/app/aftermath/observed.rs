@@ -1,4 +1,4 @@
-//! What a run's report says in numbers.
+//! The numbers in a run's report, as metrics.
 
 use std::collections::BTreeMap;
 
@@ -39,8 +39,8 @@ pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp)
     }
 }
 
-/// One for each database whose backups were looked at. A drill that was asked for and that the
-/// backup's bytes were not fit for has failed.
+/// One for each database whose backups were checked. If a drill was asked for and the backup's bytes were too damaged
+/// for it, the drill has failed.
 pub(super) fn of_verification(report: &VerifyReport, drill: bool, at: Timestamp) -> Vec<Observation> {
     let mut databases: BTreeMap<&str, Verification> = BTreeMap::new();
     for one in report.backups() {

@@ -1,5 +1,5 @@
-//! The arguments: commands by clap's derive, the options that every command takes from the table
-//! of settings, so that a setting has one home.
+//! The arguments. clap's derive gives the commands; the table of settings gives the options that every command takes,
+//! so that a setting has one home.
 
 mod actions;
 mod help;
@@ -22,7 +22,7 @@ use crate::repository::trigger::{NoTrigger, Trigger};
 use crate::settings::{SETTINGS, parse_span};
 use actions::{Action, RetentionAction};
 
-/// What a command line asks for.
+/// What to do for a command line.
 #[derive(Debug)]
 pub enum Invocation {
     /// Help, version, completions: ready to print.
@@ -44,8 +44,8 @@ pub enum Invocation {
     about = "PostgreSQL backups that prove themselves",
     long_about = "PostgreSQL backups that prove themselves.\n\n\
         pgstow runs the pg_dump that fits the server, compresses its archive in flight on all cores, and streams it \
-        to a folder or an S3 bucket. A backup becomes visible only after it was proved whole: pg_dump ended well, \
-        every table is there, and the store's checksums agree. Stock pg_restore restores it.",
+        to a folder or an S3 bucket. A backup becomes visible only after pgstow has proved it whole: pg_dump ended \
+        without an error, every table is there, and the store's checksums agree. Stock pg_restore restores it.",
     disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = false
@@ -78,12 +78,12 @@ pub fn parse(args: &[OsString]) -> Result<Invocation> {
     })
 }
 
-/// Where the options of the command that was given stand.
+/// A hint to the help of the command that was given.
 fn help_of(args: &[OsString]) -> String {
     let commands = Arguments::command();
     let mut words = args.iter().skip(1).filter_map(|word| word.to_str());
     match words.find_map(|word| commands.find_subcommand(word)) {
-        Some(given) => format!("`pgstow {} --help` tells what it takes", given.get_name()),
+        Some(given) => format!("`pgstow {} --help` lists its arguments and options", given.get_name()),
         None => "`pgstow --help` lists the commands, `pgstow help settings` every setting".to_owned(),
     }
 }
@@ -164,9 +164,9 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
         } => {
             if to_time.is_some() {
                 return Err(Error::config(
-                    "--to-time: recovery to a moment needs incremental backups, which are not in this version",
+                    "--to-time: recovery to a point in time needs incremental backups, which are not in this version",
                 )
-                .hint("restore the newest full backup before that moment"));
+                .hint("restore the newest full backup before that time"));
             }
             check_whose(&backup, database.as_deref())?;
             flags.extend(target.map(|target| ("BACKUP_TARGET_URL", vec![target])));
@@ -204,7 +204,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             database,
         } => {
             let database = named(database)?;
-            // The settings lead there, whatever else they name.
+            // It counts as a flag, so it wins over the other settings.
             flags.extend(database.clone().map(|name| ("DB_NAME", vec![name])));
             backup(&kind, &trigger, event_id, database)?
         }
@@ -261,7 +261,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
     })
 }
 
-/// Where a word that is not understood is a command of theirs, wherever it stands.
+/// The error for an unknown word that is a command of an older system, at any place.
 fn older_word(error: &clap::Error) -> Option<Error> {
     let word = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.as_str()),
@@ -278,7 +278,7 @@ fn older_word(error: &clap::Error) -> Option<Error> {
     }
 }
 
-/// What the older systems' commands are called here.
+/// The error for a command of an older system, with its name in pgstow.
 fn older_command(word: &str) -> Option<Error> {
     let hint = match word {
         "full" | "full-backup" | "backup-full" => "a full backup is made by `pgstow backup`",
@@ -291,15 +291,10 @@ fn older_command(word: &str) -> Option<Error> {
         }
         _ => return None,
     };
-    Some(
-        Error::config(format!(
-            "{word} is a command of the older systems, and none of this version"
-        ))
-        .hint(hint),
-    )
+    Some(Error::config(format!("{word} is a command of the older systems, not of this version")).hint(hint))
 }
 
-/// Whether the failure of these arguments is to be told in JSON, though they could not be parsed.
+/// Whether to print a failure of these arguments in JSON, even if they could not be parsed.
 pub fn wants_json(args: &[OsString]) -> bool {
     args.iter()
         .skip(1)
@@ -372,16 +367,16 @@ fn named(database: Option<String>) -> Result<Option<String>> {
     Ok(database)
 }
 
-/// clap lets it pass: `--all`, which it needs, would contradict the backup.
+/// clap accepts this, because the `--all` that `--since` needs conflicts with the backup.
 fn since_of_one() -> Error {
-    Error::config("--since chooses among all backups (--all), and one is named")
-        .hint("leave --since out, or give --all in place of the backup")
+    Error::config("--since chooses among all backups (--all), but the command names one")
+        .hint("leave --since out, or give --all instead of the backup")
 }
 
-/// A moment in the past: a span back from now (`7d`), a date, or a timestamp.
+/// A time in the past: a span back from now (`7d`), a date, or a timestamp.
 fn moment(text: &str) -> Result<Timestamp> {
     let refused = || {
-        Error::config(format!("--since: {text:?} is no moment"))
+        Error::config(format!("--since: {text:?} is no time"))
             .hint("give a span (7d, 12h), a date (2025-01-31, UTC) or a timestamp (2025-01-31T04:05:00Z)")
     };
     if let Some(span) = parse_span(text) {
@@ -401,7 +396,7 @@ fn completions(shell: clap_complete::Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// clap's answer, in our words: text for stdout, or a `CONFIG` error.
+/// Turns clap's answer into text for stdout, or into a `CONFIG` error.
 fn refusal_or_text(error: &clap::Error) -> Result<Invocation> {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -424,7 +419,7 @@ fn refusal_or_text(error: &clap::Error) -> Result<Invocation> {
     })
 }
 
-/// A URL that stands where none belongs is quoted by clap, and may hold a password.
+/// clap quotes a misplaced URL, which may hold a password.
 fn without_credentials(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

@@ -1,5 +1,5 @@
-//! The events that start the function, read strictly: a misspelt field must not quietly back up
-//! something else, and no secret is taken from an event.
+//! The events that start the function. The function reads them strictly: a misspelt field must not silently back up
+//! another database. It accepts no secret in an event.
 
 use serde_json::{Map, Value};
 
@@ -11,8 +11,8 @@ use crate::repository::backup_id::{Kind, NoKind};
 use crate::repository::trigger::{NoTrigger, Trigger};
 use crate::settings::nearest;
 
-/// What an event asks for. `request_id` is Lambda's, which its retries of one asynchronous event
-/// keep: it is the event's id where the event has none of its own.
+/// The command that an event asks for. `request_id` is Lambda's, and stays the same when Lambda retries an asynchronous
+/// event: it is the event's id if the event has none of its own.
 pub fn parse_event(event: &Value, request_id: &str) -> Result<Command> {
     let empty = Map::new();
     let event = match event {
@@ -28,9 +28,9 @@ pub fn parse_event(event: &Value, request_id: &str) -> Result<Command> {
     }
     if let Some(field) = secret_in(event) {
         return Err(Error::config(format!(
-            "the event's field {field:?} looks like a secret: no secret is taken from an event"
+            "the event's field {field:?} looks like a secret: an event must not hold one"
         ))
-        .hint("credentials come from the function's settings: BACKUP_SECRET_ID, or DATABASE_URL"));
+        .hint("give credentials in the function's settings: BACKUP_SECRET_ID, or DATABASE_URL"));
     }
     if event.contains_key("source") || event.contains_key("detail-type") {
         return scheduled(event, request_id);
@@ -45,8 +45,7 @@ fn refused(what: &str) -> Error {
     Error::config(what).hint("send {} or {\"action\":\"backup\",\"kind\":\"full\"}, or use an EventBridge schedule")
 }
 
-/// A function URL and API Gateway's HTTP API (version 2), its REST API (version 1), and a load
-/// balancer.
+/// From a function URL or API Gateway's HTTP API (version 2), its REST API (version 1), or a load balancer.
 fn is_http(event: &Map<String, Value>) -> bool {
     let context = event.get("requestContext");
     event.contains_key("httpMethod")
@@ -57,14 +56,14 @@ fn is_http(event: &Map<String, Value>) -> bool {
         })
 }
 
-/// A rule of EventBridge with a schedule (source `aws.events`), or a schedule of EventBridge
-/// Scheduler without an input of its own (source `aws.scheduler`). Both name the event by `id`.
+/// The event of an EventBridge rule with a schedule (source `aws.events`), or of an EventBridge Scheduler schedule
+/// without an input of its own (source `aws.scheduler`). Both give the event an `id`.
 fn scheduled(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
     let source = event.get("source").and_then(Value::as_str).unwrap_or_default();
     let kind = event.get("detail-type").and_then(Value::as_str).unwrap_or_default();
     if !matches!(source, "aws.events" | "aws.scheduler") || kind != "Scheduled Event" {
         return Err(refused(&format!(
-            "an event of source {source:?} and type {kind:?} is not a schedule's"
+            "the event of source {source:?} and type {kind:?} is not one of a schedule"
         )));
     }
     let id = event.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
@@ -75,7 +74,7 @@ fn scheduled(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
     }))
 }
 
-/// The actions of an event of ours, and the fields that each may have beside `action`.
+/// The actions of pgstow's own events, and the fields that each may have beside `action`.
 const ACTIONS: &[(&str, &[&str])] = &[
     ("backup", &["kind", "database", "event_id", "trigger"]),
     ("list", &["database"]),
@@ -112,7 +111,7 @@ const ACTIONS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// `{}`, or the contract's own form, as a person, a script or a schedule with an input sends it.
+/// `{}`, or the contract's form, which a person, a script or a schedule with an input sends.
 fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
     let action = text(event, "action")?.unwrap_or("backup");
     let Some((_, fields)) = ACTIONS.iter().find(|(name, _)| *name == action) else {
@@ -166,7 +165,7 @@ fn backup(event: &Map<String, Value>, request_id: &str, database: Option<String>
     })
 }
 
-/// The target is the settings' (`BACKUP_TARGET_SECRET_ID`): an event holds no credentials.
+/// The settings name the target (`BACKUP_TARGET_SECRET_ID`), because an event holds no credentials.
 fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<RestoreRequest> {
     let Some(backup) = which(event)? else {
         return Err(refused(
@@ -189,7 +188,7 @@ fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<Resto
         keep_going: switch(event, "keep_going")?,
         single_transaction: switch(event, "single_transaction")?,
         globals: switch(event, "globals")?,
-        // An event comes from further away than a command line.
+        // Events come from callers with fewer rights than the user of a command line.
         globals_privileged: false,
         no_owner: switch(event, "no_owner")?,
         no_privileges: switch(event, "no_privileges")?,
@@ -210,7 +209,7 @@ fn names(event: &Map<String, Value>, field: &str) -> Result<Vec<String>> {
             .iter()
             .map(|name| name.as_str().map(str::to_owned))
             .collect::<Option<_>>()
-            .ok_or_else(|| refused(&format!("the event's field {field:?} holds something else than names"))),
+            .ok_or_else(|| refused(&format!("the event's field {field:?} holds a value that is not a name"))),
         Some(_) => Err(refused(&format!("the event's field {field:?} is not a list of names"))),
     }
 }
@@ -233,7 +232,7 @@ fn digest(event: &Map<String, Value>) -> Result<Option<[u8; 32]>> {
     Ok(Some(digest))
 }
 
-/// A yes or no; absent is no. Text is refused: `"false"` must not be taken for a yes.
+/// True or false; absent is false. Text is refused, so that `"false"` does not count as true.
 fn switch(event: &Map<String, Value>, field: &str) -> Result<bool> {
     match event.get(field) {
         None | Some(Value::Null) => Ok(false),
@@ -266,7 +265,7 @@ fn checked_id(id: &str) -> Result<String> {
     Ok(id.to_owned())
 }
 
-/// The first field, at any depth, that by its name or its value is or names a credential.
+/// The first field, at any depth, whose name or value is that of a credential.
 fn secret_in(fields: &Map<String, Value>) -> Option<&str> {
     fields.iter().find_map(|(name, value)| {
         if sounds_secret(name) || looks_secret(value) {

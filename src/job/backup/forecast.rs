@@ -1,5 +1,5 @@
-//! How long a backup will take, before it starts: a task whose time is short had better not begin
-//! what it cannot end.
+//! An estimate, before the start, of how long a backup will take. A task with too little time must not begin a backup
+//! that it cannot finish.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use crate::postgres::DatabaseSize;
 use crate::repository::manifest::Summary;
 use crate::units::human_bytes;
 
-/// Earlier backups that are asked for their pace.
+/// The number of earlier backups whose pace counts.
 pub(super) const ASKED: usize = 5;
-/// Bytes per second that one backend never exceeded when it wrote COPY text. Without an earlier
-/// backup only that is known, so only what is surely impossible is refused.
+/// Bytes of COPY text per second that one backend never exceeded. Without an earlier backup nothing else is known, so
+/// pgstow refuses only a backup that is surely impossible.
 const FASTEST: f64 = 130e6;
-/// By how much one run may be slower than the one before it.
+/// The factor by which one run may be slower than the one before it.
 const SPREAD: f64 = 1.1;
 
-/// What one earlier backup tells.
+/// The pace of one earlier backup.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Pace {
     bytes_per_second: f64,
@@ -24,7 +24,7 @@ struct Pace {
     streams: Option<u64>,
 }
 
-/// What a run works with.
+/// The threads and streams of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Means {
     pub threads: usize,
@@ -43,15 +43,16 @@ impl Pace {
         })
     }
 
-    /// With these means. More of them promise nothing: something else may be what is slow.
+    /// The pace with these means. More threads or streams than before promise nothing, because something else may limit
+    /// the pace.
     fn with(self, means: Means) -> f64 {
         let share = |has: usize, had: Option<u64>| had.map_or(1.0, |had| (has as f64 / had.max(1) as f64).min(1.0));
         self.bytes_per_second * share(means.threads, self.threads).min(share(means.streams, self.streams))
     }
 }
 
-/// The time for a database of this size, going by the earlier backups: by their median, so that
-/// one that waited for a lock, or for a cold disk, does not count for more than it is.
+/// The time for a database of this size, by the median of the earlier backups. With the median, one backup that waited
+/// for a lock or a cold disk does not distort the estimate.
 fn forecast(size: &DatabaseSize, means: Means, past: &[Summary]) -> Duration {
     let mut paces: Vec<f64> = past.iter().filter_map(Pace::of).map(|pace| pace.with(means)).collect();
     paces.sort_by(f64::total_cmp);
@@ -62,7 +63,7 @@ fn forecast(size: &DatabaseSize, means: Means, past: &[Summary]) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// `DEADLINE` where the backup will need more than `left`.
+/// `DEADLINE` if the backup will need more than `left`.
 pub(super) fn check(size: &DatabaseSize, means: Means, past: &[Summary], left: Duration) -> Result<()> {
     let needed = forecast(size, means, past);
     if needed <= left {
@@ -72,7 +73,7 @@ pub(super) fn check(size: &DatabaseSize, means: Means, past: &[Summary], left: D
     Err(Error::new(
         Code::Deadline,
         format!(
-            "a backup of this database ({bytes}) takes about {} s, and {} s are left; it was not begun",
+            "a backup of this database ({bytes}) takes about {} s, but only {} s are left; it was not begun",
             needed.as_secs().max(1),
             left.as_secs()
         ),

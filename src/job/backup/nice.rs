@@ -1,5 +1,5 @@
-//! A backup that is to disturb nobody: it looks at the server once a second, and pauses while
-//! replicas lag or others' sessions are many.
+//! `--nice`, for less load on the server: pgstow looks at the server once a second, and pauses while replicas lag or
+//! other sessions are many.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,11 +13,10 @@ use crate::postgres::{Load, Session};
 use crate::settings::Nice;
 
 const LOOK: Duration = Duration::from_secs(1);
-/// An answer that takes so long says by itself that the server is busy; the backup does not wait
-/// for ever for it.
+/// If an answer takes this long, the server is busy. The backup does not wait longer for the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Looks until it is dropped. Then nobody is held back any more.
+/// Watches the server until it is dropped. Then the backup does not pause any more.
 pub(super) struct Watch {
     throttle: Throttle,
     looking: JoinHandle<()>,
@@ -25,7 +24,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// With a session of its own: the others are busy.
+    /// Uses a session of its own, because the others are busy.
     pub(super) async fn start(source: &Source, nice: Nice, throttle: &Throttle) -> Result<Self> {
         let session = source.session.beside().await?;
         let warnings = Arc::new(Mutex::new(Vec::new()));
@@ -58,7 +57,7 @@ async fn look(session: Session, nice: Nice, throttle: Throttle, warnings: Arc<Mu
                 if load.lag_is_hidden && !hidden {
                     hidden = true;
                     warn(
-                        "--nice goes by sessions alone: to see how far replicas lag, the role needs pg_monitor".into(),
+                        "--nice watches only the number of sessions: to see how far replicas lag, the role needs pg_monitor".into(),
                     );
                 }
                 if is_busy(load, nice) {
@@ -70,7 +69,7 @@ async fn look(session: Session, nice: Nice, throttle: Throttle, warnings: Arc<Mu
             Ok(Err(error)) => {
                 throttle.open_gate();
                 return warn(format!(
-                    "--nice has looked no further at the server's load: {}",
+                    "--nice stopped watching the server's load: {}",
                     error.message()
                 ));
             }

@@ -1,6 +1,6 @@
-//! What is known of the run, a stage at a time: [`Begun`], [`Viewed`] when the snapshot is taken, [`Stored`] when
-//! the data is in the store, [`Committed`] when the manifest is. Each stage is made from the one before it, and has
-//! no field that is not known yet. The manifest is written from [`Stored`]; the report tells what it says.
+//! The record of the run, in stages: [`Begun`], [`Viewed`] after the snapshot is taken, [`Stored`] after the data is in
+//! the store, [`Committed`] after the manifest is. Each stage is made from the one before it, and has only fields that
+//! are known by then. The manifest is made from [`Stored`], and the report from the manifest.
 
 mod begun;
 mod blocks;

@@ -13,10 +13,10 @@ use crate::repository::catalog::{self, Demand, Genuine};
 use crate::repository::signature::Trust;
 use crate::store::Store;
 
-/// How long a copy may take to say whether it holds a backup.
+/// How long a copy may take to answer whether it holds a backup.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The report on a backup that was made before: `degraded`, as it was then, while a copy lacks it.
+/// The report on a backup that was made before. It is `degraded` as long as a copy lacks the backup.
 pub(super) async fn of(stores: &[Arc<dyn Store>], id: &BackupId, trust: &Trust) -> Result<BackupReport> {
     let (store, copies) = stores.split_first().ok_or_else(|| Error::config("no store is set"))?;
     let store = &**store;
@@ -50,7 +50,7 @@ pub(super) async fn of(stores: &[Arc<dyn Store>], id: &BackupId, trust: &Trust) 
     })
 }
 
-/// Whether a copy holds it now: why it did not then, its manifest does not know.
+/// Whether a copy holds it now. The manifest does not record why a copy failed at the time.
 async fn held_by(copy: &dyn Store, id: &BackupId) -> StoreReport {
     let committed = tokio::time::timeout(PATIENCE, catalog::is_committed(copy, id)).await;
     let committed = committed.unwrap_or_else(|_| {
@@ -61,7 +61,7 @@ async fn held_by(copy: &dyn Store, id: &BackupId) -> StoreReport {
         Ok(true) => None,
         Ok(false) => Some(
             Error::new(Code::Store, format!("{} does not hold {id}", copy.url()))
-                .hint("see the report of the run that made it for what kept it from there"),
+                .hint("read the report of the run that made the backup: it says why this store lacks it"),
         ),
         Err(error) => Some(error),
     };

@@ -1,5 +1,4 @@
-//! The stores of one run: the primary, without which there is no backup, and the others, which
-//! may fail alone.
+//! The stores of one run: the primary, without which there is no backup, and the copies, each of which may fail alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,17 +27,17 @@ use crate::store::limits;
 use crate::store::{Condition, Expected, Lifecycle, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
 use crate::units::count;
 
-/// What a copy may take to complete its upload.
+/// How long a copy may take to complete its upload.
 const COMPLETING: Duration = Duration::from_secs(120);
 
 pub(super) struct Replicas {
-    /// Never empty; the first is the primary.
+    /// This is never empty; the first is the primary.
     all: Vec<Replica>,
-    /// The key that has signed the manifests.
+    /// The key that signed the manifests.
     signed_by: Option<KeyId>,
-    /// How long cleaning up may take.
+    /// It limits the time for the clean-up.
     stop: Stop,
-    /// The primary's last backup, its server, and where that server's log was.
+    /// The primary's last backup, its server, and the position in that server's log.
     last: Option<(BackupId, Option<String>, u64)>,
 }
 
@@ -46,21 +45,22 @@ struct Replica {
     store: Arc<dyn Store>,
     /// Why this store takes no further part.
     failed: Option<Error>,
-    /// What this run has made visible in it, for the clean-up.
+    /// Objects that this run made visible in it, for the clean-up.
     written: Vec<Written>,
-    /// Of the uploads that were opened in it, by key.
+    /// The marks of the uploads that were opened in it, by key.
     marks: BTreeMap<String, Mark>,
     committed: bool,
-    /// Of the manifest that was published.
+    /// The SHA-256 of the manifest that was published.
     manifest_sha256: Option<[u8; 32]>,
-    /// The newest backup that it held before this run.
+    /// The newest backup in it before this run.
     predecessor: Option<Predecessor>,
 }
 
 /// A key under which something was put.
 struct Written {
     key: String,
-    /// Nobody knows whether our upload was completed: what lies there is ours if it came from that.
+    /// Set if it is unknown whether the upload was completed: the object belongs to this run if it came from that
+    /// upload.
     perhaps: Option<Mark>,
 }
 
@@ -73,11 +73,11 @@ impl Written {
     }
 }
 
-/// What a run goes by when it looks at what was made before it.
+/// Facts that a run compares with earlier backups.
 pub(super) struct Looking<'a> {
     pub database: &'a str,
     pub server: &'a ServerInfo,
-    /// It is the same database, whatever its server says.
+    /// Treat it as the same database, even if the server's identifiers differ.
     pub adopt: bool,
     pub create: StoreCreate,
 }
@@ -89,8 +89,8 @@ pub(super) struct Back {
 }
 
 impl Looking<'_> {
-    /// By the server's identifier, which a standby shares with its primary and nothing else does; where one
-    /// of the two is not known, by the database's OID, which tells less.
+    /// Compares the server's system identifier, which only a standby shares with its primary. If one of the two is
+    /// unknown, it compares the database's OID, which proves less.
     fn is_of_the_same(&self, last: &Figures, url: &str) -> Result<()> {
         let then = &last.server;
         let (what, before, now) = match (&then.system_identifier, &self.server.system_identifier) {
@@ -123,7 +123,7 @@ impl Looking<'_> {
 }
 
 impl Looking<'_> {
-    /// What a person should look at although the identifiers are the same.
+    /// Warnings for people although the identifiers are the same.
     fn doubts(&self, last: &Figures) -> Vec<Error> {
         let mut doubts = Vec::new();
         let then = &last.server;
@@ -131,9 +131,9 @@ impl Looking<'_> {
             doubts.push(
                 Error::new(
                     Code::OtherDatabase,
-                    "--adopt (BACKUP_ADOPT) is set, and there is nothing to adopt: the last backup is of this server",
+                    "--adopt (BACKUP_ADOPT) is set, but there is nothing to adopt: the last backup is of this server",
                 )
-                .hint("give it for one backup alone: while it is set, another server's database goes unnoticed"),
+                .hint("give it for one backup only: while it is set, pgstow does not notice another server's database"),
             );
         }
         if let (Some(before), now) = (then.database_oid, self.server.database_oid)
@@ -144,12 +144,12 @@ impl Looking<'_> {
                 Error::new(
                     Code::OtherDatabase,
                     format!(
-                        "{} was made of a database {:?} with the OID {before}, and this one has {now}: it was dropped and \
-                         made again, or renamed",
+                        "{} was made of a database {:?} with the OID {before}, but this one has {now}: it was dropped and \
+                         created again, or renamed",
                         last.id, self.database
                     ),
                 )
-                .hint("if that was not a restore, look whether this is the database that you mean"),
+                .hint("if that was not a restore, check whether this is the database that you mean"),
             );
         }
         doubts
@@ -161,7 +161,7 @@ impl Looking<'_> {
     }
 }
 
-/// Of a log, as PostgreSQL prints it.
+/// A position in the log, from the text that PostgreSQL prints.
 fn position(lsn: &str) -> Option<u64> {
     let (high, low) = lsn.split_once('/')?;
     let half = |text: &str| u32::from_str_radix(text, 16).ok();
@@ -171,9 +171,9 @@ fn position(lsn: &str) -> Option<u64> {
 fn lost(url: &str, database: &str) -> Error {
     Error::new(
         Code::Enoent,
-        format!("{url} has no backup of {database:?}, and had some by the manifests in the other stores"),
+        format!("{url} has no backup of {database:?}, but the manifests in the other stores say that it had some"),
     )
-    .hint("mount its disk, or find out who emptied it; to begin anew there, run one backup with --store-create always")
+    .hint("mount its disk, or find out who emptied it; to start anew there, run one backup with --store-create always")
 }
 
 /// A store's manifest, ready to be put.
@@ -194,7 +194,7 @@ impl Replica {
         }));
     }
 
-    /// Leaves this copy out from now on, with nothing of this run in it.
+    /// Leaves this copy out of the rest of the run, and removes this run's objects from it.
     async fn drop_out(&mut self, error: Error, stop: &Stop) {
         let discarding = discard(&*self.store, std::mem::take(&mut self.written), stop);
         let discarded = within(Some(COPYS_PATIENCE), async { Ok(discarding.await) }).await;
@@ -204,7 +204,7 @@ impl Replica {
 }
 
 impl Replicas {
-    /// Looks whether the stores are there before anything is begun.
+    /// Checks that the stores can be reached, before anything begins.
     pub(super) async fn reach(stores: &[Arc<dyn Store>], stop: &Stop) -> Result<Self> {
         let mut all = Vec::new();
         for store in stores {
@@ -238,10 +238,10 @@ impl Replicas {
         Arc::clone(&self.all[0].store)
     }
 
-    /// Looks at what each store holds of the database already. The newest folder of all copies.
+    /// Looks at the backups of the database that each store already holds. Returns the newest folder of all stores.
     ///
-    /// Backups of another server's database of this name are a failure, of the primary or of the copy
-    /// alone; and so is a folder that should have backups and has none.
+    /// If a store holds backups of another server's database with this name, that store fails: the run if it is the
+    /// primary, else only the copy. The same holds for a folder store that should have backups and has none.
     pub(super) async fn look_back(&mut self, listed: &[Listed], now: Timestamp, ours: &Looking<'_>) -> Result<Back> {
         let mut back = Back::default();
         let mut told: Vec<String> = Vec::new();
@@ -274,7 +274,7 @@ impl Replicas {
             if let Some(error) = &before.unread {
                 back.warnings.push(Error::new(
                     error.code(),
-                    format!("a manifest was passed over: {}", error.message()),
+                    format!("a manifest was skipped: {}", error.message()),
                 ));
             }
             if let Some(last) = &before.last {
@@ -314,22 +314,22 @@ impl Replicas {
         Ok(back)
     }
 
-    /// A server whose log is not as far as it was is another: a copy of the disk that lives on by itself has
-    /// its original's identifier.
+    /// A warning if the server's log is behind the position at the last backup. Then it is another server: a copy of
+    /// the disk keeps the identifier of its original.
     pub(super) fn gone_back(&self, server: &ServerInfo, lsn: Option<&str>) -> Option<String> {
         let (last, of, before) = self.last.as_ref()?;
         let now = position(lsn?)?;
         (server.system_identifier.is_some() && *of == server.system_identifier && now < *before).then(|| {
             format!(
-                "the server's log is at {}, and was further when {last} was made: this server is a copy of that one's disk, \
-                 was restored to an earlier time, or is a standby that lags; where it is a copy, give it a prefix of its own",
+                "the server's log is at {}, but was further when {last} was made: this server is a copy of that one's disk, \
+                 was restored to an earlier time, or is a standby that lags; if it is a copy, give it a prefix of its own",
                 lsn.unwrap_or_default()
             )
         })
     }
 
-    /// Takes the id in every store, since other runs may put their copies, or have their primary, where
-    /// our copies go.
+    /// Takes the id in every store, because the stores of this run's copies may also get the copies of other runs, or
+    /// be their primary.
     pub(super) async fn take_id(&mut self, lease: &Lease, id: &BackupId) -> Result<Announced> {
         let announced = lease.announce(id).await?;
         if announced != Announced::Done {
@@ -345,8 +345,8 @@ impl Replicas {
         Ok(Announced::Done)
     }
 
-    /// Deals with what dead runs have left, in every store. `listed` is the primary's list; `dead`
-    /// is the backup that the holder of the lease before us never finished.
+    /// Clears the left-overs of dead runs in every store. `listed` is the primary's list; `dead` is the backup that the
+    /// previous holder of the lease never finished.
     pub(super) async fn clear(
         &self,
         own: &BackupId,
@@ -357,7 +357,7 @@ impl Replicas {
         let mut cleared = leftovers::clear(&*self.primary(), own, listed, now).await;
         for copy in self.all.iter().skip(1).filter(|replica| replica.takes_part()) {
             let clearing = leftovers::clear_copy(&*copy.store, own, dead, now);
-            // What is left there, the next run sees again.
+            // If something remains there, the next run finds it again.
             cleared.add(timeout(COPYS_PATIENCE, clearing).await.unwrap_or_default());
         }
         cleared
@@ -384,8 +384,7 @@ impl Replicas {
         Ok(uploads)
     }
 
-    /// Completes the open uploads, in the order of [`Replicas::open`]. The receipts are in the
-    /// order of the stores.
+    /// Completes the open uploads, in the order of [`Replicas::open`]. The receipts are in the order of the stores.
     pub(super) async fn complete(
         &mut self,
         key: &str,
@@ -404,7 +403,7 @@ impl Replicas {
                 return Err(Error::internal("fewer uploads than stores"));
             };
             let completed = match (copy, failure.take()) {
-                // Without the primary the copies are given up.
+                // If the primary fails, the copies are aborted.
                 (Ok(upload), Some(error)) => {
                     failure = Some(error.with_clean_up(upload.abort().await));
                     continue;
@@ -423,7 +422,7 @@ impl Replicas {
                 }
                 Err(error) if index == 0 => failure = Some(error),
                 Err(error) => {
-                    // It may have been done all the same, or be done yet.
+                    // The store may still have completed it, or complete it later.
                     replica.may_hold(key);
                     replica.drop_out(error, &self.stop).await;
                     receipts.push(None);
@@ -433,7 +432,7 @@ impl Replicas {
         failure.map_or(Ok(receipts), Err)
     }
 
-    /// Completing was cut short: it may have been done.
+    /// Completing was interrupted: the store may have completed the upload.
     pub(super) fn may_hold(&mut self, key: &str) {
         for replica in self.all.iter_mut().filter(|replica| replica.takes_part()) {
             replica.may_hold(key);
@@ -441,7 +440,7 @@ impl Replicas {
     }
 
     pub(super) async fn put(&mut self, key: &str, bytes: Bytes, info: &ObjectInfo) -> Result<()> {
-        // What no reader would take in is no part of a backup.
+        // A backup must not hold a file that is too large for its readers.
         limits::fits(key, bytes.len() as u64)?;
         for (index, replica) in self
             .all
@@ -449,14 +448,14 @@ impl Replicas {
             .enumerate()
             .filter(|(_, replica)| replica.takes_part())
         {
-            // Noted first: a put whose answer was lost may have been done.
+            // Noted first: if the answer to a put is lost, the store may still have the object.
             replica.written.push(Written::surely(key));
             let put = put_where(&*replica.store, key, bytes.clone(), info, Condition::Absent);
             let put = within(patience(index), put).await;
             let put = put.and_then(|put| match put {
                 Put::Done(_) => Ok(()),
                 Put::Refused => {
-                    // Another run's, which is not ours to give up.
+                    // The object is another run's, so this run must not discard it.
                     replica.written.pop();
                     Err(taken(key, replica.store.url()))
                 }
@@ -486,8 +485,8 @@ impl Replicas {
         Ok(())
     }
 
-    /// The manifest of each store that takes part, which carries the store's own receipt, and its
-    /// signature. Nothing is put yet.
+    /// Makes the manifest of each store that takes part, with the store's own receipt, and its signature. Puts nothing
+    /// yet.
     pub(super) async fn seal(
         &mut self,
         manifest: impl Fn(&Stored) -> Manifest,
@@ -496,7 +495,7 @@ impl Replicas {
         now: Timestamp,
     ) -> Result<Vec<Option<Sealed>>> {
         let mut sealed = Vec::new();
-        // A copy counts when it is seen to hold a backup, which it does in the next run.
+        // A copy counts only after a run has seen a backup in it: a new copy counts from the next run.
         let holders = self.all.iter().enumerate();
         let holders =
             holders.filter(|(index, replica)| replica.takes_part() && (*index == 0 || replica.predecessor.is_some()));
@@ -510,7 +509,7 @@ impl Replicas {
             manifest.predecessor.clone_from(&replica.predecessor);
             manifest.store = Some(replica.store.url().to_owned());
             manifest.stores.clone_from(&stores);
-            // All files but these last ones have theirs by now, so the store has shown what it makes of them.
+            // All other files have their tags by now, so the store has shown whether it keeps tags.
             let lifecycle = replica.store.lifecycle();
             manifest.tags = lifecycle.map(|lifecycle| lifecycle.keeping().into());
             let signature = match signer {
@@ -526,7 +525,7 @@ impl Replicas {
         Ok(sealed)
     }
 
-    /// Puts the manifests, the primary's first; gives back that one.
+    /// Puts the manifests, the primary's first, and returns that one.
     pub(super) async fn publish(&mut self, sealed: Vec<Option<Sealed>>) -> Result<Manifest> {
         let mut primary = None;
         for (index, (replica, sealed)) in self.all.iter_mut().zip(sealed).enumerate() {
@@ -540,7 +539,7 @@ impl Replicas {
                 replica.written.push(Written::surely(key));
             }
             let publishing = catalog::publish(&*replica.store, &manifest, signature.as_ref());
-            // Where that is not known in time, nothing is given up.
+            // If the outcome is not known in time, nothing is discarded.
             let publishing = self.stop.in_time(publishing);
             let published = within(patience(index), async { Ok(publishing.await) }).await;
             let published = match published {
@@ -552,7 +551,7 @@ impl Replicas {
                 Ok(published) => {
                     replica.committed = true;
                     replica.manifest_sha256 = Some(published.sha256);
-                    // Kept where nobody who writes to the store can change it: what --expect-manifest takes.
+                    // The log keeps the value for --expect-manifest where a writer to the store cannot change it.
                     tracing::info!(
                         backup = %manifest.id,
                         store = replica.store.url(),
@@ -565,7 +564,7 @@ impl Replicas {
                     continue;
                 }
                 Err(NotPublished::Absent(error)) => error,
-                // The files may be another run's, or a good backup: hands off.
+                // The files may be another run's, or a good backup, so they stay.
                 Err(NotPublished::Taken(error) | NotPublished::Unknown(error)) => {
                     replica.written.clear();
                     error
@@ -579,8 +578,8 @@ impl Replicas {
         primary.ok_or_else(|| Error::internal("the primary had no manifest to be put"))
     }
 
-    /// After the commit: the newest bear `latest`, their predecessors their tier. What fails here
-    /// is mended by the next run, and never lets a backup expire that should stay.
+    /// After the commit: the newest backups get the tag `latest`, and the ones before them their tier. If this fails,
+    /// the next run corrects it. A failure here never lets a backup expire that should stay.
     pub(super) async fn retag(&self, id: &BackupId, retention: &Retention) -> Vec<String> {
         let Retention { policy, keep_last } = retention;
         let mut warnings = Vec::new();
@@ -609,7 +608,7 @@ impl Replicas {
         warnings
     }
 
-    /// The run has failed: what it made visible is given up, in every store.
+    /// After a failed run: discards the objects that the run made visible, in every store.
     pub(super) async fn give_up(self, error: Error) -> Error {
         let mut error = error;
         for replica in self.all.into_iter().filter(|replica| !replica.committed) {
@@ -619,7 +618,7 @@ impl Replicas {
         error
     }
 
-    /// Of the primary's.
+    /// The SHA-256 of the primary's manifest.
     pub(super) fn manifest_sha256(&self) -> Option<String> {
         self.all.first()?.manifest_sha256.map(hex::encode)
     }
@@ -640,17 +639,17 @@ impl Replicas {
     }
 }
 
-/// Of a store's steps: the primary's own limits are the backup's.
+/// The limit for one step in a store. The primary needs none: its own limits end the backup.
 fn patience(index: usize) -> Option<Duration> {
     (index > 0).then_some(COPYS_PATIENCE)
 }
 
-/// Of completing an upload: to put thousands of parts together takes a good store longer than to answer.
+/// The limit for completing an upload: even a good store takes long to join thousands of parts.
 fn completions_patience(index: usize) -> Option<Duration> {
     (index > 0).then_some(COMPLETING)
 }
 
-/// Where the bucket's rules do something else than this run's retention wants. A run need not be allowed to see that.
+/// A warning if the bucket's rules differ from this run's retention. A run may lack the right to read the rules.
 async fn other_rules(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) -> Result<Option<String>> {
     if lifecycle.keeping().is_lost() {
         return Ok(None);
@@ -660,7 +659,7 @@ async fn other_rules(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Poli
     let other = other_times(policy, &found.installed);
     let told: Vec<String> = other
         .iter()
-        .map(|(tier, is, wanted)| format!("{tier} backups after {} and not {wanted}", count(*is, "day")))
+        .map(|(tier, is, wanted)| format!("{tier} backups after {}, not {wanted}", count(*is, "day")))
         .collect();
     if told.is_empty() || found.harms() {
         return Ok(found.warning(url, policy));
@@ -672,7 +671,7 @@ async fn other_rules(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Poli
     )))
 }
 
-/// All at once: a store that is ill is waited for once, not once per file. Gives what failed.
+/// Discards all at once, so that a failing store is awaited once, not once per file. Returns the failures.
 async fn discard(store: &dyn Store, written: Vec<Written>, stop: &Stop) -> Vec<Error> {
     let discard = async |one: &Written| match &one.perhaps {
         Some(mark) if !store.came_from(&one.key, mark).await? => Ok(()),

@@ -1,4 +1,4 @@
-//! The report on a backup: what its manifest says.
+//! The report on a backup, made from its manifest.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +33,7 @@ pub struct BackupReport {
     pub database: String,
     pub kind: Kind,
     pub trigger: Trigger,
-    /// The event was delivered before, and this is the backup that it made then.
+    /// The event was delivered before, and made this backup then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
     pub tier: Tier,
@@ -52,44 +52,44 @@ pub struct BackupReport {
     pub pauses: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_seconds: Option<f64>,
-    /// What pg_dump wrote, before compression.
+    /// Bytes that pg_dump wrote, before compression.
     pub bytes_read: u64,
     /// All files of the backup together.
     pub bytes_stored: u64,
     pub files: BTreeMap<String, FileRecord>,
-    /// Files that should be there and are not, by role, and why.
+    /// Missing files, by role, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
-    /// What is in the database and not in the backup.
+    /// Objects of the database that the backup does not hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
-    /// The SHA-256 of the manifest in the primary store, for `--expect-manifest`: all other digests stand in it.
+    /// The SHA-256 of the manifest in the primary store, for `--expect-manifest`. The manifest holds all other digests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest_sha256: Option<String>,
-    /// The key that has signed it.
+    /// The key that signed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<KeyId>,
     pub stores: Vec<StoreReport>,
     /// The run that died while it held the lease, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_over: Option<Previous>,
-    /// What killed runs had left, and what was done about it.
+    /// Left-overs of killed runs, and what pgstow did with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<LeftOver>,
-    /// What a person should look at although the backup is good.
+    /// Warnings for people although the backup is good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notification: Option<Notification>,
 }
 
-/// One store's part in a run: it holds the backup, or why it does not.
+/// One store in a run: it holds the backup, or the error says why not.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct StoreReport {
     pub url: String,
     pub primary: bool,
     pub holds_backup: bool,
-    /// Of its own manifest, which says how the store itself sums the archive.
+    /// The SHA-256 of this store's own manifest, which differs because it has the store's own checksum of the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,7 +108,7 @@ impl BackupReport {
         self.failed_copies().next().is_some()
     }
 
-    /// The stores that do not hold it, and why.
+    /// The stores that do not hold the backup, with the error.
     pub fn failed_copies(&self) -> impl Iterator<Item = (&str, &ErrorReport)> {
         let failed = |store: &'_ StoreReport| store.error.is_some();
         let failed = self.stores.iter().filter(move |store| failed(store));
@@ -123,7 +123,7 @@ impl fmt::Display for BackupReport {
             "{}{}",
             self.id,
             if self.repeated {
-                "  (this event's backup, made before)"
+                "  (made earlier for the same event)"
             } else {
                 ""
             }
@@ -179,7 +179,7 @@ impl fmt::Display for BackupReport {
     }
 }
 
-/// What a manifest says, as a report.
+/// The report for a manifest.
 pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
     let degraded = stores.iter().any(|store| store.error.is_some());
     BackupReport {

@@ -1,4 +1,4 @@
-//! What a backup can be asked for.
+//! The request for a backup.
 
 use crate::repository::trigger::Trigger;
 
@@ -7,8 +7,8 @@ use crate::repository::trigger::Trigger;
 pub struct BackupRequest {
     /// Who asked for it: it is written into the manifest.
     pub trigger: Trigger,
-    /// Identifies the event that asked for this backup: delivered twice, it makes one backup.
+    /// The event that asked for this backup. An event that is delivered twice makes one backup.
     pub event_id: Option<String>,
-    /// The database that the event names, where it names one.
+    /// The database that the event names, if it names one.
     pub database: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What a plain script was counted to hold, as the manifest tells it.
+//! The tables of a plain script, as the manifest lists them.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,8 @@ use crate::format::script::{Contents, Header, LargeObjects, Table, TablePath, he
 use crate::postgres::RawTable;
 use crate::repository::manifest::{FileIndex, LargeObjectsRecord, Place, TableRecord};
 
-/// A script has names in the database's encoding, and in its headers without line breaks: the server has
-/// said what they are.
+/// A script has its names in the database's encoding, and in its headers without line breaks. The real names come from
+/// the server.
 pub(super) fn records(contents: &Contents, known: &[RawTable]) -> Vec<TableRecord> {
     let mut by_target: HashMap<TablePath, &RawTable> = HashMap::new();
     let mut by_header: HashMap<Header, Vec<&RawTable>> = HashMap::new();
@@ -23,7 +23,7 @@ pub(super) fn records(contents: &Contents, known: &[RawTable]) -> Vec<TableRecor
     }
     let mut named = |table: &Table| match &table.header {
         Some(header) if table.through_root => by_header.get_mut(header).and_then(|tables| match tables.len() {
-            // Names that differ in their line breaks alone: whose it is cannot be told, and each gets one.
+            // If names differ only in line breaks, the script does not show which table is which; each gets one entry.
             2.. => Some(tables.remove(0)),
             _ => tables.first().copied(),
         }),

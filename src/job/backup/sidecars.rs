@@ -1,5 +1,5 @@
-//! The small files beside the data: what the server says of itself, and what lies outside the
-//! database but belongs to it.
+//! The small files beside the data: facts about the server, and roles and settings that are outside of the database but
+//! belong to it.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use super::{Job, Source, answered};
 use crate::error::{Error, Result};
 use crate::postgres;
 
-/// Roles are a few kilobytes; a server that takes longer than this will not give them.
+/// Roles are a few kilobytes. If the server takes longer than this, it will not give them.
 const GLOBALS_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Sidecars {
-    /// `globals.sql`, or why there is none: many managed services let nobody read the roles.
+    /// `globals.sql`, or why there is none: many managed services let no customer read the roles.
     pub globals: std::result::Result<postgres::Globals, String>,
     pub system_info: Vec<u8>,
 }

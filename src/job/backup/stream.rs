@@ -1,4 +1,4 @@
-//! From the database into open uploads: the long step, and the one that anything may interrupt.
+//! The stream from the database into the open uploads: the longest step, which can be interrupted at any time.
 
 use std::future::Future;
 use std::io::{Cursor, Read};
@@ -19,22 +19,21 @@ use crate::postgres::{Dump, StallClock, WatchedPipe};
 use crate::repository::lease::Lease;
 use crate::store::Upload;
 
-/// How long pg_dump may take to exit by itself when its stream has failed: its own last words are
-/// better than what we saw of it.
+/// How long pg_dump may take to exit after its stream has failed: its own error is better than the one that pgstow saw.
 const LAST_WORDS: Duration = Duration::from_secs(3);
-/// How long the data path may take to end when its source has ended and it was told to stop: the
-/// stores abort their uploads meanwhile. It does not wait for anybody else, so this is never met.
+/// How long the data path may take to end after its source has ended and it was asked to stop. The stores abort their
+/// uploads meanwhile. It waits for nothing else, so this limit should never be reached.
 const PATH_ENDS: Duration = Duration::from_secs(300);
 
-/// Who reads the database.
+/// The reader of the database.
 enum Reader {
     Dump(Dump),
     Sessions(Sessions),
 }
 
-/// Runs the database's rows through the pipeline. When it returns an error, whoever read them is
-/// gone and no upload is open; when it returns the open uploads, the rows were whole: pg_dump has
-/// exited with 0, or each session has said so of all its tables.
+/// Runs the database's rows through the pipeline. If it returns an error, the reader has ended and no upload is open.
+/// If it returns the open uploads, the rows are whole: pg_dump has exited with 0, or every session has confirmed all
+/// its tables.
 pub(super) async fn run(
     job: &Job<'_>,
     reader: Opened,
@@ -73,7 +72,7 @@ pub(super) async fn run(
             reader.stop().await;
             let ended = tokio::time::timeout(PATH_ENDS, job.stop.in_time(path)).await;
             return Err(match ended {
-                // It had just come through: the uploads are still open.
+                // All data had just passed, so the uploads are still open.
                 Ok(Some(Ok(passed))) => abort(job, passed.copies.into_iter().flatten().collect(), error).await,
                 Ok(Some(Err(Failure::Store(second)))) => error.also(second),
                 Ok(Some(Err(Failure::Source(_) | Failure::Stopped))) => error,
@@ -85,13 +84,13 @@ pub(super) async fn run(
     };
     match passed {
         Ok(passed) => {
-            // Nobody waits for a byte any more, but for the end: it has the same time.
+            // No byte is awaited any more, only the end of pg_dump, with the same limit.
             let late = async {
                 tokio::time::sleep(settings.postgres.stall).await;
                 let seconds = settings.postgres.stall.as_secs();
                 Error::new(
                     Code::Stalled,
-                    format!("pg_dump has given its last byte, but has not ended for {seconds} s"),
+                    format!("pg_dump wrote its last byte, but did not end for {seconds} s"),
                 )
             };
             let exit = tokio::select! {
@@ -115,7 +114,7 @@ pub(super) async fn run(
             reader.stop().await;
             Err(error)
         }
-        Err(Failure::Stopped) => Err(Error::internal("the pipeline stopped without being told to")),
+        Err(Failure::Stopped) => Err(Error::internal("the pipeline stopped without a request")),
     }
 }
 
@@ -127,7 +126,7 @@ fn begin(reader: Opened, format: Format, clock: &StallClock, throttle: &Throttle
             return (Inflow::Blocks { head, source }, Reader::Sessions(sessions));
         }
     };
-    // The clock does not see the pauses: to pause is not to stall.
+    // The clock does not see the pauses, because a pause is no stall.
     let pipe = Cursor::new(first).chain(WatchedPipe::new(output, clock.clone()));
     let pipe = Box::new(Throttled::new(pipe, throttle.clone()));
     let input = match format {
@@ -138,7 +137,7 @@ fn begin(reader: Opened, format: Format, clock: &StallClock, throttle: &Throttle
 }
 
 impl Reader {
-    /// Resolves when it has failed. A pg_dump that fails ends its stream, which tells as much.
+    /// Resolves when the reader has failed. A pg_dump that fails ends its stream, so it needs no watching.
     async fn failed(&self) -> Error {
         match self {
             Reader::Dump(_) => std::future::pending().await,
@@ -146,8 +145,8 @@ impl Reader {
         }
     }
 
-    /// Its end, when all that it read has passed. That the sessions read all, each of their
-    /// answers has said, and the last of them that the tables were held until then.
+    /// Waits for the reader to end, after all rows have passed. Sessions need no waiting: each answer confirmed that
+    /// all rows were read, and the last one that the tables were locked until then.
     async fn end(&self) -> Result<()> {
         match self {
             Reader::Dump(dump) => dump.wait().await,
@@ -162,7 +161,7 @@ impl Reader {
         }
     }
 
-    /// What pg_dump has said although all went well.
+    /// Messages of a reader that succeeded.
     async fn complaints(&self) -> Vec<String> {
         match self {
             Reader::Dump(dump) => dump.complaints().await,
@@ -170,7 +169,7 @@ impl Reader {
         }
     }
 
-    /// The stream was not whole. Whoever wrote it may know why, and says so within moments.
+    /// The stream was not whole. Its writer may know why, and reports that within moments.
     async fn last_words(&mut self, seen: Error) -> Error {
         match self {
             Reader::Dump(dump) => match tokio::time::timeout(LAST_WORDS, dump.wait()).await {
@@ -202,7 +201,7 @@ async fn stalled(clock: &StallClock, limit: Duration) -> Error {
     clock.watch(limit).await;
     Error::new(
         Code::Stalled,
-        format!("the database has given no byte for {} s", limit.as_secs()),
+        format!("the database sent no byte for {} s", limit.as_secs()),
     )
 }
 

@@ -1,10 +1,9 @@
-//! What the backup will read: the snapshot, and who reads it, with every table held as the snapshot
-//! sees it.
+//! The backup's view of the database: the snapshot and its reader, with every table locked as the snapshot sees it.
 //!
-//! The tables are locked before the snapshot is taken ([`Hold`]), and pg_dump takes its own locks
-//! while ours are there. Where that cannot be had (somebody always comes in between, the server has
-//! no room for the locks), pg_dump takes the only ones, after the snapshot; then it is looked whether
-//! a table has changed in between, and tried again.
+//! pgstow locks the tables before it takes the snapshot ([`Hold`]), and pg_dump takes its own locks before pgstow
+//! releases these. If that is not possible (other sessions change tables every time, or the server has no room for the
+//! locks), only pg_dump locks the tables, after the snapshot. Then pgstow checks whether a table changed in between,
+//! and if so tries again.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,27 +20,27 @@ use crate::postgres::{
 use crate::repository::lease::Lease;
 use crate::settings::{Format, OnChangedTables};
 
-/// How often the tables are locked before the snapshot, while others come in between.
+/// How often pgstow tries to lock the tables before the snapshot, if other sessions interfere.
 const HELD: usize = 3;
-/// How often pg_dump locks them by itself, until none of them has changed in between.
+/// How often pg_dump alone locks the tables, until none has changed in between.
 const UNHELD: usize = 10;
-/// The names in an error.
+/// The most names in an error.
 const NAMED: usize = 10;
-/// Read from pg_dump before it is trusted to have all its locks.
+/// Bytes to read from pg_dump as a sign that it has all its locks.
 const FIRST: usize = 4096;
 
 pub(super) struct View {
     pub snapshot: Snapshot,
-    /// Of tables whose names are not UTF-8 in the archive, by OID.
+    /// Names of tables that are not UTF-8 in the archive, by OID.
     pub names: HashMap<u32, TableName>,
-    /// Of a plain script: every table, as it is called there.
+    /// For a plain script: every table, with its name in the script.
     pub tables_of_script: Vec<RawTable>,
     pub reader: Opened,
-    /// An estimate: about what COPY will send.
+    /// An estimate of the bytes that COPY will send.
     pub table_bytes: u64,
-    /// What the report should say of it.
+    /// Notes for the report.
     pub notes: Vec<String>,
-    /// Tables that the snapshot sees empty although they were not.
+    /// Tables that look empty in the snapshot but were not.
     pub emptied: Vec<String>,
     /// What pg_dump does not save.
     pub left_out: Vec<LeftOut>,
@@ -49,20 +48,20 @@ pub(super) struct View {
     pub collations: Option<Vec<Collation>>,
 }
 
-/// Who reads.
+/// The reader, ready to read.
 pub(super) enum Opened {
     Dump(Begun),
     Streams(Box<Streams>),
 }
 
-/// A pg_dump that has begun to write: it has all its locks, and knows all that it will read.
+/// A pg_dump that has begun to write: it has all its locks, and knows everything that it will read.
 pub(super) struct Begun {
     pub dump: Dump,
     pub first: Vec<u8>,
     pub output: File,
 }
 
-/// It may take as long as others hold the tables: long enough for the lease to be lost.
+/// It may take as long as other sessions hold the tables, so the lease may be lost meanwhile.
 pub(super) async fn open(job: &Job<'_>, source: &Source, lease: &Lease) -> Result<View> {
     tokio::select! {
         biased;
@@ -78,7 +77,7 @@ async fn look(job: &Job<'_>, source: &Source) -> Result<View> {
     }
 }
 
-/// What our own session says of the database, in the snapshot's view.
+/// Facts about the database in the snapshot, which pgstow's own session reads.
 struct Survey {
     table_bytes: u64,
     names: HashMap<u32, TableName>,
@@ -103,7 +102,7 @@ async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
     })
 }
 
-/// While pg_dump starts, which takes longer: so our own session is not needed when it has begun.
+/// Does both at once. pg_dump takes longer to start, so pgstow's own session has finished when pg_dump begins.
 async fn begin_and_survey(
     job: &Job<'_>,
     source: &Source,
@@ -112,16 +111,16 @@ async fn begin_and_survey(
 ) -> Result<(Begun, Survey), Unbegun> {
     let begun = begin(job, source, snapshot, lock_wait);
     let (begun, survey) = futures::join!(begun, survey(job, &source.session));
-    // If the session was cut, pg_dump says it better.
+    // If the session was cut, pg_dump's error is the better one.
     Ok((begun?, survey?))
 }
 
-/// A snapshot that was taken when all tables were locked. The inner `Err`: it cannot be had, and
-/// what the report should say of that.
+/// A snapshot that was taken while all tables were locked. The inner `Err`: that was not possible, with notes for the
+/// report.
 async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>>> {
     let postgres = &job.settings.postgres;
     let session = &source.session;
-    // One lock after the other may be waited for.
+    // pgstow may have to wait for one lock after another.
     let patience = postgres.stall + postgres.lock_wait;
     let jobs = job.settings.jobs;
     let one_stream = |why: &str| format!("read with one stream, not {jobs}: {why}");
@@ -170,7 +169,7 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>
             let released = answered(job, async { Ok(hold.release().await) }).await?;
             match (begun, released) {
                 (Ok((begun, _)), Err(error)) => {
-                    // Nobody knows since when the tables were not held.
+                    // It is unknown when the locks ended.
                     crossed = format!("the session that held the tables was ended: {}", error.message());
                     begun.dump.stop().await;
                 }
@@ -184,7 +183,7 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>
                     crossed = error.message();
                 }
                 (Err(Unbegun::NoRoom(_)), _) => left = 0,
-                // It may be that ours was the connection too many.
+                // pgstow's own connection may have been one too many.
                 (Err(Unbegun::Failed(error)), _) if error.code() == Code::ConnErr => left = 0,
                 (Err(Unbegun::Failed(error)), _) => return Err(error),
             }
@@ -193,14 +192,14 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>
     }
     if many {
         notes.push(one_stream(&format!(
-            "tables changed, or others waited for them, while they were being locked, {HELD} times: {crossed}"
+            "tables changed, or other sessions waited for them, while pgstow locked them, {HELD} times: {crossed}"
         )));
     }
     Ok(Err(notes))
 }
 
-/// A snapshot whose tables pg_dump has locked before any of them changed; or, where the settings
-/// say so, those that have changed.
+/// A snapshot whose tables pg_dump locked before any of them changed. If the settings allow it, also a snapshot with
+/// changed tables, which the view names.
 async fn unheld(job: &Job<'_>, source: &Source, notes: Vec<String>) -> Result<View> {
     let lock_wait = job.settings.postgres.lock_wait;
     let session = &source.session;
@@ -225,7 +224,7 @@ async fn unheld(job: &Job<'_>, source: &Source, notes: Vec<String>) -> Result<Vi
                 }
                 begun.dump.stop().await;
             }
-            // A table was dropped or renamed before its lock; unless the time for it was over.
+            // A table was dropped or renamed before its lock, unless the time for the lock was over.
             Err(Unbegun::Crossed(_)) if attempt < UNHELD && (lock_wait.is_zero() || asked.elapsed() < lock_wait) => {}
             Err(Unbegun::Unclear(_)) if attempt == 1 => {}
             Err(unbegun) => return Err(unbegun.into()),
@@ -275,7 +274,7 @@ fn emptied(tables: &[String]) -> Error {
     Error::new(Code::Changed, text)
 }
 
-/// Starts pg_dump, and waits for its first bytes. It gives none before it has all its locks.
+/// Starts pg_dump, and waits for its first bytes. It writes none before it has all its locks.
 async fn begin(job: &Job<'_>, source: &Source, snapshot: &Snapshot, lock_wait: Duration) -> Result<Begun, Unbegun> {
     let postgres = &job.settings.postgres;
     let mut dump = Dump::start(&DumpOrder {

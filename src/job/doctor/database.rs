@@ -1,4 +1,4 @@
-//! What the server is, and what this role may read of it.
+//! Checks of the server, and of what this role may read in it.
 
 use super::{Check, Checkup};
 use crate::format::Format;
@@ -6,14 +6,14 @@ use crate::postgres::LeftOut;
 use crate::postgres::{FOREIGN_TABLE, Session, Unreadable, UnreadableKind};
 use crate::units::{count, human_bytes};
 
-/// The oldest major that PostgreSQL's own project may still mend is newer than this.
+/// The oldest supported major. PostgreSQL's own project supports only newer ones.
 const OLDEST_MAJOR: u32 = 12;
-/// What makes a lease, or a person who reads times, go wrong.
+/// Clocks that differ by more than this make leases fail and mislead people who read times.
 pub(super) const SKEW_SECONDS: f64 = 30.0;
-/// Of a log that an idle slot keeps.
+/// The size of the log kept by an idle slot from which `doctor` warns.
 const MUCH_LOG: u64 = 1 << 30;
 
-/// Returns what the tables take.
+/// Returns the size of the tables.
 pub(super) async fn check(session: &Session, checkup: &Checkup<'_>, checks: &mut Vec<Check>) -> Option<u64> {
     checks.push(server(session));
     checks.push(replication(session).await);
@@ -45,7 +45,7 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>, checks: &mut
     checks.push(match snapshot {
         Ok(()) => Check::ok(
             "snapshot",
-            "one can be exported, and a second session be opened: no pooler is in the way",
+            "one can be exported, and a second session can be opened: no pooler is between pgstow and the server",
         ),
         Err(error) => Check::failed("snapshot", &error),
     });
@@ -94,10 +94,10 @@ async fn replication(session: &Session) -> Check {
         Some((slot, bytes)) if *bytes > MUCH_LOG => Check::warning(
             NAME,
             format!(
-                "{detail}; slot {slot} keeps {} of log that nobody reads",
+                "{detail}; slot {slot} keeps {} of log, and no client reads it",
                 human_bytes(*bytes)
             ),
-            "restart what reads the slot, or drop it: SELECT pg_catalog.pg_drop_replication_slot('…')",
+            "restart the client of the slot, or drop the slot: SELECT pg_catalog.pg_drop_replication_slot('…')",
         ),
         _ => Check::ok(NAME, detail),
     }
@@ -109,7 +109,7 @@ async fn clock(session: &Session, checkup: &Checkup<'_>) -> Check {
         Ok(theirs) => {
             let after = (checkup.clock)();
             let seconds = |at: jiff::Timestamp| at.as_millisecond() as f64 / 1000.0;
-            // Our own time was somewhere between the two.
+            // pgstow's time for this answer lies between the two.
             let ours = theirs.clamp(seconds(before), seconds(after));
             skew("clock", "the server's clock", theirs - ours)
         }
@@ -117,7 +117,7 @@ async fn clock(session: &Session, checkup: &Checkup<'_>) -> Check {
     }
 }
 
-/// `ahead`: how far the other clock is ahead of ours, in seconds.
+/// `ahead`: how far the other clock is ahead of this machine's, in seconds.
 pub(super) fn skew(name: &'static str, whose: &str, ahead: f64) -> Check {
     if ahead.abs() <= SKEW_SECONDS {
         return Check::ok(name, format!("{whose} agrees with ours"));
@@ -126,7 +126,7 @@ pub(super) fn skew(name: &'static str, whose: &str, ahead: f64) -> Check {
     Check::warning(
         name,
         format!("{whose} is {:.0} s {way} ours", ahead.abs()),
-        "set the clocks by NTP: ids, ages and leases go by them",
+        "set the clocks by NTP: ids, ages and leases depend on them",
     )
 }
 
@@ -151,10 +151,10 @@ async fn privileges(session: &Session) -> Check {
                 Ok(closed) => Check::warning(
                     NAME,
                     format!(
-                        "{detail}, but not call {} of PostgreSQL's own that a backup of other objects may need",
+                        "{detail}, but it may not call {} of PostgreSQL's own that a backup of other objects may need",
                         count(closed.len(), "function")
                     ),
-                    "GRANT EXECUTE ON FUNCTION … TO the role, for each that is named, or try a backup",
+                    "GRANT EXECUTE ON FUNCTION … TO the role, for each listed function, or try a backup",
                 )
                 .naming(closed.iter().map(|name| format!("function {name}")).collect()),
                 Err(error) => Check::lacking(NAME, &error),
@@ -168,7 +168,7 @@ async fn privileges(session: &Session) -> Check {
     }
 }
 
-/// What pg_dump does not save, most of it without a word, but for what was `told` already.
+/// Objects that pg_dump leaves out, mostly without a message, except those already in `told`.
 async fn left_out(session: &Session, format: Format, told: &[String]) -> Check {
     const NAME: &str = "left_out";
     let (mut found, of_roles) = match (session.left_out(format).await, session.left_out_of_roles().await) {
@@ -180,24 +180,21 @@ async fn left_out(session: &Session, format: Format, told: &[String]) -> Check {
     let name = |one: &LeftOut| format!("{} {}", one.kind.replace('_', " "), one.name);
     found.retain(|one| !told.contains(&name(one)));
     if found.is_empty() && all > 0 {
-        return Check::ok(
-            NAME,
-            "nothing but what the role may not read, which stands under privileges",
-        );
+        return Check::ok(NAME, "only objects that the role may not read, listed under privileges");
     }
     let objects: Vec<String> = found.iter().map(|one| format!("{}: {}", name(one), one.why)).collect();
     if found.iter().all(|one| one.kind == FOREIGN_TABLE) {
         let detail = match found.len() {
             0 => "nothing of the database would be left out".to_owned(),
-            1 => "nothing but the rows of 1 foreign table, which are on another server".to_owned(),
-            many => format!("nothing but the rows of {many} foreign tables, which are on other servers"),
+            1 => "only the rows of 1 foreign table, which are on another server".to_owned(),
+            many => format!("only the rows of {many} foreign tables, which are on other servers"),
         };
         return Check::ok(NAME, detail).naming(objects);
     }
     Check::warning(
         NAME,
-        "a backup will lack what is named here",
-        "back up the primary as a superuser, who sees all of it, or save by other means what you will need",
+        "a backup will lack the objects listed here",
+        "back up the primary as a superuser, which sees everything, or save by other means the objects that you need",
     )
     .naming(objects)
 }

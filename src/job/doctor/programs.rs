@@ -1,4 +1,4 @@
-//! PostgreSQL's programs: what a backup needs, and what its way back will.
+//! PostgreSQL's programs: those that a backup needs, and those that a restore will need.
 
 use serde_json::Value;
 
@@ -11,12 +11,12 @@ use crate::run::confinement::Walls;
 use crate::settings::{Format, Settings};
 use crate::units::human_bytes;
 
-/// The database that is backed up.
+/// The database to back up.
 pub(super) struct Source {
     pub major: u32,
-    /// What it takes.
+    /// Its size.
     pub bytes: Option<u64>,
-    /// As [`Session::locale_info`] says it.
+    /// As [`Session::locale_info`] returns it.
     pub locale: Value,
 }
 
@@ -48,8 +48,8 @@ pub(super) async fn check(source: &Source, settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// Tried by a server that is started as a drill's, and thrown away at once; and what stands between the functions of
-/// a backup and this machine.
+/// Tries a drill: starts a throwaway server and removes it at once. Also reports the walls between the functions of a
+/// backup and this machine.
 async fn drill(server: &ServerPrograms, source: &Source, settings: &Settings) -> Check {
     const NAME: &str = "drill";
     let walls = Walls::here();
@@ -92,7 +92,7 @@ async fn drill(server: &ServerPrograms, source: &Source, settings: &Settings) ->
         return Check::warning(
             NAME,
             format!(
-                "no room for `verify --drill`: {free} are free below {temp}, and a database of {bytes} takes {room} with \
+                "no room for `verify --drill`: {free} are free below {temp}, but a database of {bytes} takes {room} with \
                  the server's log; {detail}"
             ),
             ROOM,
@@ -101,7 +101,7 @@ async fn drill(server: &ServerPrograms, source: &Source, settings: &Settings) ->
     if let Some(missing) = walls.missing() {
         return Check::warning(
             NAME,
-            format!("{detail}; {missing}, and drills are run all the same"),
+            format!("{detail}; {missing}, but the settings allow drills nevertheless"),
             "run drills on another machine, and unset BACKUP_DRILL_UNCONFINED here",
         );
     }
@@ -110,7 +110,7 @@ async fn drill(server: &ServerPrograms, source: &Source, settings: &Settings) ->
         return Check::warning(
             NAME,
             format!(
-                "{detail}; it is PostgreSQL {}, so a drill proves nothing of {source_major}",
+                "{detail}; it is PostgreSQL {}, so a drill proves nothing for {source_major}",
                 server.major
             ),
             format!("install the server of PostgreSQL {source_major} as well"),
@@ -120,7 +120,7 @@ async fn drill(server: &ServerPrograms, source: &Source, settings: &Settings) ->
         return Check::warning(
             NAME,
             format!(
-                "{detail}; {why}: what depends on the order of text, or on what is a letter, a drill does not prove"
+                "{detail}; {why}: a drill cannot prove objects that depend on the order of text or on classes of letters"
             ),
             "generate the locale on this machine, or drill with a PostgreSQL that is built with ICU",
         );
@@ -136,8 +136,8 @@ fn dump(programs: &Programs, server_major: u32, settings: &Settings) -> Vec<Chec
         Ok(()) if programs.major > server_major => Check::warning(
             NAME,
             format!(
-                "{detail}, newer than the server: its archive goes back into PostgreSQL {server_major} only by a newer \
-                 pg_restore"
+                "{detail}, newer than the server: only a newer pg_restore can restore its archive into PostgreSQL \
+                 {server_major}"
             ),
             format!("install the client of PostgreSQL {server_major} as well"),
         ),
@@ -147,7 +147,7 @@ fn dump(programs: &Programs, server_major: u32, settings: &Settings) -> Vec<Chec
         checks.push(Check::warning(
             "pg_dumpall",
             format!(
-                "there is none beside {}: backups will hold no roles",
+                "pg_dumpall is missing beside {}: backups will hold no roles",
                 programs.pg_dump.display()
             ),
             "install the whole client package",

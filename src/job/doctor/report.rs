@@ -1,4 +1,4 @@
-//! What the checks have found: for people a tick or the thing to do, for programs the same.
+//! The results of the checks: for people a tick or the thing to do, for programs the same as JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,17 +24,17 @@ pub struct DoctorReport {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Check {
     pub name: Cow<'static, str>,
-    /// Of several things of one kind, which: a store.
+    /// The store that the check is about, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
     pub state: State,
     pub detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// With which a backup would fail.
+    /// The error with which a backup would fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
-    /// All that the detail cannot name.
+    /// The objects that the detail is too short to list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
 }
@@ -85,7 +85,7 @@ impl Check {
         }
     }
 
-    /// What a backup does not need.
+    /// A check of something that a backup does not need.
     pub fn lacking(name: &'static str, error: &Error) -> Self {
         Self::warning(name, error.message(), error.hint_text())
     }
@@ -115,7 +115,7 @@ impl DoctorReport {
         }
     }
 
-    /// That of the first failure.
+    /// The exit code of the first failure.
     pub fn exit_code(&self) -> u8 {
         self.checks
             .iter()

@@ -4,7 +4,7 @@ use super::Check;
 use crate::error::Result;
 use crate::repository::signature::{Keyring, Signer, Trust};
 
-/// Nothing, where no key is set.
+/// Returns no checks if no key is set.
 pub(super) async fn check(keyring: &Keyring) -> Vec<Check> {
     let (signer, trust) = futures::join!(signer(keyring), keyring.trust());
     let mut checks = Vec::new();
@@ -21,7 +21,7 @@ pub(super) async fn check(keyring: &Keyring) -> Vec<Check> {
     checks
 }
 
-/// A key that has signed something that its own public key verifies.
+/// The key, after it signed a text and its own public key verified that.
 async fn signer(keyring: &Keyring) -> Result<Option<&Signer>> {
     let signer = keyring.signer().await?;
     if let Some(signer) = signer {
@@ -37,7 +37,7 @@ fn signs(keyring: &Keyring, signer: &Signer) -> Check {
         let path = path.display();
         return Check::warning(
             NAME,
-            format!("{path} signs, and others on this machine may read it"),
+            format!("{path} signs, but other users of this machine may read it"),
             format!("chmod 600 {path}"),
         );
     }
@@ -52,8 +52,8 @@ fn trusted(trust: &Trust, signer: Option<&Signer>) -> Check {
         Some(own) if !trust.keys().iter().any(|key| key.id() == own.id() && key.is_same(own)) => Check::warning(
             NAME,
             format!("{ids}; the key that signs here, {}, is not among them", own.id()),
-            format!("add {own} to BACKUP_VERIFY_KEYS, or what is made here is refused here"),
+            format!("add {own} to BACKUP_VERIFY_KEYS; otherwise pgstow refuses its own backups here"),
         ),
-        _ => Check::ok(NAME, format!("{ids}: what none of them has signed is refused")),
+        _ => Check::ok(NAME, format!("{ids}: pgstow refuses a backup that none of them signed")),
     }
 }

@@ -1,4 +1,4 @@
-//! The way to the database, step by step, so that the first that fails is the one to mend.
+//! The connection to the database, step by step, so that the first step that fails is the one to correct.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::postgres::{ConnectionInfo, Session, Verified};
 use crate::run::private_folder::{PrivateFolder, answering};
 use crate::settings::Source;
 
-/// What can be asked only after the login.
+/// Checks that are possible only after the login.
 const AFTER_LOGIN: [&str; 7] = [
     "tls",
     "server",
@@ -25,7 +25,7 @@ const AFTER_LOGIN: [&str; 7] = [
 
 pub(super) struct Found {
     pub checks: Vec<Check>,
-    /// What the tables take.
+    /// The size of the tables.
     pub bytes: Option<u64>,
 }
 
@@ -109,7 +109,7 @@ async fn secret(checkup: &Checkup<'_>, credentials: &Credentials, checks: &mut V
     Ok(info)
 }
 
-/// Whether a login is worth trying.
+/// Whether to try a login.
 async fn network(info: &ConnectionInfo, limit: Duration, checks: &mut Vec<Check>) -> bool {
     if info.is_socket() {
         checks.push(Check::skipped("dns", "the host is a socket's folder"));
@@ -118,7 +118,7 @@ async fn network(info: &ConnectionInfo, limit: Duration, checks: &mut Vec<Check>
     }
     let host = info.host.clone().unwrap_or_default();
     let port = info.port.unwrap_or_default();
-    // An address that is given beside the name is used instead of it.
+    // If the settings also give an address, it is used instead of the name.
     let name = info.params.get("hostaddr").unwrap_or(&host).clone();
     let is_address = name.parse::<IpAddr>().is_ok();
     let found = tokio::time::timeout(limit, tokio::net::lookup_host((name.as_str(), port))).await;
@@ -128,12 +128,14 @@ async fn network(info: &ConnectionInfo, limit: Duration, checks: &mut Vec<Check>
             let error = Error::new(Code::ConnErr, format!("{name} cannot be resolved")).source(error);
             checks.push(Check::failed(
                 "dns",
-                &error.hint("check the host's spelling, and that this machine may ask the name server that knows it"),
+                &error.hint(
+                    "check the spelling of the host, and that this machine can reach the name server that knows it",
+                ),
             ));
             return false;
         }
         Err(_) => {
-            let text = format!("{name}: the name server does not answer within {} s", limit.as_secs());
+            let text = format!("{name}: the name server did not answer within {} s", limit.as_secs());
             checks.push(Check::failed("dns", &Error::new(Code::ConnErr, text)));
             return false;
         }
@@ -181,18 +183,18 @@ async fn tls(session: &Session) -> Check {
     let Some(line) = encryption else {
         let detail = "the line is not encrypted";
         return if local {
-            Check::ok(NAME, format!("{detail}, and does not leave this machine"))
+            Check::ok(NAME, format!("{detail}, but it does not leave this machine"))
         } else {
             Check::warning(
                 NAME,
-                format!("{detail}: all rows cross the network as they are"),
+                format!("{detail}: all rows cross the network in clear text"),
                 VERIFY,
             )
         };
     };
     let detail = match &line.cipher {
         Some(cipher) => format!("{} with {cipher}", line.protocol),
-        None => format!("{} to what is before the server", line.protocol),
+        None => format!("{} to a pooler or proxy before the server", line.protocol),
     };
     match line.verified {
         Verified::ChainAndName => Check::ok(NAME, format!("{detail}, certificate and name verified")),
@@ -200,7 +202,7 @@ async fn tls(session: &Session) -> Check {
         Verified::Nothing if local => Check::ok(NAME, format!("{detail}, certificate not verified")),
         Verified::Nothing => Check::warning(
             NAME,
-            format!("{detail}, but nobody has verified that this is the server"),
+            format!("{detail}, but the certificate was not verified: another server could answer"),
             VERIFY,
         ),
     }

@@ -1,5 +1,5 @@
-//! A store, tried with a probe: one small object, written, read back, and removed where that is
-//! ours to do. In a bucket it bears the tag `pending`, and expires where it cannot be deleted.
+//! Tries a store with a probe: one small object that pgstow writes, reads back, and removes from a folder. In a bucket
+//! it has the tag `pending`, and expires if it cannot be deleted.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -31,10 +31,10 @@ pub(super) async fn check(
                 Check::warning(
                     "reach",
                     "the folder does not exist yet",
-                    "the first backup makes it: correct --store where another one is meant",
+                    "the first backup creates it; if you mean another folder, correct --store",
                 )
             } else {
-                Check::ok("reach", "it is there, and lets us in")
+                Check::ok("reach", "it can be reached")
             });
             probe(store, is_copy, settings, clock, &mut checks).await;
             if is_new && let Err(error) = store.unmake().await {
@@ -59,9 +59,10 @@ pub(super) async fn check(
     checks.into_iter().map(|check| check.of(store.url())).collect()
 }
 
-/// The probe makes it, and must not leave it: a name that was mistyped would pass for a store from then on.
+/// The probe creates the folder and must remove it again: otherwise a mistyped name would look like a store from then
+/// on.
 async fn is_yet_to_be_made(store: &dyn Store) -> bool {
-    // What has a lifecycle is no folder.
+    // A store with a lifecycle is no folder.
     let is_folder = store.lifecycle().is_none();
     is_folder && store.is_there().await.is_err_and(|error| error.code() == Code::Enoent)
 }
@@ -73,10 +74,12 @@ async fn probe(store: &dyn Store, is_copy: bool, settings: &Settings, clock: Clo
         std::process::id()
     ));
     let written = match write(store, &body, is_copy).await {
-        Err(_) if is_copy && !conditions::are_known(store) => store
-            .put(PROBE, body.clone(), &info())
-            .await
-            .map(|_| Check::ok("write", "written; it knows no conditions, which a copy does without")),
+        Err(_) if is_copy && !conditions::are_known(store) => store.put(PROBE, body.clone(), &info()).await.map(|_| {
+            Check::ok(
+                "write",
+                "written; it knows no conditional writes, which a copy does not need",
+            )
+        }),
         written => written,
     };
     match written {
@@ -120,8 +123,7 @@ fn info() -> ObjectInfo {
     }
 }
 
-/// By a condition, as leases are written: a store that overlooks them would let two runs
-/// interleave.
+/// Writes with a condition, as for leases: a store that ignores conditions would let two runs mix.
 async fn write(store: &dyn Store, body: &Bytes, is_copy: bool) -> Result<Check> {
     const NAME: &str = "write";
     let conditional = conditions::of(store)?;
@@ -132,25 +134,25 @@ async fn write(store: &dyn Store, body: &Bytes, is_copy: bool) -> Result<Check> 
     if conditional.put_if(PROBE, body.clone(), &info(), condition).await? == Put::Refused {
         return Ok(Check::warning(
             NAME,
-            "another doctor is at work in this store",
+            "another doctor is running in this store",
             "run it again when the other has ended",
         ));
     }
     let other = Bytes::from_static(b"a probe that must not be written\n");
     match conditional.put_if(PROBE, other, &info(), Condition::Absent).await? {
-        Put::Refused => Ok(Check::ok(NAME, "written, and conditions are held to")),
+        Put::Refused => Ok(Check::ok(NAME, "written; conditional writes work")),
         Put::Done(_) if is_copy => {
             store.put(PROBE, body.clone(), &info()).await?;
             Ok(Check::ok(
                 NAME,
-                "written; it overlooks conditions, which a copy does without",
+                "written; it ignores conditions, which a copy does not need",
             ))
         }
         Put::Done(_) => Err(Error::new(
             Code::Store,
-            format!("{} overwrites an object although the request forbids it", store.url()),
+            format!("{} overwrites an object although the request forbids that", store.url()),
         )
-        .hint("leases need conditional writes (If-None-Match): use a store or a version of it that knows them")),
+        .hint("use a store, or a version of it, that has conditional writes (If-None-Match): leases need them")),
     }
 }
 
@@ -162,7 +164,7 @@ async fn read(store: &dyn Store, body: &Bytes) -> Result<Check> {
     }
     Err(Error::new(
         Code::Store,
-        format!("{} gives back other bytes than were written", store.url()),
+        format!("{} returns other bytes than were written", store.url()),
     ))
 }
 
@@ -191,12 +193,12 @@ fn checksums(stored: Result<Stored>, settings: &Settings) -> Check {
             ..
         }) => Check::ok(
             NAME,
-            format!("it reports its own {}, and that is ours", checksum.algorithm),
+            format!("it reports its own {}, which agrees with pgstow's", checksum.algorithm),
         ),
         Ok(_) if settings.s3.checksums == Checksums::WhenRequired => Check::warning(
             NAME,
-            "they are not asked for (BACKUP_S3_CHECKSUMS=when_required)",
-            "leave the setting out if the store knows checksums: then it proves what it holds",
+            "pgstow asks for none (BACKUP_S3_CHECKSUMS=when_required)",
+            "leave out the setting if the store knows checksums: then the store proves what it holds",
         ),
         Ok(_) => Check::warning(NAME, "it reports none", "use a store that reports SHA-256 checksums"),
     }
@@ -216,29 +218,29 @@ async fn tags(lifecycle: &dyn Lifecycle, url: &str) -> Result<Check> {
         return Ok(Check::ok("tags", "set and read back"));
     }
     Err(Error::new(Code::Store, "tags that were set are not there")
-        .hint("expiry goes by tags: use a store that keeps them"))
+        .hint("use a store that keeps tags: expiry depends on them"))
 }
 
-/// The backup's own key need not, and should not, be able to.
+/// The key that makes backups does not need the right to delete, and should not have it.
 async fn delete(lifecycle: &dyn Lifecycle) -> Check {
     const NAME: &str = "delete";
     match lifecycle.try_delete(PROBE).await {
         Ok(Deleted::Refused) if lifecycle.keeping().is_lost() => Check::ok(
             NAME,
-            "refused: who steals this key cannot remove backups; prune with another, since nothing expires here",
+            "refused: a thief of this key cannot remove backups; prune with another key, because nothing expires here",
         ),
         Ok(Deleted::Gone | Deleted::Hidden) if lifecycle.keeping().is_lost() => Check::warning(
             NAME,
-            "allowed: who steals this key can remove every backup",
-            "give s3:DeleteObject to a key of its own, with which `pgstow prune --allow-delete` runs",
+            "allowed: a thief of this key can remove every backup",
+            "give s3:DeleteObject to a separate key, and run `pgstow prune --allow-delete` with that",
         ),
         Ok(Deleted::Refused) => Check::ok(
             NAME,
-            "refused, as it should be: who steals this key cannot remove backups; the probe expires by its tag",
+            "refused, as it should be: a thief of this key cannot remove backups; the probe expires by its tag",
         ),
         Ok(Deleted::Gone | Deleted::Hidden) => Check::warning(
             NAME,
-            "allowed: who steals this key can remove every backup",
+            "allowed: a thief of this key can remove every backup",
             "take s3:DeleteObject from this role; pgstow does not need it",
         ),
         Err(error) => Check::lacking(NAME, &error),
@@ -250,13 +252,13 @@ async fn remove(store: &dyn Store) -> Result<Check> {
     if store.get(PROBE).await?.is_some() {
         return Err(Error::new(
             Code::Store,
-            format!("{PROBE} is still there after its removal"),
+            format!("{PROBE} still exists after its removal"),
         ));
     }
-    Ok(Check::ok("remove", "the probe is gone again"))
+    Ok(Check::ok("remove", "the probe is removed"))
 }
 
-/// The store dates what it stores.
+/// Compares the clocks by the time that the store gives to the probe.
 async fn clocks(store: &dyn Store, clock: Clock) -> Check {
     const NAME: &str = "clock";
     let listed = match store.list(PROBE).await {
@@ -264,7 +266,10 @@ async fn clocks(store: &dyn Store, clock: Clock) -> Check {
         Err(error) => return Check::failed(NAME, &error),
     };
     let Some(entry) = listed.iter().find(|entry| entry.key == PROBE) else {
-        let error = Error::new(Code::Store, format!("{} does not list what was written", store.url()));
+        let error = Error::new(
+            Code::Store,
+            format!("{} does not list the probe that was written", store.url()),
+        );
         return Check::failed(NAME, &error);
     };
     match entry.modified {
@@ -284,7 +289,7 @@ async fn space(store: &dyn Store, tables: Option<u64>) -> Option<Check> {
         Some(tables) if space.free < tables => Check::warning(
             NAME,
             format!("{detail}, and the tables take {}", human_bytes(tables)),
-            "compressed they take less, but not for ever: make room, or choose another store",
+            "make room, or choose another store: compressed tables take less, but several backups may not fit",
         ),
         _ => Check::ok(NAME, detail),
     })
@@ -295,7 +300,7 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
     if lifecycle.keeping().is_lost() {
         return Check::skipped(
             NAME,
-            "its rules go by tags, which are not kept here: run `pgstow prune --allow-delete` after the backups",
+            "its rules depend on tags, which it does not keep: run `pgstow prune --allow-delete` after the backups",
         );
     }
     let policy = &settings.retention.policy;
@@ -308,7 +313,7 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
         return Check::warning(NAME, finding.told, remedy);
     }
     if !expiry.unsure.is_empty() {
-        let remedy = "see whether one of them expires what lies in a database's folder: it is not pgstow's";
+        let remedy = "check whether one of them expires objects in a database's folder: it is not pgstow's";
         return Check::warning(NAME, expiry.unsure.join("; "), remedy);
     }
     let told = match expiry.installed.len() {

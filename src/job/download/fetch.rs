@@ -1,5 +1,5 @@
-//! An object into a file: fetched by several requests at once, written and digested on a thread
-//! of its own, taken up where an earlier run stopped.
+//! Fetches an object into a file, with several requests at once. A separate thread writes and digests the bytes. An
+//! interrupted fetch continues where the earlier run stopped.
 
 use std::fs::File;
 use std::ops::Range;
@@ -21,9 +21,9 @@ use crate::run::threads::apart;
 use crate::store::Store;
 use crate::store::reading::Reading;
 
-/// What is read of the file at once, to digest what is there.
+/// Bytes per read, when the existing part of the file is digested.
 const CHUNK: usize = 1 << 20;
-/// How long a disk that does not answer is waited for after a stop.
+/// How long to wait after a stop for a disk that does not answer.
 const GRACE: Duration = Duration::from_secs(5);
 
 pub struct Fetch<'a> {
@@ -31,26 +31,26 @@ pub struct Fetch<'a> {
     pub key: String,
     /// The length that the manifest gives.
     pub bytes: u64,
-    /// So much of the file's beginning is fetched again even if it is there.
+    /// Bytes at the start of the file that are fetched again even if they are there.
     pub uncertain: u64,
-    /// What will be laid over the file's beginning in the end.
+    /// The bytes that will overwrite the start of the file at the end.
     pub head: Option<Bytes>,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
 }
 
-/// SHA-256 in hex digits: of the object, and of the file that it becomes.
+/// SHA-256 in hex digits: of the stored object, and of the downloaded file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digests {
     pub stored: String,
     pub downloaded: String,
 }
 
-/// The file from its beginning to its end, in order.
+/// A part of the file; the parts are in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stretch {
     Fetched(Range<u64>),
-    /// There already.
+    /// Bytes that are there already.
     Kept(Range<u64>),
 }
 
@@ -70,13 +70,13 @@ fn stretches(bytes: u64, uncertain: u64, there: u64) -> Vec<Stretch> {
 }
 
 impl Fetch<'_> {
-    /// How many of the bytes that are there need not be fetched.
+    /// How many of the existing bytes need not be fetched.
     pub fn kept(&self, there: u64) -> u64 {
         there.saturating_sub(self.uncertain)
     }
 
-    /// Fills the file, of which the first `there` bytes are there, and digests all of it. After a
-    /// failure the file holds what has come so far.
+    /// Fills the file, which already has its first `there` bytes, and digests all of it. After a failure the file holds
+    /// the bytes that came so far.
     pub async fn fill(&self, partial: &Partial, there: u64) -> Result<Digests> {
         self.observer.phase("downloading");
         self.observer.estimate(self.bytes - self.kept(there));
@@ -101,7 +101,8 @@ impl Fetch<'_> {
         } else {
             writing.await
         };
-        let written = written.map_err(|error| Error::internal("the writing was cut off").source(error));
+        let written =
+            written.map_err(|error| Error::internal("the thread that writes the file was cut off").source(error));
         match (written.flatten()?, fed) {
             (_, Err(error)) => Err(error),
             (Some(digests), Ok(())) => Ok(digests),
@@ -119,7 +120,7 @@ impl Fetch<'_> {
             while let Some(slice) = reading.next().await? {
                 self.observer.bytes_read(slice.len() as u64);
                 if slices.send(slice).await.is_err() {
-                    // The writer knows why it has ended.
+                    // The writer has the reason.
                     return Ok(());
                 }
             }
@@ -128,7 +129,7 @@ impl Fetch<'_> {
     }
 }
 
-/// The half that blocks.
+/// The blocking half.
 struct Writer {
     file: Arc<File>,
     path: PathBuf,
@@ -138,7 +139,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// `None` when the slices ended too early, or a stop was requested.
+    /// `None` if the slices ended too early, or a stop was requested.
     fn write(mut self, stretches: &[Stretch]) -> Result<Option<Digests>> {
         for stretch in stretches {
             let whole = match stretch {
@@ -186,7 +187,7 @@ impl Writer {
 /// Both digests in one pass.
 struct Digesting {
     stored: Sha256,
-    /// Where they differ: how much of the object the head hides, and the digest from there on.
+    /// If they differ: how much of the object the head replaces, and the digest of the downloaded file.
     downloaded: Option<(usize, Sha256)>,
 }
 

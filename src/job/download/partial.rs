@@ -1,5 +1,5 @@
-//! A download on its way: a hidden file beside its target, which stays when a run is interrupted,
-//! for the next one to go on with. Everything here blocks.
+//! An unfinished download: a hidden file beside its target. If a run is interrupted, the file stays and the next run
+//! continues it. Everything here blocks.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -20,12 +20,12 @@ use crate::units::human_bytes;
 pub struct Partial {
     path: PathBuf,
     target: PathBuf,
-    /// Locked as long as it is open.
+    /// It is locked as long as it is open.
     file: Arc<File>,
 }
 
 impl Partial {
-    /// `.<name>.<stamp>.partial` beside the target, new or as an earlier run left it.
+    /// Opens `.<name>.<stamp>.partial` beside the target: a new file, or the one of an earlier run.
     pub fn open(target: &Path, stamp: &str) -> Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let path = parent(target).join(format!(".{}.{stamp}.partial", kept(&name)));
@@ -41,11 +41,14 @@ impl Partial {
             let file = opened.map_err(|error| file_error("write", &path, error))?;
             lock(&file, &path)?;
             let ours = file.metadata().map_err(|error| file_error("look at", &path, error))?;
-            // Whoever held the lock before may have given the file its name, or removed it.
+            // The run that held the lock before may have given the file its name, or removed it.
             if fs::symlink_metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-                // In a folder that is open to all, somebody may have put one there to read along.
+                // In a folder that all users may write to, another user may have put a file there to read the backup.
                 if !ours.is_file() || ours.uid() != geteuid().as_raw() || ours.nlink() != 1 {
-                    let what = format!("{} is there already, and is not ours", path.display());
+                    let what = format!(
+                        "{} exists, but another user owns it or it is no plain file",
+                        path.display()
+                    );
                     return Err(Error::new(Code::Eacces, what).hint("remove it, or name a file elsewhere with -o"));
                 }
                 file.set_permissions(Permissions::from_mode(0o600))
@@ -59,7 +62,7 @@ impl Partial {
         }
     }
 
-    /// Its length, after the disk has promised the room for all of `bytes`.
+    /// Its length, after the file system has reserved the room for all of `bytes`.
     pub fn resumable(&self, bytes: u64) -> Result<u64> {
         let mut there = self.length()?;
         if there > bytes {
@@ -75,7 +78,7 @@ impl Partial {
                         .hint("free space there, or name a file elsewhere with -o"),
                 )
             }
-            // Not every file system can promise. The writing itself will tell.
+            // Not every file system can reserve room. A later write will fail if there is none.
             _ => Ok(there),
         }
     }
@@ -101,8 +104,8 @@ impl Partial {
         file_error(what, &self.path, error)
     }
 
-    /// All of it is there and proved: lays `head` over its beginning and gives it its name. A
-    /// failure leaves it as it was, but for the head, which the next run reads anew.
+    /// Call this when the file is whole and proved: overwrites its start with `head` and gives it its name. A failure
+    /// leaves the file as it was, except the start, which the next run fetches again.
     pub fn publish(self, head: Option<&[u8]>, replace: bool) -> Result<()> {
         let written = match head {
             Some(head) => self.file.write_all_at(head, 0),
@@ -121,7 +124,7 @@ impl Partial {
         match give_name(&folder, from.unwrap_or_default(), to.unwrap_or_default(), how) {
             Ok(Published::Done) => Ok(()),
             Ok(Published::Exists) => {
-                let what = format!("{} has come to be there meanwhile", self.target.display());
+                let what = format!("{} was created by another program meanwhile", self.target.display());
                 Err(Error::config(what).hint("run it again with --force to replace it: nothing is fetched twice"))
             }
             Err(unpublished) if unpublished.step == Step::Rename => {
@@ -131,14 +134,14 @@ impl Partial {
         }
     }
 
-    /// What to do with it after a failure: what is damaged, or empty, goes; anything else spares
-    /// the next run of `id`'s download its time, and the error says so.
+    /// After a failure: removes the file if it is damaged or empty. Otherwise it stays for the next run of `id`'s
+    /// download, and the error says so.
     pub fn keep_or_remove(self, id: &BackupId, error: Error) -> Error {
         let length = self.length().unwrap_or(0);
         if error.code() == Code::Integrity || length == 0 {
             return error.with_clean_up(remove_file(&self.path));
         }
-        // Gives back the room beyond what is there.
+        // Release the reserved room beyond the existing bytes.
         let _ = self.file.set_len(length);
         let again = format!(
             "download {id} again: it goes on with the {} that are in {}",

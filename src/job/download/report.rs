@@ -1,4 +1,4 @@
-//! What `download` says when it has succeeded.
+//! The report of a download that succeeded.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,17 +22,17 @@ pub struct DownloadReport {
     pub store: String,
     pub file: PathBuf,
     pub manifest_sha256: String,
-    /// Where signatures are asked for.
+    /// Set if signatures are required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<KeyId>,
     pub bytes: u64,
-    /// What came from the store in this run; the rest an earlier one had left.
+    /// Bytes that came from the store in this run; the rest is from an earlier run.
     pub bytes_fetched: u64,
-    /// Whether the offsets are laid in, for `pg_restore -j` and `-t`.
+    /// Whether the file has the offsets, for `pg_restore -j` and `-t`.
     pub offsets: bool,
-    /// Of the file.
+    /// The digest of the file.
     pub sha256: String,
-    /// Of the object, as the manifest says it.
+    /// The digest of the stored object, as in the manifest.
     pub sha256_as_stored: String,
     pub duration_seconds: f64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -53,7 +53,7 @@ impl fmt::Display for DownloadReport {
         }
         writeln!(f, ", {:.1} s, digest as in the manifest", self.duration_seconds)?;
         if self.offsets {
-            writeln!(f, "  offsets laid in: pg_restore -j and -t can seek in it")?;
+            writeln!(f, "  with offsets: pg_restore -j and -t can seek in it")?;
         }
         for warning in &self.warnings {
             writeln!(f, "  warning: {warning}")?;

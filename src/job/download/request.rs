@@ -1,4 +1,4 @@
-//! What a download can be asked for.
+//! The request for a download.
 
 use std::path::PathBuf;
 
@@ -6,13 +6,13 @@ use std::path::PathBuf;
 pub struct DownloadRequest {
     /// An exact id, or `latest`.
     pub backup: String,
-    /// Whose latest, where it is not the source's.
+    /// The database for `latest`, if it is not the one that the settings name.
     pub database: Option<String>,
-    /// A file, or a folder for a file of the archive's own name; else the working folder.
+    /// A file, or a folder for a file with the archive's own name. Default: the working folder.
     pub output: Option<PathBuf>,
-    /// Bit for bit as in the store: the offsets are not laid in.
+    /// Write exactly the stored bytes, without the offsets.
     pub as_stored: bool,
-    /// Replace a file that is there.
+    /// Replace an existing file.
     pub force: bool,
     /// The SHA-256 that the manifest must have.
     pub expect_manifest: Option<[u8; 32]>,

@@ -1,4 +1,4 @@
-//! `SHA256SUMS` beside a downloaded file, for `sha256sum -c`. What it says of other files stays.
+//! `SHA256SUMS` beside a downloaded file, for `sha256sum -c`. Its lines for other files stay.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,20 +16,20 @@ use crate::repository::backup_id::{BackupId, SHA256SUMS};
 use crate::run::files::{lock_folder, parent};
 use crate::run::publication::{Access, Publish, publish};
 
-/// A longer one is not ours to rewrite.
+/// pgstow does not rewrite a longer file: it is probably not a file of sums.
 const LONGEST: u64 = 16 << 20;
 
-/// Puts the file's line there; and, where the object has another digest, that as a comment, which
-/// `sha256sum -c` passes over.
+/// Writes the line of the file. If the stored object has another digest, that follows as a comment, which
+/// `sha256sum -c` skips.
 pub fn write(target: &Path, id: &BackupId, digests: &Digests) -> Result<()> {
     let folder = parent(target);
     let path = folder.join(SHA256SUMS);
     let failed = |what: &'static str| move |error| file_error(what, &folder.join(SHA256SUMS), error);
-    // Two downloads into one folder must not take each other's lines away; where there are no
-    // locks, they may.
+    // The lock keeps two downloads into one folder from removing each other's lines. Where the file system has no
+    // locks, that can still happen.
     let lock = File::open(folder).map_err(failed("write"))?;
     lock_folder(&lock).map_err(failed("write"))?;
-    // A FIFO that somebody has put there would be waited for, for ever.
+    // Without this flag pgstow would wait for ever for a FIFO that another user put there.
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let (old, mode) = match File::options().read(true).custom_flags(nonblocking).open(&path) {
         Ok(file) => {
@@ -40,7 +40,10 @@ pub fn write(target: &Path, id: &BackupId, digests: &Digests) -> Result<()> {
             let mut old = Vec::new();
             file.take(LONGEST + 1).read_to_end(&mut old).map_err(failed("read"))?;
             if old.len() as u64 > LONGEST {
-                return Err(Error::config(format!("{} is too long to be one", path.display())));
+                return Err(Error::config(format!(
+                    "{} is too long to be a file of sums",
+                    path.display()
+                )));
             }
             (old, metadata.permissions().mode())
         }
@@ -80,7 +83,7 @@ fn rewritten(old: &[u8], name: &OsStr, id: &BackupId, digests: &Digests) -> Vec<
     sums
 }
 
-/// A name as sha256sum writes it, and the mark that it puts before the line then.
+/// A name as sha256sum writes it, and the mark that sha256sum puts before such a line.
 fn escaped(name: &OsStr) -> (&'static [u8], Vec<u8>) {
     let mut text = Vec::new();
     for byte in name.as_bytes() {

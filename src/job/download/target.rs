@@ -1,4 +1,4 @@
-//! Which file a download becomes.
+//! Chooses the file for a download.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,19 +8,18 @@ use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::SHA256SUMS;
 use crate::run::files::io_error;
 
-/// `output`, or a file of the archive's own name in it where it is a folder, or in the working
-/// folder. A file that is there already is left alone without `force`, and anything that is no
-/// file always.
+/// Returns `output`; if that is a folder, a file with the archive's own name in it; without `output`, one in the
+/// working folder. Without `force` an existing file is an error. An existing object that is no file is always an error.
 pub fn choose(output: Option<PathBuf>, name: &str, force: bool) -> Result<PathBuf> {
     let target = match output {
         None => PathBuf::from(name),
         Some(output) if output == Path::new("-") => {
-            let why = "a download is proved before it has its name, so it cannot go into a pipe";
+            let why = "a download is proved before it gets its name, so it cannot go into a pipe";
             return Err(Error::config(format!("--output -: {why}"))
-                .hint("give a file; `aws s3 cp … - | pg_restore` reads the archive as it is stored"));
+                .hint("give a file; `aws s3 cp … - | pg_restore` reads the stored archive from a pipe"));
         }
         Some(output) if output.is_dir() => output.join(name),
-        // A folder that is yet to be made.
+        // A folder that may not exist yet.
         Some(output) if output.as_os_str().as_encoded_bytes().ends_with(b"/") => {
             fs::create_dir_all(&output).map_err(|error| file_error("make the folder", &output, error))?;
             output.join(name)
@@ -31,16 +30,14 @@ pub fn choose(output: Option<PathBuf>, name: &str, force: bool) -> Result<PathBu
     match target.file_name() {
         Some(name) if name != SHA256SUMS => {}
         _ => {
-            return Err(Error::config(format!(
-                "--output {shown}: that is no name for an archive"
-            )));
+            return Err(Error::config(format!("--output {shown}: this is no name for a file")));
         }
     }
     match fs::symlink_metadata(&target) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(target),
         Err(error) => Err(file_error("look at", &target, error)),
         Ok(there) if !there.is_file() && !there.is_symlink() => Err(Error::config(format!(
-            "{shown} is there already, and is no file that could be replaced"
+            "{shown} is there already, but is no file that could be replaced"
         ))
         .hint("name another with -o")),
         Ok(_) if !force => Err(Error::config(format!("{shown} is there already"))
@@ -49,12 +46,12 @@ pub fn choose(output: Option<PathBuf>, name: &str, force: bool) -> Result<PathBu
     }
 }
 
-/// As for files of a store, but with what to do about this one.
+/// The same error as for files of a store, with a hint for this file.
 pub fn file_error(what: &str, path: &Path, error: std::io::Error) -> Error {
     let error = io_error(what, path, error);
     match error.code() {
         Code::Enospc => error.hint("free space there, or name a file elsewhere with -o"),
         Code::Eacces | Code::Enoent => error.hint("name a file in a folder that you may write into: -o FILE"),
-        _ => error.hint("look at the disk, or name a file elsewhere with -o"),
+        _ => error.hint("check the disk, or name a file elsewhere with -o"),
     }
 }

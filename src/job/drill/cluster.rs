@@ -1,5 +1,5 @@
-//! The throwaway server's roles and databases, and the two ways into them: as a role that is no superuser,
-//! for all that evaluates what the backup holds; and as the superuser, for what only that one can make.
+//! The throwaway server's roles and databases, and two logins: a role that is no superuser, for everything that
+//! evaluates code of the backup; and the superuser, for objects that only it can make.
 
 use std::collections::BTreeSet;
 
@@ -20,14 +20,14 @@ use crate::run::private_folder::{PrivateFolder, answering};
 /// The first major with a role that may read everything.
 const READS_ALL: u32 = 14;
 
-/// How it is said that there are no roles.
+/// The start of the reason if the backup holds no roles.
 pub(super) const HOLDS_NONE: &str = "the backup holds none: ";
-/// No honest script names more.
+/// The most tablespaces to make: no real script names more.
 const TABLESPACES: usize = 1000;
-/// The database that is made alike.
+/// The name of the second database.
 const TWIN: &str = "pgstow_twin";
 
-/// A user and a database to come in by.
+/// A login: a user and a database.
 pub(super) struct Way<'a> {
     pub info: ConnectionInfo,
     pub passfile: &'a Passfile,
@@ -41,35 +41,35 @@ pub(super) struct Cluster<'a> {
     loaders_passfile: Passfile,
     passfile: Passfile,
     _folders: [PrivateFolder; 2],
-    /// Superusers in the source.
+    /// Roles that are superusers in the source.
     lowered: Vec<String>,
     source: Source,
-    /// As `globals.sql` made them, before anything was taken from them.
+    /// The roles as `globals.sql` made them, before any right was taken from them.
     pub roles: Roles,
 }
 
-/// What became of `globals.sql`.
+/// The result of applying `globals.sql`.
 #[derive(Default)]
 pub(super) struct Roles {
     pub compared: ComparedGlobals,
     pub not_proved: Vec<LeftOut>,
 }
 
-/// The database that is filled.
+/// The database into which the drill restores.
 pub(super) struct Ground {
-    /// The superuser's, open since nothing was in it.
+    /// The superuser's session, opened while the database was empty.
     pub session: Session,
     name: String,
-    /// Why values may sort, compare and print otherwise here than in the source.
+    /// Why values may sort, compare and print differently here than in the source.
     pub locale: Option<String>,
-    /// What values are computed by in the source, and not here.
+    /// Settings that affect computed values in the source, but are missing here.
     pub withheld: Withheld,
     pub not_proved: Vec<LeftOut>,
 }
 
 impl<'a> Cluster<'a> {
-    /// Makes the roles that the backup speaks of, without a superuser among them, and one that may do what
-    /// each of them may.
+    /// Makes the roles that the backup names, without any superuser, and the loader, which may do what each of them
+    /// may.
     pub async fn prepare(
         job: &'a Job<'a>,
         witness: &'a Witness<'a>,
@@ -113,12 +113,12 @@ impl<'a> Cluster<'a> {
         self.job.settings.drill_unconfined || self.witness.server.keeps_files()
     }
 
-    /// The database as the backup says that it was made.
+    /// Makes the database with the properties in the backup.
     pub async fn ground(&self, items: &[Item], manifest: &Manifest) -> Result<Ground> {
         self.ground_named(ground_name(manifest), items, manifest).await
     }
 
-    /// Another one, made alike.
+    /// Makes another database with the same properties.
     pub async fn second_ground(&self, first: &Ground, items: &[Item], manifest: &Manifest) -> Result<Ground> {
         let name = if first.name == TWIN { "pgstow_other_twin" } else { TWIN };
         self.ground_named(name, items, manifest).await
@@ -156,7 +156,7 @@ impl<'a> Cluster<'a> {
             );
             self.session.execute(&plain).await?;
         }
-        // Sessions have them from their beginning.
+        // Before the session is opened, because a session gets these settings when it starts.
         let withheld = self.source.settle(&self.session, name, items).await?;
         let session =
             Session::connect_to_our_own(&within(self.witness.server.info(), name), &self.job.settings.postgres).await?;
@@ -169,7 +169,7 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// A new one in its place.
+    /// Makes a new database in place of the old one.
     pub async fn ground_again(&self, old: Ground, items: &[Item], manifest: &Manifest) -> Result<Ground> {
         old.session.close().await;
         self.session.drop_database(&old.name).await?;
@@ -190,16 +190,16 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// By whom it is dumped again: some things pg_dump sees as a superuser alone. It looks, and evaluates
-    /// nothing; and nothing of the backup's runs any more.
+    /// The login for the second dump: pg_dump sees some objects only as a superuser. It evaluates nothing, and no code
+    /// of the backup runs any more.
     pub fn reader(&self, ground: &Ground, items: &[Item]) -> Way<'_> {
         let hidden = |item: &Item| matches!(item.entry.desc.as_str(), "SUBSCRIPTION" | "USER MAPPING");
         self.reader_of(ground, items.iter().any(hidden))
     }
 
-    /// The same where it is known whether there are such things.
+    /// The same, if it is known whether there are such objects.
     pub fn reader_of(&self, ground: &Ground, hidden: bool) -> Way<'_> {
-        // Before, nobody else could read all.
+        // In older majors only a superuser can read everything.
         let old = self.session.server().major < READS_ALL;
         if old || hidden {
             self.superuser(ground)
@@ -208,8 +208,8 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Nothing of the backup's runs any more, and its superusers are that again: some things nobody else
-    /// may own.
+    /// Ends all sessions, so that no code of the backup runs any more, and gives the backup's superusers their power
+    /// back: only a superuser may own some objects.
     pub async fn raise(&self, ground: &Ground) -> Result<()> {
         ground.session.end_others().await?;
         ground.session.set_superusers(&self.lowered, true).await
@@ -223,35 +223,35 @@ impl<'a> Cluster<'a> {
         ground.session.open_schemas().await
     }
 
-    /// A script makes its schemas itself.
+    /// Lets the loader create schemas, because a script makes its own.
     pub async fn open_for_script(&self, ground: &Ground) -> Result<()> {
         let loader = self.loader.user.as_deref().unwrap_or_default();
         ground.session.open_database(&ground.name, loader).await
     }
 
-    /// In the server's own folder, for everybody.
+    /// Makes tablespaces in the server's own folder, for all roles.
     pub async fn make_tablespaces(&self, names: &BTreeSet<Vec<u8>>) -> Result<()> {
         let names = names.iter().filter_map(|name| std::str::from_utf8(name).ok());
-        // The server has its own.
+        // The server has its own tablespaces already.
         for name in names.filter(|name| !name.starts_with("pg_")).take(TABLESPACES) {
             self.session.make_tablespace(name).await?;
         }
         Ok(())
     }
 
-    /// The script has ended. That everybody may come into its schemas stays.
+    /// Call this when the script has ended. All roles may still use its schemas.
     pub async fn close_for_script(&self, ground: &Ground) -> Result<()> {
         let loader = self.loader.user.as_deref().unwrap_or_default();
         ground.session.close_database(loader).await
     }
 
-    /// Who has made what an extension has made.
+    /// The roles that own the objects of extensions.
     pub fn makers(&self) -> [&str; 2] {
         [self.superusers_name(), self.loader.user.as_deref().unwrap_or_default()]
     }
 }
 
-/// The server's own databases are there already.
+/// The name of the database. The server's own databases exist already.
 fn ground_name(manifest: &Manifest) -> &str {
     match manifest.database.as_str() {
         "postgres" | "template0" | "template1" => "drilled",
@@ -259,7 +259,7 @@ fn ground_name(manifest: &Manifest) -> &str {
     }
 }
 
-/// In a folder that is gone however we end.
+/// Makes a password file in a folder that is removed however pgstow ends.
 async fn passfile(job: &Job<'_>, info: &ConnectionInfo) -> Result<(PrivateFolder, Passfile)> {
     let info = info.clone();
     let made = answering(&job.settings.postgres.temp, move |temp| {
@@ -272,7 +272,7 @@ async fn passfile(job: &Job<'_>, info: &ConnectionInfo) -> Result<(PrivateFolder
     job.stop.or_stop(made).await
 }
 
-/// Makes the roles of `globals.sql`, and looks at what they are then.
+/// Makes the roles of `globals.sql`, and compares them with it.
 async fn roles(session: &Session, located: &Located) -> Result<Roles> {
     let left_out = |why: String| LeftOut {
         what: "roles".into(),

@@ -1,6 +1,6 @@
-//! Which table a block's rows belong to, and in which order its columns are compared. A dump does not always
-//! keep the order of columns: those of a table with heirs, or of a typed one, may come back in another. And
-//! rows that are loaded through the root of their partitions may come back in another partition.
+//! The table of each block's rows, and the order in which its columns are compared. A dump does not always keep the
+//! order of columns: in a table with child tables, or a typed table, it may change. And rows that are loaded through
+//! the root of their partitions may come back in another partition.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,12 +12,12 @@ pub(super) type Path = Vec<Vec<u8>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
     pub table: Path,
-    /// The table that its rows are loaded into, where that is another one.
+    /// The table that its rows are loaded into, if that is another one.
     pub root: Option<Path>,
     columns: Vec<Vec<u8>>,
 }
 
-/// Of every block, in the order of [`Head::data`]; none for large objects.
+/// The layout of every block, in the order of [`Head::data`]; none for large objects.
 pub(super) fn layouts(head: &Head) -> Result<Vec<Option<Layout>>, ArchiveError> {
     let copies = head.copy_statements()?;
     let layout = |(entry, copy): (&crate::format::archive::Entry, &Vec<u8>)| {
@@ -47,17 +47,17 @@ pub(super) fn layouts(head: &Head) -> Result<Vec<Option<Layout>>, ArchiveError> 
     Ok(head.data.iter().zip(&copies).map(layout).collect())
 }
 
-/// How a block's rows are taken.
+/// The order in which to read a row's columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {
     AsTheyAre,
-    /// Where the columns stand that are to come first, second, and so on.
+    /// The positions of the columns that must come first, second, and so on.
     Of(Vec<usize>),
-    /// They are not the same columns: how they differ.
+    /// The columns are not the same, with the difference.
     Other(String),
 }
 
-/// The order of columns that the backup has: of each table, and one for all the partitions of a root.
+/// The order of columns in the backup: of each table, and one for all the partitions of a root.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted(HashMap<Path, Vec<Vec<u8>>>);
 
@@ -103,13 +103,13 @@ fn difference(wanted: &[Vec<u8>], there: &[Vec<u8>]) -> String {
     );
     match (lost.as_str(), new.as_str()) {
         (lost, "") => format!("lacks the columns {lost}"),
-        ("", new) => format!("has columns that the backup has not: {new}"),
+        ("", new) => format!("has columns that the backup lacks: {new}"),
         (lost, new) => format!("lacks the columns {lost}, and has others: {new}"),
     }
 }
 
-/// A row of COPY's text, without its end, in this order of columns. In that text a tab stands between
-/// columns alone, whatever they hold. What is no such row stays as it is.
+/// Writes a row of COPY's text format, without its end, in this order of columns. In this format a tab occurs only
+/// between columns, whatever they hold. A line that is no such row stays as it is.
 pub(super) fn reorder(row: &[u8], order: &[usize], out: &mut Vec<u8>) {
     let columns: Vec<&[u8]> = row.split(|byte| *byte == b'\t').collect();
     if columns.len() != order.len() {
@@ -147,7 +147,7 @@ mod tests {
         );
         for (columns, difference) in [
             (&["a", "d"][..], "lacks the columns \"b,c\""),
-            (&["a", "b,c", "d", "e"], "has columns that the backup has not: \"e\""),
+            (&["a", "b,c", "d", "e"], "has columns that the backup lacks: \"e\""),
             (&["a", "b", "d"], "lacks the columns \"b,c\", and has others: \"b\""),
         ] {
             assert_eq!(

@@ -1,9 +1,9 @@
-//! Whether two archives define the same things.
+//! Whether two archives define the same objects.
 //!
-//! A server prints many a definition otherwise once it has been restored (`IN` over varchar, `BETWEEN` in a
-//! view), so another text says nothing by itself. Then a [`Twin`] decides: what the same statements give in an
-//! empty database, when nobody but us was there. The restored database must print what the twin prints.
-//! Owners, rights, where sequences stand, and what is said of large objects: these print the same for good.
+//! A server prints some definitions differently after a restore (`IN` over varchar, `BETWEEN` in a view), so another
+//! text is not yet a difference. Then a [`Twin`] decides: pgstow runs the same statements in an empty database with no
+//! other session, and the restored database must print what the twin prints. Owners, rights, positions of sequences and
+//! entries about large objects always print the same.
 
 mod rights;
 
@@ -16,7 +16,7 @@ use crate::format::archive::Item;
 use crate::job::restore::LeftOut;
 use rights::LARGE_OBJECTS;
 
-/// Kinds that have an owner of their own. Where an extension has made one, no dump holds it.
+/// Kinds that have an owner of their own. If an extension made such an object, no dump holds it.
 pub(super) const OWNED: [&str; 27] = [
     "ACCESS METHOD",
     "AGGREGATE",
@@ -49,28 +49,28 @@ pub(super) const OWNED: [&str; 27] = [
 
 const OTHERWISE: &str = "is defined otherwise";
 const ANOTHERS: &str = "belongs to another role";
-const NO_TRACE: &str = "its statement ran, no dump of what was restored has an entry of it, and it is of no kind of which \
-                        it is known where else it would be";
+const NO_TRACE: &str = "its statement ran, but no dump of the restored database has an entry for it, and pgstow does not \
+                        know where else to look for this kind";
 
 /// What identifies an entry: kind, schema, name.
 type Key<'a> = (&'a str, &'a str, &'a str);
 
 /// Two dumps' tables of contents.
 pub(super) struct Contents<'a> {
-    /// The backup's.
+    /// The entries of the backup.
     pub ours: &'a [Item],
-    /// What of it was not restored, and of what nothing can be said.
+    /// Entries that were not restored, or that cannot be judged.
     pub exclusion: &'a Exclusion<'a>,
-    /// Of entries that have none in a second dump: whether what they make is there all the same. Those of kinds
-    /// that no other entry can hold are not asked for.
+    /// For entries that the second dump lacks: whether their objects exist nevertheless. Kinds that no other entry can
+    /// hold are not looked up.
     pub present: HashMap<i64, bool>,
-    /// What was dumped again.
+    /// The entries of the second dump.
     pub theirs: &'a [Item],
-    /// What is said of things that belong to an extension is this role's in the throwaway server, whoever had it
-    /// in the source: a backup does not say who made an extension.
+    /// In the throwaway server this role owns the objects of extensions, because a backup does not say which role made
+    /// an extension.
     pub superuser: &'a str,
-    /// Whether both were printed by the same major of server and pg_dump. Another one may write the same thing in
-    /// other words, for good.
+    /// Whether the same major of server and pg_dump printed both. Another major may print the same object differently,
+    /// also in the twin.
     pub same_major: bool,
 }
 
@@ -78,16 +78,16 @@ pub(super) struct Contents<'a> {
 pub(super) struct Comparison {
     /// Entries that are the same in both.
     pub equal: usize,
-    /// Of them, where sequences stand.
+    /// Of them, positions of sequences.
     pub sequences: usize,
-    /// What differs, in words, by the entry's name.
+    /// The differences: the entry's name, and what differs.
     pub differences: Vec<(String, &'static str)>,
     pub not_proved: Vec<LeftOut>,
-    /// There are texts of which a twin alone can say whether they are the same.
+    /// Some texts differ, and only a twin can show whether they mean the same.
     pub needs_twin: bool,
 }
 
-/// All entries of a key.
+/// All entries with one key.
 #[derive(Default)]
 struct Entries<'a> {
     ours: Vec<&'a Item>,
@@ -95,12 +95,12 @@ struct Entries<'a> {
     twins: Vec<&'a Item>,
 }
 
-/// What is found of one key.
+/// The finding for one key.
 enum Found {
     Same,
     Differs(&'static str),
     NotProved(String),
-    /// A twin is needed.
+    /// Only a twin can decide.
     Open,
 }
 
@@ -111,13 +111,14 @@ impl Entries<'_> {
 }
 
 impl Contents<'_> {
-    /// With a twin, nothing stays open.
+    /// Compares the dumps. With a twin, nothing stays open.
     pub fn compare(&self, twin: Option<&Twin>) -> Comparison {
         let ours = || {
             let left_out = |item: &&Item| self.exclusion.excluded().contains(&item.entry.dump_id);
             self.ours.iter().filter(move |item| !left_out(item))
         };
-        // A dump tells where a sequence stands, and what an extension's things are worth, whoever has set that.
+        // A dump has the position of a sequence and the rights on an extension's objects, even if another entry set
+        // them.
         let untried: HashSet<Key<'_>> = {
             let excluded = |item: &&Item| self.exclusion.excluded().contains(&item.entry.dump_id);
             let direct = self.ours.iter().filter(excluded).filter(|item| prints_for_good(item));
@@ -140,7 +141,7 @@ impl Contents<'_> {
             .values()
             .map(|entries| self.find(entries, twin.is_some(), &unmade))
             .collect();
-        // What has no entry any more must be in another one, as it is in the twin's.
+        // An object without an entry of its own must be part of another entry, as in the twin's dump.
         let moved = |(entries, found): (&Entries<'_>, &Found)| {
             matches!(found, Found::Same) && entries.ours.is_empty() != entries.theirs.is_empty()
         };
@@ -172,7 +173,7 @@ impl Contents<'_> {
                 _ => format!("{kind} {schema}.{name}"),
             };
             match found {
-                // It was made, as another one.
+                // It was made, but differs.
                 Found::Same if entries.ours.iter().any(|item| self.exclusion.is_another_version(item)) => {}
                 Found::Same => {
                     comparison.equal += entries.ours.len();
@@ -187,7 +188,7 @@ impl Contents<'_> {
         }
         let there = rights::owners_of_large_objects(self.theirs.iter());
         for (number, owner) in rights::owners_of_large_objects(ours()) {
-            // Whether it is there at all, its content says.
+            // The comparison of contents shows whether it exists.
             if there.get(&number).is_some_and(|other| *other != owner) {
                 let name = format!("LARGE OBJECT {number}");
                 comparison.differences.push((name, ANOTHERS));
@@ -218,7 +219,7 @@ impl Contents<'_> {
         if direct {
             return match self.same_major {
                 true => Found::Differs(missing),
-                false => Found::NotProved("another major's pg_dump writes it otherwise".into()),
+                false => Found::NotProved("pg_dump of another major writes it differently".into()),
             };
         }
         if !with_twin {
@@ -226,7 +227,7 @@ impl Contents<'_> {
         }
         let why = || ours.iter().find_map(|item| unmade.get(&item.entry.dump_id));
         if theirs.is_empty() && twins.is_empty() {
-            // Restore and twin follow one plan: that both lack it says nothing.
+            // Restore and twin follow the same plan, so it proves nothing that both lack the object.
             let present = ours.iter().map(|item| self.present.get(&item.entry.dump_id));
             let of_extension = ours.iter().find_map(|item| self.exclusion.doubt(item));
             let why = why().map(String::as_str).or(of_extension);
@@ -239,7 +240,7 @@ impl Contents<'_> {
             };
         }
         if texts(theirs) == texts(twins) {
-            // Where one dump has an entry of its own for what another one writes elsewhere, there is none to
+            // If one dump has an entry of its own for an object that the other writes elsewhere, there is no entry to
             // compare with.
             let comparable = ours.len() == theirs.len();
             return match comparable && !self.have_the_same_owners(ours, theirs) {
@@ -253,7 +254,7 @@ impl Contents<'_> {
         }
     }
 
-    /// Why something is there and not in the backup, where that is no damage.
+    /// Why an object that is not in the backup exists here, if that is no damage.
     fn why_more(&self, theirs: &[&Item]) -> Option<&str> {
         theirs.iter().find_map(|item| {
             let schema = item.entry.namespace.as_deref().unwrap_or_default();
@@ -261,7 +262,7 @@ impl Contents<'_> {
         })
     }
 
-    /// Entries of the backup that a second dump has none of.
+    /// Entries of the backup that the second dump lacks.
     pub fn without_a_trace(&self) -> Vec<&Item> {
         let there: HashSet<Key<'_>> = self.theirs.iter().map(key).collect();
         let ours = self
@@ -277,15 +278,15 @@ impl Contents<'_> {
         if theirs.iter().any(of_extension) {
             return true;
         }
-        // However many entries there are of it: rights of large objects come in groups.
+        // The number of entries may differ: rights of large objects come in groups.
         let owners =
             |items: &[&Item]| -> BTreeSet<String> { items.iter().map(|item| item.details.owner.clone()).collect() };
         owners(ours) == owners(theirs)
     }
 }
 
-/// Entries of which the twin cannot tell, with the reason: those that it refused, what needs them, and the
-/// tables that they are about.
+/// Entries that the twin cannot decide, with the reason: those that it refused, those that need them, and the tables
+/// that they are about.
 fn unmade(ours: &[Item], twin: &Twin) -> HashMap<i64, String> {
     let mut unmade = twin.refused.clone();
     let mut open: Vec<i64> = unmade.keys().copied().collect();
@@ -310,8 +311,8 @@ fn unmade(ours: &[Item], twin: &Twin) -> HashMap<i64, String> {
     unmade
 }
 
-/// The database's own entries depend on its name and on where it was made; data are compared by
-/// their digests, large objects by theirs.
+/// Whether the entry is compared here. Entries about the database itself depend on its name and place; rows and large
+/// objects are compared by their digests.
 fn counts(item: &Item) -> bool {
     !item.is_of_database()
         && !item.entry.has_data
@@ -319,7 +320,7 @@ fn counts(item: &Item) -> bool {
         && !matches!(item.entry.desc.as_str(), "STATISTICS DATA")
 }
 
-/// What no expression is in, so that it prints as it was written.
+/// Whether the entry holds no expression, so that it prints as it was written.
 fn prints_for_good(item: &Item) -> bool {
     const KINDS: [&str; 3] = ["SCHEMA", "EXTENSION", "PROCEDURAL LANGUAGE"];
     !has_twin(item) || KINDS.contains(&item.entry.desc.as_str())
@@ -347,7 +348,7 @@ fn texts(items: &[&Item]) -> Vec<Vec<u8>> {
 fn given(items: &[&Item]) -> BTreeSet<String> {
     let definition = |item: &&Item| match String::from_utf8_lossy(item.definition()) {
         Cow::Borrowed(text) => text.to_owned(),
-        // Not UTF-8: every byte for itself, so that no two names are the same.
+        // Not UTF-8: convert each byte separately, so that different names stay different.
         Cow::Owned(_) => item.definition().iter().map(|byte| char::from(*byte)).collect(),
     };
     items.iter().flat_map(|item| rights::given(&definition(item))).collect()

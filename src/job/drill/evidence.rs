@@ -1,6 +1,6 @@
-//! What a failure says: something of the backup, or only of the place where it was tried. A full disk, a killed
-//! process or a lost connection says nothing of a backup, and leaves no result. It goes by the SQLSTATE of what the
-//! throwaway server itself told; a failure of which it told nothing is none of the backup's.
+//! Decides whether a failure is about the backup, or only about this machine. A full disk, a killed process or a lost
+//! connection says nothing about a backup, and leaves no result. pgstow judges by the SQLSTATE in the throwaway
+//! server's log; if the server logged no error, the failure is not the backup's.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::error::{Code, Error};
 use crate::format::archive::Item;
 use crate::postgres::{ROOM, ScratchServer, Told, lacks_room};
 
-/// How long the server's own words may take to come, after a client's.
+/// How long to wait for the server's log entry after a client's error.
 const WORDS: Duration = Duration::from_secs(2);
-/// And its end, when a client has lost it.
+/// How long to wait for the server's end after a client lost it.
 const END: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
-/// With less than this free, a disk is full: what failed has given back what it had taken.
+/// With less than this free, a disk counts as full: a failed step has already released its space.
 const FULL: u64 = 8 << 20;
 
-/// What is made of files or code that a machine has or lacks.
+/// Kinds that need files or code of the machine.
 const OF_THE_MACHINE: [&str; 8] = [
     "ACCESS METHOD",
     "COLLATION",
@@ -29,7 +29,7 @@ const OF_THE_MACHINE: [&str; 8] = [
     "TEXT SEARCH TEMPLATE",
 ];
 
-/// As the system says that it cannot.
+/// The system's own error texts.
 const SYSTEM: [&str; 6] = [
     "Cannot allocate memory",
     "Too many open files",
@@ -39,51 +39,51 @@ const SYSTEM: [&str; 6] = [
     "out of memory",
 ];
 
-pub(super) const HINT: &str = "this says nothing of the backup, and nothing was recorded: see the message, and drill \
-                               again, on another machine if need be";
+pub(super) const HINT: &str = "this says nothing about the backup, and nothing was recorded: correct what the message \
+                               names, and drill again, on another machine if necessary";
 
-/// What a step's failure says, where it says anything of the backup.
+/// What a step's failure says about the backup, if anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Says {
-    /// One session may have stood in another's way.
+    /// One session may have blocked another.
     Contended,
-    /// It cannot be made here: with the reason.
+    /// It cannot be made here, with the reason.
     Lacking(String),
     Wrong(Fault),
 }
 
-/// What is wrong, and what to do.
+/// A fault, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
     pub what: String,
     pub advice: &'static str,
-    /// The source itself does not keep to its rule: the backup is what the source is.
+    /// The source itself breaks its rule: the backup is the same as the source.
     pub of_source: bool,
 }
 
-/// Why a refusal may be none of the backup's.
+/// Why a refusal may be no fault of the backup, by the kind of refusal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Excuses {
-    /// Whatever it says.
+    /// For any refusal.
     pub any: Option<String>,
-    /// If it says that something is not there, or is there already.
+    /// If an object is missing, or exists already.
     pub names: Option<String>,
-    /// If it says that rows break a rule.
+    /// If rows break a rule.
     pub rows: Option<String>,
-    /// If it says that something is not within its bounds, where text is sorted by other libraries.
+    /// If a row is outside of its partition's bounds, and other libraries sort the text here.
     pub sorting: Option<String>,
-    /// Unless it says that a reference finds nothing, which goes by no setting.
+    /// Unless a reference finds no row, which depends on no setting.
     pub settings: Option<String>,
-    /// If it says that an amount of money is none.
+    /// If the server cannot read an amount of money.
     pub money: Option<String>,
 }
 
-/// Things that are not there, that are there already, and functions of which there are more than one.
+/// Objects that are missing, that exist already, and ambiguous functions.
 const OF_NAMES: [&str; 11] = [
     "3F000", "42P01", "42P06", "42P07", "42701", "42703", "42704", "42710", "42723", "42725", "42883",
 ];
 
-/// A NULL, a lost reference, a value that is there twice: no setting makes these.
+/// A NULL, a lost reference, a duplicate value: no setting causes these.
 const OF_NO_SETTING: [&str; 3] = ["23502", "23503", "23505"];
 
 impl Excuses {
@@ -104,16 +104,16 @@ impl Excuses {
         why.map(String::as_str)
     }
 
-    /// What else may be the reason: it may hold there and not here.
+    /// Another possible reason, to add to the message: the rule may hold in the source but not here.
     fn perhaps(&self, told: &Told) -> String {
         let sorted = ["23514", "23505", "23P01"].contains(&told.state.as_str());
         let why = self.sorting.as_ref().filter(|_| sorted);
-        why.map_or_else(String::new, |why| format!(" (or it is this machine's: {why})"))
+        why.map_or_else(String::new, |why| format!(" (or the reason is this machine: {why})"))
     }
 }
 
-/// A row that is in none of a table's partitions, or not in its own, and bounds that meet: by text, what lies between two
-/// goes by its order.
+/// Whether the error is about partition bounds: a row outside of them, or bounds that overlap. For text, that depends
+/// on the sort order.
 fn is_of_partitions(told: &Told) -> bool {
     const WORDS: [&str; 5] = [
         "no partition of relation",
@@ -131,22 +131,22 @@ const ROWS: &str = "the bytes were right: the source itself holds rows that brea
 const INDEX: &str = "the bytes were right: the source itself holds rows twice that should be unique. Find them without \
                      the index (SET enable_indexscan = off), since it may be corrupt, as after a change of the system's \
                      collations; correct them, REINDEX, then make a new backup: an older one most likely holds the same";
-const REFUSED: &str = "the bytes were right: the source's own definitions refuse what it holds, or cannot be made from \
-                       what pg_dump writes. Correct that there (a function, a check, a setting that it relies on), then \
-                       make a new backup: an older one most likely has the same fault";
+const REFUSED: &str = "the bytes were right: the source's own definitions refuse its rows, or cannot be made from pg_dump's \
+                       output. Correct that there (a function, a check, a setting that it relies on), then make a new \
+                       backup: an older one most likely has the same fault";
 
-/// Of a script whose checks call functions.
+/// The advice for a script whose checks call functions.
 pub(super) const LOOKING: &str = "the bytes were right: this check calls a function, which may look for rows that the script \
-                       puts in later, so that the script does not restore in its own order; or the source itself holds \
+                       inserts later, so that the script does not restore in its own order; or the source itself holds \
                        rows that break it. In the source, state the rule as a foreign key or a trigger, which come after \
-                       all rows, then make a new backup; to restore this one, take the check out of the script, and add \
-                       it when all rows are there";
+                       all rows, then make a new backup; to restore this one, remove the check from the script, and \
+                       add it when all rows are loaded";
 
-pub(super) const OF_AN_EXTENSION: &str = "it belongs to an extension, which is another one here, or none";
+pub(super) const OF_AN_EXTENSION: &str = "it belongs to an extension that has another version here, or is missing";
 
 pub(super) struct Witness<'a> {
     pub server: &'a ScratchServer,
-    /// The source's major and the server's, where they differ.
+    /// The source's major and the server's, if they differ.
     pub other_major: Option<(u32, u32)>,
 }
 
@@ -155,8 +155,8 @@ impl Witness<'_> {
         self.server.mark()
     }
 
-    /// `None` where the failure says nothing of the backup. `since`: the mark when the step began; `item`: what it
-    /// was about.
+    /// `None` if the failure says nothing about the backup. `since`: the mark when the step began; `item`: the entry
+    /// that it was about.
     pub async fn judge(&self, since: u64, error: &Error, item: Option<&Item>, excuses: &Excuses) -> Option<Says> {
         let words = error.message();
         let killed = words.contains("was ended by SIG") || words.contains("was ended by signal");
@@ -176,7 +176,7 @@ impl Witness<'_> {
                 Weight::Refused => Says::Lacking(refused(&words)),
                 Weight::Wrong => match self.other_major {
                     Some((source, here)) => Says::Lacking(format!(
-                        "the source is PostgreSQL {source}, and {here} takes it otherwise: {words}"
+                        "the source is PostgreSQL {source}, but {here} reads it differently: {words}"
                     )),
                     None => Says::Wrong(Fault {
                         of_source: told.class() == "23",
@@ -192,7 +192,7 @@ impl Witness<'_> {
         })
     }
 
-    /// What the server told of that which a client quotes.
+    /// The server's log entry for the error that a client quotes.
     async fn told(&self, since: u64, words: &str) -> Option<Told> {
         if !["ERROR: ", "FATAL: ", "PANIC: "]
             .iter()
@@ -207,7 +207,7 @@ impl Witness<'_> {
                 return Some(quoted.clone());
             }
             if tokio::time::Instant::now() > until {
-                // Other letters stand for the same in another encoding.
+                // In another encoding the same text has other bytes.
                 return told
                     .into_iter()
                     .rfind(|told| !told.fatal && !matches!(told.class(), "08" | "57"));
@@ -216,7 +216,7 @@ impl Witness<'_> {
         }
     }
 
-    /// The error of a drill that gives no result: what the place lacked, before all else.
+    /// The error of a drill without a result. If this machine lacked something, the message says so first.
     pub async fn not_carried_out(&self, error: Error) -> Error {
         if !is_of_the_place(error.code()) {
             return error;
@@ -241,7 +241,7 @@ impl Witness<'_> {
             _ => words,
         };
         let knows = words.starts_with(NOTHING_PROVED);
-        // What pg_restore's hints say is about a target of the user's.
+        // The hints for pg_restore are about a target of the user's.
         let hint = if knows { error.hint_text() } else { HINT };
         let told = not_carried_out(&Error::new(Code::RestoreErr, words).hint(hint));
         match full {
@@ -251,7 +251,7 @@ impl Witness<'_> {
     }
 }
 
-/// The same where there is no server to ask. What knows what to do about it keeps its hint.
+/// The same without a server to ask. An error with a useful hint keeps it.
 pub(super) fn not_carried_out(error: &Error) -> Error {
     const BEGINNING: &str = "the drill ";
     let words = error.message();
@@ -275,7 +275,7 @@ pub(super) fn not_carried_out(error: &Error) -> Error {
     }
 }
 
-/// Codes that speak of the source elsewhere, and here of the throwaway server and what works on it.
+/// Codes that mean the source elsewhere, but here the throwaway server and its clients.
 fn is_of_the_place(code: Code) -> bool {
     matches!(
         code,
@@ -308,18 +308,18 @@ fn weigh(told: &Told, item: Option<&Item>) -> Weight {
     let state = told.state.as_str();
     match (told.class(), state) {
         ("53", _) | (_, "54001" | "XX001" | "XX002") => Weight::OfThePlace,
-        // A library that must be loaded when the server starts ends the session, if it comes too late.
+        // If a library must be loaded at server start and is loaded later, it ends the session.
         _ if told.fatal && item.is_some_and(|item| item.entry.desc == "EXTENSION") => Weight::Lacking,
         _ if told.fatal => Weight::OfThePlace,
         ("57", _) => Weight::OfThePlace,
         ("40", _) | (_, "55P03" | "55006") => Weight::Contended,
-        // However it is told on the way: by a function that caught it, or without a state of its own.
+        // Also if a function caught the error and reports it, or if it has no SQLSTATE of its own.
         _ if lacks_room(&told.message) || says(&SYSTEM) => Weight::OfThePlace,
         (_, "XX000") if says(&["concurrently", "deadlock"]) => Weight::Contended,
         _ if of_the_machine => Weight::Lacking,
         (_, "58P01") if says(&["could not access file", "could not load library"]) => Weight::Lacking,
         ("58", _) => Weight::OfThePlace,
-        // Collations of the system's or of ICU's: what a database makes itself is elsewhere.
+        // Collations of the system or of ICU. A database's own collations are in other schemas.
         (_, "42704") if says(&["collation \"pg_catalog."]) => Weight::Lacking,
         (_, "22023")
             if says(&[
@@ -331,17 +331,17 @@ fn weigh(told: &Told, item: Option<&Item>) -> Weight {
             Weight::Lacking
         }
         _ if says(&["shared_preload_libraries"]) => Weight::Lacking,
-        // It reaches for another server, which no drill lets it; or it is more than this server was built for.
+        // It needs another server, which a drill forbids, or a feature that this server was built without.
         ("08" | "HV" | "0A" | "F0", _) => Weight::Lacking,
         (_, "42501") => Weight::Refused,
-        // A function of the backup's that says so is taken at its word; a name is not.
+        // If a function of the backup says so, that counts; a name does not.
         (_, "P0001") if is_refusal(&told.message) => Weight::Refused,
         _ => Weight::Wrong,
     }
 }
 
-/// Whether a role was refused what a superuser may. The server and pg_restore say so in words alone, and so
-/// may a function of the backup's: it decides no more than whether something is missing or was not tried.
+/// Whether the server refused a right that a superuser has. The server and pg_restore report that only as text, which a
+/// function of the backup can imitate. So this decides only whether an object counts as missing or as not tried.
 fn is_refusal(words: &str) -> bool {
     const WORDS: [&str; 8] = [
         "permission denied",
@@ -357,7 +357,7 @@ fn is_refusal(words: &str) -> bool {
 }
 
 fn refused(words: &str) -> String {
-    format!("it was refused for lack of rights, and a drill is no superuser: {words}")
+    format!("the server refused it for lack of rights, and a drill is no superuser: {words}")
 }
 
 #[cfg(test)]

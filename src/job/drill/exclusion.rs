@@ -1,4 +1,4 @@
-//! What a throwaway server cannot have, or cannot be let have, and with it everything that needs it.
+//! Entries that the throwaway server cannot or must not have, and everything that needs them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,38 +12,38 @@ use crate::format::archive::Item;
 use crate::job::restore::{self, LeftOut};
 use crate::postgres::{Named, Session};
 
-/// Why something may be otherwise here than in the backup, and is no damage for that.
+/// Reasons why a difference from the backup may be no damage.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reasons {
     pub extensions: Others,
     pub missing: Missing,
-    /// The source's major and this server's, where they differ.
+    /// The source's major and this server's, if they differ.
     pub majors: Option<(u32, u32)>,
-    /// Why text may sort, compare and be classed otherwise here. Whatever is refused may be refused for that.
+    /// Why text may sort, compare and be classed differently here. That may be the reason for any refusal.
     pub locale: Option<String>,
-    /// The same where the libraries that sort text are others: no more than their order may differ.
+    /// The same, if only the libraries that sort text differ: then only the order may differ.
     pub sorting: Option<String>,
-    /// Settings that values are computed by in the source, and not here.
+    /// Settings that affect computed values in the source, but are missing here.
     pub withheld: Withheld,
 }
 
-/// What of the archive is tried, and why the rest is not.
+/// Which entries of the archive are tried, and why the others are not.
 pub(super) struct Exclusion<'a> {
     items: &'a [Item],
     by_id: HashMap<i64, &'a Item>,
     excluded: HashSet<i64>,
     pub not_proved: Vec<LeftOut>,
-    /// What is wrong, by the entry's name. What needs such an entry is not proved.
+    /// Faults, by the entry's name. An entry that needs a faulty one is not proved.
     pub faults: Vec<(String, Fault)>,
     extension_lacks: bool,
     reasons: Reasons,
-    /// Extensions of other versions, and all that is made with them: why what is found of it says nothing.
+    /// Extensions of other versions and everything made with them, with the reason why their differences prove nothing.
     unsure: HashMap<i64, String>,
-    /// What such extensions have made here.
+    /// Objects that such extensions made here.
     members: Members,
 }
 
-/// Entries that leave nothing behind when they fail: each is one statement, or one transaction.
+/// Entries that leave nothing if they fail: each is one statement, or one transaction.
 const WHOLE: [&str; 13] = [
     "BLOBS",
     "CHECK CONSTRAINT",
@@ -61,7 +61,7 @@ const WHOLE: [&str; 13] = [
 ];
 
 impl<'a> Exclusion<'a> {
-    /// What cannot be restored on a server with these extensions.
+    /// Excludes the entries that a server with these extensions cannot restore.
     pub fn before(items: &'a [Item], extensions: &BTreeMap<String, String>, reasons: Reasons) -> Exclusion<'a> {
         let made = |name: &str| {
             items
@@ -110,7 +110,7 @@ impl<'a> Exclusion<'a> {
         exclusion
     }
 
-    /// This entry is wrong, and all that depend on it are not proved.
+    /// Notes that this entry is wrong, and that its dependents are not proved.
     pub fn blame(&mut self, entry: i64, fault: Fault) {
         let Some(item) = self.by_id.get(&entry).copied() else {
             return;
@@ -121,7 +121,7 @@ impl<'a> Exclusion<'a> {
         self.faults.push((name, fault));
     }
 
-    /// This entry and all that depend on it, however far.
+    /// Excludes this entry and everything that depends on it, also indirectly.
     pub fn leave_out(&mut self, entry: i64, why: &str) {
         let mut open = vec![entry];
         while let Some(id) = open.pop() {
@@ -149,7 +149,7 @@ impl<'a> Exclusion<'a> {
         }
     }
 
-    /// Foreign keys to and from a table, which find nothing there without its rows.
+    /// Foreign keys to and from a table, which cannot hold without its rows.
     fn keys_of<'b>(&'b self, data: &'b Item) -> impl Iterator<Item = i64> + 'b {
         let keys = self.items.iter().filter(|item| item.entry.desc == "FK CONSTRAINT");
         let of_it = keys.filter(|key| {
@@ -159,7 +159,7 @@ impl<'a> Exclusion<'a> {
         of_it.map(|key| key.entry.dump_id)
     }
 
-    /// Mappings of users on a server, of which an archive says no dependency.
+    /// User mappings of a server. An archive does not record that they depend on it.
     fn users_of(&self, server: &str) -> Vec<i64> {
         let end = format!(" SERVER {server}");
         let mappings = self.items.iter().filter(|item| item.entry.desc == "USER MAPPING");
@@ -167,7 +167,7 @@ impl<'a> Exclusion<'a> {
         on_it.map(|item| item.entry.dump_id).collect()
     }
 
-    /// What is known of the database's locale and settings when the database has been made.
+    /// Notes the differences of locale and settings, known once the database is made.
     pub fn set_place(&mut self, locale: Option<String>, withheld: Withheld) {
         self.reasons.locale = locale;
         self.reasons.withheld = withheld;
@@ -185,19 +185,19 @@ impl<'a> Exclusion<'a> {
         self.by_id.contains_key(&entry) && !self.excluded.contains(&entry)
     }
 
-    /// Those of the list that are still to be made.
+    /// The entries of the list that are not excluded.
     pub fn remaining(&self, list: &[i64]) -> Vec<i64> {
         list.iter().copied().filter(|id| !self.excluded.contains(id)).collect()
     }
 
-    /// Whether an entry that failed may have left something behind.
+    /// Whether a failed entry may have left something.
     pub fn may_leave_something(&self, entry: i64) -> bool {
         self.item(entry)
             .is_none_or(|item| !WHOLE.contains(&item.entry.desc.as_str()))
     }
 
-    /// Whether it is about something that the archive does not define: an extension's, as a rule. The archive then
-    /// says no other dependency of it.
+    /// Whether the entry is about an object that the archive does not define, usually one of an extension. The archive
+    /// then records no other dependency for it.
     pub fn is_orphan(&self, item: &Item) -> bool {
         matches!(
             item.entry.desc.as_str(),
@@ -205,8 +205,8 @@ impl<'a> Exclusion<'a> {
         ) && item.details.dependencies.iter().any(|id| !self.by_id.contains_key(id))
     }
 
-    /// Leaves out what belongs to an extension's things that are not here: its configuration tables' rows, where its
-    /// sequences stand, and rights on what it brings.
+    /// Leaves out entries about objects of an extension that are missing here: rows of its configuration tables,
+    /// positions of its sequences, and rights on its objects.
     pub async fn leave_out_orphans(&mut self, session: &Session) -> Result<()> {
         let orphans = self.items.iter().filter(|item| {
             !self.excluded.contains(&item.entry.dump_id) && !item.is_of_database() && self.is_orphan(item)
@@ -221,9 +221,9 @@ impl<'a> Exclusion<'a> {
         let others = self.reasons.extensions.any();
         let mut lacking = Vec::new();
         for (item, subjects) in &orphans {
-            // Of each the answer must be taken.
+            // Every query's answer must be read.
             let all_there = subjects.iter().filter(|_| !exist.next().unwrap_or(true)).count() == 0;
-            // Without any reason to lack it, its absence is for the restore to tell.
+            // Without a reason for its absence, the restore must report that.
             let explained =
                 self.extension_lacks || others.is_some() || item.entry.has_data || item.entry.desc == "SEQUENCE SET";
             if let Some(why) = members.why(item) {
@@ -240,7 +240,7 @@ impl<'a> Exclusion<'a> {
         Ok(())
     }
 
-    /// Why a refusal of this entry may say nothing of the backup.
+    /// Why a refusal of this entry may say nothing about the backup.
     pub fn excuses(&self, item: Option<&Item>) -> Excuses {
         let Reasons {
             extensions, missing, ..
@@ -263,12 +263,12 @@ impl<'a> Exclusion<'a> {
         }
     }
 
-    /// Why what an entry makes may not be there, though its statement ran.
+    /// Why the object of an entry may be missing although its statement ran.
     pub fn doubt(&self, item: &Item) -> Option<&str> {
         self.unsure.get(&item.entry.dump_id).map(String::as_str)
     }
 
-    /// Why rows may be printed otherwise than in the source.
+    /// Why rows may be printed differently than in the source.
     pub fn doubt_of_rows(&self, entry: i64) -> Option<String> {
         let of_major = || {
             let (source, here) = self.reasons.majors?;
@@ -288,7 +288,7 @@ impl<'a> Exclusion<'a> {
             .then(|| why.clone())
     }
 
-    /// Why something is in a second dump and not in the backup.
+    /// Why an object is in the second dump but not in the backup.
     pub fn doubt_of_more(&self, desc: &str, schema: &str, tag: &str) -> Option<&str> {
         let of_extension = self.members.of_tag(desc, schema, tag);
         of_extension.or_else(|| self.reasons.missing.of_tag(desc, schema, tag))
@@ -316,10 +316,10 @@ impl<'a> Exclusion<'a> {
 }
 
 pub(super) fn other_major(source: u32, here: u32) -> String {
-    format!("PostgreSQL {here} may print the same values otherwise than {source}, the source's")
+    format!("PostgreSQL {here} may print the same values differently than {source}, the source's")
 }
 
-/// These extensions' entries, and all that needs them, however far.
+/// The entries of these extensions, and everything that needs them, also indirectly.
 fn unsure(items: &[Item], others: &Others) -> HashMap<i64, String> {
     let mut needed_by: HashMap<i64, Vec<i64>> = HashMap::new();
     for item in items {
@@ -342,7 +342,7 @@ fn unsure(items: &[Item], others: &Others) -> HashMap<i64, String> {
     unsure
 }
 
-/// What must be there for an orphan to be made.
+/// The objects that must exist before an orphan can be made.
 fn subjects(item: &Item) -> Vec<Named<'_>> {
     let schema = item.entry.namespace.as_deref().unwrap_or_default();
     let tag = item.entry.tag.as_str();

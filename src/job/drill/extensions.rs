@@ -1,5 +1,5 @@
-//! Extensions that are of another version here than in the source. What they bring may be other, too: their own
-//! tables, columns, rows and functions, and whatever is made with them. That is this machine's difference.
+//! Extensions that have another version here than in the source. Their tables, columns, rows and functions may differ,
+//! and everything made with them. Such a difference comes from this machine, not from the backup.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,24 +13,22 @@ use crate::repository::catalog::Located;
 use crate::repository::manifest::role;
 use crate::repository::stored_archive::read_file;
 
-/// Why nothing of an extension can be proved here, by its name.
+/// Why nothing of an extension can be proved here, by the extension's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Others(BTreeMap<String, String>);
 
 impl Others {
-    /// Of those that are here at all.
+    /// Only for extensions that exist here.
     pub fn between(source: Option<&BTreeMap<String, String>>, here: &BTreeMap<String, String>) -> Others {
         let other = |(name, here): (&String, &String)| {
             let why = match source.map(|source| source.get(name)) {
                 Some(Some(there)) if there == here => return None,
                 Some(Some(there)) => {
-                    format!("the source has version {there} of extension {name}, and this machine {here}")
+                    format!("the source has version {there} of extension {name}, but this machine has {here}")
                 }
-                // The source has not that one.
+                // The source lacks that one.
                 Some(None) => return None,
-                None => format!(
-                    "which version of extension {name} the source has is not known, and this machine has {here}"
-                ),
+                None => format!("the source's version of extension {name} is not known; this machine has {here}"),
             };
             Some((name.clone(), why))
         };
@@ -45,20 +43,20 @@ impl Others {
         self.0.keys().cloned().collect()
     }
 
-    /// Without those that the backup does not make.
+    /// Drops the extensions that the backup does not make.
     pub fn of(mut self, made: impl Fn(&str) -> bool) -> Others {
         self.0.retain(|name, _| made(name));
         self
     }
 
-    /// Whatever is not there, or is there already, may be theirs.
+    /// A reason for any object that is missing or exists already: it may belong to such an extension.
     pub fn any(&self) -> Option<String> {
         let whys: Vec<&str> = self.0.values().map(String::as_str).collect();
         (!whys.is_empty()).then(|| whys.join("; "))
     }
 }
 
-/// The source's, by the manifest, or else by the file beside it, which older backups have too.
+/// The source's extensions: from the manifest, or else from the file beside it, which older backups have too.
 pub(super) async fn of_source(located: &Located) -> Result<Option<BTreeMap<String, String>>> {
     let manifest = &located.manifest;
     if let Some(extensions) = &manifest.extensions {
@@ -78,7 +76,7 @@ pub(super) async fn of_source(located: &Located) -> Result<Option<BTreeMap<Strin
     Ok(info["extensions"].as_array().and_then(pairs))
 }
 
-/// What such extensions have made in the throwaway server.
+/// Objects that such extensions made in the throwaway server.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Members {
     whys: HashMap<(MemberKind, String, String), String>,
@@ -104,13 +102,13 @@ impl Members {
         self.find(MemberKind::Relation, schema, name)
     }
 
-    /// Whether an entry is one of them, or is said of one.
+    /// The reason, if an entry is such an object or is about one.
     pub fn why(&self, item: &Item) -> Option<&str> {
         let schema = item.entry.namespace.as_deref().unwrap_or_default();
         self.of_tag(&item.entry.desc, schema, &item.entry.tag)
     }
 
-    /// The same by what a table of contents, or a script's header, says.
+    /// The same, for kind, schema and name in a table of contents or a script's header.
     pub fn of_tag(&self, desc: &str, schema: &str, tag: &str) -> Option<&str> {
         let named = |kind: &str, rest: &str| self.named(kind, schema, rest);
         match desc {
@@ -119,7 +117,7 @@ impl Members {
                 named(kind, rest)
             }
             "DEFAULT" | "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" | "TRIGGER" | "RULE" | "POLICY" => {
-                // The table's name stands first.
+                // The table's name comes first.
                 let mut ends = tag.match_indices(' ').map(|(at, _)| &tag[..at]);
                 ends.find_map(|table| self.relation(schema, table))
             }
@@ -164,7 +162,7 @@ impl Members {
     }
 }
 
-/// Some tags have names in quotes where those are needed, others never.
+/// Some tags have names in quotes if necessary, others never.
 fn plain(text: &str) -> String {
     match tokens(text)[..] {
         [(_, only)] if only.starts_with('"') => name(only),
@@ -172,7 +170,7 @@ fn plain(text: &str) -> String {
     }
 }
 
-/// The kind of thing that something is said of, and its name.
+/// The kind and name of the object that a tag is about.
 fn split_kind(tag: &str) -> Option<(&str, &str)> {
     const OF_WORDS: [&str; 5] = [
         "FOREIGN DATA WRAPPER",

@@ -1,12 +1,12 @@
-//! What an archive's blocks hold, in their order and regardless of it: a restore may put a table's
-//! rows into other places on the disk, so a second dump may give them in another order.
+//! Digests of an archive's blocks, one that depends on the order of rows and one that does not: a restore may store
+//! rows in other places on the disk, so the second dump may have them in another order.
 
 use sha2::{Digest, Sha256};
 
 use super::columns::{Order, reorder};
 use crate::format::archive::{ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, Head};
 
-/// Rows come one by one from pg_dump; digested together they cost less.
+/// pg_dump writes rows one by one; it costs less to digest them together.
 const BATCH: usize = 256 << 10;
 
 /// The sum of the SHA-256 of every row (or of every large object with its number), modulo 2^256:
@@ -35,7 +35,7 @@ impl Unordered {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gathered {
-    /// Of [`Head::data`].
+    /// The index in [`Head::data`].
     pub index: usize,
     pub digest: BlockDigest,
     pub unordered: Unordered,
@@ -44,7 +44,7 @@ pub(super) struct Gathered {
 /// A [`BlockSink`] for content.
 pub(super) struct Gather<'a> {
     head: &'a Head,
-    /// Of the head's blocks, where they are known: how their rows are taken.
+    /// For each of the head's blocks, if known: the order of its columns.
     orders: &'a [Order],
     pub found: Vec<Gathered>,
     open: Option<Open>,
@@ -56,9 +56,9 @@ struct Open {
     unordered: Unordered,
     batch: Vec<u8>,
     row: Sha256,
-    /// Of columns, and the row that has not ended, where they are taken in another one.
+    /// The wanted order of columns and the unfinished row, if the columns are reordered.
     order: Option<(Vec<usize>, Vec<u8>)>,
-    /// The number of the large object that passes now, and its bytes.
+    /// The number of the current large object, and its bytes.
     object: Option<(u32, u64)>,
 }
 
@@ -102,7 +102,7 @@ impl Open {
         self.row.update(rest);
     }
 
-    /// Rows in another order of columns; `begun` is the one that has not ended.
+    /// Digests rows with reordered columns; `begun` is the unfinished row.
     fn rows_in(&mut self, order: &[usize], begun: &mut Vec<u8>, bytes: &[u8]) {
         let mut rows = Vec::with_capacity(begun.len() + bytes.len());
         let mut rest = bytes;
@@ -228,7 +228,7 @@ mod tests {
         Head::read(&mut crate::format::archive::Input::new(&bytes[..])).unwrap()
     }
 
-    /// What is known of rows that come in pieces of so many bytes.
+    /// The digests of rows that come in pieces of so many bytes.
     fn gathered(orders: &[Order], text: &str, piece: usize) -> Gathered {
         let head = head();
         let mut gather = Gather::new(&head, orders);

@@ -1,18 +1,18 @@
-//! The database's locale: how text sorts, compares and is classed. Where this machine lacks it, the database is made
-//! with another one. What is then refused or differs may be so for that alone, and says nothing of the backup.
+//! The database's locale: how text sorts, compares and is classed. If this machine lacks it, the database is made with
+//! another one. Refusals and differences may then come from the locale, and prove nothing about the backup.
 
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::postgres::quoting::literal;
 
-/// How the statement that makes a database names it.
+/// The options for locales in CREATE DATABASE.
 const OPTIONS: [&str; 5] = ["LOCALE", "ICU_LOCALE", "BUILTIN_LOCALE", "LC_COLLATE", "LC_CTYPE"];
 
-/// Of a database of which it is not said.
+/// The reason if the backup does not record the locale.
 pub(crate) const UNKNOWN: &str = "the backup does not say which locale the database has";
 
-/// Why a database that is made by `creation` is not as the source's.
+/// Why a database made by `creation` differs from the source's.
 pub(crate) fn lacking(creation: &str, error: &Error) -> String {
     let mut names: Vec<&str> = Vec::new();
     for option in OPTIONS {
@@ -31,7 +31,7 @@ pub(crate) fn lacking(creation: &str, error: &Error) -> String {
     )
 }
 
-/// The statement that makes a database as a server said of its own (`system_info.json`).
+/// The statement that makes a database with the properties in `system_info.json`.
 pub(crate) fn creation(name: &str, encoding: &str, info: &Value) -> String {
     let mut statement = format!(
         "CREATE DATABASE {name} WITH TEMPLATE = template0 ENCODING = {}",

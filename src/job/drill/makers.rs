@@ -1,6 +1,7 @@
-//! Who makes an entry of the archive in the throwaway server. Everything that can call a function of the
-//! backup's (a check, an index, a view, a row) is made by a role that is no superuser. The superuser makes what
-//! only it can, where making that calls none. What needs it and would call one is not made at all.
+//! Decides which role makes an entry of the archive in the throwaway server. A role that is no superuser makes
+//! everything that can call a function of the backup (a check, an index, a view, a row). The superuser makes objects
+//! that only it can make, if that calls no such function. An object that needs the superuser and would call one is not
+//! made at all.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,27 +12,27 @@ use crate::format::archive::Item;
 pub(super) enum Maker {
     Loader,
     Superuser,
-    /// With the reason.
+    /// Neither role makes it, with the reason.
     None(&'static str),
 }
 
-/// What the throwaway server says of itself, and what is known of the walls around it.
+/// Facts about the throwaway server and the walls around it.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Languages that everybody may write functions in.
+    /// Languages in which every role may write functions.
     pub languages: HashSet<String>,
-    /// Languages whose own code alone runs when a function is made in them.
+    /// Languages that run only their own code when a function is made in them.
     pub inert_languages: HashSet<String>,
     /// Settings that only a superuser may set.
     pub guarded_settings: HashSet<String>,
-    /// Functions in C that extensions have made, by schema and name.
+    /// Functions in C that extensions made, by schema and name.
     pub native_functions: HashSet<(String, String)>,
-    /// Whether the walls hold against code that is the machine's own.
+    /// Whether the walls also keep native code from this machine's files.
     pub keeps_files: bool,
 }
 
-/// Kinds that are a superuser's, or need to own what is the system's. To make one evaluates nothing, whoever
-/// has changed the things that it speaks of meanwhile.
+/// Kinds that need a superuser, or the ownership of system objects. Making one evaluates nothing, even if another role
+/// has changed the objects that it names.
 const KINDS: [&str; 16] = [
     "ACCESS METHOD",
     "ACL",
@@ -51,16 +52,16 @@ const KINDS: [&str; 16] = [
     "TRANSFORM",
 ];
 
-/// Where the name has two words, both of PostgreSQL's.
+/// Kinds of text search that need a superuser.
 const TEXT_SEARCH: [&str; 2] = ["TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE"];
 
 const EXPRESSION: &str =
-    "only a superuser can make it, and to make it evaluates what others wrote, which a drill does as none";
-const NATIVE: &str = "it is code of the machine's own, and nothing here would keep that from this machine's files \
-                      (Landlock, or a user of its own)";
-const FOREIGN: &str = "only a superuser can make it, and it says more than that kind of thing does";
+    "only a superuser can make it, and making it evaluates code of other roles, which a drill never does as superuser";
+const NATIVE: &str = "it is native code, and this machine has no wall that keeps such code from its files (Landlock, or \
+                      a user of its own)";
+const FOREIGN: &str = "only a superuser can make it, but its statement does more than pg_dump writes for this kind";
 
-/// As pg_dump writes it into every archive.
+/// pg_dump writes these into every archive.
 const SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false);";
 const STANDARD_STRINGS: &str = "SET standard_conforming_strings = 'on';";
 
@@ -73,7 +74,7 @@ impl Makers {
         for item in items {
             makers.insert(item.entry.dump_id, archive.maker(item));
         }
-        // A comment is made by who made what it is about, as it must own that.
+        // The role that made an object also makes its comment, because it must own the object.
         for item in items.iter().filter(|item| item.entry.desc == "COMMENT") {
             let about = item.details.dependencies.iter().filter_map(|id| makers.get(id));
             let superuser = about.into_iter().any(|maker| *maker == Maker::Superuser);
@@ -84,7 +85,7 @@ impl Makers {
         Makers(makers)
     }
 
-    /// Those that nobody makes, and why.
+    /// The entries that neither role makes, with the reason.
     pub fn unmade(&self, ids: &[i64]) -> Vec<(i64, &'static str)> {
         let unmade = ids.iter().filter_map(|id| match self.0.get(id) {
             Some(Maker::None(why)) => Some((*id, *why)),
@@ -93,7 +94,7 @@ impl Makers {
         unmade.collect()
     }
 
-    /// Neighbours of one maker together, in the order that they have.
+    /// Groups neighbouring entries of the same maker, and keeps their order.
     pub fn runs(&self, ids: &[i64]) -> Vec<(Maker, Vec<i64>)> {
         let mut runs: Vec<(Maker, Vec<i64>)> = Vec::new();
         for id in ids {
@@ -107,19 +108,20 @@ impl Makers {
     }
 }
 
-/// Whether it must be there before everything else: schemas, and what is in none of the backup's hands.
+/// Whether it must exist before everything else: schemas and extensions.
 pub(super) fn is_ground(item: &Item) -> bool {
     matches!(item.entry.desc.as_str(), "SCHEMA" | "EXTENSION")
 }
 
-/// Whether a backslash is a letter like others, as pg_restore reads the archive. One that does not say so has old strings.
+/// Whether a backslash is an ordinary letter, as pg_restore reads the archive. If the archive does not say so, it is
+/// not.
 pub(super) fn has_standard_strings(items: &[Item]) -> bool {
     let mut said = items.iter().filter(|item| item.entry.desc == "STDSTRINGS").peekable();
     said.peek().is_some() && said.all(|item| item.details.definition.trim() == STANDARD_STRINGS)
 }
 
-/// An event trigger, or what is said of one. They run at every change of a definition, as whoever makes it: they come
-/// last, and nothing is made after them. Nothing else is, however it names one as what it needs.
+/// An event trigger, or an entry about one. Event triggers run at every change of a definition, as the role that makes
+/// it, so they come last, and nothing is made after them. No other entry counts here, even if it depends on one.
 pub(super) fn is_of_events(item: &Item) -> bool {
     match item.entry.desc.as_str() {
         "EVENT TRIGGER" => true,
@@ -128,25 +130,26 @@ pub(super) fn is_of_events(item: &Item) -> bool {
     }
 }
 
-/// What one entry cannot say of itself.
+/// Facts about the whole archive.
 struct Archive<'a> {
-    /// What pg_restore says first in every session comes from the archive as well.
+    /// The statements with which pg_restore starts every session come from the archive too, so they must be the usual
+    /// ones.
     sets_nothing_odd: bool,
-    /// Whether a backslash is a letter like others.
+    /// Whether a backslash is an ordinary letter.
     standard_strings: bool,
     known: &'a Known,
-    /// Types that begin as a mere name, by schema and name.
+    /// Types that begin as a shell, by schema and name.
     shells: HashSet<(Option<&'a str>, &'a str)>,
-    /// The foreign data wrapper's name, by the server's.
+    /// The name of the foreign data wrapper, by the name of the server.
     servers: HashMap<&'a str, String>,
-    /// Wrappers that are not an extension's: whether one is checked by a function that is none either.
+    /// Wrappers outside of extensions: whether the validator is a function outside of extensions too.
     wrappers: HashMap<&'a str, bool>,
 }
 
 impl<'a> Archive<'a> {
     fn of(items: &'a [Item], known: &'a Known) -> Archive<'a> {
         let kind = |kind: &'static str| items.iter().filter(move |item| item.entry.desc == kind);
-        // By what the throwaway server has, not by what the archive says of itself.
+        // Judged by the functions in the throwaway server, not by the archive's own words.
         let checked = |item: &Item| {
             let tokens = tokens(&item.details.definition);
             let mut validators = tokens
@@ -164,7 +167,7 @@ impl<'a> Archive<'a> {
         for item in kind("FOREIGN DATA WRAPPER") {
             *wrappers.entry(&item.entry.tag).or_default() |= checked(item);
         }
-        // Of two with one name nobody knows which is meant.
+        // If two have the same name, it is unclear which one is meant.
         let mut servers: HashMap<&str, Option<String>> = HashMap::new();
         for item in kind("SERVER") {
             let wrapper = after(&tokens(&item.details.definition), "WRAPPER");
@@ -190,15 +193,15 @@ impl<'a> Archive<'a> {
         let definition = item.details.definition.as_str();
         let maker = match desc {
             "FUNCTION" | "PROCEDURE" => function(definition, self.known),
-            // What it says of single tables are entries of their own.
+            // Its single tables have entries of their own.
             "PUBLICATION" | "PUBLICATION TABLES IN SCHEMA" if has(&tokens(definition), &["WHERE"]) => Maker::Loader,
             "AGGREGATE" => aggregate(definition),
             "OPERATOR" if estimates_itself(definition) => Maker::Superuser,
-            // A range with functions of its own begins as a shell too, and only its owner completes that.
+            // A range with functions of its own also begins as a shell, and only its owner can complete it.
             "TYPE" if self.shells.contains(&full_name(item)) || base_type(definition) => Maker::Superuser,
             "FOREIGN DATA WRAPPER" if self.is_checked(&item.entry.tag) => Maker::None(EXPRESSION),
             "FOREIGN DATA WRAPPER" => Maker::Superuser,
-            // Their options are checked by the wrapper's function.
+            // The wrapper's function checks their options.
             "SERVER" => self.of_wrapper(after(&tokens(definition), "WRAPPER")),
             "USER MAPPING" => {
                 let server = after(&tokens(definition), "SERVER");
@@ -211,8 +214,8 @@ impl<'a> Archive<'a> {
         self.formal(item, maker)
     }
 
-    /// A superuser says nothing but what pg_dump says of such a thing: a definition is a text that somebody wrote
-    /// into the store.
+    /// A superuser runs only statements that look like pg_dump's: a definition is a text from the store, and another
+    /// person may have written it there.
     fn formal(&self, item: &Item, maker: Maker) -> Maker {
         let clear = |text: &str| is_clear(text, self.standard_strings);
         let usual = || {
@@ -238,8 +241,8 @@ impl<'a> Archive<'a> {
         }
     }
 
-    /// Its defaults and generated columns are computed as it is made. Only file_fdw's options are more than
-    /// the loader may say; it has no rows here.
+    /// Making a foreign table computes its defaults and generated columns, so the loader makes it. Only the options of
+    /// file_fdw need the superuser. The table has no rows here.
     fn foreign_table(&self, definition: &str) -> Maker {
         const EVALUATED: [&str; 5] = ["DEFAULT", "CHECK", "GENERATED", "INHERITS", "PARTITION"];
         let tokens = tokens(definition);
@@ -256,7 +259,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// Whether one of these keywords is among them, however it is written.
+/// Whether one of these keywords is among the tokens, in any case of letters.
 fn has(tokens: &[Token<'_>], keywords: &[&str]) -> bool {
     let mut keywords = keywords.iter();
     keywords.any(|keyword| tokens.iter().any(|(_, token)| token.eq_ignore_ascii_case(keyword)))
@@ -266,10 +269,10 @@ fn full_name(item: &Item) -> (Option<&str>, &str) {
     (item.entry.namespace.as_deref(), &item.entry.tag)
 }
 
-/// What stands first in every statement of a kind's, besides what changes an owner or the like of the same.
+/// The first words of every statement of a kind, including those that change an owner and the like.
 fn beginnings(desc: &str) -> Vec<String> {
     match desc {
-        // Who gave a right may not be the owner.
+        // The role that gave a right may not be the owner.
         "ACL" | "ACL LANGUAGE" => [
             "GRANT",
             "REVOKE",
@@ -302,8 +305,8 @@ fn beginnings(desc: &str) -> Vec<String> {
     }
 }
 
-/// Whether it reads as pg_dump writes that kind of thing. pg_restore takes from the statement that would remove a
-/// thing whom it gives to another owner.
+/// Whether the definition looks like pg_dump's for that kind. pg_restore reads from the DROP statement which object
+/// gets another owner.
 fn is_usual(item: &Item) -> bool {
     let (definition, removal) = (&item.details.definition, &item.details.drop_statement);
     let (tokens, removing) = (tokens(definition), tokens(removal));
@@ -320,8 +323,8 @@ fn is_usual(item: &Item) -> bool {
         && removed.iter().all(|one| begins(one, "DROP") || begins(one, "ALTER"))
 }
 
-/// Whether nothing is in a statement of the right beginning that such a statement may go on with, and pg_dump's
-/// does not: elements within a schema, roles instead of rights.
+/// Whether a statement with the right first words has no further clauses that SQL allows but pg_dump does not write:
+/// elements within a schema, roles instead of rights.
 fn is_whole(desc: &str, statement: &[Token<'_>]) -> bool {
     let words: Vec<&str> = statement.iter().map(|(_, token)| *token).collect();
     match (desc, &words[..]) {
@@ -340,7 +343,7 @@ fn is_whole(desc: &str, statement: &[Token<'_>]) -> bool {
     }
 }
 
-/// Whether it may give a right to a function of PostgreSQL's own, which nothing of the backup's is to have while
+/// Whether it may grant a right on a function of PostgreSQL's own. Code of the backup must not have such a right while
 /// it can still run.
 pub(super) fn gives_the_systems(item: &Item) -> bool {
     const KINDS: [&str; 6] = [
@@ -367,7 +370,8 @@ fn statements<'a, 'b>(tokens: &'b [Token<'a>]) -> impl Iterator<Item = &'b [Toke
     tokens.split(|token| *token == (0, ";")).filter(|one| !one.is_empty())
 }
 
-/// In an untrusted language, or with a property that the planner or the session must be able to trust.
+/// The loader makes functions in trusted languages, unless they have a property that the planner or the session must
+/// trust.
 fn function(definition: &str, known: &Known) -> Maker {
     let tokens = tokens(definition);
     let at = tokens.iter().position(|token| *token == (0, "LANGUAGE"));
@@ -387,7 +391,7 @@ fn function(definition: &str, known: &Known) -> Maker {
     if !trusted && !known.keeps_files {
         return Maker::None(NATIVE);
     }
-    // The body is a text, which nobody reads before it is called.
+    // The body is a text that is not read before a call.
     let has_text = outside.clone().nth(header.len()) == Some("AS");
     if has_text && known.inert_languages.contains(&language) && !computes(arguments) {
         Maker::Superuser
@@ -396,7 +400,7 @@ fn function(definition: &str, known: &Known) -> Maker {
     }
 }
 
-/// Whether the defaults of arguments have more in them than PostgreSQL's own words, signs and numbers.
+/// Whether the defaults of arguments hold more than PostgreSQL's own words, signs and numbers.
 fn computes(arguments: &[Token<'_>]) -> bool {
     let mut inside = arguments.iter().filter(|(depth, _)| *depth > 0);
     inside
@@ -405,7 +409,7 @@ fn computes(arguments: &[Token<'_>]) -> bool {
         && inside.any(|(depth, token)| *depth > 1 || *token == "." || token.starts_with('"'))
 }
 
-/// Its state is one of the server's own structures. What it begins with is read as its type is read.
+/// An aggregate with one of the server's own structures as state. The input function of its type reads its start value.
 fn aggregate(definition: &str) -> Maker {
     let tokens = tokens(definition);
     let value = |labels: [&str; 2]| {
@@ -437,7 +441,7 @@ fn aggregate(definition: &str) -> Maker {
     }
 }
 
-/// With an estimator that is not PostgreSQL's own, which newer minor releases let a superuser name alone.
+/// Whether it has an estimator that is not PostgreSQL's own. In newer minor releases only a superuser may name one.
 fn estimates_itself(definition: &str) -> bool {
     let tokens = tokens(definition);
     ["RESTRICT", "JOIN"].iter().any(|word| {
@@ -449,15 +453,14 @@ fn estimates_itself(definition: &str) -> bool {
     })
 }
 
-/// The name after this word, and after a sign of equality.
+/// The name after this word and an equals sign.
 fn after(tokens: &[Token<'_>], word: &str) -> Option<String> {
     let at = tokens.iter().position(|(_, token)| *token == word)?;
     let mut rest = tokens[at + 1..].iter().map(|(_, token)| *token);
     rest.find(|token| *token != "=").map(name)
 }
 
-/// Its values are read by functions in C, or it is a mere name for ever. (Ranges, enums and rows have `AS`
-/// after their name.)
+/// Whether functions in C read its values, or it stays a shell. (Ranges, enums and rows have `AS` after their name.)
 fn base_type(definition: &str) -> bool {
     let tokens = tokens(definition);
     let has = |token| tokens.contains(&token);

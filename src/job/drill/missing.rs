@@ -1,4 +1,4 @@
-//! What the backup itself says that it left out: a drill does not find it, and that is no damage.
+//! Objects that the backup left out, by its own manifest: a drill does not find them, and that is no damage.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use super::outline::{name, tokens};
 use crate::format::archive::Item;
 use crate::postgres::LeftOut;
 
-/// How a reason begins that no drill can do away with.
+/// The start of a reason that another drill could not remove.
 pub(super) const LEFT_OUT: &str = "the backup left it out: ";
 
-/// Kinds of tables without their rows, or some of them.
+/// Kinds of tables that lack some or all rows.
 const TABLES: [&str; 3] = ["rows", "unlogged_table", OF_EXTENSIONS];
 const OF_EXTENSIONS: &str = "extension_table";
 const SEQUENCES: [&str; 3] = ["sequence", "unlogged_sequence", "extension_sequence"];
 const LARGE_OBJECTS: [&str; 2] = ["large_object", "large_objects"];
 
-/// By the manifest.
+/// From the manifest.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Missing {
     tables: BTreeMap<(String, String), String>,
     sequences: BTreeMap<(String, String), String>,
     large_objects: Option<String>,
-    /// Why tables of the database's own lack rows that others, or a check, may look for.
+    /// Why tables lack rows that other tables or a check may need.
     looked_for: Option<String>,
-    /// Why of them more are missing than are named.
+    /// The reason, if more of them are missing than the manifest names.
     more_tables: Option<String>,
     more_sequences: Option<String>,
 }
@@ -56,14 +56,14 @@ impl Missing {
         missing
     }
 
-    /// Why a table has not all its rows.
+    /// Why a table lacks rows.
     pub fn rows(&self, schema: &str, name: &str) -> Option<&str> {
         self.tables
             .get(&(schema.to_owned(), name.to_owned()))
             .map(String::as_str)
     }
 
-    /// Why what is said of a large object finds none.
+    /// Why an entry about a large object finds no object.
     pub fn of_large_objects(&self, item: &Item) -> Option<&str> {
         let said = item.entry.tag.starts_with("LARGE OBJECT") || item.entry.desc.starts_with("BLOB");
         self.large_objects().filter(|_| said)
@@ -73,7 +73,7 @@ impl Missing {
         self.large_objects.as_deref()
     }
 
-    /// Why this is in a second dump, and not in the backup.
+    /// Why this is in the second dump but not in the backup.
     pub fn of_tag(&self, desc: &str, schema: &str, tag: &str) -> Option<&str> {
         match desc {
             "TABLE DATA" => self.rows(schema, tag).or(self.more_tables.as_deref()),
@@ -87,12 +87,12 @@ impl Missing {
         }
     }
 
-    /// Why rows that a check may look for are not there: whoever does is not known to be wrong.
+    /// Why rows that a check may look for are missing: a check that fails for that is not known to be wrong.
     pub fn looked_for(&self) -> Option<&str> {
         self.looked_for.as_deref()
     }
 
-    /// The archive's entries of rows that are not all there, and why.
+    /// The archive's entries of tables that lack rows, with the reason.
     pub fn entries(&self, items: &[Item]) -> Vec<(i64, String)> {
         let rows = items.iter().filter(|item| item.entry.desc == "TABLE DATA");
         let found = rows.filter_map(|item| {
@@ -102,7 +102,7 @@ impl Missing {
         found.collect()
     }
 
-    /// Why a foreign key finds no rows where it looks for them.
+    /// Why a foreign key finds no rows in the table that it refers to.
     pub fn key(&self, item: &Item) -> Option<&str> {
         if item.entry.desc != "FK CONSTRAINT" {
             return None;

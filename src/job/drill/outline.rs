@@ -1,9 +1,8 @@
-//! A statement's own words: what of it stands outside of brackets, quotes and comments. pg_dump writes
-//! keywords in capitals and names without quotes in small letters, so that a name is never taken for a
-//! keyword.
+//! The words of a statement, with their depth in brackets and without texts and comments. pg_dump writes keywords in
+//! capitals and names without quotes in small letters, so a name never looks like a keyword.
 
-/// A word, a sign, or a name in quotes; with the depth of the brackets that it stands in. A bracket itself
-/// stands inside of what it opens. Texts and comments are none.
+/// A word, a sign, or a name in quotes, with the depth of brackets around it. A bracket has the depth of its own
+/// inside. Texts and comments are not tokens.
 pub(super) type Token<'a> = (usize, &'a str);
 
 pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
@@ -39,8 +38,8 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// Whether every server reads the text as [`tokens`] does, whatever its encoding: nothing is in it that versions,
-/// encodings or settings read in two ways. What pg_dump writes of the things that a superuser makes is so.
+/// Whether every server reads the text as [`tokens`] does, whatever its encoding: it holds nothing that versions,
+/// encodings or settings read differently. That is true for pg_dump's statements for objects that a superuser makes.
 pub(super) fn is_clear(text: &str, standard_strings: bool) -> bool {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -49,7 +48,7 @@ pub(super) fn is_clear(text: &str, standard_strings: bool) -> bool {
         };
         rest = &rest[length..];
     }
-    // Programs in C read no further.
+    // Programs in C stop reading here.
     !text.contains('\0')
 }
 
@@ -61,7 +60,7 @@ fn clear_token(rest: &str, first: char, standard_strings: bool) -> Option<usize>
     match first {
         '\'' => closed(rest, first, false).filter(|length| standard_strings || !rest[..*length].contains('\\')),
         '"' => closed(rest, first, false),
-        // A letter of two bytes may end like a backslash.
+        // The second byte of a letter may look like a backslash.
         'E' | 'e' if rest[1..].starts_with('\'') => {
             let length = 1 + closed(&rest[1..], '\'', true)?;
             rest[..length].is_ascii().then_some(length)
@@ -86,14 +85,14 @@ fn clear_token(rest: &str, first: char, standard_strings: bool) -> Option<usize>
     }
 }
 
-/// Whether the last of it is the quote that closes it.
+/// Whether the text ends with its closing quote.
 fn is_closed(text: &str, quote: char, escapes: bool) -> bool {
-    // With something behind it, it would go on if it were open.
+    // If the quote were open, the quoted text would continue into the added letter.
     let longer = format!("{text} ");
     quoted(&longer, quote, escapes) == text.len()
 }
 
-/// The name that a token is, without its quotes.
+/// The name in a token, without its quotes.
 pub(super) fn name(token: &str) -> String {
     match token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\""),
@@ -109,7 +108,7 @@ fn in_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// How long the quoted text is that `text` begins with; what is not closed goes to the end.
+/// The length of the quoted text at the start of `text`; an open quote reaches to the end.
 fn quoted(text: &str, quote: char, escapes: bool) -> usize {
     let mut chars = text.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {

@@ -1,5 +1,5 @@
-//! The drill of a plain dump: its script is run, what it made is dumped as a script again, and the two are
-//! compared part by part.
+//! The drill of a plain dump: pgstow runs the script, dumps the result as a script again, and compares the two part by
+//! part.
 
 mod ground;
 mod order;
@@ -27,7 +27,7 @@ use crate::postgres::Psql;
 use crate::repository::catalog::Located;
 use crate::repository::manifest::role;
 
-/// Of the second dump.
+/// Bytes per read of the second dump.
 const PIECE: usize = 1 << 20;
 
 pub(super) async fn run(
@@ -42,7 +42,7 @@ pub(super) async fn run(
     let manifest = &located.manifest;
     let file = manifest.files.get(role::SQL).map_or("", |file| &file.name);
     let counter = Counter::gathering();
-    // What this version refuses to run another has perhaps run: that says nothing of what the script holds.
+    // Another version may run a script that this one refuses: the refusal says nothing about its contents.
     let (checked, counter) = restore::script::check(&located.store, manifest, job.observer, counter).await?;
     let checked = Arc::new(checked);
     let backup = counter.contents(checked.bytes());
@@ -93,7 +93,7 @@ pub(super) async fn run(
             sorting: reasons.sorting.clone(),
         };
         return match cluster.witness.judge(since, &error, None, &excuses).await {
-            // It is one transaction: nothing of it is there.
+            // The script is one transaction, so nothing of it remains.
             Some(Says::Lacking(why)) => Err(nothing_proved(&why)),
             Some(Says::Wrong(fault)) => {
                 report.blame(file, "the script", &order::weigh(fault, &backup));
@@ -121,12 +121,12 @@ pub(super) async fn run(
     let compared = same::definitions(&backup, &again, &cluster.makers());
     report.definitions = compared.equal;
     report.sequences = compared.sequences;
-    // An empty database that is found empty again: there is no more of it to prove.
+    // An empty database that is empty again: nothing else can be proved.
     report
         .not_proved
         .extend(compared.too_long.into_iter().map(|what| LeftOut {
             what,
-            why: "it is there, and too long to be compared".into(),
+            why: "it is there, but too long to be compared".into(),
         }));
     let (foreign, differences): (Vec<_>, Vec<_>) = compared.differences.into_iter().partition(|one| one.is_foreign);
     let (doubtful, differences): (Vec<_>, Vec<_>) = differences
@@ -150,15 +150,15 @@ pub(super) async fn run(
     let comparable = manifest.pg_dump.version.split('.').next() == version.split('.').next()
         && manifest.server.version_num / 10_000 == major;
     if !comparable {
-        let why = format!("another major's pg_dump ({version}) may write it otherwise");
+        let why = format!("pg_dump of another major ({version}) may write it differently");
         report.not_proved.extend(compared.otherwise.iter().map(|one| LeftOut {
             what: one.name(),
             why: why.clone(),
         }));
         return Ok(());
     }
-    // A server may print a definition in other words than those that made it: so the script's own statements,
-    // without its rows, are run once more, by ourselves.
+    // A server may print a definition differently from the statement that made it. So pgstow runs the script's own
+    // statements once more, without its rows, over its own session.
     job.observer.phase("making what it defines once more");
     let made = twin::make(job, cluster, located, (&ground, &creation), &backup).await?;
     let twin = match made {
@@ -166,7 +166,7 @@ pub(super) async fn run(
         Err(why) => {
             report.not_proved.extend(compared.otherwise.iter().map(|one| LeftOut {
                 what: one.name(),
-                why: format!("it is written otherwise, and its statements could not be run a second time: {why}"),
+                why: format!("its text differs, and its statements could not be run a second time: {why}"),
             }));
             return Ok(());
         }
@@ -193,21 +193,21 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Whether any of what it defines does.
+/// Whether any definition in the script has the type money.
 fn speaks_of_money(script: &Contents) -> bool {
     let definitions = script.definitions.iter();
     let mut statements = definitions.flat_map(|one| one.statements.iter().flatten());
     statements.any(|statement| has_money(statement))
 }
 
-/// Why something may be otherwise here than in the backup, and is no damage for that.
+/// Reasons why a difference from the backup may be no damage.
 pub(super) struct Doubts {
     reasons: Reasons,
     members: Members,
 }
 
 impl Doubts {
-    /// What an extension has made here, or what the backup left out.
+    /// The reason, if an extension made the object here or the backup left it out.
     fn of_definition(&self, header: &Header) -> Option<String> {
         let (kind, schema, name) = (header.kind(), header.schema().unwrap_or_default(), header.name());
         let of_extension = self.members.of_tag(&kind, &schema, &name);
@@ -215,14 +215,14 @@ impl Doubts {
         why.map(str::to_owned)
     }
 
-    /// Rows that are not the same, or not there.
+    /// The reason for rows that differ or are missing.
     fn of_table(&self, schema: &str, name: &str) -> Option<String> {
         let of_extension = self.members.relation(schema, name);
         let why = of_extension.or_else(|| self.reasons.missing.of_tag("TABLE DATA", schema, name));
         why.map(str::to_owned)
     }
 
-    /// As many rows that are printed otherwise. A script does not say what is made with which extension.
+    /// The reason for equally many rows that differ. A script does not say which object was made with which extension.
     fn of_rows(&self) -> Option<String> {
         let of_major = || {
             let (source, here) = self.reasons.majors?;
@@ -252,7 +252,7 @@ async fn reasons(job: &Job<'_>, located: &Located, cluster: &Cluster<'_>, backup
     })
 }
 
-/// The whole database as a script, read for what it holds; and pg_dump's version.
+/// Dumps the whole database as a script and reads its contents. Also returns pg_dump's version.
 async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<(Contents, String)> {
     let read = |mut output: File| {
         let unread = |error| Error::new(Code::PgDumpErr, "reading the second dump failed").source(error);

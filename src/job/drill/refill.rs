@@ -1,5 +1,5 @@
-//! The restore proper, which holds every block against the manifest as it passes. It is taken apart by who
-//! makes what.
+//! The restore itself, which compares every block with the manifest while it passes. It is divided into steps by the
+//! role that makes the objects.
 
 mod rows;
 
@@ -19,28 +19,28 @@ use crate::repository::catalog::Located;
 use crate::repository::stored_archive::StoredArchive;
 use crate::run::private_folder::{PrivateFolder, answering};
 
-/// How it is gone about.
+/// How the restore proceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// By several at once, and to the first failure.
+    /// Several jobs at once, up to the first failure.
     Quick,
-    /// One after the other, past what fails. What fails then fails by itself: no session stood in another's way,
-    /// and no order of loading was the cause.
+    /// One entry after the other, also after failures. An entry that fails then fails by itself: no other session
+    /// blocked it, and the order of loading is not the cause.
     Careful,
 }
 
-/// How a refill ended that nothing of this place kept from its end.
+/// How a restore ended, if this machine did not prevent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// All is made that is not excluded.
+    /// Everything that is not excluded is made.
     Whole,
-    /// The same, but what failed may have left something behind: what that was.
+    /// The same, but a failed entry, which is named, may have left something.
     WithRemains(String),
-    /// Something failed that may go well with more care: how.
+    /// Something failed that may succeed with the careful pace, with the error.
     Doubtful(String),
 }
 
-/// What keeps a step from its end.
+/// Why a step did not end.
 enum Halt {
     Place(Error),
     Doubt(Error),
@@ -63,18 +63,18 @@ pub(super) struct Refill<'a> {
     pub pace: Pace,
 }
 
-/// What a refill works with.
+/// The tools of a restore in a drill.
 struct Hands<'a> {
     cluster: &'a Cluster<'a>,
     ground: &'a Ground,
     by_loader: Loader<'a>,
     by_superuser: Loader<'a>,
-    /// How often there was a list of this name: none may be there twice.
+    /// How many lists have this name: each needs a name of its own.
     lists: Mutex<HashMap<String, usize>>,
 }
 
 impl Hands<'_> {
-    /// The first of a step has the plain name.
+    /// The first list of a step has the plain name.
     fn name(&self, step: &str) -> String {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let before = lists.entry(step.to_owned()).or_default();
@@ -86,7 +86,7 @@ impl Hands<'_> {
         name
     }
 
-    /// Evaluates nothing of the backup's as superuser; while that one is at work, nothing else is.
+    /// The superuser evaluates no code of the backup, and while it works, no other session is open.
     async fn make(&self, maker: Maker, step: &str, list: &[i64], jobs: usize) -> Result<()> {
         let step = self.name(step);
         if maker != Maker::Superuser {
@@ -96,15 +96,15 @@ impl Hands<'_> {
         let made = self.by_superuser.finish(&step, list, jobs).await;
         match self.cluster.lower(self.ground).await {
             Ok(()) => made,
-            // What failed first says why.
+            // The first failure gives the reason.
             Err(error) => made.and(Err(error)),
         }
     }
 }
 
 impl Refill<'_> {
-    /// Row by row and check by check as a role that is no superuser. An error is of the place. What cannot be
-    /// made joins the exclusion.
+    /// Loads rows and evaluates checks as a role that is no superuser. An error is about this machine. Entries that
+    /// cannot be made are added to the exclusion.
     pub async fn run(&self, cluster: &Cluster<'_>, ground: &Ground, exclusion: &mut Exclusion<'_>) -> Result<End> {
         let before = exclusion.excluded().len();
         let (program, folder) = self.tools().await?;
@@ -154,7 +154,7 @@ impl Refill<'_> {
         );
         leave_unmade(&makers, &before, exclusion);
         leave_unmade(&makers, &self.plan.after, exclusion);
-        // Wherever the archive has them.
+        // Wherever they are in the archive.
         let (events, before) = self.divide(&before, is_of_events);
         let (later_events, after) = self.divide(&self.plan.after, is_of_events);
         let events = [events, later_events].concat();
@@ -162,7 +162,7 @@ impl Refill<'_> {
         self.by_both(hands, &makers, "before", &before, 1, exclusion).await?;
         exclusion.leave_out_orphans(&ground.session).await?;
         self.data(hands, jobs, exclusion).await?;
-        // Where sequences stand is set. What is evaluated from here on may take numbers, if anything does.
+        // The positions of sequences are set. Code that is evaluated from here on may take numbers from them.
         let moving = sequences::Moving::of_archive(self.items);
         let stood = match moving.is_nothing() {
             true => Vec::new(),
@@ -178,9 +178,9 @@ impl Refill<'_> {
         self.step(hands, Maker::Superuser, "grants", &grants, jobs, exclusion)
             .await?;
         if !refreshes.is_empty() {
-            // A query may take numbers from a sequence, which stood where the backup says.
+            // A query may take numbers from a sequence, which has its position from the backup now.
             let stood = ground.session.sequence_positions().await?;
-            // A view reads as its owner, who may do so by a grant.
+            // A view reads with the rights of its owner, which may come from a grant.
             self.step(hands, Maker::Loader, "refreshes", &refreshes, jobs, exclusion)
                 .await?;
             ground.session.end_others().await?;
@@ -213,7 +213,7 @@ impl Refill<'_> {
         Ok(())
     }
 
-    /// What fails is left out, with what needs it, and the rest is made.
+    /// Makes the entries. If one fails, it is left out with everything that needs it, and the rest is made.
     async fn step(
         &self,
         hands: &Hands<'_>,
@@ -242,13 +242,13 @@ impl Refill<'_> {
                 return Err(self.doubt(error));
             };
             settle(list[at], says, error, exclusion)?;
-            // It works in the list's order, one after the other: what stands before is made.
+            // pg_restore works in the order of the list, so the entries before this one are made.
             list = exclusion.remaining(&list[at + 1..]);
         }
         Ok(())
     }
 
-    /// Of a failure that is about no entry, more care gives no better answer.
+    /// If a failure is about no entry, the careful pace cannot give a better answer.
     fn doubt(&self, error: Error) -> Halt {
         match self.pace {
             Pace::Quick => Halt::Doubt(error),
@@ -261,7 +261,7 @@ impl Refill<'_> {
         self.witness.judge(since, error, item, &exclusion.excuses(item)).await
     }
 
-    /// Those of the list for whom this holds, and the others.
+    /// Divides the list into the entries for which this holds and the others.
     fn divide(&self, list: &[i64], holds: impl Fn(&Item) -> bool) -> (Vec<i64>, Vec<i64>) {
         let chosen = self.items.iter().filter(|item| holds(item));
         let chosen: HashSet<i64> = chosen.map(|item| item.entry.dump_id).collect();
@@ -300,20 +300,20 @@ impl Refill<'_> {
     }
 }
 
-/// What nobody makes, because of what it is.
+/// Leaves out the entries that neither role may make.
 fn leave_unmade(makers: &Makers, list: &[i64], exclusion: &mut Exclusion<'_>) {
     for (id, why) in makers.unmade(&exclusion.remaining(list)) {
-        // With another that it needs, perhaps.
+        // It may have been left out already, with an entry that it needs.
         if exclusion.knows(id) {
             exclusion.leave_out(id, why);
         }
     }
 }
 
-/// What follows for the entry that failed by itself.
+/// Notes the result for an entry that failed by itself.
 fn settle(id: i64, says: Says, error: Error, exclusion: &mut Exclusion<'_>) -> Result<(), Halt> {
     match says {
-        // There was no other session.
+        // No other session was open, so the conflict comes from this machine.
         Says::Contended => return Err(Halt::Place(error)),
         Says::Lacking(why) => exclusion.leave_out(id, &why),
         Says::Wrong(fault) => exclusion.blame(id, fault),
@@ -321,7 +321,7 @@ fn settle(id: i64, says: Says, error: Error, exclusion: &mut Exclusion<'_>) -> R
     Ok(())
 }
 
-/// The entry that pg_restore says it was at: what it says first is its own.
+/// The entry that pg_restore names. Only the first one in the message is certainly pg_restore's own.
 fn entry_of(error: &Error) -> Option<i64> {
     const ENTRY: &str = ": from TOC entry ";
     let message = error.message();
@@ -329,7 +329,7 @@ fn entry_of(error: &Error) -> Option<i64> {
     message[at..].split(';').next()?.parse().ok()
 }
 
-/// What is of this kind, and all that needs it.
+/// All entries of this kind, and everything that needs them.
 pub(super) fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
     let of_kind = items.iter().filter(|item| item.entry.desc == kind);
     let mut found: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();

@@ -1,4 +1,4 @@
-//! What a drill proved, table by table, and what it could not.
+//! The report of a drill: what it proved, table by table, and what it could not prove.
 
 use std::fmt;
 
@@ -18,17 +18,17 @@ use crate::repository::manifest::Server;
 use crate::repository::verification::{self, Finding, Outcome, Status};
 use crate::units::count;
 
-/// More tables than these are not told one by one in text.
+/// The most tables that the text lists one by one.
 const TABLES_IN_TEXT: usize = 100;
-/// As many differences are told.
+/// The most differences that are reported.
 const TOLD: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
-    /// Row for row.
+    /// Equal, row for row.
     Equal,
-    /// The same rows, which the second dump gave in another order.
+    /// The same rows, but in another order in the second dump.
     EqualInOtherOrder,
     Differs,
     NotProved,
@@ -48,41 +48,41 @@ pub struct DrillReport {
     /// The throwaway server's version.
     pub server: String,
     pub major: u32,
-    /// The source's. Where it is another, nothing is proved for that one.
+    /// The source's major. If it is another one, nothing is proved for it.
     pub source_major: u32,
     pub tables: Vec<TableProof>,
     pub sequences: usize,
     pub large_objects: u64,
-    /// Roles that were found again with their attributes, memberships, settings and comments.
+    /// Roles that have the same attributes, memberships, settings and comments again.
     pub roles: usize,
-    /// Definitions, comments and grants that were found again as they were.
+    /// Definitions, comments and grants that are the same again.
     pub definitions: usize,
-    /// Whether something was not proved that a drill could prove.
+    /// Whether the drill left something unproved that another drill could prove.
     pub partly: bool,
     pub duration_seconds: f64,
-    /// How this place differs from the source's, where that is no damage.
+    /// Differences between this machine and the source's that are no damage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// A plain dump of an empty database, which is empty again: that is all that can be proved of it.
+    /// A plain dump of an empty database gave an empty database again: nothing else can be proved.
     #[serde(skip)]
     pub(super) ran: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_proved: Vec<LeftOut>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
-    /// What to do about the first of them, where that is known.
+    /// What to do about the first problem, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
-    /// So many of the problems are the source's own.
+    /// The number of problems that are the source's own.
     #[serde(skip)]
     of_source: usize,
 }
 
-/// Of a drill on another major.
+/// The start of the reason for a drill on another major.
 const OTHER_MAJOR: &str = "the source is ";
-/// Of what an archive says of the database itself.
-pub(super) const OF_DATABASE: &str = "a drill makes a database of its own, and `restore --create` alone gives it these";
-/// How reasons begin that another drill could not do away with: the backup has not what it would take.
+/// The reason for entries about the database itself.
+pub(super) const OF_DATABASE: &str = "a drill makes a database of its own; only `restore --create` restores these";
+/// The starts of reasons that another drill could not remove, because the backup lacks the data for it.
 const BEYOND_ANY: [&str; 7] = [
     LEFT_OUT,
     HOLDS_NONE,
@@ -99,7 +99,7 @@ impl DrillReport {
         let other = (source_major != major).then(|| LeftOut {
             what: format!("PostgreSQL {source_major}"),
             why: format!(
-                "{OTHER_MAJOR}{}, and the drill ran on {version}: it proves nothing of {source_major}",
+                "{OTHER_MAJOR}{}, but the drill ran on {version}: it proves nothing for {source_major}",
                 source.version
             ),
         });
@@ -124,12 +124,12 @@ impl DrillReport {
         }
     }
 
-    /// Whether all that was found is that the source does not keep to its own rules.
+    /// Whether the only findings are that the source breaks its own rules.
     fn blames_the_source(&self) -> bool {
         !self.problems.is_empty() && self.of_source == self.problems.len()
     }
 
-    /// The throwaway server's roles.
+    /// Adds the results for roles.
     pub(super) fn roles(&mut self, roles: &Roles) {
         self.roles = roles.compared.equal;
         self.not_proved.extend(roles.not_proved.iter().cloned());
@@ -141,7 +141,7 @@ impl DrillReport {
         }));
     }
 
-    /// An entry of the archive that the server did not take.
+    /// Adds a fault of an entry that the server refused.
     pub(super) fn blame(&mut self, file: &str, name: &str, fault: &Fault) {
         self.advice.get_or_insert_with(|| fault.advice.to_owned());
         self.of_source += usize::from(fault.of_source);
@@ -152,8 +152,8 @@ impl DrillReport {
         });
     }
 
-    /// An error, if nothing at all was proved: a drill that could not look says nothing of the backup, and leaves
-    /// no result.
+    /// Ends the report. It is an error if nothing at all was proved: a drill that could not look says nothing about the
+    /// backup, and leaves no result.
     pub(super) fn settle(&mut self) -> Result<()> {
         let could_be = |left: &LeftOut| !BEYOND_ANY.iter().any(|beginning| left.why.starts_with(beginning));
         self.partly = self.not_proved.iter().any(could_be);
@@ -184,7 +184,7 @@ impl DrillReport {
         }
     }
 
-    /// Of a backup with tables, one of them at least.
+    /// Whether the drill proved something: at least one table, if the backup has tables.
     fn proves_something(&self) -> bool {
         if self.tables.is_empty() {
             self.definitions > 0
@@ -201,7 +201,7 @@ impl DrillReport {
         self.tables.iter().filter(|table| table.result == result).count()
     }
 
-    /// As it stands in `verification.json`.
+    /// The result for `verification.json`.
     pub fn outcome(&self, at: Timestamp) -> Outcome {
         let mut rest = Map::new();
         let mut tell = |name: &str, value: Value| {
@@ -268,7 +268,7 @@ impl fmt::Display for DrillReport {
                 Proof::Differs => "DIFFERS",
                 Proof::NotProved => "not proved",
             };
-            // A name may hold anything, line breaks too.
+            // A name may hold any character, also line breaks.
             let name = format!("{}.{}", table.schema, table.name).replace(char::is_control, "\u{fffd}");
             let rows = if table.rows == 1 { "row " } else { "rows" };
             writeln!(f, "    {:>12} {rows}  {result:<24} {name}", table.rows)?;

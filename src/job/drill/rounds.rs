@@ -1,4 +1,4 @@
-//! Restoring as often as it takes to know what restores, and what by its own fault does not.
+//! Restores several times, until it is known which entries restore and which fail by their own fault.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::job::restore::{self, Plan, Without};
 use crate::repository::catalog::Located;
 use crate::repository::stored_archive::StoredArchive;
 
-/// Each begins in a new database. In the second almost everything is found that there is to find.
+/// The most rounds. Each uses a new database. The second round finds almost all failures.
 const ROUNDS: usize = 10;
 
 pub(super) struct Rounds<'a> {
@@ -26,12 +26,12 @@ pub(super) struct Rounds<'a> {
 }
 
 impl Rounds<'_> {
-    /// In one part each, so that the rows can be found in the backup's own order.
+    /// Plans each table in one part, so that the rows come in the backup's order.
     pub fn plan(&self, exclusion: &Exclusion<'_>) -> Plan {
         restore::plan(self.stored, self.items, &exclusion.chosen(), Without::default(), 1)
     }
 
-    /// The database with all that restores. Whatever failed is excluded, as wrong or as not proved.
+    /// Returns the database with everything that restores. Entries that failed are excluded, as wrong or as not proved.
     pub async fn run(&self, cluster: &Cluster<'_>, exclusion: &mut Exclusion<'_>) -> Result<Ground> {
         let manifest = &self.located.manifest;
         let mut ground = cluster.ground(self.items, manifest).await?;
@@ -51,13 +51,13 @@ impl Rounds<'_> {
             };
             match refill.run(cluster, &ground, exclusion).await? {
                 End::Whole => return Ok(ground),
-                End::WithRemains(what) => last = format!("{what} did not restore, and may have left something behind"),
+                End::WithRemains(what) => last = format!("{what} did not restore, and may have left something"),
                 End::Doubtful(how) => {
                     pace = Pace::Careful;
                     last = how;
                 }
             }
-            // What was made of it already would be found later, and not known.
+            // Use a new database: the comparison could not explain objects that a failed round left.
             ground = cluster.ground_again(ground, self.items, manifest).await?;
         }
         Err(no_end(&last))
@@ -65,8 +65,9 @@ impl Rounds<'_> {
 }
 
 fn no_end(last: &str) -> Error {
-    let text =
-        format!("the drill came to no end: it was restored {ROUNDS} times, and each time more failed: at last {last}");
+    let text = format!(
+        "the drill did not end: pgstow restored {ROUNDS} times, and more failed each time; the last failure: {last}"
+    );
     Error::new(Code::NotProved, text)
 }
 

@@ -1,4 +1,4 @@
-//! Whether every table holds the rows that the backup holds, and so the large objects.
+//! Whether every table and all large objects hold the same as in the backup.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::run::threads::apart;
 use crate::store::reading::our_error;
 use crate::units::count;
 
-/// The backup's rows, and how they are compared.
+/// The backup's rows, and how to compare them.
 pub(super) struct Ours {
     layouts: Vec<Option<Layout>>,
     pub wanted: Wanted,
@@ -36,14 +36,14 @@ impl Ours {
     }
 }
 
-/// Of every block; large objects have no columns.
+/// The order of columns for every block; large objects have none.
 pub(super) fn orders(wanted: &Wanted, layouts: &[Option<Layout>]) -> Vec<Order> {
     let order = |layout: &Option<Layout>| layout.as_ref().map_or(Order::AsTheyAre, |layout| wanted.order(layout));
     layouts.iter().map(order).collect()
 }
 
-/// Every table and the large objects: first by the digest in the manifest's order; rows that come in another
-/// order are looked at once more in the backup.
+/// Compares every table and the large objects: first by the digest in the manifest, which depends on the order. If rows
+/// come in another order, pgstow reads them once more from the backup.
 pub(super) async fn compare(
     located: &Located,
     stored: &Arc<StoredArchive>,
@@ -61,7 +61,7 @@ pub(super) async fn compare(
         }
     }
     let mut blocks_of_objects = Vec::new();
-    // A table by itself, and all those together whose rows are loaded through one root.
+    // One table by itself, or all tables whose rows are loaded through one root.
     let mut groups: BTreeMap<(bool, usize), Vec<usize>> = BTreeMap::new();
     let mut roots: HashMap<&Path, usize> = HashMap::new();
     for (index, layout) in ours.layouts.iter().enumerate() {
@@ -164,7 +164,7 @@ struct Comparison<'a, 'b> {
     ours: &'a Ours,
     again: &'a Again,
     exclusion: &'a Exclusion<'a>,
-    /// Those that nothing has been compared with yet.
+    /// The restored blocks that were not compared yet.
     theirs: &'b mut HashMap<&'a Path, &'a Gathered>,
     results: BTreeMap<usize, Proof>,
     problems: Vec<Finding>,
@@ -189,7 +189,7 @@ impl<'a> Comparison<'a, '_> {
         self.results.insert(index, Proof::Differs);
     }
 
-    /// Why these blocks' rows may be the same, and be printed otherwise here.
+    /// Why the rows of these blocks may be the same although they are printed differently here.
     fn doubt(&self, blocks: &[usize]) -> Option<String> {
         let entry = |index: &usize| self.stored.head.data[*index].dump_id;
         blocks
@@ -207,11 +207,11 @@ impl<'a> Comparison<'a, '_> {
         };
         self.not_proved.push(LeftOut {
             what,
-            why: format!("{why} (it has as many rows as the backup, and they are printed otherwise)"),
+            why: format!("{why} (it has as many rows as the backup, but they are printed differently)"),
         });
     }
 
-    /// The table as it was restored, if it is there with the same columns.
+    /// The restored table, if it exists with the same columns.
     fn counterpart(&mut self, index: usize) -> Option<&'a Gathered> {
         let Some(found) = self.take(index) else {
             self.found_otherwise(index, "is not there".into());
@@ -245,8 +245,7 @@ impl<'a> Comparison<'a, '_> {
         Ok(())
     }
 
-    /// Into which of a root's partitions a row goes may differ from database to database: all of them hold
-    /// what they held together.
+    /// Compares all partitions of a root together, because the partition of a row may differ between databases.
     async fn compare_partitions(&mut self, blocks: &[usize]) -> Result<()> {
         let mut pairs = Vec::new();
         for index in blocks {
@@ -255,7 +254,7 @@ impl<'a> Comparison<'a, '_> {
             }
         }
         if pairs.len() < blocks.len() {
-            // The rows of those that are not there may be in any of the others, or nowhere.
+            // The rows of a missing partition may be in any other one, or nowhere.
             let differ = |(index, _): (usize, _)| (index, Proof::Differs);
             self.results.extend(pairs.into_iter().map(differ));
             return Ok(());
@@ -301,7 +300,7 @@ impl<'a> Comparison<'a, '_> {
     }
 }
 
-/// Large objects may be grouped into blocks otherwise: all of them together are compared.
+/// Compares all large objects together, because their groups in blocks may differ.
 async fn compare_objects(
     located: &Located,
     stored: &Arc<StoredArchive>,
@@ -322,10 +321,7 @@ async fn compare_objects(
     }
     if there != unordered(located, stored, ours, blocks).await? {
         let number: u64 = found.iter().map(|gathered| objects(&gathered.digest.content)).sum();
-        let what = format!(
-            "{number} are there, and not those {} of the backup",
-            report.large_objects
-        );
+        let what = format!("{number} are there, not the {} of the backup", report.large_objects);
         match missing {
             Some(why) => report.not_proved.push(LeftOut {
                 what: "large objects".into(),
@@ -337,7 +333,7 @@ async fn compare_objects(
     Ok(())
 }
 
-/// The same of the backup's own blocks, read once more.
+/// Digests without order for the backup's own blocks, which are read once more.
 async fn unordered(located: &Located, stored: &Arc<StoredArchive>, ours: &Ours, blocks: &[usize]) -> Result<Unordered> {
     let mut sum = Unordered::default();
     for &index in blocks {

@@ -1,4 +1,4 @@
-//! The throwaway server's database, dumped again.
+//! Dumps the database of the throwaway server again.
 
 use std::fs::File;
 
@@ -9,7 +9,7 @@ use crate::format::Format;
 use crate::postgres::{Contents, Dump, DumpOrder, Programs, Session};
 use crate::run::threads::apart;
 
-/// What `read` makes of it, in a thread of its own; and pg_dump's version.
+/// Runs `read` on the dump in a thread of its own. Returns its result and pg_dump's version.
 pub(super) async fn read<T: Send + 'static>(
     job: &Job<'_>,
     reader: Way<'_>,
@@ -32,7 +32,7 @@ pub(super) async fn read<T: Send + 'static>(
     .await?;
     let output = dump.take_stdout()?;
     let again = apart("read", move || read(output)).await?;
-    // How pg_dump ended says more than what was seen of its stream.
+    // pg_dump's own error is better than the one from its stream.
     dump.wait().await?;
     Ok((again?, programs.version))
 }

@@ -1,12 +1,12 @@
-//! Sequences that a restore itself moves: the query of a materialized view, or the function of an index's expression,
-//! takes numbers when the backup has said already where the sequence stands.
+//! Sequences that the restore itself moves: the query of a materialized view, or a function in an index, may take
+//! numbers after the position of the sequence was set.
 
 use crate::error::Result;
 use crate::format::archive::Item;
 use crate::format::script::{Contents, Definition};
 use crate::postgres::Session;
 
-/// A restore evaluates nothing of these once positions are set.
+/// Kinds that a restore does not evaluate after positions are set.
 const INERT: [&str; 10] = [
     "ACL",
     "COMMENT",
@@ -20,7 +20,7 @@ const INERT: [&str; 10] = [
     "TABLE DATA",
 ];
 
-/// What a backup makes, if any of it takes numbers: in small letters.
+/// The definitions of a backup in small letters, if any of them takes numbers from sequences.
 pub(super) struct Moving(Vec<u8>);
 
 impl Moving {
@@ -46,7 +46,7 @@ impl Moving {
         Moving(if moves { texts } else { Vec::new() })
     }
 
-    /// Whether something speaks of this sequence. One that moved and is not spoken of was moved by others.
+    /// Whether a definition names this sequence. If none does, the restore cannot have moved it.
     pub fn may_move(&self, sequence: &str) -> bool {
         contains(&self.0, &sequence.to_ascii_lowercase())
     }
@@ -60,7 +60,7 @@ fn contains(texts: &[u8], word: &str) -> bool {
     memchr::memmem::find(texts, word.as_bytes()).is_some()
 }
 
-/// Moves those back that stand beyond what a script has set. One that was not set stands before that, and stays there.
+/// Moves sequences back that passed the position in the script. A sequence before its position was not set, and stays.
 pub(super) async fn move_back(session: &Session, script: &Contents) -> Result<()> {
     let moving = Moving::of_script(script);
     let positions = script.definitions.iter();
@@ -73,7 +73,7 @@ pub(super) async fn move_back(session: &Session, script: &Contents) -> Result<()
     Ok(())
 }
 
-/// As pg_dump writes it.
+/// Reads the statement that pg_dump writes for a position.
 fn position(statement: &[u8]) -> Option<(String, i64, bool)> {
     let text = std::str::from_utf8(statement).ok()?.trim();
     let text = text.strip_prefix("SELECT pg_catalog.setval('")?.strip_suffix(");")?;

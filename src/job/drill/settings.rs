@@ -1,6 +1,6 @@
-//! The settings by which the source's database computes: time zone, formats, text search, an application's own. Checks and
-//! functions go by them, so the drill's databases have them too, as far as they are known and give no power over a session.
-//! What is refused where others are withheld may be refused for that alone.
+//! The settings that affect computed values in the source's database: time zone, formats, text search, an application's
+//! own. Checks and functions depend on them, so the drill's databases get them too, if they are known and give no power
+//! over a session. If some are withheld, that may be the reason for a refusal.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::repository::catalog::Located;
 use crate::repository::manifest::role;
 use crate::repository::stored_archive::read_file;
 
-/// What changes the values that a database computes. Others are not made: they are none of a drill's.
+/// Settings that change computed values. A drill takes no others.
 const COMPUTING: [&str; 12] = [
     "bytea_output",
     "datestyle",
@@ -30,7 +30,7 @@ const COMPUTING: [&str; 12] = [
     "xmlbinary",
 ];
 
-/// Of those, what the source's own session said, whether it had them of the server, the database or the role.
+/// Of those, the settings that the backup's session recorded, whether they came from server, database or role.
 const SAID: [&str; 8] = [
     "DateStyle",
     "IntervalStyle",
@@ -42,26 +42,26 @@ const SAID: [&str; 8] = [
     "lc_time",
 ];
 
-/// No honest database has more.
+/// The most settings to take: no real database has more.
 const SETTINGS: usize = 1000;
 
-/// Libraries that look on, and change no value.
+/// Libraries that only observe, and change no value.
 const ONLOOKERS: [&str; 3] = ["auto_explain", "pg_stat_statements", "pgaudit"];
 
-/// What is not here as in the source.
+/// Settings of the source that are missing here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Withheld {
     names: Vec<String>,
-    /// Why amounts of money may be read and printed otherwise.
+    /// Why amounts of money may be read and printed differently.
     pub money: Option<String>,
 }
 
 impl Withheld {
-    /// Why anything may be refused.
+    /// The reason for any refusal.
     pub fn any(&self) -> Option<String> {
         (!self.names.is_empty()).then(|| {
             let names = self.names.join(", ");
-            format!("the source's database has settings that a drill's has not: {names}")
+            format!("the source's database has settings that a drill does not take: {names}")
         })
     }
 
@@ -73,12 +73,12 @@ impl Withheld {
     }
 }
 
-/// What is known of the source beside its archive.
+/// Facts about the source that are not in its archive.
 #[derive(Debug, Default)]
 pub(super) struct Source {
-    /// Who read it, and may be who restores it.
+    /// The role that made the backup. The same role may restore it.
     user: Option<String>,
-    /// What that role has in all databases.
+    /// The settings of that role in all databases.
     of_user: Vec<DatabaseSetting>,
     said: Vec<(&'static str, String)>,
     /// Settings that a plain dump does not hold, with the role that has them.
@@ -86,7 +86,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// `session`: with a server that has the source's roles.
+    /// `session` must be on a server that has the source's roles.
     pub async fn of(located: &Located, session: &Session) -> Result<Source> {
         let manifest = &located.manifest;
         let info: Value = match manifest.files.get(role::SYSTEM_INFO) {
@@ -114,7 +114,7 @@ impl Source {
         })
     }
 
-    /// Gives a new database what the source's computes by.
+    /// Gives a new database the source's settings.
     pub async fn settle(&self, session: &Session, database: &str, items: &[Item]) -> Result<Withheld> {
         let (wanted, mut withheld) = self.wanted(items);
         let settings: Vec<DatabaseSetting> = wanted.into_values().take(SETTINGS).collect();
@@ -129,7 +129,7 @@ impl Source {
                 Ok(()) => {}
                 Err(error) if error.code() == Code::ConnErr => return Err(error),
                 Err(error) if name == "lc_monetary" => withheld.money = Some(lacking(setting, &error)),
-                // A server has some, and few look at them.
+                // Every server has these, and few definitions depend on them.
                 Err(_) if name.starts_with("lc_") => {}
                 Err(_) => withheld.add(name, None),
             }
@@ -137,7 +137,7 @@ impl Source {
         Ok(withheld)
     }
 
-    /// By their names, so that the one that counts is left: a role's before the database's, and that before the server's.
+    /// The wanted settings by name. A role's setting wins over the database's, and that over the server's.
     fn wanted(&self, items: &[Item]) -> (BTreeMap<String, DatabaseSetting>, Withheld) {
         let mut withheld = Withheld::default();
         let mut wanted: BTreeMap<String, DatabaseSetting> = BTreeMap::new();
@@ -151,7 +151,7 @@ impl Source {
         }
         let mut of_role: Vec<DatabaseSetting> = self.of_user.clone();
         of_role.retain(|setting| computes(&setting.name));
-        // What would stand in the data's way a restore makes after it.
+        // The settings include those that a restore sets only after the data.
         for statement in restore::database::properties(items, "new", false).settings {
             let Some(setting) = DatabaseSetting::parse(&statement) else {
                 let name = restore::database::setting(&statement)
@@ -192,7 +192,7 @@ fn computes(name: &str) -> bool {
     }
 }
 
-/// As a manifest names what a plain dump leaves out: `setting TimeZone of role a`.
+/// Reads the manifest's name for a setting that a plain dump leaves out: `setting TimeZone of role a`.
 fn untold_setting(name: &str) -> Option<(String, Option<String>)> {
     let setting = name.strip_prefix("setting ")?;
     Some(match setting.split_once(" of role ") {
@@ -209,7 +209,7 @@ fn lacking(setting: &DatabaseSetting, error: &Error) -> String {
     )
 }
 
-/// Whether a definition has it as a column's type: behind a name.
+/// Whether a definition has a column of the type money: the word after a name.
 pub(super) fn has_money(definition: &[u8]) -> bool {
     memchr::memmem::find_iter(definition, b" money").any(|at| {
         let is_of_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'"') || !byte.is_ascii();

@@ -1,6 +1,6 @@
-//! A second, empty database, made of the archive's own statements over our own session: what a restore gives
-//! when nothing else happens meanwhile. No rows are loaded, no rights given, and what is owned belongs to those
-//! who make it. Who makes what is as in the restore itself ([`Makers`]).
+//! A second, empty database, made from the archive's own statements over pgstow's session: the result of a restore when
+//! nothing else happens meanwhile. It has no rows and no rights, and the role that makes an object owns it. The same
+//! roles make the objects as in the restore ([`Makers`]).
 
 use std::collections::HashMap;
 
@@ -15,17 +15,17 @@ use crate::postgres::quoting::{identifier, literal, qualified};
 use crate::postgres::{Refusal, Session, Wire};
 use crate::repository::manifest::Manifest;
 
-/// What pg_restore says of its session first.
+/// The settings with which pg_restore starts its session.
 const SETTINGS: &str = "SELECT pg_catalog.set_config(wanted.name, wanted.value, false)
     FROM (VALUES ('check_function_bodies', 'off'), ('xmloption', 'content'), ('client_min_messages', 'warning'),
                  ('row_security', 'off'), ('default_tablespace', ''), ('restrict_nonsystem_relation_kind', ''))
          AS wanted (name, value)
     JOIN pg_catalog.pg_settings AS known ON known.name OPERATOR(pg_catalog.=) wanted.name";
 
-/// The first major in which a partitioned table has an access method, which it does not take from the session.
+/// The first major in which a partitioned table has an access method of its own.
 const METHODS_OF_PARTITIONED_TABLES: u32 = 17;
 
-/// What a superuser has made is the loader's then: it must be able to make more of it.
+/// Catalogs with owners. The loader becomes the owner of the superuser's objects, because it must add to them.
 const OWNERS: [(&str, &str); 8] = [
     ("pg_class", "relowner"),
     ("pg_foreign_data_wrapper", "fdwowner"),
@@ -37,14 +37,14 @@ const OWNERS: [(&str, &str); 8] = [
     ("pg_type", "typowner"),
 ];
 
-/// What its second dump says, and which of the archive's entries could not be made, each with the reason.
+/// The entries of the twin's dump, and the archive's entries that could not be made, with the reason.
 #[derive(Debug)]
 pub(super) struct Twin {
     pub items: Vec<Item>,
     pub refused: HashMap<i64, String>,
 }
 
-/// Whether a twin has it too: rights are compared without, and there are no rows in a twin.
+/// Whether a twin has this entry too: it has no rights, which are compared without it, and no rows.
 pub(super) fn has_twin(item: &Item) -> bool {
     !item.is_grant()
         && !is_of_large_objects(item)
@@ -56,7 +56,7 @@ pub(super) fn is_of_large_objects(item: &Item) -> bool {
         && matches!(item.entry.desc.as_str(), "ACL" | "COMMENT" | "SECURITY LABEL")
 }
 
-/// Makes it, as `first` was made by `plan`.
+/// Makes the twin, as `plan` made `first`.
 pub(super) async fn make(
     job: &Job<'_>,
     cluster: &Cluster<'_>,
@@ -89,7 +89,7 @@ struct Making<'a> {
     cluster: &'a Cluster<'a>,
     ground: &'a Ground,
     by_id: HashMap<i64, &'a Item>,
-    /// Whether a backslash is a letter like others.
+    /// Whether a backslash is an ordinary letter.
     standard_strings: bool,
     refused: HashMap<i64, String>,
 }
@@ -131,7 +131,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// One after the other, in a session of their own. While the superuser is at work, nothing else is.
+    /// Runs the entries in order, in a new session. While the superuser works, no other session is open.
     async fn run(&mut self, maker: Maker, list: &[i64]) -> Result<()> {
         if list.is_empty() {
             return Ok(());
@@ -162,7 +162,7 @@ impl Making<'_> {
             let item = self.by_id[id];
             if let Err(why) = one(&mut wire, item, &mut method, self.ground.session.server().major).await? {
                 self.refused
-                    .insert(*id, format!("the server would not make it once more: {why}"));
+                    .insert(*id, format!("the server refused to make it once more: {why}"));
             }
         }
         wire.close().await;
@@ -172,7 +172,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// In the catalogs themselves: what to say of each kind is in nobody's hands but ours.
+    /// Changes the owners in the catalogs themselves, with fixed statements that hold no text of the backup.
     async fn hand_over(&self) -> Result<()> {
         let loader = self.cluster.loader(self.ground).info.user.unwrap_or_default();
         let role = format!(
@@ -196,7 +196,7 @@ impl Making<'_> {
     }
 }
 
-/// Makes what an entry says; the inner error is the server's refusal.
+/// Makes the object of an entry. The inner error is the server's refusal.
 async fn one(
     wire: &mut Wire,
     item: &Item,
@@ -232,7 +232,7 @@ async fn one(
     Ok(Ok(()))
 }
 
-/// No room, an end of the server, an error of the system's: these say nothing of a statement.
+/// Whether the error is about the server, not the statement: no room, the server's end, an error of the system.
 fn is_of_the_server(state: &str) -> bool {
     ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
 }

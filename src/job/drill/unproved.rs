@@ -1,17 +1,17 @@
-//! What a drill cannot prove: words that more than one part of it uses.
+//! Reasons why a drill cannot prove something, which several parts of a drill use.
 
 use crate::error::{Code, Error};
 
-/// How the message begins.
+/// The start of the message.
 pub(super) const NOTHING_PROVED: &str = "the drill proved nothing: ";
 
-/// Of what a dump of this kind says nothing of.
+/// The reason for facts that a plain dump does not hold.
 pub(super) const NOT_IN_A_SCRIPT: &str = "a plain dump does not hold them";
 pub(super) const FOREIGN: &str =
-    "it is said of what an extension has made, or the server itself, and the drill's role owns neither";
+    "it is about an object of an extension or of the server itself, and the drill's role owns neither";
 
-/// Why a drill gives no result.
+/// The error of a drill that proved nothing.
 pub(super) fn nothing_proved(why: &str) -> Error {
     Error::new(Code::NotProved, format!("{NOTHING_PROVED}{why}"))
-        .hint("restore the backup by hand, into a server that holds nothing else, to see what it is worth")
+        .hint("restore the backup by hand, into a server that holds nothing else, to see whether it restores")
 }

@@ -1,4 +1,4 @@
-//! The list for programs, and as an aligned table for people.
+//! The list, as JSON for programs and as an aligned table for people.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -25,9 +25,9 @@ pub struct ListReport {
     pub status: ListStatus,
     /// The store that answered.
     pub store: String,
-    /// Newest first: those whose manifest can be used.
+    /// The backups with a usable manifest, newest first.
     pub backups: Vec<Entry>,
-    /// Manifests that cannot be used, backups that lack a file, stores out of reach.
+    /// Unusable manifests, backups that lack a file, stores that cannot be reached.
     pub problems: Vec<Problem>,
 }
 
@@ -41,7 +41,7 @@ pub struct Entry {
     pub finished_at: Timestamp,
     pub age_seconds: i64,
     pub duration_seconds: f64,
-    /// All files in its folder.
+    /// The size of all files in its folder.
     pub bytes: u64,
     pub tables: u64,
     pub rows: u64,
@@ -54,7 +54,7 @@ pub struct Entry {
     pub complete: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
-    /// Of its manifest, where signatures are asked for.
+    /// The signature of its manifest, if keys are set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<Standing>,
     /// `null`: not yet.
@@ -67,7 +67,7 @@ pub struct Proof {
     pub status: Status,
     pub at: Timestamp,
     pub age_seconds: i64,
-    /// Of a drill, where it says that.
+    /// How much a drill proved, if its result says that.
     #[serde(flatten)]
     pub extent: Option<Extent>,
 }
@@ -91,11 +91,11 @@ impl ListReport {
 }
 
 const COLUMNS: usize = 9;
-/// The last column stands there where signatures are asked for.
+/// The last column is shown only if keys are set.
 const HEAD: [&str; COLUMNS] = [
     "BACKUP", "AGE", "SIZE", "TABLES", "TIME", "TIER", "VERIFIED", "DRILLED", "SIGNED",
 ];
-/// Numbers stand to the right.
+/// Numbers are aligned to the right.
 const RIGHT: [bool; COLUMNS] = [false, true, true, true, true, false, false, false, false];
 
 impl Entry {
@@ -154,7 +154,7 @@ impl fmt::Display for ListReport {
             let widths = cells.chain([&head[column]]).map(|cell| cell.chars().count());
             widths.max().unwrap_or_default()
         });
-        // What is wrong stands below its backup, or in its place.
+        // A problem comes below its backup, or in its place.
         let mut lines: Vec<(&BackupId, String)> = rows.iter().map(|(id, cells)| (*id, line(cells, &widths))).collect();
         for Problem { backup, problem } in of_backups {
             let Some(id) = backup else { continue };

@@ -1,4 +1,4 @@
-//! Takes one backup away: the way of its making, backwards.
+//! Removes one backup, in the reverse order of its making.
 
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, MANIFEST};
@@ -9,27 +9,26 @@ use super::Folder;
 
 pub(super) struct Removed {
     pub bytes: u64,
-    /// The bucket keeps versions: no listing shows them any more, and they cost what they did.
+    /// The bucket keeps old versions: no listing shows them any more, but they still cost storage.
     pub versions_stay: bool,
-    /// Files that are not ours: they stay, and their folder with them.
+    /// Files that pgstow did not write: they stay, with their folder.
     pub foreign: Vec<String>,
 }
 
-/// Safe to repeat: what is gone already is no failure. The first failure is given back, the later
-/// ones attached to it.
+/// Safe to repeat: a file that is gone already is no failure. Returns the first failure, with the later ones attached.
 pub(super) async fn remove(store: &dyn Store, folder: &Folder) -> Result<Removed> {
     let id = &folder.listed.id;
-    // Withdraws the backup. A death right after this leaves a folder without a manifest, which no
-    // command takes for a backup; the next prune, or the next backup, does the rest. If it fails,
-    // the backup may be there still, and must stay whole.
+    // Withdraws the backup. If pgstow dies right after this, a folder without a manifest is left, which no command
+    // treats as a backup; the next prune or backup removes the rest. If this step fails, the backup may still exist,
+    // and must stay whole.
     let mut versions_stay = false;
     if folder.listed.has_manifest {
         versions_stay |= take_away(store, &id.manifest_key()).await?;
     } else if catalog::is_committed(store, id).await? {
-        let what = format!("{id} was to be removed as left over, and has a manifest after all");
+        let what = format!("{id} was to be removed as a left-over, but it has a manifest");
         return Err(Error::new(Code::Store, what).hint("the store's list was not up to date: run it again"));
     }
-    // The rest, in any order. A death among these leaves fewer of them.
+    // The rest, in any order. If pgstow dies here, fewer files are left.
     let mut removed = Removed {
         bytes: 0,
         versions_stay,
@@ -52,7 +51,7 @@ pub(super) async fn remove(store: &dyn Store, folder: &Folder) -> Result<Removed
             }
         }
     }
-    // The store takes the folder along with the last file in it.
+    // The store removes the folder with the last file in it.
     for one in &folder.unfinished {
         if let Err(error) = store.abort_unfinished(one).await {
             failed.push(error);
@@ -64,7 +63,7 @@ pub(super) async fn remove(store: &dyn Store, folder: &Folder) -> Result<Removed
     }
 }
 
-/// In a bucket, with a key that may: `true` if it keeps the version that was there.
+/// Deletes in a bucket, with a key that may. Returns `true` if the bucket keeps the old version.
 async fn take_away(store: &dyn Store, key: &str) -> Result<bool> {
     let Some(lifecycle) = store.lifecycle() else {
         return store.discard(key).await.map(|()| false);

@@ -1,4 +1,4 @@
-//! What prune did, or would do, and why: every backup with its reason.
+//! The report of a prune: every backup, what was or would be done with it, and why.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub enum PruneStatus {
 
 #[derive(Debug, Deserialize, Serialize)]
 pub struct PruneReport {
-    /// `ok`, or `failed` when something could not be removed or a store not be read.
+    /// `ok`, or `failed` if something could not be removed or a store could not be read.
     pub status: PruneStatus,
     /// The first failure.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,9 +34,9 @@ pub struct PruneReport {
 #[derive(Debug, Deserialize, Serialize)]
 pub struct StorePrune {
     pub url: String,
-    /// The bucket's own rules remove what the plan names; prune has only looked.
+    /// The bucket's own rules remove backups; prune only shows its plan.
     pub by_lifecycle: bool,
-    /// Why nothing may come of that.
+    /// Why the rules may not do that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ pub struct Pruned {
     pub action: Action,
     pub reason: String,
     pub bytes: u64,
-    /// None where nothing was tried.
+    /// `None` if nothing was tried.
     #[serde(flatten)]
     pub outcome: Option<Outcome>,
 }
@@ -68,10 +68,10 @@ pub enum Action {
 pub enum Outcome {
     Removed {
         bytes_removed: u64,
-        /// Older versions of the bucket's objects stay, until a rule or somebody removes them.
+        /// Older versions of the bucket's objects stay, until a rule or a person removes them.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         versions_stay: bool,
-        /// Files that are not pgstow's, which stayed.
+        /// Files that pgstow did not write, which stayed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         foreign: Vec<String>,
     },
@@ -136,7 +136,7 @@ impl PruneReport {
         self.note_failure(ErrorReport::from(error));
     }
 
-    /// The first failure stays.
+    /// Keeps the first failure.
     fn note_failure(&mut self, error: ErrorReport) {
         if self.error.is_none() {
             self.status = PruneStatus::Failed;
@@ -144,7 +144,7 @@ impl PruneReport {
         }
     }
 
-    /// Sums up what became of the backups.
+    /// Sums up the results.
     pub(super) fn concluded(mut self) -> Self {
         let mut failures = Vec::new();
         for backup in self.stores.iter().flat_map(|store| &store.backups) {
@@ -163,16 +163,16 @@ impl PruneReport {
         self
     }
 
-    /// The error of a prune that was told to stop, with what it had done by then.
+    /// The error of a prune that was stopped, with the number of backups removed by then.
     pub(super) fn stopped(self, reason: &Error) -> Error {
         let done = self.concluded();
         let what = format!(
-            "{}; {} {} removed until then",
+            "{}; {} {} removed before that",
             reason.message(),
             count(done.removed, "backup"),
             were(done.removed)
         );
-        Error::new(reason.code(), what).hint("run it again: it goes on where it stopped")
+        Error::new(reason.code(), what).hint("run it again: it continues where it stopped")
     }
 }
 
@@ -235,7 +235,7 @@ impl StorePrune {
                 Some(Outcome::Removed { foreign, .. }) if !foreign.is_empty() => {
                     writeln!(
                         f,
-                        "           its folder stays with files of others: {}",
+                        "           its folder stays, with files that pgstow did not write: {}",
                         foreign.join(", ")
                     )?;
                 }
@@ -244,7 +244,7 @@ impl StorePrune {
                 }) => {
                     writeln!(
                         f,
-                        "           its objects' versions stay in the bucket until a rule removes them"
+                        "           old versions of its objects stay in the bucket until a rule removes them"
                     )?;
                 }
                 Some(Outcome::Failed { error, .. }) => {

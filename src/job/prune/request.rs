@@ -1,12 +1,12 @@
-//! What `prune` can be asked for.
+//! The request for a prune.
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneRequest {
-    /// Say what would be done, and do nothing.
+    /// Show what would be done, and do nothing.
     pub dry_run: bool,
-    /// Count verified backups alone among those that never expire.
+    /// Also keep the newest verified backups.
     pub verified_only: bool,
-    /// Delete in buckets too, which their lifecycle rules do otherwise.
+    /// Delete in buckets too, where otherwise their lifecycle rules do it.
     pub allow_delete: bool,
     /// Of this database alone.
     pub database: Option<String>,

@@ -10,7 +10,7 @@ use crate::repository::retention::Tier;
 use crate::run::stop::Reason;
 use crate::store::memory::{Fault, MemoryStore, Op};
 
-/// No signature is asked for.
+/// No signatures are required.
 static NOBODY: LazyLock<Trust> = LazyLock::new(Trust::default);
 const NOW: &str = "2025-03-01T00:00:00Z";
 
@@ -18,7 +18,7 @@ fn day(day: u32) -> BackupId {
     id(&format!("shop/202501{day:02}T040500Z-full"))
 }
 
-/// Backups of the first days of January, all past their week.
+/// Backups of the first days of January, all older than their week.
 fn fill(store: &MemoryStore, days: u32) {
     for number in 1..=days {
         plant(store, &sample(&day(number), Tier::Daily), "daily");

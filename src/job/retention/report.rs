@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::count;
 
-/// `retention show` and `retention apply`.
+/// The report of `retention show` and `retention apply`.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct RulesReport {
     #[serde(flatten)]
     pub rules: serde_json::Value,
-    /// Set by `apply`: what is in each bucket now.
+    /// Set by `apply`: the rules in each bucket now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applied: Vec<Applied>,
 }
@@ -20,7 +20,7 @@ pub struct RulesReport {
 pub struct Applied {
     pub store: String,
     pub installed: usize,
-    /// Rules of others, left as they are.
+    /// Rules of other programs, which stay as they are.
     pub foreign: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Each database by its backups: the last good one, and when one was last proved.
+//! The state of each database: the last good backup, and when a backup was last proved.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::repository::verification::{Extent, Outcome, Status, Verification};
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct DatabaseStatus {
     pub database: String,
-    /// With a manifest, good or not.
+    /// Backups with a manifest, good or not.
     pub backups: u64,
     pub bytes: u64,
-    /// Of these, those whose manifest is in an archive class.
+    /// Those of them whose manifest is in an archive class.
     #[serde(skip)]
     pub archived: usize,
     pub last_good: Option<LastGood>,
@@ -28,33 +28,33 @@ pub struct DatabaseStatus {
 pub struct LastGood {
     pub id: BackupId,
     pub finished_at: Timestamp,
-    /// Since its start: what is newer than that is in no backup.
+    /// Since the start of the backup: later changes are in no backup.
     pub age_seconds: i64,
     pub bytes: u64,
-    /// Files that it should have and has not, by role, and why.
+    /// Missing files, by role, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
-    /// How many things of each kind are in the database and not in it.
+    /// The number of objects of each kind that the backup left out.
     #[serde(deserialize_with = "kinds")]
     pub left_out: Kinds,
-    /// How many the run that made it gave: they stand in its manifest.
+    /// The number of warnings in its manifest.
     #[serde(deserialize_with = "number")]
     pub warnings: Count,
 }
 
-/// Of the newest backup that has a result of its sort, good or bad: `verify --all` looks at the oldest last.
+/// From the newest backup with such a result, good or bad: `verify --all` checks the oldest last.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Proof {
     pub id: BackupId,
     pub status: Status,
     pub at: Timestamp,
     pub age_seconds: i64,
-    /// Of a drill, where it says that.
+    /// How much a drill proved, if its result says that.
     #[serde(flatten)]
     pub extent: Option<Extent>,
 }
 
-/// As they are told here; a manifest has the things themselves.
+/// Reads the counts; a manifest has the objects themselves.
 fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kinds, D::Error> {
     BTreeMap::deserialize(deserializer).map(Kinds)
 }
@@ -63,7 +63,7 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Count, D::Error>
     u64::deserialize(deserializer).map(Count)
 }
 
-/// By name; `backups` are of one store, newest first.
+/// Ordered by name. `backups` are those of one store, newest first.
 pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus> {
     let mut databases: BTreeMap<&str, Vec<&Overview>> = BTreeMap::new();
     for overview in backups {
@@ -105,7 +105,7 @@ fn newest<'a>(
     part: fn(&Verification) -> Option<&Outcome>,
 ) -> Option<(Proof, &'a Outcome)> {
     backups.iter().find_map(|one| {
-        // A result from the future would be as young for ever.
+        // A result from the future does not count: it would look new for ever.
         let outcome = part(one.verification.as_ref()?).filter(|outcome| !is_ahead(outcome.at, now))?;
         let proof = Proof {
             id: one.id().clone(),

@@ -1,4 +1,4 @@
-//! What of all that was seen needs a person: plain sentences, each with what to do.
+//! The problems that need a person: plain sentences, each with what to do.
 
 use std::collections::BTreeSet;
 
@@ -16,9 +16,9 @@ use crate::repository::signature::Standing;
 use crate::repository::verification::{Outcome, Verdict};
 use crate::units::{count, human_bytes, human_span, some_of};
 
-/// Sentences of one sort about one store: a thousand broken manifests have one cause.
+/// The most sentences of one sort about one store: a thousand broken manifests have one cause.
 const EACH: usize = 10;
-/// Databases in a sentence.
+/// The most databases in a sentence.
 const NAMED: usize = 5;
 /// The longest lease that a setting allows.
 const LONGEST_LEASE: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -50,7 +50,7 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
     problems
 }
 
-/// A store that has nothing of a database, and is named as one that holds it by another's manifests.
+/// A store without backups of a database, although manifests in other stores say that it has some.
 fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
     for store in stores {
         let url = &store.status.url;
@@ -63,11 +63,11 @@ fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
         for database in held {
             if !store.backups.iter().any(|one| one.id().database() == database) {
                 problems.push(format!(
-                    "{url} has no backup of database {database:?}, though another store's manifests say that it had \
+                    "{url} has no backup of database {database:?}, but the manifests in another store say that it had \
                      some: {} make no backup there before you know",
                     match is_folder(store) {
                         true => "is its disk mounted?",
-                        false => "is it the bucket that it was?",
+                        false => "is it still the same bucket?",
                     }
                 ));
             }
@@ -82,8 +82,8 @@ fn is_folder(store: &Looked) -> bool {
 fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
     let url = &store.status.url;
     let where_else = match is_folder(store) {
-        true => "see whether its disk is mounted",
-        false => "correct --store, its prefix too",
+        true => "check whether its disk is mounted",
+        false => "correct --store, including its prefix",
     };
     let expected = inquiry.database.as_ref().or(inquiry.source.as_ref());
     match expected {
@@ -96,8 +96,8 @@ fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStat
                      one with `pgstow backup`"
                 ),
                 there => format!(
-                    "no backup yet of database {name:?} in {url}, which has backups of {}: if there should be some, see \
-                     how the database is called there; otherwise make one with `pgstow backup`",
+                    "no backup yet of database {name:?} in {url}, which has backups of {}: if there should be some, check \
+                     the name of the database there; otherwise make one with `pgstow backup`",
                     some_of(there, NAMED)
                 ),
             });
@@ -114,13 +114,13 @@ fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStat
         let name = &database.database;
         match &database.last_good {
             None if database.archived > 0 => problems.push(format!(
-                "database {name:?} has {} in {url}, and no good one that can be read at once ({} in an archive class, which \
-                 says nothing against them): make one with `pgstow backup`",
+                "database {name:?} has {} in {url}, but no good one that can be read at once ({} in an archive class, which \
+                 does not mean that they are bad): make one with `pgstow backup`",
                 count(database.backups, "backup"),
                 database.archived
             )),
             None => problems.push(format!(
-                "database {name:?} has {} in {url}, and {} good: make one with `pgstow backup` at once",
+                "database {name:?} has {} in {url}, but {} good: make one with `pgstow backup` at once",
                 count(database.backups, "backup"),
                 if database.backups == 1 {
                     "it is not"
@@ -129,7 +129,7 @@ fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStat
                 }
             )),
             Some(last) if last.age_seconds > limit => problems.push(format!(
-                "the last good backup of database {name:?}, {}, is {} old, more than {}: see why none has been made \
+                "the last good backup of database {name:?}, {}, is {} old, more than {}: find out why none was made \
                  since, and run `pgstow backup`",
                 last.id,
                 human_span(last.age_seconds),
@@ -140,7 +140,7 @@ fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStat
     }
 }
 
-/// What the store that speaks for all holds, a copy should hold too.
+/// A copy should hold the last good backup of the reference store.
 fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
     let here = sum_up(&copy.backups, now);
     for database in databases {
@@ -163,15 +163,15 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
     let url = &store.status.url;
     let archived = |id: &BackupId| store.backups.iter().any(|one| one.id() == id && one.is_archived());
     let broken = store.status.broken.iter().map(|one| match archived(&one.id) {
-        // Its own words say how it is fetched back.
+        // The problem's own text says how to fetch it back.
         true => format!("{} in {url}: {}", one.id, one.problem),
         false => format!(
-            "{} in {url}: {}: look at the file; if the backup is of no use, remove its folder",
+            "{} in {url}: {}: check the file; if the backup is useless, remove its folder",
             one.id, one.problem
         ),
     });
     few(broken.collect(), url, problems);
-    // A bucket expires objects one by one: what is past its time may be on its way out.
+    // A bucket expires objects one by one, so an expired backup may have lost some files already.
     let expiring = |one: &Overview| {
         let days = one
             .figures()
@@ -184,7 +184,7 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
         .filter(|one| !one.lacks.is_empty() && !expiring(one));
     let incomplete = incomplete.map(|one| {
         format!(
-            "{} in {url} lacks {}: it cannot be restored whole; find out who removed that, and do not count on it",
+            "{} in {url} lacks {}: it cannot be restored whole; find out who removed that, and do not rely on it",
             one.id(),
             one.lacks.join(", ")
         )
@@ -200,7 +200,7 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
     few(damaged.collect(), url, problems);
     let unsealed = store.backups.iter().filter_map(|one| {
         Some(format!(
-            "{} in {url}: {}: find out who removed the file, and restore from it with --expect-manifest only",
+            "{} in {url}: {}: find out who removed the file, and restore from it only with --expect-manifest",
             one.id(),
             one.unsealed.as_ref()?
         ))
@@ -221,8 +221,8 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
     let ahead = store.backups.iter().filter(|one| one.is_ahead(now));
     let ahead = ahead.map(|one| {
         format!(
-            "{} in {url} is dated in the future, and counts for nothing: see whether the clock is right, here and \
-             where backups are made; if nobody knows it, somebody made it up",
+            "{} in {url} is dated in the future, so it does not count: check the clocks, here and where backups are \
+             made; if none of your runs made it, it is forged",
             one.id()
         )
     });
@@ -230,12 +230,12 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
     let odd = store.backups.iter().filter_map(|one| {
         let what = one.oddities().filter(|_| !one.is_ahead(now))?;
         let counts = if one.contradicts_itself() {
-            "so it counts for nothing"
+            "so it does not count"
         } else {
-            "from when its age is counted"
+            "and its age is counted from then"
         };
         Some(format!(
-            "{} in {url} {what}, {counts}: see whether the clock is right where backups are made, and make another",
+            "{} in {url} {what}, {counts}: check the clock where backups are made, and make another",
             one.id()
         ))
     });
@@ -246,20 +246,20 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
     });
     let foretold = foretold.map(|one| {
         format!(
-            "{} in {url} was verified in the future, by its verification.json, which does not count: verify it again",
+            "the verification.json of {} in {url} has a date in the future, so it does not count: verify it again",
             one.id()
         )
     });
     few(foretold.collect(), url, problems);
 }
 
-/// Where signatures are asked for. What was made before the first signed backup is old, and not
-/// suspicious; it counts for nothing all the same.
+/// Problems of signatures, if they are required. An unsigned backup from before the first signed one is not suspicious,
+/// and is not listed; it still does not count as good.
 fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
     let url = &store.status.url;
     let forged = store.backups.iter().filter_map(|one| {
         Some(format!(
-            "{} in {url}: {}: somebody may have written to the store; find out who, and do not use this backup",
+            "{} in {url}: {}: another person may have written to the store; find out who, and do not use this backup",
             one.id(),
             one.forgery()?
         ))
@@ -274,8 +274,8 @@ fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
     let unsigned = unsigned.filter(|one| one.signature == Some(Standing::Unsigned));
     let unsigned = unsigned.map(|one| {
         format!(
-            "{} in {url} is not signed, though backups before it are: see whether its run had BACKUP_SIGN_KEY; if it \
-             had, somebody has written to the store",
+            "{} in {url} is not signed, but backups before it are: check whether its run had BACKUP_SIGN_KEY; if it \
+             had, another person has written to the store",
             one.id()
         )
     });
@@ -302,7 +302,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
         && disk.free < needed
     {
         problems.push(format!(
-            "the disk of {url} has {} left, and the last backup took {}: free some space, or keep fewer backups and \
+            "the disk of {url} has {} free, but the last backup took {}: free some space, or keep fewer backups and \
              run `pgstow prune`",
             human_bytes(disk.free),
             human_bytes(needed)
@@ -340,7 +340,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
             ));
         }
     }
-    // In a bucket they bear `pending`, and its rules take them.
+    // In a bucket they have the tag `pending`, and its rules expire them.
     if !store.has_lifecycle {
         let old = status.left_overs.iter().filter(|one| {
             let at_work = status
@@ -352,7 +352,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
         });
         let old = old.map(|one| {
             format!(
-                "{} in {url} has no manifest, and is what a killed run has left ({}): run `pgstow prune`",
+                "{} in {url} has no manifest: it is a left-over of a killed run ({}); run `pgstow prune`",
                 one.id,
                 human_bytes(one.bytes)
             )
@@ -371,7 +371,7 @@ fn few(mut sentences: Vec<String>, url: &str, problems: &mut Vec<String>) {
     problems.append(&mut sentences);
     if more > 0 {
         problems.push(format!(
-            "{more} more like the last one in {url}: `pgstow status --json` names them all"
+            "{more} more like the last one in {url}: `pgstow status --json` lists them all"
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! The state of things, for programs and for people.
+//! The report of `status`, for programs and for people.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::repository::verification::Status;
 use crate::settings::Schedule;
 use crate::units::{human_bytes, human_span};
 
-/// What is listed in full, for people, of what may be many.
+/// The most items of one kind that are listed for people.
 const SHOWN: usize = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -24,22 +24,22 @@ pub enum Judgement {
 
 #[derive(Debug, Deserialize, Serialize)]
 pub struct StatusReport {
-    /// `ok`, or `attention` when something needs a person.
+    /// `ok`, or `attention` if a person has to act.
     pub status: Judgement,
-    /// What needs a person, and what to do.
+    /// The problems, each with what to do.
     pub problems: Vec<String>,
-    /// Of this pgstow.
+    /// The version of this pgstow.
     pub version: String,
     pub settings: SettingsReport,
-    /// In cron's words, as far as the settings say it; what runs pgstow may say otherwise.
+    /// In cron's format, if the settings name it. The scheduler that starts pgstow may have another one.
     pub schedule: Schedule,
-    /// By the first store that answers.
+    /// From the first store that answers.
     pub databases: Vec<DatabaseStatus>,
     /// The first is the primary.
     pub stores: Vec<StoreStatus>,
 }
 
-/// The settings that matter here; none is a secret, or names one.
+/// The settings that matter here, without secrets.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct SettingsReport {
     pub source: Option<SourceReport>,
@@ -50,9 +50,9 @@ pub struct SettingsReport {
     pub compression: String,
     /// Whether a topic is set.
     pub notifications: bool,
-    /// Whether a key is set that signs.
+    /// Whether a key that signs is set.
     pub signs: bool,
-    /// Keys of which one must have signed what is used.
+    /// The number of keys of which one must have signed every backup that is used.
     pub verify_keys: usize,
 }
 
@@ -62,7 +62,7 @@ pub struct SourceReport {
     pub port: Option<u16>,
     pub database: Option<String>,
     pub user: Option<String>,
-    /// The parts that are not here are in Secrets Manager.
+    /// The missing parts are in Secrets Manager.
     pub from_secret: bool,
 }
 
@@ -99,7 +99,7 @@ impl fmt::Display for StatusReport {
             if let Some(when) = when {
                 writeln!(
                     f,
-                    "  schedule     {what} {when}: set, but this version runs none; see that cron or a timer does"
+                    "  schedule     {what} {when}: set, but this version has no scheduler; let cron or a timer run it"
                 )?;
             }
         }
@@ -130,7 +130,7 @@ impl fmt::Display for DatabaseStatus {
 }
 
 impl LastGood {
-    /// Nothing of this needs a person by itself; whoever relies on the backup should know it.
+    /// These facts need no action, but people who rely on the backup should know them.
     fn what_it_lacks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (role, why) in &self.missing {
             writeln!(f, "  lacks        {}: {}", printable::line(role), printable::line(why))?;
@@ -190,7 +190,7 @@ impl fmt::Display for StoreStatus {
             Some(Drift::NoTags) => {
                 writeln!(
                     f,
-                    "  lifecycle    none: no tags are kept here; `pgstow prune --allow-delete` does its work"
+                    "  lifecycle    none: this store keeps no tags; run `pgstow prune --allow-delete` instead"
                 )?;
             }
             Some(Drift::NotInstalled) => writeln!(f, "  lifecycle    no rules of pgstow's")?,
@@ -203,7 +203,7 @@ impl fmt::Display for StoreStatus {
             let (state, hold) = match &lease.seen {
                 Seen::Free => continue,
                 Seen::Held(hold) => ("held", hold),
-                Seen::Expired(hold) => ("expired, never given back:", hold),
+                Seen::Expired(hold) => ("expired, never released:", hold),
             };
             writeln!(
                 f,
@@ -284,7 +284,7 @@ impl fmt::Display for SettingsReport {
                 } else {
                     "no key to sign with"
                 };
-                writeln!(f, "  signatures   {signs}; keys that are trusted: {keys}")
+                writeln!(f, "  signatures   {signs}; trusted keys: {keys}")
             }
         }
     }

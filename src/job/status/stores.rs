@@ -1,4 +1,4 @@
-//! One store, looked at from all sides.
+//! The state of one store.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,50 +20,50 @@ pub struct StoreStatus {
     pub reachable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
-    /// With a manifest, good or not.
+    /// Backups with a manifest, good or not.
     pub backups: u64,
-    /// What they take.
+    /// The size of these backups.
     pub bytes: u64,
-    /// Of a folder's disk.
+    /// The disk of a folder store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Space>,
-    /// Of a bucket.
+    /// The lifecycle rules of a bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Drift>,
-    /// Those that are held, or were never given back.
+    /// Leases that are held, or were never released.
     pub leases: Vec<LeaseStatus>,
     pub uploads_in_progress: Vec<UploadStatus>,
     /// Backups that lack files.
     pub incomplete: Vec<Incomplete>,
     /// Manifests and verifications that cannot be used.
     pub broken: Vec<Broken>,
-    /// How each backup's manifest stands, newest first, where signatures are asked for.
+    /// The signature of each backup's manifest, newest first, if signatures are required.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<Signature>,
-    /// Folders without a manifest: what runs have left, or are writing.
+    /// Folders without a manifest, which runs left or are writing.
     pub left_overs: Vec<LeftOver>,
-    /// What could not be looked at, and why.
+    /// Facts that could not be read, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
 }
 
-/// The bucket's lifecycle rules against those that the policy wants.
+/// The difference between the bucket's lifecycle rules and those for the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Drift {
     None,
-    /// The store keeps no tags, by which rules go: prune does their work.
+    /// The store keeps no tags, which the rules need: prune must remove backups.
     NoTags,
-    /// None of ours are there.
+    /// The bucket has none of pgstow's rules.
     NotInstalled,
     Drifted {
         /// Ids of rules.
         missing: Vec<String>,
         different: Vec<String>,
     },
-    /// Ours are as they should be, and others make backups expire otherwise.
+    /// pgstow's rules are right, but other rules expire backups at other times.
     Overruled {
-        /// Ids of those others.
+        /// Ids of those other rules.
         by: Vec<String>,
     },
 }
@@ -106,17 +106,17 @@ pub struct LeftOver {
     pub bytes: u64,
 }
 
-/// A store's report, and what the judgement needs beside it.
+/// A store's report, and further facts for the judgement.
 pub(super) struct Looked {
     pub status: StoreStatus,
     /// Newest first.
     pub backups: Vec<Overview>,
     pub has_lifecycle: bool,
-    /// Where the bucket's rules do not do what the retention wants.
+    /// Set if the bucket's rules do not do what the retention wants.
     pub expiry: Option<Finding>,
-    /// Objects in a lease's place that are none: no backup can be made.
+    /// Objects in the place of a lease that are no leases: they prevent backups.
     pub not_leases: Vec<Error>,
-    /// Databases that have backups here, where the one that was asked for has none.
+    /// Databases with backups here, if the database that was asked for has none.
     pub others: Vec<String>,
 }
 
@@ -144,7 +144,7 @@ pub(super) async fn look(
         }
     }
     if database.is_some() && looked.backups.is_empty() {
-        // For a sentence alone: without them, it is shorter.
+        // They are only for a sentence, which is shorter without them.
         let all = catalog::backups(store, None).await.unwrap_or_default();
         looked.others = catalog::with_backups(&all).into_iter().map(str::to_owned).collect();
     }
@@ -196,7 +196,7 @@ fn drift(found: &Expiry, is_otherwise: bool) -> Drift {
     }
 }
 
-/// Rule by rule, as they are written. What they do is judged as `doctor` judges it: see [`Expiry`].
+/// Compares the text of the rules. For their effect, see [`Expiry`], which `doctor` also uses.
 fn compare(installed: &[Rule], wanted: &[Rule]) -> Drift {
     if installed.is_empty() {
         return Drift::NotInstalled;
@@ -294,7 +294,7 @@ impl Looked {
         }
     }
 
-    /// Of every database that has a folder, since a first run may not have got further.
+    /// Reads the leases of every database with a folder, because a first run may have made nothing else.
     async fn look_at_leases(&mut self, store: &dyn Store, database: Option<&str>, now: Timestamp) {
         let names = match database {
             Some(database) => Ok(vec![database.to_owned()]),

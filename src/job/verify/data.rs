@@ -1,4 +1,4 @@
-//! The large object of a backup: digested as it is stored, and read as a restore reads it.
+//! The data file of a backup: pgstow digests the stored bytes, and reads them as a restore does.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::run::threads::apart;
 use crate::store::Store;
 use crate::store::reading::Reading;
 
-/// Slices that may wait for the thread behind.
+/// How many slices may wait for the slower thread.
 const WAITING: usize = 2;
 
-/// Every block against what the manifest says of it, and the whole against its digest.
+/// Compares every block and the digest of the whole file with the manifest.
 pub(super) async fn archive(
     store: &Arc<dyn Store>,
     archive: StoredArchive,
@@ -60,7 +60,7 @@ pub(super) async fn archive(
     for spoilt in spoilt {
         let before = |place: &Place| stored.stored(&place.range()).start <= spoilt.range.offset;
         let table = archive.places.iter().rposition(before).map(|index| archive.name(index));
-        // Damage that shows in the rows has been told.
+        // Damage in the rows is reported already.
         if !findings.iter().any(|known| known.table == table) {
             findings.push(Finding {
                 file: file.name.clone(),
@@ -72,7 +72,7 @@ pub(super) async fn archive(
     Ok((bytes, findings))
 }
 
-/// A plain script; and what was counted in it where the manifest says nothing of its tables.
+/// Checks a plain script. Also returns the counts, if the manifest does not count its tables.
 pub(super) async fn script(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
@@ -89,13 +89,13 @@ pub(super) async fn script(
             counted,
             refused,
         } = script::look(&promised, &name, source)?;
-        // Its receiver is gone only when the whole run is.
+        // The receiver is gone only if the whole run has ended.
         let _ = tell.send((counted, refused));
         Ok(findings)
     };
     let seen = read(store, key, Promise::of(&file, md5), observer, look).await?;
     let (counted, refused) = told.await.unwrap_or_default();
-    // What was changed is damaged, whatever it says now. What was not is what the backup's run has read.
+    // A script whose digest differs is damaged, whatever it holds now. Otherwise it holds what the backup's run read.
     let not_run = refused.filter(|_| seen.findings.is_empty());
     Ok(Data {
         read: seen.bytes,
@@ -103,15 +103,15 @@ pub(super) async fn script(
         counted,
         not_run: not_run.map(|refused| {
             format!(
-                "{} has the bytes that the manifest says, but this version would not run it, and its tables were not \
-                 counted: {refused}",
+                "{} has the bytes that the manifest says, but this version would not run it, and did not count its \
+                 tables: {refused}",
                 file.name
             )
         }),
     })
 }
 
-/// A data file's digest alone.
+/// Checks only the digest of a data file.
 pub(super) async fn object(
     store: &Arc<dyn Store>,
     id: &BackupId,
@@ -124,11 +124,11 @@ pub(super) async fn object(
     Ok((seen.bytes, seen.findings))
 }
 
-/// What an object must be.
+/// What the manifest says of an object.
 struct Promise<'a> {
     file: &'a FileRecord,
     ranges: Vec<SealedRange>,
-    /// What `MD5SUMS` says, where there is one.
+    /// The MD5 in `MD5SUMS`, if there is one.
     md5: Option<[u8; 16]>,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Promise<'a> {
     }
 }
 
-/// What a reading has found.
+/// The result of one reading.
 #[derive(Default)]
 struct Seen {
     bytes: u64,
@@ -150,7 +150,7 @@ struct Seen {
     spoilt: Vec<Spoilt>,
 }
 
-/// Reads the object once, for two threads: one digests it, the other looks into it.
+/// Reads the object once, for two threads: one digests it, the other checks its contents.
 async fn read(
     store: &Arc<dyn Store>,
     key: String,
@@ -167,7 +167,7 @@ async fn read(
     let head = match store.head(&key).await {
         Ok(Some(head)) => head,
         Ok(None) => return Ok(unread("is missing".into())),
-        // Something else lies there.
+        // Another object has this key.
         Err(error) if error.code() == Code::Integrity => {
             return Ok(unread(format!("cannot be read: {}", error.message())));
         }
@@ -204,7 +204,7 @@ async fn read(
     let mut reading = Reading::start(Arc::clone(store), key, 0..file.bytes);
     while let Some(bytes) = reading.next().await? {
         observer.bytes_read(bytes.len() as u64);
-        // Whoever looks into it may have seen enough; the digest is still wanted.
+        // The check of the contents may end early; the digest still needs the rest.
         let _ = to_look.send(bytes.clone()).await;
         let _ = to_digest.send(bytes).await;
     }
@@ -215,7 +215,7 @@ async fn read(
         let what = format!("has the SHA-256 {digest}, the manifest says {}", file.sha256);
         findings.push(of_file(what));
     } else if sum != md5 {
-        let what = format!("says of {} another digest than it has", file.name);
+        let what = format!("gives {} another digest than it has", file.name);
         findings.push(Finding::of_file(MD5SUMS, what));
     }
     Ok(Seen {
@@ -261,7 +261,7 @@ fn blocks(
 struct Slices {
     slices: mpsc::Receiver<Bytes>,
     current: Bytes,
-    /// What has not come yet: when it stops before, whoever reads the store knows why.
+    /// Bytes that have not come yet. If the stream ends before, the reader of the store has the reason.
     left: u64,
 }
 

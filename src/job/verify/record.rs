@@ -1,4 +1,4 @@
-//! The result of a verification or a drill, kept beside the backup.
+//! Writes the result of a verification or a drill beside the backup.
 
 use bytes::Bytes;
 
@@ -11,15 +11,14 @@ use crate::repository::verification::Verification;
 use crate::store::conditions::put_where;
 use crate::store::{Condition, ObjectInfo, Put, Store};
 
-/// Writes a result beside the backup, keeping the other kind's. It bears the tier of the files
-/// around it, so that it expires with them.
+/// Writes a result beside the backup, and keeps the result of the other kind. It has the tier of the files around it,
+/// so that it expires with them.
 ///
-/// Its signature goes before it: between the two, the old result counts for nothing where
-/// signatures are asked for, and no new one does that is not signed.
+/// The signature is written before the result. Where signatures are required, the old result does not count between the
+/// two, and an unsigned new one never counts.
 ///
-/// It is put under the condition that the one that was read is still there, and otherwise all is done
-/// again: of a verification and a drill that end at the same time, neither loses its result. In a store without
-/// conditional writes the last of two that end at the same time wins.
+/// It is put only if the result that was read is still there; otherwise pgstow starts again. So if a verification and a
+/// drill end at the same time, both results are kept. In a store without conditional writes the last of the two wins.
 pub(super) async fn record(
     job: &Job<'_>,
     store: &dyn Store,
@@ -36,13 +35,13 @@ pub(super) async fn record(
         }
     }
     let what = format!(
-        "{} was written by others {RECORDS} times meanwhile",
+        "{} was changed by other runs {RECORDS} times meanwhile",
         id.key(VERIFICATION)
     );
-    Err(Error::new(Code::Busy, what).hint("verify it again when they have ended"))
+    Err(Error::new(Code::Busy, what).hint("verify it again when the other runs have ended"))
 }
 
-/// Each that fails means that another has written.
+/// The number of tries. If one fails, another run has written its result.
 const RECORDS: u32 = 6;
 
 #[derive(PartialEq, Eq)]
@@ -64,17 +63,17 @@ async fn record_once(
     change: impl Fn(&mut Verification),
 ) -> Result<Recorded> {
     let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
-    // What we sign may have been written by anybody: only what counts already is taken over.
+    // Another person may have written the old result, so pgstow signs only those that count already.
     let counts = job.trust.and(job.signer.map(Signer::public));
     let (condition, mut before) = match store.get(&key).await {
-        // What lies there is none, and is replaced, not followed.
+        // The object is no result (or a link): it is replaced, not followed.
         Err(error) if error.code() == Code::Integrity => (None, None),
         before => match before? {
             Some(object) => (Some(Condition::Unchanged(object.version)), Some(object.body)),
             None => (Some(Condition::Absent), None),
         },
     };
-    // Whoever has no keys must not put an end to the result of somebody who has.
+    // A run without keys must not make a signed result worthless.
     if before.is_some() && job.signer.is_none() && !counts.asks() {
         let signature = store.head(&subject.signature_key()).await?;
         if signature.is_some() {

@@ -1,4 +1,4 @@
-//! What a verification found, for people and for `verification.json`.
+//! The findings of a verification, for people and for `verification.json`.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,41 +17,41 @@ use crate::repository::signature::KeyId;
 use crate::repository::verification::{Finding, Outcome, Status};
 use crate::units::{count, human_bytes};
 
-/// Findings that are told of one backup: a thousand broken tables are one broken disk.
+/// The most findings that are reported for one backup: a thousand broken tables are one broken disk.
 const TOLD: usize = 100;
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Verified {
     pub status: Status,
     pub id: BackupId,
-    /// Where this one lies.
+    /// The store that holds this copy.
     pub store: String,
     pub files: usize,
     pub tables: usize,
     pub rows: u64,
     pub large_objects: u64,
-    /// Stored bytes that were read.
+    /// The number of stored bytes that were read.
     pub bytes: u64,
     pub duration_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest_sha256: Option<String>,
-    /// Where signatures are asked for.
+    /// Set if signatures are required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<KeyId>,
-    /// What kind of failure it is, if it is one.
+    /// The code of the failure, if it is one.
     #[serde(skip, default = "found_damaged")]
     pub code: Code,
-    /// In another store than the first; it is not drilled.
+    /// It is in another store than the first, so it is not drilled.
     #[serde(skip)]
     pub is_copy: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Finding>,
-    /// Why nothing is known of it. That says nothing of the backup.
+    /// Why it could not be verified. That does not mean that the backup is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_verified: Option<ErrorReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillReport>,
-    /// Why there is none, where one was asked for. That says nothing of the backup.
+    /// Why a drill that was asked for could not be carried out. That does not mean that the backup is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_drilled: Option<ErrorReport>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -97,14 +97,14 @@ impl Verified {
         }
     }
 
-    /// Tables that the manifest does not count, as they were counted.
+    /// Takes the counts of tables that the manifest does not count.
     pub(super) fn count(&mut self, counted: Option<Tally>) {
         if let Some(Tally { count, rows }) = counted {
             (self.tables, self.rows) = (usize::try_from(count).unwrap_or(usize::MAX), rows);
         }
     }
 
-    /// A backup whose manifest tells nothing.
+    /// A backup with an unreadable manifest.
     pub(super) fn unreadable(id: &BackupId, store: &str, error: &Error) -> Self {
         Self {
             problems: vec![Finding::of_file("manifest.json", error.message())],
@@ -112,7 +112,7 @@ impl Verified {
         }
     }
 
-    /// A backup that was kept from us.
+    /// A backup that pgstow could not look at.
     pub(super) fn not_looked_at(id: &BackupId, store: &str, error: &Error) -> Self {
         Self {
             not_verified: Some(ErrorReport::from(error)),
@@ -120,7 +120,7 @@ impl Verified {
         }
     }
 
-    /// With what a report does not print, as far as the rest of it tells that.
+    /// Restores the fields that a report does not print, as far as the others show them.
     fn read(mut self) -> Self {
         if let Some(why) = &self.not_verified {
             self.code = why.code;
@@ -163,7 +163,7 @@ impl Verified {
         Self { is_copy, ..self }
     }
 
-    /// How it is called where it is one of several.
+    /// Its name in a report on several backups.
     fn name(&self) -> String {
         if self.is_copy {
             format!("{} in {}", self.id, self.store)
@@ -172,42 +172,42 @@ impl Verified {
         }
     }
 
-    /// The bytes are right; and this is what they restore to.
+    /// Notes a drill: the bytes are right, and this is the result of restoring them.
     pub(super) fn drilled(&mut self, drill: DrillReport) {
         self.status = drill.status;
         self.drill = Some(drill);
     }
 
-    /// The bytes are right; and nothing is known of what they restore to.
+    /// Notes that the bytes are right, but that the drill could not be carried out.
     pub(super) fn could_not_be_drilled(&mut self, error: &Error) {
         self.status = Status::Failed;
         self.code = error.code();
         self.not_drilled = Some(ErrorReport::from(error));
     }
 
-    /// The drill could not read what the manifest says, and neither can another.
+    /// Notes damage that only the drill found and a further reading confirmed.
     pub(super) fn is_damaged_after_all(&mut self, found: Vec<Finding>) {
         self.status = Status::Failed;
         self.problems.extend(found);
     }
 
-    /// Whether something was found wrong in it.
+    /// Whether the backup is damaged.
     pub(super) fn is_wrong(&self) -> bool {
         self.all_problems().next().is_some()
     }
 
-    /// Whether all that was found is that it is dated in the future.
+    /// Whether the only finding is a date in the future.
     pub(super) fn is_of_the_clock(&self) -> bool {
         !self.problems.is_empty() && self.problems.iter().all(|finding| finding.what == AHEAD)
     }
 
-    /// What differs, in the bytes or in what they restore to.
+    /// All differences, in the bytes and in the restored database.
     fn all_problems(&self) -> impl Iterator<Item = &Finding> {
         let drilled = self.drill.iter().flat_map(|drill| &drill.problems);
         self.problems.iter().chain(drilled)
     }
 
-    /// As it stands in `verification.json`.
+    /// The result for `verification.json`.
     pub(super) fn outcome(&self, at: Timestamp) -> Outcome {
         let mut rest = Map::new();
         rest.insert("version".into(), env!("CARGO_PKG_VERSION").into());
@@ -237,7 +237,7 @@ pub struct VerifyReport {
     pub status: Status,
     #[serde(flatten)]
     pub result: VerifyResult,
-    /// Set when something differs.
+    /// Set if something differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
     #[serde(skip)]
@@ -251,7 +251,7 @@ pub enum VerifyResult {
     Many { backups: Vec<Verified> },
 }
 
-/// The first store's fields without the status, which stands in front of them already.
+/// The fields for the first store, without the status, which comes before them.
 #[derive(Debug, Serialize)]
 pub struct OneBackup {
     #[serde(flatten)]
@@ -263,12 +263,12 @@ pub struct OneBackup {
     verified: Vec<Verified>,
 }
 
-/// What it is where a report says no code.
+/// The code if a report has none.
 fn found_damaged() -> Code {
     Code::Integrity
 }
 
-/// A report as it was printed. It says of the first store's backup no status of its own.
+/// A printed report. It has no separate status for the backup in the first store.
 #[derive(Deserialize)]
 struct Printed {
     status: Status,
@@ -305,7 +305,7 @@ impl<'de> Deserialize<'de> for VerifyReport {
 }
 
 impl VerifyReport {
-    /// As each store has it, the first store's first.
+    /// One backup in several stores, the first store first.
     pub fn one(verified: Vec<Verified>) -> Self {
         let told = |one: &Verified| serde_json::to_value(one).unwrap_or(Value::Null);
         let mut fields = match verified.first().map(told) {
@@ -344,7 +344,7 @@ impl VerifyReport {
         self.code.map_or(0, Code::exit_code)
     }
 
-    /// Of the first failure, where there is one.
+    /// The code of the first failure, if there is one.
     pub fn code(&self) -> Option<Code> {
         self.code
     }
@@ -356,14 +356,14 @@ impl VerifyReport {
         }
     }
 
-    /// What differs, as an error that names the first; or else why one could not be verified, or drilled.
+    /// The differences, as an error that names the first. Without any: why a backup could not be verified or drilled.
     fn difference(&self) -> Option<Error> {
         let failed: Vec<&Verified> = self.backups().iter().filter(|one| one.status != Status::Ok).collect();
         let (wrong, untold): (Vec<&Verified>, Vec<&Verified>) = failed.into_iter().partition(|one| one.is_wrong());
         let (unseen, untried): (Vec<&Verified>, Vec<&Verified>) =
             untold.into_iter().partition(|one| one.not_verified.is_some());
         let also = also("not verified", &unseen) + &also("not drilled", &untried);
-        // Damage says more than a store that failed.
+        // Damage is more important than a store that failed.
         let damaged = wrong.iter().find(|one| one.code == Code::Integrity);
         let Some(first) = damaged.or(wrong.first()) else {
             let (first, rest) = match unseen.first() {
@@ -393,7 +393,7 @@ impl VerifyReport {
     }
 }
 
-/// How many there are of a kind, and which.
+/// The number of backups of this kind, and their names.
 fn also(what: &str, some: &[&Verified]) -> String {
     if some.is_empty() {
         return String::new();
@@ -409,7 +409,7 @@ impl fmt::Display for VerifyReport {
                 f,
                 "{}  {}  {}, {}, {} read in {:.1} s",
                 one.name(),
-                // Its bytes are right.
+                // The bytes are right.
                 if one.not_verified.is_some() {
                     "not verified"
                 } else if one.not_drilled.is_some() {

@@ -1,13 +1,13 @@
-//! What a verification can be asked for.
+//! The request for a verification.
 
 use jiff::Timestamp;
 
-/// Which backups a command is about.
+/// The backups that a command is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
     /// An exact id, or `latest`.
     One(String),
-    /// All of the store, or of one database; those made since a moment.
+    /// All backups of the store or of one database, or only those since a time.
     All { since: Option<Timestamp> },
 }
 
@@ -16,11 +16,11 @@ pub enum Selection {
 pub struct VerifyRequest {
     /// Which backups.
     pub selection: Selection,
-    /// Whose, where the store holds several databases.
+    /// The database, if the store holds several.
     pub database: Option<String>,
     /// Restore it into a throwaway server as well, and compare.
     pub drill: bool,
-    /// The SHA-256 that the manifest must have; of one backup alone.
+    /// The SHA-256 that the manifest must have; only for one backup.
     pub expect_manifest: Option<[u8; 32]>,
 }
 

@@ -1,4 +1,4 @@
-//! A plain script: unpacked, counted again, and held against what the manifest says of its tables.
+//! A plain script: pgstow decompresses it, counts it again, and compares its tables with the manifest.
 
 use std::convert::Infallible;
 use std::io::{self, Read};
@@ -12,17 +12,17 @@ use crate::repository::stored_script::{Unread, unpack};
 use crate::store::reading::our_error;
 use crate::units::count;
 
-/// What was found of a script, beside what its object's digest says.
+/// The result of reading a script, besides the digest of its object.
 pub(super) struct Looked {
     pub findings: Vec<Finding>,
-    /// Of a script whose manifest says nothing of its tables.
+    /// Counted from a script whose manifest does not count its tables.
     pub counted: Option<Tally>,
-    /// Why it would not be run. Versions differ in that: it says nothing of the bytes.
+    /// Why this version would not run it. That differs between versions, so it does not mean that the bytes are wrong.
     pub refused: Option<String>,
 }
 
-/// It must decompress to its end, to as many bytes as pg_dump wrote, and hold what the manifest says. Our own
-/// errors are not about the script.
+/// The script must decompress to its end, to as many bytes as pg_dump wrote, and hold what the manifest says. An error
+/// means that pgstow could not look, not that the script is wrong.
 pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Result<Looked> {
     let bytes = manifest.metadata.bytes_read;
     let wanted = manifest.script.map(|script| script.bytes).or(bytes);
@@ -70,7 +70,7 @@ pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Re
             counted: None,
             refused: None,
         },
-        // A version that did not count, or could not.
+        // The version that made the backup did not or could not count its tables.
         None => Looked {
             findings: Vec::new(),
             counted: Some(Tally {
@@ -82,7 +82,7 @@ pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Re
     })
 }
 
-/// Every table and block of large objects, in their order.
+/// Compares every table and block of large objects, in order.
 fn compare(manifest: &Manifest, file: &str, contents: &Contents) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut differs = |table: Option<String>, what: String| {
@@ -103,7 +103,7 @@ fn compare(manifest: &Manifest, file: &str, contents: &Contents) -> Vec<Finding>
             );
             continue;
         }
-        // Where rows are loaded through another table, the header alone says whose they are.
+        // If rows are loaded through another table, only the header names the table that they belong to.
         let (schema, other) = table.name();
         let of_copy = is_named(&record.schema, &schema, utf8) && is_named(&record.name, &other, utf8);
         if !of_copy && !table.through_root {

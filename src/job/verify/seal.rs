@@ -1,5 +1,5 @@
-//! The manifest itself: what else speaks for it, and whether it agrees with itself. Everything below is
-//! compared with the manifest, so a bit flipped in it must be found here.
+//! Checks the manifest itself: whether it agrees with itself and with the other places that hold its digest. Everything
+//! else is compared with the manifest, so a flipped bit in it must be found here.
 
 use jiff::Timestamp;
 
@@ -11,10 +11,10 @@ use crate::repository::manifest::{Manifest, checksums};
 use crate::repository::retention::SHA256_TAG;
 use crate::repository::signature::Trust;
 
-/// By the clock of this machine, which may be the wrong one.
+/// Judged by the clock of this machine, which may be the wrong one.
 pub(super) const AHEAD: &str = "is dated in the future";
 
-/// What is wrong, and what a person should know.
+/// Returns the findings, and warnings for people.
 pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) -> Result<(Vec<Finding>, Vec<String>)> {
     let Located { store, manifest, .. } = located;
     let mut found: Vec<String> = Vec::new();
@@ -22,12 +22,14 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
     match &located.seal {
         Seal::Same => {}
         Seal::Different(what) => found.push(what.clone()),
-        // Told by whoever found it.
+        // The code that found this reports it.
         Seal::Attested(_) => {}
         Seal::None => match &manifest.digest_file {
-            Some(name) => found.push(format!("names its digest's file {name:?}, and there is none")),
+            Some(name) => found.push(format!(
+                "names the file {name:?} with its digest, but that file is missing"
+            )),
             None => warnings.push(format!(
-                "no digest of {MANIFEST} was stored beside it, as in all backups before there was one: only its \
+                "no digest of {MANIFEST} is stored beside it, as in all backups of older versions: only its \
                  agreement with the other files was proved"
             )),
         },
@@ -50,14 +52,14 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
         Ok(after) => after,
         Err(error) => {
             warnings.push(format!(
-                "{MANIFEST} was not compared with what the next backup says of it: {}",
+                "{MANIFEST} was not compared with its digest in the next backup: {}",
                 error.message()
             ));
             None
         }
     };
     if let Some(what) = after {
-        // A copy that was repaired from another store has that store's manifest, which is none of ours.
+        // A copy that was repaired from another store has that store's manifest, which is not this store's own.
         match &manifest.store {
             Some(made_for) if made_for != store.url() => {
                 warnings.push(format!(
@@ -79,15 +81,15 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
         manifest.timestamp,
         manifest.finished_at,
     ));
-    // Tools that carry files lose their times, and clocks differ: no byte of the backup is wrong for that.
+    // Tools that copy files change their times, and clocks differ: that is no damage of the backup.
     let late = stored_before(manifest.finished_at.max(manifest.id.timestamp()), stored);
     warnings.extend(late.map(|what| format!("{MANIFEST} {what}")));
     let findings = found.into_iter().map(|what| Finding::of_file(MANIFEST, what));
     Ok((findings.collect(), warnings))
 }
 
-/// The backup after this one remembers the manifest as it was then. What it says counts only where it is
-/// itself what its own digest says.
+/// The next backup holds the digest that this manifest had then. It counts only if the next manifest agrees with its
+/// own digest.
 async fn successor(located: &Located, around: &[Listed], sha256: &str, now: Timestamp) -> Result<Option<String>> {
     let id = &located.manifest.id;
     let next = around
@@ -115,28 +117,28 @@ fn contradiction(next: &BackupId, manifest: &Manifest, id: &BackupId, sha256: &s
     let said = manifest.predecessor.as_ref().filter(|before| before.id == *id)?;
     (said.manifest_sha256 != sha256).then(|| {
         format!(
-            "has the SHA-256 {sha256}, and had {} when {next} was made, whose manifest says so",
+            "has the SHA-256 {sha256}, but the manifest of {next} says that it was {} then",
             said.manifest_sha256
         )
     })
 }
 
-/// What the manifest says twice.
+/// Compares facts that the manifest holds twice.
 fn with_itself(manifest: &Manifest) -> Vec<String> {
     let mut found = Vec::new();
     if manifest.database != manifest.id.database() {
         found.push(format!(
-            "is of {}, and says the database {:?}",
+            "is of {}, but says the database {:?}",
             manifest.id, manifest.database
         ));
     }
     if manifest.kind != manifest.id.kind() {
-        found.push(format!("is of {}, and says that it is {}", manifest.id, manifest.kind));
+        found.push(format!("is of {}, but says that it is {}", manifest.id, manifest.kind));
     }
-    // Left out by those that have none to say.
+    // Older manifests have no `checksums`.
     let told = !manifest.checksums.is_empty() || manifest.digest_file.is_some();
     if told && manifest.checksums != checksums(&manifest.files) {
-        found.push("says other digests under `checksums` than under `files`".to_owned());
+        found.push("has other digests under `checksums` than under `files`".to_owned());
     }
     found
 }

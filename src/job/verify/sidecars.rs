@@ -11,16 +11,16 @@ use crate::repository::manifest::Manifest;
 use crate::repository::stored_archive::read_file;
 use crate::store::Store;
 
-/// What was seen of them.
+/// The result of checking them.
 pub(super) struct Small {
     pub findings: Vec<Finding>,
-    /// That were read.
+    /// Bytes that were read.
     pub bytes: u64,
-    /// What `MD5SUMS`, where there is one, says of the data files, which are yet to be read.
+    /// The MD5 of the data files in `MD5SUMS`, if there is one. The data files are read later.
     pub md5: Md5s,
 }
 
-/// By the name of the file.
+/// MD5s by file name.
 pub(super) type Md5s = BTreeMap<String, [u8; 16]>;
 
 pub(super) async fn check(store: &dyn Store, manifest: &Manifest) -> Result<Small> {
@@ -73,24 +73,24 @@ pub(super) async fn check(store: &dyn Store, manifest: &Manifest) -> Result<Smal
     })
 }
 
-/// A file of sums, which must say of every file what it is, for whoever checks by stock tools.
+/// A file of sums. It must have the digest of every file, for people who check with stock tools.
 struct Sums<'a> {
     store: &'a dyn Store,
     manifest: &'a Manifest,
     name: &'static str,
-    /// By file, where it is known.
+    /// By file, if it is known.
     digests: BTreeMap<&'a str, Option<String>>,
-    /// Whether each backup has one.
+    /// Whether every backup has such a file.
     wanted: bool,
 }
 
-/// And what it says of the data files, where that is an MD5.
+/// The findings, and the MD5s of the data files.
 type Said = (Vec<Finding>, Md5s);
 
 impl Sums<'_> {
     async fn check(&self) -> Result<Said> {
         let found = self.read().await?;
-        // A bit that was flipped on the way says nothing about what is stored.
+        // Read it again: a bit that flipped on the way is no damage in the store.
         if found.0.is_empty() {
             Ok(found)
         } else {
@@ -116,7 +116,7 @@ impl Sums<'_> {
                 Some((digest, name)) => {
                     said.insert(name, digest);
                 }
-                None => return alone(format!("has the odd line {line:?}")),
+                None => return alone(format!("has a malformed line {line:?}")),
             }
         }
         let mut findings = Vec::new();
@@ -125,7 +125,7 @@ impl Sums<'_> {
             match (said.get(name), digest) {
                 (None, _) => findings.push(format!("lacks {name}")),
                 (Some(said), Some(digest)) if said != digest => {
-                    findings.push(format!("says of {name} another digest than the manifest"));
+                    findings.push(format!("has another digest for {name} than the manifest"));
                 }
                 (Some(_), Some(_)) => {}
                 (Some(said), None) => {
@@ -133,13 +133,13 @@ impl Sums<'_> {
                     match hex::decode_to_slice(said, &mut md5) {
                         Ok(()) if self.is_of_data(name) => drop(of_data.insert((*name).to_owned(), md5)),
                         Ok(()) => {}
-                        Err(_) => findings.push(format!("says of {name} what is no MD5: {said:?}")),
+                        Err(_) => findings.push(format!("has a text for {name} that is no MD5: {said:?}")),
                     }
                 }
             }
         }
         let unknown = said.keys().filter(|name| !self.digests.contains_key(*name));
-        findings.extend(unknown.map(|name| format!("names {name:?}, which the manifest does not")));
+        findings.extend(unknown.map(|name| format!("names {name:?}, which is not in the manifest")));
         let findings = findings.into_iter().map(|what| Finding::of_file(self.name, what));
         Ok((findings.collect(), of_data))
     }

@@ -1,5 +1,5 @@
-//! Which backups are verified, and in which stores: what was asked for and nothing in its place, in each store that
-//! has it.
+//! Chooses the backups and stores to verify: exactly the backups that were asked for, in each store that has them. No
+//! other backup stands for one that is missing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{self, Demand, Genuine, Listed, Located, Read};
 use crate::store::Store;
 
-/// The backup that was asked for, in each store that has it. Only the first store's is drilled.
+/// Verifies one backup in each store that has it. Only the one in the first store is drilled.
 pub(super) async fn one(job: &Job<'_>, wanted: &str, request: &VerifyRequest) -> Result<VerifyReport> {
     let meant = catalog::meant(job.stores, wanted, job.database, (job.clock)());
     let mut meant = job.stop.or_stop(meant).await?;
@@ -31,7 +31,7 @@ pub(super) async fn one(job: &Job<'_>, wanted: &str, request: &VerifyRequest) ->
             Ok(InStore::Unsigned(error)) if at > 0 => {
                 verified.push(Verified::unreadable(id, store.url(), &error).marked_as_copy(true));
             }
-            // Somebody has written to the store.
+            // Another person has written to the store.
             Ok(InStore::Unsigned(error)) => return Err(error),
             Ok(InStore::Unexpected(error)) => unexpected = unexpected.or(Some(error)),
             Ok(InStore::Missing) => lacking.push(at),
@@ -57,13 +57,13 @@ pub(super) async fn one(job: &Job<'_>, wanted: &str, request: &VerifyRequest) ->
         let error = job.stop.or_stop(catalog::not_there(store.as_ref(), id)).await?;
         let mut one = if meant.is_lost {
             let what = format!(
-                "{}: it was made for this store too, and {holder} has it",
+                "{}: it was made for this store too, but only {holder} has it",
                 error.message()
             );
             Verified::unreadable(id, store.url(), &Error::new(Code::Integrity, what))
         } else {
             let what = format!("{}; {holder} has it", error.message());
-            let hint = format!("to verify that one alone, name its store alone: --store {holder}");
+            let hint = format!("to verify only that one, name only its store: --store {holder}");
             Verified::not_looked_at(id, store.url(), &Error::new(Code::NotFound, what).hint(hint))
         };
         if meant.is_lost {
@@ -79,13 +79,13 @@ fn lacks(copy: &dyn Store, id: &BackupId) -> String {
     format!("{} does not hold {id}: this backup has no copy there", copy.url())
 }
 
-/// What became of a backup in one store.
+/// The state of a backup in one store.
 enum InStore {
     Verified(Box<Verified>),
     Missing,
-    /// By a key that counts.
+    /// No key that counts signed it.
     Unsigned(Error),
-    /// Another manifest than the one that was asked for: each store's has a digest of its own.
+    /// Its manifest has another digest than the one that was asked for: each store's manifest has a digest of its own.
     Unexpected(Error),
 }
 
@@ -106,7 +106,7 @@ async fn in_store(
     let genuine = match job.stop.or_stop(found).await? {
         Read::Genuine(genuine) => *genuine,
         Read::Missing => {
-            // One that is not there, as where a disk is not mounted, says nothing of what it holds.
+            // If the store is not there, for example because a disk is not mounted, its contents are unknown.
             job.stop.or_stop(catalog::is_reachable(store.as_ref())).await?;
             return Ok(InStore::Missing);
         }
@@ -125,9 +125,9 @@ async fn in_store(
     Ok(InStore::Verified(Box::new(verified)))
 }
 
-/// Every backup of every store, newest first. One whose manifest cannot be read, or is not
-/// signed as it must be, has failed; of one that a store does not give nothing is said, and the others are
-/// looked at all the same. None at all in the first is `NOT_FOUND`: nothing was proved.
+/// Verifies every backup of every store, newest first. A backup has failed if its manifest cannot be read or lacks a
+/// signature that it must have. If a store does not return a backup, that one is not verified, and the others are. If
+/// the first store has no backup, the error is `NOT_FOUND`, because nothing was proved.
 pub(super) async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<VerifyReport> {
     let Some((store, copies)) = job.stores.split_first() else {
         return Err(Error::config("no store is set"));
@@ -159,8 +159,8 @@ pub(super) async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) ->
     Ok(VerifyReport::many(verified))
 }
 
-/// Tells which of the first store's backups a copy lacks: its database's newest, and what is newer than the oldest that
-/// the copy has of that database. It may well have been begun later, or let go of backups sooner.
+/// Reports the backups of the first store that a copy lacks: the newest of each database, and those newer than the
+/// copy's oldest. A copy may have started later, or expire backups sooner.
 fn without_copy(verified: &mut [Verified], copy: &dyn Store, listed: &[Listed]) {
     let there: BTreeSet<&BackupId> = listed
         .iter()
@@ -191,14 +191,14 @@ async fn all_in(
     while let Some(id) = waiting.next() {
         match listed_one(job, store, id, listed, drill).await {
             Ok(Some(one)) => verified.push(one),
-            // It has expired since it was listed.
+            // It has expired after it was listed.
             Ok(None) => {}
             Err(error) if matches!(error.code(), Code::Integrity | Code::Signature) => {
                 verified.push(Verified::unreadable(id, store.url(), &error));
             }
             Err(error) if is_of_the_place(error.code()) && job.stop.reason().is_none() => {
                 verified.push(Verified::not_looked_at(id, store.url(), &error));
-                // Whoever does not answer at all would be waited for once for each backup.
+                // If a store does not answer at all, pgstow would wait for it once for each backup.
                 if let Err(error) = job.stop.or_stop(catalog::is_reachable(store.as_ref())).await {
                     if !is_of_the_place(error.code()) {
                         return Err(error);
@@ -213,7 +213,7 @@ async fn all_in(
     Ok(verified)
 }
 
-/// `None`: it is no longer there.
+/// `None`: the backup is no longer there.
 async fn listed_one(
     job: &Job<'_>,
     store: &Arc<dyn Store>,
@@ -246,8 +246,8 @@ async fn listed_one(
     }
 }
 
-/// A backup that was listed and has no manifest has expired; but its database's newest backup never does, so
-/// a store that has none any more, or that lists what it does not give, has lost them.
+/// A listed backup without a manifest has expired. But the newest backup of a database never expires: if the store has
+/// none any more, or lists one that it does not return, it has lost them.
 async fn expired(store: &dyn Store, id: &BackupId) -> Result<()> {
     let listed = catalog::backups(store, Some(id.database())).await?;
     let there: Vec<&BackupId> = listed
@@ -257,14 +257,14 @@ async fn expired(store: &dyn Store, id: &BackupId) -> Result<()> {
         .collect();
     let what = if there.is_empty() {
         format!(
-            "{} held backups of {} a moment ago, and holds none",
+            "{} held backups of {} a moment ago, but now holds none",
             store.url(),
             id.database()
         )
     } else if there.contains(&id) {
-        format!("{} lists {}, and does not give it", store.url(), id.manifest_key())
+        format!("{} lists {}, but does not return it", store.url(), id.manifest_key())
     } else {
         return Ok(());
     };
-    Err(Error::new(Code::Store, what).hint("look at the disk, or the bucket, that the store lies on, and verify again"))
+    Err(Error::new(Code::Store, what).hint("check the disk or bucket of the store, then verify again"))
 }

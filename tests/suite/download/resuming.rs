@@ -139,7 +139,7 @@ async fn a_rest_that_somebody_else_put_there_is_not_written_to() {
     fs::remove_file(&left).unwrap();
     fs::hard_link(&elsewhere, &left).unwrap();
     let refused = fail(&mut place.download("latest"), "EACCES", 32);
-    assert!(refused.message.contains("not ours"), "{}", refused.message);
+    assert!(refused.message.contains("another user owns it"), "{}", refused.message);
     assert_eq!(length(&elsewhere), 0);
 }
 

@@ -162,7 +162,10 @@ fn a_killed_server_session_or_pg_restore_is_no_evidence() {
         rustix::process::kill_process(pid(&found.unwrap()), signal).unwrap();
         let (run, _) = running.end(Duration::from_secs(60));
         let hint = assert_no_evidence(&site, &run, "NOT_PROVED", 43, "");
-        assert!(hint.contains("nothing of the backup"), "{victim}: {hint}");
+        assert!(
+            hint.contains("the backup, and nothing was recorded"),
+            "{victim}: {hint}"
+        );
     }
     assert_healthy_again(&site);
 }
@@ -277,6 +280,6 @@ async fn a_bit_that_is_flipped_on_the_drills_way_is_read_again() {
         (Some(0), &"ok".into()),
         "{report:#}"
     );
-    assert!(report["warnings"].to_string().contains("begun again"), "{report:#}");
+    assert!(report["warnings"].to_string().contains("started again"), "{report:#}");
     site.assert_nothing_runs();
 }

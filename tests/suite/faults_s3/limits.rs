@@ -67,7 +67,7 @@ async fn a_store_without_conditional_writes_holds_copies_and_no_leases() {
         assert_eq!(scene.run().succeeded()["status"], "succeeded");
         let told = scene.tell(&["doctor", "--json"]);
         assert!(
-            told.status.success() && told.text().contains("knows no conditions"),
+            told.status.success() && told.text().contains("knows no conditional writes"),
             "{}",
             told.text()
         );
@@ -142,7 +142,7 @@ async fn conditions_that_are_refused_as_unsupported_headers_are_done_without_in_
         }
         let told = scene.tell(&["doctor", "--json"]);
         assert!(
-            told.status.success() && told.text().contains("knows no conditions"),
+            told.status.success() && told.text().contains("knows no conditional writes"),
             "{}",
             told.text()
         );

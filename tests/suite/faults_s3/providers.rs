@@ -97,7 +97,7 @@ fn assert_is_told_of(scene: &Scene) {
     let status = scene.tell(&["status", "--json"]).json();
     assert_eq!(status["stores"][0]["lifecycle"]["state"], "no_tags", "{status}");
     let text = scene.tell(&["status"]).text();
-    assert_eq!(text.matches("no tags are kept here").count(), 1, "{text}");
+    assert_eq!(text.matches("this store keeps no tags").count(), 1, "{text}");
     let pruned = scene.tell(&["prune", "--json"]).json();
     let note = pruned["stores"][0]["note"].as_str().unwrap_or_default();
     assert!(
@@ -219,7 +219,7 @@ async fn a_retention_that_is_not_the_buckets_is_told_in_one_sentence() {
     scene.set("BACKUP_RETENTION", "30d");
     let warnings = scene.run().warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    let told = "daily backups after 7 days and not 30";
+    let told = "daily backups after 7 days, not 30";
     assert!(
         warnings[0].contains(told) && warnings[0].contains("retention apply"),
         "{warnings:?}"

@@ -95,7 +95,7 @@ fn files_of_others_stay_and_their_folder_with_them() {
     folder.write(&format!("{old}/MD5SUMS"), "ours");
     let shown = folder.run(&["prune", "--retention", "7d"]);
     assert!(
-        shown.status.success() && shown.text().contains("files of others: notes.txt"),
+        shown.status.success() && shown.text().contains("files that pgstow did not write: notes.txt"),
         "{}",
         shown.text()
     );

@@ -229,7 +229,7 @@ fn whatever_is_restored_otherwise_is_named_and_nothing_else() {
         (
             "SELECT lo_put(4711, 0, 'L')",
             "large objects",
-            "1 are there, and not those 1 of the backup",
+            "1 are there, not the 1 of the backup",
         ),
         (
             "CREATE TABLE extra ()",

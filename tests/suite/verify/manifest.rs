@@ -186,7 +186,7 @@ fn what_the_manifest_says_twice_it_must_say_alike() {
     reseal(&kept.folder());
     let text = fs::read_to_string(&sums).unwrap();
     fs::write(&sums, format!("{text}{}  more.txt\n", "00".repeat(32))).unwrap();
-    found(&kept, "names \"more.txt\", which the manifest does not");
+    found(&kept, "names \"more.txt\", which is not in the manifest");
     fs::write(&sums, text).unwrap();
     kept.is_good();
 }
@@ -277,7 +277,7 @@ fn a_backup_from_before_there_were_digests_is_said_and_not_failed() {
         }
     };
     fs::remove_file(kept.folder().join("manifest.json.sha256")).unwrap();
-    found(&kept, "and there is none");
+    found(&kept, "but that file is missing");
     alter(&kept, without);
     fs::remove_file(kept.folder().join("manifest.json.sha256")).unwrap();
     let (report, exit, _) = kept.verify(&[&kept.id]);

@@ -151,7 +151,7 @@ fn options() -> impl Iterator<Item = Arg> {
     })
 }
 
-/// The settings without a flag, which stand behind a command's examples.
+/// The settings without a flag, which follow a command's examples.
 fn after(examples: &str, applies: impl Fn(&Setting) -> bool) -> String {
     let mut text = examples.to_owned();
     let without_flag = SETTINGS

@@ -189,7 +189,7 @@ fn an_option_that_asks_for_what_is_not_done_is_refused_and_the_hint_is_of_its_co
         &["restore", "latest", "--database", "shop"],
         &["verify", id, "--database", "shop"],
         &["restore", "latest", "--no-check", "--no-verify"],
-        // What is no id is told with the nearest.
+        // An unknown word is an error that names the nearest one.
         &["restore", "lates", "--database", "shop"],
     ] {
         given(line);
@@ -235,7 +235,7 @@ fn commands_of_the_older_systems_are_answered_wherever_they_stand() {
         assert_eq!(error.code(), Code::Config);
         assert!(error.hint_text().contains(hint), "{line:?}: {}", error.hint_text());
     }
-    // A value is none.
+    // A value of a flag is no command.
     let (_, flags) = given(&["--store", "full", "list"]);
     assert_eq!(flags["BACKUP_STORE"], ["full"]);
     assert!(!refusal(&["list", "start"]).message().contains("older"));
@@ -271,7 +271,7 @@ fn help_shows_the_settings_that_apply_and_all_on_demand() {
     }
     assert!(backup.contains("Examples:") && backup.contains("Exit codes:"));
     assert!(backup.contains("pgstow help settings"));
-    // A flag that is not shown is taken all the same.
+    // A flag that the help does not show is accepted too.
     let (_, flags) = given(&["list", "--compress", "gzip"]);
     assert_eq!(flags["BACKUP_COMPRESSION"], ["gzip"]);
     assert_eq!(text(&["help", "list"]), list);

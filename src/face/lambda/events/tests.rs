@@ -154,7 +154,7 @@ fn a_restore_names_its_backup_and_never_its_target() {
     );
     is_refused(
         &json!({"action": "restore", "backup": "latest", "target_secret_id": "db"}),
-        "no secret is taken",
+        "an event must not hold one",
     );
 }
 
@@ -301,14 +301,17 @@ fn no_secret_is_taken_from_an_event() {
         "PGPASSWORD",
     ] {
         let event = json!({"action": "backup", field: "hunter2"});
-        is_refused(&event, "no secret is taken");
+        is_refused(&event, "an event must not hold one");
         assert!(!parse_event(&event, REQUEST).unwrap_err().message().contains("hunter2"));
     }
-    is_refused(&json!({"database": "postgres://u:hunter2@h/db"}), "no secret is taken");
-    is_refused(&json!({"options": [{"password": "x"}]}), "no secret is taken");
+    is_refused(
+        &json!({"database": "postgres://u:hunter2@h/db"}),
+        "an event must not hold one",
+    );
+    is_refused(&json!({"options": [{"password": "x"}]}), "an event must not hold one");
     is_refused(
         &json!({"source": "aws.events", "detail-type": "Scheduled Event", "id": "1", "detail": {"password": "x"}}),
-        "no secret is taken",
+        "an event must not hold one",
     );
 }
 

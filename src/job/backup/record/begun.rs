@@ -1,4 +1,4 @@
-//! What is known when a run has its id: who asked for what, of which server, and what dead runs left.
+//! The record of a run that has its id: the request, the server, and the left-overs of dead runs.
 
 use jiff::Timestamp;
 
@@ -82,7 +82,7 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// Of the file with the data.
+    /// The role of the file with the data.
     pub(super) fn data_role(&self) -> &'static str {
         match self.format {
             Format::Custom => role::DUMP,

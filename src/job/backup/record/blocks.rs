@@ -1,4 +1,4 @@
-//! What the data holds, as the manifest lists it.
+//! The contents of the data, as the manifest lists them.
 
 use std::collections::HashMap;
 
@@ -35,14 +35,14 @@ impl Blocks {
         blocks
     }
 
-    /// What a plain script holds, as it was counted.
+    /// The contents of a plain script, which pgstow counted while it was written.
     fn script(&mut self, counted: &Result<Contents, Refused>, tables_of_script: &[RawTable], notes: &mut Notes) {
         let contents = match counted {
             Ok(contents) => contents,
             Err(refused) => {
                 return notes.warn(format!(
-                    "the script {refused}: its tables are not counted, and no restore or drill of pgstow's will run it; \
-                     psql does"
+                    "the script {refused}: its tables are not counted, and pgstow will not restore or drill it; psql \
+                     can run it"
                 ));
             }
         };

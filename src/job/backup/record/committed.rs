@@ -1,4 +1,4 @@
-//! What is known when the backup exists: its manifest, and what a person should know beside it.
+//! The record of a backup that exists: its manifest, and the warnings for people.
 
 use super::notes::Notes;
 use crate::job::backup::BackupReport;
@@ -10,7 +10,7 @@ use crate::repository::leftovers::LeftOver;
 use crate::repository::manifest::Manifest;
 
 pub(in crate::job::backup) struct Committed {
-    /// As it was put in the primary.
+    /// The manifest that was put in the primary.
     pub(super) manifest: Manifest,
     pub(super) took_over: Option<Previous>,
     pub(super) leftovers: Vec<LeftOver>,

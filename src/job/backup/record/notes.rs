@@ -1,15 +1,15 @@
-//! What a person should know of the backup.
+//! What a person should know about the backup.
 
 use crate::postgres::FOREIGN_TABLE;
 use crate::repository::manifest::LeftOut;
 
-/// Names of one kind in a warning.
+/// The most names of one kind in a warning.
 const NAMED: usize = 5;
 
 #[derive(Default)]
 pub(super) struct Notes {
     pub warnings: Vec<String>,
-    /// What the backup has not of the database.
+    /// Objects of the database that the backup does not hold.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -19,7 +19,7 @@ impl Notes {
         self.warnings.push(warning);
     }
 
-    /// What pg_dump has said although all went well.
+    /// Messages of a pg_dump that succeeded.
     pub fn complaints(&mut self, complaints: Vec<String>) {
         for one in complaints {
             if !self.warnings.contains(&one) {
@@ -28,13 +28,13 @@ impl Notes {
         }
     }
 
-    /// People are told of each kind once, unless it is what everybody expects.
+    /// Warns once of each kind, except of foreign tables: everybody expects that their rows are left out.
     pub fn left_out(&mut self, things: impl IntoIterator<Item = LeftOut>) {
         let things: Vec<LeftOut> = things.into_iter().collect();
         for of_a_kind in things.chunk_by(|one, next| (&one.kind, &one.why) == (&next.kind, &next.why)) {
             let LeftOut { kind, why, .. } = &of_a_kind[0];
             if kind != FOREIGN_TABLE {
-                // The last may stand for many.
+                // The last entry may be a number of further ones.
                 let counted = |one: &LeftOut| one.name.strip_suffix(" more").and_then(|count| count.parse().ok());
                 let all: usize = of_a_kind.iter().map(|one| counted(one).unwrap_or(1)).sum();
                 let mut names: Vec<&str> = of_a_kind.iter().take(NAMED).map(|one| one.name.as_str()).collect();

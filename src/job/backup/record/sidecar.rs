@@ -33,7 +33,7 @@ impl Sidecar {
         }
     }
 
-    /// `SHA256SUMS` over these files, and `MD5SUMS` with these sums where it is wanted.
+    /// `SHA256SUMS` over these files, and `MD5SUMS` with these sums if it is asked for.
     pub(super) fn sums(
         begun: &Begun<'_>,
         files: &BTreeMap<String, FileRecord>,
@@ -55,7 +55,7 @@ pub(super) fn file_record(name: &str, bytes: &[u8]) -> FileRecord {
     }
 }
 
-/// By name, the data's first: it is not here any more.
+/// By name. The data comes first; it was summed earlier, since it has passed.
 pub(super) fn md5_of(data: Option<(String, String)>, sidecars: &[Sidecar]) -> Vec<(String, String)> {
     let beside = sidecars
         .iter()
@@ -63,8 +63,8 @@ pub(super) fn md5_of(data: Option<(String, String)>, sidecars: &[Sidecar]) -> Ve
     data.into_iter().chain(beside).collect()
 }
 
-/// As `sha256sum` and `md5sum` write and check it. Our names hold no backslash and no newline,
-/// so no line needs their escapes.
+/// In the format of `sha256sum` and `md5sum`. pgstow's file names hold no backslash and no newline, so no line needs
+/// escapes.
 fn sums_file(mut sums: Vec<(String, String)>) -> Bytes {
     sums.sort();
     sums.iter()

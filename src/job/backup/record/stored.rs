@@ -1,4 +1,4 @@
-//! What is known when the data is in the store: all that the manifest says, but for the time at which it is put.
+//! The record of a run whose data is in the store: all of the manifest, except the time at which it is put.
 
 use std::collections::BTreeMap;
 
@@ -17,16 +17,16 @@ use crate::repository::manifest::{
 };
 use crate::store;
 
-/// More warnings than this, no manifest holds.
+/// The most warnings in a manifest.
 const WARNINGS: usize = 1_000;
 
 pub(in crate::job::backup) struct Stored<'a> {
     pub(super) viewed: Viewed<'a>,
     pub(super) archive_version: Option<String>,
     pub(super) bytes_read: u64,
-    /// Bytes of content by the level at which they were compressed.
+    /// Bytes of content, by compression level.
     pub(super) levels: BTreeMap<i32, u64>,
-    /// Of a run that disturbs nobody.
+    /// With `--nice`.
     pub(super) pauses: Option<Pauses>,
     pub(super) blocks: Blocks,
     pub(super) files: BTreeMap<String, FileRecord>,
@@ -37,7 +37,7 @@ pub(in crate::job::backup) struct Stored<'a> {
 }
 
 impl<'a> Viewed<'a> {
-    /// The data has passed and is stored. Gives back the files that go beside it, the sums over all of them last.
+    /// Records that the data is stored. Also returns the files that go beside it, the sums over all of them last.
     pub(in crate::job::backup) fn stored(
         mut self,
         passed: Passed,
@@ -119,7 +119,7 @@ impl Stored<'_> {
         sidecars
     }
 
-    /// Name and digest of every file that is to be tagged before the manifest is put.
+    /// Name and digest of every file that must be tagged before the manifest is put.
     pub(in crate::job::backup) fn tagged_files(&self) -> Vec<(String, String)> {
         self.files
             .values()
@@ -128,7 +128,7 @@ impl Stored<'_> {
             .collect()
     }
 
-    /// For the store that gave this receipt for the data.
+    /// The manifest for the store that gave this receipt for the data.
     pub(in crate::job::backup) fn manifest(&self, receipt: &store::Stored, finished: Timestamp) -> Manifest {
         let Viewed { begun, snapshot, .. } = &self.viewed;
         let warnings = &begun.notes.warnings;
@@ -141,7 +141,7 @@ impl Stored<'_> {
             database: begun.id.database().to_owned(),
             trigger: begun.trigger,
             digest_file: Some(MANIFEST_DIGEST.to_owned()),
-            // Each store's own.
+            // These fields differ from store to store.
             predecessor: None,
             store: None,
             stores: Vec::new(),
@@ -220,7 +220,7 @@ impl Stored<'_> {
         }
     }
 
-    /// With this manifest the backup exists in the primary.
+    /// Records that the backup exists in the primary, with this manifest.
     pub(in crate::job::backup) fn committed(self, manifest: Manifest) -> Committed {
         let begun = self.viewed.begun;
         Committed {

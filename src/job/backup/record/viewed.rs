@@ -1,4 +1,4 @@
-//! What is known when the snapshot is taken: what the server says of the database in it.
+//! The record of a run that has its snapshot: what the server says about the database in it.
 
 use std::collections::HashMap;
 
@@ -12,24 +12,24 @@ use crate::postgres::{RawTable, Snapshot, TableName};
 use crate::repository::manifest::{Collation, Extension, LeftOut};
 use crate::store::ObjectInfo;
 
-/// Tables whose rows were left out, as of every other kind: what is more is counted.
+/// The most emptied tables that the manifest names, as for other kinds; further ones are only counted.
 const NAMED_TABLES: usize = 100;
 
 pub(in crate::job::backup) struct Viewed<'a> {
     pub(super) begun: Begun<'a>,
     pub(super) snapshot: Snapshot,
-    /// Of tables whose names in the archive are not UTF-8, by OID.
+    /// Names of tables whose names in the archive are not UTF-8, by OID.
     pub(super) names: HashMap<u32, TableName>,
-    /// Those that a plain script may hold, as they are called in it.
+    /// Tables that a plain script may hold, with their names in it.
     pub(super) tables_of_script: Vec<RawTable>,
-    /// That read the database at once.
+    /// Streams that read the database at once.
     pub(super) streams: usize,
     pub(super) extensions: Option<Vec<Extension>>,
     pub(super) collations: Option<Vec<Collation>>,
 }
 
 impl<'a> Begun<'a> {
-    /// Gives back who reads, and about how much.
+    /// Also returns the reader, and an estimate of the bytes that it will read.
     pub(in crate::job::backup) fn viewed(mut self, view: View) -> (Viewed<'a>, Opened, u64) {
         let notes = &mut self.notes;
         notes.warnings.extend(view.notes);
@@ -81,12 +81,12 @@ impl Viewed<'_> {
         self.begun.notes.warn(warning);
     }
 
-    /// What pg_dump has said although all went well.
+    /// Notes the messages of a pg_dump that succeeded.
     pub(in crate::job::backup) fn complaints(&mut self, complaints: Vec<String>) {
         self.begun.notes.complaints(complaints);
     }
 
-    /// How a backup that disturbs nobody went.
+    /// Notes the result of `--nice`.
     pub(in crate::job::backup) fn nice(&mut self, watch: Result<Watch>, throttle: &Throttle) -> Pauses {
         let warnings = &mut self.begun.notes.warnings;
         match watch {

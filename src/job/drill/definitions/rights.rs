@@ -1,15 +1,15 @@
-//! Who may do what, as sets of statements: in which order the rights were given is not kept, who gave them
-//! is. And who owns the large objects, which a dump tells in groups.
+//! Rights, as sets of statements: the order in which rights were given is ignored, the role that gave them counts. And
+//! the owners of large objects, which a dump lists in groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::archive::Item;
 use crate::job::restore::database::statements;
 
-/// What the groups of large objects are called together.
+/// The name for all groups of large objects together.
 pub(super) const LARGE_OBJECTS: &str = "LARGE OBJECTS";
 
-/// Every statement with who says it.
+/// Every statement with the role that runs it.
 pub(super) fn given(definition: &str) -> BTreeSet<String> {
     const BECOMES: &str = "SET SESSION AUTHORIZATION ";
     let mut grantor = "";
@@ -26,7 +26,7 @@ pub(super) fn given(definition: &str) -> BTreeSet<String> {
     given
 }
 
-/// By their numbers.
+/// Owners by the number of the large object.
 pub(super) fn owners_of_large_objects<'a>(items: impl Iterator<Item = &'a Item>) -> BTreeMap<u32, &'a str> {
     let mut owners = BTreeMap::new();
     for item in items {

@@ -21,7 +21,7 @@ fn item(id: i64, desc: &str, tag: &str, definition: &str, owner: &str) -> Item {
 
 fn compare(ours: &[Item], theirs: &[Item], twin: Option<&Twin>) -> Comparison {
     let exclusion = Exclusion::before(&[], &BTreeMap::new(), Reasons::default());
-    // All that is no entry of its own any more.
+    // Objects that are no entries of their own any more.
     let present = ours.iter().map(|item| (item.entry.dump_id, true));
     let contents = Contents {
         ours,
@@ -68,7 +68,7 @@ fn a_text_that_differs_is_the_same_if_the_twin_prints_it_too() {
     assert_eq!((told.equal, names(&told)), (2, vec![]));
     let told = compare(&ours, &theirs, Some(&twin("three")));
     assert_eq!(names(&told), [("TABLE a", "is defined otherwise")]);
-    // The same text in the hands of another role.
+    // The same text, but owned by another role.
     let theirs = [item(7, "TABLE", "a", "two", "p"), item(8, "TABLE", "b", "same", "o")];
     let told = compare(&ours, &theirs, Some(&twin("two")));
     assert_eq!(names(&told), [("TABLE a", "belongs to another role")]);
@@ -80,7 +80,7 @@ fn what_another_dump_writes_elsewhere_is_no_loss_and_what_is_lost_is() {
         items,
         refused: HashMap::new(),
     };
-    // A check that was an entry of its own, and is part of the table's now.
+    // A check that was an entry of its own, and is now part of the table's entry.
     let ours = [
         item(1, "TABLE", "a", "a", "o"),
         item(2, "CHECK CONSTRAINT", "a c", "c", "o"),

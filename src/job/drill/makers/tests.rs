@@ -60,7 +60,7 @@ fn what_needs_a_superuser_and_would_be_computed_is_not_made() {
         "CREATE FUNCTION s.f(a \"d\"[] = '{1}') RETURNS int\n    LANGUAGE c\n    AS 'x', 'f';",
         "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql LEAKPROOF\n    RETURN ('{1}'::s.d[])[1];",
         "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE sql SUPPORT s.help\n    BEGIN ATOMIC SELECT 1; END;",
-        // A language that is not known, and one whose name cannot be read here.
+        // An unknown language, and one whose name cannot be read here.
         "CREATE FUNCTION s.f() RETURNS integer\n    LANGUAGE \"Odd\"\n    AS '';",
     ] {
         assert_eq!(function(computed, &known()), Maker::None(EXPRESSION), "{computed}");
@@ -101,7 +101,7 @@ fn what_needs_a_superuser_and_would_be_computed_is_not_made() {
     ];
     assert_eq!(made_by(&items, 2), Maker::None(EXPRESSION));
     assert_eq!((made_by(&items, 3), made_by(&items, 4)), (Maker::Loader, Maker::Loader));
-    // Whatever the archive says that it depends on.
+    // The dependencies in the archive do not matter.
     for (definition, maker) in [
         ("CREATE FOREIGN DATA WRAPPER w VALIDATOR s.v;", Maker::None(EXPRESSION)),
         ("CREATE FOREIGN DATA WRAPPER w VALIDATOR v;", Maker::None(EXPRESSION)),

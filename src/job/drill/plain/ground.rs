@@ -1,4 +1,4 @@
-//! The database that a plain dump was made of: it does not say, but the file beside it does.
+//! The properties of the database of a plain dump: the file beside the script has them, the script does not.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::repository::catalog::Located;
 use crate::repository::manifest::role;
 use crate::repository::stored_archive::read_file;
 
-/// As an archive would say it; and why its locale is not known, where it is not.
+/// The entries as in an archive, and the reason if the locale is not known.
 pub(super) async fn creation(located: &Located) -> Result<(Vec<Item>, Option<String>)> {
     let manifest = &located.manifest;
     let info: Value = match manifest.files.get(role::SYSTEM_INFO) {

@@ -1,10 +1,10 @@
-//! What a script restores in its own order alone: its rows come table by table, and a check that calls a function may
-//! look for rows that are not there yet.
+//! A script restores only in its own order: its rows come table by table, so a check that calls a function may look for
+//! rows that are not there yet.
 
 use crate::format::script::Contents;
 use crate::job::drill::evidence::{Fault, LOOKING};
 
-/// A refusal of rows, with the advice that is right for it.
+/// A refusal of rows, with the right advice.
 pub(super) fn weigh(fault: Fault, script: &Contents) -> Fault {
     let looks = broken_check(&fault.what).is_some_and(|check| calls_a_function(check, script));
     match fault.of_source && looks {
@@ -16,13 +16,13 @@ pub(super) fn weigh(fault: Fault, script: &Contents) -> Fault {
     }
 }
 
-/// The name of the check that rows break, in the server's words.
+/// The name of the check that rows break, from the server's message.
 fn broken_check(words: &str) -> Option<&str> {
     let (_, rest) = words.split_once("violates check constraint \"")?;
     Some(rest.split_once('"')?.0)
 }
 
-/// Whether a check of this name, of a table's or a domain's, calls something that the script makes.
+/// Whether a check with this name, on a table or domain, calls a function that the script makes.
 fn calls_a_function(check: &str, script: &Contents) -> bool {
     let begins = [check.to_owned(), format!("\"{check}\"")].map(|name| format!("CONSTRAINT {name} CHECK ("));
     let functions: Vec<String> = script

@@ -19,9 +19,9 @@ fn differs(name: String, what: &str) -> Finding {
     }
 }
 
-/// Every table: by the digest of its rows, and where their order is another, by what does not depend on it.
-/// Partitions that are loaded through their root are compared together: where each row lands is the server's
-/// choice.
+/// Compares every table by the digest of its rows; if their order differs, by a digest that does not depend on the
+/// order. Partitions that are loaded through their root are compared together, because the server chooses the partition
+/// of each row.
 pub(super) fn rows(
     manifest: &Manifest,
     backup: &Contents,
@@ -30,7 +30,7 @@ pub(super) fn rows(
     report: &mut DrillReport,
 ) {
     let mut there = by_target(again);
-    // A script has spaces for some line breaks in names; the manifest knows better.
+    // A script has spaces in place of some line breaks in names; the manifest has the real names.
     let known = manifest.script.is_some() && manifest.tables.len() == backup.tables.len();
     let name = |(index, table): (usize, &Table)| match known {
         true => (
@@ -92,7 +92,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// With their numbers.
+/// The tables with their numbers.
 fn by_target(contents: &Contents) -> BTreeMap<&TablePath, Vec<(usize, &Table)>> {
     let mut tables: BTreeMap<&TablePath, Vec<(usize, &Table)>> = BTreeMap::new();
     for (index, table) in contents.tables.iter().enumerate() {
@@ -104,7 +104,7 @@ fn by_target(contents: &Contents) -> BTreeMap<&TablePath, Vec<(usize, &Table)>> 
 /// How two tables differ.
 struct Different {
     what: String,
-    /// They have as many rows of the same columns.
+    /// They have the same columns and equally many rows.
     only_printed: bool,
 }
 
@@ -138,7 +138,7 @@ fn compare(ours: &[(usize, &Table)], theirs: &[(usize, &Table)]) -> Result<Proof
     Ok(Proof::EqualInOtherOrder)
 }
 
-/// Their names, each once: their order may be another.
+/// The column names, each once; their order may differ.
 fn columns<'a>(tables: &[(usize, &'a Table)]) -> Vec<&'a [u8]> {
     let mut columns: Vec<&[u8]> = tables
         .iter()
@@ -156,17 +156,13 @@ fn all(sums: impl Iterator<Item = Sum>) -> Sum {
     all
 }
 
-/// All of them together: they may be grouped otherwise.
+/// Compares all large objects together, because their groups may differ.
 pub(super) fn large_objects(backup: &Contents, again: &Contents, doubts: &Doubts, report: &mut DrillReport) {
     let count = |contents: &Contents| contents.large_objects.iter().map(LargeObjects::count).sum::<u64>();
     let sum = |contents: &Contents| all(contents.large_objects.iter().map(|objects| objects.sum));
     report.large_objects = count(backup);
     if (count(backup), sum(backup)) != (count(again), sum(again)) {
-        let what = format!(
-            "{} are there, and not those {} of the backup",
-            count(again),
-            count(backup)
-        );
+        let what = format!("{} are there, not the {} of the backup", count(again), count(backup));
         match doubts.of_large_objects() {
             Some(why) => report.not_proved.push(LeftOut {
                 what: "large objects".into(),
@@ -179,38 +175,38 @@ pub(super) fn large_objects(backup: &Contents, again: &Contents, doubts: &Doubts
 
 #[derive(Default)]
 pub(super) struct Compared {
-    /// Parts that have the same words in both.
+    /// Parts with the same text in both.
     pub equal: usize,
-    /// Of them, where sequences stand.
+    /// Of them, positions of sequences.
     pub sequences: usize,
-    /// What is in one alone.
+    /// Parts that are in only one.
     pub differences: Vec<Difference>,
-    /// What is in both, in other words.
+    /// Parts that are in both with different texts.
     pub otherwise: Vec<Otherwise>,
-    /// What is in both, and was not kept.
+    /// Parts that are in both, but too long to be kept.
     pub too_long: Vec<String>,
 }
 
 pub(super) struct Difference {
     pub finding: Finding,
     pub header: Header,
-    /// It is said of what the script does not make.
+    /// It is about an object that the script does not make.
     pub is_foreign: bool,
 }
 
-/// Parts of one name that are written otherwise.
+/// Parts of one name with different texts.
 pub(super) struct Otherwise {
     key: String,
     /// See [`Difference::is_foreign`].
     pub is_foreign: bool,
     shown: String,
     sequences: bool,
-    /// As they are in the restored database.
+    /// The texts from the restored database.
     texts: Vec<Vec<u8>>,
 }
 
-/// A part is known by its header: kind, schema, name, owner. `makers` are those who own what an extension has
-/// made, whoever owned it in the source: a dump does not say.
+/// A part is identified by its header: kind, schema, name, owner. `makers` are the roles that own objects of extensions
+/// here; a dump does not say who owned them in the source.
 pub(super) fn definitions(backup: &Contents, again: &Contents, makers: &[&str]) -> Compared {
     let mut compared = Compared::default();
     let of_extensions = of_extensions(again, makers);
@@ -258,10 +254,10 @@ pub(super) fn definitions(backup: &Contents, again: &Contents, makers: &[&str]) 
     compared
 }
 
-/// Schema and name of what a script makes by itself.
+/// Schema and name of the objects that a script makes itself.
 struct Makes(HashSet<(Option<String>, String)>);
 
-/// What is said of something else, whose kind stands before its name.
+/// Kinds that are about another object, whose kind comes before its name.
 const SAID: [&str; 3] = ["ACL", "COMMENT", "SECURITY LABEL"];
 
 impl Makes {
@@ -271,15 +267,15 @@ impl Makes {
         Self(made.map(|header| (header.schema(), header.name())).collect())
     }
 
-    /// Said of what the script does not make: it is there before, or an extension brings it.
+    /// About an object that the script does not make: it existed before, or an extension makes it.
     fn is_foreign(&self, header: &Header) -> bool {
         let (schema, name) = (header.schema(), header.name());
-        // Large objects are no extension's, and stand under headers of many together.
+        // Large objects never belong to an extension, and many share one header.
         if !SAID.contains(&header.kind().as_str()) || name.starts_with("LARGE OBJECT ") {
             return false;
         }
         let made = |name: &str| self.0.contains(&(schema.clone(), name.to_owned()));
-        // The kind may have several words; and of a column's name the table's is known: `COLUMN t.c`.
+        // The kind may have several words. For a column (`COLUMN t.c`) the table's name counts.
         let mut names = name.match_indices(' ').map(|(at, _)| &name[at + 1..]);
         !names.any(|name| made(name) || name.match_indices('.').any(|(at, _)| made(&name[..at])))
     }
@@ -288,7 +284,7 @@ impl Makes {
 struct Parts<'a> {
     header: &'a Header,
     texts: Vec<Vec<u8>>,
-    /// A part of it was not kept.
+    /// Some of its text was too long to be kept.
     too_long: bool,
 }
 
@@ -297,7 +293,7 @@ impl Parts<'_> {
         self.header.kind() == "SEQUENCE SET"
     }
 
-    /// What is said of nobody but PUBLIC in a schema.
+    /// Only rights of PUBLIC on a schema.
     fn is_nothing(&self) -> bool {
         !self.too_long && self.texts.iter().all(Vec::is_empty)
     }
@@ -331,7 +327,7 @@ fn by_key<'a>(contents: &'a Contents, of_extensions: &HashSet<String>) -> BTreeM
     parts
 }
 
-/// The drill lets everybody into every schema for as long as the script runs.
+/// While the script runs, the drill lets all roles use every schema. Such grants are left out here.
 fn words(definition: &Definition) -> Vec<u8> {
     let statements = definition.statements.as_deref().unwrap_or_default();
     let of_schema = definition.header.kind() == "ACL" && definition.header.name().starts_with("SCHEMA ");
@@ -353,7 +349,7 @@ impl Otherwise {
         if self.sequences { self.texts.len() } else { 0 }
     }
 
-    /// Whether this server writes the same when the same statements have made it there.
+    /// Whether this server prints the same text when the same statements made the object in the twin.
     pub fn is_as_in(&self, twin: &Contents, makers: &[&str]) -> bool {
         let there = by_key(twin, &of_extensions(twin, makers));
         there.get(&self.key).is_some_and(|parts| parts.texts == self.texts)

@@ -1,4 +1,4 @@
-//! What a script defines, made a second time by ourselves: without its rows, and without psql.
+//! Makes the definitions of a script a second time, over pgstow's own session: without rows and without psql.
 
 use crate::error::Result;
 use crate::format::archive::Item;
@@ -8,7 +8,7 @@ use crate::job::drill::cluster::{Cluster, Ground};
 use crate::postgres::Session;
 use crate::repository::catalog::Located;
 
-/// As the role that the script was run by. The inner `Err`: it cannot be made, and why.
+/// Runs as the role that ran the script. The inner `Err`: why it cannot be made.
 pub(super) async fn make(
     job: &Job<'_>,
     cluster: &Cluster<'_>,
@@ -26,7 +26,7 @@ pub(super) async fn make(
     for (what, statements) in parts(backup) {
         for statement in statements.unwrap_or_default() {
             let Ok(statement) = std::str::from_utf8(statement) else {
-                return Ok(Err(format!("{what} is no text")));
+                return Ok(Err(format!("{what} is not UTF-8 text")));
             };
             if let Err(error) = session.execute(statement).await {
                 return Ok(Err(format!("{what}: {}", error.message())));
@@ -41,9 +41,9 @@ pub(super) async fn make(
     Ok(Ok(ground))
 }
 
-/// The settings at the beginning, and what each part defines.
+/// The settings at the start of the script, and the definitions of each part.
 fn parts(backup: &Contents) -> impl Iterator<Item = (String, Option<&[Vec<u8>]>)> {
-    let settings = ("what it sets".to_owned(), Some(&backup.settings[..]));
+    let settings = ("the settings".to_owned(), Some(&backup.settings[..]));
     let definitions = backup.definitions.iter();
     let definitions = definitions.map(|one| (one.header.to_string(), one.statements.as_deref()));
     std::iter::once(settings).chain(definitions)

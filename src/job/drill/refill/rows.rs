@@ -1,4 +1,4 @@
-//! The rows: which tables are loaded at once, and which one after the other.
+//! Loads the rows: some tables at once, the others one after the other.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Mutex;
@@ -14,9 +14,10 @@ use crate::job::drill::makers::Maker;
 use crate::job::restore::{Load, Plan};
 
 impl Refill<'_> {
-    /// First all tables for whom order is nothing; then those whose checks call functions, which may look at others,
-    /// in the archive's order. What fails is tried again when others have come in, until none does: a table counts as
-    /// wrong if it is that after all others. Last of all where sequences stand, since rows may have moved them.
+    /// First loads all tables whose order does not matter; then, in the archive's order, those whose checks call
+    /// functions, which may look at other tables. A table that fails is tried again after others were loaded, until no
+    /// further one succeeds: it counts as wrong only if it fails after all others. Last come the positions of
+    /// sequences, because rows may have moved them.
     pub(super) async fn data(&self, hands: &Hands<'_>, jobs: usize, exclusion: &mut Exclusion<'_>) -> Result<(), Halt> {
         let looking = looking_around(self.items);
         let looks = |load: &Load| load.list.iter().any(|id| looking.contains(id));
@@ -84,8 +85,8 @@ impl Refill<'_> {
         Ok(())
     }
 
-    /// By as few processes as there are failures, and one more: pg_restore loads in the order of the list, each table
-    /// by itself, and ends at the first that fails. What stands before that one is loaded.
+    /// Uses one process more than there are failures: pg_restore loads the tables in the order of the list, each by
+    /// itself, and ends at the first that fails. The tables before that one are loaded.
     async fn one_after_the_other(
         &self,
         hands: &Hands<'_>,
@@ -121,7 +122,7 @@ impl Refill<'_> {
         Ok(failed)
     }
 
-    /// The same, an entry at a time: each then fails alone, and can be tried again.
+    /// Divides a load into single entries, so that each fails alone and can be tried again.
     fn alone(&self, load: &Load) -> Vec<Load> {
         let mut blocks = load.blocks.iter();
         let mut block = blocks.next();
@@ -153,7 +154,7 @@ struct Failure {
     error: Error,
 }
 
-/// Runs of them whose blocks come one after the other in the archive, as a pg_restore wants to read them.
+/// Groups loads whose blocks follow each other in the archive, because pg_restore reads forward.
 fn in_order(loads: Vec<Load>) -> Vec<Vec<Load>> {
     let mut runs: Vec<Vec<Load>> = Vec::new();
     for load in loads {
@@ -174,8 +175,8 @@ fn together(loads: &[Load]) -> Load {
     }
 }
 
-/// The rows of tables whose checks or generated columns call functions of the database's own, by themselves or by a
-/// type: such a function may look at other tables, which must then be there before.
+/// The rows of tables whose checks or generated columns, or the checks of their types, call functions of the database:
+/// such a function may look at other tables, which must then be loaded before.
 fn looking_around(items: &[Item]) -> HashSet<i64> {
     let kinds: HashMap<i64, &Item> = items.iter().map(|item| (item.entry.dump_id, item)).collect();
     let computes = |item: &Item| {
@@ -192,7 +193,7 @@ fn looking_around(items: &[Item]) -> HashSet<i64> {
     let calls = items.iter().filter(|item| computes(item) && needs(item, &functions));
     let mut found: HashSet<i64> = calls.map(|item| item.entry.dump_id).collect();
     loop {
-        // A table with a column of such a domain, or an heir.
+        // A table with a column of such a domain, or a child table.
         let passes_on = |item: &&Item| matches!(item.entry.desc.as_str(), "TABLE" | "DOMAIN" | "TYPE");
         let more = items.iter().filter(passes_on).filter(|item| needs(item, &found));
         let more: Vec<i64> = more

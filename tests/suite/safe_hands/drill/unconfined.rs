@@ -98,7 +98,7 @@ fn without_a_filter_a_drill_is_refused_and_doctor_says_what_stands() {
     assert_eq!(tolerated["state"], "warning", "{tolerated}");
     let detail = tolerated["detail"].as_str().unwrap();
     assert!(
-        detail.contains("drills are run all the same") && detail.contains("system call filter: no"),
+        detail.contains("the settings allow drills nevertheless") && detail.contains("system call filter: no"),
         "{detail}"
     );
     let whole = check(&mut doctor());

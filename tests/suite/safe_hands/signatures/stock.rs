@@ -200,7 +200,7 @@ fn doctor_tries_the_keys() {
     assert!(
         checks(&line(&key), &key)
             .to_string()
-            .contains("others on this machine may read it")
+            .contains("other users of this machine may read it")
     );
     fs::write(&other, "nonsense").unwrap();
     assert!(
