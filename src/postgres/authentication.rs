@@ -43,10 +43,10 @@ impl Methods {
                 None => (word, false),
             };
             if *negated.get_or_insert(not) != not {
-                return Err("mixes methods with methods that are not wanted (!)".into());
+                return Err("mixes allowed methods with forbidden ones (!)".into());
             }
             let Some(bit) = NAMES.iter().position(|known| *known == name) else {
-                return Err(format!("knows the methods {}", NAMES.join(", ")));
+                return Err(format!("accepts only the methods {}", NAMES.join(", ")));
             };
             if named & (1 << bit) != 0 {
                 return Err(format!("names {name} twice"));
@@ -87,7 +87,7 @@ impl Refused {
     pub fn hint(self) -> String {
         let (method, open) = match self {
             Refused::Method { method, open } => (method, open),
-            Refused::TooLong(_) => return "check host and port: something else listens there".to_owned(),
+            Refused::TooLong(_) => return "check host and port: another program listens there".to_owned(),
         };
         let name = NAMES[method];
         if open && (method == PASSWORD || method == MD5) {
@@ -96,7 +96,7 @@ impl Refused {
                  scram-sha-256; or allow it with require_auth={name}"
             )
         } else {
-            format!("require_auth decides what is allowed: {name} is not")
+            format!("change require_auth to allow {name}, if the server may use it")
         }
     }
 }
@@ -113,14 +113,14 @@ impl fmt::Display for Refused {
             }
         };
         let asked = match method {
-            NONE => "lets us in without any proof".to_owned(),
+            NONE => "lets the client in without any proof".to_owned(),
             PASSWORD => "asks for the password in clear text".to_owned(),
             MD5 => "asks for the password as an MD5 digest".to_owned(),
             other => format!("asks for a login by {}", NAMES[other]),
         };
         write!(f, "authentication failed: the server {asked}")?;
         if open {
-            f.write_str(", and the line is not encrypted")?;
+            f.write_str(", and the connection is not encrypted")?;
         }
         f.write_str("; no answer was given")
     }

@@ -45,7 +45,7 @@ pub(super) async fn closed_by_somebody(client: &Client, words: &str) -> Result<O
         }
     }
     let grants = grants.join("; ");
-    Ok((!grants.is_empty()).then(|| format!("PostgreSQL's own function has been closed to this role: {grants}")))
+    Ok((!grants.is_empty()).then(|| format!("this role lacks a privilege that every role has by default: {grants}")))
 }
 
 #[cfg(test)]

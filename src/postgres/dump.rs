@@ -171,7 +171,7 @@ fn complaints(stderr: &str) -> Vec<String> {
         }
         if told.len() > COMPLAINTS {
             told.pop();
-            told.push("pg_dump has said more than is told here".into());
+            told.push("pg_dump printed more warnings than are listed here".into());
             break;
         }
     }
@@ -346,7 +346,7 @@ fn judge(program: &str, exit: &Exit, lock_wait: Duration) -> Result<()> {
     if let Some(signal) = exit.signal_name() {
         let error = Error::new(Code::PgDumpErr, with_words(format!("{program} was ended by {signal}")));
         return Err(match signal.as_str() {
-            "SIGKILL" => error.hint("if nobody killed it, the system ran out of memory: look at its log"),
+            "SIGKILL" => error.hint("look at the system's log: if no user killed it, the system ran out of memory"),
             _ => error,
         });
     }
@@ -368,7 +368,7 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
         return (Code::Version, None);
     }
     if says(&["authentication method requirement", "; no answer was given"]) {
-        let hint = "the server asked pg_dump for a proof that it did not want of our own session: somebody may be in \
+        let hint = "the server asked pg_dump for another proof than pgstow's own session: an attacker may be in \
                     between; use sslmode=verify-full, or see require_auth";
         return (Code::Auth, Some(hint.into()));
     }
@@ -422,7 +422,7 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
         return (Code::ConnErr, Some(REPLAY.into()));
     }
     if says(&["snapshot"]) && says(&["SET TRANSACTION SNAPSHOT"]) {
-        let hint = "pg_dump reached another server than our own session, or that session was cut: connect to one \
+        let hint = "pg_dump reached another server than pgstow's own session, or that session was cut: connect to one \
                     server itself, not to a pooler or a balanced name";
         return (Code::ConnErr, Some(hint.into()));
     }

@@ -70,7 +70,7 @@ impl Session {
             return error;
         }
         error.hint(format!(
-            "PgBouncer does not pass on what a session is started with, which this role's or database's settings make \
+            "PgBouncer does not pass on the start-up options that this role's or database's settings make \
              necessary: {}; or connect to the server itself",
             resets.join("; ")
         ))

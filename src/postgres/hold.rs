@@ -110,7 +110,7 @@ pub(crate) async fn see(wire: &mut Wire, snapshot: &str) -> Result<()> {
             refusal.into_error().message()
         );
         Error::new(Code::ConnErr, text).hint(
-            "it reached another server than our first session (a balanced name), or that session was cut (on a \
+            "it reached another server than pgstow's first session (a balanced name), or that session was cut (on a \
              standby, by a conflict with replay), or a pooler in transaction mode is in between: connect to one \
              server itself",
         )

@@ -279,7 +279,7 @@ fn questions(knows_options: bool) -> Vec<Question> {
         Question {
             kind: "extension_table",
             why: "it is a table of an extension and not one of its configuration tables: a restore makes it by CREATE \
-                  EXTENSION, without the rows that have come since",
+                  EXTENSION, without the rows that were added later",
             text: format!(
                 "SELECT pg_catalog.concat({relation}, ' of ', e.extname) FROM {relations}
                  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -293,7 +293,7 @@ fn questions(knows_options: bool) -> Vec<Question> {
         Question {
             kind: "extension_sequence",
             why: "it is a sequence of an extension and not configuration: a restore makes it by CREATE EXTENSION, and it \
-                  begins anew",
+                  starts anew",
             text: format!(
                 "SELECT pg_catalog.concat({relation}, ' of ', e.extname) FROM {relations}
                  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -307,23 +307,24 @@ fn questions(knows_options: bool) -> Vec<Question> {
         },
         Question {
             kind: "extension_addition",
-            why: "it was made on a table of an extension: pg_dump saves none of those but their grants and the rows of \
+            why: "it was made on a table of an extension: pg_dump saves only such tables' grants and the rows of \
                   configuration tables, and CREATE EXTENSION makes them without it",
             text: additions(),
         },
         Question {
             kind: "unlogged_table",
-            why: "a standby has no rows of an unlogged table: only a backup of the primary can hold them",
+            why: "a standby has no rows of an unlogged table: only a backup of the primary can contain them",
             text: unlogged("'r'"),
         },
         Question {
             kind: "unlogged_sequence",
-            why: "a standby does not know the state of an unlogged sequence: only a backup of the primary can hold it",
+            why: "a standby does not know the state of an unlogged sequence: only a backup of the primary can \
+                  contain it",
             text: unlogged("'S'"),
         },
         Question {
             kind: "sequence",
-            why: "the role may not read its state, which some versions of pg_dump leave out then",
+            why: "the role may not read its state, and some versions of pg_dump then leave the state out",
             text: format!(
                 "SELECT {relation} FROM {relations} WHERE c.relkind = 'S' AND c.relpersistence <> 't'
                  AND n.nspname NOT LIKE 'pg\\_%' AND NOT {members}
@@ -332,7 +333,7 @@ fn questions(knows_options: bool) -> Vec<Question> {
         },
         Question {
             kind: "system_schema",
-            why: "what is in a schema of PostgreSQL's own is never saved",
+            why: "pg_dump never saves objects in PostgreSQL's own schemas",
             text: format!(
                 "SELECT {relation} FROM {relations} WHERE c.oid >= {FIRST_OWN_OID} AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
                    AND {of_the_system} AND NOT {members}
@@ -350,7 +351,7 @@ fn questions(knows_options: bool) -> Vec<Question> {
         // An index that is still being built is not usable yet, so it is not reported.
         Question {
             kind: "invalid_index",
-            why: "it is invalid, as CREATE INDEX CONCURRENTLY leaves one behind that failed: pg_dump saves none",
+            why: "it is invalid, as a failed CREATE INDEX CONCURRENTLY leaves it: pg_dump saves no invalid index",
             text: format!(
                 "SELECT {relation} FROM {relations} JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
                  JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
@@ -361,7 +362,7 @@ fn questions(knows_options: bool) -> Vec<Question> {
         },
         Question {
             kind: FOREIGN_TABLE,
-            why: "its rows are on another server: the backup holds its definition alone",
+            why: "its rows are on another server: the backup contains only its definition",
             text: format!("SELECT {relation} FROM {relations} WHERE c.relkind = 'f' AND NOT {members}"),
         },
     ]

@@ -267,7 +267,7 @@ impl Door {
         let session = values.pop().and_then(|number| number.parse().ok());
         match session {
             Some(session) if values.len() == TOLD.len() => Ok((TOLD.into_iter().zip(values).collect(), session)),
-            _ => Err(Error::new(Code::ConnErr, "the server does not say who it is")),
+            _ => Err(Error::new(Code::ConnErr, "the server does not identify itself")),
         }
     }
 

@@ -162,8 +162,8 @@ fn way(info: &ConnectionInfo, passfile: &Passfile, major: u32) -> Result<Connect
                 format!("PostgreSQL's programs of version {major} cannot enforce require_auth={list}"),
             )
             .hint(
-                "use those of version 16 or newer, or sslmode=verify-full with channel_binding=require; on a line \
-                 without encryption it is enough to point TMPDIR at a folder with a short name",
+                "use the programs of version 16 or newer, or sslmode=verify-full with channel_binding=require; on a \
+                 connection without encryption it is enough to point TMPDIR at a folder with a short name",
             ));
         }
         _ => {}

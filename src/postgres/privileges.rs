@@ -189,7 +189,7 @@ impl Session {
             // The GRANTs are for the role that a setting gives to the login.
             Ok(Some((login, reset))) => {
                 let hint = format!(
-                    "{}; or, since the login {login} works as {role} here by a setting, {reset}",
+                    "{}; or, because a setting makes the login {login} work as {role} here, {reset}",
                     error.hint_text(),
                     role = identifier(&self.server.user)
                 );
@@ -318,7 +318,7 @@ impl Session {
                 ),
             )
             .hint(format!(
-                "ALTER ROLE {role} BYPASSRLS, or back up as the tables' owner (for whom it counts where it was forced: \
+                "ALTER ROLE {role} BYPASSRLS, or back up as the tables' owner (where it is forced on the owner too: \
                  ALTER TABLE … NO FORCE ROW LEVEL SECURITY)"
             )));
         }

@@ -16,8 +16,8 @@ use crate::error::{Code, Error};
 pub(super) const ROW_SECURITY: &str = "check_enable_rls";
 
 /// The hint for a role from which row-level security would hide rows.
-pub(super) const BYPASS_HINT: &str = "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or work as the tables' owner (for whom it \
-     counts where it was forced: ALTER TABLE … NO FORCE ROW LEVEL SECURITY)";
+pub(super) const BYPASS_HINT: &str = "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or work \
+     as the tables' owner (where it is forced on the owner too: ALTER TABLE … NO FORCE ROW LEVEL SECURITY)";
 
 /// Why a statement failed.
 #[derive(Debug)]
@@ -194,8 +194,8 @@ pub(super) fn of_handshake(error: &std::io::Error, redactor: &Redactor) -> Error
     let wrapped = error.get_ref();
     if let Some(stranger) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<NoAgreement>()) {
         return Error::new(Code::ConnErr, stranger.to_string()).hint(
-            "sslnegotiation=direct needs PostgreSQL 17 or newer itself at the other end: check host and port, or \
-             leave it out",
+            "sslnegotiation=direct needs a PostgreSQL server of version 17 or newer at the other end: check host and \
+             port, or leave it out",
         );
     }
     let (text, _) = with_causes(error);
@@ -228,8 +228,8 @@ pub(super) fn of_question(refused: authentication::Refused) -> Error {
 const CHECK_TLS: &str = "check sslmode and sslrootcert: the server's certificate must be signed by a root in that file, \
                          and name the host for verify-full";
 
-pub(super) const NO_TLS: &str = "the server has no TLS, and sslmode insists on it: turn ssl on in the server's configuration; or, where \
-                      nobody else is on the line, give sslmode=disable";
+pub(super) const NO_TLS: &str = "the server has no TLS, and sslmode requires it: turn ssl on in the server's \
+     configuration; or, if no other machine can read the connection, set sslmode=disable";
 pub(super) const NO_TLS_FOR_TOKENS: &str = "IAM login needs TLS, and the server at the other end has none: check host and port (RDS has TLS), and \
                                  whether a pooler or tunnel is in between; or log in with a password (BACKUP_DB_AUTH=password, \
                                  BACKUP_TARGET_AUTH=password)";
@@ -266,11 +266,12 @@ pub(super) fn is_full(error: &Error) -> bool {
 
 const NO_DATABASE: &str = "check the database's name; `psql -l` lists them all";
 
-const POOLER: &str = "a connection pooler is in the way: connect to the server itself, or to a pool in session mode";
+const POOLER: &str = "a connection pooler is in between: connect to the server itself, or to a pool in session mode";
 
 /// For a pooler in any mode.
-pub(super) const STARTUP: &str = "PgBouncer does not pass on what a session is started with, which a superuser, or a role or \
-                                  database with settings of its own (bytea_output, quote_all_identifiers) needs: connect to \
+pub(super) const STARTUP: &str = "PgBouncer does not pass on the options that a session starts with, which a \
+                                  superuser, or a role or database with settings of its own (bytea_output, \
+                                  quote_all_identifiers) needs: connect to \
                                   the server itself; or reset the setting (ALTER ROLE … RESET …, ALTER DATABASE … RESET …)";
 pub(super) const TWO_CONNECTIONS: &str = "the server has no free connection for this role or database: a backup needs two, and one for each of --jobs: run it when others \
                                           have ended, raise max_connections, or raise the limit of the role or database \
@@ -281,7 +282,7 @@ pub(super) const KIND_OF_SERVER: &str = "target_session_attrs asks for another k
                                          one that fits, or leave it out (a standby can be backed up)";
 pub(super) const LOCKS: &str = "each table takes a lock, and the server has no room for more: raise \
                                 max_locks_per_transaction, and restart it";
-pub(super) const REPLAY: &str = "on a standby, replay gives way to a backup only for so long: raise \
+pub(super) const REPLAY: &str = "a standby delays replay for a backup only for a limited time: raise \
                                  max_standby_streaming_delay, or turn hot_standby_feedback on, or back up the primary";
 
 pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {

@@ -183,7 +183,7 @@ impl Session {
         };
         if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
             self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
-            let what = format!("what {statement:?} needs");
+            let what = format!("an object that {statement:?} needs");
             return Err(not_locked(wait, &what, &self.in_its_way(held).await));
         }
         let refused = self.refused(&error);
@@ -200,8 +200,9 @@ impl Session {
                  them first, or restore into a new database with --create",
             )),
             Some(state) if *state == SqlState::OUT_OF_MEMORY => Tried::Refused(refused.hint(
-                "all is removed in one transaction, which takes a lock for each thing: raise max_locks_per_transaction on the \
-                 target, which takes a restart, or restore into a new database with --create",
+                "the restore removes everything in one transaction, with a lock for each object: raise \
+                 max_locks_per_transaction on the target, which needs a restart, or restore into a new database with \
+                 --create",
             )),
             _ => Tried::Refused(refused.hint("correct the cause, or restore into a new database with --create")),
         })
@@ -235,7 +236,7 @@ impl Session {
                         .await
                         .map_err(|error| self.refused(&error))?;
                     let holders = self.in_its_way(&[]).await;
-                    Err(not_locked(wait, &format!("what {what} needs"), &holders))
+                    Err(not_locked(wait, &format!("an object that {what} needs"), &holders))
                 }
                 _ => Err(refused.context(what)),
             };

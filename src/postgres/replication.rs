@@ -98,7 +98,7 @@ impl ReplicationSession {
                 database: row.text(3).map(str::to_owned),
             })
         });
-        source.ok_or_else(|| unexpected("an IDENTIFY_SYSTEM that says too little"))
+        source.ok_or_else(|| unexpected("an incomplete answer to IDENTIFY_SYSTEM"))
     }
 
     /// Runs a statement or a replication command, and ignores its rows.
@@ -124,7 +124,7 @@ impl ReplicationSession {
     pub async fn next(&mut self) -> Result<Streamed> {
         let heard = self.wire.hear_both(&mut self.partial).await;
         match heard.map_err(Refusal::into_error)? {
-            Some(body) => streamed(body).ok_or_else(|| unexpected("a message of replication that is none")),
+            Some(body) => streamed(body).ok_or_else(|| unexpected("an invalid message of replication")),
             None => Ok(Streamed::End),
         }
     }

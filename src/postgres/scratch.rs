@@ -130,9 +130,12 @@ impl ScratchServer {
         if let (Some(missing), Lacking::Refused) = (walls.missing(), lacking) {
             return Err(Error::new(
                 Code::RestoreErr,
-                format!("a throwaway server runs functions of the backup's, and this system cannot confine it: {missing}"),
+                format!("a throwaway server runs the backup's functions, and this system cannot confine it: {missing}"),
             )
-            .hint("run the drill on another machine; or, where you trust whoever can write to the database, with --unconfined"));
+            .hint(
+                "run the drill on another machine; or, if you trust everyone who can write to the database, with \
+                 --unconfined",
+            ));
         }
         let identity = walls.identity()?;
         let place = answering(temp, move |temp| Place::prepare(temp, identity)).await?;
@@ -316,8 +319,8 @@ impl Start<'_> {
         let identity = match self.identity {
             Some(identity) => Some(Confinement::named(identity).ok_or_else(|| {
                 failed(
-                    "pgstow runs as root, but initdb must not, and /etc/passwd has no other user except perhaps postgres, whose \
-                         clusters on this machine a drill must not reach",
+                    "pgstow runs as root, but initdb must not, and /etc/passwd has no other user except perhaps \
+                     postgres, whose clusters on this machine a drill must not reach",
                 )
                 .hint("run pgstow as an ordinary user, or give the machine a user that owns nothing (nobody)")
             })?),
@@ -490,7 +493,7 @@ fn with_own_libraries(mut environment: Vec<(OsString, OsString)>, program: &Path
 
 fn failed(why: impl std::fmt::Display) -> Error {
     Error::new(Code::RestoreErr, format!("the throwaway server did not start: {why}"))
-        .hint("look at the message; TMPDIR says where its data go, BACKUP_PG_BIN where its programs are")
+        .hint("look at the message; TMPDIR sets the folder of its data, BACKUP_PG_BIN the folders of its programs")
 }
 
 fn ended(what: &str, exit: &Exit) -> Error {

@@ -143,7 +143,7 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
         ));
     } else {
         config.enable_sni = false;
-        ServerName::try_from("server.invalid").map_err(|error| Error::internal("a name is none").source(error))?
+        ServerName::try_from("server.invalid").map_err(|error| Error::internal("an invalid name").source(error))?
     };
     Ok(Tls {
         connector: Connector {
@@ -232,7 +232,7 @@ fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Opti
     }
     let bad_key = |error: &dyn std::fmt::Display| {
         Error::config(format!("sslkey: {} cannot be used: {error}", file_of_key.display()))
-            .hint("it must be a PEM key without passphrase, readable by this user alone")
+            .hint("use a PEM key without passphrase that only this user can read")
     };
     let key = PrivateKeyDer::from_pem_slice(&text("sslkey", &file_of_key)?).map_err(|error| bad_key(&error))?;
     let key = ring::sign::any_supported_type(&key).map_err(|error| bad_key(&error))?;

@@ -88,7 +88,7 @@ impl Wire {
             match kind {
                 b'D' => {
                     let body = self.stream.body(length, usize::MAX).await?;
-                    rows.push(Row::parse(&body).ok_or_else(|| unexpected("a row that is none"))?);
+                    rows.push(Row::parse(&body).ok_or_else(|| unexpected("an invalid row"))?);
                 }
                 b'Z' => {
                     self.stream.body(length, MESSAGE_LIMIT).await?;
@@ -116,7 +116,7 @@ impl Wire {
                     if let Some(count) = tag.strip_prefix(b"COPY ") {
                         let count = std::str::from_utf8(count).ok();
                         let count = count.and_then(|text| text.trim_end_matches('\0').parse().ok());
-                        rows.end(count.ok_or_else(|| unexpected("a COPY of no number of rows"))?);
+                        rows.end(count.ok_or_else(|| unexpected("a COPY without a number of rows"))?);
                     }
                 }
                 b'Z' => {

@@ -51,8 +51,8 @@ pub fn sorted_otherwise(source: &[Collation], here: &[Option<String>]) -> Option
         String::new()
     };
     Some(format!(
-        "text may sort otherwise than in the source, which matters where partitions, checks and exclusions go by its \
-         order: {}{more}",
+        "text may sort differently than in the source, which matters for partitions, checks and exclusions that use \
+         its order: {}{more}",
         told.join(", ")
     ))
 }

@@ -163,9 +163,9 @@ impl Opened {
     }
 }
 
-const ENDED: &str = "the server, or a pooler in front of it, ended the session right after the login: look at its log, and at \
-                     settings such as idle_session_timeout (ALTER ROLE <role> RESET idle_session_timeout, ALTER DATABASE … \
-                     RESET idle_session_timeout)";
+const ENDED: &str = "the server, or a pooler in front of it, ended the session right after the login: look at its log, \
+                     and at settings such as idle_session_timeout (ALTER ROLE <role> RESET idle_session_timeout, ALTER \
+                     DATABASE … RESET idle_session_timeout)";
 
 pub(super) fn in_context(info: &ConnectionInfo, error: Error) -> Error {
     if error.code() == Code::Config {

@@ -55,7 +55,7 @@ const PARAMETERS: &[(&str, Treatment)] = &[
     ("require_auth", Kept),
     (
         "requirepeer",
-        Refused("our own session cannot enforce it; protect the socket's folder"),
+        Refused("pgstow's own session cannot enforce it; protect the socket's folder"),
     ),
     ("scram_client_key", Refused(NO_SECRET_IN_ARGV)),
     ("scram_server_key", Refused(NO_SECRET_IN_ARGV)),
@@ -78,7 +78,8 @@ const PARAMETERS: &[(&str, Treatment)] = &[
     (
         "sslpassword",
         Refused(
-            "it is a secret that pgstow could give to pg_dump only on its command line; use a key without passphrase, readable by this user alone",
+            "it is a secret that pgstow could give to pg_dump only on its command line; use a key without passphrase \
+             that only this user can read",
         ),
     ),
     ("sslrootcert", Kept),

@@ -303,7 +303,7 @@ impl Comparing<'_> {
                 how.push("is valid until another time than in the backup".into());
             }
             if found.has_password {
-                how.push("has a password, which no backup of pgstow's holds".into());
+                how.push("has a password, which no backup of pgstow contains".into());
             }
             if !how.is_empty() {
                 self.differs(role, what, how.join("; "));

@@ -58,17 +58,16 @@ pub(super) struct Step {
     pub privileged: bool,
 }
 
-const NOT_ALLOWED: &str = "is none of the statements that make roles";
-const PRIVILEGED: &str = "gives power over the server: it is run with --globals-privileged alone";
-const STAYS: &str = "the role is there already, and stays as it is";
+const NOT_ALLOWED: &str = "is not one of the statements that make roles";
+const PRIVILEGED: &str = "gives power over the server: pgstow runs it only with --globals-privileged";
+const STAYS: &str = "the role exists already, and stays as it is";
 const UNLISTED: &str =
-    "may give power over the server, or is not known here: it is run with --globals-privileged alone";
+    "may give power over the server, or is not known here: pgstow runs it only with --globals-privileged";
 /// For settings, in a throwaway server.
 pub const WITHHELD: &str = "a drill gives no role a setting that has power over its sessions";
-const LOADS: &str = "loads code into the role's sessions, or makes them another's: it is never run";
-const CHANGES: &str =
-    "makes a role that is there already a member of one that is not: that is run with --globals-privileged alone";
-const LESS: &str = "withholds SET, which this server cannot: it would give more there than in the backup";
+const LOADS: &str = "loads code into the role's sessions, or makes them another role's: pgstow never runs it";
+const CHANGES: &str = "makes an existing role a member of a new one: pgstow runs it only with --globals-privileged";
+const LESS: &str = "withholds SET, which this server cannot do: the role would get more there than in the backup";
 const UNKNOWN: &str = "is about a role that the backup does not make";
 
 impl GlobalsPlan {
@@ -232,7 +231,7 @@ impl Planning<'_> {
             if attributes.password {
                 self.leave(
                     format!("the password of {name}"),
-                    "pgstow's backups hold none: somebody else has written it",
+                    "pgstow's backups contain none: another program has written it",
                 );
             }
             if !attributes.privileged.is_empty() {

@@ -152,7 +152,7 @@ fn left_out(name: String) -> LeftOut {
         kind: "role_setting".to_owned(),
         name,
         why: format!(
-            "it is longer than {STATEMENT} bytes, or there are too many that are long: globals.sql comes without it"
+            "it is longer than {STATEMENT} bytes, or there are too many long ones: globals.sql does not contain it"
         ),
     }
 }

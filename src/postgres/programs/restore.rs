@@ -143,8 +143,8 @@ impl Psql {
         Err(Error::new(
             Code::Version,
             format!(
-                "a script is run by a psql with a restricted mode (\\restrict), since it could hold commands of \
-                 psql's; found: {}",
+                "pgstow runs a script only with a psql that has a restricted mode (\\restrict), because it \
+                 could contain commands of psql; found: {}",
                 search.list()
             ),
         )

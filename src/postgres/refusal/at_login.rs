@@ -24,8 +24,8 @@ const LOADING: [&str; 5] = [
     "find_in_path",
 ];
 
-const REFUSED: &str = "the server answers, and refuses this session for the reason that it gives: look there, and in its log, \
-                       for a limit, or for a module or trigger that runs at each login";
+const REFUSED: &str = "the server refuses this session for the reason in the message: look there, and in the server's \
+                       log, for a limit, or for a module or trigger that runs at each login";
 
 pub(super) const IDLE: &str = "the server ends sessions that are idle for a moment: ALTER ROLE <role> RESET \
                                idle_session_timeout, or the same of the database or the server's configuration";

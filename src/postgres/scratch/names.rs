@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::run::confinement::{Namespaces, User, Walls, is_nameless};
 
 pub(super) const HINT: &str = "this user has no name in /etc/passwd: give it one there, install the library nss_wrapper, \
-                               or allow namespaces of users";
+                               or allow user namespaces";
 
 const LIBRARY: &str = "libnss_wrapper.so";
 /// Where distributions put libraries.

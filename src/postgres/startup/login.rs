@@ -56,7 +56,7 @@ impl<'a> Login<'a> {
             }
             MD5 => {
                 self.need_no_binding()?;
-                let salt = rest.try_into().map_err(|_| unexpected("an MD5 salt that is none"))?;
+                let salt = rest.try_into().map_err(|_| unexpected("an invalid MD5 salt"))?;
                 let user = self.info.user.as_deref().unwrap_or_default();
                 let digest = md5_hash(user.as_bytes(), self.password()?, salt);
                 self.give(stream, digest.as_bytes()).await?;
@@ -66,7 +66,7 @@ impl<'a> Login<'a> {
         }
         match self.hear(stream).await?.code {
             DONE => self.greeting(stream).await,
-            _ => Err(unexpected("one more question after our proof")),
+            _ => Err(unexpected("another question after the client's proof")),
         }
     }
 
@@ -122,7 +122,7 @@ impl<'a> Login<'a> {
     async fn said(&mut self, stream: &mut Stream, due: u32) -> Result<Vec<u8>> {
         let question = self.hear(stream).await?;
         if question.code != due {
-            return Err(unexpected("another message of the login than the one that is due"));
+            return Err(unexpected("an unexpected message of the login"));
         }
         Ok(question.rest)
     }
@@ -134,7 +134,7 @@ impl<'a> Login<'a> {
             match kind {
                 b'R' => {
                     let Some((code, rest)) = body.split_first_chunk::<4>() else {
-                        return Err(unexpected("a question that is none"));
+                        return Err(unexpected("an invalid question"));
                     };
                     let code = u32::from_be_bytes(*code);
                     self.questions.hear(code).map_err(refusal::of_question)?;
@@ -221,10 +221,10 @@ impl<'a> Login<'a> {
                     if told > MESSAGE_LIMIT {
                         return Err(unexpected("more parameters than any server has"));
                     }
-                    let (name, value) = parameter(&body).ok_or_else(|| unexpected("a parameter that is none"))?;
+                    let (name, value) = parameter(&body).ok_or_else(|| unexpected("an invalid parameter"))?;
                     greeting.parameters.insert(name, value);
                 }
-                b'K' => greeting.key = Some(key(&body).ok_or_else(|| unexpected("a session's key that is none"))?),
+                b'K' => greeting.key = Some(key(&body).ok_or_else(|| unexpected("an invalid session key"))?),
                 b'N' => {}
                 b'Z' if body.len() == 1 => return Ok(greeting),
                 _ => return Err(not_due(kind)),

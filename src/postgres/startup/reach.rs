@@ -63,7 +63,10 @@ async fn resolve(info: &ConnectionInfo, limit: Duration) -> Result<Vec<SocketAdd
         Ok(addresses) => Ok(addresses.collect()),
         Err(error) if host.contains([':', ' ']) => Err(Error::new(Code::ConnErr, "the host name cannot be resolved")
             .source(error)
-            .hint("set the host to only a name or an address, without spaces, and the port separately (DB_PORT, PGPORT, BACKUP_TARGET_PORT)")),
+            .hint(
+                "set the host to a name or address alone, without spaces, and the port in DB_PORT, PGPORT or \
+                   BACKUP_TARGET_PORT",
+            )),
         Err(error) => Err(Error::new(Code::ConnErr, "the host name cannot be resolved")
             .source(error)
             .hint("check the host's spelling, and that this machine may ask the name server that knows it")),

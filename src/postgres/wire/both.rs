@@ -29,7 +29,7 @@ impl Wire {
                 }
                 b'Z' => {
                     self.stream.body(length, MESSAGE_LIMIT).await?;
-                    let nothing = || Refusal::Broken(unexpected("no COPY, where one was asked for"));
+                    let nothing = || Refusal::Broken(unexpected("no COPY, although one was asked for"));
                     return Err(refused.unwrap_or_else(nothing));
                 }
                 _ => self.other(kind, length, &mut refused).await?,
@@ -51,7 +51,7 @@ impl Wire {
                 b'c' | b'C' if partial.refused.is_none() => return Ok(None),
                 b'E' => partial.refused = Some(complaint(&body).into_refusal(&self.redactor)),
                 b'Z' => {
-                    let nothing = || Refusal::Broken(unexpected("the end of a COPY that is none"));
+                    let nothing = || Refusal::Broken(unexpected("an invalid end of a COPY"));
                     return Err(partial.refused.take().unwrap_or_else(nothing));
                 }
                 b'N' | b'S' | b'A' => {}

@@ -31,7 +31,7 @@ impl Wire {
                 }
                 b'Z' => {
                     self.stream.body(length, MESSAGE_LIMIT).await?;
-                    let nothing = || Refusal::Broken(unexpected("no COPY, where one was asked for"));
+                    let nothing = || Refusal::Broken(unexpected("no COPY, although one was asked for"));
                     return Err(refused.unwrap_or_else(nothing));
                 }
                 _ => self.other(kind, length, &mut refused).await?,
@@ -75,7 +75,7 @@ impl Wire {
                     return match (refused, rows) {
                         (Some(refused), _) => Err(refused),
                         (None, Some(rows)) => Ok(rows),
-                        (None, None) => Err(Refusal::Broken(unexpected("a COPY of no number of rows"))),
+                        (None, None) => Err(Refusal::Broken(unexpected("a COPY without a number of rows"))),
                     };
                 }
                 _ => self.other(kind, length, &mut refused).await?,

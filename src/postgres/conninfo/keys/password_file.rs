@@ -50,7 +50,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     };
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
-        return Err("it is no plain file".to_owned());
+        return Err("it is not a plain file".to_owned());
     }
     if metadata.mode() & 0o077 != 0 {
         return Err("its group or others may read it: chmod 0600 it".to_owned());
