@@ -74,7 +74,7 @@ impl Passfile {
         let folder = self.folder.join(format!("in-{number}"));
         let opened = Logins::open(folder, info, settings);
         opened
-            .inspect_err(|error| tracing::debug!("a program logs in by itself: {error}"))
+            .inspect_err(|error| tracing::debug!("a program logs in to the server directly: {error}"))
             .ok()
     }
 

@@ -17,7 +17,7 @@ pub use dump::Programs;
 pub use restore::{Psql, RestoreProgram};
 pub use server::ServerPrograms;
 
-/// Where distributions and our Lambda layer keep several majors side by side: `<root>/<major>/bin`.
+/// Where distributions and the Lambda layer keep several major versions side by side: `<root>/<major>/bin`.
 const ROOTS: [&str; 2] = ["/opt/pgsql", "/usr/lib/postgresql"];
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_BYTES: u64 = 64 << 10;
