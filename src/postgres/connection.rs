@@ -25,7 +25,7 @@ use crate::postgres::settings;
 /// How long a server may take to end a session.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// The pauses before a login that was refused during a run is tried again with a new password.
+/// If a login is refused during a run, it is tried again after these pauses, each time with the current password.
 pub(super) const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
 /// One connection of pgstow's, with the same settings as pg_dump's. It lives until it is dropped.

@@ -1,4 +1,4 @@
-//! A session that locks every table before the snapshot is taken, so that no table changes its form.
+//! A session that locks every table before the snapshot is taken, so that none is emptied or rewritten meanwhile.
 //!
 //! If a table is truncated or rewritten after a snapshot and before its lock, that snapshot sees it as empty:
 //! `TRUNCATE` and most rewrites of `ALTER TABLE` do not keep the old rows for older snapshots. So the locks come

@@ -182,7 +182,8 @@ fn arguments(order: &RestoreOrder<'_>, pass: &Pass, by_our_logins: bool) -> Vec<
             arguments.push(name.into());
         }
     };
-    // pg_restore's own stop would also come at `transaction_timeout`; in that case the listener stops it.
+    // `--exit-on-error` would also stop pg_restore at the tolerated error about `transaction_timeout`. In that case the
+    // listener stops it at any other error.
     let stops = order.exit_on_error && !order.program.tolerates_transaction_timeout && !order.as_text;
     flag(stops, "--exit-on-error");
     flag(order.single_transaction, "--single-transaction");

@@ -314,8 +314,8 @@ impl Session {
         }
     }
 
-    /// The ages of these indexes (schema and name) as the OIDs by which the server orders them: the oldest has the
-    /// lowest. `None` for an index that does not exist.
+    /// The OIDs of these indexes (schema and name), by which the server knows their ages: the oldest has the lowest.
+    /// `None` for an index that does not exist.
     pub async fn ages(&self, indexes: &[[String; 2]]) -> Result<Vec<Option<u32>>> {
         let (schemas, names): (Vec<&str>, Vec<&str>) = indexes
             .iter()

@@ -315,7 +315,7 @@ impl<'t> Rest<'t> {
     }
 }
 
-/// There are no comments, dollar quotes, Unicode escapes and operators: pg_dumpall needs none of them in these
+/// There are no comments, dollar quotes, Unicode escapes or operators: pg_dumpall needs none of them in these
 /// statements, so a statement with any of them is not parsed.
 fn tokens(sql: &str) -> Option<Vec<Token>> {
     let mut tokens = Vec::new();

@@ -1,6 +1,6 @@
 //! Checks a server's certificate, as far as the sslmode asks for it.
 //!
-//! rustls' own verifier does the work. It does not accept X.509 version 1 certificates, names in the subject, and a
+//! rustls' own verifier does the work. It does not accept X.509 version 1 certificates, names in the subject, or a
 //! self-signed certificate that is its own root. But exactly these result from the commands in PostgreSQL's manual
 //! (`openssl x509 -req` and `openssl req -x509`), and libpq accepts them. So if rustls cannot read a certificate,
 //! this module checks one link: a server certificate that a root has signed, or that is a root itself.
