@@ -222,7 +222,7 @@ impl Session {
     }
 
     /// The server's folder is recognised by the number in it that only its cluster has: a server in a container
-    /// behind a local port may name a folder that belongs to another cluster.
+    /// behind a local port may name a folder that exists here too.
     async fn free_bytes(&self) -> Option<u64> {
         let row = self
             .attempt("SELECT pg_catalog.current_setting('data_directory')")

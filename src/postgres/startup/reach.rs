@@ -65,7 +65,7 @@ async fn resolve(info: &ConnectionInfo, limit: Duration) -> Result<Vec<SocketAdd
             .source(error)
             .hint(
                 "set the host to a name or address alone, without spaces, and the port in DB_PORT, PGPORT or \
-                   BACKUP_TARGET_PORT",
+                 BACKUP_TARGET_PORT",
             )),
         Err(error) => Err(Error::new(Code::ConnErr, "the host name cannot be resolved")
             .source(error)
