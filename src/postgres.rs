@@ -1,5 +1,4 @@
-//! PostgreSQL as we meet it: how to connect, what the server says of itself, and its own
-//! programs.
+//! PostgreSQL as a client sees it: connections, what the server reports about itself, and its own programs.
 
 mod allowed;
 mod authentication;

@@ -1,5 +1,5 @@
-//! What the session's role may do, asked of the server by doing it in a transaction that is rolled back: a managed service's
-//! master user may do things that no role but a superuser may elsewhere.
+//! What the session's role may do, found by trying it in a transaction that is rolled back: on a managed service the
+//! master user may do things for which elsewhere a role must be a superuser.
 
 use std::collections::BTreeSet;
 
@@ -9,49 +9,49 @@ use super::quoting::{identifier, literal};
 use super::{Named, Session};
 use crate::error::Result;
 
-/// Said to a role that is no superuser of a connection without one.
+/// The error for a role that is no superuser and whose connection has no password.
 const PASSWORD_IS_REQUIRED: &str = "2F003";
 const TRUSTS_SINCE: u32 = 13;
-/// How a transaction begins that is rolled back.
+/// Begins a transaction that is rolled back.
 const QUIETLY: &str = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL lock_timeout = '10s'";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed<'a> {
-    /// A publication of all tables, or of all in a schema.
+    /// A publication of all tables, or of all tables in a schema.
     PublishAll,
-    /// A subscription by this connection. Only a superuser makes one for which no password is required.
+    /// A subscription with this connection. Only a superuser may make one that requires no password.
     Subscribe {
         connection: &'a str,
         password_required: bool,
     },
     /// An event trigger.
     WatchEvents,
-    /// An extension of this name, in this schema where that is there.
+    /// An extension of this name, in this schema if the schema exists.
     Extend {
         name: &'a str,
         schema: &'a str,
     },
-    /// A function that the planner trusts.
+    /// A function marked `LEAKPROOF`.
     Leakproof,
-    /// A function that another one plans for.
+    /// A function with a planner support function.
     Support,
-    /// A function in a language that is not safe, which has this name.
+    /// A function in an untrusted language with this name.
     Program(&'a str),
     /// A function that sets this parameter.
     SetParameter(&'a str),
     /// Operator classes and families.
     OperatorClass,
-    /// A type of the server's own make.
+    /// A base type.
     BaseType,
-    /// A cast by the bytes.
+    /// A cast `WITHOUT FUNCTION`.
     CastAsIs,
-    /// A cast from one of PostgreSQL's own types into another.
+    /// A cast between two of PostgreSQL's own types.
     CastOfOwn,
-    /// How a language takes one of PostgreSQL's own types.
+    /// A transform of one of PostgreSQL's own types for a language.
     TransformOfOwn,
-    /// An aggregate whose state is a pointer.
+    /// An aggregate whose state has the type `internal`.
     AggregateInternal,
-    /// A language with a handler of its own.
+    /// A language with its own handler.
     Language,
     ForeignDataWrapper,
     AccessMethod,
@@ -59,11 +59,11 @@ pub enum Deed<'a> {
     TextSearch,
 }
 
-/// What in this database belongs to roles that we may not act as.
+/// Objects of this database that belong to roles as which this role may not act.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Foreign {
     pub extensions: BTreeSet<String>,
-    /// The schema of this name.
+    /// The schema `public`.
     pub public: bool,
 }
 
@@ -72,7 +72,7 @@ fn temporary(rest: &str) -> String {
 }
 
 impl Session {
-    /// Leaves nothing behind.
+    /// Tries it, and leaves nothing behind.
     pub async fn may(&self, deed: Deed<'_>) -> Result<bool> {
         let statements = match deed {
             Deed::PublishAll => "CREATE PUBLICATION pgstow_asks FOR ALL TABLES".to_owned(),
@@ -91,7 +91,7 @@ impl Session {
                  LANGUAGE plpgsql AS 'BEGIN END';
                  CREATE EVENT TRIGGER pgstow_asks ON sql_drop EXECUTE FUNCTION pg_temp.pgstow_asks()"
                 .to_owned(),
-            // Without a schema to make it in, the server says so before it looks at rights.
+            // If there is no schema to make it in, the server reports that before it checks privileges.
             Deed::Extend { name, schema } => format!(
                 "SET LOCAL search_path TO {}, public; CREATE EXTENSION {} CASCADE",
                 identifier(schema),
@@ -123,7 +123,7 @@ impl Session {
                 "CREATE TEXT SEARCH TEMPLATE pg_temp.pgstow_asks (LEXIZE = pg_catalog.dsimple_lexize)".to_owned()
             }
         };
-        // Without a right to temporary objects, nothing can be learnt from these.
+        // Without the privilege to make temporary objects, these trials show nothing.
         if statements.contains("pg_temp.") && deed != Deed::WatchEvents && !self.may_make_temporary().await? {
             return Ok(true);
         }
@@ -134,7 +134,7 @@ impl Session {
         let Some(said) = done.err().and_then(|error| error.code().cloned()) else {
             return Ok(true);
         };
-        // Whatever else is said says nothing of the role.
+        // Every other error says nothing about the role.
         let refuses = match deed {
             Deed::Subscribe { .. } => said.code() == PASSWORD_IS_REQUIRED,
             Deed::AggregateInternal => said == SqlState::INVALID_FUNCTION_DEFINITION,
@@ -143,9 +143,9 @@ impl Session {
         Ok(!refuses && said != SqlState::INSUFFICIENT_PRIVILEGE)
     }
 
-    /// Whether PostgreSQL lets superusers alone make an extension, in every database.
+    /// Whether PostgreSQL lets only superusers make this extension, in every database.
     pub async fn is_for_superusers(&self, extension: &str) -> Result<bool> {
-        // Before it there are no trusted ones.
+        // Older servers have no trusted extensions.
         let trusted = match self.server.major {
             TRUSTS_SINCE.. => "v.trusted",
             _ => "false",
@@ -161,8 +161,8 @@ impl Session {
             .map_err(|error| self.error("cannot look at the extensions", &error))
     }
 
-    /// Which of these are there when these extensions are, each with its schema. Leaves nothing behind. Nothing where one of
-    /// them cannot be made here.
+    /// Which of these objects, each with its schema, exist when these extensions are installed. It leaves nothing
+    /// behind. `None` if one of the extensions cannot be made here.
     pub async fn exist_with(&self, extensions: &[(&str, String)], asked: &[Named<'_>]) -> Result<Option<Vec<bool>>> {
         let failed = |error| self.error("cannot ask what extensions make", &error);
         let making: Vec<String> = extensions
@@ -186,7 +186,7 @@ impl Session {
         there
     }
 
-    /// Functions also by the names of their arguments, which grants say.
+    /// Finds functions also by the names of their arguments, which GRANT statements contain.
     async fn exist_as_granted(&self, asked: &[Named<'_>]) -> Result<Vec<bool>> {
         let failed = |error| self.error("cannot look for functions", &error);
         let there = self.exist(asked).await?;
@@ -208,7 +208,7 @@ impl Session {
         Ok(granted)
     }
 
-    /// Of PostgreSQL's own tables and views those that the role may not read.
+    /// Which of PostgreSQL's own tables and views the role may not read.
     pub async fn hidden_catalogs(&self) -> Result<BTreeSet<String>> {
         let failed = |error| self.error("cannot ask what the role may read", &error);
         let question = "SELECT c.relname::pg_catalog.text FROM pg_catalog.pg_class c
@@ -231,7 +231,7 @@ impl Session {
             .map_err(|error| self.error("cannot ask what the role may do", &error))
     }
 
-    /// Of these subscriptions of this database, those that have a slot, which no transaction can drop.
+    /// Which of these subscriptions have a replication slot: no transaction can drop these.
     pub async fn with_slots(&self, names: &[&str]) -> Result<Vec<String>> {
         let sql = "SELECT subname::pg_catalog.text FROM pg_catalog.pg_subscription
              WHERE subname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) AND subslotname IS NOT NULL
@@ -243,7 +243,8 @@ impl Session {
         read.map_err(failed)
     }
 
-    /// Whether another role may make things in a schema, or in the database itself. In a schema that is not there, too.
+    /// Whether another role may make objects in a schema, or schemas in the database. A schema that does not exist
+    /// counts as allowed.
     pub async fn may_create(&self, role: &str, schema: Option<&str>) -> Result<bool> {
         let row = match schema {
             Some(schema) => {
@@ -262,10 +263,10 @@ impl Session {
             .map_err(|error| self.error("cannot ask what a role may do", &error))
     }
 
-    /// Whether this session's role may give things to another and keeps its own say over them: it is a member that
-    /// inherits. Not where there is no such role.
+    /// Whether this session's role may give objects to another role and keep control over them: it is a member that
+    /// inherits. `false` if there is no such role.
     pub async fn stands_for(&self, role: &str) -> Result<bool> {
-        // Since 16 a membership may go without the right to act as the role.
+        // Since 16 a membership may exclude the right to act as the role.
         let acting = match self.server.major {
             16.. => "SET",
             _ => "MEMBER",
@@ -279,7 +280,7 @@ impl Session {
             .map_err(|error| self.error("cannot ask what a role may do", &error))
     }
 
-    /// Whether a role that is there has the rights of another, which may be the same.
+    /// Whether an existing role has the privileges of another role, or is that role.
     pub async fn has_rights_of(&self, role: &str, of: &str) -> Result<bool> {
         let question = "SELECT pg_catalog.pg_has_role($1::pg_catalog.text::pg_catalog.name, oid, 'USAGE')
                FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) $2";
@@ -288,7 +289,7 @@ impl Session {
             .map_err(|error| self.error("cannot ask what a role may do", &error))
     }
 
-    /// What there is that we may not touch.
+    /// Existing objects that this role may not change.
     pub async fn foreign(&self) -> Result<Foreign> {
         let failed = |error| self.error("cannot look at the target", &error);
         let rows = self

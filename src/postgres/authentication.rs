@@ -1,9 +1,9 @@
-//! How a server may ask us for a proof of who we are: libpq's `require_auth`, and what no server may
-//! ask for on a line that others can read.
+//! How a server may ask the client to prove its identity: libpq's `require_auth`, and what no server may ask for on a
+//! connection that others can read.
 //!
-//! Our own login judges each of the server's [`Questions`] before it answers. The libpq of PostgreSQL's older programs
-//! answers whatever it is asked. So a [`Gate`] reads what the server says before libpq does, until the login is done, and
-//! ends the line at a question that is not allowed.
+//! pgstow's own login checks each of the server's [`Questions`] before it answers. The libpq of older PostgreSQL
+//! programs answers every question. So a [`Gate`] reads the server's messages before libpq does until the login is
+//! done, and closes the connection at a question that is not allowed.
 
 use std::fmt;
 use std::io;
@@ -18,10 +18,10 @@ const GSS: usize = 3;
 const SSPI: usize = 4;
 const SCRAM: usize = 5;
 
-/// What holds where nobody can read along: all of them.
+/// The default where no one else can read the connection: all methods.
 const ANY: u8 = (1 << NAMES.len()) - 1;
-/// On an open line, unless `require_auth` says otherwise: the first gives the password away, the second
-/// something from which it can be guessed, and which is as good as the password to the server.
+/// The default on an open connection. The first method gives the password away. The second gives a digest from which
+/// the password can be guessed, and which the server accepts like the password.
 pub(super) const ON_AN_OPEN_LINE: &str = "!password,!md5";
 
 /// The methods that a server may use.
@@ -33,7 +33,7 @@ impl Methods {
         Self(ANY)
     }
 
-    /// Reads `require_auth`: a list of methods, or of methods that are not wanted (`!md5,!password`).
+    /// Reads `require_auth`: a list of allowed methods, or of forbidden ones (`!md5,!password`).
     pub fn parse(list: &str) -> Result<Self, String> {
         let mut named = 0;
         let mut negated = None;
@@ -43,10 +43,10 @@ impl Methods {
                 None => (word, false),
             };
             if *negated.get_or_insert(not) != not {
-                return Err("mixes methods with methods that are not wanted (!)".into());
+                return Err("mixes allowed methods with forbidden ones (!)".into());
             }
             let Some(bit) = NAMES.iter().position(|known| *known == name) else {
-                return Err(format!("knows the methods {}", NAMES.join(", ")));
+                return Err(format!("accepts only the methods {}", NAMES.join(", ")));
             };
             if named & (1 << bit) != 0 {
                 return Err(format!("names {name} twice"));
@@ -61,25 +61,25 @@ impl Methods {
     }
 }
 
-/// Whether what is said to this address stays on this machine.
+/// Whether traffic to this address stays on this machine.
 pub(super) fn is_local(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// The server asked for what it may not have, or is none. Nothing was said in answer.
+/// The server asked for a proof that it may not ask for, or sent an invalid question. It got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     Method {
         method: usize,
-        /// The line is not encrypted, and leaves this machine.
+        /// The connection is not encrypted, and leaves this machine.
         open: bool,
     },
-    /// Before the login, so many bytes in one message.
+    /// Before the login, the server announced a message of this many bytes.
     TooLong(usize),
 }
 
 impl Refused {
-    /// Who is at the other end, rather than what it wants.
+    /// Whether the other end is not a PostgreSQL server, rather than one with a forbidden question.
     pub fn is_of_a_stranger(self) -> bool {
         matches!(self, Refused::TooLong(_))
     }
@@ -87,7 +87,7 @@ impl Refused {
     pub fn hint(self) -> String {
         let (method, open) = match self {
             Refused::Method { method, open } => (method, open),
-            Refused::TooLong(_) => return "check host and port: something else listens there".to_owned(),
+            Refused::TooLong(_) => return "check host and port: another program listens there".to_owned(),
         };
         let name = NAMES[method];
         if open && (method == PASSWORD || method == MD5) {
@@ -96,7 +96,7 @@ impl Refused {
                  scram-sha-256; or allow it with require_auth={name}"
             )
         } else {
-            format!("require_auth decides what is allowed: {name} is not")
+            format!("change require_auth to allow {name}, if the server may use it")
         }
     }
 }
@@ -108,19 +108,19 @@ impl fmt::Display for Refused {
             Refused::TooLong(bytes) => {
                 return write!(
                     f,
-                    "what answers is no PostgreSQL server: before any login it announces a message of {bytes} bytes"
+                    "the other end is no PostgreSQL server: it announces a message of {bytes} bytes before the login"
                 );
             }
         };
         let asked = match method {
-            NONE => "lets us in without any proof".to_owned(),
+            NONE => "lets the client in without any proof".to_owned(),
             PASSWORD => "asks for the password in clear text".to_owned(),
             MD5 => "asks for the password as an MD5 digest".to_owned(),
             other => format!("asks for a login by {}", NAMES[other]),
         };
         write!(f, "authentication failed: the server {asked}")?;
         if open {
-            f.write_str(", and the line is not encrypted")?;
+            f.write_str(", and the connection is not encrypted")?;
         }
         f.write_str("; no answer was given")
     }
@@ -134,13 +134,13 @@ impl From<Refused> for io::Error {
     }
 }
 
-/// Type, length, and of a question the number that says which.
+/// Type, length, and the number that says which question it is.
 const QUESTION: usize = 9;
 const HEADER: usize = 5;
-/// No message has this length before the login is done. libpq takes one whole before it looks at it.
+/// No message is this long before the login is done. libpq reads a message completely before it checks it.
 pub(super) const LONGEST: usize = 64 << 10;
 
-/// What a server asks for in one login.
+/// The questions of a server in one login.
 #[derive(Debug)]
 pub(super) struct Questions {
     allowed: Methods,
@@ -149,7 +149,7 @@ pub(super) struct Questions {
 }
 
 impl Questions {
-    /// On a line that is `open`: not encrypted, and leading out of this machine.
+    /// On a connection that is `open`: not encrypted, and leaving this machine.
     pub fn new(allowed: Methods, open: bool) -> Self {
         Self {
             allowed,
@@ -168,7 +168,7 @@ impl Questions {
             7 => Some(GSS),
             9 => Some(SSPI),
             10 => Some(SCRAM),
-            // What follows on one of these, or what the login does not know either.
+            // A further step of one of these methods, or a method that the login does not know either.
             _ => None,
         };
         self.asked = true;
@@ -182,13 +182,13 @@ impl Questions {
     }
 }
 
-/// Reads along until the server says that the login is done.
+/// Reads the server's messages until the login is done.
 #[derive(Debug)]
 pub(super) struct Gate {
     questions: Questions,
     message: [u8; QUESTION],
     read: usize,
-    /// Bytes that are left of a message that is no matter of ours.
+    /// The remaining bytes of a message that needs no check.
     skip: usize,
     done: bool,
 }
@@ -204,7 +204,7 @@ impl Gate {
         }
     }
 
-    /// What the server says next.
+    /// The server's next bytes.
     pub fn hear(&mut self, mut bytes: &[u8]) -> Result<(), Refused> {
         while let (false, [first, rest @ ..]) = (self.done, bytes) {
             if self.skip > 0 {
@@ -223,7 +223,7 @@ impl Gate {
 
     fn judge(&mut self) -> Result<(), Refused> {
         let [kind, a, b, c, d, code @ ..] = self.message;
-        // A length that is none is for libpq to complain about.
+        // libpq reports an invalid length.
         let length = u32::from_be_bytes([a, b, c, d]).saturating_sub(4) as usize;
         match (self.read, kind) {
             (HEADER, _) if length > LONGEST => return Err(Refused::TooLong(length)),
@@ -317,7 +317,7 @@ mod tests {
                 assert_eq!(heard(ON_AN_OPEN_LINE, &said, cut), Err(method));
                 assert_eq!(heard("password,md5", &said, cut), Ok(true));
             }
-            // After a login that was, one in clear text is still not allowed.
+            // Even after an allowed login, a question for the password in clear text is still refused.
             let said = [question(10, b"SCRAM-SHA-256\0\0"), question(3, b"")].concat();
             assert_eq!(heard(ON_AN_OPEN_LINE, &said, cut), Err(PASSWORD));
             let said = [

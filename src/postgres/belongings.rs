@@ -1,4 +1,4 @@
-//! What tables of the target have, and schemas and publications, that goes with them when they are replaced.
+//! What belongs to tables, schemas and publications of the target, and goes with them when they are replaced.
 
 use tokio_postgres::Row;
 
@@ -7,23 +7,23 @@ use super::surroundings::Around;
 use super::tables::{CHOSEN, Names};
 use crate::error::Result;
 
-/// As an archive's table of contents would name it.
+/// Something that belongs to one of them, named as an archive's table of contents would name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Belonging {
     pub kind: String,
     pub schema: String,
     pub tag: String,
-    /// Of a grant, who has it; of default privileges, whose new objects they are for.
+    /// For a grant, its grantee; for default privileges, the role whose new objects they apply to.
     pub role: Option<String>,
-    /// In words.
+    /// For messages.
     pub what: String,
-    /// What makes it, where that can be said.
+    /// The statement that makes it again, if one can be given.
     pub statement: Option<String>,
 }
 
 impl Session {
-    /// Indexes, constraints that have one, statistics, triggers, rules, grants, comments and security labels of these
-    /// tables, and whether their policies count. What partitions have from their roots does not count.
+    /// The indexes, constraints with an index, statistics, triggers, rules, grants, comments and security labels of
+    /// these tables, and whether their policies are enforced. It leaves out what partitions inherit from their roots.
     pub(crate) async fn belongings(&self, tables: &Names) -> Result<Vec<Belonging>> {
         let own = if self.server.major < 13 {
             ""
@@ -111,8 +111,8 @@ impl Session {
         self.read(rows.iter().map(belonging).collect())
     }
 
-    /// What goes with schemas and publications of these names and is not of these tables: what can be put back, and
-    /// default privileges.
+    /// What goes with the schemas and publications of these names and does not belong to these tables: what can be
+    /// made again, and default privileges.
     pub(crate) async fn around_others(
         &self,
         schemas: &[String],

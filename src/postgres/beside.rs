@@ -1,14 +1,14 @@
-//! What there is in a target where copies of tables are to go.
+//! What a target already has where copies of tables will be made.
 
 use std::collections::BTreeSet;
 
 use super::Session;
 use crate::error::Result;
 
-/// The first major in which a publication can be of a schema.
+/// The first major version in which a publication can contain a schema.
 const PUBLISHED_SCHEMAS: u32 = 15;
 
-/// A schema, as far as copies in it are concerned.
+/// What copies need to know about a schema.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Room {
     pub exists: bool,
@@ -16,27 +16,27 @@ pub(crate) struct Room {
     pub may_create: bool,
     /// Names of relations and types, which a new relation cannot have.
     pub taken: BTreeSet<String>,
-    /// A publication that a new table there is in at once.
+    /// A publication that would contain a new table of this schema at once.
     pub publication: Option<String>,
 }
 
-/// What bears a name already.
+/// The object that has a name already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// In words.
+    /// For messages.
     pub kind: String,
     pub is_table: bool,
-    /// It is a partition, or has heirs or parents.
+    /// It is a partition, or has inheritance children or parents.
     pub is_bound: bool,
     pub is_ours: bool,
     pub has_row_security: bool,
-    /// Its comment says that it is a copy of our making.
+    /// Its comment says that pgstow made it as a copy.
     pub is_copy: bool,
-    /// Names that are free when it is gone.
+    /// Names that become free when it is dropped.
     pub indexes: Vec<String>,
 }
 
-/// How the comment of a copy begins.
+/// The beginning of a copy's comment.
 pub(crate) const COPY_OF: &str = "pgstow: copy of ";
 
 impl Session {
@@ -70,7 +70,7 @@ impl Session {
             })
         };
         row.and_then(read)
-            .map_err(|error| self.error("cannot look into the schema", &error))
+            .map_err(|error| self.error("cannot read the schema's contents", &error))
     }
 
     pub(crate) async fn standing(&self, schema: &str, name: &str) -> Result<Option<Standing>> {

@@ -1,5 +1,5 @@
-//! One of PostgreSQL's programs as our child: started without a shell and with an environment of
-//! our choosing, watched until it is gone, its complaints kept.
+//! Runs one of PostgreSQL's programs as a child process: without a shell, with an environment that pgstow chooses.
+//! pgstow watches it until it has ended and keeps its error output.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,18 +19,18 @@ use super::Redactor;
 use super::passfile::Pass;
 use crate::run::confinement::{Confinement, Entry};
 
-/// As much as Linux gives an ordinary user: fewer switches between pg_dump and us.
+/// The most that Linux gives an ordinary user. A larger pipe means fewer switches between pg_dump and pgstow.
 const PIPE_BYTES: usize = 1 << 20;
-/// What is kept of stderr: its end.
+/// Only the end of stderr is kept.
 const TAIL_BYTES: usize = 64 << 10;
-/// How long a child that was asked to end may take over it.
+/// How long a child may take to end after the request to end.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long the last words may take to arrive after the end.
+/// How long the rest of stderr may take to arrive after the child's end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
-/// What a listener gets of one line at most.
+/// The most that a listener gets of one line.
 const LINE_BYTES: usize = 8 << 10;
-/// How much of its last words goes into an error.
+/// The most lines of stderr that an error quotes.
 const QUOTED_LINES: usize = 6;
 const QUOTED_BYTES: usize = 1500;
 
@@ -44,15 +44,15 @@ pub(super) struct Order<'a> {
 
 /// What only some children need.
 pub(super) struct Special {
-    /// A pipe to its stdin; without, it finds nothing there.
+    /// Opens a pipe to its stdin; otherwise its stdin is empty.
     pub stdin: bool,
-    /// Hears its stderr while it runs.
+    /// Gets the lines of its stderr while it runs.
     pub listener: Option<Listener>,
-    /// The walls around it, and as whom it runs.
+    /// The confinement that it runs in, and its user.
     pub confinement: Option<Confinement>,
-    /// Inherited by it and by its own children, so that the other end tells when all are gone.
+    /// The child and its own children inherit this descriptor, so its other end shows when all of them have ended.
     pub keeps: Option<OwnedFd>,
-    /// What the kernel sends it when we die, and we when it is dropped.
+    /// The signal that the kernel sends it when pgstow dies, and that pgstow sends it on drop.
     pub dies_of: Signal,
 }
 
@@ -68,17 +68,17 @@ impl Default for Special {
     }
 }
 
-/// Gets every line as it comes, secrets not yet taken out; says whether the child may go on.
+/// Gets every line as it comes, before secrets are removed; decides whether the child may go on.
 pub(super) type Listener = Box<dyn FnMut(&str) -> Hearing + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hearing {
     GoOn,
-    /// It is asked to end (SIGTERM).
+    /// Ask the child to end (SIGTERM).
     Stop,
 }
 
-/// How it ended, and what it said.
+/// How the child ended, and what it wrote.
 #[derive(Debug, Clone)]
 pub(super) struct Exit {
     pub status: ExitStatus,
@@ -105,18 +105,18 @@ impl Exit {
         })
     }
 
-    /// The lines that tell: the first error that is left and what follows it, in one line.
+    /// The lines that explain the end: the first error that was kept and what follows it, in one line.
     pub fn last_words(&self) -> String {
         let lines = self.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
         let lines: Vec<&str> = lines.collect();
-        // What comes after the first error explains it; before it are warnings.
+        // The lines after the first error explain it; the lines before it are warnings.
         let first_error = lines.iter().position(|line| line.contains("error:"));
         let telling = &lines[first_error.unwrap_or_default()..];
         quoted(&telling[..telling.len().min(QUOTED_LINES)].join(" | "))
     }
 }
 
-/// As much of foreign text as an error may carry.
+/// Cuts foreign text to the length that an error may have.
 pub(super) fn quoted(text: &str) -> String {
     if text.len() <= QUOTED_BYTES {
         return text.to_owned();
@@ -125,7 +125,7 @@ pub(super) fn quoted(text: &str) -> String {
     format!("{}…", &text[..cut.unwrap_or_default()])
 }
 
-/// A running child. Dropping it ends it; a thread of its own reaps it in every case.
+/// A running child. Dropping it ends it; its own thread reaps it in every case.
 #[derive(Debug)]
 pub(super) struct Child {
     stdin: Option<File>,
@@ -135,8 +135,8 @@ pub(super) struct Child {
     dies_of: Signal,
 }
 
-/// The child's process group. It is ours to signal until its leader has been reaped; afterwards
-/// the number may be somebody else's.
+/// The child's process group. pgstow may signal it only until its leader has been reaped; afterwards the number may
+/// belong to another process.
 #[derive(Debug)]
 struct Group {
     leader: Mutex<Option<Pid>>,
@@ -149,7 +149,7 @@ impl Group {
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = *self.leader() {
-            // Failure means that they are gone already.
+            // An error here shows that the group has already ended.
             let _ = rustix::process::kill_process_group(pid, signal);
         }
     }
@@ -162,8 +162,8 @@ impl Group {
 }
 
 impl Child {
-    /// The child is in a process group of its own, so that a Ctrl-C at the terminal comes to us
-    /// alone and we end it in order. If we die, the kernel kills it.
+    /// The child gets its own process group, so that Ctrl-C at the terminal reaches only pgstow, which then ends the
+    /// child cleanly. If pgstow dies, the kernel kills the child.
     pub fn start(order: Order<'_>) -> std::io::Result<Child> {
         let mut command = Command::new(order.program);
         let special = order.special;
@@ -184,7 +184,7 @@ impl Child {
             .process_group(0);
         match entry {
             Some(entry) => {
-                // PostgreSQL's programs ask for their working folder, and may not enter ours.
+                // PostgreSQL's programs look up their working folder, and may have no right to enter pgstow's.
                 command.current_dir("/");
                 confine(&mut command, entry, special.dies_of);
             }
@@ -197,8 +197,8 @@ impl Child {
         }
         let (started, start) = mpsc::sync_channel(1);
         let (redactor, listener) = (order.redactor, special.listener);
-        // The kernel's promise to kill the child is tied to the *thread* that started it. So a
-        // thread of its own does, and then has nothing to do but to outlive the child.
+        // The kernel kills the child when the *thread* that started it ends. So a separate thread starts it, and then
+        // only has to outlive the child.
         std::thread::Builder::new()
             .name("pg child".into())
             .spawn(move || keep(command, &redactor, listener, &started))?;
@@ -222,8 +222,8 @@ impl Child {
         })
     }
 
-    /// Its input, once, for a blocking writer, where the order asked for it. Dropped, it is the
-    /// end of the input. When the child is gone, writing is an error (`BrokenPipe`).
+    /// Its input for a blocking writer, once, if the order asked for it. Dropping the writer ends the input. After
+    /// the child's end, writing fails with `BrokenPipe`.
     pub fn take_stdin(&mut self) -> Option<File> {
         self.stdin.take()
     }
@@ -233,8 +233,8 @@ impl Child {
         self.stdout.take()
     }
 
-    /// Waits for the end; may be asked again. Its output must have been taken or be small, or the
-    /// child may wait for a reader for ever.
+    /// Waits for the end; may be called again. Take the output first unless it is small: otherwise the child may wait
+    /// for a reader for ever.
     pub async fn wait(&self) -> Exit {
         let mut exit = self.exit.clone();
         match exit.wait_for(Option::is_some).await {
@@ -247,7 +247,7 @@ impl Child {
         })
     }
 
-    /// Waits for its end, without a runtime, and says whether it came in time.
+    /// Waits for its end without a runtime; says whether it ended within the limit.
     pub fn is_gone_within(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         while self.exit.borrow().is_none() {
@@ -259,13 +259,13 @@ impl Child {
         true
     }
 
-    /// To it alone, if it is still there.
+    /// Signals the child alone, if it is still running.
     pub fn signal(&self, signal: Signal) {
         self.group.signal_leader(signal);
     }
 
-    /// SIGTERM, on which PostgreSQL's programs cancel their query on the server; after a grace
-    /// SIGKILL. Returns when it is gone.
+    /// Sends SIGTERM, on which PostgreSQL's programs cancel their query on the server, and after a grace period
+    /// SIGKILL. Returns when the child has ended.
     pub async fn stop(&self) -> Exit {
         self.group.signal(Signal::TERM);
         if let Ok(exit) = tokio::time::timeout(GRACE, self.wait()).await {
@@ -277,7 +277,7 @@ impl Child {
 }
 
 impl Drop for Child {
-    /// When it is gone, its thread kills what is left of its group.
+    /// When the child has ended, its thread kills the rest of its group.
     fn drop(&mut self) {
         self.group.signal_leader(self.dies_of);
     }
@@ -291,7 +291,7 @@ fn die_with_parent(command: &mut Command, signal: Signal) {
     unsafe {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(signal))?;
-            // We may have died before the kernel heard of it.
+            // pgstow may have died before the kernel had registered the request.
             if rustix::process::getppid() == Some(parent) {
                 Ok(())
             } else {
@@ -301,7 +301,7 @@ fn die_with_parent(command: &mut Command, signal: Signal) {
     }
 }
 
-/// The child does not come back from here: it has become the program's keeper, or the program.
+/// The child never returns from here: it becomes the program's keeper, or the program.
 #[allow(unsafe_code)]
 fn confine(command: &mut Command, entry: Entry, dies_of: Signal) {
     let parent = rustix::process::getpid();
@@ -327,7 +327,7 @@ struct Started {
     group: Arc<Group>,
 }
 
-/// The life of the child's thread: start, listen to stderr, wait, reap, tell.
+/// The work of the child's thread: start the child, read its stderr, wait, reap, report.
 fn keep(
     mut command: Command,
     redactor: &Redactor,
@@ -335,7 +335,7 @@ fn keep(
     started: &mpsc::SyncSender<std::io::Result<Started>>,
 ) {
     let spawned = command.spawn();
-    // With it goes our copy of what the child keeps.
+    // This also drops pgstow's copy of the descriptor that the child keeps open.
     drop(command);
     let mut child = match spawned {
         Ok(child) => child,
@@ -369,8 +369,8 @@ fn keep(
         group.signal(Signal::KILL);
     }
 
-    // First see the end without reaping: until then the group is surely ours, and what a wrapper
-    // script left running in it would hold the pipes open.
+    // First wait for the end without reaping. Until the child is reaped, the group surely is the child's, and
+    // processes that a wrapper script left running in it would hold the pipes open.
     while let Err(rustix::io::Errno::INTR) =
         rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
     {}
@@ -380,7 +380,7 @@ fn keep(
         *leader = None;
         child.wait()
     };
-    // Disconnected is what we wait for: the listener has read to the end.
+    // `Disconnected` is the expected result: the listener has read to the end.
     let _ = silence.recv_timeout(LAST_WORDS);
     let stderr = tail.lock().unwrap_or_else(PoisonError::into_inner);
     tell.send_replace(Some(Exit {
@@ -431,21 +431,21 @@ fn listen(mut stderr: impl Read, tail: &Mutex<Vec<u8>>, group: &Group, mut liste
     }
 }
 
-/// Of a program that reads a database. One that fills it leaves the time zone to the database, whose checks and
-/// views may go by it.
+/// For a program that reads a database. A program that fills one leaves the time zone to the database, because its
+/// checks and views may depend on it.
 pub(super) fn reading_environment(child_env: &[(String, String)], pass: Option<&Pass>) -> Vec<(OsString, OsString)> {
     let mut environment = environment(child_env, pass);
-    // Moments are written in the session's time zone: the same data must give the same text for every role and on
-    // every server.
+    // The server writes timestamps in the session's time zone: the same data must give the same text for every role
+    // and on every server.
     environment.push(("PGTZ".into(), "UTC".into()));
     environment
 }
 
-/// All that a program of PostgreSQL's gets to see of the world.
+/// The whole environment of one of PostgreSQL's programs.
 pub(super) fn environment(child_env: &[(String, String)], pass: Option<&Pass>) -> Vec<(OsString, OsString)> {
     let require_auth = pass.and_then(Pass::require_auth);
-    // Without a password of ours, the user's own ~/.pgpass must not step in: the dump is to use
-    // the credentials that were given, or none.
+    // If pgstow has no password, libpq must not use the user's own ~/.pgpass: the dump uses the credentials that were
+    // given, or none.
     let passfile = pass
         .and_then(Pass::path)
         .unwrap_or(Path::new("/dev/null/none"))
@@ -453,7 +453,7 @@ pub(super) fn environment(child_env: &[(String, String)], pass: Option<&Pass>) -
     let mut ours = vec![
         ("PGPASSFILE", passfile.into_os_string()),
         ("PGAPPNAME", "pgstow".into()),
-        // Messages in a language that `wait` can classify.
+        // Messages in the language that `wait` can classify.
         ("LC_ALL", "C".into()),
     ];
     ours.extend(require_auth.map(|list| ("PGREQUIREAUTH", list.into())));

@@ -1,10 +1,10 @@
-//! Functions of PostgreSQL's own that an administrator has taken from a role, and that the words of a refusal name.
+//! PostgreSQL's own functions that an administrator has revoked from a role, found by the words of a refusal.
 
 use tokio_postgres::Client;
 
 use super::quoting::identifier;
 
-/// The words in which something was refused, as far as they may name a function; without the query, which names others.
+/// The names in a refusal that could be functions. It leaves out the query, which names other functions.
 pub(super) fn names_in(words: &str) -> Vec<&str> {
     let said = ["Query was:", "query was:"]
         .iter()
@@ -16,8 +16,9 @@ pub(super) fn names_in(words: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What gives back the functions of PostgreSQL's own that these words name, that everybody may call, and that have been
-/// taken from this role. Asked also where the search path is not ours yet: so each operator is named in full.
+/// Returns the statement that grants again those of PostgreSQL's own functions that are in these words, that PUBLIC
+/// may call by default, and that were revoked from this role. It also runs where pgstow has not set the search path
+/// yet, so the query names each operator in full.
 pub(super) async fn closed_by_somebody(client: &Client, words: &str) -> Result<Option<String>, tokio_postgres::Error> {
     let named = names_in(words);
     let rows = client
@@ -44,7 +45,7 @@ pub(super) async fn closed_by_somebody(client: &Client, words: &str) -> Result<O
         }
     }
     let grants = grants.join("; ");
-    Ok((!grants.is_empty()).then(|| format!("PostgreSQL's own function has been closed to this role: {grants}")))
+    Ok((!grants.is_empty()).then(|| format!("this role lacks a privilege that every role has by default: {grants}")))
 }
 
 #[cfg(test)]

@@ -1,22 +1,22 @@
-//! By which versions of which libraries a server sorts text.
+//! Which versions of which libraries a server uses to sort text.
 
 mod versions;
 
 use super::Session;
 pub use versions::{Collation, sorted_otherwise};
 
-/// No database uses more; a manifest holds no more.
+/// The most that a manifest contains; no database uses more.
 const MOST: usize = 1_000;
-/// Of a server that is to sort as they do: each costs it a look through its own.
+/// The most that a target server is asked about: for each it has to search its own collations.
 const ASKED: usize = 100;
 /// No name of a locale, and no version, is longer.
 const LONGEST: usize = 100;
 
-/// What a row of a catalog, as JSON, says of the locale: its column has had several names.
+/// The locale in a row of a catalog, as JSON: its column has had several names.
 const LOCALE: &str = "coalesce(j->>'colllocale', j->>'colliculocale', j->>'collcollate')";
 
 impl Session {
-    /// Those that the database uses, its own first, and that have a version; `None` where the server does not say.
+    /// The versioned collations that the database uses, its own first; `None` if the server does not report them.
     pub async fn collations(&self) -> Option<Vec<Collation>> {
         let question = format!(
             "WITH used AS (
@@ -66,7 +66,8 @@ impl Session {
         Some(whats.zip(whose).map(collation).collect())
     }
 
-    /// Why text may sort otherwise on this server than by these; nothing where it does not, or that is not known.
+    /// Why this server may sort text differently from these collations; `None` if it sorts the same, or if that is
+    /// unknown.
     pub async fn sorts_otherwise(&self, source: &[Collation]) -> Option<String> {
         let mut asked: Vec<Collation> = Vec::new();
         for one in source

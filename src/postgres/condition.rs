@@ -1,20 +1,20 @@
-//! What the server says of its state and of the line to it: for a preflight.
+//! What the server reports about its state and the connection's encryption: for a preflight.
 
 use super::Session;
 use super::tls::{self, Verified};
 use crate::error::Result;
 
-/// The line that our session has.
+/// How the session's own connection is encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encryption {
     /// `TLSv1.3`
     pub protocol: String,
-    /// Not known behind a pooler.
+    /// Unknown behind a pooler.
     pub cipher: Option<String>,
     pub verified: Verified,
 }
 
-/// Of the server's write-ahead log and those who read it.
+/// About the server's write-ahead log and its readers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replication {
     pub wal_level: String,
@@ -22,17 +22,17 @@ pub struct Replication {
     pub standbys: i64,
     pub slots: i64,
     pub most_slots: i64,
-    /// Slots that nobody reads, for which the server keeps its log: name and bytes.
+    /// Slots without a reader, for which the server keeps its log: name and bytes.
     pub idle_slots: Vec<(String, u64)>,
 }
 
 impl Session {
-    /// `None`: in clear text.
+    /// `None`: the connection is in clear text.
     pub async fn encryption(&self) -> Result<Option<Encryption>> {
         if !self.encrypted {
             return Ok(None);
         }
-        let failed = |error| self.error("cannot ask about the line's encryption", &error);
+        let failed = |error| self.error("cannot ask about the connection's encryption", &error);
         let row = self
             .client
             .query_opt(
@@ -41,7 +41,7 @@ impl Session {
             )
             .await
             .map_err(failed)?;
-        // Behind a pooler the server sees another line, and knows nothing of ours.
+        // Behind a pooler the server describes the pooler's connection, not this one.
         let seen = row.filter(|_| self.is_direct);
         let (protocol, cipher) = match seen {
             Some(row) => (row.try_get(0).map_err(failed)?, Some(row.try_get(1).map_err(failed)?)),
@@ -67,7 +67,7 @@ impl Session {
             .map_err(|error| self.error("cannot ask for the server's time", &error))
     }
 
-    /// As far as this role sees it.
+    /// As far as this role may see it.
     pub async fn replication(&self) -> Result<Replication> {
         let failed = |error| self.error("cannot look at the server's log", &error);
         let row = self
@@ -81,7 +81,7 @@ impl Session {
             )
             .await
             .map_err(failed)?;
-        // On a standby the end of its own log is another function's matter, and not of interest.
+        // On a standby another function gives the end of the log, and the result is not needed.
         let idle = self
             .client
             .query(

@@ -1,4 +1,4 @@
-//! Our own session with the server: how it is opened, and what each refusal means.
+//! pgstow's own session with the server: how it opens, and what each refusal means.
 
 mod place;
 
@@ -25,47 +25,47 @@ use crate::postgres::settings;
 /// How long a server may take to end a session.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// The pauses after which a login that was refused midway is tried again, with a password asked for anew.
+/// If a login is refused during a run, it is tried again after these pauses, each time with the current password.
 pub(super) const ROTATION: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
-/// One connection of ours, set up as pg_dump sets up its own. It lives until dropped.
+/// One connection of pgstow's, with the same settings as pg_dump's. It lives until it is dropped.
 pub struct Session {
     pub(super) client: Client,
     pub(super) server: ServerInfo,
     pub(super) redactor: Redactor,
-    /// What we wrote was encrypted, whatever becomes of it behind a pooler.
+    /// The connection up to the next hop is encrypted; behind a pooler it may not be.
     pub(super) encrypted: bool,
-    /// Nobody is in between.
+    /// There is no pooler in between.
     pub(super) is_direct: bool,
-    /// Whether the snapshot's transaction is open: it must not be broken by a failing question.
+    /// Whether the snapshot's transaction is open: a question that fails must not end it.
     pub(super) in_transaction: AtomicBool,
     connection: JoinHandle<()>,
     lent: Lent,
     info: ConnectionInfo,
-    /// The options of `info` without those that are for reading.
+    /// The options of `info` without those that are only for reading.
     loading_options: Option<String>,
     connect_timeout: Duration,
     home: Option<PathBuf>,
 }
 
 impl Session {
-    /// Connects, logs in and asks the server who it is.
+    /// Connects, logs in and identifies the server.
     ///
-    /// `CONN_ERR` if the server cannot be reached or has no such database, `AUTH` if it refuses
-    /// the login, `PERMISSION` if the role may not connect to this database, `CONFIG` if a
-    /// parameter or certificate file cannot be used. `CONN_ERR` too if a pooler is in between that
-    /// shares sessions: it is found before anything else is asked than an empty search path.
+    /// `CONN_ERR` if the server cannot be reached or has no such database, `AUTH` if it refuses the login,
+    /// `PERMISSION` if the role may not connect to this database, `CONFIG` if a parameter or certificate file cannot
+    /// be used. Also `CONN_ERR` if a pooler shares sessions: pgstow checks this before it sends anything but the
+    /// empty search path.
     ///
-    /// The password is asked for first, as it is now.
+    /// It asks for the current password first.
     pub async fn connect(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
         Self::connect_as_given(&info.renewed().await?, settings).await
     }
 
-    /// The same with the password that is there: it was asked for a moment ago.
+    /// The same with the password in `info`, which was asked for just before.
     pub async fn connect_as_given(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
         let home = settings.child_env.iter().find(|(name, _)| name == "HOME");
         let home = home.map(|(_, home)| PathBuf::from(home));
-        // All that it takes is large, and the callers' own frames need not hold it.
+        // The future is large, and the callers' own futures need not contain it.
         Box::pin(Self::open(
             info.settled()?,
             settings.connect_timeout,
@@ -75,7 +75,7 @@ impl Session {
         .await
     }
 
-    /// To a server that we have started.
+    /// Connects to a server that pgstow itself has started.
     pub(crate) async fn connect_to_our_own(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
         Self::open(info.settled()?, settings.connect_timeout, None, Between::Nobody).await
     }
@@ -92,14 +92,14 @@ impl Session {
         if matches!(between, Between::Nobody) {
             return Self::open_our_own(info, quiet, connect_timeout, home).await;
         }
-        // A superuser alone may say so; who is one is known only when a trigger at the login has run.
+        // Only a superuser may set it, and the role is known only after login triggers have run.
         match Self::open_as_told(quiet, connect_timeout, home.clone(), between).await {
-            // Older than 17; no superuser; or a pooler, which may not even say what it does not know.
+            // Older than 17; no superuser; or a pooler, which may not even say which setting it does not know.
             Err(error) if error.message().contains(SERVER_SAYS) && error.code() != Code::Auth => {}
             opened => return opened,
         }
         match Self::open_as_told(info.clone(), connect_timeout, home.clone(), between).await {
-            // The one that was refused may still be counted.
+            // The server may still count the login that it refused.
             Err(error) if is_full(&error) => {
                 tokio::time::sleep(FORGOTTEN).await;
                 Self::open_as_told(info, connect_timeout, home, between).await
@@ -108,7 +108,7 @@ impl Session {
         }
     }
 
-    /// No login is refused: the log of such a server is read.
+    /// No login may be refused here, because the log of such a server is read.
     async fn open_our_own(
         info: ConnectionInfo,
         quiet: ConnectionInfo,
@@ -160,11 +160,10 @@ impl Session {
             Err(error) => return Err(place.refused(&client, &error).await),
         };
         place.refuse_other_kind(&client, &server).await?;
-        // pg_dump leaves these to the role's own settings, which would translate the data or write
-        // it otherwise from server to server. Options only where they are needed: a pooler may
-        // refuse them.
+        // pg_dump takes these from the role's own settings, which would translate the data or write it differently on
+        // each server. Set options only where they are needed, because a pooler may refuse them.
         info.params.insert("client_encoding".into(), server.encoding.clone());
-        // A pooler would refuse it, or give the language to others.
+        // A pooler would refuse the option, or apply the language to other clients.
         if is_direct && server.language == Language::UntilSet {
             add_option(&mut info, ENGLISH);
         }
@@ -173,7 +172,7 @@ impl Session {
             add_option(&mut info, option);
         }
         if let Some(address) = opened.address {
-            // A name may stand for several servers. Whoever uses our snapshot must reach ours.
+            // One name may stand for several servers. Every user of the snapshot must reach this one.
             info.params.insert("hostaddr".into(), address.to_string());
             settle_the_line(&mut info, address, opened.encrypted);
         }
@@ -193,7 +192,7 @@ impl Session {
         })
     }
 
-    /// Another session, opened as this one was, with the password as it is now.
+    /// Opens another session like this one, with the current password.
     pub(super) async fn connect_again(&self) -> Result<Session> {
         self.connect_again_by(&self.info).await
     }
@@ -201,13 +200,13 @@ impl Session {
     async fn connect_again_by(&self, info: &ConnectionInfo) -> Result<Session> {
         let open = async || {
             let info = info.renewed().await?;
-            // Who is between was looked at when this one was opened.
+            // The first session has already checked for a pooler.
             let opening = Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nobody);
             Box::pin(opening).await
         };
         let mut opened = open().await;
         if self.info.keys.may_change() {
-            // A rotation changes the database a little before, or after, the secret.
+            // A rotation changes the password in the database shortly before or after the secret.
             for pause in ROTATION {
                 let Err(error) = opened else { break };
                 if error.code() != Code::Auth {
@@ -222,23 +221,23 @@ impl Session {
         Ok(session)
     }
 
-    /// As a backup needs it while this one is open. A role or a database may be allowed one alone.
+    /// Tries what a backup needs while this session is open: a role or a database may be limited to one connection.
     pub async fn another_can_be_opened(&self) -> Result<()> {
         self.connect_again().await?.close().await;
         Ok(())
     }
 
-    /// Another session with this server, for COPY of rows that are read: set up as this one, in the database's own
-    /// encoding as pg_dump's is.
+    /// Opens another session with this server that reads rows by COPY: set up like this one, in the database's own
+    /// encoding as pg_dump's.
     pub(crate) async fn open_wire(&self) -> Result<Wire> {
         let mut wire = self.connect_again().await?.into_wire().await?;
-        // As pg_dump finds them in the environment that we give it.
+        // The values that pg_dump gets from the environment that pgstow gives it.
         let settled = format!("SET client_encoding = '{}'; SET TimeZone = 'UTC'", self.server.encoding);
         wire.execute(settled.as_bytes()).await.map_err(Refusal::into_error)?;
         Ok(wire)
     }
 
-    /// Another session with this server, which makes and loads: what is computed there goes by the database's own
+    /// Opens another session with this server that makes and loads objects: expressions there use the database's own
     /// settings, as in pg_restore's sessions.
     pub(crate) async fn open_loading_wire(&self) -> Result<Wire> {
         let session = self.connect_again_by(&self.loading_info()).await?;
@@ -252,7 +251,7 @@ impl Session {
         Ok(wire)
     }
 
-    /// Another session with this server, without the library and without a statement of ours.
+    /// Opens another session with this server, without the library and before any statement.
     pub(super) async fn start_again(&self, purpose: Purpose) -> Result<(Started, Redactor)> {
         let info = self.info.renewed().await?;
         let redactor = Redactor::new(&info);
@@ -266,10 +265,10 @@ impl Session {
         Ok((started, redactor))
     }
 
-    /// This very session, in whatever transaction it is, without the library: for COPY's rows.
+    /// Takes this session, in its current transaction, away from the library: for COPY's rows.
     pub(crate) async fn into_wire(self) -> Result<Wire> {
-        // The library closes its prepared statements in passing. After one more answer the server owes
-        // none for these either.
+        // The library closes its prepared statements without waiting for the answers. After one more answer the
+        // server owes none for these either.
         let asked = self.client.batch_execute("").await;
         asked.map_err(|error| self.error("cannot prepare a session for COPY", &error))?;
         let stream = self.lent.take();
@@ -277,12 +276,12 @@ impl Session {
         Ok(Wire::new(stream, self.redactor.clone()))
     }
 
-    /// Ends the session, and returns when the line is closed; a server that owes an answer and says nothing more is
-    /// not waited for. Dropping ends it too, a little later.
+    /// Ends the session, and returns when the connection is closed. It does not wait for a server that owes an answer
+    /// and sends nothing. Dropping the session ends it too, a little later.
     pub async fn close(self) {
         drop(self.client);
         let mut connection = self.connection;
-        // It ends by our wish: how does not matter.
+        // pgstow ends the session, so an error here does not matter.
         if tokio::time::timeout(CLOSING, &mut connection).await.is_err() {
             connection.abort();
         }
@@ -292,13 +291,13 @@ impl Session {
         &self.server
     }
 
-    /// How to reach this very server again: all defaults settled, and the address pinned
-    /// (`hostaddr`), since a snapshot is known to one server only. Give this to pg_dump.
+    /// How to reach this very server again: with all defaults filled in and the address fixed (`hostaddr`), because a
+    /// snapshot exists on one server only. Give this to pg_dump.
     pub fn info(&self) -> &ConnectionInfo {
         &self.info
     }
 
-    /// The same for what fills the database. Give this to pg_restore and psql.
+    /// The same for programs that fill the database. Give this to pg_restore and psql.
     pub fn loading_info(&self) -> ConnectionInfo {
         let mut info = self.info.clone();
         match &self.loading_options {
@@ -328,21 +327,21 @@ impl fmt::Debug for Session {
     }
 }
 
-/// What may be between us and the server.
+/// What may be between pgstow and the server.
 #[derive(Debug, Clone, Copy)]
 enum Between {
     Nobody,
-    /// Perhaps: to be looked at.
+    /// Perhaps a pooler: check.
     Somebody,
 }
 
-/// The first server with triggers at a login, and with the setting.
+/// The first server with login triggers, and with the setting that switches them off.
 const EVENT_TRIGGERS_SINCE: u32 = 17;
-/// After which a server has let go of a login that it refused.
+/// The time after which a server no longer counts a login that it refused.
 const FORGOTTEN: Duration = Duration::from_millis(200);
 
-/// The same without event triggers, in which code of others would run as us: at the login, before we
-/// can say anything. `None` where the options speak of them already.
+/// The same without event triggers: at the login they would run foreign code as this role before pgstow can send
+/// anything. `None` if the options already contain the setting.
 fn without_event_triggers(info: &ConnectionInfo) -> Option<ConnectionInfo> {
     let given = info.params.get("options").map_or("", String::as_str);
     if given.contains(EVENT_TRIGGERS) {
@@ -359,17 +358,17 @@ fn add_option(info: &mut ConnectionInfo, option: &str) {
     *options = format!("{options} -c {option}").trim_start().to_owned();
 }
 
-/// Whoever connects after us must find the line that we have found: somebody who reads the network
-/// could decline TLS where the server itself does not, or ask for another proof.
+/// Fixes TLS and authentication for later logins to what this login has found. Otherwise an attacker on the network
+/// could refuse TLS where the server has it, or ask for another proof.
 fn settle_the_line(info: &mut ConnectionInfo, address: IpAddr, encrypted: bool) {
     let mode = if encrypted { "require" } else { "disable" };
     let undecided = match info.params.get("sslmode").map(String::as_str) {
-        // Then it is verify-full.
+        // Without a mode, `system` implies verify-full.
         None => info.params.get("sslrootcert").is_none_or(|roots| roots != "system"),
         Some(mode) => mode == "allow" || mode == "prefer",
     };
     if undecided {
-        // They were overlooked because the mode was weak.
+        // The first login ignored missing files because the mode was weak.
         for name in ["sslrootcert", "sslcert"] {
             let is_missing = info.params.get(name).is_some_and(|file| !Path::new(file).exists());
             if is_missing {

@@ -1,5 +1,5 @@
-//! What is needed to reach a database: read from a URL or a keyword string as libpq reads them,
-//! and written as a keyword string for PostgreSQL's own programs.
+//! How to reach a database: read from a URL or a keyword string as libpq reads them, and written as a keyword string
+//! for PostgreSQL's own programs.
 
 mod keys;
 mod keywords;
@@ -15,15 +15,15 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::error::{Error, Result};
 pub use keys::{Keys, Login, Provider, text_of_secret};
 
-/// Where we connect when no host is given. libpq would try a socket folder that depends on how it
-/// was built; a name that means the same for us and for every pg_dump is better.
+/// The default host. libpq would try a socket folder that depends on how it was built; this name has the same meaning
+/// for pgstow and every pg_dump.
 pub const DEFAULT_HOST: &str = "localhost";
 pub const DEFAULT_PORT: u16 = 5432;
 
-/// A connection's parts. What is absent takes the defaults of [`ConnectionInfo::settled`].
+/// A connection's parts. Missing parts get the defaults of [`ConnectionInfo::settled`].
 ///
-/// Equality compares the password too, but neither where the next one comes from nor whose it is; `Debug` does not
-/// show it.
+/// Equality compares the password too, but not the source of the next password nor `whose`; `Debug` does not show the
+/// password.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionInfo {
     /// A host name, an address, or a socket folder (starts with `/`).
@@ -32,22 +32,22 @@ pub struct ConnectionInfo {
     pub user: Option<String>,
     pub password: Option<SecretString>,
     pub dbname: Option<String>,
-    /// libpq's own parameters as they were given (`sslmode`, `sslrootcert`, `options`, …); none
-    /// of them is a secret, none is empty.
+    /// libpq's own parameters as they were given (`sslmode`, `sslrootcert`, `options`, …); none of them is secret or
+    /// empty.
     pub params: BTreeMap<String, String>,
-    /// Files of libpq's that say more, where the connection names them.
+    /// libpq's files with further parts, if the connection names them.
     pub files: Files,
-    /// Where the password comes from each time that it is needed.
+    /// The source of the password for each login.
     pub keys: Keys,
     pub whose: Whose,
 }
 
-/// Whose connection it is, and so what the settings that name it are called.
+/// Whose connection it is; the names of its settings depend on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Whose {
     #[default]
     Source,
-    /// What a restore fills.
+    /// The database that a restore fills.
     Target,
 }
 
@@ -74,8 +74,7 @@ impl Whose {
     }
 }
 
-/// libpq's `service`, `servicefile` and `passfile`: understood where the settings are read, and never
-/// handed on.
+/// libpq's `service`, `servicefile` and `passfile`: the settings read them, and they are never passed on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files {
     pub service: Option<String>,
@@ -84,13 +83,12 @@ pub struct Files {
 }
 
 impl ConnectionInfo {
-    /// Reads a `postgres://` or `postgresql://` URL, or a keyword string (`host=… dbname='…'`),
-    /// as libpq does. An empty part counts as absent. Errors are `CONFIG` and quote nothing of
-    /// the text, which may hold a password, but for the names of parameters.
+    /// Reads a `postgres://` or `postgresql://` URL, or a keyword string (`host=… dbname='…'`), as libpq does. An
+    /// empty part counts as absent. Errors are `CONFIG`, and quote nothing of the text except names of parameters,
+    /// because it may contain a password.
     ///
-    /// Stricter than libpq where it would help nobody: an `@` in the host or (without user) in
-    /// the path is taken for a password that was not percent-encoded. Milder in one place: a
-    /// parameter's value may hold `=`.
+    /// It is stricter than libpq in one place: an `@` in the host or (without user) in the path counts as part of a
+    /// password that was not percent-encoded. It is more lenient in another: a parameter's value may contain `=`.
     pub fn parse_url(text: &str) -> Result<ConnectionInfo> {
         let text = text.trim();
         let mut info = ConnectionInfo::default();
@@ -110,17 +108,17 @@ impl ConnectionInfo {
         Ok(info)
     }
 
-    /// Sets one parameter by libpq's name for it; the core five have their fields, everything
-    /// else goes to `params`. An empty value unsets nothing and sets nothing.
+    /// Sets one parameter by libpq's name for it. The five core parameters have their own fields; all others go to
+    /// `params`. An empty value changes nothing.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         parameters::set(self, name, value)
     }
 
-    /// These parts, with those that `over` has in their place.
+    /// These parts, replaced by those that `over` has.
     #[must_use]
     pub fn merge(mut self, over: &ConnectionInfo) -> ConnectionInfo {
         if over.host.is_some() {
-            // The address belonged to the host that is being replaced.
+            // The address belonged to the host that is replaced.
             self.params.remove("hostaddr");
             self.host.clone_from(&over.host);
         }
@@ -146,9 +144,9 @@ impl ConnectionInfo {
         self
     }
 
-    /// The same with every default filled in: host `localhost`, port 5432. User and database have none:
-    /// a service rarely runs under its role's name, and a database that nobody has named (libpq takes
-    /// the user's) is not the one that is meant.
+    /// The same with every default filled in: host `localhost`, port 5432. User and database have no default: a
+    /// service rarely runs under its role's name, and a database that was not named (libpq takes the user's name) is
+    /// rarely the right one.
     pub fn settled(&self) -> Result<ConnectionInfo> {
         let mut info = self.clone();
         if self.user.is_none() {
@@ -186,7 +184,7 @@ impl ConnectionInfo {
         format!("{user}@{}/{}", self.place(), self.database().unwrap_or("?"))
     }
 
-    /// A hint with the role's name in place of `<role>`, as SQL wants it.
+    /// The hint with the role's name, quoted for SQL, instead of `<role>`.
     pub fn naming_the_role(&self, hint: &str) -> String {
         match &self.user {
             Some(user) => hint.replace("<role>", &super::quoting::identifier(user)),
@@ -194,7 +192,7 @@ impl ConnectionInfo {
         }
     }
 
-    /// Host and port as a URL has them.
+    /// Host and port as in a URL.
     fn place(&self) -> String {
         let host = self.host.as_deref().unwrap_or(DEFAULT_HOST);
         let port = self.port.unwrap_or(DEFAULT_PORT);
@@ -205,7 +203,7 @@ impl ConnectionInfo {
         }
     }
 
-    /// Whether it has this part, by libpq's name for it.
+    /// Whether this part, by libpq's name for it, is set.
     pub fn says(&self, part: &str) -> bool {
         match part {
             "host" => self.host.is_some(),
@@ -217,9 +215,9 @@ impl ConnectionInfo {
         }
     }
 
-    /// A keyword string for `--dbname=`: robust for every name, since a bare database name that
-    /// holds `=` or looks like a URL would be read as a whole connection string. It stands in
-    /// argv, where every user of the machine can read it, so no secret is in it.
+    /// A keyword string for `--dbname=`. It is correct for every name; libpq would read a bare database name with `=`
+    /// or in the form of a URL as a whole connection string. It contains no secret, because every user of the machine
+    /// can read argv.
     pub fn to_conninfo(&self) -> String {
         let port = self.port.map(|port| port.to_string());
         let core = [
@@ -232,7 +230,7 @@ impl ConnectionInfo {
             .into_iter()
             .filter_map(|(name, value)| value.map(|value| (name, value)));
         let others = self.params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        // Before 16, libpq takes `require_auth` for an error.
+        // Before 16, libpq refuses `require_auth`.
         let others = others.filter(|(name, _)| !parameters::is_secret(name) && *name != "require_auth");
         keywords::write(given.chain(others))
     }

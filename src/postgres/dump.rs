@@ -1,4 +1,4 @@
-//! pg_dump and pg_dumpall at work: how they are asked, and what their end means.
+//! Runs pg_dump and pg_dumpall: their arguments, and the meaning of their end.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,10 +16,10 @@ use crate::format::Format;
 use crate::postgres::settings;
 use crate::store::limits;
 
-/// Of one run of pg_dump.
+/// The most complaints that are kept of one run of pg_dump.
 const COMPLAINTS: usize = 20;
 
-/// What is asked of pg_dump.
+/// The arguments of one pg_dump.
 pub struct DumpOrder<'a> {
     pub programs: &'a Programs,
     /// Should be [`Session::info`] of the session that holds the snapshot, so that both reach the
@@ -30,20 +30,20 @@ pub struct DumpOrder<'a> {
     pub passfile: Option<&'a Passfile>,
     pub snapshot: &'a str,
     pub contents: Contents,
-    /// How long it may wait for its locks; zero is for ever.
+    /// How long it may wait for its locks; zero means for ever.
     pub lock_wait: Duration,
     pub settings: &'a settings::Postgres,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {
-    /// All of the database, uncompressed.
+    /// The whole database, uncompressed.
     Whole(Format),
-    /// An archive of the large objects alone. It locks no table.
+    /// An archive of only the large objects. It locks no table.
     LargeObjects,
 }
 
-/// A running pg_dump. Dropping it kills it; it never outlives us.
+/// A running pg_dump. Dropping it kills it; it never outlives pgstow.
 #[derive(Debug)]
 pub struct Dump {
     child: Child,
@@ -52,7 +52,7 @@ pub struct Dump {
 }
 
 impl Dump {
-    /// Asks for the password, as it is now. What was ordered then comes out of [`Dump::take_stdout`].
+    /// Asks for the current password and starts pg_dump. Its output then comes from [`Dump::take_stdout`].
     pub async fn start(order: &DumpOrder<'_>) -> Result<Dump> {
         let pass = Pass::issue(order.info, order.passfile, order.programs.major).await?;
         Self::start_with(order, pass)
@@ -101,31 +101,31 @@ impl Dump {
         })
     }
 
-    /// The stream, once: a blocking pipe for a thread of its own.
+    /// The stream, once: a blocking pipe, to be read in a thread of its own.
     pub fn take_stdout(&mut self) -> Result<File> {
         self.child
             .take_stdout()
             .ok_or_else(|| Error::internal("pg_dump's output was taken twice"))
     }
 
-    /// Waits for the end and judges it: only exit status 0 is a success. Ask when the stream has
-    /// been read to its end; may be asked again.
+    /// Waits for the end and judges it: only exit status 0 is a success. Call it when the stream has been read to its
+    /// end; it may be called again.
     pub async fn wait(&self) -> Result<()> {
         judge("pg_dump", &self.child.wait().await, self.lock_wait)
     }
 
-    /// Ends it in order (it cancels its query on the server), or else by force; returns when it
-    /// is gone.
+    /// Ends it cleanly (it cancels its query on the server), or by force if it does not end; returns when it has
+    /// ended.
     pub async fn stop(&self) {
         self.child.stop().await;
     }
 
-    /// What it has said although it did what it should: ask when it is gone.
+    /// The warnings of a run that succeeded: call it when pg_dump has ended.
     pub async fn complaints(&self) -> Vec<String> {
         complaints(&self.child.wait().await.stderr)
     }
 
-    /// Ends it, since it has given nothing for so long.
+    /// Ends it because it has sent nothing for this time.
     pub async fn stalled(&self, limit: Duration) -> Error {
         self.stop().await;
         Error::new(
@@ -134,7 +134,7 @@ impl Dump {
         )
     }
 
-    /// Why its stream has ended before anything came of it; `None` if it says that all went well.
+    /// Why its stream ended before it gave anything usable; `None` if pg_dump reports success.
     pub async fn unbegun(&self, stall: Duration) -> Option<Unbegun> {
         match tokio::time::timeout(stall, self.wait()).await {
             Ok(Ok(())) => None,
@@ -144,12 +144,12 @@ impl Dump {
     }
 }
 
-/// The complaints in what a program has said, each in one line with what explains it; what is said
-/// again and again, once.
+/// The complaints in a program's error output, each in one line with its explanation. Repeated complaints are listed
+/// once.
 fn complaints(stderr: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for line in stderr.lines().filter(|line| !line.trim().is_empty()) {
-        // That was our own wish.
+        // pgstow itself asked it to end.
         if line.ends_with("terminated by user") {
             continue;
         }
@@ -171,26 +171,26 @@ fn complaints(stderr: &str) -> Vec<String> {
         }
         if told.len() > COMPLAINTS {
             told.pop();
-            told.push("pg_dump has said more than is told here".into());
+            told.push("pg_dump printed more warnings than are listed here".into());
             break;
         }
     }
     told
 }
 
-/// How long pg_dump may wait for a lock on a table that we hold already: then somebody has come in
-/// between, and waits for us. Another attempt lets them pass.
+/// How long pg_dump may wait for a lock on a table that pgstow already holds. If it takes longer, another session has
+/// queued for a lock in between and waits for pgstow. A new attempt lets that session go first.
 const BRIEFLY: Duration = Duration::from_secs(2);
 
-/// Why a pg_dump has given nothing that can be used.
+/// Why a pg_dump gave nothing usable.
 #[derive(Debug)]
 pub enum Unbegun {
-    /// It could not have its locks, though nobody but us may hold them.
+    /// It did not get its locks, although only pgstow can hold them.
     Crossed(Error),
-    /// The server says in another language than English why a query failed: perhaps that something was dropped in
-    /// between. One more attempt tells.
+    /// The server reports in another language than English why a query failed: perhaps a table was dropped in
+    /// between. One more attempt shows it.
     Unclear(Error),
-    /// The server has no room for its locks beside ours.
+    /// The server's lock table has no room for pg_dump's locks beside pgstow's.
     NoRoom(Error),
     Failed(Error),
 }
@@ -206,7 +206,7 @@ impl From<Unbegun> for Error {
 }
 
 impl Unbegun {
-    /// What it may wait for a lock while we hold all tables.
+    /// How long it may wait for a lock while pgstow holds all tables.
     pub fn briefly(lock_wait: Duration) -> Duration {
         match lock_wait {
             Duration::ZERO => BRIEFLY,
@@ -217,10 +217,10 @@ impl Unbegun {
 
 impl From<Error> for Unbegun {
     fn from(error: Error) -> Self {
-        // Whatever language the server speaks, these are pg_dump's own words.
+        // These are pg_dump's own words, in English whatever language the server uses.
         let says = |words: &str| error.message().contains(words);
         let locks = error.code() != Code::Permission && says("LOCK TABLE");
-        // Something was dropped under its hands, which looks at the catalog as it is now.
+        // An object was dropped while pg_dump ran, because pg_dump reads the catalog in its current state.
         let query = error.code() == Code::PgDumpErr && says("query failed");
         let dropped = query && (says("does not exist") || says("cache lookup failed"));
         let translated = query && !says("ERROR:");
@@ -236,7 +236,7 @@ impl From<Error> for Unbegun {
     }
 }
 
-/// What helps against [`SqlState::LOCK_NOT_AVAILABLE`] and pg_dump's word for it.
+/// The hint for [`SqlState::LOCK_NOT_AVAILABLE`] and for pg_dump's words for it.
 ///
 /// [`SqlState::LOCK_NOT_AVAILABLE`]: tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE
 pub(super) fn lock_timed_out(lock_wait: Duration) -> String {
@@ -247,8 +247,8 @@ pub(super) fn lock_timed_out(lock_wait: Duration) -> String {
     )
 }
 
-/// Roles, grants and settings of the whole cluster, without passwords. An ordinary role may not
-/// read all of it: the error says why, and the backup goes on without.
+/// Roles, grants and settings of the whole cluster, without passwords. An ordinary role may not read all of them:
+/// then the error says why, and the backup continues without them.
 pub async fn globals(
     programs: &Programs,
     info: &ConnectionInfo,
@@ -264,8 +264,8 @@ pub async fn globals(
     };
     let pass = Pass::issue(info, passfile, programs.major).await?;
     let mut server = (*pass.info).clone();
-    // pg_dumpall takes the database from -l alone. It reads that as a connection string if it
-    // looks like one, so a hostile name must come as one.
+    // pg_dumpall takes the database only from -l, and reads a value that looks like a connection string as one. So
+    // pgstow passes every name inside a connection string: a hostile name then stays a name.
     let database = ConnectionInfo {
         dbname: server.dbname.take(),
         ..ConnectionInfo::default()
@@ -310,7 +310,7 @@ pub async fn globals(
     }
 }
 
-/// `None` where there are more roles than any cluster has.
+/// `None` if there are more roles than any cluster has.
 fn sieved(mut output: impl Read) -> std::io::Result<Option<Globals>> {
     let mut sieve = Sieve::default();
     let mut piece = vec![0; 64 << 10];
@@ -330,7 +330,7 @@ fn sieved(mut output: impl Read) -> std::io::Result<Option<Globals>> {
     }
 }
 
-/// What the end of one of PostgreSQL's programs means.
+/// The meaning of a program's end.
 fn judge(program: &str, exit: &Exit, lock_wait: Duration) -> Result<()> {
     if exit.status.success() {
         return Ok(());
@@ -346,7 +346,7 @@ fn judge(program: &str, exit: &Exit, lock_wait: Duration) -> Result<()> {
     if let Some(signal) = exit.signal_name() {
         let error = Error::new(Code::PgDumpErr, with_words(format!("{program} was ended by {signal}")));
         return Err(match signal.as_str() {
-            "SIGKILL" => error.hint("if nobody killed it, the system ran out of memory: look at its log"),
+            "SIGKILL" => error.hint("look at the system's log: if no user killed it, the system ran out of memory"),
             _ => error,
         });
     }
@@ -360,16 +360,15 @@ fn judge(program: &str, exit: &Exit, lock_wait: Duration) -> Result<()> {
     })
 }
 
-/// The kind of failure that stderr speaks of. The program's own words are English (`LC_ALL=C`);
-/// the server's are as the server is configured, so an unknown language gives `PG_DUMP_ERR` with
-/// the text.
+/// The kind of failure that stderr describes. The program's own words are English (`LC_ALL=C`); the server's words
+/// are in the server's language, so an unknown language gives `PG_DUMP_ERR` with the text.
 fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
     let says = |needles: &[&str]| needles.iter().any(|needle| stderr.contains(needle));
     if says(&["server version mismatch"]) {
         return (Code::Version, None);
     }
     if says(&["authentication method requirement", "; no answer was given"]) {
-        let hint = "the server asked pg_dump for a proof that it did not want of our own session: somebody may be in \
+        let hint = "the server asked pg_dump for another proof than pgstow's own session: an attacker may be in \
                     between; use sslmode=verify-full, or see require_auth";
         return (Code::Auth, Some(hint.into()));
     }
@@ -382,7 +381,7 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
     ]) {
         return (Code::Auth, None);
     }
-    // libpq's own words.
+    // These are libpq's own words.
     let attributes = [
         "session is read-only",
         "session is not read-only",
@@ -405,12 +404,13 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
         "permission denied for",
         "must be superuser",
         "must be owner",
-        // pg_dump 18's own words.
+        // These are pg_dump 18's own words.
         "may lack SELECT privilege",
     ]) {
         return (Code::Permission, None);
     }
-    // In another language than English nothing else tells; what else a lock can fail of, names itself.
+    // If the server does not speak English, there is no other sign; other reasons why a lock can fail have words of
+    // their own.
     let translated = says(&["query failed"]) && !says(&["ERROR:", "max_locks_per_transaction"]);
     if (translated || says(&["due to statement timeout", "due to lock timeout"])) && says(&["LOCK TABLE"]) {
         return (Code::PgDumpErr, Some(lock_timed_out(lock_wait)));
@@ -422,7 +422,7 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
         return (Code::ConnErr, Some(REPLAY.into()));
     }
     if says(&["snapshot"]) && says(&["SET TRANSACTION SNAPSHOT"]) {
-        let hint = "pg_dump reached another server than our own session, or that session was cut: connect to one \
+        let hint = "pg_dump reached another server than pgstow's own session, or that session was cut: connect to one \
                     server itself, not to a pooler or a balanced name";
         return (Code::ConnErr, Some(hint.into()));
     }

@@ -1,4 +1,5 @@
-//! Why something of ours, or one of PostgreSQL's programs, was refused, where the words do not tell: the server is asked.
+//! Asks the server why pgstow's own session, or one of PostgreSQL's programs, was refused, if the error does not say
+//! it.
 
 use super::Session;
 use super::refusal::REPLAY;
@@ -6,8 +7,8 @@ use super::server::Language;
 use crate::error::{Code, Error, Result};
 
 impl Session {
-    /// pg_dump, like the server, stops at the first thing that the role may not read; the server can name them all, and
-    /// the GRANT. And what the server says may be in any language: what our own sessions are told, they are told by SQLSTATE.
+    /// pg_dump, like the server, stops at the first object that the role may not read; the catalogs can name all of
+    /// them, and the GRANT. The server's words may also be in any language; pgstow's own sessions get an SQLSTATE.
     pub async fn explain(&self, error: Error) -> Error {
         let words = error.message();
         if matches!(error.code(), Code::Permission | Code::PgDumpErr) {
@@ -20,7 +21,8 @@ impl Session {
                 if own.code() == Code::Permission {
                     return own;
                 }
-                // Our own session is gone too: it was not pg_dump's fault. One whose transaction has failed is not gone.
+                // If pgstow's own session has ended too, pg_dump was not the cause. A session whose transaction
+                // failed has not ended.
                 if error.code() == Code::PgDumpErr && (own.hint_text() == REPLAY || self.answers().await.is_err()) {
                     let hint = own.hint_text().to_owned();
                     return error.with_code(Code::ConnErr).hint(hint);
@@ -31,16 +33,16 @@ impl Session {
             let hint = self.info().naming_the_role(error.hint_text());
             return error.hint(hint);
         }
-        // PgBouncer's own words.
+        // These are PgBouncer's own words.
         if error.code() == Code::ConnErr && error.message().contains("unsupported startup parameter") {
             return self.explain_settings(error).await;
         }
-        // pg_dump's own words.
+        // These are pg_dump's own words.
         if error.code() == Code::PgDumpErr && error.has_own_hint() && error.message().contains("LOCK TABLE") {
             return match self.held_by_others().await.as_slice() {
                 [] => error,
                 held => {
-                    let text = format!("{}; others hold or want {}", error.message(), held.join(", "));
+                    let text = format!("{}; other sessions hold or want {}", error.message(), held.join(", "));
                     Error::new(error.code(), text).hint(error.hint_text())
                 }
             };
@@ -51,13 +53,13 @@ impl Session {
         error
     }
 
-    /// Whether the server still answers this session: nothing is asked, which a transaction that has failed allows too.
+    /// Whether the server still answers this session. The query is empty, so it also works in a failed transaction.
     pub(crate) async fn answers(&self) -> Result<()> {
         let answered = self.client.batch_execute("").await;
         answered.map_err(|error| self.error("the server does not answer", &error))
     }
 
-    /// What the program's session would have had to be started with.
+    /// The settings that the program's session would have had to start with.
     async fn explain_settings(&self, error: Error) -> Error {
         let mut resets = Vec::new();
         for option in &self.server.to_settle {
@@ -68,13 +70,13 @@ impl Session {
             return error;
         }
         error.hint(format!(
-            "PgBouncer does not pass on what a session is started with, which this role's or database's settings make \
+            "PgBouncer does not pass on the start-up options that this role's or database's settings make \
              necessary: {}; or connect to the server itself",
             resets.join("; ")
         ))
     }
 
-    /// Another session is refused as pg_dump's was.
+    /// A new session of pgstow's is refused like pg_dump's, but with an SQLSTATE.
     async fn explain_foreign(&self, error: Error) -> Error {
         match self.connect_again().await {
             Ok(session) => {
@@ -89,7 +91,7 @@ impl Session {
     }
 }
 
-/// Whether pg_dump quotes the server in these words, and in another language than English: English ones have been judged.
+/// Whether pg_dump quotes the server here in another language than English: English words have been judged already.
 fn may_be_refusal(words: &str) -> bool {
     let quotes = ["query failed", "Error message from server", "large object"];
     quotes.iter().any(|start| words.contains(start)) && !words.contains("ERROR:")

@@ -1,4 +1,4 @@
-//! Extensions: which there are, in which versions, and what is theirs.
+//! Extensions: their versions, and their members.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,27 @@ use tokio_postgres::Row;
 use super::Session;
 use crate::error::Result;
 
-/// What is of an extension depends on its version: an archive says none.
+/// An extension's members depend on its version, which no archive contains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extension {
     pub name: String,
     pub version: String,
 }
 
-/// What an extension has made, as an archive's table of contents would name it.
+/// An object that an extension has made, named as in an archive's table of contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub extension: String,
     pub kind: MemberKind,
-    /// Empty where there is none.
+    /// Empty if it has none.
     pub schema: String,
-    /// Of a function without its arguments.
+    /// For a function, without its arguments.
     pub name: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MemberKind {
-    /// A table, a view, a sequence.
+    /// A table, a view or a sequence.
     Relation,
     Function,
     Type,
@@ -38,7 +38,8 @@ pub enum MemberKind {
     Server,
 }
 
-/// Of what an extension has made: a grant that it has not made itself, or one of its own that is gone.
+/// A difference in the grants on an extension's member: an added grant, or one of the extension's own that was
+/// revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberGrant {
     /// As an archive's table of contents would name the entry.
@@ -46,12 +47,12 @@ pub(crate) struct MemberGrant {
     pub tag: String,
     pub role: String,
     pub is_revoke: bool,
-    /// In words.
+    /// For messages.
     pub what: String,
     pub statement: String,
 }
 
-/// Of each kind: the catalog, the name's column, and the schema's.
+/// For each kind: the catalog, the column of the name, and the column of the schema.
 const MEMBERS: [(MemberKind, &str, &str, &str); 7] = [
     (MemberKind::Relation, "pg_class", "relname", "relnamespace"),
     (MemberKind::Function, "pg_proc", "proname", "pronamespace"),
@@ -63,7 +64,7 @@ const MEMBERS: [(MemberKind, &str, &str, &str); 7] = [
 ];
 
 impl Session {
-    /// The database's, by name; `None` where the server does not say.
+    /// The database's extensions, by name; `None` if the server does not report them.
     pub async fn extensions(&self) -> Option<Vec<Extension>> {
         let question = "SELECT coalesce(pg_catalog.array_agg(extname::pg_catalog.text ORDER BY extname), '{}'),
                                coalesce(pg_catalog.array_agg(extversion ORDER BY extname), '{}')
@@ -74,7 +75,7 @@ impl Session {
         Some(pairs.map(|(name, version)| Extension { name, version }).collect())
     }
 
-    /// Those that can be made here, each with the version that `CREATE EXTENSION` makes.
+    /// The extensions that can be made here, each with the version that `CREATE EXTENSION` makes.
     pub async fn available_extensions(&self) -> Result<BTreeMap<String, String>> {
         let failed = |error| self.error("cannot look at the extensions", &error);
         let question =
@@ -87,9 +88,9 @@ impl Session {
             .map_err(failed)
     }
 
-    /// What these extensions have made in this database.
+    /// The members of these extensions in this database.
     pub async fn extension_members(&self, extensions: &[String]) -> Result<Vec<Member>> {
-        let failed = |error| self.error("cannot look at what is the extensions'", &error);
+        let failed = |error| self.error("cannot look at the extensions' objects", &error);
         let mut members = Vec::new();
         for (kind, catalog, name, schema) in MEMBERS {
             let question = format!(
@@ -115,9 +116,9 @@ impl Session {
         Ok(members)
     }
 
-    /// Where grants on these extensions' members differ from those with which they are made.
+    /// Where grants on these extensions' members differ from the grants that the extensions made.
     pub(crate) async fn member_grants(&self, extensions: &[String]) -> Result<Vec<MemberGrant>> {
-        let failed = |error| self.error("cannot look at grants on what is the extensions'", &error);
+        let failed = |error| self.error("cannot look at grants on the extensions' objects", &error);
         let rows = self.client.query(MEMBER_GRANTS, &[&extensions]).await.map_err(failed)?;
         let one = |row: &Row| {
             Ok(MemberGrant {
@@ -134,8 +135,8 @@ impl Session {
     }
 }
 
-/// What a server keeps of an extension's first grants stands in `pg_init_privs`; without an entry there, what every object
-/// of the kind has.
+/// The server keeps an extension's original grants in `pg_init_privs`. Without an entry there, an object had the
+/// default privileges of its kind.
 const MEMBER_GRANTS: &str = "WITH member AS (
        SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
          JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid

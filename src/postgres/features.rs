@@ -1,5 +1,5 @@
-//! What else goes with things of the target that are replaced: comments on what is no table, states of triggers, options of
-//! publications, owners.
+//! What else objects of the target lose when they are replaced: comments on objects that are not tables, states of
+//! triggers, options of publications, owners.
 
 use tokio_postgres::Row;
 
@@ -7,32 +7,33 @@ use super::Session;
 use super::tables::{CHOSEN, Names};
 use crate::error::Result;
 
-/// Something that a thing of the target has, and that the archive may bring.
+/// A property of an object of the target that the archive may restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Feature {
-    /// The thing's entry, as an archive's table of contents names it.
+    /// The object's entry, as an archive's table of contents names it.
     pub kind: String,
     pub schema: String,
     pub tag: String,
-    /// Kind and tag of an entry of its own that brings it.
+    /// Kind and tag of the separate entry that restores it.
     pub entry: Option<(String, String)>,
-    /// What stands in the thing's definition where that brings it.
+    /// The words in the object's definition if that restores it.
     pub words: Option<String>,
-    /// Of an owner, who that is.
+    /// For an owner, the role.
     pub owner: Option<String>,
-    /// In words.
+    /// For messages.
     pub what: String,
     pub statement: String,
 }
 
 impl Session {
-    /// Of these tables and of what is on them.
+    /// Of these tables and of the objects on them.
     pub(crate) async fn features_of_tables(&self, tables: &Names) -> Result<Vec<Feature>> {
         let rows = self.about(tables, &of_tables()).await?;
         self.read(rows.iter().map(feature).collect())
     }
 
-    /// Heirs that are none of these tables, each with its parent among them, and the columns that it has from parents alone.
+    /// Inheritance children outside of these tables, each with its parent among them and the columns that it has only
+    /// from parents.
     pub(crate) async fn inherited_columns(&self, tables: &Names) -> Result<Vec<(String, String, String)>> {
         let question = format!(
             "WITH chosen AS ({CHOSEN})
@@ -56,7 +57,7 @@ impl Session {
         self.read(rows.iter().map(one).collect())
     }
 
-    /// Of what is no table: event triggers, publications, extensions, domains, and these large objects.
+    /// Of objects that are not tables: event triggers, publications, extensions, domains, and these large objects.
     pub(crate) async fn features_of_others(&self, large_objects: &[u32]) -> Result<Vec<Feature>> {
         let failed = |error| self.error("cannot look at comments and owners", &error);
         let rows = self.client.query(OF_OTHERS, &[&large_objects]).await.map_err(failed)?;

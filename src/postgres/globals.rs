@@ -1,6 +1,6 @@
-//! `globals.sql` on its way into a backup ([`sieve`]), and on its way back: roles, memberships and their settings,
-//! statement by statement, each by itself, since a part of them may be there already. What is run is written anew
-//! from what was understood, never the file's own text.
+//! `globals.sql`: filtered on its way into a backup ([`sieve`]), and restored from it: roles, memberships and their
+//! settings. Each statement runs separately, because some of the roles may exist already. pgstow writes each
+//! statement anew from what it has parsed, and never runs the file's own text.
 
 mod again;
 mod of_database;
@@ -23,18 +23,18 @@ pub use sieve::Globals;
 pub(super) use sieve::Sieve;
 pub use split::{Statement, statements};
 
-/// How much power the roles that are made may get.
+/// How much power the restored roles may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Powers {
-    /// None over the server, and none over roles that are there.
+    /// None over the server, and none over existing roles.
     Roles,
-    /// As in the backup: that was asked for.
+    /// As in the backup, because the user asked for it.
     Privileged,
-    /// As in the backup, on a server that is thrown away; the roles that it began with get none.
+    /// As in the backup, on a throwaway server; the roles that it started with get none.
     Throwaway,
 }
 
-/// A statement that is not run, and why.
+/// A statement that is not run, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Omitted {
     pub what: String,
@@ -44,24 +44,24 @@ pub struct Omitted {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AppliedGlobals {
     pub done: usize,
-    /// Roles and the like that were there.
+    /// Roles and other objects that existed already.
     pub existing: usize,
-    /// What could not be done, and why.
+    /// What could not be done, and the reason.
     pub notes: Vec<String>,
     /// The roles that were made.
     pub made: Vec<String>,
-    /// Those that were done and give power over the server, in words that hold no values.
+    /// Statements that ran and give power over the server, in words without values.
     pub privileged: Vec<String>,
-    /// Steps of the plan that failed, or found it there.
+    /// Steps of the plan that failed, or whose object existed already.
     undone: BTreeSet<usize>,
-    /// Steps that could only be done otherwise.
+    /// Steps that could only be done in another form.
     otherwise: BTreeSet<usize>,
 }
 
 const EXISTS: &str = "42710";
 
 impl Session {
-    /// Holds the statements against the roles of this server; changes nothing.
+    /// Compares the statements with the roles of this server; changes nothing.
     pub async fn plan_globals(&self, statements: &[Statement], powers: Powers) -> Result<GlobalsPlan> {
         let mut asked = Vec::new();
         let mut encoding = "UTF8".to_owned();
@@ -118,7 +118,8 @@ impl Session {
         })
     }
 
-    /// Prefixes of settings that libraries of the server have, or may have. A setting that no library has is in no list.
+    /// Prefixes of the settings of libraries that the server has, or may have. A setting without a library is in no
+    /// list.
     async fn libraries(&self) -> Result<BTreeSet<String>> {
         let failed = |error| self.error("cannot look at the settings of libraries", &error);
         let libraries = self
@@ -135,8 +136,7 @@ impl Session {
         names.map_err(failed)
     }
 
-    /// Does what was planned. A statement that fails becomes a note; only a lost connection is an
-    /// error.
+    /// Runs the plan. A statement that fails becomes a note; only a lost connection is an error.
     pub async fn apply_globals(&self, plan: &GlobalsPlan) -> Result<AppliedGlobals> {
         let mut applied = AppliedGlobals {
             existing: plan.existing,
@@ -159,7 +159,7 @@ impl Session {
                 let why = classify(first, &self.redactor);
                 done = self.client.batch_execute(otherwise).await;
                 applied.otherwise.insert(number);
-                // Who has granted a membership matters to few; what a role may not do matters.
+                // The grantor of a membership matters little; a missing ability of a role matters.
                 if done.is_ok() && step.makes.is_some() {
                     let sql = split::summary(step.sql.as_bytes());
                     applied
@@ -193,11 +193,11 @@ impl Session {
         Ok(applied)
     }
 
-    /// pg_dumpall writes in the encoding of the database that it was connected to. `None` where a
-    /// text is not in that encoding.
+    /// Decodes a statement: pg_dumpall writes in the encoding of the database that it was connected to. `None` if the
+    /// text is not valid in that encoding.
     async fn decoded(&self, statement: &Statement, encoding: &str) -> Result<Option<String>> {
         let bytes = statement.bytes();
-        // Letters of other encodings may look like some of UTF-8.
+        // Bytes in another encoding may also be valid UTF-8 by chance.
         let is_utf8 = bytes.is_ascii() || ["UTF8", "SQL_ASCII"].contains(&encoding);
         if let (Ok(text), true) = (std::str::from_utf8(bytes), is_utf8) {
             return Ok(Some(text.to_owned()));
@@ -212,7 +212,7 @@ impl Session {
         match row.and_then(|row| row.try_get::<_, String>(0)) {
             Ok(text) => Ok(Some(text)),
             Err(error) if self.client.is_closed() => {
-                Err(self.error("the connection was lost while roles were looked at", &error))
+                Err(self.error("the connection was lost while roles were read", &error))
             }
             Err(_) => Ok(None),
         }

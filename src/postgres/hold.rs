@@ -1,14 +1,12 @@
-//! A session that holds every table as it is, from before the snapshot was taken.
+//! A session that locks every table before the snapshot is taken, so that none is emptied or rewritten meanwhile.
 //!
-//! A table that is emptied or rewritten after a snapshot and before its lock has no rows for that
-//! snapshot: `TRUNCATE` and most rewrites of `ALTER TABLE` ignore who can still see the old rows.
-//! So the locks come first. `LOCK TABLE` takes no snapshot, and what is committed when it returns
-//! is seen by the snapshot that comes after it.
+//! If a table is truncated or rewritten after a snapshot and before its lock, that snapshot sees it as empty:
+//! `TRUNCATE` and most rewrites of `ALTER TABLE` do not keep the old rows for older snapshots. So the locks come
+//! first. `LOCK TABLE` takes no snapshot, and a later snapshot sees everything that was committed when it returned.
 //!
-//! Only plain tables have this trap. Partitioned tables have no rows of their own, and are locked
-//! so that they stay what they are. Materialized views are filled anew by a restore; the rows of
-//! sequences and of the catalogs (large objects among them) are seen by every snapshot, whoever
-//! rewrites them.
+//! Only plain tables have this problem. Partitioned tables have no rows of their own; they are locked so that their
+//! definition does not change. A restore fills materialized views anew. Every snapshot still sees its rows of
+//! sequences and of the catalogs (large objects among them), even after a rewrite.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -22,38 +20,37 @@ use super::{Refusal, Row, Session, Snapshot, Wire};
 use crate::error::{Code, Error, Result};
 use crate::units::count;
 
-/// Names in one LOCK statement.
+/// The number of names in one LOCK statement.
 const AT_ONCE: usize = 1000;
-/// How often the tables are listed again when one of them is gone before its lock. No snapshot is
-/// there yet, so that nothing is lost but the moment.
+/// How often the tables are listed again if one of them is gone before its lock. There is no snapshot yet, so a new
+/// list costs only a moment.
 const LISTED: usize = 10;
 
-/// As [`TABLES`] goes on: those that are not what the snapshot of the transaction sees.
-/// `relfilenode` comes from the snapshot, `pg_relation_filenode` from this moment.
+/// Continues [`TABLES`]: tables that differ from what the transaction's snapshot sees. `relfilenode` comes from the
+/// snapshot; `pg_relation_filenode` reads the current value.
 const CHANGED: &str = "AND c.relkind = 'r' AND pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode";
 
-/// Rows come in the order in which they lie in the table, whoever reads.
+/// With these settings every reader gets the rows in the order in which the table stores them.
 pub(crate) const PLANS: &str = "SET enable_tidscan = on; SET enable_seqscan = on; SET enable_indexscan = off;
     SET enable_indexonlyscan = off; SET enable_bitmapscan = off";
 
-/// What became of the attempt to hold the tables.
+/// The result of the attempt to lock the tables.
 pub enum Taken {
-    /// All of them, since before the snapshot, which [`Session`] has exported.
+    /// All tables have been locked since before the snapshot, which [`Session`] has exported.
     Held(Hold, Snapshot),
-    /// A table is not what it was when the snapshot was taken. No snapshot is open.
+    /// A table has changed since the snapshot was taken. No snapshot is open.
     Changed(String),
-    /// Why they cannot be held: no room for so many locks, or no connection. No snapshot is open.
+    /// Why the tables cannot be locked: no room for so many locks, or no connection. No snapshot is open.
     Unheld(String),
 }
 
-/// The session, in a transaction that sees the snapshot.
+/// The session that holds the locks, in a transaction that sees the snapshot.
 pub struct Hold {
     wire: Wire,
 }
 
 impl Hold {
-    /// Locks all tables, and has `session` export a snapshot then. Each lock is waited for as
-    /// pg_dump waits for its own.
+    /// Locks all tables, and then has `session` export a snapshot. It waits for each lock as long as pg_dump would.
     pub async fn take(session: &Session, lock_wait: Duration) -> Result<Taken> {
         let mut wire = match session.open_wire().await {
             Ok(wire) => wire,
@@ -81,13 +78,13 @@ impl Hold {
         }
     }
 
-    /// For who reads in this session. The locks are kept until its transaction ends.
+    /// For a reader that uses this session. The locks stay until its transaction ends.
     pub(crate) fn into_wire(self) -> Wire {
         self.wire
     }
 
-    /// Lets go of the tables; returns when the server has. An error if it had before: a session that holds
-    /// locks and does nothing else is ended by administrators, and by a standby that wants to go on.
+    /// Releases the tables; returns when the server has done so. It is an error if the session had already ended:
+    /// administrators end sessions that hold locks and do nothing else, and so does a standby that has to replay.
     pub async fn release(mut self) -> Result<()> {
         let held = self.wire.execute(b"COMMIT").await.map_err(Refusal::into_error);
         self.wire.close().await;
@@ -96,7 +93,7 @@ impl Hold {
 }
 
 impl Session {
-    /// The tables (with their schemas) whose rows the exported snapshot sees no more, at this moment.
+    /// The tables (with their schemas) whose rows the exported snapshot can no longer see, at this moment.
     pub async fn changed_tables(&self) -> Result<Vec<String>> {
         let question = format!("SELECT n.nspname || '.' || c.relname FROM {TABLES} {CHANGED}");
         let names = self.names(&question).await;
@@ -104,7 +101,7 @@ impl Session {
     }
 }
 
-/// Makes the session see what the snapshot sees.
+/// Makes the session use the exported snapshot.
 pub(crate) async fn see(wire: &mut Wire, snapshot: &str) -> Result<()> {
     let statement = format!("SET TRANSACTION SNAPSHOT '{snapshot}'");
     wire.execute(statement.as_bytes()).await.map_err(|refusal| {
@@ -113,37 +110,36 @@ pub(crate) async fn see(wire: &mut Wire, snapshot: &str) -> Result<()> {
             refusal.into_error().message()
         );
         Error::new(Code::ConnErr, text).hint(
-            "it reached another server than our first session (a balanced name), or that session was cut (on a \
+            "it reached another server than pgstow's first session (a balanced name), or that session was cut (on a \
              standby, by a conflict with replay), or a pooler in transaction mode is in between: connect to one \
              server itself",
         )
     })
 }
 
-/// Which tables there are: OID and name.
+/// The tables that were found: OID and name.
 type Known = HashSet<(Vec<u8>, Vec<u8>)>;
 
-/// What a LOCK statement came to.
+/// The result of a LOCK statement.
 enum Locked {
     All,
     Gone(String),
     NoRoom,
 }
 
-/// Locks all tables in a transaction that has no snapshot yet. The inner `Err` is what else is to
-/// be done.
+/// Locks all tables in a transaction that has no snapshot yet. The inner `Err` says what to do instead.
 async fn lock_all(wire: &mut Wire, lock_wait: Duration) -> Result<Result<Known, Taken>> {
     let settings = format!("{PLANS}; SET lock_timeout = {}", lock_wait.as_millis());
     wire.execute(settings.as_bytes()).await.map_err(Refusal::into_error)?;
-    // A server that waits for a lock does not see that we are gone, unless it is told to look. Older than
-    // 14, and on some systems, it cannot.
+    // A server that waits for a lock does not notice that the client is gone unless it is told to check. Before 14,
+    // and on some systems, it cannot check.
     match wire.execute(b"SET client_connection_check_interval = 500").await {
         Ok(()) | Err(Refusal::Server { .. }) => {}
         Err(Refusal::Broken(error)) => return Err(error),
     }
     let mut gone = String::new();
     for _ in 0..LISTED {
-        // By itself, so that what comes next has no snapshot.
+        // A statement of its own, so that the next transaction has no snapshot yet.
         let tables = list(wire).await?;
         wire.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             .await
@@ -163,8 +159,8 @@ async fn lock_all(wire: &mut Wire, lock_wait: Duration) -> Result<Result<Known, 
     Ok(Err(Taken::Changed(gone)))
 }
 
-/// Locks what has come, or got another name, since the list was made; says what the snapshot does
-/// not see any more.
+/// Locks the tables that are new or renamed since the list was made; names a table that the snapshot can no longer
+/// see correctly.
 async fn rest(wire: &mut Wire, known_before: &Known, lock_wait: Duration) -> Result<Option<String>> {
     let tables = list(wire).await?;
     let new = tables.iter().filter(|row| !known_before.contains(&known(row)));
@@ -207,7 +203,7 @@ async fn lock(wire: &mut Wire, tables: impl Iterator<Item = &Row>, lock_wait: Du
                 let mut text = format!("cannot lock the tables for reading: {}", refusal.into_error().message());
                 let held = held_by_others(wire).await;
                 if !held.is_empty() {
-                    text = format!("{text}; others hold or want {held}");
+                    text = format!("{text}; other sessions hold or want {held}");
                 }
                 return Err(Error::new(Code::PgDumpErr, text).hint(lock_timed_out(lock_wait)));
             }
@@ -217,7 +213,7 @@ async fn lock(wire: &mut Wire, tables: impl Iterator<Item = &Row>, lock_wait: Du
     Ok(Locked::All)
 }
 
-/// Nothing if it cannot be known.
+/// Empty if it cannot be found out.
 async fn held_by_others(wire: &mut Wire) -> String {
     let question = format!("ROLLBACK; {}", in_the_way());
     let rows = wire.query(question.as_bytes()).await.unwrap_or_default();
@@ -227,10 +223,10 @@ async fn held_by_others(wire: &mut Wire) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Dropped or renamed, and perhaps something else of that name is there now: all begins again.
+/// The table was dropped or renamed, and another object may have its name now: list and lock all tables again.
 fn is_gone(refusal: &Refusal) -> bool {
     let states = [
-        // Somebody wants the same tables in another order, and may have changed one of them.
+        // Another session locks the same tables in another order, and may have changed one of them.
         SqlState::T_R_DEADLOCK_DETECTED,
         SqlState::UNDEFINED_TABLE,
         SqlState::INVALID_SCHEMA_NAME,

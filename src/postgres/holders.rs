@@ -1,13 +1,14 @@
-//! Who is in the way of a lock, in words.
+//! Describes the sessions that hold a lock.
 
 use super::Session;
 use super::tables::{CHOSEN, Names, TABLES};
 use crate::error::Result;
 
-/// Named at most.
+/// The most that are named.
 const NAMED: usize = 5;
 
-/// Of a row `l` of pg_locks, with [`JOINED`]: a session as far as this role may see it, or a prepared transaction.
+/// The holder in a row `l` of pg_locks, with [`JOINED`]: a session, as far as this role may see it, or a prepared
+/// transaction.
 const HOLDER: &str = "CASE WHEN l.pid IS NULL
      THEN 'the prepared transaction ' || coalesce(pg_catalog.quote_literal(x.gid) || ' of ' || x.owner, '')
      ELSE 'session ' || l.pid || coalesce(' of ' || a.usename, '')
@@ -20,8 +21,8 @@ const JOINED: &str = "LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
      AND own.virtualtransaction = l.virtualtransaction
    LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = own.transactionid";
 
-/// The tables that nobody else can read at this moment, each with who holds or wants it: the server does not say for
-/// which of many it has waited.
+/// The tables that other sessions cannot read at this moment, each with the sessions that hold or want it: the server
+/// does not report for which of many tables a statement has waited.
 pub(super) fn in_the_way() -> String {
     format!(
         "SELECT n.nspname || '.' || c.relname || ' (' || {HOLDER}
@@ -33,10 +34,10 @@ pub(super) fn in_the_way() -> String {
     )
 }
 
-/// Of those who hold what is no table (a function, a type, a schema), and of those who are changing the catalogs, which
-/// keeps others from removing what they change: as far as this role may see them.
+/// Sessions that hold locks on objects other than tables (functions, types, schemas), and sessions that are changing
+/// the catalogs and so keep others from removing what they change: as far as this role may see them.
 fn of_objects(major: u32) -> String {
-    // Older servers end a question about what is gone.
+    // On older servers the function fails for an object that no longer exists.
     let object = if major < 14 {
         "'an object'"
     } else {
@@ -61,7 +62,7 @@ fn of_objects(major: u32) -> String {
 }
 
 impl Session {
-    /// The processes of sessions of this name that wait for locks of others, and who these are.
+    /// The processes of sessions of this name that wait for locks of others, and descriptions of those others.
     pub(crate) async fn kept_waiting(&self, name: &str) -> Result<Vec<(i32, Vec<String>)>> {
         let failed = |error| self.error("cannot look for locks", &error);
         let question = "WITH own AS (
@@ -79,13 +80,13 @@ impl Session {
         read.collect::<std::result::Result<_, _>>().map_err(failed)
     }
 
-    /// [`in_the_way`]; nothing if it cannot be known.
+    /// [`in_the_way`]; empty if it cannot be found out.
     pub(crate) async fn held_by_others(&self) -> Vec<String> {
         self.names(&in_the_way()).await.unwrap_or_default()
     }
 
-    /// Who may keep a statement waiting, of whose locks it is not known which it could not have: who holds these tables, or
-    /// else others; and who holds what is no table.
+    /// The sessions that may block a statement, if the missing lock is not known: the holders of these tables, or
+    /// else of other tables; and the holders of objects that are not tables.
     pub(crate) async fn in_its_way(&self, tables: &Names) -> Vec<String> {
         let mut held = self.holders(tables).await;
         if held.is_empty() {
@@ -96,7 +97,8 @@ impl Session {
         held
     }
 
-    /// Who holds these tables, or waits to, as far as this role may see it: sessions, and prepared transactions.
+    /// The holders of these tables, and those that wait for them, as far as this role may see them: sessions and
+    /// prepared transactions.
     pub(crate) async fn holders(&self, tables: &Names) -> Vec<String> {
         let question = format!(
             "WITH named AS ({CHOSEN}), chosen AS (

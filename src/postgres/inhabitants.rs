@@ -1,29 +1,29 @@
-//! What lies in schemas of the target.
+//! The objects in schemas of the target.
 
 use tokio_postgres::Row;
 
 use super::Session;
 use crate::error::Result;
 
-/// Something that would keep its schema from being dropped.
+/// An object that keeps its schema from being dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inhabitant {
-    /// The schema that it lies in.
+    /// The schema that contains it.
     pub lodging: String,
     /// `relation`, `routine`, `type`, `extension` or `other`.
     pub class: String,
-    /// As an archive's table of contents has them. What is another thing's own, or an extension's, counts as that.
+    /// Named as in an archive's table of contents. If another object or an extension owns it, these name the owner.
     pub schema: String,
     pub name: String,
-    /// In words.
+    /// For messages.
     pub what: String,
 }
 
 impl Session {
     pub(crate) async fn inhabitants(&self, schemas: &[&str]) -> Result<Vec<Inhabitant>> {
         let failed = |error| self.error("cannot look into the schemas", &error);
-        // The sequence of an identity column is its table's, and a range's functions and multirange are the range's. Partitions, and
-        // sequences that a table owns, can be parted from it.
+        // The sequence of an identity column belongs to its table, and a range's functions and multirange belong to
+        // the range. Partitions, and sequences that a table owns, can be separated from their table.
         let question = "WITH lodged AS (
                SELECT n.nspname::pg_catalog.text AS lodging, d.classid, d.objid
                  FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_depend d ON d.refobjid OPERATOR(pg_catalog.=) n.oid

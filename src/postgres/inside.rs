@@ -1,4 +1,4 @@
-//! What tables of the target have of their own inside: columns, checks, NOT NULL, and the settings of table and columns.
+//! The parts of the target's tables: columns, checks, NOT NULL, and the settings of tables and columns.
 
 use tokio_postgres::Row;
 
@@ -6,7 +6,7 @@ use super::Session;
 use super::tables::{CHOSEN, Names};
 use crate::error::Result;
 
-/// Of one table, what it does not have from another one.
+/// The parts of one table that it does not inherit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inside {
     pub schema: String,
@@ -14,34 +14,34 @@ pub(crate) struct Inside {
     /// Quoted, with its schema.
     pub table: String,
     pub columns: Vec<String>,
-    /// Of the columns, in their order.
+    /// The columns' types, in their order.
     pub types: Vec<String>,
-    /// The columns that may not be NULL, without those of the primary key and of a constraint that is not valid.
+    /// The columns that may not be NULL, except those of the primary key and of a constraint that is not valid.
     pub not_null: Vec<String>,
     pub checks: Vec<String>,
-    /// Of the checks, in their order.
+    /// The checks' definitions, in their order.
     pub definitions: Vec<String>,
 }
 
-/// A setting that is not the one that every table has first.
+/// A setting that differs from the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub schema: String,
-    /// Of the table, or of an index that has it.
+    /// The name of the table, or of an index that has the setting.
     pub name: String,
-    /// Of such an index's constraint, as an archive tags it.
+    /// The name of that index's constraint, as an archive tags it.
     pub constraint: Option<String>,
-    /// What stands in the archive's definition where the backup has the setting, with a sign that is no part of a word
-    /// before it.
+    /// The words in the archive's definition if the backup has the setting, starting with a character that is not
+    /// part of a word.
     pub words: String,
-    /// In words.
+    /// For messages.
     pub what: String,
     pub statement: String,
 }
 
 impl Mark {
-    /// What stands in the archive's definition where the backup has the same value: pg_dump writes an option's with quotes
-    /// or, where it is a plain word, without.
+    /// The words in the archive's definition if the backup has the same value: pg_dump writes the value of an option
+    /// in quotes or, if it is a plain word, without them.
     pub fn phrases(&self) -> Vec<String> {
         let Some((_, value)) = self.statement.rsplit_once(&*self.words) else {
             return Vec::new();

@@ -1,5 +1,5 @@
-//! The server's inventory for `system_info.json`: what someone who restores needs to know of the
-//! place where the backup was made. Nothing of it is secret.
+//! The server's inventory for `system_info.json`: what a restore needs to know about the server of the backup. It
+//! contains no secrets.
 
 use serde_json::{Map, Value, json};
 
@@ -16,8 +16,8 @@ const SETTINGS: &str = "'server_encoding', 'lc_collate', 'lc_ctype', 'lc_message
     'rds.logical_replication', 'standard_conforming_strings', 'bytea_output', 'default_toast_compression', \
     'default_table_access_method'";
 
-/// Each answer by itself: what an old server does not have, or the role may not see, is left out
-/// and named under `unavailable`.
+/// pgstow asks each question separately. A question that an old server does not know, or that the role may not ask,
+/// is left out and named under `unavailable`.
 const QUESTIONS: &[(&str, u32, &str)] = &[
     ("version", 0, "SELECT pg_catalog.to_jsonb(pg_catalog.version())"),
     (
@@ -86,12 +86,12 @@ const QUESTIONS: &[(&str, u32, &str)] = &[
 ];
 
 impl Session {
-    /// Never fails as a whole: a backup does not depend on it.
+    /// Never fails as a whole, because a backup does not depend on it.
     pub async fn system_info(&self) -> Value {
         let mut info = Map::new();
         let mut unavailable = Map::new();
         info.insert("server".into(), json!(self.server));
-        // Of two this session has its own.
+        // This session sets two of them itself, so take their reset values.
         let settings = format!(
             "SELECT pg_catalog.jsonb_object_agg(name,
                     CASE WHEN name IN ('DateStyle', 'IntervalStyle') THEN reset_val ELSE setting END || coalesce(' ' || unit, ''))
@@ -102,7 +102,7 @@ impl Session {
             if self.server.major < since {
                 continue;
             }
-            // As text, so that the answer's type needs no agreement with the driver.
+            // As text, so that the driver does not need to know the type.
             let question = format!("SELECT x::pg_catalog.text FROM ({question}) AS answer (x)");
             match self.ask(&question).await {
                 Ok(answer) => info.insert(name.into(), answer),
@@ -115,7 +115,7 @@ impl Session {
         Value::Object(info)
     }
 
-    /// Of it, how the database's text sorts and is encoded.
+    /// The part of it that says how the database sorts and encodes text.
     pub async fn locale_info(&self) -> Value {
         let mut info = Map::new();
         for (name, since, question) in QUESTIONS {

@@ -1,5 +1,5 @@
-//! What pg_dump leaves out and does not say, or says in passing: found by our own questions, each by
-//! itself. One that the server refuses is told as such: what is not known to be there may be missing.
+//! What pg_dump leaves out without an error: pgstow asks for each kind in a question of its own. If the server
+//! refuses a question, the result says so, because then something may be missing unseen.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,16 +7,16 @@ use super::Session;
 use crate::error::Result;
 use crate::format::Format;
 
-/// Of one kind. What is more is counted.
+/// The most names of one kind that are listed; the rest are counted.
 const NAMED: usize = 100;
-/// Not in the catalogs that initdb makes.
+/// The first OID outside of the catalogs that initdb makes.
 const FIRST_OWN_OID: &str = "16384";
 const IS_SUPERUSER: &str = "(SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)";
 
-/// Where rows are elsewhere, and nobody would look for them in a backup.
+/// Their rows are on another server, so no reader expects them in a backup.
 pub const FOREIGN_TABLE: &str = "foreign_table";
 
-/// Something that a restore of a backup will not bring back.
+/// An object that a restore of the backup will not bring back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// Such as `subscription` or `extension_table`; later versions may have more.
@@ -28,14 +28,14 @@ pub struct LeftOut {
 struct Question {
     kind: &'static str,
     why: &'static str,
-    /// One name a row.
+    /// The query; it gives one name per row.
     text: String,
 }
 
 impl Session {
-    /// In the view of the snapshot, where one is exported.
+    /// As the snapshot sees it, if one is exported.
     pub async fn left_out(&self, format: Format) -> Result<Vec<LeftOut>> {
-        // The size of a table asks for its lock, which somebody may hold.
+        // Asking for a table's size needs a lock, which another session may hold.
         let failed = |error| self.error("cannot look for what a backup leaves out", &error);
         let limit = |text| self.client.batch_execute(text);
         limit("SET lock_timeout = '1s'").await.map_err(failed)?;
@@ -59,7 +59,10 @@ impl Session {
                 }
                 Err(error) if error.is_closed() => return Err(failed(error)),
                 Err(error) => {
-                    let why = format!("whether there are some is not known: {}", failed(error).message());
+                    let why = format!(
+                        "pgstow cannot find out whether there are some: {}",
+                        failed(error).message()
+                    );
                     found.push(one("?".into(), &why));
                 }
             }
@@ -68,8 +71,8 @@ impl Session {
         Ok(found)
     }
 
-    /// The names that a question gives, in their order. Where the database has no encoding, a name is
-    /// no text in any: then its bytes are told.
+    /// The names that a question gives, in its order. If the database has no encoding, a name is not text in any
+    /// encoding: then its bytes are shown.
     pub(super) async fn names(&self, question: &str) -> Result<Vec<String>, tokio_postgres::Error> {
         let question = format!(
             "SELECT coalesce(pg_catalog.array_agg(
@@ -82,12 +85,13 @@ impl Session {
     }
 }
 
-/// An archive says of the database itself what a script does not, which is run in any.
+/// An archive contains what belongs to the database itself. A plain script does not, because it can run in any
+/// database.
 fn of_a_plain_dump() -> Question {
     let this = "pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
     Question {
         kind: "database",
-        why: "a plain dump says nothing of the database itself, only a custom one does",
+        why: "a plain dump does not contain it; only a custom dump does",
         text: format!(
             "SELECT pg_catalog.concat('setting ', pg_catalog.split_part(x.setting, '=', 1), ' of role ' || r.rolname)
              FROM pg_catalog.pg_db_role_setting s
@@ -104,15 +108,15 @@ fn of_a_plain_dump() -> Question {
     }
 }
 
-/// Indexes, constraints, triggers, rules, policies, statistics, defaults and columns of tables that are an extension's.
-/// The extension's own bear no mark; but whatever its script has made came in one transaction with a member
-/// of it, or with its last update, which each leave their number in the rows that say what depends on what.
+/// Indexes, constraints, triggers, rules, policies, statistics, defaults and columns that were added to tables of an
+/// extension. Nothing marks the extension's own. But its script makes each of them in one transaction with a member
+/// of the extension, or with its last update, and the rows in pg_depend hold the number (xmin) of that transaction.
 ///
-/// A table's own columns are as old as its system columns, unless rights, options or a default have come since. The
-/// rows of a configuration table with one more do not go into the table that CREATE EXTENSION makes.
+/// A table's own columns have the number of its system columns, unless privileges, options or a default were changed
+/// since. If a configuration table has an added column, its rows do not fit the table that CREATE EXTENSION makes.
 ///
-/// After a pg_upgrade these numbers are of the upgrade, in which each object has its own: then nothing is
-/// known, and nothing is said.
+/// After a pg_upgrade these numbers come from the upgrade, which gives each object its own. Then nothing can be found
+/// out, and nothing is reported.
 fn additions() -> String {
     let of_kinds =
         "d.classid IN ('pg_catalog.pg_constraint'::pg_catalog.regclass, 'pg_catalog.pg_trigger'::pg_catalog.regclass,
@@ -161,8 +165,9 @@ fn additions() -> String {
     )
 }
 
-/// Mappings of a text search configuration of PostgreSQL's own to dictionaries of others, and what was added to an operator
-/// family of its own by itself: neither an operator class's, which is saved with that, nor of an extension's operators.
+/// Mappings that were added to one of PostgreSQL's own text search configurations, to dictionaries that are not its
+/// own; and operators or functions that were added directly to one of its own operator families. An operator class's
+/// are saved with the class; an extension's come with the extension.
 fn added_to_the_systems() -> String {
     let of_family = |catalog: &str, family: &str, object: &str, class: &str, word: &str| {
         format!(
@@ -191,7 +196,7 @@ fn added_to_the_systems() -> String {
     )
 }
 
-/// What is no relation and no function, and has a schema of PostgreSQL's own. A cast has none, and is saved.
+/// Objects other than relations and functions in one of PostgreSQL's own schemas. A cast has no schema, and is saved.
 fn placed_by_others(of_the_system: &str) -> String {
     let catalogs = [
         ("pg_operator", "oprnamespace", "true"),
@@ -204,7 +209,7 @@ fn placed_by_others(of_the_system: &str) -> String {
         ("pg_ts_dict", "dictnamespace", "true"),
         ("pg_ts_parser", "prsnamespace", "true"),
         ("pg_ts_template", "tmplnamespace", "true"),
-        // Rows of tables, arrays and multiranges come with what they are of.
+        // The row types of tables, array types and multiranges come with the object that they belong to.
         (
             "pg_type",
             "typnamespace",
@@ -274,7 +279,7 @@ fn questions(knows_options: bool) -> Vec<Question> {
         Question {
             kind: "extension_table",
             why: "it is a table of an extension and not one of its configuration tables: a restore makes it by CREATE \
-                  EXTENSION, without the rows that have come since",
+                  EXTENSION, without the rows that were added later",
             text: format!(
                 "SELECT pg_catalog.concat({relation}, ' of ', e.extname) FROM {relations}
                  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -288,7 +293,7 @@ fn questions(knows_options: bool) -> Vec<Question> {
         Question {
             kind: "extension_sequence",
             why: "it is a sequence of an extension and not configuration: a restore makes it by CREATE EXTENSION, and it \
-                  begins anew",
+                  starts anew",
             text: format!(
                 "SELECT pg_catalog.concat({relation}, ' of ', e.extname) FROM {relations}
                  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -302,23 +307,24 @@ fn questions(knows_options: bool) -> Vec<Question> {
         },
         Question {
             kind: "extension_addition",
-            why: "it was made on a table of an extension: pg_dump saves none of those but their grants and the rows of \
+            why: "it was made on a table of an extension: pg_dump saves only such tables' grants and the rows of \
                   configuration tables, and CREATE EXTENSION makes them without it",
             text: additions(),
         },
         Question {
             kind: "unlogged_table",
-            why: "a standby has no rows of an unlogged table: only a backup of the primary can hold them",
+            why: "a standby has no rows of an unlogged table: only a backup of the primary can contain them",
             text: unlogged("'r'"),
         },
         Question {
             kind: "unlogged_sequence",
-            why: "a standby does not know the state of an unlogged sequence: only a backup of the primary can hold it",
+            why: "a standby does not know the state of an unlogged sequence: only a backup of the primary can \
+                  contain it",
             text: unlogged("'S'"),
         },
         Question {
             kind: "sequence",
-            why: "the role may not read its state, which some versions of pg_dump leave out then",
+            why: "the role may not read its state, and some versions of pg_dump then leave the state out",
             text: format!(
                 "SELECT {relation} FROM {relations} WHERE c.relkind = 'S' AND c.relpersistence <> 't'
                  AND n.nspname NOT LIKE 'pg\\_%' AND NOT {members}
@@ -327,7 +333,7 @@ fn questions(knows_options: bool) -> Vec<Question> {
         },
         Question {
             kind: "system_schema",
-            why: "what is in a schema of PostgreSQL's own is never saved",
+            why: "pg_dump never saves objects in PostgreSQL's own schemas",
             text: format!(
                 "SELECT {relation} FROM {relations} WHERE c.oid >= {FIRST_OWN_OID} AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
                    AND {of_the_system} AND NOT {members}
@@ -342,10 +348,10 @@ fn questions(knows_options: bool) -> Vec<Question> {
                 added_to_the_systems()
             ),
         },
-        // One that is being made just now is none that anybody has.
+        // An index that is still being built is not usable yet, so it is not reported.
         Question {
             kind: "invalid_index",
-            why: "it is invalid, as CREATE INDEX CONCURRENTLY leaves one behind that failed: pg_dump saves none",
+            why: "it is invalid, as a failed CREATE INDEX CONCURRENTLY leaves it: pg_dump saves no invalid index",
             text: format!(
                 "SELECT {relation} FROM {relations} JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
                  JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
@@ -356,7 +362,7 @@ fn questions(knows_options: bool) -> Vec<Question> {
         },
         Question {
             kind: FOREIGN_TABLE,
-            why: "its rows are on another server: the backup holds its definition alone",
+            why: "its rows are on another server: the backup contains only its definition",
             text: format!("SELECT {relation} FROM {relations} WHERE c.relkind = 'f' AND NOT {members}"),
         },
     ]

@@ -1,9 +1,9 @@
-//! A session that the client library uses for a while: for queries whose answers have types.
+//! A session that the client library uses for a while, for queries with typed answers.
 //!
-//! tokio-postgres stays for these. Some hundred questions to the catalogs use its parameters and its rows, and a copy of
-//! that would be no better. It neither opens a session nor logs in: it gets one that has begun, and our copy of the
-//! answers that a login ends with. And a session can be taken back for COPY, in whatever transaction it is, without the
-//! loss of a byte: between two queries the library is given nothing to read, and what comes then stays in our [`Stream`].
+//! tokio-postgres stays for these. About a hundred catalog queries use its parameters and rows, and a copy of that
+//! code would be no better. It neither opens a session nor logs in: it gets a session that has begun, and a copy of
+//! the messages that end a login. pgstow can take the session back for COPY, in any transaction, without losing a
+//! byte: between two queries the library gets nothing to read, and what arrives then stays in pgstow's [`Stream`].
 
 use std::io;
 use std::pin::Pin;
@@ -19,8 +19,8 @@ use super::startup::Greeting;
 use super::stream::{Stream, append};
 use crate::error::{Error, Result};
 
-/// Lends a session that has just begun. The task speaks the protocol for the client; it ends when the client is dropped,
-/// or when the session was taken back.
+/// Lends a session that has just begun. The task speaks the protocol for the client; it ends when the client is
+/// dropped or the session is taken back.
 pub(super) async fn lend(stream: Stream, greeting: &Greeting) -> Result<(Client, JoinHandle<()>, Lent)> {
     let lent = Lent(Arc::new(Mutex::new(Loan {
         stream: Some(stream),
@@ -32,14 +32,14 @@ pub(super) async fn lend(stream: Stream, greeting: &Greeting) -> Result<(Client,
         waiting: None,
     })));
     let mut config = Config::new();
-    // It is asked for, and goes nowhere.
+    // The library requires a user, but the value is never sent.
     config.user("pgstow").ssl_mode(SslMode::Disable);
     let (client, connection) = config
         .connect_raw(Borrowed(Arc::clone(&lent.0)), NoTls)
         .await
         .map_err(|error| Error::internal("the client library does not take the session").source(error))?;
     let connection = tokio::spawn(async move {
-        // Its error reaches the next question to the client.
+        // The next query of the client reports this error.
         let _ = connection.await;
     });
     Ok((client, connection, lent))
@@ -59,12 +59,12 @@ fn greeting_of(greeting: &Greeting) -> Result<Vec<u8>> {
     Ok(messages)
 }
 
-/// The way to take a session back.
+/// Takes a session back.
 pub(super) struct Lent(Arc<Mutex<Loan>>);
 
 impl Lent {
-    /// The session itself, which the library has lost then. `None` if the server owes an answer, or one side has said a
-    /// part of a message: ask for an answer first, and wait for it.
+    /// Takes the session away from the library. `None` if the server owes an answer, or one side is within a message:
+    /// then ask for an answer, wait for it, and try again.
     pub fn take(&self) -> Option<Stream> {
         let mut loan = lock(&self.0);
         let is_quiet = loan.owed == 0 && loan.heard.is_between() && loan.said.is_between() && loan.over.is_none();
@@ -77,17 +77,17 @@ impl Lent {
 }
 
 struct Loan {
-    /// Nothing once it was taken back.
+    /// `None` when it was taken back.
     stream: Option<Stream>,
-    /// What the library is told before the server is heard.
+    /// What the library gets before the server's bytes.
     greeting: Vec<u8>,
-    /// Answers that the server has not finished.
+    /// The number of answers that the server has not finished.
     owed: usize,
     heard: Frames,
     said: Frames,
-    /// The server has said all that it will say.
+    /// The server sends nothing more.
     over: Option<io::Result<()>>,
-    /// Waits for something to read.
+    /// The reader that waits for bytes.
     waiting: Option<Waker>,
 }
 
@@ -107,7 +107,7 @@ impl Loan {
             let Some(stream) = &mut self.stream else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
-            // At the end nothing is left that could be lost.
+            // At the end there is nothing left to lose.
             let may_hear = self.owed > 0 || self.over.is_some();
             if may_hear && !stream.buffered().is_empty() {
                 let here = stream.buffered();
@@ -126,7 +126,7 @@ impl Loan {
                 return Poll::Ready(std::mem::replace(end, Ok(())));
             }
             self.waiting = Some(context.waker().clone());
-            // The server is not asked, and says more than we have room for: notices, which can wait.
+            // The server was not asked anything, and has sent more than the buffer holds: notices, which can wait.
             if stream.is_full() {
                 return Poll::Pending;
             }
@@ -142,7 +142,7 @@ impl Loan {
         let Some(stream) = &mut self.stream else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        // The library's own beginning goes nowhere: the session has begun.
+        // The library's own startup message is dropped: the session has begun already.
         if self.said.header == STARTUP_HEADER {
             let mut begun = false;
             let count = self.said.hear(bytes, |_| {
@@ -172,20 +172,20 @@ impl Loan {
     }
 }
 
-/// A query, a function call, the end of several messages: the server says when it is ready again.
+/// A query, a function call, or the end of several messages: the server then reports when it is ready again.
 const ASKS_FOR_AN_END: [u8; 3] = *b"QFS";
 /// A type and a length.
 const HEADER: usize = 5;
-/// The first message of all has no type.
+/// The very first message has no type.
 const STARTUP_HEADER: usize = 4;
 
-/// Where one message ends and the next begins, in bytes that come in any pieces.
+/// Finds where messages begin and end in bytes that arrive in any pieces.
 struct Frames {
-    /// How long the header of each message is.
+    /// The length of each message's header.
     header: usize,
     head: [u8; HEADER],
     read: usize,
-    /// Bytes that are left of the message after its header.
+    /// The remaining bytes of the message after its header.
     left: usize,
 }
 
@@ -199,12 +199,12 @@ impl Frames {
         }
     }
 
-    /// Whether the last message has ended and no other has begun.
+    /// Whether the last message has ended and the next has not begun.
     fn is_between(&self) -> bool {
         self.read == 0
     }
 
-    /// Goes through these bytes, and stops after a message whose type makes `stops` say so. Says how far it came.
+    /// Reads these bytes, and stops after a message for whose type `stops` returns true. Returns how far it got.
     fn hear(&mut self, bytes: &[u8], mut stops: impl FnMut(u8) -> bool) -> usize {
         let mut at = 0;
         while at < bytes.len() {
@@ -218,7 +218,7 @@ impl Frames {
                 let length = self.head[..self.header]
                     .last_chunk::<4>()
                     .map_or(0, |length| u32::from_be_bytes(*length));
-                // A length that is none is for the reader to complain about.
+                // The reader reports an invalid length.
                 self.left = length.saturating_sub(4) as usize;
             } else {
                 let count = self.left.min(bytes.len() - at);
@@ -236,7 +236,7 @@ impl Frames {
     }
 }
 
-/// What the library uses in place of a socket.
+/// The library uses this as its socket.
 struct Borrowed(Arc<Mutex<Loan>>);
 
 impl AsyncRead for Borrowed {
@@ -335,7 +335,7 @@ mod tests {
                 theirs
             });
             client.batch_execute("SELECT 1").await.unwrap();
-            // The library's task looks for more meanwhile.
+            // Meanwhile the library's task tries to read more.
             tokio::task::yield_now().await;
             let stream = lent.take().expect("the server owes no answer");
             drop(client);
@@ -354,7 +354,7 @@ mod tests {
         assert!(lent.take().is_none());
         theirs.write_all(&answer()).await.unwrap();
         asking.await.unwrap().unwrap();
-        // The client was dropped with its task, and says goodbye.
+        // The client was dropped with its task, and sends its goodbye.
         assert_eq!(theirs.read_u8().await.unwrap(), b'X');
     }
 

@@ -1,4 +1,4 @@
-//! How busy the server is with others' work, for a backup that is to disturb nobody.
+//! How busy the server is with other work, for a backup that must not slow it down.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use crate::error::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Load {
-    /// By how much the slowest replica is behind; `None` where there is none, where nothing is on
-    /// its way to it, and on a standby.
+    /// How far the slowest replica is behind; `None` if there is no replica, if nothing is on its way to it, and on a
+    /// standby.
     pub lag: Option<Duration>,
-    /// There are replicas, and this role may not see how far they are.
+    /// There are replicas, but this role may not see how far they are behind.
     pub lag_is_hidden: bool,
-    /// Active sessions that are not ours.
+    /// Active sessions other than pgstow's.
     pub sessions: u64,
 }
 
 impl Session {
-    /// Another session with the same server, for questions beside a backup.
+    /// Another session with the same server, for questions during a backup.
     pub async fn beside(&self) -> Result<Session> {
         self.connect_again().await
     }

@@ -1,8 +1,8 @@
-//! A way to the server for a program that logs in more than once, hours apart: a socket in a folder that only we can
-//! enter, at which no password is asked for. We log in behind it, each time with the password as it is then.
+//! A socket for a program that logs in more than once, hours apart. It is in a folder that only this user can enter,
+//! and asks for no password. Behind it pgstow logs in to the server, each time with the current password.
 //!
-//! pg_restore with several jobs logs in once for each of them and again when they have ended, always by the password
-//! that it began with. By then a secret may have been rotated, and a token of IAM has expired.
+//! pg_restore with several jobs logs in once for each of them and again when they have ended, always with the
+//! password that it was started with. By then a secret may have been rotated, and an IAM token has expired.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,23 +29,23 @@ use super::{ConnectionInfo, Redactor, Wire};
 use crate::error::{Code, Error, Result};
 use crate::postgres::settings;
 
-/// What a client may begin with: a version of the protocol, or one of these.
+/// The number in a client's first message: a protocol version, or one of these.
 const CANCEL: u32 = 80_877_102;
 const TLS: u32 = 80_877_103;
 const GSS: u32 = 80_877_104;
 const VERSION: u32 = 3;
-/// The server's own limit is 10,000 bytes.
+/// The longest first message; the server's own limit is 10,000 bytes.
 const LONGEST: usize = 64 << 10;
-/// Of a connection's parameters, those that are no matter of the line, which is ours.
+/// The connection parameters that concern the session. The others concern the connection, which pgstow makes itself.
 const OF_THE_SESSION: [&str; 4] = [
     "application_name",
     "client_encoding",
     "fallback_application_name",
     "options",
 ];
-/// Those that the login has settled already.
+/// The parameters that the login has settled already.
 const OF_THE_LOGIN: [&str; 4] = ["user", "database", "options", "replication"];
-/// What a server tells of itself at each login.
+/// The settings that a server reports at each login.
 const TOLD: [&str; 11] = [
     "server_version",
     "server_encoding",
@@ -60,7 +60,7 @@ const TOLD: [&str; 11] = [
     "standard_conforming_strings",
 ];
 
-/// Lets nobody in any more when it is dropped; who is in, stays.
+/// Dropping it refuses new clients; connected clients stay connected.
 #[derive(Debug)]
 pub(super) struct Logins {
     folder: PathBuf,
@@ -68,12 +68,12 @@ pub(super) struct Logins {
     listening: JoinHandle<()>,
 }
 
-/// How long a program's sessions have to end with it, and then how long it may take to cancel what they do.
+/// How long a program's sessions have to end with it, and then how long pgstow may take to cancel their statements.
 const LEAVING: Duration = Duration::from_millis(500);
 const CANCELLING: Duration = Duration::from_secs(5);
 
 impl Logins {
-    /// Listens in a new folder of this name, by the name that libpq looks for.
+    /// Listens in a new folder of this name, with the socket name that libpq looks for.
     pub fn open(folder: PathBuf, info: &ConnectionInfo, settings: &settings::Postgres) -> io::Result<Logins> {
         let port = info.port.ok_or(io::ErrorKind::InvalidInput)?;
         DirBuilder::new().mode(0o700).create(&folder)?;
@@ -90,7 +90,7 @@ impl Logins {
             while let Ok((client, _)) = listener.accept().await {
                 let door = Arc::clone(&entrance);
                 tokio::spawn(async move {
-                    // It ends as one of the two ends it: each of them says so to its own side.
+                    // It ends when either side ends it; each side reports its own error.
                     let _ = door.serve(client).await;
                 });
             }
@@ -102,9 +102,9 @@ impl Logins {
         })
     }
 
-    /// After the program has ended: cancels the statements of its sessions that have not ended with it. A server that
-    /// waits for a lock does not notice that the program is gone, and this process may end before the program's own
-    /// request to cancel is passed on.
+    /// After the program has ended: cancels the statements of its sessions that are still running. A server that
+    /// waits for a lock does not notice that the program has ended, and this process may end before it has passed on
+    /// the program's own cancel request.
     pub async fn settle(&self) {
         let is_empty = || self.door.inside().is_empty();
         let ended = async {
@@ -120,7 +120,7 @@ impl Logins {
         let _ = timeout(CANCELLING, join_all(cancelled)).await;
     }
 
-    /// How a program comes here. The password is there for the messages that must not show it.
+    /// The connection for the program. It contains the password only so that messages can hide it.
     pub fn way(&self, info: &ConnectionInfo) -> Result<ConnectionInfo> {
         let settled = info.settled()?;
         let params = settled.params.into_iter();
@@ -142,21 +142,21 @@ impl Logins {
 impl Drop for Logins {
     fn drop(&mut self) {
         self.listening.abort();
-        // Else it goes with the folder around it.
+        // If this fails, the folder is removed with the folder around it.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Where clients come in.
+/// Where clients connect.
 struct Door {
     info: ConnectionInfo,
     connect_timeout: Duration,
     home: Option<PathBuf>,
-    /// By the server's number for a session, the key by which its client may cancel what it does.
+    /// By the server's number for a session, the key with which its client may cancel a statement.
     inside: Mutex<HashMap<i32, [u8; 4]>>,
 }
 
-/// What a client says first.
+/// A client's first message.
 enum Greeting {
     /// Names and values.
     Startup(Vec<(String, String)>),
@@ -166,10 +166,10 @@ enum Greeting {
     },
 }
 
-/// A session with the server, and what its client is told of it.
+/// A session with the server, and what its client is told about it.
 struct Inside {
     line: Box<dyn Line>,
-    /// What came of the server with the last answer.
+    /// Bytes that arrived after the last answer.
     heard: Vec<u8>,
     session: i32,
     told: Vec<(&'static str, String)>,
@@ -208,7 +208,7 @@ impl Door {
 
     async fn let_in(&self, wanted: &[(String, String)]) -> Result<Inside> {
         let mut opened = self.log_in().await;
-        // A rotation changes the database a little before, or after, the secret.
+        // A rotation changes the password in the database shortly before or after the secret.
         for pause in ROTATION {
             if !matches!(&opened, Err(error) if error.code() == Code::Auth) {
                 break;
@@ -241,10 +241,10 @@ impl Door {
         Ok(Wire::new(started.stream, redactor))
     }
 
-    /// Sets what the client asked for, and asks for what the server says of itself, and for the session's number.
+    /// Sets what the client asked for, and asks the server for its settings and the session's number.
     async fn settle(&self, wire: &mut Wire, wanted: &[(String, String)]) -> Result<(Vec<(&'static str, String)>, i32)> {
         let wanted = wanted.iter().filter(|(name, _)| {
-            // Those are options of the protocol.
+            // These are options of the protocol.
             !OF_THE_LOGIN.contains(&name.as_str()) && !name.starts_with("_pq_.")
         });
         let wanted: Vec<_> = wanted.collect();
@@ -261,17 +261,17 @@ impl Door {
             .await
             .map_err(|_| Error::new(Code::ConnErr, "the server does not answer"))?;
         let answers = answered.map_err(Refusal::into_error)?;
-        // The settings' own answers come first.
+        // The answers to the settings come first.
         let values = answers.iter().skip(wanted.len()).filter_map(|answer| answer.text(0));
         let mut values: Vec<String> = values.map(str::to_owned).collect();
         let session = values.pop().and_then(|number| number.parse().ok());
         match session {
             Some(session) if values.len() == TOLD.len() => Ok((TOLD.into_iter().zip(values).collect(), session)),
-            _ => Err(Error::new(Code::ConnErr, "the server does not say who it is")),
+            _ => Err(Error::new(Code::ConnErr, "the server does not identify itself")),
         }
     }
 
-    /// A session of its own role it may always cancel. One that cannot be reached ends with its client.
+    /// A role may always cancel its own sessions. If the server cannot be reached, the session ends with its client.
     async fn cancel(&self, session: i32) {
         if let Ok(mut wire) = Box::pin(self.log_in()).await {
             let statement = format!("SELECT pg_catalog.pg_cancel_backend({session})");
@@ -295,7 +295,7 @@ async fn greeting(client: &mut UnixStream) -> io::Result<Greeting> {
         let mut body = vec![0; rest.ok_or(io::ErrorKind::InvalidData)?];
         client.read_exact(&mut body).await?;
         match code {
-            // It does not leave this machine.
+            // The connection does not leave this machine.
             TLS | GSS => client.write_all(b"N").await?,
             CANCEL => {
                 let (session, key) = body.split_first_chunk().ok_or(io::ErrorKind::InvalidData)?;
@@ -310,7 +310,7 @@ async fn greeting(client: &mut UnixStream) -> io::Result<Greeting> {
     }
 }
 
-/// Each name and each value ends with a zero, and the last pair with one more.
+/// Each name and each value ends with a zero byte, and the last pair with one more.
 fn pairs(body: &[u8]) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut parts = body.split(|byte| *byte == 0);
@@ -324,7 +324,7 @@ fn pairs(body: &[u8]) -> Vec<(String, String)> {
     pairs
 }
 
-/// Unlikely to be guessed by others, who cannot come here at all.
+/// Hard to guess for other users, who cannot reach this socket anyway.
 fn key() -> [u8; 4] {
     let number = RandomState::new().build_hasher().finish().to_be_bytes();
     [number[0], number[1], number[2], number[3]]
@@ -335,7 +335,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind], &length.to_be_bytes()[..], body].concat()
 }
 
-/// As the server ends a login.
+/// The end of a login, as the server sends it.
 fn welcome(inside: &Inside, key: [u8; 4]) -> Vec<u8> {
     let mut welcome = message(b'R', &[0; 4]);
     for (name, value) in &inside.told {
@@ -347,7 +347,7 @@ fn welcome(inside: &Inside, key: [u8; 4]) -> Vec<u8> {
     welcome
 }
 
-/// As the server itself would refuse it.
+/// A refusal in the form of the server's own.
 fn complaint(error: &Error) -> Vec<u8> {
     let state = match error.code() {
         Code::Auth => "28P01",

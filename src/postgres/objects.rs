@@ -1,4 +1,4 @@
-//! What objects of the target have that goes with them when they are replaced: owners, grants, comments.
+//! What objects of the target lose when they are replaced: owners, grants, comments.
 
 use tokio_postgres::Row;
 
@@ -6,15 +6,15 @@ use super::Session;
 use super::target::Named;
 use crate::error::Result;
 
-/// Of one of the objects that were asked about.
+/// A property of one of the objects that were asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trait {
-    /// Its place among these.
+    /// The object's index in the list that was asked about.
     pub object: usize,
     pub kind: TraitKind,
-    /// The owner, or who has the grant.
+    /// The owner, or the grantee.
     pub role: String,
-    /// Kind and name of the object, as statements have them.
+    /// Kind and name of the object, as in a statement.
     pub whole: String,
     pub statement: String,
 }
@@ -23,13 +23,13 @@ pub(crate) struct Trait {
 pub(crate) enum TraitKind {
     Owner,
     Grant,
-    /// Of what everybody has of such an object.
+    /// A revoke of privileges that PUBLIC has on such an object by default.
     Revoke,
     Comment,
 }
 
 impl Session {
-    /// Of those that are there. Of relations the owner alone.
+    /// Of the objects that exist. Of relations only the owner.
     pub(crate) async fn traits(&self, objects: &[Named<'_>]) -> Result<Vec<Trait>> {
         let failed = |error| self.error("cannot look at owners and grants", &error);
         let column = |of: fn(&Named<'_>) -> String| objects.iter().map(of).collect::<Vec<_>>();
@@ -117,10 +117,10 @@ impl Session {
         read.map_err(failed)
     }
 
-    /// Event triggers of this database that run at changes of definitions by this role, by name.
+    /// The event triggers of this database that fire when this role changes definitions, by name.
     pub(crate) async fn watching(&self) -> Result<Vec<String>> {
         let failed = |error| self.error("cannot look at the event triggers", &error);
-        // From 17 on a superuser's sessions, of which this is one, run none.
+        // From 17 on, superuser sessions such as this one fire none.
         let question = "SELECT e.evtname::pg_catalog.text FROM pg_catalog.pg_event_trigger e
              WHERE e.evtenabled OPERATOR(pg_catalog.=) ANY (ARRAY['O', 'A']::pg_catalog.\"char\"[])
                AND e.evtevent OPERATOR(pg_catalog.<>) 'login'
@@ -132,7 +132,7 @@ impl Session {
         read.collect::<std::result::Result<_, _>>().map_err(failed)
     }
 
-    /// What this role's default privileges give to others of what it makes, or keep from PUBLIC, in words.
+    /// What this role's default privileges grant to others on new objects, or revoke from PUBLIC, in words.
     pub(crate) async fn given_of_new(&self) -> Result<Vec<String>> {
         let failed = |error| self.error("cannot look at default privileges", &error);
         let question = "WITH own AS (
@@ -166,7 +166,7 @@ impl Session {
         read.collect::<std::result::Result<_, _>>().map_err(failed)
     }
 
-    /// Who has grants on these large objects, other than their owners.
+    /// The grantees on these large objects, other than their owners.
     pub(crate) async fn granted_large_objects(&self, large_objects: &[u32]) -> Result<Vec<(u32, String)>> {
         let failed = |error| self.error("cannot look at grants on large objects", &error);
         let question = "SELECT DISTINCT m.oid, CASE x.grantee WHEN 0 THEN 'PUBLIC'

@@ -1,7 +1,8 @@
-//! What stands in the target where rows are to go: which tables hold rows, who owns them, what is a partition of what.
+//! What the target already has where rows will go: which tables have rows, who owns them, and which are partitions of
+//! which.
 //!
-//! No query is planned over a table that others own: a planner computes what is constant in an index's expression, by
-//! a function of the owner's and as the role that looks. COPY of a plain table plans nothing.
+//! pgstow plans no query over a table of another owner: for a constant in an index's expression, the planner would
+//! run a function of that owner as pgstow's role. COPY of a plain table plans nothing.
 
 use tokio_postgres::Row;
 
@@ -12,23 +13,23 @@ use super::{Named, Session};
 use crate::error::{Code, Error, Result};
 use crate::postgres::quoting::qualified;
 
-/// A table of so many bytes is read to its end, which costs less than another session for the next one.
+/// A table up to this many bytes is read to its end: that costs less than a new session for the next table.
 const SMALL: i64 = 4 << 20;
 
-/// What has a table's name.
+/// The object that has a table's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Occupant {
-    /// As `pg_class` has it.
+    /// As in `pg_class`.
     pub kind: char,
     pub owner: String,
     /// The owner is no superuser, and may load rows into it as itself.
     pub owner_loads: bool,
-    /// Code of the owner's is code of somebody who is no superuser.
+    /// The owner's code is the code of a role that is no superuser.
     pub is_strangers: bool,
 }
 
 impl Occupant {
-    /// In words, for an error.
+    /// For an error.
     pub fn what(&self) -> &'static str {
         match self.kind {
             'r' => "a plain table",
@@ -43,7 +44,7 @@ impl Occupant {
 }
 
 impl Session {
-    /// What has each of these names here.
+    /// The object that has each of these names here.
     pub(crate) async fn occupants(&self, tables: &Names) -> Result<Vec<Option<Occupant>>> {
         let (schemas, names): (Vec<&str>, Vec<&str>) = tables
             .iter()
@@ -76,13 +77,13 @@ impl Session {
         rows.iter().map(occupant).collect::<Result<_, _>>().map_err(failed)
     }
 
-    /// Whether a plain table that exists holds a row; those of its heirs do not count.
+    /// Whether an existing plain table has a row; rows of its inheritance children do not count.
     pub async fn holds_rows(&self, schema: &str, name: &str) -> Result<bool> {
         let table = (schema.to_owned(), name.to_owned());
         Ok(self.holding_rows(&[table]).await? == [true])
     }
 
-    /// The same of several.
+    /// The same for several tables.
     pub(crate) async fn holding_rows(&self, tables: &Names) -> Result<Vec<bool>> {
         let mut wire = None;
         let mut found = Vec::with_capacity(tables.len());
@@ -100,11 +101,11 @@ impl Session {
                 any: false,
                 to_the_end: bytes.is_some_and(|bytes| bytes <= SMALL),
             };
-            // Neither its text nor its language matters.
+            // The encoding does not matter here, because the text is not read.
             let copy = format!("COPY {} TO STDOUT (ENCODING 'SQL_ASCII')", qualified(schema, name));
             match line.copy(copy.as_bytes(), &mut first).await {
                 Ok(()) => wire = Some(line),
-                // The line is closed with the rest of the rows on it.
+                // The session is closed with the remaining rows unread.
                 Err(Refusal::Broken(_)) if first.any => {}
                 Err(refusal) => return Err(unseen(schema, name, refusal)),
             }
@@ -116,7 +117,7 @@ impl Session {
         Ok(found)
     }
 
-    /// Nothing where it does not tell whether there are rows. A partitioned table has none of its own.
+    /// `None` if the size does not show whether there are rows: a partitioned table has no rows of its own.
     async fn table_size(&self, schema: &str, name: &str) -> Result<Option<i64>> {
         let question = format!(
             "WITH chosen AS ({CHOSEN})
@@ -126,10 +127,10 @@ impl Session {
         );
         let row = self.client.query_opt(&question, &[&vec![schema], &vec![name]]).await;
         row.and_then(|row| row.map_or(Ok(None), |row| row.try_get(0)))
-            .map_err(|error| self.error("cannot look into the table", &error))
+            .map_err(|error| self.error("cannot look at the table's size", &error))
     }
 
-    /// A session that looks, and can do nothing else.
+    /// A session that can only read.
     async fn looking(&self) -> Result<Wire> {
         let mut wire = self.open_wire().await?;
         let begin = "SET client_encoding = 'UTF8'; SET row_security = off; BEGIN TRANSACTION READ ONLY";
@@ -137,7 +138,7 @@ impl Session {
         Ok(wire)
     }
 
-    /// The partitions of a table at all its levels, which hold its rows.
+    /// The partitions of a table at all levels that hold its rows.
     pub(crate) async fn leaves(&self, schema: &str, name: &str) -> Result<Vec<(String, String)>> {
         let question = format!(
             "WITH chosen AS ({CHOSEN})
@@ -153,7 +154,7 @@ impl Session {
         rows.iter().map(leaf).collect::<Result<_, _>>().map_err(failed)
     }
 
-    /// Of these sequences, whether they are there, and whether this role may set them.
+    /// For each of these sequences: whether it exists, and whether this role may set it.
     pub(crate) async fn sequences(&self, asked: &[Named<'_>]) -> Result<Vec<(bool, bool)>> {
         let (schemas, names): (Vec<&str>, Vec<&str>) = asked.iter().map(|one| (one.schema, one.name)).unzip();
         let question = "SELECT c.oid IS NOT NULL, coalesce(pg_catalog.has_sequence_privilege(c.oid, 'UPDATE')
@@ -177,7 +178,7 @@ fn unseen(schema: &str, name: &str, refusal: Refusal) -> Error {
         Code::Permission => Code::Permission,
         _ => Code::RestoreErr,
     };
-    let what = format!("cannot see whether {schema}.{name} holds rows: {}", error.message());
+    let what = format!("cannot find out whether {schema}.{name} has rows: {}", error.message());
     let error = Error::new(code, what);
     match hint {
         Some(hint) => error.hint(hint),

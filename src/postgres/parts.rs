@@ -1,10 +1,10 @@
-//! Parts of tables, views and domains that a dump writes as entries of their own, or within another's: whether they are
-//! there can only be asked of the catalogs.
+//! Parts of tables, views and domains that a dump writes either as separate entries or within another entry. Only the
+//! catalogs show whether they exist.
 
 use super::{Named, Session};
 use crate::error::Result;
 
-/// The kinds of which it is known. Their entries' names begin with the table's.
+/// The kinds that can be looked up. Their entries' names begin with the table's name.
 const KINDS: [&str; 7] = [
     "CHECK CONSTRAINT",
     "CONSTRAINT",
@@ -16,7 +16,7 @@ const KINDS: [&str; 7] = [
 ];
 
 impl Session {
-    /// Whether each of them is there; `None` for any other kind.
+    /// Whether each of them exists; `None` for any other kind.
     pub async fn has_parts(&self, asked: &[Named<'_>]) -> Result<Vec<Option<bool>>> {
         let known: Vec<bool> = asked.iter().map(|named| KINDS.contains(&named.kind)).collect();
         let column = |of: fn(&Named<'_>) -> String| asked.iter().map(of).collect::<Vec<_>>();

@@ -1,5 +1,5 @@
-//! The password's way to PostgreSQL's programs: a file that only we can read, made for one of them when it
-//! starts, and gone with it.
+//! Gives the password to PostgreSQL's programs: in a file that only this user can read, made for each program when it
+//! starts, and removed when it ends.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,20 +16,20 @@ use crate::error::{Code, Error, Result};
 use crate::postgres::settings;
 use crate::run::private_folder::{self, PrivateFolder};
 
-/// The first libpq that knows `require_auth`.
+/// The first libpq with `require_auth`.
 const REQUIRES_AUTH_SINCE: u32 = 16;
 
-/// Where the passfiles of one connection's programs are made, and what else keeps its password from a
-/// server that asks for it in a way that is not allowed.
+/// The folder for the password files of one connection's programs, and what else keeps the password from a server
+/// that asks for it in a forbidden way.
 #[derive(Debug)]
 pub struct Passfile {
     folder: PathBuf,
     made: AtomicUsize,
-    /// The ways in which a server may ask for the password.
+    /// The methods that the server may use.
     require_auth: Option<String>,
-    /// For a libpq that does not know them.
+    /// For a libpq without `require_auth`.
     relay: Option<Relay>,
-    /// None where it lies in somebody else's.
+    /// `None` if the files are in another owner's folder.
     _folder: Option<PrivateFolder>,
 }
 
@@ -47,15 +47,15 @@ impl Passfile {
         }))
     }
 
-    /// The same in a folder that is there, and goes with it.
+    /// The same in an existing folder; the files are removed with it.
     pub fn within(folder: &PrivateFolder, info: &ConnectionInfo) -> Result<Option<Passfile>> {
         let Some(password) = &info.password else {
             return Ok(None);
         };
-        // What no passfile can carry is told before anything is begun.
+        // A password that no passfile can hold is refused before anything starts.
         passfile_line(password)?;
         let require_auth = info.params.get("require_auth").cloned();
-        // Without it, what needs it is refused.
+        // Without a relay, a program that needs it is refused.
         let relay = unencrypted(info)
             .zip(require_auth.as_deref())
             .and_then(|(server, list)| Relay::open(folder.path(), server, Methods::parse(list).ok()?).ok());
@@ -68,13 +68,13 @@ impl Passfile {
         }))
     }
 
-    /// Where the program logs in by way of us. A folder whose name is too long for a socket has none.
+    /// The socket at which a program logs in through pgstow. `None` if the folder's name is too long for a socket.
     pub(super) fn logins(&self, info: &ConnectionInfo, settings: &settings::Postgres) -> Option<Logins> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.join(format!("in-{number}"));
         let opened = Logins::open(folder, info, settings);
         opened
-            .inspect_err(|error| tracing::debug!("a program logs in by itself: {error}"))
+            .inspect_err(|error| tracing::debug!("a program logs in to the server directly: {error}"))
             .ok()
     }
 
@@ -86,19 +86,18 @@ impl Passfile {
     }
 }
 
-/// One program's own way to the database, with the password as it was when the program was started. Its
-/// file is removed on drop.
+/// One program's connection to the database, with the password at the program's start. Its file is removed on drop.
 #[derive(Debug)]
 pub(super) struct Pass {
-    /// All defaults are settled.
+    /// With all defaults filled in.
     pub info: Box<ConnectionInfo>,
     path: Option<PathBuf>,
     require_auth: Option<String>,
 }
 
 impl Pass {
-    /// How a program of this major reaches the database, without being made to give the password in a way
-    /// that is not allowed. Asks for the password, and writes it.
+    /// The connection for a program of this major version, so that no server can make it give the password away in a
+    /// forbidden way. Asks for the password, and writes it.
     pub async fn issue(info: &ConnectionInfo, passfile: Option<&Passfile>, major: u32) -> Result<Pass> {
         let Some(passfile) = passfile else {
             return Ok(Pass {
@@ -119,7 +118,7 @@ impl Pass {
         })
     }
 
-    /// By way of logins of ours, for which no program needs a password, whenever it comes.
+    /// Through pgstow's own logins, for which no program needs a password at any time.
     pub fn through(logins: &Logins, info: &ConnectionInfo) -> Result<Pass> {
         Ok(Pass {
             info: Box::new(logins.way(info)?),
@@ -132,8 +131,7 @@ impl Pass {
         self.path.as_deref()
     }
 
-    /// For libpq's environment: an older one, which takes it for an error as a parameter, overlooks it
-    /// there.
+    /// For libpq's environment: an older libpq ignores it there, but refuses it as a parameter.
     pub fn require_auth(&self) -> Option<&str> {
         self.require_auth.as_deref()
     }
@@ -142,7 +140,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // Else it goes with its folder.
+            // If this fails, the file is removed with its folder.
             let _ = fs::remove_file(path);
         }
     }
@@ -161,11 +159,11 @@ fn way(info: &ConnectionInfo, passfile: &Passfile, major: u32) -> Result<Connect
         (None, Some(list)) if info.params.get("channel_binding").is_none_or(|wish| wish != "require") => {
             return Err(Error::new(
                 Code::Version,
-                format!("PostgreSQL's programs of version {major} cannot be held to require_auth={list}"),
+                format!("PostgreSQL's programs of version {major} cannot enforce require_auth={list}"),
             )
             .hint(
-                "use those of version 16 or newer, or sslmode=verify-full with channel_binding=require; on a line \
-                 without encryption it is enough to point TMPDIR at a folder with a short name",
+                "use the programs of version 16 or newer, or sslmode=verify-full with channel_binding=require; on a \
+                 connection without encryption it is enough to point TMPDIR at a folder with a short name",
             ));
         }
         _ => {}
@@ -173,7 +171,7 @@ fn way(info: &ConnectionInfo, passfile: &Passfile, major: u32) -> Result<Connect
     Ok(info)
 }
 
-/// The server's address, where the line to it is known to be in clear text.
+/// The server's address, if the connection is known to be in clear text.
 fn unencrypted(info: &ConnectionInfo) -> Option<SocketAddr> {
     if info.is_socket() || info.params.get("sslmode").is_none_or(|mode| mode != "disable") {
         return None;
@@ -182,12 +180,12 @@ fn unencrypted(info: &ConnectionInfo) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, info.port?))
 }
 
-/// Every host, port, database and user: the file serves one connection only.
+/// For every host, port, database and user: the file serves only one connection.
 fn passfile_line(password: &SecretString) -> Result<SecretString> {
     let password = password.expose_secret();
     if password.contains(['\n', '\r', '\0']) {
         return Err(
-            Error::config("the password holds a line break, which a PostgreSQL passfile cannot carry")
+            Error::config("the password has a line break, which a PostgreSQL passfile cannot hold")
                 .hint("remove the line break (often the last character of a pasted secret), or change the password"),
         );
     }
@@ -222,7 +220,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "*:*:*:*:a\\:b\\\\c'd\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o7777, 0o700);
-        // Rotated in between.
+        // The password is rotated in between.
         let renewed = temp.path().join("renewed");
         fs::write(&renewed, "second\n").unwrap();
         info.keys = Keys::SecretFile(renewed);

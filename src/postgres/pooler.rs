@@ -1,6 +1,6 @@
-//! What may stand between us and the server. A pooler in transaction mode gives our statements, and
-//! pg_dump's, whichever connection is free: what is set for a session is lost, or gets into other
-//! people's sessions; with it the search path, on which everything of ours rests.
+//! Detects a pooler between pgstow and the server. A pooler in transaction mode runs pgstow's statements, and
+//! pg_dump's, on any free connection. Session settings are then lost, or end up in other clients' sessions; one of
+//! them is the search path, on which pgstow's safety depends.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 type Answer<T> = std::result::Result<T, tokio_postgres::Error>;
 
-/// Our end of the line, as we see it.
+/// The client's end of the connection, as pgstow sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum OurEnd {
-    /// The address's port.
+    /// The local port.
     Port(Option<u16>),
-    /// A socket file, and the process that listens there.
+    /// A socket file, and the process that listens on it.
     Socket(Option<i32>),
 }
 
-/// Whether the server's end of the line is ours: then nobody is in between. Over a socket file there
-/// are no ends to compare; but whoever listens there is the parent of the process that serves us.
+/// Whether the server sees the same client end as pgstow: then no pooler is in between. A socket file has no ends to
+/// compare, but the listening process must be the parent of the process that serves this session.
 pub(super) async fn is_absent(client: &Client, end: OurEnd) -> Answer<bool> {
     Ok(match end {
         OurEnd::Port(port) => {
@@ -40,10 +40,10 @@ pub(super) async fn is_absent(client: &Client, end: OurEnd) -> Answer<bool> {
     })
 }
 
-/// It shows when one of two clients of ours is moved to another server process, or shares the other's.
+/// A pooler shows when it moves one of two clients to another server process, or lets both share one.
 pub(super) async fn refuse_shared(first: &Client, second: &Client) -> Result<Answer<()>> {
     let Ok(shared) = timeout(PATIENCE, shares_processes(first, second)).await else {
-        let text = "what is between us and the server gives two sessions no connections at the same time";
+        let text = "a pooler in front of the server does not give two sessions a connection at the same time";
         return Err(Error::new(Code::ConnErr, text).hint("connect to the server itself"));
     };
     match shared {
@@ -57,16 +57,16 @@ pub(super) async fn refuse_shared(first: &Client, second: &Client) -> Result<Ans
     }
 }
 
-/// Whether two sessions are not served by one process each, all the time.
+/// Whether the two sessions ever have something else than one server process each.
 async fn shares_processes(first: &Client, second: &Client) -> Answer<bool> {
     let ours = (process(first).await?, process(second).await?);
-    // A pool of one connection would let nobody in beside the other's transaction.
+    // A pool with one connection would block one client while the other's transaction is open.
     if ours.0 == ours.1 {
         return Ok(true);
     }
     for _ in 0..ROUNDS {
-        // Each takes a connection; the first's goes back last. A pool that gives out what came back
-        // last then gives it to the second, and one that gives out what came back first, another.
+        // Each client takes a connection, and the first client returns its connection last. A pool that reuses the
+        // newest connection then gives it to the second client; a pool that reuses the oldest gives it another.
         second.batch_execute("BEGIN").await?;
         first.batch_execute("BEGIN").await?;
         let during = (process(first).await?, process(second).await?);
@@ -86,15 +86,15 @@ async fn process(client: &Client) -> Answer<Option<String>> {
     told(client, "SELECT pg_catalog.pg_backend_pid()").await
 }
 
-/// The parent of a process of this machine.
+/// The parent of a process on this machine.
 fn parent(process: &str) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name before may hold anything.
+    // The name before this may contain any character.
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// What one question gives, in one message: a prepared statement would be three, and a pool may answer
-/// each from elsewhere.
+/// The answer to one question that is sent in one message. A prepared statement would take three messages, and a pool
+/// might answer each from another connection.
 async fn told(client: &Client, question: &str) -> Answer<Option<String>> {
     let messages = client.simple_query(question).await?;
     Ok(messages.iter().find_map(|message| match message {

@@ -1,17 +1,17 @@
-//! What the role may not read although a backup needs it, found before the dump finds it.
+//! Finds what a backup needs and the role may not read, before the dump fails on it.
 
 use super::Session;
 use super::closed::names_in;
 use super::quoting::identifier;
 use crate::error::{Code, Error, Result};
 
-/// Something that pg_dump would stumble over.
+/// An object on which pg_dump would fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     pub kind: UnreadableKind,
-    /// Qualified and quoted, as SQL wants it; a large object's number.
+    /// Qualified and quoted for SQL; for a large object, its number.
     pub name: String,
-    /// The schema, quoted, if the role may not use it.
+    /// The quoted schema, if the role may not use it.
     pub schema: Option<String>,
 }
 
@@ -22,11 +22,11 @@ pub enum UnreadableKind {
     LargeObject,
 }
 
-/// One of PostgreSQL's own that this role may not call.
+/// One of PostgreSQL's own functions that this role may not call.
 #[derive(Debug)]
 struct ClosedFunction {
     name: String,
-    /// With its arguments, as SQL wants it.
+    /// With its arguments, for SQL.
     signature: String,
     need: Need,
 }
@@ -34,15 +34,15 @@ struct ClosedFunction {
 /// Whether a backup calls a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
-    /// One of the database as it is now.
+    /// A backup of the database in its current state calls it.
     Now,
-    /// One of a database with other objects, or by another version of pg_dump.
+    /// A backup of a database with other objects, or by another version of pg_dump, calls it.
     Perhaps,
     Never,
 }
 
 impl Unreadable {
-    /// As people call it: a large object has nothing but a number.
+    /// The name for messages: a large object has only a number.
     fn called(&self) -> String {
         match self.kind {
             UnreadableKind::LargeObject => format!("large object {}", self.name),
@@ -50,7 +50,7 @@ impl Unreadable {
         }
     }
 
-    /// The statement that would cure it for a role (quoted).
+    /// The statement that grants the privilege to a (quoted) role.
     fn grant(&self, role: &str) -> String {
         let object = match self.kind {
             UnreadableKind::Table => format!("GRANT SELECT ON {} TO {role}", self.name),
@@ -65,9 +65,8 @@ impl Unreadable {
 }
 
 impl Session {
-    /// Tables, sequences and large objects that pg_dump locks or reads and this role may not, at
-    /// most 1,000. What an extension owns is left out: pg_dump leaves it to the extension, but
-    /// for its configuration tables.
+    /// Tables, sequences and large objects that pg_dump locks or reads and this role may not read, at most 1,000. It
+    /// leaves out objects of extensions, because pg_dump does not save them, except their configuration tables.
     pub async fn unreadable_tables(&self) -> Result<Vec<Unreadable>> {
         let failed = |error| self.error("cannot read the role's privileges", &error);
         let rows = self
@@ -133,7 +132,7 @@ impl Session {
         Ok(found)
     }
 
-    /// Tables (qualified, quoted) whose row-level security would hide rows from this role.
+    /// Tables (qualified, quoted) in which row-level security would hide rows from this role.
     pub async fn rls_tables(&self) -> Result<Vec<String>> {
         let failed = |error| self.error("cannot read row-level security", &error);
         let rows = self
@@ -151,8 +150,7 @@ impl Session {
         rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
     }
 
-    /// `PERMISSION`, naming what is unreadable and the GRANTs, if the role cannot make a whole
-    /// backup.
+    /// Fails with `PERMISSION` if the role cannot make a complete backup; the error names the objects and the GRANTs.
     pub async fn check_privileges(&self) -> Result<()> {
         let checked = match self.check_functions().await {
             Ok(()) => self.check_objects().await,
@@ -161,7 +159,8 @@ impl Session {
         self.with_reset(checked).await
     }
 
-    /// The same after a refusal in these words, which name the function if it was one.
+    /// The same after a refusal with these words. They contain the function's name if the refusal was about a
+    /// function.
     pub(super) async fn check_refusal(&self, words: &str) -> Result<()> {
         let named = names_in(words);
         let mut closed = self.closed_functions().await?;
@@ -173,8 +172,8 @@ impl Session {
         self.with_reset(checked).await
     }
 
-    /// Functions (with their arguments) that the role may not call, and a backup of this database as it is now may do
-    /// without, though not one with other kinds of objects.
+    /// Functions (with arguments) that the role may not call. A backup of the database in its current state may not
+    /// need them; a backup of a database with other kinds of objects does.
     pub async fn perhaps_needed_functions(&self) -> Result<Vec<String>> {
         let closed = self.closed_functions().await?.into_iter();
         let perhaps = closed.filter(|function| function.need == Need::Perhaps);
@@ -187,10 +186,10 @@ impl Session {
             return Err(error);
         }
         match self.other_role().await {
-            // The GRANTs above are the role's that the login becomes.
+            // The GRANTs are for the role that a setting gives to the login.
             Ok(Some((login, reset))) => {
                 let hint = format!(
-                    "{}; or, since the login {login} works as {role} here by a setting, {reset}",
+                    "{}; or, because a setting makes the login {login} work as {role} here, {reset}",
                     error.hint_text(),
                     role = identifier(&self.server.user)
                 );
@@ -200,7 +199,7 @@ impl Session {
         }
     }
 
-    /// The role that has logged in, quoted, where the session works as another, and what ends that.
+    /// The quoted role that has logged in, if the session works as another role, and the statement that ends this.
     async fn other_role(&self) -> Result<Option<(String, String)>> {
         let failed = |error| self.error("cannot ask who has logged in", &error);
         let question = "SELECT session_user::pg_catalog.text";
@@ -214,8 +213,8 @@ impl Session {
         Ok(Some((identifier(&login), reset)))
     }
 
-    /// The statement that takes away what a role's or the database's settings say of this one; of several, the
-    /// strongest.
+    /// The statement that resets this setting of a role or database; if there are several, the one that takes
+    /// precedence.
     pub(super) async fn resetting(&self, setting: &str) -> Result<Option<String>, tokio_postgres::Error> {
         let question = "SELECT r.rolname::pg_catalog.text, d.datname::pg_catalog.text
                FROM pg_catalog.pg_db_role_setting s CROSS JOIN pg_catalog.unnest(s.setconfig) AS one (setting)
@@ -239,7 +238,7 @@ impl Session {
         ))
     }
 
-    /// Functions of PostgreSQL's own that everybody may call, and that have been taken from this role.
+    /// PostgreSQL's own functions that PUBLIC may call by default and that were revoked from this role.
     async fn closed_functions(&self) -> Result<Vec<ClosedFunction>> {
         let failed = |error| self.error("cannot read the role's privileges", &error);
         let question = closed_functions();
@@ -260,7 +259,7 @@ impl Session {
         Ok(closed)
     }
 
-    /// Those that this database needs.
+    /// The functions that this database needs.
     async fn check_functions(&self) -> Result<()> {
         let mut closed = self.closed_functions().await?;
         closed.retain(|function| function.need == Need::Now);
@@ -319,7 +318,7 @@ impl Session {
                 ),
             )
             .hint(format!(
-                "ALTER ROLE {role} BYPASSRLS, or back up as the tables' owner (for whom it counts where it was forced: \
+                "ALTER ROLE {role} BYPASSRLS, or back up as the tables' owner (where it is forced on the owner too: \
                  ALTER TABLE … NO FORCE ROW LEVEL SECURITY)"
             )));
         }
@@ -327,11 +326,11 @@ impl Session {
     }
 }
 
-/// Function (with its arguments), name, and whether a backup of this database calls it now; nothing in the last column
-/// where none ever does.
+/// Function (with arguments), name, and whether a backup of this database calls it now; NULL in the last column if no
+/// backup calls it.
 fn closed_functions() -> String {
-    // The server looks at the privilege when it begins with a query, whether the query finds rows or not; so where nothing
-    // of the kind is there, pg_dump may need the function or not, from version to version.
+    // The server checks the privilege when a query starts, whether the query finds rows or not. So if the database
+    // has no such object, it depends on pg_dump's version whether pg_dump calls the function.
     let own = |catalog: &str, oid: &str| {
         format!(
             "{oid} >= 16384 AND NOT EXISTS (
@@ -392,10 +391,10 @@ fn closed_functions() -> String {
     )
 }
 
-/// All at once, or as many as a line holds; then what grants the rest.
+/// One statement for all objects, or for as many as fit into a line; then a statement that grants the rest.
 fn grant_objects(objects: &[&str], role: &str) -> String {
     const AT_ONCE: usize = 20;
-    // A name that could end the quotes around it.
+    // A character with which a name could end the quotes around it.
     let odd = |c: char| !(c.is_ascii_alphanumeric() || "\"_-. ".contains(c));
     if objects.len() <= AT_ONCE || role.contains(odd) {
         return format!("GRANT SELECT ON LARGE OBJECT {} TO {role}", objects.join(", "));

@@ -1,4 +1,4 @@
-//! Finding PostgreSQL's own programs, in the versions that fit.
+//! Finds PostgreSQL's own programs in the versions that fit.
 
 mod dump;
 mod restore;
@@ -17,7 +17,7 @@ pub use dump::Programs;
 pub use restore::{Psql, RestoreProgram};
 pub use server::ServerPrograms;
 
-/// Where distributions and our Lambda layer keep several majors side by side: `<root>/<major>/bin`.
+/// Where distributions and the Lambda layer keep several major versions side by side: `<root>/<major>/bin`.
 const ROOTS: [&str; 2] = ["/opt/pgsql", "/usr/lib/postgresql"];
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_BYTES: u64 = 64 << 10;
@@ -26,11 +26,11 @@ fn usual_roots() -> [PathBuf; 2] {
     ROOTS.map(PathBuf::from)
 }
 
-/// One program that runs and says its version.
+/// A program that runs and reports its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Installed {
     path: PathBuf,
-    /// As `--version` says it: `15.18 (Debian 15.18-0+deb12u1)`.
+    /// As `--version` reports it: `15.18 (Debian 15.18-0+deb12u1)`.
     version: String,
     major: u32,
 }
@@ -45,9 +45,9 @@ impl Installed {
 /// All programs of one name.
 struct Search {
     name: &'static str,
-    /// In the order of preference among equals.
+    /// By preference where versions are equal.
     found: Vec<Installed>,
-    /// Those that do not run, and why.
+    /// Programs that do not run, with the reason.
     broken: Vec<String>,
     place: String,
 }
@@ -69,7 +69,7 @@ impl Search {
         search
     }
 
-    /// What there is, for an error that says that it will not do.
+    /// The programs that were found, for an error that says why they do not fit.
     fn list(&self) -> String {
         let each = self
             .found
@@ -78,14 +78,14 @@ impl Search {
         each.collect::<Vec<_>>().join(", ")
     }
 
-    /// There is none.
+    /// No program was found.
     fn missing(&self, code: Code) -> Error {
         let (name, place) = (self.name, &self.place);
         let text = if self.broken.is_empty() {
-            format!("{name} is missing: there is none in {place}")
+            format!("{name} is missing: pgstow searched {place}")
         } else {
             let broken = self.broken.join("; ");
-            format!("{name} is missing: what is in {place} does not work: {broken}")
+            format!("{name} is missing: the programs in {place} do not work: {broken}")
         };
         Error::new(code, text)
     }
@@ -101,7 +101,7 @@ fn searched(settings: &settings::Postgres) -> String {
     }
 }
 
-/// In the order of preference among equals.
+/// By preference where versions are equal.
 fn places(name: &str, roots: &[PathBuf], settings: &settings::Postgres) -> Vec<PathBuf> {
     let folders = match &settings.bin {
         Some(folders) => folders.clone(),
@@ -122,8 +122,8 @@ fn places(name: &str, roots: &[PathBuf], settings: &settings::Postgres) -> Vec<P
         if seen.contains(&real) {
             continue;
         }
-        // Debian's /usr/bin/pg_dump is a script that guesses a version from its own
-        // configuration. The real ones are in the version folders: they go first.
+        // Debian's /usr/bin/pg_dump is a script that chooses a version by its own configuration. The real programs
+        // are in the version folders, so these come first.
         let is_wrapper = real.file_name().is_some_and(|name| name == "pg_wrapper");
         places.push((program, is_wrapper));
         seen.push(real);
@@ -149,13 +149,13 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
-/// `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` → text and major, or why not.
+/// `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` → text and major version, or the reason why there is none.
 async fn ask_version(program: &Path, settings: &settings::Postgres) -> Result<(String, u32), String> {
     let text = ask(program, "--version", settings).await?;
     parse_version(&text).ok_or_else(|| "does not say its version".into())
 }
 
-/// What a program says to one option, or why it says nothing.
+/// A program's answer to one option, or why there is none.
 async fn ask(program: &Path, option: &str, settings: &settings::Postgres) -> Result<String, String> {
     let mut child = Child::start(Order {
         program,
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     impl Search {
-        /// One of each of these majors, in `/0`, `/1` and so on.
+        /// One program for each of these majors, in `/0`, `/1` and so on.
         pub(super) fn that_found(name: &'static str, majors: &[u32]) -> Search {
             let installed = |(place, major): (usize, &u32)| Installed {
                 path: format!("/{place}/{name}").into(),

@@ -1,11 +1,11 @@
 //! Names and texts in SQL.
 
-/// An identifier as SQL wants it, always in quotes.
+/// An SQL identifier, always in quotes.
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A name that may stand in quotes.
+/// A name without its quotes, if it has any.
 pub fn unquoted(name: &str) -> String {
     match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\""),
@@ -13,12 +13,12 @@ pub fn unquoted(name: &str) -> String {
     }
 }
 
-/// A schema's object, both names in quotes.
+/// The name of an object with its schema, both in quotes.
 pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", identifier(schema), identifier(name))
 }
 
-/// A text as SQL wants it, whatever a backslash means there.
+/// An SQL string literal, correct for both values of `standard_conforming_strings`.
 pub fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if text.contains('\\') {

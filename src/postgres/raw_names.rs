@@ -1,4 +1,4 @@
-//! Names as a script has them: in the database's encoding.
+//! Names as a script contains them: in the database's encoding.
 
 use tokio_postgres::Row;
 
@@ -16,10 +16,10 @@ pub struct RawTable {
 }
 
 impl Session {
-    /// Every table. Ask after the snapshot was exported, so that the names are those of that moment. Empty
-    /// where it cannot be asked.
+    /// All tables. Call it after the snapshot was exported, so that the names are those of the snapshot. Empty if the
+    /// query fails.
     pub async fn raw_tables(&self) -> Vec<RawTable> {
-        // A database without an encoding has names that are no text in any.
+        // In a database without an encoding, names are not text in any encoding.
         let text = match self.server.encoding.as_str() {
             "SQL_ASCII" => "'SQL_ASCII'",
             _ => "'UTF8'",
@@ -67,7 +67,7 @@ impl Session {
         .collect()
     }
 
-    /// Texts in this encoding, in UTF-8; what is none in it has no answer.
+    /// Converts these texts from this encoding to UTF-8; `None` for bytes that are not valid in it.
     pub async fn texts_of(&self, encoding: &str, texts: &[Vec<u8>]) -> Result<Vec<Option<String>>> {
         const QUESTION: &str = "SELECT pg_catalog.convert(one.text, $2::pg_catalog.text::pg_catalog.name, 'UTF8')
              FROM pg_catalog.unnest($1::pg_catalog.bytea[]) WITH ORDINALITY AS one (text, at) ORDER BY one.at";

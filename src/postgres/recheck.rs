@@ -1,4 +1,5 @@
-//! What stands around tables, asked once more by the session that has locked them: any other would wait for it.
+//! Checks the objects around tables once more in the session that has locked them: any other session would wait for
+//! it.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +10,8 @@ use super::tables::Names;
 use super::wire::Wire;
 
 impl Wire {
-    /// Of the foreign keys and triggers of these tables, one that has come, gone or changed since they were listed.
-    /// The session's encoding is UTF-8.
+    /// A foreign key or trigger of these tables that was added, dropped or changed since they were listed. The
+    /// session's encoding is UTF-8.
     pub(crate) async fn changed_around(
         &mut self,
         tables: &Names,
@@ -47,8 +48,8 @@ impl Wire {
         Ok(changed.map(|(what, _)| what.clone()))
     }
 
-    /// Whether this table has triggers that fire when rows come, and none of them in a session that is a replica. The
-    /// session's encoding is UTF-8.
+    /// Whether this table has triggers that fire when rows are inserted, and none of them fires in a session with the
+    /// role `replica`. The session's encoding is UTF-8.
     pub(crate) async fn falls_silent(&mut self, (schema, name): &(String, String)) -> Result<bool, Refusal> {
         // pg_trigger.h: 4 is for INSERT.
         let question = format!(
@@ -66,14 +67,14 @@ impl Wire {
     }
 }
 
-/// A question with the names in it: a simple query has no parameters.
+/// A query with the names in its text: a simple query has no parameters.
 fn with_names(question: &str, tables: &Names) -> String {
     let list = |of: fn(&(String, String)) -> &String| {
         let texts: Vec<String> = tables.iter().map(|table| literal(of(table))).collect();
         format!("ARRAY[{}]", texts.join(", "))
     };
     let (schemas, names) = (list(|table| &table.0), list(|table| &table.1));
-    // Each stands there once; the names themselves may hold either.
+    // Each parameter occurs once; replace both at once, because a name may contain the text of either.
     let (before, rest) = question.split_once("$1").unwrap_or((question, ""));
     let (between, after) = rest.split_once("$2").unwrap_or((rest, ""));
     format!("{before}{schemas}{between}{names}{after}")

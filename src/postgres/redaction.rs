@@ -1,4 +1,4 @@
-//! Taking secrets, and the values of rows, out of text that others wrote: a server's message, a child's stderr.
+//! Removes secrets and the values of rows from foreign text: a server's message, a child's stderr.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -6,7 +6,7 @@ use super::ConnectionInfo;
 
 const STARS: &str = "***";
 
-/// Knows what must not be seen. Its own `Debug` shows nothing of it.
+/// Knows the secrets. Its own `Debug` shows none of them.
 #[derive(Debug, Clone, Default)]
 pub struct Redactor {
     password: Option<SecretString>,
@@ -19,13 +19,13 @@ impl Redactor {
         }
     }
 
-    /// The text without the password, and without whatever follows `password=`.
+    /// The text without the password, and without any value after `password=`.
     pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
         if let Some(password) = &self.password {
             let password = password.expose_secret();
-            // A password of one or two letters would turn every message into stars, and tells
-            // nobody anything.
+            // Hiding a password of one or two letters would turn every message into stars, and such a password in a
+            // message reveals nothing.
             if password.len() > 2 {
                 text = text.replace(password, STARS);
             }
@@ -35,7 +35,7 @@ impl Redactor {
 }
 
 fn clean_assignments(text: &str) -> String {
-    // ASCII lower case keeps every byte's place.
+    // ASCII lower case keeps every byte at its place.
     let lower = text.to_ascii_lowercase();
     let mut clean = String::with_capacity(text.len());
     let mut at = 0;
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_long_message_is_read_once() {
-        // By the square of the length, this would take minutes.
+        // In time that grows with the square of the length, this would take minutes.
         let text = "password=".repeat(100_000);
         assert_eq!(Redactor::default().clean(&text), "password=***");
         let text = "password= ".repeat(100_000);

@@ -1,5 +1,5 @@
-//! What a refusal of the server's means, and what helps: for the client library's errors, for our own sessions', and for
-//! those of the login.
+//! The meaning of an error from the server, and the hint for it: for errors of the client library, of pgstow's own
+//! sessions, and of the login.
 
 mod at_login;
 
@@ -12,24 +12,24 @@ use super::stream::Broken;
 use super::tls::NoAgreement;
 use crate::error::{Code, Error};
 
-/// Where the server refuses a query whose rows a policy would filter (`row_security = off`).
+/// The function in the server that refuses a query whose rows a policy would filter (`row_security = off`).
 pub(super) const ROW_SECURITY: &str = "check_enable_rls";
 
-/// For whom row-level security would hide rows from.
-pub(super) const BYPASS_HINT: &str = "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or work as the tables' owner (for whom it \
-     counts where it was forced: ALTER TABLE … NO FORCE ROW LEVEL SECURITY)";
+/// The hint for a role from which row-level security would hide rows.
+pub(super) const BYPASS_HINT: &str = "the role must bypass row-level security: ALTER ROLE <role> BYPASSRLS, or work \
+     as the tables' owner (where it is forced on the owner too: ALTER TABLE … NO FORCE ROW LEVEL SECURITY)";
 
 /// Why a statement failed.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// The server said no. The session can go on.
+    /// The server refused it. The session can go on.
     Server {
         state: SqlState,
-        /// The place in the server's source that says no, which is the same in every language.
+        /// The function in the server's source that reported the error; it is the same in every language.
         routine: String,
         error: Error,
     },
-    /// The session cannot be used any more, or the rows' receiver gave up.
+    /// The session cannot be used any more, or the receiver of the rows stopped.
     Broken(Error),
 }
 
@@ -40,7 +40,7 @@ impl Refusal {
         }
     }
 
-    /// What it means for a backup, in the words that pg_dump has for the same; `what` could not be done.
+    /// The meaning for a backup, in the same words as for pg_dump's errors; `what` is the action that failed.
     pub fn of_reading(self, what: &str) -> Error {
         let (state, routine, error) = match self {
             Refusal::Server { state, routine, error } => (state, routine, error),
@@ -66,7 +66,7 @@ impl Refusal {
         Error::new(Code::PgDumpErr, text)
     }
 
-    /// What helps where a policy would filter the rows.
+    /// The hint if a policy would filter the rows.
     pub fn hint_of_rows(&self) -> Option<&'static str> {
         match self {
             Refusal::Server { routine, .. } if routine == ROW_SECURITY => Some(BYPASS_HINT),
@@ -91,7 +91,7 @@ impl From<Broken> for Refusal {
     }
 }
 
-/// An error's fields: message and detail are one text.
+/// An error's fields, with message and detail as one text.
 pub(super) struct Complaint {
     pub state: SqlState,
     pub routine: String,
@@ -99,12 +99,12 @@ pub(super) struct Complaint {
 }
 
 impl Complaint {
-    /// What it means; the text is clean.
+    /// The error that it stands for, without secrets.
     pub fn error(&self, redactor: &Redactor) -> Error {
         classify_server(&self.state, &redactor.clean(&format!("{SERVER_SAYS}: {}", self.text)))
     }
 
-    /// The same of a statement.
+    /// The same for a statement.
     pub fn into_refusal(self, redactor: &Redactor) -> Refusal {
         Refusal::Server {
             error: self.error(redactor),
@@ -114,7 +114,7 @@ impl Complaint {
     }
 }
 
-/// Of a message of type `E`.
+/// Reads a message of type `E`.
 pub(super) fn complaint(body: &[u8]) -> Complaint {
     let (mut state, mut routine) = (SqlState::INTERNAL_ERROR, String::new());
     let (mut message, mut detail) = (String::new(), None);
@@ -132,7 +132,7 @@ pub(super) fn complaint(body: &[u8]) -> Complaint {
         }
     }
     let text = match detail {
-        // A row's values are nobody's business.
+        // The detail without the values of a row: they are the owner's data.
         Some(detail) => format!("{message} ({})", without_values(&detail)),
         None => message,
     };
@@ -141,7 +141,7 @@ pub(super) fn complaint(body: &[u8]) -> Complaint {
 
 pub(super) const SERVER_SAYS: &str = "the server says";
 
-/// What an error of the protocol means to the reader.
+/// The error that a protocol error stands for.
 pub(super) fn classify(error: &tokio_postgres::Error, redactor: &Redactor) -> Error {
     if let Some(server) = error.as_db_error() {
         let mut text = format!("{SERVER_SAYS}: {}", server.message());
@@ -174,7 +174,7 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> (String, bool) {
     (text, tls_failed)
 }
 
-/// The next cause that says more. An `io::Error` that wraps another error says the same as that one.
+/// The next cause that adds something. An `io::Error` that wraps another error has the same text as that error.
 fn causes_of<'a>(
     error: &'a (dyn std::error::Error + 'static),
     tls_failed: &mut bool,
@@ -189,13 +189,13 @@ fn causes_of<'a>(
     }
 }
 
-/// The handshake failed.
+/// For a TLS handshake that failed.
 pub(super) fn of_handshake(error: &std::io::Error, redactor: &Redactor) -> Error {
     let wrapped = error.get_ref();
     if let Some(stranger) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<NoAgreement>()) {
         return Error::new(Code::ConnErr, stranger.to_string()).hint(
-            "sslnegotiation=direct needs PostgreSQL 17 or newer itself at the other end: check host and port, or \
-             leave it out",
+            "sslnegotiation=direct needs a PostgreSQL server of version 17 or newer at the other end: check host and \
+             port, or leave it out",
         );
     }
     let (text, _) = with_causes(error);
@@ -203,7 +203,8 @@ pub(super) fn of_handshake(error: &std::io::Error, redactor: &Redactor) -> Error
     Error::new(Code::ConnErr, text).hint(CHECK_TLS)
 }
 
-/// The line broke before the login was done: with TLS 1.3, a server refuses our certificate only then.
+/// For a connection that broke before the login ended: with TLS 1.3, a server refuses the client's certificate only
+/// then.
 pub(super) fn of_login(broken: Broken, redactor: &Redactor) -> Error {
     let Broken::Io(error) = broken else {
         return broken.into();
@@ -214,7 +215,7 @@ pub(super) fn of_login(broken: Broken, redactor: &Redactor) -> Error {
     if tls_failed { error.hint(CHECK_TLS) } else { error }
 }
 
-/// The server asked for a proof that it may not have, or is none.
+/// For a server that asked for a proof that it may not ask for, or sent an invalid question.
 pub(super) fn of_question(refused: authentication::Refused) -> Error {
     let code = if refused.is_of_a_stranger() {
         Code::ConnErr
@@ -227,8 +228,8 @@ pub(super) fn of_question(refused: authentication::Refused) -> Error {
 const CHECK_TLS: &str = "check sslmode and sslrootcert: the server's certificate must be signed by a root in that file, \
                          and name the host for verify-full";
 
-pub(super) const NO_TLS: &str = "the server has no TLS, and sslmode insists on it: turn ssl on in the server's configuration; or, where \
-                      nobody else is on the line, give sslmode=disable";
+pub(super) const NO_TLS: &str = "the server has no TLS, and sslmode requires it: turn ssl on in the server's \
+     configuration; or, if no other machine can read the connection, set sslmode=disable";
 pub(super) const NO_TLS_FOR_TOKENS: &str = "IAM login needs TLS, and the server at the other end has none: check host and port (RDS has TLS), and \
                                  whether a pooler or tunnel is in between; or log in with a password (BACKUP_DB_AUTH=password, \
                                  BACKUP_TARGET_AUTH=password)";
@@ -236,7 +237,7 @@ pub(super) const NO_TLS_FOR_TOKENS: &str = "IAM login needs TLS, and the server 
 pub(super) const NO_PASSWORD: &str = "give the password in DB_PASSWORD (or a file: DB_PASSWORD_FILE), in the URL, in the secret, in \
                            PGPASSWORD or ~/.pgpass";
 
-/// What a hint for the source says where a restore's target is meant, if it is another.
+/// The hint for a restore's target in place of a hint for the source, if the two differ.
 pub(super) fn for_target(hint: &str) -> Option<&'static str> {
     match hint {
         NO_PASSWORD => Some(
@@ -257,7 +258,7 @@ pub(super) fn for_target(hint: &str) -> Option<&'static str> {
     }
 }
 
-/// The server, the role or the database has no connection left.
+/// The server, the role or the database has no free connection.
 pub(super) fn is_full(error: &Error) -> bool {
     let hint = error.hint_text();
     hint == TWO_CONNECTIONS || for_target(TWO_CONNECTIONS) == Some(hint)
@@ -265,22 +266,23 @@ pub(super) fn is_full(error: &Error) -> bool {
 
 const NO_DATABASE: &str = "check the database's name; `psql -l` lists them all";
 
-const POOLER: &str = "a connection pooler is in the way: connect to the server itself, or to a pool in session mode";
+const POOLER: &str = "a connection pooler is in between: connect to the server itself, or to a pool in session mode";
 
-/// Whatever the pool's mode.
-pub(super) const STARTUP: &str = "PgBouncer does not pass on what a session is started with, which a superuser, or a role or \
-                                  database with settings of its own (bytea_output, quote_all_identifiers) needs: connect to \
+/// For a pooler in any mode.
+pub(super) const STARTUP: &str = "PgBouncer does not pass on the options that a session starts with, which a \
+                                  superuser, or a role or database with settings of its own (bytea_output, \
+                                  quote_all_identifiers) needs: connect to \
                                   the server itself; or reset the setting (ALTER ROLE … RESET …, ALTER DATABASE … RESET …)";
 pub(super) const TWO_CONNECTIONS: &str = "the server has no free connection for this role or database: a backup needs two, and one for each of --jobs: run it when others \
                                           have ended, raise max_connections, or raise the limit of the role or database \
                                           (ALTER ROLE … CONNECTION LIMIT 5, ALTER DATABASE … CONNECTION LIMIT …)";
 
-/// Of `target_session_attrs`.
+/// For `target_session_attrs`.
 pub(super) const KIND_OF_SERVER: &str = "target_session_attrs asks for another kind of server than the one that this host is: name \
                                          one that fits, or leave it out (a standby can be backed up)";
 pub(super) const LOCKS: &str = "each table takes a lock, and the server has no room for more: raise \
                                 max_locks_per_transaction, and restart it";
-pub(super) const REPLAY: &str = "on a standby, replay gives way to a backup only for so long: raise \
+pub(super) const REPLAY: &str = "a standby delays replay for a backup only for a limited time: raise \
                                  max_standby_streaming_delay, or turn hot_standby_feedback on, or back up the primary";
 
 pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
@@ -300,12 +302,12 @@ pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
         "3D000" => Error::new(Code::ConnErr, text).hint(NO_DATABASE),
         "53300" => Error::new(Code::ConnErr, text).hint(TWO_CONNECTIONS),
         "53200" => Error::new(Code::ConnErr, text).hint(LOCKS),
-        // We only read, so nothing but replay can be in conflict with us.
+        // pgstow only reads here, so only replay can conflict with it.
         "40001" => Error::new(Code::ConnErr, text).hint(REPLAY),
         "57P05" => Error::new(Code::ConnErr, text).hint(at_login::IDLE),
         "57P03" => Error::new(Code::ConnErr, text).hint("the server is starting up or shutting down; run it again"),
         "42501" => Error::new(Code::Permission, text),
-        // Prepared statements that went to different servers, or a pooler's own complaint.
+        // Prepared statements that reached different servers, or an error of the pooler itself.
         "26000" | "42P05" => Error::new(Code::ConnErr, text).hint(POOLER),
         _ if text.contains("unsupported startup parameter") => Error::new(Code::ConnErr, text).hint(STARTUP),
         _ if text.contains("pooling mode") => Error::new(Code::ConnErr, text).hint(POOLER),

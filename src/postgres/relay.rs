@@ -1,8 +1,8 @@
-//! A way to the server for programs whose libpq answers whatever it is asked (before 16): a socket in
-//! a folder of ours, and behind it the server, of which a [`Gate`] hears every question first.
+//! A relay to the server for programs whose libpq answers every question of a server (before 16): a socket in a
+//! private folder. Behind it a [`Gate`] checks each of the server's questions before libpq gets it.
 //!
-//! Our own session has logged in on the same open line without giving the password away. Somebody on
-//! the network could wait for the next login, pg_dump's, and ask that for the password in clear text.
+//! pgstow's own session has logged in over an unencrypted connection without giving the password away. An attacker on
+//! the network could wait for the next login, pg_dump's, and ask it for the password in clear text.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::startup::keep_alive;
 
 const BUFFER: usize = 256 << 10;
 
-/// Lets nobody in any more when it is dropped; who is in, stays.
+/// Dropping it refuses new clients; connected clients stay connected.
 #[derive(Debug)]
 pub(super) struct Relay {
     folder: PathBuf,
@@ -24,13 +24,13 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Listens in this folder, which only we can enter, by the name that libpq looks for.
+    /// Listens in this folder, which only this user can enter, with the socket name that libpq looks for.
     pub fn open(folder: &Path, server: SocketAddr, allowed: Methods) -> std::io::Result<Relay> {
         let listener = UnixListener::bind(folder.join(format!(".s.PGSQL.{}", server.port())))?;
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(async move {
-                    // It ends as one of the two ends it: each of them says so to its own side.
+                    // It ends when either side ends it; each side reports its own error.
                     let _ = pass(client, server, allowed).await;
                 });
             }
@@ -41,7 +41,7 @@ impl Relay {
         })
     }
 
-    /// The host for libpq.
+    /// The value of libpq's `host`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -80,7 +80,7 @@ async fn pass(client: UnixStream, server: SocketAddr, allowed: Methods) -> std::
     tokio::try_join!(there, back).map(|_| ())
 }
 
-/// As the server itself would say it.
+/// In the form of the server's own errors.
 fn complaint(refused: Refused) -> Vec<u8> {
     let fields = format!("SFATAL\0VFATAL\0C28000\0M{refused}\0\0");
     let length = u32::try_from(fields.len() + 4).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! What a restore takes away, and what it makes in its place: in one transaction.
+//! What a restore removes, and what it makes in its place: in one transaction.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,24 +14,25 @@ use crate::error::{Code, Error, Result};
 
 /// How long a server may take to roll back.
 const ROLLING_BACK: Duration = Duration::from_secs(30);
-/// Objects that an error names.
+/// The most objects that an error names.
 const NAMED: usize = 5;
 
-/// What a restore takes away first.
+/// What a restore removes first.
 #[derive(Debug, Clone, Copy)]
 pub struct Removal<'a> {
-    /// What takes off what must not go with the tables, in its order.
+    /// Statements that detach what must not be removed with the tables, in order.
     pub loosen: &'a [String],
-    /// In their order; what others still need is tried again after them.
+    /// In order; a statement whose object others still need is tried again after the rest.
     pub statements: &'a [String],
-    /// What takes parts of these off, where they need each other.
+    /// Statements that detach parts of these objects, where the objects depend on each other.
     pub parting: &'a [String],
     pub large_objects: &'a [u32],
-    /// What they remove of tables, and what must not have come around these since the statements were made.
+    /// The tables that the statements remove, and around which nothing may have been added since the statements were
+    /// made.
     pub tables: &'a Names,
-    /// Other tables that somebody may hold.
+    /// Other tables that another session may have locked.
     pub beside: &'a Names,
-    /// For locks.
+    /// How long to wait for locks.
     pub wait: Duration,
 }
 
@@ -39,23 +40,24 @@ pub struct Removal<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Renewal<'a> {
     pub definitions: &'a [Definition],
-    /// Of all relations and indexes that will be made, now or later.
+    /// The names of all relations and indexes that will be made, now or later.
     pub names: &'a Names,
-    /// What the definitions make and the target's default privileges may give to others; none where these may.
+    /// The objects that the definitions make and on which the target's default privileges may grant something to
+    /// others; empty if these grants may stay.
     pub made: &'a [Named<'a>],
 }
 
-/// One of the archive's, with what pg_restore says before it.
+/// A definition from the archive, with the settings that pg_restore sends before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
-    /// In words, for an error.
+    /// For an error.
     pub what: String,
     pub statements: String,
 }
 
 impl Session {
-    /// Removes things in one transaction, and says how many; what does not exist counts as removed. After an error
-    /// everything is as it was.
+    /// Removes objects in one transaction and returns their number. An object that does not exist counts as removed.
+    /// An error undoes everything.
     pub async fn remove(&self, removal: &Removal<'_>) -> Result<usize> {
         match self.remove_all(removal).await {
             Ok(removed) => {
@@ -69,13 +71,14 @@ impl Session {
         }
     }
 
-    /// After an error, of which it is no news. A server that does not answer any more rolls back when the session ends.
+    /// Called after an error, so an error here adds nothing. If the server no longer answers, it rolls back when the
+    /// session ends.
     async fn roll_back(&self) {
         let _ = tokio::time::timeout(ROLLING_BACK, self.execute("ROLLBACK")).await;
     }
 
-    /// Removes things, and makes others in their place, in a transaction that stays open. Nothing if the server has
-    /// not the room for both in one; then, and after an error, everything is as it was.
+    /// Removes objects and makes others in their place, in a transaction that stays open. `None` if the server's lock
+    /// table has no room for both in one transaction. Then, and after an error, everything is undone.
     pub async fn replace(&self, removal: &Removal<'_>, renewal: &Renewal<'_>) -> Result<Option<usize>> {
         let replaced = async {
             let removed = self.remove_all(removal).await?;
@@ -110,11 +113,11 @@ impl Session {
             self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
             return Err(not_locked(wait, "the tables", &self.holders(&held).await));
         }
-        // They were looked at a while ago, and a partition that is not known would go with its root in silence.
+        // The plan is some time old, and a partition that is not in it would be dropped with its root without a word.
         let known: BTreeSet<&String> = loosen.iter().collect();
         let now = self.loosening(tables).await?;
         if let Some(new) = now.iter().find(|statement| !known.contains(statement)) {
-            let what = format!("the target has changed since it was looked at: {new} was not due then");
+            let what = format!("the target has changed since it was checked: {new} is needed now and was not then");
             return Err(Error::new(Code::RestoreErr, what).hint("run it again"));
         }
         let mut removed = 0;
@@ -133,12 +136,13 @@ impl Session {
                 match self.one(statement, wait, &held).await? {
                     Tried::Done => removed += 1,
                     Tried::Absent => {}
-                    // What needs it may come later, if the target has changed since the backup.
+                    // A dependent object may be removed later in the list, if the target has changed since the
+                    // backup.
                     Tried::Needed(error) => {
                         first.get_or_insert(error);
                         still.push(statement);
                     }
-                    // A view as it was meant to be while others are taken off may not fit the one that is there.
+                    // The temporary form of a view, made while others are detached, may not fit the view that exists.
                     Tried::Refused(_) if statement.starts_with("CREATE OR REPLACE VIEW ") => {}
                     Tried::Refused(error) => return Err(error),
                 }
@@ -169,7 +173,7 @@ impl Session {
         Ok(removed)
     }
 
-    /// One statement, after whose failure the others can go on.
+    /// Runs one statement in a savepoint, so that the others can continue after its failure.
     async fn one(&self, statement: &str, wait: Duration, held: &Names) -> Result<Tried> {
         let failed = |error| self.refused(&error);
         self.client.batch_execute("SAVEPOINT one").await.map_err(failed)?;
@@ -179,7 +183,7 @@ impl Session {
         };
         if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
             self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
-            let what = format!("what {statement:?} needs");
+            let what = format!("an object that {statement:?} needs");
             return Err(not_locked(wait, &what, &self.in_its_way(held).await));
         }
         let refused = self.refused(&error);
@@ -192,18 +196,19 @@ impl Session {
         Ok(match error.code() {
             Some(state) if is_absence(state) => Tried::Absent,
             Some(state) if *state == SqlState::DEPENDENT_OBJECTS_STILL_EXIST => Tried::Needed(refused.hint(
-                "the target holds objects that the backup does not know, or that are left out, and that need this one: remove \
+                "other objects of the target, not in the backup or not selected, depend on this one: remove \
                  them first, or restore into a new database with --create",
             )),
             Some(state) if *state == SqlState::OUT_OF_MEMORY => Tried::Refused(refused.hint(
-                "all is removed in one transaction, which takes a lock for each thing: raise max_locks_per_transaction on the \
-                 target, which takes a restart, or restore into a new database with --create",
+                "the restore removes everything in one transaction, with a lock for each object: raise \
+                 max_locks_per_transaction on the target, which needs a restart, or restore into a new database with \
+                 --create",
             )),
             _ => Tried::Refused(refused.hint("correct the cause, or restore into a new database with --create")),
         })
     }
 
-    /// Says whether there was room for it.
+    /// Returns whether the server had room for it.
     async fn renew(&self, removal: &Removal<'_>, renewal: &Renewal<'_>) -> Result<bool> {
         let taken = self.taken(renewal.names, &[]).await?;
         if !taken.is_empty() {
@@ -216,7 +221,7 @@ impl Session {
         Ok(true)
     }
 
-    /// One after the other, in a transaction that is open; says whether the server had the room for its locks.
+    /// Runs the definitions in order in the open transaction; returns whether the server had room for the locks.
     pub async fn define(&self, definitions: &[Definition], wait: Duration) -> Result<bool> {
         for Definition { what, statements } in definitions {
             let Err(error) = self.client.batch_execute(statements).await else {
@@ -231,7 +236,7 @@ impl Session {
                         .await
                         .map_err(|error| self.refused(&error))?;
                     let holders = self.in_its_way(&[]).await;
-                    Err(not_locked(wait, &format!("what {what} needs"), &holders))
+                    Err(not_locked(wait, &format!("an object that {what} needs"), &holders))
                 }
                 _ => Err(refused.context(what)),
             };
@@ -239,7 +244,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Of these names, those that something has which is not one of `going` and does not go with one of them.
+    /// Which of these names belong to an object that is not in `going` and does not go with one of those.
     pub(crate) async fn taken(&self, names: &Names, going: &Names) -> Result<Vec<String>> {
         let (schemas, tags) = columns(names);
         let (going_schemas, going_tags) = columns(going);
@@ -278,8 +283,8 @@ impl Session {
         read.map_err(|error| self.error("cannot look for names that are taken", &error))
     }
 
-    /// What default privileges of the target have given on new objects, or have kept from their owners and PUBLIC, is
-    /// undone: the archive's own grants build on what every object has.
+    /// Undoes what the target's default privileges have granted on new objects, or revoked from their owners and
+    /// PUBLIC: the archive's grants start from the built-in privileges.
     pub(crate) async fn take_back_defaults(&self, made: &[Named<'_>]) -> Result<()> {
         let column = |of: fn(&Named<'_>) -> String| made.iter().map(of).collect::<Vec<_>>();
         let kinds = column(|named| named.kind.to_owned());
@@ -336,7 +341,7 @@ impl Session {
             let done = self.client.batch_execute(&statements).await;
             done.map_err(|error| {
                 let refused = self.refused(&error);
-                let what = "what the target's default privileges give to others could not be taken back";
+                let what = "grants by the target's default privileges could not be revoked";
                 refused.context(format!("{what} ({statements})"))
             })?;
         }
@@ -345,7 +350,7 @@ impl Session {
 }
 
 impl Session {
-    /// The same of large objects that have just been made: from 18 on there are default privileges for them.
+    /// The same for new large objects: from 18 on they have default privileges.
     pub(crate) async fn take_back_of_objects(&self, objects: &[u32]) -> Result<()> {
         if objects.is_empty() {
             return Ok(());
@@ -366,7 +371,7 @@ impl Session {
 }
 
 impl Wire {
-    /// The same in a transaction that is open.
+    /// The same in an open transaction.
     pub(crate) async fn take_back_of_objects(&mut self, objects: &[u32]) -> std::result::Result<(), Refusal> {
         if objects.is_empty() {
             return Ok(());
@@ -402,12 +407,12 @@ fn columns(names: &Names) -> (Vec<&str>, Vec<&str>) {
 enum Tried {
     Done,
     Absent,
-    /// By what is there still.
+    /// Other objects still need it.
     Needed(Error),
     Refused(Error),
 }
 
-/// Before anything is changed.
+/// For the check before any change.
 pub(crate) fn names_are_taken(taken: &[String]) -> Error {
     let mut shown: Vec<&str> = taken.iter().take(NAMED).map(String::as_str).collect();
     let more = format!("{} more", taken.len().saturating_sub(NAMED));
@@ -415,7 +420,7 @@ pub(crate) fn names_are_taken(taken: &[String]) -> Error {
         shown.push(&more);
     }
     let what = format!(
-        "names that the backup's objects need are taken in the target, by what is not replaced: {}",
+        "objects that the restore does not replace have names that the backup's objects need: {}",
         shown.join(", ")
     );
     Error::new(Code::RestoreErr, what).hint("rename these first, or remove them; or restore into another database")

@@ -1,5 +1,5 @@
-//! A session for logical replication (documentation: "Streaming Replication Protocol"): which server streams, and the
-//! changes that it decodes for a slot.
+//! A session for logical replication (documentation: "Streaming Replication Protocol"): it identifies the server, and
+//! reads the changes that the server decodes for a slot.
 
 mod lsn;
 
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// PostgreSQL counts time from 2000-01-01.
 const EPOCH: Duration = Duration::from_secs(946_684_800);
 
-/// A session that takes simple queries and replication commands, with one server and database.
+/// A session that takes simple queries and replication commands, with the same server and database throughout.
 pub struct ReplicationSession {
     wire: Wire,
     greeting: Greeting,
@@ -27,30 +27,31 @@ pub struct ReplicationSession {
     has_streamed: bool,
 }
 
-/// The server that a stream comes from. Positions of one are nothing to another, nor to another timeline.
+/// The server that a stream comes from. A position is valid only on its own server and timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSource {
     pub system_identifier: String,
     pub timeline: u32,
-    /// Up to where the server's log is on its disk.
+    /// The end of the server's log on its disk.
     pub flushed: Lsn,
     pub database: Option<String>,
 }
 
-/// What a server says while it streams.
+/// A message of the server while it streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Streamed {
     /// One message of the output plugin.
     Change { start: Lsn, end: Lsn, bytes: Vec<u8> },
-    /// Nothing more up to this position. A server that wants an answer ends the session without one.
+    /// There are no more changes up to this position. If the server wants an answer and gets none, it ends the
+    /// session.
     Alive { end: Lsn, wants_answer: bool },
     /// The server ends the stream: call [`finish`](ReplicationSession::finish).
     End,
 }
 
 impl Session {
-    /// Another session with this server and database, for logical replication. Values come as they do in our other sessions,
-    /// in the database's own encoding.
+    /// Opens another session with this server and database, for logical replication. Values have the same form as in
+    /// the other sessions, in the database's own encoding.
     ///
     /// `PERMISSION` if the role may not replicate; `CONN_ERR` if a pooler is in between.
     pub async fn open_replication(&self) -> Result<ReplicationSession> {
@@ -74,7 +75,8 @@ impl Session {
 }
 
 impl ReplicationSession {
-    /// A setting that the server tells every client at the login, as it was then: `server_version`, `server_encoding`, …
+    /// A setting that the server reported at the login, such as `server_version` or `server_encoding`, with its value
+    /// then.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.greeting.parameters.get(name).map(String::as_str)
     }
@@ -84,7 +86,7 @@ impl ReplicationSession {
         self.greeting.key.map(|key| key.process)
     }
 
-    /// Which server this is (`IDENTIFY_SYSTEM`).
+    /// Identifies the server (`IDENTIFY_SYSTEM`).
     pub async fn identify(&mut self) -> Result<StreamSource> {
         let rows = self.wire.query(b"IDENTIFY_SYSTEM").await;
         let rows = rows.map_err(Refusal::into_error)?;
@@ -96,17 +98,18 @@ impl ReplicationSession {
                 database: row.text(3).map(str::to_owned),
             })
         });
-        source.ok_or_else(|| unexpected("an IDENTIFY_SYSTEM that says too little"))
+        source.ok_or_else(|| unexpected("an incomplete answer to IDENTIFY_SYSTEM"))
     }
 
-    /// Runs a statement or a replication command whose rows, if any, do not matter.
+    /// Runs a statement or a replication command, and ignores its rows.
     pub async fn execute(&mut self, statement: &str) -> Result<()> {
         let done = self.wire.execute(statement.as_bytes()).await;
         done.map_err(Refusal::into_error)
     }
 
-    /// Begins the stream of a slot's changes, from this position or the slot's own, whichever is later. The options are
-    /// the output plugin's. A session streams once: PostgreSQL ends a second stream of it at once, without an error.
+    /// Starts the stream of a slot's changes, from this position or the slot's own, whichever is later. The options
+    /// are the output plugin's. A session can stream only once: PostgreSQL ends a second stream at once, without an
+    /// error.
     pub async fn start(&mut self, slot: &str, from: Lsn, options: &[(&str, &str)]) -> Result<()> {
         if self.has_streamed {
             return Err(Error::internal("a second stream needs another session"));
@@ -117,28 +120,30 @@ impl ReplicationSession {
         begun.map_err(Refusal::into_error)
     }
 
-    /// What the server says next. Nothing is lost if it is not waited for to the end.
+    /// The server's next message. Cancelling this call loses nothing.
     pub async fn next(&mut self) -> Result<Streamed> {
         let heard = self.wire.hear_both(&mut self.partial).await;
         match heard.map_err(Refusal::into_error)? {
-            Some(body) => streamed(body).ok_or_else(|| unexpected("a message of replication that is none")),
+            Some(body) => streamed(body).ok_or_else(|| unexpected("an invalid message of replication")),
             None => Ok(Streamed::End),
         }
     }
 
-    /// Tells the server that all before this position is kept: it may forget it. `now` is for its statistics.
+    /// Tells the server that everything before this position is stored, so the server may remove it. `now` is for its
+    /// statistics.
     pub async fn confirm(&mut self, kept: Lsn, now: SystemTime) -> Result<()> {
         let told = self.wire.say_both(&status(kept, now)).await;
         told.map_err(Refusal::into_error)
     }
 
-    /// Ends the stream. The session takes statements again then. The server has read by now what it was told before.
+    /// Ends the stream; the session then takes statements again. By then the server has read all that it was sent
+    /// before.
     pub async fn finish(&mut self) -> Result<()> {
         let ended = self.wire.end_both(&mut self.partial).await;
         ended.map_err(Refusal::into_error)
     }
 
-    /// Ends the session, and returns when the server has let go of it.
+    /// Ends the session, and returns when the server has closed it.
     pub async fn close(self) {
         self.wire.close().await;
     }
@@ -177,7 +182,7 @@ fn streamed(mut body: Vec<u8>) -> Option<Streamed> {
     match body.first()? {
         b'w' => {
             let (start, end) = (lsn(1)?, lsn(9)?);
-            // Its third number is the server's clock.
+            // The third number is the server's clock.
             if body.len() < 25 {
                 return None;
             }
@@ -196,7 +201,7 @@ fn streamed(mut body: Vec<u8>) -> Option<Streamed> {
     }
 }
 
-/// Documentation: "Standby status update". Written, flushed and applied are one to us.
+/// Documentation: "Standby status update". pgstow reports one position as written, flushed and applied.
 fn status(kept: Lsn, now: SystemTime) -> Vec<u8> {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let micros = i64::try_from(since.saturating_sub(EPOCH).as_micros()).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-//! pg_restore at work: how it is asked, and what its end means.
+//! Runs pg_restore: its arguments, and the meaning of its end.
 
 mod complaints;
 
@@ -17,12 +17,12 @@ use crate::postgres::settings;
 pub use complaints::Complaint;
 use complaints::Complaints;
 
-/// Where the archive comes from.
+/// The source of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArchiveInput {
     /// Written into [`Restoring::take_stdin`].
     Stdin,
-    /// Read by pg_restore itself; only so can it work with several jobs.
+    /// Read by pg_restore itself, which is necessary for several jobs.
     File(PathBuf),
 }
 
@@ -33,7 +33,7 @@ pub enum Section {
     PostData,
 }
 
-/// What pg_restore is asked to do.
+/// The arguments of one pg_restore.
 #[derive(Debug, Clone)]
 pub struct RestoreOrder<'a> {
     pub program: &'a RestoreProgram,
@@ -42,9 +42,9 @@ pub struct RestoreOrder<'a> {
     pub passfile: Option<&'a Passfile>,
     pub settings: &'a settings::Postgres,
     pub archive: ArchiveInput,
-    /// A file that names the entries to restore, in their order (`--use-list`).
+    /// A file with the entries to restore, in order (`--use-list`).
     pub list: Option<PathBuf>,
-    /// Only these; all when empty.
+    /// Only these sections; all if empty.
     pub sections: Vec<Section>,
     pub jobs: usize,
     pub single_transaction: bool,
@@ -53,11 +53,11 @@ pub struct RestoreOrder<'a> {
     pub no_tablespaces: bool,
     /// Otherwise errors of single entries become warnings.
     pub exit_on_error: bool,
-    /// The statements, to its output, instead of to the server.
+    /// Write the statements to its output instead of sending them to the server.
     pub as_text: bool,
 }
 
-/// A running pg_restore. Dropping it kills it; it never outlives us.
+/// A running pg_restore. Dropping it kills it; it never outlives pgstow.
 #[derive(Debug)]
 pub struct Restoring {
     child: Child,
@@ -67,19 +67,19 @@ pub struct Restoring {
     logins: Option<Logins>,
 }
 
-/// It came to its end.
+/// The result of a pg_restore that finished.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreEnd {
-    /// What it could not do, where the order let it go on.
+    /// What it could not do, if the order let it go on.
     pub refused: Vec<Complaint>,
 }
 
 impl Restoring {
-    /// Asks for the password, as it is now.
+    /// Asks for the current password and starts pg_restore.
     pub async fn start(order: &RestoreOrder<'_>) -> Result<Restoring> {
-        // What is not sent needs no password.
+        // Without a server, no password is needed.
         let passfile = order.passfile.filter(|_| !order.as_text);
-        // With jobs, pg_restore logs in again when they are done, by the password that it began with.
+        // With several jobs, pg_restore logs in again at the end, with the password that it was started with.
         let logins = passfile
             .filter(|_| order.jobs > 1 && order.info.keys.may_change())
             .and_then(|passfile| passfile.logins(order.info, order.settings));
@@ -143,9 +143,8 @@ impl Restoring {
         })
     }
 
-    /// Its input, once, for a blocking writer in a thread of its own; dropping it is the end of
-    /// the archive. When pg_restore is gone, writing is an error (`BrokenPipe`), and
-    /// [`Restoring::wait`] says why it went.
+    /// Its input, once, for a blocking writer in a thread of its own; dropping it ends the archive. When pg_restore
+    /// has ended, writing fails with `BrokenPipe`, and [`Restoring::wait`] gives the reason.
     pub fn take_stdin(&mut self) -> Option<File> {
         self.child.take_stdin()
     }
@@ -155,16 +154,15 @@ impl Restoring {
         self.child.take_stdout()
     }
 
-    /// Waits for the end and judges it; may be asked again. `RESTORE_ERR`, naming the entry, if
-    /// it failed.
+    /// Waits for the end and judges it; may be called again. If it failed, `RESTORE_ERR` with the name of the entry.
     pub async fn wait(&self) -> Result<RestoreEnd> {
         let exit = self.child.wait().await;
         let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         judge(&exit, &complaints, self.exit_on_error)
     }
 
-    /// Ends it in order (it cancels its queries on the server), or else by force; returns when it
-    /// is gone.
+    /// Ends it cleanly (it cancels its queries on the server), or by force if it does not end; returns when it has
+    /// ended.
     pub async fn stop(&self) {
         self.child.stop().await;
         if let Some(logins) = &self.logins {
@@ -174,7 +172,7 @@ impl Restoring {
 }
 
 fn arguments(order: &RestoreOrder<'_>, pass: &Pass, by_our_logins: bool) -> Vec<OsString> {
-    // Verbose, or it does not say which entry an error is about.
+    // Without `--verbose` it does not say which entry an error is about.
     let mut arguments: Vec<OsString> = match order.as_text {
         true => Vec::new(),
         false => vec!["--no-password".into(), "--verbose".into()],
@@ -184,7 +182,8 @@ fn arguments(order: &RestoreOrder<'_>, pass: &Pass, by_our_logins: bool) -> Vec<
             arguments.push(name.into());
         }
     };
-    // pg_restore's own stop would come at `transaction_timeout`: then the listener stops it.
+    // `--exit-on-error` would also stop pg_restore at the tolerated error about `transaction_timeout`. In that case the
+    // listener stops it at any other error.
     let stops = order.exit_on_error && !order.program.tolerates_transaction_timeout && !order.as_text;
     flag(stops, "--exit-on-error");
     flag(order.single_transaction, "--single-transaction");
@@ -201,7 +200,7 @@ fn arguments(order: &RestoreOrder<'_>, pass: &Pass, by_our_logins: bool) -> Vec<
             },
         );
     }
-    // Its own second login would be refused.
+    // The server would refuse its second login.
     if order.jobs > 1 && (by_our_logins || !order.info.keys.are_short_lived()) {
         arguments.push(format!("--jobs={}", order.jobs).into());
     }
@@ -221,8 +220,8 @@ fn arguments(order: &RestoreOrder<'_>, pass: &Pass, by_our_logins: bool) -> Vec<
     arguments
 }
 
-/// What its end means. Its exit status alone does not tell an end with ignored errors from a
-/// failure; its last line does.
+/// The meaning of its end. The exit status is the same for an end with ignored errors and for a failure; the last
+/// line of its output shows the difference.
 fn judge(exit: &Exit, complaints: &Complaints, exit_on_error: bool) -> Result<RestoreEnd> {
     let went_on = exit.status.code() == Some(1) && complaints.came_to_the_end();
     if exit.status.success() || (went_on && (!exit_on_error || complaints.count() == 0)) {
@@ -247,11 +246,11 @@ fn judge(exit: &Exit, complaints: &Complaints, exit_on_error: bool) -> Result<Re
     })
 }
 
-/// The server's words are as it is configured; English ones are understood.
+/// The server's words are in its own language; only English ones are understood.
 fn hint(words: &str) -> Option<&'static str> {
     let says = |needles: &[&str]| needles.iter().any(|needle| words.contains(needle));
     Some(if says(&["already exists"]) {
-        "restore into an empty database, or let --clean drop what is in the way"
+        "restore into an empty database, or let --clean drop the existing objects"
     } else if says(&["is not available", "extension control file"]) {
         "install the extension's package on the target's machine"
     } else if says(&["No space left on device"]) {
@@ -264,7 +263,7 @@ fn hint(words: &str) -> Option<&'static str> {
     ]) {
         "restore as a role that may create these objects; --no-owner and --no-privileges leave the rest out"
     } else if says(&["unsupported version", "did not find magic string", "input file"]) {
-        "the archive did not come through whole, or is not for this pg_restore"
+        "the archive is incomplete, or this pg_restore cannot read it"
     } else {
         return None;
     })

@@ -1,5 +1,5 @@
-//! A throwaway server: restored into, looked at, and thrown away. It listens on a socket in a
-//! private folder and nowhere else, keeps nothing safe for a crash, and never outlives us.
+//! A throwaway server: pgstow restores into it, checks the result, and removes it. It listens only on a socket in a
+//! private folder, does not protect its data against a crash, and never outlives pgstow.
 
 mod clients;
 mod log;
@@ -28,27 +28,27 @@ use names::Named;
 use place::Place;
 pub use powers::{SchemaGrants, SequencePosition};
 
-/// What its superuser's name begins with. The rest is random: no role of a backup is that one, not
-/// even its `postgres`.
+/// The beginning of its superuser's name. The rest is random, so that no role of a backup has this name, not even the
+/// backup's `postgres`.
 const SUPERUSER: &str = "pgstow_";
 /// Only the name of the socket's file depends on it.
 const PORT: u16 = 5432;
 const START_LIMIT: Duration = Duration::from_secs(60);
 const INITDB_LIMIT: Duration = Duration::from_secs(120);
-/// Its keeper gives it two seconds, and then no more.
+/// Its keeper kills it after two seconds.
 const END_LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// More than its log takes: checkpoints begin in time for `max_wal_size`, and while one goes on there is more.
+/// An upper limit for its log: checkpoints begin in time for `max_wal_size`, and during a checkpoint there is more.
 const LOG: u64 = 512 << 20;
 /// An empty database, and the programs' own files.
 const TWIN: u64 = 16 << 20;
 
-/// Its locale compares bytes, and knows letters and digits of every script, where the system
-/// (or the server itself) has that one.
+/// Its locale compares bytes and knows the letters and digits of every script, if the system (or the server itself)
+/// has that locale.
 const LOCALES: [&str; 2] = ["C.UTF-8", "C"];
 
-/// What makes it fast, small and alone; on the command line, where nothing can undo it.
+/// Make it fast, small and isolated; on the command line, where no statement can change them.
 const SETTINGS: [&str; 20] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
@@ -63,30 +63,30 @@ const SETTINGS: [&str; 20] = [
     "shared_buffers=64MB",
     // A dump locks every table at once.
     "max_locks_per_transaction=1024",
-    // In the data folder: /dev/shm is small in containers, and what is in it would outlive a crash.
+    // In the data folder: /dev/shm is small in containers, and its files would outlive a crash.
     "dynamic_shared_memory_type=mmap",
     "jit=off",
     "restart_after_crash=off",
     "logging_collector=off",
-    // Subscriptions of the backup are definitions here, and no more.
+    // The backup's subscriptions are only definitions here.
     "max_logical_replication_workers=0",
     "shared_preload_libraries=",
-    // Whatever the machine's is; a database may have another.
+    // Independent of the machine's time zone; a database may set its own.
     "timezone=UTC",
     "log_destination=stderr",
 ];
 
-/// Nothing of the backup runs because somebody logs in, or changes a definition.
+/// No code of the backup runs at a login or when a definition changes.
 const SINCE_17: [&str; 2] = ["event_triggers=off", "allow_alter_system=off"];
 
-/// What becomes of a drill where this system lacks a wall that matters.
+/// What a drill does if this system lacks an important wall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lacking {
     Refused,
     Tolerated,
 }
 
-/// A running server. Gone, with its folder, when it is stopped or dropped, or when we are killed.
+/// A running server. It ends and its folder is removed when it is stopped or dropped, or when pgstow is killed.
 #[derive(Debug)]
 pub struct ScratchServer {
     info: ConnectionInfo,
@@ -98,18 +98,18 @@ pub struct ScratchServer {
     remains: Remains,
 }
 
-/// What has to go when the processes are gone.
+/// What is removed when the processes have ended.
 #[derive(Debug)]
 struct Remains {
     tether: Tether,
-    /// Goes before the folders: while we live, their owner removes them, who can be waited for.
+    /// Dropped before the folders: while pgstow lives, their owner removes them, and that end can be waited for.
     watchdog: Option<Watchdog>,
     place: Place,
 }
 
 impl ScratchServer {
-    /// Makes a cluster below `temp` and starts it, behind all walls that this system gives.
-    /// `RESTORE_ERR` if that cannot be done.
+    /// Makes a cluster below `temp` and starts it, behind all walls that this system offers. `RESTORE_ERR` if that
+    /// fails.
     pub async fn start(
         programs: &ServerPrograms,
         temp: &Path,
@@ -119,7 +119,7 @@ impl ScratchServer {
         Self::start_behind(Walls::here(), programs, temp, settings, lacking).await
     }
 
-    /// The same behind these walls, which may be fewer than there are.
+    /// The same behind these walls, which may be fewer than the system offers.
     pub async fn start_behind(
         walls: Walls,
         programs: &ServerPrograms,
@@ -130,13 +130,16 @@ impl ScratchServer {
         if let (Some(missing), Lacking::Refused) = (walls.missing(), lacking) {
             return Err(Error::new(
                 Code::RestoreErr,
-                format!("a throwaway server runs functions of the backup's, and this system cannot confine it: {missing}"),
+                format!("a throwaway server runs the backup's functions, and this system cannot confine it: {missing}"),
             )
-            .hint("run the drill on another machine; or, where you trust whoever can write to the database, with --unconfined"));
+            .hint(
+                "run the drill on another machine; or, if you trust everyone who can write to the database, with \
+                 --unconfined",
+            ));
         }
         let identity = walls.identity()?;
         let place = answering(temp, move |temp| Place::prepare(temp, identity)).await?;
-        let tether = Tether::new().map_err(|error| failed("no pipe can be made").source(error))?;
+        let tether = Tether::new().map_err(|error| failed("cannot make a pipe").source(error))?;
         let watchdog = tether.watchdog(&place.folders());
         let remains = Remains {
             tether,
@@ -164,7 +167,7 @@ impl ScratchServer {
             dbname: Some("postgres".into()),
             ..ConnectionInfo::default()
         };
-        // From here on a drop ends it in order.
+        // From here on a drop ends it cleanly.
         let scratch = ScratchServer {
             info,
             version: programs.version.clone(),
@@ -177,12 +180,12 @@ impl ScratchServer {
         Ok(scratch)
     }
 
-    /// The superuser's way in, to the database `postgres`.
+    /// The superuser's connection to the database `postgres`.
     pub fn info(&self) -> &ConnectionInfo {
         &self.info
     }
 
-    /// As `postgres --version` says it.
+    /// As `postgres --version` reports it.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -193,27 +196,27 @@ impl ScratchServer {
         Ok((name, SecretString::from(random()? + &random()?)))
     }
 
-    /// Whether code of the machine's own, in one of its processes, reaches no file and no process of ours.
+    /// Whether machine code in one of its processes can reach none of pgstow's files and processes.
     pub fn keeps_files(&self) -> bool {
         self.keeps_files
     }
 
-    /// Where its data are: for the free space there.
+    /// The folder of its data, for the free space there.
     pub fn data(&self) -> PathBuf {
         self.remains.place.data()
     }
 
-    /// How many errors it has told of up to now.
+    /// The number of errors that it has logged so far.
     pub fn mark(&self) -> u64 {
         self.log.mark()
     }
 
-    /// The errors that it has told of since then.
+    /// The errors that it has logged since then.
     pub fn told_since(&self, mark: u64) -> Vec<Told> {
         self.log.since(mark)
     }
 
-    /// How it ended, if it did so by itself or does within this time.
+    /// How it ended, if it has ended by itself or does so within this time.
     pub async fn has_ended(&self, within: Duration) -> Option<String> {
         let exit = tokio::time::timeout(within, self.server.wait()).await.ok()?;
         let words = told_in(&exit);
@@ -224,12 +227,12 @@ impl ScratchServer {
         )
     }
 
-    /// What is free on the disk of its data.
+    /// The free space on the disk of its data.
     pub fn free_bytes(&self) -> Option<u64> {
         free_bytes(&self.data())
     }
 
-    /// What a database of so many bytes takes there: itself, its log, and the definitions once more.
+    /// The space for a database of this size: the database, its log, and its definitions once more.
     pub fn room_for(database: u64) -> u64 {
         database.saturating_add(LOG.min(database)).saturating_add(TWIN)
     }
@@ -252,11 +255,11 @@ impl ScratchServer {
         };
         tokio::select! {
             answer = answers => answer,
-            exit = self.server.wait() => Err(ended("it ended while it started", &exit)),
+            exit = self.server.wait() => Err(ended("it ended during its start", &exit)),
         }
     }
 
-    /// Ends it and removes all of it. Returns when no process and no folder is left.
+    /// Ends it and removes everything. Returns when no process and no folder is left.
     pub async fn stop(self) -> Result<()> {
         let folders: Vec<_> = self
             .remains
@@ -278,8 +281,7 @@ impl ScratchServer {
 
 impl Drop for ScratchServer {
     fn drop(&mut self) {
-        // Its immediate shutdown: nothing of it is to be kept. It frees its shared memory, as it
-        // could not if it were killed.
+        // An immediate shutdown, because nothing of it is kept. A killed server could not free its shared memory.
         self.server.signal(Signal::QUIT);
         self.remains.tether.let_go();
         if !self.server.is_gone_within(END_LIMIT) {
@@ -293,32 +295,32 @@ impl Drop for Remains {
     fn drop(&mut self) {
         self.tether.let_go();
         if !self.tether.all_gone(END_LIMIT) {
-            // What we cannot remove now, it will when they are gone.
+            // The watchdog removes later what cannot be removed now, when the processes have ended.
             std::mem::forget(self.watchdog.take());
         }
     }
 }
 
-/// What a start needs again and again.
+/// What each attempt to start needs.
 struct Start<'a> {
     programs: &'a ServerPrograms,
     settings: &'a settings::Postgres,
     walls: Walls,
     identity: Option<Identity>,
-    /// Where nothing else gives us a name.
+    /// A user name for pgstow, if the system has none for it.
     named: Option<Named>,
     remains: &'a Remains,
 }
 
 impl Start<'_> {
-    /// It runs nothing of the backup's, but programs; and it wants to be a user with a name. What it
-    /// made then becomes the server's.
+    /// initdb runs no code of the backup, only programs, and it needs a user with a name. Its files then become the
+    /// server's.
     async fn initdb(&self, superuser: &str, password: &SecretString) -> Result<()> {
         let identity = match self.identity {
             Some(identity) => Some(Confinement::named(identity).ok_or_else(|| {
                 failed(
-                    "we are root, initdb must not be, and /etc/passwd names nobody else but perhaps postgres, whose \
-                         clusters of this machine a drill must not reach",
+                    "pgstow runs as root, but initdb must not, and /etc/passwd has no other user except perhaps \
+                     postgres, whose clusters on this machine a drill must not reach",
                 )
                 .hint("run pgstow as an ordinary user, or give the machine a user that owns nothing (nobody)")
             })?),
@@ -339,7 +341,7 @@ impl Start<'_> {
                 format!("--username={superuser}").into(),
                 "--encoding=UTF8".into(),
                 format!("--locale={locale}").into(),
-                // Who comes in from within the server's own functions is not asked for less.
+                // A login from within the server's own functions needs the password too.
                 "--auth=scram-sha-256".into(),
                 "--no-sync".into(),
                 "--pwfile".into(),
@@ -347,7 +349,7 @@ impl Start<'_> {
                 "--pgdata".into(),
             ];
             arguments.push(self.remains.place.data().into());
-            // Killed, it would leave the shared memory of the server that it runs meanwhile.
+            // A killed initdb would leave the shared memory of the server that it runs.
             let named = self.named.as_ref();
             let readable = named.map(Named::files).unwrap_or_default();
             let readable = readable.into_iter().chain([password.to_owned()]).collect();
@@ -385,7 +387,7 @@ impl Start<'_> {
         for setting in SETTINGS.iter().chain(newer).chain(&log::SETTINGS).chain([&log::PREFIX]) {
             arguments.extend(["-c".into(), OsString::from(*setting)]);
         }
-        // A list of folders in the server's eyes: in quotes, it is one.
+        // The server reads a list of folders here; in quotes, it is one folder.
         let socket = place.socket().to_string_lossy().replace('"', "\"\"");
         arguments.extend(["-c".into(), format!("unix_socket_directories=\"{socket}\"").into()]);
         let confinement = self.confinement(&self.programs.postgres, self.identity, Vec::new(), false);
@@ -416,7 +418,7 @@ impl Start<'_> {
         let place = &self.remains.place;
         Confinement {
             walls: self.walls,
-            // initdb is a user with a name, who may run something else.
+            // initdb's user has a name, and may have other processes.
             alone: identity == self.identity,
             identity,
             sockets: Sockets::Answers,
@@ -449,28 +451,28 @@ impl Start<'_> {
     }
 }
 
-/// One of the server's own programs.
+/// One run of the server's own programs.
 struct Run<'a> {
     program: &'a Path,
     arguments: Vec<OsString>,
-    /// Beside what each of them gets.
+    /// In addition to the environment of all of them.
     environment: Vec<(OsString, OsString)>,
     dies_of: Signal,
     listener: Option<Listener>,
 }
 
-/// Sixteen digits that nobody can guess.
+/// Sixteen random digits that cannot be guessed.
 fn random() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| failed("there is nothing random").source(error))?;
+        .map_err(|error| failed("the system gives no random bytes").source(error))?;
     Ok(hex::encode(bytes))
 }
 
-/// The modules of a relocated installation (a Lambda layer's, a wheel's) look for its libpq where
-/// the system's is.
+/// Adds an installation's own `lib` folder: without it, the modules of a relocated installation (from a Lambda layer
+/// or a wheel) would look for their libpq among the system's libraries.
 fn with_own_libraries(mut environment: Vec<(OsString, OsString)>, program: &Path) -> Vec<(OsString, OsString)> {
     const NAME: &str = "LD_LIBRARY_PATH";
     let real = program.canonicalize().unwrap_or_else(|_| program.to_owned());
@@ -491,7 +493,7 @@ fn with_own_libraries(mut environment: Vec<(OsString, OsString)>, program: &Path
 
 fn failed(why: impl std::fmt::Display) -> Error {
     Error::new(Code::RestoreErr, format!("the throwaway server did not start: {why}"))
-        .hint("look at the message; TMPDIR says where its data go, BACKUP_PG_BIN where its programs are")
+        .hint("look at the message; TMPDIR sets the folder of its data, BACKUP_PG_BIN the folders of its programs")
 }
 
 fn ended(what: &str, exit: &Exit) -> Error {
@@ -506,7 +508,7 @@ fn ended(what: &str, exit: &Exit) -> Error {
     error
 }
 
-/// The line that says why.
+/// The line with the reason.
 fn told_in(exit: &Exit) -> String {
     let fatal = |line: &&str| ["FATAL: ", "PANIC: ", "error: "].iter().any(|word| line.contains(word));
     let words = match exit.stderr.lines().find(fatal) {
@@ -519,13 +521,13 @@ fn told_in(exit: &Exit) -> String {
     }
 }
 
-/// As initdb says that it does not know us.
+/// initdb's words for a user without a name.
 const NAMELESS: &str = "could not look up effective user ID";
 
 pub const ROOM: &str = "free space on the disk of TMPDIR, raise its quota or this process's limit on files, or point \
                         TMPDIR at a larger disk";
 
-/// Whether these are the system's words for a disk, a quota or a limit that is full.
+/// Whether these are the system's words for a full disk or quota, or for a reached limit.
 pub fn lacks_room(words: &str) -> bool {
     const FULL: [&str; 3] = ["No space left on device", "Disk quota exceeded", "File too large"];
     FULL.iter().any(|full| words.contains(full))

@@ -1,8 +1,8 @@
-//! psql at work: a plain dump is a script for it.
+//! Runs psql: a plain dump is a script for it.
 //!
-//! psql obeys commands of its own in a script, so it gets one only after [`crate::format::script::Screen`] has looked it
-//! through, and in its restricted mode, whose key is ours alone. The transaction is ours too, and
-//! its number tells afterwards what has become of it.
+//! psql obeys its own commands in a script. So it gets a script only after [`crate::format::script::Screen`] has
+//! checked it, and in restricted mode, whose key only pgstow has. pgstow also begins and ends the transaction, and
+//! its number shows afterwards how it ended.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,14 +18,14 @@ use super::{ConnectionInfo, Passfile, Psql, Redactor, Session};
 use crate::error::{Code, Error, Result};
 use crate::postgres::settings;
 
-/// Lines that psql gets before the script's first.
+/// The number of lines that psql gets before the script's first.
 const LINES_BEFORE: u64 = 7;
-/// What psql says in one line, at most.
+/// The longest line that psql answers.
 const ANSWER: u64 = 256;
 /// How long a transaction may take to end when its client is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A running psql, which stops at the first error. Dropping it kills it; it never outlives us.
+/// A running psql, which stops at the first error. Dropping it kills it; it never outlives pgstow.
 #[derive(Debug)]
 pub struct Script {
     child: Child,
@@ -34,25 +34,24 @@ pub struct Script {
     _pass: Pass,
 }
 
-/// Which of the lines behind the first [`LINES_BEFORE`] are none of the script's, in their order.
+/// The numbers of the inserted lines, after the first [`LINES_BEFORE`], in order.
 type Inserted = Arc<Mutex<Vec<u64>>>;
 
 fn lines(inserted: &Inserted) -> MutexGuard<'_, Vec<u64>> {
     inserted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What has become of the script's transaction, as the server says.
+/// How the script's transaction ended, as the server reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionEnd {
     RolledBack,
-    /// Its work is there to stay.
+    /// Its changes are permanent.
     Committed,
     Unknown,
 }
 
 impl Script {
-    /// Connects to the database of `info`, with the password as it is now, and waits for what
-    /// [`ScriptInput`] gives it.
+    /// Connects to the database of `info` with the current password, and waits for input from [`ScriptInput`].
     pub async fn start(
         program: &Psql,
         info: &ConnectionInfo,
@@ -69,7 +68,7 @@ impl Script {
             "--quiet".into(),
             "--set=ON_ERROR_STOP=1".into(),
             "--no-password".into(),
-            // Answers of the script's queries are nobody's.
+            // The results of the script's queries are not needed.
             "--output=/dev/null".into(),
             "--file=-".into(),
             format!("--dbname={}", pass.info.to_conninfo()).into(),
@@ -97,7 +96,7 @@ impl Script {
         })
     }
 
-    /// The script's way in, once, for a blocking writer in a thread of its own.
+    /// The script's input, once, for a blocking writer in a thread of its own.
     pub fn take_input(&mut self) -> Option<ScriptInput> {
         Some(ScriptInput {
             stdin: self.child.take_stdin()?,
@@ -108,27 +107,27 @@ impl Script {
         })
     }
 
-    /// Waits for the end and judges it; may be asked again.
+    /// Waits for the end and judges it; may be called again.
     pub async fn wait(&self) -> Result<()> {
         let exit = self.child.wait().await;
         judge(&exit, &lines(&self.inserted))
     }
 
-    /// Ends it in order, or else by force; returns when it is gone.
+    /// Ends it cleanly, or by force if it does not end; returns when it has ended.
     pub async fn stop(&self) {
         self.child.stop().await;
     }
 }
 
-/// What is written into it is run, statement by statement, in one transaction: [`ScriptInput::begin`]
-/// comes before, [`ScriptInput::commit`] behind. When psql is gone, each is an error (`BrokenPipe`),
-/// and [`Script::wait`] says why it went. Dropped without `commit`, nothing is done.
+/// psql runs what is written here, statement by statement, in one transaction: call [`ScriptInput::begin`] before and
+/// [`ScriptInput::commit`] after. When psql has ended, each call fails with `BrokenPipe`, and [`Script::wait`] gives
+/// the reason. Dropping it without `commit` undoes everything.
 #[derive(Debug)]
 pub struct ScriptInput {
     stdin: File,
     stdout: BufReader<File>,
     key: String,
-    /// Lines since it was begun.
+    /// Lines since the beginning.
     passed: u64,
     inserted: Inserted,
 }
@@ -146,9 +145,9 @@ impl Write for ScriptInput {
 }
 
 impl ScriptInput {
-    /// Begins the transaction, and gives its number. Afterwards psql obeys none of its commands.
+    /// Begins the transaction, and returns its number. From then on psql obeys none of its own commands.
     ///
-    /// The search path comes first, so that no name here means what a database's owner wants.
+    /// It sets the search path first, so that no name here can refer to an object of the database's owner.
     pub fn begin(&mut self) -> io::Result<i64> {
         write!(
             self.stdin,
@@ -167,10 +166,15 @@ impl ScriptInput {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let number = line.trim_end().parse();
-        number.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "psql does not tell its transaction"))
+        number.map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "psql does not report its transaction's number",
+            )
+        })
     }
 
-    /// Writes something that the script does not hold, and that its lines are counted without.
+    /// Writes lines that are not in the script, so the script's line numbers leave them out.
     pub fn insert(&mut self, sql: &str) -> io::Result<()> {
         self.write_all(sql.as_bytes())?;
         if sql.ends_with('\n') {
@@ -179,8 +183,7 @@ impl ScriptInput {
         Ok(())
     }
 
-    /// Commits the transaction, if it is still the one with this number, and waits for psql's word
-    /// that all was done.
+    /// Commits the transaction, if it still is the one with this number, and waits until psql confirms it.
     pub fn commit(mut self, transaction: i64) -> io::Result<()> {
         write!(
             self.stdin,
@@ -202,14 +205,14 @@ impl ScriptInput {
     }
 }
 
-/// Nothing in a script can know it.
+/// A key that no script can contain.
 fn random_key() -> io::Result<String> {
     let mut random = [0_u8; 32];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
     Ok(hex::encode(random))
 }
 
-/// Asks the server, in a session of its own, what has become of a transaction whose client is gone.
+/// Asks the server in a separate session how a transaction ended whose client is gone.
 pub async fn transaction_end(info: &ConnectionInfo, settings: &settings::Postgres, number: i64) -> TransactionEnd {
     let asking = async {
         let session = Session::connect(info, settings).await.ok()?;
@@ -249,7 +252,7 @@ fn judge(exit: &Exit, inserted: &[u64]) -> Result<()> {
     Err(Error::new(Code::RestoreErr, text))
 }
 
-/// The last error, which is the one that ended it, with its details.
+/// The last error, which ended the script, with its details.
 fn telling(stderr: &str, inserted: &[u64]) -> String {
     let lines: Vec<&str> = stderr.lines().collect();
     let is_error = |line: &&str| {
@@ -269,7 +272,7 @@ fn telling(stderr: &str, inserted: &[u64]) -> String {
     quoted(&words.join(" | "))
 }
 
-/// psql counts the lines of its input: those of the script are fewer.
+/// psql counts the lines of its input; the script has fewer.
 fn in_the_script(line: &str, inserted: &[u64]) -> String {
     let numbered = line.strip_prefix("psql:<stdin>:").and_then(|rest| rest.split_once(':'));
     let number = numbered.and_then(|(number, _)| number.parse::<u64>().ok());

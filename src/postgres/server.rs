@@ -1,9 +1,9 @@
-//! What the server says of itself, and what each of our sessions sets first.
+//! What the server reports about itself, and what each of pgstow's sessions sets first.
 
 use serde::Serialize;
 use tokio_postgres::Client;
 
-/// Of one server and the database we are connected to.
+/// About the server, and the database of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServerInfo {
     /// As the server prints it: `15.18 (Debian 15.18-0+deb12u1)`.
@@ -13,40 +13,41 @@ pub struct ServerInfo {
     pub major: u32,
     /// The database's own encoding.
     pub encoding: String,
-    /// Of the cluster; `None` where the role may not ask.
+    /// The cluster's identifier; `None` if the role may not ask.
     pub system_identifier: Option<String>,
-    /// Of this database, which a copy on another server seldom has as well.
+    /// This database's OID; a copy on another server seldom has the same one.
     pub database_oid: u32,
     pub in_recovery: bool,
     pub database: String,
     pub user: String,
-    /// Settings (`name=value`) that change how data is written, that pg_dump does not set, and
-    /// that are not here as we want them.
+    /// Settings (`name=value`) that change how data is written, that pg_dump does not set, and that have another
+    /// value here than a backup needs.
     #[serde(skip)]
     pub to_settle: Vec<String>,
     #[serde(skip)]
     pub language: Language,
     #[serde(skip)]
     pub is_superuser: bool,
-    /// In this database.
+    /// Whether this database has any.
     #[serde(skip)]
     pub has_event_triggers: bool,
 }
 
-/// Of the server's messages. What they mean is never read from their words, but PostgreSQL's programs pass on words alone.
+/// The language of the server's messages. pgstow never reads their meaning from their words, but PostgreSQL's
+/// programs pass on only words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Language {
     #[default]
     English,
-    /// In another, until a session that this login begins sets it.
+    /// Not English, unless a session of this login sets it.
     UntilSet,
     Foreign,
 }
 
-/// What sets it.
+/// The setting that makes messages English.
 pub(super) const ENGLISH: &str = "lc_messages=C";
 
-/// The setting that switches event triggers off. Servers before 17 do not know it.
+/// The setting that switches event triggers off. Servers before 17 do not have it.
 pub(super) const EVENT_TRIGGERS: &str = "event_triggers";
 
 impl Language {
@@ -59,16 +60,16 @@ impl Language {
     }
 }
 
-/// The first statement of every session, by itself. The database's owner can give us a search_path
-/// on which functions, operators and types of theirs stand before PostgreSQL's own. This names its
-/// one function in full, and has no operator and no type.
+/// The first statement of every session, sent alone. The database's owner can set a search_path on which their
+/// functions, operators and types come before PostgreSQL's own. So this statement names its one function in full, and
+/// uses no operator and no type.
 pub(super) const EMPTY_SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
 
-/// What pg_dump sets in its own session, for the same reasons: nothing that the role or database
-/// has as default may run code of others, change what we read, or end us early.
+/// The same settings as pg_dump's own session has, for the same reasons: no default of the role or database may run
+/// foreign code, change the data that pgstow reads, or end the session early.
 pub(super) async fn prepare_session(client: &Client) -> Result<(), tokio_postgres::Error> {
-    // One statement for all others: a setting is set where this server has it. Its operator is named
-    // in full as well: a pooler may give this statement to another connection than the one before.
+    // One statement sets all others, each setting only where this server has it. It also names its operator in full,
+    // because a pooler may run it on another connection than the statement before.
     client
         .batch_execute(
             "SELECT pg_catalog.set_config(wanted.name, wanted.value, false)
@@ -87,8 +88,8 @@ pub(super) async fn prepare_session(client: &Client) -> Result<(), tokio_postgre
         .await
 }
 
-/// Gives back to the database what of it changes what checks, computed columns, indexes and views make of their values:
-/// pg_restore's sessions have that from the database as well. A function may look at views, too.
+/// Returns to the database's values of the settings on which its checks, computed columns, indexes and views depend:
+/// pg_restore's sessions have the database's values too. A function may read views, too.
 pub(crate) const FOR_LOADING: &str =
     "SELECT pg_catalog.set_config(known.name, '', false) FROM pg_catalog.pg_settings AS known
      WHERE known.name OPERATOR(pg_catalog.=) 'restrict_nonsystem_relation_kind';
@@ -110,7 +111,7 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
             &[],
         )
         .await?;
-    // The values with which a session of this role starts, whatever we have set since.
+    // The values with which a session of this role starts, before pgstow's own settings.
     let to_settle = client
         .query(
             "SELECT pg_catalog.concat(wanted.name, '=', wanted.value)
@@ -125,7 +126,7 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
     if language == Language::Foreign && (row.try_get(10)? || may_set_language(client, version_num).await) {
         language = Language::UntilSet;
     }
-    // Some managed services keep it from ordinary roles.
+    // Some managed services hide it from ordinary roles.
     let system_identifier = client
         .query_one(
             "SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()",
@@ -151,7 +152,7 @@ pub(super) async fn identify(client: &Client) -> Result<ServerInfo, tokio_postgr
     })
 }
 
-/// As a role that is no superuser: somebody must have granted it, which can be done since 15.
+/// For a role that is no superuser: the privilege must have been granted, which is possible since 15.
 async fn may_set_language(client: &Client, version_num: u32) -> bool {
     let question = "SELECT pg_catalog.has_parameter_privilege(session_user, 'lc_messages', 'SET')";
     version_num >= 150_000

@@ -1,4 +1,4 @@
-//! What a user can say of PostgreSQL's programs and of our sessions.
+//! The user's settings for PostgreSQL's programs and pgstow's sessions.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::run::confinement::Walls;
 /// How PostgreSQL's programs are found and run.
 #[derive(Debug, Clone)]
 pub struct Postgres {
-    /// `BACKUP_PG_BIN`: where set, these folders alone count.
+    /// `BACKUP_PG_BIN`: if set, pgstow searches only these folders.
     pub bin: Option<Vec<PathBuf>>,
     /// `PATH`, for the search when `bin` is not set.
     pub path: Vec<PathBuf>,
@@ -18,9 +18,10 @@ pub struct Postgres {
     pub connect_timeout: Duration,
     /// Where private folders (passfile) are made.
     pub temp: PathBuf,
-    /// What PostgreSQL's programs inherit of our environment: `PATH`, `HOME`,
-    /// `LD_LIBRARY_PATH`, `TZ`; never a credential.
+    /// The variables that PostgreSQL's programs inherit from pgstow's environment: `PATH`, `HOME`, `LD_LIBRARY_PATH`,
+    /// `TZ`; never a credential.
     pub child_env: Vec<(String, String)>,
-    /// Around `psql`, `pg_restore` and `pg_dump`: a drill's, which talk to its own server alone.
+    /// The walls around `psql`, `pg_restore` and `pg_dump` in a drill, where they talk only to the drill's own
+    /// server.
     pub client_walls: Option<Walls>,
 }

@@ -1,4 +1,4 @@
-//! The snapshot that the whole backup reads, and how much there is to read in it.
+//! The snapshot that the whole backup reads, and the amount of data in it.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -9,15 +9,15 @@ use tokio_postgres::Row;
 use super::Session;
 use crate::error::{Code, Error, Result};
 
-/// The oldest server whose catalogs we know.
+/// The oldest server whose catalogs pgstow knows.
 const OLDEST_MAJOR: u32 = 12;
 
-/// What a snapshot sees; known to the server as `id` while its session lives.
+/// What a snapshot sees; other sessions can use it by its `id` while its session lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
     pub id: String,
-    /// Read just before the snapshot was taken, so no change that it lacks lies before it, but
-    /// for those of `xip`. `None` where the service hides its log's position.
+    /// Read just before the snapshot was taken. So the snapshot contains every change before this position, except
+    /// those of the transactions in `xip`. `None` if the service hides the position of its log.
     pub lsn: Option<String>,
     pub xmin: u64,
     pub xmax: u64,
@@ -28,9 +28,9 @@ pub struct Snapshot {
 /// Estimates for progress and the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct DatabaseSize {
-    /// On the server's disk, with indexes; `None` where the role may not ask.
+    /// On the server's disk, with indexes; `None` if the role may not ask.
     pub database: Option<u64>,
-    /// Tables and their out-of-line values: about what COPY will send.
+    /// Tables and their out-of-line values: about as much as COPY will send.
     pub tables: u64,
 }
 
@@ -42,8 +42,8 @@ pub struct TableName {
 }
 
 impl Session {
-    /// Opens the transaction whose view of the database everything else reads, and makes it
-    /// known to other sessions. It stays open, and the snapshot good, while this session lives.
+    /// Begins the transaction whose view of the database everything else reads, and exports its snapshot to other
+    /// sessions. The transaction stays open, and the snapshot valid, while this session lives.
     pub async fn export_snapshot(&self) -> Result<Snapshot> {
         let failed = |error| self.error("cannot export a snapshot", &error);
         if self.server.major < OLDEST_MAJOR {
@@ -76,7 +76,7 @@ impl Session {
         let row: Row = match self.client.query_one(view, &[]).await {
             Ok(row) => row,
             Err(error) => {
-                // So that the session can still be asked why.
+                // So that the session can still be asked for the reason.
                 let _ = self.release_snapshot().await;
                 return Err(failed(error));
             }
@@ -94,17 +94,17 @@ impl Session {
         })
     }
 
-    /// Ends the transaction of [`Session::export_snapshot`], for another.
+    /// Ends the transaction of [`Session::export_snapshot`], so that another can begin.
     pub async fn release_snapshot(&self) -> Result<()> {
         self.client
             .batch_execute("ROLLBACK")
             .await
-            .map_err(|error| self.error("cannot let go of a snapshot", &error))?;
+            .map_err(|error| self.error("cannot release a snapshot", &error))?;
         self.in_transaction.store(false, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Both figures, for whoever has time for them.
+    /// Both estimates, for a caller that can wait for them.
     pub async fn size(&self) -> Result<DatabaseSize> {
         Ok(DatabaseSize {
             database: self.database_bytes().await,
@@ -119,8 +119,8 @@ impl Session {
         database.ok().and_then(bytes)
     }
 
-    /// How much there is to read. Never waits long for a lock: where one is held, the planner's
-    /// figures must do.
+    /// The amount of data to read. It never waits long for a lock: if a table is locked, it uses the planner's
+    /// estimates.
     pub async fn table_bytes(&self) -> Result<u64> {
         let exact = "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_table_size(c.oid)), 0)::pg_catalog.int8";
         let estimated = "SELECT coalesce(pg_catalog.sum((c.relpages + coalesce(t.relpages, 0))::pg_catalog.int8), 0)::pg_catalog.int8
@@ -129,7 +129,7 @@ impl Session {
                     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                     WHERE c.relkind = 'r' AND c.relpersistence <> 't'
                       AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
-        // pg_table_size locks each table for a moment; someone may be rewriting one.
+        // pg_table_size locks each table for a moment; another session may be rewriting one.
         let failed = |error| self.error("cannot read the database's size", &error);
         self.client
             .batch_execute("SET lock_timeout = '200ms'")
@@ -147,10 +147,10 @@ impl Session {
         Ok(bytes(tables).unwrap_or_default())
     }
 
-    /// The tables by OID, where only the server can read what pg_dump writes as their names: in
-    /// another encoding than UTF-8. Ask after the snapshot was exported, so that the names are
-    /// those of that moment. Empty where there is no need, and where it cannot be done: a database
-    /// without an encoding (SQL_ASCII) has names that are no text in any.
+    /// The tables by OID, if pg_dump writes their names in another encoding than UTF-8, which only the server can
+    /// convert. Call it after the snapshot was exported, so that the names are those of the snapshot. Empty if no
+    /// conversion is needed or none is possible: in a database without an encoding (SQL_ASCII) names are not text in
+    /// any encoding.
     pub async fn names_in_other_encoding(&self) -> HashMap<u32, TableName> {
         if ["UTF8", "SQL_ASCII"].contains(&self.server.encoding.as_str()) {
             return HashMap::new();
@@ -172,8 +172,8 @@ impl Session {
         oids.into_iter().zip(names).collect()
     }
 
-    /// A question that the server may refuse. Within the snapshot's transaction a refusal, or a
-    /// lock that is kept, would cost the snapshot: there it is asked under a savepoint.
+    /// Asks a question that the server may refuse. In the snapshot's transaction a refusal, or a lock that stays,
+    /// would end the snapshot: there it runs under a savepoint.
     pub(super) async fn attempt(&self, question: &str) -> Result<Option<Row>, tokio_postgres::Error> {
         if !self.in_transaction.load(Ordering::Relaxed) {
             return self.client.query_opt(question, &[]).await;

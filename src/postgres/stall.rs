@@ -1,15 +1,15 @@
-//! Telling a dump that gives nothing from a store that takes nothing.
+//! Distinguishes a dump that sends nothing from a store that accepts nothing.
 
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Knows since when a read has been waiting. Shared by the reader's thread and the watcher.
+/// Knows how long a read has been waiting. The reader's thread and the watcher share it.
 #[derive(Debug, Clone)]
 pub struct StallClock {
     started: Instant,
-    /// Milliseconds after `started`, plus one, at which the read began; 0: nobody waits.
+    /// Milliseconds after `started`, plus one, at which the read began; 0: no read waits.
     waiting_since: Arc<AtomicU64>,
 }
 
@@ -35,18 +35,18 @@ impl StallClock {
         self.waiting_since.store(0, Ordering::Relaxed);
     }
 
-    /// Somebody else got a byte: whoever waits has waited for nothing yet.
+    /// Another reader got a byte: waiting readers start to count anew.
     pub fn touch(&self) {
         let since = self.waiting_since.load(Ordering::Relaxed);
         if since != 0 {
-            // Unless the wait has just ended: then it must not begin again.
+            // Not if the wait has just ended: this must not start it again.
             let _ = self
                 .waiting_since
                 .compare_exchange(since, self.now(), Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// How long the present read has been waiting; zero if none is.
+    /// How long the current read has been waiting; zero if no read waits.
     pub fn waiting(&self) -> Duration {
         match self.waiting_since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -54,8 +54,8 @@ impl StallClock {
         }
     }
 
-    /// Resolves when one read has been waiting for `limit`; never while bytes come, and never
-    /// while the reader is busy elsewhere, however long.
+    /// Resolves when one read has been waiting for `limit`; never while bytes arrive, and never while the reader is
+    /// busy elsewhere, however long.
     pub async fn watch(&self, limit: Duration) {
         loop {
             let waiting = self.waiting();
@@ -67,7 +67,7 @@ impl StallClock {
     }
 }
 
-/// A pipe whose reads the clock sees.
+/// A pipe that reports its reads to the clock.
 #[derive(Debug)]
 pub struct WatchedPipe<R> {
     inner: R,

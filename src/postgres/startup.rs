@@ -1,9 +1,10 @@
-//! How a session begins: a socket, TLS where it is asked for, the login, and what the server says of the session before
-//! the first statement (documentation: "Message Flow", start-up).
+//! How a session begins: a socket, TLS if it is asked for, the login, and what the server reports before the first
+//! statement (documentation: "Message Flow", start-up).
 //!
-//! Our own, and not the client library's, for three reasons. The bytes that come with the login's last answer stay in the
-//! session's [`Stream`] for the next reader. A session can be one for replication, which the library does not know. And a
-//! question of the server's is judged before it is answered. The library (`lent.rs`) gets the session when all of this
+//! pgstow does this itself and not through the client library, for three reasons. Bytes that arrive with the login's
+//! last answer stay in the session's [`Stream`] for the next reader. A session can be one for replication, which the
+//! library does not support. And pgstow checks each question of the server before it answers. The library (`lent.rs`)
+//! gets the session when all of this is done.
 //! is done.
 
 mod login;
@@ -29,7 +30,7 @@ use super::tls::{self, Attempt};
 use super::{ConnectionInfo, Redactor};
 use crate::error::{Code, Error, Result};
 
-/// What a session is for.
+/// The purpose of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Statements,
@@ -37,18 +38,18 @@ pub(super) enum Purpose {
     Replication,
 }
 
-/// Where a session is to lead, and how it is opened.
+/// The destination of a session, and how to open it.
 pub(super) struct Startup<'a> {
     pub info: &'a ConnectionInfo,
     pub redactor: &'a Redactor,
-    /// For each step: to find a host's addresses, to reach one, to log in.
+    /// For each step: to look up a host's addresses, to connect to one, to log in.
     pub limit: Duration,
-    /// Where libpq's own files of certificates are.
+    /// The home folder, which contains libpq's default certificate files.
     pub home: Option<&'a Path>,
     pub purpose: Purpose,
 }
 
-/// A session that takes its first statement.
+/// A session that is ready for its first statement.
 pub(super) struct Started {
     pub stream: Stream,
     pub greeting: Greeting,
@@ -57,14 +58,14 @@ pub(super) struct Started {
     pub end: OurEnd,
 }
 
-/// What the server says of a session that has begun.
+/// What the server reports when a session has begun.
 #[derive(Debug, Default)]
 pub(super) struct Greeting {
     pub parameters: BTreeMap<String, String>,
     pub key: Option<Key>,
 }
 
-/// What a request to cancel a statement names.
+/// The data of a cancel request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     pub process: u32,
@@ -79,7 +80,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why a session did not begin, and whether another way of opening the line may do better.
+/// Why a session did not begin, and whether another attempt may succeed.
 struct Failure {
     error: Error,
     again: bool,
@@ -92,7 +93,7 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// Of what was said once the server was reached.
+    /// For an error after the connection to the server was made.
     fn of_talk(error: Error) -> Self {
         let again = matches!(error.code(), Code::Auth | Code::ConnErr);
         Self { error, again }
@@ -100,20 +101,20 @@ impl Failure {
 }
 
 impl Startup<'_> {
-    /// Opens the session, in the ways that the `sslmode` allows, one after the other.
+    /// Opens the session, trying the ways that the `sslmode` allows one after the other.
     ///
-    /// `CONFIG` if a parameter or a certificate file cannot be used, `AUTH` if one side refuses the login, and what
-    /// [`classify_server`](super::refusal::classify_server) makes of the server's refusal; else `CONN_ERR`.
+    /// `CONFIG` if a parameter or a certificate file cannot be used, `AUTH` if one side refuses the login, and for
+    /// the server's refusals the codes of [`classify_server`](super::refusal::classify_server); otherwise `CONN_ERR`.
     pub async fn open(&self) -> Result<Started> {
         let attempts = tls::attempts(self.info, self.home)?;
         let mut first = None;
         for (number, attempt) in attempts.iter().enumerate() {
             match self.open_once(attempt).await {
                 Ok(started) => return Ok(started),
-                // Of several ways the first one's error is told, but not where this server does not know the
-                // setting: then all of them are tried without it.
+                // If several ways fail, the first error is reported. But if this server does not know the setting,
+                // all ways are tried again without it.
                 Err(Failure { error, .. }) if error.message().contains(EVENT_TRIGGERS) => return Err(error),
-                // Only what another way of opening may cure is worth a second attempt.
+                // A second attempt makes sense only after an error that another way may avoid.
                 Err(Failure { error, again }) => {
                     let last = number + 1 == attempts.len() || !again;
                     let first = first.get_or_insert(error);
@@ -170,18 +171,18 @@ impl Startup<'_> {
     }
 }
 
-/// What a server may ask on a line to this address.
+/// The questions that a server may ask over a connection to this address.
 fn allowed(info: &ConnectionInfo, open: bool) -> Methods {
     match info.params.get("require_auth").map(String::as_str) {
         Some(list) => Methods::parse(list),
         None if open => Methods::parse(authentication::ON_AN_OPEN_LINE),
         None => Ok(Methods::any()),
     }
-    // Checked when it was set. None at all, should it have come by another way.
+    // It was checked when it was set. If an invalid value came another way, no method is allowed.
     .unwrap_or_default()
 }
 
-/// libpq's `connect_timeout` beats the setting; zero or less means none.
+/// libpq's `connect_timeout` takes precedence over the setting; zero or less means no limit.
 pub(super) fn connect_timeout(info: &ConnectionInfo, setting: Duration) -> Duration {
     let given = info
         .params
@@ -194,8 +195,8 @@ pub(super) fn connect_timeout(info: &ConnectionInfo, setting: Duration) -> Durat
     }
 }
 
-/// A login by what a server says, whatever it is told, for [`fuzzing`](crate::fuzzing): the session as a
-/// [`Wire`](super::Wire) with a buffer of so many bytes.
+/// A login with any server messages, for [`fuzzing`](crate::fuzzing): returns the session as a [`Wire`](super::Wire)
+/// with a buffer of this size.
 #[cfg(any(fuzzing, test))]
 pub(crate) async fn log_in_over(
     line: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,

@@ -1,7 +1,7 @@
-//! The line to the server, and the bytes that were read from it and not used yet.
+//! The connection to the server, with the bytes that were read from it and not used yet.
 //!
-//! The two belong together from the login's first byte to the last row: the login, the client library, simple queries
-//! and COPY read from the same buffer, one after the other. So a byte that came early is not lost between two of them.
+//! Both stay together from the login's first byte to the last row: the login, the client library, simple queries and
+//! COPY read from the same buffer, one after the other. So no early byte is lost between two of them.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,15 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::error::{Code, Error};
 
-/// A message that is no row: an error, a notice, a column's description. Rows have no limit but
+/// The longest message that is not a row: an error, a notice, a column's description. Rows have no limit but
 /// PostgreSQL's own.
 pub(super) const MESSAGE_LIMIT: usize = 1 << 20;
-/// A buffer for all but COPY.
+/// The buffer's size for everything but COPY.
 pub(super) const ROOM: usize = 16 << 10;
 /// A message's type and length.
 const HEADER: usize = 5;
 
-/// What bytes come from and go to.
+/// A connection that carries bytes in both directions.
 pub(super) trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Line for S {}
 
@@ -30,7 +30,7 @@ pub(super) enum Broken {
     /// The server closed the connection.
     Closed,
     Io(io::Error),
-    /// The server sent this, and it is no message that is due.
+    /// The server sent this instead of an expected message.
     Unexpected(String),
 }
 
@@ -58,7 +58,7 @@ pub(super) fn unexpected(what: &str) -> Error {
     .hint("connect to the server itself, not through a proxy")
 }
 
-/// A message's type and the length of what follows.
+/// A message's type and the length of its body.
 pub(super) type Header = (u8, usize);
 
 pub(super) struct Stream {
@@ -69,7 +69,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// With a buffer of so many bytes, 8 at least.
+    /// With a buffer of this size, at least 8 bytes.
     pub fn new(line: Box<dyn Line>, room: usize) -> Self {
         Self {
             line,
@@ -79,7 +79,7 @@ impl Stream {
         }
     }
 
-    /// The same with a buffer of so many bytes, if it has less.
+    /// The same with a buffer of at least this size.
     pub fn with_room(mut self, room: usize) -> Self {
         if self.buffer.len() < room {
             let mut buffer = vec![0; room].into_boxed_slice();
@@ -90,17 +90,17 @@ impl Stream {
         self
     }
 
-    /// The line alone, and the bytes of it that were read and not used yet.
+    /// The connection alone, and the bytes that were read from it and not used yet.
     pub fn into_line(self) -> (Vec<u8>, Box<dyn Line>) {
         (self.buffered().to_vec(), self.line)
     }
 
-    /// What was read and not used yet.
+    /// The bytes that were read and not used yet.
     pub fn buffered(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// So many of the buffered bytes have been used.
+    /// Marks this number of the buffered bytes as used.
     pub fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.end - self.start);
         self.start += count;
@@ -110,7 +110,7 @@ impl Stream {
         self.end - self.start == self.buffer.len()
     }
 
-    /// The next message's header. Nothing is lost if it is not waited for to the end.
+    /// The next message's header. Cancelling this call loses nothing.
     pub async fn header(&mut self) -> Result<Header, Broken> {
         while self.end - self.start < HEADER {
             self.fill().await?;
@@ -121,11 +121,11 @@ impl Stream {
         self.start += HEADER;
         let length = length
             .checked_sub(4)
-            .ok_or_else(|| Broken::Unexpected("a message of no length".to_owned()))?;
+            .ok_or_else(|| Broken::Unexpected("a message without a valid length".to_owned()))?;
         Ok((kind, length))
     }
 
-    /// What follows a header.
+    /// The body after a header.
     pub async fn body(&mut self, length: usize, limit: usize) -> Result<Vec<u8>, Broken> {
         if length > limit {
             return Err(Broken::Unexpected(format!("a message of {length} bytes")));
@@ -135,7 +135,7 @@ impl Stream {
         Ok(body)
     }
 
-    /// The same in pieces: `body` has as much as has come, if it is not waited for to the end.
+    /// The same in pieces: if this call is cancelled, `body` has the bytes that have arrived.
     pub async fn body_into(&mut self, body: &mut Vec<u8>, length: usize) -> Result<(), Broken> {
         while body.len() < length {
             if self.start == self.end {
@@ -148,7 +148,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Reads once, for a buffer that is not full.
+    /// Reads once; the buffer must not be full.
     pub async fn fill(&mut self) -> Result<(), Broken> {
         match poll_fn(|context| self.poll_fill(context)).await? {
             0 => Err(Broken::Closed),
@@ -156,7 +156,7 @@ impl Stream {
         }
     }
 
-    /// The same without waiting. Nothing is read of a line that is at its end.
+    /// The same without waiting. It does not read from a connection that has ended.
     pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -170,7 +170,7 @@ impl Stream {
         Poll::Ready(Ok(count))
     }
 
-    /// Whether anything has come from the server by now.
+    /// Whether the server has sent anything by now.
     pub async fn has_spoken(&mut self) -> Result<bool, Broken> {
         if self.start < self.end {
             return Ok(true);
@@ -193,7 +193,7 @@ impl Stream {
         Ok(self.line.write_all(bytes).await?)
     }
 
-    /// Writes, and sees to it that it goes out.
+    /// Writes and flushes.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         self.line.write_all(bytes).await?;
         Ok(self.line.flush().await?)
@@ -211,7 +211,8 @@ impl Stream {
         Pin::new(&mut *self.line).poll_shutdown(context)
     }
 
-    /// Ends the session; returns when the server has closed the connection. What it says meanwhile is thrown away.
+    /// Ends the session; returns when the server has closed the connection. Messages that arrive meanwhile are
+    /// dropped.
     pub async fn terminate(mut self) -> Result<(), Broken> {
         self.send(&[b'X', 0, 0, 0, 4]).await?;
         loop {

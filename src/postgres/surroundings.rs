@@ -1,5 +1,5 @@
-//! What stands around tables of the target that are put back: what points at them from outside, and what would
-//! change their rows on the way in.
+//! What is around tables of the target that are replaced: references to them from other objects, and triggers and
+//! policies that would change their rows while they are loaded.
 
 use std::time::Duration;
 
@@ -10,30 +10,30 @@ use super::Session;
 use super::tables::{CHOSEN, Names};
 use crate::error::{Code, Error, Result};
 
-/// As it is when it is dropped, so that it can be made again.
+/// A foreign key in its form at the drop, so that it can be made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForeignKey {
-    /// Schema and table that it belongs to, and its name.
+    /// Schema and name of its table, and its own name.
     pub of: (String, String),
     pub name: String,
-    /// Schema and table that it refers to.
+    /// Schema and name of the referenced table.
     pub to: (String, String),
     /// Quoted, with its schema.
     pub table: String,
     pub definition: String,
     pub comment: Option<String>,
-    /// Of partitions, those that a name or a comment of their own tells from it; what lies deepest comes first.
+    /// Its copies on partitions that have a name or comment of their own; the deepest partition comes first.
     pub copies: Vec<Copy>,
     /// It belongs to one of the tables that were asked about.
     pub is_own: bool,
-    /// We may drop it, and lock the table that it refers to.
+    /// This role may drop it, and may lock the referenced table.
     pub is_ours: bool,
     pub to_is_ours: bool,
-    /// Somebody has taken its triggers off, so that its rows need not hold.
+    /// Its triggers are disabled, so its rows need not satisfy it.
     pub is_disabled: bool,
 }
 
-/// A partition's own of its root's foreign key.
+/// A partition's copy of its root's foreign key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Copy {
     /// Schema and name of the partition.
@@ -46,12 +46,12 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    /// The root's takes it over when that is made, or when the partition is attached.
+    /// The root's foreign key takes the copy over when it is made, or when the partition is attached.
     pub fn making(&self) -> String {
         making(&self.table, &self.name, &self.definition, self.comment.as_deref())
     }
 
-    /// Of a partition that was made anew: it has the root's name then.
+    /// For a partition that was made anew: its copy then has the root's name.
     pub fn renaming(&self, root: &str) -> String {
         let (table, name) = (&self.table, quoted(&self.name));
         let renamed = format!("ALTER TABLE {table} RENAME CONSTRAINT {} TO {name}", quoted(root));
@@ -90,7 +90,7 @@ fn quoted(name: &str) -> String {
     super::quoting::identifier(name)
 }
 
-/// One that fires when rows are loaded, or when the table is emptied.
+/// A trigger that fires when rows are loaded, or when the table is emptied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trigger {
     /// Quoted, with its schema.
@@ -116,21 +116,21 @@ impl Trigger {
     }
 }
 
-/// What a table that is dropped would take with it, or leave pointing at nothing.
+/// An object that dropping a table would remove too, or leave without its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Around {
     pub what: String,
-    /// Before the tables are removed, where they do not take it with them.
+    /// Runs before the tables are removed, if removing them would not remove it.
     pub loosen: Option<String>,
-    /// When they are there again; nothing where that is a person's to do, or the archive's.
+    /// Runs when the tables exist again; `None` if the archive or the user has to make it.
     pub tie: Option<String>,
-    /// Of a policy: schema, and table and name as an archive tags it.
+    /// For a policy: the schema, and table and name as in an archive's tag.
     pub policy: Option<(String, String)>,
-    /// Of a partition or heir, it and the table above it, both quoted with their schemas.
+    /// For a partition or an inheritance child: it and its parent table, both quoted with their schemas.
     pub joined: Option<(String, String)>,
 }
 
-/// Of the tables `$1` and `$2`.
+/// For the tables `$1` and `$2`.
 pub(super) fn keys_question() -> String {
     format!(
         "WITH RECURSIVE chosen AS ({CHOSEN}), touching AS (
@@ -191,15 +191,15 @@ impl Session {
                 let holders = self.holders(tables).await;
                 Err(held("the tables could not be looked at", &holders))
             }
-            rows => rows.map_err(|error| self.error("cannot look at what stands around the tables", &error)),
+            rows => rows.map_err(|error| self.error("cannot look at the objects around the tables", &error)),
         }
     }
 
     pub(super) fn read<T>(&self, read: std::result::Result<T, tokio_postgres::Error>) -> Result<T> {
-        read.map_err(|error| self.error("cannot look at what stands around the tables", &error))
+        read.map_err(|error| self.error("cannot look at the objects around the tables", &error))
     }
 
-    /// Foreign keys from and to these tables. Those of partitions belong to their roots'.
+    /// Foreign keys from and to these tables. Those of partitions belong to their roots' keys.
     pub(crate) async fn foreign_keys(&self, tables: &Names) -> Result<Vec<ForeignKey>> {
         let question = keys_question();
         let key = |row: &Row| {
@@ -219,7 +219,7 @@ impl Session {
         };
         let rows = self.about(tables, &question).await?;
         let mut keys: Vec<ForeignKey> = self.read(rows.iter().map(key).collect())?;
-        // A copy bears its root's name unless somebody has given it another one, or it was there before the root's.
+        // A copy has its root's name, unless it was renamed or existed before the root's.
         let question = format!(
             "WITH RECURSIVE chosen AS ({CHOSEN}), touching AS (
                SELECT c.oid, c.conparentid FROM pg_catalog.pg_constraint c
@@ -260,8 +260,8 @@ impl Session {
         Ok(keys)
     }
 
-    /// Triggers of these tables and of their partitions that fire when rows come, and if the tables are emptied
-    /// when they go.
+    /// Triggers of these tables and their partitions that fire when rows are inserted and, if the tables are emptied,
+    /// when they are truncated.
     pub(crate) async fn triggers(&self, tables: &Names, emptied: bool) -> Result<Vec<Trigger>> {
         let question = triggers_question(self.server.major, emptied);
         let trigger = |row: &Row| {
@@ -276,14 +276,14 @@ impl Session {
         self.read(rows.iter().map(trigger).collect())
     }
 
-    /// Whether this role may have no ordinary trigger fire in its session.
+    /// Whether this role may switch off ordinary triggers in its session.
     pub(crate) async fn may_replicate(&self) -> bool {
         self.attempt("SELECT pg_catalog.set_config('session_replication_role', 'origin', true)")
             .await
             .is_ok()
     }
 
-    /// What dropping these tables would take with it in silence.
+    /// What a drop of these tables would remove too, without a message.
     pub(crate) async fn around(&self, tables: &Names) -> Result<Vec<Around>> {
         // Older servers publish all columns and rows of a table.
         let publication = if self.server.major < 15 {
@@ -368,7 +368,7 @@ impl Session {
         self.read(rows.iter().map(around).collect())
     }
 
-    /// Whether a table stands under another one; both as [`Around::joined`] has them.
+    /// Whether a table is a child of another; both named as in [`Around::joined`].
     pub(crate) async fn is_joined(&self, (child, parent): &(String, String)) -> Result<bool> {
         let question = "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits
             WHERE inhrelid = pg_catalog.to_regclass($1::pg_catalog.text) AND inhparent = pg_catalog.to_regclass($2::pg_catalog.text))";
@@ -376,7 +376,7 @@ impl Session {
         self.read(row.and_then(|row| row.try_get(0)))
     }
 
-    /// The columns of a table that hold what is written into them.
+    /// The columns of a table that store written values.
     pub(crate) async fn stored_columns(&self, schema: &str, name: &str) -> Result<Vec<String>> {
         let question = format!(
             "WITH chosen AS ({CHOSEN})
@@ -387,7 +387,7 @@ impl Session {
         self.read(rows.iter().map(|row| row.try_get(0)).collect())
     }
 
-    /// What has to be taken off these tables before they are removed, as it is at this moment.
+    /// The statements that detach objects from these tables before they are removed, for the current state.
     pub(crate) async fn loosening(&self, tables: &Names) -> Result<Vec<String>> {
         let keys = self.foreign_keys(tables).await?;
         let around = self.around(tables).await?;
@@ -395,7 +395,7 @@ impl Session {
         Ok(keys.chain(around.into_iter().filter_map(|one| one.loosen)).collect())
     }
 
-    /// Locks those of these tables that are there.
+    /// Locks those of these tables that exist.
     pub(crate) async fn lock(&self, tables: &Names) -> std::result::Result<(), tokio_postgres::Error> {
         let (schemas, names): (Vec<&str>, Vec<&str>) = tables
             .iter()
@@ -420,7 +420,8 @@ impl Session {
         }
     }
 
-    /// What else needs these tables, and would have to go with them: views, functions, policies, in words.
+    /// Other objects that need these tables and would have to be removed with them: views, functions, policies, in
+    /// words.
     pub(crate) async fn dependents(&self, tables: &Names) -> Result<Vec<String>> {
         let question = format!(
             "WITH chosen AS ({CHOSEN}), touched AS (
@@ -459,7 +460,7 @@ impl Session {
     }
 }
 
-/// A lock that was not to be had in that time, and who has it.
+/// The error for a lock that was not granted in this time; names its holders.
 pub(crate) fn not_locked(wait: Duration, what: &str, holders: &[String]) -> Error {
     held(
         &format!("{what} could not be locked within {} s", wait.as_secs()),

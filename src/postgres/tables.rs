@@ -1,10 +1,10 @@
-//! Which tables of a database a question is about.
+//! Selects the tables that a query is about.
 
 /// Schema and name of each table.
 pub type Names = [(String, String)];
 
-/// The tables that pg_dump may copy, and those that it locks beside them: not temporary ones, not
-/// the system's, and of an extension's those alone whose rows are its configuration.
+/// The tables that pg_dump may copy, and the others that it locks: no temporary tables, no system tables, and of an
+/// extension's tables only its configuration tables.
 pub(crate) const TABLES: &str = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'

@@ -1,5 +1,5 @@
-//! What a restore must know of its target before it changes anything, and the few statements of
-//! its own that it runs there.
+//! What a restore must know about its target before it changes anything, and the few statements that it runs there
+//! itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,36 +13,36 @@ use super::refusal::classify;
 use super::{Refusal, Session, Wire};
 use crate::error::{Code, Error, Result};
 
-/// Objects that an error names.
+/// The most objects that an error names.
 const NAMED: i64 = 5;
 
-/// Of the server and the database that the session is connected to.
+/// The server and the database of the session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
     pub is_superuser: bool,
-    /// May make schemas in this database.
+    /// Whether the role may make schemas in this database.
     pub may_create: bool,
     pub may_create_roles: bool,
-    /// May make databases.
+    /// Whether the role may make databases.
     pub may_create_databases: bool,
-    /// Tables, functions, types, schemas and large objects that are neither the system's nor an
-    /// extension's; an empty `public` does not count.
+    /// The number of tables, functions, types, schemas and large objects that belong neither to the system nor to an
+    /// extension; an empty `public` does not count.
     pub objects: u64,
     pub first_objects: Vec<String>,
-    /// By name, whether we may act as it, and so give it objects to own.
+    /// By name, whether this role may act as it, and so make it the owner of objects.
     pub roles: BTreeMap<String, bool>,
     pub tablespaces: BTreeSet<String>,
     /// By name, whether it is installed in this database.
     pub extensions: BTreeMap<String, bool>,
-    /// Locks that a single transaction may count on.
+    /// The number of locks that one transaction can count on.
     pub locks: u64,
-    /// Where the server runs on this machine and shows its folder.
+    /// Known only if the server runs on this machine and shows its folder.
     pub free_bytes: Option<u64>,
-    /// Settings of the database itself, each as `ROLE NAME=VALUE` without quotes and blanks in the value.
+    /// Settings of the database itself, each as `ROLE NAME=VALUE`; the value has no quotes and no spaces.
     pub settings: BTreeSet<String>,
 }
 
-/// An object of which it is asked whether it exists, as an archive's table of contents names it.
+/// An object whose existence is asked for, named as in an archive's table of contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named<'a> {
     pub kind: &'a str,
@@ -50,18 +50,18 @@ pub struct Named<'a> {
     pub name: &'a str,
 }
 
-/// A database that is to be made anew.
+/// An existing database that will be dropped and made again.
 #[derive(Debug)]
 pub struct Existing {
     pub is_template: bool,
-    /// Of others, in words; the first of them.
+    /// Descriptions of the first few sessions of other clients.
     sessions: Vec<String>,
-    /// What no force removes.
+    /// Objects that even `--force` does not remove.
     obstacles: Vec<String>,
 }
 
 impl Existing {
-    /// Whether it can be dropped.
+    /// Fails if it cannot be dropped.
     pub fn check(&self, name: &str, force: bool) -> Result<()> {
         let refused = |by: &[String]| {
             let what = format!("the database {name} cannot be dropped: it has {}", by.join(", "));
@@ -80,7 +80,7 @@ impl Existing {
     }
 }
 
-/// What is asked for by its name.
+/// The kind of an object that is looked up by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Table,
@@ -110,7 +110,7 @@ impl Session {
         let pairs = |rows: Vec<tokio_postgres::Row>| -> Result<BTreeMap<String, bool>, tokio_postgres::Error> {
             rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
         };
-        // Since 16 a membership may go without the right to act as the role.
+        // Since 16 a membership may exclude the right to act as the role.
         let acting = match self.server.major {
             16.. => {
                 "SELECT rolname::pg_catalog.text, pg_catalog.pg_has_role(current_user, oid, 'SET') FROM pg_catalog.pg_roles"
@@ -156,8 +156,9 @@ impl Session {
         })
     }
 
-    /// Settings of the role, the database or the server that would stand in a restore's way, or let its rows come otherwise
-    /// than they are in the backup: with the values that it needs, `name=value`. From now on they hold here.
+    /// Settings of the role, the database or the server that would stop a restore, or make its rows differ from those
+    /// in the backup. Returns them with the values that the restore needs, `name=value`, and sets these values in
+    /// this session.
     pub async fn settle_obstacles(&self) -> Result<Vec<String>> {
         let failed = |error| self.error("cannot look at the target's settings", &error);
         let rows = self
@@ -220,8 +221,8 @@ impl Session {
         Ok((count.unsigned_abs(), names))
     }
 
-    /// The folder is known for the server's by the number in it that only its cluster has: one in
-    /// a container, behind a port of ours, may name a folder that is ours.
+    /// The server's folder is recognised by the number in it that only its cluster has: a server in a container
+    /// behind a local port may name a folder that exists here too.
     async fn free_bytes(&self) -> Option<u64> {
         let row = self
             .attempt("SELECT pg_catalog.current_setting('data_directory')")
@@ -238,7 +239,7 @@ impl Session {
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// Whether it is there, and no removal of it was begun: the server marks it before it removes it.
+    /// Whether the database exists and no drop of it was begun: the server marks a database before it drops it.
     pub async fn is_whole(&self, name: &str) -> Result<bool> {
         let question = "SELECT datconnlimit OPERATOR(pg_catalog.<>) -2 FROM pg_catalog.pg_database
              WHERE datname OPERATOR(pg_catalog.=) $1";
@@ -247,7 +248,7 @@ impl Session {
             .map_err(|error| self.error("cannot look for the database", &error))
     }
 
-    /// What there is of a database that would be dropped; `None` if there is none of this name.
+    /// What a drop of this database would meet; `None` if it does not exist.
     pub async fn database(&self, name: &str) -> Result<Option<Existing>> {
         let question = format!(
             "SELECT d.datistemplate,
@@ -277,7 +278,7 @@ impl Session {
             .map_err(|error| self.error("cannot look for the database", &error))
     }
 
-    /// Runs one statement, or several, of which each is its own transaction.
+    /// Runs one statement, or several, each in its own transaction.
     pub async fn execute(&self, statement: &str) -> Result<()> {
         self.client
             .batch_execute(statement)
@@ -285,13 +286,14 @@ impl Session {
             .map_err(|error| self.refused(&error))
     }
 
-    /// Runs a statement that puts something back: what is there already, somebody else has put back. `joined` are an
-    /// heir or partition and the table that it is to be put back under.
+    /// Runs a statement that makes something again; it is no error if it exists already. `joined` is an inheritance
+    /// child or partition and the table under which it belongs.
     pub(crate) async fn again(&self, statement: &str, joined: Option<&(String, String)>) -> Result<()> {
         match self.client.batch_execute(statement).await {
             Err(error) if error.code().is_some_and(is_presence) => Ok(()),
             Err(error) => match joined {
-                // The server says the same of a partition that is attached and of a table that takes none.
+                // The server's error is the same for a partition that is attached already and for a table that takes
+                // no partitions.
                 Some(pair) if self.is_joined(pair).await? => Ok(()),
                 _ => Err(self.refused(&error)),
             },
@@ -299,11 +301,12 @@ impl Session {
         }
     }
 
-    /// Whether an operator is there for just these types, as `regoperator` writes it. Its name alone may be another's.
+    /// Whether an operator exists for exactly these types, written as by `regoperator`. Another operator may have its
+    /// name.
     pub async fn has_operator(&self, operator: &str) -> Result<bool> {
         let question = "SELECT pg_catalog.to_regoperator($1::pg_catalog.text) IS NOT NULL";
         match self.client.query_one(question, &[&operator]).await {
-            // Older servers refuse a type that is not there.
+            // Older servers refuse a type that does not exist.
             Err(error) if error.code().is_some() => Ok(false),
             row => row
                 .and_then(|row| row.try_get(0))
@@ -311,8 +314,8 @@ impl Session {
         }
     }
 
-    /// By the numbers that the server goes by, how old the indexes of these schemas and names are: the oldest has the
-    /// least. `None` for one that is not there.
+    /// The OIDs of these indexes (schema and name), by which the server knows their ages: the oldest has the lowest.
+    /// `None` for an index that does not exist.
     pub async fn ages(&self, indexes: &[[String; 2]]) -> Result<Vec<Option<u32>>> {
         let (schemas, names): (Vec<&str>, Vec<&str>) = indexes
             .iter()
@@ -330,8 +333,8 @@ impl Session {
         ages.map_err(|error| self.error("cannot look for indexes", &error))
     }
 
-    /// Which of them exist here. Kinds that are not known count as existing: the server itself
-    /// will say what it lacks.
+    /// Which of these objects exist here. Objects of unknown kinds count as existing: the server itself will report
+    /// what it lacks.
     pub async fn exist(&self, asked: &[Named<'_>]) -> Result<Vec<bool>> {
         let column = |of: fn(&Named<'_>) -> String| asked.iter().map(of).collect::<Vec<_>>();
         let kinds = column(|named| named.kind.to_owned());
@@ -392,7 +395,7 @@ impl Session {
             .map_err(|error| self.error("cannot look at the target", &error))
     }
 
-    /// Which one it is, where there is one of this name.
+    /// The OID of the object with this name, if it exists.
     pub async fn oid(&self, kind: Kind, schema: &str, name: &str) -> Result<Option<u32>> {
         let sql = match kind {
             Kind::Table => {
@@ -411,7 +414,7 @@ impl Session {
             .map_err(|error| self.error("cannot look at the target", &error))
     }
 
-    /// A statement of a restore that the server refused.
+    /// The error for a statement of a restore that the server refused.
     pub(super) fn refused(&self, error: &tokio_postgres::Error) -> Error {
         let inner = classify(error, &self.redactor);
         let code = match inner.code() {
@@ -420,7 +423,7 @@ impl Session {
             _ => Code::RestoreErr,
         };
         let text = match error.as_db_error() {
-            // A detail may hold a row's values.
+            // A detail may contain values of a row.
             Some(server) => {
                 let detail = server.detail().map(super::redaction::without_values);
                 let detail = detail.map_or(String::new(), |detail| format!(" ({detail})"));
@@ -434,7 +437,7 @@ impl Session {
 }
 
 impl Wire {
-    /// Whether the one is a partition or heir of the other, both as a statement writes them.
+    /// Whether the first is a partition or inheritance child of the second, both written as in a statement.
     pub(crate) async fn is_joined(&mut self, (child, parent): &(String, String)) -> Result<bool, Refusal> {
         let question = format!(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits
@@ -448,7 +451,7 @@ impl Wire {
     }
 }
 
-/// A member already, an heir already.
+/// It is a member or an inheritance child already.
 pub(crate) fn is_presence(state: &SqlState) -> bool {
     [SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE].contains(state)
 }

@@ -1,9 +1,9 @@
-//! libpq's `sslmode` and its files, on rustls.
+//! libpq's `sslmode` and certificate files, on rustls.
 //!
-//! What libpq does, and so do we: `require` with a root certificate at hand checks the chain as
-//! `verify-ca` does; so do `allow` and `prefer`, which then fall back to a plain connection.
-//! Stricter in one point: a certificate file that was named but does not exist is an error from `require` on, not only in
-//! `verify-…`. Who does not insist on TLS may name files that are not there, as with libpq.
+//! As in libpq, `require` with a root certificate checks the chain as `verify-ca` does; so do `allow` and `prefer`,
+//! which then fall back to a plain connection. It is stricter in one point: a named certificate file that does not
+//! exist is an error from `require` on, not only in `verify-…`. With a weaker mode the named files may be missing, as
+//! in libpq.
 
 mod connector;
 mod verifier;
@@ -28,7 +28,7 @@ use crate::run::named_file;
 #[derive(Clone)]
 pub(super) enum Attempt {
     Plain,
-    /// TLS if the server has it, else plain: what `prefer` asks for first.
+    /// TLS if the server has it, otherwise plain: the first attempt of `prefer`.
     Offered(Tls),
     Required(Tls),
 }
@@ -54,7 +54,7 @@ pub(super) fn attempts(info: &ConnectionInfo, home: Option<&Path>) -> Result<Vec
             "sslnegotiation=direct needs sslmode=require or stronger, not {mode}"
         )));
     }
-    // libpq never speaks TLS over a socket file, whatever the mode.
+    // libpq never uses TLS over a socket file, whatever the mode.
     if mode == "disable" || info.is_socket() {
         return Ok(vec![Attempt::Plain]);
     }
@@ -66,17 +66,17 @@ pub(super) fn attempts(info: &ConnectionInfo, home: Option<&Path>) -> Result<Vec
     })
 }
 
-/// What is known of the one at the other end of an encrypted line.
+/// What TLS has verified about the other end of an encrypted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verified {
     Nothing,
-    /// An authority that we trust has signed its certificate.
+    /// A trusted authority has signed its certificate.
     Chain,
     /// And the certificate names the host.
     ChainAndName,
 }
 
-/// What was verified of a connection by TLS, now that it stands.
+/// What was verified, for a connection over TLS that is open.
 pub(super) fn verified(info: &ConnectionInfo, home: Option<&Path>) -> Verified {
     let system_roots = param(info, "sslrootcert") == Some("system");
     if system_roots || param(info, "sslmode") == Some("verify-full") {
@@ -103,7 +103,7 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
     };
     if matches!(check, Check::Chain | Check::ChainAndName) && roots.is_none() {
         return Err(
-            Error::config(format!("sslmode={mode} needs a root certificate, and there is none"))
+            Error::config(format!("sslmode={mode} needs a root certificate, and none was found"))
                 .hint("set sslrootcert to the server's CA file, or to `system` for the system's own list"),
         );
     }
@@ -143,7 +143,7 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
         ));
     } else {
         config.enable_sni = false;
-        ServerName::try_from("server.invalid").map_err(|error| Error::internal("a name is none").source(error))?
+        ServerName::try_from("server.invalid").map_err(|error| Error::internal("an invalid name").source(error))?
     };
     Ok(Tls {
         connector: Connector {
@@ -155,7 +155,7 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
     })
 }
 
-/// The certificates that are trusted, and what was revoked.
+/// The trusted certificates, and the revoked ones.
 struct Roots {
     certificates: Vec<CertificateDer<'static>>,
     revoked: Vec<CertificateRevocationListDer<'static>>,
@@ -181,7 +181,7 @@ impl Roots {
                 .map_err(|error| unreadable("sslrootcert", &file, &error))?;
             if certificates.is_empty() {
                 return Err(Error::config(format!(
-                    "sslrootcert: {} holds no certificate",
+                    "sslrootcert: {} contains no certificate",
                     file.display()
                 )));
             }
@@ -196,7 +196,7 @@ impl Roots {
         Ok(Some(Self { certificates, revoked }))
     }
 
-    /// rustls' own verifier over these roots; a root that it cannot read is left to ours.
+    /// rustls' own verifier over these roots; pgstow's verifier handles the roots that it cannot read.
     fn webpki(&self, provider: &Arc<rustls::crypto::CryptoProvider>) -> Result<Option<Arc<WebPkiServerVerifier>>> {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(self.certificates.iter().cloned());
@@ -226,24 +226,24 @@ fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Opti
         .map_err(|error| unreadable("sslcert", &file_of_chain, &error))?;
     if chain.is_empty() {
         return Err(Error::config(format!(
-            "sslcert: {} holds no certificate",
+            "sslcert: {} contains no certificate",
             file_of_chain.display()
         )));
     }
     let bad_key = |error: &dyn std::fmt::Display| {
         Error::config(format!("sslkey: {} cannot be used: {error}", file_of_key.display()))
-            .hint("it must be a PEM key without passphrase, readable by this user alone")
+            .hint("use a PEM key without passphrase that only this user can read")
     };
     let key = PrivateKeyDer::from_pem_slice(&text("sslkey", &file_of_key)?).map_err(|error| bad_key(&error))?;
     let key = ring::sign::any_supported_type(&key).map_err(|error| bad_key(&error))?;
     let certificate = CertifiedKey::new(chain, key);
-    // Other complaints are rustls' dislike of X.509 version 1, which the server may well take.
+    // All other errors are about X.509 version 1, which rustls does not accept but a server may.
     if matches!(
         certificate.keys_match(),
         Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch))
     ) {
         return Err(Error::config(format!(
-            "sslcert and sslkey do not fit together: {} and {}",
+            "sslcert and sslkey do not belong together: {} and {}",
             file_of_chain.display(),
             file_of_key.display()
         )));
@@ -251,7 +251,7 @@ fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Opti
     Ok(Some(certificate))
 }
 
-/// The file that a parameter names, or libpq's default one in the home folder where it exists.
+/// The file that a parameter names, or libpq's default file in the home folder if it exists.
 fn file(info: &ConnectionInfo, name: &str, home: Option<&Path>, default: &str) -> Result<Option<PathBuf>> {
     if let Some(named) = param(info, name) {
         let path = PathBuf::from(named);

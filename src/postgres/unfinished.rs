@@ -1,25 +1,25 @@
-//! Databases that a restore makes beside those that they are to replace: whose they are, and whether a run still works at
-//! one.
+//! Databases that a restore makes beside those that it will replace: which restore made them, and whether a run still
+//! uses them.
 
 use super::Session;
 use crate::error::Result;
 
-/// The first half of the advisory locks by which a run holds what it makes: "pgst".
+/// The first half of the advisory lock with which a run claims a database's name: "pgst".
 const CLASS: i32 = 0x7067_7374;
 
-/// One that bears the name of such a database.
+/// A database with such a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unfinished {
     pub name: String,
-    /// None where not even that was set, and nothing could log in yet.
+    /// `None` if the run died before it set the comment; then the database does not allow logins either.
     pub comment: Option<String>,
-    /// Clients are in it.
+    /// Clients are connected to it.
     pub is_used: bool,
 }
 
 impl Session {
-    /// Those whose names begin so and end with eight hex digits, and that bear one of these comments, or none while they
-    /// let nothing in.
+    /// Databases whose names begin so and end with eight hex digits, and that have one of these comments, or no
+    /// comment and do not allow logins.
     pub(crate) async fn unfinished(&self, beginning: &str, comments: &[&str]) -> Result<Vec<Unfinished>> {
         let failed = |error| self.error("cannot look for databases that an earlier restore has left", &error);
         let question = "SELECT d.datname::pg_catalog.text, s.comment,
@@ -46,19 +46,19 @@ impl Session {
         read.collect::<Result<_, tokio_postgres::Error>>().map_err(failed)
     }
 
-    /// Holds the name for as long as the session lasts; says no where another run's session does.
+    /// Claims the name for the life of the session; `false` if another run's session has claimed it.
     pub(crate) async fn claim(&self, name: &str) -> Result<bool> {
         let question = "SELECT pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2))";
         let row = self.client.query_one(question, &[&CLASS, &name]).await;
         row.and_then(|row| row.try_get(0))
-            .map_err(|error| self.error("cannot hold the name of a database", &error))
+            .map_err(|error| self.error("cannot claim the name of a database", &error))
     }
 
-    /// Lets go of it.
+    /// Gives the name up.
     pub(crate) async fn let_go(&self, name: &str) -> Result<()> {
         let question = "SELECT pg_catalog.pg_advisory_unlock($1, pg_catalog.hashtext($2))";
         let row = self.client.query_one(question, &[&CLASS, &name]).await;
         row.map(drop)
-            .map_err(|error| self.error("cannot let go of the name of a database", &error))
+            .map_err(|error| self.error("cannot give up the name of a database", &error))
     }
 }

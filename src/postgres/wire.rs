@@ -1,9 +1,8 @@
-//! A session in which we speak the protocol's simple query ourselves, for COPY's rows as they come from the socket, many
-//! to a read, and for replication.
+//! A session in which pgstow itself speaks the protocol's simple query: for the rows of COPY, many in each read from
+//! the socket, and for replication.
 //!
-//! Statements and rows are bytes in the database's own encoding, as in pg_dump's session. What is
-//! expected of the server is little (docs: "Message Flow", simple query and COPY); anything else
-//! ends the session.
+//! Statements and rows are bytes in the database's own encoding, as in pg_dump's session. pgstow expects only a few
+//! kinds of messages (docs: "Message Flow", simple query and COPY); any other message ends the session.
 
 mod both;
 mod filling;
@@ -20,18 +19,18 @@ use crate::error::{Error, Result};
 pub(crate) use both::Partial;
 pub(crate) use filling::Piece;
 
-/// As much as a read may bring. Sockets seldom give more at once.
+/// The most that one read brings. A socket seldom gives more at once.
 pub(crate) const READ: usize = 256 << 10;
 /// How long a server may take to end a session.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// What one statement's rows go to.
+/// The receiver of one statement's rows.
 pub(crate) trait Rows {
-    /// COPY's text, cut anywhere.
+    /// A piece of COPY's text, cut anywhere.
     fn text(&mut self, bytes: &[u8]);
-    /// A COPY has ended, and had so many rows.
+    /// A COPY has ended; it had this number of rows.
     fn end(&mut self, rows: u64);
-    /// Between two reads from the socket, of [`READ`] bytes at most: the place to wait.
+    /// Called between two reads from the socket, of at most [`READ`] bytes each: the place to wait.
     fn turn(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
@@ -58,7 +57,7 @@ impl Wire {
         self.stream
     }
 
-    /// With a buffer of so many bytes: a message is cut wherever it ends.
+    /// With a buffer of this size; a message may be cut at its end.
     #[cfg(any(fuzzing, test))]
     pub fn with_room(
         line: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -68,13 +67,13 @@ impl Wire {
         Self::over(Stream::new(Box::new(line), room), redactor)
     }
 
-    /// With the buffer that the stream has.
+    /// With the stream's own buffer.
     #[cfg(any(fuzzing, test))]
     pub(super) fn over(stream: Stream, redactor: Redactor) -> Self {
         Self { stream, redactor }
     }
 
-    /// Statements whose rows, if any, do not matter.
+    /// Runs statements and ignores their rows.
     pub async fn execute(&mut self, statements: &[u8]) -> Result<(), Refusal> {
         self.query(statements).await.map(|_| ())
     }
@@ -89,7 +88,7 @@ impl Wire {
             match kind {
                 b'D' => {
                     let body = self.stream.body(length, usize::MAX).await?;
-                    rows.push(Row::parse(&body).ok_or_else(|| unexpected("a row that is none"))?);
+                    rows.push(Row::parse(&body).ok_or_else(|| unexpected("an invalid row"))?);
                 }
                 b'Z' => {
                     self.stream.body(length, MESSAGE_LIMIT).await?;
@@ -100,14 +99,14 @@ impl Wire {
         }
     }
 
-    /// The text of the statements' COPYs into `rows`.
+    /// Sends the text of the statements' COPYs to `rows`.
     pub async fn copy(&mut self, statements: &[u8], rows: &mut impl Rows) -> Result<(), Refusal> {
         self.send(statements).await?;
         let mut refused = None;
         loop {
             let (kind, length) = self.stream.header().await?;
             if kind != b'd' && length > self.stream.buffered().len() {
-                // A read is due for it, and no row asks for the moment before it.
+                // The next message needs a read, and no row has called `turn` before it.
                 rows.turn().await?;
             }
             match kind {
@@ -117,7 +116,7 @@ impl Wire {
                     if let Some(count) = tag.strip_prefix(b"COPY ") {
                         let count = std::str::from_utf8(count).ok();
                         let count = count.and_then(|text| text.trim_end_matches('\0').parse().ok());
-                        rows.end(count.ok_or_else(|| unexpected("a COPY of no number of rows"))?);
+                        rows.end(count.ok_or_else(|| unexpected("a COPY without a number of rows"))?);
                     }
                 }
                 b'Z' => {
@@ -133,8 +132,8 @@ impl Wire {
         }
     }
 
-    /// The rows that are in the buffer as a whole: nearly all of them, so no byte of theirs is
-    /// touched more than once, and nobody is waited for.
+    /// Takes the rows that are complete in the buffer. Nearly all rows are, so their bytes are touched only once,
+    /// without waiting.
     fn whole_rows(&mut self, rows: &mut impl Rows) {
         while let Some((&[b'd', a, b, c, d], rest)) = self.stream.buffered().split_first_chunk::<5>() {
             let length = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -146,7 +145,7 @@ impl Wire {
         }
     }
 
-    /// Resolves when the server ends the session: with what it says.
+    /// Resolves when the server ends the session, with the server's error.
     pub async fn ended(&mut self) -> Error {
         let mut refused = None;
         loop {
@@ -162,9 +161,9 @@ impl Wire {
         }
     }
 
-    /// Ends the session, and returns when the server has let go of it.
+    /// Ends the session, and returns when the server has closed it.
     pub async fn close(self) {
-        // It ends by our wish: how does not matter.
+        // pgstow ends the session, so an error here does not matter.
         let _ = tokio::time::timeout(CLOSING, self.stream.terminate()).await;
     }
 
@@ -174,7 +173,7 @@ impl Wire {
         Ok(self.stream.send(&message).await?)
     }
 
-    /// A row that lies across the buffer's end, or is longer than it.
+    /// A row that crosses the buffer's end, or is longer than the buffer.
     async fn copy_data(&mut self, length: usize, rows: &mut impl Rows) -> Result<()> {
         let mut left = length;
         while left > 0 {
@@ -191,7 +190,7 @@ impl Wire {
         Ok(())
     }
 
-    /// What may come at any time, and the server's refusal.
+    /// Messages that may come at any time, and the server's error.
     async fn other(&mut self, kind: u8, length: usize, refused: &mut Option<Refusal>) -> Result<()> {
         let body = self
             .stream
@@ -202,20 +201,20 @@ impl Wire {
                 *refused = Some(complaint(&body).into_refusal(&self.redactor));
                 Ok(())
             }
-            // Notice, parameter, notification; what precedes rows; the end of COPY and of a
-            // statement; an empty one.
+            // Notice, parameter, notification; the description of rows; the end of COPY and of a statement; an empty
+            // statement.
             b'N' | b'S' | b'A' | b'T' | b'H' | b'c' | b'C' | b'I' => Ok(()),
             other => Err(unexpected(&format!("a message of type {:?}", char::from(other)))),
         }
     }
 }
 
-/// One row of text.
+/// One row in text format.
 #[derive(Debug)]
 pub(crate) struct Row(Vec<Option<Vec<u8>>>);
 
 impl Row {
-    /// A column's bytes; nothing for NULL, and for a column that is not there.
+    /// A column's bytes; `None` for NULL, and for a column that does not exist.
     pub fn bytes(&self, column: usize) -> Option<&[u8]> {
         self.0.get(column)?.as_deref()
     }
@@ -255,7 +254,7 @@ mod tests {
     use super::*;
     use crate::postgres::stream::ROOM;
 
-    /// What a script of messages becomes.
+    /// What the receiver gets from a script of messages.
     #[derive(Default)]
     struct Heard {
         text: Vec<u8>,
@@ -283,7 +282,7 @@ mod tests {
         message
     }
 
-    /// A server that has said all this, in writes of `cut` bytes, and hangs up when it was asked so often.
+    /// A server that sends all this in writes of `cut` bytes, and hangs up after this number of requests.
     fn wire(said: &[u8], cut: usize, asked: usize) -> Wire {
         let (ours, mut theirs) = tokio::io::duplex(64 << 10);
         let said = said.to_vec();

@@ -1,25 +1,25 @@
-//! The collations that the database uses, as the source's catalog says. The library that sorts text has another version
-//! on another machine, and may sort otherwise there.
+//! The collations that the database uses, as the source's catalog lists them. On another machine the library that
+//! sorts text may have another version, and may sort differently.
 
 use serde::{Deserialize, Serialize};
 
-/// As many are named in a sentence.
+/// The most that one sentence names.
 const NAMED: usize = 3;
 
-/// One that has a version.
+/// A collation that has a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collation {
-    /// Quoted, with its schema; none for the database's own.
+    /// Quoted, with its schema; `None` for the database's own collation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `libc`, `icu` or `builtin`.
     pub provider: String,
     pub locale: String,
-    /// Of its library, as it was when the collation was made, or refreshed.
+    /// The version of its library when the collation was made or refreshed.
     pub version: String,
 }
 
-/// One sentence, where a server has other versions than the source; `None` of a server's versions is not known.
+/// One sentence, if the server has other versions than the source; `None` in `here` is an unknown version.
 pub fn sorted_otherwise(source: &[Collation], here: &[Option<String>]) -> Option<String> {
     let pairs = source.iter().zip(here);
     let other = pairs.filter_map(|(source, here)| {
@@ -51,8 +51,8 @@ pub fn sorted_otherwise(source: &[Collation], here: &[Option<String>]) -> Option
         String::new()
     };
     Some(format!(
-        "text may sort otherwise than in the source, which matters where partitions, checks and exclusions go by its \
-         order: {}{more}",
+        "text may sort differently than in the source, which matters for partitions, checks and exclusions that use \
+         its order: {}{more}",
         told.join(", ")
     ))
 }

@@ -1,4 +1,4 @@
-//! Where a session leads: how it is opened there, and what is looked at before it is used.
+//! Opens a session's connection, and checks it before it is used.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::postgres::server::{self, ServerInfo};
 use crate::postgres::startup::{Purpose, Started, Startup, connect_timeout, within};
 use crate::postgres::{ConnectionInfo, Redactor, Whose, closed};
 
-/// A line to the server with the login done.
+/// A connection to the server with the login done.
 pub(super) struct Opened {
     pub client: Client,
     pub connection: JoinHandle<()>,
@@ -25,7 +25,7 @@ pub(super) struct Opened {
     end: OurEnd,
 }
 
-/// Where a line leads, and how it is opened.
+/// The destination of a connection, and how to open it.
 pub(super) struct Place<'a> {
     pub info: &'a ConnectionInfo,
     pub redactor: &'a Redactor,
@@ -34,7 +34,7 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// A session that has begun, before a statement of ours.
+    /// A session that has begun, before pgstow's first statement.
     pub async fn start(&self, purpose: Purpose) -> Result<Started> {
         let startup = Startup {
             info: self.info,
@@ -43,7 +43,7 @@ impl Place<'_> {
             home: self.home,
             purpose,
         };
-        // All that a handshake takes is large, and the callers' own frames need not hold it.
+        // The future of a handshake is large, and the callers' own futures need not contain it.
         let started = Box::pin(startup.open()).await;
         started.map_err(|error| in_context(self.info, error))
     }
@@ -76,7 +76,7 @@ impl Place<'_> {
         }
     }
 
-    /// As libpq does it: the programs that come after us would refuse this server.
+    /// As libpq does, because the programs that connect later would refuse this server.
     pub async fn refuse_other_kind(&self, client: &Client, server: &ServerInfo) -> Result<()> {
         let wanted = self
             .info
@@ -109,7 +109,7 @@ impl Place<'_> {
         ))
     }
 
-    /// What every session asks first was not answered.
+    /// The error if the server refused the first statement of every session.
     pub async fn refused(&self, client: &Client, error: &tokio_postgres::Error) -> Error {
         let told = classify(error, self.redactor);
         let told = if error.is_closed() { told.hint(ENDED) } else { told };
@@ -124,8 +124,8 @@ impl Place<'_> {
         }
     }
 
-    /// Whether nobody is in between; a pooler that shares sessions is refused. Nothing is asked but what
-    /// names all that it uses in full.
+    /// Whether there is no pooler in between; a pooler that shares sessions is refused. All statements here name
+    /// everything in full.
     pub async fn look_between(&self, opened: &Opened) -> Result<bool> {
         let failed = |error| in_context(self.info, classify(&error, self.redactor));
         let limit = self.limit();
@@ -134,21 +134,21 @@ impl Place<'_> {
         if absent.map_err(failed)? {
             return Ok(true);
         }
-        // PgBouncer 1.18 leaves to a client for good what it had to wait for: so that neither of the two
-        // has to, one that goes before them leaves its connection to the pool.
+        // PgBouncer 1.18 gives a connection for good to a client that had to wait for it. So that neither of the two
+        // sessions has to wait, another one connects before and leaves its connection to the pool.
         self.open().await?.close().await;
         let one = self.open().await?;
-        // Where there is no room for a third, the first must do.
+        // If there is no room for a third session, compare with the first.
         let other = self.open().await.ok();
         let second = other.as_ref().map_or(&opened.client, |other| &other.client);
         let refused = pooler::refuse_shared(&one.client, second).await;
-        // They must not still hold connections when pg_dump asks for one.
+        // They must not hold connections when pg_dump asks for one.
         one.close().await;
         if let Some(other) = other {
             other.close().await;
         }
         if refused.is_err() {
-            // It is not ours, and will serve others.
+            // The server connection belongs to the pooler and will serve other clients.
             let _ = within(limit, opened.client.batch_execute("RESET search_path")).await;
         }
         refused?.map_err(failed)?;
@@ -163,9 +163,9 @@ impl Opened {
     }
 }
 
-const ENDED: &str = "the server, or a pooler before it, ended the session right after the login: look at its log, and at \
-                     settings such as idle_session_timeout (ALTER ROLE <role> RESET idle_session_timeout, ALTER DATABASE … \
-                     RESET idle_session_timeout)";
+const ENDED: &str = "the server, or a pooler in front of it, ended the session right after the login: look at its log, \
+                     and at settings such as idle_session_timeout (ALTER ROLE <role> RESET idle_session_timeout, ALTER \
+                     DATABASE … RESET idle_session_timeout)";
 
 pub(super) fn in_context(info: &ConnectionInfo, error: Error) -> Error {
     if error.code() == Code::Config {
@@ -174,7 +174,7 @@ pub(super) fn in_context(info: &ConnectionInfo, error: Error) -> Error {
     let text = format!("cannot connect to {}: {}", info.target(), error.message());
     let hint = error.hint_text();
     let hint = match info.whose {
-        // By a token, nobody logs in on an open line.
+        // With a token, no login is possible on an unencrypted connection.
         _ if hint == NO_TLS && info.keys.are_short_lived() => NO_TLS_FOR_TOKENS,
         Whose::Source => hint,
         Whose::Target => for_target(hint).unwrap_or(hint),

@@ -1,5 +1,5 @@
-//! Where the password comes from: asked for at each connect and at each child's start, since it may change
-//! while a run lasts for hours.
+//! The source of the password: asked at each connect and at each child's start, because the password may change
+//! during a run of hours.
 
 mod password_file;
 
@@ -14,24 +14,24 @@ use super::ConnectionInfo;
 use crate::error::{Error, Result};
 use crate::run::named_file;
 
-/// More than any password or URL has.
+/// Longer than any password or URL.
 const LONGEST: u64 = 64 << 10;
 
-/// What proves who we are, as it is now.
+/// The current user and password.
 #[derive(Debug, Clone, Default)]
 pub struct Login {
-    /// `None`: the one that is known already.
+    /// `None`: the user that is known already.
     pub user: Option<String>,
     pub password: Option<SecretString>,
 }
 
-/// Gives out logins. Asked anew each time: what it gave before may hold no more.
+/// A source of logins. It is asked each time, because an earlier login may no longer be valid.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync {
     /// For this connection, whose host, port and user are settled.
     async fn login(&self, info: &ConnectionInfo) -> Result<Login>;
 
-    /// Whether what it gives holds for minutes only.
+    /// Whether its logins are valid only for minutes.
     fn is_short_lived(&self) -> bool {
         false
     }
@@ -39,32 +39,32 @@ pub trait Provider: fmt::Debug + Send + Sync {
 
 #[derive(Debug, Clone, Default)]
 pub enum Keys {
-    /// The password that is given, or none.
+    /// The password that was given, or none.
     #[default]
     Given,
-    /// libpq's file of passwords, by host, port, database and user.
+    /// libpq's password file, by host, port, database and user.
     PasswordFile(PathBuf),
-    /// A file that holds the password and nothing else.
+    /// A file that contains only the password.
     SecretFile(PathBuf),
-    /// A file that holds a connection URL, of which user and password count.
+    /// A file that contains a connection URL; only its user and password are used.
     UrlFile(PathBuf),
     Provider(Arc<dyn Provider>),
 }
 
 impl Keys {
-    /// Whether another answer may come when they are asked again.
+    /// Whether the next answer may differ.
     pub fn may_change(&self) -> bool {
         !matches!(self, Keys::Given)
     }
 
-    /// Whether a program that logs in once more by itself will be refused.
+    /// Whether the server would refuse a program that logs in once more with the same password.
     pub fn are_short_lived(&self) -> bool {
         matches!(self, Keys::Provider(provider) if provider.is_short_lived())
     }
 }
 
 impl ConnectionInfo {
-    /// The same with the password as it is now.
+    /// The same with the current password.
     pub async fn renewed(&self) -> Result<ConnectionInfo> {
         let login = match &self.keys {
             Keys::Given => return Ok(self.clone()),
@@ -98,7 +98,7 @@ fn read(path: &Path) -> Result<String> {
         .map_err(|error| Error::config(format!("{} cannot be read", path.display())).source(error))
 }
 
-/// Without the line break that editors and `echo` leave at the end of a file, and that no password has.
+/// Without the line break that editors and `echo` put at the end of a file, and that no password has.
 pub fn text_of_secret(text: &str) -> &str {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.trim_end_matches(['\r', '\n'])

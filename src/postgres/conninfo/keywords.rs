@@ -18,9 +18,9 @@ pub(super) fn parse(text: &str, info: &mut ConnectionInfo) -> Result<()> {
             );
         };
         let after = after.trim_start();
-        // What follows a password with spaces and no quotes is part of the password.
+        // Words after a password with spaces and without quotes are part of the password.
         if !names_are_safe && !parameters::is_known(name) {
-            return Err(Error::config("the connection string holds an unknown parameter")
+            return Err(Error::config("the connection string has an unknown parameter")
                 .hint("quote the password: password='…', with \\' and \\\\ inside"));
         }
         names_are_safe &= name != "password" || after.starts_with('\'');
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str, info: &mut ConnectionInfo) -> Result<()> {
     Ok(())
 }
 
-/// One value and what follows it.
+/// One value, and the rest after it.
 fn read_value(text: &str) -> Result<(String, &str)> {
     let quoted = text.starts_with('\'');
     let body = if quoted { &text[1..] } else { text };

@@ -1,5 +1,5 @@
-//! libpq's parameters by name: which we keep for ourselves and pg_dump, which have no say here,
-//! and which we refuse because our own session could not keep their promise.
+//! libpq's parameters by name: those that pgstow keeps for itself and pg_dump, those that it leaves out, and those
+//! that it refuses because its own session could not do what they promise.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::postgres::authentication::Methods;
 
 enum Treatment {
-    /// Kept, and handed to pg_dump as it is.
+    /// Kept, and passed to pg_dump unchanged.
     Kept,
-    /// Understood and left out.
+    /// Accepted and left out.
     Dropped,
-    /// Says where more is said of the connection: for the settings alone.
+    /// Names a file with further settings of the connection: only the settings may use it.
     File,
     /// Refused, with the reason.
     Refused(&'static str),
@@ -22,12 +22,12 @@ enum Treatment {
 
 use Treatment::{Dropped, File, Kept, Refused};
 
-const NO_SECRET_IN_ARGV: &str = "it is a secret that pg_dump could only be given in its command line";
+const NO_SECRET_IN_ARGV: &str = "it is a secret that pgstow could give to pg_dump only on its command line";
 
-/// Every parameter of libpq 12–18 but the five that have their own fields.
+/// Every parameter of libpq 12–18 except the five that have their own fields.
 const PARAMETERS: &[(&str, Treatment)] = &[
     ("application_name", Kept),
-    // pg_dump would translate the data; the session names the database's own encoding instead.
+    // pg_dump would translate the data; the session sets the database's own encoding instead.
     ("client_encoding", Dropped),
     ("channel_binding", Kept),
     ("connect_timeout", Kept),
@@ -51,11 +51,11 @@ const PARAMETERS: &[(&str, Treatment)] = &[
     ("options", Kept),
     ("passfile", File),
     ("replication", Refused("a backup needs an ordinary session")),
-    // To pg_dump it goes by another way than the rest: see the passfile.
+    // pg_dump gets it another way than the rest: see the passfile.
     ("require_auth", Kept),
     (
         "requirepeer",
-        Refused("our own session cannot enforce it; protect the socket's folder"),
+        Refused("pgstow's own session cannot enforce it; protect the socket's folder"),
     ),
     ("scram_client_key", Refused(NO_SECRET_IN_ARGV)),
     ("scram_server_key", Refused(NO_SECRET_IN_ARGV)),
@@ -78,7 +78,8 @@ const PARAMETERS: &[(&str, Treatment)] = &[
     (
         "sslpassword",
         Refused(
-            "it is a secret that pg_dump could only be given in its command line; use a key without passphrase, readable by this user alone",
+            "it is a secret that pgstow could give to pg_dump only on its command line; use a key without passphrase \
+             that only this user can read",
         ),
     ),
     ("sslrootcert", Kept),
@@ -89,8 +90,8 @@ const PARAMETERS: &[(&str, Treatment)] = &[
 
 const CORE: [&str; 5] = ["host", "port", "user", "password", "dbname"];
 
-/// Parameters with a closed set of values: a typing error in one that guards the connection must
-/// not pass unseen.
+/// Parameters with a fixed set of values: a typing error in a parameter that protects the connection must be an
+/// error.
 const CHOICES: &[(&str, &[&str])] = &[
     ("channel_binding", &["disable", "prefer", "require"]),
     ("gssencmode", &["disable", "prefer"]),
@@ -114,7 +115,7 @@ pub(super) fn is_known(name: &str) -> bool {
     CORE.contains(&name) || PARAMETERS.iter().any(|(known, _)| *known == name)
 }
 
-/// Names whose values must never be seen, even if someone put them into `params` by hand.
+/// Names whose values must never be shown, even if a caller put them into `params` directly.
 pub(super) fn is_secret(name: &str) -> bool {
     matches!(
         name,
@@ -122,7 +123,7 @@ pub(super) fn is_secret(name: &str) -> bool {
     )
 }
 
-/// A parameter's name for a message: only what can be a name at all.
+/// A parameter's name for a message: only if it has the form of a name.
 pub(super) fn printable(name: &str) -> String {
     let plausible = !name.is_empty()
         && name.len() <= 40
@@ -144,7 +145,7 @@ pub(super) fn several_hosts() -> Error {
 pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<()> {
     let invalid = |why: &str| Error::config(format!("the connection parameter {}: {why}", printable(name)));
     if value.contains('\0') {
-        return Err(invalid("holds a zero byte"));
+        return Err(invalid("contains a zero byte"));
     }
     let empty = value.is_empty();
     match name {
@@ -167,7 +168,7 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
         "user" if !empty => info.user = Some(value.to_owned()),
         "password" if !empty => info.password = Some(SecretString::from(value)),
         "dbname" if !empty => info.dbname = Some(value.to_owned()),
-        // JDBC's way, which libpq understands too.
+        // JDBC's parameter, which libpq accepts too.
         "ssl" if value == "true" => {
             info.params.insert("sslmode".into(), "require".into());
         }
@@ -204,7 +205,7 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
     Ok(())
 }
 
-/// An IPv6 address may come as URLs have it, though nothing follows it here.
+/// An IPv6 address may be in brackets as in URLs, although no port follows it here.
 fn without_brackets(host: &str) -> &str {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     inner

@@ -1,10 +1,10 @@
-//! `postgres://user:password@host:port/database?parameter=value&…`, cut as libpq cuts it: at
-//! fixed characters, before anything is decoded.
+//! `postgres://user:password@host:port/database?parameter=value&…`, split as libpq splits it: at fixed characters,
+//! before anything is decoded.
 
 use super::{ConnectionInfo, parameters};
 use crate::error::{Error, Result};
 
-/// What follows the scheme, if the text is a URL of ours.
+/// The rest after the scheme, if the text is a connection URL.
 pub(super) fn strip_scheme(text: &str) -> Option<&str> {
     ["postgresql://", "postgres://"].into_iter().find_map(|scheme| {
         let head = text.get(..scheme.len())?;
@@ -30,7 +30,7 @@ pub(super) fn parse(rest: &str, info: &mut ConnectionInfo) -> Result<()> {
 
     if authority.contains('@') || (userinfo.is_none() && path.is_some_and(|path| path.contains('@'))) {
         return Err(
-            Error::config("the connection URL is ambiguous: it holds an `@` in the wrong place")
+            Error::config("the connection URL is ambiguous: it has an `@` in the wrong place")
                 .hint("in the user, password and database name write @ as %40, / as %2F, : as %3A"),
         );
     }
@@ -49,7 +49,7 @@ pub(super) fn parse(rest: &str, info: &mut ConnectionInfo) -> Result<()> {
         parameters::set(info, "dbname", &decode(path, "database name")?)?;
     }
     let query = query.unwrap_or_default();
-    // Before an `@`, what looks like parameters may be the tail of a password.
+    // Before an `@`, text that looks like parameters may be the end of a password.
     let names_are_safe = !query.contains('@');
     for part in query.split('&').filter(|part| !part.is_empty()) {
         parse_parameter(part, info, names_are_safe)?;
@@ -84,7 +84,7 @@ fn parse_parameter(part: &str, info: &mut ConnectionInfo, names_are_safe: bool) 
         return Err(Error::config("a parameter of the connection URL has no `=`"));
     };
     if !names_are_safe && !parameters::is_known(name) {
-        return Err(Error::config("the connection URL holds an unknown parameter")
+        return Err(Error::config("the connection URL has an unknown parameter")
             .hint("in the user and password write ? as %3F, / as %2F, @ as %40"));
     }
     let name = decode(name, "parameter name")?;
@@ -100,7 +100,7 @@ fn decode(text: &str, part: &str) -> Result<String> {
         let digits = bytes.get(at + percent + 1..at + percent + 3).unwrap_or_default();
         if digits.len() != 2 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(
-                Error::config(format!("the connection URL's {part} holds a broken percent-encoding"))
+                Error::config(format!("the connection URL's {part} has a broken percent-encoding"))
                     .hint("a percent sign itself is written %25"),
             );
         }

@@ -1,5 +1,5 @@
-//! Roles as they are on a server, held against what `globals.sql` says of them: what was given to them, and nothing
-//! besides. What was not done is told where it was left, and not here once more.
+//! Compares the roles of a server with `globals.sql`: they should have exactly what they were given. Statements that
+//! were not run are reported where they were left out, and not here again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,15 +12,15 @@ use crate::error::Result;
 use crate::postgres::Session;
 use crate::postgres::quoting::identifier;
 
-/// The first major in which a membership says more than `ADMIN`, and can be given by several.
+/// The first major version in which a membership has more options than `ADMIN`, and several roles can grant it.
 const OPTIONS: u32 = 16;
 
-/// What was found.
+/// The result of the comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ComparedGlobals {
     /// Roles that are as the file says.
     pub equal: usize,
-    /// What is otherwise, and how.
+    /// What differs, and how.
     pub differences: Vec<(String, String)>,
     pub not_proved: Vec<Omitted>,
 }
@@ -31,10 +31,10 @@ struct There {
     settings: BTreeMap<Place, String>,
     comments: BTreeMap<String, String>,
     memberships: Vec<Granted>,
-    /// Texts of the file as the server prints that time.
+    /// Times in the file, with the form in which the server prints them.
     times: HashMap<String, String>,
     major: u32,
-    /// Our own role.
+    /// The session's own role.
     user: String,
 }
 
@@ -43,7 +43,7 @@ type Place = (String, Option<String>, String);
 
 #[derive(Debug, Default)]
 struct Role {
-    /// As `CREATE ROLE` has them, where they are not the default.
+    /// As in `CREATE ROLE`, if they are not the default.
     words: BTreeSet<String>,
     until: Option<String>,
     has_password: bool,
@@ -55,13 +55,13 @@ struct Granted {
     member: String,
     grantor: Option<String>,
     admin: bool,
-    /// Where this major knows them.
+    /// If this major version has them.
     inherit: Option<bool>,
     set: Option<bool>,
 }
 
 impl Session {
-    /// The roles that `plan` has made, with all that it gave them.
+    /// Compares the roles that `plan` has made, with everything that it gave them.
     pub async fn compare_globals(&self, plan: &GlobalsPlan, applied: &AppliedGlobals) -> Result<ComparedGlobals> {
         let mut there = self.roles_there().await?;
         let of_roles = plan.asked.iter().filter_map(|asked| match &asked.wanted {
@@ -70,7 +70,7 @@ impl Session {
         });
         for until in of_roles {
             let question = "SELECT ($1::pg_catalog.text)::pg_catalog.timestamptz::pg_catalog.text";
-            // One that the server does not understand was not given.
+            // A time that the server does not understand was not given.
             if let Ok(row) = self.client.query_one(question, &[&until]).await
                 && let Ok(Some(time)) = row.try_get(0)
             {
@@ -192,7 +192,7 @@ fn granted(row: &Row) -> Read<Granted> {
     })
 }
 
-/// Those that differ from the default, with numbers as a server prints them.
+/// The attributes that differ from the default, with numbers as a server prints them.
 fn words(attributes: &Attributes) -> BTreeSet<String> {
     const LIMIT: &str = "CONNECTION LIMIT ";
     let powers = attributes.privileged.iter().map(|&word| word.to_owned());
@@ -230,7 +230,7 @@ fn compare(plan: &GlobalsPlan, applied: &AppliedGlobals, there: &There) -> Compa
             Wanted::Attributes { role, attributes } => {
                 asked.attributes.insert(role, attributes);
             }
-            // Without CREATEDB, which was told.
+            // It was made without CREATEDB, and a note says so.
             Wanted::Role(role) if done && !by_us => {
                 asked.roles.insert(role);
             }
@@ -264,16 +264,16 @@ struct Asked<'a> {
     attributes: BTreeMap<&'a String, &'a Attributes>,
     settings: BTreeMap<Place, String>,
     comments: BTreeMap<&'a String, Option<&'a str>>,
-    /// And whether another could not give it.
+    /// Also whether this session's role granted it, because the server accepted no other grantor.
     memberships: Vec<(&'a Membership, bool)>,
 }
 
 struct Comparing<'a> {
     there: &'a There,
-    /// Roles that this run has made.
+    /// The roles that this run has made.
     made: BTreeSet<&'a str>,
     compared: ComparedGlobals,
-    /// Roles of which something is otherwise.
+    /// The roles that differ.
     otherwise: BTreeSet<String>,
 }
 
@@ -303,7 +303,7 @@ impl Comparing<'_> {
                 how.push("is valid until another time than in the backup".into());
             }
             if found.has_password {
-                how.push("has a password, which no backup of pgstow's holds".into());
+                how.push("has a password, which no backup of pgstow contains".into());
             }
             if !how.is_empty() {
                 self.differs(role, what, how.join("; "));
@@ -342,7 +342,7 @@ impl Comparing<'_> {
                 continue;
             }
             let wanted = asked.comments.get(role).copied().flatten();
-            // An empty comment is none.
+            // An empty comment is the same as no comment.
             let wanted = wanted.filter(|text| !text.is_empty());
             if wanted != there.comments.get(role).map(String::as_str) {
                 let what = format!("COMMENT ON ROLE {}", identifier(role));
@@ -358,7 +358,7 @@ impl Comparing<'_> {
         for (wanted, by_us) in all {
             let of_pair = |granted: &str, member: &str| granted == wanted.granted && member == wanted.member;
             let same = all.iter().filter(|(one, _)| of_pair(&one.granted, &one.member));
-            // Before 16 there is one of each, whoever gave it.
+            // Before 16 there is only one of each, whatever the grantor.
             let merged = there.major < OPTIONS && same.clone().count() > 1;
             let admin = match merged {
                 true => same.clone().any(|(one, _)| option(one, "ADMIN") == Some(true)),
@@ -402,7 +402,7 @@ impl Comparing<'_> {
             if given_by(grantor) {
                 continue;
             }
-            // The source's first superuser is an ordinary one here, and ours is in its place.
+            // The source's first superuser is an ordinary role here; this session's superuser replaces it.
             let is_superuser = asked
                 .attributes
                 .get(grantor)
@@ -412,7 +412,7 @@ impl Comparing<'_> {
                 self.differs(
                     &wanted.member,
                     name,
-                    "was granted by another than in the backup".to_owned(),
+                    "was granted by another role than in the backup".to_owned(),
                 );
             } else if !is_superuser {
                 self.compared.not_proved.push(Omitted {
@@ -443,7 +443,7 @@ impl Comparing<'_> {
     }
 }
 
-/// The last that is said of it.
+/// The last value that the statement gives for it.
 fn option(membership: &Membership, name: &str) -> Option<bool> {
     let said = membership.options.iter().rev().find(|(option, _)| *option == name);
     said.map(|(_, value)| *value)
@@ -508,7 +508,7 @@ mod tests {
         }
     }
 
-    /// What differs when this was done behind the run's back.
+    /// The differences after this change to the server's roles.
     fn found(injure: impl FnOnce(&mut There)) -> Vec<String> {
         let (plan, applied) = planned();
         let mut there = there();
@@ -524,7 +524,7 @@ mod tests {
         let (plan, applied) = planned();
         let compared = compare(&plan, &applied, &there());
         assert_eq!((compared.equal, compared.differences), (3, Vec::new()));
-        // What gives power over sessions was not set, and is told elsewhere.
+        // A setting with power over sessions was not set, and is reported elsewhere.
         assert_eq!(plan.kept.len(), 1);
     }
 
@@ -577,7 +577,7 @@ mod tests {
     #[test]
     fn what_was_not_done_is_no_difference() {
         let (plan, mut applied) = planned();
-        // The server would not have another grant it: ours did.
+        // The server refused to let another role grant it, so this session's role did.
         let membership = plan.asked.last().unwrap().steps.clone();
         applied.otherwise.extend(membership.clone());
         let mut by_us = there();

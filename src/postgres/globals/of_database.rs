@@ -1,21 +1,21 @@
-//! Settings of a database, as pg_dump writes them: for one that is thrown away.
+//! Settings of a database, as pg_dump writes them: for a throwaway database.
 
 use super::wanted::{self, Might, might};
 use crate::error::Result;
 use crate::postgres::Session;
 use crate::postgres::quoting::{identifier, literal};
 
-/// For all roles, or for one.
+/// A setting for all roles, or for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseSetting {
     pub role: Option<String>,
-    /// In small letters.
+    /// In lower case.
     pub name: String,
     pub values: Vec<String>,
 }
 
 impl DatabaseSetting {
-    /// Nothing where it is another statement than pg_dump writes.
+    /// `None` for any other statement than those that pg_dump writes.
     pub fn parse(statement: &str) -> Option<Self> {
         let statement = statement.trim_end();
         let (role, name, values) = wanted::of_database(statement.strip_suffix(';').unwrap_or(statement))?;
@@ -31,15 +31,15 @@ impl DatabaseSetting {
 }
 
 impl Session {
-    /// Of each whether it gives no power over a session and loads no code. What a library has, or may have, does not count
-    /// as such.
+    /// For each, whether it gives no power over a session and loads no code. A setting that belongs to a library of
+    /// the server, or may belong to one, is not harmless.
     pub async fn are_harmless(&self, settings: &[DatabaseSetting]) -> Result<Vec<bool>> {
         let libraries = self.libraries().await?;
         let is_harmless = |setting: &DatabaseSetting| might(&setting.name, &libraries) == Might::Harmless;
         Ok(settings.iter().map(is_harmless).collect())
     }
 
-    /// What a role of this server has for all databases; of a list, the text that the server keeps.
+    /// The settings of a role of this server for all databases; a list is the text that the server keeps.
     pub async fn settings_of_role(&self, role: &str) -> Result<Vec<DatabaseSetting>> {
         let failed = |error| self.error("cannot look at a role's settings", &error);
         let question = "SELECT pg_catalog.unnest(s.setconfig) FROM pg_catalog.pg_db_role_setting s

@@ -1,9 +1,9 @@
-//! Which of the statements of `globals.sql` are run on a server, and which are not: a pure function
-//! of the statements and of the roles that the server has.
+//! Decides which statements of `globals.sql` run on a server, and which do not: a pure function of the statements and
+//! of the server's roles.
 //!
-//! Whoever can write to the store can write this file. So it makes roles that are not there, and no
-//! more: a role that is there stays as it is, and becomes a member of none; and no role gets power over the
-//! server or over other roles unless that was asked for.
+//! Anyone who can write to the store can write this file. So the plan only makes roles that do not exist. An existing
+//! role stays as it is, and becomes a member of no other role. No role gets power over the server or over other roles
+//! unless the user asked for that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,34 +12,34 @@ use super::wanted::{Attributes, Membership, Might, Wanted, might};
 use super::{Omitted, Powers, Statement};
 use crate::postgres::quoting::{identifier, literal};
 
-/// What is on the server.
+/// What exists on the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Present {
     pub roles: BTreeSet<String>,
-    /// Roles with the power over the server that they have, as SQL names it.
+    /// Roles with the power that they have over the server, as SQL names it.
     pub powers: BTreeSet<(String, &'static str)>,
-    /// Who is granted, and to whom.
+    /// The granted role, and its member.
     pub memberships: BTreeSet<(String, String)>,
-    /// Prefixes of its libraries' settings.
+    /// Prefixes of the settings of its libraries.
     pub libraries: BTreeSet<String>,
-    /// Its version.
+    /// Its major version.
     pub major: u32,
 }
 
-/// What is done, what is there already, and what is left out. Nothing has been done yet.
+/// What will be done, what exists already, and what is left out. Nothing has been done yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GlobalsPlan {
     pub(super) steps: Vec<Step>,
-    /// Of roles that were there.
+    /// The number of roles that existed already.
     pub existing: usize,
-    /// Of those what the backup would have otherwise, and what does not matter on this server.
+    /// What differs in the backup for those roles, and what does not matter on this server.
     pub kept: Vec<Omitted>,
     pub left_out: Vec<Omitted>,
-    /// Statements that were understood, in their order.
+    /// Statements that pgstow has parsed, in their order.
     pub(super) asked: Vec<Asked>,
 }
 
-/// A statement that was understood, and which of the plan's steps are made of it.
+/// A parsed statement, and the steps of the plan that come from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     pub wanted: Wanted,
@@ -49,30 +49,29 @@ pub(super) struct Asked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
     pub sql: String,
-    /// What is done where that fails.
+    /// Runs if that fails.
     pub otherwise: Option<String>,
-    /// The roles that this run must have made: where one was there after all, nothing is done.
+    /// Roles that this run must have made: if one existed after all, the step is not run.
     pub needs: Vec<String>,
     pub makes: Option<String>,
     /// It gives power over the server.
     pub privileged: bool,
 }
 
-const NOT_ALLOWED: &str = "is none of the statements that make roles";
-const PRIVILEGED: &str = "gives power over the server: it is run with --globals-privileged alone";
-const STAYS: &str = "the role is there already, and stays as it is";
+const NOT_ALLOWED: &str = "is not one of the statements that make roles";
+const PRIVILEGED: &str = "gives power over the server: pgstow runs it only with --globals-privileged";
+const STAYS: &str = "the role exists already, and stays as it is";
 const UNLISTED: &str =
-    "may give power over the server, or is not known here: it is run with --globals-privileged alone";
-/// Of settings, in a throwaway server.
+    "may give power over the server, or is not known here: pgstow runs it only with --globals-privileged";
+/// For settings, in a throwaway server.
 pub const WITHHELD: &str = "a drill gives no role a setting that has power over its sessions";
-const LOADS: &str = "loads code into the role's sessions, or makes them another's: it is never run";
-const CHANGES: &str =
-    "makes a role that is there already a member of one that is not: that is run with --globals-privileged alone";
-const LESS: &str = "withholds SET, which this server cannot: it would give more there than in the backup";
+const LOADS: &str = "loads code into the role's sessions, or makes them another role's: pgstow never runs it";
+const CHANGES: &str = "makes an existing role a member of a new one: pgstow runs it only with --globals-privileged";
+const LESS: &str = "withholds SET, which this server cannot do: the role would get more there than in the backup";
 const UNKNOWN: &str = "is about a role that the backup does not make";
 
 impl GlobalsPlan {
-    /// In words that hold no values. A superuser is refused none of them.
+    /// In words without values. The server refuses none of them to a superuser.
     pub fn steps(&self, is_superuser: bool) -> impl Iterator<Item = String> {
         self.steps.iter().map(move |step| {
             let told = super::split::summary(step.sql.as_bytes());
@@ -86,7 +85,7 @@ impl GlobalsPlan {
         })
     }
 
-    /// The roles that are made.
+    /// The roles that it makes.
     pub fn makes(&self) -> Vec<String> {
         self.steps.iter().filter_map(|step| step.makes.clone()).collect()
     }
@@ -101,7 +100,7 @@ pub(super) fn plan(asked: Vec<(Statement, Option<Wanted>)>, present: &Present, p
         attributes: attributes(&asked),
     };
     for (statement, wanted) in asked {
-        // Tablespaces are folders on the server's disk: of another machine, or in use by the source.
+        // Tablespaces are folders on the server's disk: they are on another machine, or the source uses them.
         if statement.is_setting() || statement.is_about_tablespace() {
             continue;
         }
@@ -118,8 +117,8 @@ pub(super) fn plan(asked: Vec<(Statement, Option<Wanted>)>, present: &Present, p
     planning.plan
 }
 
-/// A role is made with all its attributes in one statement, so that a run that fails midway leaves
-/// none without them.
+/// A role is made with all its attributes in one statement, so that a run that fails in between leaves no role
+/// without them.
 fn attributes(asked: &[(Statement, Option<Wanted>)]) -> BTreeMap<String, Attributes> {
     let each = asked.iter().filter_map(|(_, wanted)| match wanted {
         Some(Wanted::Attributes { role, attributes }) => Some((role.clone(), attributes.clone())),
@@ -160,7 +159,7 @@ impl Planning<'_> {
     fn one(&mut self, statement: &Statement, wanted: Wanted) {
         match wanted {
             Wanted::Role(role) => self.role(role),
-            // With its role.
+            // They are part of their role's statement.
             Wanted::Attributes { role, .. } => {
                 if !self.made.contains(&role) && !self.present.roles.contains(&role) {
                     self.leave(statement.summary(), UNKNOWN);
@@ -177,7 +176,7 @@ impl Planning<'_> {
                 }
                 let might = might(&name, &self.present.libraries);
                 match (might, self.powers) {
-                    // Nobody logs in to a throwaway server as one of its new roles.
+                    // No client logs in to a throwaway server as one of its new roles.
                     (Might::Power | Might::Code, Powers::Throwaway) => {
                         return self.plan.kept.push(Omitted {
                             what: statement.summary(),
@@ -220,7 +219,7 @@ impl Planning<'_> {
         let (mut sql, mut less) = (format!("CREATE ROLE {name}"), format!("CREATE ROLE {name}"));
         for word in attributes.iter().flat_map(|attributes| &attributes.plain) {
             sql = format!("{sql} {word}");
-            // Since 16 nobody gives what they do not have.
+            // Since 16 a role cannot give an attribute that it does not have.
             if word != "CREATEDB" {
                 less = format!("{less} {word}");
             }
@@ -232,14 +231,14 @@ impl Planning<'_> {
             if attributes.password {
                 self.leave(
                     format!("the password of {name}"),
-                    "pgstow's backups hold none: somebody else has written it",
+                    "pgstow's backups contain none: another program has written it",
                 );
             }
             if !attributes.privileged.is_empty() {
                 let sql = format!("ALTER ROLE {name} {}", attributes.privileged.join(" "));
                 match self.powers {
                     Powers::Roles => self.leave(sql, PRIVILEGED),
-                    // One by one: who may not give one may give another.
+                    // One at a time: a role that may not give one of them may give another.
                     Powers::Privileged | Powers::Throwaway => {
                         for power in attributes.privileged {
                             self.step(format!("ALTER ROLE {name} {power}"), &[&role], true);
@@ -251,7 +250,7 @@ impl Planning<'_> {
         self.made.insert(role);
     }
 
-    /// Power that was asked for, and that a role of the server does not get.
+    /// Notes the power that the backup gives to a role of the server and that the role does not get.
     fn keep_powers(&mut self, role: &str) {
         let wanted = self.attributes.get(role).map(|attributes| &attributes.privileged[..]);
         let lacking: Vec<&str> = wanted
@@ -298,7 +297,7 @@ impl Planning<'_> {
         };
         let (of_new, to_new) = (self.made.contains(&wanted.granted), self.made.contains(&wanted.member));
         let (needs, privileged) = match self.powers {
-            // In a throwaway server the roles that it began with get nothing.
+            // In a throwaway server the roles that it started with get nothing.
             Powers::Throwaway if !to_new => {
                 return self.plan.kept.push(Omitted {
                     what: statement.summary(),
@@ -315,7 +314,7 @@ impl Planning<'_> {
         let needs: Vec<&str> = needs.into_iter().map(String::as_str).collect();
         let by_another = wanted.grantor.as_deref().is_some_and(known);
         let sql = told.sql(by_another);
-        // Only a superuser, or a member of the grantor, may say that another has granted it.
+        // Only a superuser or a member of the grantor may name another grantor.
         self.step(sql, &needs, privileged).otherwise = by_another.then(|| told.sql(false));
     }
 }
@@ -392,7 +391,7 @@ mod tests {
         assert_eq!(left_out(&plan), ["GRANT postgres TO app"]);
         let plan = planned(sql, Powers::Privileged);
         assert_eq!(run(&plan), ["GRANT \"postgres\" TO \"app\""]);
-        // Power that was asked for is not left out without a word.
+        // Requested power is never left out without a note.
         let kept: Vec<&str> = plan.kept.iter().map(|one| one.what.as_str()).collect();
         assert!(kept.contains(&"ALTER ROLE \"app\" SUPERUSER"), "{kept:?}");
         let has = "CREATE ROLE postgres; ALTER ROLE postgres WITH SUPERUSER";

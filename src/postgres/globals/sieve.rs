@@ -1,20 +1,20 @@
-//! `globals.sql` on its way into a backup: statement by statement, so that a setting of an absurd length takes
-//! itself out of it, and not all roles.
+//! Filters `globals.sql` on its way into a backup, statement by statement: a setting of an absurd length then leaves
+//! out only itself, and not all roles.
 
 use super::split::{Statement, statements};
 use crate::error::Result;
 use crate::postgres::{LeftOut, Session};
 
-/// Of one statement: no honest setting or comment of a role is longer.
+/// The longest statement: no honest setting or comment of a role is longer.
 const STATEMENT: usize = 1 << 20;
-/// More than a few lines.
+/// A statement is long if it is longer than a few lines.
 const LONG: usize = 4 << 10;
-/// Of all long ones together: half of what `globals.sql` may have.
+/// The limit for all long statements together: half of the limit of `globals.sql`.
 const ALL_LONG: usize = 32 << 20;
-/// Of those that are left out, this many are named.
+/// The most statements that are named as left out.
 const NAMED: usize = 100;
 
-/// What may be kept, and what may not.
+/// What is kept, and what is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Globals {
     pub sql: Vec<u8>,
@@ -25,9 +25,9 @@ pub struct Globals {
 #[derive(Debug, Default)]
 pub(crate) struct Sieve {
     state: State,
-    /// What came since the last statement's end, up to [`STATEMENT`].
+    /// The bytes since the last statement's end, up to [`STATEMENT`].
     current: Vec<u8>,
-    /// All of it.
+    /// The full length of the current statement.
     length: usize,
     long: usize,
     found: Globals,
@@ -41,11 +41,11 @@ enum State {
     /// One dash, which may begin a comment.
     Dash,
     Comment,
-    /// One of psql's own, which ends with its line.
+    /// One of psql's own commands, which ends with its line.
     Command,
     Name,
     Text,
-    /// Behind an `E`, in which a backslash takes the next byte along.
+    /// After an `E`, so that a backslash escapes the next byte.
     Escaped,
     Backslash,
 }
@@ -83,7 +83,7 @@ impl Sieve {
         }
     }
 
-    /// Of a statement: blanks may have come.
+    /// At the start of a statement: only spaces may have come.
     fn is_at_start(&self) -> bool {
         let (_, before) = self.current.split_last().unwrap_or((&0, &[]));
         before.last().is_none_or(|byte| *byte == b'\n')
@@ -111,7 +111,7 @@ impl Sieve {
         self.found.left_out.push(left_out(name));
     }
 
-    /// How much is kept so far.
+    /// The number of bytes that are kept so far.
     pub fn kept(&self) -> usize {
         self.found.sql.len()
     }
@@ -127,7 +127,7 @@ impl Sieve {
 }
 
 impl Session {
-    /// What `globals.sql` would come without, for whoever asks before there is one.
+    /// What would be left out of `globals.sql`, for a caller that asks before it is made.
     pub async fn left_out_of_roles(&self) -> Result<Vec<LeftOut>> {
         let question = format!(
             "SELECT pg_catalog.concat('ALTER ROLE ', pg_catalog.quote_ident(r.rolname),
@@ -152,7 +152,7 @@ fn left_out(name: String) -> LeftOut {
         kind: "role_setting".to_owned(),
         name,
         why: format!(
-            "it is longer than {STATEMENT} bytes, or there are too many that are long: globals.sql comes without it"
+            "it is longer than {STATEMENT} bytes, or there are too many long ones: globals.sql does not contain it"
         ),
     }
 }

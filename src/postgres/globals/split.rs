@@ -1,5 +1,5 @@
-//! SQL text into statements: as much of PostgreSQL's lexical rules as it takes to find the
-//! semicolons that end one.
+//! Splits SQL text into statements, with as much of PostgreSQL's lexical rules as needed to find the semicolons
+//! between them.
 
 /// One statement, without its semicolon and the comments before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,18 +8,18 @@ pub struct Statement {
     words: Vec<Word>,
 }
 
-/// A bare word in capitals, or a quoted identifier as it is.
+/// A bare word in upper case, or a quoted identifier unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Word {
     Bare(String),
     Quoted(String),
 }
 
-/// How much of a statement is told when it fails.
+/// How much of a statement is shown when it fails.
 const SUMMARY: usize = 80;
 
-/// Splits a script. psql's own commands stand on lines of their own between statements, and count
-/// as statements, but for `\restrict` and `\unrestrict`.
+/// Splits a script. psql's own commands are on lines of their own between statements, and count as statements, except
+/// `\restrict` and `\unrestrict`.
 pub fn statements(sql: &[u8]) -> Vec<Statement> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -69,12 +69,12 @@ impl Statement {
             .all(|wanted| matches!(own.next(), Some(Word::Bare(word)) if word == wanted))
     }
 
-    /// Of the session alone: `SET …`.
+    /// Whether it concerns only the session: `SET …`.
     pub(super) fn is_setting(&self) -> bool {
         self.starts_with(&["SET"]) || self.starts_with(&["RESET"])
     }
 
-    /// The encoding of what follows.
+    /// The encoding of the text that follows.
     pub(super) fn client_encoding(&self) -> Option<String> {
         let text = std::str::from_utf8(&self.text).ok()?;
         let value = self
@@ -101,7 +101,7 @@ impl Statement {
 
 pub(super) fn summary(sql: &[u8]) -> String {
     let text = String::from_utf8_lossy(sql);
-    // A value stands in quotes, of one kind or the other.
+    // A value is in single quotes or dollar quotes.
     let words = text.split(['\'', '$']).next().unwrap_or_default();
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
     let words = words.replace(char::is_control, "?");
@@ -120,13 +120,13 @@ fn is_comment(sql: &[u8], at: usize) -> bool {
     sql[at..].starts_with(b"--") || sql[at..].starts_with(b"/*")
 }
 
-/// Letters of other scripts are identifiers too.
+/// Letters of other scripts are part of identifiers too.
 fn in_identifier(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
 
-/// Where the token ends that begins at `at`: a word, a quoted text, a comment, or one sign. What
-/// is not closed goes to the end of the text.
+/// The end of the token that begins at `at`: a word, a quoted text, a comment, or one character. A token that is not
+/// closed goes to the end of the text.
 fn token_end(sql: &[u8], at: usize) -> usize {
     let rest = &sql[at..];
     match rest[0] {
@@ -156,7 +156,7 @@ fn quoted_end(sql: &[u8], mut at: usize, quote: u8, escapes: bool) -> usize {
     sql.len()
 }
 
-/// They nest.
+/// Comments can be nested.
 fn comment_end(sql: &[u8], mut at: usize) -> usize {
     let mut depth = 0;
     while at < sql.len() {
@@ -176,7 +176,7 @@ fn comment_end(sql: &[u8], mut at: usize) -> usize {
     sql.len()
 }
 
-/// `$tag$ … $tag$`; a lone sign (`$1`) is a sign.
+/// `$tag$ … $tag$`; a single `$` (as in `$1`) is one character.
 fn dollar_end(sql: &[u8], at: usize) -> usize {
     let tag = sql[at + 1..]
         .iter()

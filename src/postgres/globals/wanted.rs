@@ -1,12 +1,11 @@
-//! What a statement of `globals.sql` asks for: an allow-list of what pg_dumpall writes about roles.
-//! What is understood is written anew before it is run, so the server never gets a byte of the
-//! file's own syntax.
+//! Parses a statement of `globals.sql`, with an allow-list of what pg_dumpall writes about roles. A parsed statement
+//! is written anew before it runs, so the server never gets a byte of the file's own syntax.
 
 use std::collections::BTreeSet;
 
 use crate::postgres::quoting::{identifier, literal};
 
-/// What is asked for; `None` from [`wanted`] is anything else.
+/// What a statement asks for; [`wanted`] returns `None` for any other statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wanted {
     Role(String),
@@ -29,11 +28,11 @@ pub(super) enum Wanted {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attributes {
-    /// Those that give power over the server: names as in SQL.
+    /// Attributes that give power over the server: names as in SQL.
     pub privileged: Vec<&'static str>,
-    /// The harmless ones, as SQL, where they are not the default.
+    /// The harmless attributes, as SQL, if they are not the default.
     pub plain: Vec<String>,
-    /// As the file says it.
+    /// As in the file.
     pub until: Option<String>,
     pub password: bool,
 }
@@ -49,7 +48,7 @@ pub(super) struct Membership {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
-    /// A bare word, in capitals.
+    /// A bare word, in upper case.
     Word(String),
     /// In double quotes.
     Name(String),
@@ -188,8 +187,8 @@ fn membership(rest: &mut Rest<'_>) -> Option<Membership> {
 }
 
 impl Membership {
-    /// What a server of this major version can be told of it. Before 16 it knows `ADMIN` alone; `None`
-    /// where the membership would give more there than it does in the backup.
+    /// The part of it that a server of this major version understands: before 16 only `ADMIN`. `None` if the
+    /// membership would give more there than in the backup.
     pub fn for_major(&self, major: u32) -> Option<Self> {
         if major >= 16 {
             return Some(self.clone());
@@ -199,7 +198,7 @@ impl Membership {
         (!self.options.contains(&("SET", false))).then_some(known)
     }
 
-    /// `ADMIN` alone is understood before PostgreSQL 16 too, with the word `OPTION`.
+    /// PostgreSQL before 16 understands only `ADMIN`, with the word `OPTION`.
     pub fn sql(&self, with_grantor: bool) -> String {
         let mut sql = format!("GRANT {} TO {}", identifier(&self.granted), identifier(&self.member));
         for (number, (option, value)) in self.options.iter().enumerate() {
@@ -224,7 +223,7 @@ fn assignment(rest: &mut Rest<'_>) -> Option<(String, Vec<String>)> {
     Some((name, values))
 }
 
-/// A setting of a database as pg_dump writes it: for which role, its name and its values.
+/// A setting of a database as pg_dump writes it: its role, its name and its values.
 pub(super) fn of_database(sql: &str) -> Option<(Option<String>, String, Vec<String>)> {
     if let Some(Wanted::Setting {
         role,
@@ -253,7 +252,7 @@ impl<'t> Rest<'t> {
         Some(first)
     }
 
-    /// The bare word that comes next; nothing where it is none.
+    /// The next bare word; empty if the next token is none.
     fn peek(&self) -> &'t str {
         match self.0.first() {
             Some(Token::Word(word)) => word,
@@ -282,7 +281,7 @@ impl<'t> Rest<'t> {
         }
     }
 
-    /// The server folds bare names to small letters. A name that is empty is none.
+    /// The server folds bare names to lower case. An empty name is not a name.
     fn name(&mut self) -> Option<String> {
         match self.next()? {
             Token::Word(word) => Some(word.to_ascii_lowercase()),
@@ -316,8 +315,8 @@ impl<'t> Rest<'t> {
     }
 }
 
-/// No comments, dollar quotes, Unicode escapes and operators: pg_dumpall needs none of them within
-/// these statements, so what has them is not understood.
+/// There are no comments, dollar quotes, Unicode escapes or operators: pg_dumpall needs none of them in these
+/// statements, so a statement with any of them is not parsed.
 fn tokens(sql: &str) -> Option<Vec<Token>> {
     let mut tokens = Vec::new();
     let mut rest = sql;
@@ -329,7 +328,7 @@ fn tokens(sql: &str) -> Option<Vec<Token>> {
             }
             '\'' => {
                 let (text, length) = quoted(rest, '\'')?;
-                // Whether a backslash is one depends on a setting.
+                // It depends on a setting whether a backslash is an escape.
                 (Token::Text(text).into_plain()?, length)
             }
             'E' | 'e' if rest[1..].starts_with('\'') => {
@@ -357,12 +356,12 @@ fn tokens(sql: &str) -> Option<Vec<Token>> {
             _ => return None,
         };
         rest = &rest[length..];
-        // Two tokens that touch are read otherwise in places, as in U&"…" or 'a''b'.
+        // Two adjacent tokens can have another meaning, as in U&"…" or 'a''b'.
         let touches = rest.starts_with(['\'', '"', '$', '&']);
         if touches && !matches!(token, Token::Sign(_)) {
             return None;
         }
-        // Texts that follow each other are one to the server.
+        // The server joins texts that follow each other.
         if let (Token::Text(_), Some(Token::Text(_))) = (&token, tokens.last()) {
             return None;
         }
@@ -380,18 +379,18 @@ impl Token {
     }
 }
 
-/// Letters of other scripts too, so that no word ends where the server's does not.
+/// Letters of other scripts too, so that no word ends where the server's word does not.
 fn word_length(text: &str) -> usize {
     let in_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$' || !c.is_ascii();
     let length = text.find(|c| !in_word(c)).unwrap_or(text.len());
-    // pg_dumpall quotes names with anything else in them.
+    // pg_dumpall quotes names with any other character.
     if text[..length]
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     {
         length
     } else {
-        // No token is that long, and what stands there is none.
+        // Longer than any token, so the character here is no token.
         1
     }
 }
@@ -411,7 +410,7 @@ fn quoted(text: &str, quote: char) -> Option<(String, usize)> {
     None
 }
 
-/// Behind the `E`: pg_dumpall escapes backslashes alone.
+/// The text after an `E`: pg_dumpall escapes only backslashes.
 fn escaped(text: &str) -> Option<(String, usize)> {
     let mut inner = String::new();
     let mut chars = text.char_indices().skip(1).peekable();
@@ -545,7 +544,7 @@ const HARMLESS: [&str; 112] = [
     "xmloption",
 ];
 
-/// Prefixes of settings of libraries that are no extensions, or go by another name than these.
+/// Prefixes of settings of libraries that are no extensions, or that have another name than their extension.
 const LIBRARIES: [&str; 12] = [
     "auth_delay",
     "auto_explain",
@@ -565,14 +564,14 @@ const LIBRARIES: [&str; 12] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Might {
     Harmless,
-    /// It hides a session from the log, ends constraints, or is a library's.
+    /// It hides a session from the log, switches constraints off, or belongs to a library.
     Power,
-    /// It loads code into each of the role's sessions, or makes them another role's.
+    /// It loads code into each of the role's sessions, or switches them to another role.
     Code,
 }
 
-/// `libraries`: prefixes of settings that a library of the server has, or may have. One with another
-/// prefix (`app.tenant`) is a note that the application's own functions read.
+/// `libraries`: prefixes of settings that a library of the server has, or may have. A setting with another prefix
+/// (`app.tenant`) is only a value that the application's own functions read.
 pub(super) fn might(setting: &str, libraries: &BTreeSet<String>) -> Might {
     let prefix = setting.split_once('.').map(|(prefix, _)| prefix);
     if prefix.is_some_and(|prefix| !LIBRARIES.contains(&prefix) && !libraries.contains(prefix)) {

@@ -1,4 +1,4 @@
-//! pg_dump and pg_dumpall: never older than the server.
+//! pg_dump and pg_dumpall, never older than the server.
 
 use std::path::PathBuf;
 
@@ -10,22 +10,21 @@ use crate::postgres::settings;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
     pub pg_dump: PathBuf,
-    /// Missing from some packages: then there are no globals.
+    /// Some packages lack it: then the backup has no globals.
     pub pg_dumpall: Option<PathBuf>,
-    /// As `pg_dump --version` says it: `15.18 (Debian 15.18-0+deb12u1)`.
+    /// As `pg_dump --version` reports it: `15.18 (Debian 15.18-0+deb12u1)`.
     pub version: String,
     pub major: u32,
 }
 
 impl Programs {
-    /// The programs for a server of this major: its own major, else the next newer one, unless
-    /// the settings name a major. `PG_DUMP_ERR` if there is no pg_dump at all, `VERSION` if none
-    /// will do.
+    /// The programs for a server of this major version: of the same major version, otherwise of the next newer one,
+    /// unless the settings name a version. `PG_DUMP_ERR` if there is no pg_dump at all, `VERSION` if none fits.
     pub async fn find(server_major: u32, settings: &settings::Postgres) -> Result<Programs> {
         Self::find_below(&usual_roots(), server_major, settings).await
     }
 
-    /// The same with other places than the usual for `<root>/<major>/bin`.
+    /// The same with other folders in place of the usual ones for `<root>/<major>/bin`.
     pub async fn find_below(roots: &[PathBuf], server_major: u32, settings: &settings::Postgres) -> Result<Programs> {
         let search = Search::of("pg_dump", roots, settings).await;
         if search.found.is_empty() {
@@ -44,7 +43,7 @@ impl Programs {
     }
 }
 
-/// The first of the best major.
+/// The first program of the best major version.
 fn choose(search: &Search, server_major: u32, wanted: Option<u32>) -> Result<&Installed> {
     let found = &search.found;
     if let Some(wanted) = wanted {
@@ -61,7 +60,7 @@ fn choose(search: &Search, server_major: u32, wanted: Option<u32>) -> Result<&In
             return Err(Error::new(
                 Code::Version,
                 format!(
-                    "there is no pg_dump {wanted}, which BACKUP_PG_DUMP_MAJOR asks for; found: {}",
+                    "pg_dump {wanted}, which BACKUP_PG_DUMP_MAJOR asks for, was not found; found: {}",
                     search.list()
                 ),
             ));
@@ -71,7 +70,7 @@ fn choose(search: &Search, server_major: u32, wanted: Option<u32>) -> Result<&In
         Some(wanted) => one.major == wanted,
         None => one.major >= server_major,
     };
-    // min_by_key keeps the first among equals.
+    // min_by_key keeps the first of several equal ones.
     found.iter().filter(fits).min_by_key(|one| one.major).ok_or_else(|| {
         Error::new(
             Code::Version,

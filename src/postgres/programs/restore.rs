@@ -1,4 +1,4 @@
-//! pg_restore, which must read the archive and suit the target, and psql.
+//! pg_restore, which must read the archive and fit the target, and psql.
 
 use std::path::{Path, PathBuf};
 
@@ -8,30 +8,29 @@ use crate::postgres::settings;
 
 /// Archive versions 1.x, and the first pg_restore that reads them.
 const READERS: [(u8, u32); 3] = [(14, 12), (15, 16), (16, 17)];
-/// A pg_restore this new sets `transaction_timeout`, which an older server does not know.
+/// A pg_restore from this version on sets `transaction_timeout`, which older servers do not have.
 const SETS_TRANSACTION_TIMEOUT: u32 = 17;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreProgram {
     pub pg_restore: PathBuf,
-    /// As `pg_restore --version` says it.
+    /// As `pg_restore --version` reports it.
     pub version: String,
     pub major: u32,
-    /// It sets `transaction_timeout` in its session, and the target does not know that: this one
-    /// error is to be tolerated.
+    /// It sets `transaction_timeout` in its session, and the target does not have that setting: pgstow tolerates this
+    /// one error.
     pub tolerates_transaction_timeout: bool,
 }
 
 impl RestoreProgram {
-    /// A pg_restore that reads archives of this version (major and minor: `(1, 15)`) and suits a
-    /// server of this major: if possible as new as the server, and without settings that the
-    /// server does not know. `RESTORE_ERR` if there is no pg_restore at all, `VERSION` if none
-    /// reads the archive.
+    /// A pg_restore that reads archives of this version (major and minor: `(1, 15)`) and fits a server of this major
+    /// version: if possible of the server's version, and without settings that the server does not have.
+    /// `RESTORE_ERR` if there is no pg_restore at all, `VERSION` if none reads the archive.
     pub async fn find(archive: (u8, u8), target_major: u32, settings: &settings::Postgres) -> Result<RestoreProgram> {
         Self::find_below(&usual_roots(), archive, target_major, settings).await
     }
 
-    /// The same with other places than the usual for `<root>/<major>/bin`.
+    /// The same with other folders in place of the usual ones for `<root>/<major>/bin`.
     pub async fn find_below(
         roots: &[PathBuf],
         archive: (u8, u8),
@@ -53,7 +52,7 @@ impl RestoreProgram {
 }
 
 impl RestoreProgram {
-    /// The version of the archives that a pg_dump of this major writes.
+    /// The version of the archives that a pg_dump of this major version writes.
     pub fn archive_version(dump_major: u32) -> (u8, u8) {
         match dump_major {
             ..=15 => (1, 14),
@@ -76,7 +75,7 @@ fn oldest_reader(archive: (u8, u8)) -> Option<u32> {
     reader.filter(|_| major == 1).map(|(_, reader)| *reader)
 }
 
-/// The first of the best.
+/// The first of the best programs.
 fn choose(search: &Search, archive: (u8, u8), target_major: u32) -> Result<&Installed> {
     let (major, minor) = archive;
     let Some(oldest) = oldest_reader(archive) else {
@@ -122,8 +121,8 @@ pub struct Psql {
 }
 
 impl Psql {
-    /// Of those that have a restricted mode: the psql of the server's major, else of the next
-    /// newer, else the newest. `RESTORE_ERR` if there is none at all, `VERSION` if none has it.
+    /// Of the programs with a restricted mode: the psql of the server's major version, otherwise of the next newer
+    /// one, otherwise the newest. `RESTORE_ERR` if there is no psql at all, `VERSION` if none has the mode.
     pub async fn find(server_major: u32, settings: &settings::Postgres) -> Result<Psql> {
         let mut search = Search::of("psql", &usual_roots(), settings).await;
         if search.found.is_empty() {
@@ -144,8 +143,8 @@ impl Psql {
         Err(Error::new(
             Code::Version,
             format!(
-                "a script is run by a psql with a restricted mode (\\restrict), since it could hold commands of \
-                 psql's; found: {}",
+                "pgstow runs a script only with a psql that has a restricted mode (\\restrict), because it \
+                 could contain commands of psql; found: {}",
                 search.list()
             ),
         )
@@ -156,7 +155,7 @@ impl Psql {
     }
 }
 
-/// Its own help says so, and needs no server.
+/// psql's help shows it, and needs no server.
 async fn is_restrictable(psql: &Path, settings: &settings::Postgres) -> bool {
     let help = ask(psql, "--help=commands", settings).await;
     help.is_ok_and(|help| help.contains("\\restrict "))

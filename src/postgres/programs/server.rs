@@ -10,19 +10,19 @@ use crate::postgres::settings;
 pub struct ServerPrograms {
     pub initdb: PathBuf,
     pub postgres: PathBuf,
-    /// As `postgres --version` says it.
+    /// As `postgres --version` reports it.
     pub version: String,
     pub major: u32,
 }
 
 impl ServerPrograms {
-    /// The programs of this major, else of the next newer. `RESTORE_ERR` if there is no server at
+    /// The programs of this major version, otherwise of the next newer one. `RESTORE_ERR` if there is no server at
     /// all, `VERSION` if none is new enough.
     pub async fn find(oldest_major: u32, settings: &settings::Postgres) -> Result<ServerPrograms> {
         Self::find_below(&usual_roots(), oldest_major, settings).await
     }
 
-    /// The same with other places than the usual for `<root>/<major>/bin`.
+    /// The same with other folders in place of the usual ones for `<root>/<major>/bin`.
     pub async fn find_below(
         roots: &[PathBuf],
         oldest_major: u32,

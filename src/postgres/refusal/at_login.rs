@@ -1,12 +1,13 @@
-//! What helps when the server has answered and refuses the session. The routine in the server's source tells the cases
-//! apart, since the words are in the server's language.
+//! The hints for a server that answers and refuses the session. The function in the server's source that reports the
+//! error shows the case, because the words are in the server's language.
 
 use super::{Complaint, SERVER_SAYS, classify_server};
 use crate::error::{Code, Error};
 use crate::postgres::quoting::identifier;
 use crate::postgres::{ConnectionInfo, Redactor};
 
-/// Routines that set what `options` give. The server only warns of the same in a role's or database's own settings.
+/// Functions of the server that apply the settings in `options`. For a role's or database's own settings the server
+/// only warns.
 const SETTING: [&str; 6] = [
     "set_config_option",
     "set_config_option_ext",
@@ -23,13 +24,13 @@ const LOADING: [&str; 5] = [
     "find_in_path",
 ];
 
-const REFUSED: &str = "the server answers, and refuses this session for the reason that it gives: look there, and in its log, \
-                       for a limit, or for a module or trigger that runs at each login";
+const REFUSED: &str = "the server refuses this session for the reason in the message: look there, and in the server's \
+                       log, for a limit, or for a module or trigger that runs at each login";
 
 pub(super) const IDLE: &str = "the server ends sessions that are idle for a moment: ALTER ROLE <role> RESET \
                                idle_session_timeout, or the same of the database or the server's configuration";
 
-/// A refusal of the session that `info` asks for; `has_options`: with options that are not ours.
+/// A refusal of the session that `info` asks for; `has_options`: with options that pgstow has not added.
 pub(in crate::postgres) fn refused_login(
     complaint: &Complaint,
     info: &ConnectionInfo,
@@ -71,7 +72,7 @@ fn hint(complaint: &Complaint, info: &ConnectionInfo, has_options: bool, code: C
              role set it"
                 .to_owned()
         }
-        // The server has a say in who logs in, and says no more.
+        // The server decides who may log in, and gives no further reason.
         _ if code == Code::Auth => return None,
         _ => REFUSED.to_owned(),
     };

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Positions of one server and timeline are in the order of what happened there.
+/// On one server and timeline, positions have the order of the changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
-/// The text is no position.
+/// The text is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a position in a server's log, such as 16/B374D848")]
 pub struct NoLsn;

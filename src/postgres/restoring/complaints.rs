@@ -1,4 +1,4 @@
-//! What pg_restore says on stderr, understood line by line while it runs.
+//! Parses pg_restore's stderr line by line while it runs.
 //!
 //! ```text
 //! pg_restore: while PROCESSING TOC:
@@ -12,24 +12,24 @@ use super::super::Redactor;
 use super::super::child::{Hearing, quoted};
 use super::super::redaction::without_values;
 
-/// Where it goes on past errors, each is wanted; where they only warn, the first will do.
+/// If pg_restore continues after errors, each error is kept; if they only become warnings, the first ones are enough.
 const KEPT: usize = 100;
 const KEPT_OF_ALL: usize = 20_000;
-/// What follows the error about the setting that an old server does not know. The error itself is
-/// in the server's own language.
+/// The line after the error about the setting that an old server does not have. The error itself is in the server's
+/// own language.
 const SETS_TIMEOUT: &str = "Command was: SET transaction_timeout = 0;";
 const ENTRY: &str = "from TOC entry ";
 const LAST_LINE: &str = "warning: errors ignored on restore";
 
-/// What it could not do.
+/// Something that pg_restore could not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
-    /// The dump id of the entry that it was at.
+    /// The dump id of the entry that it was restoring.
     pub entry: Option<i64>,
-    /// How it names that.
+    /// pg_restore's own name for that entry.
     at: Option<String>,
     pub words: String,
-    /// It made the entry, and could not give it to its owner.
+    /// It made the entry, but could not change its owner.
     pub is_of_owner: bool,
 }
 
@@ -38,9 +38,9 @@ pub(super) struct Complaints {
     redactor: Redactor,
     tolerates_transaction_timeout: bool,
     stops_at_first: bool,
-    /// An error that the next line will tell whether to tolerate.
+    /// An error of which the next line shows whether to tolerate it.
     doubtful: Option<String>,
-    /// The entry that it is at.
+    /// The entry that it is restoring.
     entry: Option<String>,
     keeps: usize,
     kept: Vec<Complaint>,
@@ -76,7 +76,7 @@ impl Complaints {
         if line.trim().is_empty() {
             return Hearing::GoOn;
         }
-        // A command that it quotes may hold any line; the true last line has none after it.
+        // A quoted command may contain any line; no line follows the real last line.
         self.came_to_the_end = false;
         let verdict = match self.doubtful.take() {
             Some(_) if line.trim_end() == SETS_TIMEOUT => return Hearing::GoOn,
@@ -133,7 +133,7 @@ impl Complaints {
         }
     }
 
-    /// Details of the last complaint; the command that failed is not quoted.
+    /// Adds details to the last complaint, but not the command that failed.
     fn explain(&mut self, line: &str) {
         if let Some(command) = line.strip_prefix("Command was: ") {
             if self.listening == Listening::Complaint
@@ -153,12 +153,12 @@ impl Complaints {
         }
     }
 
-    /// Whether it worked through the whole archive and said so, with errors on the way.
+    /// Whether it processed the whole archive and reported that, with errors in between.
     pub fn came_to_the_end(&self) -> bool {
         self.came_to_the_end
     }
 
-    /// Those that are not tolerated.
+    /// The number of errors that are not tolerated.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -190,7 +190,7 @@ impl Complaint {
     }
 }
 
-/// `ALTER TABLE public.t OWNER TO app;`: the words may stand within a name, too.
+/// `ALTER TABLE public.t OWNER TO app;`: the same words may also be part of a name.
 fn gives_away(command: &str) -> bool {
     let owner = command.trim_end().strip_suffix(';');
     let owner = owner.filter(|command| command.starts_with("ALTER "));

@@ -1,5 +1,5 @@
-//! The programs that fill a throwaway server and look at it: they read what others wrote, and need no more
-//! than its socket.
+//! The programs that fill a throwaway server and query it: they read data that others wrote, and need only the
+//! server's socket.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,9 +9,9 @@ use crate::postgres::passfile::Pass;
 use crate::postgres::settings;
 use crate::run::confinement::{Confinement, Sockets};
 
-/// The walls around such a program, where the settings ask for them. It is who we are; it writes nothing, starts
-/// nothing, and reads these files beside its own. A script in its place, which starts another, has none: only who
-/// wrote it knows what it needs.
+/// The walls around such a program, if the settings ask for them. It runs as the same user; it writes nothing, starts
+/// nothing, and reads only its own files and these. A script in its place that starts another program gets no walls,
+/// because pgstow cannot know what it needs.
 pub(in crate::postgres) fn behind_walls<'a>(
     program: &Path,
     pass: &Pass,
@@ -42,7 +42,7 @@ fn is_script(program: &Path) -> bool {
     File::open(program).is_ok_and(|mut file| file.read_exact(&mut beginning).is_ok()) && beginning == *b"#!"
 }
 
-/// Where a program's own files are: beside its folder, as it was given to us and as it really lies.
+/// The folders of a program's own files: beside its folder, for the given path and for the real one.
 pub(super) fn installation(program: &Path) -> Vec<PathBuf> {
     let real = program.canonicalize();
     let places = [Some(program.to_owned()), real.ok()];

@@ -1,16 +1,16 @@
-//! What a throwaway server says of errors, each with its SQLSTATE. Its clients pass on words alone, and those a
-//! function of the backup's may choose. (It may choose a state too: then a drill that could have failed says that
-//! it could not be carried out. No choice makes a failure a success.)
+//! A throwaway server's error log, each error with its SQLSTATE. Its clients pass on only words, and a function of
+//! the backup may choose those. (It may also choose an SQLSTATE: then a drill that would have failed reports that it
+//! could not be carried out. No choice turns a failure into a success.)
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::printable;
 
-/// In front of each message. What follows its first line begins with a tab, so that no text in a message looks
-/// like the beginning of another.
+/// Comes before each message. All lines of a message after its first begin with a tab, so that no text in a message
+/// looks like the start of another message.
 pub(super) const PREFIX: &str = "log_line_prefix=@%e ";
-/// Errors and what the server says of itself; no rows and no statements.
+/// Log errors and the server's own messages; no rows and no statements.
 pub(super) const SETTINGS: [&str; 3] = [
     "log_min_messages=error",
     "log_min_error_statement=panic",
@@ -18,7 +18,7 @@ pub(super) const SETTINGS: [&str; 3] = [
 ];
 
 const KEPT: usize = 1000;
-/// As much of a message is compared.
+/// The length of a message that is compared.
 const COMPARED: usize = 160;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Told {
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// Of all that were heard.
+    /// The number of all errors so far.
     count: u64,
     newest: VecDeque<Told>,
 }
@@ -55,12 +55,12 @@ impl Log {
         }
     }
 
-    /// How many there were up to now.
+    /// The number of errors so far.
     pub fn mark(&self) -> u64 {
         self.heard().count
     }
 
-    /// Those that came since then, the oldest first.
+    /// The errors since then, the oldest first.
     pub fn since(&self, mark: u64) -> Vec<Told> {
         let heard = self.heard();
         let new = usize::try_from(heard.count.saturating_sub(mark)).unwrap_or(usize::MAX);
@@ -85,9 +85,9 @@ fn parse(line: &str) -> Option<Told> {
 }
 
 impl Told {
-    /// Whether a client's words are about this. Encodings may differ: only letters of ASCII are compared.
+    /// Whether a client's words quote this message. Encodings may differ, so only ASCII letters are compared.
     pub fn is_quoted_in(&self, words: &str) -> bool {
-        // The server adds where in the statement it is.
+        // The server appends the position in the statement.
         let message = match self.message.rsplit_once(" at character ") {
             Some((before, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => before,
             _ => &self.message,

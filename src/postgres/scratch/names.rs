@@ -1,6 +1,6 @@
-//! A name for a user who has none. initdb insists on one, and a container may run as a number that no file knows
-//! (OpenShift gives each namespace its own). Where a namespace of users can be had, we are a user with a name in it;
-//! elsewhere nss_wrapper says one, a small library that images for such platforms bring.
+//! Gives a name to a user that has none. initdb requires one, and a container may run as a user id that is in no file
+//! (OpenShift gives each namespace its own). If a user namespace is available, pgstow runs initdb there as a user
+//! with a name. Otherwise it uses nss_wrapper, a small library that images for such platforms contain.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::run::confinement::{Namespaces, User, Walls, is_nameless};
 
 pub(super) const HINT: &str = "this user has no name in /etc/passwd: give it one there, install the library nss_wrapper, \
-                               or allow namespaces of users";
+                               or allow user namespaces";
 
 const LIBRARY: &str = "libnss_wrapper.so";
 /// Where distributions put libraries.
@@ -29,7 +29,8 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Files that name us, and the library that reads them; `None` where they are not needed, or there is none.
+    /// The files that name this user, and the library that reads them; `None` if they are not needed or there is no
+    /// library.
     pub fn where_needed(walls: Walls, place: &Place) -> Result<Option<Named>> {
         if walls.user != User::Ours || walls.namespaces == Namespaces::OfUser || !is_nameless() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Where a throwaway server's data and its socket are.
+//! The folders of a throwaway server's data and its socket.
 
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown};
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::run::confinement::{Identity, closed_to};
 use crate::run::private_folder::{self, PrivateFolder};
 
-/// A socket's whole path, as the kernel takes it.
+/// The longest path of a socket that the kernel accepts.
 const SOCKET_BYTES: usize = 107;
 const SHORT: &str = "/tmp";
 const DATA: &str = "data";
@@ -21,7 +21,7 @@ const SOCKET: &str = "s";
 #[derive(Debug)]
 pub(super) struct Place {
     folder: PrivateFolder,
-    /// Another one for the socket alone, where the first's path is too long for that.
+    /// A separate folder for the socket, if the path in the first one is too long.
     short: Option<PrivateFolder>,
 }
 
@@ -34,7 +34,8 @@ impl Place {
         let mut place = Place { folder, short: None };
         if too_long(&place.socket()) {
             let short = Path::new(SHORT);
-            // The owner of this one may have had another TMPDIR, whose sweep never comes here.
+            // A previous run with another TMPDIR may have left a folder here, and its own clean-up does not come
+            // here.
             let _ = private_folder::sweep_stale(short);
             place.short = Some(open(short, identity)?);
         }
@@ -59,13 +60,13 @@ impl Place {
         Ok(path)
     }
 
-    /// A small file beside the data, for us alone.
+    /// A small file beside the data that only pgstow's user can read.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         self.folder.write(name, text.as_bytes())
     }
 
-    /// Makes the data folder, with all that is in it, this user's. Only before the server runs: it may
-    /// make links.
+    /// Makes this user the owner of the data folder and everything in it. Only before the server runs, because the
+    /// server may make links.
     pub fn give_data(&self, identity: Option<Identity>) -> Result<()> {
         let Some(identity) = identity else {
             return Ok(());
@@ -97,13 +98,13 @@ fn too_long(socket: &Path) -> bool {
     socket.join(format!(".s.PGSQL.{PORT}")).as_os_str().len() > SOCKET_BYTES
 }
 
-/// A private folder whose inside the server's user may reach, but not list or change.
+/// A private folder; the server's user may enter the folder in it, but not list or change it.
 fn open(temp: &Path, identity: Option<Identity>) -> Result<PrivateFolder> {
     let folder = PrivateFolder::create(temp)?;
     if let Some(identity) = identity {
         if let Some(closed) = closed_to(identity, temp) {
             return Err(failed(format!(
-                "we are root, it runs as user {}, and that user may not enter {}",
+                "pgstow runs as root and the server as user {}, and that user may not enter {}",
                 identity.uid,
                 closed.display()
             ))
@@ -118,7 +119,10 @@ fn open(temp: &Path, identity: Option<Identity>) -> Result<PrivateFolder> {
 }
 
 fn unopened(path: &Path) -> crate::error::Error {
-    failed(format!("{} cannot be opened for its user", path.display()))
+    failed(format!(
+        "the server's user cannot be given access to {}",
+        path.display()
+    ))
 }
 
 fn make(path: &Path, identity: Option<Identity>) -> Result<()> {

@@ -1,6 +1,6 @@
-//! Who may do what in a throwaway server. No role of the backup is a superuser there, whatever it was in the
-//! source: a function that runs with its owner's rights gets none that matter. What is loaded is loaded by a
-//! role that owns all that they own.
+//! The privileges in a throwaway server. No role of the backup is a superuser there, whatever it was in the source,
+//! so a function that runs with its owner's privileges gets no dangerous ones. The role that loads the data is a
+//! member of all owners.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use super::failed;
 use crate::error::Result;
 use crate::postgres::quoting::{identifier, qualified};
 
-/// Programs and files of the machine: memberships that a drill gives to nobody.
+/// Memberships that give access to programs and files of the machine: a drill grants them to no role.
 const DANGEROUS: &str = "'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'";
 
-/// What a superuser may besides, and nobody can leave the server by: each where this major has it.
+/// Other privileges of a superuser that give no way out of the server; granted if this major version has them.
 const HARMLESS: [&str; 7] = [
     "pg_read_all_data",
     "pg_write_all_data",
@@ -26,14 +26,14 @@ const HARMLESS: [&str; 7] = [
     "pg_monitor",
 ];
 
-/// The first major in which the right to change a setting can be given.
+/// The first major version in which the privilege to change a setting can be granted.
 const GRANTS_SETTINGS: u32 = 15;
 
-/// How long the sessions of others may take to end.
+/// How long other roles' sessions may take to end.
 const QUIET: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Where a sequence stands.
+/// The position of a sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequencePosition {
     sequence: u32,
@@ -49,11 +49,11 @@ impl SequencePosition {
     }
 }
 
-/// Rights on schemas as they were, by the schema's number.
+/// The privileges on schemas before a change, by the schema's OID.
 pub struct SchemaGrants(Vec<(u32, Option<String>)>);
 
 impl Session {
-    /// Takes from every role but our own what is a superuser's, and says whom it took it from.
+    /// Makes every role except this session's an ordinary one, and returns the former superusers.
     pub async fn lower_roles(&self) -> Result<Vec<String>> {
         let were = self
             .texts(
@@ -65,7 +65,7 @@ impl Session {
              (SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN ({DANGEROUS}))"
         );
         let mut statements = vec![
-            // Row security stood in no superuser's way.
+            // As superusers they bypassed row-level security.
             "UPDATE pg_catalog.pg_authid SET rolbypassrls = rolbypassrls OR rolsuper, rolsuper = false,
                rolcreaterole = false, rolreplication = false
              WHERE rolname <> current_user",
@@ -83,7 +83,7 @@ impl Session {
         Ok(were)
     }
 
-    /// A role that may log in, and do to every object what its owner may.
+    /// Makes a role that may log in, and may do to every object what its owner may.
     pub async fn make_loader(&self, name: &str, password: &SecretString) -> Result<()> {
         let roles = self
             .texts("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_' AND rolname <> current_user")
@@ -108,7 +108,7 @@ impl Session {
         Ok(())
     }
 
-    /// Some things only a superuser may own. Nothing of the backup's may run while its roles are that.
+    /// Only a superuser may own some objects. No code of the backup may run while its roles are superusers.
     pub async fn set_superusers(&self, roles: &[String], are: bool) -> Result<()> {
         for role in roles {
             let word = if are { "SUPERUSER" } else { "NOSUPERUSER" };
@@ -117,8 +117,8 @@ impl Session {
         Ok(())
     }
 
-    /// Ends whatever runs as another role than ours: sessions, and workers that they have left behind. (Those
-    /// that are the server's own have no role, or ours.)
+    /// Ends everything that runs as another role: sessions, and background workers that they have left. (The server's
+    /// own workers have no role, or this session's.)
     pub async fn end_others(&self) -> Result<()> {
         const OTHERS: &str =
             "SELECT pg_catalog.pg_terminate_backend(pid)::pg_catalog.text FROM pg_catalog.pg_stat_activity
@@ -133,14 +133,14 @@ impl Session {
         Ok(())
     }
 
-    /// Languages in which everybody may write functions.
+    /// Languages in which every role may write functions.
     pub async fn trusted_languages(&self) -> Result<HashSet<String>> {
         let names = self.texts("SELECT lanname::pg_catalog.text FROM pg_catalog.pg_language WHERE lanpltrusted");
         Ok(names.await?.into_iter().collect())
     }
 
-    /// Languages that look at a new function with nothing but code in C, if at all: what a validator of another
-    /// kind does is up to who owns it.
+    /// Languages that check a new function only by code in C, or not at all. A validator in another language does
+    /// what its owner wants.
     pub async fn inert_languages(&self) -> Result<HashSet<String>> {
         let names = self.texts(
             "SELECT l.lanname::pg_catalog.text FROM pg_catalog.pg_language l
@@ -174,14 +174,14 @@ impl Session {
         pairs.map_err(failed)
     }
 
-    /// Settings that not everybody may set.
+    /// Settings that not every role may set.
     pub async fn guarded_settings(&self) -> Result<HashSet<String>> {
         let names = self.texts("SELECT name FROM pg_catalog.pg_settings WHERE context <> 'user'");
         Ok(names.await?.into_iter().collect())
     }
 
-    /// Lets everybody make things in every schema: an owner in the source may lack the right to make what
-    /// he owns. Gives back how it was.
+    /// Lets every role make objects in every schema, because an owner in the source may lack the privilege to make
+    /// what it owns. Returns the former privileges.
     pub async fn open_schemas(&self) -> Result<SchemaGrants> {
         let failed = |error| self.error("cannot look at the schemas", &error);
         let rows = self
@@ -219,7 +219,7 @@ impl Session {
         Ok(())
     }
 
-    /// Lets every role make schemas in this database: who shall own one must be able to.
+    /// Lets every role make schemas in this database, because the later owner of a schema must be able to make it.
     pub async fn open_database(&self, name: &str, loader: &str) -> Result<()> {
         for statement in [
             format!("GRANT CREATE, TEMPORARY ON DATABASE {} TO PUBLIC", identifier(name)),
@@ -231,12 +231,12 @@ impl Session {
             self.execute(&statement).await?;
         }
         self.open_schemas().await?;
-        // A script gives rights on it, which its owner alone may.
+        // A script grants privileges on the schema, which only its owner may do.
         self.execute(&format!("ALTER SCHEMA public OWNER TO {}", identifier(loader)))
             .await
     }
 
-    /// Where no disk of the source's is.
+    /// Makes it in the server's own folder, because the source's disks are not here.
     pub async fn make_tablespace(&self, name: &str) -> Result<()> {
         let name = identifier(name);
         self.execute("SET allow_in_place_tablespaces = on").await?;
@@ -245,8 +245,8 @@ impl Session {
             .await
     }
 
-    /// Schemas that are made from now on are again their owners' alone, and the first is its own owner's, unless
-    /// the script has given it to another, or has dropped it.
+    /// From now on new schemas belong to their owners alone again. The schema `public` gets its former owner back,
+    /// unless the script has changed its owner or dropped it.
     pub async fn close_database(&self, loader: &str) -> Result<()> {
         let owners = "SELECT pg_catalog.pg_get_userbyid(nspowner)::pg_catalog.text FROM pg_catalog.pg_namespace
              WHERE nspname OPERATOR(pg_catalog.=) 'public'";
@@ -265,7 +265,7 @@ impl Session {
         .await
     }
 
-    /// Where the database's sequences stand. To read one calls nothing.
+    /// The positions of the database's sequences. Reading a sequence calls no function.
     pub async fn sequence_positions(&self) -> Result<Vec<SequencePosition>> {
         let failed = |error| self.error("cannot look at the sequences", &error);
         let sequences = self
@@ -292,7 +292,7 @@ impl Session {
         Ok(positions)
     }
 
-    /// Moves those back that stand elsewhere now.
+    /// Resets the sequences whose position has changed.
     pub async fn reset_sequences(&self, were: &[SequencePosition]) -> Result<()> {
         let are = self.sequence_positions().await?;
         for was in were.iter().filter(|was| !are.contains(was)) {
@@ -308,7 +308,7 @@ impl Session {
         Ok(())
     }
 
-    /// Moves a sequence of this name back to this position, if it stands beyond it.
+    /// Moves a sequence of this name back to this position, if it is beyond it.
     pub async fn move_sequence_back(&self, name: &str, value: i64, is_called: bool) -> Result<()> {
         self.client
             .execute(
@@ -324,8 +324,8 @@ impl Session {
         Ok(())
     }
 
-    /// The inner error says that the server does not have it like this: an option that it does not know, or a locale
-    /// that the machine lacks.
+    /// The inner error shows that the server cannot make the database in this form: it does not know an option, or
+    /// the machine lacks a locale.
     pub async fn create_database(&self, statement: &str) -> Result<Result<()>> {
         match self.client.batch_execute(statement).await {
             Ok(()) => Ok(Ok(())),
@@ -341,11 +341,11 @@ impl Session {
         }
     }
 
-    /// Removes a database, whatever of it the server would like to keep.
+    /// Removes a database, even if it has objects that would stop the server from dropping it.
     pub async fn drop_database(&self, name: &str) -> Result<()> {
         self.end_others().await?;
         for statement in [
-            // It would ask for the publisher.
+            // Dropping a subscription would connect to its publisher.
             "DELETE FROM pg_catalog.pg_subscription",
             &format!("DROP DATABASE {}", identifier(name)),
         ] {

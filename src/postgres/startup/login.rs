@@ -1,4 +1,4 @@
-//! The login: what we say of ourselves, the proof that the server asks for, and its greeting (documentation:
+//! The login: the start-up message, the proof that the server asks for, and the server's greeting (documentation:
 //! "Message Flow", start-up; "Message Formats", the messages of type `R`).
 
 use bytes::BytesMut;
@@ -18,12 +18,12 @@ pub(super) struct Login<'a> {
     pub info: &'a ConnectionInfo,
     pub redactor: &'a Redactor,
     pub purpose: Purpose,
-    /// What binds the login to an encrypted line.
+    /// The data that binds the login to an encrypted connection.
     pub binding: Option<Vec<u8>>,
     pub questions: Questions,
 }
 
-/// What the server says of the login.
+/// A message of the server during the login.
 pub(super) struct Question {
     pub code: u32,
     pub rest: Vec<u8>,
@@ -38,7 +38,7 @@ const SASL_CONTINUE: u32 = 11;
 const SASL_FINAL: u32 = 12;
 
 impl<'a> Login<'a> {
-    /// Logs in, and reads all that the server says before it takes a statement.
+    /// Logs in, and reads everything that the server sends before it takes a statement.
     pub async fn log_in(mut self, stream: &mut Stream) -> Result<Greeting> {
         let mut message = BytesMut::new();
         frontend::startup_message(self.parameters(), &mut message).map_err(|error| unwritable(&error))?;
@@ -56,7 +56,7 @@ impl<'a> Login<'a> {
             }
             MD5 => {
                 self.need_no_binding()?;
-                let salt = rest.try_into().map_err(|_| unexpected("an MD5 salt that is none"))?;
+                let salt = rest.try_into().map_err(|_| unexpected("an invalid MD5 salt"))?;
                 let user = self.info.user.as_deref().unwrap_or_default();
                 let digest = md5_hash(user.as_bytes(), self.password()?, salt);
                 self.give(stream, digest.as_bytes()).await?;
@@ -66,11 +66,11 @@ impl<'a> Login<'a> {
         }
         match self.hear(stream).await?.code {
             DONE => self.greeting(stream).await,
-            _ => Err(unexpected("one more question after our proof")),
+            _ => Err(unexpected("another question after the client's proof")),
         }
     }
 
-    /// Whether there are options that are not ours.
+    /// Whether there are options that pgstow has not added.
     fn has_options(&self) -> bool {
         let ours = format!("-c {EVENT_TRIGGERS}=off");
         let options = self.info.params.get("options").map_or("", String::as_str);
@@ -95,7 +95,7 @@ impl<'a> Login<'a> {
         parameters
     }
 
-    /// Proves that we know the password, and sees that the server does.
+    /// Proves that the client knows the password, and checks that the server knows it.
     async fn prove(&mut self, stream: &mut Stream, offered: &[u8]) -> Result<()> {
         let password = self.password()?;
         let binding = self.binding.clone().filter(|_| !self.wants_binding("disable"));
@@ -118,23 +118,23 @@ impl<'a> Login<'a> {
         scram.finish(&proof).map_err(|error| self.refuse(&error))
     }
 
-    /// What the server says at this point of the exchange. It must not leave out its own proof.
+    /// The server's message at this point of the exchange. The server must not leave out its own proof.
     async fn said(&mut self, stream: &mut Stream, due: u32) -> Result<Vec<u8>> {
         let question = self.hear(stream).await?;
         if question.code != due {
-            return Err(unexpected("another message of the login than the one that is due"));
+            return Err(unexpected("an unexpected message of the login"));
         }
         Ok(question.rest)
     }
 
-    /// What the server says next of the login. A notice may come before it.
+    /// The server's next message of the login. Notices may come before it.
     pub async fn hear(&mut self, stream: &mut Stream) -> Result<Question> {
         loop {
             let (kind, body) = self.message(stream, LONGEST).await?;
             match kind {
                 b'R' => {
                     let Some((code, rest)) = body.split_first_chunk::<4>() else {
-                        return Err(unexpected("a question that is none"));
+                        return Err(unexpected("an invalid question"));
                     };
                     let code = u32::from_be_bytes(*code);
                     self.questions.hear(code).map_err(refusal::of_question)?;
@@ -149,7 +149,7 @@ impl<'a> Login<'a> {
         }
     }
 
-    /// The next message, if it is no refusal. A message that is longer is refused before it is read.
+    /// The next message, unless it is a refusal. A longer message is refused before it is read.
     async fn message(&self, stream: &mut Stream, limit: usize) -> Result<(u8, Vec<u8>)> {
         let broken = |broken: Broken| refusal::of_login(broken, self.redactor);
         let (kind, length) = stream.header().await.map_err(broken)?;
@@ -188,7 +188,7 @@ impl<'a> Login<'a> {
         }
     }
 
-    /// The server's part of the exchange proves nothing.
+    /// The error for an invalid proof of the server.
     pub fn refuse(&self, error: &std::io::Error) -> Error {
         failed(&self.redactor.clean(&error.to_string()))
     }
@@ -201,7 +201,7 @@ impl<'a> Login<'a> {
             .is_some_and(|given| given == word)
     }
 
-    /// For a login that is not bound to the line.
+    /// For a login that is not bound to the connection.
     pub fn need_no_binding(&self) -> Result<()> {
         if self.wants_binding("require") {
             return Err(failed("server did not use channel binding"));
@@ -209,7 +209,7 @@ impl<'a> Login<'a> {
         Ok(())
     }
 
-    /// Up to the moment at which the server takes a statement.
+    /// Reads until the server takes a statement.
     async fn greeting(&self, stream: &mut Stream) -> Result<Greeting> {
         let mut greeting = Greeting::default();
         let mut told = 0;
@@ -221,10 +221,10 @@ impl<'a> Login<'a> {
                     if told > MESSAGE_LIMIT {
                         return Err(unexpected("more parameters than any server has"));
                     }
-                    let (name, value) = parameter(&body).ok_or_else(|| unexpected("a parameter that is none"))?;
+                    let (name, value) = parameter(&body).ok_or_else(|| unexpected("an invalid parameter"))?;
                     greeting.parameters.insert(name, value);
                 }
-                b'K' => greeting.key = Some(key(&body).ok_or_else(|| unexpected("a session's key that is none"))?),
+                b'K' => greeting.key = Some(key(&body).ok_or_else(|| unexpected("an invalid session key"))?),
                 b'N' => {}
                 b'Z' if body.len() == 1 => return Ok(greeting),
                 _ => return Err(not_due(kind)),
@@ -233,7 +233,7 @@ impl<'a> Login<'a> {
     }
 }
 
-/// Name and value, each ended by a NUL.
+/// Name and value, each with a NUL at its end.
 fn parameter(body: &[u8]) -> Option<(String, String)> {
     let mut parts = body.strip_suffix(&[0])?.split(|byte| *byte == 0);
     let (name, value) = (parts.next()?, parts.next()?);
@@ -241,7 +241,7 @@ fn parameter(body: &[u8]) -> Option<(String, String)> {
     parts.next().is_none().then(|| (text(name), text(value)))
 }
 
-/// In the version of the protocol that we ask for, a key has four bytes.
+/// In the protocol version that pgstow asks for, a key has four bytes.
 fn key(body: &[u8]) -> Option<Key> {
     let (process, secret) = body.split_first_chunk::<4>()?;
     Some(Key {
@@ -250,7 +250,7 @@ fn key(body: &[u8]) -> Option<Key> {
     })
 }
 
-/// The login failed by what is at one of its two ends.
+/// The login failed because of one of its two sides.
 pub(super) fn failed(what: &str) -> Error {
     Error::new(Code::Auth, format!("authentication error: {what}"))
 }

@@ -1,4 +1,4 @@
-//! TLS before the login, where it is asked for: after a question to the server (`SSLRequest`), or at once.
+//! TLS before the login, if it is asked for: after a question to the server (`SSLRequest`), or at once.
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -9,11 +9,11 @@ use crate::postgres::stream::{Broken, Line};
 use crate::postgres::tls::{self, Attempt};
 use crate::postgres::{Redactor, refusal};
 
-/// A line on which the login can begin.
+/// A connection on which the login can begin.
 pub(super) struct Ready {
     pub line: Box<dyn Line>,
     pub encrypted: bool,
-    /// What binds a login to this line, if it is encrypted.
+    /// The data that binds a login to this connection, if it is encrypted.
     pub binding: Option<Vec<u8>>,
 }
 
@@ -27,7 +27,7 @@ impl Ready {
     }
 }
 
-/// Encrypts the line, if the attempt wants it and the server can.
+/// Encrypts the connection, if the attempt wants it and the server supports it.
 pub(super) async fn negotiate<S: Line + 'static>(
     mut socket: S,
     attempt: &Attempt,
@@ -58,8 +58,8 @@ pub(super) async fn negotiate<S: Line + 'static>(
     })
 }
 
-/// Whether the server is willing. One byte is read and no more: what follows it unencrypted is for the handshake, which
-/// fails of it, and never for the login (CVE-2021-23222).
+/// Whether the server agrees. This reads exactly one byte: any unencrypted bytes after it go to the handshake, which
+/// then fails, and never to the login (CVE-2021-23222).
 async fn ask(socket: &mut impl Line) -> std::io::Result<bool> {
     let mut question = BytesMut::new();
     frontend::ssl_request(&mut question);

@@ -1,4 +1,4 @@
-//! The sockets: a server's addresses, tried one after the other, or the file that it listens at.
+//! The sockets: a server's addresses, tried one after the other, or its socket file.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -10,15 +10,14 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::error::{Code, Error, Result};
 use crate::postgres::ConnectionInfo;
 
-/// An idle session must live as long as the dump, through firewalls that forget quiet
-/// connections after a few minutes.
+/// An idle session must live as long as the dump, through firewalls that drop quiet connections after a few minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// A host that is there refuses; a firewall says nothing.
+/// A host that exists refuses the connection; a firewall does not answer.
 const SILENCE: &str = "packets seem to be dropped on the way: a function or task must be in subnets that reach the \
                        database (its VPC), in a security group that the database's lets in on its port";
 
-/// The result, if it comes in time; else `CONN_ERR`.
+/// The result, if it comes in time; otherwise `CONN_ERR`.
 pub(in crate::postgres) async fn within<F: Future>(limit: Duration, work: F) -> Result<F::Output> {
     tokio::time::timeout(limit, work).await.map_err(|_| {
         let text = format!("no answer within {} s", limit.as_secs());
@@ -26,7 +25,7 @@ pub(in crate::postgres) async fn within<F: Future>(limit: Duration, work: F) -> 
     })
 }
 
-/// A connection to the first address that takes one.
+/// A connection to the first address that accepts one.
 pub(super) async fn tcp(info: &ConnectionInfo, limit: Duration) -> Result<(TcpStream, SocketAddr)> {
     let mut last = None;
     for address in resolve(info, limit).await? {
@@ -42,7 +41,7 @@ pub(super) async fn tcp(info: &ConnectionInfo, limit: Duration) -> Result<(TcpSt
     Err(last.unwrap_or_else(|| Error::new(Code::ConnErr, "the host name has no address")))
 }
 
-/// A connection to a socket file, and the process that listens there.
+/// A connection to a socket file, and the process that listens on it.
 pub(super) async fn unix(info: &ConnectionInfo, limit: Duration) -> Result<(UnixStream, Option<i32>)> {
     let host = info.host.as_deref().unwrap_or_default();
     let path = Path::new(host).join(format!(".s.PGSQL.{}", info.port.unwrap_or_default()));
@@ -64,7 +63,10 @@ async fn resolve(info: &ConnectionInfo, limit: Duration) -> Result<Vec<SocketAdd
         Ok(addresses) => Ok(addresses.collect()),
         Err(error) if host.contains([':', ' ']) => Err(Error::new(Code::ConnErr, "the host name cannot be resolved")
             .source(error)
-            .hint("a host is a name or an address alone, without spaces: give the port apart (DB_PORT, PGPORT, BACKUP_TARGET_PORT)")),
+            .hint(
+                "set the host to a name or address alone, without spaces, and the port in DB_PORT, PGPORT or \
+                 BACKUP_TARGET_PORT",
+            )),
         Err(error) => Err(Error::new(Code::ConnErr, "the host name cannot be resolved")
             .source(error)
             .hint("check the host's spelling, and that this machine may ask the name server that knows it")),

@@ -1,4 +1,4 @@
-//! Logins against servers that say what a script has them say.
+//! Logins with servers that send scripted messages.
 
 mod of_tls;
 
@@ -42,7 +42,7 @@ async fn startup_of(client: &mut DuplexStream) -> Vec<u8> {
     body
 }
 
-/// What a client answers: its type is `p`. `None` if it hangs up.
+/// A client's answer: its type is `p`. `None` if the client hangs up.
 async fn answer_of(client: &mut DuplexStream) -> Option<Vec<u8>> {
     assert_eq!(client.read_u8().await.ok()?, b'p');
     let length = client.read_u32().await.unwrap() as usize;
@@ -51,7 +51,7 @@ async fn answer_of(client: &mut DuplexStream) -> Option<Vec<u8>> {
     Some(body)
 }
 
-/// Everything that a client says until it hangs up, or until it waits for the server.
+/// Everything that a client sends until it hangs up or waits for the server.
 async fn said_by(mut client: DuplexStream) -> Vec<u8> {
     let mut said = Vec::new();
     let reading = client.read_to_end(&mut said);
@@ -59,7 +59,7 @@ async fn said_by(mut client: DuplexStream) -> Vec<u8> {
     said
 }
 
-/// One login on a line of this kind.
+/// One login on a connection of this kind.
 struct Try<'a> {
     info: &'a ConnectionInfo,
     purpose: Purpose,
@@ -91,7 +91,8 @@ impl<'a> Try<'a> {
         Ok((greeting, stream))
     }
 
-    /// With a server that says all this at once, whatever it is told. What the client said follows its beginning.
+    /// With a server that sends all this at once, whatever the client sends. Also returns what the client sent after
+    /// its start-up message.
     async fn against(self, said: &[u8]) -> (Result<(Greeting, Stream)>, Vec<u8>) {
         let (ours, mut theirs) = tokio::io::duplex(4 << 20);
         theirs.write_all(said).await.unwrap();
@@ -204,7 +205,7 @@ async fn a_password_is_given_where_it_may_be_and_nothing_else_is() {
     outcome.unwrap();
     let hashed = postgres_protocol::authentication::md5_hash(b"ada", PASSWORD.as_bytes(), [0x2a, 0x3d, 0x8f, 0xe0]);
     assert_eq!(told, message(b'p', format!("{hashed}\0").as_bytes()));
-    // Without one.
+    // Without a password.
     let mut without = info.clone();
     without.password = None;
     for said in [&clear, &digest, &question(10, SERVER_SCRAM)] {
@@ -218,7 +219,7 @@ async fn a_password_is_given_where_it_may_be_and_nothing_else_is() {
 
 /// The server's side of SCRAM-SHA-256 (RFC 5802, section 3).
 struct Scram {
-    /// What the server proves.
+    /// The password that the server proves to know.
     knows: &'static str,
     iterations: u32,
     offered: &'static [u8],
@@ -231,7 +232,7 @@ impl Scram {
         offered: SERVER_SCRAM,
     };
 
-    /// Plays it, up to its own proof. Gives the client's mechanism, and what binds its login to the line.
+    /// Plays it, up to its own proof. Returns the client's mechanism, and what binds its login to the connection.
     async fn play(&self, client: &mut DuplexStream) -> Option<(String, Vec<u8>)> {
         startup_of(client).await;
         client.write_all(&question(10, self.offered)).await.unwrap();
@@ -294,7 +295,7 @@ async fn scram_proves_both_sides_and_binds_the_login_to_an_encrypted_line() {
         ("", binding.clone(), SERVER_BOTH, plus, &bound[..]),
         (require, binding.clone(), SERVER_BOTH, plus, &bound[..]),
         (disable, binding.clone(), SERVER_BOTH, plain, &b"n,,"[..]),
-        // A server that did offer it refuses this: its offer was cut out on the way.
+        // A server that did offer it refuses this, because its offer was removed on the way.
         ("", binding, SERVER_SCRAM, plain, &b"y,,"[..]),
     ];
     for (parameters, binding, offered, mechanism, bound) in cases {
@@ -338,7 +339,7 @@ async fn a_server_that_does_not_know_the_password_is_refused() {
     });
     let error = refused(Try::new(&info).log_in(ours).await);
     assert_eq!(error.code(), Code::Auth, "{error}");
-    // Nor one that leaves its proof out, at any point, or asks for another in the middle.
+    // A server that leaves out its proof at any point, or asks for another in the middle, is refused too.
     for said in [
         done(),
         question(3, b""),
@@ -416,7 +417,7 @@ async fn nonsense_ends_the_login() {
         let start = String::from_utf8_lossy(&said[..said.len().min(30)]).into_owned();
         assert!(matches!(error.code(), Code::ConnErr | Code::Auth), "{start:?}: {error}");
     }
-    // What hangs up at any moment, is refused as well.
+    // A server that hangs up at any moment is refused too.
     let said = [question(3, b""), done(), message(b'S', b"a\0b\0"), READY.to_vec()].concat();
     for end in 0..said.len() {
         let (ours, mut theirs) = tokio::io::duplex(1 << 10);

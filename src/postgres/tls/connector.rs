@@ -1,4 +1,4 @@
-//! The handshake, and what the login needs to know of it.
+//! The TLS handshake, and what the login needs from it.
 
 use std::io;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-/// PostgreSQL's name among the protocols that may be spoken over TLS.
+/// PostgreSQL's name in TLS's protocol negotiation (ALPN).
 pub(super) const PROTOCOL: &[u8] = b"postgresql";
 
-/// One handshake to be made.
+/// How to make one handshake.
 #[derive(Clone)]
 pub struct Connector {
     pub(super) config: Arc<ClientConfig>,
-    /// The name that is asked for: the host, or a stand-in where the host can be no name and nobody
-    /// checks it.
+    /// The name that the client asks for: the host, or a placeholder if the host cannot be such a name and is not
+    /// checked.
     pub(super) name: ServerName<'static>,
-    /// The server must say that it speaks PostgreSQL's protocol. Whoever begins with TLS at once could
-    /// otherwise be led to a server of any other kind that has the same certificate.
+    /// The server must confirm that it speaks PostgreSQL's protocol. Otherwise an attacker could lead a client that
+    /// starts with TLS at once to another kind of server with the same certificate.
     pub(super) must_agree: bool,
 }
 
-/// At the other end is something that does not say that it is PostgreSQL.
+/// The other end does not confirm that it is PostgreSQL.
 #[derive(Debug, thiserror::Error)]
 #[error("the server did not agree to speak PostgreSQL's protocol (ALPN)")]
 pub struct NoAgreement;
@@ -46,18 +46,18 @@ impl Connector {
 
 pub type Encrypted<S> = tokio_rustls::client::TlsStream<S>;
 
-/// What binds a login to this line (RFC 5929, `tls-server-end-point`): the digest of the server's certificate, by the
-/// algorithm of its signature.
+/// The data that binds a login to this connection (RFC 5929, `tls-server-end-point`): the digest of the server's
+/// certificate, with the algorithm of its signature.
 pub fn binding<S>(stream: &Encrypted<S>) -> Option<Vec<u8>> {
     let certificates = stream.get_ref().1.peer_certificates();
     certificates.and_then(|all| all.first()).and_then(|own| end_point(own))
 }
 
-/// `None` for a signature that has no digest of its own, such as Ed25519.
+/// `None` for a signature without a digest of its own, such as Ed25519.
 fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     let parsed = Certificate::from_der(certificate).ok()?;
     Some(match parsed.signature_algorithm().oid.to_string().as_str() {
-        // MD5 and SHA-1, in whose place the RFC puts SHA-256, and that itself; with RSA, then ECDSA.
+        // MD5 and SHA-1, which the RFC replaces by SHA-256, and SHA-256 itself; first with RSA, then with ECDSA.
         "1.2.840.113549.1.1.4"
         | "1.2.840.113549.1.1.5"
         | "1.2.840.113549.1.1.11"

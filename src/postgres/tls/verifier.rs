@@ -1,10 +1,9 @@
-//! The check of a server's certificate, as far as the sslmode asks for one.
+//! Checks a server's certificate, as far as the sslmode asks for it.
 //!
-//! rustls' own verifier does the work. It knows neither certificates of X.509 version 1 nor names
-//! in the subject, nor a self-signed certificate that is its own root, and these are just what
-//! PostgreSQL's manual teaches to make with `openssl x509 -req` and `openssl req -x509`; libpq
-//! accepts them. So where rustls cannot read a certificate, one link (the server's certificate
-//! directly below a root, or being one) is checked here.
+//! rustls' own verifier does the work. It does not accept X.509 version 1 certificates, names in the subject, or a
+//! self-signed certificate that is its own root. But exactly these result from the commands in PostgreSQL's manual
+//! (`openssl x509 -req` and `openssl req -x509`), and libpq accepts them. So if rustls cannot read a certificate,
+//! this module checks one link: a server certificate that a root has signed, or that is a root itself.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use super::Roots;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
     Nothing,
-    /// The chain, whatever the name.
+    /// Only the chain, whatever the name.
     Chain,
     ChainAndName,
 }
@@ -37,7 +36,7 @@ pub(super) enum Check {
 pub(super) struct Verifier {
     check: Check,
     webpki: Option<Arc<WebPkiServerVerifier>>,
-    /// Empty where a revocation list is in force: the simple check does not read it.
+    /// Empty if a revocation list is used, because the simple check does not read it.
     plain_roots: Vec<CertificateDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -64,14 +63,14 @@ impl Verifier {
         })
     }
 
-    /// One link: the certificate is one of the roots, or was signed by one.
+    /// One link: the certificate is one of the roots, or a root has signed it.
     fn verify_plainly(&self, server: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
         let certificate = parse(server)?;
         check_dates(&certificate, now)?;
         if self.plain_roots.iter().any(|root| root.as_ref() == server.as_ref()) {
             return Ok(());
         }
-        // An ordinary certificate is rustls' to judge; here it could only slip past a rule.
+        // rustls checks certificates with extensions; accepting them here could bypass one of its rules.
         if certificate.tbs_certificate().extensions().is_some() {
             return Err(CertificateError::UnknownIssuer);
         }
@@ -88,7 +87,7 @@ impl Verifier {
         Err(CertificateError::UnknownIssuer)
     }
 
-    /// `der` is the certificate as it came.
+    /// `der` is the certificate in its original bytes.
     fn signed_by(&self, der: &[u8], certificate: &Certificate, root: &Certificate) -> bool {
         let (Ok(message), Ok(identifier)) = (signed_part(der), identifier(certificate.signature_algorithm())) else {
             return false;
@@ -104,8 +103,8 @@ impl Verifier {
             .any(|algorithm| verify(*algorithm, key, message, signature))
     }
 
-    /// The server's proof that it holds the certificate's key. Done on the key alone, since
-    /// rustls' own function refuses certificates of version 1 here already.
+    /// The server's proof that it has the certificate's key. It is checked with only the key, because rustls' own
+    /// function already refuses version 1 certificates at this point.
     fn verify_handshake(
         &self,
         message: &[u8],
@@ -153,7 +152,7 @@ impl ServerCertVerifier for Verifier {
             Err(error) => error,
         };
         match &error {
-            // rustls looks at the name last: the chain is good. (A test holds it to that.)
+            // rustls checks the name last, so the chain is good. (A test makes sure of this.)
             Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             ) => {}
@@ -193,7 +192,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // TLS 1.3 dropped PKCS#1 and SHA-1 signatures in the handshake.
+        // TLS 1.3 does not allow PKCS#1 and SHA-1 signatures in the handshake.
         match signed.scheme {
             SignatureScheme::RSA_PKCS1_SHA1
             | SignatureScheme::RSA_PKCS1_SHA256
@@ -226,10 +225,10 @@ fn check_dates(certificate: &Certificate, now: UnixTime) -> Result<(), Certifica
     Ok(())
 }
 
-/// Whether a root may sign a server's certificate: a CA, with no limit that we do not check.
+/// Whether a root may sign a server's certificate: a CA, with no restriction that this module does not check.
 fn may_sign(root: &Certificate) -> bool {
     let Some(extensions) = root.tbs_certificate().extensions() else {
-        // Version 1: there was no such mark yet; being in the list of roots must do.
+        // Version 1 has no such mark, so being in the list of roots is enough.
         return root.tbs_certificate().subject() == root.tbs_certificate().issuer();
     };
     let mut is_ca = false;
@@ -248,14 +247,14 @@ fn may_sign(root: &Certificate) -> bool {
     is_ca
 }
 
-/// What the signature is of. As it came: written anew, a date may have another form.
+/// The signed part, in its original bytes: encoding it again could change the form of a date.
 fn signed_part(certificate: &[u8]) -> Result<&[u8], x509_cert::der::Error> {
     let parts = AnyRef::from_der(certificate)?.value();
     let (_, rest) = AnyRef::from_der_partial(parts)?;
     Ok(&parts[..parts.len() - rest.len()])
 }
 
-/// The algorithm's DER without its outer tag and length, as rustls' tables hold it.
+/// The algorithm's DER without its outer tag and length, as in rustls' tables.
 fn identifier(algorithm: &x509_cert::spki::AlgorithmIdentifierOwned) -> Result<Vec<u8>, x509_cert::der::Error> {
     let mut inner = algorithm.oid.to_der()?;
     if let Some(parameters) = &algorithm.parameters {
@@ -277,8 +276,8 @@ fn verify(
             .is_some_and(|public| algorithm.verify_signature(public, message, signature).is_ok())
 }
 
-/// libpq's rule: the alternative names count; the subject's common name only where none of them
-/// is of the host's kind.
+/// libpq's rule: only the alternative names count, unless none of them is of the host's kind; then the subject's
+/// common name counts.
 fn matches_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     let Ok(certificate) = parse(certificate) else {
         return false;
@@ -327,7 +326,7 @@ fn common_name(certificate: &Certificate) -> Option<String> {
     text.ok()
 }
 
-/// A `*` stands for the first label alone.
+/// A `*` stands for exactly the first label.
 fn matches_pattern(pattern: &str, host: &str) -> bool {
     if pattern.eq_ignore_ascii_case(host) {
         return true;
@@ -354,7 +353,7 @@ mod tests {
         assert!(!matches_pattern("a.db.example", "b.db.example"));
     }
 
-    /// Self-signed, for thirty days from [`FROM`] on.
+    /// Self-signed, valid for thirty days from [`FROM`].
     const DATED: &str = "308201753082011ba003020102021464441a3836c0f78173d4c7eaed4da551fc55b56f300a06082a8648ce3d040302301031 \
         0e300c06035504030c056461746564301e170d3236313132363230353935365a170d3236313232363230353935365a301031 \
         0e300c06035504030c0564617465643059301306072a8648ce3d020106082a8648ce3d0301070342000400a886ebffb385b7 \
@@ -384,12 +383,12 @@ mod tests {
             signed_part(&der).unwrap(),
             certificate.tbs_certificate().to_der().unwrap()
         );
-        // A date before 2050 in the form of a later one: the type is another, and the century is written.
+        // A date before 2050 in the form of a later date: it has another type, and the year has four digits.
         let utc = b"\x17\x0d261126205956Z";
         let at = der.windows(utc.len()).position(|window| window == utc).unwrap();
         let mut other = der.clone();
         other.splice(at..at + utc.len(), *b"\x18\x0f20261126205956Z");
-        // The lengths around it: of the certificate, of the part that is signed, and of the two dates.
+        // The lengths around it: of the certificate, of its signed part, and of the two dates.
         other[3] += 2;
         other[7] += 2;
         other[at - 1] += 2;

@@ -1,17 +1,17 @@
-//! COPY in both directions at once, as replication speaks it (documentation: "Streaming Replication Protocol").
+//! COPY in both directions at once, as replication uses it (documentation: "Streaming Replication Protocol").
 
 use super::{MESSAGE_LIMIT, Refusal, Wire, append, unexpected};
 use crate::postgres::refusal::complaint;
 use crate::postgres::stream::{Broken, Header};
 
-/// No message of a server's is longer: it could not make it in its memory.
+/// No message of a server is longer, because the server could not build it in memory.
 const LONGEST: usize = 1 << 30;
 
-/// What has come of the next message. A wait for it can be given up at any moment, and taken up again with this.
+/// The bytes of the next message so far. A wait for it can be cancelled at any moment, and continued with this.
 #[derive(Default)]
 pub(crate) struct Partial {
     begun: Option<(Header, Vec<u8>)>,
-    /// The server has ended the COPY by an error.
+    /// The server has ended the COPY with an error.
     refused: Option<Refusal>,
 }
 
@@ -29,7 +29,7 @@ impl Wire {
                 }
                 b'Z' => {
                     self.stream.body(length, MESSAGE_LIMIT).await?;
-                    let nothing = || Refusal::Broken(unexpected("no COPY, where one was asked for"));
+                    let nothing = || Refusal::Broken(unexpected("no COPY, although one was asked for"));
                     return Err(refused.unwrap_or_else(nothing));
                 }
                 _ => self.other(kind, length, &mut refused).await?,
@@ -37,21 +37,21 @@ impl Wire {
         }
     }
 
-    /// What the server says next; `None` if it has said all. The wait can be given up.
+    /// The server's next message; `None` at the end. The wait can be cancelled.
     pub async fn hear_both(&mut self, partial: &mut Partial) -> Result<Option<Vec<u8>>, Refusal> {
         loop {
             let (kind, body) = match self.message(partial).await {
                 Ok(message) => message,
-                // The server said why before it closed the connection.
+                // The server sent the reason before it closed the connection.
                 Err(broken) => return Err(partial.refused.take().unwrap_or_else(|| broken.into())),
             };
             match kind {
                 b'd' if partial.refused.is_none() => return Ok(Some(body)),
-                // The second, where the server has left the COPY without a word.
+                // `C` comes if the server has ended the COPY without `c`.
                 b'c' | b'C' if partial.refused.is_none() => return Ok(None),
                 b'E' => partial.refused = Some(complaint(&body).into_refusal(&self.redactor)),
                 b'Z' => {
-                    let nothing = || Refusal::Broken(unexpected("the end of a COPY that is none"));
+                    let nothing = || Refusal::Broken(unexpected("an invalid end of a COPY"));
                     return Err(partial.refused.take().unwrap_or_else(nothing));
                 }
                 b'N' | b'S' | b'A' => {}
@@ -60,15 +60,15 @@ impl Wire {
         }
     }
 
-    /// Says something to the server.
+    /// Sends data to the server.
     pub async fn say_both(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let mut message = Vec::with_capacity(bytes.len() + 5);
         append(&mut message, b'd', &[bytes])?;
         Ok(self.stream.send(&message).await?)
     }
 
-    /// Says that we have said all, and waits until the session takes a statement again. What the server still says of the
-    /// COPY is thrown away.
+    /// Ends the client's side of the COPY, and waits until the session takes a statement again. It drops what the
+    /// server still sends for the COPY.
     pub async fn end_both(&mut self, partial: &mut Partial) -> Result<(), Refusal> {
         self.stream.send(b"c\0\0\0\x04").await?;
         loop {

@@ -1,4 +1,5 @@
-//! COPY's rows to the server, in a session of ours: so that they and everything around them are one transaction.
+//! Sends COPY's rows to the server in a session of pgstow's own, so that they are part of one transaction with other
+//! statements.
 
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
@@ -6,18 +7,18 @@ use tokio::sync::mpsc::Receiver;
 use super::{MESSAGE_LIMIT, Refusal, Wire, unexpected};
 use crate::error::{Error, Result};
 
-/// What a sender of rows has to say.
+/// A message from the sender of the rows.
 #[derive(Debug)]
 pub(crate) enum Piece {
     /// COPY's text, cut anywhere.
     Rows(Bytes),
-    /// That was all. Without it, the COPY fails.
+    /// The end of the rows. Without it, the COPY fails.
     End,
 }
 
 impl Wire {
-    /// Runs one `COPY … FROM STDIN` with these rows; says how many there were. If the rows end without
-    /// [`Piece::End`], the server takes none of them.
+    /// Runs one `COPY … FROM STDIN` with these rows; returns their number. If the rows end without [`Piece::End`],
+    /// the server keeps none of them.
     pub async fn copy_in(&mut self, statement: &[u8], pieces: &mut Receiver<Piece>) -> Result<u64, Refusal> {
         self.send(statement).await?;
         let mut refused = None;
@@ -30,13 +31,13 @@ impl Wire {
                 }
                 b'Z' => {
                     self.stream.body(length, MESSAGE_LIMIT).await?;
-                    let nothing = || Refusal::Broken(unexpected("no COPY, where one was asked for"));
+                    let nothing = || Refusal::Broken(unexpected("no COPY, although one was asked for"));
                     return Err(refused.unwrap_or_else(nothing));
                 }
                 _ => self.other(kind, length, &mut refused).await?,
             }
         }
-        // A server that has refused a row takes the others, to throw them away.
+        // A server that has refused a row still reads the others, and drops them.
         let mut whole = true;
         while refused.is_none() {
             match pieces.recv().await {
@@ -74,7 +75,7 @@ impl Wire {
                     return match (refused, rows) {
                         (Some(refused), _) => Err(refused),
                         (None, Some(rows)) => Ok(rows),
-                        (None, None) => Err(Refusal::Broken(unexpected("a COPY of no number of rows"))),
+                        (None, None) => Err(Refusal::Broken(unexpected("a COPY without a number of rows"))),
                     };
                 }
                 _ => self.other(kind, length, &mut refused).await?,

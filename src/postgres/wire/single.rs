@@ -1,17 +1,17 @@
-//! One statement and no more: the server itself refuses a text that holds several (docs: "Extended Query"). For
-//! statements a part of which others have written.
+//! Runs exactly one statement: the server itself refuses a text with several (docs: "Extended Query"). For statements
+//! that contain text from others.
 
 use super::{MESSAGE_LIMIT, Refusal, Wire, append};
 use crate::error::{Code, Error};
 
 impl Wire {
-    /// Its rows, if any, do not matter.
+    /// Its rows are ignored.
     pub async fn execute_one(&mut self, statement: &[u8]) -> Result<(), Refusal> {
         if statement.contains(&0) {
             return Err(Error::new(Code::RestoreErr, "a statement holds a NUL byte").into());
         }
         let mut messages = Vec::with_capacity(statement.len() + 64);
-        // Neither statement nor portal has a name, and there are no parameters.
+        // Neither the statement nor the portal has a name, and there are no parameters.
         append(&mut messages, b'P', &[b"\0", statement, b"\0\0\0"])?;
         append(&mut messages, b'B', &[b"\0\0\0\0\0\0\0\0"])?;
         append(&mut messages, b'E', &[b"\0\0\0\0\0"])?;
@@ -21,7 +21,7 @@ impl Wire {
         loop {
             let (kind, length) = self.stream.header().await?;
             match kind {
-                // Parsed, bound; a row.
+                // Answers to parse and bind; then a row.
                 b'1' | b'2' => drop(self.stream.body(length, MESSAGE_LIMIT).await?),
                 b'D' => drop(self.stream.body(length, usize::MAX).await?),
                 b'Z' => {

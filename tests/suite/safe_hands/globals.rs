@@ -166,7 +166,7 @@ fn a_setting_of_an_absurd_length_takes_no_role_along() {
         "{told:#}"
     );
     assert!(
-        told["warnings"].to_string().contains("globals.sql comes without it"),
+        told["warnings"].to_string().contains("globals.sql does not contain it"),
         "{told:#}"
     );
     let globals = site.store().join(told["id"].as_str().unwrap()).join("globals.sql");
@@ -360,7 +360,7 @@ fn a_drill_runs_nothing_that_globals_hold_beside_roles(major: u32) {
     assert!(!marker.was_made());
     let told = report["drill"]["not_proved"].to_string();
     assert!(
-        told.contains("COPY (SELECT 1) TO PROGRAM…: is none of the statements that make roles"),
+        told.contains("COPY (SELECT 1) TO PROGRAM…: is not one of the statements that make roles"),
         "{told}"
     );
 }

@@ -1,5 +1,6 @@
-//! libpq's file of passwords (`~/.pgpass`), as the documentation of PostgreSQL describes it: a line is
-//! `host:port:database:user:password`, each of the first four may be `*`, the first line that fits counts.
+//! libpq's password file (`~/.pgpass`), as PostgreSQL's documentation describes it: a line is
+//! `host:port:database:user:password`, each of the first four fields may be `*`, and the first line that matches is
+//! used.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,12 +13,12 @@ use secrecy::SecretString;
 use crate::postgres::ConnectionInfo;
 
 const LONGEST: u64 = 1 << 20;
-/// A socket in one of libpq's own folders goes by this name too.
+/// A socket in one of libpq's default folders also matches this name.
 const LOCAL: &str = "localhost";
 const SOCKETS: [&str; 2] = ["/tmp", "/var/run/postgresql"];
 
-/// The password for this connection. A file that others may read does not count, as with libpq: that is
-/// told, and the server's question will show whether it matters.
+/// The password for this connection. As in libpq, a file that others may read is ignored. pgstow logs this; if the
+/// password was needed, the server will ask for it.
 pub(super) fn look_up(path: &Path, info: &ConnectionInfo) -> Option<SecretString> {
     match read(path) {
         Ok(Some(text)) => find(&text, info),
@@ -32,7 +33,7 @@ pub(super) fn look_up(path: &Path, info: &ConnectionInfo) -> Option<SecretString
 fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let opened = File::options()
         .read(true)
-        // A FIFO would be waited for, for ever.
+        // Without it, opening a FIFO would wait for ever.
         .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
         .open(path);
     let file = match opened {
@@ -49,7 +50,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     };
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
-        return Err("it is no plain file".to_owned());
+        return Err("it is not a plain file".to_owned());
     }
     if metadata.mode() & 0o077 != 0 {
         return Err("its group or others may read it: chmod 0600 it".to_owned());
@@ -67,7 +68,7 @@ fn find(text: &[u8], info: &ConnectionInfo) -> Option<SecretString> {
     let port = info.port?.to_string();
     let wanted = [host, &port, info.dbname.as_deref()?, info.user.as_deref()?];
     text.split(|byte| *byte == b'\n').find_map(|line| {
-        // Other lines may be in any encoding.
+        // Other lines may have any encoding.
         let line = std::str::from_utf8(line).ok()?.trim_end_matches('\r');
         if line.starts_with('#') {
             return None;
@@ -80,7 +81,7 @@ fn find(text: &[u8], info: &ConnectionInfo) -> Option<SecretString> {
     })
 }
 
-/// What follows a field and its colon, where the field fits.
+/// The rest after a field and its colon, if the field matches.
 fn behind<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
     if let Some(rest) = line.strip_prefix("*:") {
         return Some(rest);
@@ -168,7 +169,7 @@ mod tests {
         #[test]
         fn any_fields_come_back(host in "[a-z\\\\:*]{1,8}", password in "[^\n\r\0]{0,20}") {
             let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-            // Alone, it would mean any.
+            // Unescaped, it would match any host.
             let host_field = if host == "*" { "\\*".to_owned() } else { escaped(&host) };
             let line = format!("{host_field}:5432:d:u:{}\n", escaped(&password));
             let info = ConnectionInfo {

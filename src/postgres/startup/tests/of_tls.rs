@@ -1,4 +1,4 @@
-//! What is said before the login, and what must not be taken for it.
+//! Messages before the login that must not be taken for the login.
 
 use super::*;
 use crate::postgres::startup::negotiation::negotiate;
@@ -42,7 +42,7 @@ async fn what_comes_unencrypted_after_the_answer_is_never_taken_for_the_login() 
     assert_eq!(error.code(), Code::ConnErr, "{error}");
     assert!(error.message().contains("TLS handshake"), "{error}");
     asked(&mut theirs).await;
-    // A record of a handshake, and no message of ours.
+    // A TLS handshake record, and not a message of the login.
     assert_eq!(theirs.read_u8().await.unwrap(), 0x16);
 }
 
