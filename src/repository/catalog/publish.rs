@@ -252,7 +252,7 @@ mod tests {
         for (manifest, why) in [
             (too_long, "may have 134217728 at most"),
             (too_many, "more than 5000 entries"),
-            (absurd, "absurdly long"),
+            (absurd, "names and versions are too long"),
         ] {
             let store = MemoryStore::with_lifecycle();
             let refused = publish(&store, &manifest, None).await.unwrap_err();
