@@ -1,4 +1,4 @@
-//! An asymmetric key in AWS KMS: it signs there, and no secret of it ever comes here.
+//! An asymmetric key in AWS KMS: KMS signs, and the secret key never leaves it.
 
 use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
@@ -11,7 +11,7 @@ use crate::outside::aws;
 #[derive(Debug, Clone)]
 pub(super) struct KmsKey {
     pub client: Client,
-    /// Of the key or of an alias.
+    /// The ARN of the key or of an alias.
     pub arn: String,
 }
 
@@ -28,7 +28,7 @@ impl KmsKey {
         })
     }
 
-    /// `message` has 4 KiB at most; the algorithm is that of the key.
+    /// `message` has at most 4 KiB; the algorithm is that of the key.
     pub async fn sign(&self, algorithm: Algorithm, message: Vec<u8>) -> Result<Vec<u8>> {
         let what = format!("cannot sign with {}", self.arn);
         let answer = self

@@ -137,7 +137,9 @@ fn exchanged_names_are_found_by_the_table_of_contents() {
     fail(restore.current_dir(kept.site.path()), "INTEGRITY", 40);
     for (what, change) in [
         ("calls it other.", &|table: &mut Value| table["schema"] = "other".into()),
-        ("differ on the owner", &|table: &mut Value| table["owner"] = "nobody".into()),
+        ("differ on the owner", &|table: &mut Value| {
+            table["owner"] = "nobody".into()
+        }),
     ] as [(&str, &dyn Fn(&mut Value)); 2]
     {
         fs::write(kept.folder().join("manifest.json"), &whole).unwrap();
