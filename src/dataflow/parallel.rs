@@ -148,7 +148,7 @@ async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readabl
     let plan = plan::plan(&head, &head.copy_statements()?, &facts);
     Ok(plan
         .map(|plan| Readable { head, plan, complaints })
-        .map_err(|entry| Opening::OneStream(format!("pg_dump reads {entry} in a way of its own"))))
+        .map_err(|entry| Opening::OneStream(format!("pg_dump reads {entry} in a special way"))))
 }
 
 /// The session of the pg_dump that listed the tables ends a moment after the program; until then it occupies a

@@ -1,5 +1,5 @@
 //! `manifest.json`: the commit record of a backup. A backup exists if and only if its manifest
-//! does; everything that a restore or a proof needs to know stands in it.
+//! does; it holds everything that a restore or a check needs to know.
 
 mod blocks;
 mod bounded;

@@ -60,7 +60,7 @@ pub async fn facts(wire: &mut Wire, major: u32) -> Result<HashMap<u32, Facts>> {
             row.number::<u64>(2),
             row.number::<u64>(3),
         ) else {
-            return Err(Error::internal("what the server says of its tables is not understood"));
+            return Err(Error::internal("the server's answer about its tables cannot be parsed"));
         };
         let known = Facts {
             table: row.bytes(5).unwrap_or_default().to_vec(),

@@ -165,7 +165,7 @@ async fn reaching(store: &dyn Store, prefix: &str, foreign: Vec<Rule>) -> (Vec<R
             Ok(true) => reach.push(rule),
             Ok(false) => {}
             Err(error) => unsure.push(format!(
-                "does the rule {} reach a database's folder? it {}, and the folders could not be listed: {}",
+                "the rule {} {}; whether that affects a backup is not known, because the folders could not be listed: {}",
                 rule.id,
                 rule.effect(),
                 error.message()

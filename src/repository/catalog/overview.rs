@@ -33,7 +33,7 @@ pub struct Overview {
     pub seen: Seen,
     /// Names of the files in the manifest that are missing or have another size.
     pub lacks: Vec<String>,
-    /// What the manifest's signature is worth, if signatures are required.
+    /// The state of the manifest's signature, if signatures are required.
     pub signature: Option<Standing>,
     /// Why it is not the manifest that was published.
     pub altered: Option<String>,
@@ -46,7 +46,7 @@ pub struct Overview {
     pub doubtful: Option<String>,
 }
 
-/// What the manifest turned out to be.
+/// The result of reading the manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
     Backup(Box<Figures>),
@@ -89,7 +89,7 @@ impl Overview {
             .map_or(Verdict::Unproved, Verification::verdict)
     }
 
-    /// What is wrong with the manifest's signature, where it has one.
+    /// What is wrong with the manifest's signature, if it has one.
     pub fn forgery(&self) -> Option<String> {
         match &self.signature {
             Some(Standing::Bad { why }) => Some(format!("manifest.json {why}")),

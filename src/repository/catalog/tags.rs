@@ -266,7 +266,7 @@ mod tests {
         id(&format!("shop/202501{day:02}T040500Z-full"))
     }
 
-    /// Backups of the first days of a month, with the tags that they bear, oldest first.
+    /// Backups of the first days of a month, with these tags, oldest first.
     fn store_with(tags: &[&str]) -> MemoryStore {
         let store = MemoryStore::with_lifecycle();
         for (number, tag) in (1..).zip(tags) {

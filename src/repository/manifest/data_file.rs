@@ -90,7 +90,7 @@ pub(super) fn check(files: &BTreeMap<String, FileRecord>, data_files: &[DataFile
     for DataFile { role, .. } in data_files {
         let Some(file) = files.get(role) else {
             return Err(Broken::Shape(format!(
-                "`data_files` has a {role:?}, and `files` has none"
+                "`data_files` has the role {role:?}, but `files` has none"
             )));
         };
         if !roles.insert(role.as_str()) || !names.insert(file.name.as_str()) {
@@ -103,7 +103,7 @@ pub(super) fn check(files: &BTreeMap<String, FileRecord>, data_files: &[DataFile
         .find(|role| files.contains_key(**role) && !roles.contains(*role))
     {
         Some(role) => Err(Broken::Shape(format!(
-            "`files` has a {role:?}, and `data_files` has none"
+            "`files` has the role {role:?}, but `data_files` has none"
         ))),
         None => Ok(()),
     }

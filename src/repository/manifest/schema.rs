@@ -303,7 +303,7 @@ impl Json {
             });
             if !same {
                 return Err(Broken::Shape(format!(
-                    "`data_files` and `files` differ on the name, the bytes or the SHA-256 of the {:?} file",
+                    "`data_files` and `files` differ on the {:?} file: its name, its bytes or its SHA-256",
                     file.role
                 )));
             }

@@ -145,7 +145,7 @@ pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Dif
             continue;
         };
         let whose = match value.as_str() {
-            PENDING => "what runs left without a manifest".to_owned(),
+            PENDING => "files without a manifest".to_owned(),
             tier => format!("{tier} backups"),
         };
         let wanted_days = want.expire_days.unwrap_or_default();
@@ -167,7 +167,7 @@ pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Dif
         if let (Some(is), Some(wants)) = (versions, want.noncurrent_days)
             && is < wants
         {
-            let what = format!("old versions of {whose} go after {}, not {wants}", days(is));
+            let what = format!("old versions of {whose} are removed after {}, not {wants}", days(is));
             found.loses.push(what);
         }
     }
@@ -235,7 +235,7 @@ mod tests {
             ),
             "{untagged:?}"
         );
-        // Somebody else's counts as much, where it reaches ours.
+        // A rule of others counts as well, if it applies to pgstow's backups.
         let foreign = |prefix: &str| Rule {
             id: "clean".to_owned(),
             tag: None,

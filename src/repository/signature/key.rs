@@ -39,7 +39,7 @@ impl<'de> Deserialize<'de> for KeyId {
 pub(super) enum Algorithm {
     /// minisign's own.
     Ed25519,
-    /// ECDSA on P-256 with SHA-256, in DER: for AWS regions, and for test servers, whose KMS has no Ed25519.
+    /// ECDSA on P-256 with SHA-256, in DER: for AWS regions and other servers whose KMS has no Ed25519.
     P256,
 }
 

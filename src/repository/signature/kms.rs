@@ -24,7 +24,7 @@ impl KmsKey {
         let der = answer.public_key().map(Blob::as_ref).unwrap_or_default();
         PublicKey::of_spki(der).map_err(|why| {
             Error::config(format!("{} cannot sign backups: {why}", self.arn))
-                .hint("make a key for SIGN_VERIFY of the spec ECC_NIST_EDWARDS25519, or ECC_NIST_P256")
+                .hint("create a key for SIGN_VERIFY with the key spec ECC_NIST_EDWARDS25519 or ECC_NIST_P256")
         })
     }
 
@@ -45,6 +45,6 @@ impl KmsKey {
             .await
             .map_err(|error| aws::error_needing(Code::Signature, &what, &error, "kms:Sign", &self.arn))?;
         let signature = answer.signature().map(|signature| signature.as_ref().to_vec());
-        signature.ok_or_else(|| Error::new(Code::Signature, format!("{what}: the answer holds no signature")))
+        signature.ok_or_else(|| Error::new(Code::Signature, format!("{what}: the answer has no signature")))
     }
 }
