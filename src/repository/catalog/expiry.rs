@@ -165,7 +165,7 @@ async fn reaching(store: &dyn Store, prefix: &str, foreign: Vec<Rule>) -> (Vec<R
             Ok(true) => reach.push(rule),
             Ok(false) => {}
             Err(error) => unsure.push(format!(
-                "the rule {} {}; whether that affects a backup is not known, because the folders could not be listed: {}",
+                "the rule {} {}; whether that affects a backup is not known, as the folders could not be listed: {}",
                 rule.id,
                 rule.effect(),
                 error.message()
@@ -222,7 +222,8 @@ mod tests {
             ..wanted[0].clone()
         };
         let takes = "the rule x expires everything in the bucket after 5 days, the last good backup too";
-        let spare = "change the rule x so that s3://acme/pg is not affected: it is not pgstow's, and `retention apply` leaves it as it is"
+        let spare = "change the rule x so that s3://acme/pg is not affected: \
+                     it is not pgstow's, and `retention apply` leaves it as it is"
             .to_owned();
         let (told, remedy) = found(Vec::new(), std::slice::from_ref(&all)).unwrap();
         assert_eq!(told, format!("{takes}; pgstow's rules are not installed"));

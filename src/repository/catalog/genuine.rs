@@ -137,8 +137,8 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
             store.url()
         );
         let error = Error::new(Code::Integrity, what).hint(
-            "compare the expected digest with `manifest_sha256` in the backup's report: if they are equal, a person has \
-             changed the store; if not, give the digest of the right backup",
+            "compare the expected digest with `manifest_sha256` in the backup's report: if they are equal, a person \
+             has changed the store; if not, give the digest of the right backup",
         );
         return Ok(wrong(Read::Unexpected(error)));
     }

@@ -112,8 +112,8 @@ pub async fn publish(
             Ok(Some(_)) => Err(NotPublished::Taken(taken(id))),
             Ok(None) => Err(NotPublished::Absent(error)),
             Err(second) => Err(NotPublished::Unknown(error.also(second).hint(
-                "the store has not confirmed the manifest, so the backup may exist: run `pgstow list` when the store answers \
-                 again; the next run keeps the backup, or discards its files",
+                "the store has not confirmed the manifest, so the backup may exist: run `pgstow list` when the store \
+                 answers again; the next run keeps the backup, or discards its files",
             ))),
         },
     }

@@ -30,8 +30,9 @@ impl Broken {
         let hint = match self {
             Broken::NewerSchema(_) => Some("use the version of pgstow that made it, or a newer one"),
             Broken::Altered(_) => Some(
-                "use another backup, or a copy of this one; if the report, the message or the log of the run that made it \
-                 has this digest (`manifest_sha256`), the manifest is good: give the digest as --expect-manifest",
+                "use another backup, or a copy of this one; if the report, the message or the log of the run that \
+                 made it has this digest (`manifest_sha256`), the manifest is good: give the digest as \
+                 --expect-manifest",
             ),
             _ => None,
         };

@@ -99,14 +99,16 @@ impl Flaw {
     pub fn into_error(self, id: &BackupId, store: &str) -> Error {
         let hint = match self {
             Flaw::Missing => {
-                "if the backup was made before you signed, use it without BACKUP_VERIFY_KEYS and give the manifest's SHA-256 \
-                 from its report as --expect-manifest; otherwise find out who put it there"
+                "if the backup was made before you signed, use it without BACKUP_VERIFY_KEYS and give the manifest's \
+                 SHA-256 from its report as --expect-manifest; otherwise find out who put it there"
             }
             Flaw::Untrusted(_) => {
-                "if that key is yours, add its public key to BACKUP_VERIFY_KEYS; otherwise find out who put the backup there"
+                "if that key is yours, add its public key to BACKUP_VERIFY_KEYS; otherwise find out who put the backup \
+                 there"
             }
             _ => {
-                "do not use this backup, a person has changed it in the store: use its copy in another store, or an older backup by its id"
+                "do not use this backup, because a person has changed it in the store: use its copy in another store, \
+                 or an older backup by its id"
             }
         };
         Error::new(Code::Signature, format!("backup {id} in {store}: manifest.json {self}")).hint(hint)
