@@ -175,7 +175,7 @@ impl Record {
 
 fn elsewhere(entry: &Entry, record: &Record, position: u64) -> String {
     format!(
-        "the manifest and the table of contents differ on the offset of {entry}: {} and {position}",
+        "the manifest and the table of contents differ on the place of {entry}: {} and {position}",
         record.place.offset
     )
 }
@@ -346,10 +346,10 @@ mod tests {
     fn places_that_overlap_leave_gaps_or_lie_elsewhere_are_refused() {
         let (whole, toc) = kept();
         let changes: [Change; 8] = [
-            ("differ on the offset", |manifest| manifest.tables[1].place.offset -= 1),
-            ("differ on the offset", |manifest| manifest.tables[1].place.length -= 1),
-            ("differ on the offset", |manifest| manifest.tables[1].place.length += 1),
-            ("differ on the offset", |manifest| {
+            ("differ on the place", |manifest| manifest.tables[1].place.offset -= 1),
+            ("differ on the place", |manifest| manifest.tables[1].place.length -= 1),
+            ("differ on the place", |manifest| manifest.tables[1].place.length += 1),
+            ("differ on the place", |manifest| {
                 manifest.tables[1].place = manifest.tables[2].place;
             }),
             ("end at byte", |manifest| {

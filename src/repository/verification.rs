@@ -157,7 +157,7 @@ pub enum Broken {
     Shape(String),
     #[error("verification.json has schema {0}, this pgstow reads up to {SCHEMA}: a newer pgstow wrote it")]
     NewerSchema(u64),
-    #[error("verification.json is about the backup {claimed}: it was copied or moved")]
+    #[error("verification.json belongs to the backup {claimed}: it was copied or moved")]
     OtherBackup { claimed: BackupId },
 }
 

@@ -16,7 +16,7 @@ pub enum Broken {
     NewerSchema(u64),
     #[error("manifest.json is not a manifest: {0}")]
     Shape(String),
-    #[error("manifest.json is of the backup {claimed}: it was copied or moved")]
+    #[error("manifest.json belongs to the backup {claimed}: it was copied or moved")]
     OtherBackup { claimed: BackupId },
     #[error("{0}")]
     Altered(String),

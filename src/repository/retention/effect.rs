@@ -274,7 +274,8 @@ mod tests {
         };
         let found = differences(&wanted, &wanted, &[to_archive]);
         assert!(
-            found.loses[0].contains("moves everything in the bucket to DEEP_ARCHIVE after 1 day, where no backup"),
+            found.loses[0]
+                .contains("moves everything in the bucket to DEEP_ARCHIVE after 1 day, where a backup cannot"),
             "{found:?}"
         );
     }
