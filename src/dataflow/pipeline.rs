@@ -1,10 +1,11 @@
 //! The data path from pg_dump's pipe to the stores, in one pass and bounded memory:
 //!
 //! ```text
-//! pipe → reader (rows, digest per table) → pieces → compression, all cores → framing (what the
-//! format wants around them, places of blocks and ranges) → stages, if any → seal (length, digests
-//! of the file and its ranges) → fan-out → one upload per store
+//! pipe → reader (rows, digest per table) → pieces → compression, all cores → framing (the format's
+//! frames around them, places of blocks and ranges) → stages, if any → seal (length, digests of the
+//! file and its ranges) → fan-out → one upload per store
 //! ```
+//!
 //! The uploads in the result are open: only the caller, who also knows how pg_dump ended, may complete them. If
 //! anything fails here, every upload has been aborted before the error is returned.
 

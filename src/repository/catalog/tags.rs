@@ -5,7 +5,6 @@
 //! interruption would leave an archive that expires under a manifest with the tag `latest`, and no run would look at
 //! it again. An interrupted demotion leaves some data tagged with its tier under a manifest that still says `latest`.
 //! The next run does the rest. That backup may expire anyway, since a newer good one is committed.
-//! anyway, since a newer good one is committed.
 
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
